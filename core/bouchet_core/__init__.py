@@ -1,0 +1,1 @@
+"""What the rooms of bouchet-llm share: nouns, errors, the store, the catalog, the gateway client."""

@@ -1,0 +1,215 @@
+"""The one tree of errors.
+
+    BouchetError
+    ├── ConfigurationError        a file the user wrote is wrong (catalog, site file, secret)
+    ├── UnknownModel              the catalog has no such model
+    ├── LaunchRefused             the request cannot be served; says what would
+    ├── RecordError
+    │   ├── UnknownDeployment
+    │   ├── NameTaken
+    │   ├── NoFreeSlot
+    │   ├── IllegalMove
+    │   └── StaleRecord           somebody else moved the record first
+    ├── StoreUnavailable          Redis did not answer
+    ├── GatewayError
+    │   ├── CouldNotAsk           nothing is known about the cluster: try again
+    │   │   ├── GatewayUnreachable
+    │   │   ├── TunnelDown
+    │   │   └── HumanNeeded       a prompt (Duo, passphrase, host key) waits for an answer
+    │   ├── RemoteTimeout         unknown whether the command ran
+    │   ├── RemoteCommandFailed   it ran and said no
+    │   ├── RemoteFileMissing
+    │   ├── RemoteRefused         SFTP said no: permission, space, quota
+    │   ├── NotAllowed            program or path outside the allow-list
+    │   └── StalePrompt           the answered prompt is no longer open
+    └── SlurmOutputError          Slurm printed what this version cannot read
+
+Every error carries fields for programs and a message for people: what happened, and what to do next.
+`kind` is the word that HTTP bodies use for it.
+"""
+
+from collections.abc import Sequence
+
+
+class BouchetError(Exception):
+    """Base of all errors that bouchet-llm raises on purpose."""
+
+    kind = "error"
+
+
+class ConfigurationError(BouchetError):
+    """A file that a person wrote cannot be used. `line` counts from 1, 0 when unknown."""
+
+    kind = "configuration"
+
+    def __init__(self, path: str, problem: str, line: int = 0) -> None:
+        self.path, self.problem, self.line = path, problem, line
+        place = f"{path}:{line}" if line else path
+        super().__init__(f"{place}: {problem}")
+
+
+class UnknownModel(BouchetError):
+    """No catalog entry has this id or alias."""
+
+    kind = "unknown_model"
+
+    def __init__(self, model: str, known: Sequence[str], near: Sequence[str] = ()) -> None:
+        self.model, self.known, self.near = model, tuple(known), tuple(near)
+        hint = f"did you mean {', '.join(near)}?" if near else f"known: {', '.join(known)}"
+        super().__init__(f"no model {model!r} in the catalog; {hint}")
+
+
+class LaunchRefused(BouchetError):
+    """The request fits no partition or no image; the message names the nearest that would."""
+
+    kind = "launch_refused"
+
+
+class RecordError(BouchetError):
+    """A record cannot be made or moved as asked."""
+
+    kind = "record"
+
+
+class UnknownDeployment(RecordError):
+    """No record has this id (or name)."""
+
+    kind = "unknown_deployment"
+
+    def __init__(self, deployment: str) -> None:
+        self.deployment = deployment
+        super().__init__(f"no deployment {deployment!r}; `bouchet status` lists them")
+
+
+class NameTaken(RecordError):
+    """A live deployment already answers under this name."""
+
+    kind = "name_taken"
+
+    def __init__(self, name: str, owner: str) -> None:
+        self.name, self.owner = name, owner
+        super().__init__(
+            f"{name!r} is already served by deployment {owner}; "
+            f"choose another with --name, or `bouchet cancel {owner}` first"
+        )
+
+
+class NoFreeSlot(RecordError):
+    """All slots of the gateway are held by live deployments."""
+
+    kind = "no_free_slot"
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        super().__init__(f"all {count} slots are in use; cancel a deployment first (`bouchet status`)")
+
+
+class IllegalMove(RecordError):
+    """The table of phases has no such row."""
+
+    kind = "illegal_move"
+
+    def __init__(self, deployment: str, origin: str, target: str) -> None:
+        self.deployment, self.origin, self.target = deployment, origin, target
+        super().__init__(f"deployment {deployment} cannot move from {origin} to {target}")
+
+
+class StaleRecord(RecordError):
+    """Compare-and-set lost: read the record again and decide anew."""
+
+    kind = "stale_record"
+
+    def __init__(self, deployment: str) -> None:
+        self.deployment = deployment
+        super().__init__(f"deployment {deployment} was changed by somebody else; try again")
+
+
+class StoreUnavailable(BouchetError):
+    """Redis did not answer, or refused."""
+
+    kind = "store_unavailable"
+
+    def __init__(self, detail: str) -> None:
+        self.detail = detail
+        super().__init__(f"the store (Redis) does not answer: {detail}; see `make logs`")
+
+
+class GatewayError(BouchetError):
+    """The gateway could not do what was asked."""
+
+    kind = "gateway"
+
+
+class CouldNotAsk(GatewayError):
+    """Nothing was learnt about the cluster. Never a reason to end anything."""
+
+    kind = "could_not_ask"
+
+
+class GatewayUnreachable(CouldNotAsk):
+    """The gateway container itself did not answer."""
+
+    kind = "gateway_unreachable"
+
+
+class TunnelDown(CouldNotAsk):
+    """No SSH connection right now; the gateway is retrying."""
+
+    kind = "tunnel_down"
+
+
+class HumanNeeded(CouldNotAsk):
+    """The SSH login waits for a person: `bouchet tunnel` shows and answers the prompt."""
+
+    kind = "human_needed"
+
+
+class RemoteTimeout(GatewayError):
+    """No answer in time: the command may or may not have run. Look before repeating it."""
+
+    kind = "command_timeout"
+
+
+class RemoteCommandFailed(GatewayError):
+    """A program on the cluster ended with a non-zero status."""
+
+    kind = "command_failed"
+
+    def __init__(self, argv: Sequence[str], exit_status: int, stderr: str) -> None:
+        self.argv, self.exit_status, self.stderr = tuple(argv), exit_status, stderr
+        said = stderr.strip() or "(it printed no error)"
+        super().__init__(f"{argv[0]} ended with status {exit_status}: {said}")
+
+
+class RemoteFileMissing(GatewayError):
+    """No such file on the cluster."""
+
+    kind = "file_missing"
+
+
+class RemoteRefused(GatewayError):
+    """The file server on the cluster refused: permission, disk full, quota."""
+
+    kind = "remote_refused"
+
+
+class NotAllowed(GatewayError):
+    """The program or path is not on the gateway's allow-list."""
+
+    kind = "not_allowed"
+
+
+class StalePrompt(GatewayError):
+    """The prompt was answered already, or the server gave up on it."""
+
+    kind = "stale_prompt"
+
+
+class SlurmOutputError(BouchetError):
+    """Slurm printed something that this version cannot read; the text is kept."""
+
+    kind = "slurm_output"
+
+    def __init__(self, program: str, text: str) -> None:
+        self.program, self.text = program, text
+        super().__init__(f"cannot read what {program} printed: {text[:200]!r}")

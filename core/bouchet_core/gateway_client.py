@@ -1,0 +1,119 @@
+"""Typed calls to the gateway's inside door. Synchronous: the worker and the api call it from threads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import httpx
+
+from . import errors
+from .models import TunnelStatus
+
+CONNECT_TIMEOUT_S = 5.0
+# the gateway answers when the remote command does; give it a little longer than the command's own limit
+GRACE_S = 10.0
+
+_BY_KIND: dict[str, type[errors.GatewayError]] = {
+    error.kind: error
+    for error in (
+        errors.TunnelDown,
+        errors.HumanNeeded,
+        errors.RemoteTimeout,
+        errors.RemoteFileMissing,
+        errors.RemoteRefused,
+        errors.NotAllowed,
+        errors.StalePrompt,
+    )
+}
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a program on the cluster printed. `truncated`: the gateway's output limit cut stdout."""
+
+    stdout: str
+    stderr: str
+    truncated: bool = False
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A piece of a remote file. `size` is the whole file's, in bytes."""
+
+    data: bytes
+    size: int
+
+
+class GatewayClient:
+    """The gateway, as the rooms see it. Every method raises GatewayError subclasses and nothing else."""
+
+    def __init__(self, url: str, token: str, transport: httpx.BaseTransport | None = None) -> None:
+        headers = {"Authorization": f"Bearer {token}"}
+        timeout = httpx.Timeout(GRACE_S, connect=CONNECT_TIMEOUT_S)
+        self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout, transport=transport)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the pooled connections."""
+        self._http.close()
+
+    def run(self, argv: Sequence[str], *, stdin: str | None = None, timeout_s: float = 30.0) -> Output:
+        """Runs a program of the allow-list on the login node; a non-zero status raises RemoteCommandFailed."""
+        body = {"argv": list(argv), "stdin": stdin, "timeout_s": timeout_s}
+        answer = self._send("POST", "/v1/run", json=body, timeout=timeout_s + GRACE_S).json()
+        if answer["exit_status"] != 0:
+            raise errors.RemoteCommandFailed(argv, answer["exit_status"], answer["stderr"])
+        return Output(answer["stdout"], answer["stderr"], answer["truncated"])
+
+    def put(self, path: str, data: bytes, mode: int = 0o600) -> None:
+        """Writes a file whole or not at all. Parents are made, mode 0700."""
+        params = {"path": path, "mode": f"{mode:o}"}
+        self._send("PUT", "/v1/files", params=params, content=data, timeout=60.0)
+
+    def get(self, path: str, offset: int = 0, max_bytes: int = 1 << 20) -> Chunk:
+        """Reads a piece of a file; a negative offset counts from its end."""
+        params: dict[str, str | int] = {"path": path, "offset": offset, "max_bytes": max_bytes}
+        response = self._send("GET", "/v1/files", params=params)
+        return Chunk(response.content, int(response.headers["X-File-Size"]))
+
+    def status(self) -> TunnelStatus:
+        """What the tunnel is doing now."""
+        return TunnelStatus.model_validate_json(self._send("GET", "/v1/status").content)
+
+    def connect(self) -> None:
+        """Asks the gateway to try now instead of at the end of its back-off."""
+        self._send("POST", "/v1/connect")
+
+    def answer(self, prompt_id: str, responses: Sequence[str]) -> None:
+        """Answers the open prompt. Responses go to the SSH server and nowhere else."""
+        self._send("POST", "/v1/answer", json={"prompt_id": prompt_id, "responses": list(responses)})
+
+    def _send(self, method: str, path: str, **kwargs: object) -> httpx.Response:
+        try:
+            response = self._http.request(method, path, **kwargs)  # type: ignore[arg-type]
+        except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
+            raise errors.GatewayUnreachable(f"the tunnel gateway does not answer ({exc}); see `make logs`") from exc
+        except httpx.HTTPError as exc:
+            raise errors.RemoteTimeout(f"the tunnel gateway did not answer in time ({exc})") from exc
+        if response.is_success:
+            return response
+        raise _error_from(response)
+
+
+def _error_from(response: httpx.Response) -> errors.GatewayError:
+    try:
+        problem = response.json()
+    except ValueError:
+        return errors.GatewayError(f"the tunnel gateway answered {response.status_code} without words")
+    detail = str(problem.get("detail", "")) or f"the tunnel gateway answered {response.status_code}"
+    return _BY_KIND.get(str(problem.get("kind", "")), errors.GatewayError)(detail)

@@ -1,0 +1,240 @@
+"""The nouns: what a deployment, its jobs, its phases and the tunnel are. All values are frozen.
+
+A deployment is a promise ("this model answers under these names"); a Slurm job is one attempt to keep it.
+Times are aware UTC datetimes; durations end in `_s` (seconds); memory is in GiB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from .errors import IllegalMove
+
+
+class Frozen(BaseModel):
+    """A value that never changes after it is made."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class Phase(StrEnum):
+    """Where a deployment (or one of its jobs) is in its life."""
+
+    REQUESTED = "requested"
+    SUBMITTING = "submitting"
+    QUEUED = "queued"
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+    ENDED = "ended"
+
+
+class Ending(StrEnum):
+    """How an ended deployment ended."""
+
+    COMPLETED = "completed"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+    TIMED_OUT = "timed_out"
+    PREEMPTED = "preempted"
+    IDLE = "idle"
+
+
+# Every legal move is one row here. Slurm may requeue a running job (node failure, preemption), hence the ways back.
+LEGAL_MOVES: Mapping[Phase, frozenset[Phase]] = {
+    Phase.REQUESTED: frozenset({Phase.SUBMITTING, Phase.ENDED}),
+    Phase.SUBMITTING: frozenset({Phase.QUEUED, Phase.ENDED}),
+    Phase.QUEUED: frozenset({Phase.STARTING, Phase.ENDED}),
+    Phase.STARTING: frozenset({Phase.READY, Phase.QUEUED, Phase.DRAINING, Phase.ENDED}),
+    Phase.READY: frozenset({Phase.QUEUED, Phase.STARTING, Phase.DRAINING, Phase.ENDED}),
+    Phase.DRAINING: frozenset({Phase.QUEUED, Phase.ENDED}),
+    Phase.ENDED: frozenset(),
+}
+
+DeploymentName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$")]
+SlurmWord = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:&|,-]{0,127}$")]
+Walltime = Annotated[str, StringConstraints(pattern=r"^(\d{1,3}-)?\d{1,3}(:[0-5]?\d){0,2}$")]
+ClaudeTier = Literal["opus", "sonnet", "haiku"]
+
+
+class LaunchRequest(Frozen):
+    """What a person asked for. None means: the catalog's default, then the site's."""
+
+    model: str = Field(min_length=1, max_length=200, examples=["Qwen/Qwen3-Coder-Next-FP8"])
+    name: DeploymentName | None = Field(None, description="alias to serve under; the catalog's alias by default")
+    gpus: int | None = Field(None, ge=1, le=256)
+    nodes: int | None = Field(None, ge=1, le=32)
+    time: Walltime | None = Field(None, description="walltime as Slurm writes it, e.g. 06:00:00 or 2-00:00:00")
+    partition: SlurmWord | None = Field(None, description="a partition, or `auto` for the earliest start")
+    quant: Literal["fp8", "none"] | None = None
+    max_len: int | None = Field(None, ge=256, le=10_485_760, description="context window in tokens")
+    account: SlurmWord | None = None
+    qos: SlurmWord | None = None
+    constraint: SlurmWord | None = None
+    serve_as: tuple[ClaudeTier, ...] = Field((), description="Claude tiers this deployment answers for")
+    idle_timeout_min: int | None = Field(None, ge=0, le=10_080, description="minutes without requests; 0 is never")
+
+
+class Traits(Frozen):
+    """What clients may send to a model: the catalog's word, kept on the record for the proxy."""
+
+    thinking: Literal["none", "off", "on", "always"] = "none"
+    vision: bool = False
+    max_output: int = 32_000
+    tool_parser: str | None = None
+    reasoning_parser: str | None = None
+
+
+class Placement(Frozen):
+    """Where and how large: the resources asked of Slurm, and why these."""
+
+    partition: str
+    gpus: int
+    gpu_type: str
+    nodes: int
+    cpus: int
+    memory_gib: int
+    walltime_s: int
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    why: str = ""
+
+
+class Job(Frozen):
+    """One attempt to keep a deployment's promise. Unset fields are not known yet."""
+
+    name: str = Field(description="Slurm's job name; unique, so that a job submitted before a crash is found again")
+    slot: int = Field(description="gateway slot, 0-based")
+    slurm_id: int | None = None
+    phase: Phase = Phase.SUBMITTING
+    slurm_state: str = ""
+    reason: str = ""
+    progress: str = Field("", description="what vLLM is doing while it starts, in words")
+    placement: Placement | None = None
+    start_estimate: datetime | None = None
+    node: str | None = None
+    port: int | None = None
+    window: int | None = Field(None, description="context window in tokens, as vLLM reports it")
+    image: str | None = Field(None, description="file name of the SIF")
+    image_sha256: str | None = None
+    model_revision: str | None = None
+    vllm_version: str | None = None
+    command: tuple[str, ...] = ()
+    exit_code: str | None = Field(None, description="Slurm's `status:signal`")
+    since: Mapping[Phase, datetime] = Field(default_factory=dict, description="when each phase was entered last")
+
+
+class Deployment(Frozen):
+    """The record of one promise. `version` counts its changes; a save must know the version it replaces."""
+
+    id: str
+    model: str = Field(description="Hugging Face id")
+    names: tuple[str, ...] = Field(description="every name it answers to; the first is the alias")
+    request: LaunchRequest
+    traits: Traits = Traits()
+    phase: Phase = Phase.REQUESTED
+    ending: Ending | None = None
+    reason: str = Field("", description="a sentence a person can act on")
+    jobs: tuple[Job, ...] = ()
+    stop_requested_at: datetime | None = None
+    created_at: datetime
+    updated_at: datetime
+    version: int = 0
+
+    @property
+    def alias(self) -> str:
+        """The short name, safe for every client."""
+        return self.names[0]
+
+    @property
+    def job(self) -> Job | None:
+        """The current attempt, None before the first."""
+        return self.jobs[-1] if self.jobs else None
+
+    @property
+    def is_live(self) -> bool:
+        """Whether anything may still run for it."""
+        return self.phase is not Phase.ENDED
+
+    def with_job(self, job: Job, now: datetime) -> Deployment:
+        """The same deployment, its job of that name replaced (or added)."""
+        others = tuple(j for j in self.jobs if j.name != job.name)
+        return self._changed(now, jobs=(*others, job))
+
+    def moved(self, phase: Phase, now: datetime, *, reason: str = "", ending: Ending | None = None) -> Deployment:
+        """The same deployment in another phase, its current job with it.
+
+        Raises IllegalMove when the table has no such row. A move to the same phase only changes the reason.
+        """
+        if phase is not self.phase and phase not in LEGAL_MOVES[self.phase]:
+            raise IllegalMove(self.id, self.phase, phase)
+        jobs = self.jobs
+        if self.job is not None:
+            since = self.job.since if phase is self.job.phase else {**self.job.since, phase: now}
+            jobs = (*jobs[:-1], self.job.model_copy(update={"phase": phase, "since": since, "reason": reason}))
+        return self._changed(now, phase=phase, reason=reason, ending=ending, jobs=jobs)
+
+    def asked_to_stop(self, now: datetime) -> Deployment:
+        """The same deployment, wanted no more."""
+        return self._changed(now, stop_requested_at=self.stop_requested_at or now)
+
+    def _changed(self, now: datetime, **fields: object) -> Deployment:
+        return self.model_copy(update={**fields, "updated_at": now, "version": self.version + 1})
+
+
+class SlotTarget(Frozen):
+    """Where a gateway slot leads: a node and port on the cluster's own network."""
+
+    node: str
+    port: int
+    deployment: str
+
+
+class Event(Frozen):
+    """One change of one deployment, as the event stream keeps it. `id` is Redis' stream id."""
+
+    id: str
+    deployment: str
+    phase: Phase
+    ending: Ending | None = None
+    reason: str = ""
+    at: datetime
+
+
+class TunnelState(StrEnum):
+    """What the one SSH connection is doing."""
+
+    DOWN = "down"
+    CONNECTING = "connecting"
+    NEEDS_HUMAN = "needs_human"
+    UP = "up"
+    REFUSED = "refused"
+
+
+class Prompt(Frozen):
+    """A question of the SSH server (Duo menu, passcode) or of the key; answered by a person, never stored."""
+
+    id: str
+    title: str = ""
+    questions: tuple[str, ...]
+    echo: tuple[bool, ...]
+
+
+class TunnelStatus(Frozen):
+    """The tunnel as people and programs see it."""
+
+    state: TunnelState
+    host: str
+    since: datetime
+    detail: str = ""
+    prompt: Prompt | None = None
+    connections: int = Field(0, description="SSH connections open now: 0 or 1")
+    reconnects: int = 0
+    open_channels: int = 0
+    retry_at: datetime | None = None

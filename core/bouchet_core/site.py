@@ -1,0 +1,99 @@
+"""The site file: everything that is true of one cluster and of no other (`sites/<name>.yaml`)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, StringConstraints
+
+from .documents import read_document
+from .models import Frozen, SlurmWord, Walltime
+
+# `~` is the user's home on the cluster
+RemotePath = Annotated[str, StringConstraints(pattern=r"^(~|/)[A-Za-z0-9_./@+=-]*$")]
+ShellLine = Annotated[str, StringConstraints(pattern=r"^[^\n\r\x00]+$")]
+
+
+class Login(Frozen):
+    """Where SSH logs in. With `BOUCHET_HOST` set, that alias of ~/.ssh/config is used instead."""
+
+    host: str
+    port: int = Field(22, ge=1, le=65535)
+    user: str | None = None
+
+
+class Partition(Frozen):
+    """One Slurm partition and its limits; None is no limit known."""
+
+    name: SlurmWord
+    max_walltime: Walltime
+    max_gpus: int | None = Field(None, description="GPUs one user may hold at a time")
+    max_running: int | None = Field(None, description="jobs of one user that may run at a time")
+    max_submitted: int | None = Field(None, description="jobs of one user that may be queued or running")
+    gpu_types: tuple[SlurmWord, ...] = ()
+    gpus_per_node: int = Field(8, ge=0)
+    cpus_per_node: int = Field(48, ge=1)
+    memory_per_node_gib: int = Field(1900, ge=1)
+    preemptible: bool = False
+    account: SlurmWord | None = Field(None, description="account that must be named there")
+    auto: bool = Field(False, description="whether placement may choose it unasked; the file's order is its preference")
+    auto_max_gpus: int | None = Field(None, description="choose it unasked only for so many GPUs or fewer")
+    note: str = ""
+
+
+class Image(Frozen):
+    """A pinned container image on the cluster."""
+
+    pin: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")
+    vllm: str
+    sha256: str | None = Field(None, description="of the SIF; the file `<pin>.sif.sha256` beside it when absent")
+
+
+class Site(Frozen):
+    """One cluster."""
+
+    name: str
+    title: str = ""
+    login: Login
+    root: RemotePath = Field(description="directory of ours on project storage: jobs, logs, caches, scripts")
+    models_dir: RemotePath = Field(description="directory with one folder per model, or a hub cache")
+    images_dir: RemotePath = Field(description="directory with <pin>.sif files")
+    scratch_dir: RemotePath | None = None
+    scratch_purge_days: int | None = None
+    apptainer: str = "apptainer"
+    setup_lines: tuple[ShellLine, ...] = Field((), description="shell lines before anything else in a job (modules)")
+    gpu_type: SlurmWord = "h200"
+    cpus_per_gpu: int = Field(6, ge=1)
+    memory_per_gpu_gib: int = Field(240, ge=1, description="asked with --mem, times the GPUs")
+    default_walltime: Walltime = "06:00:00"
+    idle_timeout_min: int = Field(45, ge=0)
+    cpu_partition: SlurmWord | None = Field(None, description="where downloads and image builds run")
+    default_image: str = Field(description="pin used when the catalog names none")
+    images: tuple[Image, ...]
+    partitions: tuple[Partition, ...] = Field(min_length=1)
+    extra_models: str | None = Field(None, description="a further catalog beside this file, for this site alone")
+    default_model: str | None = None
+
+    def partition(self, name: str) -> Partition | None:
+        """The partition of that name."""
+        return next((p for p in self.partitions if p.name == name), None)
+
+    def image(self, pin: str) -> Image | None:
+        """The image of that pin."""
+        return next((i for i in self.images if i.pin == pin), None)
+
+    @property
+    def allowed_roots(self) -> tuple[str, ...]:
+        """Every directory on the cluster that bouchet-llm may touch."""
+        return tuple(path for path in (self.root, self.models_dir, self.images_dir, self.scratch_dir) if path)
+
+
+def load_site(path: Path) -> Site:
+    """The site file; ConfigurationError names file and line of what is wrong."""
+    return read_document(path, Site)
+
+
+def catalogs_of(site_file: Path, site: Site, catalog: Path) -> tuple[Path, ...]:
+    """The catalog files in force at a site: the project's, then the site's own."""
+    return (catalog, site_file.parent / site.extra_models) if site.extra_models else (catalog,)
