@@ -126,6 +126,7 @@ class Job(Frozen):
     model_revision: str | None = None
     vllm_version: str | None = None
     command: tuple[str, ...] = ()
+    log: str | None = Field(None, description="path of the job's log on the cluster, once it has a Slurm id")
     exit_code: str | None = Field(None, description="Slurm's `status:signal`")
     since: Mapping[Phase, datetime] = Field(default_factory=dict, description="when each phase was entered last")
 

@@ -16,7 +16,7 @@ Keys (all under `bouchet:`):
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, cast
 
 import redis
@@ -108,21 +108,21 @@ class Store:
     @classmethod
     def connect(cls, host: str, port: int, password: str | None) -> Store:
         """A store on that Redis; nothing is sent before the first call."""
-        return cls(
-            redis.Redis(
-                host=host,
-                port=port,
-                password=password,
-                decode_responses=True,
-                socket_timeout=SOCKET_TIMEOUT_S,
-                socket_connect_timeout=SOCKET_TIMEOUT_S,
-                health_check_interval=30,
-            )
-        )
+        return cls(_client(host, port, password, decode_responses=True))
 
     def close(self) -> None:
         """Closes the pooled connections."""
         self._redis.close()
+
+    def queue_connection(self) -> redis.Redis:
+        """A client of the same Redis for RQ, which wants bytes. Whoever asks closes it."""
+        known = self._redis.get_connection_kwargs()
+        return _client(known["host"], known["port"], known["password"], decode_responses=False)
+
+    @staticmethod
+    def errors_mapped() -> AbstractContextManager[None]:
+        """For code that speaks to Redis through another library (RQ): its errors become StoreUnavailable."""
+        return _mapped()
 
     def ping(self) -> None:
         """Raises StoreUnavailable unless Redis answers."""
@@ -270,6 +270,18 @@ class Store:
     def _eval(self, script: str, keys: Sequence[str], args: Sequence[str | int | float]) -> Any:
         with _mapped():
             return self._redis.eval(script, len(keys), *keys, *args)
+
+
+def _client(host: str, port: int, password: str | None, *, decode_responses: bool) -> redis.Redis:
+    return redis.Redis(
+        host=host,
+        port=port,
+        password=password,
+        decode_responses=decode_responses,
+        socket_timeout=SOCKET_TIMEOUT_S,
+        socket_connect_timeout=SOCKET_TIMEOUT_S,
+        health_check_interval=30,
+    )
 
 
 def _record(deployment: str) -> str:

@@ -145,3 +145,16 @@ def test_a_heartbeat_lapses(store: Store) -> None:
 def test_a_dead_redis_is_one_error_of_ours() -> None:
     with pytest.raises(StoreUnavailable, match="make logs"):
         Store.connect("127.0.0.1", 1, None).ping()
+
+
+def test_the_queue_gets_bytes_from_the_same_redis(store: Store) -> None:
+    queue = store.queue_connection()
+    queue.set("seen", "ü")
+    assert queue.get("seen") == "ü".encode()
+    queue.close()
+
+
+def test_what_goes_wrong_in_the_queue_is_the_stores_error() -> None:
+    queue = Store.connect("127.0.0.1", 1, None).queue_connection()
+    with pytest.raises(StoreUnavailable), Store.errors_mapped():
+        queue.ping()
