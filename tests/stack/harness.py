@@ -1,0 +1,160 @@
+"""One whole stack, as a person starts it (`make up`), and the handles by which tests push and watch it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import docker
+import httpx
+from docker.models.containers import Container
+
+ROOT = Path(__file__).parents[2]
+PROJECT = "bouchet-test"
+ENV_FILE = ROOT / ".env.test"
+SUBNET = "10.213.87"
+LOCAL_SERVICES = ("redis", "gateway", "worker", "api", "proxy")
+UP_TIMEOUT_S = 1500
+READY_TIMEOUT_S = 300
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A command that ended: what it printed, and its status."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+    @property
+    def output(self) -> str:
+        """Everything it printed."""
+        return self.stdout + self.stderr
+
+
+class Stack:
+    """The stack under test. It has its own project name, ports, secrets and demo cluster."""
+
+    def __init__(self, proxy_port: int, api_port: int) -> None:
+        self.proxy_url = f"http://127.0.0.1:{proxy_port}"
+        self.api_url = f"http://127.0.0.1:{api_port}"
+        self.docker = docker.from_env()
+        self.environ = {
+            **{name: os.environ[name] for name in os.environ if not name.startswith(("BOUCHET_", "ANTHROPIC_"))},
+            "COMPOSE_PROJECT_NAME": PROJECT,
+            "BOUCHET_ENV_FILE": ENV_FILE.name,
+            "DEMO_SUBNET": SUBNET,
+        }
+
+    @property
+    def key(self) -> str:
+        """BOUCHET_API_KEY of this stack."""
+        found = re.search(r"^BOUCHET_API_KEY=(\S+)$", ENV_FILE.read_text(), re.M)
+        assert found, f"no BOUCHET_API_KEY in {ENV_FILE}"
+        return found[1]
+
+    def make(self, *targets: str, timeout_s: float = UP_TIMEOUT_S, **environ: str) -> Finished:
+        """`make TARGET...` in this stack."""
+        return self._finish(["make", "--no-print-directory", *targets], {**self.environ, **environ}, timeout_s)
+
+    def bouchet(self, *arguments: str, timeout_s: float = READY_TIMEOUT_S, **environ: str) -> Finished:
+        """`./bouchet ...` as a person types it."""
+        return self._finish([str(ROOT / "bouchet"), *arguments], {**self.environ, **environ}, timeout_s)
+
+    def api(self) -> httpx.Client:
+        """A client of the outside door, with the key."""
+        return httpx.Client(base_url=self.api_url, headers={"Authorization": f"Bearer {self.key}"}, timeout=30)
+
+    def proxy(self) -> httpx.Client:
+        """A client of the proxy, with the key as Anthropic's clients send it."""
+        headers = {"x-api-key": self.key, "anthropic-version": "2023-06-01"}
+        return httpx.Client(base_url=self.proxy_url, headers=headers, timeout=120)
+
+    def containers(self) -> dict[str, Container]:
+        """All containers of the stack by service, stopped ones too."""
+        found = self.docker.containers.list(all=True, filters={"label": f"com.docker.compose.project={PROJECT}"})
+        return {container.labels["com.docker.compose.service"]: container for container in found}
+
+    def container(self, service: str) -> Container:
+        """The container of one service."""
+        return self.containers()[service]
+
+    def on(self, service: str, argv: Sequence[str], user: str = "") -> Finished:
+        """Runs a program inside a container of the stack."""
+        status, (stdout, stderr) = self.container(service).exec_run(list(argv), user=user, demux=True)
+        return Finished(status, (stdout or b"").decode(), (stderr or b"").decode())
+
+    def slurm(self, *argv: str) -> str:
+        """A Slurm program's output, run on the login node as the demo's user."""
+        finished = self.on("demo-login", argv, user="researcher")
+        assert finished.status == 0, finished.output
+        return finished.stdout
+
+    def deployments(self, *, live: bool = True) -> list[dict[str, Any]]:
+        """Deployments, newest first."""
+        with self.api() as api:
+            answer = api.get("/v1/deployments", params={"live": str(live).lower()}).raise_for_status().json()
+        return list(answer["deployments"])
+
+    def deployment(self, name: str) -> dict[str, Any]:
+        """One deployment by id or name."""
+        with self.api() as api:
+            return dict(api.get(f"/v1/deployments/{name}").raise_for_status().json())
+
+    def wait_for_phase(self, name: str, *phases: str, timeout_s: float = READY_TIMEOUT_S) -> dict[str, Any]:
+        """The deployment once it is in one of those phases; fails early when it ends otherwise."""
+
+        def there() -> dict[str, Any] | None:
+            record = self.deployment(name)
+            ended = record["phase"] == "ended" and "ended" not in phases
+            assert not ended, f"{name} ended: {record['reason']}"
+            return record if record["phase"] in phases else None
+
+        return eventually(there, timeout_s, lambda: json.dumps(self.deployment(name), indent=1))
+
+    def wait_healthy(self, *services: str, timeout_s: float = 90) -> None:
+        """Returns when Docker calls those services healthy."""
+        for service in services:
+            eventually(
+                lambda service=service: self.container(service).attrs["State"]["Health"]["Status"] == "healthy",
+                timeout_s,
+                lambda service=service: self.container(service).logs(tail=30).decode(),
+            )
+
+    def _finish(self, argv: Sequence[str], environ: Mapping[str, str], timeout_s: float) -> Finished:
+        done = subprocess.run(
+            argv, cwd=ROOT, env=dict(environ), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout_s
+        )
+        return Finished(done.returncode, done.stdout, done.stderr)
+
+
+def eventually(look: Callable[[], Any], timeout_s: float, story: Callable[[], str] = str) -> Any:
+    """The first truthy answer of `look`; after timeout_s an AssertionError that tells `story`."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        found = look()
+        if found:
+            return found
+        time.sleep(0.5)
+    raise AssertionError(f"not so after {timeout_s} s: {story()}")
+
+
+def claude_binary() -> str:
+    """The real Claude Code that tests/claude pins."""
+    binary = shutil.which("claude", path=str(ROOT / "tests/claude/node_modules/.bin"))
+    assert binary, "Claude Code is not installed; `make test` installs it (tests/claude)"
+    return binary
+
+
+def say(text: str) -> None:
+    """A line of progress past pytest's capture."""
+    print(text, file=sys.__stderr__, flush=True)

@@ -1,0 +1,105 @@
+"""What the containers may do, seen from outside and from inside them."""
+
+from __future__ import annotations
+
+import pytest
+
+from .harness import LOCAL_SERVICES, Stack
+
+DIAL = "import socket,sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 3); print('open')"
+
+
+@pytest.mark.parametrize("service", LOCAL_SERVICES)
+def test_a_container_has_no_privileges(stack: Stack, service: str) -> None:
+    host = stack.container(service).attrs["HostConfig"]
+    assert host["ReadonlyRootfs"] is True
+    assert host["CapDrop"] == ["ALL"] and not host["CapAdd"] and not host["Privileged"]
+    assert "no-new-privileges:true" in host["SecurityOpt"]
+    assert host["Memory"] > 0
+    assert not any("docker.sock" in bind for bind in host["Binds"] or [])
+
+
+@pytest.mark.parametrize("service", LOCAL_SERVICES)
+def test_a_container_runs_as_an_unprivileged_user(stack: Stack, service: str) -> None:
+    top = stack.container(service).top(ps_args="-eo uid,pid,args")
+    assert {row[0] for row in top["Processes"]}.isdisjoint({"0"})
+
+
+def test_only_proxy_and_api_publish_and_only_on_loopback(stack: Stack) -> None:
+    published = {
+        service: {binding["HostIp"] for bindings in ports.values() for binding in bindings or []}
+        for service, container in stack.containers().items()
+        if any((ports := container.attrs["NetworkSettings"]["Ports"] or {}).values())
+    }
+    assert published == {"proxy": {"127.0.0.1"}, "api": {"127.0.0.1"}}
+
+
+@pytest.mark.parametrize("service", LOCAL_SERVICES)
+def test_no_secret_is_in_a_containers_environment_or_arguments(stack: Stack, service: str) -> None:
+    from .harness import ENV_FILE
+
+    secrets = [
+        line.split("=", 1)[1]
+        for line in ENV_FILE.read_text().splitlines()
+        if line.startswith(("BOUCHET_API_KEY=", "REDIS_PASSWORD=", "GATEWAY_TOKEN=", "SERVING_SECRET="))
+    ]
+    assert len(secrets) == 4
+    inspected = str(stack.container(service).attrs) + str(stack.container(service).top(ps_args="-eo uid,pid,args"))
+    assert not [secret for secret in secrets if secret in inspected]
+    assert not [secret for secret in secrets if secret in stack.container(service).logs().decode()]
+
+
+@pytest.mark.parametrize("service", ["proxy", "api", "worker"])
+def test_only_the_gateway_reaches_the_login_node(stack: Stack, service: str) -> None:
+    address = stack.container("demo-login").attrs["NetworkSettings"]["Networks"]
+    targets = [network["IPAddress"] for network in address.values()]
+    for target in targets:
+        finished = stack.on(service, ["python", "-c", DIAL, target, "22"])
+        assert finished.status != 0, f"{service} reached {target}:22"
+    for target in targets[:0] or ["gateway"]:
+        assert stack.on(service, ["python", "-c", DIAL, target, "8090"]).status == 0
+
+
+def test_the_proxy_has_no_ssh_material(stack: Stack) -> None:
+    mounts = {mount["Destination"] for mount in stack.container("proxy").attrs["Mounts"]}
+    assert not [place for place in mounts if "ssh" in place or "demo" in place]
+    assert stack.on("proxy", ["sh", "-c", "command -v ssh"]).status != 0
+
+
+def test_the_gateway_holds_exactly_one_ssh_connection(stack: Stack) -> None:
+    with stack.api() as api:
+        status = api.get("/v1/tunnel").raise_for_status().json()
+    assert (status["state"], status["connections"]) == ("up", 1)
+    peers = stack.on("demo-login", ["ss", "-Htn", "state", "established", "sport", "=", ":22"]).stdout.splitlines()
+    assert len(peers) == 1, peers
+
+
+def test_the_job_and_its_files_are_private_on_the_cluster(stack: Stack) -> None:
+    from .conftest import SMALL
+
+    job = stack.deployment(SMALL)["jobs"][-1]
+    found = stack.slurm("find", "/home/researcher/bouchet-llm/logs", "-name", f"connection-{job['slurm_id']}.json", "-printf", "%m")
+    assert found == "600"
+    loose = stack.slurm("find", "/home/researcher/bouchet-llm", "-type", "f", "-name", "key", "!", "-perm", "600")
+    assert loose == ""
+
+
+def test_vllm_on_the_node_refuses_who_has_no_key(stack: Stack) -> None:
+    from .conftest import SMALL
+
+    job = stack.deployment(SMALL)["jobs"][-1]
+    base = f"http://{job['node']}:{job['port']}"
+    for path in ("/v1/models", "/metrics", "/invocations", "/tokenize"):
+        code = stack.slurm("curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", base + path)
+        assert code == "401", path
+    assert stack.slurm("curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", base + "/health") == "200"
+
+
+def test_the_key_is_in_no_process_list_on_the_node(stack: Stack) -> None:
+    from .conftest import SMALL
+
+    job = stack.deployment(SMALL)["jobs"][-1]
+    node = f"demo-{job['node']}"
+    key = stack.slurm("cat", f"/home/researcher/bouchet-llm/jobs/{job['name']}/key").strip()
+    assert len(key) == 64
+    assert key not in stack.on(node, ["ps", "-eww", "-o", "args"]).stdout

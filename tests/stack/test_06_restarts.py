@@ -1,0 +1,56 @@
+"""Any container may be killed: the promise stands, the job runs on, nothing is submitted twice."""
+
+from __future__ import annotations
+
+import pytest
+
+from .conftest import SMALL
+from .harness import LOCAL_SERVICES, Stack, eventually
+
+
+def asks(stack: Stack) -> bool:
+    """Whether the demo model answers through the whole chain now."""
+    body = {"model": SMALL, "max_tokens": 4, "messages": [{"role": "user", "content": "hi"}]}
+    with stack.proxy() as proxy:
+        try:
+            return proxy.post("/v1/messages", json=body).status_code == 200
+        except OSError:
+            return False
+        except Exception as exc:
+            if type(exc).__module__.startswith("httpx"):
+                return False
+            raise
+
+
+@pytest.mark.parametrize("service", LOCAL_SERVICES)
+def test_a_killed_container_comes_back_and_nothing_is_lost(stack: Stack, service: str) -> None:
+    before = stack.deployment(SMALL)
+    jobs = stack.slurm("squeue", "-h", "-o", "%i")
+    stack.container(service).kill()
+    stack.container(service).start()
+    stack.wait_healthy(service)
+    eventually(lambda: asks(stack), 60)
+    after = stack.wait_for_phase(SMALL, "ready", timeout_s=60)
+    assert after["id"] == before["id"]
+    assert [job["slurm_id"] for job in after["jobs"]] == [job["slurm_id"] for job in before["jobs"]]
+    assert stack.slurm("squeue", "-h", "-o", "%i") == jobs
+
+
+def test_everything_local_down_and_up_again_finds_its_jobs(stack: Stack) -> None:
+    before = stack.deployment(SMALL)
+    for service in LOCAL_SERVICES:
+        stack.container(service).stop(timeout=10)
+    for service in LOCAL_SERVICES:
+        stack.container(service).start()
+    stack.wait_healthy(*LOCAL_SERVICES)
+    eventually(lambda: asks(stack), 60)
+    assert stack.deployment(SMALL)["jobs"][-1]["slurm_id"] == before["jobs"][-1]["slurm_id"]
+
+
+def test_a_cut_link_comes_back_by_itself(stack: Stack) -> None:
+    uplink = next(n for n in stack.docker.networks.list() if n.name == "bouchet-test_uplink")
+    gateway = stack.container("gateway")
+    uplink.disconnect(gateway)
+    uplink.connect(gateway)
+    eventually(lambda: asks(stack), 60)
+    assert stack.deployment(SMALL)["phase"] == "ready"
