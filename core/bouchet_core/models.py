@@ -118,6 +118,9 @@ class Job(Frozen):
     progress: str = Field("", description="what vLLM is doing while it starts, in words")
     placement: Placement | None = None
     start_estimate: datetime | None = None
+    asked_at: datetime | None = Field(
+        None, description="when sbatch was called last; without an answer, look for the job before calling it again"
+    )
     node: str | None = None
     port: int | None = None
     window: int | None = Field(None, description="context window in tokens, as vLLM reports it")

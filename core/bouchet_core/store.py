@@ -90,6 +90,12 @@ end
 return -1
 """
 
+# KEYS: lease   ARGV: owner
+_RELEASE = """
+if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
+return 1
+"""
+
 # KEYS: lease   ARGV: owner milliseconds
 _LEASE = """
 local owner = redis.call('GET', KEYS[1])
@@ -246,6 +252,10 @@ class Store:
     def lease(self, name: str, owner: str, ttl_s: float) -> bool:
         """Takes or renews a lease; False while somebody else holds it."""
         return bool(self._eval(_LEASE, [f"{_P}lease:{name}"], [owner, int(ttl_s * 1000)]))
+
+    def release(self, name: str, owner: str) -> None:
+        """Gives a lease back; nothing happens when somebody else holds it by now."""
+        self._eval(_RELEASE, [f"{_P}lease:{name}"], [owner])
 
     def beat(self, name: str, ttl_s: float) -> None:
         """Says that the process `name` lives, for ttl_s."""

@@ -126,6 +126,14 @@ def test_pages_are_newest_first(store: Store) -> None:
     assert [d.id for d in store.page(limit=2, offset=1)] == ["d3", "d2"]
 
 
+def test_a_lease_is_given_back_by_its_owner_alone(store: Store) -> None:
+    assert store.lease("submit:aa", "one", 60)
+    store.release("submit:aa", "two")
+    assert not store.lease("submit:aa", "two", 60)
+    store.release("submit:aa", "one")
+    assert store.lease("submit:aa", "two", 60)
+
+
 def test_a_lease_has_one_owner_until_it_lapses(store: Store) -> None:
     assert store.lease("loop", "one", 60)
     assert not store.lease("loop", "two", 60)
