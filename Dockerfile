@@ -1,0 +1,77 @@
+# The Python rooms and Redis; the proxy has its own (services/proxy/Dockerfile).
+# Dialect: BuildKit 1.2, what engine 20.10 knows without asking a registry: no syntax line, heredocs or COPY --link.
+ARG BASE=debian:trixie-slim
+
+FROM ${BASE} AS base
+ENV DEBIAN_FRONTEND=noninteractive PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PATH=/opt/venv/bin:$PATH
+RUN --mount=type=cache,target=/var/cache/apt,sharing=locked \
+    --mount=type=cache,target=/var/lib/apt/lists,sharing=locked \
+    rm -f /etc/apt/apt.conf.d/docker-clean \
+ && apt-get update -qq \
+ && apt-get install -y -qq --no-install-recommends python3 libpython3-stdlib \
+ && rm -rf /var/log/apt /var/log/dpkg.log
+COPY --chmod=0755 setup/image/http-ok /usr/local/bin/http-ok
+
+# /opt/build has pip and hatchling, /opt/venv only what a room runs on. A room is a wheel in /opt/venv.
+FROM base AS build
+RUN --mount=type=cache,target=/var/cache/apt,sharing=locked \
+    --mount=type=cache,target=/var/lib/apt/lists,sharing=locked \
+    apt-get update -qq && apt-get install -y -qq --no-install-recommends python3-venv
+COPY --chmod=0755 setup/image/pip-install setup/image/room-install /usr/local/bin/
+COPY setup/locks/build.lock /locks/build.lock
+RUN --mount=type=cache,target=/root/.cache/pip --mount=type=secret,id=build_ca \
+    python3 -m venv /opt/build && python3 -m venv --without-pip /opt/venv \
+ && pip-install /opt/build --require-hashes -r /locks/build.lock
+COPY core /src/core
+
+FROM build AS gateway-build
+COPY services/gateway/requirements.lock /locks/gateway.lock
+RUN --mount=type=cache,target=/root/.cache/pip --mount=type=secret,id=build_ca \
+    pip-install /opt/venv --require-hashes -r /locks/gateway.lock
+COPY services/gateway /src/gateway
+RUN room-install /src/core /src/gateway
+
+FROM build AS worker-build
+COPY services/worker/requirements.lock /locks/worker.lock
+RUN --mount=type=cache,target=/root/.cache/pip --mount=type=secret,id=build_ca \
+    pip-install /opt/venv --require-hashes -r /locks/worker.lock
+COPY services/worker /src/worker
+RUN room-install /src/core /src/worker
+
+FROM build AS api-build
+COPY services/api/requirements.lock /locks/api.lock
+RUN --mount=type=cache,target=/root/.cache/pip --mount=type=secret,id=build_ca \
+    pip-install /opt/venv --require-hashes -r /locks/api.lock
+COPY services/api /src/api
+RUN room-install /src/core /src/api
+
+FROM base AS gateway
+COPY --from=gateway-build /opt/venv /opt/venv
+USER 10001:10001
+CMD ["python", "-m", "bouchet_gateway"]
+
+FROM base AS worker
+COPY --from=worker-build /opt/venv /opt/venv
+COPY remote /app/remote
+USER 10001:10001
+CMD ["python", "-m", "bouchet_worker"]
+
+FROM base AS api
+COPY --from=api-build /opt/venv /opt/venv
+USER 10001:10001
+CMD ["python", "-m", "bouchet_api"]
+
+FROM ${BASE} AS redis
+ENV DEBIAN_FRONTEND=noninteractive
+# /data is writable for any uid: the containers' uid is chosen at run time (BOUCHET_UID), after the image is made.
+RUN --mount=type=cache,target=/var/cache/apt,sharing=locked \
+    --mount=type=cache,target=/var/lib/apt/lists,sharing=locked \
+    rm -f /etc/apt/apt.conf.d/docker-clean \
+ && apt-get update -qq \
+ && apt-get install -y -qq --no-install-recommends redis-server \
+ && rm -rf /var/log/apt /var/log/dpkg.log \
+ && install -d -m 1777 /data
+COPY setup/image/redis.conf /etc/bouchet/redis.conf
+COPY --chmod=0755 setup/image/redis-start setup/image/redis-ok /usr/local/bin/
+USER 10001:10001
+CMD ["redis-start"]

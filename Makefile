@@ -1,0 +1,57 @@
+# Two commands set the project up: `make up`, `make test`. `make help` lists all.
+PYTHON ?= python3
+BIN := .venv/bin
+# Shell scripts by their first line, whatever they are called.
+SHELL_SCRIPTS = git grep -lIE --untracked '^\#!(/usr)?/bin/(env )?(ba)?sh$$'
+QUICK_TESTS = $(filter-out tests/stack tests/stack/ tests/claude tests/claude/ tests/bench tests/bench/ tests/fakes tests/fakes/,$(wildcard tests/*/))
+
+.DEFAULT_GOAL := help
+.PHONY: help up down clean logs status test test-fast check lock bench engine tools tools-fast lint
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+up: ## start everything and wait until it is healthy; without a cluster in .env also a demo cluster and its model
+	@$(PYTHON) -m setup up
+
+down: ## stop everything, keep data
+	@$(PYTHON) -m setup down
+
+clean: ## stop everything; remove volumes, built images and staged files (.env stays)
+	@$(PYTHON) -m setup clean
+
+logs: ## follow what the containers say
+	@$(PYTHON) -m setup logs
+
+status: ## the state of each container
+	@$(PYTHON) -m setup status
+
+test: tools engine lint ## every test, the real stack included
+	@$(BIN)/pytest $(QUICK_TESTS) $(wildcard tests/stack)
+
+test-fast: tools-fast ## the tests that need no engine
+	@$(BIN)/pytest $(QUICK_TESTS)
+
+check: tools-fast lint ## ruff, mypy, import-linter, shellcheck
+
+bench: tools engine ## the numbers that the project promises, measured
+	@$(BIN)/python -m tests.bench
+
+lock: ## renew every requirements.lock
+	@$(PYTHON) -m setup lock
+
+engine:
+	@$(PYTHON) -m setup engine
+
+tools:
+	@$(PYTHON) -m setup tools
+
+tools-fast:
+	@$(PYTHON) -m setup tools --fast
+
+lint:
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+	@$(SHELL_SCRIPTS) | xargs shellcheck

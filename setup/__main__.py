@@ -1,0 +1,84 @@
+"""`python3 -m setup COMMAND`: what the Makefile calls."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from . import command, down, engine, locks, tools, up
+from .env_file import ensure_env_file, read_env_file
+from .errors import SetupError
+from .progress import Progress
+from .stack import Stack, find_stack
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def main(arguments: list[str]) -> int:
+    """Run one command; the exit status. Every expected failure is one `error:` line."""
+    options = parse_arguments(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a runner's time limit is a Ctrl-C too
+    try:
+        with Progress(sys.stderr) as progress:
+            carry_out(options, find_stack(ROOT, os.environ), progress)
+    except SetupError as exc:
+        print(f"error: {exc}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        command.end_all()
+        print("error: interrupted; `make up` goes on from here", file=sys.stderr)
+        return 130
+    return 0
+
+
+def parse_arguments(arguments: list[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python3 -m setup", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    start = commands.add_parser("up", help="everything: engine, images, secrets, services, the demo")
+    start.add_argument("--no-launch", action="store_true", help="stop when the services are healthy")
+    commands.add_parser("down", help="stop all, keep data")
+    commands.add_parser("clean", help="stop all, remove volumes, images and staged files")
+    commands.add_parser("status", help="the state of each container")
+    commands.add_parser("logs", help="what the containers say, followed")
+    commands.add_parser("engine", help="make sure that a Docker engine answers")
+    commands.add_parser("env", help="make .env if it is not there")
+    commands.add_parser("compose", help="print the argv prefix of Compose for this stack, shell-quoted")
+    commands.add_parser("lock", help="renew every lock file")
+    commands.add_parser("cli", help="make the Python environment of ./bouchet")
+    kit = commands.add_parser("tools", help="what the tests and checks need")
+    kit.add_argument("--fast", action="store_true", help="only what tests without an engine need")
+    return parser.parse_args(arguments)
+
+
+def carry_out(options: argparse.Namespace, stack: Stack, progress: Progress) -> None:
+    """Do what the command says."""
+    commands: Mapping[str, Callable[[], None]] = {
+        "up": lambda: up.bring_up(stack, progress, with_model=not options.no_launch),
+        "down": lambda: down.take_down(stack, progress),
+        "clean": lambda: down.clean(stack, progress),
+        "status": lambda: down.print_status(stack, progress),
+        "logs": lambda: down.follow_logs(stack, progress),
+        "compose": lambda: print(down.compose_prefix(stack, progress)),
+        "engine": lambda: progress.note(f"Docker engine {engine.ensure_engine(progress)}"),
+        "env": lambda: make_env_file(stack, progress),
+        "lock": lambda: locks.renew_all(stack.root, progress),
+        "cli": lambda: tools.ensure_cli(stack.root, progress),
+        "tools": lambda: tools.ensure_tools(stack.root, progress, fast=options.fast),
+    }
+    commands[options.command]()
+
+
+def make_env_file(stack: Stack, progress: Progress) -> None:
+    """Make the env file unless it is there; check it either way."""
+    made = ensure_env_file(stack.env_file, stack.root / ".env.example", os.environ)
+    read_env_file(stack.env_file)
+    progress.note(f"{stack.env_file} {'made' if made else 'is there and in order'}")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,106 @@
+"""`make down`, `make clean`, `make logs`: what needs no env file to be right."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+
+from . import images
+from .base_image import NAME
+from .command import run, try_run
+from .compose import Compose, find_compose, with_files
+from .engine import ask_version
+from .env_file import read_env_file
+from .errors import CommandFailed, EnvFileError
+from .health import inspect_containers
+from .progress import Progress
+from .stack import Stack, compose_environ
+from .together import sole_use
+
+
+def compose_of(stack: Stack, progress: Progress) -> Compose:
+    """Compose for what is there, whatever state the env file is in: a typo must not keep a stack running."""
+    try:
+        env = compose_environ(stack, read_env_file(stack.env_file), os.environ)
+    except EnvFileError:
+        env = {"COMPOSE_PROJECT_NAME": stack.project, **stack.overrides}
+    files = [stack.root / "compose.yaml", stack.root / "demo" / "compose.yaml"]
+    return with_files(find_compose(progress, stack), stack, files, env)
+
+
+def compose_prefix(stack: Stack, progress: Progress) -> str:
+    """For scripts: `eval "$(python3 -m setup compose) ps"`."""
+    compose = compose_of(stack, progress)
+    variables = [f"{name}={value}" for name, value in compose.env.items()]
+    return shlex.join(["env", *variables, *compose.prefix])
+
+
+def take_down(stack: Stack, progress: Progress) -> None:
+    """Stop and remove all containers; volumes stay."""
+    if not _engine_answers(progress):
+        return
+    with sole_use(stack), progress.step("stopping"):
+        compose_of(stack, progress).run("down", "--remove-orphans")
+
+
+def clean(stack: Stack, progress: Progress) -> None:
+    """Remove volumes, the images that we built, secret files and staged files too. The env file stays."""
+    if _engine_answers(progress):
+        with sole_use(stack), progress.step("removing containers, volumes and images"):
+            compose = compose_of(stack, progress)
+            _remove_volumes(compose, progress)
+            _remove_images(compose)
+    for path in (stack.cache_dir / "staging", stack.secrets_dir):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _remove_volumes(compose: Compose, progress: Progress) -> None:
+    try:
+        compose.run("down", "--volumes", "--remove-orphans")
+    except CommandFailed as exc:
+        if "volume is in use" not in exc.output:
+            raise
+        progress.note("a volume stays: another stack on this machine uses it")
+
+
+def _remove_images(compose: Compose) -> None:
+    """Names and markers; what another stack runs on stays, the engine sees to that."""
+    names = set(images.image_names(compose).values())
+    repositories = {name.rsplit(":", 1)[0] for name in names}
+    listing = run(["docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}"]).split()
+    for name in sorted(name for name in listing if name.rsplit(":", 1)[0] in repositories):
+        try_run(["docker", "image", "rm", name])
+    digests = try_run(["docker", "image", "inspect", "--format", "{{len .RepoDigests}}", NAME])
+    if digests is not None and digests.strip() == "0":  # not pulled, so made here
+        try_run(["docker", "image", "rm", NAME])
+
+
+def print_status(stack: Stack, progress: Progress) -> None:
+    """One line a container."""
+    if not _engine_answers(progress):
+        return
+    containers = sorted(inspect_containers(stack.project), key=lambda container: container.service)
+    for container in containers:
+        print(f"{container.service:<16} {container.status:<10} {container.health}")
+    if not containers:
+        print(f"no container of the stack `{stack.project}`; `make up` starts them")
+
+
+def follow_logs(stack: Stack, progress: Progress) -> None:
+    """What the containers say, until Ctrl-C."""
+    if not _engine_answers(progress):
+        return
+    compose = compose_of(stack, progress)
+    progress.close()
+    subprocess.run(
+        [*compose.prefix, "logs", "--follow", "--tail", "50"], env={**os.environ, **compose.env}, check=False
+    )
+
+
+def _engine_answers(progress: Progress) -> bool:
+    answers = ask_version() is not None
+    if not answers:
+        progress.note("no Docker engine answers, so nothing of this project runs")
+    return answers

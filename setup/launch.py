@@ -1,0 +1,131 @@
+"""The demo model, launched through the api as a person would, and the first question to it through the proxy."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .door import Door
+from .errors import ApiRefused, LaunchFailed
+from .progress import Progress, Step
+
+DEMO_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
+QUESTION = "What is the capital of France? Answer in one sentence."
+MAX_TOKENS = 48
+READY_TIMEOUT_S = 600
+ANSWER_TIMEOUT_S = 90
+POLL_S = 0.5
+
+
+@dataclass(frozen=True)
+class Live:
+    """A deployment, as far as we need it."""
+
+    id: str
+    alias: str
+    model: str
+    phase: str
+    ending: str
+    reason: str
+    progress: str
+
+    @property
+    def words(self) -> str:
+        """Where it is, for the progress line."""
+        said = self.progress or self.reason
+        return f"{self.phase}, {said}" if said else self.phase
+
+
+def parse_deployment(raw: Any) -> Live:
+    """Of the api's JSON; a job is one attempt, the last is the current one."""
+    jobs = raw.get("jobs") or [{}]
+    return Live(
+        id=raw["id"],
+        alias=raw["names"][0],
+        model=raw["model"],
+        phase=raw["phase"],
+        ending=raw.get("ending") or "",
+        reason=raw.get("reason") or "",
+        progress=jobs[-1].get("progress") or "",
+    )
+
+
+def ensure_deployment(progress: Progress, api: Door, model: str = DEMO_MODEL) -> Live:
+    """A ready deployment of `model`: the live one if there is one, else a new one."""
+    with progress.step(f"model {model}") as step:
+        deployment = find_live(api, model) or request(api, model)
+        return wait_until_ready(api, deployment, step)
+
+
+def find_live(api: Door, model: str) -> Live | None:
+    """The newest deployment of `model` that has not ended."""
+    answer = api.ask("GET", "/v1/deployments")
+    if answer.status != 200:
+        raise ApiRefused(f"{api.url}/v1/deployments", answer.detail)
+    rows = answer.body["deployments"] if isinstance(answer.body, dict) else answer.body
+    live = [row for row in map(parse_deployment, rows) if row.model == model and row.phase not in ("ended", "draining")]
+    return live[-1] if live else None
+
+
+def request(api: Door, model: str) -> Live:
+    """Ask the api for it."""
+    answer = api.ask("POST", "/v1/deployments", {"model": model})
+    if answer.status != 202:
+        raise ApiRefused(f"{api.url}/v1/deployments", answer.detail)
+    return parse_deployment(answer.body)
+
+
+def wait_until_ready(api: Door, deployment: Live, step: Step) -> Live:
+    """Follow it until it answers; LaunchFailed if it ends or takes too long."""
+    deadline = time.monotonic() + READY_TIMEOUT_S
+    while deployment.phase != "ready":
+        step.say(deployment.words)
+        if deployment.phase == "ended":
+            raise LaunchFailed(
+                f"{deployment.model} {deployment.ending or 'ended'}: {deployment.reason} "
+                f"(`./bouchet logs {deployment.id}` shows more)"
+            )
+        if time.monotonic() > deadline:
+            raise LaunchFailed(f"{deployment.model} is not ready after {READY_TIMEOUT_S} s; it is {deployment.words}")
+        time.sleep(POLL_S)
+        answer = api.ask("GET", f"/v1/deployments/{deployment.id}")
+        if answer.status == 200:
+            deployment = parse_deployment(answer.body)
+        elif answer.status not in (0, 503):  # a restart of the api is no news about the deployment
+            raise ApiRefused(f"{api.url}/v1/deployments/{deployment.id}", answer.detail)
+    step.say("")
+    return deployment
+
+
+def ask_model(progress: Progress, proxy: Door, alias: str) -> str:
+    """The model's answer to the first question, through the proxy."""
+    with progress.step(f"asking {alias}"):
+        deadline = time.monotonic() + ANSWER_TIMEOUT_S
+        while True:
+            answer = proxy.ask("POST", "/v1/messages", question_body(alias), timeout_s=ANSWER_TIMEOUT_S)
+            if answer.status == 200:
+                return "".join(block.get("text", "") for block in answer.body["content"]).strip()
+            # 529: the proxy has not heard yet that it is ready; 0 and 503: it is being started anew
+            if answer.status not in (0, 404, 503, 529) or time.monotonic() > deadline:
+                raise ApiRefused(f"{proxy.url}/v1/messages", answer.detail)
+            time.sleep(POLL_S)
+
+
+def question_body(alias: str) -> dict[str, object]:
+    """The request that the curl line shows."""
+    return {"model": alias, "max_tokens": MAX_TOKENS, "messages": [{"role": "user", "content": QUESTION}]}
+
+
+def render_curl(proxy_url: str, env_file: Path, alias: str) -> str:
+    """A line to paste into a shell in the project's folder; the key is read from the env file, never printed."""
+    shown = os.path.relpath(env_file)
+    body = json.dumps(question_body(alias))
+    source = f"source {shown if '/' in shown else './' + shown}"
+    return (
+        f'{source} && curl -s {proxy_url}/v1/messages -H "x-api-key: $BOUCHET_API_KEY" '
+        f"-H 'content-type: application/json' -d '{body}'"
+    )
