@@ -1,0 +1,88 @@
+"""`python -m bouchet_proxy`: the proxy's process."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+from pathlib import Path
+
+import uvicorn
+from bouchet_core.catalog import load_catalog
+from bouchet_core.errors import BouchetError, ConfigurationError
+from bouchet_core.secrets import read_secret
+from bouchet_core.store import Store
+
+from .carrier import LiteLLMCarrier
+from .front import Front
+from .lane import DirectLane
+from .settings import Settings, settings_from
+from .watcher import TableWatcher
+
+SECRETS = ("api_key", "serving_secret", "redis_password")
+# streams get this long to end after SIGTERM
+GRACE_S = 20
+
+log = logging.getLogger("bouchet_proxy")
+
+
+def main() -> int:
+    """Serves until told to stop; 1 when a file that the user wrote cannot be used."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        directory = Path(os.environ.get("SECRETS_DIR", "/run/secrets"))
+        settings = settings_from(os.environ, {name: read_secret(directory, name) for name in SECRETS})
+    except BouchetError as exc:
+        log.error("%s", exc)
+        return 1
+    logging.getLogger().setLevel(settings.log_level)
+    asyncio.run(serve(settings))
+    return 0
+
+
+async def serve(settings: Settings) -> None:
+    """Opens everything, serves, closes everything."""
+    store = Store.connect(settings.redis_host, settings.redis_port, settings.redis_password)
+    watcher = TableWatcher(store, catalog_words(settings.catalog))
+    litellm = LiteLLMCarrier.mount(settings)
+    async with DirectLane(settings) as lane:
+        front = Front(settings, lambda: watcher.table, lane, litellm, litellm.app)
+        watcher.start()
+        try:
+            await uvicorn.Server(_server_config(front, settings)).serve()
+        finally:
+            watcher.stop()
+            store.close()
+
+
+def catalog_words(path: Path) -> dict[str, str]:
+    """Every name of the catalog -> the word to launch it with; empty, with a line in the log, if it cannot be read."""
+    try:
+        catalog = load_catalog(path)
+    except ConfigurationError as exc:
+        log.warning("errors will not name the catalog's models: %s", exc)
+        return {}
+    aliases = {identity: entry.alias for identity, entry in catalog.entries.items()}
+    return {**aliases, **{alias: alias for alias in aliases.values()}}
+
+
+def _server_config(front: Front, settings: Settings) -> uvicorn.Config:
+    return uvicorn.Config(
+        front,  # type: ignore[arg-type]  # uvicorn types an app more narrowly than ASGI does
+        host="0.0.0.0",
+        port=settings.port,
+        loop="uvloop",
+        http="httptools",
+        lifespan="on",
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=GRACE_S,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

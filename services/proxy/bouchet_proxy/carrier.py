@@ -1,0 +1,137 @@
+"""Carries exchanges through LiteLLM's own app, in this process. One of the two files that know LiteLLM (and hook.py).
+
+LiteLLM's configuration never changes: one entry for each of the gateway's slots. Where a slot leads is the gateway's
+business, and which key opens it the hook's.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import secrets
+import tempfile
+from typing import Any, cast
+
+import orjson
+import yaml
+
+from .asgi import App, Message, Receive, Scope, Send
+from .exchange import Exchange, Reply, current
+from .settings import Settings
+
+# seconds without a byte before a request is given up; a long prompt on a busy GPU takes minutes
+SILENCE_S = 1800
+
+_ENVIRONMENT = {
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    "LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS": "True",
+    "LITELLM_MODE": "PRODUCTION",
+    "LITELLM_TELEMETRY": "False",
+    "DISABLE_ADMIN_UI": "True",
+    "NO_DOCS": "True",
+    "NO_REDOC": "True",
+}
+_LOGGERS = ("LiteLLM", "LiteLLM Proxy", "LiteLLM Router")
+
+
+def litellm_config(settings: Settings) -> dict[str, Any]:
+    """The configuration file of LiteLLM: `slot-3/ALIAS` goes to slot 3 as ALIAS."""
+    return {
+        "model_list": [_slot_entry(settings, slot) for slot in range(settings.slot_count)],
+        "litellm_settings": {
+            "callbacks": ["bouchet_proxy.hook.clamp_hook"],
+            "drop_params": True,
+            "num_retries": 0,
+            "request_timeout": SILENCE_S,
+            "telemetry": False,
+            "turn_off_message_logging": True,
+        },
+        "router_settings": {"num_retries": 0, "disable_cooldowns": True, "timeout": SILENCE_S},
+        "general_settings": {"disable_model_info_refresh": True},
+    }
+
+
+def _slot_entry(settings: Settings, slot: int) -> dict[str, Any]:
+    return {
+        "model_name": f"slot-{slot}/*",
+        "litellm_params": {
+            "model": "hosted_vllm/*",
+            "api_base": f"{settings.slot_url(slot)}/v1",
+            # replaced by the hook with the key of the job behind the slot
+            "api_key": "unset",
+        },
+        # straight to vLLM's own Anthropic endpoint, untranslated
+        "model_info": {"supported_endpoints": ["/v1/messages"]},
+    }
+
+
+class LiteLLMCarrier:
+    """LiteLLM's app. `app` also takes the server's lifespan, in which LiteLLM starts."""
+
+    def __init__(self, app: App, master_key: str) -> None:
+        self.app, self._authorization = app, b"Bearer " + master_key.encode()
+
+    @classmethod
+    def mount(cls, settings: Settings) -> LiteLLMCarrier:
+        """Imports LiteLLM, configured for these settings. Takes seconds and about 200 MB."""
+        master_key = f"sk-{secrets.token_urlsafe(32)}"
+        with tempfile.NamedTemporaryFile("w", suffix=".yaml", delete=False) as file:
+            yaml.safe_dump(litellm_config(settings), file)
+        os.environ.update(_ENVIRONMENT, LITELLM_MASTER_KEY=master_key, CONFIG_FILE_PATH=file.name)
+        server = importlib.import_module("litellm.proxy.proxy_server")
+        for name in _LOGGERS:
+            # its error lines quote requests
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+        return cls(cast(App, server.app), master_key)
+
+    async def carry(self, exchange: Exchange, scope: Scope, receive: Receive, send: Send) -> None:
+        """Asks LiteLLM and relays its answer."""
+        body = {**exchange.body, "model": f"slot-{exchange.route.slot}/{exchange.route.alias}"}
+        relay = _Relay(Reply(exchange, send))
+        encoded = orjson.dumps(body)
+        token = current.set(exchange)
+        try:
+            await self.app(self._scope(exchange, scope, len(encoded)), _replay(encoded, receive), relay)
+        finally:
+            current.reset(token)
+
+    def _scope(self, exchange: Exchange, scope: Scope, length: int) -> Scope:
+        headers = [
+            (b"host", b"localhost"),
+            (b"authorization", self._authorization),
+            (b"content-type", b"application/json"),
+            (b"content-length", str(length).encode()),
+        ]
+        path = str(exchange.endpoint)
+        kept = {key: value for key, value in scope.items() if key not in ("state", "app", "endpoint", "router")}
+        return {**kept, "path": path, "raw_path": path.encode(), "query_string": b"", "headers": headers}
+
+
+class _Relay:
+    """An ASGI `send` that feeds a Reply."""
+
+    def __init__(self, reply: Reply) -> None:
+        self._reply = reply
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = {key.lower(): value for key, value in message.get("headers", ())}
+            await self._reply.begin(message["status"], headers.get(b"content-type", b"").decode("latin-1"))
+        elif message["type"] == "http.response.body":
+            if message.get("body"):
+                await self._reply.feed(message["body"])
+            if not message.get("more_body", False):
+                await self._reply.finish()
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """An ASGI `receive` that gives this body, then what the real one says."""
+    pending = [body]
+
+    async def replay() -> Message:
+        if pending:
+            return {"type": "http.request", "body": pending.pop(), "more_body": False}
+        return await receive()
+
+    return replay

@@ -1,0 +1,89 @@
+"""Every path a client may ask for, the dialect it is spoken in, and the rules its body goes through. Pure."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import assert_never
+
+from .anthropic_body import prepare_count, prepare_messages
+from .clamp import Body
+from .openai_body import prepare_chat, prepare_completion, prepare_embeddings, prepare_responses
+from .routing import Route
+
+
+class Dialect(StrEnum):
+    """Whose words the client understands."""
+
+    ANTHROPIC = "anthropic"
+    OPENAI = "openai"
+
+
+class Endpoint(StrEnum):
+    """The paths that carry a request to a model. The values are the paths, in vLLM and in LiteLLM alike."""
+
+    MESSAGES = "/v1/messages"
+    COUNT_TOKENS = "/v1/messages/count_tokens"
+    CHAT = "/v1/chat/completions"
+    COMPLETIONS = "/v1/completions"
+    RESPONSES = "/v1/responses"
+    EMBEDDINGS = "/v1/embeddings"
+
+
+_ENDPOINTS = {str(endpoint): endpoint for endpoint in Endpoint} | {
+    "/chat/completions": Endpoint.CHAT,
+    "/completions": Endpoint.COMPLETIONS,
+    "/embeddings": Endpoint.EMBEDDINGS,
+    "/responses": Endpoint.RESPONSES,
+}
+
+
+_CONVERSATIONS = (Endpoint.MESSAGES, Endpoint.COUNT_TOKENS, Endpoint.CHAT)
+
+
+class BadBody(ValueError):
+    """The body cannot be a request of this dialect; the message is for the client."""
+
+
+def endpoint_of(path: str) -> Endpoint | None:
+    """The endpoint behind a path, None when it is none."""
+    return _ENDPOINTS.get(path)
+
+
+def dialect_of(path: str) -> Dialect:
+    """Whose words to answer in."""
+    return Dialect.ANTHROPIC if path.startswith("/v1/messages") else Dialect.OPENAI
+
+
+def check_body(endpoint: Endpoint, body: object) -> Body:
+    """The body, if it has the parts without which no rule makes sense; BadBody otherwise."""
+    if not isinstance(body, dict):
+        raise BadBody("the request body must be a JSON object")
+    model = body.get("model")
+    if model is not None and not isinstance(model, str):
+        raise BadBody("model: must be a string")
+    if endpoint in _CONVERSATIONS and not isinstance(body.get("messages"), list):
+        raise BadBody("messages: must be a list")
+    for word in ("max_tokens", "max_completion_tokens", "max_output_tokens"):
+        limit = body.get(word)
+        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
+            raise BadBody(f"{word}: must be a whole number of at least 1")
+    return body
+
+
+def prepare(endpoint: Endpoint, body: Body, route: Route) -> Body:
+    """The body as the model behind this route takes it; the model's name is not touched."""
+    match endpoint:
+        case Endpoint.MESSAGES:
+            return prepare_messages(body, route.window, route.traits)
+        case Endpoint.COUNT_TOKENS:
+            return prepare_count(body, route.traits)
+        case Endpoint.CHAT:
+            return prepare_chat(body, route.window, route.traits)
+        case Endpoint.COMPLETIONS:
+            return prepare_completion(body, route.window)
+        case Endpoint.RESPONSES:
+            return prepare_responses(body, route.window, route.traits)
+        case Endpoint.EMBEDDINGS:
+            return prepare_embeddings(body)
+        case _:
+            assert_never(endpoint)

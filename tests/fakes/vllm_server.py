@@ -1,0 +1,242 @@
+"""A small real server that speaks as vLLM 0.32 does on the paths the proxy uses. The prompt scripts the answer.
+
+In the last user text: `SAY[text]` answers with it, `THINK[text]` puts it into a think block before, `CALL[name {json}]`
+calls a tool, `DIE[n]` closes the connection after n events, `SLOW[s]` waits s seconds before the first, `REFUSE[status]`
+answers with that status. Tokens are words; one event carries one word or the space before it.
+`GET /fake/requests` gives the bodies received, oldest first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from aiohttp import web
+
+COMMAND = re.compile(r"(SAY|THINK|CALL|DIE|SLOW|REFUSE)\[(.*?)\](?=\s|$|SAY|THINK|CALL|DIE|SLOW|REFUSE)", re.DOTALL)
+
+
+class FakeVLLM:
+    """The server's state. key: the bearer key it asks for; window: in tokens, which are words here."""
+
+    def __init__(self, names: tuple[str, ...], key: str, window: int) -> None:
+        self.names, self.key, self.window = names, key, window
+        self.requests: list[dict[str, Any]] = []
+
+    def app(self) -> web.Application:
+        app = web.Application(client_max_size=1 << 27)
+        app.router.add_get("/health", self.health)
+        app.router.add_get("/fake/requests", self.seen)
+        app.router.add_post("/v1/messages", self.messages)
+        app.router.add_post("/v1/messages/count_tokens", self.count)
+        app.router.add_post("/v1/chat/completions", self.chat)
+        return app
+
+    async def health(self, request: web.Request) -> web.Response:
+        return web.Response()
+
+    async def seen(self, request: web.Request) -> web.Response:
+        return web.json_response(self.requests)
+
+    async def messages(self, request: web.Request) -> web.StreamResponse:
+        body = await self._taken(request)
+        script, tokens = Script(last_text(body)), prompt_tokens(body)
+        if (refusal := self._refusal(request, body, script, tokens)) is not None:
+            return web.json_response({"type": "error", "error": refusal[1]}, status=refusal[0])
+        if not body.get("stream"):
+            await asyncio.sleep(script.wait_s)
+            return web.json_response(whole_message(body, script, tokens))
+        return await send_events(request, script, anthropic_events(body, script, tokens))
+
+    async def count(self, request: web.Request) -> web.Response:
+        tokens = prompt_tokens(await self._taken(request))
+        return web.json_response({"input_tokens": tokens, "context_management": {"original_input_tokens": tokens}})
+
+    async def chat(self, request: web.Request) -> web.StreamResponse:
+        body = await self._taken(request)
+        script, tokens = Script(last_text(body)), prompt_tokens(body)
+        if (refusal := self._refusal(request, body, script, tokens)) is not None:
+            error = {**refusal[1], "param": None, "code": refusal[0]}
+            return web.json_response({"error": error}, status=refusal[0])
+        if not body.get("stream"):
+            await asyncio.sleep(script.wait_s)
+            return web.json_response(whole_chat(body, script, tokens))
+        return await send_events(request, script, openai_events(body, script, tokens))
+
+    async def _taken(self, request: web.Request) -> dict[str, Any]:
+        body: dict[str, Any] = await request.json()
+        self.requests.append({"path": request.path, "headers": dict(request.headers), "body": body})
+        return body
+
+    def _refusal(
+        self, request: web.Request, body: dict[str, Any], script: Script, tokens: int
+    ) -> tuple[int, dict[str, str]] | None:
+        if request.headers.get("authorization") != f"Bearer {self.key}":
+            return 401, {"message": "Unauthorized", "type": "UnauthorizedError"}
+        if body["model"] not in self.names:
+            return 404, {"message": f"The model `{body['model']}` does not exist.", "type": "NotFoundError"}
+        if script.refuse:
+            return script.refuse, {"message": f"refused with {script.refuse}", "type": "InternalServerError"}
+        limit = body.get("max_tokens") or 16
+        if limit > self.window:
+            message = f"max_tokens={limit} cannot be greater than max_model_len={self.window}."
+            return 400, {"message": message, "type": "BadRequestError"}
+        if tokens > self.window:
+            return 400, {"message": overflow(self.window), "type": "BadRequestError"}
+        return None
+
+
+class Script:
+    """What the prompt asks this server to do."""
+
+    def __init__(self, text: str) -> None:
+        found = {name: value for name, value in COMMAND.findall(text)}
+        self.say = found.get("SAY", "ok" if "CALL" not in found else "")
+        self.think = found.get("THINK")
+        self.call = found.get("CALL")
+        self.die_after = int(found["DIE"]) if "DIE" in found else None
+        self.wait_s = float(found.get("SLOW", 0))
+        self.refuse = int(found.get("REFUSE", 0))
+
+    @property
+    def text(self) -> str:
+        return f"<think>{self.think}</think>{self.say}" if self.think is not None else self.say
+
+    @property
+    def tool(self) -> tuple[str, dict[str, Any]] | None:
+        if self.call is None:
+            return None
+        name, _, arguments = self.call.partition(" ")
+        return name, json.loads(arguments or "{}")
+
+
+def overflow(window: int) -> str:
+    return (
+        f"This model's maximum context length is {window} tokens. However, your prompt contains at least {window + 1} "
+        "input tokens, which exceeds this limit even without any output tokens. "
+        "Please reduce the length of the input prompt."
+    )
+
+
+def prompt_tokens(body: dict[str, Any]) -> int:
+    parts = [body.get("system"), *(message.get("content") for message in body.get("messages", []))]
+    return sum(len(json.dumps(part).split()) for part in parts if part)
+
+
+def last_text(body: dict[str, Any]) -> str:
+    for message in reversed(body.get("messages", [])):
+        content = message.get("content")
+        if message.get("role") == "user" and isinstance(content, str):
+            return content
+        if message.get("role") == "user" and isinstance(content, list):
+            return " ".join(block.get("text") or "" for block in content if isinstance(block, dict))
+    return ""
+
+
+def pieces(text: str) -> list[str]:
+    return re.findall(r"\S+|\s+", text)
+
+
+def whole_message(body: dict[str, Any], script: Script, tokens: int) -> dict[str, Any]:
+    content: list[dict[str, Any]] = [{"type": "text", "text": script.text}] if script.text else []
+    if script.tool:
+        content.append({"type": "tool_use", "id": "chatcmpl-tool-1", "name": script.tool[0], "input": script.tool[1]})
+    return {
+        "id": "chatcmpl-1",
+        "type": "message",
+        "role": "assistant",
+        "content": content,
+        "model": body["model"],
+        "stop_reason": "tool_use" if script.tool else "end_turn",
+        "usage": {"input_tokens": tokens, "output_tokens": len(pieces(script.text))},
+    }
+
+
+def anthropic_events(body: dict[str, Any], script: Script, tokens: int) -> Iterator[str]:
+    def event(name: str, **data: Any) -> str:
+        return f"event: {name}\ndata: {json.dumps({'type': name, **data}, separators=(',', ':'))}\n\n"
+
+    start = {"id": "chatcmpl-1", "type": "message", "role": "assistant", "content": [], "model": body["model"]}
+    usage = {"input_tokens": tokens, "output_tokens": 0}
+    yield event("message_start", message={**start, "stop_reason": None, "stop_sequence": None, "usage": usage})
+    index = 0
+    if script.text:
+        yield event("content_block_start", index=0, content_block={"type": "text", "text": ""})
+        for piece in pieces(script.text):
+            yield event("content_block_delta", index=0, delta={"type": "text_delta", "text": piece})
+        yield event("content_block_stop", index=0)
+        index = 1
+    if script.tool:
+        name, arguments = script.tool
+        block = {"type": "tool_use", "id": "chatcmpl-tool-1", "name": name, "input": {}}
+        yield event("content_block_start", index=index, content_block=block)
+        for piece in pieces(json.dumps(arguments)):
+            delta = {"type": "input_json_delta", "partial_json": piece}
+            yield event("content_block_delta", index=index, delta=delta)
+        yield event("content_block_stop", index=index)
+    stop = {"stop_reason": "tool_use" if script.tool else "end_turn", "stop_sequence": None}
+    usage = {"input_tokens": tokens, "output_tokens": len(pieces(script.text))}
+    yield event("message_delta", delta=stop, usage=usage)
+    yield event("message_stop")
+
+
+def whole_chat(body: dict[str, Any], script: Script, tokens: int) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": "assistant", "content": script.text or None, "tool_calls": []}
+    if script.tool:
+        function = {"name": script.tool[0], "arguments": json.dumps(script.tool[1])}
+        message["tool_calls"] = [{"id": "chatcmpl-tool-1", "type": "function", "function": function}]
+    count = len(pieces(script.text))
+    return {
+        "id": "chatcmpl-1",
+        "object": "chat.completion",
+        "created": 1,
+        "model": body["model"],
+        "choices": [{"index": 0, "message": message, "finish_reason": "tool_calls" if script.tool else "stop"}],
+        "usage": {"prompt_tokens": tokens, "completion_tokens": count, "total_tokens": tokens + count},
+    }
+
+
+def openai_events(body: dict[str, Any], script: Script, tokens: int) -> Iterator[str]:
+    def chunk(delta: dict[str, Any], finish: str | None = None) -> str:
+        choice = {"index": 0, "delta": delta, "finish_reason": finish}
+        head = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": body["model"]}
+        return f"data: {json.dumps({**head, 'choices': [choice]}, separators=(',', ':'))}\n\n"
+
+    yield chunk({"role": "assistant", "content": ""})
+    for piece in pieces(script.text):
+        yield chunk({"content": piece})
+    yield chunk({}, "stop")
+    yield "data: [DONE]\n\n"
+
+
+async def send_events(request: web.Request, script: Script, events: Iterator[str]) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"content-type": "text/event-stream; charset=utf-8"})
+    await response.prepare(request)
+    await asyncio.sleep(script.wait_s)
+    for count, event in enumerate(events):
+        if count == script.die_after:
+            assert request.transport is not None
+            request.transport.abort()
+            return response
+        await response.write(event.encode())
+    await response.write_eof()
+    return response
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--key", required=True)
+    parser.add_argument("--name", action="append", required=True)
+    parser.add_argument("--window", type=int, default=4096)
+    given = parser.parse_args()
+    fake = FakeVLLM(tuple(given.name), given.key, given.window)
+    web.run_app(fake.app(), host="127.0.0.1", port=given.port, print=None, access_log=None)
+
+
+if __name__ == "__main__":
+    main()
