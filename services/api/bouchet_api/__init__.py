@@ -1,0 +1,1 @@
+"""The outside door: deployments, models, the tunnel and their events over HTTP."""

@@ -1,0 +1,41 @@
+"""Examples for /openapi.json."""
+
+from __future__ import annotations
+
+from typing import Any
+
+LAUNCH: dict[str, Any] = {
+    "defaults": {"summary": "as the catalog says", "value": {"model": "Qwen/Qwen3-Coder-Next-FP8"}},
+    "by hand": {
+        "summary": "every resource named",
+        "value": {
+            "model": "bouchet-qwen3-32b",
+            "name": "mine",
+            "gpus": 1,
+            "time": "06:00:00",
+            "partition": "gpu_h200",
+            "quant": "fp8",
+            "max_len": 40960,
+            "serve_as": ["haiku"],
+        },
+    },
+}
+
+DEPLOYMENT: dict[str, Any] = {
+    "id": "x7k2m4qfh3ab",
+    "model": "Qwen/Qwen3-32B",
+    "names": ["bouchet-qwen3-32b", "Qwen/Qwen3-32B"],
+    "request": {"model": "Qwen/Qwen3-32B", "gpus": 1, "time": "06:00:00"},
+    "traits": {"thinking": "off", "max_output": 8192, "tool_parser": "hermes", "reasoning_parser": "qwen3"},
+    "phase": "queued",
+    "ending": None,
+    "reason": "waits for its turn: jobs of higher priority come first",
+    "jobs": [{"name": "bouchet-x7k2m4qfh3ab-1", "slot": 0, "slurm_id": 4711, "phase": "queued"}],
+    "created_at": "2026-11-22T12:00:00Z",
+    "updated_at": "2026-11-22T12:00:04Z",
+    "version": 3,
+}
+
+PROMPT_ANSWER: dict[str, Any] = {
+    "Duo push": {"value": {"prompt_id": "3f9c", "responses": ["1"]}},
+}

@@ -1,0 +1,42 @@
+"""From a request to a record. Pure: the id and the time are handed in."""
+
+from __future__ import annotations
+
+import base64
+import secrets
+from datetime import datetime
+
+from bouchet_core.catalog import Catalog
+from bouchet_core.errors import LaunchRefused
+from bouchet_core.models import Deployment, LaunchRequest
+
+ID_LENGTH = 12
+
+
+def new_id() -> str:
+    """A random id of lower-case base32 letters, 60 bits: goes into job names and file names."""
+    return base64.b32encode(secrets.token_bytes(8)).decode()[:ID_LENGTH].lower()
+
+
+def requested(request: LaunchRequest, catalog: Catalog, identity: str, now: datetime) -> Deployment:
+    """The record of a new promise. Raises UnknownModel, or LaunchRefused for a name that misleads clients."""
+    model, entry = catalog.find(request.model)
+    alias = request.name or entry.alias
+    if alias.startswith("claude-"):
+        # Claude Code assumes its own window sizes for names that begin so
+        raise LaunchRefused(f"the name {alias!r} must not begin with `claude-`; `--as` answers for Claude's names")
+    return Deployment(
+        id=identity,
+        model=model,
+        names=(alias, model),
+        request=request,
+        traits=entry.traits,
+        reason="",
+        created_at=now,
+        updated_at=now,
+    )
+
+
+def without_model_name(deployment: Deployment) -> Deployment:
+    """The same, answering to its alias alone: a second deployment of a model, the first keeps the model's id."""
+    return deployment.model_copy(update={"names": deployment.names[:1]})

@@ -1,0 +1,1 @@
+"""What one may curl, a file per noun."""

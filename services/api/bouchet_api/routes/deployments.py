@@ -1,0 +1,109 @@
+"""/v1/deployments: ask for one, look at them, end one."""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from bouchet_core.errors import NameTaken
+from bouchet_core.models import Deployment, LaunchRequest, Phase
+from bouchet_core.store import Store
+from fastapi import APIRouter, Body, Header, Query, Response
+from pydantic import BaseModel, Field
+
+from bouchet_api import examples
+from bouchet_api.launching import new_id, requested, without_model_name
+from bouchet_api.parts import DeploymentDep, PartsDep
+from bouchet_api.problems import KeyReused
+
+log = logging.getLogger(__name__)
+router = APIRouter(prefix="/v1/deployments", tags=["deployments"])
+
+SHOWN: dict[int | str, dict[str, Any]] = {
+    code: {"content": {"application/json": {"example": examples.DEPLOYMENT}}} for code in (200, 202)
+}
+
+
+class Page(BaseModel):
+    """Deployments, newest first."""
+
+    deployments: list[Deployment]
+    next_offset: int | None = Field(default=None, description="`offset` of the next page, null on the last")
+
+
+@router.post("", status_code=202, responses={202: {**SHOWN[202], "description": "on record; GET Location follows it"}})
+def launch(
+    parts: PartsDep,
+    response: Response,
+    request: Annotated[LaunchRequest, Body(openapi_examples=examples.LAUNCH)],
+    idempotency_key: Annotated[
+        str | None,
+        Header(pattern=r"^[A-Za-z0-9_.:-]{1,200}$", description="the same key again answers with the same deployment"),
+    ] = None,
+) -> Deployment:
+    """Asks for a model to be served. Answers at once; the worker does the rest."""
+    wanted = requested(request, parts.catalog.current(), new_id(), datetime.now(UTC))
+    made = _create(parts.store, wanted, idempotency_key)
+    if made.request != request:
+        raise KeyReused("this Idempotency-Key was used for another request; take a new one")
+    if made.phase is Phase.REQUESTED:
+        parts.errands.submit(made.id)
+        log.info("deployment %s: %s requested as %s", made.id, made.model, made.alias)
+    response.headers["Location"] = f"/v1/deployments/{made.id}"
+    return made
+
+
+@router.get("")
+def list_deployments(
+    parts: PartsDep,
+    live: Annotated[bool, Query(description="only those that have not ended")] = False,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    offset: Annotated[int, Query(ge=0, le=1_000_000)] = 0,
+) -> Page:
+    """Deployments, newest first; those that ended too unless `live`."""
+    if live:
+        found = parts.store.live()[::-1][offset : offset + limit + 1]
+    else:
+        found = parts.store.page(limit + 1, offset)
+    return Page(deployments=found[:limit], next_offset=offset + limit if len(found) > limit else None)
+
+
+@router.get("/{deployment:path}", responses={200: SHOWN[200]})
+def get_deployment(deployment: DeploymentDep) -> Deployment:
+    """One deployment, by its id or by a name that it answers to while it lives."""
+    return deployment
+
+
+@router.delete(
+    "/{deployment:path}",
+    status_code=202,
+    responses={
+        202: {**SHOWN[202], "description": "it will end"},
+        200: {**SHOWN[200], "model": Deployment, "description": "it had ended already"},
+    },
+)
+def end_deployment(parts: PartsDep, response: Response, deployment: DeploymentDep) -> Deployment:
+    """Ends a deployment and gives its GPUs back. Repeating it does no harm."""
+    now = datetime.now(UTC)
+    asked = parts.store.update(deployment.id, lambda record: _wanted_no_more(record, now))
+    if asked.is_live:
+        parts.errands.stop(asked.id)
+        log.info("deployment %s: asked to end", asked.id)
+    else:
+        response.status_code = 200
+    return asked
+
+
+def _create(store: Store, wanted: Deployment, key: str | None) -> Deployment:
+    """The record made now, or earlier for the same key. With a name of its own a second one of a model may live."""
+    try:
+        return store.create(wanted, once=key)
+    except NameTaken as exc:
+        if wanted.request.name is None or exc.name != wanted.model:
+            raise
+    return store.create(without_model_name(wanted), once=key)
+
+
+def _wanted_no_more(record: Deployment, now: datetime) -> Deployment:
+    return record.asked_to_stop(now) if record.is_live and record.stop_requested_at is None else record
