@@ -1,0 +1,55 @@
+"""The project's papers: links lead somewhere, decisions are listed, locks hold hashes and no addresses."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAPERS = sorted(p for p in ROOT.rglob("*.md") if not {".venv", "node_modules", ".cache"} & set(p.parts))
+LOCKS = sorted(p for p in ROOT.rglob("requirements.lock") if not {".venv", "node_modules", ".cache"} & set(p.parts))
+ADDRESS = re.compile(r"https?://|--index-url|--extra-index-url|--find-links|file:")
+
+
+def tracked() -> list[Path]:
+    """Every file that git knows."""
+    names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True, text=True).stdout
+    return [ROOT / name for name in names.split("\0") if name]
+
+
+@pytest.mark.parametrize("paper", PAPERS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_links_between_files_lead_somewhere(paper: Path) -> None:
+    targets = re.findall(r"\]\((?!https?://|#)([^)#\s]+)", paper.read_text())
+    assert [t for t in targets if not (paper.parent / t).exists()] == []
+
+
+def test_every_decision_is_listed() -> None:
+    index = (ROOT / "docs/adr/README.md").read_text()
+    decisions = {p.name for p in (ROOT / "docs/adr").glob("[0-9]*.md")}
+    assert decisions == set(re.findall(r"\((\d{4}-[^)]+\.md)\)", index))
+
+
+def test_there_are_locks() -> None:
+    assert len(LOCKS) >= 7
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_a_lock_pins_with_hashes_and_names_no_address(lock: Path) -> None:
+    text = lock.read_text()
+    assert not ADDRESS.search(text)
+    entries = re.split(r"\n(?=[A-Za-z0-9])", re.sub(r"^#.*\n", "", text, flags=re.M).strip())
+    assert [e.splitlines()[0] for e in entries if "==" not in e or "--hash=sha256:" not in e] == []
+
+
+def test_every_file_named_in_architecture_exists() -> None:
+    named = re.findall(r"`([a-z_]+(?:/[A-Za-z0-9_.-]+)+)`", (ROOT / "ARCHITECTURE.md").read_text())
+    assert named
+    assert [n for n in named if not (ROOT / n).exists()] == []
+
+
+def test_no_secret_or_cache_is_tracked() -> None:
+    bad = [p for p in tracked() if p.name == ".env" or ".secrets" in p.parts or "node_modules" in p.parts]
+    assert bad == []
