@@ -1,0 +1,1 @@
+"""The gateway: the one owner of the SSH connection to the cluster."""

@@ -1,0 +1,64 @@
+"""`python -m bouchet_gateway`: the inside door and the slots, until SIGTERM."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import uvicorn
+from bouchet_core.errors import BouchetError
+from bouchet_core.store import Store
+
+from .gateway import Gateway
+from .settings import Settings, read_settings
+
+GRACE_S = 5
+
+
+def main() -> int:
+    """Runs the gateway; 2 when a setting cannot be used."""
+    try:
+        settings = read_settings(os.environ)
+    except BouchetError as error:
+        print(f"gateway: {error}", file=sys.stderr)
+        return 2
+    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    # asyncssh tells every channel at INFO
+    logging.getLogger("asyncssh").setLevel(logging.WARNING)
+    with tempfile.TemporaryDirectory(prefix="gateway-home-") as home:
+        _be_at_home(Path(home), settings.ssh.ssh_dir)
+        _serve(settings)
+    return 0
+
+
+def _be_at_home(home: Path, ssh_dir: Path) -> None:
+    """Makes `~/.ssh` of ssh configs (Include, UserKnownHostsFile, %d) lead to the mounted directory."""
+    (home / ".ssh").symlink_to(ssh_dir)
+    os.environ["HOME"] = str(home)
+    # containers run as a number without a passwd entry; asyncssh insists on some local name
+    os.environ.setdefault("LOGNAME", "bouchet")
+
+
+def _serve(settings: Settings) -> None:
+    store = Store.connect(settings.redis_host, settings.redis_port, settings.redis_password)
+    gateway = Gateway(settings, store)
+    config = uvicorn.Config(
+        gateway.app,
+        host=settings.door_host,
+        port=settings.door_port,
+        loop="uvloop",
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=GRACE_S,
+    )
+    try:
+        uvicorn.Server(config).run()
+    finally:
+        store.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,54 @@
+"""The gateway put together: desk, session, cluster, slots and door, in one loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+from bouchet_core.store import Store
+from fastapi import FastAPI
+
+from .allowlist import Allowlist
+from .cluster import Cluster
+from .door import Door
+from .forward import Forwards, Targets
+from .mfa import PromptDesk
+from .settings import Settings
+from .ssh import Connector
+from .tunnel import Tunnel
+
+
+class Gateway:
+    """All parts of one gateway. Inside `running` they work; `app` is the door."""
+
+    def __init__(self, settings: Settings, store: Store) -> None:
+        self._settings = settings
+        site, limits = settings.site, settings.limits
+        self.desk = PromptDesk(settings.prompt_timeout_s, settings.mfa_auto)
+        self.tunnel = Tunnel(settings.ssh.host, Connector(settings.ssh, self.desk), self.desk)
+        allowlist = Allowlist(site.allowed_roots, site.root.rstrip("/") + "/remote")
+        self.cluster = Cluster(self.tunnel, allowlist, limits)
+        self.forwards = Forwards(self.tunnel, Targets(store), limits)
+        door = Door(self.tunnel, self.cluster, self.forwards, self.desk, settings.token, limits.file_bytes)
+        self.app = door.app(self._lifespan)
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """The slots listen and the session keeps its connection, until the block ends."""
+        s = self._settings
+        await self.forwards.start(s.slot_host, s.slot_base_port, s.slot_count)
+        life = asyncio.get_running_loop().create_task(self.tunnel.run())
+        try:
+            yield
+        finally:
+            await self.forwards.close()
+            life.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await life
+
+    @contextlib.asynccontextmanager
+    async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
+        # within uvicorn's own life: it ends the process by signal once the server has stopped
+        async with self.running():
+            yield

@@ -1,0 +1,290 @@
+"""SSH itself: options, login, host keys, errors, quoting. Only this file and session.py know asyncssh.
+
+Every foreign exception becomes one of bouchet_core.errors here (see `mapped_error`), and argv the one string that
+SSH insists on (see `quoted`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import asyncssh
+from bouchet_core import errors
+from bouchet_core.errors import BouchetError
+
+from . import sshdir
+from .failures import HostKeyRefused, LoginRefused, PromptUnanswered
+from .mfa import PromptDesk
+from .settings import SshSettings
+
+# measured: chacha20, asyncssh's first choice, costs 1.7 times the CPU
+CIPHERS = (
+    "aes128-gcm@openssh.com",
+    "aes256-gcm@openssh.com",
+    "aes128-ctr",
+    "aes256-ctr",
+    "chacha20-poly1305@openssh.com",
+)
+DEFAULT_PORT = 22
+_HOME_OPTION = re.compile(r"^(--[a-z-]+=)?~/")
+
+
+def quoted(argv: Sequence[str]) -> str:
+    """One line for the remote login shell that gives the program exactly these words.
+
+    `~/x` and `--option=~/x` mean the remote home; everything else is literal.
+    """
+    return " ".join(_quoted_word(word) for word in argv)
+
+
+def _quoted_word(word: str) -> str:
+    home = _HOME_OPTION.match(word)
+    if not home:
+        return shlex.quote(word)
+    rest = word[home.end() :]
+    return f'{home.group(1) or ""}"$HOME"/{shlex.quote(rest) if rest else ""}'
+
+
+def mapped_error(exc: Exception, doing: str) -> BouchetError:
+    """The error of our own that a foreign exception stands for. doing: what was being done, in words."""
+    said = " ".join(str(exc).split()) or type(exc).__name__
+    words = f"{doing}: {said}"
+    for foreign, ours in _OURS:
+        if isinstance(exc, foreign):
+            return ours(words)
+    return errors.TunnelDown(words)
+
+
+def _unusable(words: str) -> BouchetError:
+    return errors.ConfigurationError("ssh", words)
+
+
+# first match wins, so the narrow ones come first
+_OURS: tuple[tuple[type[Exception], Callable[[str], BouchetError]], ...] = (
+    (asyncssh.SFTPNoSuchFile, errors.RemoteFileMissing),
+    (asyncssh.SFTPNoSuchPath, errors.RemoteFileMissing),
+    (asyncssh.SFTPConnectionLost, errors.TunnelDown),
+    (asyncssh.SFTPNoConnection, errors.TunnelDown),
+    (asyncssh.SFTPError, errors.RemoteRefused),
+    (asyncssh.ChannelOpenError, errors.RemoteRefused),
+    (asyncssh.ChannelListenError, errors.RemoteRefused),
+    (asyncssh.HostKeyNotVerifiable, HostKeyRefused),
+    (asyncssh.PermissionDenied, LoginRefused),
+    (asyncssh.IllegalUserName, LoginRefused),
+    (asyncssh.PasswordChangeRequired, LoginRefused),
+    (asyncssh.ConfigParseError, _unusable),
+    (asyncssh.KeyImportError, _unusable),
+    (asyncssh.KeyExportError, _unusable),
+    (asyncssh.KeyGenerationError, _unusable),
+    (asyncssh.KeyEncryptionError, _unusable),
+    (asyncssh.ProcessError, errors.RemoteTimeout),
+)
+
+
+@contextlib.contextmanager
+def mapped(doing: str) -> Iterator[None]:
+    """Foreign exceptions of the block leave it as our own."""
+    try:
+        yield
+    except BouchetError:
+        raise
+    except asyncssh.DisconnectError as exc:
+        # OpenSSH ends the login this way, with a plain protocol error code
+        if "too many authentication failures" in str(exc).lower():
+            raise LoginRefused(f"{doing}: {exc}; the agent offers too many keys, set IdentitiesOnly") from exc
+        raise mapped_error(exc, doing) from exc
+    except (asyncssh.Error, OSError, ValueError) as exc:
+        raise mapped_error(exc, doing) from exc
+
+
+class _Client(asyncssh.SSHClient):
+    """What asyncssh asks and tells during one login. `lost` is done when the connection has ended."""
+
+    def __init__(self, desk: PromptDesk, extend: Callable[[str], None]) -> None:
+        self._desk, self._extend = desk, extend
+        self.unknown_key: tuple[str, str, int, asyncssh.SSHKey] | None = None
+        self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, conn: asyncssh.SSHClientConnection) -> None:
+        self._extend("handshake")
+
+    def begin_auth(self, username: str) -> None:
+        self._extend("login")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.lost.done():
+            self.lost.set_result(" ".join(str(exc or "connection closed").split()))
+
+    def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:
+        self.unknown_key = (host, addr, port, key)
+        return False
+
+    def kbdint_auth_requested(self) -> str:
+        self._desk.method_started()
+        return ""
+
+    async def kbdint_challenge_received(
+        self, name: str, instructions: str, lang: str, prompts: Sequence[tuple[str, bool]]
+    ) -> list[str]:
+        return await self._desk.ask("\n".join(part for part in (name, instructions) if part), prompts)
+
+
+@dataclass(frozen=True)
+class Login:
+    """A connection that is logged in. `lost` is done, with the reason, when it no longer is."""
+
+    connection: asyncssh.SSHClientConnection
+    lost: asyncio.Future[str]
+
+
+class Connector:
+    """Opens the one connection, over the jump hosts that the ssh config names."""
+
+    def __init__(self, settings: SshSettings, desk: PromptDesk) -> None:
+        self._settings, self._desk = settings, desk
+
+    async def connect(self) -> Login:
+        """A new connection, logged in. Raises TunnelDown, HumanNeeded or ConfigurationError."""
+        self._desk.begin()
+        return await self._hop(self._settings.host, self._settings.user, self._settings.port, None, ())
+
+    async def _hop(
+        self,
+        alias: str,
+        user: str | None,
+        port: int | None,
+        via: asyncssh.SSHClientConnection | None,
+        seen: tuple[str, ...],
+    ) -> Login:
+        with mapped(f"the ssh settings for {alias} cannot be used"):
+            known, options = self._options(alias, user, port)
+        if via is None and isinstance(options["tunnel"], str) and alias not in seen:
+            for jump in options["tunnel"].split(","):
+                jump_user, _, place = jump.rpartition("@")
+                host, _, number = place.partition(":")
+                seen = (*seen, alias)
+                via = (await self._hop(host, jump_user or None, int(number or 0) or None, via, seen)).connection
+        try:
+            login = await self._login(alias, {**options, "tunnel": via}, known)
+        except BaseException:
+            if via is not None:
+                via.abort()
+            raise
+        login.connection.set_tunnel(via)
+        return login
+
+    def _options(self, alias: str, user: str | None, port: int | None) -> tuple[asyncssh.SSHKnownHosts, dict[str, Any]]:
+        """Known host keys, and the keyword arguments of asyncssh.connect for this host alias."""
+        s = self._settings
+        files = sshdir.config_files(s.ssh_dir)
+        config = asyncssh.SSHClientConnectionOptions(config=files, host=alias, client_keys=None, known_hosts=None)
+        read = config.config.get
+        identities = cast("list[str]", read("IdentityFile") or [])
+        known = _known_hosts(sshdir.known_hosts_files(cast("list[str]", read("UserKnownHostsFile") or []), s.ssh_dir))
+        only = sshdir.identity_files(identities, s.ssh_dir) if read("IdentitiesOnly") else []
+        options: dict[str, Any] = {
+            "config": files,
+            "tunnel": config.tunnel,
+            "known_hosts": known,
+            "client_keys": sshdir.key_files(identities, s.ssh_dir),
+            "ignore_encrypted": True,
+            "agent_path": s.agent_socket or read("IdentityAgent"),
+            "agent_identities": only or None,
+            "encryption_algs": CIPHERS,
+            "compression_algs": "none",
+            # the quicker of ours and the person's: minutes are fine for a terminal, not for waiting requests
+            "keepalive_interval": min(cast("int | None", read("ServerAliveInterval")) or 60, s.keepalive_interval_s),
+            "keepalive_count_max": s.keepalive_count,
+            "password_auth": False,
+            "gss_host": None,
+            # both are kept by `_login`, which lets a person take the time to answer
+            "connect_timeout": None,
+            "login_timeout": 0,
+            # what an ssh config may ask for a terminal session would break commands and files
+            "command": None,
+            "request_pty": False,
+            "x11_forwarding": False,
+            "agent_forwarding": False,
+        }
+        options |= {"username": user} if user and not read("User") else {}
+        options |= {"port": port} if port and not read("Port") else {}
+        return known, options
+
+    async def _login(self, alias: str, options: dict[str, Any], known: asyncssh.SSHKnownHosts) -> Login:
+        s, loop = self._settings, asyncio.get_running_loop()
+        limits = {"connect": s.connect_timeout_s, "handshake": s.handshake_timeout_s, "login": s.login_timeout_s}
+        stage = "connect"
+        clients: list[_Client] = []
+
+        def extend(reached: str) -> None:
+            nonlocal stage
+            stage = reached
+            if not timer.expired():
+                timer.reschedule(loop.time() + limits[reached])
+
+        def client() -> asyncssh.SSHClient:
+            clients.append(_Client(self._desk, extend))
+            return clients[-1]
+
+        timer = asyncio.timeout(limits[stage])
+        try:
+            async with timer:
+                with _told_apart(alias, self._desk, clients, known):
+                    conn = await asyncssh.connect(alias, client_factory=client, **options)
+        except TimeoutError as exc:
+            raise self._too_slow(alias, stage, limits[stage]) from exc
+        return Login(conn, clients[-1].lost)
+
+    def _too_slow(self, alias: str, stage: str, limit_s: float) -> BouchetError:
+        words = f"{alias} did not answer within {limit_s:.0f} s ({stage})"
+        return LoginRefused(words) if self._desk.asked else errors.TunnelDown(words)
+
+
+@contextlib.contextmanager
+def _told_apart(alias: str, desk: PromptDesk, clients: list[_Client], known: asyncssh.SSHKnownHosts) -> Iterator[None]:
+    """What went wrong in a login, as the error that says who can mend it: time, a person, or a file."""
+    try:
+        with mapped(f"cannot log in to {alias}"):
+            yield
+    except HostKeyRefused as exc:
+        raise HostKeyRefused(_host_key_words(clients[-1], known)) from exc
+    except LoginRefused as exc:
+        raise LoginRefused(f"{exc}; check `ssh {alias}` in a terminal, then `bouchet tunnel`") from exc
+    except errors.TunnelDown as exc:
+        # the server hung up on a question: asking again unasked would ring a phone for nothing
+        if desk.asked:
+            raise PromptUnanswered(f"{exc}, while a login prompt was open; `bouchet tunnel` asks again") from exc
+        raise
+
+
+def _known_hosts(paths: Sequence[Any]) -> asyncssh.SSHKnownHosts:
+    """All host keys of these files; lines that asyncssh cannot read are passed over, as OpenSSH does."""
+    known = asyncssh.import_known_hosts("")
+    for path in paths:
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            with contextlib.suppress(ValueError, asyncssh.KeyImportError):
+                known.load(line)
+    return known
+
+
+def _host_key_words(client: _Client, known: asyncssh.SSHKnownHosts) -> str:
+    if client.unknown_key is None:
+        return "the server's host key was revoked or its certificate is not valid; ask the site"
+    host, addr, port, key = client.unknown_key
+    place = host if port == DEFAULT_PORT else f"[{host}]:{port}"
+    shown = f"{key.get_algorithm()} {key.get_fingerprint()}"
+    if asyncssh.match_known_hosts(known, host, addr, port if port != DEFAULT_PORT else None)[0]:
+        return (
+            f"THE HOST KEY OF {place} HAS CHANGED: it is now {shown}. Somebody may be listening in, or the site "
+            f"changed it: compare with what the site publishes, then `ssh-keygen -R '{place}'` and log in once with ssh"
+        )
+    return (
+        f"the host key of {place} is not known: {shown}. Compare it with what the site publishes, "
+        "then log in once with ssh in a terminal, which adds it to known_hosts"
+    )

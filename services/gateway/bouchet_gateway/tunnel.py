@@ -1,0 +1,162 @@
+"""The tunnel: keeps exactly one SSH session up, says what it is doing, and hands it to whoever waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+from bouchet_core.errors import BouchetError, HumanNeeded, TunnelDown
+from bouchet_core.models import Prompt, TunnelState, TunnelStatus
+
+from .mfa import PromptDesk
+from .retry import Cause, cause_of, next_try
+from .session import Session
+from .ssh import Connector
+
+log = logging.getLogger(__name__)
+
+# a connection that lived so long was a good one: the next failure is the first of a new row
+STEADY_AFTER_S = 30.0
+NUDGE_INTERVAL_S = 1.0
+_WAITS_FOR_HUMAN = frozenset({TunnelState.NEEDS_HUMAN, TunnelState.REFUSED})
+
+
+class Tunnel:
+    """One SSH connection, opened again whenever it is lost. `run` is its life; everything else only looks or waits."""
+
+    def __init__(self, host: str, connector: Connector, desk: PromptDesk) -> None:
+        self._host, self._connector, self._desk = host, connector, desk
+        self._session: Session | None = None
+        self._status = TunnelStatus(state=TunnelState.DOWN, host=host, since=_now(), detail="starting", connections=0)
+        self._changed = asyncio.Event()
+        self._wake = asyncio.Event()
+        self._cause = Cause.NETWORK
+        self._streak = 0
+        self._tried_at = 0.0
+        self._logins = 0
+        desk.on_change = self._on_prompt
+
+    def status(self, open_channels: int = 0) -> TunnelStatus:
+        """What the tunnel is doing now."""
+        return self._status.model_copy(
+            update={
+                "prompt": self._desk.prompt,
+                "connections": 1 if self._session else 0,
+                "reconnects": max(0, self._logins - 1),
+                "open_channels": open_channels,
+            }
+        )
+
+    def connect_now(self) -> None:
+        """A person asks: try at once, and count failures anew. Nothing happens while up or trying."""
+        self._streak = 0
+        self._wake.set()
+
+    async def session(self, wait_s: float, *, patient: bool = False) -> Session:
+        """The connection, waiting up to wait_s for it.
+
+        Raises TunnelDown, and HumanNeeded: at once, or after wait_s when patient.
+        """
+        self._nudge()
+        try:
+            async with asyncio.timeout(wait_s):
+                # a session may be over a moment before `run` hears of it
+                while self._session is None or self._session.lost.done():
+                    if not patient and self._status.state in _WAITS_FOR_HUMAN:
+                        raise self._unavailable()
+                    await self._changed.wait()
+                return self._session
+        except TimeoutError as exc:
+            raise self._unavailable() from exc
+
+    async def run(self) -> None:
+        """Connects, watches, connects again; ends when cancelled, the connection closed."""
+        try:
+            while True:
+                await self._once()
+        finally:
+            await self._close()
+
+    async def _once(self) -> None:
+        self._tried_at = _monotonic()
+        self._wake.clear()
+        self._become(TunnelState.CONNECTING, f"connecting to {self._host}")
+        try:
+            self._session = Session(await self._connector.connect(), self._host)
+        except BouchetError as error:
+            await self._pause(cause_of(error), str(error))
+            return
+        self._logins += 1
+        self._become(TunnelState.UP, "")
+        reason = await self._watch(self._session)
+        await self._pause(Cause.NETWORK, f"the connection was lost: {reason}")
+
+    async def _watch(self, session: Session) -> str:
+        """Waits for the end of the connection; the reason in words."""
+        since = _monotonic()
+        try:
+            reason = await asyncio.shield(session.lost)
+        finally:
+            if session.lost.done():
+                self._session = None
+        if _monotonic() - since >= STEADY_AFTER_S:
+            self._streak = 0
+        return reason
+
+    async def _pause(self, cause: Cause, detail: str) -> None:
+        """Waits as the cause demands, or until somebody asks for a connection."""
+        self._cause, self._streak = cause, self._streak + 1
+        step = next_try(cause, self._streak, random.random())
+        retry_at = None if step.delay_s is None else _now() + timedelta(seconds=step.delay_s)
+        self._become(step.state, detail, retry_at)
+        try:
+            async with asyncio.timeout(step.delay_s):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+
+    def _nudge(self) -> None:
+        """Somebody needs the connection: no need to sit out a long back-off while only the network is in the way."""
+        waiting = self._session is None and self._cause is Cause.NETWORK
+        if waiting and _monotonic() - self._tried_at >= NUDGE_INTERVAL_S:
+            self._wake.set()
+
+    def _unavailable(self) -> BouchetError:
+        status = self._status
+        kind: Callable[[str], BouchetError] = HumanNeeded if status.state in _WAITS_FOR_HUMAN else TunnelDown
+        if status.state is TunnelState.NEEDS_HUMAN and self._desk.prompt is not None:
+            return kind(f"the login to {self._host} asks a question; `bouchet tunnel` shows it and takes the answer")
+        return kind(f"no SSH connection to {self._host}: {status.detail}")
+
+    def _on_prompt(self, prompt: Prompt | None) -> None:
+        if prompt is not None:
+            self._become(TunnelState.NEEDS_HUMAN, "the login waits for an answer: `bouchet tunnel`")
+        elif self._session is None:
+            self._become(TunnelState.CONNECTING, "waiting for the server to accept the answer")
+
+    def _become(self, state: TunnelState, detail: str, retry_at: datetime | None = None) -> None:
+        since = self._status.since if state is self._status.state else _now()
+        self._status = self._status.model_copy(
+            update={"state": state, "since": since, "detail": detail, "retry_at": retry_at}
+        )
+        level = logging.DEBUG if state is TunnelState.CONNECTING else logging.INFO
+        log.log(level, "tunnel host=%s state=%s detail=%r", self._host, state, detail)
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    async def _close(self) -> None:
+        session, self._session = self._session, None
+        self._become(TunnelState.DOWN, "the gateway is stopping")
+        if session is not None:
+            await session.close()
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _monotonic() -> float:
+    return asyncio.get_running_loop().time()
