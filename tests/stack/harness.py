@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -69,6 +70,12 @@ class Stack:
     def bouchet(self, *arguments: str, timeout_s: float = READY_TIMEOUT_S, **environ: str) -> Finished:
         """`./bouchet ...` as a person types it."""
         return self._finish([str(ROOT / "bouchet"), *arguments], {**self.environ, **environ}, timeout_s)
+
+    def remove(self) -> None:
+        """Containers and volumes of this stack; the images and the software that all stacks share stay."""
+        done = self.make("remove", timeout_s=120)
+        assert done.status == 0, done.output
+        ENV_FILE.unlink(missing_ok=True)
 
     def api(self) -> httpx.Client:
         """A client of the outside door, with the key."""
@@ -135,6 +142,27 @@ class Stack:
             argv, cwd=ROOT, env=dict(environ), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout_s
         )
         return Finished(done.returncode, done.stdout, done.stderr)
+
+
+def open_stack() -> Stack:
+    """The stack on the ports of its env file; made, with free ports, the first time. Nothing is started."""
+    if not ENV_FILE.exists():
+        ports = _free_ports()
+        done = Stack(*ports).make("env")
+        assert done.status == 0, done.output
+        text = ENV_FILE.read_text()
+        for name, port in zip(("PROXY_PORT", "API_PORT"), ports, strict=True):
+            text = re.sub(rf"^{name}=.*$", f"{name}={port}", text, flags=re.M)
+        ENV_FILE.write_text(text)
+    found = dict(re.findall(r"^(PROXY_PORT|API_PORT)=(\d+)$", ENV_FILE.read_text(), re.M))
+    return Stack(int(found["PROXY_PORT"]), int(found["API_PORT"]))
+
+
+def _free_ports() -> tuple[int, int]:
+    with socket.socket() as one, socket.socket() as two:
+        one.bind(("127.0.0.1", 0))
+        two.bind(("127.0.0.1", 0))
+        return one.getsockname()[1], two.getsockname()[1]
 
 
 def eventually(look: Callable[[], Any], timeout_s: float, story: Callable[[], str] = str) -> Any:

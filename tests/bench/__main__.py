@@ -1,0 +1,73 @@
+"""Measures a stack of its own and prints each figure beside its promise.
+
+BOUCHET_TEST_KEEP=1 leaves the stack running for the next time.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+
+from tests.stack.harness import LOCAL_SERVICES, Stack, open_stack, say
+
+from .chain import compare_first_byte, streamed_rate
+from .figures import Figure, render
+from .start import compare_starts
+
+
+def main() -> int:
+    """Brings a stack up, measures, prints; 1 when a promise is not kept."""
+    stack = open_stack()
+    try:
+        figures = measure(stack)
+    finally:
+        if not os.environ.get("BOUCHET_TEST_KEEP"):
+            stack.remove()
+    print(render(figures))
+    return 0 if all(figure.kept for figure in figures) else 1
+
+
+def measure(stack: Stack) -> list[Figure]:
+    """All figures, in the order in which they disturb one another least."""
+    figures = [up("make up, images built, nothing running", stack, 600)]
+    figures.append(up("make up again, everything running", stack, 60))
+    say("bench: idle memory")
+    time.sleep(10)
+    figures.append(memory(stack))
+    for title, part in PARTS.items():
+        say(f"bench: {title}")
+        figures += part(stack)
+    return figures
+
+
+PARTS: dict[str, Callable[[Stack], list[Figure]]] = {
+    "start of a model": compare_starts,
+    "first byte of a Claude Code request": compare_first_byte,
+    "streams": streamed_rate,
+}
+
+
+def up(title: str, stack: Stack, promise_s: float) -> Figure:
+    """Wall time of `make up`."""
+    started = time.monotonic()
+    done = stack.make("up")
+    assert done.status == 0, done.output
+    return Figure(title, time.monotonic() - started, "s", promise_s)
+
+
+def memory(stack: Stack) -> Figure:
+    """What the five local containers hold together, without page cache that can be given back."""
+    total = 0.0
+    parts = []
+    for service in LOCAL_SERVICES:
+        stats = stack.container(service).stats(stream=False)["memory_stats"]
+        cache = stats["stats"].get("inactive_file", stats["stats"].get("total_inactive_file", 0))
+        parts.append(f"{service} {(stats['usage'] - cache) / 2**20:.0f}")
+        total += (stats["usage"] - cache) / 2**20
+    return Figure("memory of the five local containers, idle", total, "MiB", 750, ", ".join(parts))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

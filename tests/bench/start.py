@@ -1,0 +1,74 @@
+"""From `launch` to ready, against the same `vllm serve` started bare in the same kind of job."""
+
+from __future__ import annotations
+
+import shlex
+import statistics
+import time
+from typing import Any
+
+from tests.stack.harness import READY_TIMEOUT_S, Stack, eventually
+
+from .chain import MODEL
+from .figures import Figure
+
+ROUNDS = 2
+PROMISE_S = 20.0
+PORT = 28765
+IMAGE = "/software/images/cpu-0.32.0.sif"
+
+
+def compare_starts(stack: Stack) -> list[Figure]:
+    """What our script, staging, reconcile and health checks add to vLLM's own start. Leaves the model running."""
+    ours, bare = [], []
+    for _ in range(ROUNDS):
+        ours.append(launch_s(stack))
+        command = stack.deployment(MODEL)["jobs"][-1]["command"]
+        stack.bouchet("cancel", MODEL)
+        eventually(lambda: not [d for d in stack.deployments() if MODEL in d["names"]], 90)
+        bare.append(bare_s(stack, command))
+    launch_s(stack)
+    added = statistics.median(ours) - statistics.median(bare)
+    note = f"launch to ready {seconds(ours)}; bare vllm serve to /health {seconds(bare)}"
+    return [Figure("launch to ready, beyond vLLM's own start", added, "s", PROMISE_S, note)]
+
+
+def launch_s(stack: Stack) -> float:
+    """Seconds from `bouchet launch` to ready."""
+    started = time.monotonic()
+    done = stack.bouchet("launch", "demo/scripted", "--partition", "gpu_h200", "--no-wait", "--json")
+    assert done.status == 0, done.output
+    stack.wait_for_phase(MODEL, "ready")
+    return time.monotonic() - started
+
+
+def bare_s(stack: Stack, command: list[str]) -> float:
+    """Seconds from sbatch of a bare `vllm serve` with the same arguments to its /health."""
+    started = time.monotonic()
+    job = stack.slurm("sbatch", "--parsable", "-p", "gpu_h200", "--gpus=h200:1", "-c", "2", "--mem=6G", "-w", "node2",
+                      "-o", "/dev/null", "--wrap", bare_script(command)).strip()
+    try:
+        url = f"http://node2:{PORT}/health"
+        eventually(lambda: stack.on("demo-login", ["curl", "-sf", "-m", "2", url]).status == 0, READY_TIMEOUT_S)
+        return time.monotonic() - started
+    finally:
+        stack.slurm("scancel", job)
+        eventually(lambda: not stack.slurm("squeue", "-h", "--me", "-n", "wrap", "-o", "%i").strip(), 60)
+
+
+def bare_script(command: list[Any]) -> str:
+    """The recorded vLLM arguments, without our guard and on a fixed port."""
+    words = [str(word) for word in command]
+    serve = words[words.index("serve") :]
+    for option in ("--middleware", "--port", "--host"):
+        if option in serve:
+            place = serve.index(option)
+            del serve[place : place + 2]
+    container = ["apptainer", "exec", "--cleanenv", "--no-home", "--bind", "/software",
+                 "--env", "PYTHONPATH=/software/models/demo/plugins,HF_HUB_OFFLINE=1", IMAGE, "vllm"]
+    return shlex.join([*container, *serve, "--host", "0.0.0.0", "--port", str(PORT)])
+
+
+def seconds(values: list[float]) -> str:
+    """Values for a note."""
+    return ", ".join(f"{value:.1f} s" for value in values)
