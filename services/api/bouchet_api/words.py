@@ -44,8 +44,8 @@ def _sentence(error: Mapping[str, Any], known: Sequence[str]) -> str:
     if kind == "extra_forbidden":
         near = difflib.get_close_matches(last, known, n=1)
         return "no such field" + (f"; did you mean `{near[0]}`?" if near else f"; there are {', '.join(known)}")
-    if kind == "string_pattern_mismatch" and last in WANTED:
-        return f"must be {WANTED[last]}"
+    if kind == "string_pattern_mismatch" and last.lower() in WANTED:
+        return f"must be {WANTED[last.lower()]}"
     if kind == "missing":
         return "is missing"
     said = encodable(str(error["msg"])).removeprefix("Input should be ")

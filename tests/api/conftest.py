@@ -1,0 +1,42 @@
+"""The API over ASGI, and running on a port for what streams."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from bouchet_api.app import create_app
+from bouchet_api.parts import Parts, opened
+
+from tests.conftest import RedisServer
+from tests.fakes.gateway_door import GatewayDoor
+from tests.fakes.running_api import KEY, RunningApi, running, settings
+
+
+@pytest.fixture
+def gateway() -> Iterator[GatewayDoor]:
+    with GatewayDoor() as door:
+        yield door
+
+
+@pytest.fixture
+def parts(tmp_path: Path, redis_server: RedisServer, gateway: GatewayDoor) -> Iterator[Parts]:
+    with opened(settings(tmp_path, redis_server, gateway)) as parts:
+        yield parts
+
+
+@pytest.fixture
+async def api(parts: Parts) -> AsyncIterator[httpx.AsyncClient]:
+    """A client that holds the key, over ASGI."""
+    transport = httpx.ASGITransport(create_app(parts, KEY), raise_app_exceptions=False)
+    headers = {"Authorization": f"Bearer {KEY}"}
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1", headers=headers) as client:
+        yield client
+
+
+@pytest.fixture
+def live_api(tmp_path: Path, redis_server: RedisServer, gateway: GatewayDoor) -> Iterator[RunningApi]:
+    with running(tmp_path, redis_server, gateway) as api:
+        yield api

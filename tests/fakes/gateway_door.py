@@ -1,0 +1,103 @@
+"""The gateway's inside door without a cluster behind it: files from a dictionary, a tunnel in a state of one's choice."""
+
+from __future__ import annotations
+
+import json
+import threading
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Self
+from urllib.parse import parse_qs, urlsplit
+
+TOKEN = "gateway-token-of-the-tests"
+SINCE = datetime(2026, 11, 22, 12, 0, tzinfo=UTC).isoformat()
+
+
+class GatewayDoor:
+    """A running door. Change `files`, `tunnel` and `down` while it runs; `answers` keeps what was answered."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+        self.tunnel: dict[str, Any] = {"state": "up", "host": "login", "since": SINCE, "connections": 1}
+        self.down = False
+        self.answers: list[list[str]] = []
+        self.connects = 0
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def ask(self, prompt_id: str, *questions: str, echo: bool = False) -> None:
+        """Parks a prompt, as for Duo."""
+        prompt = {"id": prompt_id, "title": "Duo", "questions": questions, "echo": [echo] * len(questions)}
+        self.tunnel = {"state": "needs_human", "host": "login", "since": SINCE, "prompt": prompt}
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    def get(self, path: str, query: dict[str, list[str]]) -> tuple[int, dict[str, Any] | bytes, dict[str, str]]:
+        """Status, body and headers of a GET."""
+        if path == "/v1/status":
+            return 200, self.tunnel, {}
+        if self.down:
+            return problem(503, "tunnel_down", "no SSH connection; trying again in 4 s")
+        name, offset = query["path"][0], int(query["offset"][0])
+        if name not in self.files:
+            return problem(404, "file_missing", f"no file {name}")
+        whole = self.files[name]
+        begin = offset if offset >= 0 else max(0, len(whole) + offset)
+        return 200, whole[begin : begin + int(query["max_bytes"][0])], {"X-File-Size": str(len(whole))}
+
+    def post(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any] | bytes, dict[str, str]]:
+        """Status, body and headers of a POST."""
+        if path == "/v1/connect":
+            self.connects += 1
+            return 202, {}, {}
+        prompt = self.tunnel.get("prompt")
+        if prompt is None or prompt["id"] != body["prompt_id"]:
+            return problem(409, "stale_prompt", "that prompt is no longer open")
+        self.answers.append(body["responses"])
+        self.tunnel = {"state": "up", "host": "login", "since": SINCE, "connections": 1}
+        return 202, {}, {}
+
+
+def problem(status: int, kind: str, detail: str) -> tuple[int, dict[str, Any], dict[str, str]]:
+    """An error as the gateway answers it."""
+    return status, {"type": "about:blank", "status": status, "detail": detail, "kind": kind}, {}
+
+
+def _handler(door: GatewayDoor) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            url = urlsplit(self.path)
+            self._answer(*door.get(url.path, parse_qs(url.query)))
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            self._answer(*door.post(self.path, json.loads(body or b"{}")))
+
+        def _answer(self, status: int, body: dict[str, Any] | bytes, headers: dict[str, str]) -> None:
+            if self.headers.get("Authorization") != f"Bearer {TOKEN}":
+                status, body, headers = problem(401, "unauthorized", "wrong token")
+            data = body if isinstance(body, bytes) else json.dumps(body).encode()
+            self.send_response(status)
+            for name, value in {**headers, "Content-Length": str(len(data))}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *_: object) -> None:
+            """Quiet."""
+
+    return Handler

@@ -1,0 +1,94 @@
+"""The real API on a port of its own, over a real Redis and the fake gateway's door."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+from bouchet_api.app import create_app
+from bouchet_api.parts import Parts, opened
+from bouchet_api.settings import Settings
+
+from tests.conftest import RedisServer
+from tests.fakes.gateway_door import TOKEN, GatewayDoor
+
+KEY = "key-of-the-tests-0123456789"
+START_TIMEOUT_S = 10.0
+CATALOG = """
+default: Qwen/Qwen3-Coder-Next-FP8
+models:
+  Qwen/Qwen3-Coder-Next-FP8:
+    {alias: bouchet-qwen3-coder-next, description: "80B MoE, the best default", gpus: 1, window: 262144,
+     tool_parser: qwen3_coder}
+  Qwen/Qwen3-32B:
+    {alias: bouchet-qwen3-32b, description: "32B dense", gpus: 1, window: 40960, quant: fp8, thinking: "off",
+     tool_parser: hermes, reasoning_parser: qwen3, max_output: 8192}
+"""
+SITE = """
+name: tests
+login: {host: login}
+root: /data/bouchet
+models_dir: /data/models
+images_dir: /data/images
+default_image: cpu
+images: [{pin: cpu, vllm: 0.32.0}]
+partitions: [{name: gpu, max_walltime: "06:00:00"}]
+"""
+
+
+@dataclass(frozen=True)
+class RunningApi:
+    """A live API. `parts` are its own; tests write records through parts.store."""
+
+    url: str
+    parts: Parts
+    gateway: GatewayDoor
+
+
+def settings(directory: Path, redis: RedisServer, gateway: GatewayDoor) -> Settings:
+    """Settings of an API over these; the catalog and site file are written into `directory`."""
+    catalog, site = directory / "models.yaml", directory / "site.yaml"
+    catalog.write_text(CATALOG)
+    site.write_text(SITE)
+    return Settings(
+        site_file=site,
+        catalog=catalog,
+        redis_host="127.0.0.1",
+        redis_port=redis.port,
+        gateway_url=gateway.url,
+        api_port=0,
+        log_level="WARNING",
+        api_key=KEY,
+        redis_password=redis.password,
+        gateway_token=TOKEN,
+    )
+
+
+@contextmanager
+def running(directory: Path, redis: RedisServer, gateway: GatewayDoor) -> Iterator[RunningApi]:
+    """The API, answering."""
+    with opened(settings(directory, redis, gateway)) as parts, socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        config = uvicorn.Config(create_app(parts, KEY), log_level="warning", timeout_graceful_shutdown=1)
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            _wait(server)
+            yield RunningApi(f"http://127.0.0.1:{listener.getsockname()[1]}", parts, gateway)
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+def _wait(server: uvicorn.Server) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while not server.started:
+        assert time.monotonic() < deadline, "the API did not start"
+        time.sleep(0.01)
