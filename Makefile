@@ -6,7 +6,7 @@ SHELL_SCRIPTS = git grep -lIE --untracked '^\#!(/usr)?/bin/(env )?(ba)?sh$$'
 QUICK_TESTS = $(filter-out tests/stack tests/stack/ tests/claude tests/claude/ tests/bench tests/bench/ tests/fakes tests/fakes/,$(wildcard tests/*/))
 
 .DEFAULT_GOAL := help
-.PHONY: help up down clean logs status test test-fast check lock bench engine tools tools-fast lint
+.PHONY: help up down remove clean env logs status test test-fast check lock bench engine tools tools-fast lint
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -17,8 +17,14 @@ up: ## start everything and wait until it is healthy; without a cluster in .env 
 down: ## stop everything, keep data
 	@$(PYTHON) -m setup down
 
+remove: ## stop everything; remove this stack's volumes and secret files (images and shared volumes stay)
+	@$(PYTHON) -m setup remove
+
 clean: ## stop everything; remove volumes, built images and staged files (.env stays)
 	@$(PYTHON) -m setup clean
+
+env: ## make .env if there is none, and check it
+	@$(PYTHON) -m setup env
 
 logs: ## follow what the containers say
 	@$(PYTHON) -m setup logs

@@ -42,6 +42,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     start = commands.add_parser("up", help="everything: engine, images, secrets, services, the demo")
     start.add_argument("--no-launch", action="store_true", help="stop when the services are healthy")
     commands.add_parser("down", help="stop all, keep data")
+    commands.add_parser("remove", help="stop all, remove this stack's volumes and secret files")
     commands.add_parser("clean", help="stop all, remove volumes, images and staged files")
     commands.add_parser("status", help="the state of each container")
     commands.add_parser("logs", help="what the containers say, followed")
@@ -60,6 +61,7 @@ def carry_out(options: argparse.Namespace, stack: Stack, progress: Progress) -> 
     commands: Mapping[str, Callable[[], None]] = {
         "up": lambda: up.bring_up(stack, progress, with_model=not options.no_launch),
         "down": lambda: down.take_down(stack, progress),
+        "remove": lambda: down.remove(stack, progress),
         "clean": lambda: down.clean(stack, progress),
         "status": lambda: down.print_status(stack, progress),
         "logs": lambda: down.follow_logs(stack, progress),

@@ -56,6 +56,24 @@ def clean(stack: Stack, progress: Progress) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
+def remove(stack: Stack, progress: Progress) -> None:
+    """Remove this stack's containers, volumes and secret files; what stacks of this machine share stays."""
+    if _engine_answers(progress):
+        with sole_use(stack), progress.step("removing containers and volumes"):
+            compose_of(stack, progress).run("down", "--remove-orphans", "--timeout", "5")
+            _remove_own_volumes(stack)
+    shutil.rmtree(stack.secrets_dir, ignore_errors=True)
+    stack.lock_file.unlink(missing_ok=True)
+
+
+def _remove_own_volumes(stack: Stack) -> None:
+    """By name: a shared volume carries the label of whichever stack came first."""
+    names = run(["docker", "volume", "ls", "--quiet"]).split()
+    ours = [name for name in names if name.startswith(f"{stack.project}_")]
+    if ours:
+        run(["docker", "volume", "rm", *ours])
+
+
 def _remove_volumes(compose: Compose, progress: Progress) -> None:
     try:
         compose.run("down", "--volumes", "--remove-orphans")

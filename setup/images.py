@@ -15,7 +15,7 @@ from pathlib import Path
 
 from .command import run, try_run
 from .compose import Compose
-from .progress import Progress
+from .progress import Step
 
 NOT_INPUTS = frozenset({"__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache", "node_modules", "build", "dist"})
 COMMON = ("Dockerfile", ".dockerignore", "setup/image", "setup/locks/build.lock")
@@ -96,11 +96,11 @@ def find_stale(images: Iterable[Image]) -> list[Image]:
     return [image for image in wanted if image.name not in ids or ids.get(image.marker) != ids[image.name]]
 
 
-def build(progress: Progress, compose: Compose, stale: list[Image]) -> None:
+def build(step: Step, compose: Compose, stale: list[Image]) -> None:
     """Build them, all at once, and mark them."""
-    with progress.step(f"building {', '.join(image.service for image in stale)}") as step:
-        services = [image.service for image in stale]
-        compose.run("--progress", "plain", "build", *services, on_line=lambda line: step.say(line[-60:]))
+    services = [image.service for image in stale]
+    step.say(f"building {', '.join(services)}")
+    compose.run("--progress", "plain", "build", *services, on_line=lambda line: step.say(line[-60:]))
     for image in stale:
         drop_markers(image)
         run(["docker", "image", "tag", image.name, image.marker])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,12 +62,11 @@ def ensure_deployment(progress: Progress, api: Door, model: str = DEMO_MODEL) ->
 
 def find_live(api: Door, model: str) -> Live | None:
     """The newest deployment of `model` that has not ended."""
-    answer = api.ask("GET", "/v1/deployments")
+    answer = api.ask("GET", "/v1/deployments?live=true")
     if answer.status != 200:
         raise ApiRefused(f"{api.url}/v1/deployments", answer.detail)
-    rows = answer.body["deployments"] if isinstance(answer.body, dict) else answer.body
-    live = [row for row in map(parse_deployment, rows) if row.model == model and row.phase not in ("ended", "draining")]
-    return live[-1] if live else None
+    rows = [parse_deployment(row) for row in answer.body["deployments"]]  # newest first
+    return next((row for row in rows if row.model == model and row.phase not in ("ended", "draining")), None)
 
 
 def request(api: Door, model: str) -> Live:
@@ -121,11 +119,9 @@ def question_body(alias: str) -> dict[str, object]:
 
 
 def render_curl(proxy_url: str, env_file: Path, alias: str) -> str:
-    """A line to paste into a shell in the project's folder; the key is read from the env file, never printed."""
-    shown = os.path.relpath(env_file)
-    body = json.dumps(question_body(alias))
-    source = f"source {shown if '/' in shown else './' + shown}"
-    return (
-        f'{source} && curl -s {proxy_url}/v1/messages -H "x-api-key: $BOUCHET_API_KEY" '
-        f"-H 'content-type: application/json' -d '{body}'"
-    )
+    """Lines to paste into a shell in the project's folder; the key is read from the env file, never printed."""
+    return f"""\
+. ./{env_file.name}
+curl -s {proxy_url}/v1/messages \\
+  -H "x-api-key: $BOUCHET_API_KEY" -H 'content-type: application/json' \\
+  -d '{json.dumps(question_body(alias))}'"""

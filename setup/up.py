@@ -30,7 +30,8 @@ def bring_up(stack: Stack, progress: Progress, *, with_model: bool = True) -> No
     settings = read_env_file(stack.env_file)
     check_mounts(stack, settings)
     with sole_use(stack):
-        ensure_engine(progress)
+        with progress.step("Docker engine") as step:
+            step.title = f"Docker engine {ensure_engine(progress)}"
         check_ports(stack, settings)
         compose = prepare(stack, settings, progress)
         provide_images(stack, settings, progress, compose)
@@ -46,7 +47,7 @@ def check_mounts(stack: Stack, settings: Settings) -> None:
     sites = stack.root / stack.overrides.get("BOUCHET_SITE_DIR", "sites")
     site = sites / f"{settings.site}.yaml"
     if not site.is_file():
-        names = sorted(path.stem for path in sites.glob("*.yaml"))
+        names = sorted(path.stem for path in sites.glob("*.yaml") if "." not in path.stem)
         close = difflib.get_close_matches(settings.site, names, n=1)
         hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(names) or 'none'}"
         raise SetupError(f"BOUCHET_SITE={settings.site} in {stack.env_file}: there is no {site}; {hint}")
@@ -84,9 +85,12 @@ def build_images(stack: Stack, settings: Settings, progress: Progress, compose: 
     """Those whose inputs changed."""
     base = ensure_base_image(progress, stack.root)
     inputs = images.ROOM_INPUTS if settings.host else {**images.ROOM_INPUTS, **images.DEMO_INPUTS}
-    stale = images.find_stale(images.find_images(compose, stack.root, inputs, base))
-    if stale:
-        images.build(progress, compose, stale)
+    with progress.step("images") as step:
+        known = images.find_images(compose, stack.root, inputs, base)
+        stale = images.find_stale(known)
+        if stale:
+            images.build(step, compose, stale)
+        step.title = f"images: {len(stale)} built, {len(known) - len(stale)} as they were"
 
 
 def start(stack: Stack, progress: Progress, compose: Compose) -> None:
@@ -131,7 +135,8 @@ def finish(stack: Stack, settings: Settings, progress: Progress) -> None:
     deployment = launch.ensure_deployment(progress, api)
     answer = launch.ask_model(progress, proxy, deployment.alias)
     progress.close()
-    print(f"\n{launch.render_curl(proxy.url, stack.env_file, deployment.alias)}\n\n{answer}\n")
+    curl = launch.render_curl(proxy.url, stack.env_file, deployment.alias)
+    print(f"\nAsk it yourself:\n\n{curl}\n\nIts answer: {answer}\n")
     print(f"proxy {proxy.url}   api {api.url}   `./bouchet status` shows the rest", file=sys.stderr)
 
 

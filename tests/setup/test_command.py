@@ -1,0 +1,97 @@
+"""Programs that we run: their failures are sentences, and Ctrl-C ends them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from setup import command
+from setup.errors import CommandFailed, DiskFull, SetupError, ToolMissing
+from setup.together import run_together
+
+PYTHON = sys.executable
+
+
+@pytest.fixture(autouse=True)
+def _fresh() -> Iterator[None]:
+    yield
+    command.allow_again()
+
+
+def test_output_of_both_streams_and_each_line() -> None:
+    seen: list[str] = []
+    code = "import sys; print('one', flush=True); print('two', file=sys.stderr, flush=True); print()"
+    assert command.run([PYTHON, "-c", code], on_line=seen.append) == "one\ntwo\n\n"
+    assert seen == ["one", "two"]
+
+
+def test_standard_input_and_environment() -> None:
+    code = "import os, sys; print(sys.stdin.read() + os.environ['X'])"
+    assert command.run([PYTHON, "-c", code], stdin="in ", env={"X": "out"}) == "in out\n"
+
+
+def test_a_no_repeats_what_the_program_said() -> None:
+    with pytest.raises(CommandFailed, match="status 3") as caught:
+        command.run([PYTHON, "-c", "print('the reason'); raise SystemExit(3)"])
+    assert "the reason" in str(caught.value)
+
+
+def test_a_full_disk_says_what_to_do() -> None:
+    with pytest.raises(DiskFull, match="free some space"):
+        command.run([PYTHON, "-c", "raise SystemExit('write /x: no space left on device')"])
+
+
+def test_a_missing_program_is_named() -> None:
+    with pytest.raises(ToolMissing, match="no-such-program-here"):
+        command.run(["no-such-program-here"])
+    assert command.try_run(["no-such-program-here"]) is None
+
+
+def test_one_failure_ends_the_others() -> None:
+    started = time.monotonic()
+
+    def fail() -> None:
+        time.sleep(0.3)
+        raise SetupError("the first")
+
+    with pytest.raises(SetupError, match="the first"):
+        run_together(lambda: _sleep(60), fail)
+    assert time.monotonic() - started < 10
+    assert command.run([PYTHON, "-c", "print(1)"]) == "1\n", "programs may start again"
+
+
+def test_together_runs_all() -> None:
+    done: list[int] = []
+    run_together(lambda: done.append(1), lambda: done.append(2))
+    assert sorted(done) == [1, 2]
+
+
+def test_ending_all_ends_those_of_other_threads() -> None:
+    thread = threading.Thread(target=_sleep, args=(60,))
+    thread.start()
+    time.sleep(0.3)
+    command.end_all()
+    thread.join(timeout=10)
+    assert not thread.is_alive()
+
+
+def _sleep(seconds: int) -> None:
+    command.try_run([PYTHON, "-c", f"import time; time.sleep({seconds})"])
+
+
+def test_the_command_line_prints_sentences_not_tracebacks(tmp_path: object) -> None:
+    done = subprocess.run(
+        [PYTHON, "-m", "setup", "env"],
+        env={"PATH": "/usr/bin:/bin", "COMPOSE_PROJECT_NAME": "Bad Name"},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: COMPOSE_PROJECT_NAME") and "Traceback" not in done.stderr

@@ -1,0 +1,126 @@
+"""The env file: every typo is a sentence with its line, and what is there is never written again."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from setup.env_file import CHECKS, OPTIONAL, ensure_env_file, parse_env_file, read_env_file, render_env_file
+from setup.errors import EnvFileError
+
+TEMPLATE = Path(__file__).parents[2] / ".env.example"
+SECRET = "0123456789abcdef0123456789abcdef"
+GOOD = {
+    **dict.fromkeys(("BOUCHET_API_KEY", "REDIS_PASSWORD", "GATEWAY_TOKEN", "SERVING_SECRET"), SECRET),
+    "BOUCHET_UID": "1000",
+    "BOUCHET_GID": "1000",
+    "PROXY_PORT": "4000",
+    "API_PORT": "4001",
+}
+
+
+def text_of(**changes: str) -> str:
+    return "".join(f"{key}={value}\n" for key, value in {**GOOD, **changes}.items())
+
+
+def test_a_new_file_is_private_complete_and_readable(tmp_path: Path) -> None:
+    path = tmp_path / ".env"
+    assert ensure_env_file(path, TEMPLATE, {})
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    found = read_env_file(path)
+    assert set(found.values) >= set(CHECKS) - OPTIONAL
+    assert (found.proxy_port, found.api_port, found.host, found.site) == (4000, 4001, "", "demo")
+    assert [child.name for child in tmp_path.iterdir()] == [".env"]
+
+
+def test_two_new_files_share_no_secret() -> None:
+    one, two = (parse_env_file(render_env_file(TEMPLATE.read_text(), {}, 5, 5), Path(".env")) for _ in range(2))
+    secrets = ("BOUCHET_API_KEY", "REDIS_PASSWORD", "GATEWAY_TOKEN", "SERVING_SECRET")
+    assert len({values[name] for values in (one, two) for name in secrets}) == 8
+
+
+def test_a_new_file_takes_ports_and_host_from_the_environment() -> None:
+    environ = {"PROXY_PORT": "4100", "BOUCHET_HOST": "bouchet", "BOUCHET_API_KEY": "from-the-shell-is-not-taken"}
+    found = parse_env_file(render_env_file(TEMPLATE.read_text(), environ, 0, 0), Path(".env"))
+    assert (found["PROXY_PORT"], found["BOUCHET_HOST"]) == ("4100", "bouchet")
+    assert found["BOUCHET_API_KEY"] != environ["BOUCHET_API_KEY"]
+    assert found["BOUCHET_UID"] == "10001", "root's containers do not run as root"
+
+
+@given(content=st.binary(max_size=200))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+def test_an_existing_file_is_never_written(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / ".env"
+    path.write_bytes(content)
+    before = path.stat()
+    assert not ensure_env_file(path, TEMPLATE, {})
+    assert path.read_bytes() == content
+    assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_a_dangling_link_is_not_written_through(tmp_path: Path) -> None:
+    (tmp_path / ".env").symlink_to(tmp_path / "elsewhere")
+    assert not ensure_env_file(tmp_path / ".env", TEMPLATE, {})
+    assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        (text_of() + "PROXI_PORT=4000\n", 9, "did you mean PROXY_PORT?"),
+        (text_of() + "bouchet_host=x\n", 9, "did you mean BOUCHET_HOST?"),
+        (text_of() + "SOMETHING_ELSE=4000\n", 9, "known are"),
+        (text_of() + "\n\nAPI_PORT 4001\n", 11, "write API_PORT=value"),
+        (text_of() + "API_PORT: 4001\n", 9, "write API_PORT=value"),
+        (text_of() + "just words\n", 9, "not KEY=value"),
+        (text_of() + "export LOG_LEVEL=INFO\n", 9, "export"),
+        (text_of() + "LOG_LEVEL = INFO\n", 9, "write LOG_LEVEL=INFO"),
+        (text_of() + "LOG_LEVEL=LOUD\n", 9, "not one of DEBUG"),
+        (text_of() + "API_PORT=4001\n", 9, "set twice (first in line 8)"),
+        (text_of(PROXY_PORT="70000"), 7, "not a port"),
+        (text_of(PROXY_PORT=""), 7, "not a port"),
+        (text_of(API_PORT="4000"), 8, "the same"),
+        (text_of(BOUCHET_API_KEY="short"), 1, "too short"),
+        (text_of(REDIS_PASSWORD='quote"and-some-more-characters'), 2, "letters, digits"),
+        (text_of(BOUCHET_UID="0"), 5, "never run as root"),
+        (text_of(BOUCHET_UID="me"), 5, "`id -u`"),
+        (text_of(BOUCHET_HOST="-oProxyCommand=sh"), 9, "not a host name"),
+        (text_of(BOUCHET_SITE="../etc"), 9, "a file of sites/"),
+    ],
+)
+def test_a_typo_names_its_line_and_a_way_out(text: str, line: int, words: str) -> None:
+    with pytest.raises(EnvFileError) as caught:
+        parse_env_file(text, Path("some/.env"))
+    assert caught.value.line == line
+    assert str(caught.value).startswith(f"some/.env:{line}: ")
+    assert words in str(caught.value)
+
+
+def test_a_missing_key_is_named() -> None:
+    with pytest.raises(EnvFileError, match="GATEWAY_TOKEN is missing"):
+        parse_env_file(text_of().replace("GATEWAY_TOKEN", "# GATEWAY_TOKEN"), Path(".env"))
+
+
+def test_quotes_comments_and_empty_options_are_fine() -> None:
+    found = parse_env_file(text_of(API_PORT='"4711"') + "# a comment\n\nBOUCHET_HOST=\n", Path(".env"))
+    assert (found["API_PORT"], found["BOUCHET_HOST"]) == ("4711", "")
+
+
+def test_a_file_that_others_may_read_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / ".env"
+    path.write_text(text_of())
+    path.chmod(0o644)
+    with pytest.raises(EnvFileError, match="chmod 600"):
+        read_env_file(path)
+
+
+@given(text=st.text(max_size=300))
+def test_any_text_is_settings_or_one_error(text: str) -> None:
+    try:
+        parse_env_file(text, Path(".env"))
+    except EnvFileError as exc:
+        assert "\n" not in str(exc)

@@ -1,0 +1,104 @@
+"""What the gateway sees of ~/.ssh: never a private key."""
+
+from __future__ import annotations
+
+import socket
+import stat
+from pathlib import Path
+
+import pytest
+
+from setup.env_file import Settings
+from setup.ssh_files import find_agent, localize, parse_identity_agent, stage_ssh_files
+from setup.stack import Stack
+
+SETTINGS = Settings({"BOUCHET_UID": "10001", "BOUCHET_GID": "10001"})
+CONFIG = """\
+Include config.d/* ~/.ssh/more
+Host bouchet
+  HostName bouchet.example.edu
+  IdentityAgent ~/.1password/agent.sock
+  IdentityFile ~/.ssh/id_ed25519
+  ControlPath ~/.ssh/cm-%r
+  ProxyJump jump
+"""
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A home folder with keys."""
+    ssh = tmp_path / "home" / ".ssh"
+    (ssh / "config.d").mkdir(parents=True)
+    for name, text in {
+        "config": CONFIG,
+        "known_hosts": "bouchet ssh-ed25519 AAAA\n",
+        "id_ed25519": "-----BEGIN OPENSSH PRIVATE KEY-----\n",
+        "id_ed25519.pub": "ssh-ed25519 AAAA me\n",
+        "config.d/jump": "Host jump\n  User me\n",
+        "config.d/a-key-by-mistake": "-----BEGIN OPENSSH PRIVATE KEY-----\n",
+        "authorized_keys": "ssh-ed25519 BBBB\n",
+    }.items():
+        (ssh / name).write_text(text)
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def stack(tmp_path: Path) -> Stack:
+    """A stack in an empty folder."""
+    (tmp_path / ".secrets").mkdir(mode=0o700)
+    return Stack(tmp_path, "bouchet", tmp_path / ".env", {})
+
+
+def test_configuration_known_hosts_and_public_keys_are_copied(home: Path, stack: Stack) -> None:
+    stage_ssh_files(stack, SETTINGS, home)
+    names = {str(path.relative_to(stack.ssh_dir)) for path in stack.ssh_dir.rglob("*") if path.is_file()}
+    assert names == {"config", "known_hosts", "id_ed25519.pub", "config.d/jump"}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in stack.ssh_dir.rglob("*") if path.is_file()} == {0o600}
+    assert all("PRIVATE" not in path.read_text() for path in stack.ssh_dir.rglob("*") if path.is_file())
+
+
+def test_what_is_gone_from_home_goes_here_too(home: Path, stack: Stack) -> None:
+    stage_ssh_files(stack, SETTINGS, home)
+    (home / ".ssh" / "id_ed25519.pub").unlink()
+    stage_ssh_files(stack, SETTINGS, home)
+    assert not (stack.ssh_dir / "id_ed25519.pub").exists()
+
+
+def test_no_ssh_folder_is_no_error(tmp_path: Path, stack: Stack) -> None:
+    stage_ssh_files(stack, SETTINGS, tmp_path / "nobody")
+    assert list(stack.ssh_dir.iterdir()) == []
+
+
+def test_paths_read_as_they_are_in_the_container() -> None:
+    text = localize(CONFIG, Path("/home/me/.ssh"))
+    assert "Include /run/ssh/config.d/* /run/ssh/more" in text
+    assert "IdentityFile /run/ssh/id_ed25519" in text
+    assert "agent.sock" not in text and "ControlPath" not in text
+    assert "ProxyJump jump" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("user me\nidentityagent /a/b\n", "/a/b"),
+        ("identityagent none\n", ""),
+        ("identityagent SSH_AUTH_SOCK\n", ""),
+        ("", ""),
+    ],
+)
+def test_identity_agent(text: str, path: str) -> None:
+    assert parse_identity_agent(text) == path
+
+
+def test_the_agent_in_use_is_kept_while_it_answers(stack: Stack, tmp_path: Path) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    with socket.socket(socket.AF_UNIX) as one, socket.socket(socket.AF_UNIX) as two:
+        for listener, path in ((one, old), (two, new)):
+            listener.bind(str(path))
+            listener.listen()
+        (stack.secrets_dir / "agent-socket").write_text(str(old))
+        environ = {"SSH_AUTH_SOCK": str(new)}
+        assert find_agent("no-such-host", environ, stack) == old
+        one.close()
+        assert find_agent("no-such-host", environ, stack) == new
+    assert find_agent("no-such-host", environ, stack) is None
