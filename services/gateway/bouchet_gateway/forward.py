@@ -27,6 +27,9 @@ log = logging.getLogger(__name__)
 OpenChannel = Callable[[str, int, Callable[[], asyncio.Protocol], float], Awaitable[None]]
 
 TARGET_TTL_S = 0.5
+# a store that is away is not asked for every connection
+STORE_TIMEOUT_S = 1.0
+STALE_TTL_S = 2.0
 BACKLOG = 512
 # how long a refused caller may take to send its request, and to hear the answer
 REFUSAL_TIMEOUT_S = 5.0
@@ -58,14 +61,20 @@ class Targets:
         return known.target
 
     async def _ask(self, slot: int, last: _Known | None) -> _Known:
+        ttl_s = TARGET_TTL_S
         try:
-            target = await asyncio.to_thread(self._store.slot_target, slot)
-        except StoreUnavailable:
+            async with asyncio.timeout(STORE_TIMEOUT_S):
+                target = await asyncio.to_thread(self._store.slot_target, slot)
+        except (StoreUnavailable, TimeoutError) as exc:
             if last is None or last.target is None:
-                raise
-            target = last.target
-        known = self._known[slot] = _Known(target, asyncio.get_running_loop().time() + TARGET_TTL_S)
+                raise _no_store(exc) from exc
+            target, ttl_s = last.target, STALE_TTL_S
+        known = self._known[slot] = _Known(target, asyncio.get_running_loop().time() + ttl_s)
         return known
+
+
+def _no_store(exc: Exception) -> StoreUnavailable:
+    return exc if isinstance(exc, StoreUnavailable) else StoreUnavailable(f"no answer within {STORE_TIMEOUT_S:g} s")
 
 
 class Forwards:
