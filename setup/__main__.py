@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import signal
 import sys
@@ -28,11 +29,21 @@ def main(arguments: list[str]) -> int:
     except SetupError as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 1
+    except OSError as exc:
+        print(f"error: {explain(exc)}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         command.end_all()
         print("error: interrupted; `make up` goes on from here", file=sys.stderr)
         return 130
     return 0
+
+
+def explain(exc: OSError) -> str:
+    """What the system said, as a sentence."""
+    if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"the disk is full ({exc.filename or 'no space left on device'}); free some space and run it again"
+    return f"{exc.filename or 'the system'}: {exc.strerror or exc}"
 
 
 def parse_arguments(arguments: list[str]) -> argparse.Namespace:

@@ -1,13 +1,13 @@
-"""The Debian base image: pulled where a registry answers, else made of the machine's own package source."""
+"""The Debian base image: demo/base_image.sh pulls it where a registry answers, else makes it with mmdebstrap."""
 
 from __future__ import annotations
 
-import platform
+import shutil
 from pathlib import Path
 
 from .command import run, try_run
 from .errors import CommandFailed, DiskFull, SetupError
-from .packages import can_install, ensure_program
+from .packages import ensure_program
 from .progress import Progress
 
 SUITE = "trixie"
@@ -20,21 +20,20 @@ def ensure_base_image(progress: Progress, root: Path, name: str = NAME, suite: s
     if known:
         return known.strip()
     with progress.step(f"base image {name}") as step:
-        if try_run(["docker", "pull", "--quiet", name]) is None:
-            step.say("no registry answers; making it with mmdebstrap")
-            _make(progress, root, name, suite)
+        step.say("pulled, or made of this machine's own package source")
+        _get(progress, root, name, suite)
     return run(["docker", "image", "inspect", "--format", "{{.Id}}", name]).strip()
 
 
-def _make(progress: Progress, root: Path, name: str, suite: str) -> None:
-    if platform.system() != "Linux" or not can_install():
-        raise SetupError(
-            f"no registry gives {name}, and only root on Debian can make it here; try `docker pull {name}`"
-        )
-    ensure_program(progress, "mmdebstrap", ["mmdebstrap"])
+def _get(progress: Progress, root: Path, name: str, suite: str) -> None:
+    argv = ["bash", str(root / "demo" / "base_image.sh"), name, suite]
     try:
-        run(["bash", str(root / "demo" / "base_image.sh"), name, suite])
+        run(argv)
     except DiskFull:
         raise
     except CommandFailed as exc:
-        raise SetupError(f"no registry gives {name}, and it could not be made here: {exc}") from exc
+        if shutil.which("mmdebstrap"):
+            raise SetupError(f"no registry gives {name}, and it could not be made here: {exc}") from exc
+        advice = f"no registry gives {name}, and without it nothing can make it; `docker pull {name}` may say why"
+        ensure_program(progress, "mmdebstrap", ["mmdebstrap"], advice)
+        run(argv)

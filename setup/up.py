@@ -51,7 +51,7 @@ def check_mounts(stack: Stack, settings: Settings) -> None:
         close = difflib.get_close_matches(settings.site, names, n=1)
         hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(names) or 'none'}"
         raise SetupError(f"BOUCHET_SITE={settings.site} in {stack.env_file}: there is no {site}; {hint}")
-    for path in (site, stack.root / stack.overrides.get("BOUCHET_CATALOG_FILE", "models.yaml")):
+    for path in (*sites.glob("*.yaml"), stack.root / stack.overrides.get("BOUCHET_CATALOG_FILE", "models.yaml")):
         if not path.is_file():
             raise SetupError(f"{path} is missing; `git checkout` brings it back")
         if os.getuid() != settings.uid and not path.stat().st_mode & 0o004:
@@ -104,7 +104,10 @@ def start(stack: Stack, progress: Progress, compose: Compose) -> None:
         except (KeyboardInterrupt, CommandFailed) as exc:
             if fresh:
                 undo(compose)
-            raise explain(exc, stack) from exc
+            taken = find_taken_port(exc, stack)
+            if taken is not None:
+                raise taken from exc
+            raise
         step.title = f"containers: {len(services)} healthy"
 
 
@@ -115,14 +118,14 @@ def undo(compose: Compose) -> None:
     compose.run("down", "--remove-orphans", "--timeout", "5")
 
 
-def explain(exc: BaseException, stack: Stack) -> BaseException:
+def find_taken_port(exc: BaseException, stack: Stack) -> PortTaken | None:
     """A port that was taken between our look and the start is the same sentence as before it."""
-    if isinstance(exc, CommandFailed) and "port is already allocated" in exc.output:
-        settings = read_env_file(stack.env_file)
-        for port, variable in ((settings.proxy_port, "PROXY_PORT"), (settings.api_port, "API_PORT")):
-            if f":{port}" in exc.output:
-                return PortTaken(port, variable, stack.env_file)
-    return exc
+    words = ("port is already allocated", "address already in use")
+    if not isinstance(exc, CommandFailed) or not any(word in exc.output for word in words):
+        return None
+    settings = read_env_file(stack.env_file)
+    ports = ((settings.proxy_port, "PROXY_PORT"), (settings.api_port, "API_PORT"))
+    return next((PortTaken(port, name, stack.env_file) for port, name in ports if f":{port}" in exc.output), None)
 
 
 def finish(stack: Stack, settings: Settings, progress: Progress) -> None:

@@ -73,7 +73,7 @@ def door(script: Script) -> Iterator[Door]:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     yield Door(f"http://127.0.0.1:{server.server_address[1]}", KEY)
     server.shutdown()
