@@ -217,11 +217,16 @@ def make_settings(node: LoginNode, **changes: object) -> Settings:
     return replace(settings, **changes)  # type: ignore[arg-type]
 
 
+async def until(condition: Callable[[], bool], within_s: float = 5.0) -> None:
+    """Waits for something that can only be looked at from outside."""
+    async with asyncio.timeout(within_s):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
 async def reached(gateway: Gateway, state: TunnelState, within_s: float = 5.0) -> TunnelStatus:
     """The status once the tunnel is in that state."""
-    async with asyncio.timeout(within_s):
-        while gateway.tunnel.status().state is not state:  # noqa: ASYNC110 - looks from outside, as people do
-            await asyncio.sleep(0.01)
+    await until(lambda: gateway.tunnel.status().state is state, within_s)
     return gateway.tunnel.status()
 
 

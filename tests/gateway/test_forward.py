@@ -21,7 +21,8 @@ from bouchet_gateway.gateway import Gateway
 from bouchet_gateway.settings import Limits
 
 from tests.conftest import RedisServer
-from .conftest import LoginNode, make_settings, reached, serve_behind, tcp_server
+
+from .conftest import LoginNode, make_settings, reached, serve_behind, tcp_server, until
 
 PIECES = 600
 REQUEST = b"POST /v1/messages HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}"
@@ -69,9 +70,7 @@ async def test_many_connections_share_the_one(echo_port: int, login_node: LoginN
     answers = await asyncio.gather(*(talk(echo_port, f"{n}".encode() * 1000) for n in range(64)))
     assert answers == [f"{n}".encode() * 1000 for n in range(64)]
     assert (login_node.accepted, login_node.channels) == (1, 64)
-    async with asyncio.timeout(2):
-        while gateway.forwards.channels:
-            await asyncio.sleep(0.01)
+    await until(lambda: gateway.forwards.channels == 0)
 
 
 async def test_a_caller_that_finished_speaking_still_hears(gateway: Gateway, store: Store) -> None:
@@ -257,8 +256,7 @@ async def test_a_stream_that_is_cut_ends_in_an_error_not_in_a_proper_end(
         assert await reader.readline() == b"token\n"
         login_node.cut()
         with pytest.raises(ConnectionResetError):
-            while await asyncio.wait_for(reader.read(1000), 2):
-                pass
+            await asyncio.wait_for(reader.readuntil(b"an end"), 2)
         writer.close()
         await asyncio.sleep(0.05)
 
@@ -288,9 +286,7 @@ async def test_while_redis_is_away_the_last_target_serves(
     assert time.monotonic() - began < 2
 
 
-async def test_without_redis_and_without_memory_the_words_say_so(
-    gateway: Gateway, redis_server: RedisServer
-) -> None:
+async def test_without_redis_and_without_memory_the_words_say_so(gateway: Gateway, redis_server: RedisServer) -> None:
     redis_server.process.kill()
     redis_server.process.wait()
     _, words = words_of(await talk(gateway.forwards.ports[1], REQUEST))

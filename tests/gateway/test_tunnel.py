@@ -16,7 +16,7 @@ from bouchet_core.store import Store
 from bouchet_gateway.gateway import Gateway
 from bouchet_gateway.mfa import NOT_ACCEPTED
 
-from .conftest import LoginNode, Script, door_of, make_settings, reached
+from .conftest import LoginNode, Script, door_of, make_settings, reached, until
 
 MENU = "Duo two-factor login for researcher\n\n 1. Duo Push to XXX-XXX-1234\n\nPasscode or option (1-1): "
 
@@ -24,7 +24,9 @@ MENU = "Duo two-factor login for researcher\n\n 1. Duo Push to XXX-XXX-1234\n\nP
 @pytest.fixture
 def asking(login_node: LoginNode) -> Script:
     """The login node asks for a passcode and takes 123456."""
-    login_node.script = Script([("Enter a passcode", [("Passcode or option (1-1): ", False)])], lambda a: a == ["123456"])
+    login_node.script = Script(
+        [("Enter a passcode", [("Passcode or option (1-1): ", False)])], lambda a: a == ["123456"]
+    )
     return login_node.script
 
 
@@ -37,9 +39,7 @@ async def started(node: LoginNode, store: Store, **changes: object) -> AsyncIter
 
 async def prompted(gateway: Gateway) -> TunnelStatus:
     """The status once a prompt is open."""
-    async with asyncio.timeout(5):
-        while gateway.tunnel.status().prompt is None:  # noqa: ASYNC110 - looks from outside, as people do
-            await asyncio.sleep(0.01)
+    await until(lambda: gateway.tunnel.status().prompt is not None)
     return gateway.tunnel.status()
 
 
@@ -88,9 +88,8 @@ async def test_a_wrong_code_is_said_and_asked_again(login_node: LoginNode, askin
     async with started(login_node, store) as gateway:
         first = await prompted(gateway)
         assert await answer(gateway, first, "000000") == 202
-        async with asyncio.timeout(5):
-            while (second := gateway.tunnel.status()).prompt in (None, first.prompt):  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
+        await until(lambda: gateway.tunnel.status().prompt not in (None, first.prompt))
+        second = gateway.tunnel.status()
         assert second.prompt is not None
         assert second.prompt.title.startswith(NOT_ACCEPTED)
         assert await answer(gateway, first, "123456") == 409
@@ -108,9 +107,8 @@ async def test_several_rounds_and_several_questions(login_node: LoginNode, store
         assert first.prompt.echo == (False, True)
         assert await answer(gateway, first, "only one") == 400
         assert await answer(gateway, first, "a", "b") == 202
-        async with asyncio.timeout(5):
-            while (second := gateway.tunnel.status()).prompt in (None, first.prompt):  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
+        await until(lambda: gateway.tunnel.status().prompt not in (None, first.prompt))
+        second = gateway.tunnel.status()
         assert second.prompt is not None
         assert not second.prompt.title.startswith(NOT_ACCEPTED)
         assert await answer(gateway, second, "c") == 202
@@ -118,9 +116,7 @@ async def test_several_rounds_and_several_questions(login_node: LoginNode, store
     assert login_node.script.seen == [["a", "b"], ["c"]]
 
 
-async def test_a_prompt_nobody_answers_waits_for_a_person(
-    login_node: LoginNode, asking: Script, store: Store
-) -> None:
+async def test_a_prompt_nobody_answers_waits_for_a_person(login_node: LoginNode, asking: Script, store: Store) -> None:
     async with started(login_node, store, prompt_timeout_s=0.2) as gateway:
         await prompted(gateway)
         await asyncio.sleep(0.6)
@@ -148,9 +144,7 @@ async def test_a_server_that_hangs_up_on_its_question_is_not_asked_again_unasked
         assert login_node.accepted == 1
 
 
-async def test_the_menu_is_answered_by_itself_once_a_minute_when_asked_for(
-    login_node: LoginNode, store: Store
-) -> None:
+async def test_the_menu_is_answered_by_itself_once_a_minute_when_asked_for(login_node: LoginNode, store: Store) -> None:
     login_node.script = Script([("", [(MENU, True)])], lambda answers: answers == ["1"])
     async with started(login_node, store, mfa_auto="1") as gateway:
         await reached(gateway, TunnelState.UP)
@@ -227,9 +221,7 @@ async def test_a_cut_is_mended_at_once(login_node: LoginNode, store: Store) -> N
         await reached(gateway, TunnelState.UP)
         login_node.cut()
         began = time.monotonic()
-        async with asyncio.timeout(2):
-            while gateway.tunnel.status().reconnects == 0:  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
+        await until(lambda: gateway.tunnel.status().reconnects == 1, 2)
         assert time.monotonic() - began < 1
         status = gateway.tunnel.status()
         assert (status.connections, status.reconnects) == (1, 1)
@@ -308,10 +300,7 @@ async def test_a_server_that_never_speaks_is_given_up(login_node: LoginNode, sto
     ssh = replace(settings.ssh, port=server.sockets[0].getsockname()[1], handshake_timeout_s=0.2)
     async with started(login_node, store, ssh=ssh) as gateway:
         status = await reached(gateway, TunnelState.DOWN, 2)
-        async with asyncio.timeout(2):
-            while "did not answer" not in status.detail:
-                await asyncio.sleep(0.01)
-                status = gateway.tunnel.status()
+        assert "did not answer" in status.detail
     server.close()
     await asyncio.sleep(0.05)
 
@@ -346,12 +335,8 @@ async def test_jump_hosts_are_gone_through(login_node: LoginNode, store: Store) 
         await reached(gateway, TunnelState.UP)
         assert (login_node.logins, login_node.channels) == (["outer", "inner"], 1)
         login_node.cut()
-        async with asyncio.timeout(3):
-            while gateway.tunnel.status().reconnects == 0:  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
-    async with asyncio.timeout(2):
-        while login_node.connections:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+        await until(lambda: gateway.tunnel.status().reconnects == 1, 3)
+    await until(lambda: not login_node.connections, 2)
 
 
 async def test_a_config_that_cannot_be_read_is_said(login_node: LoginNode, store: Store) -> None:
@@ -364,7 +349,5 @@ async def test_a_config_that_cannot_be_read_is_said(login_node: LoginNode, store
 async def test_stopping_closes_the_connection(login_node: LoginNode, store: Store) -> None:
     async with started(login_node, store) as gateway:
         await reached(gateway, TunnelState.UP)
-    async with asyncio.timeout(2):
-        while login_node.connections:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+    await until(lambda: not login_node.connections, 2)
     assert gateway.tunnel.status().state is TunnelState.DOWN

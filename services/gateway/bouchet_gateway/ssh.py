@@ -87,6 +87,19 @@ _OURS: tuple[tuple[type[Exception], Callable[[str], BouchetError]], ...] = (
 )
 
 
+# not all of asyncssh's exceptions share a base
+_FOREIGN = (
+    asyncssh.Error,
+    asyncssh.ChannelListenError,
+    asyncssh.PasswordChangeRequired,
+    asyncssh.BreakReceived,
+    asyncssh.SignalReceived,
+    asyncssh.TerminalSizeChanged,
+    OSError,
+    ValueError,
+)
+
+
 @contextlib.contextmanager
 def mapped(doing: str) -> Iterator[None]:
     """Foreign exceptions of the block leave it as our own."""
@@ -94,12 +107,16 @@ def mapped(doing: str) -> Iterator[None]:
         yield
     except BouchetError:
         raise
+    except asyncssh.KeyExchangeFailed as exc:
+        if "host key" in str(exc):
+            raise HostKeyRefused(f"{doing}: {exc}") from exc
+        raise mapped_error(exc, doing) from exc
     except asyncssh.DisconnectError as exc:
         # OpenSSH ends the login this way, with a plain protocol error code
         if "too many authentication failures" in str(exc).lower():
             raise LoginRefused(f"{doing}: {exc}; the agent offers too many keys, set IdentitiesOnly") from exc
         raise mapped_error(exc, doing) from exc
-    except (asyncssh.Error, OSError, ValueError) as exc:
+    except _FOREIGN as exc:
         raise mapped_error(exc, doing) from exc
 
 
@@ -253,7 +270,7 @@ def _told_apart(alias: str, desk: PromptDesk, clients: list[_Client], known: asy
         with mapped(f"cannot log in to {alias}"):
             yield
     except HostKeyRefused as exc:
-        raise HostKeyRefused(_host_key_words(clients[-1], known)) from exc
+        raise HostKeyRefused(_host_key_words(clients[-1], known, str(exc))) from exc
     except LoginRefused as exc:
         raise LoginRefused(f"{exc}; check `ssh {alias}` in a terminal, then `bouchet tunnel`") from exc
     except errors.TunnelDown as exc:
@@ -273,9 +290,9 @@ def _known_hosts(paths: Sequence[Any]) -> asyncssh.SSHKnownHosts:
     return known
 
 
-def _host_key_words(client: _Client, known: asyncssh.SSHKnownHosts) -> str:
+def _host_key_words(client: _Client, known: asyncssh.SSHKnownHosts, said: str) -> str:
     if client.unknown_key is None:
-        return "the server's host key was revoked or its certificate is not valid; ask the site"
+        return f"{said}; the host key changed its kind, was revoked, or its certificate is not valid: ask the site"
     host, addr, port, key = client.unknown_key
     place = host if port == DEFAULT_PORT else f"[{host}]:{port}"
     shown = f"{key.get_algorithm()} {key.get_fingerprint()}"

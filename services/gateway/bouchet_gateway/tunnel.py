@@ -30,13 +30,16 @@ class Tunnel:
     def __init__(self, host: str, connector: Connector, desk: PromptDesk) -> None:
         self._host, self._connector, self._desk = host, connector, desk
         self._session: Session | None = None
-        self._status = TunnelStatus(state=TunnelState.DOWN, host=host, since=_now(), detail="starting", connections=0)
+        self._status = TunnelStatus(
+            state=TunnelState.CONNECTING, host=host, since=_now(), detail="starting", connections=0
+        )
         self._changed = asyncio.Event()
         self._wake = asyncio.Event()
         self._cause = Cause.NETWORK
         self._streak = 0
         self._tried_at = 0.0
         self._logins = 0
+        self._logged: tuple[TunnelState, str] | None = None
         desk.on_change = self._on_prompt
 
     def status(self, open_channels: int = 0) -> TunnelStatus:
@@ -138,12 +141,14 @@ class Tunnel:
             self._become(TunnelState.CONNECTING, "waiting for the server to accept the answer")
 
     def _become(self, state: TunnelState, detail: str, retry_at: datetime | None = None) -> None:
-        since = self._status.since if state is self._status.state else _now()
-        self._status = self._status.model_copy(
-            update={"state": state, "since": since, "detail": detail, "retry_at": retry_at}
-        )
-        level = logging.DEBUG if state is TunnelState.CONNECTING else logging.INFO
-        log.log(level, "tunnel host=%s state=%s detail=%r", self._host, state, detail)
+        was = self._status
+        # tries in between do not make a long outage a short one
+        same = state is was.state or {state, was.state} == {TunnelState.DOWN, TunnelState.CONNECTING}
+        since = was.since if same else _now()
+        self._status = was.model_copy(update={"state": state, "since": since, "detail": detail, "retry_at": retry_at})
+        if state is not TunnelState.CONNECTING and (state, detail) != self._logged:
+            self._logged = (state, detail)
+            log.info("tunnel host=%s state=%s detail=%r", self._host, state, detail)
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 

@@ -1,0 +1,119 @@
+"""What may run and be touched on the cluster."""
+
+from __future__ import annotations
+
+import pytest
+from bouchet_core.errors import NotAllowed
+from bouchet_gateway.allowlist import Allowlist
+
+ALLOWED = Allowlist(("~/project/bouchet-llm", "/software/models"), "~/project/bouchet-llm/remote")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["squeue", "--me", "-h", "-o", "%i|%T|%r"],
+        ["sacct", "-j", "1,2", "--parsable2"],
+        ["sinfo", "-h"],
+        ["scontrol", "--oneliner", "show", "job", "5"],
+        ["sacctmgr", "-nP", "show", "assoc"],
+        ["scancel", "123"],
+        ["scancel", "--batch", "--signal=USR1", "123"],
+        ["sbatch", "--parsable", "--time=06:00:00", "~/project/bouchet-llm/remote/serve.sh", "~/project/bouchet-llm/j"],
+        ["apptainer", "version"],
+        ["test", "-f", "/software/models/a b/config.json"],
+        ["~/project/bouchet-llm/remote/probe", "--json"],
+        ["python3", "~/project/bouchet-llm/remote/tools/x.py", "--anything", ";"],
+        ["bash", "~/project/bouchet-llm//remote/./x.sh"],
+    ],
+)
+def test_what_we_use_may_run(line: list[str]) -> None:
+    ALLOWED.argv(line)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        [],
+        ["rm", "-rf", "x"],
+        ["/usr/bin/squeue"],
+        ["./squeue"],
+        ["squeue\0"],
+        ["env", "squeue"],
+        ["scontrol", "shutdown"],
+        ["scontrol", "--oneliner"],
+        ["scontrol", "update", "show"],
+        ["sacctmgr", "delete", "user", "x"],
+        ["scancel"],
+        ["scancel", "-u", "me"],
+        ["scancel", "--name=x", "5"],
+        ["scancel", "--state=PENDING"],
+        ["scancel", "all"],
+        ["sbatch", "--wrap=rm -rf x"],
+        ["sbatch", "--wrap", "rm"],
+        ["sbatch", "/tmp/evil.sh"],
+        ["sbatch", "~/evil.sh"],
+        ["apptainer", "exec", "x.sif", "sh"],
+        ["apptainer"],
+        ["test", "-f", "/etc/shadow"],
+        ["test", "-f", "/software/models/x", "-o", "-f", "/etc/shadow"],
+        ["bash"],
+        ["bash", "-c", "id"],
+        ["python3", "-c", "1"],
+        ["bash", "~/project/bouchet-llm/jobs/x.sh"],
+        ["bash", "~/project/bouchet-llm/remote/../jobs/x.sh"],
+        ["~/project/bouchet-llm/remote"],
+        ["~/project/bouchet-llm/remote/"],
+        ["~/project/bouchet-llm/remote-not/x"],
+    ],
+)
+def test_nothing_else_may_run(line: list[str]) -> None:
+    with pytest.raises(NotAllowed):
+        ALLOWED.argv(line)
+
+
+@pytest.mark.parametrize(
+    ("path", "tidy"),
+    [
+        ("~/project/bouchet-llm", "~/project/bouchet-llm"),
+        ("~/project/bouchet-llm/", "~/project/bouchet-llm"),
+        ("~/project//bouchet-llm/./jobs/x", "~/project/bouchet-llm/jobs/x"),
+        ("//software/models/x", "/software/models/x"),
+        ("/software/models/..hidden", "/software/models/..hidden"),
+    ],
+)
+def test_paths_in_the_roots_are_tidied(path: str, tidy: str) -> None:
+    assert ALLOWED.path(path) == tidy
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "",
+        ".",
+        "~",
+        "/",
+        "x",
+        "~/",
+        "~root/x",
+        "~/project",
+        "/software",
+        "/software/modelsX",
+        "/software/models/../x",
+        "/a\0b",
+    ],
+)
+def test_paths_outside_the_roots_are_refused(path: str) -> None:
+    with pytest.raises(NotAllowed):
+        ALLOWED.path(path)
+
+
+def test_a_root_may_be_everything_but_must_be_named() -> None:
+    assert Allowlist(("/",), "/x").path("/etc") == "/etc"
+
+
+def test_only_looking_is_repeatable() -> None:
+    assert ALLOWED.is_repeatable(["squeue"])
+    assert not ALLOWED.is_repeatable(["sbatch"])
+    assert not ALLOWED.is_repeatable(["scancel", "1"])
+    assert not ALLOWED.is_repeatable(["bash", "x"])

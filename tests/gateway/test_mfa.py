@@ -1,0 +1,85 @@
+"""The prompt desk alone."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from bouchet_core.errors import StalePrompt
+from bouchet_gateway.failures import BadRequest, PromptUnanswered
+from bouchet_gateway.mfa import NOT_ACCEPTED, PromptDesk, printable
+
+MENU = [("Passcode or option (1-2): ", False)]
+
+
+async def test_an_empty_challenge_is_answered_with_nothing() -> None:
+    assert await PromptDesk(1).ask("Success. Logging you in...", []) == []
+
+
+async def test_an_unanswered_prompt_ends_with_words() -> None:
+    desk = PromptDesk(0.05)
+    with pytest.raises(PromptUnanswered, match="bouchet tunnel"):
+        await desk.ask("", MENU)
+    assert desk.prompt is None
+
+
+async def test_only_the_open_prompt_takes_answers_and_only_once() -> None:
+    desk = PromptDesk(5)
+    with pytest.raises(StalePrompt):
+        desk.answer("x", ["1"])
+    asking = asyncio.create_task(desk.ask("", MENU))
+    await asyncio.sleep(0)
+    assert desk.prompt is not None
+    prompt = desk.prompt.id
+    with pytest.raises(BadRequest):
+        desk.answer(prompt, [])
+    desk.answer(prompt, ["1"])
+    with pytest.raises(StalePrompt):
+        desk.answer(prompt, ["2"])
+    assert await asking == ["1"]
+    with pytest.raises(StalePrompt):
+        desk.answer(prompt, ["3"])
+
+
+async def test_the_automatic_answer_is_for_menus_and_once_a_minute() -> None:
+    now = [1000.0]
+    desk = PromptDesk(0.01, "1", lambda: now[0])
+    with pytest.raises(PromptUnanswered):
+        await desk.ask("", [("Password: ", False)])
+    assert await desk.ask("", MENU) == ["1"]
+    for now[0] in (1000.0, 1059.9):
+        desk.begin()
+        with pytest.raises(PromptUnanswered):
+            await desk.ask("", MENU)
+    now[0] = 1060.0
+    assert await desk.ask("", MENU) == ["1"]
+
+
+async def test_off_means_never() -> None:
+    with pytest.raises(PromptUnanswered):
+        await PromptDesk(0.01).ask("", MENU)
+
+
+async def test_a_new_login_forgets_the_last_one() -> None:
+    desk = PromptDesk(5)
+    for expected in ("", NOT_ACCEPTED):
+        desk.method_started()
+        asking = asyncio.create_task(desk.ask("", MENU))
+        await asyncio.sleep(0)
+        assert desk.prompt is not None
+        assert desk.prompt.title == expected
+        desk.answer(desk.prompt.id, ["x"])
+        await asking
+    desk.begin()
+    desk.method_started()
+    asking = asyncio.create_task(desk.ask("t", MENU))
+    await asyncio.sleep(0)
+    assert desk.prompt is not None
+    assert desk.prompt.title == "t"
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+    assert desk.prompt is None
+
+
+def test_a_server_cannot_steer_the_terminal() -> None:
+    assert printable("a\x1b[2Jb\r\nc\td\x07ü") == "a[2Jb\ncdü"
