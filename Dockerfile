@@ -52,7 +52,7 @@ CMD ["python", "-m", "bouchet_gateway"]
 
 FROM base AS worker
 COPY --from=worker-build /opt/venv /opt/venv
-COPY remote /app/remote
+COPY --chmod=0755 remote /app/remote
 USER 10001:10001
 CMD ["python", "-m", "bouchet_worker"]
 
@@ -71,7 +71,7 @@ RUN --mount=type=cache,target=/var/cache/apt,sharing=locked \
  && apt-get install -y -qq --no-install-recommends redis-server \
  && rm -rf /var/log/apt /var/log/dpkg.log \
  && install -d -m 1777 /data
-COPY setup/image/redis.conf /etc/bouchet/redis.conf
+COPY --chmod=0644 setup/image/redis.conf /etc/bouchet/redis.conf
 COPY --chmod=0755 setup/image/redis-start setup/image/redis-ok /usr/local/bin/
 USER 10001:10001
 CMD ["redis-start"]

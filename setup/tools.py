@@ -16,6 +16,9 @@ from .python_env import ensure_environment
 ROOMS = ("core", "services/gateway", "services/worker", "services/api", "services/proxy", "cli")
 PROGRAMS = {"redis-server": ["redis-server"], "shellcheck": ["shellcheck"], "ssh-keygen": ["openssh-client"]}
 
+# Puts the platform package's native binary in place. Called by name: newer versions of npm run no install scripts.
+CLAUDE_INSTALLER = "node_modules/@anthropic-ai/claude-code/install.cjs"
+
 
 def ensure_tools(root: Path, progress: Progress, *, fast: bool) -> None:
     """Everything that `make test` (or, fast, `make test-fast`) needs beyond a Docker engine."""
@@ -55,6 +58,7 @@ def ensure_claude(root: Path, progress: Progress) -> None:
     with progress.step("Claude Code for the tests (npm)") as step:
         try:
             run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=folder, on_line=step.say)
+            run(["node", CLAUDE_INSTALLER], cwd=folder)
         except DiskFull:
             raise
         except CommandFailed as exc:
