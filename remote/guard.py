@@ -1,0 +1,65 @@
+"""Guards every path of vLLM's server: `vllm serve ... --middleware guard.Guard`. Runs inside the container.
+
+vLLM's own --api-key guards /v1 only; /invocations, /tokenize and /metrics would answer anybody on the cluster.
+Once the drain file lies there, /health says so (503, `x-bouchet-state: draining`) and new requests are refused; answers
+under way go on.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import os
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Message, Receive, Send], Awaitable[None]]
+
+OPEN_PATHS = frozenset({"/health"})
+DRAINING = (b"x-bouchet-state", b"draining")
+POLICY_VIOLATION = 1008
+
+
+class Guard:
+    """ASGI middleware. The key is VLLM_API_KEY; without one nothing but /health answers."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        key = os.environ.get("VLLM_API_KEY", "")
+        self._wanted = f"Bearer {key}".encode() if key else None
+        self._drain_file = os.environ.get("BOUCHET_DRAIN_FILE", "")
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        is_open = scope["type"] == "http" and scope.get("path") in OPEN_PATHS
+        if not is_open and not self._knows(scope):
+            await _refuse(scope, send, 401, "the key is missing or wrong", (b"www-authenticate", b"Bearer"))
+        elif self._is_draining():
+            await _refuse(scope, send, 503, "this server is finishing its last answers", DRAINING)
+        else:
+            await self._app(scope, receive, send)
+
+    def _is_draining(self) -> bool:
+        # one stat of a node-local file: microseconds
+        return bool(self._drain_file) and os.path.exists(self._drain_file)
+
+    def _knows(self, scope: Message) -> bool:
+        if self._wanted is None:
+            return False
+        given = [value for name, value in scope.get("headers", ()) if name == b"authorization"]
+        return len(given) == 1 and hmac.compare_digest(given[0], self._wanted)
+
+
+async def _refuse(scope: Message, send: Send, status: int, words: str, header: tuple[bytes, bytes]) -> None:
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": words})
+        return
+    body = json.dumps({"error": {"message": words, "type": "guard", "code": status}}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), header]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

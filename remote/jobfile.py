@@ -1,0 +1,385 @@
+"""The job's files, read and written on the node: `python3 jobfile.py COMMAND JOB_DIR ...`.
+
+Standard library and Python 3.6 only: it runs under whatever Python the cluster's operating system brings (RHEL 8: 3.6).
+
+    begin JOB_DIR                   removes what an earlier run of the same job left
+    prepare JOB_DIR SCRATCH         checks image and model; leaves SCRATCH/vllm.args and SCRATCH/facts.json; prints
+                                    apptainer, image, model, cache, port, binds, one a line. Else SCRATCH/refused, status 1
+    environment JOB_DIR             NAME=value of vLLM in the container, each ended by NUL
+    connect JOB_DIR SCRATCH PORT    writes connection-<job id>.json
+    end JOB_DIR KIND STATUS WORDS   writes end-<job id>.json
+"""
+
+import errno
+import hashlib
+import json
+import os
+import random
+import re
+import socket
+import subprocess
+import sys
+import time
+from typing import Any, Dict, List, Optional, Tuple
+
+SPEC_VERSION = 1
+# below the range that Linux gives to outgoing connections (32768 on), so only another server can take one
+PORTS = range(20000, 32000)
+DRIVER_TIMEOUT_S = 20
+TAIL_BYTES = 64 * 1024
+TAIL_LINES = 5
+READ_BYTES = 1 << 20
+# inside the container
+CACHE = "/bouchet/cache"
+CACHE_ENVIRONMENT = {
+    "VLLM_CACHE_ROOT": CACHE + "/vllm",
+    "VLLM_CONFIG_ROOT": CACHE + "/config",
+    "TRITON_CACHE_DIR": CACHE + "/triton",
+    "TORCHINDUCTOR_CACHE_DIR": CACHE + "/inductor",
+    "FLASHINFER_WORKSPACE_BASE": CACHE + "/flashinfer",
+    "CUDA_CACHE_PATH": CACHE + "/cuda",
+    "HF_HOME": CACHE + "/hf",
+    "XDG_CACHE_HOME": CACHE + "/xdg",
+    "XDG_CONFIG_HOME": CACHE + "/config",
+    "NUMBA_CACHE_DIR": CACHE + "/numba",
+}
+FIXED_ENVIRONMENT = {
+    "HF_HUB_OFFLINE": "1",
+    "PYTHONNOUSERSITE": "1",
+    "PYTHONUNBUFFERED": "1",
+    "TMPDIR": "/tmp",
+    # big models load for longer than vLLM's 600 s
+    "VLLM_ENGINE_READY_TIMEOUT_S": "3600",
+    "VLLM_NO_USAGE_STATS": "1",
+    "BOUCHET_DRAIN_FILE": "/bouchet/job/drain",
+}
+
+Spec = Dict[str, Any]
+
+
+class Refused(Exception):
+    """The job cannot start; the message is the sentence for people."""
+
+
+def read_spec(job_dir: str) -> Spec:
+    """spec.json, its paths without `~`."""
+    try:
+        with open(os.path.join(job_dir, "spec.json"), encoding="utf-8") as source:
+            spec = json.load(source)  # type: Spec
+    except (OSError, ValueError) as exc:
+        raise Refused("the job's spec.json cannot be read: %s" % exc) from exc
+    if spec.get("version") != SPEC_VERSION:
+        raise Refused("spec.json has version %r, this script reads %d" % (spec.get("version"), SPEC_VERSION))
+    for name in ("root", "models_dir", "image"):
+        spec[name] = os.path.expanduser(spec[name])
+    return spec
+
+
+def log_path(spec: Spec, name: str) -> str:
+    """A file among the logs; {} stands for the job's id."""
+    return os.path.join(spec["root"], "logs", name.format(os.environ["SLURM_JOB_ID"]))
+
+
+def write_whole(path: str, text: str) -> None:
+    """Readers see the old file or the new one, never half of it. Mode 0600."""
+    beside = "%s.%d.tmp" % (path, os.getpid())
+    handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(handle, "w", encoding="utf-8") as target:
+        target.write(text)
+        target.flush()
+        os.fsync(target.fileno())
+    os.rename(beside, path)
+
+
+def write_json(path: str, document: Dict[str, Any]) -> None:
+    """write_whole of a JSON document."""
+    write_whole(path, json.dumps(document, indent=1, sort_keys=True) + "\n")
+
+
+# image
+
+
+def recorded_hash(spec: Spec) -> str:
+    """The pin's sha256: from the site file, else from the file beside the image. Refused where there is none."""
+    if spec.get("image_sha256"):
+        return str(spec["image_sha256"]).lower()
+    beside = spec["image"] + ".sha256"
+    try:
+        with open(beside, encoding="ascii", errors="replace") as source:
+            words = source.read().split()
+    except OSError as exc:
+        raise Refused(
+            "no hash is recorded for the image: %s (%s); build or verify it again" % (beside, exc.strerror)
+        ) from exc
+    if not words or not re.match(r"^[0-9a-fA-F]{64}$", words[0]):
+        raise Refused("%s holds no sha256; build or verify the image again" % beside)
+    return words[0].lower()
+
+
+def checked_image(spec: Spec) -> str:
+    """The image's sha256, which is the recorded one. Computed once per content: kept by inode, size and mtime."""
+    wanted = recorded_hash(spec)
+    try:
+        known = os.stat(spec["image"])
+    except OSError as exc:
+        raise Refused("the image %s cannot be read: %s" % (spec["image"], exc.strerror)) from exc
+    folder = os.path.join(spec["root"], "cache", "hashes")
+    note = os.path.join(folder, "%d-%d-%d" % (known.st_ino, known.st_size, known.st_mtime_ns))
+    found = read_note(note)
+    if found is None:
+        found = hash_of(spec["image"])
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        write_whole(note, found + "\n")
+    if found != wanted:
+        words = "the image %s is not the pinned one: its sha256 is %s..., recorded is %s...; build it again"
+        raise Refused(words % (spec["image"], found[:12], wanted[:12]))
+    return found
+
+
+def read_note(path: str) -> Optional[str]:
+    """A hash kept earlier, None when there is none."""
+    try:
+        with open(path, encoding="ascii") as source:
+            return source.read().strip() or None
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def hash_of(path: str) -> str:
+    """sha256 of a file, in hex."""
+    whole = hashlib.sha256()
+    try:
+        with open(path, "rb") as source:
+            for piece in iter(lambda: source.read(READ_BYTES), b""):
+                whole.update(piece)
+    except OSError as exc:
+        raise Refused("the image %s cannot be read: %s" % (path, exc.strerror)) from exc
+    return whole.hexdigest()
+
+
+# model
+
+
+def find_model(spec: Spec) -> Tuple[str, Optional[str]]:
+    """Directory and revision (commit, where known): a plain folder named by the id, or a hub cache's snapshot."""
+    plain = os.path.join(spec["models_dir"], spec["model"])
+    if os.path.isfile(os.path.join(plain, "config.json")):
+        return plain, read_note(os.path.join(plain, "REVISION"))
+    folder = "models--" + spec["model"].replace("/", "--")
+    for hub in (spec["models_dir"], os.path.join(spec["models_dir"], "hub")):
+        snapshot = newest_snapshot(os.path.join(hub, folder))
+        if snapshot:
+            return snapshot, os.path.basename(snapshot)
+    words = "the model %s is not in %s; `bouchet download %s` fetches it"
+    raise Refused(words % (spec["model"], spec["models_dir"], spec["model"]))
+
+
+def newest_snapshot(repository: str) -> Optional[str]:
+    """The snapshot that refs/main names, else the newest one that has a config.json."""
+    main = read_note(os.path.join(repository, "refs", "main"))
+    folder = os.path.join(repository, "snapshots")
+    try:
+        names = sorted(os.listdir(folder), key=lambda n: os.path.getmtime(os.path.join(folder, n)), reverse=True)
+    except OSError:
+        return None
+    for name in ([main] if main in names else []) + names:
+        if name and os.path.isfile(os.path.join(folder, name, "config.json")):
+            return os.path.join(folder, name)
+    return None
+
+
+def outside(directory: str, known: str) -> List[str]:
+    """Real folders that files of the directory lead to and that are not below `known`."""
+    places = {os.path.dirname(os.path.realpath(os.path.join(directory, name))) for name in os.listdir(directory)}
+    root = os.path.realpath(known)
+    return sorted(p for p in places if p != root and not p.startswith(root + os.sep))
+
+
+def is_quantised(directory: str) -> bool:
+    """Whether the checkpoint brings its own quantisation; vLLM refuses to quantise it again."""
+    try:
+        with open(os.path.join(directory, "config.json"), encoding="utf-8") as source:
+            return bool(json.load(source).get("quantization_config"))
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def arguments(job_dir: str, model: str) -> List[str]:
+    """vllm.args, without --quantization where the checkpoint is quantised already."""
+    try:
+        with open(os.path.join(job_dir, "vllm.args"), encoding="utf-8") as source:
+            words = source.read().splitlines()
+    except OSError as exc:
+        raise Refused("the job's vllm.args cannot be read: %s" % exc.strerror) from exc
+    if "--quantization" in words and is_quantised(model):
+        at = words.index("--quantization")
+        del words[at : at + 2]
+    return words
+
+
+# node
+
+
+def free_port() -> int:
+    """A port that nobody on this node listens on now."""
+    for port in random.sample(PORTS, 200):
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            try:
+                probe.bind(("0.0.0.0", port))
+                return port
+            except OSError as exc:
+                if exc.errno not in (errno.EADDRINUSE, errno.EACCES):
+                    raise
+    raise Refused("no free port on %s" % node_name())
+
+
+def node_name() -> str:
+    """The node as Slurm calls it."""
+    return os.environ.get("SLURMD_NODENAME") or socket.gethostname().split(".")[0]
+
+
+def gpu_names() -> List[str]:
+    """`name, driver version` for each GPU of the job; empty on a node without NVIDIA's driver."""
+    argv = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(
+            argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, universal_newlines=True, timeout=DRIVER_TIMEOUT_S
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return [line.strip() for line in done.stdout.splitlines() if line.strip()] if done.returncode == 0 else []
+
+
+# commands
+
+
+def begin(job_dir: str) -> None:
+    """Removes what an earlier run of the same job (Slurm requeues) left."""
+    spec = read_spec(job_dir)
+    for name in ("connection-{}.json", "end-{}.json", "heartbeat-{}.json"):
+        try:
+            os.remove(log_path(spec, name))
+        except FileNotFoundError:
+            pass
+
+
+def prepare(job_dir: str, scratch: str) -> None:
+    """Prints what the batch script needs; see the head of this file."""
+    try:
+        lines = _prepared(job_dir, scratch)
+    except Refused as exc:
+        with open(os.path.join(scratch, "refused"), "w", encoding="utf-8") as target:
+            target.write("%s\n" % exc)
+        raise
+    sys.stdout.write("".join(line + "\n" for line in lines))
+
+
+def _prepared(job_dir: str, scratch: str) -> List[str]:
+    spec = read_spec(job_dir)
+    digest = checked_image(spec)
+    model, revision = find_model(spec)
+    words = arguments(job_dir, model)
+    write_whole(os.path.join(scratch, "vllm.args"), "".join(word + "\n" for word in words))
+    write_json(
+        os.path.join(scratch, "facts.json"),
+        {"image_sha256": digest, "model_revision": revision, "command": ["vllm", "serve", model, *words]},
+    )
+    binds = [spec["models_dir"], *outside(model, spec["models_dir"])]
+    cache = os.path.join(spec["root"], "cache", digest[:16])
+    return [spec["apptainer"], spec["image"], model, cache, str(free_port())] + ["%s:%s:ro" % (b, b) for b in binds]
+
+
+def environment(job_dir: str) -> None:
+    """vLLM's environment, each pair ended by NUL. The catalog's values win over ours."""
+    spec = read_spec(job_dir)
+    values = dict(FIXED_ENVIRONMENT)
+    values.update(CACHE_ENVIRONMENT)
+    values.update(spec["env"])
+    own = values.get("PYTHONPATH")
+    values["PYTHONPATH"] = "/bouchet/remote" + (":" + own if own else "")
+    for name in ("CUDA_VISIBLE_DEVICES", "TZ"):
+        if name in os.environ:
+            values.setdefault(name, os.environ[name])
+    sys.stdout.write("".join("%s=%s\0" % pair for pair in sorted(values.items())))
+
+
+def connect(job_dir: str, scratch: str, port: str) -> None:
+    """Says where this vLLM listens and what it is."""
+    spec = read_spec(job_dir)
+    with open(os.path.join(scratch, "facts.json"), encoding="utf-8") as source:
+        facts = json.load(source)  # type: Dict[str, Any]
+    document = {
+        "version": SPEC_VERSION,
+        "job_name": spec["job_name"],
+        "deployment": spec["deployment"],
+        "slurm_id": int(os.environ["SLURM_JOB_ID"]),
+        "node": node_name(),
+        "port": int(port),
+        "model": spec["model"],
+        "names": spec["names"],
+        "window": spec["window"],
+        "image": os.path.basename(spec["image"]),
+        "vllm": spec["vllm"],
+        "gpus": gpu_names(),
+        "started_at": int(time.time()),
+    }
+    document.update(facts)
+    write_json(log_path(spec, "connection-{}.json"), document)
+
+
+def end(job_dir: str, kind: str, status: str, *words: str) -> None:
+    """Says why the job ended."""
+    spec = read_spec(job_dir)
+    document = {
+        "job_name": spec["job_name"],
+        "kind": kind,
+        "exit_status": int(status),
+        "sentence": " ".join(words),
+        "tail": error_lines(log_path(spec, "{}.log")) if kind == "vllm_exited" else [],
+        "at": int(time.time()),
+    }
+    write_json(log_path(spec, "end-{}.json"), document)
+    try:
+        # it leads nowhere from now on
+        os.remove(log_path(spec, "connection-{}.json"))
+    except OSError:
+        pass
+
+
+def error_lines(path: str) -> List[str]:
+    """The last lines of a log that name an error, without vLLM's prefixes."""
+    try:
+        with open(path, "rb") as source:
+            source.seek(0, os.SEEK_END)
+            source.seek(max(0, source.tell() - TAIL_BYTES))
+            lines = source.read().decode("utf-8", "replace").splitlines()
+    except OSError:
+        return []
+    plain = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in lines]
+    named = [line for line in plain if re.search(r"\b\w*(Error|Exception|error):|out of memory|No space left", line)]
+    return [re.sub(r"^(\([^)]*\) )?([A-Z]+ [\d-]+ [\d:]+ \[[^\]]*\] )?", "", line).strip()[:500] for line in named][
+        -TAIL_LINES:
+    ]
+
+
+COMMANDS = {
+    "begin": begin,
+    "prepare": prepare,
+    "environment": environment,
+    "connect": connect,
+    "end": end,
+}
+
+
+def main(argv: List[str]) -> int:
+    """Exit status 1 and a sentence on stderr when it cannot be done."""
+    try:
+        COMMANDS[argv[1]](*argv[2:])
+    except (Refused, OSError) as exc:
+        sys.stderr.write("bouchet: %s\n" % exc)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

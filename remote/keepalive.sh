@@ -1,0 +1,40 @@
+#!/bin/bash
+# Watches one job's vLLM: health and idleness. Reports, and gives the GPU back when nobody has used it for long enough.
+#
+#   keepalive.sh JOB_DIR PORT SCRATCH BATCH_PID
+#
+# It never makes load. Sites forbid jobs that only look busy (Bouchet's rules lock the account), and they take an idle GPU
+# away by force after a while (Bouchet: two hours): we hand it back before, cleanly.
+set -u -o pipefail
+umask 077
+
+job_dir=$1 port=$2 scratch=$3 batch_pid=$4
+watch() { python3 "$(dirname "$0")/watch.py" "$@"; }
+# Seconds between looks; tests make it short.
+every=${BOUCHET_KEEPALIVE_S:-30}
+
+limit=$(watch idle-timeout "$job_dir") || exit 1
+idle_since=$(date +%s) last='' warned=''
+
+while kill -0 "$batch_pid" 2>/dev/null; do
+    # sleep as a child, so that SIGTERM is not kept waiting for it
+    sleep "$every" &
+    wait "$!"
+    now=$(date +%s)
+    # "STATE WORK": WORK changes whenever vLLM has done something, and is `busy` while it does
+    read -r state work <<< "$(watch probe "$job_dir" "$port")"
+    if [ "$state" != ok ] || [ "$work" = busy ] || [ "$work" != "$last" ]; then
+        idle_since=$now last=$work warned=''
+    fi
+    idle=$((now - idle_since))
+    watch heartbeat "$job_dir" "$state" "$idle"
+    if [ "$limit" -gt 0 ] && [ -z "$warned" ] && [ "$idle" -ge $((limit * 4 / 5)) ]; then
+        printf 'bouchet: idle for %d min; the job ends after %d min without a request\n' $((idle / 60)) $((limit / 60))
+        warned=yes
+    fi
+    if [ "$limit" -gt 0 ] && [ "$idle" -ge "$limit" ]; then
+        printf 'idle for %d min, so the GPU was given back; launch it again when you need it\n' $((idle / 60)) > "$scratch/idle"
+        kill -TERM "$batch_pid"
+        exit 0
+    fi
+done

@@ -1,0 +1,97 @@
+"""`python -m bouchet_worker`: errands from the queue in the main thread, the reconcile loop beside them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import sys
+import threading
+import uuid
+
+from bouchet_core.catalog import load_catalog
+from bouchet_core.errors import BouchetError
+from bouchet_core.gateway_client import GatewayClient
+from bouchet_core.secrets import read_secret
+from bouchet_core.site import catalogs_of, load_site
+from bouchet_core.store import Store
+from rq import Queue, SimpleWorker
+from rq.serializers import JSONSerializer
+
+from .desk import Desk
+from .errands import QUEUE, open_desk
+from .jobspec import load_luggage
+from .loop import Loop
+from .observe import Observer, SlotProbe
+from .settings import Settings
+
+log = logging.getLogger("bouchet_worker")
+
+ERRAND_RESULT_KEPT_S = 3600
+LOOP_STOP_TIMEOUT_S = 15.0
+
+
+def build_desk(settings: Settings, owner: str) -> Desk:
+    """Reads site, catalog, scripts and secrets; ConfigurationError names the file that is wrong."""
+    site = load_site(settings.site_file)
+    password = read_secret(settings.secrets_dir, "redis_password")
+    return Desk(
+        store=Store.connect(settings.redis_host, settings.redis_port, password),
+        gateway=GatewayClient(settings.gateway_url, read_secret(settings.secrets_dir, "gateway_token")),
+        site=site,
+        catalog=load_catalog(*catalogs_of(settings.site_file, site, settings.catalog)),
+        luggage=load_luggage(settings.remote_dir),
+        serving_secret=read_secret(settings.secrets_dir, "serving_secret"),
+        slot_count=settings.slot_count,
+        owner=owner,
+    )
+
+
+def build_loop(desk: Desk, settings: Settings, queue: Queue) -> Loop:
+    """The loop, its errands going to the queue."""
+
+    def enqueue(function: str, deployment: str) -> None:
+        with Store.errors_mapped():
+            queue.enqueue(function, deployment, result_ttl=ERRAND_RESULT_KEPT_S)
+
+    probe = SlotProbe(settings.slot_host, settings.slot_base_port, desk.serving_secret)
+    return Loop(desk, Observer(desk.gateway, desk.layout, probe), enqueue, socket.gethostname())
+
+
+def work(desk: Desk, loop: Loop, queue: Queue) -> None:
+    """Until SIGTERM: RQ finishes the errand under way, the loop its step."""
+    stopping = threading.Event()
+    thread = threading.Thread(target=loop.run, args=(stopping,), name="reconcile", daemon=True)
+    thread.start()
+    try:
+        open_desk(desk)
+        worker = SimpleWorker([queue], name=desk.owner, connection=queue.connection, serializer=JSONSerializer)
+        worker.work(logging_level=None)
+    finally:
+        stopping.set()
+        thread.join(LOOP_STOP_TIMEOUT_S)
+
+
+def main() -> int:
+    """Exit status 1 with one sentence when a file that it needs is wrong."""
+    settings = Settings.from_environment(os.environ)
+    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    try:
+        desk = build_desk(settings, owner=f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}")
+    except BouchetError as exc:
+        log.error("%s", exc)
+        return 1
+    connection = desk.store.queue_connection()
+    queue = Queue(QUEUE, connection=connection, serializer=JSONSerializer)
+    try:
+        work(desk, build_loop(desk, settings, queue), queue)
+    finally:
+        connection.close()
+        desk.gateway.close()
+        desk.store.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,39 @@
+"""What errands and the loop work with, built once in main() and handed over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from bouchet_core.catalog import Catalog
+from bouchet_core.gateway_client import GatewayClient
+from bouchet_core.site import Site
+from bouchet_core.store import Store
+
+from .jobspec import Layout, Luggage
+
+
+def utc_now() -> datetime:
+    """The clock of everything that is not told another."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True)
+class Desk:
+    """owner: a name that no other process has, for leases."""
+
+    store: Store
+    gateway: GatewayClient
+    site: Site
+    catalog: Catalog
+    luggage: Luggage
+    serving_secret: str
+    slot_count: int
+    owner: str
+    now: Callable[[], datetime] = utc_now
+
+    @property
+    def layout(self) -> Layout:
+        """Where everything lies on the cluster."""
+        return Layout(self.site.root)

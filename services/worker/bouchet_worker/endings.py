@@ -1,0 +1,71 @@
+"""How an ended job ended, for people: Slurm's word, the job's own note, and what to do next. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from bouchet_core.models import Deployment, Ending, Job
+
+from .observed import EndNote, SlurmSays
+from .slurm import STATES, State, format_duration
+
+# {fields} are filled in `_facts`
+SENTENCES: Mapping[State, str] = {
+    State.BOOT_FAIL: "the node {node} did not boot; launch again",
+    State.CANCELLED: "cancelled by {who}",
+    State.COMPLETED: "the job ended by itself; {logs}",
+    State.DEADLINE: "it could not end before its deadline",
+    State.FAILED: "the job failed (exit code {exit_code}); {logs}",
+    State.LAUNCH_FAILED: "Slurm could not start it on {node}; launch again",
+    State.NODE_FAIL: "the node {node} failed; launch again",
+    State.OUT_OF_MEMORY: "it ran out of host memory ({memory} GiB a node); more --gpus bring more memory",
+    State.PREEMPTED: "the owners of {partition} took the node back; launch again, or on a partition without preemption",
+    State.RECONFIG_FAIL: "the node {node} could not be set up for it; launch again",
+    State.REVOKED: "another cluster of the federation took the job",
+    State.TIMEOUT: "its walltime of {walltime} is used up; launch again, with a longer --time if the partition allows",
+}
+# Slurm saw the cause itself; what the job wrote at the time is only the consequence
+_SLURM_KNOWS_BEST = frozenset(
+    {State.OUT_OF_MEMORY, State.NODE_FAIL, State.PREEMPTED, State.BOOT_FAIL, State.LAUNCH_FAILED, State.RECONFIG_FAIL}
+)
+_NOTE_ENDINGS: Mapping[str, Ending] = {
+    "idle": Ending.IDLE,
+    "walltime": Ending.TIMED_OUT,
+    "vllm_exited": Ending.FAILED,
+    "refused": Ending.FAILED,
+}
+GONE = "Slurm no longer knows job {slurm_id}, and it left no word why it ended; {logs}"
+
+
+def ending_of(record: Deployment, job: Job, slurm: SlurmSays | None, note: EndNote | None) -> tuple[Ending, str]:
+    """Ending and sentence. slurm is None when Slurm has forgotten the job."""
+    facts = _facts(record, job, slurm)
+    if slurm is not None and slurm.state in _SLURM_KNOWS_BEST:
+        return STATES[slurm.state].ending or Ending.FAILED, SENTENCES[slurm.state].format_map(facts)
+    if record.stop_requested_at is not None:
+        return Ending.CANCELLED, "cancelled as asked"
+    if note is not None and note.kind in _NOTE_ENDINGS:
+        return _NOTE_ENDINGS[note.kind], _with_tail(note)
+    if slurm is None:
+        return Ending.FAILED, GONE.format_map(facts)
+    return STATES[slurm.state].ending or Ending.FAILED, SENTENCES[slurm.state].format_map(facts)
+
+
+def _with_tail(note: EndNote) -> str:
+    return f"{note.sentence}: {note.tail[-1]}" if note.tail else note.sentence
+
+
+def _facts(record: Deployment, job: Job, slurm: SlurmSays | None) -> dict[str, object]:
+    placement = job.placement
+    by = re.search(r"by (\d+)", slurm.word) if slurm else None
+    return {
+        "node": (slurm and slurm.node) or job.node or "that it ran on",
+        "who": f"user id {by.group(1)}" if by else "somebody (with scancel), not through bouchet-llm",
+        "exit_code": (slurm and slurm.exit_code) or "unknown",
+        "logs": f"`bouchet logs {record.id}` shows its last words",
+        "memory": placement.memory_gib if placement else "?",
+        "partition": placement.partition if placement else "the partition",
+        "walltime": format_duration(placement.walltime_s) if placement else "?",
+        "slurm_id": job.slurm_id,
+    }

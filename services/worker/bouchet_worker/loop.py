@@ -1,0 +1,129 @@
+"""The loop that keeps records true: look, decide, save, every two seconds while something lives.
+
+Runs in every worker, works in one: the lease decides which. Errors of one step end the step, never the loop.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from bouchet_core.errors import BouchetError, StaleRecord
+from bouchet_core.models import Deployment
+
+from .desk import Desk
+from .observe import Observer
+from .observed import CouldNotLook, Observed
+from .reconcile import Decision, Errand, apply, decide
+
+log = logging.getLogger(__name__)
+
+STEP_S = 2.0
+LEASE_S = 20.0
+HEARTBEAT_S = 15.0
+# an errand that did not help is sent again after this, and after twice as long each time
+ERRAND_AGAIN_S = 4.0
+ERRAND_AGAIN_MOST_S = 60.0
+# how long to leave the cluster alone when it could not be asked; it is back soon after a reconnect
+BACK_OFF_MOST_S = 10.0
+
+HEARTBEAT = "worker"
+
+
+@dataclass
+class _Sent:
+    """An errand that was enqueued. at: monotonic seconds."""
+
+    at: float
+    wait_s: float
+
+
+@dataclass
+class Loop:
+    """enqueue(function name, deployment id) puts an errand on the queue. host: this container's name."""
+
+    desk: Desk
+    observer: Observer
+    enqueue: Callable[[str, str], None]
+    host: str
+    _sent: dict[tuple[str, str], _Sent] = field(default_factory=dict)
+    _failures: int = 0
+
+    def run(self, stopping: threading.Event) -> None:
+        """Steps until told to stop."""
+        while not stopping.is_set():
+            began = time.monotonic()
+            self._guarded_step()
+            stopping.wait(max(0.05, self._pause() - (time.monotonic() - began)))
+
+    def _guarded_step(self) -> None:
+        try:
+            self.beat()
+            self.step()
+        except BouchetError as exc:
+            self._failures += 1
+            log.warning("reconcile: %s", exc)
+        except Exception:
+            # a bug must not end the loop: the records of healthy deployments have to stay true
+            self._failures += 1
+            log.exception("reconcile: unexpected")
+
+    def _pause(self) -> float:
+        return float(min(STEP_S * 2 ** min(self._failures, 4), max(BACK_OFF_MOST_S, STEP_S)))
+
+    def beat(self) -> None:
+        """Says that the worker, and this container, live."""
+        self.desk.store.beat(HEARTBEAT, HEARTBEAT_S)
+        self.desk.store.beat(f"{HEARTBEAT}:{self.host}", HEARTBEAT_S)
+
+    def step(self) -> None:
+        """One look and its moves. Asks nothing of the cluster while nothing lives."""
+        if not self.desk.store.lease("reconcile", self.desk.owner, LEASE_S):
+            return
+        records = self.desk.store.live()
+        self._forget_all_but(records)
+        if not records:
+            self._failures = 0
+            return
+        seen = self.observer.look(records)
+        self._failures = self._failures + 1 if _all_unasked(records, seen) else 0
+        for record in records:
+            self._settle(record, seen[record.id])
+
+    def _settle(self, record: Deployment, observed: Observed) -> None:
+        """Decides anew on the newest record until it is saved: a slow decision never overwrites a newer move."""
+        made: list[Decision] = []
+
+        def change(old: Deployment) -> Deployment:
+            made[:] = [decide(old, observed, self.desk.now())]
+            return apply(old, made[0], self.desk.now())
+
+        try:
+            new = self.desk.store.update(record.id, change)
+        except StaleRecord:
+            return
+        if new.phase is not record.phase:
+            log.info("deployment %s: %s -> %s %s", record.id, record.phase, new.phase, new.reason)
+        if made[0].errand is not None:
+            self._send(made[0].errand, record.id)
+
+    def _send(self, errand: Errand, deployment: str) -> None:
+        key, now = (errand.value, deployment), time.monotonic()
+        sent = self._sent.get(key)
+        if sent is not None and now - sent.at < sent.wait_s:
+            return
+        wait_s = min(sent.wait_s * 2, ERRAND_AGAIN_MOST_S) if sent else ERRAND_AGAIN_S
+        self._sent[key] = _Sent(now, wait_s)
+        self.enqueue(f"bouchet_worker.errands.{errand.value}", deployment)
+
+    def _forget_all_but(self, records: Sequence[Deployment]) -> None:
+        live = {record.id for record in records}
+        self._sent = {key: sent for key, sent in self._sent.items() if key[1] in live}
+
+
+def _all_unasked(records: Sequence[Deployment], seen: dict[str, Observed]) -> bool:
+    asked = [r for r in records if r.job is not None and r.job.slurm_id is not None]
+    return bool(asked) and all(isinstance(seen[r.id].slurm, CouldNotLook) for r in asked)

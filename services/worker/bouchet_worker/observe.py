@@ -1,0 +1,247 @@
+"""One look at the cluster: one squeue for all live jobs, then only what squeue cannot tell. I/O, no decisions."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import httpx
+from bouchet_core.errors import (
+    BouchetError,
+    CouldNotAsk,
+    GatewayError,
+    RemoteCommandFailed,
+    RemoteFileMissing,
+    RemoteTimeout,
+    SlurmOutputError,
+)
+from bouchet_core.gateway_client import GatewayClient
+from bouchet_core.models import Deployment, Job, Phase
+from bouchet_core.secrets import serving_key
+from pydantic import BaseModel, ValidationError
+
+from . import slurm
+from .jobspec import Layout
+from .observed import (
+    Answering,
+    Connection,
+    CouldNotLook,
+    EndNote,
+    Health,
+    Observed,
+    SlurmAnswer,
+    SlurmKnowsNot,
+    SlurmSays,
+)
+from .progress import progress_in
+
+HEALTH_TIMEOUT_S = 3.0
+LOOK_TIMEOUT_S = 20.0
+LOG_TAIL_BYTES = 16 << 10
+LOOKERS = 8
+
+Written = TypeVar("Written", bound=BaseModel)
+
+
+class SlotProbe:
+    """Asks the vLLM behind a slot how it is. host, base_port: where the gateway's slots listen."""
+
+    def __init__(self, host: str, base_port: int, serving_secret: str) -> None:
+        self._url = f"http://{host}:{{port}}"
+        self._base_port, self._secret = base_port, serving_secret
+        self._http = httpx.Client(timeout=HEALTH_TIMEOUT_S)
+        self._failing_since: dict[str, float] = {}
+
+    def close(self) -> None:
+        """Closes the pooled connections."""
+        self._http.close()
+
+    def health(self, job: Job) -> Health:
+        """/health, then what vLLM says of itself when that is fine."""
+        answering = self._answering(job)
+        if answering is Answering.NO:
+            since = self._failing_since.setdefault(job.name, time.monotonic())
+            return Health(answering, failing_s=time.monotonic() - since)
+        self._failing_since.pop(job.name, None)
+        if answering is Answering.DRAINING or job.phase is Phase.READY:
+            return Health(answering)
+        return Health(answering, window=self._window(job), vllm_version=self._version(job))
+
+    def _answering(self, job: Job) -> Answering:
+        try:
+            response = self._get(job, "/health")
+        except httpx.HTTPError:
+            return Answering.NO
+        if response.headers.get("x-bouchet-state") == "draining":
+            return Answering.DRAINING
+        return Answering.YES if response.is_success else Answering.NO
+
+    def _window(self, job: Job) -> int | None:
+        try:
+            return int(self._get(job, "/v1/models").raise_for_status().json()["data"][0]["max_model_len"])
+        except (httpx.HTTPError, ValueError, KeyError, TypeError, IndexError):
+            return None
+
+    def _version(self, job: Job) -> str | None:
+        try:
+            return str(self._get(job, "/version").raise_for_status().json()["version"])
+        except (httpx.HTTPError, ValueError, KeyError, TypeError):
+            return None
+
+    def _get(self, job: Job, path: str) -> httpx.Response:
+        key = serving_key(self._secret, job.name)
+        url = self._url.format(port=self._base_port + job.slot) + path
+        return self._http.get(url, headers={"Authorization": f"Bearer {key}"})
+
+
+class Observer:
+    """Looks at all live deployments at once."""
+
+    def __init__(self, gateway: GatewayClient, layout: Layout, probe: SlotProbe) -> None:
+        self._gateway, self._layout, self._probe = gateway, layout, probe
+
+    def look(self, records: Sequence[Deployment]) -> dict[str, Observed]:
+        """What was seen, by deployment. Raises nothing of the gateway's: what could not be asked says so."""
+        submitted = {r.id: r.job for r in records if r.job is not None and r.job.slurm_id is not None}
+        answers = self._ask_slurm(list(submitted.values()))
+        seen = {r.id: Observed(CouldNotLook("not submitted yet")) for r in records}
+        asked = [r for r in records if r.id in submitted]
+        if not asked:
+            return seen
+        with ThreadPoolExecutor(min(LOOKERS, len(asked)), thread_name_prefix="look") as pool:
+            closer = pool.map(lambda r: self._look_closer(r, submitted[r.id], answers[submitted[r.id].name]), asked)
+            return {**seen, **dict(zip((r.id for r in asked), closer, strict=True))}
+
+    def _ask_slurm(self, jobs: Sequence[Job]) -> dict[str, SlurmAnswer]:
+        """Slurm's answer by job name."""
+        if not jobs:
+            return {}
+        try:
+            rows = slurm.parse_queue(self._gateway.run(slurm.squeue_argv(), timeout_s=LOOK_TIMEOUT_S).stdout)
+        except (GatewayError, SlurmOutputError) as exc:
+            return {job.name: CouldNotLook(str(exc)) for job in jobs}
+        queued = {(row.job_id, row.name): row for row in rows}
+        answers: dict[str, SlurmAnswer] = {}
+        for job in jobs:
+            row = queued.get((job.slurm_id or 0, job.name))
+            if row is not None:
+                answers[job.name] = _from_queue(job, row)
+        left = [job for job in jobs if job.name not in answers]
+        return {**answers, **self._ask_about_left(left)}
+
+    def _ask_about_left(self, jobs: Sequence[Job]) -> dict[str, SlurmAnswer]:
+        """Jobs that squeue no longer lists: slurmctld's memory first, then accounting for all the rest at once."""
+        answers: dict[str, SlurmAnswer] = {}
+        for job in jobs:
+            answer = self._show(job)
+            if answer is not None:
+                answers[job.name] = answer
+        forgotten = [job for job in jobs if job.name not in answers]
+        return {**answers, **self._account(forgotten)} if forgotten else answers
+
+    def _show(self, job: Job) -> SlurmAnswer | None:
+        """slurmctld's answer, None when it has forgotten the job (or uses its id for another one)."""
+        try:
+            text = self._gateway.run(slurm.show_job_argv(job.slurm_id or 0), timeout_s=LOOK_TIMEOUT_S).stdout
+            row = slurm.parse_job(text)
+            return _from_end(row) if row.name == job.name else None
+        except RemoteCommandFailed as exc:
+            return None if slurm.says_no_such_job(exc.stderr) else CouldNotLook(str(exc))
+        except (GatewayError, SlurmOutputError) as exc:
+            return CouldNotLook(str(exc))
+
+    def _account(self, jobs: Sequence[Job]) -> dict[str, SlurmAnswer]:
+        try:
+            argv = slurm.sacct_argv([job.slurm_id or 0 for job in jobs])
+            rows = slurm.parse_accounting(self._gateway.run(argv, timeout_s=LOOK_TIMEOUT_S).stdout)
+            by_job = {(row.job_id, row.name): row for row in rows}
+            return {job.name: _accounted(by_job.get((job.slurm_id or 0, job.name))) for job in jobs}
+        except RemoteCommandFailed as exc:
+            if "accounting storage is disabled" in exc.stderr.lower():
+                return {job.name: SlurmKnowsNot() for job in jobs}
+            return {job.name: CouldNotLook(str(exc)) for job in jobs}
+        except (GatewayError, SlurmOutputError) as exc:
+            return {job.name: CouldNotLook(str(exc)) for job in jobs}
+
+    def _look_closer(self, record: Deployment, job: Job, answer: SlurmAnswer) -> Observed:
+        try:
+            return self._closer(record, job, answer)
+        except (CouldNotAsk, RemoteTimeout) as exc:
+            return Observed(CouldNotLook(str(exc)))
+
+    def _closer(self, record: Deployment, job: Job, answer: SlurmAnswer) -> Observed:
+        if isinstance(answer, CouldNotLook):
+            return Observed(answer)
+        identity = job.slurm_id or 0
+        if isinstance(answer, SlurmKnowsNot):
+            health = self._probe.health(job) if job.port else None
+            return Observed(answer, health=health, end=self._written(self._layout.end(identity), EndNote, job))
+        meaning = slurm.STATES[answer.state].meaning
+        if meaning in (slurm.Meaning.ENDED, slurm.Meaning.ENDING):
+            return Observed(answer, end=self._written(self._layout.end(identity), EndNote, job))
+        if meaning is not slurm.Meaning.RUNNING or record.phase is Phase.DRAINING:
+            return Observed(answer)
+        return self._running(record, job, answer)
+
+    def _running(self, record: Deployment, job: Job, answer: SlurmSays) -> Observed:
+        health = self._probe.health(job) if job.port and record.phase in (Phase.STARTING, Phase.READY) else None
+        if health is not None and health.answering is not Answering.NO:
+            return Observed(answer, health=health)
+        connection = self._written(self._layout.connection(job.slurm_id or 0), Connection, job)
+        progress = "" if record.phase is Phase.READY else self._progress(job.slurm_id or 0)
+        return Observed(answer, connection, health, progress)
+
+    def _written(self, path: str, model: type[Written], job: Job) -> Written | None:
+        """A file that the job wrote; None while it is not there, unreadable or another job's. Files are hints."""
+        try:
+            written = model.model_validate_json(self._gateway.get(path).data)
+        except (RemoteFileMissing, ValidationError):
+            return None
+        except (CouldNotAsk, RemoteTimeout):
+            raise
+        except BouchetError:
+            return None
+        return written if getattr(written, "job_name", None) == job.name else None
+
+    def _progress(self, job_id: int) -> str:
+        return _or(lambda: progress_in(self._tail(job_id)), "")
+
+    def _tail(self, job_id: int) -> str:
+        piece = self._gateway.get(self._layout.log(job_id), -LOG_TAIL_BYTES, LOG_TAIL_BYTES)
+        return piece.data.decode(errors="replace")
+
+
+def _or(read: Callable[[], str], fallback: str) -> str:
+    try:
+        return read()
+    except GatewayError:
+        return fallback
+
+
+def _from_queue(job: Job, row: slurm.QueueRow) -> SlurmAnswer:
+    try:
+        state = slurm.parse_state(row.state)
+    except SlurmOutputError as exc:
+        return CouldNotLook(str(exc))
+    submitted_at = job.since.get(Phase.QUEUED) if job.asked_at is None else job.asked_at
+    return SlurmSays(state, row.state, row.reason, row.node, slurm.start_estimate(row, submitted_at))
+
+
+def _from_end(row: slurm.EndRow) -> SlurmAnswer:
+    try:
+        state = slurm.parse_state(row.word)
+        nodes = slurm.expand_nodes(row.nodes) if row.nodes and not row.nodes.startswith("None") else []
+    except SlurmOutputError as exc:
+        return CouldNotLook(str(exc))
+    return SlurmSays(state, row.word, row.reason, nodes[0] if nodes else None, exit_code=row.exit_code)
+
+
+def _accounted(row: slurm.EndRow | None) -> SlurmAnswer:
+    if row is None:
+        return SlurmKnowsNot()
+    answer = _from_end(row)
+    if isinstance(answer, SlurmSays) and slurm.STATES[answer.state].meaning is not slurm.Meaning.ENDED:
+        return CouldNotLook(f"accounting lags behind: it says {row.word}, slurmctld knows no such job")
+    return answer

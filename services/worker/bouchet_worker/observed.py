@@ -1,0 +1,102 @@
+"""What was seen of one deployment's job in one look. Three answers of Slurm are kept apart."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+from typing import Literal
+
+from bouchet_core.models import Frozen
+from pydantic import ConfigDict, Field
+
+from .slurm import State
+
+
+@dataclass(frozen=True)
+class SlurmSays:
+    """Slurm knows the job. word: its state as printed; node: the first of its nodes."""
+
+    state: State
+    word: str
+    reason: str = ""
+    node: str | None = None
+    start: datetime | None = None
+    exit_code: str | None = None
+
+
+@dataclass(frozen=True)
+class SlurmKnowsNot:
+    """Slurm was asked (squeue, scontrol and accounting) and knows no such job."""
+
+
+@dataclass(frozen=True)
+class CouldNotLook:
+    """Nothing was learnt. Never a reason to end anything."""
+
+    detail: str = ""
+
+
+SlurmAnswer = SlurmSays | SlurmKnowsNot | CouldNotLook
+
+
+class _FromJob(Frozen):
+    """A file that a job wrote. Newer scripts may say more than this version reads."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
+
+
+class Connection(_FromJob):
+    """connection-<job id>.json."""
+
+    job_name: str
+    node: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,252}$")
+    port: int = Field(ge=1, le=65535)
+    image: str
+    image_sha256: str
+    model_revision: str | None = None
+    vllm: str | None = None
+    gpus: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+
+
+EndKind = Literal["vllm_exited", "idle", "walltime", "stopped", "refused"]
+
+
+class EndNote(_FromJob):
+    """end-<job id>.json: why the job's own script ended. tail: the last error lines of vLLM's log."""
+
+    job_name: str
+    kind: EndKind
+    sentence: str
+    exit_status: int = 0
+    tail: tuple[str, ...] = ()
+
+
+class Answering(Enum):
+    """What /health said through the slot."""
+
+    YES = "yes"
+    NO = "no"
+    DRAINING = "draining"
+
+
+@dataclass(frozen=True)
+class Health:
+    """The answer, and once it is yes what vLLM says of itself. failing_s: since when it is no, 0 when it is not."""
+
+    answering: Answering
+    failing_s: float = 0.0
+    window: int | None = None
+    vllm_version: str | None = None
+
+
+@dataclass(frozen=True)
+class Observed:
+    """One look. None: not asked, or not there yet."""
+
+    slurm: SlurmAnswer
+    connection: Connection | None = None
+    health: Health | None = None
+    progress: str = ""
+    end: EndNote | None = None

@@ -1,0 +1,177 @@
+"""Where a model runs: catalog entry, request and site in, placement out. Pure; every limit is the site file's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from bouchet_core.catalog import ModelEntry
+from bouchet_core.errors import LaunchRefused
+from bouchet_core.models import LaunchRequest, Placement
+from bouchet_core.site import Image, Partition, Site
+
+from .slurm import format_duration, parse_duration
+
+EARLIEST = "auto"
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What has to be placed. gpus: all nodes together; walltime_s is None where nobody named one."""
+
+    gpus: int
+    nodes: int
+    walltime_s: int | None
+
+    @property
+    def gpus_per_node(self) -> int:
+        """GPUs on each node."""
+        return self.gpus // self.nodes
+
+
+def wish_of(entry: ModelEntry, request: LaunchRequest) -> Wish:
+    """The request, with the catalog's defaults. LaunchRefused when GPUs do not divide among the nodes."""
+    gpus = entry.gpus if request.gpus is None else request.gpus
+    nodes = entry.nodes if request.nodes is None else request.nodes
+    if gpus % nodes:
+        raise LaunchRefused(f"{gpus} GPUs do not divide among {nodes} nodes; use a multiple of {nodes} with --gpus")
+    return Wish(gpus, nodes, None if request.time is None else parse_duration(request.time))
+
+
+def candidates(
+    entry: ModelEntry, request: LaunchRequest, site: Site, submitted: Mapping[str, int]
+) -> tuple[Placement, ...]:
+    """Every placement that would do, the preferred one first; LaunchRefused says what would fit when none does.
+
+    submitted: jobs of this user, queued or running, by partition.
+    """
+    wish = wish_of(entry, request)
+    if request.partition not in (None, EARLIEST):
+        return (_named(wish, request, site),)
+    chosen, refused = [], []
+    for partition in _automatic(wish, site):
+        problem = _misfit(wish, partition, site) or _full(partition, submitted)
+        if problem:
+            refused.append(problem)
+        else:
+            chosen.append(_placement(wish, request, partition, site, _why(wish, partition, refused)))
+    if chosen:
+        return tuple(chosen)
+    problems = "; ".join(refused) or "none is chosen unasked"
+    raise LaunchRefused(f"no partition takes it: {problems}{_nearest(wish, site)}")
+
+
+def image_for(entry: ModelEntry, site: Site) -> Image:
+    """The pinned image to serve it with; LaunchRefused when the site has none, or one too old for the model."""
+    pin = entry.image or site.default_image
+    image = site.image(pin)
+    if image is None:
+        known = ", ".join(i.pin for i in site.images)
+        raise LaunchRefused(f"the site file {site.name!r} lists no image {pin!r}; it has {known}")
+    if _version(image.vllm) < _version(entry.min_vllm):
+        raise LaunchRefused(f"{entry.alias} needs vLLM {entry.min_vllm} or newer; the image {pin} has {image.vllm}")
+    return image
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(".") if part.isdigit())
+
+
+def _automatic(wish: Wish, site: Site) -> list[Partition]:
+    """Partitions that may be chosen unasked, in the site file's order."""
+    if wish.gpus == 0:
+        cpu = site.partition(site.cpu_partition) if site.cpu_partition else None
+        return [cpu] if cpu else []
+    return [p for p in site.partitions if p.auto]
+
+
+def _named(wish: Wish, request: LaunchRequest, site: Site) -> Placement:
+    partition = site.partition(request.partition or "")
+    if partition is None:
+        known = ", ".join(p.name for p in site.partitions)
+        raise LaunchRefused(f"the site file {site.name!r} knows no partition {request.partition!r}; it has {known}")
+    # jobs in the way only delay it there, and whoever names a partition may wait for it
+    problem = _misfit(wish, partition, site, unasked=False)
+    if problem:
+        raise LaunchRefused(f"{problem}{_nearest(wish, site)}")
+    return _placement(wish, request, partition, site, "named with --partition")
+
+
+def _misfit(wish: Wish, p: Partition, site: Site, *, unasked: bool = True) -> str:
+    """Why it does not fit, empty when it does."""
+    if wish.gpus and p.max_gpus is not None and wish.gpus > p.max_gpus:
+        return f"{p.name} gives one user {_gpus(p.max_gpus)}, not {wish.gpus}"
+    if unasked and p.auto_max_gpus is not None and wish.gpus > p.auto_max_gpus:
+        return f"{p.name} is kept for {_gpus(p.auto_max_gpus)} or fewer"
+    if wish.gpus and p.gpu_types and site.gpu_type not in p.gpu_types:
+        return f"{p.name} has no {site.gpu_type} GPUs"
+    if wish.gpus_per_node > p.gpus_per_node:
+        return f"{p.name} has {_gpus(p.gpus_per_node)} on a node, not {wish.gpus_per_node}"
+    if wish.walltime_s is not None and wish.walltime_s > parse_duration(p.max_walltime):
+        return f"{p.name} runs jobs for {p.max_walltime} at most, not {format_duration(wish.walltime_s)}"
+    return ""
+
+
+def _full(p: Partition, submitted: Mapping[str, int]) -> str:
+    held = submitted.get(p.name, 0)
+    if p.max_submitted is not None and held >= p.max_submitted:
+        return f"{p.name} takes {p.max_submitted} of your jobs at a time and has {held}"
+    return ""
+
+
+def _why(wish: Wish, chosen: Partition, passed_over: list[str]) -> str:
+    size = f"{_gpus(wish.gpus)} for {format_duration(wish.walltime_s)}" if wish.walltime_s else _gpus(wish.gpus)
+    return f"{chosen.name} is the first that takes {size}" + "".join(f"; {problem}" for problem in passed_over)
+
+
+def _placement(wish: Wish, request: LaunchRequest, p: Partition, site: Site, why: str) -> Placement:
+    """cpus and memory are per node, capped at what a node has; the site's walltime at what the partition allows."""
+    share = max(wish.gpus_per_node, 1)
+    longest = parse_duration(p.max_walltime)
+    default = min(parse_duration(site.default_walltime), longest)
+    return Placement(
+        partition=p.name,
+        gpus=wish.gpus,
+        gpu_type=site.gpu_type,
+        nodes=wish.nodes,
+        cpus=min(site.cpus_per_gpu * share, p.cpus_per_node),
+        memory_gib=min(site.memory_per_gpu_gib * share, p.memory_per_node_gib),
+        walltime_s=default if wish.walltime_s is None else wish.walltime_s,
+        account=request.account or p.account,
+        qos=request.qos,
+        constraint=request.constraint,
+        why=why,
+    )
+
+
+def _nearest(wish: Wish, site: Site) -> str:
+    """The request closest to the wish that some partition takes: first fewer hours, then fewer GPUs."""
+    best: tuple[tuple[int, int], str] | None = None
+    for p in site.partitions:
+        nearer = _clipped(wish, p)
+        if _misfit(nearer, p, site, unasked=False) or (wish.gpus and not nearer.gpus):
+            continue
+        cost = (wish.gpus - nearer.gpus, (wish.walltime_s or 0) - (nearer.walltime_s or 0))
+        if best is None or cost < best[0]:
+            best = (cost, _options(nearer, p))
+    return f". The nearest that would fit: {best[1]}" if best else ""
+
+
+def _clipped(wish: Wish, p: Partition) -> Wish:
+    limit = p.gpus_per_node * wish.nodes
+    gpus = min(wish.gpus, limit if p.max_gpus is None else min(limit, p.max_gpus))
+    time = None if wish.walltime_s is None else min(wish.walltime_s, parse_duration(p.max_walltime))
+    return Wish(gpus - gpus % wish.nodes, wish.nodes, time)
+
+
+def _options(wish: Wish, p: Partition) -> str:
+    words = [f"--partition {p.name}", f"--gpus {wish.gpus}"]
+    if wish.nodes > 1:
+        words.append(f"--nodes {wish.nodes}")
+    if wish.walltime_s is not None:
+        words.append(f"--time {format_duration(wish.walltime_s)}")
+    return " ".join(words) + (f" ({p.note})" if p.note else "")
+
+
+def _gpus(count: int) -> str:
+    return "1 GPU" if count == 1 else f"{count} GPUs"

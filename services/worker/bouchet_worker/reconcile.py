@@ -1,0 +1,189 @@
+"""What one look at the cluster means for one record: `decide`. Pure: no socket, no clock.
+
+Total over phases and observations. "Could not ask" changes nothing, ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from bouchet_core.models import Deployment, Ending, Job, Phase
+
+from .endings import ending_of
+from .observed import Answering, Connection, CouldNotLook, Observed, SlurmKnowsNot, SlurmSays
+from .reasons import reason_in_words
+from .slurm import STATES, Meaning
+
+# the API enqueues an errand for a new record; after this long without a change it must have been lost
+LOST_ERRAND = timedelta(seconds=3)
+# a job just submitted, or just ended, may be in neither squeue nor accounting for a moment
+VANISH_GRACE = timedelta(seconds=60)
+# one slow answer under load is no news
+FAILING_NEWS_S = 15.0
+
+NEAR_ITS_END = "its end is near: answers under way finish, new requests are refused"
+
+_NOT_CONNECTED: Mapping[str, object] = {"node": None, "port": None, "progress": ""}
+
+
+class Errand(StrEnum):
+    """Work for the queue; the values are the functions' names in bouchet_worker.errands."""
+
+    SUBMIT = "submit"
+    STOP = "stop"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to change. None leaves a thing as it is; facts are fields of the current job."""
+
+    phase: Phase | None = None
+    ending: Ending | None = None
+    reason: str | None = None
+    facts: Mapping[str, object] = field(default_factory=dict)
+    errand: Errand | None = None
+
+
+NOTHING = Decision()
+
+
+def decide(record: Deployment, observed: Observed, now: datetime) -> Decision:
+    """The move that the look asks for. now: aware."""
+    if record.phase is Phase.ENDED:
+        return NOTHING
+    job = record.job
+    if job is None or job.slurm_id is None:
+        return _unsubmitted(record, now)
+    slurm = observed.slurm
+    if isinstance(slurm, CouldNotLook):
+        return NOTHING
+    if isinstance(slurm, SlurmKnowsNot):
+        return _vanished(record, job, observed, now)
+    decision = _BY_MEANING[STATES[slurm.state].meaning](record, job, slurm, observed)
+    return replace(decision, facts={"slurm_state": slurm.word, **decision.facts})
+
+
+def apply(record: Deployment, decision: Decision, now: datetime) -> Deployment:
+    """The record after the decision, one version later; the very same record when nothing changes."""
+    new = record
+    if record.job is not None and decision.facts:
+        job = record.job.model_copy(update=dict(decision.facts))
+        new = new if job == record.job else new.with_job(job, now)
+    phase = decision.phase or record.phase
+    reason = decision.reason if decision.reason is not None else (record.reason if phase is record.phase else "")
+    if phase is not record.phase or reason != record.reason:
+        new = new.moved(phase, now, reason=reason, ending=decision.ending)
+    return new if new is record else new.model_copy(update={"version": record.version + 1})
+
+
+def _unsubmitted(record: Deployment, now: datetime) -> Decision:
+    if now - record.updated_at < LOST_ERRAND:
+        return NOTHING
+    return Decision(errand=Errand.SUBMIT if record.stop_requested_at is None else Errand.STOP)
+
+
+def _waiting(record: Deployment, job: Job, slurm: SlurmSays, observed: Observed) -> Decision:
+    if record.stop_requested_at is not None:
+        phase = None if record.phase is Phase.DRAINING else Phase.QUEUED
+        return Decision(phase, reason="being cancelled", facts=_NOT_CONNECTED, errand=Errand.STOP)
+    reason = reason_in_words(slurm.reason)
+    if record.phase is not Phase.QUEUED:
+        reason = f"Slurm put it back into the queue; {reason}"
+    return Decision(Phase.QUEUED, reason=reason, facts={**_NOT_CONNECTED, "start_estimate": slurm.start})
+
+
+def _running(record: Deployment, job: Job, slurm: SlurmSays, observed: Observed) -> Decision:
+    facts = _connected(job, slurm, observed.connection)
+    if record.stop_requested_at is not None:
+        return Decision(_draining_from(record), reason="being cancelled", facts=facts, errand=Errand.STOP)
+    if record.phase is Phase.QUEUED:
+        return Decision(Phase.STARTING, reason="the job has started", facts=facts)
+    if record.phase is Phase.STARTING:
+        return _starting(job, observed, facts)
+    if record.phase is Phase.READY:
+        return _ready(job, observed, facts)
+    return Decision(facts=facts)
+
+
+def _starting(job: Job, observed: Observed, facts: Mapping[str, object]) -> Decision:
+    health = observed.health
+    if health is not None and health.answering is Answering.YES and job.port is not None:
+        said = {"window": health.window or job.window, "vllm_version": health.vllm_version or job.vllm_version}
+        return Decision(Phase.READY, reason="", facts={**facts, **said, "progress": ""})
+    progress = observed.progress or job.progress
+    return Decision(reason=progress or None, facts={**facts, "progress": progress})
+
+
+def _ready(job: Job, observed: Observed, facts: Mapping[str, object]) -> Decision:
+    health = observed.health
+    if health is not None and health.answering is Answering.DRAINING:
+        return Decision(Phase.DRAINING, reason=NEAR_ITS_END, facts=facts)
+    if observed.connection is not None and (observed.connection.node, observed.connection.port) != (job.node, job.port):
+        return Decision(Phase.STARTING, reason="Slurm started it anew", facts=facts)
+    if health is None:
+        return Decision(facts=facts)
+    if health.answering is Answering.YES:
+        return Decision(reason="", facts=facts)
+    is_news = health.failing_s >= FAILING_NEWS_S
+    return Decision(reason="it does not answer its health check" if is_news else None, facts=facts)
+
+
+def _paused(record: Deployment, job: Job, slurm: SlurmSays, observed: Observed) -> Decision:
+    if record.stop_requested_at is not None:
+        return Decision(_draining_from(record), reason="being cancelled", errand=Errand.STOP)
+    phase = Phase.STARTING if record.phase is Phase.QUEUED else None
+    return Decision(phase, reason=f"Slurm has stopped it for now ({slurm.word})")
+
+
+def _finishing(record: Deployment, job: Job, slurm: SlurmSays, observed: Observed) -> Decision:
+    reason = observed.end.sentence if observed.end is not None else None
+    if record.phase is Phase.QUEUED:
+        return Decision(reason=reason)
+    return Decision(_draining_from(record), reason=reason)
+
+
+def _ended(record: Deployment, job: Job, slurm: SlurmSays, observed: Observed) -> Decision:
+    ending, sentence = ending_of(record, job, slurm, observed.end)
+    return Decision(Phase.ENDED, ending, sentence, {"exit_code": slurm.exit_code or None, "progress": ""})
+
+
+def _vanished(record: Deployment, job: Job, observed: Observed, now: datetime) -> Decision:
+    if observed.health is not None and observed.health.answering is not Answering.NO:
+        # it answers, so it runs: accounting may be slow or switched off
+        return NOTHING
+    since = job.since.get(record.phase, record.updated_at)
+    if observed.end is None and now - since < VANISH_GRACE:
+        return NOTHING
+    ending, sentence = ending_of(record, job, None, observed.end)
+    return Decision(Phase.ENDED, ending, sentence, {"progress": ""})
+
+
+def _draining_from(record: Deployment) -> Phase | None:
+    return Phase.DRAINING if record.phase in (Phase.STARTING, Phase.READY) else None
+
+
+def _connected(job: Job, slurm: SlurmSays, connection: Connection | None) -> dict[str, object]:
+    """What the job's own file adds to the record. A file of another run of the job does not reach here."""
+    if connection is None:
+        return {} if job.node else {"node": slurm.node}
+    return {
+        "node": connection.node,
+        "port": connection.port,
+        "image": connection.image,
+        "image_sha256": connection.image_sha256,
+        "model_revision": connection.model_revision,
+        "vllm_version": job.vllm_version or connection.vllm,
+        "command": connection.command or job.command,
+    }
+
+
+_BY_MEANING = {
+    Meaning.WAITING: _waiting,
+    Meaning.RUNNING: _running,
+    Meaning.PAUSED: _paused,
+    Meaning.ENDING: _finishing,
+    Meaning.ENDED: _ended,
+}

@@ -1,0 +1,383 @@
+"""Slurm as text: command lines, what the programs print, states, times, node lists. Nothing is run here.
+
+Read against Slurm 20.11 to 25.05. What a newer one prints differently raises SlurmOutputError instead of being guessed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import Enum, StrEnum
+
+from bouchet_core.errors import SlurmOutputError
+from bouchet_core.models import Ending, Placement
+
+# the name stands last: it is the one field that may hold the separator
+QUEUE_FORMAT = "%A|%T|%r|%S|%V|%B|%N|%P|%j"
+ACCOUNT_FIELDS = "JobIDRaw,State,ExitCode,NodeList,JobName"
+# a job of ours hears of its end this long before it, to finish the streams under way
+WARNING_S = 120
+
+# sbatch may have reached Slurm although it failed with these: look for the job before trying again
+_UNSURE = re.compile(r"socket timed out|unable to contact slurm|zero bytes were transmitted|unexpected message", re.I)
+_BUSY = re.compile(r"temporarily unable|resource temporarily unavailable|slurmctld.*(starting|standby)", re.I)
+_NO_SUCH_JOB = re.compile(r"invalid job id", re.I)
+_ISO = re.compile(r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}(:\d{2})?$")
+_NO_TIME = frozenset({"", "N/A", "NONE", "UNKNOWN", "(NULL)"})
+
+
+class Meaning(Enum):
+    """What a Slurm state means for a deployment."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    PAUSED = "paused"
+    ENDING = "ending"
+    ENDED = "ended"
+
+
+class State(StrEnum):
+    """Slurm's 24 job states (squeue's manual, JOB STATE CODES), then four that releases after 23.11 added."""
+
+    BOOT_FAIL = "BOOT_FAIL"
+    CANCELLED = "CANCELLED"
+    COMPLETED = "COMPLETED"
+    COMPLETING = "COMPLETING"
+    CONFIGURING = "CONFIGURING"
+    DEADLINE = "DEADLINE"
+    FAILED = "FAILED"
+    NODE_FAIL = "NODE_FAIL"
+    OUT_OF_MEMORY = "OUT_OF_MEMORY"
+    PENDING = "PENDING"
+    PREEMPTED = "PREEMPTED"
+    REQUEUED = "REQUEUED"
+    REQUEUE_FED = "REQUEUE_FED"
+    REQUEUE_HOLD = "REQUEUE_HOLD"
+    RESIZING = "RESIZING"
+    RESV_DEL_HOLD = "RESV_DEL_HOLD"
+    REVOKED = "REVOKED"
+    RUNNING = "RUNNING"
+    SIGNALING = "SIGNALING"
+    SPECIAL_EXIT = "SPECIAL_EXIT"
+    STAGE_OUT = "STAGE_OUT"
+    STOPPED = "STOPPED"
+    SUSPENDED = "SUSPENDED"
+    TIMEOUT = "TIMEOUT"
+    EXPEDITING = "EXPEDITING"
+    LAUNCH_FAILED = "LAUNCH_FAILED"
+    POWER_UP_NODE = "POWER_UP_NODE"
+    RECONFIG_FAIL = "RECONFIG_FAIL"
+
+
+@dataclass(frozen=True)
+class Life:
+    """One row of the table: the meaning, and the ending where it is one."""
+
+    meaning: Meaning
+    ending: Ending | None = None
+
+
+STATES: Mapping[State, Life] = {
+    State.BOOT_FAIL: Life(Meaning.ENDED, Ending.FAILED),
+    State.CANCELLED: Life(Meaning.ENDED, Ending.CANCELLED),
+    State.COMPLETED: Life(Meaning.ENDED, Ending.COMPLETED),
+    State.COMPLETING: Life(Meaning.ENDING),
+    State.CONFIGURING: Life(Meaning.WAITING),
+    State.DEADLINE: Life(Meaning.ENDED, Ending.TIMED_OUT),
+    State.EXPEDITING: Life(Meaning.WAITING),
+    State.FAILED: Life(Meaning.ENDED, Ending.FAILED),
+    State.LAUNCH_FAILED: Life(Meaning.ENDED, Ending.FAILED),
+    State.NODE_FAIL: Life(Meaning.ENDED, Ending.FAILED),
+    State.OUT_OF_MEMORY: Life(Meaning.ENDED, Ending.FAILED),
+    State.PENDING: Life(Meaning.WAITING),
+    State.POWER_UP_NODE: Life(Meaning.WAITING),
+    State.PREEMPTED: Life(Meaning.ENDED, Ending.PREEMPTED),
+    State.RECONFIG_FAIL: Life(Meaning.ENDED, Ending.FAILED),
+    State.REQUEUED: Life(Meaning.WAITING),
+    State.REQUEUE_FED: Life(Meaning.WAITING),
+    State.REQUEUE_HOLD: Life(Meaning.WAITING),
+    State.RESIZING: Life(Meaning.RUNNING),
+    State.RESV_DEL_HOLD: Life(Meaning.WAITING),
+    State.REVOKED: Life(Meaning.ENDED, Ending.CANCELLED),
+    State.RUNNING: Life(Meaning.RUNNING),
+    State.SIGNALING: Life(Meaning.RUNNING),
+    State.SPECIAL_EXIT: Life(Meaning.WAITING),
+    State.STAGE_OUT: Life(Meaning.ENDING),
+    State.STOPPED: Life(Meaning.PAUSED),
+    State.SUSPENDED: Life(Meaning.PAUSED),
+    State.TIMEOUT: Life(Meaning.ENDED, Ending.TIMED_OUT),
+}
+
+
+@dataclass(frozen=True)
+class QueueRow:
+    """A job as squeue shows it. `state` is Slurm's own word: rows of other programs' jobs stand here too.
+
+    start, submitted: as printed; see `start_estimate`.
+    """
+
+    job_id: int
+    state: str
+    reason: str
+    start: str
+    submitted: str
+    node: str | None
+    nodes: str
+    partition: str
+    name: str
+
+
+@dataclass(frozen=True)
+class EndRow:
+    """A job as sacct or scontrol shows it. word: e.g. `CANCELLED by 2001`; exit_code: `status:signal`."""
+
+    job_id: int
+    word: str
+    exit_code: str
+    nodes: str
+    reason: str = ""
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class StartTest:
+    """sbatch --test-only's answer. start: local time of the cluster as printed."""
+
+    start: str
+    nodes: str
+
+
+def parse_state(word: str) -> State:
+    """The state that `RUNNING`, `CANCELLED by 2001` or `CANCELLED+` names; SlurmOutputError for a word not known."""
+    name = word.strip().split(" ")[0].rstrip("+")
+    try:
+        return State(name)
+    except ValueError as exc:
+        raise SlurmOutputError("Slurm (a job state)", word) from exc
+
+
+# command lines
+
+
+def sbatch_argv(placement: Placement, name: str, output: str, script: str, arguments: Sequence[str]) -> list[str]:
+    """`sbatch --parsable`: prints the job's id and nothing else. output may hold %j."""
+    return [
+        "sbatch",
+        "--parsable",
+        *_resources(placement),
+        f"--job-name={name}",
+        f"--output={output}",
+        "--open-mode=append",
+        "--requeue",
+        f"--signal=B:USR1@{WARNING_S}",
+        script,
+        *arguments,
+    ]
+
+
+def test_only_argv(placement: Placement, script: str, arguments: Sequence[str]) -> list[str]:
+    """`sbatch --test-only`: when it would start; submits nothing."""
+    return ["sbatch", "--test-only", *_resources(placement), script, *arguments]
+
+
+def _resources(p: Placement) -> list[str]:
+    words = [
+        f"--partition={p.partition}",
+        f"--nodes={p.nodes}",
+        "--ntasks-per-node=1",
+        f"--cpus-per-task={p.cpus}",
+        # per node; --mem-per-gpu is broken on some sites
+        f"--mem={p.memory_gib}G",
+        f"--time={format_duration(p.walltime_s)}",
+    ]
+    if p.gpus and p.nodes > 1:
+        words.append(f"--gpus-per-node={p.gpu_type}:{p.gpus // p.nodes}")
+    elif p.gpus:
+        words.append(f"--gpus={p.gpu_type}:{p.gpus}")
+    named = {"account": p.account, "qos": p.qos, "constraint": p.constraint}
+    return [*words, *(f"--{option}={value}" for option, value in named.items() if value)]
+
+
+def squeue_argv() -> list[str]:
+    """All of the user's own jobs, in one call: our own, and how full the partitions are with others."""
+    return ["squeue", "--me", "--noheader", f"--format={QUEUE_FORMAT}"]
+
+
+def sacct_argv(job_ids: Sequence[int]) -> list[str]:
+    """The accounting rows of those jobs, one a job."""
+    return _sacct(f"--jobs={','.join(str(i) for i in job_ids)}")
+
+
+def sacct_by_name_argv(name: str, since: datetime) -> list[str]:
+    """The accounting rows of jobs of that name, ended ones too. since: aware; the cluster's zone may be behind."""
+    day = since.astimezone(UTC) - timedelta(days=1)
+    return _sacct(f"--name={name}", f"--starttime={day:%Y-%m-%d}")
+
+
+def _sacct(*which: str) -> list[str]:
+    return ["sacct", "--allocations", "--parsable2", "--noheader", f"--format={ACCOUNT_FIELDS}", *which]
+
+
+def show_job_argv(job_id: int) -> list[str]:
+    """What slurmctld remembers of a job (minutes after its end, usually five)."""
+    return ["scontrol", "--oneliner", "show", "job", str(job_id)]
+
+
+def scancel_argv(job_id: int) -> list[str]:
+    """By id, never by name: a name may be anybody's."""
+    return ["scancel", str(job_id)]
+
+
+# what they print
+
+
+def parse_job_id(text: str) -> int:
+    """sbatch --parsable's `id` or `id;cluster`."""
+    last = text.strip().splitlines()[-1] if text.strip() else ""
+    word = last.split(";")[0]
+    if not word.isascii() or not word.isdigit():
+        raise SlurmOutputError("sbatch", text)
+    return int(word)
+
+
+def parse_queue(text: str) -> list[QueueRow]:
+    """The rows of squeue_argv."""
+    return [_queue_row(line) for line in text.splitlines() if line.strip()]
+
+
+def _queue_row(line: str) -> QueueRow:
+    parts = line.split("|", 8)
+    if len(parts) != 9 or not parts[0].strip().isdigit():
+        raise SlurmOutputError("squeue", line)
+    identity, state, reason, start, submitted, node, nodes, partition, name = (part.strip() for part in parts)
+    first = node if node and node.lower() not in ("n/a", "none", "(null)") else None
+    return QueueRow(int(identity), state, reason, start, submitted, first, nodes, partition, name)
+
+
+def parse_accounting(text: str) -> list[EndRow]:
+    """The rows of sacct_argv; a requeued job has one for each run, the last run last."""
+    rows = []
+    for line in text.splitlines():
+        parts = line.split("|", 4)
+        if len(parts) != 5 or not parts[0].isdigit():
+            raise SlurmOutputError("sacct", line)
+        rows.append(EndRow(int(parts[0]), parts[1], parts[2], parts[3], name=parts[4]))
+    return rows
+
+
+def parse_job(text: str) -> EndRow:
+    """scontrol's one line about one job. Our job names hold no spaces, so words stay apart."""
+    fields = dict(word.split("=", 1) for word in text.split() if "=" in word)
+    if not fields.get("JobId", "").isdigit() or "JobState" not in fields:
+        raise SlurmOutputError("scontrol", text)
+    reason = fields.get("Reason", "")
+    return EndRow(
+        int(fields["JobId"]),
+        fields["JobState"],
+        fields.get("ExitCode", ""),
+        fields.get("NodeList", "").replace("(null)", ""),
+        "" if reason == "None" else reason,
+        fields.get("JobName", ""),
+    )
+
+
+def parse_start_test(stderr: str) -> StartTest | None:
+    """`sbatch: Job 4 to start at T using 1 processors on nodes N in partition P`; None when it says no time."""
+    found = re.search(r"to start at (\S+) using .* on nodes? (\S+)", stderr)
+    return StartTest(found.group(1), found.group(2)) if found else None
+
+
+def says_no_such_job(stderr: str) -> bool:
+    """Whether scontrol failed because slurmctld does not know the job (and not because it could not be asked)."""
+    return bool(_NO_SUCH_JOB.search(stderr))
+
+
+def may_have_submitted(stderr: str) -> bool:
+    """Whether a failed sbatch may have left a job behind all the same."""
+    return bool(_UNSURE.search(stderr))
+
+
+def is_busy(stderr: str) -> bool:
+    """Whether the same request may succeed a little later."""
+    return bool(_BUSY.search(stderr))
+
+
+# times
+
+
+def parse_duration(text: str) -> int:
+    """Seconds of `M`, `M:S`, `H:M:S`, `D-H`, `D-H:M`, `D-H:M:S`: the forms sbatch --time takes."""
+    found = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text.strip(), re.ASCII)
+    if not found:
+        raise SlurmOutputError("Slurm (a duration)", text)
+    days, one, two, three = (int(part) if part is not None else None for part in found.groups())
+    if days is not None:
+        hours, minutes, seconds = one or 0, two or 0, three or 0
+    elif three is not None:
+        hours, minutes, seconds = one or 0, two or 0, three
+    else:
+        hours, minutes, seconds = 0, one or 0, two or 0
+    return ((days or 0) * 24 + hours) * 3600 + minutes * 60 + seconds
+
+
+def format_duration(seconds: int) -> str:
+    """`HH:MM:SS`, with days in front from 24 h on."""
+    minutes, rest = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    clock = f"{hours:02}:{minutes:02}:{rest:02}"
+    return f"{days}-{clock}" if days else clock
+
+
+def start_estimate(row: QueueRow, submitted_at: datetime | None) -> datetime | None:
+    """When Slurm expects to start the job, None where it does not say, or says it in a form without a date.
+
+    Slurm prints the cluster's local time without its zone. The zone is the difference between the submit time
+    as printed and as we know it. Sites that set SLURM_TIME_FORMAT=relative print no dates; `%s` is understood.
+    """
+    if row.start.upper() in _NO_TIME:
+        return None
+    if row.start.isascii() and row.start.isdigit():
+        return datetime.fromtimestamp(int(row.start), UTC)
+    if submitted_at is None or not _ISO.match(row.start) or not _ISO.match(row.submitted):
+        return None
+    printed = datetime.fromisoformat(row.submitted).replace(tzinfo=UTC)
+    quarters = round((printed - submitted_at).total_seconds() / 900)
+    return datetime.fromisoformat(row.start).replace(tzinfo=UTC) - timedelta(minutes=15 * quarters)
+
+
+# node lists
+
+
+def expand_nodes(text: str) -> list[str]:
+    """The names of `node[1-2,07],gpu3`. Brackets may stand anywhere, also several of them."""
+    names: list[str] = []
+    for part in _split_outside_brackets(text):
+        names += _expand(part, text)
+    return names
+
+
+def _split_outside_brackets(text: str) -> list[str]:
+    parts = re.findall(r"(?:[^,\[\]]|\[[^\[\]]*\])+", text)
+    if ",".join(parts) != text.strip():
+        raise SlurmOutputError("Slurm (a node list)", text)
+    return parts
+
+
+def _expand(part: str, whole: str) -> list[str]:
+    found = re.search(r"\[([^\]]*)\]", part)
+    if not found:
+        return [part]
+    head, tail = part[: found.start()], part[found.end() :]
+    numbers = [number for piece in found.group(1).split(",") for number in _numbers(piece, whole)]
+    return [f"{head}{number}{rest}" for number in numbers for rest in _expand(tail, whole)]
+
+
+def _numbers(piece: str, whole: str) -> list[str]:
+    found = re.fullmatch(r"(\d+)(?:-(\d+))?", piece, re.ASCII)
+    if not found:
+        raise SlurmOutputError("Slurm (a node list)", whole)
+    first, last = found.group(1), found.group(2) or found.group(1)
+    return [str(number).zfill(len(first)) for number in range(int(first), int(last) + 1)]

@@ -1,0 +1,242 @@
+"""The errand that takes a deployment to Slurm. Every step may be the last one before a crash; run it again.
+
+Exactly one job comes of it: sbatch is called only under the deployment's lease, only after the record says that it is
+about to be called, and never while a job of that name exists or may still arrive.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from bouchet_core.errors import (
+    ConfigurationError,
+    CouldNotAsk,
+    GatewayError,
+    LaunchRefused,
+    NoFreeSlot,
+    NotAllowed,
+    RemoteCommandFailed,
+    RemoteRefused,
+    SlurmOutputError,
+    UnknownModel,
+)
+from bouchet_core.models import Deployment, Ending, Job, Phase, Placement
+from bouchet_core.secrets import serving_key
+
+from . import slurm
+from .desk import Desk
+from .jobspec import LUGGAGE_SEAL, SCRIPT, job_name, logs_readme, render_files, spec_for, window_of
+from .placement import EARLIEST, candidates, image_for
+from .queue_look import find_job, jobs_by_partition, may_still_arrive, queue_rows
+
+log = logging.getLogger(__name__)
+
+SBATCH_TIMEOUT_S = 30.0
+# longer than sbatch and the gateway's grace take together, for it is renewed right before that call
+LEASE_S = 90.0
+
+_HOPELESS = (LaunchRefused, UnknownModel, ConfigurationError, NoFreeSlot, NotAllowed, RemoteRefused)
+
+
+def lease_name(deployment: str) -> str:
+    """The lease under which one worker at a time acts for a deployment."""
+    return f"errand:{deployment}"
+
+
+def submit(desk: Desk, deployment: str) -> str:
+    """Says in a word what came of it. Raises RecordError and StoreUnavailable; the loop tries again."""
+    if desk.store.get(deployment).phase not in (Phase.REQUESTED, Phase.SUBMITTING):
+        return "nothing to do"
+    if not desk.store.lease(lease_name(deployment), desk.owner, LEASE_S):
+        return "another worker does it"
+    try:
+        return _submit(desk, desk.store.get(deployment))
+    finally:
+        desk.store.release(lease_name(deployment), desk.owner)
+
+
+def _submit(desk: Desk, record: Deployment) -> str:
+    try:
+        return _steps(desk, record)
+    except _HOPELESS as exc:
+        log.warning("deployment %s: launch failed: %s", record.id, exc)
+        end(desk, record.id, Ending.FAILED, str(exc))
+        return "failed"
+    except (GatewayError, SlurmOutputError) as exc:
+        waits = "waits for the SSH connection" if isinstance(exc, CouldNotAsk) else "will be tried again"
+        log.warning("deployment %s: launch %s: %s", record.id, waits, exc)
+        note(desk, record.id, f"{waits}: {exc}")
+        return "later"
+
+
+def _steps(desk: Desk, record: Deployment) -> str:
+    if record.phase not in (Phase.REQUESTED, Phase.SUBMITTING) or record.stop_requested_at is not None:
+        return "nothing to do"
+    rows = queue_rows(desk)
+    if record.job is None:
+        record = _plan(desk, record, rows)
+    job = _job(record)
+    found = find_job(desk, job, rows)
+    if found is None and may_still_arrive(desk, job):
+        note(desk, record.id, "sbatch has not answered; looking whether the job arrived")
+        return "later"
+    if found is None:
+        _stage_luggage(desk)
+        _stage_job(desk, record, job)
+        found = _sbatch(desk, record, job)
+    if found is None:
+        return "later"
+    take_id(desk, record.id, found)
+    log.info("deployment %s: Slurm job %s (%s)", record.id, found, job.name)
+    return f"job {found}"
+
+
+def _job(record: Deployment) -> Job:
+    if record.job is None:
+        raise LaunchRefused("the record has no job")
+    return record.job
+
+
+# steps
+
+
+def _plan(desk: Desk, record: Deployment, rows: Sequence[slurm.QueueRow]) -> Deployment:
+    """Chooses slot, image and placement, and keeps them on the record before anything happens on the cluster."""
+    _, entry = desk.catalog.find(record.model)
+    image = image_for(entry, desk.site)
+    places = candidates(entry, record.request, desk.site, jobs_by_partition(rows))
+    placement = _earliest(desk, places) if record.request.partition == EARLIEST else places[0]
+    facts = {"placement": placement, "window": window_of(entry, record.request), "vllm_version": image.vllm}
+    slot = desk.store.take_slot(record.id, desk.slot_count)
+    job = Job.model_validate({"name": job_name(record), "slot": slot, "image": f"{image.pin}.sif", **facts})
+
+    def change(old: Deployment) -> Deployment:
+        if old.job is not None or old.phase is not Phase.REQUESTED:
+            return old
+        new = old.with_job(job, desk.now()).moved(Phase.SUBMITTING, desk.now(), reason=placement.why)
+        return new.model_copy(update={"version": old.version + 1})
+
+    return desk.store.update(record.id, change)
+
+
+def _earliest(desk: Desk, places: Sequence[Placement]) -> Placement:
+    """Of several placements the one that Slurm would start first, by its own estimate."""
+    if len(places) == 1:
+        return places[0]
+    _stage_luggage(desk)
+    tried = [(start, place) for place in places if (start := _test_start(desk, place))]
+    if not tried:
+        return places[0]
+    start, best = min(tried, key=lambda pair: pair[0])
+    return best.model_copy(update={"why": f"{best.partition} starts it first (estimate {start}, cluster time)"})
+
+
+def _test_start(desk: Desk, place: Placement) -> str:
+    """The estimate as printed (dates of one form, so their order is the words' order); empty when there is none."""
+    argv = slurm.test_only_argv(place, f"{desk.layout.luggage(desk.luggage.digest)}/{SCRIPT}", [])
+    try:
+        found = slurm.parse_start_test(desk.gateway.run(argv, timeout_s=SBATCH_TIMEOUT_S).stderr)
+    except RemoteCommandFailed:
+        return ""
+    return found.start if found else ""
+
+
+def _stage_luggage(desk: Desk) -> None:
+    folder = desk.layout.luggage(desk.luggage.digest)
+    seal = f"{folder}/{LUGGAGE_SEAL}"
+    if _exists(desk, seal):
+        return
+    for name, content in desk.luggage.files.items():
+        desk.gateway.put(f"{folder}/{name}", content)
+    desk.gateway.put(desk.layout.logs_readme(), logs_readme())
+    desk.gateway.put(seal, b"")
+
+
+def _exists(desk: Desk, path: str) -> bool:
+    try:
+        desk.gateway.get(path, max_bytes=1)
+    except GatewayError as exc:
+        if exc.kind == "file_missing":
+            return False
+        raise
+    return True
+
+
+def _stage_job(desk: Desk, record: Deployment, job: Job) -> None:
+    _, entry = desk.catalog.find(record.model)
+    placement = job.placement
+    if placement is None:
+        raise LaunchRefused("the record has no placement")
+    spec = spec_for(record, job.name, entry, placement, image_for(entry, desk.site), desk.site)
+    key = serving_key(desk.serving_secret, job.name)
+    for name, content in render_files(spec, desk.site, key).items():
+        desk.gateway.put(f"{desk.layout.job(job.name)}/{name}", content)
+
+
+def _sbatch(desk: Desk, record: Deployment, job: Job) -> int | None:
+    """The new job's id; None when it has to be looked for later, or must not be submitted any more."""
+    asked = desk.store.update(record.id, lambda old: _about_to_ask(old, desk))
+    if asked.stop_requested_at is not None or asked.phase is not Phase.SUBMITTING:
+        return None
+    if not desk.store.lease(lease_name(record.id), desk.owner, LEASE_S):
+        return None
+    placement = job.placement
+    assert placement is not None
+    folder = desk.layout.luggage(desk.luggage.digest)
+    argv = slurm.sbatch_argv(
+        placement, job.name, desk.layout.log("%j"), f"{folder}/{SCRIPT}", [desk.layout.job(job.name), folder]
+    )
+    try:
+        return slurm.parse_job_id(desk.gateway.run(argv, timeout_s=SBATCH_TIMEOUT_S).stdout)
+    except RemoteCommandFailed as exc:
+        if slurm.may_have_submitted(exc.stderr) or slurm.is_busy(exc.stderr):
+            raise
+        raise LaunchRefused(f"Slurm refused it: {_last_line(exc.stderr)}") from exc
+
+
+def _about_to_ask(old: Deployment, desk: Desk) -> Deployment:
+    if old.job is None or old.stop_requested_at is not None or old.phase is not Phase.SUBMITTING:
+        return old
+    return old.with_job(old.job.model_copy(update={"asked_at": desk.now()}), desk.now())
+
+
+def _last_line(stderr: str) -> str:
+    lines = [line.removeprefix("sbatch: error: ").strip() for line in stderr.splitlines() if line.strip()]
+    return "; ".join(dict.fromkeys(lines)) or "it printed no error"
+
+
+# records
+
+
+def take_id(desk: Desk, deployment: str, job_id: int) -> Deployment:
+    """Keeps the Slurm id on the record, which is queued from now on."""
+
+    def change(old: Deployment) -> Deployment:
+        if old.job is None or old.phase is not Phase.SUBMITTING:
+            return old
+        job = old.job.model_copy(update={"slurm_id": job_id, "log": desk.layout.log(job_id)})
+        new = old.with_job(job, desk.now()).moved(Phase.QUEUED, desk.now(), reason="submitted")
+        return new.model_copy(update={"version": old.version + 1})
+
+    return desk.store.update(deployment, change)
+
+
+def end(desk: Desk, deployment: str, ending: Ending, reason: str) -> Deployment:
+    """Ends a deployment that has nothing on the cluster."""
+
+    def change(old: Deployment) -> Deployment:
+        return old.moved(Phase.ENDED, desk.now(), reason=reason, ending=ending) if old.is_live else old
+
+    return desk.store.update(deployment, change)
+
+
+def note(desk: Desk, deployment: str, reason: str) -> Deployment:
+    """Says on the record why it does not go on; the same words again change nothing."""
+
+    def change(old: Deployment) -> Deployment:
+        if old.reason == reason or not old.is_live:
+            return old
+        return old.moved(old.phase, desk.now(), reason=reason)
+
+    return desk.store.update(deployment, change)
