@@ -1,8 +1,8 @@
 """A small real server that speaks as vLLM 0.32 does on the paths the proxy uses. The prompt scripts the answer.
 
 In the last user text: `SAY[text]` answers with it, `THINK[text]` puts it into a think block before, `CALL[name {json}]`
-calls a tool, `DIE[n]` closes the connection after n events, `SLOW[s]` waits s seconds before the first, `REFUSE[status]`
-answers with that status. Tokens are words; one event carries one word or the space before it.
+calls a tool, `DIE[n]` closes the connection after n events, `SLOW[s]` waits s seconds before the first,
+`REFUSE[status]` answers with that status. Tokens are words; one event carries one word or the space before it.
 `GET /fake/requests` gives the bodies received, oldest first.
 """
 
@@ -94,7 +94,7 @@ class Script:
     """What the prompt asks this server to do."""
 
     def __init__(self, text: str) -> None:
-        found = {name: value for name, value in COMMAND.findall(text)}
+        found = dict(COMMAND.findall(text))
         self.say = found.get("SAY", "ok" if "CALL" not in found else "")
         self.think = found.get("THINK")
         self.call = found.get("CALL")

@@ -69,7 +69,7 @@ def catalog_words(path: Path) -> dict[str, str]:
 
 def _server_config(front: Front, settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
-        front,  # type: ignore[arg-type]  # uvicorn types an app more narrowly than ASGI does
+        front,
         host="0.0.0.0",
         port=settings.port,
         loop="uvloop",

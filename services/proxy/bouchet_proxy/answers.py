@@ -17,6 +17,7 @@ from .sse import Cutter, parse, render
 from .thinking import ThinkStripper, strip_thinking
 from .wording import cut_short, error_body, from_upstream
 
+DONE = b"data: [DONE]\n\n"
 # quotes inside JSON strings are escaped, so this never matches in a text
 _MODEL = re.compile(rb'"model":\s*"(?:[^"\\]|\\.)*"')
 
@@ -168,15 +169,18 @@ class OpenAIStream:
         if self._ended:
             return b""
         self._ended = True
-        return render("", error_body(Dialect.OPENAI, cut_short(self._route.alias))) + b"data: [DONE]\n\n"
+        return render("", error_body(Dialect.OPENAI, cut_short(self._route.alias))) + DONE
 
     def _event(self, raw: bytes) -> bytes:
+        if self._ended:
+            return b""
         if raw.startswith(b"data: [DONE]"):
             self._ended = True
             return raw
         if raw.startswith((b'data: {"error"', b'data: {"type":"error"')):
             failure = from_upstream(500, parse(raw).data, self._route.alias)
-            return render("", error_body(Dialect.OPENAI, failure))
+            self._ended = True
+            return render("", error_body(Dialect.OPENAI, failure)) + DONE
         if b'"type":"response.' in raw[:200] or raw.startswith(b"event: response."):
             self._ended = self._ended or b"response.completed" in raw[:200] or b"response.failed" in raw[:200]
         raw = _MODEL.sub(lambda _: self._model, raw, count=1)

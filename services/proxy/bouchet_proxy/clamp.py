@@ -15,7 +15,7 @@ LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 
 
 def clamp_tokens(body: Body, window: int | None) -> Body:
-    """The body with every limit above the window (tokens) cut to it. Limits that are no numbers stay for vLLM to refuse."""
+    """The body with every limit above the window (in tokens) cut to it; limits that are no numbers stay."""
     if window is None:
         return body
     cut = {word: window for word in LIMITS if _exceeds(body.get(word), window)}

@@ -12,7 +12,7 @@ from typing import Protocol
 import orjson
 from bouchet_core.secrets import serving_key
 
-from .asgi import App, BodyTooLarge, ClientGone, Receive, Scope, Send, answer_json, header, read_body
+from .asgi import App, BodyTooLarge, ClientGone, Message, Receive, Scope, Send, answer_json, header, read_body
 from .dialects import BadBody, Dialect, Endpoint, check_body, dialect_of, endpoint_of, prepare
 from .exchange import Exchange, send_failure
 from .listing import find_line, model_line, model_list
@@ -159,6 +159,6 @@ class _Started:
     def __init__(self, send: Send) -> None:
         self._send, self.begun = send, False
 
-    async def __call__(self, message: dict[str, object]) -> None:
+    async def __call__(self, message: Message) -> None:
         self.begun = True
         await self._send(message)

@@ -43,7 +43,9 @@ _CHARS_OVER = re.compile(r"maximum context length is (\d+) tokens.*?contains (\d
 # LiteLLM puts its own and its adapter's exception names before what the server said
 _PREFIX = re.compile(r"^\s*(?:litellm\.)?(?:\w+(?:Error|Exception)\s*[:-]\s*)+", re.I)
 # ... and what it tried, how often, after it
-_SUFFIX = re.compile(r"\.?\s*(?:Received Model Group=|Available Model Group Fallbacks=|LiteLLM Retried:).*$", re.S)
+_SUFFIX = re.compile(r"\.?\s*(?:Received Model Group=|Available Model Group Fallbacks=|LiteLLM\b).*$", re.DOTALL)
+# how the HTTP libraries say that the server went away in the middle
+_BROKEN = re.compile(r"payload is not completed|TransferEncodingError|disconnected|peer closed", re.IGNORECASE)
 # a cautious guess, for overflows that vLLM refuses before it has counted the tokens
 _CHARS_PER_TOKEN = 4
 
@@ -186,6 +188,8 @@ def from_upstream(status: int, body: bytes, alias: str) -> Failure:
     message = said(body)
     if (overflow := _overflow(message)) is not None:
         return Failure(400, message, "context_length_exceeded", overflow=overflow)
+    if status >= 500 and _BROKEN.search(message):
+        return cut_short(alias)
     if status in (401, 403):
         return Failure(502, f"{alias}'s server refused the proxy's key; `bouchet cancel` it and launch again")
     if status in (429, 503, OVERLOADED):
