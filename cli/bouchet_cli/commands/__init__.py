@@ -1,0 +1,1 @@
+"""What `bouchet` can do, a file per command."""

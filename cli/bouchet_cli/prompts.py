@@ -1,0 +1,29 @@
+"""The questions of the SSH login, asked here and answered there."""
+
+from __future__ import annotations
+
+import getpass
+
+from .api import Api
+from .errors import CommandError
+from .records import Prompt
+from .render import clean
+from .screen import Screen
+
+
+def answer_prompt(api: Api, prompt: Prompt, screen: Screen) -> None:
+    """Asks the person and sends the answers. What must not be seen is not echoed, and nothing is kept."""
+    if prompt.title:
+        screen.say(prompt.title, "bold")
+    responses = [_ask(clean(question), echo) for question, echo in prompt.questions]
+    try:
+        api.answer(prompt.id, responses)
+    except CommandError as exc:
+        if exc.kind != "stale_prompt":
+            raise
+        screen.say("that came too late: the login asks anew")
+
+
+def _ask(question: str, echo: bool) -> str:
+    text = question if question.endswith((" ", "\n")) else f"{question} "
+    return input(text) if echo else getpass.getpass(text)

@@ -1,0 +1,146 @@
+"""What the API answers, as values. Fields that an older or newer API leaves out are None or empty."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+Json = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    """The Slurm job of a deployment."""
+
+    slurm_id: int | None = None
+    node: str | None = None
+    window: int | None = None
+    progress: str = ""
+    start_estimate: datetime | None = None
+    where: str = ""
+
+    @classmethod
+    def from_json(cls, raw: Json) -> Job:
+        """One element of a deployment's jobs."""
+        placed: Json = raw.get("placement") or {}
+        nodes = f"{placed['nodes']} nodes with " if placed.get("nodes", 1) > 1 else ""
+        return cls(
+            slurm_id=raw.get("slurm_id"),
+            node=raw.get("node"),
+            window=raw.get("window"),
+            progress=raw.get("progress") or "",
+            start_estimate=_time(raw.get("start_estimate")),
+            where=f"{placed['partition']}, {nodes}{placed['gpus']} x {placed['gpu_type']}" if placed else "",
+        )
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """A deployment. `raw` is the API's own answer."""
+
+    id: str
+    model: str
+    names: tuple[str, ...]
+    phase: str
+    created_at: datetime
+    updated_at: datetime
+    ending: str | None = None
+    reason: str = ""
+    stopping: bool = False
+    max_output: int = 32_000
+    serve_as: tuple[str, ...] = ()
+    job: Job = Job()
+    raw: Json = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def alias(self) -> str:
+        """The name that clients use."""
+        return self.names[0]
+
+    @property
+    def words(self) -> str:
+        """Why it is where it is."""
+        return self.job.progress if self.phase == "starting" and self.job.progress else self.reason
+
+    def answers_to(self, name: str) -> bool:
+        """Whether a person who types this name means this deployment."""
+        return name.lower() in (self.id, *(own.lower() for own in self.names), self.model.lower())
+
+    @classmethod
+    def from_json(cls, raw: Json) -> Deployment:
+        """The body of GET /v1/deployments/ID."""
+        jobs: Sequence[Json] = raw.get("jobs") or ()
+        return cls(
+            id=raw["id"],
+            model=raw["model"],
+            names=tuple(raw["names"]),
+            phase=raw["phase"],
+            created_at=datetime.fromisoformat(raw["created_at"]),
+            updated_at=datetime.fromisoformat(raw["updated_at"]),
+            ending=raw.get("ending"),
+            reason=raw.get("reason") or "",
+            stopping=raw.get("stop_requested_at") is not None,
+            max_output=(raw.get("traits") or {}).get("max_output", 32_000),
+            serve_as=tuple((raw.get("request") or {}).get("serve_as") or ()),
+            job=Job.from_json(jobs[-1]) if jobs else Job(),
+            raw=raw,
+        )
+
+
+@dataclass(frozen=True)
+class Model:
+    """An entry of the catalog. `status` is the phase of what runs of it, empty when nothing does."""
+
+    id: str
+    alias: str
+    description: str
+    gpus: int
+    window: int
+    quant: str
+    status: str
+
+    @classmethod
+    def from_json(cls, raw: Json) -> Model:
+        """One element of GET /v1/models."""
+        phases = [live["phase"] for live in raw.get("live") or ()]
+        status = "ready" if "ready" in phases else (phases[0] if phases else "")
+        fields = (raw["id"], raw["alias"], raw["description"], raw["gpus"], raw["window"], raw["quant"])
+        return cls(*fields, status=status)
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Questions that the SSH login asks, with whether to show what is typed."""
+
+    id: str
+    title: str
+    questions: tuple[tuple[str, bool], ...]
+
+
+@dataclass(frozen=True)
+class Tunnel:
+    """The SSH connection."""
+
+    state: str
+    host: str
+    since: datetime
+    detail: str = ""
+    prompt: Prompt | None = None
+    raw: Json = field(default_factory=dict, repr=False, compare=False)
+
+    @classmethod
+    def from_json(cls, raw: Json) -> Tunnel:
+        """The body of GET /v1/tunnel."""
+        asked: Json | None = raw.get("prompt")
+        prompt = None
+        if asked:
+            questions = tuple(zip(asked["questions"], asked["echo"], strict=True))
+            prompt = Prompt(asked["id"], asked.get("title") or "", questions)
+        since = datetime.fromisoformat(raw["since"])
+        return cls(raw["state"], raw["host"], since, raw.get("detail") or "", prompt, raw)
+
+
+def _time(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None

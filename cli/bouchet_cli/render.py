@@ -1,0 +1,160 @@
+"""Text for people: columns, ages, sizes. Pure: the width and the time are handed in."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from rich.text import Text
+
+from .records import Deployment, Model, Tunnel
+
+GAP = "  "
+NOTE_INDENT = "  "
+# from here on a description has room in its own column
+WIDE = 110
+MIN_WIDTH = 40
+PHASE_STYLE: Mapping[str, str] = {
+    "ready": "green",
+    "ended": "dim",
+    "queued": "yellow",
+    "starting": "cyan",
+    "draining": "magenta",
+}
+TUNNEL_STYLE: Mapping[str, str] = {"up": "green", "needs_human": "bold yellow", "refused": "red", "down": "red"}
+TUNNEL_WORDS: Mapping[str, str] = {
+    "up": "up",
+    "down": "down, trying again",
+    "connecting": "connecting",
+    "needs_human": "waits for you: `bouchet tunnel`",
+    "refused": "refused",
+}
+# All control characters but tab and newline: what comes from elsewhere must not steer this terminal.
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def clean(text: str) -> str:
+    """The text without control characters."""
+    return CONTROL.sub("", text)
+
+
+def duration(seconds: float) -> str:
+    """42s, 12m, 3h05m, 2d04h."""
+    whole = max(0, int(seconds))
+    minutes, hours, days = whole // 60, whole // 3600, whole // 86400
+    if whole < 60:
+        return f"{whole}s"
+    if hours < 1:
+        return f"{minutes}m"
+    return f"{hours}h{minutes % 60:02}m" if days < 1 else f"{days}d{hours % 24:02}h"
+
+
+def tokens(count: int | None) -> str:
+    """A window in k tokens of 1024."""
+    if count is None:
+        return "-"
+    return f"{count // 1024}k" if count >= 1024 else str(count)
+
+
+def starts(estimate: datetime | None, now: datetime) -> str:
+    """When a queued job will start, as far as Slurm can tell."""
+    if estimate is None:
+        return "-"
+    left = (estimate - now).total_seconds()
+    return f"in {duration(left)}" if left > 0 else "soon"
+
+
+def status_lines(deployments: Sequence[Deployment], width: int, now: datetime) -> list[Text]:
+    """A row and a note for each deployment."""
+    head = ("NAME", "PHASE", "NODE", "WINDOW", "AGE", "STARTS")
+    rows = [(*_status_row(d, now),) for d in deployments]
+    notes = [_status_note(d) for d in deployments]
+    return table(head, rows, width, notes=notes, styles=[PHASE_STYLE.get(d.phase, "") for d in deployments])
+
+
+def models_lines(models: Sequence[Model], default: str | None, width: int) -> list[Text]:
+    """The catalog; descriptions go below their model where a column has no room."""
+    head = ["MODEL", "GPUS", "CTX", "QUANT", "STATUS"]
+    rows = [[m.id, str(m.gpus), tokens(m.window), m.quant, m.status or "-"] for m in models]
+    said = [f"{m.description}{' (default)' if m.id == default else ''}" for m in models]
+    styles = [PHASE_STYLE.get(m.status, "") for m in models]
+    if width < WIDE:
+        notes = [f"{m.alias}: {words}" for m, words in zip(models, said, strict=True)]
+        return table(head, rows, width, notes=notes, styles=styles, right=(1, 2), styled=4)
+    wide = [[*row, m.alias, words] for row, m, words in zip(rows, models, said, strict=True)]
+    return table([*head, "NAME", "DESCRIPTION"], wide, width, styles=styles, right=(1, 2), styled=4)
+
+
+def tunnel_line(tunnel: Tunnel, now: datetime) -> Text:
+    """The SSH connection in one line."""
+    line = Text("tunnel to ").append(clean(tunnel.host)).append(": ")
+    line.append(TUNNEL_WORDS.get(tunnel.state, tunnel.state), TUNNEL_STYLE.get(tunnel.state, ""))
+    line.append(f" for {duration((now - tunnel.since).total_seconds())}" if tunnel.state == "up" else "")
+    return line.append(f" ({clean(tunnel.detail)})") if tunnel.detail else line
+
+
+def table(
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    width: int,
+    *,
+    notes: Sequence[str] = (),
+    styles: Sequence[str] = (),
+    right: Sequence[int] = (),
+    styled: int = 1,
+) -> list[Text]:
+    """Columns no wider than `width`; a note stands below its row. `styles` colour the column `styled`, row by row."""
+    widths = _widths([head, *rows], max(width, MIN_WIDTH))
+    lines = [Text(_row(head, widths, right), "bold")]
+    for index, row in enumerate(rows):
+        line = Text(_row(row, widths, right))
+        if styles and styles[index]:
+            begin = sum(widths[:styled]) + len(GAP) * styled
+            line.stylize(styles[index], begin, begin + widths[styled])
+        lines.append(line)
+        lines += [Text(part, "dim") for part in _note(notes[index] if notes else "", width)]
+    return lines
+
+
+def _widths(rows: Sequence[Sequence[str]], width: int) -> list[int]:
+    """Each column as wide as its widest cell; what is too much is taken from the widest columns."""
+    widths = [max(len(clean(cell)) for cell in column) for column in zip(*rows, strict=True)]
+    while sum(widths) + len(GAP) * (len(widths) - 1) > width:
+        widths[widths.index(max(widths))] -= 1
+    return widths
+
+
+def _row(cells: Sequence[str], widths: Sequence[int], right: Sequence[int]) -> str:
+    shown = []
+    for index, (cell, wide) in enumerate(zip(cells, widths, strict=True)):
+        text = clean(cell).replace("\n", " ")
+        text = text if len(text) <= wide else text[: wide - 1] + "…"
+        shown.append(text.rjust(wide) if index in right else text.ljust(wide))
+    return GAP.join(shown).rstrip()
+
+
+def _note(text: str, width: int) -> list[str]:
+    return textwrap.wrap(clean(text), max(width, MIN_WIDTH), initial_indent=NOTE_INDENT, subsequent_indent=NOTE_INDENT)
+
+
+def _status_row(deployment: Deployment, now: datetime) -> tuple[str, ...]:
+    job, over = deployment.job, deployment.phase == "ended"
+    phase = deployment.ending or "ended" if over else deployment.phase
+    age = duration((now - (deployment.updated_at if over else deployment.created_at)).total_seconds())
+    return (
+        deployment.alias,
+        f"{phase}, ending" if deployment.stopping and not over else phase,
+        job.node or "-",
+        tokens(job.window),
+        f"{age} ago" if over else age,
+        starts(job.start_estimate, now) if deployment.phase == "queued" else "-",
+    )
+
+
+def _status_note(deployment: Deployment) -> str:
+    job = deployment.job
+    parts = [f"id {deployment.id}", deployment.model, job.where, f"job {job.slurm_id}" if job.slurm_id else ""]
+    facts = ", ".join(part for part in parts if part)
+    return f"{facts}: {deployment.words}" if deployment.words else facts
