@@ -145,7 +145,9 @@ class LoginNode:
     async def shell(self, process: asyncssh.SSHServerProcess[bytes]) -> None:
         """Runs the line as a login shell would, with the stubs of Slurm first on the path."""
         env = {"HOME": str(self.home), "PATH": f"{self.home}/bin:{os.environ['PATH']}"}
-        child = await asyncio.create_subprocess_shell(
+        child = await asyncio.create_subprocess_exec(
+            "bash",
+            "-c",
             process.command or "",
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,

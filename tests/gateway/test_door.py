@@ -221,4 +221,4 @@ async def test_a_command_cut_off_is_unknown_unless_it_only_looks(
     answer = await run(door, ["sbatch", "x"])
     assert (answer.status_code, answer.json()["kind"]) == (504, "command_timeout")
     assert "may or may not have run" in answer.json()["detail"]
-    assert [line.split()[0] for line in login_node.commands] == ["squeue", "squeue", "sbatch"]
+    assert [line.split()[4] for line in login_node.commands] == ["squeue", "squeue", "sbatch"]

@@ -81,5 +81,17 @@ async def test_a_new_login_forgets_the_last_one() -> None:
     assert desk.prompt is None
 
 
+async def test_the_same_question_again_means_a_wrong_answer() -> None:
+    desk = PromptDesk(5)
+    desk.method_started()
+    for questions, expected in ((MENU, ""), (MENU, NOT_ACCEPTED), ([("Code: ", False)], "")):
+        asking = asyncio.create_task(desk.ask("", questions))
+        await asyncio.sleep(0)
+        assert desk.prompt is not None
+        assert desk.prompt.title == expected
+        desk.answer(desk.prompt.id, ["x"])
+        await asking
+
+
 def test_a_server_cannot_steer_the_terminal() -> None:
     assert printable("a\x1b[2Jb\r\nc\td\x07ü") == "a[2Jb\ncdü"

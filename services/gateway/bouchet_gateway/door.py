@@ -117,13 +117,15 @@ class Door:
         """What the tunnel is doing."""
         return self._tunnel.status(self._cluster.running + self._forwards.channels)
 
-    async def answer(self, body: AnswerBody) -> None:
+    async def answer(self, body: AnswerBody) -> Response:
         """Hands a person's answers to the SSH server."""
         self._desk.answer(body.prompt_id, body.responses)
+        return Response(status_code=202)
 
-    async def connect(self) -> None:
+    async def connect(self) -> Response:
         """Tries now instead of at the end of the back-off."""
         self._tunnel.connect_now()
+        return Response(status_code=202)
 
     async def _authorize(self, request: Request) -> None:
         scheme, _, given = request.headers.get("authorization", "").partition(" ")

@@ -32,6 +32,7 @@ class PromptDesk:
         self._timeout_s, self._auto, self._monotonic = timeout_s, auto, monotonic
         self._auto_at: float | None = None
         self._again = False
+        self._last: tuple[tuple[str, bool], ...] | None = None
         self._answered = 0
         self._waiting: asyncio.Future[list[str]] | None = None
         self.prompt: Prompt | None = None
@@ -40,7 +41,7 @@ class PromptDesk:
 
     def begin(self) -> None:
         """A new login starts: earlier answers say nothing about it."""
-        self._again, self._answered, self.asked = False, 0, 0
+        self._again, self._last, self._answered, self.asked = False, None, 0, 0
 
     def method_started(self) -> None:
         """The server starts the method (again); after an answer that means the answer was wrong."""
@@ -54,6 +55,9 @@ class PromptDesk:
         if not questions:
             return []
         self.asked += 1
+        # some servers start anew after a wrong answer, others just ask the same again
+        self._again = self._again or self._last == tuple(questions)
+        self._last = tuple(questions)
         automatic = self._automatic(questions)
         if automatic is not None:
             self._answered += 1
@@ -79,7 +83,7 @@ class PromptDesk:
                 f"nobody answered the login prompt within {self._timeout_s:.0f} s; `bouchet tunnel` asks again"
             ) from exc
         finally:
-            self._waiting = None
+            self._waiting, self._again = None, False
             self._show(None)
         self._answered += 1
         return answers

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from .ssh import Login, mapped, mapped_error, quoted
 # what a stalled reader may keep in memory, per channel; 64 of them stay below 64 MiB
 CHANNEL_WINDOW = 512 << 10
 CLOSE_TIMEOUT_S = 2.0
+REMOTE_GRACE_S = 2
 NO_STATUS = 255
 _SIGNALS = {"HUP": 1, "INT": 2, "QUIT": 3, "ABRT": 6, "KILL": 9, "SEGV": 11, "PIPE": 13, "ALRM": 14, "TERM": 15}
 
@@ -105,7 +107,7 @@ class Session:
         return Finished(collector.exit_status, collector.text(None), stderr, collector.truncated)
 
     async def _start(self, collector: _Collector, argv: Sequence[str], timeout_s: float, unknown: str) -> Any:
-        opening = self._conn.create_session(lambda: collector, quoted(argv), encoding=None)
+        opening = self._conn.create_session(lambda: collector, _limited(argv, timeout_s), encoding=None)
         try:
             chan, _ = await _opened(opening, timeout_s)
         except TimeoutError as exc:
@@ -168,12 +170,19 @@ class Session:
         with mapped(doing):
             async with self._files_lock:
                 if self._files is None:
-                    self._files = await self._conn.start_sftp_client()
+                    self._files = await self._file_server(doing)
             try:
                 yield self._files
             except (asyncssh.SFTPConnectionLost, asyncssh.SFTPNoConnection):
                 self._files = None
                 raise
+
+    async def _file_server(self, doing: str) -> asyncssh.SFTPClient:
+        try:
+            return await self._conn.start_sftp_client()
+        except asyncssh.ChannelOpenError as exc:
+            # a full or lost connection, which says nothing about the file
+            raise errors.TunnelDown(f"{doing}: {self.host} opened no session: {exc.reason}") from exc
 
 
 async def _write(sftp: asyncssh.SFTPClient, path: str, data: bytes, mode: int) -> None:
@@ -191,13 +200,22 @@ async def _write(sftp: asyncssh.SFTPClient, path: str, data: bytes, mode: int) -
             await file.fsync()
 
 
+def _limited(argv: Sequence[str], timeout_s: float) -> str:
+    """The line to run, ended over there too when our signal does not arrive.
+
+    sshd passes no signals for root and before 7.9, and none come through a broken connection; a command that hangs on
+    would hold one of the few sessions that sshd allows.
+    """
+    return f"timeout -s KILL {math.ceil(timeout_s) + REMOTE_GRACE_S} {quoted(argv)}"
+
+
 def _sftp_path(path: str) -> str:
     """SFTP starts in the home directory and knows no `~`."""
     return "." if path in ("~", "~/") else path.removeprefix("~/")
 
 
 def _kill(chan: Any) -> None:
-    """Ends a command that may still run. OpenSSH before 7.9 ignores the signal; the closed channel is then all."""
+    """Ends a command that may still run. See `_limited` for when this is not enough."""
     with contextlib.suppress(OSError):
         chan.kill()
     chan.abort()
