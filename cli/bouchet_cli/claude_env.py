@@ -91,8 +91,8 @@ def window_warning(window: int, answer: int) -> str | None:
         return None
     room = max(0, window - min(answer, LONGEST_RESERVED_ANSWER) - COMPACTION_MARGIN)
     return (
-        f"the window is {window:,} tokens: Claude Code's first request alone takes 17,000 to 24,000, and it compacts at "
-        f"about {room:,}; a model with {COMFORTABLE_WINDOW:,} or more suits it better"
+        f"the window is {window:,} tokens: Claude Code's first request alone takes 17,000 to 24,000, and it compacts "
+        f"at about {room:,}; a model with {COMFORTABLE_WINDOW:,} or more suits it better"
     )
 
 

@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
+from rich.cells import cell_len, chop_cells, set_cell_size
 from rich.text import Text
 
 from .records import Deployment, Model, Tunnel
@@ -120,7 +121,7 @@ def table(
 
 def _widths(rows: Sequence[Sequence[str]], width: int) -> list[int]:
     """Each column as wide as its widest cell; what is too much is taken from the widest columns."""
-    widths = [max(len(clean(cell)) for cell in column) for column in zip(*rows, strict=True)]
+    widths = [max(cell_len(clean(cell)) for cell in column) for column in zip(*rows, strict=True)]
     while sum(widths) + len(GAP) * (len(widths) - 1) > width:
         widths[widths.index(max(widths))] -= 1
     return widths
@@ -130,13 +131,17 @@ def _row(cells: Sequence[str], widths: Sequence[int], right: Sequence[int]) -> s
     shown = []
     for index, (cell, wide) in enumerate(zip(cells, widths, strict=True)):
         text = clean(cell).replace("\n", " ")
-        text = text if len(text) <= wide else text[: wide - 1] + "…"
-        shown.append(text.rjust(wide) if index in right else text.ljust(wide))
+        if cell_len(text) > wide:
+            text = set_cell_size(text, wide - 1) + "…"
+        padding = " " * (wide - cell_len(text))
+        shown.append(padding + text if index in right else text + padding)
     return GAP.join(shown).rstrip()
 
 
 def _note(text: str, width: int) -> list[str]:
-    return textwrap.wrap(clean(text), max(width, MIN_WIDTH), initial_indent=NOTE_INDENT, subsequent_indent=NOTE_INDENT)
+    room = max(width, MIN_WIDTH) - len(NOTE_INDENT)
+    # textwrap counts characters, of which some are two cells wide
+    return [NOTE_INDENT + part for line in textwrap.wrap(clean(text), room) for part in chop_cells(line, room)]
 
 
 def _status_row(deployment: Deployment, now: datetime) -> tuple[str, ...]:

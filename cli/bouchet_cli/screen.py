@@ -13,12 +13,20 @@ from rich.text import Text
 from .render import clean
 
 
+class Pipe(Console):
+    """A console that leaves it to its program what a reader's leaving means."""
+
+    def on_broken_pipe(self) -> None:
+        """Called by rich where a write fails, in the midst of handling the failure."""
+        raise
+
+
 class Screen:
     """stdout and stderr of this command. Colours only on a terminal and without NO_COLOR."""
 
     def __init__(self) -> None:
-        self.out = Console(highlight=False, markup=False, emoji=False)
-        self.err = Console(stderr=True, highlight=False, markup=False, emoji=False)
+        self.out = Pipe(highlight=False, markup=False, emoji=False)
+        self.err = Pipe(stderr=True, highlight=False, markup=False, emoji=False)
 
     @property
     def interactive(self) -> bool:

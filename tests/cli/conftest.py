@@ -1,0 +1,112 @@
+"""The command as a program, against a running API."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from bouchet_core.models import Deployment, Ending, Job, Phase, Placement
+from bouchet_core.store import Store
+
+from tests.conftest import RedisServer
+from tests.fakes.chat_proxy import ChatProxy
+from tests.fakes.gateway_door import GatewayDoor
+from tests.fakes.running_api import KEY, RunningApi, running
+
+FOREIGN = ("ANTHROPIC_", "CLAUDE_", "BOUCHET_")
+LOG = "/data/bouchet/logs/7.log"
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command printed, and its exit status."""
+
+    status: int
+    out: str
+    err: str
+
+
+@dataclass(frozen=True)
+class Bouchet:
+    """Runs `bouchet` as a person would, without a terminal."""
+
+    api: RunningApi
+    proxy: ChatProxy
+    environment: Mapping[str, str]
+
+    @property
+    def store(self) -> Store:
+        """The API's own store."""
+        return self.api.parts.store
+
+    def program(self, *arguments: str) -> list[str]:
+        """The argv."""
+        return [sys.executable, "-m", "bouchet_cli", *arguments]
+
+    def __call__(self, *arguments: str, stdin: str = "", **extra: str) -> Done:
+        done = subprocess.run(
+            self.program(*arguments),
+            env={**self.environment, **extra},
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert "Traceback" not in done.stderr, done.stderr
+        return Done(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture
+def gateway() -> Iterator[GatewayDoor]:
+    with GatewayDoor() as door:
+        yield door
+
+
+@pytest.fixture
+def bouchet(tmp_path: Path, redis_server: RedisServer, gateway: GatewayDoor) -> Iterator[Bouchet]:
+    with running(tmp_path, redis_server, gateway) as api, ChatProxy() as proxy:
+        env_file = tmp_path / ".env"
+        port = api.url.rpartition(":")[2]
+        env_file.write_text(f"# made by a test\nBOUCHET_API_KEY='{KEY}'\nAPI_PORT={port}\nPROXY_PORT={proxy.port}\n")
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
+        environment = {**inherited, "BOUCHET_ENV_FILE": str(env_file), "HOME": str(tmp_path)}
+        environment.pop("COLUMNS", None)
+        yield Bouchet(api, proxy, environment)
+
+
+def advance(store: Store, identity: str, *phases: Phase, window: int = 40960) -> Deployment:
+    """Moves a record through these phases, as the worker would, with a job that runs on a node."""
+    now = datetime.now(UTC)
+    for phase in phases:
+        store.update(identity, lambda d, phase=phase: _moved(d, phase, now, window))  # type: ignore[misc]
+    return store.get(identity)
+
+
+def end(store: Store, identity: str, ending: Ending = Ending.FAILED, reason: str = "out of memory") -> None:
+    """Ends a record."""
+    now = datetime.now(UTC)
+    store.update(identity, lambda d: d.moved(Phase.ENDED, now, reason=reason, ending=ending))
+
+
+def _moved(record: Deployment, phase: Phase, now: datetime, window: int) -> Deployment:
+    if record.job is None:
+        placement = Placement(
+            partition="gpu_h200", gpus=2, gpu_type="h200", nodes=1, cpus=12, memory_gib=480, walltime_s=3600
+        )
+        job = Job(name=f"bouchet-{record.id}-1", slot=0, slurm_id=7, placement=placement, log=LOG)
+        record = record.model_copy(update={"jobs": (job,)})
+    assert record.job is not None
+    update: dict[str, object] = {"start_estimate": now + timedelta(minutes=40, seconds=30)}
+    if phase is Phase.STARTING:
+        update = {"node": "node12", "port": 18000, "progress": "weights loaded: 3 of 9"}
+    if phase is Phase.READY:
+        update = {"window": window}
+    record = record.model_copy(update={"jobs": (record.job.model_copy(update=update),)})
+    return record.moved(phase, now, reason="waits for GPUs" if phase is Phase.QUEUED else "")

@@ -1,0 +1,72 @@
+"""A proxy that answers /v1/chat/completions word by word, as OpenAI's dialect streams."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Self
+
+
+class ChatProxy:
+    """A running proxy. `words` are its next answer; `requests` what it was asked; `status` refuses instead."""
+
+    def __init__(self) -> None:
+        self.words = ["Hello", " there", "\x1b[2J!"]
+        self.pause_s = 0.0
+        self.status = 200
+        self.requests: list[dict[str, Any]] = []
+        self.keys: list[str | None] = []
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    @property
+    def port(self) -> int:
+        """Its port."""
+        return int(self._server.server_address[1])
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+def _handler(proxy: ChatProxy) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            proxy.requests.append(json.loads(body))
+            proxy.keys.append(self.headers.get("Authorization"))
+            self.send_response(proxy.status)
+            self.send_header("Content-Type", "text/event-stream" if proxy.status == 200 else "application/json")
+            self.end_headers()
+            if proxy.status != 200:
+                self.wfile.write(json.dumps({"error": {"message": "it is queued: try again"}}).encode())
+                return
+            self._stream()
+
+        def _stream(self) -> None:
+            try:
+                for word in proxy.words:
+                    chunk = {"choices": [{"index": 0, "delta": {"content": word}}]}
+                    self.wfile.write(f"data: {json.dumps(chunk)}\n\n".encode())
+                    self.wfile.flush()
+                    time.sleep(proxy.pause_s)
+                self.wfile.write(b"data: [DONE]\n\n")
+            except (BrokenPipeError, ConnectionResetError):
+                return
+
+        def log_message(self, *_: object) -> None:
+            """Quiet."""
+
+    return Handler
