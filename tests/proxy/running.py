@@ -1,0 +1,198 @@
+"""Real servers for the contract: the fake model in a process of its own, the front in a thread, or the whole proxy."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import uvicorn
+from bouchet_core.models import Deployment, Job, LaunchRequest, Phase, Traits
+from bouchet_core.secrets import serving_key
+from bouchet_core.store import Store
+from bouchet_proxy.front import Front
+from bouchet_proxy.lane import DirectLane
+from bouchet_proxy.settings import Settings
+from bouchet_proxy.watcher import TableWatcher
+
+from tests.conftest import free_port
+
+ROOT = Path(__file__).parents[2]
+KEY, SERVING_SECRET, JOB = "key-of-the-tests", "serving-secret", "bouchet-tiny-1"
+ALIAS, MODEL, WINDOW = "tiny", "org/Tiny-Model", 4096
+SLOTS = 4
+START_TIMEOUT_S = 90.0
+CATALOG = {"org/Other": "other", "other": "other", "org/tiny-model": ALIAS, ALIAS: ALIAS}
+THINKER = Traits(thinking="off", tool_parser="hermes", reasoning_parser="qwen3", max_output=8192)
+
+
+@dataclass
+class FakeModel:
+    """A running fake vLLM."""
+
+    port: int
+    process: subprocess.Popen[bytes]
+
+    def requests(self) -> list[dict[str, Any]]:
+        """What it was asked, oldest first."""
+        seen: list[dict[str, Any]] = httpx.get(f"http://127.0.0.1:{self.port}/fake/requests").json()
+        return seen
+
+    def last_body(self) -> dict[str, Any]:
+        """The body it was asked with last."""
+        body: dict[str, Any] = self.requests()[-1]["body"]
+        return body
+
+    def stop(self) -> None:
+        """Ends it at once."""
+        self.process.kill()
+        self.process.wait()
+
+
+@dataclass
+class Ground:
+    """What every way of running the proxy stands on. Slot n is port slot_base_port + n."""
+
+    directory: Path
+    redis_port: int
+    redis_password: str
+    store: Store
+    slot_base_port: int
+    fake: FakeModel
+
+    def settings(self, port: int, direct_lane: bool = True) -> Settings:
+        """Settings for a proxy on this ground."""
+        return Settings(
+            api_key=KEY,
+            serving_secret=SERVING_SECRET,
+            redis_password=self.redis_password,
+            redis_host="127.0.0.1",
+            redis_port=self.redis_port,
+            port=port,
+            slot_host="127.0.0.1",
+            slot_base_port=self.slot_base_port,
+            slot_count=SLOTS,
+            direct_lane=direct_lane,
+        )
+
+
+@dataclass
+class Door:
+    """A running proxy. `names_library`: words that must never reach a client."""
+
+    url: str
+    ground: Ground
+    pid: int | None = None
+
+
+def deployment(
+    name: str = ALIAS, model: str = MODEL, phase: Phase = Phase.READY, slot: int = 0, **fields: Any
+) -> Deployment:
+    """A record as the worker would leave it."""
+    now = datetime.now(UTC)
+    job = Job(name=JOB, slot=slot, phase=phase, window=WINDOW, node="node1", port=1234)
+    made: dict[str, Any] = {
+        "id": f"id-{name}",
+        "model": model,
+        "names": (name,),
+        "request": LaunchRequest(model=model),
+        "traits": THINKER,
+        "phase": phase,
+        "jobs": (job,),
+        "created_at": now,
+        "updated_at": now,
+    }
+    return Deployment.model_validate({**made, **fields})
+
+
+def start_fake(port: int, window: int = WINDOW) -> FakeModel:
+    """A fake vLLM that listens."""
+    key = serving_key(SERVING_SECRET, JOB)
+    argv = [sys.executable, str(ROOT / "tests/fakes/vllm_server.py"), f"--port={port}", f"--key={key}"]
+    process = subprocess.Popen([*argv, f"--name={ALIAS}", f"--name={MODEL}", f"--window={window}"])
+    wait_for(f"http://127.0.0.1:{port}/health", process)
+    return FakeModel(port, process)
+
+
+def wait_for(url: str, process: subprocess.Popen[bytes] | None = None) -> None:
+    """Until that URL answers 200."""
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        assert process is None or process.poll() is None, f"the server of {url} has ended"
+        try:
+            if httpx.get(url, timeout=2).status_code == 200:
+                return
+        except httpx.HTTPError:
+            time.sleep(0.05)
+    raise AssertionError(f"{url} did not answer within {START_TIMEOUT_S} s")
+
+
+@contextmanager
+def front_in_thread(ground: Ground) -> Iterator[Door]:
+    """The front with the direct lane alone, which also stands in for LiteLLM where vLLM speaks the dialect itself."""
+    port = free_port()
+    settings = ground.settings(port)
+    watcher = TableWatcher(ground.store, CATALOG)
+    servers: list[uvicorn.Server] = []
+
+    async def serve() -> None:
+        async with DirectLane(settings) as lane:
+            front = Front(settings, lambda: watcher.table, lane, lane, _no_lifespan)
+            config = uvicorn.Config(front, host="127.0.0.1", port=port, log_config=None, lifespan="off")
+            servers.append(uvicorn.Server(config))
+            await servers[0].serve()
+
+    watcher.start()
+    thread = threading.Thread(target=lambda: asyncio.run(serve()))
+    thread.start()
+    try:
+        wait_for(f"http://127.0.0.1:{port}/health/liveliness")
+        yield Door(f"http://127.0.0.1:{port}", ground)
+    finally:
+        servers[0].should_exit = True
+        thread.join(timeout=10)
+        watcher.stop()
+
+
+@contextmanager
+def whole_proxy(ground: Ground, direct_lane: bool) -> Iterator[Door]:
+    """`python -m bouchet_proxy` as the container runs it."""
+    port = free_port()
+    secrets = ground.directory / f"secrets-{port}"
+    secrets.mkdir()
+    for name, value in (("api_key", KEY), ("serving_secret", SERVING_SECRET), ("redis_password", "secret")):
+        (secrets / name).write_text(value)
+    env = {
+        **os.environ,
+        "PYTHONPATH": f"{ROOT / 'core'}:{ROOT / 'services/proxy'}",
+        "SECRETS_DIR": str(secrets),
+        "REDIS_HOST": "127.0.0.1",
+        "REDIS_PORT": str(ground.redis_port),
+        "PROXY_PORT": str(port),
+        "SLOT_HOST": "127.0.0.1",
+        "SLOT_BASE_PORT": str(ground.slot_base_port),
+        "SLOT_COUNT": str(SLOTS),
+        "BOUCHET_CATALOG": str(ROOT / "models.yaml"),
+        "DIRECT_LANE": "on" if direct_lane else "off",
+    }
+    process = subprocess.Popen([sys.executable, "-m", "bouchet_proxy"], env=env)
+    try:
+        wait_for(f"http://127.0.0.1:{port}/health/liveliness", process)
+        yield Door(f"http://127.0.0.1:{port}", ground, process.pid)
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+async def _no_lifespan(scope: object, receive: object, send: object) -> None:
+    raise AssertionError("the front is served without a lifespan here")

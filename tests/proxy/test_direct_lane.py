@@ -1,0 +1,36 @@
+"""The contract over the direct lane, and what only the lane promises."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from tests.proxy.contract import CHAT, MESSAGES, Contract, ask, checked, post, text_of
+from tests.proxy.running import KEY, Door, Ground, front_in_thread
+
+
+@pytest.fixture(scope="module")
+def door(ground: Ground) -> Iterator[Door]:
+    with front_in_thread(ground) as door:
+        yield door
+
+
+class TestDirectLane(Contract):
+    def test_an_answer_after_the_pooled_connection_was_closed(self, door: Door) -> None:
+        for path in (MESSAGES, CHAT):
+            assert post(door, path, ask("SAY[a]")).status_code == 200
+            time.sleep(0.05)
+            assert post(door, path, ask("SAY[a]")).status_code == 200
+
+    def test_bytes_arrive_as_they_come(self, door: Door) -> None:
+        sent = {"x-api-key": KEY}
+        body = ask("SAY[a b c] SLOW[0.4]", stream=True)
+        began = time.monotonic()
+        with httpx.stream("POST", door.url + MESSAGES, json=body, headers=sent, timeout=10) as answer:
+            headers_after_s = time.monotonic() - began
+            answer.read()
+        assert headers_after_s < 0.3 < time.monotonic() - began
+        assert text_of(checked(answer)) == "a b c"
