@@ -103,6 +103,7 @@ class LoginNode:
         self.connections: set[asyncssh.SSHServerConnection] = set()
         self.commands: list[str] = []
         self.run: Callable[[asyncssh.SSHServerProcess[bytes]], Awaitable[None]] = self.shell
+        self._running: set[asyncio.Task[None]] = set()
         self._acceptor: asyncssh.SSHAcceptor | None = None
         self.user_key.write_private_key(str(self.ssh_dir / "id_ed25519"))
 
@@ -128,6 +129,8 @@ class LoginNode:
             connection.abort()
             await connection.wait_closed()
         await self._acceptor.wait_closed()
+        if self._running:
+            await asyncio.wait(self._running, timeout=2)
 
     def cut(self) -> None:
         """Breaks every connection; new ones are welcome."""
@@ -140,6 +143,10 @@ class LoginNode:
 
     async def _process(self, process: asyncssh.SSHServerProcess[bytes]) -> None:
         self.commands.append(process.command or "")
+        task = asyncio.current_task()
+        assert task is not None
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
         await self.run(process)
 
     async def shell(self, process: asyncssh.SSHServerProcess[bytes]) -> None:

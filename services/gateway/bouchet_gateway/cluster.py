@@ -14,6 +14,8 @@ from .session import Finished, Session
 from .settings import Limits
 from .tunnel import Tunnel
 
+LEAST_S = 0.5
+
 
 class Cluster:
     """Commands and files on the login node. All methods raise GatewayError subclasses."""
@@ -34,7 +36,7 @@ class Cluster:
         tries = 2 if self._allowlist.is_repeatable(argv) else 1
         while True:
             tries -= 1
-            async with self._turn(deadline) as session:
+            async with self._turn(timeout_s, deadline) as session:
                 try:
                     return await session.run(argv, stdin, deadline - loop.time(), self._limits.output_bytes)
                 except (TunnelDown, RemoteTimeout):
@@ -59,10 +61,11 @@ class Cluster:
             return await session.get(where, offset, max_bytes)
 
     @asynccontextmanager
-    async def _turn(self, deadline: float) -> AsyncIterator[Session]:
+    async def _turn(self, timeout_s: float, deadline: float) -> AsyncIterator[Session]:
         """A place in the row of commands, and the connection. Neither is waited for beyond the deadline."""
         try:
-            async with asyncio.timeout_at(deadline):
+            # a command that is sure to be cut off is better not started
+            async with asyncio.timeout_at(deadline - min(LEAST_S, timeout_s / 4)):
                 await self._turns.acquire()
         except TimeoutError as exc:
             raise TunnelDown(f"{self._limits.commands} commands are running already; not started") from exc
