@@ -4,7 +4,7 @@ Standard library and Python 3.6 only: it runs under whatever Python the cluster'
 
     begin JOB_DIR                   removes what an earlier run of the same job left
     prepare JOB_DIR SCRATCH         checks image and model; leaves SCRATCH/vllm.args and SCRATCH/facts.json; prints
-                                    apptainer, image, model, cache, port, binds, one a line. Else SCRATCH/refused, status 1
+                                    apptainer, image, model, cache, port, binds, one a line; or SCRATCH/refused
     environment JOB_DIR             NAME=value of vLLM in the container, each ended by NUL
     connect JOB_DIR SCRATCH PORT    writes connection-<job id>.json
     end JOB_DIR KIND STATUS WORDS   writes end-<job id>.json

@@ -109,6 +109,8 @@ def vllm_arguments(
         *_parsers(entry),
         *(("--chat-template", entry.chat_template) if entry.chat_template else ()),
         "--enable-prompt-tokens-details",
+        # asked every few seconds by us
+        *("--disable-access-log-for-endpoints", "/health,/metrics"),
         # vLLM's own --api-key leaves /invocations, /tokenize and /metrics open
         *("--middleware", "guard.Guard"),
         *("--shutdown-timeout", str(DRAIN_S)),

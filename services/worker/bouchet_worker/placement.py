@@ -13,6 +13,8 @@ from bouchet_core.site import Image, Partition, Site
 from .slurm import format_duration, parse_duration
 
 EARLIEST = "auto"
+# the options that every job gives vLLM (--shutdown-timeout came last)
+OLDEST_VLLM = "0.18"
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,9 @@ def image_for(entry: ModelEntry, site: Site) -> Image:
     if image is None:
         known = ", ".join(i.pin for i in site.images)
         raise LaunchRefused(f"the site file {site.name!r} lists no image {pin!r}; it has {known}")
-    if _version(image.vllm) < _version(entry.min_vllm):
-        raise LaunchRefused(f"{entry.alias} needs vLLM {entry.min_vllm} or newer; the image {pin} has {image.vllm}")
+    oldest = max(entry.min_vllm, OLDEST_VLLM, key=_version)
+    if _version(image.vllm) < _version(oldest):
+        raise LaunchRefused(f"{entry.alias} needs vLLM {oldest} or newer; the image {pin} has {image.vllm}")
     return image
 
 

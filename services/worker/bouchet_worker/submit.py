@@ -107,9 +107,17 @@ def _plan(desk: Desk, record: Deployment, rows: Sequence[slurm.QueueRow]) -> Dep
     image = image_for(entry, desk.site)
     places = candidates(entry, record.request, desk.site, jobs_by_partition(rows))
     placement = _earliest(desk, places) if record.request.partition == EARLIEST else places[0]
-    facts = {"placement": placement, "window": window_of(entry, record.request), "vllm_version": image.vllm}
-    slot = desk.store.take_slot(record.id, desk.slot_count)
-    job = Job.model_validate({"name": job_name(record), "slot": slot, "image": f"{image.pin}.sif", **facts})
+    job = Job.model_validate(
+        {
+            "name": job_name(record),
+            "slot": desk.store.take_slot(record.id, desk.slot_count),
+            "placement": placement,
+            "window": window_of(entry, record.request),
+            "image": f"{image.pin}.sif",
+            "vllm_version": image.vllm,
+            "since": {Phase.SUBMITTING: desk.now()},
+        }
+    )
 
     def change(old: Deployment) -> Deployment:
         if old.job is not None or old.phase is not Phase.REQUESTED:

@@ -1,0 +1,299 @@
+"""Submit and stop, against a real Redis and a small Slurm; killed at every step and run again."""
+
+from __future__ import annotations
+
+import contextlib
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from bouchet_core.models import Deployment, Ending, Phase
+from bouchet_core.secrets import serving_key
+from bouchet_core.store import Store
+from bouchet_worker.desk import Desk
+from bouchet_worker.stop import stop
+from bouchet_worker.submit import lease_name, submit
+
+from tests.fakes.slurm_gateway import FakeSlurm, job_ids
+
+from .conftest import SECRET, Clock, MakeDesk, requested
+
+SETTLED_S = 60.0
+
+
+class Killed(BaseException):
+    """The worker was killed; nothing catches this."""
+
+
+class Mortal:
+    """Stands before the store or the gateway and dies at the n-th call, before or after it."""
+
+    def __init__(self, inner: object, fuse: list[int], after: bool) -> None:
+        self._inner, self._fuse, self._after = inner, fuse, after
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._inner, name)
+        # a dead process gives no lease back
+        if name == "release":
+            return lambda *args: None
+
+        def call(*args: object, **options: object) -> object:
+            self._fuse[0] -= 1
+            if self._fuse[0] == 0 and not self._after:
+                raise Killed
+            result = method(*args, **options)
+            if self._fuse[0] == 0:
+                raise Killed
+            return result
+
+        return call
+
+
+def mortal(make_desk: MakeDesk, store: Store, gateway: object, calls: int, after: bool) -> tuple[Desk, list[int]]:
+    fuse = [calls]
+    return make_desk("mortal", store=Mortal(store, fuse, after), gateway=Mortal(gateway, fuse, after)), fuse
+
+
+def bury(store: Store, deployment: str) -> None:
+    """What time does: the dead worker's lease lapses."""
+    store.release(lease_name(deployment), "mortal")
+
+
+def finish(desk: Desk, clock: Clock, deployment: str) -> Deployment:
+    for _ in range(4):
+        submit(desk, deployment)
+        clock.advance(SETTLED_S)
+    return desk.store.get(deployment)
+
+
+def test_a_launch_becomes_one_queued_job(desk: Desk, slurm: FakeSlurm, clock: Clock) -> None:
+    desk.store.create(requested("aa", clock()))
+    assert submit(desk, "aa") == "job 101"
+    record = desk.store.get("aa")
+    assert record.phase is Phase.QUEUED and record.job is not None
+    job = record.job
+    assert (job.name, job.slot, job.slurm_id, job.image) == ("bouchet-aa-1", 0, 101, "cpu-0.32.0.sif")
+    assert job.placement is not None and job.placement.partition == "gpu_devel"
+    assert job.log == "/home/researcher/bouchet-llm/logs/101.log"
+    assert slurm.files["/home/researcher/bouchet-llm/jobs/bouchet-aa-1/key"].decode().strip() == serving_key(
+        SECRET, "bouchet-aa-1"
+    )
+    words = slurm.jobs[101].argv
+    assert "--parsable" in words and "--output=/home/researcher/bouchet-llm/logs/%j.log" in words
+    assert words[-3].endswith("/vllm-serve.sbatch") and words[-3] in slurm.files
+
+
+def test_the_luggage_is_staged_once(desk: Desk, slurm: FakeSlurm, clock: Clock) -> None:
+    for identity in ("aa", "bb"):
+        desk.store.create(requested(identity, clock()))
+        submit(desk, identity)
+    assert len({path for path in slurm.files if "/remote/" in path}) == 6
+
+
+def test_submitting_again_does_nothing(desk: Desk, slurm: FakeSlurm, clock: Clock) -> None:
+    desk.store.create(requested("aa", clock()))
+    submit(desk, "aa")
+    assert submit(desk, "aa") == "nothing to do"
+    assert job_ids(slurm) == [101]
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_killed_at_any_call_a_launch_still_makes_one_job(
+    make_desk: MakeDesk, store: Store, gateway: object, slurm: FakeSlurm, clock: Clock, after: bool
+) -> None:
+    for calls in range(1, 100):
+        identity = f"d{calls}"
+        slurm.files.clear()
+        before = len(slurm.jobs)
+        store.create(requested(identity, clock(), partition="gpu_h200"))
+        dying, fuse = mortal(make_desk, store, gateway, calls, after)
+        with contextlib.suppress(Killed):
+            submit(dying, identity)
+        bury(store, identity)
+        record = finish(make_desk("heir"), clock, identity)
+        assert record.phase is Phase.QUEUED, f"killed at call {calls}"
+        assert record.job is not None and record.job.slurm_id == job_ids(slurm, record.job.name)[0]
+        assert len(slurm.jobs) == before + 1, f"killed at call {calls}"
+        stop(make_desk("heir"), identity)
+        slurm.finish(record.job.slurm_id or 0, "CANCELLED")
+        store.update(identity, lambda d: d.moved(Phase.ENDED, clock(), ending=Ending.CANCELLED))
+        if fuse[0] > 0:
+            assert calls > 15, "the errand makes many calls, or the test tests nothing"
+            return
+    raise AssertionError("it never got through")
+
+
+def test_a_lost_answer_is_looked_for_and_not_repeated(desk: Desk, slurm: FakeSlurm, clock: Clock) -> None:
+    desk.store.create(requested("aa", clock()))
+    slurm.lose_answer = lambda method, what: "command_timeout" if what == "sbatch" else None
+    assert submit(desk, "aa") == "later"
+    assert desk.store.get("aa").phase is Phase.SUBMITTING
+    slurm.lose_answer = lambda method, what: None
+    assert submit(desk, "aa") == "job 101"
+    assert job_ids(slurm) == [101]
+
+
+def test_a_job_that_ended_before_its_answer_came_is_found_in_accounting(
+    desk: Desk, slurm: FakeSlurm, clock: Clock
+) -> None:
+    desk.store.create(requested("aa", clock()))
+    slurm.lose_answer = lambda method, what: "command_timeout" if what == "sbatch" else None
+    submit(desk, "aa")
+    slurm.finish(101, "FAILED", "1:0")
+    slurm.lose_answer = lambda method, what: None
+    assert submit(desk, "aa") == "job 101"
+
+
+def test_an_sbatch_that_never_arrived_is_repeated_only_when_it_cannot_arrive_any_more(
+    desk: Desk, slurm: FakeSlurm, clock: Clock
+) -> None:
+    desk.store.create(requested("aa", clock()))
+    slurm.fault = lambda method, what: "command_timeout" if what == "sbatch" else None
+    assert submit(desk, "aa") == "later"
+    slurm.fault = lambda method, what: None
+    assert submit(desk, "aa") == "later"
+    clock.advance(SETTLED_S)
+    assert submit(desk, "aa") == "job 101"
+
+
+def test_a_slurm_that_timed_out_on_sbatch_is_looked_at_first(desk: Desk, slurm: FakeSlurm, clock: Clock) -> None:
+    desk.store.create(requested("aa", clock()))
+    slurm.refusal = "Batch job submission failed: Socket timed out on send/recv operation"
+    assert submit(desk, "aa") == "later"
+    assert desk.store.get("aa").is_live
+
+
+def test_two_workers_at_once_make_one_job(make_desk: MakeDesk, store: Store, slurm: FakeSlurm, clock: Clock) -> None:
+    store.create(requested("aa", clock()))
+    desks = [make_desk(f"worker-{n}") for n in range(6)]
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(lambda d: submit(d, "aa"), desks))
+    assert job_ids(slurm) == [101]
+    assert answers.count("job 101") == 1
+
+
+def test_what_slurm_refuses_ends_with_its_words(desk: Desk, slurm: FakeSlurm, clock: Clock) -> None:
+    desk.store.create(requested("aa", clock()))
+    slurm.refusal = "Batch job submission failed: Invalid account or account/partition combination specified"
+    submit(desk, "aa")
+    record = desk.store.get("aa")
+    assert record.ending is Ending.FAILED and "Invalid account" in record.reason
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"gpus": 64}, "nearest that would fit"),
+        ({"partition": "nowhere"}, "knows no partition"),
+        ({"time": "9-00:00:00"}, "2-00:00:00"),
+    ],
+)
+def test_what_fits_nowhere_is_refused_before_slurm_hears_of_it(
+    desk: Desk, slurm: FakeSlurm, clock: Clock, options: dict[str, object], words: str
+) -> None:
+    desk.store.create(requested("aa", clock(), **options))
+    assert submit(desk, "aa") == "failed"
+    assert words in desk.store.get("aa").reason
+    assert "sbatch" not in slurm.programs()
+
+
+def test_no_free_slot_ends_the_launch_and_holds_nothing(desk: Desk, slurm: FakeSlurm, clock: Clock) -> None:
+    for n in range(5):
+        desk.store.create(requested(f"d{n}", clock(), partition="gpu_h200"))
+        submit(desk, f"d{n}")
+    record = desk.store.get("d4")
+    assert record.ending is Ending.FAILED and "slots" in record.reason
+    assert len(slurm.jobs) == 4
+
+
+def test_a_full_partition_is_passed_over_and_the_record_says_why(desk: Desk, slurm: FakeSlurm, clock: Clock) -> None:
+    for n in range(3):
+        desk.store.create(requested(f"d{n}", clock()))
+        submit(desk, f"d{n}")
+    job = desk.store.get("d2").job
+    assert job is not None and job.placement is not None
+    assert job.placement.partition == "gpu_h200" and "gpu_devel takes 2" in job.placement.why
+
+
+def test_partition_auto_takes_the_earliest_start(desk: Desk, clock: Clock) -> None:
+    desk.store.create(requested("aa", clock(), partition="auto"))
+    submit(desk, "aa")
+    job = desk.store.get("aa").job
+    assert job is not None and job.placement is not None
+    assert job.placement.partition == "gpu_h200" and "12:00:00" in job.placement.why
+
+
+@pytest.mark.parametrize("kind", ["tunnel_down", "human_needed"])
+def test_a_tunnel_that_is_down_waits(desk: Desk, slurm: FakeSlurm, clock: Clock, kind: str) -> None:
+    desk.store.create(requested("aa", clock()))
+    slurm.fault = lambda method, what: kind
+    assert submit(desk, "aa") == "later"
+    record = desk.store.get("aa")
+    assert record.is_live and "waits for the SSH connection" in record.reason
+    slurm.fault = lambda method, what: None
+    assert submit(desk, "aa") == "job 101"
+
+
+def test_a_full_disk_ends_the_launch_in_words(desk: Desk, slurm: FakeSlurm, clock: Clock) -> None:
+    desk.store.create(requested("aa", clock()))
+    slurm.fault = lambda method, what: "remote_refused" if method == "PUT" else None
+    assert submit(desk, "aa") == "failed"
+    assert not slurm.jobs
+
+
+# stop
+
+
+def test_stop_before_anything_happened_ends_at_once(desk: Desk, slurm: FakeSlurm, clock: Clock) -> None:
+    desk.store.create(requested("aa", clock()))
+    stop(desk, "aa")
+    assert desk.store.get("aa").ending is Ending.CANCELLED
+    assert submit(desk, "aa") == "nothing to do"
+    assert not slurm.jobs
+
+
+def test_stop_cancels_by_id_and_waits_for_slurms_word(desk: Desk, slurm: FakeSlurm, clock: Clock) -> None:
+    desk.store.create(requested("aa", clock()))
+    submit(desk, "aa")
+    assert stop(desk, "aa") == "cancelled job 101"
+    assert slurm.calls[-1] == ["scancel", "101"]
+    assert desk.store.get("aa").is_live
+
+
+def test_stop_leaves_a_job_alone_that_is_not_ours(desk: Desk, slurm: FakeSlurm, clock: Clock) -> None:
+    desk.store.create(requested("aa", clock()))
+    submit(desk, "aa")
+    slurm.jobs[101].name = "somebody-elses"
+    assert stop(desk, "aa") == "not in the queue"
+    assert "scancel" not in slurm.programs()
+
+
+def test_stop_finds_a_job_whose_answer_was_lost(desk: Desk, slurm: FakeSlurm, clock: Clock) -> None:
+    desk.store.create(requested("aa", clock()))
+    slurm.lose_answer = lambda method, what: "command_timeout" if what == "sbatch" else None
+    submit(desk, "aa")
+    assert stop(desk, "aa") == "cancelled job 101"
+    record = desk.store.get("aa")
+    assert record.job is not None and record.job.slurm_id == 101
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_killed_at_any_call_a_cancel_still_cancels(
+    make_desk: MakeDesk, store: Store, gateway: object, slurm: FakeSlurm, clock: Clock, after: bool
+) -> None:
+    for calls in range(1, 30):
+        identity = f"d{calls}"
+        store.create(requested(identity, clock(), partition="gpu_h200"))
+        submit(make_desk(), identity)
+        job = store.get(identity).job
+        assert job is not None and job.slurm_id is not None
+        dying, fuse = mortal(make_desk, store, gateway, calls, after)
+        with contextlib.suppress(Killed):
+            stop(dying, identity)
+        bury(store, identity)
+        stop(make_desk("heir"), identity)
+        assert slurm.jobs[job.slurm_id].state.startswith("CANCELLED"), f"killed at call {calls}"
+        store.update(identity, lambda d: d.moved(Phase.ENDED, clock(), ending=Ending.CANCELLED))
+        if fuse[0] > 0:
+            return
+    raise AssertionError("it never got through")

@@ -1,0 +1,156 @@
+"""vLLM's arguments for the catalog's shapes, and the files of a job."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+
+import pytest
+from bouchet_core.catalog import Catalog
+from bouchet_core.errors import ConfigurationError
+from bouchet_core.models import Deployment, LaunchRequest
+from bouchet_core.site import Site
+from bouchet_worker.jobspec import JobSpec, Layout, load_luggage, render_files, spec_for
+from bouchet_worker.placement import candidates, image_for
+
+from .conftest import REPOSITORY
+
+NOW = datetime(2026, 11, 22, tzinfo=UTC)
+
+
+def spec(site: Site, catalog: Catalog, model: str, **options: object) -> JobSpec:
+    identity, entry = catalog.find(model)
+    request = LaunchRequest.model_validate({"model": identity, **options})
+    record = Deployment(id="aa", model=identity, names=(entry.alias,), request=request, created_at=NOW, updated_at=NOW)
+    placement = candidates(entry, request, site, {})[0]
+    return spec_for(record, "bouchet-aa-1", entry, placement, image_for(entry, site), site)
+
+
+COMMON_END = (
+    "--enable-prompt-tokens-details",
+    "--disable-access-log-for-endpoints",
+    "/health,/metrics",
+    "--middleware",
+    "guard.Guard",
+    "--shutdown-timeout",
+    "100",
+)
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "expected"),
+    [
+        (
+            "Qwen/Qwen3-32B",
+            {},
+            (
+                *("--served-model-name", "bouchet-qwen3-32b", "Qwen/Qwen3-32B", "--max-model-len", "40960"),
+                *("--quantization", "fp8", "--enable-auto-tool-choice", "--tool-call-parser", "hermes"),
+                *("--reasoning-parser", "qwen3", "--default-chat-template-kwargs", '{"enable_thinking": false}'),
+            ),
+        ),
+        (
+            "Qwen/Qwen3-Coder-Next-FP8",
+            {"max_len": 65536, "quant": "fp8"},
+            (
+                *(
+                    "--served-model-name",
+                    "bouchet-qwen3-coder-next",
+                    "Qwen/Qwen3-Coder-Next-FP8",
+                    "--max-model-len",
+                    "65536",
+                ),
+                *("--enable-auto-tool-choice", "--tool-call-parser", "qwen3_coder"),
+            ),
+        ),
+        (
+            "zai-org/GLM-5.1-FP8",
+            {},
+            (
+                *("--served-model-name", "bouchet-glm-5.1", "zai-org/GLM-5.1-FP8", "--max-model-len", "202752"),
+                *("--tensor-parallel-size", "8", "--enable-auto-tool-choice", "--tool-call-parser", "glm47"),
+                *("--reasoning-parser", "glm45", "--default-chat-template-kwargs", '{"enable_thinking": false}'),
+            ),
+        ),
+        (
+            "moonshotai/Kimi-Dev-72B",
+            {"quant": "none", "gpus": 2},
+            (
+                *("--served-model-name", "bouchet-kimi-dev-72b", "moonshotai/Kimi-Dev-72B", "--max-model-len", "40960"),
+                *("--tensor-parallel-size", "2"),
+            ),
+        ),
+        (
+            "Qwen/Qwen3-Coder-Next",
+            {"gpus": 16, "nodes": 2},
+            (
+                *(
+                    "--served-model-name",
+                    "bouchet-qwen3-coder-next-bf16",
+                    "Qwen/Qwen3-Coder-Next",
+                    "--max-model-len",
+                    "40960",
+                ),
+                *("--tensor-parallel-size", "8", "--pipeline-parallel-size", "2", "--quantization", "fp8"),
+                *("--enable-auto-tool-choice", "--tool-call-parser", "qwen3_coder"),
+            ),
+        ),
+    ],
+)
+def test_the_arguments_of_a_model(
+    bouchet_site: Site, catalog: Catalog, model: str, options: dict[str, object], expected: tuple[str, ...]
+) -> None:
+    assert spec(bouchet_site, catalog, model, **options).arguments == (*expected, *COMMON_END)
+
+
+def test_the_catalogs_own_parallelism_wins(bouchet_site: Site, catalog: Catalog) -> None:
+    words = spec(bouchet_site, catalog, "Qwen/Qwen3-Coder-480B-A35B-Instruct-FP8").arguments
+    assert words[-5:] == ("--tensor-parallel-size", "1", "--data-parallel-size", "8", "--enable-expert-parallel")
+    assert words.count("--tensor-parallel-size") == 1
+
+
+def test_the_files_of_a_job(demo_site: Site, catalog: Catalog) -> None:
+    made = spec(demo_site, catalog, "demo/scripted")
+    files = render_files(made, demo_site.model_copy(update={"setup_lines": ("module load apptainer",)}), "k" * 64)
+    assert set(files) == {"spec.json", "vllm.args", "setup.sh", "key"}
+    assert files["vllm.args"].decode().splitlines() == list(made.arguments)
+    assert files["setup.sh"] == b"module load apptainer\n" and files["key"] == b"k" * 64 + b"\n"
+    document = json.loads(files["spec.json"])
+    assert document["image"] == "/software/images/cpu-0.32.0.sif" and document["idle_timeout_s"] == 0
+    assert "k" * 64 not in files["spec.json"].decode()
+
+
+def test_the_idle_time_is_the_requests_then_the_sites(bouchet_site: Site, catalog: Catalog) -> None:
+    assert spec(bouchet_site, catalog, "Qwen/Qwen3-32B").idle_timeout_min == 45
+    assert spec(bouchet_site, catalog, "Qwen/Qwen3-32B", idle_timeout_min=0).idle_timeout_min == 0
+
+
+def test_a_line_break_in_a_parameter_is_refused(demo_site: Site, catalog: Catalog) -> None:
+    identity, entry = catalog.find("demo/scripted")
+    bad = entry.model_copy(update={"extra_args": ("--x", "a\nb")})
+    with pytest.raises(ConfigurationError, match="line break"):
+        spec(demo_site, Catalog({identity: bad}), identity)
+
+
+@pytest.mark.parametrize("nasty", ["a'; echo x", "$(touch x)", "`x`", "ü ", "a,b=c", "x" * 300])
+def test_nasty_words_travel_as_they_are(demo_site: Site, catalog: Catalog, nasty: str) -> None:
+    identity, entry = catalog.find("demo/scripted")
+    made = spec(demo_site, Catalog({identity: entry.model_copy(update={"extra_args": (nasty,)})}), identity)
+    assert render_files(made, demo_site, "k")["vllm.args"].decode().split("\n")[-2] == nasty
+
+
+def test_paths_below_a_home() -> None:
+    layout = Layout("~/project/bouchet-llm")
+    assert layout.connection(7) == "~/project/bouchet-llm/logs/connection-7.json"
+    assert layout.log("%j") == "~/project/bouchet-llm/logs/%j.log"
+
+
+def test_the_luggage_is_named_by_its_content() -> None:
+    luggage = load_luggage(REPOSITORY / "remote")
+    changed = type(luggage)({**luggage.files, "guard.py": b"other"})
+    assert len(luggage.digest) == 12 and luggage.digest != changed.digest
+
+
+def test_missing_luggage_is_named() -> None:
+    with pytest.raises(ConfigurationError, match="build the images again"):
+        load_luggage(REPOSITORY / "nowhere")

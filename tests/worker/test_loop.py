@@ -1,0 +1,380 @@
+"""The loop and its looks, against a real Redis, a small Slurm and a server behind the slot."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from bouchet_core.gateway_client import GatewayClient
+from bouchet_core.models import Deployment, Ending, Phase
+from bouchet_core.store import Store
+from bouchet_worker import stop as stopping
+from bouchet_worker import submit as submitting
+from bouchet_worker.desk import Desk
+from bouchet_worker.loop import Loop
+from bouchet_worker.observe import Observer, SlotProbe
+from rq import Queue
+from rq.serializers import JSONSerializer
+
+from tests.conftest import RedisServer
+from tests.fakes.slurm_gateway import TOKEN, FakeSlurm, job_ids, running_gateway
+
+from .conftest import REPOSITORY, SECRET, Clock, MakeDesk, Slot0, requested
+
+ROOT = "/home/researcher/bouchet-llm"
+READY_TIMEOUT_S = 20.0
+
+
+def write_connection(slurm: FakeSlurm, job_id: int, port: int = 20001, name: str = "") -> None:
+    document = {
+        "job_name": name or slurm.jobs[job_id].name,
+        "node": slurm.jobs[job_id].node,
+        "port": port,
+        "image": "cpu-0.32.0.sif",
+        "image_sha256": "ab" * 32,
+        "model_revision": "rev1",
+        "vllm": "0.32.0",
+        "gpus": ["NVIDIA H200, 580.1"],
+        "command": ["vllm", "serve", "/m"],
+        "something_new": 1,
+    }
+    slurm.files[f"{ROOT}/logs/connection-{job_id}.json"] = json.dumps(document).encode()
+
+
+def write_end(slurm: FakeSlurm, job_id: int, kind: str, sentence: str, tail: list[str] | None = None) -> None:
+    note = {
+        "job_name": slurm.jobs[job_id].name,
+        "kind": kind,
+        "sentence": sentence,
+        "exit_status": 1,
+        "tail": tail or [],
+    }
+    slurm.files[f"{ROOT}/logs/end-{job_id}.json"] = json.dumps(note).encode()
+
+
+class Stage:
+    """A loop whose errands run at once."""
+
+    def __init__(self, desk: Desk, gateway: GatewayClient, slot0: Slot0, slurm: FakeSlurm, clock: Clock) -> None:
+        self.desk, self.slurm, self.slot0, self.clock = desk, slurm, slot0, clock
+        self.probe = SlotProbe("127.0.0.1", slot0.port, SECRET)
+        self.enqueued: list[tuple[str, str]] = []
+        self.loop = Loop(desk, Observer(gateway, desk.layout, self.probe), self._enqueue, "host")
+
+    def _enqueue(self, function: str, deployment: str) -> None:
+        self.enqueued.append((function, deployment))
+        errand = {"submit": submitting.submit, "stop": stopping.stop}[function.rpartition(".")[2]]
+        errand(self.desk, deployment)
+
+    def launch(self, identity: str = "aa", **options: object) -> int:
+        self.desk.store.create(requested(identity, self.clock(), **options))
+        self.clock.advance(5)
+        self.step()
+        job = self.get(identity).job
+        assert job is not None and job.slurm_id is not None
+        self.slot0.vllm.job_name = job.name
+        return job.slurm_id
+
+    def ready(self) -> int:
+        job_id = self.launch()
+        self.slurm.start(job_id)
+        write_connection(self.slurm, job_id)
+        self.step(2)
+        assert self.get().phase is Phase.READY
+        return job_id
+
+    def step(self, times: int = 1) -> None:
+        for _ in range(times):
+            self.loop.step()
+
+    def get(self, identity: str = "aa") -> Deployment:
+        return self.desk.store.get(identity)
+
+
+@pytest.fixture
+def stage(desk: Desk, gateway: GatewayClient, slot0: Slot0, slurm: FakeSlurm, clock: Clock) -> Iterator[Stage]:
+    stage = Stage(desk, gateway, slot0, slurm, clock)
+    yield stage
+    stage.probe.close()
+
+
+def test_nothing_is_asked_while_nothing_lives(stage: Stage) -> None:
+    stage.step(3)
+    assert stage.slurm.calls == []
+
+
+def test_from_request_to_ready_and_to_cancelled(stage: Stage) -> None:
+    job_id = stage.launch()
+    stage.step()
+    assert "Priority" in stage.get().reason
+    stage.slot0.vllm.state = "down"
+    stage.slurm.start(job_id)
+    stage.slurm.files[f"{ROOT}/logs/{job_id}.log"] = b"bouchet: checking the image\n"
+    stage.step()
+    assert stage.get().phase is Phase.STARTING
+    stage.step()
+    assert stage.get().reason == "checking the image"
+    write_connection(stage.slurm, job_id)
+    stage.step()
+    target = stage.desk.store.slot_target(0)
+    assert target is not None and (target.node, target.port) == ("node1", 20001)
+    stage.slot0.vllm.state = "up"
+    stage.step()
+    record = stage.get()
+    assert record.phase is Phase.READY and record.reason == "" and record.job is not None
+    job = record.job
+    assert (job.window, job.vllm_version, job.model_revision, job.image_sha256) == (
+        4321,
+        "0.32.0+cpu",
+        "rev1",
+        "ab" * 32,
+    )
+    assert set(job.since) == {Phase.SUBMITTING, Phase.QUEUED, Phase.STARTING, Phase.READY}
+    stage.desk.store.update("aa", lambda d: d.asked_to_stop(stage.clock()))
+    stage.step(2)
+    ended = stage.get()
+    assert (ended.phase, ended.ending) == (Phase.ENDED, Ending.CANCELLED)
+    assert stage.desk.store.slot_target(0) is None
+    calls = len(stage.slurm.calls)
+    stage.step(2)
+    assert len(stage.slurm.calls) == calls
+
+
+def test_a_quiet_look_changes_nothing_on_the_record(stage: Stage) -> None:
+    stage.ready()
+    version = stage.get().version
+    stage.step(5)
+    assert stage.get().version == version
+
+
+def test_one_squeue_for_fifty_live_jobs(
+    make_desk: MakeDesk, gateway: GatewayClient, slot0: Slot0, slurm: FakeSlurm, clock: Clock
+) -> None:
+    stage = Stage(make_desk(slot_count=50), gateway, slot0, slurm, clock)
+    for n in range(50):
+        stage.desk.store.create(requested(f"d{n}", clock(), partition="gpu_h200"))
+        submitting.submit(stage.desk, f"d{n}")
+    slurm.calls.clear()
+    stage.step()
+    assert slurm.programs() == ["squeue"]
+    stage.probe.close()
+
+
+@pytest.mark.parametrize("kind", ["tunnel_down", "human_needed", "command_timeout"])
+def test_could_not_ask_ends_nothing(stage: Stage, kind: str) -> None:
+    stage.ready()
+    before = stage.get()
+    stage.slurm.fault = lambda method, what: kind
+    stage.clock.advance(3600)
+    stage.step(3)
+    assert stage.get() == before
+
+
+@pytest.mark.parametrize("broken", ["slurm_load_jobs error: Unable to contact slurm controller", "what is this"])
+def test_a_squeue_that_fails_or_babbles_ends_nothing(
+    stage: Stage, broken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.ready()
+    before = stage.get()
+    status = 1 if "error" in broken else 0
+    monkeypatch.setattr(stage.slurm, "squeue", lambda words: (status, broken, broken))
+    stage.step(3)
+    assert stage.get() == before
+
+
+def test_a_file_that_cannot_be_read_does_not_hide_a_healthy_server(stage: Stage) -> None:
+    stage.ready()
+    stage.slurm.fault = lambda method, what: "remote_refused" if method == "GET" else None
+    stage.step(2)
+    assert stage.get().phase is Phase.READY
+
+
+@pytest.mark.parametrize(
+    ("state", "ending"),
+    [
+        ("FAILED", Ending.FAILED),
+        ("TIMEOUT", Ending.TIMED_OUT),
+        ("NODE_FAIL", Ending.FAILED),
+        ("OUT_OF_MEMORY", Ending.FAILED),
+        ("CANCELLED by 0", Ending.CANCELLED),
+    ],
+)
+@pytest.mark.parametrize("forgot", [False, True], ids=["slurmctld", "accounting"])
+def test_a_job_that_left_the_queue_ends_with_slurms_word(
+    stage: Stage, state: str, ending: Ending, forgot: bool
+) -> None:
+    job_id = stage.ready()
+    stage.slurm.finish(job_id, state, "1:0")
+    if forgot:
+        stage.slurm.controller_forgot.add(job_id)
+    stage.step()
+    record = stage.get()
+    assert (record.phase, record.ending) == (Phase.ENDED, ending)
+    assert record.reason and record.job is not None and record.job.exit_code == "1:0"
+
+
+def test_the_jobs_own_word_tells_why_vllm_ended(stage: Stage) -> None:
+    job_id = stage.ready()
+    write_end(stage.slurm, job_id, "vllm_exited", "vLLM ended with status 1", ["ValueError: no such parser"])
+    stage.slurm.finish(job_id, "FAILED", "1:0")
+    stage.step()
+    assert stage.get().reason == "vLLM ended with status 1: ValueError: no such parser"
+
+
+def test_an_idle_job_ends_as_idle(stage: Stage) -> None:
+    job_id = stage.ready()
+    write_end(stage.slurm, job_id, "idle", "idle for 45 min, so the GPU was given back")
+    stage.slurm.finish(job_id, "COMPLETED")
+    stage.step()
+    assert stage.get().ending is Ending.IDLE
+
+
+def test_a_job_nobody_knows_ends_after_a_while_only(stage: Stage) -> None:
+    job_id = stage.ready()
+    del stage.slurm.jobs[job_id]
+    stage.slot0.vllm.state = "down"
+    stage.step()
+    assert stage.get().is_live
+    stage.clock.advance(120)
+    stage.slot0.vllm.state = "up"
+    stage.step()
+    assert stage.get().is_live, "it answers, so it runs"
+    stage.slot0.vllm.state = "down"
+    stage.step()
+    assert stage.get().ending is Ending.FAILED
+
+
+def test_draining_is_seen_through_health(stage: Stage) -> None:
+    stage.ready()
+    stage.slot0.vllm.state = "draining"
+    stage.step()
+    assert stage.get().phase is Phase.DRAINING
+
+
+def test_a_requeued_job_starts_anew_elsewhere(stage: Stage) -> None:
+    job_id = stage.ready()
+    stage.slurm.requeue(job_id)
+    stage.step()
+    record = stage.get()
+    assert record.phase is Phase.QUEUED and "back into the queue" in record.reason
+    assert stage.desk.store.slot_target(0) is None
+    stage.slurm.start(job_id, "node2")
+    write_connection(stage.slurm, job_id, 20002)
+    stage.step(3)
+    target = stage.desk.store.slot_target(0)
+    assert stage.get().phase is Phase.READY and target is not None and target.node == "node2"
+
+
+def test_another_jobs_connection_file_is_not_believed(stage: Stage) -> None:
+    job_id = stage.launch()
+    stage.slurm.start(job_id)
+    write_connection(stage.slurm, job_id, name="bouchet-other-1")
+    stage.step(3)
+    assert stage.get().phase is Phase.STARTING and stage.desk.store.slot_target(0) is None
+
+
+def test_the_start_estimate_knows_the_clusters_time_zone(stage: Stage) -> None:
+    job_id = stage.launch()
+    job = stage.slurm.jobs[job_id]
+    job.start = job.submitted.replace(microsecond=0)
+    stage.step()
+    seen = stage.get().job
+    assert seen is not None and seen.start_estimate == job.start
+
+
+def test_a_lost_errand_is_sent_again_but_not_at_every_step(stage: Stage) -> None:
+    stage.desk.store.create(requested("aa", stage.clock()))
+    stage.step()
+    assert stage.enqueued == [], "the API's own errand gets its chance first"
+    stage.slurm.fault = lambda method, what: "tunnel_down"
+    stage.clock.advance(10)
+    stage.step(5)
+    assert stage.enqueued == [("bouchet_worker.errands.submit", "aa")]
+
+
+def test_only_one_of_two_loops_works(
+    stage: Stage, make_desk: MakeDesk, gateway: GatewayClient, slot0: Slot0, slurm: FakeSlurm, clock: Clock
+) -> None:
+    stage.step()
+    other = Stage(make_desk("worker-2"), gateway, slot0, slurm, clock)
+    other.desk.store.create(requested("aa", clock()))
+    clock.advance(10)
+    other.step()
+    assert slurm.calls == []
+    stage.step()
+    assert job_ids(slurm) == [101]
+    other.probe.close()
+
+
+def test_the_whole_process_serves_the_queue_and_stops_on_sigterm(
+    redis_server: RedisServer, store: Store, slurm: FakeSlurm, slot0: Slot0, clock: Clock, tmp_path: Path
+) -> None:
+    for name, value in {"redis_password": "secret", "gateway_token": TOKEN, "serving_secret": SECRET}.items():
+        (tmp_path / name).write_text(value)
+    with running_gateway(slurm) as url:
+        environment = {
+            **os.environ,
+            "BOUCHET_SITE_FILE": str(REPOSITORY / "sites" / "demo.yaml"),
+            "BOUCHET_CATALOG": str(REPOSITORY / "models.yaml"),
+            "REDIS_HOST": "127.0.0.1",
+            "REDIS_PORT": str(redis_server.port),
+            "GATEWAY_URL": url,
+            "SLOT_HOST": "127.0.0.1",
+            "SLOT_BASE_PORT": str(slot0.port),
+            "SLOT_COUNT": "1",
+            "REMOTE_DIR": str(REPOSITORY / "remote"),
+            "SECRETS_DIR": str(tmp_path),
+            "PYTHONPATH": os.pathsep.join(sys.path),
+        }
+        worker = subprocess.Popen([sys.executable, "-m", "bouchet_worker"], env=environment, cwd=tmp_path)
+        try:
+            store.create(requested("aa", clock()))
+            connection = store.queue_connection()
+            Queue("errands", connection=connection, serializer=JSONSerializer).enqueue(
+                "bouchet_worker.errands.submit", "aa"
+            )
+            wait_for(store, "aa", Phase.QUEUED)
+            slot0.vllm.job_name = slurm.jobs[101].name
+            slurm.start(101)
+            write_connection(slurm, 101)
+            wait_for(store, "aa", Phase.READY)
+            assert store.beats("worker") and store.beats(f"worker:{socket.gethostname()}")
+            assert health(environment) == 0
+            began = time.monotonic()
+            worker.send_signal(signal.SIGTERM)
+            assert worker.wait(timeout=15) == 0
+            assert time.monotonic() - began < 10
+            connection.close()
+        finally:
+            worker.kill()
+            worker.wait()
+
+
+def test_a_container_without_a_worker_is_unhealthy(redis_server: RedisServer, tmp_path: Path) -> None:
+    (tmp_path / "redis_password").write_text("secret")
+    environment = {
+        **os.environ,
+        "REDIS_HOST": "127.0.0.1",
+        "REDIS_PORT": str(redis_server.port),
+        "SECRETS_DIR": str(tmp_path),
+    }
+    assert health({**environment, "PYTHONPATH": os.pathsep.join(sys.path)}) == 1
+
+
+def health(environment: dict[str, str]) -> int:
+    return subprocess.run([sys.executable, "-m", "bouchet_worker.health"], env=environment, timeout=20).returncode
+
+
+def wait_for(store: Store, deployment: str, phase: Phase) -> None:
+    deadline = time.monotonic() + READY_TIMEOUT_S
+    while store.get(deployment).phase is not phase:
+        assert time.monotonic() < deadline, store.get(deployment)
+        time.sleep(0.05)

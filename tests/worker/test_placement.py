@@ -1,0 +1,127 @@
+"""The seed's rule and every limit, on the two site files of the project."""
+
+from __future__ import annotations
+
+import pytest
+from bouchet_core.catalog import Catalog, ModelEntry
+from bouchet_core.errors import LaunchRefused
+from bouchet_core.models import LaunchRequest, Placement
+from bouchet_core.site import Image, Site
+from bouchet_worker.placement import candidates, image_for
+
+
+def place(site: Site, entry: ModelEntry, submitted: dict[str, int] | None = None, **options: object) -> Placement:
+    request = LaunchRequest.model_validate({"model": "m", **options})
+    return candidates(entry, request, site, submitted or {})[0]
+
+
+@pytest.fixture
+def one_gpu(catalog: Catalog) -> ModelEntry:
+    return catalog.find("Qwen/Qwen3-32B")[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "partition"),
+    [
+        ({}, "gpu_devel"),
+        ({"gpus": 1, "time": "06:00:00"}, "gpu_devel"),
+        ({"gpus": 1, "time": "06:00:01"}, "gpu_h200"),
+        ({"gpus": 2}, "gpu_h200"),
+        ({"gpus": 2, "partition": "gpu_devel"}, "gpu_devel"),
+        ({"gpus": 1, "partition": "gpu_h200"}, "gpu_h200"),
+        ({"partition": "scavenge_gpu"}, "scavenge_gpu"),
+        ({"gpus": 16, "nodes": 2, "time": "2-00:00:00"}, "gpu_h200"),
+    ],
+)
+def test_small_and_short_goes_to_devel_the_rest_to_h200(
+    bouchet_site: Site, one_gpu: ModelEntry, options: dict[str, object], partition: str
+) -> None:
+    assert place(bouchet_site, one_gpu, **options).partition == partition
+
+
+def test_the_share_of_a_gpu(bouchet_site: Site, one_gpu: ModelEntry) -> None:
+    one, four = place(bouchet_site, one_gpu), place(bouchet_site, one_gpu, gpus=4)
+    assert (one.cpus, one.memory_gib, one.walltime_s, one.gpu_type) == (6, 240, 21_600, "h200")
+    assert (four.cpus, four.memory_gib) == (24, 960)
+
+
+def test_shares_are_per_node_and_never_more_than_a_node_has(bouchet_site: Site, one_gpu: ModelEntry) -> None:
+    whole = place(bouchet_site, one_gpu, gpus=16, nodes=2)
+    assert (whole.cpus, whole.memory_gib, whole.nodes) == (48, 1920, 2)
+
+
+def test_the_sites_walltime_is_cut_to_the_partitions(bouchet_site: Site, one_gpu: ModelEntry) -> None:
+    site = bouchet_site.model_copy(update={"default_walltime": "12:00:00"})
+    assert place(site, one_gpu).walltime_s == 6 * 3600
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"gpus": 64}, ["gives one user 16 GPUs", "nearest that would fit: --partition gpu_h200 --gpus 8"]),
+        ({"gpus": 12}, ["8 GPUs on a node, not 12", "--gpus 8"]),
+        ({"gpus": 3, "nodes": 2}, ["do not divide among 2 nodes"]),
+        ({"gpus": 4, "partition": "gpu_devel"}, ["gives one user 2 GPUs, not 4", "--partition gpu_h200 --gpus 4"]),
+        (
+            {"time": "7:00:00", "partition": "gpu_devel"},
+            ["06:00:00 at most", "--partition gpu_h200 --gpus 1 --time 07:00:00"],
+        ),
+        ({"partition": "gpu_a100"}, ["knows no partition 'gpu_a100'", "gpu_devel, gpu_h200"]),
+        ({"partition": "day"}, ["day gives one user 0 GPUs", "nearest"]),
+        ({"time": "30-00:00:00"}, ["nearest that would fit", "7-00:00:00"]),
+    ],
+)
+def test_what_fits_nowhere_is_told_what_would(
+    bouchet_site: Site, one_gpu: ModelEntry, options: dict[str, object], words: list[str]
+) -> None:
+    with pytest.raises(LaunchRefused) as refused:
+        place(bouchet_site, one_gpu, **options)
+    for word in words:
+        assert word in str(refused.value)
+
+
+def test_full_partitions_are_passed_over_unless_named(bouchet_site: Site, one_gpu: ModelEntry) -> None:
+    full = {"gpu_devel": 1}
+    assert place(bouchet_site, one_gpu, full).partition == "gpu_h200"
+    assert "has 1" in place(bouchet_site, one_gpu, full).why
+    assert place(bouchet_site, one_gpu, full, partition="gpu_devel").partition == "gpu_devel"
+
+
+def test_auto_offers_all_that_fit_in_the_files_order(bouchet_site: Site, one_gpu: ModelEntry) -> None:
+    offered = candidates(one_gpu, LaunchRequest.model_validate({"model": "m", "partition": "auto"}), bouchet_site, {})
+    assert [p.partition for p in offered] == ["gpu_devel", "gpu_h200"]
+
+
+def test_a_model_without_gpus_runs_on_the_cpu_partition(demo_site: Site, one_gpu: ModelEntry) -> None:
+    placed = place(demo_site, one_gpu.model_copy(update={"gpus": 0}))
+    assert (placed.partition, placed.gpus, placed.cpus, placed.memory_gib) == ("day", 0, 2, 6)
+
+
+def test_accounts_are_the_requests_then_the_partitions(bouchet_site: Site, one_gpu: ModelEntry) -> None:
+    partitions = tuple(p.model_copy(update={"account": "lab"}) for p in bouchet_site.partitions)
+    site = bouchet_site.model_copy(update={"partitions": partitions})
+    assert place(site, one_gpu).account == "lab"
+    assert place(site, one_gpu, account="mine", qos="q", constraint="c").account == "mine"
+
+
+@pytest.mark.parametrize(
+    ("entry", "images", "words"),
+    [
+        ({"image": "none-1"}, (), "lists no image 'none-1'"),
+        ({"min_vllm": "0.33"}, (), "needs vLLM 0.33"),
+        ({}, (Image(pin="cuda13-0.32.0", vllm="0.17.1", sha256=None),), "needs vLLM 0.18"),
+    ],
+)
+def test_images_that_will_not_do(
+    bouchet_site: Site, one_gpu: ModelEntry, entry: dict[str, object], images: tuple[Image, ...], words: str
+) -> None:
+    site = bouchet_site.model_copy(update={"images": images or bouchet_site.images})
+    with pytest.raises(LaunchRefused, match=words):
+        image_for(one_gpu.model_copy(update=entry), site)
+
+
+def test_every_model_of_the_catalog_has_a_place_and_an_image(bouchet_site: Site, catalog: Catalog) -> None:
+    for entry in catalog.entries.values():
+        if not entry.alias.endswith(("smollm2", "scripted")):
+            assert place(bouchet_site, entry).gpus == entry.gpus
+            assert image_for(entry, bouchet_site)

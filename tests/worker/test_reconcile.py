@@ -1,0 +1,207 @@
+"""decide() is total over phases and observations; words for people are complete."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from itertools import product
+
+import pytest
+from bouchet_core.models import LEGAL_MOVES, Deployment, Ending, Job, Phase, Placement
+from bouchet_worker.endings import ending_of
+from bouchet_worker.observed import (
+    Answering,
+    Connection,
+    CouldNotLook,
+    EndNote,
+    Health,
+    Observed,
+    SlurmAnswer,
+    SlurmKnowsNot,
+    SlurmSays,
+)
+from bouchet_worker.progress import progress_in
+from bouchet_worker.reasons import WAITS, reason_in_words
+from bouchet_worker.reconcile import NOTHING, Errand, apply, decide
+from bouchet_worker.slurm import STATES, Meaning, State
+
+from .conftest import requested
+
+NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
+LONG_AGO = NOW - timedelta(hours=5)
+PLACE = Placement(partition="gpu_h200", gpus=1, gpu_type="h200", nodes=1, cpus=6, memory_gib=240, walltime_s=21_600)
+CONNECTION = Connection(job_name="bouchet-aa-1", node="node1", port=20001, image="i.sif", image_sha256="ab")
+ANSWERS: list[SlurmAnswer] = [
+    *(SlurmSays(state, state.value, "Priority", "node1") for state in State),
+    SlurmKnowsNot(),
+    CouldNotLook("down"),
+]
+HEALTHS = [None, *(Health(answering) for answering in Answering)]
+KINDS = ("vllm_exited", "idle", "walltime", "stopped", "refused")
+NOTES = [None, *(EndNote(job_name="bouchet-aa-1", kind=kind, sentence="s") for kind in KINDS)]
+
+
+def in_phase(phase: Phase, *, stop: bool = False, submitted: bool = True) -> Deployment:
+    record = requested("aa", LONG_AGO)
+    job = Job(
+        name="bouchet-aa-1",
+        slot=0,
+        phase=phase,
+        slurm_id=7 if submitted else None,
+        placement=PLACE,
+        node="node1" if phase in (Phase.READY, Phase.DRAINING) else None,
+        port=20001 if phase in (Phase.READY, Phase.DRAINING, Phase.STARTING) else None,
+        since={phase: LONG_AGO},
+    )
+    jobs = () if phase is Phase.REQUESTED else (job,)
+    return record.model_copy(update={"phase": phase, "jobs": jobs, "stop_requested_at": LONG_AGO if stop else None})
+
+
+def submitted_phases() -> list[Phase]:
+    return [Phase.QUEUED, Phase.STARTING, Phase.READY, Phase.DRAINING]
+
+
+def test_every_observation_in_every_phase_gives_a_legal_move() -> None:
+    for phase, answer, health, note, connection, stop in product(
+        Phase, ANSWERS, HEALTHS, NOTES, (None, CONNECTION), (False, True)
+    ):
+        record = in_phase(phase, stop=stop, submitted=phase is not Phase.SUBMITTING)
+        decision = decide(record, Observed(answer, connection, health, "", note), NOW)
+        new = apply(record, decision, NOW)
+        assert new is record or new.version == record.version + 1
+        assert new.phase is record.phase or new.phase in LEGAL_MOVES[record.phase]
+        assert (new.phase is Phase.ENDED) == (new.ending is not None) or record.phase is Phase.ENDED
+        if new.phase is Phase.ENDED and record.phase is not Phase.ENDED:
+            assert new.reason, (phase, answer, note)
+        assert (
+            apply(new, decide(new, Observed(answer, connection, health, "", note), NOW), NOW).version <= new.version + 1
+        )
+
+
+def test_could_not_look_changes_nothing_ever() -> None:
+    for phase, stop in product([*submitted_phases(), Phase.ENDED], (False, True)):
+        assert decide(in_phase(phase, stop=stop), Observed(CouldNotLook()), NOW) == NOTHING
+
+
+def test_an_ended_state_ends_every_phase_and_a_live_one_none() -> None:
+    for phase, state in product(submitted_phases(), State):
+        new = apply(in_phase(phase), decide(in_phase(phase), Observed(SlurmSays(state, state.value)), NOW), NOW)
+        assert (new.phase is Phase.ENDED) == (STATES[state].meaning is Meaning.ENDED), (phase, state)
+
+
+def test_whoever_is_wanted_no_more_is_stopped_while_slurm_has_it() -> None:
+    for phase, state in product(submitted_phases(), State):
+        decision = decide(in_phase(phase, stop=True), Observed(SlurmSays(state, state.value)), NOW)
+        runs = STATES[state].meaning in (Meaning.WAITING, Meaning.RUNNING, Meaning.PAUSED)
+        assert (decision.errand is Errand.STOP) == runs, (phase, state)
+
+
+def test_a_lost_errand_is_sent_again_after_a_moment() -> None:
+    for phase in (Phase.REQUESTED, Phase.SUBMITTING):
+        record = in_phase(phase, submitted=False)
+        assert decide(record, Observed(CouldNotLook()), LONG_AGO + timedelta(seconds=1)).errand is None
+        assert decide(record, Observed(CouldNotLook()), NOW).errand is Errand.SUBMIT
+        assert decide(in_phase(phase, submitted=False, stop=True), Observed(CouldNotLook()), NOW).errand is Errand.STOP
+
+
+def test_ready_needs_an_answer_and_a_place() -> None:
+    running = SlurmSays(State.RUNNING, "RUNNING", node="node1")
+    healthy = Observed(running, health=Health(Answering.YES, window=4096, vllm_version="0.32.0"))
+    starting = in_phase(Phase.STARTING)
+    ready = apply(starting, decide(starting, healthy, NOW), NOW)
+    assert ready.phase is Phase.READY and ready.job is not None and ready.job.window == 4096
+    assert apply(starting, decide(starting, Observed(running), NOW), NOW).phase is Phase.STARTING
+
+
+def test_one_slow_health_answer_is_no_news_and_a_long_silence_is() -> None:
+    running = SlurmSays(State.RUNNING, "RUNNING")
+    ready = in_phase(Phase.READY)
+    for failing_s, says in ((2.0, False), (30.0, True)):
+        new = apply(ready, decide(ready, Observed(running, health=Health(Answering.NO, failing_s)), NOW), NOW)
+        assert new.phase is Phase.READY and bool(new.reason) is says
+
+
+# endings
+
+
+@pytest.mark.parametrize(
+    ("state", "word", "note", "stop", "ending", "words"),
+    [
+        (State.CANCELLED, "CANCELLED by 2001", None, True, Ending.CANCELLED, "as asked"),
+        (State.CANCELLED, "CANCELLED by 0", None, False, Ending.CANCELLED, "user id 0"),
+        (State.OUT_OF_MEMORY, "OUT_OF_MEMORY", "vllm_exited", False, Ending.FAILED, "240 GiB"),
+        (State.NODE_FAIL, "NODE_FAIL", "vllm_exited", True, Ending.FAILED, "node1 failed"),
+        (State.PREEMPTED, "PREEMPTED", "stopped", False, Ending.PREEMPTED, "took the node back"),
+        (State.TIMEOUT, "TIMEOUT", None, False, Ending.TIMED_OUT, "06:00:00"),
+        (State.COMPLETED, "COMPLETED", "walltime", False, Ending.TIMED_OUT, "said so"),
+        (State.COMPLETED, "COMPLETED", "idle", False, Ending.IDLE, "said so"),
+        (State.FAILED, "FAILED", "refused", False, Ending.FAILED, "said so"),
+        (State.FAILED, "FAILED", None, False, Ending.FAILED, "bouchet logs aa"),
+        (None, "", None, False, Ending.FAILED, "no longer knows job 7"),
+        (None, "", "idle", False, Ending.IDLE, "said so"),
+    ],
+)
+def test_how_it_ended(state: State | None, word: str, note: str | None, stop: bool, ending: Ending, words: str) -> None:
+    record = in_phase(Phase.READY, stop=stop)
+    assert record.job is not None
+    says = SlurmSays(state, word, node="node1", exit_code="1:0") if state else None
+    written = EndNote.model_validate({"job_name": "x", "kind": note, "sentence": "said so"}) if note else None
+    found, sentence = ending_of(record, record.job, says, written)
+    assert found is ending and words in sentence
+
+
+# words
+
+
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        ("Priority", "ahead of it"),
+        ("Resources", "it is next"),
+        ("QOSMaxJobsPerUserLimit", "as many jobs"),
+        ("QOSMaxGRESPerUser", "limit of GPUs"),
+        ("MaxGRESPerAccount", "your group"),
+        ("QOSMaxCpuPerUserLimit", "limit of CPUs"),
+        ("QOSMaxMemoryPerUser", "limit of memory"),
+        ("AssocGrpGRES", "limit of GPUs"),
+        ("AssocGrpCpuLimit", "limit of CPUs"),
+        ("AssocGrpCPUMinutesLimit", "computing time"),
+        ("AssocMaxJobsLimit", "as many jobs"),
+        ("QOSGrpNodeLimit", "limit of nodes"),
+        ("ReqNodeNotAvail, Reserved for maintenance", "maintenance window"),
+        ("ReqNodeNotAvail, UnavailableNodes:node1", "down, drained or reserved"),
+        ("(Dependency)", "another job"),
+        ("BeginTime", "earliest start"),
+        ("SomethingNew", "waiting in the queue (SomethingNew)"),
+        ("", "waiting in the queue"),
+    ],
+)
+def test_pending_reasons_in_words(reason: str, words: str) -> None:
+    assert words in reason_in_words(reason)
+
+
+def test_every_reason_keeps_slurms_word_for_whoever_asks_the_site() -> None:
+    for word in WAITS:
+        assert reason_in_words(word).endswith(f"({word})")
+
+
+# a progress bar rewrites its line
+SHARDS = "".join(f"Loading safetensors checkpoint shards: {25 * n}% Completed | {n}/4 [00:01<00:03]\r" for n in (1, 2))
+
+
+@pytest.mark.parametrize(
+    ("log", "words"),
+    [
+        ("", ""),
+        ("noise\n", ""),
+        ("bouchet: checking the image\n", "checking the image"),
+        (SHARDS, "loading weights, 2 of 4 files"),
+        ("INFO [x.py:1] Loading weights took 12.30 seconds\n", "weights loaded in 12 s"),
+        ("INFO [x.py:1] Model loading took 61.2 GiB memory and 80.1 seconds\n", "weights loaded (61.2 GiB)"),
+        ("INFO Dynamo bytecode transform time: 5.1 s\n", "compiling"),
+        ("Capturing CUDA graphs (decode, PIECEWISE):  40%|####   | 20/51 [00:02<00:03]", "capturing graphs, 20 of 51"),
+        ("INFO Graph capturing finished in 20 secs\nINFO GPU KV cache size: 1 tokens\n", "laying out the KV cache"),
+        ("INFO:     Application startup complete.\nINFO: 1.2.3.4 GET /v1/models 200\n", "server up"),
+    ],
+)  # fmt: skip
+def test_progress_from_the_log(log: str, words: str) -> None:
+    assert progress_in(log) == words
