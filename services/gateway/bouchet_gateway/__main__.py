@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -43,6 +44,8 @@ def _be_at_home(home: Path, ssh_dir: Path) -> None:
 
 
 def _serve(settings: Settings) -> None:
+    # uvicorn stops in order at SIGTERM, then raises the signal again for whoever had it before: us, to leave in order
+    signal.signal(signal.SIGTERM, _leave)
     store = Store.connect(settings.redis_host, settings.redis_port, settings.redis_password)
     gateway = Gateway(settings, store)
     config = uvicorn.Config(
@@ -58,6 +61,10 @@ def _serve(settings: Settings) -> None:
         uvicorn.Server(config).run()
     finally:
         store.close()
+
+
+def _leave(number: int, frame: object) -> None:
+    sys.exit(0)
 
 
 if __name__ == "__main__":

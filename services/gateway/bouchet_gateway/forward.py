@@ -85,8 +85,13 @@ class Forwards:
         self._servers: list[asyncio.Server] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._open: dict[int, set[Half]] = {}
-        self.channels = 0
+        self._channels: set[Half] = set()
         self.ports: list[int] = []
+
+    @property
+    def channels(self) -> int:
+        """Channels open through the slots now."""
+        return len(self._channels)
 
     async def start(self, host: str, base_port: int, count: int) -> None:
         """Listens on base_port + n for every slot n."""
@@ -126,6 +131,9 @@ class Forwards:
         except BouchetError as error:
             log.warning("slot=%d refused kind=%s detail=%r", slot, error.kind, str(error))
             await _refuse(guest, error)
+        except Exception:
+            log.exception("slot=%d failed in a way nobody foresaw", slot)
+            guest.break_off()
         finally:
             gone.cancel()
             reaching.cancel()
@@ -149,20 +157,11 @@ class Forwards:
                 await asyncio.sleep(AGAIN_S)
 
     async def _channel(self, open_channel: OpenChannel, target: SlotTarget) -> Half:
-        half = Half(on_end=self._channel_ended)
-        self.channels += 1
-        try:
-            await open_channel(target.node, target.port, lambda: half, self._limits.open_timeout_s)
-        except BaseException:
-            if half.transport is None:
-                self.channels -= 1
-            else:
-                half.break_off()
-            raise
+        half = Half(on_end=lambda: self._channels.discard(half))
+        await open_channel(target.node, target.port, lambda: half, self._limits.open_timeout_s)
+        if not half.ended.is_set():
+            self._channels.add(half)
         return half
-
-    def _channel_ended(self) -> None:
-        self.channels -= 1
 
 
 async def _refuse(guest: Half, error: BouchetError) -> None:

@@ -78,6 +78,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         redis_host=environ.get("REDIS_HOST", "redis"),
         redis_port=int(environ.get("REDIS_PORT", "6379")),
         redis_password=read_secret(secrets, "redis_password"),
+        door_port=int(environ.get("GATEWAY_PORT", "8090")),
         slot_base_port=int(environ.get("SLOT_BASE_PORT", "8100")),
         slot_count=int(environ.get("SLOT_COUNT", "8")),
         mfa_auto=environ.get("MFA_AUTO") or None,

@@ -92,6 +92,11 @@ class Tunnel:
         except BouchetError as error:
             await self._pause(cause_of(error), str(error))
             return
+        except Exception as error:
+            # whatever it is, the owner of the connection must live to try again
+            log.exception("tunnel host=%s failed in a way nobody foresaw", self._host)
+            await self._pause(Cause.CONFIGURATION, f"{type(error).__name__}: {error}")
+            return
         self._logins += 1
         self._become(TunnelState.UP, "")
         reason = await self._watch(self._session)
