@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
+from rich.status import Status
 from rich.text import Text
 
 from .api import Api
 from .errors import CommandError, NotReadyError, UnreachableError
 from .prompts import answer_prompt
-from .records import Deployment
+from .records import Deployment, Prompt
 from .render import PHASE_STYLE, clean, duration, starts
 from .screen import Screen
 
@@ -23,14 +24,12 @@ PATIENCE_S = 60.0
 EARLY_PHASES = ("requested", "submitting")
 EARLY_S = 3.0
 
-Show = Callable[[Deployment], None]
-
 
 def follow(api: Api, deployment: Deployment, screen: Screen) -> Deployment:
     """The deployment when it is ready. Raises CommandError with its reason when it ended instead."""
-    with _shown(screen) as show:
+    with _shown(screen) as display:
         while True:
-            show(deployment)
+            display.show(deployment)
             if deployment.phase == "ready":
                 return deployment
             if deployment.phase == "ended":
@@ -39,7 +38,10 @@ def follow(api: Api, deployment: Deployment, screen: Screen) -> Deployment:
                 )
             if deployment.stopping:
                 raise NotReadyError(f"{deployment.alias} is being cancelled")
-            _look_at_tunnel(api, deployment, screen)
+            prompt = _prompt_that_waits(api, deployment, screen)
+            if prompt:
+                display.pause()
+                answer_prompt(api, prompt, screen)
             time.sleep(POLL_S)
             deployment = _again(api, deployment.id)
 
@@ -58,26 +60,49 @@ def progress_line(deployment: Deployment, now: datetime) -> Text:
     return line
 
 
+class _Lines:
+    """A line for every change, where there is no terminal."""
+
+    def __init__(self, screen: Screen) -> None:
+        self._screen, self._last = screen, ("", "")
+
+    def show(self, deployment: Deployment) -> None:
+        """Says it if it is news."""
+        news = (deployment.phase, deployment.words)
+        if news != self._last:
+            self._last = news
+            self._screen.say(progress_line(deployment, datetime.now(UTC)).plain)
+
+    def pause(self) -> None:
+        """Nothing moves here."""
+
+
+class _Spinner:
+    """One line that changes. Paused while a person types."""
+
+    def __init__(self, status: Status) -> None:
+        self._status = status
+
+    def show(self, deployment: Deployment) -> None:
+        """Changes the line; goes on after a pause."""
+        self._status.update(progress_line(deployment, datetime.now(UTC)))
+        self._status.start()
+
+    def pause(self) -> None:
+        """Takes the line away."""
+        self._status.stop()
+
+
 @contextmanager
-def _shown(screen: Screen) -> Iterator[Show]:
-    """One line that changes on a terminal; elsewhere a line for every change."""
+def _shown(screen: Screen) -> Iterator[_Lines | _Spinner]:
     if not screen.err.is_terminal:
-        yield _lines(screen)
+        yield _Lines(screen)
         return
-    with screen.err.status("") as status:
-        yield lambda deployment: status.update(progress_line(deployment, datetime.now(UTC)))
-
-
-def _lines(screen: Screen) -> Show:
-    last: list[tuple[str, str]] = []
-
-    def show(deployment: Deployment) -> None:
-        now = (deployment.phase, deployment.words)
-        if last != [now]:
-            last[:] = [now]
-            screen.say(progress_line(deployment, datetime.now(UTC)).plain)
-
-    return show
+    status = screen.err.status("")
+    try:
+        yield _Spinner(status)
+    finally:
+        status.stop()
 
 
 def _again(api: Api, identity: str) -> Deployment:
@@ -93,14 +118,12 @@ def _again(api: Api, identity: str) -> Deployment:
             time.sleep(POLL_S)
 
 
-def _look_at_tunnel(api: Api, deployment: Deployment, screen: Screen) -> None:
+def _prompt_that_waits(api: Api, deployment: Deployment, screen: Screen) -> Prompt | None:
     """A launch may wait for the person who watches it: Duo asks once per connection."""
     waited = (datetime.now(UTC) - deployment.created_at).total_seconds()
     if not screen.interactive or deployment.phase not in EARLY_PHASES or waited < EARLY_S:
-        return
+        return None
     try:
-        tunnel = api.tunnel()
+        return api.tunnel().prompt
     except CommandError:
-        return  # the deployment's own reason tells what is wrong
-    if tunnel.prompt:
-        answer_prompt(api, tunnel.prompt, screen)
+        return None  # the deployment's own reason tells what is wrong

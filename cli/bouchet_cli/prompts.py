@@ -15,7 +15,7 @@ def answer_prompt(api: Api, prompt: Prompt, screen: Screen) -> None:
     """Asks the person and sends the answers. What must not be seen is not echoed, and nothing is kept."""
     if prompt.title:
         screen.say(prompt.title, "bold")
-    responses = [_ask(clean(question), echo) for question, echo in prompt.questions]
+    responses = [_ask(clean(question), echo, screen) for question, echo in prompt.questions]
     try:
         api.answer(prompt.id, responses)
     except CommandError as exc:
@@ -24,6 +24,10 @@ def answer_prompt(api: Api, prompt: Prompt, screen: Screen) -> None:
         screen.say("that came too late: the login asks anew")
 
 
-def _ask(question: str, echo: bool) -> str:
+def _ask(question: str, echo: bool, screen: Screen) -> str:
     text = question if question.endswith((" ", "\n")) else f"{question} "
-    return input(text) if echo else getpass.getpass(text)
+    if not echo:
+        return getpass.getpass(text)
+    # not input(text): stdout may be piped
+    screen.err.print(text, end="")
+    return input()
