@@ -86,6 +86,7 @@ class Forwards:
         self._tasks: set[asyncio.Task[None]] = set()
         self._open: dict[int, set[Half]] = {}
         self._channels: set[Half] = set()
+        self._told: dict[int, str] = {}
         self.ports: list[int] = []
 
     @property
@@ -128,8 +129,9 @@ class Forwards:
             await asyncio.wait({gone, reaching}, return_when=asyncio.FIRST_COMPLETED)
             if reaching.done():
                 guest.join(reaching.result())
+                self._told.pop(slot, None)
         except BouchetError as error:
-            log.warning("slot=%d refused kind=%s detail=%r", slot, error.kind, str(error))
+            self._tell(slot, error)
             await _refuse(guest, error)
         except Exception:
             log.exception("slot=%d failed in a way nobody foresaw", slot)
@@ -137,6 +139,12 @@ class Forwards:
         finally:
             gone.cancel()
             reaching.cancel()
+
+    def _tell(self, slot: int, error: BouchetError) -> None:
+        """One line for a row of equal refusals: health checks knock every few seconds while a model starts."""
+        if self._told.get(slot) != str(error):
+            self._told[slot] = str(error)
+            log.warning("slot=%d refused kind=%s detail=%r", slot, error.kind, str(error))
 
     async def _reach(self, slot: int) -> Half:
         """A channel to the slot's target; waits out a lost SSH connection for a while."""

@@ -10,8 +10,8 @@ import socket
 import struct
 from collections.abc import Callable
 
-# what a caller may send before its target is reached; a request's head and a prompt fit
-EARLY_BYTES = 1 << 20
+# what a caller may send before its target is reached: more than most requests, little enough for hundreds of callers
+EARLY_BYTES = 256 << 10
 
 
 class Half(asyncio.Protocol):

@@ -42,7 +42,7 @@ class Limits:
     file_timeout_s: float = 50.0
     open_timeout_s: float = 10.0
     hold_s: float = 30.0
-    connections_per_slot: int = 256
+    connections_per_slot: int = 512
 
 
 @dataclass(frozen=True)
