@@ -20,6 +20,8 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any, cast
 
 import redis
+from redis.backoff import ExponentialWithJitterBackoff
+from redis.retry import Retry
 
 from .errors import NameTaken, NoFreeSlot, StaleRecord, StoreUnavailable, UnknownDeployment
 from .models import Deployment, Event, Phase, SlotTarget
@@ -291,6 +293,8 @@ def _client(host: str, port: int, password: str | None, *, decode_responses: boo
         socket_timeout=SOCKET_TIMEOUT_S,
         socket_connect_timeout=SOCKET_TIMEOUT_S,
         health_check_interval=30,
+        # a pooled connection may be dead after Redis restarted; the library's own default waits seconds
+        retry=Retry(ExponentialWithJitterBackoff(base=0.02, cap=0.2), retries=2),
     )
 
 
