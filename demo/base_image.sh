@@ -1,0 +1,66 @@
+#!/bin/bash
+# Gets a Debian base image: pulled, or made from this machine's own package source where no registry answers.
+# usage: base_image.sh TAG SUITE        e.g. base_image.sh debian:trixie-slim trixie
+# Making one needs root and mmdebstrap; the result is what debian:*-slim holds, plus the CA certificates.
+set -euo pipefail
+
+readonly tag=${1:?usage: base_image.sh TAG SUITE}
+readonly suite=${2:?usage: base_image.sh TAG SUITE}
+readonly answer_seconds=8 pull_seconds=300
+work=$(mktemp -d)
+readonly work
+trap 'rm -rf "$work"' EXIT
+
+# pull prints "Pulling from ..." once the registry has answered; an engine that gets no answer may try for a minute.
+pull() {
+  local waited=0 puller
+  timeout "$pull_seconds" docker pull "$tag" >"$work/pull" 2>&1 &
+  puller=$!
+  until grep -q 'Pulling from' "$work/pull" || ! kill -0 "$puller" 2>/dev/null; do
+    if ((waited++ >= answer_seconds * 5)); then kill "$puller"; break; fi
+    sleep 0.2
+  done
+  wait "$puller"
+}
+
+# Debian's entries of this machine, for another suite. Other vendors' sources stay out.
+sources_for_suite() {
+  local here
+  # shellcheck source=/dev/null
+  here=$(. /etc/os-release && echo "${VERSION_CODENAME:?}")
+  if [[ -f /etc/apt/sources.list.d/debian.sources ]]; then
+    grep -v '^#' /etc/apt/sources.list.d/debian.sources | sed "s/\b$here\b/$suite/g"
+  else
+    printf 'Types: deb\nURIs: %s\nSuites: %s %s-updates\nComponents: main\nSigned-By: %s\n' \
+      "$(awk '$1 == "deb" { for (i = 2; i <= NF; i++) if ($i ~ /^[a-z]+:/) { print $i; exit } }' /etc/apt/sources.list)" \
+      "$suite" "$suite" /usr/share/keyrings/debian-archive-keyring.gpg
+  fi
+}
+
+# Inside an image: no .debs kept, no documentation, one sources file.
+readonly docker_clean='DPkg::Post-Invoke { "rm -f /var/cache/apt/archives/*.deb /var/cache/apt/archives/partial/*.deb || true"; };
+Dir::Cache::pkgcache ""; Dir::Cache::srcpkgcache "";'
+
+# shellcheck disable=SC2016  # $1 is mmdebstrap's
+make_root() {
+  mmdebstrap --quiet --variant=minbase --include=ca-certificates \
+    --aptopt='Acquire::Languages "none"' \
+    --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
+    --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-include=/usr/share/doc/*/copyright' \
+    --customize-hook="upload '$work/docker-clean' /etc/apt/apt.conf.d/docker-clean" \
+    --customize-hook='rm -f "$1"/etc/apt/sources.list "$1"/etc/apt/sources.list.d/*' \
+    --customize-hook="upload '$work/debian.sources' /etc/apt/sources.list.d/debian.sources" \
+    --customize-hook='rm -rf "$1"/var/lib/apt/lists/* "$1"/var/cache/apt/* "$1"/var/log/*.log "$1"/var/log/apt' \
+    "$suite" "$work/root.tar" "$work/debian.sources"
+}
+
+if docker image inspect "$tag" >/dev/null 2>&1; then exit 0; fi
+if pull; then exit 0; fi
+command -v mmdebstrap >/dev/null || {
+  echo "No registry gives $tag, and mmdebstrap is not here to make it: install mmdebstrap, or pull the image by hand." >&2
+  exit 1
+}
+sources_for_suite > "$work/debian.sources"
+printf '%s\n' "$docker_clean" > "$work/docker-clean"
+make_root
+docker import -c 'CMD ["bash"]' -c 'ENV LANG=C.UTF-8' "$work/root.tar" "$tag" >/dev/null

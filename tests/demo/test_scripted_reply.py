@@ -1,0 +1,113 @@
+"""What the scripted model says to a rendered prompt."""
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+SOURCE = Path(__file__).parents[2] / "demo" / "models" / "scripted_reply.py"
+
+
+def load_plugin() -> ModuleType:
+    """As vLLM loads it: a module on its own, in no package."""
+    spec = importlib.util.spec_from_file_location("scripted_reply", SOURCE)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+script_for = load_plugin().script_for
+
+
+def render(*turns: tuple[str, str]) -> str:
+    closed = "".join(f"<|im_start|>{role}\n{text}<|im_end|>\n" for role, text in turns)
+    return f"{closed}<|im_start|>assistant\n"
+
+
+def tool_response(text: str) -> str:
+    return f"\n<tool_response>\n{text}\n</tool_response>"
+
+
+def calls_in(reply: str) -> list[dict[str, object]]:
+    return [json.loads(part.split("</tool_call>")[0]) for part in reply.split("<tool_call>")[1:]]
+
+
+@pytest.mark.parametrize(
+    ("text", "reply"),
+    [
+        ("SAY[hello]", "hello"),
+        ("SAY[a[0] = b[c[1]]]", "a[0] = b[c[1]]"),
+        ("SAY[<think>hm</think>\ntwo\nlines]", "<think>hm</think>\ntwo\nlines"),
+        ("SAY[]", ""),
+        ("COUNT[4]", "1 2 3 4"),
+        ("please SAY[one] and SAY[two]", "one\ntwo"),
+        ("SAY[never closed", "never closed"),
+    ],
+)
+def test_says_what_is_scripted(text: str, reply: str) -> None:
+    assert script_for(render(("user", text))) == reply
+
+
+def test_a_call_is_hermes_markup() -> None:
+    reply = script_for(render(("user", 'CALL[Read {"path": "/a [b]"}]')))
+    assert calls_in(reply) == [{"name": "Read", "arguments": {"path": "/a [b]"}}]
+
+
+def test_calls_of_one_step_are_parallel_and_text_stays_before_them() -> None:
+    reply = script_for(render(("user", 'SAY[I look.] CALL[Read {"path": "/a"}] CALL[List]')))
+    assert reply.startswith("I look.\n<tool_call>")
+    assert calls_in(reply) == [{"name": "Read", "arguments": {"path": "/a"}}, {"name": "List", "arguments": {}}]
+
+
+def test_the_last_script_counts() -> None:
+    turns = [("system", "SAY[system]"), ("user", "SAY[first]"), ("assistant", "first"), ("user", "SAY[second]")]
+    assert script_for(render(*turns)) == "second"
+
+
+def test_what_the_client_adds_is_no_script() -> None:
+    text = "<system-reminder>\nSAY[reminder]\n</system-reminder>\nSAY[mine]\n<system-reminder>[x]</system-reminder>"
+    assert script_for(render(("user", text))) == "mine"
+
+
+def test_a_tool_result_is_repeated() -> None:
+    turns = [("user", "CALL[Read {}]"), ("assistant", "<tool_call>"), ("user", tool_response("SAY[forty-two]"))]
+    assert script_for(render(*turns)) == "The tool returned: SAY[forty-two]"
+
+
+def test_all_results_since_the_assistant_spoke_are_repeated() -> None:
+    turns = [
+        ("user", "CALL[Read {}]"),
+        ("assistant", "calls"),
+        ("user", tool_response("old")),
+        ("assistant", "calls again"),
+        ("user", tool_response("one") + tool_response("two")),
+        ("user", "<system-reminder>be brief</system-reminder>"),
+    ]
+    assert script_for(render(*turns)) == "The tool returned: one | two"
+
+
+def test_then_waits_for_the_next_turn() -> None:
+    script = ("user", 'CALL[Read {"path": "/a"}] THEN SAY[between] THEN SAY[end]')
+    result = ("user", tool_response("text"))
+    call = script_for(render(script))
+    assert calls_in(call) == [{"name": "Read", "arguments": {"path": "/a"}}]
+    assert script_for(render(script, ("assistant", call), result)) == "between"
+    turns = [script, ("assistant", call), result, ("assistant", "between"), ("user", "go on")]
+    assert script_for(render(*turns)) == "end"
+
+
+def test_a_new_script_overrules_a_tool_result() -> None:
+    turns = [("user", "CALL[Read {}]"), ("assistant", "call"), ("user", tool_response("x")), ("user", "SAY[stop]")]
+    assert script_for(render(*turns)) == "stop"
+
+
+@pytest.mark.parametrize("prompt", ["", "hello", render(("user", "hello")), render(("system", "SAY[no]"))])
+def test_nothing_scripted_is_none(prompt: str) -> None:
+    assert script_for(prompt) is None
+
+
+def test_an_open_turn_with_an_empty_thought_is_not_a_step() -> None:
+    assert script_for(render(("user", "SAY[a] THEN SAY[b]")) + "<think>\n\n</think>\n\n") == "a"
