@@ -23,7 +23,7 @@ class Settings:
 
 def read_settings(environment: Mapping[str, str], project: Path = PROJECT) -> Settings:
     """The environment's word counts before the file's. Raises UnreachableError when there is no key."""
-    path = Path(environment.get("BOUCHET_ENV_FILE") or project / ".env")
+    path = project / (environment.get("BOUCHET_ENV_FILE") or ".env")  # as `make up` reads it
     values = parse_env_file(path.read_text(encoding="utf-8")) if path.is_file() else {}
     key = environment.get("BOUCHET_API_KEY") or values.get("BOUCHET_API_KEY")
     if not key:

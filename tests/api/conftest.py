@@ -12,7 +12,7 @@ from bouchet_api.parts import Parts, opened
 
 from tests.conftest import RedisServer
 from tests.fakes.gateway_door import GatewayDoor
-from tests.fakes.running_api import KEY, RunningApi, running, settings
+from tests.fakes.running_api import KEY, RunningApi, emptied, running_with_its_own, settings
 
 
 @pytest.fixture
@@ -36,7 +36,12 @@ async def api(parts: Parts) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-@pytest.fixture
-def live_api(tmp_path: Path, redis_server: RedisServer, gateway: GatewayDoor) -> Iterator[RunningApi]:
-    with running(tmp_path, redis_server, gateway) as api:
+@pytest.fixture(scope="module")
+def running_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningApi]:
+    with running_with_its_own(tmp_path_factory.mktemp("api")) as api:
         yield api
+
+
+@pytest.fixture
+def live_api(running_api: RunningApi) -> RunningApi:
+    return emptied(running_api)

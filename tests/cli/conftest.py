@@ -14,10 +14,9 @@ import pytest
 from bouchet_core.models import Deployment, Ending, Job, Phase, Placement
 from bouchet_core.store import Store
 
-from tests.conftest import RedisServer
 from tests.fakes.chat_proxy import ChatProxy
 from tests.fakes.gateway_door import GatewayDoor
-from tests.fakes.running_api import KEY, RunningApi, running
+from tests.fakes.running_api import KEY, RunningApi, emptied, running_with_its_own
 
 FOREIGN = ("ANTHROPIC_", "CLAUDE_", "BOUCHET_")
 LOG = "/data/bouchet/logs/7.log"
@@ -63,22 +62,27 @@ class Bouchet:
         return Done(done.returncode, done.stdout, done.stderr)
 
 
-@pytest.fixture
-def gateway() -> Iterator[GatewayDoor]:
-    with GatewayDoor() as door:
-        yield door
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningApi, ChatProxy]]:
+    with running_with_its_own(tmp_path_factory.mktemp("stack")) as api, ChatProxy() as proxy:
+        yield api, proxy
 
 
 @pytest.fixture
-def bouchet(tmp_path: Path, redis_server: RedisServer, gateway: GatewayDoor) -> Iterator[Bouchet]:
-    with running(tmp_path, redis_server, gateway) as api, ChatProxy() as proxy:
-        env_file = tmp_path / ".env"
-        port = api.url.rpartition(":")[2]
-        env_file.write_text(f"# made by a test\nBOUCHET_API_KEY='{KEY}'\nAPI_PORT={port}\nPROXY_PORT={proxy.port}\n")
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
-        environment = {**inherited, "BOUCHET_ENV_FILE": str(env_file), "HOME": str(tmp_path)}
-        environment.pop("COLUMNS", None)
-        yield Bouchet(api, proxy, environment)
+def bouchet(stack: tuple[RunningApi, ChatProxy], tmp_path: Path) -> Bouchet:
+    api, proxy = emptied(stack[0]), stack[1]
+    proxy.reset()
+    port = api.url.rpartition(":")[2]
+    env_file = tmp_path / ".env"
+    env_file.write_text(f"# made by a test\nBOUCHET_API_KEY='{KEY}'\nAPI_PORT={port}\nPROXY_PORT={proxy.port}\n")
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
+    inherited.pop("COLUMNS", None)
+    return Bouchet(api, proxy, {**inherited, "BOUCHET_ENV_FILE": str(env_file), "HOME": str(tmp_path)})
+
+
+@pytest.fixture
+def gateway(bouchet: Bouchet) -> GatewayDoor:
+    return bouchet.api.gateway
 
 
 def advance(store: Store, identity: str, *phases: Phase, window: int = 40960) -> Deployment:

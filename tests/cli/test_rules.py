@@ -69,6 +69,9 @@ def test_env_file(tmp_path: Path) -> None:
     assert "from-file" not in repr(read)
     outranked = read_settings({"BOUCHET_API_KEY": "k", "BOUCHET_API_URL": "http://x"}, tmp_path)
     assert (outranked.key, outranked.api_url) == ("k", "http://x")
+    (tmp_path / "other").write_text("BOUCHET_API_KEY=other\n")
+    assert read_settings({"BOUCHET_ENV_FILE": "other"}, tmp_path).key == "other"
+    assert read_settings({"BOUCHET_ENV_FILE": str(tmp_path / "other")}, Path("/nowhere")).key == "other"
     with pytest.raises(UnreachableError, match="make up"):
         read_settings({}, tmp_path / "nowhere")
 

@@ -13,13 +13,17 @@ class ChatProxy:
     """A running proxy. `words` are its next answer; `requests` what it was asked; `status` refuses instead."""
 
     def __init__(self) -> None:
+        self.reset()
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
+
+    def reset(self) -> None:
+        """As at the start."""
         self.words = ["Hello", " there", "\x1b[2J!"]
         self.pause_s = 0.0
         self.status = 200
         self.requests: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
 
     @property
     def url(self) -> str:

@@ -1,4 +1,4 @@
-"""The gateway's inside door without a cluster behind it: files from a dictionary, a tunnel in a state of one's choice."""
+"""The gateway's inside door with no cluster behind it: files from a dictionary, a tunnel in any state."""
 
 from __future__ import annotations
 
@@ -17,13 +17,22 @@ class GatewayDoor:
     """A running door. Change `files`, `tunnel` and `down` while it runs; `answers` keeps what was answered."""
 
     def __init__(self) -> None:
+        self.reset()
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
+
+    def reset(self) -> None:
+        """As at the start: an open tunnel and no files."""
         self.files: dict[str, bytes] = {}
         self.tunnel: dict[str, Any] = {"state": "up", "host": "login", "since": SINCE, "connections": 1}
         self.down = False
         self.answers: list[list[str]] = []
         self.connects = 0
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
+
+    def stop(self) -> None:
+        """Nobody listens any more."""
+        self._server.shutdown()
+        self._server.server_close()
 
     @property
     def url(self) -> str:
@@ -40,9 +49,8 @@ class GatewayDoor:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
+        self.stop()
         self._thread.join()
-        self._server.server_close()
 
     def get(self, path: str, query: dict[str, list[str]]) -> tuple[int, dict[str, Any] | bytes, dict[str, str]]:
         """Status, body and headers of a GET."""

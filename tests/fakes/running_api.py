@@ -15,7 +15,7 @@ from bouchet_api.app import create_app
 from bouchet_api.parts import Parts, opened
 from bouchet_api.settings import Settings
 
-from tests.conftest import RedisServer
+from tests.conftest import RedisServer, free_port, start_redis
 from tests.fakes.gateway_door import TOKEN, GatewayDoor
 
 KEY = "key-of-the-tests-0123456789"
@@ -68,6 +68,28 @@ def settings(directory: Path, redis: RedisServer, gateway: GatewayDoor) -> Setti
         redis_password=redis.password,
         gateway_token=TOKEN,
     )
+
+
+def emptied(api: RunningApi) -> RunningApi:
+    """The same API with nothing on record, for the next test."""
+    connection = api.parts.store.queue_connection()
+    connection.flushall()
+    connection.close()
+    api.gateway.reset()
+    return api
+
+
+@contextmanager
+def running_with_its_own(directory: Path) -> Iterator[RunningApi]:
+    """The API with a Redis and a gateway's door of its own."""
+    (directory / "redis").mkdir()
+    redis = start_redis(directory / "redis", free_port())
+    try:
+        with GatewayDoor() as gateway, running(directory, redis, gateway) as api:
+            yield api
+    finally:
+        redis.process.kill()
+        redis.process.wait()
 
 
 @contextmanager
