@@ -1,28 +1,28 @@
 """The proxy's tests: pure rules, then one contract for both ways that a request can take.
 
-The contract runs against a real server on a free port, a real Redis and a small real vLLM look-alike. What needs
-LiteLLM lies in tests/proxy/litellm and is left out where LiteLLM is not installed; the proxy's test image has it:
+The contract runs against a real server on a free port, a real Redis and a small real vLLM look-alike. Its second half
+(tests/proxy/litellm) needs the whole proxy, LiteLLM included: the built image, or an interpreter that has LiteLLM.
 
-    docker build --target test -f services/proxy/Dockerfile -t bouchet/proxy:test .
-    docker run --rm -v "$PWD:/src:ro" -w /src bouchet/proxy:test
+    BOUCHET_PROXY_IMAGE=bouchet/proxy:dev pytest tests/proxy
 """
 
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Iterator
 
 import pytest
 
 from tests.conftest import free_port, start_redis
-from tests.proxy.running import Ground, start_fake
+from tests.proxy.running import IMAGE_VARIABLE, Ground, start_fake
 
-collect_ignore = [] if importlib.util.find_spec("litellm") else ["litellm"]
+collect_ignore = [] if os.environ.get(IMAGE_VARIABLE) or importlib.util.find_spec("litellm") else ["litellm"]
 
 
 @pytest.fixture(scope="module")
 def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
-    """A Redis, and a model behind slot 0 whose deployment is ready."""
+    """A Redis, and a model behind slot 0."""
     directory = tmp_path_factory.mktemp("redis")
     redis = start_redis(directory, free_port())
     store = redis.store()

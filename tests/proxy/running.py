@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -32,6 +32,7 @@ KEY, SERVING_SECRET, JOB = "key-of-the-tests", "serving-secret", "bouchet-tiny-1
 ALIAS, MODEL, WINDOW = "tiny", "org/Tiny-Model", 4096
 SLOTS = 4
 START_TIMEOUT_S = 90.0
+IMAGE_VARIABLE = "BOUCHET_PROXY_IMAGE"
 CATALOG = {"org/Other": "other", "other": "other", "org/tiny-model": ALIAS, ALIAS: ALIAS}
 THINKER = Traits(thinking="off", tool_parser="hermes", reasoning_parser="qwen3", max_output=8192)
 
@@ -88,7 +89,7 @@ class Ground:
 
 @dataclass
 class Door:
-    """A running proxy. `names_library`: words that must never reach a client."""
+    """A running proxy. pid: of the process that holds LiteLLM, None where there is none."""
 
     url: str
     ground: Ground
@@ -166,32 +167,56 @@ def front_in_thread(ground: Ground) -> Iterator[Door]:
 
 @contextmanager
 def whole_proxy(ground: Ground, direct_lane: bool) -> Iterator[Door]:
-    """`python -m bouchet_proxy` as the container runs it."""
+    """The whole proxy: the image that BOUCHET_PROXY_IMAGE names, else this interpreter, which must have LiteLLM."""
     port = free_port()
     secrets = ground.directory / f"secrets-{port}"
     secrets.mkdir()
     for name, value in (("api_key", KEY), ("serving_secret", SERVING_SECRET), ("redis_password", "secret")):
         (secrets / name).write_text(value)
-    env = {
-        **os.environ,
-        "PYTHONPATH": f"{ROOT / 'core'}:{ROOT / 'services/proxy'}",
-        "SECRETS_DIR": str(secrets),
+    env = _environment(ground, port, direct_lane)
+    image = os.environ.get(IMAGE_VARIABLE)
+    argv = _container_argv(image, port, secrets, env) if image else [sys.executable, "-m", "bouchet_proxy"]
+    paths = {"PYTHONPATH": f"{ROOT / 'core'}:{ROOT / 'services/proxy'}", "SECRETS_DIR": str(secrets)}
+    process = subprocess.Popen(argv, env={**os.environ, **paths, **env})
+    try:
+        wait_for(f"http://127.0.0.1:{port}/health/liveliness", process)
+        yield Door(f"http://127.0.0.1:{port}", ground, _container_pid(port) if image else process.pid)
+    finally:
+        if image:
+            subprocess.run(["docker", "stop", "--time", "5", _container_name(port)], check=True, capture_output=True)
+        process.terminate()
+        process.wait(timeout=30)
+
+
+def _environment(ground: Ground, port: int, direct_lane: bool) -> dict[str, str]:
+    return {
         "REDIS_HOST": "127.0.0.1",
         "REDIS_PORT": str(ground.redis_port),
         "PROXY_PORT": str(port),
         "SLOT_HOST": "127.0.0.1",
         "SLOT_BASE_PORT": str(ground.slot_base_port),
         "SLOT_COUNT": str(SLOTS),
-        "BOUCHET_CATALOG": str(ROOT / "models.yaml"),
+        "BOUCHET_CATALOG": "/etc/bouchet/models.yaml" if IMAGE_VARIABLE in os.environ else str(ROOT / "models.yaml"),
         "DIRECT_LANE": "on" if direct_lane else "off",
     }
-    process = subprocess.Popen([sys.executable, "-m", "bouchet_proxy"], env=env)
-    try:
-        wait_for(f"http://127.0.0.1:{port}/health/liveliness", process)
-        yield Door(f"http://127.0.0.1:{port}", ground, process.pid)
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
+
+
+def _container_argv(image: str, port: int, secrets: Path, env: Mapping[str, str]) -> list[str]:
+    """Hardened as in compose.yaml, but on the host's network, where the tests' servers are."""
+    variables = [word for name, value in env.items() for word in ("--env", f"{name}={value}")]
+    mounts = [f"--volume={secrets}:/run/secrets:ro", f"--volume={ROOT / 'models.yaml'}:/etc/bouchet/models.yaml:ro"]
+    hardened = ["--read-only", "--tmpfs=/tmp", "--cap-drop=ALL", f"--user={os.getuid()}:{os.getgid()}"]
+    named = ["--rm", f"--name={_container_name(port)}", "--network=host"]
+    return ["docker", "run", *named, *hardened, *mounts, *variables, image]
+
+
+def _container_name(port: int) -> str:
+    return f"bouchet-proxy-test-{port}"
+
+
+def _container_pid(port: int) -> int:
+    argv = ["docker", "inspect", "--format", "{{.State.Pid}}", _container_name(port)]
+    return int(subprocess.run(argv, check=True, capture_output=True, text=True).stdout)
 
 
 async def _no_lifespan(scope: object, receive: object, send: object) -> None:

@@ -184,7 +184,7 @@ class OpenAIStream:
         if b'"type":"response.' in raw[:200] or raw.startswith(b"event: response."):
             self._ended = self._ended or b"response.completed" in raw[:200] or b"response.failed" in raw[:200]
         raw = _MODEL.sub(lambda _: self._model, raw, count=1)
-        if self._thinks and b'"content"' in raw and not self._all_passing():
+        if self._thinks and not self._all_passing():
             return self._chunk(raw)
         return raw
 
@@ -197,7 +197,7 @@ class OpenAIStream:
         except orjson.JSONDecodeError:
             return raw
         for choice in data.get("choices") or ():
-            delta = choice.get("delta") or {}
+            delta = choice.setdefault("delta", {})
             stripper = self._strippers.setdefault(choice.get("index", 0), ThinkStripper())
             if isinstance(delta.get("content"), str):
                 delta["content"] = stripper.feed(delta["content"])

@@ -88,10 +88,11 @@ class LiteLLMCarrier:
             del os.environ[name]
         os.environ.update(_ENVIRONMENT, LITELLM_MASTER_KEY=master_key, CONFIG_FILE_PATH=file.name)
         sys.modules[_DEFAULT_ENCODING] = _byte_encoding()
-        server = importlib.import_module("litellm.proxy.proxy_server")
+        importlib.import_module("litellm")
         for name in _LOGGERS:
             # its error lines quote requests
             logging.getLogger(name).setLevel(logging.CRITICAL)
+        server = importlib.import_module("litellm.proxy.proxy_server")
         return cls(cast(App, server.app), master_key)
 
     async def carry(self, exchange: Exchange, scope: Scope, receive: Receive, send: Send) -> None:
