@@ -22,6 +22,8 @@ def main() -> int:
     try:
         settings = Settings.from_environment(os.environ)
         logging.basicConfig(level=settings.log_level, format="%(levelname)s %(name)s %(message)s")
+        # it would write a line for every question to the gateway
+        logging.getLogger("httpx").setLevel(logging.WARNING)
         with opened(settings) as parts:
             uvicorn.run(
                 create_app(parts, settings.api_key),

@@ -10,6 +10,9 @@ from bouchet_core.errors import ConfigurationError
 from bouchet_core.secrets import read_secret
 
 
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+
+
 @dataclass(frozen=True)
 class Settings:
     """Everything that differs between two installations."""
@@ -36,7 +39,7 @@ class Settings:
             redis_port=_port(environment, "REDIS_PORT", 6379),
             gateway_url=environment.get("GATEWAY_URL", "http://gateway:8090"),
             api_port=_port(environment, "API_PORT", 4001),
-            log_level=environment.get("LOG_LEVEL", "INFO").upper(),
+            log_level=_level(environment),
             api_key=read_secret(secrets, "api_key"),
             redis_password=read_secret(secrets, "redis_password"),
             gateway_token=read_secret(secrets, "gateway_token"),
@@ -48,3 +51,10 @@ def _port(environment: Mapping[str, str], name: str, default: int) -> int:
     if not text.isascii() or not text.isdigit() or not 0 <= int(text) <= 65535:
         raise ConfigurationError("environment", f"{name} is {text!r}, not a port")
     return int(text)
+
+
+def _level(environment: Mapping[str, str]) -> str:
+    level = (environment.get("LOG_LEVEL") or "INFO").upper()
+    if level not in LEVELS:
+        raise ConfigurationError("environment", f"LOG_LEVEL is {level!r}, not one of {', '.join(LEVELS)}")
+    return level
