@@ -9,7 +9,6 @@ from pathlib import Path
 from bouchet_core.errors import ConfigurationError
 from bouchet_core.secrets import read_secret
 
-
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 
