@@ -3,7 +3,7 @@
 In the last user text: `SAY[text]` answers with it, `THINK[text]` puts it into a think block before, `CALL[name {json}]`
 calls a tool, `DIE[n]` closes the connection after n events, `SLOW[s]` waits s seconds before the first,
 `REFUSE[status]` answers with that status. Tokens are words; one event carries one word or the space before it.
-`GET /fake/requests` gives the bodies received, oldest first.
+`GET /fake/requests` gives the bodies received, oldest first; `/fake/aborted` how many streams the client left.
 """
 
 from __future__ import annotations
@@ -26,11 +26,13 @@ class FakeVLLM:
     def __init__(self, names: tuple[str, ...], key: str, window: int) -> None:
         self.names, self.key, self.window = names, key, window
         self.requests: list[dict[str, Any]] = []
+        self.aborted = 0
 
     def app(self) -> web.Application:
         app = web.Application(client_max_size=1 << 27)
         app.router.add_get("/health", self.health)
         app.router.add_get("/fake/requests", self.seen)
+        app.router.add_get("/fake/aborted", self.seen_aborted)
         app.router.add_post("/v1/messages", self.messages)
         app.router.add_post("/v1/messages/count_tokens", self.count)
         app.router.add_post("/v1/chat/completions", self.chat)
@@ -42,6 +44,9 @@ class FakeVLLM:
     async def seen(self, request: web.Request) -> web.Response:
         return web.json_response(self.requests)
 
+    async def seen_aborted(self, request: web.Request) -> web.Response:
+        return web.json_response(self.aborted)
+
     async def messages(self, request: web.Request) -> web.StreamResponse:
         body = await self._taken(request)
         script, tokens = Script(last_text(body)), prompt_tokens(body)
@@ -50,7 +55,7 @@ class FakeVLLM:
         if not body.get("stream"):
             await asyncio.sleep(script.wait_s)
             return web.json_response(whole_message(body, script, tokens))
-        return await send_events(request, script, anthropic_events(body, script, tokens))
+        return await self._send(request, script, anthropic_events(body, script, tokens))
 
     async def count(self, request: web.Request) -> web.Response:
         tokens = prompt_tokens(await self._taken(request))
@@ -65,7 +70,14 @@ class FakeVLLM:
         if not body.get("stream"):
             await asyncio.sleep(script.wait_s)
             return web.json_response(whole_chat(body, script, tokens))
-        return await send_events(request, script, openai_events(body, script, tokens))
+        return await self._send(request, script, openai_events(body, script, tokens))
+
+    async def _send(self, request: web.Request, script: Script, events: Iterator[str]) -> web.StreamResponse:
+        try:
+            return await send_events(request, script, events)
+        except ConnectionError:
+            self.aborted += 1
+            raise
 
     async def _taken(self, request: web.Request) -> dict[str, Any]:
         body: dict[str, Any] = await request.json()

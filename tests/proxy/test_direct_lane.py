@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.proxy.contract import CHAT, MESSAGES, Contract, ask, checked, post, text_of
+from tests.proxy.contract import CHAT, MESSAGES, Contract, ask, checked, post, text_of, until
 from tests.proxy.running import KEY, Door, Ground, front_in_thread
 
 
@@ -24,6 +24,14 @@ class TestDirectLane(Contract):
             assert post(door, path, ask("SAY[a]")).status_code == 200
             time.sleep(0.05)
             assert post(door, path, ask("SAY[a]")).status_code == 200
+
+    def test_a_client_that_leaves_stops_the_model(self, door: Door) -> None:
+        counter = f"http://127.0.0.1:{door.ground.fake.port}/fake/aborted"
+        before = httpx.get(counter).json()
+        body = ask(f"SAY[{'a ' * 500}] SLOW[0.3]", stream=True)
+        with httpx.stream("POST", door.url + MESSAGES, json=body, headers={"x-api-key": KEY}) as answer:
+            assert answer.status_code == 200
+        until(lambda: httpx.get(counter).json() == before + 1)
 
     def test_bytes_arrive_as_they_come(self, door: Door) -> None:
         sent = {"x-api-key": KEY}

@@ -47,9 +47,9 @@ class DirectLane:
             await asyncio.wait((relay, gone), return_when=asyncio.FIRST_COMPLETED)
         finally:
             gone.cancel()
-            if not relay.done():
-                relay.cancel()
-        if not relay.cancelled() and relay.done():
+            relay.cancel()
+            await asyncio.gather(relay, gone, return_exceptions=True)
+        if not relay.cancelled():
             relay.result()
 
     async def _relay(self, exchange: Exchange, reply: Reply) -> None:

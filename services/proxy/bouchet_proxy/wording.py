@@ -145,7 +145,8 @@ def no_such_model(found: NoSuchModel) -> Failure:
     else:
         hint = f"no model {found.name!r}"
     served = f"running now: {_listed(found.served)}" if found.served else "nothing is running"
-    catalog = f"; in the catalog: {_listed(found.catalog)}" if found.catalog and not found.in_catalog else ""
+    show = found.catalog and not found.in_catalog
+    catalog = f"; in the catalog, for `bouchet launch`: {_listed(found.catalog)}" if show else ""
     return Failure(404, f"{hint}; {served}{catalog}", "model_not_found")
 
 
