@@ -1,0 +1,79 @@
+"""Stands for `apptainer` on a compute node: checks how it is called and is the vLLM inside at the same time.
+
+Writes what it was given to $FAKE_APPTAINER_RECORD. $FAKE_APPTAINER_MODE: serve, crash, or stubborn (ignores SIGTERM).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+WITH_VALUE = {"--bind", "--no-mount", "--pwd"}
+
+
+def parse(words: list[str]) -> tuple[list[str], dict[str, str], str, list[str]]:
+    """Flags, binds by their place inside, image, and the command inside."""
+    flags, binds, at = [], {}, 1
+    while words[at].startswith("--"):
+        flags.append(words[at])
+        if words[at] in WITH_VALUE:
+            at += 1
+            if words[at - 1] == "--bind":
+                source, _, rest = words[at].partition(":")
+                binds[rest.split(":")[0]] = source
+        at += 1
+    return flags, binds, words[at], words[at + 1 :]
+
+
+class Server(BaseHTTPRequestHandler):
+    """vLLM's paths that the job asks itself, and /slow that takes two seconds."""
+
+    stopping = threading.Event()
+    done = 0
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Quiet."""
+
+    def do_GET(self) -> None:
+        key = os.environ["APPTAINERENV_VLLM_API_KEY"]
+        if self.path != "/health" and self.headers["Authorization"] != f"Bearer {key}":
+            self.send_error(401)
+            return
+        if self.path == "/slow":
+            time.sleep(2)
+        body = f'vllm:num_requests_running{{engine="0"}} 0.0\nvllm:generation_tokens_total{{a="b"}} {Server.done}\n'
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(body.encode())
+
+
+def main() -> int:
+    """Exit status of the vLLM inside."""
+    flags, binds, image, command = parse(sys.argv[1:])
+    environment = {name: value for name, value in os.environ.items() if name.startswith("APPTAINERENV_")}
+    record = {"flags": flags, "binds": binds, "image": image, "command": command, "environment": environment}
+    Path(os.environ["FAKE_APPTAINER_RECORD"]).write_text(json.dumps(record))
+    mode = os.environ.get("FAKE_APPTAINER_MODE", "serve")
+    if mode == "crash":
+        print("(EngineCore pid=1) ERROR 11-22 10:00:00 [core.py:1] ValueError: no such tool parser", flush=True)
+        return 3
+    Path(binds["/bouchet/job"], "vllm.pid").write_text(f"{os.getpid()}\n")
+    signal.signal(signal.SIGTERM, signal.SIG_IGN if mode == "stubborn" else lambda *_: Server.stopping.set())
+    server = ThreadingHTTPServer(("0.0.0.0", int(command[command.index("--port") + 1])), Server)
+    # like vLLM: answers under way are finished before the end
+    server.daemon_threads = False
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    Server.stopping.wait()
+    server.shutdown()
+    server.server_close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

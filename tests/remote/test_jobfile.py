@@ -1,0 +1,99 @@
+"""jobfile.py and watch.py by themselves; the grammar of Python 3.6 on machines without one."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import os
+import socket
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from .conftest import REMOTE, mode_of
+
+
+def load(name: str) -> ModuleType:
+    sys.path.insert(0, str(REMOTE))
+    try:
+        spec = importlib.util.spec_from_file_location(name, REMOTE / f"{name}.py")
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+    finally:
+        sys.path.remove(str(REMOTE))
+
+
+@pytest.mark.parametrize("name", ["jobfile.py", "watch.py"])
+def test_what_runs_on_the_node_keeps_to_the_grammar_of_3_6(name: str) -> None:
+    ast.parse((REMOTE / name).read_text(), feature_version=(3, 6))
+
+
+def test_a_file_is_replaced_whole_and_for_its_owner_alone(tmp_path: Path) -> None:
+    jobfile = load("jobfile")
+    path = tmp_path / "c.json"
+    old = os.umask(0)
+    try:
+        jobfile.write_json(str(path), {"a": 1})
+        reader = path.open()
+        jobfile.write_json(str(path), {"a": 2})
+    finally:
+        os.umask(old)
+    with reader:
+        assert '"a": 1' in reader.read(), "an open reader keeps the whole old file"
+    assert '"a": 2' in path.read_text()
+    assert mode_of(path) == 0o600 and list(tmp_path.iterdir()) == [path]
+
+
+def test_free_ports_are_below_those_of_outgoing_connections() -> None:
+    jobfile = load("jobfile")
+    port = jobfile.free_port()
+    assert 20_000 <= port < 32_000
+    with socket.socket() as taken:
+        taken.bind(("0.0.0.0", port))
+        jobfile.PORTS = [port] * 200
+        with pytest.raises(jobfile.Refused, match="no free port"):
+            jobfile.free_port()
+
+
+def test_a_spec_of_another_version_is_refused(tmp_path: Path) -> None:
+    jobfile = load("jobfile")
+    (tmp_path / "spec.json").write_text('{"version": 99}')
+    with pytest.raises(jobfile.Refused, match="version 99"):
+        jobfile.read_spec(str(tmp_path))
+
+
+METRICS = """\
+# HELP vllm:num_requests_running x
+vllm:num_requests_running{engine="0",model_name="m"} %s
+vllm:num_requests_waiting{engine="0"} 0.0
+vllm:num_requests_waiting_by_reason{engine="0",reason="capacity"} 5.0
+vllm:prompt_tokens_total{engine="0"} 1.5e+03
+vllm:generation_tokens_total{engine="0"} %s
+python_gc_objects_total 7
+"""
+
+
+def test_work_is_what_vllm_has_done() -> None:
+    watch = load("watch")
+    assert watch.work_in(METRICS % ("1.0", "10.0")) == "busy"
+    assert watch.work_in(METRICS % ("0.0", "10.0")) == "1510"
+    assert watch.work_in(METRICS % ("0.0", "11.0")) == "1511"
+
+
+def test_error_lines_lose_vllms_prefixes_and_nothing_else(tmp_path: Path) -> None:
+    jobfile = load("jobfile")
+    log = tmp_path / "log"
+    log.write_bytes(
+        b"fine\n\x1b[0;36m(EngineCore pid=3)\x1b[0;0m ERROR 11-22 10:00:00 [core.py:9] "
+        b"torch.OutOfMemoryError: CUDA out of memory\n"
+        b"RuntimeError: Engine core initialization failed.\n\xff\n"
+    )
+    assert jobfile.error_lines(str(log)) == [
+        "torch.OutOfMemoryError: CUDA out of memory",
+        "RuntimeError: Engine core initialization failed.",
+    ]
+    assert jobfile.error_lines(str(tmp_path / "none")) == []
