@@ -27,7 +27,7 @@ class ModelEntry(Frozen):
     gpus: int = Field(1, ge=0, le=256, description="GPUs it needs; 0 serves on the CPU and still asks for none")
     nodes: int = Field(1, ge=1, le=32)
     window: int = Field(ge=256, description="context window in tokens (--max-model-len)")
-    quant: Literal["fp8", "none"] = Field("none", description="fp8 quantises at load; `none` leaves the checkpoint alone")
+    quant: Literal["fp8", "none"] = Field("none", description="fp8 quantises at load; none serves what is there")
     tool_parser: str | None = Field(None, description="vLLM's --tool-call-parser; without it the model has no tools")
     reasoning_parser: str | None = None
     chat_template: str | None = None
@@ -106,5 +106,6 @@ def _refuse_bad_aliases(path: Path, document: _Document) -> None:
             # Claude Code assumes its own window sizes for names that begin so
             raise ConfigurationError(str(path), f"alias {entry.alias!r} of {identity} must not begin with 'claude-'")
         if entry.alias in owners:
-            raise ConfigurationError(str(path), f"alias {entry.alias!r} is used by {owners[entry.alias]} and {identity}")
+            both = f"{owners[entry.alias]} and {identity}"
+            raise ConfigurationError(str(path), f"alias {entry.alias!r} is used by {both}")
         owners[entry.alias] = identity

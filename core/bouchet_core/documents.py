@@ -49,7 +49,8 @@ def _note_lines(path: Path, node: yaml.Node | None, place: Place, lines: dict[Pl
             inner = (*place, key.value)
             line = key.start_mark.line + 1
             if inner in lines:
-                raise ConfigurationError(str(path), f"{key.value!r} is written twice (first in line {lines[inner]})", line)
+                problem = f"{key.value!r} is written twice (first in line {lines[inner]})"
+                raise ConfigurationError(str(path), problem, line)
             lines[inner] = line
             _note_lines(path, value, inner, lines)
     elif isinstance(node, yaml.SequenceNode):

@@ -236,7 +236,10 @@ class Store:
     # events
 
     def events(self, after: str, wait_s: float = 0.0, limit: int = 100) -> list[Event]:
-        """Events after that stream id (FIRST_EVENT for all kept); waits up to wait_s, below SOCKET_TIMEOUT_S, for one."""
+        """Events after that stream id (FIRST_EVENT for all kept).
+
+        Waits up to wait_s for the first one; it must stay below SOCKET_TIMEOUT_S.
+        """
         block = int(wait_s * 1000) or None
         with _mapped():
             answer = cast("Any", self._redis.xread({_EVENTS: after}, count=limit, block=block))

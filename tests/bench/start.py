@@ -45,8 +45,22 @@ def launch_s(stack: Stack) -> float:
 def bare_s(stack: Stack, command: list[str]) -> float:
     """Seconds from sbatch of a bare `vllm serve` with the same arguments to its /health."""
     started = time.monotonic()
-    job = stack.slurm("sbatch", "--parsable", "-p", "gpu_h200", "--gpus=h200:1", "-c", "2", "--mem=6G", "-w", "node2",
-                      "-o", "/dev/null", "--wrap", bare_script(command)).strip()
+    job = stack.slurm(
+        "sbatch",
+        "--parsable",
+        "-p",
+        "gpu_h200",
+        "--gpus=h200:1",
+        "-c",
+        "2",
+        "--mem=6G",
+        "-w",
+        "node2",
+        "-o",
+        "/dev/null",
+        "--wrap",
+        bare_script(command),
+    ).strip()
     try:
         url = f"http://node2:{PORT}/health"
         eventually(lambda: stack.on("demo-login", ["curl", "-sf", "-m", "2", url]).status == 0, READY_TIMEOUT_S)
@@ -64,8 +78,18 @@ def bare_script(command: list[Any]) -> str:
         if option in serve:
             place = serve.index(option)
             del serve[place : place + 2]
-    container = ["apptainer", "exec", "--cleanenv", "--no-home", "--bind", "/software",
-                 "--env", "PYTHONPATH=/software/models/demo/plugins,HF_HUB_OFFLINE=1", IMAGE, "vllm"]
+    container = [
+        "apptainer",
+        "exec",
+        "--cleanenv",
+        "--no-home",
+        "--bind",
+        "/software",
+        "--env",
+        "PYTHONPATH=/software/models/demo/plugins,HF_HUB_OFFLINE=1",
+        IMAGE,
+        "vllm",
+    ]
     return shlex.join([*container, *serve, "--host", "0.0.0.0", "--port", str(PORT)])
 
 

@@ -54,7 +54,7 @@ def test_an_unknown_model_names_the_nearest() -> None:
         ("models:\n  a/b:\n    alias: x\n    window: much\n", 4, "valid integer"),
         ("models:\n  nohub: {alias: x, window: 4096}\n", 2, "match pattern"),
         ("models: [\n", 2, "not valid YAML"),
-        ("models:\n  a/b: {alias: x, window: 4096, extra_args: [\"a\\nb\"]}\n", 2, "match pattern"),
+        ('models:\n  a/b: {alias: x, window: 4096, extra_args: ["a\\nb"]}\n', 2, "match pattern"),
         ("models:\n  a/b: {alias: claude-x, window: 4096}\n", 0, "must not begin with 'claude-'"),
         ("models:\n  a/b: {alias: x, window: 4096}\n  a/c: {alias: x, window: 4096}\n", 0, "used by a/b and a/c"),
         ("default: a/z\nmodels:\n  a/b: {alias: x, window: 4096}\n", 0, "not among the models"),

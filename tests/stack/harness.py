@@ -139,7 +139,13 @@ class Stack:
 
     def _finish(self, argv: Sequence[str], environ: Mapping[str, str], timeout_s: float) -> Finished:
         done = subprocess.run(
-            argv, cwd=ROOT, env=dict(environ), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout_s
+            argv,
+            cwd=ROOT,
+            env=dict(environ),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
         )
         return Finished(done.returncode, done.stdout, done.stderr)
 

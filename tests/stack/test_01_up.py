@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import stat
 import subprocess
@@ -22,7 +21,7 @@ def test_make_up_ends_with_a_curl_line_and_the_models_answer(first_up: tuple[Sta
 
 
 def test_the_printed_curl_line_works(first_up: tuple[Stack, Finished]) -> None:
-    stack, finished = first_up
+    _, finished = first_up
     found = re.search(r"^\s*(curl (?:.*\\\n)*.*)$", finished.stdout, re.M)
     assert found, finished.stdout
     script = f"set -eu; . ./{ENV_FILE.name}; {found[1]}"
@@ -86,15 +85,13 @@ def test_five_local_containers_fit_into_750_mib(stack: Stack) -> None:
 def test_a_taken_port_is_a_sentence_and_starts_nothing(stack: Stack) -> None:
     other = ROOT / ".env.porttest"
     other.write_text(ENV_FILE.read_text())
-    os.chmod(other, 0o600)
+    other.chmod(0o600)
     try:
         done = stack.make("up", COMPOSE_PROJECT_NAME="bouchet-porttest", BOUCHET_ENV_FILE=other.name)
         assert done.status != 0
         port = stack.proxy_url.rpartition(":")[2]
         assert port in done.output and "PROXY_PORT" in done.output
-        left = stack.docker.containers.list(
-            all=True, filters={"label": "com.docker.compose.project=bouchet-porttest"}
-        )
+        left = stack.docker.containers.list(all=True, filters={"label": "com.docker.compose.project=bouchet-porttest"})
         assert left == []
     finally:
         other.unlink()

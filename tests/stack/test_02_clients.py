@@ -41,7 +41,10 @@ def test_curl_gets_a_sensible_answer(stack: Stack, header: str) -> None:
     }
     argv = ["curl", "-sS", "-m", "90", f"{stack.proxy_url}/v1/messages", "-H", header.format(key=stack.key)]
     done = subprocess.run(
-        [*argv, "-H", "content-type: application/json", "-d", json.dumps(body)], capture_output=True, text=True, timeout=100
+        [*argv, "-H", "content-type: application/json", "-d", json.dumps(body)],
+        capture_output=True,
+        text=True,
+        timeout=100,
     )
     answer = json.loads(done.stdout)
     assert answer["type"] == "message" and "Paris" in answer["content"][0]["text"], done.stdout
@@ -104,9 +107,7 @@ class TestAnthropic:
 
     def test_too_long_a_prompt_is_refused_in_anthropics_words(self, claude: anthropic.Anthropic) -> None:
         with pytest.raises(anthropic.BadRequestError, match=r"prompt is too long: \d+ tokens > \d+ maximum"):
-            claude.messages.create(
-                model=SMALL, max_tokens=10, messages=[{"role": "user", "content": "word " * 20_000}]
-            )
+            claude.messages.create(model=SMALL, max_tokens=10, messages=[{"role": "user", "content": "word " * 20_000}])
 
 
 @pytest.mark.usefixtures("scripted")

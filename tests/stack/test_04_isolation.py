@@ -78,7 +78,9 @@ def test_the_job_and_its_files_are_private_on_the_cluster(stack: Stack) -> None:
     from .conftest import SMALL
 
     job = stack.deployment(SMALL)["jobs"][-1]
-    found = stack.slurm("find", "/home/researcher/bouchet-llm/logs", "-name", f"connection-{job['slurm_id']}.json", "-printf", "%m")
+    found = stack.slurm(
+        "find", "/home/researcher/bouchet-llm/logs", "-name", f"connection-{job['slurm_id']}.json", "-printf", "%m"
+    )
     assert found == "600"
     loose = stack.slurm("find", "/home/researcher/bouchet-llm", "-type", "f", "-name", "key", "!", "-perm", "600")
     assert loose == ""

@@ -28,14 +28,18 @@ def test_cancel_ends_the_job_and_frees_the_node(stack: Stack, scripted: dict[str
     job = scripted["jobs"][-1]
     done = stack.bouchet("cancel", SCRIPTED)
     assert done.status == 0, done.output
-    eventually(lambda: not stack.slurm("squeue", "-h", "-j", str(job["slurm_id"]), "-t", "R,CG,PD", "-o", "%i").strip(), 60)
+    eventually(
+        lambda: not stack.slurm("squeue", "-h", "-j", str(job["slurm_id"]), "-t", "R,CG,PD", "-o", "%i").strip(), 60
+    )
     ended = stack.wait_for_phase(scripted["id"], "ended", timeout_s=60)
     assert ended["ending"] == "cancelled"
     node = f"demo-{job['node']}"
     eventually(lambda: str(job["port"]) not in stack.on(node, ["ss", "-Hltn"]).stdout, 30)
     assert "ready" in stack.bouchet("status").stdout
     with stack.proxy() as proxy:
-        answer = proxy.post("/v1/messages", json={"model": SCRIPTED, "max_tokens": 5, "messages": [{"role": "user", "content": "x"}]})
+        answer = proxy.post(
+            "/v1/messages", json={"model": SCRIPTED, "max_tokens": 5, "messages": [{"role": "user", "content": "x"}]}
+        )
     assert answer.status_code in (404, 503, 529) and "bouchet launch" in answer.text
 
 
