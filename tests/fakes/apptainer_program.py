@@ -32,10 +32,10 @@ def parse(words: list[str]) -> tuple[list[str], dict[str, str], str, list[str]]:
 
 
 class Server(BaseHTTPRequestHandler):
-    """vLLM's paths that the job asks itself, and /slow that takes two seconds."""
+    """vLLM's paths that the job asks itself, and /slow, which ends once the drain file lies there."""
 
     stopping = threading.Event()
-    done = 0
+    scratch = Path()
 
     def log_message(self, format: str, *args: object) -> None:
         """Quiet."""
@@ -46,11 +46,17 @@ class Server(BaseHTTPRequestHandler):
             self.send_error(401)
             return
         if self.path == "/slow":
-            time.sleep(2)
-        body = f'vllm:num_requests_running{{engine="0"}} 0.0\nvllm:generation_tokens_total{{a="b"}} {Server.done}\n'
+            self.wait_for_drain()
         self.send_response(200)
         self.end_headers()
-        self.wfile.write(body.encode())
+        self.wfile.write(b'vllm:num_requests_running{engine="0"} 0.0\nvllm:generation_tokens_total{a="b"} 0\n')
+
+    def wait_for_drain(self) -> None:
+        """Says that it has begun; goes on for half a second after the drain began."""
+        (self.scratch / "slow").touch()
+        while not (self.scratch / "drain").exists():
+            time.sleep(0.02)
+        time.sleep(0.5)
 
 
 def main() -> int:
@@ -63,7 +69,8 @@ def main() -> int:
     if mode == "crash":
         print("(EngineCore pid=1) ERROR 11-22 10:00:00 [core.py:1] ValueError: no such tool parser", flush=True)
         return 3
-    Path(binds["/bouchet/job"], "vllm.pid").write_text(f"{os.getpid()}\n")
+    Server.scratch = Path(binds["/bouchet/job"])
+    (Server.scratch / "vllm.pid").write_text(f"{os.getpid()}\n")
     signal.signal(signal.SIGTERM, signal.SIG_IGN if mode == "stubborn" else lambda *_: Server.stopping.set())
     server = ThreadingHTTPServer(("0.0.0.0", int(command[command.index("--port") + 1])), Server)
     # like vLLM: answers under way are finished before the end

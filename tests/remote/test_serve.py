@@ -82,11 +82,10 @@ def test_before_the_walltime_ends_answers_under_way_finish(node: Node) -> None:
     answers: list[int] = []
     slow = threading.Thread(target=lambda: answers.append(ask(port, "/slow")))
     slow.start()
-    time.sleep(0.3)
-    node.signal(signal.SIGUSR1)
     scratch = next(node.temporary.iterdir())
-    until(lambda: (scratch / "drain").exists(), node)
-    slow.join(10)
+    until(lambda: (scratch / "slow").exists(), node)
+    node.signal(signal.SIGUSR1)
+    slow.join(15)
     assert answers == [200]
     assert node.wait() == 0
     assert node.end()["kind"] == "walltime"
