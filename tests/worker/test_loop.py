@@ -24,7 +24,7 @@ from bouchet_worker.observe import Observer, SlotProbe
 from rq import Queue
 from rq.serializers import JSONSerializer
 
-from tests.conftest import RedisServer
+from tests.conftest import RedisServer, start_redis
 from tests.fakes.slurm_gateway import TOKEN, FakeSlurm, job_ids, running_gateway
 
 from .conftest import REPOSITORY, SECRET, Clock, MakeDesk, Slot0, requested
@@ -314,13 +314,13 @@ def test_only_one_of_two_loops_works(
     other.probe.close()
 
 
-def test_the_whole_process_serves_the_queue_and_stops_on_sigterm(
-    redis_server: RedisServer, store: Store, slurm: FakeSlurm, slot0: Slot0, clock: Clock, tmp_path: Path
-) -> None:
+@pytest.fixture
+def environment(redis_server: RedisServer, slurm: FakeSlurm, slot0: Slot0, tmp_path: Path) -> Iterator[dict[str, str]]:
+    """What the worker's process finds around it."""
     for name, value in {"redis_password": "secret", "gateway_token": TOKEN, "serving_secret": SECRET}.items():
         (tmp_path / name).write_text(value)
     with running_gateway(slurm) as url:
-        environment = {
+        yield {
             **os.environ,
             "BOUCHET_SITE_FILE": str(REPOSITORY / "sites" / "demo.yaml"),
             "BOUCHET_CATALOG": str(REPOSITORY / "models.yaml"),
@@ -334,28 +334,69 @@ def test_the_whole_process_serves_the_queue_and_stops_on_sigterm(
             "SECRETS_DIR": str(tmp_path),
             "PYTHONPATH": os.pathsep.join(sys.path),
         }
-        worker = subprocess.Popen([sys.executable, "-m", "bouchet_worker"], env=environment, cwd=tmp_path)
-        try:
-            store.create(requested("aa", clock()))
-            connection = store.queue_connection()
-            Queue("errands", connection=connection, serializer=JSONSerializer).enqueue(
-                "bouchet_worker.errands.submit", "aa"
-            )
-            wait_for(store, "aa", Phase.QUEUED)
-            slot0.vllm.job_name = slurm.jobs[101].name
-            slurm.start(101)
-            write_connection(slurm, 101)
-            wait_for(store, "aa", Phase.READY)
-            assert store.beats("worker") and store.beats(f"worker:{socket.gethostname()}")
-            assert health(environment) == 0
-            began = time.monotonic()
-            worker.send_signal(signal.SIGTERM)
-            assert worker.wait(timeout=15) == 0
-            assert time.monotonic() - began < 10
-            connection.close()
-        finally:
-            worker.kill()
-            worker.wait()
+
+
+@pytest.fixture
+def worker(environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """The worker as the container starts it."""
+    process = subprocess.Popen([sys.executable, "-m", "bouchet_worker"], env=environment)
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_the_whole_process_serves_the_queue_and_stops_on_sigterm(
+    environment: dict[str, str],
+    worker: subprocess.Popen[bytes],
+    store: Store,
+    slurm: FakeSlurm,
+    slot0: Slot0,
+    clock: Clock,
+) -> None:
+    store.create(requested("aa", clock()))
+    enqueue(store, "aa")
+    wait_for(store, "aa", Phase.QUEUED)
+    slot0.vllm.job_name = slurm.jobs[101].name
+    slurm.start(101)
+    write_connection(slurm, 101)
+    wait_for(store, "aa", Phase.READY)
+    assert store.beats("worker") and store.beats(f"worker:{socket.gethostname()}")
+    assert health(environment) == 0
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(timeout=15) == 0
+    assert store.lease("reconcile", "the next worker", 1)
+
+
+def test_the_process_outlives_a_restart_of_redis(
+    worker: subprocess.Popen[bytes],
+    redis_server: RedisServer,
+    store: Store,
+    slurm: FakeSlurm,
+    clock: Clock,
+    tmp_path: Path,
+) -> None:
+    store.create(requested("aa", clock(), partition="gpu_h200"))
+    enqueue(store, "aa")
+    wait_for(store, "aa", Phase.QUEUED)
+    redis_server.process.terminate()
+    redis_server.process.wait()
+    time.sleep(1)
+    again = start_redis(tmp_path / "redis", redis_server.port)
+    try:
+        slurm.start(101)
+        wait_for(store, "aa", Phase.STARTING)
+        assert worker.poll() is None
+    finally:
+        again.process.kill()
+        again.process.wait()
+
+
+def enqueue(store: Store, deployment: str) -> None:
+    connection = store.queue_connection()
+    Queue("errands", connection=connection, serializer=JSONSerializer).enqueue(
+        "bouchet_worker.errands.submit", deployment
+    )
+    connection.close()
 
 
 def test_a_container_without_a_worker_is_unhealthy(redis_server: RedisServer, tmp_path: Path) -> None:

@@ -60,6 +60,7 @@ def test_the_sites_walltime_is_cut_to_the_partitions(bouchet_site: Site, one_gpu
     [
         ({"gpus": 64}, ["gives one user 16 GPUs", "nearest that would fit: --partition gpu_h200 --gpus 8"]),
         ({"gpus": 12}, ["8 GPUs on a node, not 12", "--gpus 8"]),
+        ({"time": "0"}, ["a minute at least"]),
         ({"gpus": 3, "nodes": 2}, ["do not divide among 2 nodes"]),
         ({"gpus": 4, "partition": "gpu_devel"}, ["gives one user 2 GPUs, not 4", "--partition gpu_h200 --gpus 4"]),
         (

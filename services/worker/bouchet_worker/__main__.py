@@ -76,7 +76,9 @@ def main() -> int:
     """Exit status 1 with one sentence when a file that it needs is wrong."""
     settings = Settings.from_environment(os.environ)
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    # errands and moves are logged by ourselves, with the deployment's id
+    for chatty in ("httpx", "rq.worker"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
         desk = build_desk(settings, owner=f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}")
     except BouchetError as exc:

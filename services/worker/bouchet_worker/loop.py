@@ -5,13 +5,14 @@ Runs in every worker, works in one: the lease decides which. Errors of one step 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from bouchet_core.errors import BouchetError, StaleRecord
+from bouchet_core.errors import BouchetError, StaleRecord, StoreUnavailable
 from bouchet_core.models import Deployment
 
 from .desk import Desk
@@ -22,7 +23,8 @@ from .reconcile import Decision, Errand, apply, decide
 log = logging.getLogger(__name__)
 
 STEP_S = 2.0
-LEASE_S = 20.0
+LEASE_NAME = "reconcile"
+LEASE_S = 10.0
 HEARTBEAT_S = 15.0
 # an errand that did not help is sent again after this, and after twice as long each time
 ERRAND_AGAIN_S = 4.0
@@ -53,11 +55,13 @@ class Loop:
     _failures: int = 0
 
     def run(self, stopping: threading.Event) -> None:
-        """Steps until told to stop."""
+        """Steps until told to stop; then another worker may take over at once."""
         while not stopping.is_set():
             began = time.monotonic()
             self._guarded_step()
             stopping.wait(max(0.05, self._pause() - (time.monotonic() - began)))
+        with contextlib.suppress(StoreUnavailable):
+            self.desk.store.release(LEASE_NAME, self.desk.owner)
 
     def _guarded_step(self) -> None:
         try:
@@ -81,7 +85,7 @@ class Loop:
 
     def step(self) -> None:
         """One look and its moves. Asks nothing of the cluster while nothing lives."""
-        if not self.desk.store.lease("reconcile", self.desk.owner, LEASE_S):
+        if not self.desk.store.lease(LEASE_NAME, self.desk.owner, LEASE_S):
             return
         records = self.desk.store.live()
         self._forget_all_but(records)

@@ -13,6 +13,8 @@ from bouchet_core.site import Image, Partition, Site
 from .slurm import format_duration, parse_duration
 
 EARLIEST = "auto"
+# Slurm counts in minutes and takes 0 for "without end"
+SHORTEST_S = 60
 # the options that every job gives vLLM (--shutdown-timeout came last)
 OLDEST_VLLM = "0.18"
 
@@ -37,7 +39,10 @@ def wish_of(entry: ModelEntry, request: LaunchRequest) -> Wish:
     nodes = entry.nodes if request.nodes is None else request.nodes
     if gpus % nodes:
         raise LaunchRefused(f"{gpus} GPUs do not divide among {nodes} nodes; use a multiple of {nodes} with --gpus")
-    return Wish(gpus, nodes, None if request.time is None else parse_duration(request.time))
+    walltime_s = None if request.time is None else parse_duration(request.time)
+    if walltime_s is not None and walltime_s < SHORTEST_S:
+        raise LaunchRefused(f"--time {request.time} is too short: a minute at least, e.g. 06:00:00")
+    return Wish(gpus, nodes, walltime_s)
 
 
 def candidates(
