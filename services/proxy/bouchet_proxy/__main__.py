@@ -47,7 +47,7 @@ async def serve(settings: Settings) -> None:
     watcher = TableWatcher(store, catalog_words(settings.catalog))
     litellm = LiteLLMCarrier.mount(settings)
     async with DirectLane(settings) as lane:
-        front = Front(settings, lambda: watcher.table, lane, litellm, litellm.app)
+        front = Front(settings, lambda: watcher.table, lane, litellm, litellm.lifespan)
         watcher.start()
         try:
             await uvicorn.Server(_server_config(front, settings)).serve()

@@ -6,7 +6,10 @@ business, and which key opens it the hook's.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import importlib
+import io
 import logging
 import os
 import secrets
@@ -19,11 +22,13 @@ import orjson
 import yaml
 
 from .asgi import App, Message, Receive, Scope, Send
+from .dialects import Endpoint
 from .exchange import Exchange, Reply, current
 from .settings import Settings
 
 # seconds without a byte before a request is given up; a long prompt on a busy GPU takes minutes
 SILENCE_S = 1800
+WARM_UP = "warm-up"
 
 _ENVIRONMENT = {
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",
@@ -44,7 +49,10 @@ _DEFAULT_ENCODING = "litellm.litellm_core_utils.default_encoding"
 def litellm_config(settings: Settings) -> dict[str, Any]:
     """The configuration file of LiteLLM: `slot-3/ALIAS` goes to slot 3 as ALIAS."""
     return {
-        "model_list": [_slot_entry(settings, slot) for slot in range(settings.slot_count)],
+        "model_list": [
+            *(_entry(f"slot-{slot}", settings.slot_url(slot)) for slot in range(settings.slot_count)),
+            _entry(WARM_UP, "http://127.0.0.1:9"),
+        ],
         "litellm_settings": {
             "callbacks": ["bouchet_proxy.hook.clamp_hook"],
             "drop_params": True,
@@ -58,12 +66,12 @@ def litellm_config(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _slot_entry(settings: Settings, slot: int) -> dict[str, Any]:
+def _entry(name: str, url: str) -> dict[str, Any]:
     return {
-        "model_name": f"slot-{slot}/*",
+        "model_name": f"{name}/*",
         "litellm_params": {
             "model": "hosted_vllm/*",
-            "api_base": f"{settings.slot_url(slot)}/v1",
+            "api_base": f"{url}/v1",
             # replaced by the hook with the key of the job behind the slot
             "api_key": "unset",
         },
@@ -73,10 +81,10 @@ def _slot_entry(settings: Settings, slot: int) -> dict[str, Any]:
 
 
 class LiteLLMCarrier:
-    """LiteLLM's app. `app` also takes the server's lifespan, in which LiteLLM starts."""
+    """LiteLLM's app, as one that only takes exchanges."""
 
     def __init__(self, app: App, master_key: str) -> None:
-        self.app, self._authorization = app, b"Bearer " + master_key.encode()
+        self._app, self._authorization = app, b"Bearer " + master_key.encode()
 
     @classmethod
     def mount(cls, settings: Settings) -> LiteLLMCarrier:
@@ -102,18 +110,39 @@ class LiteLLMCarrier:
         encoded = orjson.dumps(body)
         token = current.set(exchange)
         try:
-            await self.app(self._scope(exchange, scope, len(encoded)), _replay(encoded, receive), relay)
+            await self._app(self._scope(exchange.endpoint, scope, len(encoded)), _replay(encoded, receive), relay)
         finally:
             current.reset(token)
 
-    def _scope(self, exchange: Exchange, scope: Scope, length: int) -> Scope:
+    async def lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI's lifespan, in which LiteLLM starts; it is done when the first request will find all modules loaded."""
+        with contextlib.ExitStack() as quiet:
+            quiet.enter_context(contextlib.redirect_stdout(io.StringIO()))
+
+            async def started(message: Message) -> None:
+                if message["type"] == "lifespan.startup.complete":
+                    await self._warm_up()
+                quiet.close()
+                await send(message)
+
+            await self._app(scope, receive, started)
+
+    async def _warm_up(self) -> None:
+        """One request to nowhere in each dialect: LiteLLM loads a good part of itself only then, for seconds."""
+        body = {"model": f"{WARM_UP}/x", "max_tokens": 1, "messages": [{"role": "user", "content": "x"}]}
+        encoded = orjson.dumps(body)
+        base = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "scheme": "http"}
+        for endpoint in (Endpoint.MESSAGES, Endpoint.CHAT):
+            await self._app(self._scope(endpoint, base, len(encoded)), _replay(encoded, _never), _ignore)
+
+    def _scope(self, endpoint: Endpoint, scope: Scope, length: int) -> Scope:
         headers = [
             (b"host", b"localhost"),
             (b"authorization", self._authorization),
             (b"content-type", b"application/json"),
             (b"content-length", str(length).encode()),
         ]
-        path = str(exchange.endpoint)
+        path = str(endpoint)
         kept = {key: value for key, value in scope.items() if key not in ("state", "app", "endpoint", "router")}
         return {**kept, "path": path, "raw_path": path.encode(), "query_string": b"", "headers": headers}
 
@@ -129,6 +158,15 @@ def _byte_encoding() -> ModuleType:
     encoding = tiktoken.Encoding("cl100k_base", pat_str=r"[\s\S]", mergeable_ranks=single_bytes, special_tokens={})
     vars(module)["encoding"] = encoding
     return module
+
+
+async def _never() -> Message:
+    forever: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+    return await forever
+
+
+async def _ignore(message: Message) -> None:
+    """An ASGI `send` for answers that nobody reads."""
 
 
 class _Relay:
