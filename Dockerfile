@@ -3,7 +3,8 @@
 ARG BASE=debian:trixie-slim
 
 FROM ${BASE} AS base
-ENV DEBIAN_FRONTEND=noninteractive PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PATH=/opt/venv/bin:$PATH
+ENV DEBIAN_FRONTEND=noninteractive PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
+    PATH=/opt/venv/bin:$PATH PYTHONPATH=/opt/room
 RUN --mount=type=cache,target=/var/cache/apt,sharing=locked \
     --mount=type=cache,target=/var/lib/apt/lists,sharing=locked \
     rm -f /etc/apt/apt.conf.d/docker-clean \
@@ -12,7 +13,7 @@ RUN --mount=type=cache,target=/var/cache/apt,sharing=locked \
  && rm -rf /var/log/apt /var/log/dpkg.log
 COPY --chmod=0755 setup/image/http-ok /usr/local/bin/http-ok
 
-# /opt/build has pip and hatchling, /opt/venv only what a room runs on. A room is a wheel in /opt/venv.
+# /opt/build has pip and hatchling, /opt/venv what a room runs on, /opt/room the room itself and the core.
 FROM base AS build
 RUN --mount=type=cache,target=/var/cache/apt,sharing=locked \
     --mount=type=cache,target=/var/lib/apt/lists,sharing=locked \
@@ -47,17 +48,20 @@ RUN room-install /src/core /src/api
 
 FROM base AS gateway
 COPY --from=gateway-build /opt/venv /opt/venv
+COPY --from=gateway-build /opt/room /opt/room
 USER 10001:10001
 CMD ["python", "-m", "bouchet_gateway"]
 
 FROM base AS worker
 COPY --from=worker-build /opt/venv /opt/venv
+COPY --from=worker-build /opt/room /opt/room
 COPY --chmod=0755 remote /app/remote
 USER 10001:10001
 CMD ["python", "-m", "bouchet_worker"]
 
 FROM base AS api
 COPY --from=api-build /opt/venv /opt/venv
+COPY --from=api-build /opt/room /opt/room
 USER 10001:10001
 CMD ["python", "-m", "bouchet_api"]
 

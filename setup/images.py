@@ -102,14 +102,14 @@ def build(step: Step, compose: Compose, stale: list[Image]) -> None:
     step.say(f"building {', '.join(services)}")
     compose.run("--progress", "plain", "build", *services, on_line=lambda line: step.say(line[-60:]))
     for image in stale:
-        drop_markers(image)
         run(["docker", "image", "tag", image.name, image.marker])
 
 
-def drop_markers(image: Image) -> None:
-    """Remove the tags of older inputs."""
-    repository = image.marker.rsplit(":", 1)[0]
-    listing = run(["docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}", repository])
-    markers = [name for name in listing.split() if ":inputs-" in name]
-    if markers:
-        try_run(["docker", "image", "rm", *markers])
+def prune(images: Iterable[Image]) -> None:
+    """Remove the tags of older inputs, and with them the images; only after a start is no container left on them."""
+    current = {image.marker for image in images}
+    repositories = {marker.rsplit(":", 1)[0] for marker in current}
+    listing = run(["docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}"]).split()
+    markers = [name for name in listing if ":inputs-" in name and name.rsplit(":", 1)[0] in repositories]
+    for name in set(markers) - current:
+        try_run(["docker", "image", "rm", name])  # another stack may still run on it

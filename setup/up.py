@@ -34,8 +34,9 @@ def bring_up(stack: Stack, progress: Progress, *, with_model: bool = True) -> No
             step.title = f"Docker engine {ensure_engine(progress)}"
         check_ports(stack, settings)
         compose = prepare(stack, settings, progress)
-        provide_images(stack, settings, progress, compose)
+        known = provide_images(stack, settings, progress, compose)
         start(stack, progress, compose)
+        images.prune(known)
         if not settings.host:
             demo.install(progress, stack, compose)
     if with_model:
@@ -73,16 +74,18 @@ def prepare(stack: Stack, settings: Settings, progress: Progress) -> Compose:
     return with_files(program, stack, files, env)
 
 
-def provide_images(stack: Stack, settings: Settings, progress: Progress, compose: Compose) -> None:
+def provide_images(stack: Stack, settings: Settings, progress: Progress, compose: Compose) -> list[images.Image]:
     """Base image and builds; what the demo's nodes need is fetched meanwhile."""
-    jobs = [lambda: build_images(stack, settings, progress, compose)]
+    known: list[images.Image] = []
+    jobs = [lambda: known.extend(build_images(stack, settings, progress, compose))]
     if not settings.host:
         jobs.append(lambda: demo.stage(progress, stack, compose))
     run_together(*jobs)
+    return known
 
 
-def build_images(stack: Stack, settings: Settings, progress: Progress, compose: Compose) -> None:
-    """Those whose inputs changed."""
+def build_images(stack: Stack, settings: Settings, progress: Progress, compose: Compose) -> list[images.Image]:
+    """All that we build; those whose inputs changed are built now."""
     base = ensure_base_image(progress, stack.root)
     inputs = images.ROOM_INPUTS if settings.host else {**images.ROOM_INPUTS, **images.DEMO_INPUTS}
     with progress.step("images") as step:
@@ -91,6 +94,7 @@ def build_images(stack: Stack, settings: Settings, progress: Progress, compose: 
         if stale:
             images.build(step, compose, stale)
         step.title = f"images: {len(stale)} built, {len(known) - len(stale)} as they were"
+    return known
 
 
 def start(stack: Stack, progress: Progress, compose: Compose) -> None:
