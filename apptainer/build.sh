@@ -36,8 +36,10 @@ describe_image() {
     python /mnt/manifest.py "$pin" "$recipe" "$(cut -d' ' -f1 "$work/$pin.sif.sha256")" > "$work/$pin.manifest.json"
 }
 
+# An older image goes first: it must never stand beside the manifest of a newer one.
 install_image() {
   chmod 0644 "$work/$pin."*
+  rm -f "$images/$pin.sif"
   mv "$work/$pin.manifest.json" "$work/$pin.sif.sha256" "$images/"
   mv "$work/$pin.sif" "$images/"
 }
@@ -48,7 +50,6 @@ flock 9
 recipe=$(recipe_sha256)
 readonly recipe
 if is_current; then echo "$images/$pin.sif is there already"; exit 0; fi
-[[ ! -e $images/$pin.sif ]] || rm -f "$images/$pin.sif"
 
 # The finished file is made in the folder it ends in, so that the last step is a rename; the unpacked image, of
 # tens of thousands of small files, on the node's own disk.
