@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,7 +68,7 @@ class Stage:
         self.desk, self.slurm, self.slot0, self.clock = desk, slurm, slot0, clock
         self.probe = SlotProbe("127.0.0.1", slot0.port, SECRET)
         self.enqueued: list[tuple[str, str]] = []
-        self.loop = Loop(desk, Observer(gateway, desk.layout, self.probe), self._enqueue, "host")
+        self.loop = Loop(desk, Observer(gateway, desk.layout, self.probe), self._enqueue)
 
     def _enqueue(self, function: str, deployment: str) -> None:
         self.enqueued.append((function, deployment))
@@ -389,6 +390,32 @@ def test_the_process_outlives_a_restart_of_redis(
     finally:
         again.process.kill()
         again.process.wait()
+
+
+def test_a_worker_killed_in_the_middle_of_a_launch_goes_on_at_once_when_it_is_back(
+    environment: dict[str, str], worker: subprocess.Popen[bytes], store: Store, slurm: FakeSlurm, clock: Clock
+) -> None:
+    reached, hold = threading.Event(), threading.Event()
+
+    def stuck(method: str, what: str) -> None:
+        if what == "sbatch" and not hold.is_set():
+            reached.set()
+            hold.wait(READY_TIMEOUT_S)
+
+    slurm.lose_answer = stuck
+    store.create(requested("aa", clock()))
+    enqueue(store, "aa")
+    assert reached.wait(READY_TIMEOUT_S)
+    worker.kill()
+    worker.wait()
+    hold.set()
+    heir = subprocess.Popen([sys.executable, "-m", "bouchet_worker"], env=environment)
+    try:
+        wait_for(store, "aa", Phase.QUEUED)
+    finally:
+        heir.kill()
+        heir.wait()
+    assert job_ids(slurm) == [101]
 
 
 def enqueue(store: Store, deployment: str) -> None:

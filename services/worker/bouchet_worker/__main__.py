@@ -55,7 +55,7 @@ def build_loop(desk: Desk, settings: Settings, queue: Queue) -> Loop:
             queue.enqueue(function, deployment, result_ttl=ERRAND_RESULT_KEPT_S)
 
     probe = SlotProbe(settings.slot_host, settings.slot_base_port, desk.serving_secret)
-    return Loop(desk, Observer(desk.gateway, desk.layout, probe), enqueue, socket.gethostname())
+    return Loop(desk, Observer(desk.gateway, desk.layout, probe), enqueue)
 
 
 def work(desk: Desk, loop: Loop, queue: Queue) -> None:
@@ -65,7 +65,9 @@ def work(desk: Desk, loop: Loop, queue: Queue) -> None:
     thread.start()
     try:
         open_desk(desk)
-        worker = SimpleWorker([queue], name=desk.owner, connection=queue.connection, serializer=JSONSerializer)
+        # RQ takes the name of a worker that was killed for that of a living one
+        name = f"{desk.owner}-{uuid.uuid4().hex[:8]}"
+        worker = SimpleWorker([queue], name=name, connection=queue.connection, serializer=JSONSerializer)
         worker.work(logging_level=None)
     finally:
         stopping.set()
@@ -80,7 +82,7 @@ def main() -> int:
     for chatty in ("httpx", "rq.worker"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
-        desk = build_desk(settings, owner=f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}")
+        desk = build_desk(settings, owner=socket.gethostname())
     except BouchetError as exc:
         log.error("%s", exc)
         return 1

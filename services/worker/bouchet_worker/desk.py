@@ -21,7 +21,10 @@ def utc_now() -> datetime:
 
 @dataclass(frozen=True)
 class Desk:
-    """owner: a name that no other process has, for leases."""
+    """owner: who holds this worker's leases.
+
+    It is the container's name, which a restarted worker keeps: what its predecessor held is its own at once.
+    """
 
     store: Store
     gateway: GatewayClient

@@ -45,12 +45,11 @@ class _Sent:
 
 @dataclass
 class Loop:
-    """enqueue(function name, deployment id) puts an errand on the queue. host: this container's name."""
+    """enqueue(function name, deployment id) puts an errand on the queue."""
 
     desk: Desk
     observer: Observer
     enqueue: Callable[[str, str], None]
-    host: str
     _sent: dict[tuple[str, str], _Sent] = field(default_factory=dict)
     _failures: int = 0
 
@@ -81,7 +80,7 @@ class Loop:
     def beat(self) -> None:
         """Says that the worker, and this container, live."""
         self.desk.store.beat(HEARTBEAT, HEARTBEAT_S)
-        self.desk.store.beat(f"{HEARTBEAT}:{self.host}", HEARTBEAT_S)
+        self.desk.store.beat(f"{HEARTBEAT}:{self.desk.owner}", HEARTBEAT_S)
 
     def step(self) -> None:
         """One look and its moves. Asks nothing of the cluster while nothing lives."""
