@@ -6,8 +6,10 @@ Every child is in `_running` while it lives, so that Ctrl-C can end all of them,
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -16,6 +18,8 @@ from .errors import CommandFailed, DiskFull, SetupError, ToolMissing
 _running: set[subprocess.Popen[str]] = set()
 _lock = threading.Lock()
 _interrupted = threading.Event()
+
+GRACE_S = 5  # for a program to clean up after SIGINT, then SIGTERM
 
 Environ = Mapping[str, str]
 OnLine = Callable[[str], None]
@@ -64,12 +68,11 @@ def failure(argv: Sequence[str], status: int, output: str) -> CommandFailed:
 
 
 def end_all() -> None:
-    """Terminate every program that still runs, and let none start: for Ctrl-C."""
+    """Interrupt every program that still runs, with all that it started, and let none start: for Ctrl-C."""
     _interrupted.set()
     with _lock:
         children = list(_running)
-    for child in children:
-        child.terminate()
+    _end(children)
 
 
 def allow_again() -> None:
@@ -90,6 +93,7 @@ def _start(argv: Sequence[str], env: Environ | None, cwd: Path | None, stdin: st
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
+            process_group=0,  # so that a signal reaches what it starts, too; the terminal's Ctrl-C comes through us
         )
     except FileNotFoundError as exc:
         raise ToolMissing(str(argv[0]), "install it, or put it on PATH") from exc
@@ -105,10 +109,31 @@ def _feed(process: subprocess.Popen[str], text: str) -> None:
 
 
 def _forget(process: subprocess.Popen[str]) -> None:
+    if process.poll() is None:
+        _end([process])
     with _lock:
         _running.discard(process)
-    if process.poll() is None:
-        process.terminate()
-        process.wait()
     if process.stdout is not None:
         process.stdout.close()
+
+
+def _end(processes: Sequence[subprocess.Popen[str]]) -> None:
+    """Ask, then insist, until nothing of their process groups is left."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+        deadline = time.monotonic() + GRACE_S
+        left = [process for process in processes if _signal(process, number)]
+        while left and time.monotonic() < deadline:
+            time.sleep(0.05)
+            left = [process for process in left if _signal(process, 0)]
+        if not left:
+            return
+
+
+def _signal(process: subprocess.Popen[str], number: int) -> bool:
+    """Whether there still was somebody to signal. poll() buries the leader, which would count as alive else."""
+    process.poll()
+    try:
+        os.killpg(process.pid, number)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True

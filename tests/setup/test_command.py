@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -80,11 +82,25 @@ def test_ending_all_ends_those_of_other_threads() -> None:
     assert not thread.is_alive()
 
 
+def test_what_a_program_started_ends_with_it(tmp_path: Path) -> None:
+    """As `docker compose exec` under a provisioning script."""
+    script = f"sleep 60 & echo $! > {tmp_path}/pid; wait"
+    thread = threading.Thread(target=command.try_run, args=(["bash", "-c", script],))
+    thread.start()
+    while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+        time.sleep(0.02)
+    time.sleep(0.1)
+    command.end_all()
+    thread.join(timeout=15)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
 def _sleep(seconds: int) -> None:
     command.try_run([PYTHON, "-c", f"import time; time.sleep({seconds})"])
 
 
-def test_the_command_line_prints_sentences_not_tracebacks(tmp_path: object) -> None:
+def test_the_command_line_prints_sentences_not_tracebacks(tmp_path: Path) -> None:
     done = subprocess.run(
         [PYTHON, "-m", "setup", "env"],
         env={"PATH": "/usr/bin:/bin", "COMPOSE_PROJECT_NAME": "Bad Name"},
