@@ -59,6 +59,8 @@ def litellm_config(settings: Settings) -> dict[str, Any]:
             "num_retries": 0,
             "request_timeout": SILENCE_S,
             "telemetry": False,
+            # it would keep every chunk of a stream until its end
+            "disable_streaming_logging": True,
             "turn_off_message_logging": True,
         },
         "router_settings": {"num_retries": 0, "disable_cooldowns": True, "timeout": SILENCE_S},
