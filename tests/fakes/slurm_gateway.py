@@ -133,10 +133,10 @@ class FakeSlurm:
         return 0, "".join(f"{j.job_id}|{j.state}|{j.exit_code}|{j.node}|{j.name}\n" for j in jobs), ""
 
     def scancel(self, words: list[str]) -> Answer:
-        for word in words:
-            job = self.jobs.get(int(word))
-            if job is not None and not job.is_over:
-                job.state = "CANCELLED by 2001"
+        job = self.jobs.get(int(words[-1]))
+        if job is not None and not job.is_over:
+            # asked to end, its script ends it
+            job.state = "COMPLETED" if "--batch" in words else "CANCELLED by 2001"
         return 0, "", ""
 
 

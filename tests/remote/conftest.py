@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -110,9 +111,9 @@ class Node:
     def connection(self) -> dict[str, Any]:
         """The connection file, once its server answers."""
         until(lambda: self.connection_file.exists() and (self.root / "record.json").exists(), self)
-        scratch = next(self.temporary.iterdir())
-        until(lambda: (scratch / "vllm.pid").exists(), self)
-        return dict(json.loads(self.connection_file.read_text()))
+        said = dict(json.loads(self.connection_file.read_text()))
+        until(lambda: listens(said["port"]), self)
+        return said
 
     def left_behind(self) -> list[str]:
         """Scratch files of the job, and processes that still name its folder."""
@@ -136,6 +137,11 @@ def until(holds: Callable[[], bool], node: Node) -> None:
         time.sleep(0.02)
 
 
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 def mode_of(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
@@ -157,6 +163,7 @@ def make_node(tmp_path: Path, python: str) -> Node:
     program(root / "bin" / "python3", f'exec "{python}" "$@"')
     fake = REPOSITORY / "tests" / "fakes" / "apptainer_program.py"
     program(root / "bin" / "apptainer", f'exec "{sys.executable}" "{fake}" "$@"')
+    program(root / "bin" / "scontrol", 'echo "KillWait                = 7 sec"')
     program(root / "bin" / "nvidia-smi", 'echo "NVIDIA H200, 580.95.05"')
     image = root / "images" / "pin.sif"
     image.write_bytes(b"an image")

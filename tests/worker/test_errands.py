@@ -260,6 +260,24 @@ def test_stop_cancels_by_id_and_waits_for_slurms_word(desk: Desk, slurm: FakeSlu
     assert desk.store.get("aa").is_live
 
 
+def test_a_serving_job_may_finish_its_answers_before_it_is_cancelled_by_force(
+    desk: Desk, slurm: FakeSlurm, clock: Clock
+) -> None:
+    desk.store.create(requested("aa", clock()))
+    submit(desk, "aa")
+    desk.store.update("aa", lambda d: d.moved(Phase.STARTING, clock()))
+    desk.store.update("aa", lambda d: d.with_job(d.jobs[-1].model_copy(update={"node": "node1", "port": 1}), clock()))
+    desk.store.update("aa", lambda d: d.moved(Phase.READY, clock()))
+    stop(desk, "aa")
+    assert slurm.calls[-1] == ["scancel", "--batch", "--signal=TERM", "101"]
+    assert desk.store.get("aa").phase is Phase.DRAINING
+    assert desk.store.slot_target(0) is not None, "answers under way still pass"
+    slurm.jobs[101].state = "RUNNING"
+    clock.advance(60)
+    stop(desk, "aa")
+    assert slurm.calls[-1] == ["scancel", "101"]
+
+
 def test_stop_leaves_a_job_alone_that_is_not_ours(desk: Desk, slurm: FakeSlurm, clock: Clock) -> None:
     desk.store.create(requested("aa", clock()))
     submit(desk, "aa")

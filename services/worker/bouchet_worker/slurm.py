@@ -226,8 +226,13 @@ def show_job_argv(job_id: int) -> list[str]:
 
 
 def scancel_argv(job_id: int) -> list[str]:
-    """By id, never by name: a name may be anybody's."""
+    """By id, never by name: a name may be anybody's. Slurm signals every process of the job, then kills."""
     return ["scancel", str(job_id)]
+
+
+def ask_to_end_argv(job_id: int) -> list[str]:
+    """SIGTERM to the batch script alone, which lets vLLM finish the answers under way."""
+    return ["scancel", "--batch", "--signal=TERM", str(job_id)]
 
 
 # what they print

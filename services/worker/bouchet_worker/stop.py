@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from datetime import timedelta
 
 from bouchet_core.errors import GatewayError, SlurmOutputError
 from bouchet_core.models import Deployment, Ending, Job, Phase
@@ -15,6 +16,8 @@ from .submit import LEASE_S, end, lease_name, note, take_id
 log = logging.getLogger(__name__)
 
 SCANCEL_TIMEOUT_S = 30.0
+# what a serving job gets to finish the answers under way before Slurm ends it by force
+FINISH = timedelta(seconds=45)
 
 
 def stop(desk: Desk, deployment: str) -> str:
@@ -51,10 +54,17 @@ def _stop(desk: Desk, record: Deployment) -> str:
     if not any((row.job_id, row.name) == (job_id, job.name) for row in rows):
         # it has ended already, or the id is another job's by now: the loop finds out which
         return "not in the queue"
-    desk.gateway.run(slurm.scancel_argv(job_id), timeout_s=SCANCEL_TIMEOUT_S)
-    log.info("deployment %s: cancelled Slurm job %s", record.id, job_id)
+    argv = slurm.ask_to_end_argv(job_id) if _may_finish(record, job, desk) else slurm.scancel_argv(job_id)
+    desk.gateway.run(argv, timeout_s=SCANCEL_TIMEOUT_S)
+    log.info("deployment %s: %s", record.id, " ".join(argv))
     desk.store.update(record.id, lambda old: _being_cancelled(old, job, desk))
     return f"cancelled job {job_id}"
+
+
+def _may_finish(record: Deployment, job: Job, desk: Desk) -> bool:
+    if record.phase is Phase.DRAINING:
+        return job.port is not None and desk.now() - job.since.get(Phase.DRAINING, record.updated_at) < FINISH
+    return record.phase is Phase.READY
 
 
 def _never_submitted(desk: Desk, record: Deployment) -> str:
