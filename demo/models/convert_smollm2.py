@@ -34,8 +34,8 @@ def convert(gguf: Path, out: Path) -> None:
         dtype=torch.bfloat16,
         quantization_config=GgufConfig(dequantize=True),
     )
-    # Its makers' advice; at a server's default temperature of 1 so small a model talks nonsense.
-    model.generation_config.update(do_sample=True, temperature=0.2, top_p=0.9)
+    # Its makers' advice, and a penalty: without them so small a model talks nonsense or repeats itself without end.
+    model.generation_config.update(do_sample=True, temperature=0.2, top_p=0.9, repetition_penalty=1.1)
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
 
