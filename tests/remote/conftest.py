@@ -162,7 +162,8 @@ def make_node(tmp_path: Path, python: str) -> Node:
         (root / folder).mkdir(parents=True)
     program(root / "bin" / "python3", f'exec "{python}" "$@"')
     fake = REPOSITORY / "tests" / "fakes" / "apptainer_program.py"
-    program(root / "bin" / "apptainer", f'exec "{sys.executable}" "{fake}" "$@"')
+    # like Apptainer, it stays beside what it runs
+    program(root / "bin" / "apptainer", f'"{sys.executable}" "{fake}" "$@"\nexit $?')
     program(root / "bin" / "scontrol", 'echo "KillWait                = 7 sec"')
     program(root / "bin" / "nvidia-smi", 'echo "NVIDIA H200, 580.95.05"')
     image = root / "images" / "pin.sif"
