@@ -36,6 +36,7 @@ class FakeVLLM:
         app.router.add_post("/v1/messages", self.messages)
         app.router.add_post("/v1/messages/count_tokens", self.count)
         app.router.add_post("/v1/chat/completions", self.chat)
+        app.router.add_post("/v1/completions", self.completions)
         return app
 
     async def health(self, request: web.Request) -> web.Response:
@@ -71,6 +72,16 @@ class FakeVLLM:
             await asyncio.sleep(script.wait_s)
             return web.json_response(whole_chat(body, script, tokens))
         return await self._send(request, script, openai_events(body, script, tokens))
+
+    async def completions(self, request: web.Request) -> web.StreamResponse:
+        body = await self._taken(request)
+        script = Script(str(body.get("prompt")))
+        if (refusal := self._refusal(request, body, script, 1)) is not None:
+            error = {**refusal[1], "param": None, "code": refusal[0]}
+            return web.json_response({"error": error}, status=refusal[0])
+        if body.get("stream"):
+            return await self._send(request, script, completion_events(body, script))
+        return web.json_response(completion(body, script.text, "stop"))
 
     async def _send(self, request: web.Request, script: Script, events: Iterator[str]) -> web.StreamResponse:
         try:
@@ -222,6 +233,19 @@ def openai_events(body: dict[str, Any], script: Script, tokens: int) -> Iterator
     for piece in pieces(script.text):
         yield chunk({"content": piece})
     yield chunk({}, "stop")
+    yield "data: [DONE]\n\n"
+
+
+def completion(body: dict[str, Any], text: str, finish: str | None) -> dict[str, Any]:
+    head = {"id": "cmpl-1", "object": "text_completion", "created": 1, "model": body["model"]}
+    usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
+    return {**head, "choices": [{"index": 0, "text": text, "logprobs": None, "finish_reason": finish}], "usage": usage}
+
+
+def completion_events(body: dict[str, Any], script: Script) -> Iterator[str]:
+    for piece in pieces(script.text):
+        yield f"data: {json.dumps({**completion(body, piece, None), 'usage': None})}\n\n"
+    yield f"data: {json.dumps({**completion(body, '', 'stop'), 'usage': None})}\n\n"
     yield "data: [DONE]\n\n"
 
 

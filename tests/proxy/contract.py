@@ -114,6 +114,16 @@ class Contract:
         assert {c["model"] for c in found} == {ALIAS}
 
     @pytest.mark.parametrize("streamed", [False, True])
+    def test_a_completion(self, door: Door, streamed: bool) -> None:
+        body = {"model": MODEL, "prompt": "SAY[one two]", "max_tokens": 64000, "stream": streamed}
+        answer = post(door, "/v1/completions", body)
+        assert answer.status_code == 200, answer.text
+        found = chunks(answer) if streamed else [answer.json()]
+        assert "".join(c["choices"][0]["text"] or "" for c in found) == "one two"
+        assert {c["model"] for c in found} == {MODEL}
+        assert door.ground.fake.last_body()["max_tokens"] == WINDOW
+
+    @pytest.mark.parametrize("streamed", [False, True])
     def test_a_tool_call(self, door: Door, streamed: bool) -> None:
         tools = [{"name": "weather", "description": "d", "input_schema": {"type": "object", "properties": {}}}]
         body = ask(

@@ -33,8 +33,8 @@ from .wording import (
 log = logging.getLogger(__name__)
 
 LIVELINESS = ("/health/liveliness", "/health/liveness")
-# what vLLM answers itself, in both dialects' own shapes
-LANE_ENDPOINTS = frozenset((Endpoint.MESSAGES, Endpoint.COUNT_TOKENS))
+# LiteLLM guesses at counts of tokens, and streams completions in the shape of chats: these never go there
+ALWAYS_DIRECT = frozenset((Endpoint.COUNT_TOKENS, Endpoint.COMPLETIONS))
 
 
 class Carrier(Protocol):
@@ -112,9 +112,8 @@ class Front:
         await self._carrier(endpoint).carry(exchange, scope, receive, send)
 
     def _carrier(self, endpoint: Endpoint) -> Carrier:
-        """LiteLLM's count of tokens is a guess, so counting never goes there."""
-        direct = self._settings.direct_lane and endpoint in LANE_ENDPOINTS
-        return self._lane if direct or endpoint is Endpoint.COUNT_TOKENS else self._litellm
+        direct = endpoint in ALWAYS_DIRECT or (self._settings.direct_lane and endpoint is Endpoint.MESSAGES)
+        return self._lane if direct else self._litellm
 
     def _check_key(self, scope: Scope) -> None:
         scheme, _, bearer = (header(scope, b"authorization") or b"").partition(b" ")
