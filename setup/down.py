@@ -7,15 +7,17 @@ import shlex
 import shutil
 import subprocess
 
-from . import images
+from . import images, launch
 from .base_image import NAME
 from .command import run, try_run
 from .compose import Compose, find_compose, with_files
+from .door import Door
 from .engine import ask_version
 from .env_file import read_env_file
 from .errors import CommandFailed, EnvFileError
 from .health import inspect_containers
-from .progress import Progress
+from .ports import published_ports
+from .progress import Progress, Step
 from .stack import Stack, compose_environ
 from .together import sole_use
 
@@ -38,11 +40,23 @@ def compose_prefix(stack: Stack, progress: Progress) -> str:
 
 
 def take_down(stack: Stack, progress: Progress) -> None:
-    """Stop and remove all containers; volumes stay."""
+    """Stop and remove all containers; volumes stay, and so do the jobs on a real cluster."""
     if not _engine_answers(progress):
         return
-    with sole_use(stack), progress.step("stopping"):
-        compose_of(stack, progress).run("down", "--remove-orphans")
+    with sole_use(stack), progress.step("stopping") as step:
+        _stop_demo_jobs(stack, step)
+        compose_of(stack, progress).run("down", "--remove-orphans", on_line=step.say)
+
+
+def _stop_demo_jobs(stack: Stack, step: Step) -> None:
+    """The demo's nodes stop too. Their jobs are cancelled first: Slurm would take minutes to find them dead."""
+    try:
+        settings = read_env_file(stack.env_file)
+    except EnvFileError:
+        return
+    if not settings.host and settings.api_port in published_ports(stack):
+        step.say("cancelling the demo's jobs")
+        launch.stop_all(Door(f"http://127.0.0.1:{settings.api_port}", settings.api_key))
 
 
 def clean(stack: Stack, progress: Progress) -> None:

@@ -17,6 +17,7 @@ QUESTION = "What is the capital of France? Answer in one sentence."
 MAX_TOKENS = 48
 READY_TIMEOUT_S = 600
 ANSWER_TIMEOUT_S = 90
+STOP_TIMEOUT_S = 20
 POLL_S = 0.5
 
 
@@ -99,18 +100,38 @@ def wait_until_ready(api: Door, deployment: Live, step: Step) -> Live:
     return deployment
 
 
-def ask_model(progress: Progress, proxy: Door, alias: str) -> str:
-    """The model's answer to the first question, through the proxy."""
-    with progress.step(f"asking {alias}"):
-        deadline = time.monotonic() + ANSWER_TIMEOUT_S
+def ask_model(progress: Progress, api: Door, proxy: Door, deployment: Live) -> str:
+    """The model's answer to the first question, through the proxy.
+
+    After a restart of the machine the record may say `ready` of a job that died with it: Slurm takes minutes to
+    notice. So an answer is waited for as long as a start is, and a deployment that ended meanwhile is launched anew.
+    """
+    with progress.step(f"asking {deployment.alias}") as step:
+        deadline = time.monotonic() + READY_TIMEOUT_S
         while True:
-            answer = proxy.ask("POST", "/v1/messages", question_body(alias), timeout_s=ANSWER_TIMEOUT_S)
+            answer = proxy.ask("POST", "/v1/messages", question_body(deployment.alias), timeout_s=ANSWER_TIMEOUT_S)
             if answer.status == 200:
                 return "".join(block.get("text", "") for block in answer.body["content"]).strip()
-            # 529: the proxy has not heard yet that it is ready; 0 and 503: it is being started anew
+            # 529: not ready, or the proxy has not heard yet that it is; 0 and 503: something is being started anew
             if answer.status not in (0, 404, 503, 529) or time.monotonic() > deadline:
                 raise ApiRefused(f"{proxy.url}/v1/messages", answer.detail)
             time.sleep(POLL_S)
+            deployment = find_live(api, deployment.model) or request(api, deployment.model)
+            step.say(deployment.words)
+
+
+def stop_all(api: Door) -> None:
+    """Cancel every live deployment and wait a little for their ends to be on record; what fails is left as it is."""
+    deadline = time.monotonic() + STOP_TIMEOUT_S
+    for row in _live_rows(api):
+        api.ask("DELETE", f"/v1/deployments/{row.id}")
+    while _live_rows(api) and time.monotonic() < deadline:
+        time.sleep(POLL_S)
+
+
+def _live_rows(api: Door) -> list[Live]:
+    answer = api.ask("GET", "/v1/deployments?live=true")
+    return [parse_deployment(row) for row in answer.body["deployments"]] if answer.status == 200 else []
 
 
 def question_body(alias: str) -> dict[str, object]:

@@ -140,7 +140,7 @@ def finish(stack: Stack, settings: Settings, progress: Progress) -> None:
         print(render_next_steps(settings, proxy.url, api.url))
         return
     deployment = launch.ensure_deployment(progress, api)
-    answer = launch.ask_model(progress, proxy, deployment.alias)
+    answer = launch.ask_model(progress, api, proxy, deployment)
     progress.close()
     curl = launch.render_curl(proxy.url, stack.env_file, deployment.alias)
     print(f"\nAsk it yourself:\n\n{curl}\n\nIts answer: {answer}\n")

@@ -67,7 +67,7 @@ def door(script: Script) -> Iterator[Door]:
             self.end_headers()
             self.wfile.write(raw)
 
-        do_GET = do_POST = do
+        do_GET = do_POST = do_DELETE = do
 
         def log_message(self, *_: Any) -> None:
             pass
@@ -134,8 +134,29 @@ def test_nobody_there_is_a_sentence() -> None:
 def test_the_model_is_asked_until_the_proxy_knows_it(script: Script, door: Door, progress: Progress) -> None:
     busy = {"type": "error", "error": {"type": "overloaded_error", "message": "starting"}}
     script.answers["POST /v1/messages"] = [(529, busy), (200, {"content": [{"type": "text", "text": " Paris. "}]})]
-    assert launch.ask_model(progress, door, "small") == "Paris."
+    script.answers["GET /v1/deployments?live=true"] = [(200, {"deployments": [record("ready")]})]
+    assert launch.ask_model(progress, door, door, launch.parse_deployment(record("ready"))) == "Paris."
     assert script.asked[0][1]["model"] == "small"
+
+
+def test_a_job_that_died_unseen_is_launched_anew(script: Script, door: Door, progress: Progress) -> None:
+    refused = {"type": "error", "error": {"type": "overloaded_error", "message": "no connection to the node"}}
+    script.answers["POST /v1/messages"] = [(529, refused), (200, {"content": [{"type": "text", "text": "Paris."}]})]
+    script.answers["GET /v1/deployments?live=true"] = [(200, {"deployments": []})]
+    script.answers["POST /v1/deployments"] = [(202, record("requested"))]
+    assert launch.ask_model(progress, door, door, launch.parse_deployment(record("ready"))) == "Paris."
+    assert ("POST /v1/deployments", {"model": launch.DEMO_MODEL}) in script.asked
+
+
+def test_stopping_cancels_each_and_waits_for_the_record(script: Script, door: Door) -> None:
+    live = (200, {"deployments": [record("ready")]})
+    script.answers["GET /v1/deployments?live=true"] = [live, live, (200, {"deployments": []})]
+    launch.stop_all(door)
+    assert [line for line, _ in script.asked].count("DELETE /v1/deployments/d-1") == 1
+
+
+def test_stopping_without_an_api_is_no_error() -> None:
+    launch.stop_all(Door("http://127.0.0.1:1", KEY))
 
 
 def test_the_curl_line_reads_the_key_and_does_not_show_it() -> None:
