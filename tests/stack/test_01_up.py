@@ -47,7 +47,8 @@ def test_env_is_private_and_never_rewritten(stack: Stack) -> None:
 
 def test_a_second_make_up_changes_nothing_that_runs(stack: Stack) -> None:
     def running() -> dict[str, tuple[str, str]]:
-        return {name: (c.id or "", c.attrs["State"]["StartedAt"]) for name, c in stack.containers().items()}
+        alive = {name: c for name, c in stack.containers().items() if c.attrs["State"]["Running"]}
+        return {name: (c.id or "", c.attrs["State"]["StartedAt"]) for name, c in alive.items()}
 
     before, jobs = running(), stack.slurm("squeue", "-h", "-o", "%i %T")
     started = time.monotonic()

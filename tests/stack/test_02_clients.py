@@ -89,7 +89,7 @@ class TestAnthropic:
 
     def test_a_claude_name_reaches_a_model(self, claude: anthropic.Anthropic) -> None:
         answer = claude.messages.create(
-            model="claude-sonnet-4-5-20250929", max_tokens=20, messages=[{"role": "user", "content": "SAY[yes]"}]
+            model="claude-sonnet-9-20300101", max_tokens=20, messages=[{"role": "user", "content": "SAY[yes]"}]
         )
         assert answer.type == "message"
 
