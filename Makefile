@@ -36,7 +36,7 @@ test: tools engine lint ## every test, the real stack included
 	@$(BIN)/pytest $(QUICK_TESTS) $(wildcard tests/stack)
 
 test-fast: tools-fast ## the tests that need no engine
-	@$(BIN)/pytest $(QUICK_TESTS)
+	@$(BIN)/pytest -n 4 --dist worksteal --hypothesis-profile quick $(QUICK_TESTS)
 
 check: tools-fast lint ## ruff, mypy, import-linter, shellcheck
 

@@ -12,21 +12,31 @@ from pathlib import Path
 
 import pytest
 from bouchet_core.store import Store
+from hypothesis import settings
 
 START_TIMEOUT_S = 10.0
+
+# for `make test-fast`; the whole run takes hypothesis' own number of examples
+settings.register_profile("quick", max_examples=25)
 
 
 @dataclass(frozen=True)
 class RedisServer:
-    """A running redis-server. `process` may be stopped by tests of faults."""
+    """A running redis-server, its data in `directory`. `process` may be stopped by tests of faults."""
 
     port: int
     password: str
+    directory: Path
     process: subprocess.Popen[bytes]
 
     def store(self) -> Store:
         """A store on this server."""
         return Store.connect("127.0.0.1", self.port, self.password)
+
+    def stop(self) -> None:
+        """Ends the server at once."""
+        self.process.kill()
+        self.process.wait()
 
 
 def free_port() -> int:
@@ -49,21 +59,53 @@ def start_redis(directory: Path, port: int) -> RedisServer:
     while time.monotonic() < deadline:
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return RedisServer(port, "secret", process)
+                return RedisServer(port, "secret", directory, process)
         time.sleep(0.02)
     process.kill()
     raise AssertionError(f"redis-server did not listen on {port} within {START_TIMEOUT_S} s")
 
 
+class RedisHouse:
+    """Lends one redis-server to test after test, emptied in between; one that a test ended is replaced."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._server: RedisServer | None = None
+        self._made = 0
+
+    def lend(self) -> RedisServer:
+        """An empty server that answers."""
+        if self._server is None or self._server.process.poll() is not None:
+            self._made += 1
+            directory = self._directory / f"redis-{self._made}"
+            directory.mkdir()
+            self._server = start_redis(directory, free_port())
+        with socket.create_connection(("127.0.0.1", self._server.port), timeout=START_TIMEOUT_S) as line:
+            line.sendall(b"AUTH secret\r\nCLIENT KILL TYPE normal SKIPME yes\r\nFLUSHALL SYNC\r\n")
+            answer = b""
+            while answer.count(b"\r\n") < 3:
+                answer += line.recv(100)
+        assert answer.endswith(b"+OK\r\n"), answer
+        return self._server
+
+    def close(self) -> None:
+        """Ends the server."""
+        if self._server is not None:
+            self._server.stop()
+
+
+@pytest.fixture(scope="session")
+def redis_house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisHouse]:
+    """Where tests borrow a Redis."""
+    house = RedisHouse(tmp_path_factory.mktemp("redis-house"))
+    yield house
+    house.close()
+
+
 @pytest.fixture
-def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
-    """An empty Redis of the test's own, on a free port."""
-    directory = tmp_path / "redis"
-    directory.mkdir()
-    server = start_redis(directory, free_port())
-    yield server
-    server.process.kill()
-    server.process.wait()
+def redis_server(redis_house: RedisHouse) -> RedisServer:
+    """An empty Redis, the test's own while it runs; it may end it."""
+    return redis_house.lend()
 
 
 @pytest.fixture

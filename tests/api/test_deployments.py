@@ -156,8 +156,7 @@ async def test_an_edited_catalog_counts_at_once_and_a_broken_one_is_named(
 
 
 async def test_without_redis_it_is_503_and_says_so(api: httpx.AsyncClient, redis_server: RedisServer) -> None:
-    redis_server.process.kill()
-    redis_server.process.wait()
+    redis_server.stop()
     answer = await api.post("/v1/deployments", json={"model": QWEN})
     assert (answer.status_code, answer.json()["kind"]) == (503, "store_unavailable")
     assert answer.headers["retry-after"] == "5"

@@ -278,8 +278,7 @@ async def test_while_redis_is_away_the_last_target_serves(
     gateway: Gateway, echo_port: int, redis_server: RedisServer
 ) -> None:
     assert await talk(echo_port, b"before") == b"before"
-    redis_server.process.kill()
-    redis_server.process.wait()
+    redis_server.stop()
     await asyncio.sleep(0.6)
     began = time.monotonic()
     assert await talk(echo_port, b"after") == b"after"
@@ -287,8 +286,7 @@ async def test_while_redis_is_away_the_last_target_serves(
 
 
 async def test_without_redis_and_without_memory_the_words_say_so(gateway: Gateway, redis_server: RedisServer) -> None:
-    redis_server.process.kill()
-    redis_server.process.wait()
+    redis_server.stop()
     _, words = words_of(await talk(gateway.forwards.ports[1], REQUEST))
     assert words["kind"] == "store_unavailable"
 

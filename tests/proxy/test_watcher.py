@@ -3,7 +3,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 from bouchet_core.store import Store
@@ -37,20 +36,18 @@ def test_a_new_deployment_is_routed_at_once(watcher: TableWatcher, store: Store)
 
 
 def test_without_redis_the_last_table_stays_and_the_log_says_so_once(
-    watcher: TableWatcher, store: Store, redis_server: RedisServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    watcher: TableWatcher, store: Store, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     store.create(deployment())
     within(2.0, lambda: isinstance(watcher.table.find("tiny"), Route))
-    redis_server.process.kill()
-    redis_server.process.wait()
+    redis_server.stop()
     within(8.0, lambda: "stays as it is" in caplog.text)
     time.sleep(2.5)
     assert isinstance(watcher.table.find("tiny"), Route)
     assert caplog.text.count("stays as it is") == 1
-    revived = start_redis(tmp_path / "redis", redis_server.port)
+    revived = start_redis(redis_server.directory, redis_server.port)
     try:
         within(8.0, lambda: "answers again" in caplog.text)
     finally:
-        revived.process.kill()
-        revived.process.wait()
+        revived.stop()

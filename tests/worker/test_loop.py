@@ -374,7 +374,6 @@ def test_the_process_outlives_a_restart_of_redis(
     store: Store,
     slurm: FakeSlurm,
     clock: Clock,
-    tmp_path: Path,
 ) -> None:
     store.create(requested("aa", clock(), partition="gpu_h200"))
     enqueue(store, "aa")
@@ -382,14 +381,13 @@ def test_the_process_outlives_a_restart_of_redis(
     redis_server.process.terminate()
     redis_server.process.wait()
     time.sleep(1)
-    again = start_redis(tmp_path / "redis", redis_server.port)
+    again = start_redis(redis_server.directory, redis_server.port)
     try:
         slurm.start(101)
         wait_for(store, "aa", Phase.STARTING)
         assert worker.poll() is None
     finally:
-        again.process.kill()
-        again.process.wait()
+        again.stop()
 
 
 def test_a_worker_killed_in_the_middle_of_a_launch_goes_on_at_once_when_it_is_back(

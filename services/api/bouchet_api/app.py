@@ -16,7 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from .door import Door
-from .openapi import describe
+from .openapi import DescribedApi
 from .parts import Parts
 from .problems import TITLES, problem, problem_of, problem_response
 from .routes import deployments, health, models, streams, tunnel
@@ -36,7 +36,7 @@ ABOUT = (
 
 def create_app(parts: Parts, key: str) -> FastAPI:
     """The API over these parts. `key` opens it."""
-    app = FastAPI(
+    app = DescribedApi(
         title="bouchet-llm",
         version="0.1.0",
         description=ABOUT,
@@ -54,7 +54,6 @@ def create_app(parts: Parts, key: str) -> FastAPI:
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(Exception, _unforeseen)
     app.add_middleware(Door, key=key)
-    describe(app)
     return app
 
 

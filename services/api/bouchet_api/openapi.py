@@ -24,9 +24,17 @@ EXAMPLE: dict[str, Any] = {
 }
 
 
-def describe(app: FastAPI) -> None:
-    """Completes the app's document."""
-    document = app.openapi()
+class DescribedApi(FastAPI):
+    """A FastAPI whose document is made when it is first asked for: that takes longer than all else at its start."""
+
+    def openapi(self) -> dict[str, Any]:
+        """The whole document."""
+        if self.openapi_schema is None:
+            _complete(super().openapi())
+        return super().openapi()
+
+
+def _complete(document: dict[str, Any]) -> None:
     parts = document.setdefault("components", {})
     schema = Problem.model_json_schema(ref_template=REF)
     schemas = parts.setdefault("schemas", {})
