@@ -5,6 +5,9 @@ BIN := .venv/bin
 SHELL_SCRIPTS = git grep -lIE --untracked '^\#!(/usr)?/bin/(env )?(ba)?sh$$'
 QUICK_TESTS = $(filter-out tests/stack tests/stack/ tests/claude tests/claude/ tests/bench tests/bench/ tests/fakes tests/fakes/,$(wildcard tests/*/))
 
+# Most of these tests wait for a program; more of them than cores.
+PARALLEL = -n 4 --dist worksteal
+
 .DEFAULT_GOAL := help
 .PHONY: help up down remove clean env logs status test test-fast check lock bench engine tools tools-fast lint
 
@@ -32,11 +35,14 @@ logs: ## follow what the containers say
 status: ## the state of each container
 	@$(PYTHON) -m setup status
 
+# Three runs: the quick tests side by side, the stack by itself, and the proxy with its LiteLLM in the image just built.
 test: tools engine lint ## every test, the real stack included
-	@$(BIN)/pytest $(QUICK_TESTS) $(wildcard tests/stack)
+	@$(BIN)/pytest $(PARALLEL) $(QUICK_TESTS)
+	@$(BIN)/pytest tests/stack
+	@BOUCHET_PROXY_IMAGE=bouchet/proxy:$${BOUCHET_IMAGE_TAG:-dev} $(BIN)/pytest tests/proxy/litellm
 
 test-fast: tools-fast ## the tests that need no engine
-	@$(BIN)/pytest -n 4 --dist worksteal --hypothesis-profile quick $(QUICK_TESTS)
+	@$(BIN)/pytest $(PARALLEL) --hypothesis-profile quick $(QUICK_TESTS)
 
 check: tools-fast lint ## ruff, mypy, import-linter, shellcheck
 

@@ -109,6 +109,16 @@ def check_level(value: str) -> str | None:
     return None if value in levels else f"is `{value}`, not one of {', '.join(levels)}"
 
 
+def check_switch(value: str) -> str | None:
+    """What is wrong with an on/off switch, None if nothing is."""
+    return None if value in ("on", "off") else f"is `{value}`, neither on nor off"
+
+
+def check_choice(value: str) -> str | None:
+    """What is wrong with a menu's option, None if nothing is."""
+    return None if re.fullmatch(r"[0-9]{1,2}", value) else "is not the number of an option of the login's menu, e.g. 1"
+
+
 CHECKS: Mapping[str, Check] = {
     "BOUCHET_API_KEY": check_secret,
     "REDIS_PASSWORD": check_secret,
@@ -120,10 +130,12 @@ CHECKS: Mapping[str, Check] = {
     "API_PORT": check_port,
     "BOUCHET_HOST": check_host,
     "BOUCHET_SITE": check_site,
+    "MFA_AUTO": check_choice,
+    "DIRECT_LANE": check_switch,
     "LOG_LEVEL": check_level,
 }
 TAKEN_OVER = ("PROXY_PORT", "API_PORT", "BOUCHET_HOST", "BOUCHET_SITE")  # from the environment, into a new file
-OPTIONAL = frozenset({"BOUCHET_HOST", "BOUCHET_SITE", "LOG_LEVEL"})
+OPTIONAL = frozenset({"BOUCHET_HOST", "BOUCHET_SITE", "MFA_AUTO", "DIRECT_LANE", "LOG_LEVEL"})
 
 
 def ensure_env_file(path: Path, template: Path, environ: Mapping[str, str]) -> bool:
