@@ -107,6 +107,9 @@ def _plan(desk: Desk, record: Deployment, rows: Sequence[slurm.QueueRow]) -> Dep
     image = image_for(entry, desk.site)
     places = candidates(entry, record.request, desk.site, jobs_by_partition(rows))
     placement = _earliest(desk, places) if record.request.partition == EARLIEST else places[0]
+    if placement.nodes > 1:
+        # the batch script starts vLLM once: the other nodes' GPUs would be held and never used
+        raise LaunchRefused("a deployment runs on one node; leave --nodes out, or take a model that fits one node")
     job = Job.model_validate(
         {
             "name": job_name(record),
