@@ -25,15 +25,31 @@ def ensure_base_image(progress: Progress, root: Path, name: str = NAME, suite: s
     return run(["docker", "image", "inspect", "--format", "{{.Id}}", name]).strip()
 
 
-def _get(progress: Progress, root: Path, name: str, suite: str) -> None:
-    argv = ["bash", str(root / "demo" / "base_image.sh"), name, suite]
+def ensure_base_source(progress: Progress, root: Path, name: str = NAME, suite: str = SUITE) -> None:
+    """A registry that gives base images, or mmdebstrap to make them.
+
+    Comes before the steps that run side by side, since two of them need a base image and apt installs one at a time.
+    """
+    if shutil.which("mmdebstrap") or try_run(["docker", "image", "inspect", "--format", "{{.Id}}", name]):
+        return
     try:
-        run(argv)
+        run(_argv(root, name, suite))
+    except DiskFull:
+        raise
+    except CommandFailed:
+        advice = f"no registry gives {name}, and without it nothing can make it; `docker pull {name}` may say why"
+        ensure_program(progress, "mmdebstrap", ["mmdebstrap"], advice)
+
+
+def _get(progress: Progress, root: Path, name: str, suite: str) -> None:
+    ensure_base_source(progress, root, name, suite)
+    try:
+        run(_argv(root, name, suite))
     except DiskFull:
         raise
     except CommandFailed as exc:
-        if shutil.which("mmdebstrap"):
-            raise SetupError(f"no registry gives {name}, and it could not be made here: {exc}") from exc
-        advice = f"no registry gives {name}, and without it nothing can make it; `docker pull {name}` may say why"
-        ensure_program(progress, "mmdebstrap", ["mmdebstrap"], advice)
-        run(argv)
+        raise SetupError(f"no registry gives {name}, and it could not be made here: {exc}") from exc
+
+
+def _argv(root: Path, name: str, suite: str) -> list[str]:
+    return ["bash", str(root / "demo" / "base_image.sh"), name, suite]

@@ -7,7 +7,7 @@ import os
 import sys
 
 from . import demo, images, launch
-from .base_image import ensure_base_image
+from .base_image import ensure_base_image, ensure_base_source
 from .command import allow_again, end_all
 from .compose import Compose, find_compose, with_files
 from .door import Door
@@ -77,6 +77,7 @@ def prepare(stack: Stack, settings: Settings, progress: Progress) -> Compose:
 def provide_images(stack: Stack, settings: Settings, progress: Progress, compose: Compose) -> list[images.Image]:
     """Base image and builds; what the demo's nodes need is fetched meanwhile."""
     known: list[images.Image] = []
+    ensure_base_source(progress, stack.root)
     jobs = [lambda: known.extend(build_images(stack, settings, progress, compose))]
     if not settings.host:
         jobs.append(lambda: demo.stage(progress, stack, compose))
