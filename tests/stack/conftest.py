@@ -6,6 +6,7 @@ BOUCHET_TEST_KEEP=1 leaves it running, and the next run finds it there.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,7 +23,9 @@ def first_up() -> Iterator[tuple[Stack, Finished]]:
     """The stack, and what its first `make up` printed."""
     stack = open_stack()
     say("stack: make up (builds what is missing; minutes the first time)")
+    started = time.monotonic()
     finished = stack.make("up")
+    say(f"stack: make up took {time.monotonic() - started:.0f} s")
     try:
         assert finished.status == 0, finished.output
         yield stack, finished
