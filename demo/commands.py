@@ -27,8 +27,9 @@ class CommandFailed(ProvisionError):
     output: str
 
     def __str__(self) -> str:
-        if "No space left on device" in self.output:
-            return f"the disk is full; make room and repeat (`docker system df` shows what Docker holds): {self._tail}"
+        said = [line.strip() for line in self.output.splitlines() if "No space left on device" in line]
+        if said:
+            return f"the disk is full; make room and repeat (`docker system df` shows what Docker holds): {said[-1]}"
         return f"`{' '.join(self.argv[:6])} ...` ended with status {self.exit_status}:\n{self._tail}"
 
     @property

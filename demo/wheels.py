@@ -81,14 +81,26 @@ def download(lock: Path, into: Path, target: Target) -> None:
     if is_complete(lock, into):
         return
     into.mkdir(parents=True, exist_ok=True)
+    locked = parse_lock(lock.read_text())
     present = {_digest(wheel) for wheel in into.glob("*.whl")}
-    missing = [requirement for requirement in parse_lock(lock.read_text()) if requirement.sha256 not in present]
+    missing = [requirement for requirement in locked if requirement.sha256 not in present]
     parts = [missing[start::PARTS] for start in range(PARTS)]
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        list(pool.map(lambda part: _download_part(part, into, target), parts))
+    try:
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            list(pool.map(lambda part: _download_part(part, into, target), parts))
+    finally:
+        _remove_others(into, locked)
     for wheel in into.glob("*.whl"):
         wheel.chmod(0o644)
     (into / COMPLETE).write_text(_digest(lock))
+
+
+def _remove_others(into: Path, locked: Sequence[Requirement]) -> None:
+    """Takes away what no entry names: a wheel that a full disk or a lost line cut short."""
+    known = {requirement.sha256 for requirement in locked}
+    for wheel in into.glob("*.whl"):
+        if _digest(wheel) not in known:
+            wheel.unlink()
 
 
 def _download_part(part: Sequence[Requirement], into: Path, target: Target) -> None:

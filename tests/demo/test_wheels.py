@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from demo import wheels
-from demo.commands import CommandFailed
+from demo.commands import CommandFailed, ProvisionError
 from demo.wheels import Requirement, Target
 
 ROOT = Path(__file__).parents[2]
@@ -71,6 +71,25 @@ def test_only_what_is_missing_is_downloaded(tmp_path: Path, monkeypatch: pytest.
     assert wheels.is_complete(lock, into)
     wheels.download(lock, into, TARGET)
     assert len(asked) == 1
+
+
+def test_a_wheel_cut_short_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    lock = write_lock(tmp_path / "lock", b"whole", b"never to be had")
+    into = tmp_path / "wheels"
+    into.mkdir()
+    (into / "whole-1-py3-none-any.whl").write_bytes(b"whole")
+    (into / "short-1-py3-none-any.whl").write_bytes(b"sho")
+    with pytest.raises(ProvisionError):
+        wheels.download(lock, into, TARGET)
+    assert [wheel.name for wheel in into.glob("*.whl")] == ["whole-1-py3-none-any.whl"]
+
+
+def test_a_full_disk_is_one_line() -> None:
+    output = "Traceback (most recent call last):\n  copy\nOSError: [Errno 28] No space left on device: 'a.whl'\n"
+    assert str(CommandFailed(["pip", "download"], 1, output)).count("\n") == 0
 
 
 def test_another_lock_is_another_download(tmp_path: Path) -> None:
