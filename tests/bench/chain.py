@@ -18,7 +18,7 @@ BODY_BYTES = 77_000
 TOOLS = 24
 ROUNDS = 40
 PROMISE_MS = 40.0
-EVENTS = 400
+EVENTS = 100
 
 
 def claude_body(text: str, max_tokens: int = 8) -> bytes:
