@@ -180,7 +180,7 @@ def test_pending_reasons_in_words(reason: str, words: str) -> None:
 
 
 def test_every_reason_keeps_slurms_word_for_whoever_asks_the_site() -> None:
-    for word in WAITS:
+    for word in set(WAITS) - {"None"}:
         assert reason_in_words(word).endswith(f"({word})")
 
 

@@ -73,5 +73,7 @@ def reason_in_words(reason: str) -> str:
     word = reason.strip().strip("()")
     if not word:
         return "waiting in the queue"
+    if word == "None":
+        return WAITS[word]
     family = next((words for pattern, words in _FAMILIES if re.search(pattern, word)), "waiting in the queue")
     return f"{WAITS.get(word, family)} ({word})"
