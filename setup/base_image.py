@@ -12,6 +12,7 @@ from .progress import Progress
 
 SUITE = "trixie"
 NAME = "debian:trixie-slim"
+DEMO_NODE_NAME = "debian:bookworm-slim"  # what vLLM's image for the demo is made from (apptainer/pins)
 
 
 def ensure_base_image(progress: Progress, root: Path, name: str = NAME, suite: str = SUITE) -> str:

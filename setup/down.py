@@ -8,7 +8,7 @@ import shutil
 import subprocess
 
 from . import images, launch
-from .base_image import NAME
+from .base_image import DEMO_NODE_NAME, NAME
 from .command import run, try_run
 from .compose import Compose, find_compose, with_files
 from .door import Door
@@ -104,9 +104,10 @@ def _remove_images(compose: Compose) -> None:
     listing = run(["docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}"]).split()
     for name in sorted(name for name in listing if name.rsplit(":", 1)[0] in repositories):
         try_run(["docker", "image", "rm", name])
-    digests = try_run(["docker", "image", "inspect", "--format", "{{len .RepoDigests}}", NAME])
-    if digests is not None and digests.strip() == "0":  # not pulled, so made here
-        try_run(["docker", "image", "rm", NAME])
+    for name in (NAME, DEMO_NODE_NAME):
+        digests = try_run(["docker", "image", "inspect", "--format", "{{len .RepoDigests}}", name])
+        if digests is not None and digests.strip() == "0":  # not pulled, so made here
+            try_run(["docker", "image", "rm", name])
 
 
 def print_status(stack: Stack, progress: Progress) -> None:
