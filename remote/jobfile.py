@@ -20,7 +20,7 @@ import socket
 import subprocess
 import sys
 import time
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 SPEC_VERSION = 1
 # below the range that Linux gives to outgoing connections (32768 on), so only another server can take one
@@ -371,10 +371,10 @@ COMMANDS = {
 }
 
 
-def main(argv: List[str]) -> int:
+def main(argv: List[str], commands: Dict[str, Callable[..., None]]) -> int:
     """Exit status 1 and a sentence on stderr when it cannot be done."""
     try:
-        COMMANDS[argv[1]](*argv[2:])
+        commands[argv[1]](*argv[2:])
     except (Refused, OSError) as exc:
         sys.stderr.write("bouchet: %s\n" % exc)
         return 1
@@ -382,4 +382,4 @@ def main(argv: List[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv))
+    sys.exit(main(sys.argv, COMMANDS))

@@ -11,9 +11,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from typing import List
 
-from jobfile import Refused, log_path, read_spec, write_json
+from jobfile import log_path, main, read_spec, write_json
 
 PROBE_TIMEOUT_S = 10
 
@@ -71,15 +70,5 @@ def heartbeat(job_dir: str, state: str, idle_s: str) -> None:
 COMMANDS = {"idle-timeout": idle_timeout, "probe": probe, "heartbeat": heartbeat}
 
 
-def main(argv: List[str]) -> int:
-    """Exit status 1 and a sentence on stderr when it cannot be done."""
-    try:
-        COMMANDS[argv[1]](*argv[2:])
-    except (Refused, OSError) as exc:
-        sys.stderr.write("bouchet: %s\n" % exc)
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv))
+    sys.exit(main(sys.argv, COMMANDS))

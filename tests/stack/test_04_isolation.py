@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from .harness import LOCAL_SERVICES, Stack
+from .conftest import SMALL
+from .harness import ENV_FILE, LOCAL_SERVICES, Stack
 
 DIAL = "import socket,sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 3); print('open')"
 
@@ -36,8 +37,6 @@ def test_only_proxy_and_api_publish_and_only_on_loopback(stack: Stack) -> None:
 
 @pytest.mark.parametrize("service", LOCAL_SERVICES)
 def test_no_secret_is_in_a_containers_environment_or_arguments(stack: Stack, service: str) -> None:
-    from .harness import ENV_FILE
-
     secrets = [
         line.split("=", 1)[1]
         for line in ENV_FILE.read_text().splitlines()
@@ -51,13 +50,12 @@ def test_no_secret_is_in_a_containers_environment_or_arguments(stack: Stack, ser
 
 @pytest.mark.parametrize("service", ["proxy", "api", "worker"])
 def test_only_the_gateway_reaches_the_login_node(stack: Stack, service: str) -> None:
-    address = stack.container("demo-login").attrs["NetworkSettings"]["Networks"]
-    targets = [network["IPAddress"] for network in address.values()]
-    for target in targets:
+    networks = stack.container("demo-login").attrs["NetworkSettings"]["Networks"]
+    for target in [network["IPAddress"] for network in networks.values()]:
         finished = stack.on(service, ["python", "-c", DIAL, target, "22"])
         assert finished.status != 0, f"{service} reached {target}:22"
-    for target in targets[:0] or ["gateway"]:
-        assert stack.on(service, ["python", "-c", DIAL, target, "8090"]).status == 0
+    # the dialling itself works
+    assert stack.on(service, ["python", "-c", DIAL, "gateway", "8090"]).status == 0
 
 
 def test_the_proxy_has_no_ssh_material(stack: Stack) -> None:
@@ -75,8 +73,6 @@ def test_the_gateway_holds_exactly_one_ssh_connection(stack: Stack) -> None:
 
 
 def test_the_job_and_its_files_are_private_on_the_cluster(stack: Stack) -> None:
-    from .conftest import SMALL
-
     job = stack.deployment(SMALL)["jobs"][-1]
     found = stack.slurm(
         "find", "/home/researcher/bouchet-llm/logs", "-name", f"connection-{job['slurm_id']}.json", "-printf", "%m"
@@ -87,8 +83,6 @@ def test_the_job_and_its_files_are_private_on_the_cluster(stack: Stack) -> None:
 
 
 def test_vllm_on_the_node_refuses_who_has_no_key(stack: Stack) -> None:
-    from .conftest import SMALL
-
     job = stack.deployment(SMALL)["jobs"][-1]
     base = f"http://{job['node']}:{job['port']}"
     for path in ("/v1/models", "/metrics", "/invocations", "/tokenize"):
@@ -98,8 +92,6 @@ def test_vllm_on_the_node_refuses_who_has_no_key(stack: Stack) -> None:
 
 
 def test_the_key_is_in_no_process_list_on_the_node(stack: Stack) -> None:
-    from .conftest import SMALL
-
     job = stack.deployment(SMALL)["jobs"][-1]
     node = f"demo-{job['node']}"
     key = stack.slurm("cat", f"/home/researcher/bouchet-llm/jobs/{job['name']}/key").strip()
