@@ -20,9 +20,11 @@ import httpx
 from docker.models.containers import Container
 
 ROOT = Path(__file__).parents[2]
-PROJECT = "bouchet-test"
-ENV_FILE = ROOT / ".env.test"
-SUBNET = "10.213.87"
+# stacks side by side: BOUCHET_TEST_STACK=2 makes a second one, with its own names, ports and networks
+NUMBER = int(os.environ.get("BOUCHET_TEST_STACK", "1"))
+PROJECT = "bouchet-test" if NUMBER == 1 else f"bouchet-test{NUMBER}"
+ENV_FILE = ROOT / (".env.test" if NUMBER == 1 else f".env.test{NUMBER}")
+SUBNET = f"10.213.{86 + NUMBER}"
 LOCAL_SERVICES = ("redis", "gateway", "worker", "api", "proxy")
 UP_TIMEOUT_S = 1500
 READY_TIMEOUT_S = 300

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from .conftest import SMALL
-from .harness import LOCAL_SERVICES, Stack, eventually
+from .harness import LOCAL_SERVICES, PROJECT, Stack, eventually
 
 
 def asks(stack: Stack) -> bool:
@@ -45,7 +45,7 @@ def test_everything_local_down_and_up_again_finds_its_jobs(stack: Stack) -> None
 
 
 def test_a_cut_link_comes_back_by_itself(stack: Stack) -> None:
-    uplink = next(n for n in stack.docker.networks.list() if n.name == "bouchet-test_uplink")
+    uplink = next(n for n in stack.docker.networks.list() if n.name == f"{PROJECT}_uplink")
     gateway = stack.container("gateway")
     uplink.disconnect(gateway)
     uplink.connect(gateway)
