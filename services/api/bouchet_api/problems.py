@@ -53,6 +53,7 @@ STATUS_BY_KIND: Mapping[str, int] = {
     "slurm_output": 502,
     "idempotency_key_reused": 422,
     "no_log_yet": 404,
+    "worker_silent": 503,
 }
 
 TITLES: Mapping[int, str] = {

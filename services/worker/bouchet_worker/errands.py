@@ -1,6 +1,15 @@
-"""The functions that RQ calls by name. Each is a step and never a wait; each may be called again at any time."""
+"""The functions that RQ calls by name. Each is a step and never a wait; each may be called again at any time.
+
+A *question* is an errand whose answer the api waits for: it returns `{"answer": ...}`, or `{"kind", "detail"}` of the
+error that it met, both JSON.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from bouchet_core.errors import BouchetError
 
 from .desk import Desk
 from .stop import stop as _stop
@@ -24,3 +33,11 @@ def submit(deployment: str) -> str:
 def stop(deployment: str) -> str:
     """Cancels a deployment's job, or ends the deployment where it has none."""
     return _stop(_open[0], deployment)
+
+
+def answered(question: Callable[[], Any]) -> dict[str, Any]:
+    """The answer of a question, or its error, as the api reads it."""
+    try:
+        return {"answer": question()}
+    except BouchetError as exc:
+        return {"kind": exc.kind, "detail": str(exc)}

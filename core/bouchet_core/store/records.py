@@ -1,4 +1,4 @@
-"""The store: records, slots, events and leases in Redis. The only file that knows a Redis key.
+"""Deployments: records, slots, events and leases.
 
 Keys (all under `bouchet:`):
     deployment:<id>   hash   version, body (the record as JSON)
@@ -15,23 +15,22 @@ Keys (all under `bouchet:`):
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, cast
 
 import redis
-from redis.backoff import ExponentialWithJitterBackoff
-from redis.retry import Retry
 
-from .errors import NameTaken, NoFreeSlot, StaleRecord, StoreUnavailable, UnknownDeployment
-from .models import Deployment, Event, Phase, SlotTarget
+from bouchet_core.errors import NameTaken, NoFreeSlot, StaleRecord, UnknownDeployment
+from bouchet_core.models import Deployment, Event, Phase, SlotTarget
+
+from .connection import PREFIX as _P
+from .connection import mapped, open_client
 
 EVENTS_KEPT = 10_000
 ONCE_TTL_S = 24 * 3600
-SOCKET_TIMEOUT_S = 5.0
 FIRST_EVENT = "0-0"
 
-_P = "bouchet:"
 _ALL, _LIVE, _NAMES = _P + "all", _P + "live", _P + "names"
 _SLOTS, _TARGETS, _EVENTS = _P + "slots", _P + "targets", _P + "events"
 
@@ -116,7 +115,7 @@ class Store:
     @classmethod
     def connect(cls, host: str, port: int, password: str | None) -> Store:
         """A store on that Redis; nothing is sent before the first call."""
-        return cls(_client(host, port, password, decode_responses=True))
+        return cls(open_client(host, port, password, decode_responses=True))
 
     def close(self) -> None:
         """Closes the pooled connections."""
@@ -125,16 +124,16 @@ class Store:
     def queue_connection(self) -> redis.Redis:
         """A client of the same Redis for RQ, which wants bytes. Whoever asks closes it."""
         known = self._redis.get_connection_kwargs()
-        return _client(known["host"], known["port"], known["password"], decode_responses=False)
+        return open_client(known["host"], known["port"], known["password"], decode_responses=False)
 
     @staticmethod
     def errors_mapped() -> AbstractContextManager[None]:
         """For code that speaks to Redis through another library (RQ): its errors become StoreUnavailable."""
-        return _mapped()
+        return mapped()
 
     def ping(self) -> None:
         """Raises StoreUnavailable unless Redis answers."""
-        with _mapped():
+        with mapped():
             self._redis.ping()
 
     # records
@@ -164,7 +163,7 @@ class Store:
 
     def get(self, deployment: str) -> Deployment:
         """The record of that id, or of the live deployment that answers under that name."""
-        with _mapped():
+        with mapped():
             body = self._redis.hget(_record(deployment), "body")
             if body is None:
                 owner = self._redis.hget(_NAMES, deployment)
@@ -175,13 +174,13 @@ class Store:
 
     def live(self) -> list[Deployment]:
         """All deployments that have not ended, oldest first."""
-        with _mapped():
+        with mapped():
             ids = cast("set[str]", self._redis.smembers(_LIVE))
         return sorted(self._load(sorted(ids)), key=lambda d: d.created_at)
 
     def page(self, limit: int = 50, offset: int = 0) -> list[Deployment]:
         """Deployments, newest first."""
-        with _mapped():
+        with mapped():
             ids = cast("list[str]", self._redis.zrevrange(_ALL, offset, offset + limit - 1))
         return self._load(ids)
 
@@ -229,7 +228,7 @@ class Store:
 
     def slot_target(self, slot: int) -> SlotTarget | None:
         """Where that slot leads now, None when nothing runs behind it."""
-        with _mapped():
+        with mapped():
             body = self._redis.hget(_TARGETS, str(slot))
         return SlotTarget.model_validate_json(cast(str, body)) if body else None
 
@@ -241,14 +240,14 @@ class Store:
         Waits up to wait_s for the first one; it must stay below SOCKET_TIMEOUT_S.
         """
         block = int(wait_s * 1000) or None
-        with _mapped():
+        with mapped():
             answer = cast("Any", self._redis.xread({_EVENTS: after}, count=limit, block=block))
         entries = _entries(answer)
         return [_event(identity, fields) for identity, fields in entries]
 
     def last_event(self) -> str:
         """The id of the newest event, FIRST_EVENT when there is none."""
-        with _mapped():
+        with mapped():
             newest = cast("list[tuple[str, dict[str, str]]]", self._redis.xrevrange(_EVENTS, count=1))
         return newest[0][0] if newest else FIRST_EVENT
 
@@ -264,18 +263,18 @@ class Store:
 
     def beat(self, name: str, ttl_s: float) -> None:
         """Says that the process `name` lives, for ttl_s."""
-        with _mapped():
+        with mapped():
             self._redis.set(f"{_P}heartbeat:{name}", "1", px=int(ttl_s * 1000))
 
     def beats(self, name: str) -> bool:
         """Whether the process `name` said so recently."""
-        with _mapped():
+        with mapped():
             return bool(self._redis.exists(f"{_P}heartbeat:{name}"))
 
     def _load(self, ids: Sequence[str]) -> list[Deployment]:
         if not ids:
             return []
-        with _mapped():
+        with mapped():
             pipe = self._redis.pipeline(transaction=False)
             for identity in ids:
                 pipe.hget(_record(identity), "body")
@@ -283,22 +282,8 @@ class Store:
         return [Deployment.model_validate_json(body) for body in bodies if body]
 
     def _eval(self, script: str, keys: Sequence[str], args: Sequence[str | int | float]) -> Any:
-        with _mapped():
+        with mapped():
             return self._redis.eval(script, len(keys), *keys, *args)
-
-
-def _client(host: str, port: int, password: str | None, *, decode_responses: bool) -> redis.Redis:
-    return redis.Redis(
-        host=host,
-        port=port,
-        password=password,
-        decode_responses=decode_responses,
-        socket_timeout=SOCKET_TIMEOUT_S,
-        socket_connect_timeout=SOCKET_TIMEOUT_S,
-        health_check_interval=30,
-        # a pooled connection may be dead after Redis restarted; the library's own default waits seconds
-        retry=Retry(ExponentialWithJitterBackoff(base=0.02, cap=0.2), retries=2),
-    )
 
 
 def _record(deployment: str) -> str:
@@ -327,11 +312,3 @@ def _entries(answer: Any) -> list[tuple[str, dict[str, str]]]:
 
 def _event(identity: str, fields: dict[str, str]) -> Event:
     return Event.model_validate({**fields, "id": identity, "ending": fields["ending"] or None})
-
-
-@contextmanager
-def _mapped() -> Iterator[None]:
-    try:
-        yield
-    except redis.RedisError as exc:
-        raise StoreUnavailable(str(exc)) from exc

@@ -1,0 +1,9 @@
+"""The store: everything that is kept in Redis. The only package that knows a Redis key.
+
+Each kind of state has a module of its own over the same client.
+"""
+
+from .connection import SOCKET_TIMEOUT_S
+from .records import EVENTS_KEPT, FIRST_EVENT, ONCE_TTL_S, Store
+
+__all__ = ["EVENTS_KEPT", "FIRST_EVENT", "ONCE_TTL_S", "SOCKET_TIMEOUT_S", "Store"]

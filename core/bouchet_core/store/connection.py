@@ -1,0 +1,39 @@
+"""Connections to Redis, and its errors in our words. The prefix of every key stands here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import redis
+from redis.backoff import ExponentialWithJitterBackoff
+from redis.retry import Retry
+
+from bouchet_core.errors import StoreUnavailable
+
+PREFIX = "bouchet:"
+SOCKET_TIMEOUT_S = 5.0
+
+
+def open_client(host: str, port: int, password: str | None, *, decode_responses: bool) -> redis.Redis:
+    """A pool of connections; nothing is sent before the first call."""
+    return redis.Redis(
+        host=host,
+        port=port,
+        password=password,
+        decode_responses=decode_responses,
+        socket_timeout=SOCKET_TIMEOUT_S,
+        socket_connect_timeout=SOCKET_TIMEOUT_S,
+        health_check_interval=30,
+        # a pooled connection may be dead after Redis restarted; the library's own default waits seconds
+        retry=Retry(ExponentialWithJitterBackoff(base=0.02, cap=0.2), retries=2),
+    )
+
+
+@contextmanager
+def mapped() -> Iterator[None]:
+    """Errors of Redis become StoreUnavailable."""
+    try:
+        yield
+    except redis.RedisError as exc:
+        raise StoreUnavailable(str(exc)) from exc
