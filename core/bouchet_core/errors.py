@@ -9,7 +9,9 @@
     │   ├── NameTaken
     │   ├── NoFreeSlot
     │   ├── IllegalMove
-    │   └── StaleRecord           somebody else moved the record first
+    │   ├── StaleRecord           somebody else moved the record first
+    │   ├── KeyNameTaken          a key of that name exists
+    │   └── UnknownKey            no key has that name
     ├── StoreUnavailable          Redis did not answer
     ├── GatewayError
     │   ├── CouldNotAsk           nothing is known about the cluster: try again
@@ -122,6 +124,26 @@ class StaleRecord(RecordError):
     def __init__(self, deployment: str) -> None:
         self.deployment = deployment
         super().__init__(f"deployment {deployment} was changed by somebody else; try again")
+
+
+class KeyNameTaken(RecordError):
+    """A key of this name exists; it cannot be shown again."""
+
+    kind = "key_name_taken"
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(f"there is a key {name!r} already; `bouchet keys revoke {name}` first, or take another name")
+
+
+class UnknownKey(RecordError):
+    """No key has this name."""
+
+    kind = "unknown_key"
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(f"no key {name!r}; `bouchet keys list` shows them")
 
 
 class StoreUnavailable(BouchetError):

@@ -24,6 +24,7 @@ import redis
 from bouchet_core.errors import NameTaken, NoFreeSlot, StaleRecord, UnknownDeployment
 from bouchet_core.models import Deployment, Event, Phase, SlotTarget
 
+from .access import AccessStore
 from .connection import PREFIX as _P
 from .connection import mapped, open_client
 
@@ -111,6 +112,7 @@ class Store:
 
     def __init__(self, client: redis.Redis) -> None:
         self._redis = client
+        self.access = AccessStore(client)
 
     @classmethod
     def connect(cls, host: str, port: int, password: str | None) -> Store:

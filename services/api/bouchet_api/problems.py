@@ -38,6 +38,8 @@ STATUS_BY_KIND: Mapping[str, int] = {
     "no_free_slot": 409,
     "illegal_move": 409,
     "stale_record": 409,
+    "key_name_taken": 409,
+    "unknown_key": 404,
     "store_unavailable": 503,
     "gateway": 502,
     "could_not_ask": 503,
