@@ -6,8 +6,8 @@ import pytest
 from bouchet_core.catalog import Catalog, ModelEntry
 from bouchet_core.errors import LaunchRefused
 from bouchet_core.models import LaunchRequest, Placement
+from bouchet_core.placement import candidates, image_for
 from bouchet_core.site import Image, Site
-from bouchet_worker.placement import candidates, image_for
 
 
 def place(site: Site, entry: ModelEntry, submitted: dict[str, int] | None = None, **options: object) -> Placement:

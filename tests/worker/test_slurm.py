@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from bouchet_core.errors import SlurmOutputError
 from bouchet_core.models import Ending, Placement
+from bouchet_core.walltime import format_duration, parse_duration
 from bouchet_worker import slurm
 from bouchet_worker.endings import SENTENCES
 from bouchet_worker.slurm import STATES, Meaning, QueueRow, State
@@ -56,7 +57,7 @@ def test_an_unknown_state_raises(word: str) -> None:
 
 @given(st.integers(0, 400 * 86_400))
 def test_durations_come_back_as_they_went(seconds: int) -> None:
-    assert slurm.parse_duration(slurm.format_duration(seconds)) == seconds
+    assert parse_duration(format_duration(seconds)) == seconds
 
 
 @pytest.mark.parametrize(
@@ -72,19 +73,19 @@ def test_durations_come_back_as_they_went(seconds: int) -> None:
     ],
 )
 def test_every_form_that_sbatch_takes(text: str, seconds: int) -> None:
-    assert slurm.parse_duration(text) == seconds
+    assert parse_duration(text) == seconds
 
 
 @given(st.text(max_size=12))
 def test_what_is_no_duration_raises_and_nothing_else_happens(text: str) -> None:
     with contextlib.suppress(SlurmOutputError):
-        assert slurm.parse_duration(text) >= 0
+        assert parse_duration(text) >= 0
 
 
 @pytest.mark.parametrize("text", ["", "UNLIMITED", "1:2:3:4", "-5", "1-", "a:b", "٣:٤"])
 def test_no_durations(text: str) -> None:
     with pytest.raises(SlurmOutputError):
-        slurm.parse_duration(text)
+        parse_duration(text)
 
 
 # node lists

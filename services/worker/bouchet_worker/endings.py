@@ -6,9 +6,10 @@ import re
 from collections.abc import Mapping
 
 from bouchet_core.models import Deployment, Ending, Job
+from bouchet_core.walltime import format_duration
 
 from .observed import EndNote, SlurmSays
-from .slurm import STATES, State, format_duration
+from .slurm import STATES, State
 
 # {fields} are filled in `_facts`
 SENTENCES: Mapping[State, str] = {

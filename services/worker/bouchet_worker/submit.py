@@ -22,12 +22,12 @@ from bouchet_core.errors import (
     UnknownModel,
 )
 from bouchet_core.models import Deployment, Ending, Job, Phase, Placement
+from bouchet_core.placement import EARLIEST, candidates, image_for
 from bouchet_core.secrets import serving_key
 
 from . import slurm
 from .desk import Desk
 from .jobspec import LUGGAGE_SEAL, SCRIPT, job_name, logs_readme, render_files, spec_for, window_of
-from .placement import EARLIEST, candidates, image_for
 from .queue_look import find_job, jobs_by_partition, may_still_arrive, queue_rows
 
 log = logging.getLogger(__name__)

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from bouchet_core.catalog import ModelEntry
-from bouchet_core.errors import LaunchRefused
-from bouchet_core.models import LaunchRequest, Placement
-from bouchet_core.site import Image, Partition, Site
-
-from .slurm import format_duration, parse_duration
+from .catalog import ModelEntry
+from .errors import LaunchRefused
+from .models import LaunchRequest, Placement
+from .site import Image, Partition, Site
+from .walltime import format_duration, parse_duration
 
 EARLIEST = "auto"
 # Slurm counts in minutes and takes 0 for "without end"
