@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from vllm.v1.sample.logits_processor.interface import BatchUpdate
 
 # A client's own questions (a title, a summary) end soon with this, instead of running to max_tokens.
-UNSCRIPTED = "I only follow scripts: SAY[text], CALL[tool {}], COUNT[n]."
+UNSCRIPTED = "I only follow scripts: SAY[text], CALL[tool {}], COUNT[n], SEEN[words]."
 
 # Under a grammar a random model fills strings and whitespace without end: these tilt it towards the end.
 CLOSING = ('"', "}", '"}', "}}", '"}}', '","', '":', '":"', '{"')

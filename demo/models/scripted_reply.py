@@ -5,34 +5,85 @@ A user's turn holds the script:
     SAY[text]          says the text, whatever it is: prose, <think>...</think>; brackets inside have to balance
     CALL[name {json}]  calls that tool; several in one step are parallel calls
     COUNT[n]           says "1 2 3 ... n", a long and steady stream
+    SEEN[words]        says how often these words stand in the rest of the prompt
     A THEN B           A now, B after the next tool result or user's turn
 
-The last turn that holds a script counts. When its steps are used up a tool's result is repeated.
+`$RESULTS` in a text is the number of tool results since the assistant spoke last. The last turn that holds a script
+counts. When its steps are used up a tool's result is repeated. Asked to sum the conversation up, as Claude Code does
+when it compacts, the model says what is left of the script, and so goes on with it afterwards.
 """
 
 import json
 import re
 from collections.abc import Iterator
+from typing import NamedTuple
 
 _TURN = "<|im_start|>"
 _END = "<|im_end|>"
-_DIRECTIVE = re.compile(r"\b(SAY|CALL|COUNT)\[")
+_DIRECTIVE = re.compile(r"\b(SAY|CALL|COUNT|SEEN)\[")
 _REMINDER = re.compile(r"<system-reminder>.*?</system-reminder>", re.DOTALL)
 _TOOL_RESPONSE = re.compile(r"<tool_response>\n?(.*?)\n?</tool_response>", re.DOTALL)
+_SUM_UP = re.compile(r"detailed summary of (?:the|this) conversation")
 
 Turn = tuple[str, str]
+# a directive's name and what stands in its brackets
+Directive = tuple[str, str]
+
+
+class Step(NamedTuple):
+    """What to say at once. `rest`: the script from here on, as it was written."""
+
+    directives: list[Directive]
+    rest: str
+
+
+class Prompt:
+    """A rendered ChatML prompt: its closed turns."""
+
+    def __init__(self, text: str) -> None:
+        self.turns = _closed_turns(text)
+
+    def results(self) -> list[str]:
+        """What the tools returned since the assistant spoke last."""
+        found: list[str] = []
+        for role, text in reversed(self.turns):
+            if role == "assistant":
+                break
+            found = [result.strip() for result in _TOOL_RESPONSE.findall(text)] + found
+        return found
+
+    def script(self) -> tuple[int, list[Step]]:
+        """The last turn that holds a script, and the steps that are not yet said; -1 where there is none."""
+        for index in range(len(self.turns) - 1, -1, -1):
+            role, text = self.turns[index]
+            steps = list(_steps(_own_words(text))) if role == "user" else []
+            if steps:
+                taken = sum(later == "assistant" for later, _ in self.turns[index + 1 :])
+                return index, steps[taken:]
+        return -1, []
+
+    def wants_summary(self) -> bool:
+        """Whether the last turn asks to sum the conversation up."""
+        role, text = self.turns[-1] if self.turns else ("", "")
+        return role == "user" and _SUM_UP.search(_own_words(text)) is not None
+
+    def count(self, words: str, besides: int) -> int:
+        """How often these words stand in all turns but one."""
+        return sum(text.count(words) for index, (_, text) in enumerate(self.turns) if index != besides)
 
 
 def script_for(prompt: str) -> str | None:
     """The reply to a rendered ChatML prompt, or None where nothing is scripted."""
-    turns = _closed_turns(prompt)
-    for index in range(len(turns) - 1, -1, -1):
-        role, text = turns[index]
-        steps = list(_steps(_own_words(text))) if role == "user" else []
-        if steps:
-            taken = sum(later == "assistant" for later, _ in turns[index + 1 :])
-            return steps[taken] if taken < len(steps) else _tool_results(turns)
-    return _tool_results(turns)
+    asked = Prompt(prompt)
+    index, steps = asked.script()
+    results = asked.results()
+    if index >= 0 and index < len(asked.turns) - 1 and asked.wants_summary():
+        left = steps[0].rest if steps else "nothing"
+        return f"<summary>\nLeft to do: {left}\n</summary>"
+    if steps:
+        said = [_render(name, body, asked, index) for name, body in steps[0].directives]
+        return "\n".join(said).replace("$RESULTS", str(len(results)))
+    return "The tool returned: " + " | ".join(results) if results else None
 
 
 def _closed_turns(prompt: str) -> list[Turn]:
@@ -49,28 +100,19 @@ def _own_words(text: str) -> str:
     return _REMINDER.sub("", _TOOL_RESPONSE.sub("", text))
 
 
-def _tool_results(turns: list[Turn]) -> str | None:
-    """What the tools returned since the assistant spoke last."""
-    results: list[str] = []
-    for role, text in reversed(turns):
-        if role == "assistant":
-            break
-        results = [result.strip() for result in _TOOL_RESPONSE.findall(text)] + results
-    return "The tool returned: " + " | ".join(results) if results else None
-
-
-def _steps(text: str) -> Iterator[str]:
-    """What to say at each step: the directives up to a THEN, a line each."""
-    said: list[str] = []
-    position = 0
+def _steps(text: str) -> Iterator[Step]:
+    """The directives up to each THEN."""
+    found: list[Directive] = []
+    position = begun = 0
     while match := _DIRECTIVE.search(text, position):
-        if said and "THEN" in text[position : match.start()]:
-            yield "\n".join(said)
-            said = []
+        if found and "THEN" in text[position : match.start()]:
+            yield Step(found, text[begun:])
+            found = []
+        begun = begun if found else match.start()
         body, position = _body(text, match.end())
-        said.append(_render(match[1], body))
-    if said:
-        yield "\n".join(said)
+        found.append((match[1], body))
+    if found:
+        yield Step(found, text[begun:])
 
 
 def _body(text: str, start: int) -> tuple[str, int]:
@@ -83,9 +125,11 @@ def _body(text: str, start: int) -> tuple[str, int]:
     return text[start:], len(text)
 
 
-def _render(directive: str, body: str) -> str:
+def _render(directive: str, body: str, prompt: Prompt, index: int) -> str:
     if directive == "COUNT":
         return " ".join(str(number) for number in range(1, int(body) + 1))
+    if directive == "SEEN":
+        return f"{body}: {prompt.count(body, besides=index)}"
     if directive == "CALL":
         name, _, arguments = body.partition(" ")
         return f'<tool_call>\n{{"name": {json.dumps(name)}, "arguments": {arguments or "{}"}}}\n</tool_call>'

@@ -111,3 +111,36 @@ def test_nothing_scripted_is_none(prompt: str) -> None:
 
 def test_an_open_turn_with_an_empty_thought_is_not_a_step() -> None:
     assert script_for(render(("user", "SAY[a] THEN SAY[b]")) + "<think>\n\n</think>\n\n") == "a"
+
+
+def test_the_number_of_results_can_be_told() -> None:
+    script = ("user", "CALL[a] CALL[b] THEN SAY[$RESULTS came]")
+    turns = [script, ("assistant", "calls"), ("user", tool_response("x") + tool_response("y"))]
+    assert script_for(render(*turns)) == "2 came"
+
+
+def test_words_are_counted_outside_the_script() -> None:
+    turns = [("system", "blue"), ("user", "blue"), ("assistant", "blue, blue"), ("user", "SEEN[blue]")]
+    assert script_for(render(*turns)) == "blue: 4"
+    assert script_for(render(("user", "SEEN[red]"))) == "red: 0"
+
+
+SUM_UP = ("user", "Your task is to create a detailed summary of the conversation so far, with all that matters.")
+
+
+def test_a_summary_carries_what_is_left_of_the_script() -> None:
+    script = ("user", 'do CALL[Read {"a": [1]}] THEN CALL[b] SAY[c] THEN SAY[end]')
+    reply = script_for(render(script, ("assistant", "call"), ("user", tool_response("x")), SUM_UP))
+    assert reply == "<summary>\nLeft to do: CALL[b] SAY[c] THEN SAY[end]\n</summary>"
+    continued = ("user", f"This session is being continued. {reply} Go on.")
+    assert "c" in script_for(render(continued)).splitlines()
+    assert script_for(render(continued, ("assistant", "call"), ("user", tool_response("x")))) == "end"
+
+
+def test_a_summary_of_a_script_that_is_over() -> None:
+    turns = [("user", "SAY[a]"), ("assistant", "a"), SUM_UP]
+    assert script_for(render(*turns)) == "<summary>\nLeft to do: nothing\n</summary>"
+
+
+def test_an_unscripted_conversation_has_an_unscripted_summary() -> None:
+    assert script_for(render(("user", "hello"), ("assistant", "hm"), SUM_UP)) is None
