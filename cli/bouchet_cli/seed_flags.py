@@ -11,6 +11,7 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
     "--launch": ("launch", "--claude-on-terminal"),
     "--status": ("status",),
     "--models": ("models",),
+    "--download": ("download",),
     "--cancel": ("cancel",),
     "--chat": ("chat",),
     "--tunnel": ("tunnel",),

@@ -14,14 +14,21 @@ from bouchet_cli.conversation import HELP, Conversation, text_of, unfinished
 from bouchet_cli.errors import CommandError, UsageError
 from bouchet_cli.render import clean
 from bouchet_cli.screen import Screen
-from bouchet_cli.settings import Settings
+from bouchet_cli.tools import Tools
 
 
-def chat(options: argparse.Namespace, api: Api, screen: Screen, settings: Settings) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `bouchet chat`."""
+    parser.add_argument("--model", metavar="NAME", help="which deployment (default: the newest)")
+    parser.add_argument("--system", metavar="TEXT", help="the system prompt")
+
+
+def run(options: argparse.Namespace, tools: Tools) -> None:
     """A conversation on a terminal; without one the question is read from stdin to its end."""
+    api, screen = tools.api, tools.screen
     model = ready_one(api.deployments(live=True), options.model).alias
     conversation = Conversation(model, options.system or "")
-    completions = Completions(settings)
+    completions = Completions(tools.settings)
     try:
         if sys.stdin.isatty():
             _talk(conversation, completions, api, screen)

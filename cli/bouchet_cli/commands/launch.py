@@ -3,24 +3,58 @@
 from __future__ import annotations
 
 import argparse
-import uuid
 from typing import Any
 
 from bouchet_cli.api import Api
-from bouchet_cli.errors import UnreachableError, UsageError
+from bouchet_cli.claude_code import start_claude
+from bouchet_cli.claude_env import TIERS
+from bouchet_cli.errors import UsageError
 from bouchet_cli.follow import follow
 from bouchet_cli.records import Deployment
 from bouchet_cli.screen import Screen
+from bouchet_cli.submit import submit
+from bouchet_cli.tools import Tools
 
 # option -> field of the request, where the two are not spelled alike
 FIELDS = ("name", "gpus", "nodes", "time", "partition", "quant", "max_len", "account", "qos", "constraint")
 
 
-def launch(options: argparse.Namespace, api: Api, screen: Screen) -> Deployment:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `bouchet launch`."""
+    parser.add_argument("positional_model", nargs="?", metavar="MODEL", help="id or name of the catalog")
+    parser.add_argument("--model", metavar="MODEL", help="the same (default: the catalog's default)")
+    parser.add_argument("--name", help="serve under this name (default: the catalog's)")
+    parser.add_argument("--gpus", type=int, metavar="N")
+    parser.add_argument("--nodes", type=int, metavar="N")
+    parser.add_argument("--time", metavar="TIME", help="walltime, such as 06:00:00 or 2-00:00:00")
+    parser.add_argument("--partition", metavar="P", help="(default: chosen by size and walltime)")
+    parser.add_argument("--quant", choices=("fp8", "none"))
+    parser.add_argument("--max-len", type=int, metavar="TOKENS", help="context window")
+    parser.add_argument("--account")
+    parser.add_argument("--qos")
+    parser.add_argument("--constraint")
+    parser.add_argument("--as", dest="serve_as", type=_tiers, default=(), metavar="TIERS",
+                        help="Claude tiers it answers for: opus,sonnet,haiku")  # fmt: skip
+    parser.add_argument("--idle-timeout", type=int, metavar="MINUTES", help="end after so long unused; 0 is never")
+    parser.add_argument("--wait", action=argparse.BooleanOptionalAction, default=None,
+                        help="watch until the model answers (default: on a terminal)")  # fmt: skip
+    parser.add_argument("--claude", action="store_true", help="start Claude Code when it is ready")
+    parser.add_argument("--claude-on-terminal", action="store_true", help=argparse.SUPPRESS)
+
+
+def run(options: argparse.Namespace, tools: Tools) -> None:
+    """Launches, and starts Claude Code where that was asked for."""
+    wanted = options.claude or (options.claude_on_terminal and tools.screen.interactive and options.wait is not False)
+    ready = launch(options, tools.api, tools.screen, watch=wanted)
+    if wanted:
+        start_claude(ready, options.claude_arguments, tools)
+
+
+def launch(options: argparse.Namespace, api: Api, screen: Screen, *, watch: bool) -> Deployment:
     """The deployment: ready when it was waited for. Ctrl-C leaves it running."""
     made = submit(api, request_of(options, api))
     waits = options.wait if options.wait is not None else screen.out.is_terminal
-    if not (waits or options.claude):
+    if not (waits or watch):
         _show(made, options.json, screen)
         return made
     screen.say(f"{made.alias} requested (id {made.id})")
@@ -47,17 +81,6 @@ def request_of(options: argparse.Namespace, api: Api) -> dict[str, Any]:
     return {field: value for field, value in request.items() if value is not None}
 
 
-def submit(api: Api, request: dict[str, Any]) -> Deployment:
-    """Asks once more where the answer was lost: with the same key that makes no second deployment."""
-    key = uuid.uuid4().hex
-    try:
-        return api.launch(request, key)
-    except UnreachableError as exc:
-        if exc.kind:
-            raise
-        return api.launch(request, key)
-
-
 def _show(deployment: Deployment, as_json: bool, screen: Screen) -> None:
     if as_json:
         screen.show_json(deployment.raw)
@@ -65,3 +88,10 @@ def _show(deployment: Deployment, as_json: bool, screen: Screen) -> None:
         screen.show(f"{deployment.alias} is ready; `bouchet` starts Claude Code on it, `bouchet chat` talks with it")
     else:
         screen.show(f"{deployment.alias} requested (id {deployment.id}); `bouchet status` shows how it goes")
+
+
+def _tiers(text: str) -> tuple[str, ...]:
+    tiers = tuple(part.strip() for part in text.split(",") if part.strip())
+    if wrong := [tier for tier in tiers if tier not in TIERS]:
+        raise argparse.ArgumentTypeError(f"{wrong[0]!r} is none of {', '.join(TIERS)}")
+    return tiers

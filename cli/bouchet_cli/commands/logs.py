@@ -9,13 +9,21 @@ from collections.abc import Iterator
 from bouchet_cli.api import Api, Message
 from bouchet_cli.errors import CommandError, NotReadyError, UnreachableError
 from bouchet_cli.screen import Screen
+from bouchet_cli.tools import Tools
 
 RECONNECT_S = 1.0
 RECONNECTS = 30
 
 
-def logs(options: argparse.Namespace, api: Api, screen: Screen) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `bouchet logs`."""
+    parser.add_argument("name", nargs="?", metavar="NAME", help="id or name (default: the newest)")
+    parser.add_argument("-f", "--follow", action="store_true", help="go on until the deployment ends")
+
+
+def run(options: argparse.Namespace, tools: Tools) -> None:
     """Prints the end of the log; with --follow goes on until the deployment ends."""
+    api, screen = tools.api, tools.screen
     name = options.name or _newest(api)
     for message in _messages(api, name, options.follow):
         if message.event == "problem":

@@ -12,6 +12,7 @@ from bouchet_cli.prompts import answer_prompt
 from bouchet_cli.records import Tunnel
 from bouchet_cli.render import tunnel_line
 from bouchet_cli.screen import Screen
+from bouchet_cli.tools import Tools
 
 POLL_S = 0.5
 # a Duo push wants a telephone to be found
@@ -19,8 +20,14 @@ LOGIN_S = 120.0
 ON_THE_WAY = ("connecting", "needs_human")
 
 
-def tunnel(options: argparse.Namespace, api: Api, screen: Screen) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `bouchet tunnel`."""
+    parser.add_argument("--connect", action="store_true", help="try to connect now")
+
+
+def run(options: argparse.Namespace, tools: Tools) -> None:
     """Shows it; on a terminal asks what the login asks until it is up. NotReadyError while it is not."""
+    api, screen = tools.api, tools.screen
     if options.connect:
         api.connect()
     now = api.tunnel()

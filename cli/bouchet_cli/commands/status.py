@@ -1,0 +1,51 @@
+"""`bouchet status`: what runs, why a job waits, when it will start."""
+
+from __future__ import annotations
+
+import argparse
+from datetime import UTC, datetime
+
+from bouchet_cli.api import Api
+from bouchet_cli.errors import CommandError
+from bouchet_cli.records import Deployment, Json
+from bouchet_cli.render import status_lines, tunnel_line
+from bouchet_cli.screen import Screen
+from bouchet_cli.tools import Tools
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `bouchet status`."""
+    parser.add_argument("--all", action="store_true", help="also what has ended")
+
+
+def run(options: argparse.Namespace, tools: Tools) -> None:
+    """Live deployments (all with --all) and the tunnel."""
+    api, screen = tools.api, tools.screen
+    deployments = api.deployments(live=not options.all)
+    if options.json:
+        screen.show_json({"deployments": [d.raw for d in deployments], "tunnel": _tunnel_json(api)})
+        return
+    now = datetime.now(UTC)
+    if deployments:
+        screen.show(*status_lines(deployments, screen.out.width, now))
+    else:
+        screen.show("nothing runs; `bouchet launch` starts a model")
+        _show_last(api, screen, now)
+    try:
+        screen.show(tunnel_line(api.tunnel(), now))
+    except CommandError as exc:
+        screen.show(f"tunnel: unknown ({exc})")
+
+
+def _show_last(api: Api, screen: Screen, now: datetime) -> None:
+    """Why there is nothing: how the last one ended."""
+    last: list[Deployment] = api.deployments(live=False, limit=1)
+    if last:
+        screen.show("", *status_lines(last, screen.out.width, now))
+
+
+def _tunnel_json(api: Api) -> Json | None:
+    try:
+        return api.tunnel().raw
+    except CommandError:
+        return None

@@ -1,0 +1,33 @@
+"""What commands work with, each made when it is first asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+
+from .api import Api
+from .screen import Screen
+from .settings import Settings, read_settings
+
+
+class Tools:
+    """The screen, the settings and the API of one call. Without a key both raise UnreachableError."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self.environment = environment
+        self.screen = Screen()
+
+    @cached_property
+    def settings(self) -> Settings:
+        """Where the local stack is, and its key."""
+        return read_settings(self.environment)
+
+    @cached_property
+    def api(self) -> Api:
+        """The API, with the key."""
+        return Api(self.settings)
+
+    def close(self) -> None:
+        """Closes what was opened."""
+        if "api" in vars(self):
+            self.api.close()
