@@ -47,7 +47,7 @@ class AccessStore:
         self._changed(name)
         return AccessKey.model_validate_json(body)
 
-    def keys(self) -> list[AccessKey]:
+    def all(self) -> list[AccessKey]:
         """All keys, the oldest first."""
         with mapped():
             bodies = cast("list[str]", self._redis.hvals(_KEYS))

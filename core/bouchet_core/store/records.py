@@ -27,6 +27,8 @@ from bouchet_core.models import Deployment, Event, Phase, SlotTarget
 from .access import AccessStore
 from .connection import PREFIX as _P
 from .connection import mapped, open_client
+from .orphans import OrphanStore
+from .usage import UsageStore
 
 EVENTS_KEPT = 10_000
 ONCE_TTL_S = 24 * 3600
@@ -42,6 +44,7 @@ if KEYS[6] ~= '' then
   local made = redis.call('GET', KEYS[6])
   if made then return {'made', made} end
 end
+if redis.call('EXISTS', KEYS[1]) == 1 then return {'made', ARGV[1]} end
 for i = 10, #ARGV do
   local owner = redis.call('HGET', KEYS[4], ARGV[i])
   if owner then return {'taken', ARGV[i], owner} end
@@ -113,6 +116,8 @@ class Store:
     def __init__(self, client: redis.Redis) -> None:
         self._redis = client
         self.access = AccessStore(client)
+        self.usage = UsageStore(client)
+        self.orphans = OrphanStore(client)
 
     @classmethod
     def connect(cls, host: str, port: int, password: str | None) -> Store:
@@ -143,7 +148,8 @@ class Store:
     def create(self, deployment: Deployment, once: str | None = None) -> Deployment:
         """Keeps a new record and takes its names, or raises NameTaken.
 
-        once: an idempotency key; the record made for the same key earlier is returned instead.
+        once: an idempotency key; the record made for the same key earlier is returned instead, and so is one of the
+        same id.
         """
         keys = [_record(deployment.id), _ALL, _LIVE, _NAMES, _EVENTS, f"{_P}once:{once}" if once else ""]
         args: list[str | float] = [

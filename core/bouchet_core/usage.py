@@ -1,0 +1,102 @@
+"""What was used: one record a request, and sums of them. Neither holds a prompt, an answer or a key."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from pydantic import Field
+
+from .models import Frozen
+
+
+class UsageBy(StrEnum):
+    """What sums are made for."""
+
+    KEY = "key"
+    MODEL = "model"
+    SESSION = "session"
+    DEPLOYMENT = "deployment"
+
+
+@dataclass(frozen=True, slots=True)
+class UsageRecord:
+    """One request that has ended. Empty words are unknown.
+
+    at: Unix time of its end. key: a name; session: a hash. input counts tokens that were not in the prefix cache, and
+    cached those that were. first_ms: from the request's arrival to the first byte of a streamed answer, None without
+    one. generating_ms: from there (without a stream: from the arrival) to the end. error: a word, '' when all is well.
+    """
+
+    at: float
+    key: str
+    model: str
+    session: str
+    deployment: str
+    endpoint: str
+    status: int
+    error: str
+    input: int
+    cached: int
+    output: int
+    first_ms: int | None
+    generating_ms: int
+
+    def of(self, by: UsageBy) -> str:
+        """The name under which this record counts."""
+        return str(getattr(self, by.value))
+
+    def counts(self) -> dict[str, int]:
+        """What the record adds to a sum."""
+        found = {"requests": 1, "input": self.input, "cached": self.cached, "output": self.output}
+        if self.error:
+            found |= {"errors": 1, f"error.{self.error}": 1}
+        if self.first_ms is not None:
+            found |= {"streams": 1, "first_ms": self.first_ms}
+        if self.output:
+            found |= {"made": self.output, "made_ms": self.generating_ms}
+        return found
+
+
+class UsageLine(Frozen):
+    """A sum over some time for one key, model, session or deployment. Tokens and requests are counts."""
+
+    name: str
+    requests: int = 0
+    input_tokens: int = Field(0, description="prompt tokens that were computed")
+    cached_tokens: int = Field(0, description="prompt tokens found in the prefix cache")
+    output_tokens: int = 0
+    first_token_ms: int | None = Field(None, description="mean over streams, from the request to the first byte")
+    tokens_per_second: float | None = Field(None, description="mean speed of one answer while it is made")
+    errors: int = 0
+    errors_by_kind: Mapping[str, int] = {}
+
+
+def sums_of(records: Iterable[UsageRecord]) -> dict[tuple[UsageBy, str], Counter[str]]:
+    """Counts of many records for everything that sums are made for; unknown sessions and models are left out."""
+    sums: dict[tuple[UsageBy, str], Counter[str]] = {}
+    for record in records:
+        counts = record.counts()
+        for by in UsageBy:
+            if name := record.of(by):
+                sums.setdefault((by, name), Counter()).update(counts)
+    return sums
+
+
+def line_of(name: str, counts: Mapping[str, int]) -> UsageLine:
+    """The sum that people see."""
+    streams, made_ms = counts.get("streams", 0), counts.get("made_ms", 0)
+    kinds = {word.removeprefix("error."): count for word, count in counts.items() if word.startswith("error.")}
+    return UsageLine(
+        name=name,
+        requests=counts.get("requests", 0),
+        input_tokens=counts.get("input", 0),
+        cached_tokens=counts.get("cached", 0),
+        output_tokens=counts.get("output", 0),
+        first_token_ms=round(counts.get("first_ms", 0) / streams) if streams else None,
+        tokens_per_second=round(counts.get("made", 0) * 1000 / made_ms, 1) if made_ms else None,
+        errors=counts.get("errors", 0),
+        errors_by_kind=dict(sorted(kinds.items())),
+    )

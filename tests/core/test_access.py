@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from bouchet_core.access import KEY_PREFIX, AccessKey, new_secret, sha256_of
+from bouchet_core.errors import KeyNameTaken, UnknownKey
+from bouchet_core.store import Store
+
+NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+
+
+def key(name: str, secret: str = "sk-bouchet-x") -> AccessKey:
+    return AccessKey(name=name, sha256=sha256_of(secret), ending=secret[-4:], created_at=NOW)
+
+
+def test_keys_are_added_listed_and_revoked(store: Store) -> None:
+    store.access.add(key("bob"))
+    store.access.add(key("alice").model_copy(update={"created_at": NOW + timedelta(seconds=1)}))
+    with pytest.raises(KeyNameTaken, match="revoke bob"):
+        store.access.add(key("bob", "another"))
+    assert [k.name for k in store.access.all()] == ["bob", "alice"]
+    assert store.access.revoke("bob") == key("bob")
+    with pytest.raises(UnknownKey, match="keys list"):
+        store.access.revoke("bob")
+    assert [k.name for k in store.access.all()] == ["alice"]
+
+
+def test_a_change_wakes_whoever_waits(store: Store) -> None:
+    before = store.access.last_change()
+    store.access.add(key("bob"))
+    store.access.wait_for_change(before, wait_s=4.0)
+    assert store.access.last_change() != before
+
+
+def test_secrets_are_long_unlike_and_recognised() -> None:
+    made = {new_secret() for _ in range(50)}
+    assert len(made) == 50
+    assert all(secret.startswith(KEY_PREFIX) and len(secret) >= len(KEY_PREFIX) + 43 for secret in made)
+
+
+def test_a_key_opens_until_it_expires() -> None:
+    timed = key("bob").model_copy(update={"expires_at": NOW})
+    assert timed.opens_at(NOW - timedelta(seconds=1))
+    assert not timed.opens_at(NOW)
+    assert key("bob").opens_at(NOW)
