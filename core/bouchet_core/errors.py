@@ -9,6 +9,8 @@
     │   ├── NameTaken
     │   ├── NoFreeSlot
     │   ├── IllegalMove
+    │   ├── UnknownOrphan         no such job without a record
+    │   ├── OrphanRefused         the job may not be taken over, or not be cancelled
     │   ├── StaleRecord           somebody else moved the record first
     │   ├── KeyNameTaken          a key of that name exists
     │   └── UnknownKey            no key has that name
@@ -23,7 +25,8 @@
     │   ├── RemoteFileMissing
     │   ├── RemoteRefused         SFTP said no: permission, space, quota
     │   ├── NotAllowed            program or path outside the allow-list
-    │   └── StalePrompt           the answered prompt is no longer open
+    │   ├── StalePrompt           the answered prompt is no longer open
+    │   └── NotTrusted            the host key to accept or forget is not the one at hand
     └── SlurmOutputError          Slurm printed what this version cannot read
 
 Every error carries fields for programs and a message for people: what happened, and what to do next.
@@ -114,6 +117,26 @@ class IllegalMove(RecordError):
     def __init__(self, deployment: str, origin: str, target: str) -> None:
         self.deployment, self.origin, self.target = deployment, origin, target
         super().__init__(f"deployment {deployment} cannot move from {origin} to {target}")
+
+
+class UnknownOrphan(RecordError):
+    """No job of that Slurm id is without a record."""
+
+    kind = "unknown_orphan"
+
+    def __init__(self, slurm_id: int) -> None:
+        self.slurm_id = slurm_id
+        super().__init__(f"no job {slurm_id} without a record; `bouchet orphans --all` lists them")
+
+
+class OrphanRefused(RecordError):
+    """The job is not one that this installation may take over or cancel."""
+
+    kind = "orphan_refused"
+
+    def __init__(self, slurm_id: int, why: str) -> None:
+        self.slurm_id, self.why = slurm_id, why
+        super().__init__(f"job {slurm_id} is left alone: {why}")
 
 
 class StaleRecord(RecordError):
@@ -225,6 +248,12 @@ class StalePrompt(GatewayError):
     """The prompt was answered already, or the server gave up on it."""
 
     kind = "stale_prompt"
+
+
+class NotTrusted(GatewayError):
+    """A host key was not accepted: it is not the one offered, has changed, or cannot be kept."""
+
+    kind = "not_trusted"
 
 
 class SlurmOutputError(BouchetError):

@@ -131,6 +131,9 @@ class Job(Frozen):
     command: tuple[str, ...] = ()
     log: str | None = Field(None, description="path of the job's log on the cluster, once it has a Slurm id")
     exit_code: str | None = Field(None, description="Slurm's `status:signal`")
+    sealed_key: str | None = Field(
+        None, description="of a job taken over from another installation: its key, sealed with this one's secret"
+    )
     since: Mapping[Phase, datetime] = Field(default_factory=dict, description="when each phase was entered last")
 
 
@@ -192,6 +195,21 @@ class Deployment(Frozen):
         return self.model_copy(update={**fields, "updated_at": now, "version": self.version + 1})
 
 
+class Orphan(Frozen):
+    """A job on the cluster that looks like ours and that no live record speaks of."""
+
+    slurm_id: int
+    name: str = Field(description="Slurm's job name")
+    state: str = Field(description="Slurm's word")
+    partition: str = ""
+    node: str | None = None
+    model: str | None = Field(None, description="Hugging Face id; null where the job's files do not say")
+    names: tuple[str, ...] = ()
+    owner: Literal["this", "another", "unknown"] = Field(description="which installation of bouchet-llm launched it")
+    can_adopt: bool = True
+    note: str = Field("", description="why it stands here, for people")
+
+
 class SlotTarget(Frozen):
     """Where a gateway slot leads: a node and port on the cluster's own network."""
 
@@ -230,6 +248,15 @@ class Prompt(Frozen):
     echo: tuple[bool, ...]
 
 
+class HostKey(Frozen):
+    """A host key that the login node showed and that nobody has accepted. `changed`: another one was known."""
+
+    place: str = Field(description="the host as known_hosts writes it, e.g. `[login.example.org]:2222`")
+    algorithm: str
+    fingerprint: str = Field(description="SHA256:..., as ssh prints it")
+    changed: bool = False
+
+
 class TunnelStatus(Frozen):
     """The tunnel as people and programs see it."""
 
@@ -238,6 +265,7 @@ class TunnelStatus(Frozen):
     since: datetime
     detail: str = ""
     prompt: Prompt | None = None
+    host_key: HostKey | None = Field(None, description="waits for `bouchet tunnel --trust`, unless it has changed")
     connections: int = Field(0, description="SSH connections open now: 0 or 1")
     reconnects: int = 0
     open_channels: int = 0

@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+import re
 from pathlib import Path
 
 from .errors import ConfigurationError
@@ -26,3 +27,35 @@ def serving_key(serving_secret: str, job_name: str) -> str:
     anywhere between them, and one job's key opens no other job.
     """
     return hmac.new(serving_secret.encode(), job_name.encode(), hashlib.sha256).hexdigest()
+
+
+def installation_id(serving_secret: str) -> str:
+    """Who launched a job, 12 hex characters: whoever holds the same serving secret is the same installation."""
+    return hmac.new(serving_secret.encode(), b"installation", hashlib.sha256).hexdigest()[:12]
+
+
+def job_key(serving_secret: str, job_name: str, sealed: str | None) -> str:
+    """The key of any job: derived for our own, unsealed for one taken over from another installation."""
+    if sealed is None:
+        return serving_key(serving_secret, job_name)
+    return _xor(sealed, _pad(serving_secret, job_name))
+
+
+def sealed_key(serving_secret: str, job_name: str, key: str) -> str | None:
+    """A job's key as a record may hold it: worthless without the serving secret. None where it is the derived one.
+
+    A key of ours is 32 bytes, XORed with 32 bytes that nothing else is XORed with. ValueError for another key.
+    """
+    if not re.fullmatch(r"[0-9a-f]{64}", key):
+        raise ValueError("a serving key is 64 hex characters")
+    if hmac.compare_digest(key, serving_key(serving_secret, job_name)):
+        return None
+    return _xor(key, _pad(serving_secret, job_name))
+
+
+def _pad(serving_secret: str, job_name: str) -> str:
+    return hmac.new(serving_secret.encode(), b"adopted " + job_name.encode(), hashlib.sha256).hexdigest()
+
+
+def _xor(one: str, other: str) -> str:
+    return bytes(a ^ b for a, b in zip(bytes.fromhex(one), bytes.fromhex(other), strict=True)).hex()
