@@ -47,6 +47,8 @@ COPY services/api /src/api
 RUN room-install /src/core /src/api
 
 FROM base AS gateway
+# writable for any uid: the container's is chosen at run time (BOUCHET_UID)
+RUN install -d -m 1777 /data
 COPY --from=gateway-build /opt/venv /opt/venv
 COPY --from=gateway-build /opt/room /opt/room
 USER 10001:10001

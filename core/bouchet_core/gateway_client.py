@@ -26,6 +26,7 @@ _BY_KIND: dict[str, type[errors.GatewayError]] = {
         errors.RemoteRefused,
         errors.NotAllowed,
         errors.StalePrompt,
+        errors.NotTrusted,
     )
 }
 
@@ -97,6 +98,14 @@ class GatewayClient:
     def answer(self, prompt_id: str, responses: Sequence[str]) -> None:
         """Answers the open prompt. Responses go to the SSH server and nowhere else."""
         self._send("POST", "/v1/answer", json={"prompt_id": prompt_id, "responses": list(responses)})
+
+    def trust(self, fingerprint: str) -> None:
+        """Accepts the host key that the login node showed."""
+        self._send("POST", "/v1/trust", json={"fingerprint": fingerprint})
+
+    def forget(self, place: str) -> None:
+        """Forgets the host keys that were accepted for a host."""
+        self._send("POST", "/v1/forget", json={"place": place})
 
     def _send(self, method: str, path: str, **kwargs: object) -> httpx.Response:
         try:

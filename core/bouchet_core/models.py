@@ -58,7 +58,7 @@ LEGAL_MOVES: Mapping[Phase, frozenset[Phase]] = {
 
 DeploymentName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$")]
 SlurmWord = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:&|,-]{0,127}$")]
-Walltime = Annotated[str, StringConstraints(pattern=r"^(\d{1,3}-)?\d{1,3}(:[0-5]?\d){0,2}$")]
+Walltime = Annotated[str, StringConstraints(pattern=r"^([0-9]{1,3}-)?[0-9]{1,3}(:[0-5]?[0-9]){0,2}$")]
 ClaudeTier = Literal["opus", "sonnet", "haiku"]
 
 

@@ -208,7 +208,13 @@ def make_site(node: LoginNode) -> Site:
 
 def make_settings(node: LoginNode, **changes: object) -> Settings:
     ssh = SshSettings(
-        host="127.0.0.1", ssh_dir=node.ssh_dir, user=USER, port=node.port, keepalive_interval_s=0.2, connect_timeout_s=2
+        host="127.0.0.1",
+        ssh_dir=node.ssh_dir,
+        trusted_hosts=node.ssh_dir.parent / "data" / "known_hosts",
+        user=USER,
+        port=node.port,
+        keepalive_interval_s=0.2,
+        connect_timeout_s=2,
     )
     settings = Settings(
         ssh=ssh,

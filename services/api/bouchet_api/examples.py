@@ -39,3 +39,9 @@ DEPLOYMENT: dict[str, Any] = {
 PROMPT_ANSWER: dict[str, Any] = {
     "Duo push": {"value": {"prompt_id": "3f9c", "responses": ["1"]}},
 }
+
+TRUST: dict[str, Any] = {
+    "a key compared with the site's": {"value": {"fingerprint": "SHA256:uNiVztksCsDhcc0u9e8BrNtxfPWYnvQdsqMJ9VJ4Cdo"}},
+}
+
+FORGET: dict[str, Any] = {"a host": {"value": {"place": "bouchet.ycrc.yale.edu"}}}

@@ -30,6 +30,7 @@ STATUS_OF_KIND = {
     "not_allowed": 403,
     "remote_refused": 502,
     "stale_prompt": 409,
+    "not_trusted": 409,
     "bad_request": 400,
 }
 MAX_CHUNK = 16 << 20
@@ -65,6 +66,18 @@ class AnswerBody(_Body):
     responses: list[str] = Field(max_length=20)
 
 
+class TrustBody(_Body):
+    """The fingerprint of the host key that a person accepts."""
+
+    fingerprint: str = Field(min_length=1, max_length=200)
+
+
+class ForgetBody(_Body):
+    """A host, as known_hosts writes it."""
+
+    place: str = Field(min_length=1, max_length=300)
+
+
 class Door:
     """The endpoints, over the parts that do the work."""
 
@@ -91,6 +104,8 @@ class Door:
         router.add_api_route("/status", self.status, methods=["GET"])
         router.add_api_route("/answer", self.answer, methods=["POST"], status_code=202)
         router.add_api_route("/connect", self.connect, methods=["POST"], status_code=202)
+        router.add_api_route("/trust", self.trust, methods=["POST"], status_code=202)
+        router.add_api_route("/forget", self.forget, methods=["POST"], status_code=202)
         return router
 
     async def run(self, body: RunBody) -> RunAnswer:
@@ -120,6 +135,16 @@ class Door:
     async def answer(self, body: AnswerBody) -> Response:
         """Hands a person's answers to the SSH server."""
         self._desk.answer(body.prompt_id, body.responses)
+        return Response(status_code=202)
+
+    async def trust(self, body: TrustBody) -> Response:
+        """Accepts the host key that the server showed."""
+        self._tunnel.trust(body.fingerprint)
+        return Response(status_code=202)
+
+    async def forget(self, body: ForgetBody) -> Response:
+        """Forgets the host keys that were accepted for a host."""
+        self._tunnel.forget(body.place)
         return Response(status_code=202)
 
     async def connect(self) -> Response:

@@ -16,6 +16,7 @@ from .forward import Forwards, Targets
 from .mfa import PromptDesk
 from .settings import Settings
 from .ssh import Connector
+from .trusted import TrustedHosts
 from .tunnel import Tunnel
 
 
@@ -26,7 +27,8 @@ class Gateway:
         self._settings = settings
         site, limits = settings.site, settings.limits
         self.desk = PromptDesk(settings.prompt_timeout_s, settings.mfa_auto)
-        self.tunnel = Tunnel(settings.ssh.host, Connector(settings.ssh, self.desk), self.desk)
+        trusted = TrustedHosts(settings.ssh.trusted_hosts)
+        self.tunnel = Tunnel(settings.ssh.host, Connector(settings.ssh, self.desk, trusted), self.desk, trusted)
         allowlist = Allowlist(site.allowed_roots, site.root.rstrip("/") + "/remote")
         self.cluster = Cluster(self.tunnel, allowlist, limits)
         self.forwards = Forwards(self.tunnel, Targets(store), limits)

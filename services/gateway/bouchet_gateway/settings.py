@@ -16,6 +16,8 @@ class SshSettings:
 
     host: str
     ssh_dir: Path
+    # host keys that a person accepted through us; ssh_dir is read-only
+    trusted_hosts: Path
     user: str | None = None
     port: int | None = None
     agent_socket: str | None = None
@@ -94,5 +96,6 @@ def read_ssh_settings(environ: Mapping[str, str], site: Site) -> SshSettings:
         user=site.login.user,
         port=None if alias else site.login.port,
         ssh_dir=Path(environ.get("SSH_DIR", "/run/ssh")),
+        trusted_hosts=Path(environ.get("GATEWAY_DATA_DIR", "/data")) / "known_hosts",
         agent_socket=environ.get("SSH_AUTH_SOCK") or None,
     )

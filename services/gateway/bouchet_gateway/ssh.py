@@ -17,11 +17,13 @@ from typing import Any, cast
 import asyncssh
 from bouchet_core import errors
 from bouchet_core.errors import BouchetError
+from bouchet_core.models import HostKey
 
 from . import sshdir
 from .failures import HostKeyRefused, LoginRefused, PromptUnanswered
 from .mfa import PromptDesk
 from .settings import SshSettings
+from .trusted import OfferedKey, TrustedHosts
 
 # measured: chacha20, asyncssh's first choice, costs 1.7 times the CPU
 CIPHERS = (
@@ -163,12 +165,13 @@ class Login:
 class Connector:
     """Opens the one connection, over the jump hosts that the ssh config names."""
 
-    def __init__(self, settings: SshSettings, desk: PromptDesk) -> None:
-        self._settings, self._desk = settings, desk
+    def __init__(self, settings: SshSettings, desk: PromptDesk, trusted: TrustedHosts) -> None:
+        self._settings, self._desk, self._trusted = settings, desk, trusted
 
     async def connect(self) -> Login:
         """A new connection, logged in. Raises TunnelDown, HumanNeeded or ConfigurationError."""
         self._desk.begin()
+        self._trusted.offered = None
         return await self._hop(self._settings.host, self._settings.user, self._settings.port, None, ())
 
     async def _hop(
@@ -203,7 +206,12 @@ class Connector:
         config = asyncssh.SSHClientConnectionOptions(config=files, host=alias, client_keys=None, known_hosts=None)
         read = config.config.get
         identities = cast("list[str]", read("IdentityFile") or [])
-        known = _known_hosts(sshdir.known_hosts_files(cast("list[str]", read("UserKnownHostsFile") or []), s.ssh_dir))
+        known = _known_hosts(
+            [
+                *sshdir.known_hosts_files(cast("list[str]", read("UserKnownHostsFile") or []), s.ssh_dir),
+                *([s.trusted_hosts] if s.trusted_hosts.is_file() else []),
+            ]
+        )
         only = sshdir.identity_files(identities, s.ssh_dir) if read("IdentitiesOnly") else []
         options: dict[str, Any] = {
             "config": files,
@@ -252,7 +260,7 @@ class Connector:
         timer = asyncio.timeout(limits[stage])
         try:
             async with timer:
-                with _told_apart(alias, self._desk, clients, known):
+                with _told_apart(alias, self._desk, clients, known, self._trusted):
                     conn = await asyncssh.connect(alias, client_factory=client, **options)
         except TimeoutError as exc:
             raise self._too_slow(alias, stage, limits[stage]) from exc
@@ -264,13 +272,16 @@ class Connector:
 
 
 @contextlib.contextmanager
-def _told_apart(alias: str, desk: PromptDesk, clients: list[_Client], known: asyncssh.SSHKnownHosts) -> Iterator[None]:
+def _told_apart(
+    alias: str, desk: PromptDesk, clients: list[_Client], known: asyncssh.SSHKnownHosts, trusted: TrustedHosts
+) -> Iterator[None]:
     """What went wrong in a login, as the error that says who can mend it: time, a person, or a file."""
     try:
         with mapped(f"cannot log in to {alias}"):
             yield
     except HostKeyRefused as exc:
-        raise HostKeyRefused(_host_key_words(clients[-1], known, str(exc))) from exc
+        trusted.offered = _offered(clients[-1], known)
+        raise HostKeyRefused(_host_key_words(trusted, str(exc))) from exc
     except LoginRefused as exc:
         raise LoginRefused(f"{exc}; check `ssh {alias}` in a terminal, then `bouchet tunnel`") from exc
     except errors.TunnelDown as exc:
@@ -290,18 +301,36 @@ def _known_hosts(paths: Sequence[Any]) -> asyncssh.SSHKnownHosts:
     return known
 
 
-def _host_key_words(client: _Client, known: asyncssh.SSHKnownHosts, said: str) -> str:
+def _offered(client: _Client, known: asyncssh.SSHKnownHosts) -> OfferedKey | None:
+    """The key that the server showed; None when it fits no kind of key that is known, or was revoked."""
     if client.unknown_key is None:
-        return f"{said}; the host key changed its kind, was revoked, or its certificate is not valid: ask the site"
+        return None
     host, addr, port, key = client.unknown_key
-    place = host if port == DEFAULT_PORT else f"[{host}]:{port}"
-    shown = f"{key.get_algorithm()} {key.get_fingerprint()}"
-    if asyncssh.match_known_hosts(known, host, addr, port if port != DEFAULT_PORT else None)[0]:
+    shown = HostKey(
+        place=host if port == DEFAULT_PORT else f"[{host}]:{port}",
+        algorithm=key.get_algorithm(),
+        fingerprint=key.get_fingerprint(),
+        changed=bool(asyncssh.match_known_hosts(known, host, addr, port if port != DEFAULT_PORT else None)[0]),
+    )
+    return OfferedKey(shown, key.export_public_key().decode().strip())
+
+
+def _host_key_words(trusted: TrustedHosts, said: str) -> str:
+    if trusted.offered is None:
+        return f"{said}; the host key changed its kind, was revoked, or its certificate is not valid: ask the site"
+    shown = trusted.offered.shown
+    key = f"{shown.algorithm} {shown.fingerprint}"
+    if not shown.changed:
         return (
-            f"THE HOST KEY OF {place} HAS CHANGED: it is now {shown}. Somebody may be listening in, or the site "
-            f"changed it: compare with what the site publishes, then `ssh-keygen -R '{place}'` and log in once with ssh"
+            f"the host key of {shown.place} is not known: {key}. Compare it with what the site publishes, "
+            "then `bouchet tunnel --trust`"
         )
+    mend = (
+        f"`bouchet tunnel --forget '{shown.place}'`"
+        if trusted.knows(shown.place)
+        else f"`ssh-keygen -R '{shown.place}'`, log in once with ssh, and `make up`"
+    )
     return (
-        f"the host key of {place} is not known: {shown}. Compare it with what the site publishes, "
-        "then log in once with ssh in a terminal, which adds it to known_hosts"
+        f"THE HOST KEY OF {shown.place} HAS CHANGED: it is now {key}. Somebody may be listening in, or the site "
+        f"changed it: compare with what the site publishes, then {mend}"
     )

@@ -15,6 +15,7 @@ from .mfa import PromptDesk
 from .retry import Cause, cause_of, next_try
 from .session import Session
 from .ssh import Connector
+from .trusted import TrustedHosts
 
 log = logging.getLogger(__name__)
 
@@ -27,8 +28,8 @@ _WAITS_FOR_HUMAN = frozenset({TunnelState.NEEDS_HUMAN, TunnelState.REFUSED})
 class Tunnel:
     """One SSH connection, opened again whenever it is lost. `run` is its life; everything else only looks or waits."""
 
-    def __init__(self, host: str, connector: Connector, desk: PromptDesk) -> None:
-        self._host, self._connector, self._desk = host, connector, desk
+    def __init__(self, host: str, connector: Connector, desk: PromptDesk, trusted: TrustedHosts) -> None:
+        self._host, self._connector, self._desk, self._trusted = host, connector, desk, trusted
         self._session: Session | None = None
         self._status = TunnelStatus(
             state=TunnelState.CONNECTING, host=host, since=_now(), detail="starting", connections=0
@@ -47,6 +48,7 @@ class Tunnel:
         return self._status.model_copy(
             update={
                 "prompt": self._desk.prompt,
+                "host_key": self._trusted.offered.shown if self._trusted.offered else None,
                 "connections": 1 if self._session else 0,
                 "reconnects": max(0, self._logins - 1),
                 "open_channels": open_channels,
@@ -57,6 +59,16 @@ class Tunnel:
         """A person asks: try at once, and count failures anew. Nothing happens while up or trying."""
         self._streak = 0
         self._wake.set()
+
+    def trust(self, fingerprint: str) -> None:
+        """A person accepts the host key with that fingerprint: it is kept, and the connection tried at once."""
+        self._trusted.trust(fingerprint)
+        self.connect_now()
+
+    def forget(self, place: str) -> None:
+        """A person no longer trusts what was accepted for that host."""
+        self._trusted.forget(place)
+        self.connect_now()
 
     async def session(self, wait_s: float, *, patient: bool = False) -> Session:
         """The connection, waiting up to wait_s for it.

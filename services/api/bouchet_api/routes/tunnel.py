@@ -23,6 +23,22 @@ class Answer(BaseModel):
     responses: list[Annotated[str, StringConstraints(max_length=1024)]] = Field(max_length=16, repr=False)
 
 
+class Trust(BaseModel):
+    """The fingerprint of the host key that a person has compared."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    fingerprint: str = Field(min_length=1, max_length=200)
+
+
+class Forget(BaseModel):
+    """A host, as `host_key.place` writes it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    place: str = Field(min_length=1, max_length=300)
+
+
 class Accepted(BaseModel):
     """The gateway is on it; GET /v1/tunnel shows how it goes."""
 
@@ -39,6 +55,20 @@ def show(parts: PartsDep) -> TunnelStatus:
 def answer(parts: PartsDep, body: Annotated[Answer, Body(openapi_examples=examples.PROMPT_ANSWER)]) -> Accepted:
     """Answers the open prompt; 409 when it is no longer the open one."""
     parts.gateway.answer(body.prompt_id, body.responses)
+    return Accepted()
+
+
+@router.post("/trust", status_code=202)
+def trust(parts: PartsDep, body: Annotated[Trust, Body(openapi_examples=examples.TRUST)]) -> Accepted:
+    """Accepts the host key that GET /v1/tunnel shows as `host_key`; 409 when it is another one, or has changed."""
+    parts.gateway.trust(body.fingerprint)
+    return Accepted()
+
+
+@router.post("/forget", status_code=202)
+def forget(parts: PartsDep, body: Annotated[Forget, Body(openapi_examples=examples.FORGET)]) -> Accepted:
+    """Forgets the host keys that were accepted for a host; those of ~/.ssh/known_hosts are not touched."""
+    parts.gateway.forget(body.place)
     return Accepted()
 
 
