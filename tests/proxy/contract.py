@@ -12,9 +12,10 @@ import httpx
 import pytest
 from bouchet_core.models import Deployment, LaunchRequest, Phase
 from bouchet_core.store import Store
-from bouchet_proxy.sse import Checker, Event, events
+from bouchet_proxy.sse import Event, events
 
 from tests.proxy.running import ALIAS, KEY, MODEL, WINDOW, Door, deployment
+from tests.proxy.stream_checker import check_stream
 
 MESSAGES, CHAT, COUNT = "/v1/messages", "/v1/chat/completions", "/v1/messages/count_tokens"
 LIBRARY_WORDS = ("litellm", "slot-0", "hosted_vllm", "aiohttp", "Traceback")
@@ -26,23 +27,21 @@ def ask(text: str, **fields: Any) -> dict[str, Any]:
 
 
 def post(door: Door, path: str, body: object, **headers: str) -> httpx.Response:
-    """One request with the key, its whole answer read; no answer may name what is behind the door."""
+    """One request with the key, its whole answer read; streams are legal, and no answer names what is behind."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     sent = {"x-api-key": KEY, "content-type": "application/json", **headers}
     answer = httpx.post(door.url + path, content=data, headers=sent, timeout=30)
     for word in LIBRARY_WORDS:
         assert word.lower() not in answer.text.lower(), answer.text
+    if answer.headers["content-type"].startswith("text/event-stream"):
+        check_stream(path, answer.content)
     return answer
 
 
 def checked(answer: httpx.Response) -> list[Event]:
     """The events of a legal Anthropic stream, complete or ended by an error."""
     assert answer.headers["content-type"].startswith("text/event-stream")
-    found, checker = events([answer.content]), Checker()
-    for event in found:
-        checker.take(event)
-    checker.end()
-    return found
+    return check_stream(MESSAGES, answer.content)
 
 
 def text_of(found: list[Event]) -> str:

@@ -20,12 +20,14 @@ import uvicorn
 from bouchet_core.models import Deployment, Job, LaunchRequest, Phase, Traits
 from bouchet_core.secrets import serving_key
 from bouchet_core.store import Store
+from bouchet_proxy.asgi import App, Message, Receive, Scope, Send
 from bouchet_proxy.front import Front
 from bouchet_proxy.lane import DirectLane
 from bouchet_proxy.settings import Settings
 from bouchet_proxy.watcher import TableWatcher
 
 from tests.conftest import free_port
+from tests.proxy.stream_checker import IllegalStream, check_stream
 
 ROOT = Path(__file__).parents[2]
 KEY, SERVING_SECRET, JOB = "key-of-the-tests", "serving-secret", "bouchet-tiny-1"
@@ -87,6 +89,39 @@ class Ground:
         )
 
 
+class StreamGuard:
+    """An ASGI app before another that keeps what is wrong with the streams that it sends."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self.wrong: list[str] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        kept, streams, whole = bytearray(), False, False
+
+        async def watched(message: Message) -> None:
+            nonlocal streams, whole
+            if message["type"] == "http.response.start":
+                headers = {name.lower(): value for name, value in message["headers"]}
+                streams = headers.get(b"content-type", b"").startswith(b"text/event-stream")
+            elif streams:
+                kept.extend(message.get("body", b""))
+                whole = not message.get("more_body", False)
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched)
+        finally:
+            if streams:
+                self._check(scope["path"], bytes(kept), whole)
+
+    def _check(self, path: str, data: bytes, whole: bool) -> None:
+        try:
+            check_stream(path, data, cut_off=not whole)
+        except IllegalStream as exc:
+            self.wrong.append(f"{path}: {exc}")
+
+
 @dataclass
 class Door:
     """A running proxy. pid: of the process that holds LiteLLM, None where there is none."""
@@ -145,11 +180,12 @@ def front_in_thread(ground: Ground) -> Iterator[Door]:
     settings = ground.settings(port)
     watcher = TableWatcher(ground.store, CATALOG)
     servers: list[uvicorn.Server] = []
+    guards: list[StreamGuard] = []
 
     async def serve() -> None:
         async with DirectLane(settings) as lane:
-            front = Front(settings, lambda: watcher.table, lane, lane, _no_lifespan)
-            config = uvicorn.Config(front, host="127.0.0.1", port=port, log_config=None, lifespan="off")
+            guards.append(StreamGuard(Front(settings, lambda: watcher.table, lane, lane, _no_lifespan)))
+            config = uvicorn.Config(guards[0], host="127.0.0.1", port=port, log_config=None, lifespan="off")
             servers.append(uvicorn.Server(config))
             await servers[0].serve()
 
@@ -163,6 +199,7 @@ def front_in_thread(ground: Ground) -> Iterator[Door]:
         servers[0].should_exit = True
         thread.join(timeout=10)
         watcher.stop()
+    assert not guards[0].wrong, guards[0].wrong
 
 
 @contextmanager

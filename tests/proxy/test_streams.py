@@ -9,11 +9,12 @@ from bouchet_core.models import Traits
 from bouchet_proxy.answers import stream_filter, whole_answer
 from bouchet_proxy.dialects import Dialect, Endpoint
 from bouchet_proxy.routing import Route
-from bouchet_proxy.sse import Checker, Cutter, Event, IllegalStream, events, render
+from bouchet_proxy.sse import Cutter, events, render
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.fakes.vllm_server import Script, anthropic_events, openai_events
+from tests.proxy.stream_checker import check_stream
 
 PLAIN = Route("d", "tiny", "org/Tiny", 0, "job", 4096, Traits())
 THINKING = Route("d", "tiny", "org/Tiny", 0, "job", 4096, Traits(thinking="off"))
@@ -49,9 +50,7 @@ def filtered(dialect: Dialect, route: Route, pieces: list[bytes]) -> bytes:
 
 
 def check(data: bytes) -> list[dict[str, Any]]:
-    found = events([data])
-    take_all(found)
-    return [event.json() for event in found]
+    return [event.json() for event in check_stream("/v1/messages", data)]
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -78,7 +77,7 @@ def test_an_anthropic_stream_stays_legal_and_loses_only_thoughts(route: Route, s
 @pytest.mark.parametrize("route", [PLAIN, THINKING])
 def test_an_openai_stream_loses_only_thoughts(route: Route, script: str) -> None:
     told = Script(script)
-    *found, last = events([filtered(Dialect.OPENAI, route, [openai_bytes(script)])])
+    *found, last = check_stream("/v1/chat/completions", filtered(Dialect.OPENAI, route, [openai_bytes(script)]))
     assert last.data == b"[DONE]"
     chunks = [event.json() for event in found]
     assert {chunk["model"] for chunk in chunks} == {SHOWN}
@@ -90,12 +89,12 @@ def test_an_openai_stream_loses_only_thoughts(route: Route, script: str) -> None
 def test_a_stream_that_breaks_anywhere_ends_with_an_error(script: str, at: int) -> None:
     data = anthropic_bytes(script)
     broken = data[: at % (len(data) - 1)]
-    found = events([filtered(Dialect.ANTHROPIC, PLAIN, [broken])])
+    found = check_stream("/v1/messages", filtered(Dialect.ANTHROPIC, PLAIN, [broken]))
     assert found[-1].name == "error"
     assert "broke before its answer was complete" in found[-1].json()["error"]["message"]
     data = openai_bytes(script)
     broken = data[: at % (len(data) - 3)]
-    found = events([filtered(Dialect.OPENAI, PLAIN, [broken])])
+    found = check_stream("/v1/chat/completions", filtered(Dialect.OPENAI, PLAIN, [broken]))
     assert found[-1].data == b"[DONE]" and "error" in found[-2].json()
 
 
@@ -136,20 +135,3 @@ def test_whole_answers() -> None:
     assert answer == {"model": SHOWN, "content": [{"type": "text", "text": "b"}]}
     for junk in (b"", b"nope", b"[]", b"5"):
         assert whole_answer(Endpoint.CHAT, junk, THINKING, SHOWN) == junk
-
-
-def take_all(found: list[Event]) -> None:
-    checker = Checker()
-    for event in found:
-        checker.take(event)
-    checker.end()
-
-
-def test_the_checker_sees_every_missing_event() -> None:
-    found = events([anthropic_bytes("SAY[a]")])
-    assert len(found) == 6
-    take_all(found)
-    for at, event in enumerate(found):
-        if event.name != "content_block_delta":
-            with pytest.raises(IllegalStream):
-                take_all(found[:at] + found[at + 1 :])
