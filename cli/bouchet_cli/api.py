@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-import httpx
-
 from .errors import CommandError, NotReadyError, UnreachableError
 from .records import Deployment, Json, Tunnel
 from .settings import Settings
+from .wire import Refused, Wire
 
-CONNECT_TIMEOUT_S = 3.0
 # the API itself waits up to 7 s for a Redis that restarts
 ANSWER_TIMEOUT_S = 30.0
 # the server sends a keep-alive every 15 s
@@ -34,15 +32,7 @@ class Api:
     """The API, with the key."""
 
     def __init__(self, settings: Settings) -> None:
-        self.url = settings.api_url
-        timeout = httpx.Timeout(ANSWER_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
-        headers = {"Authorization": f"Bearer {settings.key}"}
-        # a proxy of the environment is not for 127.0.0.1
-        self._http = httpx.Client(base_url=self.url, headers=headers, timeout=timeout, trust_env=False)
-
-    def close(self) -> None:
-        """Closes the pooled connections."""
-        self._http.close()
+        self._wire = Wire(settings.api_url, settings.key, ANSWER_TIMEOUT_S)
 
     def launch(self, request: Json, key: str) -> Deployment:
         """Asks for a deployment; with the same key again it is the same one."""
@@ -73,6 +63,14 @@ class Api:
         """Tries to connect now."""
         self._send("POST", "/v1/tunnel/connect")
 
+    def trust(self, fingerprint: str) -> None:
+        """Accepts the host key that waits."""
+        self._send("POST", "/v1/tunnel/trust", {"fingerprint": fingerprint})
+
+    def forget(self, place: str) -> None:
+        """Forgets the host keys accepted for a host."""
+        self._send("POST", "/v1/tunnel/forget", {"place": place})
+
     def answer(self, prompt_id: str, responses: list[str]) -> None:
         """Answers the open prompt."""
         self._send("POST", "/v1/tunnel/answer", {"prompt_id": prompt_id, "responses": responses})
@@ -80,25 +78,17 @@ class Api:
     def log(self, name: str, *, follow: bool, after: str | None = None) -> Iterator[Message]:
         """The messages of a log stream. Raises UnreachableError where the connection breaks."""
         headers = {"Last-Event-ID": after} if after else {}
-        timeout = httpx.Timeout(STREAM_SILENCE_S, connect=CONNECT_TIMEOUT_S)
         path = f"{_path(name)}/logs?follow={str(follow).lower()}"
         try:
-            with self._http.stream("GET", path, headers=headers, timeout=timeout) as response:
-                if not response.is_success:
-                    response.read()
-                    raise error_of(response)
-                yield from parse_messages(response.iter_lines())
-        except httpx.HTTPError as exc:
-            raise _unreachable(self.url, exc) from exc
+            yield from parse_messages(self._wire.lines("GET", path, headers=headers, silence_s=STREAM_SILENCE_S))
+        except Refused as exc:
+            raise error_of(exc) from exc
 
     def _send(self, method: str, path: str, body: Json | None = None, headers: Mapping[str, str] | None = None) -> Json:
         try:
-            response = self._http.request(method, path, json=body, headers=headers)
-        except httpx.HTTPError as exc:
-            raise _unreachable(self.url, exc) from exc
-        if not response.is_success:
-            raise error_of(response)
-        answer: Json = response.json()
+            answer: Json = self._wire.ask(method, path, body, headers)
+        except Refused as exc:
+            raise error_of(exc) from exc
         return answer
 
 
@@ -115,26 +105,20 @@ def parse_messages(lines: Iterator[str]) -> Iterator[Message]:
             fields[name] = value.removeprefix(" ")
 
 
-def error_of(response: httpx.Response) -> CommandError:
+def error_of(refused: Refused) -> CommandError:
     """What an answer that is no success means to a person."""
-    try:
-        problem: Json = response.json()
+    problem = refused.json()
+    if isinstance(problem, dict) and "detail" in problem:
         detail, kind = str(problem["detail"]), str(problem.get("kind", ""))
-    except (ValueError, TypeError, KeyError):
-        detail, kind = f"{response.url.host}:{response.url.port} answered {response.status_code} without words", ""
-    if response.status_code == 401:
+    else:
+        detail, kind = f"{refused.place} answered {refused.status} without words", ""
+    if refused.status == 401:
         return UnreachableError(
             "the stack was started with another key than the one in .env; run `make up` again", kind
         )
     if kind == "unknown_deployment":
         return NotReadyError(detail, kind)
     return CommandError(detail, kind)
-
-
-def _unreachable(url: str, exc: httpx.HTTPError) -> UnreachableError:
-    if isinstance(exc, httpx.ConnectError | httpx.ConnectTimeout):
-        return UnreachableError(f"nothing answers at {url}; `make up` starts the stack")
-    return UnreachableError(f"{url} did not answer in time ({type(exc).__name__}); `make logs` may say why")
 
 
 def _path(name: str) -> str:

@@ -120,6 +120,16 @@ class Prompt:
 
 
 @dataclass(frozen=True)
+class HostKey:
+    """A host key that nobody has accepted yet; `changed` ones cannot be."""
+
+    place: str
+    algorithm: str
+    fingerprint: str
+    changed: bool
+
+
+@dataclass(frozen=True)
 class Tunnel:
     """The SSH connection."""
 
@@ -128,6 +138,7 @@ class Tunnel:
     since: datetime
     detail: str = ""
     prompt: Prompt | None = None
+    host_key: HostKey | None = None
     raw: Json = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
@@ -139,7 +150,9 @@ class Tunnel:
             questions = tuple(zip(asked["questions"], asked["echo"], strict=True))
             prompt = Prompt(asked["id"], asked.get("title") or "", questions)
         since = datetime.fromisoformat(raw["since"])
-        return cls(raw["state"], raw["host"], since, raw.get("detail") or "", prompt, raw)
+        key: Json | None = raw.get("host_key")
+        host_key = HostKey(key["place"], key["algorithm"], key["fingerprint"], key["changed"]) if key else None
+        return cls(raw["state"], raw["host"], since, raw.get("detail") or "", prompt, host_key, raw)
 
 
 def _time(text: str | None) -> datetime | None:

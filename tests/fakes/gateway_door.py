@@ -44,6 +44,18 @@ class GatewayDoor:
         prompt = {"id": prompt_id, "title": "Duo", "questions": questions, "echo": [echo] * len(questions)}
         self.tunnel = {"state": "needs_human", "host": "login", "since": SINCE, "prompt": prompt}
 
+    def offer(self, fingerprint: str, *, changed: bool = False) -> None:
+        """Meets a host key that nobody knows."""
+        key = {"place": "login", "algorithm": "ssh-ed25519", "fingerprint": fingerprint, "changed": changed}
+        self.tunnel = {"state": "refused", "host": "login", "since": SINCE, "detail": "unknown", "host_key": key}
+
+    def _trust(self, fingerprint: str) -> tuple[int, dict[str, Any] | bytes, dict[str, str]]:
+        key = self.tunnel.get("host_key") or {}
+        if key.get("fingerprint") != fingerprint or key.get("changed"):
+            return problem(409, "not_trusted", f"the server shows {key.get('fingerprint')}")
+        self.tunnel = {"state": "up", "host": "login", "since": SINCE, "connections": 1}
+        return 202, {}, {}
+
     def __enter__(self) -> Self:
         self._thread.start()
         return self
@@ -70,6 +82,8 @@ class GatewayDoor:
         if path == "/v1/connect":
             self.connects += 1
             return 202, {}, {}
+        if path == "/v1/trust":
+            return self._trust(body["fingerprint"])
         prompt = self.tunnel.get("prompt")
         if prompt is None or prompt["id"] != body["prompt_id"]:
             return problem(409, "stale_prompt", "that prompt is no longer open")

@@ -17,12 +17,16 @@ from bouchet_cli.tools import Tools
 POLL_S = 0.5
 # a Duo push wants a telephone to be found
 LOGIN_S = 120.0
+SETTLE_S = 5.0
 ON_THE_WAY = ("connecting", "needs_human")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `bouchet tunnel`."""
     parser.add_argument("--connect", action="store_true", help="try to connect now")
+    parser.add_argument("--trust", nargs="?", const="", metavar="SHA256:...",
+                        help="accept the unknown host key that the cluster shows")  # fmt: skip
+    parser.add_argument("--forget", metavar="HOST", help="no longer trust the keys accepted for that host")
 
 
 def run(options: argparse.Namespace, tools: Tools) -> None:
@@ -30,6 +34,11 @@ def run(options: argparse.Namespace, tools: Tools) -> None:
     api, screen = tools.api, tools.screen
     if options.connect:
         api.connect()
+    if options.forget:
+        api.forget(options.forget)
+        screen.say(f"forgotten: the keys of {options.forget}")
+    if options.trust is not None:
+        _trust(options.trust, api, screen)
     now = api.tunnel()
     if screen.interactive and not options.json:
         now = _log_in(api, now, screen)
@@ -45,6 +54,32 @@ def run(options: argparse.Namespace, tools: Tools) -> None:
         )
     if now.state != "up":
         raise NotReadyError(f"the tunnel is {now.state}")
+
+
+def _trust(fingerprint: str, api: Api, screen: Screen) -> None:
+    """Accepts the key that waits, if it is the one with that fingerprint; on a terminal asks for a word instead."""
+    key = api.tunnel().host_key
+    if key is None:
+        raise CommandError("no host key waits to be trusted; `bouchet tunnel` shows how the connection is")
+    if not fingerprint:
+        screen.say(f"{key.place} shows this host key:\n  {key.algorithm} {key.fingerprint}")
+        if not screen.interactive:
+            raise CommandError(
+                f"compare it with what the site publishes, then `bouchet tunnel --trust {key.fingerprint}`"
+            )
+        screen.err.print("Is it the one that the site publishes? (yes/no) ", end="")
+        if input().strip().lower() != "yes":
+            raise CommandError("not trusted; nothing was changed")
+        fingerprint = key.fingerprint
+    api.trust(fingerprint)
+    _settle(api)
+
+
+def _settle(api: Api) -> None:
+    """Waits until the connection attempt that was just asked for has come to something."""
+    deadline = time.monotonic() + SETTLE_S
+    while time.monotonic() < deadline and api.tunnel().state in ("refused", "connecting"):
+        time.sleep(POLL_S)
 
 
 def _log_in(api: Api, now: Tunnel, screen: Screen) -> Tunnel:

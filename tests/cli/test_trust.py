@@ -1,0 +1,42 @@
+"""`bouchet tunnel --trust`: what is accepted is what a person has seen."""
+
+from __future__ import annotations
+
+from tests.fakes.gateway_door import GatewayDoor
+
+from .conftest import Bouchet
+from .test_terminal import terminal
+
+KEY = "SHA256:uNiVztksCsDhcc0u9e8BrNtxfPWYnvQdsqMJ9VJ4Cdo"
+
+
+def test_without_a_terminal_the_fingerprint_has_to_be_given(bouchet: Bouchet, gateway: GatewayDoor) -> None:
+    gateway.offer(KEY)
+    asked = bouchet("tunnel", "--trust")
+    assert (asked.status, KEY in asked.err, gateway.tunnel["state"]) == (1, True, "refused")
+    done = bouchet("tunnel", "--trust", KEY)
+    assert (done.status, gateway.tunnel["state"]) == (0, "up"), done.err
+    assert "tunnel to login: up" in done.out
+
+
+def test_another_fingerprint_and_a_changed_key_are_refused(bouchet: Bouchet, gateway: GatewayDoor) -> None:
+    gateway.offer(KEY)
+    other = bouchet("tunnel", "--trust", "SHA256:other")
+    assert (other.status, KEY in other.err) == (1, True)
+    gateway.offer(KEY, changed=True)
+    assert bouchet("tunnel", "--trust", KEY).status == 1
+    assert gateway.tunnel["state"] == "refused"
+
+
+def test_a_person_is_asked_and_may_say_no(bouchet: Bouchet, gateway: GatewayDoor) -> None:
+    gateway.offer(KEY)
+    with terminal(bouchet.program("tunnel", "--trust"), bouchet.environment) as tty:
+        tty.until(KEY)
+        tty.until("(yes/no)")
+        tty.type("no\n")
+        tty.until("nothing was changed")
+    assert gateway.tunnel["state"] == "refused"
+    with terminal(bouchet.program("tunnel", "--trust"), bouchet.environment) as tty:
+        tty.until("(yes/no)")
+        tty.type("yes\n")
+        tty.until("tunnel to login: up")
