@@ -32,6 +32,15 @@ class Wish:
         return self.gpus // self.nodes
 
 
+@dataclass(frozen=True)
+class Held:
+    """What the user's jobs in one partition take of its limits: jobs queued or running, jobs running, their GPUs."""
+
+    submitted: int = 0
+    running: int = 0
+    gpus: int = 0
+
+
 def wish_of(entry: ModelEntry, request: LaunchRequest) -> Wish:
     """The request, with the catalog's defaults. LaunchRefused when GPUs do not divide among the nodes."""
     gpus = entry.gpus if request.gpus is None else request.gpus
@@ -45,24 +54,30 @@ def wish_of(entry: ModelEntry, request: LaunchRequest) -> Wish:
 
 
 def candidates(
-    entry: ModelEntry, request: LaunchRequest, site: Site, submitted: Mapping[str, int]
+    entry: ModelEntry, request: LaunchRequest, site: Site, held: Mapping[str, Held]
 ) -> tuple[Placement, ...]:
     """Every placement that would do, the preferred one first; LaunchRefused says what would fit when none does.
 
-    submitted: jobs of this user, queued or running, by partition.
+    held: what this user has in each partition; empty where nobody asked the cluster.
     """
     wish = wish_of(entry, request)
     if request.partition not in (None, EARLIEST):
-        return (_named(wish, request, site),)
-    chosen, refused = [], []
+        return (_named(wish, request, site, held),)
+    chosen: list[Placement] = []
+    waiting: list[Placement] = []
+    refused: list[str] = []
     for partition in _automatic(wish, site):
-        problem = _misfit(wish, partition, site) or _full(partition, submitted)
-        if problem:
-            refused.append(problem)
-        else:
-            chosen.append(_placement(wish, request, partition, site, _why(wish, partition, refused)))
-    if chosen:
-        return tuple(chosen)
+        now = held.get(partition.name, Held())
+        problem = _misfit(wish, partition, site) or _closed(partition, now)
+        wait = "" if problem else _wait(wish, partition, now)
+        if problem or wait:
+            refused.append(problem or wait)
+        if not problem:
+            places = waiting if wait else chosen
+            why = f"{partition.name} takes it when jobs end: {wait}" if wait else _why(wish, partition, refused)
+            places.append(_placement(wish, request, partition, site, why))
+    if chosen or waiting:
+        return (*chosen, *waiting)
     problems = "; ".join(refused) or "none is chosen unasked"
     raise LaunchRefused(f"no partition takes it: {problems}{_nearest(wish, site)}")
 
@@ -92,7 +107,7 @@ def _automatic(wish: Wish, site: Site) -> list[Partition]:
     return [p for p in site.partitions if p.auto]
 
 
-def _named(wish: Wish, request: LaunchRequest, site: Site) -> Placement:
+def _named(wish: Wish, request: LaunchRequest, site: Site, held: Mapping[str, Held]) -> Placement:
     partition = site.partition(request.partition or "")
     if partition is None:
         known = ", ".join(p.name for p in site.partitions)
@@ -101,7 +116,10 @@ def _named(wish: Wish, request: LaunchRequest, site: Site) -> Placement:
     problem = _misfit(wish, partition, site, unasked=False)
     if problem:
         raise LaunchRefused(f"{problem}{_nearest(wish, site)}")
-    return _placement(wish, request, partition, site, "named with --partition")
+    now = held.get(partition.name, Held())
+    waits = _closed(partition, now) or _wait(wish, partition, now)
+    why = "named with --partition" + (f"; {waits}" if waits else "") + _warnings(partition)
+    return _placement(wish, request, partition, site, why)
 
 
 def _misfit(wish: Wish, p: Partition, site: Site, *, unasked: bool = True) -> str:
@@ -110,7 +128,7 @@ def _misfit(wish: Wish, p: Partition, site: Site, *, unasked: bool = True) -> st
         return f"{p.name} gives one user {_gpus(p.max_gpus)}, not {wish.gpus}"
     if unasked and p.auto_max_gpus is not None and wish.gpus > p.auto_max_gpus:
         return f"{p.name} is kept for {_gpus(p.auto_max_gpus)} or fewer"
-    if wish.gpus and p.gpu_types and site.gpu_type not in p.gpu_types:
+    if unasked and wish.gpus and p.gpu_types and site.gpu_type not in p.gpu_types:
         return f"{p.name} has no {site.gpu_type} GPUs"
     if wish.gpus_per_node > p.gpus_per_node:
         return f"{p.name} has {_gpus(p.gpus_per_node)} on a node, not {wish.gpus_per_node}"
@@ -119,11 +137,25 @@ def _misfit(wish: Wish, p: Partition, site: Site, *, unasked: bool = True) -> st
     return ""
 
 
-def _full(p: Partition, submitted: Mapping[str, int]) -> str:
-    held = submitted.get(p.name, 0)
-    if p.max_submitted is not None and held >= p.max_submitted:
-        return f"{p.name} takes {p.max_submitted} of your jobs at a time and has {held}"
+def _closed(p: Partition, held: Held) -> str:
+    """Why it takes no further job of the user now, empty when it does."""
+    if p.max_submitted is not None and held.submitted >= p.max_submitted:
+        return f"{p.name} takes {p.max_submitted} of your jobs at a time and has {held.submitted}"
     return ""
+
+
+def _wait(wish: Wish, p: Partition, held: Held) -> str:
+    """Which of the user's own jobs a new one would have to wait for, empty when for none."""
+    if p.max_running is not None and held.running >= p.max_running:
+        return f"{p.name} runs {p.max_running} of your jobs at a time and runs {held.running}"
+    if p.max_gpus is not None and held.gpus + wish.gpus > p.max_gpus and held.gpus:
+        return f"{p.name} gives one user {_gpus(p.max_gpus)} and your jobs there hold {held.gpus}"
+    return ""
+
+
+def _warnings(p: Partition) -> str:
+    words = ["its jobs may be stopped without notice" if p.preemptible else "", p.cost]
+    return "".join(f"; {word}" for word in words if word)
 
 
 def _why(wish: Wish, chosen: Partition, passed_over: list[str]) -> str:
@@ -139,16 +171,26 @@ def _placement(wish: Wish, request: LaunchRequest, p: Partition, site: Site, why
     return Placement(
         partition=p.name,
         gpus=wish.gpus,
-        gpu_type=site.gpu_type,
+        gpu_type=_gpu_type(p, site),
         nodes=wish.nodes,
-        cpus=min(site.cpus_per_gpu * share, p.cpus_per_node),
-        memory_gib=min(site.memory_per_gpu_gib * share, p.memory_per_node_gib),
+        cpus=_capped(site.cpus_per_gpu * share, p.cpus_per_node, p.max_cpus, wish.nodes),
+        memory_gib=_capped(site.memory_per_gpu_gib * share, p.memory_per_node_gib, p.max_memory_gib, wish.nodes),
         walltime_s=default if wish.walltime_s is None else wish.walltime_s,
         account=request.account or p.account,
         qos=request.qos,
         constraint=request.constraint,
         why=why,
     )
+
+
+def _gpu_type(p: Partition, site: Site) -> str:
+    """The site's usual type, or the partition's own where it has none of those."""
+    return p.gpu_types[0] if p.gpu_types and site.gpu_type not in p.gpu_types else site.gpu_type
+
+
+def _capped(share: int, of_a_node: int, of_a_user: int | None, nodes: int) -> int:
+    """A node's part of the job: no more than the node has, and than the user may hold in all."""
+    return min(share, of_a_node, share if of_a_user is None else max(of_a_user // nodes, 1))
 
 
 def _nearest(wish: Wish, site: Site) -> str:

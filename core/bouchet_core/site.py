@@ -12,6 +12,7 @@ from .models import Frozen, SlurmWord, Walltime
 
 # `~` is the user's home on the cluster
 RemotePath = Annotated[str, StringConstraints(pattern=r"^(~|/)[A-Za-z0-9_./@+=-]*$")]
+ShellWord = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_./+-]+$")]
 ShellLine = Annotated[str, StringConstraints(pattern=r"^[^\n\r\x00]+$")]
 
 
@@ -28,14 +29,18 @@ class Partition(Frozen):
 
     name: SlurmWord
     max_walltime: Walltime
-    max_gpus: int | None = Field(None, description="GPUs one user may hold at a time")
-    max_running: int | None = Field(None, description="jobs of one user that may run at a time")
-    max_submitted: int | None = Field(None, description="jobs of one user that may be queued or running")
-    gpu_types: tuple[SlurmWord, ...] = ()
+    max_gpus: int | None = Field(None, ge=0, description="GPUs one user may hold at a time")
+    max_running: int | None = Field(None, ge=1, description="jobs of one user that may run at a time")
+    max_submitted: int | None = Field(None, ge=1, description="jobs of one user that may be queued or running")
+    max_cpus: int | None = Field(None, ge=1, description="CPUs one user may hold at a time")
+    max_memory_gib: int | None = Field(None, ge=1, description="memory one user may hold at a time")
+    group_max_gpus: int | None = Field(None, ge=0, description="GPUs the user's group may hold; said when a job waits")
+    gpu_types: tuple[SlurmWord, ...] = Field((), description="what --gpus may name there; any when empty")
     gpus_per_node: int = Field(8, ge=0)
     cpus_per_node: int = Field(48, ge=1)
     memory_per_node_gib: int = Field(1900, ge=1)
-    preemptible: bool = False
+    preemptible: bool = Field(False, description="its jobs may be stopped when others need the nodes")
+    cost: str = Field("", description="what its use costs, in words; empty: nothing")
     account: SlurmWord | None = Field(None, description="account that must be named there")
     auto: bool = Field(False, description="whether placement may choose it unasked; the file's order is its preference")
     auto_max_gpus: int | None = Field(None, description="choose it unasked only for so many GPUs or fewer")
@@ -60,8 +65,8 @@ class Site(Frozen):
     models_dir: RemotePath = Field(description="directory with one folder per model, or a hub cache")
     images_dir: RemotePath = Field(description="directory with <pin>.sif files")
     scratch_dir: RemotePath | None = None
-    scratch_purge_days: int | None = None
-    apptainer: str = "apptainer"
+    scratch_purge_days: int | None = Field(None, ge=1, description="files there are deleted after so many days")
+    apptainer: ShellWord = Field("apptainer", description="the program on the nodes: a name or a path")
     setup_lines: tuple[ShellLine, ...] = Field((), description="shell lines before anything else in a job (modules)")
     gpu_type: SlurmWord = "h200"
     cpus_per_gpu: int = Field(6, ge=1)

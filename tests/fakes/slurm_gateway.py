@@ -99,7 +99,13 @@ class FakeSlurm:
 
     def squeue(self, words: list[str]) -> Answer:
         live = [job for job in self.jobs.values() if not job.is_over]
+        if any(word.startswith("--Format=") for word in words):
+            return 0, "".join(self._held_line(job) for job in live), ""
         return 0, "".join(self._queue_line(job) for job in live), ""
+
+    def _held_line(self, job: FakeJob) -> str:
+        gpus = next((word.rpartition(":")[2] for word in job.argv if word.startswith("--gpus=")), "0")
+        return f"{job.state:>20}{job.partition:>60}{f'cpu=2,mem=6G,node=1,gres/gpu={gpus}':>300}\n"
 
     def _queue_line(self, job: FakeJob) -> str:
         start = _printed(job.start) if job.start else "N/A"
@@ -121,7 +127,9 @@ class FakeSlurm:
         job = self.jobs.get(int(words[-1]))
         if job is None or job.job_id in self.controller_forgot:
             return 1, "", "slurm_load_jobs error: Invalid job id specified\n"
-        line = f"JobId={job.job_id} JobName={job.name} JobState={job.state.split()[0]} Reason=None"
+        line = (
+            f"JobId={job.job_id} JobName={job.name} UserId=researcher(2001) JobState={job.state.split()[0]} Reason=None"
+        )
         return 0, f"{line} ExitCode={job.exit_code} Partition={job.partition} NodeList={job.node or '(null)'}\n", ""
 
     def sacct(self, words: list[str]) -> Answer:
@@ -130,7 +138,7 @@ class FakeSlurm:
         wanted = next(word for word in words if word.startswith(("--jobs=", "--name=")))
         kind, _, value = wanted.partition("=")
         jobs = [j for j in self.jobs.values() if (j.name if kind == "--name" else str(j.job_id)) in value.split(",")]
-        return 0, "".join(f"{j.job_id}|{j.state}|{j.exit_code}|{j.node}|{j.name}\n" for j in jobs), ""
+        return 0, "".join(f"{j.job_id}|{j.state}|{j.exit_code}|{j.node}|2001|{j.name}\n" for j in jobs), ""
 
     def scancel(self, words: list[str]) -> Answer:
         job = self.jobs.get(int(words[-1]))

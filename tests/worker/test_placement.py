@@ -6,13 +6,13 @@ import pytest
 from bouchet_core.catalog import Catalog, ModelEntry
 from bouchet_core.errors import LaunchRefused
 from bouchet_core.models import LaunchRequest, Placement
-from bouchet_core.placement import candidates, image_for
+from bouchet_core.placement import Held, candidates, image_for
 from bouchet_core.site import Image, Site
 
 
-def place(site: Site, entry: ModelEntry, submitted: dict[str, int] | None = None, **options: object) -> Placement:
+def place(site: Site, entry: ModelEntry, held: dict[str, Held] | None = None, **options: object) -> Placement:
     request = LaunchRequest.model_validate({"model": "m", **options})
-    return candidates(entry, request, site, submitted or {})[0]
+    return candidates(entry, request, site, held or {})[0]
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def test_what_fits_nowhere_is_told_what_would(
 
 
 def test_full_partitions_are_passed_over_unless_named(bouchet_site: Site, one_gpu: ModelEntry) -> None:
-    full = {"gpu_devel": 1}
+    full = {"gpu_devel": Held(submitted=1)}
     assert place(bouchet_site, one_gpu, full).partition == "gpu_h200"
     assert "has 1" in place(bouchet_site, one_gpu, full).why
     assert place(bouchet_site, one_gpu, full, partition="gpu_devel").partition == "gpu_devel"

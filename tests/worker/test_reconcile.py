@@ -22,7 +22,7 @@ from bouchet_worker.observed import (
 from bouchet_worker.progress import progress_in
 from bouchet_worker.reasons import WAITS, reason_in_words
 from bouchet_worker.reconcile import NOTHING, Errand, apply, decide
-from bouchet_worker.slurm import STATES, Meaning, State
+from bouchet_worker.states import STATES, Meaning, State
 
 from .conftest import requested
 

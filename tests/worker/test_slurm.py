@@ -11,7 +11,8 @@ from bouchet_core.models import Ending, Placement
 from bouchet_core.walltime import format_duration, parse_duration
 from bouchet_worker import slurm
 from bouchet_worker.endings import SENTENCES
-from bouchet_worker.slurm import STATES, Meaning, QueueRow, State
+from bouchet_worker.slurm import QueueRow
+from bouchet_worker.states import STATES, Meaning, State, parse_state
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -43,13 +44,13 @@ def test_exactly_the_ended_states_have_an_ending_and_a_sentence() -> None:
     [("RUNNING", State.RUNNING), ("CANCELLED by 2001", State.CANCELLED), ("CANCELLED+", State.CANCELLED)],
 )
 def test_a_state_as_the_programs_print_it(word: str, state: State) -> None:
-    assert slurm.parse_state(word) is state
+    assert parse_state(word) is state
 
 
 @pytest.mark.parametrize("word", ["", "R", "running", "NEWLY_INVENTED", "RUNNING!"])
 def test_an_unknown_state_raises(word: str) -> None:
     with pytest.raises(SlurmOutputError):
-        slurm.parse_state(word)
+        parse_state(word)
 
 
 # times
@@ -149,8 +150,13 @@ def test_what_is_no_queue_raises(text: str) -> None:
 
 
 def test_accounting_rows_and_requeued_ones() -> None:
-    rows = slurm.parse_accounting("5|NODE_FAIL|1:0|node1|bouchet-a-1\n5|CANCELLED by 2001|0:15|node2|bouchet-a-1\n")
-    assert [r.word for r in rows] == ["NODE_FAIL", "CANCELLED by 2001"]
+    rows = slurm.parse_accounting(
+        "5|NODE_FAIL|1:0|node1|2001|bouchet-a-1\n5|CANCELLED by 2001|0:15|node2|2001|bouchet-a|1\n"
+    )
+    assert [(r.word, r.uid, r.name) for r in rows] == [
+        ("NODE_FAIL", "2001", "bouchet-a-1"),
+        ("CANCELLED by 2001", "2001", "bouchet-a|1"),
+    ]
     assert slurm.parse_accounting("") == []
     with pytest.raises(SlurmOutputError):
         slurm.parse_accounting("sacct: what")
@@ -257,9 +263,9 @@ def test_sbatch_says_all_and_nothing_through_a_shell() -> None:
 
 
 def test_several_nodes_share_the_gpus_evenly_and_none_asks_for_none() -> None:
-    many = slurm.test_only_argv(PLACE.model_copy(update={"gpus": 16, "nodes": 2}), "s", [])
+    many = slurm.test_only_argv(PLACE.model_copy(update={"gpus": 16, "nodes": 2}))
     assert "--gpus-per-node=h200:8" in many and not any(word.startswith("--gpus=") for word in many)
-    none = slurm.test_only_argv(PLACE.model_copy(update={"gpus": 0}), "s", [])
+    none = slurm.test_only_argv(PLACE.model_copy(update={"gpus": 0}))
     assert not any("gpus" in word for word in none)
 
 

@@ -20,6 +20,8 @@ CHANNEL_WINDOW = 512 << 10
 CLOSE_TIMEOUT_S = 2.0
 REMOTE_GRACE_S = 2
 NO_STATUS = 255
+# Slurm prints times as seconds since 1970: sites set `relative`, which has no date, and no form of its own has a zone
+REMOTE_ENVIRONMENT = "SLURM_TIME_FORMAT=%s"
 _SIGNALS = {"HUP": 1, "INT": 2, "QUIT": 3, "ABRT": 6, "KILL": 9, "SEGV": 11, "PIPE": 13, "ALRM": 14, "TERM": 15}
 
 _ChannelAndSession = tuple[Any, Any]
@@ -206,7 +208,8 @@ def _limited(argv: Sequence[str], timeout_s: float) -> str:
     sshd passes no signals for root and before 7.9, and none come through a broken connection; a command that hangs on
     would hold one of the few sessions that sshd allows.
     """
-    return f"timeout -s KILL {math.ceil(timeout_s) + REMOTE_GRACE_S} {quoted(argv)}"
+    # `env`, because sshd takes no variables from clients and login shells differ in how they set them
+    return f"timeout -s KILL {math.ceil(timeout_s) + REMOTE_GRACE_S} env {REMOTE_ENVIRONMENT} {quoted(argv)}"
 
 
 def _sftp_path(path: str) -> str:

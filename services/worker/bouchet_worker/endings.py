@@ -9,7 +9,7 @@ from bouchet_core.models import Deployment, Ending, Job
 from bouchet_core.walltime import format_duration
 
 from .observed import EndNote, SlurmSays
-from .slurm import STATES, State
+from .states import STATES, State
 
 # {fields} are filled in `_facts`
 SENTENCES: Mapping[State, str] = {

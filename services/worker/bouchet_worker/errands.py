@@ -10,8 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 from bouchet_core.errors import BouchetError
+from bouchet_core.models import Deployment
 
 from .desk import Desk
+from .preview import preview as _preview
 from .stop import stop as _stop
 from .submit import submit as _submit
 
@@ -33,6 +35,11 @@ def submit(deployment: str) -> str:
 def stop(deployment: str) -> str:
     """Cancels a deployment's job, or ends the deployment where it has none."""
     return _stop(_open[0], deployment)
+
+
+def preview(record: dict[str, Any]) -> dict[str, Any]:
+    """A question: what a launch of that record, which nobody keeps, would do."""
+    return answered(lambda: _preview(_open[0], Deployment.model_validate(record)))
 
 
 def answered(question: Callable[[], Any]) -> dict[str, Any]:

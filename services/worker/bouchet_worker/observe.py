@@ -36,6 +36,7 @@ from .observed import (
     SlurmSays,
 )
 from .progress import progress_in
+from .states import STATES, Meaning, parse_state
 
 HEALTH_TIMEOUT_S = 3.0
 LOOK_TIMEOUT_S = 20.0
@@ -178,10 +179,10 @@ class Observer:
         if isinstance(answer, SlurmKnowsNot):
             health = self._probe.health(job) if job.port else None
             return Observed(answer, health=health, end=self._written(self._layout.end(identity), EndNote, job))
-        meaning = slurm.STATES[answer.state].meaning
-        if meaning in (slurm.Meaning.ENDED, slurm.Meaning.ENDING):
+        meaning = STATES[answer.state].meaning
+        if meaning in (Meaning.ENDED, Meaning.ENDING):
             return Observed(answer, end=self._written(self._layout.end(identity), EndNote, job))
-        if meaning is not slurm.Meaning.RUNNING or record.phase is Phase.DRAINING:
+        if meaning is not Meaning.RUNNING or record.phase is Phase.DRAINING:
             return Observed(answer)
         return self._running(record, job, answer)
 
@@ -222,7 +223,7 @@ def _or(read: Callable[[], str], fallback: str) -> str:
 
 def _from_queue(job: Job, row: slurm.QueueRow) -> SlurmAnswer:
     try:
-        state = slurm.parse_state(row.state)
+        state = parse_state(row.state)
     except SlurmOutputError as exc:
         return CouldNotLook(str(exc))
     submitted_at = job.since.get(Phase.QUEUED) if job.asked_at is None else job.asked_at
@@ -231,7 +232,7 @@ def _from_queue(job: Job, row: slurm.QueueRow) -> SlurmAnswer:
 
 def _from_end(row: slurm.EndRow) -> SlurmAnswer:
     try:
-        state = slurm.parse_state(row.word)
+        state = parse_state(row.word)
         nodes = slurm.expand_nodes(row.nodes) if row.nodes and not row.nodes.startswith("None") else []
     except SlurmOutputError as exc:
         return CouldNotLook(str(exc))
@@ -242,6 +243,6 @@ def _accounted(row: slurm.EndRow | None) -> SlurmAnswer:
     if row is None:
         return SlurmKnowsNot()
     answer = _from_end(row)
-    if isinstance(answer, SlurmSays) and slurm.STATES[answer.state].meaning is not slurm.Meaning.ENDED:
+    if isinstance(answer, SlurmSays) and STATES[answer.state].meaning is not Meaning.ENDED:
         return CouldNotLook(f"accounting lags behind: it says {row.word}, slurmctld knows no such job")
     return answer

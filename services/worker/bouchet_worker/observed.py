@@ -10,7 +10,7 @@ from typing import Literal
 from bouchet_core.models import Frozen
 from pydantic import ConfigDict, Field
 
-from .slurm import State
+from .states import State
 
 
 @dataclass(frozen=True)

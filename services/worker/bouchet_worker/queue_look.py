@@ -1,8 +1,7 @@
-"""Finding a job by its name: what keeps a launch from being submitted twice. Also how full the partitions are."""
+"""Finding a job by its name: what keeps a launch from being submitted twice."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from datetime import timedelta
 
@@ -20,11 +19,6 @@ SETTLE = timedelta(seconds=45)
 def queue_rows(desk: Desk) -> list[slurm.QueueRow]:
     """All jobs of the user, now."""
     return slurm.parse_queue(desk.gateway.run(slurm.squeue_argv(), timeout_s=LOOK_TIMEOUT_S).stdout)
-
-
-def jobs_by_partition(rows: Sequence[slurm.QueueRow]) -> dict[str, int]:
-    """How many jobs the user has queued or running in each partition."""
-    return dict(Counter(row.partition for row in rows))
 
 
 def find_job(desk: Desk, job: Job, rows: Sequence[slurm.QueueRow]) -> int | None:

@@ -15,7 +15,7 @@ from bouchet_core.models import Deployment, Ending, Job, Phase
 from .endings import ending_of
 from .observed import Answering, Connection, CouldNotLook, Observed, SlurmKnowsNot, SlurmSays
 from .reasons import reason_in_words
-from .slurm import STATES, Meaning
+from .states import STATES, Meaning
 
 # the API enqueues an errand for a new record; after this long without a change it must have been lost
 LOST_ERRAND = timedelta(seconds=3)

@@ -1,23 +1,26 @@
-"""Slurm as text: command lines, what the programs print, states, times, node lists. Nothing is run here.
+"""Slurm as text: command lines, what the programs print, times, node lists. Nothing is run here.
 
-Read against Slurm 20.11 to 25.05. What a newer one prints differently raises SlurmOutputError instead of being guessed.
+Read against Slurm 20.11 to 25.11. What a newer one prints differently raises SlurmOutputError instead of being guessed.
+The gateway sets SLURM_TIME_FORMAT=%s, so times are seconds since 1970; dates without a zone are understood too.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from enum import Enum, StrEnum
 
 from bouchet_core.errors import SlurmOutputError
-from bouchet_core.models import Ending, Placement
+from bouchet_core.models import Placement
+from bouchet_core.placement import Held
 from bouchet_core.walltime import format_duration
 
 # the name stands last: it is the one field that may hold the separator
 QUEUE_FORMAT = "%A|%T|%r|%S|%V|%B|%N|%P|%j"
-ACCOUNT_FIELDS = "JobIDRaw,State,ExitCode,NodeList,JobName"
+ACCOUNT_FIELDS = "JobIDRaw,State,ExitCode,NodeList,UID,JobName"
+# what one user holds; Slurm cuts each field at its width
+HELD_FORMAT = "state:.20,partition:.60,tres-alloc:.300"
 # a job of ours hears of its end this long before it, to finish the streams under way
 WARNING_S = 120
 
@@ -25,91 +28,8 @@ WARNING_S = 120
 _UNSURE = re.compile(r"socket timed out|unable to contact slurm|zero bytes were transmitted|unexpected message", re.I)
 _BUSY = re.compile(r"temporarily unable|resource temporarily unavailable|slurmctld.*(starting|standby)", re.I)
 _NO_SUCH_JOB = re.compile(r"invalid job id", re.I)
-_ISO = re.compile(r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}(:\d{2})?$")
+_ISO = re.compile(r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}(:\d{2})?$", re.ASCII)
 _NO_TIME = frozenset({"", "N/A", "NONE", "UNKNOWN", "(NULL)"})
-
-
-class Meaning(Enum):
-    """What a Slurm state means for a deployment."""
-
-    WAITING = "waiting"
-    RUNNING = "running"
-    PAUSED = "paused"
-    ENDING = "ending"
-    ENDED = "ended"
-
-
-class State(StrEnum):
-    """Slurm's 24 job states (squeue's manual, JOB STATE CODES), then four that releases after 23.11 added."""
-
-    BOOT_FAIL = "BOOT_FAIL"
-    CANCELLED = "CANCELLED"
-    COMPLETED = "COMPLETED"
-    COMPLETING = "COMPLETING"
-    CONFIGURING = "CONFIGURING"
-    DEADLINE = "DEADLINE"
-    FAILED = "FAILED"
-    NODE_FAIL = "NODE_FAIL"
-    OUT_OF_MEMORY = "OUT_OF_MEMORY"
-    PENDING = "PENDING"
-    PREEMPTED = "PREEMPTED"
-    REQUEUED = "REQUEUED"
-    REQUEUE_FED = "REQUEUE_FED"
-    REQUEUE_HOLD = "REQUEUE_HOLD"
-    RESIZING = "RESIZING"
-    RESV_DEL_HOLD = "RESV_DEL_HOLD"
-    REVOKED = "REVOKED"
-    RUNNING = "RUNNING"
-    SIGNALING = "SIGNALING"
-    SPECIAL_EXIT = "SPECIAL_EXIT"
-    STAGE_OUT = "STAGE_OUT"
-    STOPPED = "STOPPED"
-    SUSPENDED = "SUSPENDED"
-    TIMEOUT = "TIMEOUT"
-    EXPEDITING = "EXPEDITING"
-    LAUNCH_FAILED = "LAUNCH_FAILED"
-    POWER_UP_NODE = "POWER_UP_NODE"
-    RECONFIG_FAIL = "RECONFIG_FAIL"
-
-
-@dataclass(frozen=True)
-class Life:
-    """One row of the table: the meaning, and the ending where it is one."""
-
-    meaning: Meaning
-    ending: Ending | None = None
-
-
-STATES: Mapping[State, Life] = {
-    State.BOOT_FAIL: Life(Meaning.ENDED, Ending.FAILED),
-    State.CANCELLED: Life(Meaning.ENDED, Ending.CANCELLED),
-    State.COMPLETED: Life(Meaning.ENDED, Ending.COMPLETED),
-    State.COMPLETING: Life(Meaning.ENDING),
-    State.CONFIGURING: Life(Meaning.WAITING),
-    State.DEADLINE: Life(Meaning.ENDED, Ending.TIMED_OUT),
-    State.EXPEDITING: Life(Meaning.WAITING),
-    State.FAILED: Life(Meaning.ENDED, Ending.FAILED),
-    State.LAUNCH_FAILED: Life(Meaning.ENDED, Ending.FAILED),
-    State.NODE_FAIL: Life(Meaning.ENDED, Ending.FAILED),
-    State.OUT_OF_MEMORY: Life(Meaning.ENDED, Ending.FAILED),
-    State.PENDING: Life(Meaning.WAITING),
-    State.POWER_UP_NODE: Life(Meaning.WAITING),
-    State.PREEMPTED: Life(Meaning.ENDED, Ending.PREEMPTED),
-    State.RECONFIG_FAIL: Life(Meaning.ENDED, Ending.FAILED),
-    State.REQUEUED: Life(Meaning.WAITING),
-    State.REQUEUE_FED: Life(Meaning.WAITING),
-    State.REQUEUE_HOLD: Life(Meaning.WAITING),
-    State.RESIZING: Life(Meaning.RUNNING),
-    State.RESV_DEL_HOLD: Life(Meaning.WAITING),
-    State.REVOKED: Life(Meaning.ENDED, Ending.CANCELLED),
-    State.RUNNING: Life(Meaning.RUNNING),
-    State.SIGNALING: Life(Meaning.RUNNING),
-    State.SPECIAL_EXIT: Life(Meaning.WAITING),
-    State.STAGE_OUT: Life(Meaning.ENDING),
-    State.STOPPED: Life(Meaning.PAUSED),
-    State.SUSPENDED: Life(Meaning.PAUSED),
-    State.TIMEOUT: Life(Meaning.ENDED, Ending.TIMED_OUT),
-}
 
 
 @dataclass(frozen=True)
@@ -132,7 +52,7 @@ class QueueRow:
 
 @dataclass(frozen=True)
 class EndRow:
-    """A job as sacct or scontrol shows it. word: e.g. `CANCELLED by 2001`; exit_code: `status:signal`."""
+    """A job as sacct or scontrol shows it. word: e.g. `CANCELLED by 2001`; exit_code: `status:signal`; uid: whose."""
 
     job_id: int
     word: str
@@ -140,23 +60,15 @@ class EndRow:
     nodes: str
     reason: str = ""
     name: str = ""
+    uid: str = ""
 
 
 @dataclass(frozen=True)
 class StartTest:
-    """sbatch --test-only's answer. start: local time of the cluster as printed."""
+    """sbatch --test-only's answer. start: as printed."""
 
     start: str
     nodes: str
-
-
-def parse_state(word: str) -> State:
-    """The state that `RUNNING`, `CANCELLED by 2001` or `CANCELLED+` names; SlurmOutputError for a word not known."""
-    name = word.strip().split(" ")[0].rstrip("+")
-    try:
-        return State(name)
-    except ValueError as exc:
-        raise SlurmOutputError("Slurm (a job state)", word) from exc
 
 
 # command lines
@@ -178,9 +90,9 @@ def sbatch_argv(placement: Placement, name: str, output: str, script: str, argum
     ]
 
 
-def test_only_argv(placement: Placement, script: str, arguments: Sequence[str]) -> list[str]:
-    """`sbatch --test-only`: when it would start; submits nothing."""
-    return ["sbatch", "--test-only", *_resources(placement), script, *arguments]
+def test_only_argv(placement: Placement) -> list[str]:
+    """`sbatch --test-only`: when it would start; submits nothing. It reads a script from its input."""
+    return ["sbatch", "--test-only", *_resources(placement)]
 
 
 def _resources(p: Placement) -> list[str]:
@@ -204,6 +116,11 @@ def _resources(p: Placement) -> list[str]:
 def squeue_argv() -> list[str]:
     """All of the user's own jobs, in one call: our own, and how full the partitions are with others."""
     return ["squeue", "--me", "--noheader", f"--format={QUEUE_FORMAT}"]
+
+
+def held_argv() -> list[str]:
+    """What the user's jobs ask for or hold, in partitions."""
+    return ["squeue", "--me", "--noheader", "--states=PENDING,RUNNING,SUSPENDED,CONFIGURING", f"--Format={HELD_FORMAT}"]
 
 
 def sacct_argv(job_ids: Sequence[int]) -> list[str]:
@@ -262,14 +179,34 @@ def _queue_row(line: str) -> QueueRow:
     return QueueRow(int(identity), state, reason, start, submitted, first, nodes, partition, name)
 
 
+def parse_held(text: str) -> dict[str, Held]:
+    """The rows of held_argv, added up by partition. A job that names several partitions counts in each."""
+    held: dict[str, Held] = {}
+    for line in text.splitlines():
+        words = line.split()
+        if len(words) < 2:
+            raise SlurmOutputError("squeue", line)
+        runs, gpus = words[0] != "PENDING", _gpus_in(words[2] if len(words) > 2 else "")
+        for partition in words[1].split(","):
+            old = held.get(partition, Held())
+            held[partition] = Held(old.submitted + 1, old.running + runs, old.gpus + (gpus if runs else 0))
+    return held
+
+
+def _gpus_in(tres: str) -> int:
+    """`cpu=2,mem=6G,node=1,gres/gpu=2,gres/gpu:h200=2`: the plain count, else the typed ones added up."""
+    plain = re.findall(r"(?:^|,)gres/gpu=(\d+)", tres, re.ASCII)
+    return sum(map(int, plain or re.findall(r"(?:^|,)gres/gpu:[^=,]+=(\d+)", tres, re.ASCII)))
+
+
 def parse_accounting(text: str) -> list[EndRow]:
     """The rows of sacct_argv; a requeued job has one for each run, the last run last."""
     rows = []
     for line in text.splitlines():
-        parts = line.split("|", 4)
-        if len(parts) != 5 or not parts[0].isdigit():
+        parts = line.split("|", 5)
+        if len(parts) != 6 or not parts[0].isdigit():
             raise SlurmOutputError("sacct", line)
-        rows.append(EndRow(int(parts[0]), parts[1], parts[2], parts[3], name=parts[4]))
+        rows.append(EndRow(int(parts[0]), parts[1], parts[2], parts[3], uid=parts[4], name=parts[5]))
     return rows
 
 
@@ -286,13 +223,23 @@ def parse_job(text: str) -> EndRow:
         fields.get("NodeList", "").replace("(null)", ""),
         "" if reason == "None" else reason,
         fields.get("JobName", ""),
+        uid=(re.findall(r"\((\d+)\)$", fields.get("UserId", "")) or [""])[0],
     )
 
 
 def parse_start_test(stderr: str) -> StartTest | None:
-    """`sbatch: Job 4 to start at T using 1 processors on nodes N in partition P`; None when it says no time."""
-    found = re.search(r"to start at (\S+) using .* on nodes? (\S+)", stderr)
+    """`sbatch: Job 4 to start at T using 1 processors on nodes N in partition P`; None when it says no time.
+
+    Of a job that must wait for others Slurm says the time too; 22.05 and older write `on N in partition P`.
+    """
+    found = re.search(r"to start at (\S+) using .* on (?:nodes? )?(\S+)", stderr)
     return StartTest(found.group(1), found.group(2)) if found else None
+
+
+def order_of_start(printed: str) -> tuple[float, str]:
+    """What sorts printed moments of one form by time."""
+    moment = _printed_moment(printed)
+    return (moment.timestamp() if moment else float("inf"), printed)
 
 
 def says_no_such_job(stderr: str) -> bool:
@@ -311,6 +258,26 @@ def is_busy(stderr: str) -> bool:
 
 
 # times
+
+
+def waited_s(row: QueueRow) -> float | None:
+    """Seconds from the submission to the start, by Slurm's own clock; None where it does not print both."""
+    moments = [_printed_moment(text) for text in (row.submitted, row.start)]
+    if moments[0] is None or moments[1] is None:
+        return None
+    return max(0.0, (moments[1] - moments[0]).total_seconds())
+
+
+def started_at(row: QueueRow) -> datetime | None:
+    """When it started, where Slurm prints seconds since 1970."""
+    return _printed_moment(row.start) if row.start.isdigit() else None
+
+
+def _printed_moment(text: str) -> datetime | None:
+    """A moment as printed; a date has no zone, so it is only good for differences."""
+    if text.isascii() and text.isdigit():
+        return datetime.fromtimestamp(int(text), UTC)
+    return datetime.fromisoformat(text).replace(tzinfo=UTC) if _ISO.match(text) else None
 
 
 def start_estimate(row: QueueRow, submitted_at: datetime | None) -> datetime | None:

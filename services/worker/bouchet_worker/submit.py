@@ -7,7 +7,6 @@ about to be called, and never while a job of that name exists or may still arriv
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 
 from bouchet_core.errors import (
     ConfigurationError,
@@ -21,18 +20,17 @@ from bouchet_core.errors import (
     SlurmOutputError,
     UnknownModel,
 )
-from bouchet_core.models import Deployment, Ending, Job, Phase, Placement
-from bouchet_core.placement import EARLIEST, candidates, image_for
-from bouchet_core.secrets import serving_key
+from bouchet_core.models import Deployment, Ending, Job, Phase
 
 from . import slurm
 from .desk import Desk
-from .jobspec import LUGGAGE_SEAL, SCRIPT, job_name, logs_readme, render_files, spec_for, window_of
-from .queue_look import find_job, jobs_by_partition, may_still_arrive, queue_rows
+from .jobspec import LUGGAGE_SEAL, logs_readme
+from .planning import SBATCH_TIMEOUT_S, command_of, files_of, placement_of, planned
+from .queue_look import find_job, may_still_arrive, queue_rows
+from .refusals import refusal_in_words
 
 log = logging.getLogger(__name__)
 
-SBATCH_TIMEOUT_S = 30.0
 # longer than sbatch and the gateway's grace take together, for it is renewed right before that call
 LEASE_S = 90.0
 
@@ -75,7 +73,7 @@ def _steps(desk: Desk, record: Deployment) -> str:
         return "nothing to do"
     rows = queue_rows(desk)
     if record.job is None:
-        record = _plan(desk, record, rows)
+        record = _plan(desk, record)
     job = _job(record)
     found = find_job(desk, job, rows)
     if found is None and may_still_arrive(desk, job):
@@ -101,26 +99,13 @@ def _job(record: Deployment) -> Job:
 # steps
 
 
-def _plan(desk: Desk, record: Deployment, rows: Sequence[slurm.QueueRow]) -> Deployment:
+def _plan(desk: Desk, record: Deployment) -> Deployment:
     """Chooses slot, image and placement, and keeps them on the record before anything happens on the cluster."""
-    _, entry = desk.catalog.find(record.model)
-    image = image_for(entry, desk.site)
-    places = candidates(entry, record.request, desk.site, jobs_by_partition(rows))
-    placement = _earliest(desk, places) if record.request.partition == EARLIEST else places[0]
+    job = planned(desk, record, desk.store.take_slot(record.id, desk.slot_count))
+    placement = placement_of(job)
     if placement.nodes > 1:
         # the batch script starts vLLM once: the other nodes' GPUs would be held and never used
         raise LaunchRefused("a deployment runs on one node; leave --nodes out, or take a model that fits one node")
-    job = Job.model_validate(
-        {
-            "name": job_name(record),
-            "slot": desk.store.take_slot(record.id, desk.slot_count),
-            "placement": placement,
-            "window": window_of(entry, record.request),
-            "image": f"{image.pin}.sif",
-            "vllm_version": image.vllm,
-            "since": {Phase.SUBMITTING: desk.now()},
-        }
-    )
 
     def change(old: Deployment) -> Deployment:
         if old.job is not None or old.phase is not Phase.REQUESTED:
@@ -129,28 +114,6 @@ def _plan(desk: Desk, record: Deployment, rows: Sequence[slurm.QueueRow]) -> Dep
         return new.model_copy(update={"version": old.version + 1})
 
     return desk.store.update(record.id, change)
-
-
-def _earliest(desk: Desk, places: Sequence[Placement]) -> Placement:
-    """Of several placements the one that Slurm would start first, by its own estimate."""
-    if len(places) == 1:
-        return places[0]
-    _stage_luggage(desk)
-    tried = [(start, place) for place in places if (start := _test_start(desk, place))]
-    if not tried:
-        return places[0]
-    start, best = min(tried, key=lambda pair: pair[0])
-    return best.model_copy(update={"why": f"{best.partition} starts it first (estimate {start}, cluster time)"})
-
-
-def _test_start(desk: Desk, place: Placement) -> str:
-    """The estimate as printed (dates of one form, so their order is the words' order); empty when there is none."""
-    argv = slurm.test_only_argv(place, f"{desk.layout.luggage(desk.luggage.digest)}/{SCRIPT}", [])
-    try:
-        found = slurm.parse_start_test(desk.gateway.run(argv, timeout_s=SBATCH_TIMEOUT_S).stderr)
-    except RemoteCommandFailed:
-        return ""
-    return found.start if found else ""
 
 
 def _stage_luggage(desk: Desk) -> None:
@@ -175,13 +138,7 @@ def _exists(desk: Desk, path: str) -> bool:
 
 
 def _stage_job(desk: Desk, record: Deployment, job: Job) -> None:
-    _, entry = desk.catalog.find(record.model)
-    placement = job.placement
-    if placement is None:
-        raise LaunchRefused("the record has no placement")
-    spec = spec_for(record, job.name, entry, placement, image_for(entry, desk.site), desk.site)
-    key = serving_key(desk.serving_secret, job.name)
-    for name, content in render_files(spec, desk.site, key).items():
+    for name, content in files_of(desk, record, job).items():
         desk.gateway.put(f"{desk.layout.job(job.name)}/{name}", content)
 
 
@@ -192,29 +149,18 @@ def _sbatch(desk: Desk, record: Deployment, job: Job) -> int | None:
         return None
     if not desk.store.lease(lease_name(record.id), desk.owner, LEASE_S):
         return None
-    placement = job.placement
-    assert placement is not None
-    folder = desk.layout.luggage(desk.luggage.digest)
-    argv = slurm.sbatch_argv(
-        placement, job.name, desk.layout.log("%j"), f"{folder}/{SCRIPT}", [desk.layout.job(job.name), folder]
-    )
     try:
-        return slurm.parse_job_id(desk.gateway.run(argv, timeout_s=SBATCH_TIMEOUT_S).stdout)
+        return slurm.parse_job_id(desk.gateway.run(command_of(desk, job), timeout_s=SBATCH_TIMEOUT_S).stdout)
     except RemoteCommandFailed as exc:
         if slurm.may_have_submitted(exc.stderr) or slurm.is_busy(exc.stderr):
             raise
-        raise LaunchRefused(f"Slurm refused it: {_last_line(exc.stderr)}") from exc
+        raise LaunchRefused(refusal_in_words(exc.stderr)) from exc
 
 
 def _about_to_ask(old: Deployment, desk: Desk) -> Deployment:
     if old.job is None or old.stop_requested_at is not None or old.phase is not Phase.SUBMITTING:
         return old
     return old.with_job(old.job.model_copy(update={"asked_at": desk.now()}), desk.now())
-
-
-def _last_line(stderr: str) -> str:
-    lines = [line.removeprefix("sbatch: error: ").strip() for line in stderr.splitlines() if line.strip()]
-    return "; ".join(dict.fromkeys(lines)) or "it printed no error"
 
 
 # records
