@@ -45,3 +45,23 @@ TRUST: dict[str, Any] = {
 }
 
 FORGET: dict[str, Any] = {"a host": {"value": {"place": "bouchet.ycrc.yale.edu"}}}
+
+PREVIEW: dict[str, Any] = {
+    "job_name": "bouchet-preview-1",
+    "placement": {
+        "partition": "gpu_devel",
+        "gpus": 1,
+        "gpu_type": "h200",
+        "nodes": 1,
+        "cpus": 6,
+        "memory_gib": 240,
+        "walltime_s": 21600,
+        "why": "gpu_devel is the first that takes 1 GPU",
+    },
+    "image": "cuda13-0.32.0.sif",
+    "window": 40960,
+    "folder": "~/project/bouchet-llm/jobs/bouchet-preview-1",
+    "script": "#!/bin/bash\n...",
+    "command": ["sbatch", "--parsable", "--partition=gpu_devel", "..."],
+    "files": {"spec.json": "{...}", "vllm.args": "--served-model-name\n...", "setup.sh": ""},
+}

@@ -9,8 +9,12 @@ from datetime import datetime
 from bouchet_core.catalog import Catalog
 from bouchet_core.errors import LaunchRefused
 from bouchet_core.models import Deployment, LaunchRequest
+from bouchet_core.placement import candidates, image_for
+from bouchet_core.site import Site
 
 ID_LENGTH = 12
+# stands where a launch has its id
+PREVIEW_ID = "preview"
 
 
 def new_id() -> str:
@@ -35,6 +39,13 @@ def requested(request: LaunchRequest, catalog: Catalog, identity: str, now: date
         created_at=now,
         updated_at=now,
     )
+
+
+def refuse_misfit(deployment: Deployment, catalog: Catalog, site: Site) -> None:
+    """Raises LaunchRefused for what can never run at the site, whatever runs there now. The worker asks again."""
+    _, entry = catalog.find(deployment.model)
+    image_for(entry, site)
+    candidates(entry, deployment.request, site, {})
 
 
 def without_model_name(deployment: Deployment) -> Deployment:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from bouchet_core.gateway_client import GatewayClient
 from bouchet_core.models import Deployment
-from bouchet_core.site import catalogs_of, load_site
+from bouchet_core.site import Site, catalogs_of, load_site
 from bouchet_core.store import Store
 from fastapi import Depends, Path, Request
 
@@ -21,13 +21,14 @@ from .settings import Settings
 
 @dataclass(frozen=True)
 class Parts:
-    """Store, queue, gateway and catalog of one running API."""
+    """Store, queue, gateway, site and catalog of one running API."""
 
     store: Store
     errands: Errands
     gateway: GatewayClient
     catalog: CatalogFiles
     bell: Bell
+    site: Site
 
 
 @contextmanager
@@ -40,7 +41,7 @@ def opened(settings: Settings) -> Iterator[Parts]:
     errands = Errands(store)
     with GatewayClient(settings.gateway_url, settings.gateway_token) as gateway:
         try:
-            yield Parts(store, errands, gateway, catalog, Bell(store))
+            yield Parts(store, errands, gateway, catalog, Bell(store), site)
         finally:
             errands.close()
             store.close()

@@ -7,14 +7,14 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from bouchet_core.errors import NameTaken
-from bouchet_core.models import Deployment, LaunchRequest, Phase
+from bouchet_core.models import Deployment, LaunchRequest, Phase, Placement
 from bouchet_core.store import Store
 from fastapi import APIRouter, Body, Header, Query, Response
 from pydantic import BaseModel, Field
 
 from bouchet_api import examples
-from bouchet_api.launching import new_id, requested, without_model_name
-from bouchet_api.parts import DeploymentDep, PartsDep
+from bouchet_api.launching import PREVIEW_ID, new_id, refuse_misfit, requested, without_model_name
+from bouchet_api.parts import DeploymentDep, Parts, PartsDep
 from bouchet_api.problems import KeyReused
 
 log = logging.getLogger(__name__)
@@ -32,6 +32,19 @@ class Page(BaseModel):
     next_offset: int | None = Field(default=None, description="`offset` of the next page, null on the last")
 
 
+class Preview(BaseModel):
+    """What a launch would do. Where `preview` stands in names and paths, the launch has the deployment's id."""
+
+    job_name: str
+    placement: Placement
+    image: str
+    window: int
+    folder: str = Field(description="the job's folder on the cluster, where its files would lie")
+    script: str = Field(description="the batch script")
+    command: list[str] = Field(description="the command that would submit it, word by word")
+    files: dict[str, str] = Field(description="the job's files by name, without its key")
+
+
 @router.post("", status_code=202, responses={202: {**SHOWN[202], "description": "on record; GET Location follows it"}})
 def launch(
     parts: PartsDep,
@@ -43,7 +56,7 @@ def launch(
     ] = None,
 ) -> Deployment:
     """Asks for a model to be served. Answers at once; the worker does the rest."""
-    wanted = requested(request, parts.catalog.current(), new_id(), datetime.now(UTC))
+    wanted = _wanted(parts, request, new_id())
     made = _create(parts.store, wanted, idempotency_key)
     if made.request != request:
         raise KeyReused("this Idempotency-Key was used for another request; take a new one")
@@ -52,6 +65,15 @@ def launch(
         log.info("deployment %s: %s requested as %s", made.id, made.model, made.alias)
     response.headers["Location"] = f"/v1/deployments/{made.id}"
     return made
+
+
+@router.post("/preview", responses={200: {"content": {"application/json": {"example": examples.PREVIEW}}}})
+def preview_launch(
+    parts: PartsDep, request: Annotated[LaunchRequest, Body(openapi_examples=examples.LAUNCH)]
+) -> Preview:
+    """What a launch would submit, in full. Nothing is submitted, kept or left on the cluster."""
+    wanted = _wanted(parts, request, PREVIEW_ID)
+    return Preview.model_validate(parts.errands.ask("preview", wanted.model_dump(mode="json")))
 
 
 @router.get("")
@@ -93,6 +115,14 @@ def end_deployment(parts: PartsDep, response: Response, deployment: DeploymentDe
     else:
         response.status_code = 200
     return asked
+
+
+def _wanted(parts: Parts, request: LaunchRequest, identity: str) -> Deployment:
+    """The record of what is asked for, once it is sure that the site has room for it in principle."""
+    catalog = parts.catalog.current()
+    wanted = requested(request, catalog, identity, datetime.now(UTC))
+    refuse_misfit(wanted, catalog, parts.site)
+    return wanted
 
 
 def _create(store: Store, wanted: Deployment, key: str | None) -> Deployment:
