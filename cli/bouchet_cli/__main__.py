@@ -30,8 +30,6 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     except BrokenPipeError:
         # the reader (head, less) has seen enough; nothing may be flushed to it at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    finally:
-        tools.close()
     return 0
 
 

@@ -38,6 +38,10 @@ class Api:
         """Asks for a deployment; with the same key again it is the same one."""
         return Deployment.from_json(self._send("POST", "/v1/deployments", request, {"Idempotency-Key": key}))
 
+    def preview(self, request: Json) -> Json:
+        """What a launch would submit; nothing is done."""
+        return self._send("POST", "/v1/deployments/preview", request)
+
     def deployments(self, *, live: bool, limit: int = 200) -> list[Deployment]:
         """Deployments, newest first."""
         body = self._send("GET", f"/v1/deployments?live={str(live).lower()}&limit={limit}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from .api import Api
@@ -22,7 +22,7 @@ SECRET = "ANTHROPIC_AUTH_TOKEN"
 
 def start_claude(chosen: Deployment, arguments: Sequence[str], tools: Tools) -> None:
     """Becomes Claude Code. Returns only by raising."""
-    program = find_claude()
+    program = find_claude(tools.environment)
     ours = variables(chosen, tools.api.deployments(live=True), tools)
     # a settings file with an `env` block outranks the shell, and --settings outranks that; `ps` shows it, so no key
     block = {name: value for name, value in ours.items() if name != SECRET}
@@ -31,10 +31,11 @@ def start_claude(chosen: Deployment, arguments: Sequence[str], tools: Tools) -> 
     os.execve(program, ["claude", *given, *arguments], scrubbed(tools.environment, ours))
 
 
-def find_claude() -> Path:
+def find_claude(environment: Mapping[str, str]) -> Path:
     """The program. CommandError says how to get it."""
-    found = shutil.which("claude")
-    places = [Path(found)] if found else [Path.home() / place for place in INSTALLED]
+    found = shutil.which("claude", path=environment.get("PATH"))
+    home = Path(environment.get("HOME") or Path.home())
+    places = [Path(found)] if found else [home / place for place in INSTALLED]
     for place in places:
         if os.access(place, os.X_OK):
             return place

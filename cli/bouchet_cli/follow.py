@@ -6,18 +6,20 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-
-from rich.status import Status
-from rich.text import Text
+from typing import TYPE_CHECKING
 
 from .api import Api
 from .errors import CommandError, NotReadyError, UnreachableError
+from .line import Line, clean
 from .prompts import answer_prompt
 from .records import Deployment, Prompt
-from .render import PHASE_STYLE, clean, duration, starts
-from .screen import Screen
+from .render import PHASE_STYLE, duration, starts
+from .screen import Screen, styled
 
-POLL_S = 1.0
+if TYPE_CHECKING:
+    from rich.status import Status
+
+POLL_S = 0.5
 # the API may be away for so long (a restart) before watching gives up
 PATIENCE_S = 60.0
 # a launch that moves no further than this within so long may wait for a person at the tunnel
@@ -46,10 +48,10 @@ def follow(api: Api, deployment: Deployment, screen: Screen) -> Deployment:
             deployment = _again(api, deployment.id)
 
 
-def progress_line(deployment: Deployment, now: datetime) -> Text:
+def progress_line(deployment: Deployment, now: datetime) -> Line:
     """Phase, time since the launch, reason and estimate in one line."""
     age = duration((now - deployment.created_at).total_seconds())
-    line = Text(deployment.alias).append(" ")
+    line = Line(f"{deployment.alias} ")
     line.append(deployment.phase, PHASE_STYLE.get(deployment.phase, "")).append(f" {age}")
     if deployment.job.where:
         line.append(f" on {clean(deployment.job.where)}", "dim")
@@ -85,7 +87,7 @@ class _Spinner:
 
     def show(self, deployment: Deployment) -> None:
         """Changes the line; goes on after a pause."""
-        self._status.update(progress_line(deployment, datetime.now(UTC)))
+        self._status.update(styled(progress_line(deployment, datetime.now(UTC))))
         self._status.start()
 
     def pause(self) -> None:
@@ -98,7 +100,7 @@ def _shown(screen: Screen) -> Iterator[_Lines | _Spinner]:
     if not screen.err.is_terminal:
         yield _Lines(screen)
         return
-    status = screen.err.status("")
+    status = screen.err.console.status("")
     try:
         yield _Spinner(status)
     finally:

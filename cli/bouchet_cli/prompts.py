@@ -6,8 +6,8 @@ import getpass
 
 from .api import Api
 from .errors import CommandError
+from .line import clean
 from .records import Prompt
-from .render import clean
 from .screen import Screen
 
 
@@ -29,5 +29,5 @@ def _ask(question: str, echo: bool, screen: Screen) -> str:
     if not echo:
         return getpass.getpass(text)
     # not input(text): stdout may be piped
-    screen.err.print(text, end="")
+    screen.say(text, end="")
     return input()

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import re
-import textwrap
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from rich.cells import cell_len, chop_cells, set_cell_size
-from rich.text import Text
-
+from .line import Line, cells, clean, fitted, wrapped
 from .records import Deployment, Model, Tunnel
 
 GAP = "  "
@@ -32,13 +28,6 @@ TUNNEL_WORDS: Mapping[str, str] = {
     "needs_human": "waits for you: `bouchet tunnel`",
     "refused": "refused",
 }
-# All control characters but tab and newline: what comes from elsewhere must not steer this terminal.
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-
-
-def clean(text: str) -> str:
-    """The text without control characters."""
-    return CONTROL.sub("", text)
 
 
 def duration(seconds: float) -> str:
@@ -67,7 +56,7 @@ def starts(estimate: datetime | None, now: datetime) -> str:
     return f"in {duration(left)}" if left > 0 else "soon"
 
 
-def status_lines(deployments: Sequence[Deployment], width: int, now: datetime) -> list[Text]:
+def status_lines(deployments: Sequence[Deployment], width: int, now: datetime) -> list[Line]:
     """A row and a note for each deployment."""
     head = ("NAME", "PHASE", "NODE", "WINDOW", "AGE", "STARTS")
     rows = [(*_status_row(d, now),) for d in deployments]
@@ -75,7 +64,7 @@ def status_lines(deployments: Sequence[Deployment], width: int, now: datetime) -
     return table(head, rows, width, notes=notes, styles=[PHASE_STYLE.get(d.phase, "") for d in deployments])
 
 
-def models_lines(models: Sequence[Model], default: str | None, width: int) -> list[Text]:
+def models_lines(models: Sequence[Model], default: str | None, width: int) -> list[Line]:
     """The catalog; descriptions go below their model where a column has no room."""
     head = ["MODEL", "GPUS", "CTX", "QUANT", "STATUS"]
     rows = [[m.id, str(m.gpus), tokens(m.window), m.quant, m.status or "-"] for m in models]
@@ -88,9 +77,9 @@ def models_lines(models: Sequence[Model], default: str | None, width: int) -> li
     return table([*head, "NAME", "DESCRIPTION"], wide, width, styles=styles, right=(1, 2), styled=4)
 
 
-def tunnel_line(tunnel: Tunnel, now: datetime) -> Text:
+def tunnel_line(tunnel: Tunnel, now: datetime) -> Line:
     """The SSH connection in one line."""
-    line = Text("tunnel to ").append(clean(tunnel.host)).append(": ")
+    line = Line(f"tunnel to {clean(tunnel.host)}: ")
     line.append(TUNNEL_WORDS.get(tunnel.state, tunnel.state), TUNNEL_STYLE.get(tunnel.state, ""))
     line.append(f" for {duration((now - tunnel.since).total_seconds())}" if tunnel.state == "up" else "")
     return line.append(f" ({clean(tunnel.detail)})") if tunnel.detail else line
@@ -105,43 +94,36 @@ def table(
     styles: Sequence[str] = (),
     right: Sequence[int] = (),
     styled: int = 1,
-) -> list[Text]:
+) -> list[Line]:
     """Columns no wider than `width`; a note stands below its row. `styles` colour the column `styled`, row by row."""
     widths = _widths([head, *rows], max(width, MIN_WIDTH))
-    lines = [Text(_row(head, widths, right), "bold")]
+    lines = [_row(head, widths, right, ["bold"] * len(head))]
     for index, row in enumerate(rows):
-        line = Text(_row(row, widths, right))
-        if styles and styles[index]:
-            begin = sum(widths[:styled]) + len(GAP) * styled
-            line.stylize(styles[index], begin, begin + widths[styled])
-        lines.append(line)
-        lines += [Text(part, "dim") for part in _note(notes[index] if notes else "", width)]
+        dressed = [styles[index] if styles and column == styled else "" for column in range(len(row))]
+        lines.append(_row(row, widths, right, dressed))
+        lines += [Line(NOTE_INDENT + part, "dim") for part in _note(notes[index] if notes else "", width)]
     return lines
 
 
 def _widths(rows: Sequence[Sequence[str]], width: int) -> list[int]:
     """Each column as wide as its widest cell; what is too much is taken from the widest columns."""
-    widths = [max(cell_len(clean(cell)) for cell in column) for column in zip(*rows, strict=True)]
+    widths = [max(cells(clean(cell)) for cell in column) for column in zip(*rows, strict=True)]
     while sum(widths) + len(GAP) * (len(widths) - 1) > width:
         widths[widths.index(max(widths))] -= 1
     return widths
 
 
-def _row(cells: Sequence[str], widths: Sequence[int], right: Sequence[int]) -> str:
-    shown = []
-    for index, (cell, wide) in enumerate(zip(cells, widths, strict=True)):
-        text = clean(cell).replace("\n", " ")
-        if cell_len(text) > wide:
-            text = set_cell_size(text, wide - 1) + "…"
-        padding = " " * (wide - cell_len(text))
-        shown.append(padding + text if index in right else text + padding)
-    return GAP.join(shown).rstrip()
+def _row(row: Sequence[str], widths: Sequence[int], right: Sequence[int], styles: Sequence[str]) -> Line:
+    line = Line()
+    last = max((column for column, cell in enumerate(row) if clean(cell).strip()), default=0)
+    for column in range(last + 1):
+        text = fitted(row[column], widths[column], right=column in right)
+        line.append(text.rstrip() if column == last else text + GAP, styles[column])
+    return line
 
 
 def _note(text: str, width: int) -> list[str]:
-    room = max(width, MIN_WIDTH) - len(NOTE_INDENT)
-    # textwrap counts characters, of which some are two cells wide
-    return [NOTE_INDENT + part for line in textwrap.wrap(clean(text), room) for part in chop_cells(line, room)]
+    return wrapped(text, max(width, MIN_WIDTH) - len(NOTE_INDENT))
 
 
 def _status_row(deployment: Deployment, now: datetime) -> tuple[str, ...]:

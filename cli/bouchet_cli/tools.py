@@ -15,7 +15,7 @@ class Tools:
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self.environment = environment
-        self.screen = Screen()
+        self.screen = Screen(environment)
 
     @cached_property
     def settings(self) -> Settings:
@@ -26,8 +26,3 @@ class Tools:
     def api(self) -> Api:
         """The API, with the key."""
         return Api(self.settings)
-
-    def close(self) -> None:
-        """Closes what was opened."""
-        if "api" in vars(self):
-            self.api.close()

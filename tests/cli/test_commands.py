@@ -60,7 +60,7 @@ def test_launch_waits_until_it_is_ready(bouchet: Bouchet) -> None:
         while not (live := bouchet.store.live()):
             time.sleep(0.05)
         for phase in TO_READY:
-            time.sleep(0.8)
+            time.sleep(0.4)
             advance(bouchet.store, live[0].id, phase)
 
     thread = threading.Thread(target=worker)
@@ -206,9 +206,11 @@ def test_logs_print_the_end_of_the_log_and_follow_it(bouchet: Bouchet, gateway: 
     advance(bouchet.store, identity, *TO_READY)
     gateway.files[LOG] = b"INFO one\n\x1b[31mred\x1b[0m [bold]two[/bold]\n"
     assert bouchet("logs").out == "INFO one\n[31mred[0m [bold]two[/bold]\n"
+    gateway.reads.clear()
 
     def worker() -> None:
-        time.sleep(1.5)
+        while not gateway.reads:
+            time.sleep(0.02)
         gateway.files[LOG] += b"three\n"
         end(bouchet.store, identity)
 
@@ -281,7 +283,7 @@ def test_env_says_why_there_is_none_yet(bouchet: Bouchet) -> None:
 
 def test_bare_bouchet_becomes_claude_code(bouchet: Bouchet, tmp_path: Path) -> None:
     advance(bouchet.store, launched(bouchet), *TO_READY)
-    missing = bouchet(PATH=str(tmp_path))
+    missing = bouchet.whole(PATH=str(tmp_path))
     assert (missing.status, "@anthropic-ai/claude-code" in missing.err) == (1, True)
     program = tmp_path / "claude"
     program.write_text(
@@ -289,13 +291,13 @@ def test_bare_bouchet_becomes_claude_code(bouchet: Bouchet, tmp_path: Path) -> N
     )
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     path = f"{tmp_path}:{bouchet.environment['PATH']}"
-    done = bouchet("--model", QWEN, "--", "-p", "hello  there", PATH=path, ANTHROPIC_API_KEY="sk-old")
+    done = bouchet.whole("--model", QWEN, "--", "-p", "hello  there", PATH=path, ANTHROPIC_API_KEY="sk-old")
     token, flag, block, *rest = done.out.splitlines()
     assert done.status == 0
     assert (token, flag, rest) == (f"{KEY} ", "--settings", ["-p", "hello  there"])
     assert json.loads(block)["env"]["ANTHROPIC_BASE_URL"] == bouchet.proxy.url
     assert KEY not in block
-    own = bouchet("--", "--settings", "mine.json", PATH=path)
+    own = bouchet.whole("--", "--settings", "mine.json", PATH=path)
     assert own.out.splitlines()[1:] == ["--settings", "mine.json"]
 
 

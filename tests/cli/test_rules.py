@@ -13,13 +13,13 @@ from bouchet_cli.claude_env import answer_tokens, claude_environment, foreign_va
 from bouchet_cli.completions import pieces
 from bouchet_cli.conversation import Conversation, text_of, unfinished
 from bouchet_cli.errors import CommandError, NotReadyError, UnreachableError, UsageError
+from bouchet_cli.line import cells, clean
 from bouchet_cli.records import Deployment
-from bouchet_cli.render import clean, duration, starts, table, tokens
+from bouchet_cli.render import duration, starts, table, tokens
 from bouchet_cli.seed_flags import translate
 from bouchet_cli.settings import parse_env_file, read_settings
 from hypothesis import given
 from hypothesis import strategies as st
-from rich.cells import cell_len
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
@@ -155,7 +155,7 @@ CELLS = st.text(st.characters(codec="utf-8"), max_size=120)
 def test_no_table_is_wider_than_its_screen(rows: list[list[str]], note: str, width: int) -> None:
     lines = table(["A", "B", "C", "D", "E", "F"], rows, width, notes=[note] * len(rows))
     for line in lines:
-        assert cell_len(line.plain) <= width
+        assert cells(line.plain) <= width
         assert clean(line.plain) == line.plain
         assert "\n" not in line.plain
 

@@ -14,7 +14,7 @@ SINCE = datetime(2026, 11, 22, 12, 0, tzinfo=UTC).isoformat()
 
 
 class GatewayDoor:
-    """A running door. Change `files`, `tunnel` and `down` while it runs; `answers` keeps what was answered."""
+    """A running door. Change `files`, `tunnel` and `down` while it runs; `answers` and `reads` keep what came."""
 
     def __init__(self) -> None:
         self.reset()
@@ -26,6 +26,7 @@ class GatewayDoor:
         self.files: dict[str, bytes] = {}
         self.tunnel: dict[str, Any] = {"state": "up", "host": "login", "since": SINCE, "connections": 1}
         self.down = False
+        self.reads: list[str] = []
         self.answers: list[list[str]] = []
         self.connects = 0
 
@@ -71,6 +72,7 @@ class GatewayDoor:
         if self.down:
             return problem(503, "tunnel_down", "no SSH connection; trying again in 4 s")
         name, offset = query["path"][0], int(query["offset"][0])
+        self.reads.append(name)
         if name not in self.files:
             return problem(404, "file_missing", f"no file {name}")
         whole = self.files[name]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import readline  # noqa: F401 (importing it gives input() its history and editing)
 import sys
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from bouchet_cli.choice import ready_one
 from bouchet_cli.completions import Completions
 from bouchet_cli.conversation import HELP, Conversation, text_of, unfinished
 from bouchet_cli.errors import CommandError, UsageError
-from bouchet_cli.render import clean
+from bouchet_cli.line import clean
 from bouchet_cli.screen import Screen
 from bouchet_cli.tools import Tools
 
@@ -29,13 +28,10 @@ def run(options: argparse.Namespace, tools: Tools) -> None:
     model = ready_one(api.deployments(live=True), options.model).alias
     conversation = Conversation(model, options.system or "")
     completions = Completions(tools.settings)
-    try:
-        if sys.stdin.isatty():
-            _talk(conversation, completions, api, screen)
-        else:
-            _once(conversation, completions)
-    finally:
-        completions.close()
+    if sys.stdin.isatty():
+        _talk(conversation, completions, api, screen)
+    else:
+        _once(conversation, completions)
 
 
 def _once(conversation: Conversation, completions: Completions) -> None:

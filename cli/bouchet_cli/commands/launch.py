@@ -10,6 +10,7 @@ from bouchet_cli.claude_code import start_claude
 from bouchet_cli.claude_env import TIERS
 from bouchet_cli.errors import UsageError
 from bouchet_cli.follow import follow
+from bouchet_cli.previewed import preview_lines
 from bouchet_cli.records import Deployment
 from bouchet_cli.screen import Screen
 from bouchet_cli.submit import submit
@@ -38,12 +39,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--idle-timeout", type=int, metavar="MINUTES", help="end after so long unused; 0 is never")
     parser.add_argument("--wait", action=argparse.BooleanOptionalAction, default=None,
                         help="watch until the model answers (default: on a terminal)")  # fmt: skip
+    parser.add_argument("--dry-run", action="store_true", help="show what would be submitted, and submit nothing")
     parser.add_argument("--claude", action="store_true", help="start Claude Code when it is ready")
     parser.add_argument("--claude-on-terminal", action="store_true", help=argparse.SUPPRESS)
 
 
 def run(options: argparse.Namespace, tools: Tools) -> None:
-    """Launches, and starts Claude Code where that was asked for."""
+    """Launches, and starts Claude Code where that was asked for; or shows what a launch would be."""
+    if options.dry_run:
+        show_preview(options, tools.api, tools.screen)
+        return
     wanted = options.claude or (options.claude_on_terminal and tools.screen.interactive and options.wait is not False)
     ready = launch(options, tools.api, tools.screen, watch=wanted)
     if wanted:
@@ -65,6 +70,15 @@ def launch(options: argparse.Namespace, api: Api, screen: Screen, *, watch: bool
         raise
     _show(ready, options.json, screen)
     return ready
+
+
+def show_preview(options: argparse.Namespace, api: Api, screen: Screen) -> None:
+    """What would be submitted."""
+    preview = api.preview(request_of(options, api))
+    if options.json:
+        screen.show_json(preview)
+    else:
+        screen.show(*preview_lines(preview))
 
 
 def request_of(options: argparse.Namespace, api: Api) -> dict[str, Any]:
