@@ -38,7 +38,7 @@ models_dir: /data/models
 images_dir: /data/images
 default_image: cpu
 images: [{pin: cpu, vllm: 0.32.0}]
-partitions: [{name: gpu, max_walltime: "06:00:00", max_gpus: 4, auto: true}]
+partitions: [{name: gpu_h200, max_walltime: "2-00:00:00", max_gpus: 16, auto: true}]
 """
 
 
