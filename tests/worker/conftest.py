@@ -115,6 +115,8 @@ class FakeVllm(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     state = "up"
     job_name = ""
+    # of a job taken over; else the derived one
+    key = ""
 
     def log_message(self, format: str, *args: object) -> None:
         """Quiet."""
@@ -122,7 +124,7 @@ class FakeVllm(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if self.path == "/health":
             self._send({"up": 200, "down": 500, "draining": 503}[self.state], b"")
-        elif self.headers["Authorization"] != f"Bearer {serving_key(SECRET, self.job_name)}":
+        elif self.headers["Authorization"] != f"Bearer {self.key or serving_key(SECRET, self.job_name)}":
             self._send(401, b"{}")
         elif self.path == "/v1/models":
             self._send(200, b'{"data": [{"id": "m", "max_model_len": 4321}]}')

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from bouchet_core.catalog import Catalog
 from bouchet_core.gateway_client import GatewayClient
+from bouchet_core.secrets import installation_id
 from bouchet_core.site import Site
 from bouchet_core.store import Store
 
@@ -35,6 +36,11 @@ class Desk:
     slot_count: int
     owner: str
     now: Callable[[], datetime] = utc_now
+
+    @property
+    def installation(self) -> str:
+        """What the jobs of this installation say of themselves."""
+        return installation_id(self.serving_secret)
 
     @property
     def layout(self) -> Layout:

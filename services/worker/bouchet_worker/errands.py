@@ -13,6 +13,7 @@ from bouchet_core.errors import BouchetError
 from bouchet_core.models import Deployment
 
 from .desk import Desk
+from .orphans import adopt_orphan, cancel_orphan, list_orphans
 from .preview import preview as _preview
 from .stop import stop as _stop
 from .submit import submit as _submit
@@ -40,6 +41,21 @@ def stop(deployment: str) -> str:
 def preview(record: dict[str, Any]) -> dict[str, Any]:
     """A question: what a launch of that record, which nobody keeps, would do."""
     return answered(lambda: _preview(_open[0], Deployment.model_validate(record)))
+
+
+def orphans() -> dict[str, Any]:
+    """Question: the jobs without a record."""
+    return answered(lambda: [orphan.model_dump(mode="json") for orphan in list_orphans(_open[0])])
+
+
+def adopt(slurm_id: int) -> dict[str, Any]:
+    """Question: takes over a job without a record; the deployment that it is from now on."""
+    return answered(lambda: adopt_orphan(_open[0], slurm_id).model_dump(mode="json"))
+
+
+def cancel(slurm_id: int) -> dict[str, Any]:
+    """Question: ends a job without a record."""
+    return answered(lambda: cancel_orphan(_open[0], slurm_id).model_dump(mode="json"))
 
 
 def answered(question: Callable[[], Any]) -> dict[str, Any]:

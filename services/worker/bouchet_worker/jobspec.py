@@ -1,7 +1,8 @@
 """What lies on the cluster and under which name, and what goes into a job's files. The one place that knows file names.
 
 <root>/remote/<hash>/            luggage: our scripts, one folder per content
-<root>/jobs/<job name>/          spec.json, vllm.args (one argument a line), setup.sh, key; all 0600
+<root>/jobs/<job name>/          spec.json, vllm.args (one argument a line), setup.sh, key; all 0600. record.json: the
+                                 deployment, to make its record again from
 <root>/logs/<job id>.log         what the job prints, vLLM's log included
 <root>/logs/connection-<job id>.json   where its vLLM listens (written by the job)
 <root>/logs/end-<job id>.json    why it ended (written by the job)
@@ -24,7 +25,7 @@ from bouchet_core.site import Image, Site
 
 SPEC_VERSION = 1
 SCRIPT = "vllm-serve.sbatch"
-LUGGAGE_FILES = (SCRIPT, "jobfile.py", "keepalive.sh", "watch.py", "guard.py")
+LUGGAGE_FILES = (SCRIPT, "node.sh", "rank.sh", "jobfile.py", "keepalive.sh", "watch.py", "guard.py")
 # a file of the luggage that is put last: where it lies, the rest lies too
 LUGGAGE_SEAL = "complete"
 # vLLM finishes the streams under way this long after SIGTERM; the job hears of its end 120 s before
@@ -46,6 +47,10 @@ class Layout:
     def job(self, name: str) -> str:
         """The folder of one job's own files."""
         return posixpath.join(self.root, "jobs", name)
+
+    def record(self, name: str) -> str:
+        """What its deployment was when that job was submitted."""
+        return posixpath.join(self.root, "jobs", name, "record.json")
 
     def log(self, job_id: int | str) -> str:
         """What the job prints; `%j` for sbatch."""

@@ -19,6 +19,7 @@ from .desk import Desk
 from .observe import Observer
 from .observed import CouldNotLook, Observed
 from .reconcile import Decision, Errand, apply, decide
+from .strays import Strays
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +53,11 @@ class Loop:
     enqueue: Callable[[str, str], None]
     _sent: dict[tuple[str, str], _Sent] = field(default_factory=dict)
     _failures: int = 0
+    # the store's epoch in which all jobs of the cluster were compared with the records
+    _compared: str | None = None
+
+    def __post_init__(self) -> None:
+        self._strays = Strays(self.desk)
 
     def run(self, stopping: threading.Event) -> None:
         """Steps until told to stop; then another worker may take over at once."""
@@ -83,18 +89,26 @@ class Loop:
         self.desk.store.beat(f"{HEARTBEAT}:{self.desk.owner}", HEARTBEAT_S)
 
     def step(self) -> None:
-        """One look and its moves. Asks nothing of the cluster while nothing lives."""
+        """One look and its moves. Asks nothing of the cluster while nothing lives.
+
+        The first time, and when the store was emptied, it asks all the same: jobs may run that have no record.
+        """
         if not self.desk.store.lease(LEASE_NAME, self.desk.owner, LEASE_S):
             return
+        epoch = self.desk.store.orphans.epoch()
         records = self.desk.store.live()
         self._forget_all_but(records)
-        if not records:
+        compare = epoch != self._compared
+        if not records and not compare:
             self._failures = 0
             return
-        seen = self.observer.look(records)
-        self._failures = self._failures + 1 if _all_unasked(records, seen) else 0
+        seen = self.observer.look(records, always=compare)
+        unasked = _all_unasked(records, seen) or (compare and self.observer.rows is None)
+        self._failures = self._failures + 1 if unasked else 0
         for record in records:
             self._settle(record, seen[record.id])
+        if self.observer.rows is not None and self._strays.settle(self.observer.rows, records):
+            self._compared = epoch
 
     def _settle(self, record: Deployment, observed: Observed) -> None:
         """Decides anew on the newest record until it is saved: a slow decision never overwrites a newer move."""

@@ -19,7 +19,7 @@ from bouchet_core.errors import (
 )
 from bouchet_core.gateway_client import GatewayClient
 from bouchet_core.models import Deployment, Job, Phase
-from bouchet_core.secrets import serving_key
+from bouchet_core.secrets import job_key
 from pydantic import BaseModel, ValidationError
 
 from . import slurm
@@ -92,7 +92,7 @@ class SlotProbe:
             return None
 
     def _get(self, job: Job, path: str) -> httpx.Response:
-        key = serving_key(self._secret, job.name)
+        key = job_key(self._secret, job.name, job.sealed_key)
         url = self._url.format(port=self._base_port + job.slot) + path
         return self._http.get(url, headers={"Authorization": f"Bearer {key}"})
 
@@ -102,11 +102,16 @@ class Observer:
 
     def __init__(self, gateway: GatewayClient, layout: Layout, probe: SlotProbe) -> None:
         self._gateway, self._layout, self._probe = gateway, layout, probe
+        self.rows: Sequence[slurm.QueueRow] | None = None
 
-    def look(self, records: Sequence[Deployment]) -> dict[str, Observed]:
-        """What was seen, by deployment. Raises nothing of the gateway's: what could not be asked says so."""
+    def look(self, records: Sequence[Deployment], *, always: bool = False) -> dict[str, Observed]:
+        """What was seen, by deployment. Raises nothing of the gateway's: what could not be asked says so.
+
+        always: run squeue although no record has a job. `rows` is what it said in this look, None without an answer.
+        """
         submitted = {r.id: r.job for r in records if r.job is not None and r.job.slurm_id is not None}
-        answers = self._ask_slurm(list(submitted.values()))
+        self.rows = None
+        answers = self._ask_slurm(list(submitted.values()), always)
         seen = {r.id: Observed(CouldNotLook("not submitted yet")) for r in records}
         asked = [r for r in records if r.id in submitted]
         if not asked:
@@ -115,14 +120,15 @@ class Observer:
             closer = pool.map(lambda r: self._look_closer(r, submitted[r.id], answers[submitted[r.id].name]), asked)
             return {**seen, **dict(zip((r.id for r in asked), closer, strict=True))}
 
-    def _ask_slurm(self, jobs: Sequence[Job]) -> dict[str, SlurmAnswer]:
+    def _ask_slurm(self, jobs: Sequence[Job], always: bool) -> dict[str, SlurmAnswer]:
         """Slurm's answer by job name."""
-        if not jobs:
+        if not jobs and not always:
             return {}
         try:
             rows = slurm.parse_queue(self._gateway.run(slurm.squeue_argv(), timeout_s=LOOK_TIMEOUT_S).stdout)
         except (GatewayError, SlurmOutputError) as exc:
             return {job.name: CouldNotLook(str(exc)) for job in jobs}
+        self.rows = rows
         queued = {(row.job_id, row.name): row for row in rows}
         answers: dict[str, SlurmAnswer] = {}
         for job in jobs:

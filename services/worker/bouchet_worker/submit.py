@@ -28,6 +28,7 @@ from .jobspec import LUGGAGE_SEAL, logs_readme
 from .planning import SBATCH_TIMEOUT_S, command_of, files_of, placement_of, planned
 from .queue_look import find_job, may_still_arrive, queue_rows
 from .refusals import refusal_in_words
+from .strays import paper_of
 
 log = logging.getLogger(__name__)
 
@@ -140,6 +141,7 @@ def _exists(desk: Desk, path: str) -> bool:
 def _stage_job(desk: Desk, record: Deployment, job: Job) -> None:
     for name, content in files_of(desk, record, job).items():
         desk.gateway.put(f"{desk.layout.job(job.name)}/{name}", content)
+    desk.gateway.put(desk.layout.record(job.name), paper_of(record, desk.installation, desk.now()))
 
 
 def _sbatch(desk: Desk, record: Deployment, job: Job) -> int | None:
