@@ -270,3 +270,7 @@ class TunnelStatus(Frozen):
     reconnects: int = 0
     open_channels: int = 0
     retry_at: datetime | None = None
+    round_trip_ms: float | None = Field(None, description="to the login node and back, measured while it is up")
+    bytes_up: int = Field(0, description="sent through the slots since the gateway started")
+    bytes_down: int = Field(0, description="received through the slots since the gateway started")
+    last_error: str = Field("", description="why the connection was lost or refused last; stays after it is mended")

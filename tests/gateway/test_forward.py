@@ -306,3 +306,17 @@ def test_refusals_say_who_is_to_blame() -> None:
     for error in (TunnelDown("ü"), RemoteRefused("x")):
         _, words = words_of(refusal(error))
         assert (words["kind"], words["detail"], words["status"]) == (error.kind, str(error), 503)
+
+
+async def test_bytes_are_counted_both_ways(gateway: Gateway, echo_port: int) -> None:
+    before = gateway.forwards.traffic
+    assert len(await talk(echo_port, b"x" * 10_000)) == 10_000
+    reader, writer = await asyncio.open_connection("127.0.0.1", echo_port)
+    writer.write(b"y" * 500)
+    assert len(await reader.readexactly(500)) == 500
+    # while a connection is open, too
+    now = gateway.forwards.traffic
+    assert (now.up - before.up, now.down - before.down) == (10_500, 10_500)
+    writer.close()
+    await until(lambda: gateway.forwards.channels == 0)
+    assert gateway.forwards.traffic == now

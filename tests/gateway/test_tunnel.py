@@ -227,6 +227,19 @@ async def test_a_cut_is_mended_at_once(login_node: LoginNode, store: Store) -> N
         assert (status.connections, status.reconnects) == (1, 1)
 
 
+async def test_how_far_the_login_node_is_and_what_went_wrong_last_are_shown(
+    login_node: LoginNode, store: Store
+) -> None:
+    async with started(login_node, store) as gateway:
+        await reached(gateway, TunnelState.UP)
+        await until(lambda: gateway.tunnel.status().round_trip_ms is not None)
+        assert 0 < (gateway.tunnel.status().round_trip_ms or 0) < 2000
+        assert gateway.tunnel.status().last_error == ""
+        login_node.cut()
+        await until(lambda: gateway.tunnel.status().reconnects == 1, 2)
+        assert "the connection was lost" in gateway.tunnel.status().last_error
+
+
 async def test_a_silent_peer_is_noticed(login_node: LoginNode, store: Store) -> None:
     """A relay that swallows everything: the TCP connection stays, nothing comes through (laptop lid, VPN off)."""
     silent = asyncio.Event()

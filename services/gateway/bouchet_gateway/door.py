@@ -130,7 +130,9 @@ class Door:
 
     async def status(self) -> TunnelStatus:
         """What the tunnel is doing."""
-        return self._tunnel.status(self._cluster.running + self._forwards.channels)
+        traffic = self._forwards.traffic
+        status = self._tunnel.status(self._cluster.running + self._forwards.channels)
+        return status.model_copy(update={"bytes_up": traffic.up, "bytes_down": traffic.down})
 
     async def answer(self, body: AnswerBody) -> Response:
         """Hands a person's answers to the SSH server."""

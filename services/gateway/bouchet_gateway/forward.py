@@ -42,6 +42,14 @@ class _Known:
     until: float
 
 
+@dataclass(frozen=True)
+class Traffic:
+    """Bytes towards the cluster, and back."""
+
+    up: int
+    down: int
+
+
 class Targets:
     """Where the slots lead, asked of the store at most twice a second each."""
 
@@ -87,12 +95,28 @@ class Forwards:
         self._open: dict[int, set[Half]] = {}
         self._channels: set[Half] = set()
         self._told: dict[int, str] = {}
+        self._ended = Traffic(0, 0)
         self.ports: list[int] = []
 
     @property
     def channels(self) -> int:
         """Channels open through the slots now."""
         return len(self._channels)
+
+    @property
+    def traffic(self) -> Traffic:
+        """Bytes that went through the slots since the start."""
+        guests = [guest for guests in self._open.values() for guest in guests]
+        up = self._ended.up + sum(guest.heard for guest in guests)
+        return Traffic(up, self._ended.down + sum(channel.heard for channel in self._channels))
+
+    def _count_guest(self, slot: int, guest: Half) -> None:
+        self._open[slot].discard(guest)
+        self._ended = Traffic(self._ended.up + guest.heard, self._ended.down)
+
+    def _count_channel(self, channel: Half) -> None:
+        self._channels.discard(channel)
+        self._ended = Traffic(self._ended.up, self._ended.down + channel.heard)
 
     async def start(self, host: str, base_port: int, count: int) -> None:
         """Listens on base_port + n for every slot n."""
@@ -115,7 +139,7 @@ class Forwards:
 
     def _guest(self, slot: int) -> Half:
         guests = self._open.setdefault(slot, set())
-        guest = Half(on_end=lambda: guests.discard(guest))
+        guest = Half(on_end=lambda: self._count_guest(slot, guest))
         guests.add(guest)
         task = asyncio.get_running_loop().create_task(self._serve(slot, guest))
         self._tasks.add(task)
@@ -165,7 +189,7 @@ class Forwards:
                 await asyncio.sleep(AGAIN_S)
 
     async def _channel(self, open_channel: OpenChannel, target: SlotTarget) -> Half:
-        half = Half(on_end=lambda: self._channels.discard(half))
+        half = Half(on_end=lambda: self._count_channel(half))
         await open_channel(target.node, target.port, lambda: half, self._limits.open_timeout_s)
         if not half.ended.is_set():
             self._channels.add(half)

@@ -15,7 +15,10 @@ EARLY_BYTES = 256 << 10
 
 
 class Half(asyncio.Protocol):
-    """One side of a pipe. Data that comes before `join` waits, bounded; `on_end` is called once, at the end."""
+    """One side of a pipe. Data that comes before `join` waits, bounded; `on_end` is called once, at the end.
+
+    heard: bytes that this side has said.
+    """
 
     def __init__(self, on_end: Callable[[], None] = lambda: None) -> None:
         self._on_end = on_end
@@ -26,6 +29,7 @@ class Half(asyncio.Protocol):
         self.ended = asyncio.Event()
         self.eof = False
         self.deaf = False
+        self.heard = 0
 
     def join(self, peer: Half) -> None:
         """From now on both sides hear each other."""
@@ -84,6 +88,7 @@ class Half(asyncio.Protocol):
         """Asyncssh says so; TCP does not."""
 
     def data_received(self, data: bytes, datatype: int | None = None) -> None:
+        self.heard += len(data)
         if self._peer is not None:
             self._peer.write(data)
             return

@@ -166,6 +166,15 @@ class Session:
             data = await file.read(max_bytes, start)
             return bytes(cast(bytes, data)), size
 
+    async def round_trip_s(self, timeout_s: float) -> float:
+        """Seconds of the smallest question to the login node and its answer."""
+        loop = asyncio.get_running_loop()
+        async with self._sftp("no answer to a look at the connection") as sftp, asyncio.timeout(timeout_s):
+            await sftp.realpath(".")
+            began = loop.time()
+            await sftp.realpath(".")
+            return loop.time() - began
+
     @contextlib.asynccontextmanager
     async def _sftp(self, doing: str) -> AsyncIterator[asyncssh.SFTPClient]:
         """The connection's one file server; a broken one is replaced the next time."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections.abc import Callable
@@ -22,6 +23,7 @@ log = logging.getLogger(__name__)
 # a connection that lived so long was a good one: the next failure is the first of a new row
 STEADY_AFTER_S = 30.0
 NUDGE_INTERVAL_S = 1.0
+ROUND_TRIP_EVERY_S, ROUND_TRIP_TIMEOUT_S = 30.0, 10.0
 _WAITS_FOR_HUMAN = frozenset({TunnelState.NEEDS_HUMAN, TunnelState.REFUSED})
 
 
@@ -40,6 +42,8 @@ class Tunnel:
         self._streak = 0
         self._tried_at = 0.0
         self._logins = 0
+        self._last_error = ""
+        self._round_trip_s: float | None = None
         self._logged: tuple[TunnelState, str] | None = None
         desk.on_change = self._on_prompt
 
@@ -51,6 +55,8 @@ class Tunnel:
                 "host_key": self._trusted.offered.shown if self._trusted.offered else None,
                 "connections": 1 if self._session else 0,
                 "reconnects": max(0, self._logins - 1),
+                "last_error": self._last_error,
+                "round_trip_ms": round(self._round_trip_s * 1000, 2) if self._round_trip_s is not None else None,
                 "open_channels": open_channels,
             }
         )
@@ -117,18 +123,29 @@ class Tunnel:
     async def _watch(self, session: Session) -> str:
         """Waits for the end of the connection; the reason in words."""
         since = _monotonic()
+        measuring = asyncio.get_running_loop().create_task(self._measure(session))
         try:
             reason = await asyncio.shield(session.lost)
         finally:
+            measuring.cancel()
             if session.lost.done():
                 self._session = None
         if _monotonic() - since >= STEADY_AFTER_S:
             self._streak = 0
         return reason
 
+    async def _measure(self, session: Session) -> None:
+        """Now and then the time to the login node and back, for people who wonder why it is slow."""
+        while True:
+            with contextlib.suppress(BouchetError, TimeoutError):
+                self._round_trip_s = await session.round_trip_s(ROUND_TRIP_TIMEOUT_S)
+            await asyncio.sleep(ROUND_TRIP_EVERY_S)
+
     async def _pause(self, cause: Cause, detail: str) -> None:
         """Waits as the cause demands, or until somebody asks for a connection."""
         self._cause, self._streak = cause, self._streak + 1
+        self._last_error = detail
+        self._round_trip_s = None
         step = next_try(cause, self._streak, random.random())
         retry_at = None if step.delay_s is None else _now() + timedelta(seconds=step.delay_s)
         self._become(step.state, detail, retry_at)
