@@ -28,6 +28,7 @@ class Route:
     job_name: str
     window: int | None
     traits: Traits
+    sealed_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +133,7 @@ def _target(deployment: Deployment) -> Route | Waiting:
             job_name=job.name,
             window=job.window,
             traits=deployment.traits,
+            sealed_key=job.sealed_key,
         )
     current = deployment.job
     return Waiting(
