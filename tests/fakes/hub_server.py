@@ -1,0 +1,275 @@
+"""A small model hub: the part of Hugging Face's HTTP API that huggingface_hub uses to list and fetch a model.
+
+Standard library only. Tests hold it as an object (`Hub`), or run it as a program inside the demo cluster:
+
+    hub_server.py PORT SECONDS [MODEL=BYTES ...]    serves made-up models of those sizes, and ends by itself
+
+Large files are kept as LFS keeps them: /resolve/ redirects to another host name, which refuses the hub's token.
+GET /_state says what was asked, POST /_state changes how it behaves (the fields of `Manners`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+PIECE = 64 * 1024
+REVISIONS = ("main", "v1")
+TOKEN = "hf_token-of-the-tests"
+
+
+@dataclass
+class Model:
+    """One repository with one commit, which `main` and `v1` name. lfs: paths that are kept as large files."""
+
+    files: dict[str, bytes]
+    lfs: frozenset[str] = frozenset()
+    gated: bool = False
+    private: bool = False
+
+    @property
+    def commit(self) -> str:
+        """Changes with the contents, as git's does."""
+        whole = hashlib.sha1()
+        for path, content in sorted(self.files.items()):
+            whole.update(f"{path} {len(content)}\n".encode() + content)
+        return whole.hexdigest()
+
+    def etag(self, path: str) -> str:
+        """sha256 of a large file, git's blob id of another."""
+        content = self.files[path]
+        if path in self.lfs:
+            return hashlib.sha256(content).hexdigest()
+        return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+    def sibling(self, path: str) -> dict[str, Any]:
+        """A file as the listing shows it."""
+        size = len(self.files[path])
+        row: dict[str, Any] = {"rfilename": path, "size": size, "blobId": "0" * 40}
+        if path in self.lfs:
+            return {**row, "lfs": {"sha256": self.etag(path), "size": size, "pointerSize": 135}}
+        return {**row, "blobId": self.etag(path)}
+
+
+@dataclass
+class Manners:
+    """How it behaves. cut_after: bytes of a large file before the connection breaks, `cuts` times; rate: bytes/s."""
+
+    cut_after: int = 0
+    cuts: int = 0
+    rate: int = 0
+    spoil: bool = False
+    failing: int = 0
+
+
+@dataclass
+class Hub:
+    """The hub's contents and manners. asked: method, path and Range of every request so far."""
+
+    models: dict[str, Model] = field(default_factory=dict)
+    manners: Manners = field(default_factory=Manners)
+    asked: list[tuple[str, str, str]] = field(default_factory=list)
+    url: str = ""
+
+    def ranges(self) -> list[str]:
+        """The ranges that were asked for."""
+        return [wanted for method, _, wanted in self.asked if method == "GET" and wanted]
+
+
+def made_up(size: int) -> Model:
+    """A model whose weights are `size` bytes of noise, in two files."""
+    half, block = size // 2, hashlib.sha512(b"noise").digest()
+    weights = (block * (half // len(block) + 1))[:half]
+    files = {
+        "config.json": b'{"architectures": ["None"], "model_type": "made-up"}\n',
+        "tokenizer.json": b"{}\n",
+        "model-00001-of-00002.safetensors": b"1" + weights,
+        "model-00002-of-00002.safetensors": b"2" + weights,
+        "pytorch_model.bin": b"the same again, in the older form",
+    }
+    return Model(files, frozenset(path for path in files if path.endswith((".safetensors", ".bin"))))
+
+
+class Handler(BaseHTTPRequestHandler):
+    """One connection."""
+
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    hub: Hub
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Quiet."""
+
+    def do_HEAD(self) -> None:
+        self._route()
+
+    def do_GET(self) -> None:
+        self._route()
+
+    def do_POST(self) -> None:
+        wanted = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.hub.manners = Manners(**{**asdict(self.hub.manners), **wanted.get("manners", {})})
+        for name, gated in wanted.get("gated", {}).items():
+            self.hub.models[name].gated = gated
+        self._state()
+
+    def _route(self) -> None:
+        path = unquote(urlsplit(self.path).path)
+        words = path.strip("/").split("/")
+        if path == "/_state":
+            self._state()
+            return
+        self.hub.asked.append((self.command, path, self.headers.get("Range", "")))
+        if self.hub.manners.failing > 0:
+            self.hub.manners.failing -= 1
+            self._refuse(503, "", "the hub is being mended")
+        elif words[:2] == ["api", "models"]:
+            self._info("/".join(words[2:4]), words[5] if len(words) > 5 else "main")
+        elif words[0] == "lfs":
+            self._large(words[1])
+        elif len(words) > 4 and words[2] == "resolve":
+            self._file("/".join(words[:2]), words[3], "/".join(words[4:]))
+        else:
+            self._refuse(404, "", "no such page")
+
+    def _model(self, name: str, revision: str, *, content: bool) -> Model | None:
+        """The repository, or the refusal that the hub would send."""
+        model, token = self.hub.models.get(name), self.headers.get("Authorization", "")
+        known = token == f"Bearer {TOKEN}"
+        if token and not known and not token.endswith("-of-somebody"):
+            self._refuse(401, "", "Invalid credentials in Authorization header")
+        elif model is None or (model.private and not known):
+            self._refuse(404 if known else 401, "RepoNotFound", "Repository not found")
+        elif content and model.gated and not known:
+            self._refuse(403 if token else 401, "GatedRepo", f"Access to model {name} is restricted.")
+        elif revision not in (*REVISIONS, model.commit):
+            self._refuse(404, "RevisionNotFound", f"Invalid rev id: {revision}")
+        else:
+            return model
+        return None
+
+    def _info(self, name: str, revision: str) -> None:
+        model = self._model(name, revision, content=False)
+        if model is not None:
+            siblings = [model.sibling(path) for path in sorted(model.files)]
+            body = {"id": name, "modelId": name, "sha": model.commit, "private": model.private, "siblings": siblings}
+            self._send(200, json.dumps({**body, "gated": "manual" if model.gated else False}).encode())
+
+    def _file(self, name: str, revision: str, path: str) -> None:
+        model = self._model(name, revision, content=True)
+        if model is None:
+            return
+        if path not in model.files:
+            self._refuse(404, "EntryNotFound", f"{path} does not exist")
+            return
+        headers = {"X-Repo-Commit": model.commit}
+        if path not in model.lfs:
+            self._content(model.files[path], {**headers, "ETag": f'"{model.etag(path)}"'})
+            return
+        digest = model.etag(path)
+        # another host name than the hub's, as a content network has
+        address = self.connection.getsockname()
+        headers["Location"] = f"http://{address[0]}:{address[1]}/lfs/{digest}?signed=1"
+        headers |= {"X-Linked-Etag": f'"{digest}"', "X-Linked-Size": str(len(model.files[path]))}
+        self._send(302, b"", headers)
+
+    def _large(self, digest: str) -> None:
+        found = [m.files[p] for m in self.hub.models.values() for p in m.lfs if m.etag(p) == digest]
+        if self.headers.get("Authorization"):
+            self._refuse(400, "", "a signed address takes no token")
+        elif not found:
+            self._refuse(404, "", "no such object")
+        else:
+            content = b"?" + found[0][1:] if self.hub.manners.spoil else found[0]
+            self._content(content, {"ETag": f'"{digest}"'}, is_large=True)
+
+    def _content(self, content: bytes, headers: dict[str, str], is_large: bool = False) -> None:
+        wanted, begin, status = self.headers.get("Range", ""), 0, 200
+        if wanted:
+            begin, status = int(wanted.removeprefix("bytes=").partition("-")[0]), 206
+            headers["Content-Range"] = f"bytes {begin}-{len(content) - 1}/{len(content)}"
+            if begin >= len(content):
+                self._send(416, b"", {"Content-Range": f"bytes */{len(content)}"})
+                return
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": str(len(content) - begin)}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self._pour(content[begin:], is_large)
+
+    def _pour(self, content: bytes, is_large: bool) -> None:
+        """The body, as slowly and as far as the manners say."""
+        manners, sent = self.hub.manners, 0
+        cut = manners.cut_after if is_large and manners.cuts > 0 else 0
+        while sent < len(content):
+            piece = content[sent : sent + min(PIECE, (cut - sent) if cut else PIECE)]
+            self.wfile.write(piece)
+            sent += len(piece)
+            if cut and sent >= cut:
+                manners.cuts -= 1
+                self.close_connection = True
+                self.connection.shutdown(socket.SHUT_RDWR)
+                return
+            if self.hub.manners.rate and is_large:
+                time.sleep(len(piece) / self.hub.manners.rate)
+
+    def _state(self) -> None:
+        self._send(200, json.dumps({"manners": asdict(self.hub.manners), "asked": self.hub.asked}).encode())
+
+    def _refuse(self, status: int, code: str, message: str) -> None:
+        headers = {"X-Error-Code": code} if code else {}
+        self._send(status, json.dumps({"error": message}).encode(), {**headers, "X-Error-Message": message})
+
+    def _send(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        for name, value in {**(headers or {}), "Content-Length": str(len(body))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that left, or a connection cut on purpose, is no news."""
+
+
+@contextmanager
+def running_hub(hub: Hub, address: str = "127.0.0.1", port: int = 0) -> Iterator[Hub]:
+    """The hub, answering under the name `localhost`."""
+    server = _Server((address, port), type("HubHandler", (Handler,), {"hub": hub}))
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    hub.url = f"http://localhost:{server.server_address[1]}"
+    try:
+        yield hub
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def main(words: list[str]) -> int:
+    """Serves for the seconds given, then ends."""
+    sizes = dict(word.split("=") for word in words[2:])
+    hub = Hub({name: made_up(int(size)) for name, size in sizes.items()})
+    with running_hub(hub, "0.0.0.0", int(words[0])):
+        print("the hub answers", flush=True)
+        time.sleep(float(words[1]))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
