@@ -90,9 +90,10 @@ def check_id(value: str) -> str | None:
 
 
 def check_host(value: str) -> str | None:
-    """What is wrong with a host alias, None if nothing is. A leading dash would be an option to ssh."""
-    if value and not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.:-]*", value):
-        return f"is `{value}`, not a host name or an alias of ~/.ssh/config (put the user name there, too)"
+    """What is wrong with the login nodes' aliases, None if nothing is. A leading dash would be an option to ssh."""
+    for alias in value.split(",") if value else []:
+        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.:-]*", alias.strip()):
+            return f"is `{value}`; `{alias}` is not a host name or an alias of ~/.ssh/config (the user name goes there)"
     return None
 
 

@@ -95,7 +95,7 @@ def agent_variables(settings: Settings, stack: Stack, progress: Progress) -> dic
     variables = {"BOUCHET_SSH_DIR": str(stack.ssh_dir)}
     if sys.platform == "darwin":  # Docker Desktop forwards the agent to this path of its VM, owned by root's group
         return variables | _agent(DOCKER_DESKTOP_AGENT) | {"BOUCHET_AGENT_GROUP": "0"}
-    found = find_agent(settings.host, os.environ, stack)
+    found = find_agent(settings.host.split(",")[0].strip(), os.environ, stack)
     if found is None:
         progress.note(
             "no ssh agent answers, so keys cannot be used; start one "

@@ -135,6 +135,10 @@ class Job(Frozen):
         None, description="of a job taken over from another installation: its key, sealed with this one's secret"
     )
     since: Mapping[Phase, datetime] = Field(default_factory=dict, description="when each phase was entered last")
+    times: Mapping[str, float] = Field(
+        default_factory=dict,
+        description="seconds of its start: queue, image, boot, load, compile, and once it answers ready, their sum",
+    )
 
 
 class Deployment(Frozen):
@@ -265,12 +269,16 @@ class TunnelStatus(Frozen):
     since: datetime
     detail: str = ""
     prompt: Prompt | None = None
-    host_key: HostKey | None = Field(None, description="waits for `bouchet tunnel --trust`, unless it has changed")
+    host_key: HostKey | None = Field(
+        default=None, description="waits for `bouchet tunnel --trust`, unless it has changed"
+    )
     connections: int = Field(0, description="SSH connections open now: 0 or 1")
     reconnects: int = 0
     open_channels: int = 0
     retry_at: datetime | None = None
-    round_trip_ms: float | None = Field(None, description="to the login node and back, measured while it is up")
-    bytes_up: int = Field(0, description="sent through the slots since the gateway started")
-    bytes_down: int = Field(0, description="received through the slots since the gateway started")
-    last_error: str = Field("", description="why the connection was lost or refused last; stays after it is mended")
+    round_trip_ms: float | None = Field(default=None, description="to the login node and back, measured while it is up")
+    bytes_up: int = Field(default=0, description="sent through the slots since the gateway started")
+    bytes_down: int = Field(default=0, description="received through the slots since the gateway started")
+    last_error: str = Field(
+        default="", description="why the connection was lost or refused last; stays after it is mended"
+    )

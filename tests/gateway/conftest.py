@@ -208,7 +208,7 @@ def make_site(node: LoginNode) -> Site:
 
 def make_settings(node: LoginNode, **changes: object) -> Settings:
     ssh = SshSettings(
-        host="127.0.0.1",
+        hosts=("127.0.0.1",),
         ssh_dir=node.ssh_dir,
         trusted_hosts=node.ssh_dir.parent / "data" / "known_hosts",
         user=USER,

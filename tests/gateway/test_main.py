@@ -94,10 +94,11 @@ async def test_a_missing_secret_is_said_and_ends_it(environ: dict[str, str]) -> 
 
 
 def test_the_alias_of_the_person_wins_over_the_site(environ: dict[str, str], login_node: LoginNode) -> None:
-    assert read_settings(environ).ssh.host == "127.0.0.1"
+    assert read_settings(environ).ssh.hosts == ("127.0.0.1",)
     assert read_settings(environ).ssh.port == login_node.port
     own = read_settings(environ | {"BOUCHET_HOST": "my-cluster"}).ssh
-    assert (own.host, own.port) == ("my-cluster", None)
+    assert (own.hosts, own.port) == (("my-cluster",), None)
+    assert read_settings(environ | {"BOUCHET_HOST": "one, two"}).ssh.hosts == ("one", "two")
 
 
 def test_a_missing_site_file_is_a_configuration_error(environ: dict[str, str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -328,7 +329,7 @@ async def test_the_ssh_config_is_honoured(login_node: LoginNode, store: Store) -
     )
     login_node.program("squeue", "#!/bin/sh\necho fine\n")
     settings = make_settings(login_node)
-    ssh = replace(settings.ssh, host="cluster", user="not-used", port=None)
+    ssh = replace(settings.ssh, hosts=("cluster",), user="not-used", port=None)
     async with started(login_node, store, ssh=ssh) as gateway, door_of(gateway) as door:
         await reached(gateway, TunnelState.UP)
         assert (await door.post("/v1/run", json={"argv": ["squeue"]})).json()["stdout"] == "fine\n"
@@ -343,7 +344,7 @@ async def test_jump_hosts_are_gone_through(login_node: LoginNode, store: Store) 
         "Host cluster\n  User inner\n  ProxyJump jump\nHost jump\n  User outer\n"
     )
     settings = make_settings(login_node)
-    ssh = replace(settings.ssh, host="cluster", user=None, port=None)
+    ssh = replace(settings.ssh, hosts=("cluster",), user=None, port=None)
     async with started(login_node, store, ssh=ssh) as gateway:
         await reached(gateway, TunnelState.UP)
         assert (login_node.logins, login_node.channels) == (["outer", "inner"], 1)
@@ -364,3 +365,20 @@ async def test_stopping_closes_the_connection(login_node: LoginNode, store: Stor
         await reached(gateway, TunnelState.UP)
     await until(lambda: not login_node.connections, 2)
     assert gateway.tunnel.status().state is TunnelState.DOWN
+
+
+async def test_another_login_node_takes_over_when_one_is_gone(login_node: LoginNode, store: Store) -> None:
+    nobody = socket.socket()
+    nobody.bind(("127.0.0.1", 0))
+    (login_node.ssh_dir / "config").write_text(
+        f"Host gone\n  HostName 127.0.0.1\n  Port {nobody.getsockname()[1]}\n"
+        f"Host there\n  HostName 127.0.0.1\n  Port {login_node.port}\n"
+    )
+    ssh = replace(make_settings(login_node).ssh, hosts=("gone", "there"), port=None)
+    async with started(login_node, store, ssh=ssh) as gateway:
+        assert (await reached(gateway, TunnelState.UP)).host == "there"
+        login_node.cut()
+        await until(lambda: gateway.tunnel.status().reconnects == 1, 2)
+        # one that worked is asked first
+        assert (gateway.tunnel.status().host, login_node.accepted) == ("there", 2)
+    nobody.close()

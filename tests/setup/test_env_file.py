@@ -91,6 +91,7 @@ def test_a_dangling_link_is_not_written_through(tmp_path: Path) -> None:
         (text_of(BOUCHET_UID="0"), 5, "never run as root"),
         (text_of(BOUCHET_UID="me"), 5, "`id -u`"),
         (text_of(BOUCHET_HOST="-oProxyCommand=sh"), 9, "not a host name"),
+        (text_of(BOUCHET_HOST="login1,-x"), 9, "`-x` is not a host name"),
         (text_of(BOUCHET_SITE="../etc"), 9, "a file of sites/"),
     ],
 )

@@ -20,7 +20,7 @@ _APPTAINER_WORDS = frozenset({"version", "inspect", "verify", "--version"})
 _TEST_FLAGS = frozenset({"-d", "-e", "-f", "-r", "-s", "-w", "-x"})
 _INTERPRETERS = frozenset({"bash", "sh", "python3"})
 # asking twice changes nothing on the cluster
-_REPEATABLE = frozenset({"squeue", "sacct", "sinfo", "scontrol", "sacctmgr", "apptainer", "test"})
+_REPEATABLE = frozenset({"squeue", "sacct", "sinfo", "scontrol", "sacctmgr", "apptainer", "getent", "test"})
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,10 @@ class Allowlist:
             raise NotAllowed("test takes one flag and one path here")
         self.path(argv[2])
 
+    def _getent(self, argv: Sequence[str]) -> None:
+        if len(argv) != 3 or argv[1] != "passwd" or not argv[2].isdigit():
+            raise NotAllowed("getent may only name a user by number: getent passwd UID")
+
     def _interpreter(self, argv: Sequence[str]) -> None:
         if len(argv) < 2:
             raise NotAllowed(f"{argv[0]} needs one of our own scripts")
@@ -101,6 +105,7 @@ _RULES: dict[str, Callable[[Allowlist, Sequence[str]], None]] = {
     "scontrol": Allowlist._show,
     "sacctmgr": Allowlist._show,
     "apptainer": Allowlist._apptainer,
+    "getent": Allowlist._getent,
     "test": Allowlist._test,
     **dict.fromkeys(_INTERPRETERS, Allowlist._interpreter),
 }

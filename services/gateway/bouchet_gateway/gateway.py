@@ -28,7 +28,7 @@ class Gateway:
         site, limits = settings.site, settings.limits
         self.desk = PromptDesk(settings.prompt_timeout_s, settings.mfa_auto)
         trusted = TrustedHosts(settings.ssh.trusted_hosts)
-        self.tunnel = Tunnel(settings.ssh.host, Connector(settings.ssh, self.desk, trusted), self.desk, trusted)
+        self.tunnel = Tunnel(Connector(settings.ssh, self.desk, trusted), self.desk, trusted)
         allowlist = Allowlist(site.allowed_roots, site.root.rstrip("/") + "/remote")
         self.cluster = Cluster(self.tunnel, allowlist, limits)
         self.forwards = Forwards(self.tunnel, Targets(store), limits)

@@ -12,9 +12,12 @@ from bouchet_core.site import Site, load_site
 
 @dataclass(frozen=True)
 class SshSettings:
-    """How to log in. `user` and `port` count only where the ssh config names none."""
+    """How to log in. hosts: login nodes of one cluster, the first is tried first.
 
-    host: str
+    `user` and `port` count only where the ssh config names none.
+    """
+
+    hosts: tuple[str, ...]
     ssh_dir: Path
     # host keys that a person accepted through us; ssh_dir is read-only
     trusted_hosts: Path
@@ -89,12 +92,12 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
 
 
 def read_ssh_settings(environ: Mapping[str, str], site: Site) -> SshSettings:
-    """Where to log in: the alias in BOUCHET_HOST, with the person's own ssh config, or the site's login host."""
-    alias = environ.get("BOUCHET_HOST") or None
+    """Where to log in: the aliases in BOUCHET_HOST, with the person's own ssh config, or the site's login host."""
+    aliases = tuple(word.strip() for word in environ.get("BOUCHET_HOST", "").split(",") if word.strip())
     return SshSettings(
-        host=alias or site.login.host,
+        hosts=aliases or (site.login.host,),
         user=site.login.user,
-        port=None if alias else site.login.port,
+        port=None if aliases else site.login.port,
         ssh_dir=Path(environ.get("SSH_DIR", "/run/ssh")),
         trusted_hosts=Path(environ.get("GATEWAY_DATA_DIR", "/data")) / "known_hosts",
         agent_socket=environ.get("SSH_AUTH_SOCK") or None,

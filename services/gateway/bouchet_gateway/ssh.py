@@ -167,12 +167,25 @@ class Connector:
 
     def __init__(self, settings: SshSettings, desk: PromptDesk, trusted: TrustedHosts) -> None:
         self._settings, self._desk, self._trusted = settings, desk, trusted
+        self._turn = 0
+
+    @property
+    def host(self) -> str:
+        """The login node whose turn it is."""
+        return self._settings.hosts[self._turn % len(self._settings.hosts)]
 
     async def connect(self) -> Login:
-        """A new connection, logged in. Raises TunnelDown, HumanNeeded or ConfigurationError."""
+        """A new connection, logged in. Raises TunnelDown, HumanNeeded or ConfigurationError.
+
+        A login node that cannot be reached leaves its turn to the next one.
+        """
         self._desk.begin()
         self._trusted.offered = None
-        return await self._hop(self._settings.host, self._settings.user, self._settings.port, None, ())
+        try:
+            return await self._hop(self.host, self._settings.user, self._settings.port, None, ())
+        except errors.TunnelDown:
+            self._turn += 1
+            raise
 
     async def _hop(
         self,

@@ -30,11 +30,11 @@ _WAITS_FOR_HUMAN = frozenset({TunnelState.NEEDS_HUMAN, TunnelState.REFUSED})
 class Tunnel:
     """One SSH connection, opened again whenever it is lost. `run` is its life; everything else only looks or waits."""
 
-    def __init__(self, host: str, connector: Connector, desk: PromptDesk, trusted: TrustedHosts) -> None:
-        self._host, self._connector, self._desk, self._trusted = host, connector, desk, trusted
+    def __init__(self, connector: Connector, desk: PromptDesk, trusted: TrustedHosts) -> None:
+        self._connector, self._desk, self._trusted = connector, desk, trusted
         self._session: Session | None = None
         self._status = TunnelStatus(
-            state=TunnelState.CONNECTING, host=host, since=_now(), detail="starting", connections=0
+            state=TunnelState.CONNECTING, host=connector.host, since=_now(), detail="starting", connections=0
         )
         self._changed = asyncio.Event()
         self._wake = asyncio.Event()
@@ -51,6 +51,7 @@ class Tunnel:
         """What the tunnel is doing now."""
         return self._status.model_copy(
             update={
+                "host": self._connector.host,
                 "prompt": self._desk.prompt,
                 "host_key": self._trusted.offered.shown if self._trusted.offered else None,
                 "connections": 1 if self._session else 0,
@@ -104,15 +105,16 @@ class Tunnel:
     async def _once(self) -> None:
         self._tried_at = _monotonic()
         self._wake.clear()
-        self._become(TunnelState.CONNECTING, f"connecting to {self._host}")
+        self._become(TunnelState.CONNECTING, f"connecting to {self._connector.host}")
         try:
-            self._session = Session(await self._connector.connect(), self._host)
+            host = self._connector.host
+            self._session = Session(await self._connector.connect(), host)
         except BouchetError as error:
             await self._pause(cause_of(error), str(error))
             return
         except Exception as error:
             # whatever it is, the owner of the connection must live to try again
-            log.exception("tunnel host=%s failed in a way nobody foresaw", self._host)
+            log.exception("tunnel host=%s failed in a way nobody foresaw", self._connector.host)
             await self._pause(Cause.CONFIGURATION, f"{type(error).__name__}: {error}")
             return
         self._logins += 1
@@ -165,8 +167,10 @@ class Tunnel:
         status = self._status
         kind: Callable[[str], BouchetError] = HumanNeeded if status.state in _WAITS_FOR_HUMAN else TunnelDown
         if status.state is TunnelState.NEEDS_HUMAN and self._desk.prompt is not None:
-            return kind(f"the login to {self._host} asks a question; `bouchet tunnel` shows it and takes the answer")
-        return kind(f"no SSH connection to {self._host}: {status.detail}")
+            return kind(
+                f"the login to {self._connector.host} asks a question; `bouchet tunnel` shows it and takes the answer"
+            )
+        return kind(f"no SSH connection to {self._connector.host}: {status.detail}")
 
     def _on_prompt(self, prompt: Prompt | None) -> None:
         if prompt is not None:
@@ -182,7 +186,7 @@ class Tunnel:
         self._status = was.model_copy(update={"state": state, "since": since, "detail": detail, "retry_at": retry_at})
         if state is not TunnelState.CONNECTING and (state, detail) != self._logged:
             self._logged = (state, detail)
-            log.info("tunnel host=%s state=%s detail=%r", self._host, state, detail)
+            log.info("tunnel host=%s state=%s detail=%r", self._connector.host, state, detail)
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
