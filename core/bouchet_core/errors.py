@@ -6,6 +6,7 @@
     ├── LaunchRefused             the request cannot be served; says what would
     ├── RecordError
     │   ├── UnknownDeployment
+    │   ├── UnknownDownload
     │   ├── NameTaken
     │   ├── NoFreeSlot
     │   ├── IllegalMove
@@ -84,6 +85,16 @@ class UnknownDeployment(RecordError):
     def __init__(self, deployment: str) -> None:
         self.deployment = deployment
         super().__init__(f"no deployment {deployment!r}; `bouchet status` lists them")
+
+
+class UnknownDownload(RecordError):
+    """No download has this id, and none of a model of this name is under way."""
+
+    kind = "unknown_download"
+
+    def __init__(self, download: str) -> None:
+        self.download = download
+        super().__init__(f"no download {download!r}; `bouchet download MODEL` starts one")
 
 
 class NameTaken(RecordError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
@@ -13,6 +13,7 @@ from .models import Frozen, SlurmWord, Walltime
 # `~` is the user's home on the cluster
 RemotePath = Annotated[str, StringConstraints(pattern=r"^(~|/)[A-Za-z0-9_./@+=-]*$")]
 ShellWord = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_./+-]+$")]
+HubEndpoint = Annotated[str, StringConstraints(pattern=r"^https?://[A-Za-z0-9][A-Za-z0-9.:_/-]*[A-Za-z0-9]$")]
 ShellLine = Annotated[str, StringConstraints(pattern=r"^[^\n\r\x00]+$")]
 
 
@@ -71,9 +72,18 @@ class Site(Frozen):
     gpu_type: SlurmWord = "h200"
     cpus_per_gpu: int = Field(6, ge=1)
     memory_per_gpu_gib: int = Field(240, ge=1, description="asked with --mem, times the GPUs")
+    quota_command: tuple[ShellWord, ...] = Field((), description="prints your quota on the login node, for the doctor")
     default_walltime: Walltime = "06:00:00"
     idle_timeout_min: int = Field(45, ge=0)
     cpu_partition: SlurmWord | None = Field(None, description="where downloads and image builds run")
+    download_on: Literal["job", "login"] = Field(
+        "job", description="job: in cpu_partition; login: on the login node, where only that reaches the hub"
+    )
+    hub_endpoint: HubEndpoint = Field("https://huggingface.co", description="where models come from; a mirror, perhaps")
+    quota_line: ShellLine | None = Field(
+        None,
+        description="a shell line that prints the bytes that may still be written below models_dir, alone on a line",
+    )
     default_image: str = Field(description="pin used when the catalog names none")
     images: tuple[Image, ...]
     partitions: tuple[Partition, ...] = Field(min_length=1)

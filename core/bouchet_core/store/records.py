@@ -27,6 +27,7 @@ from bouchet_core.models import Deployment, Event, Phase, SlotTarget
 from .access import AccessStore
 from .connection import PREFIX as _P
 from .connection import mapped, open_client
+from .downloads import DownloadStore
 from .orphans import OrphanStore
 from .usage import UsageStore
 
@@ -116,6 +117,7 @@ class Store:
     def __init__(self, client: redis.Redis) -> None:
         self._redis = client
         self.access = AccessStore(client)
+        self.downloads = DownloadStore(client)
         self.usage = UsageStore(client)
         self.orphans = OrphanStore(client)
 
