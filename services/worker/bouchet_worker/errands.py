@@ -6,19 +6,20 @@ error that it met, both JSON.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
-from bouchet_core.errors import BouchetError
+from bouchet_core.errors import BouchetError, UnknownDeployment
 from bouchet_core.models import Deployment
 
 from .desk import Desk
+from .doctor import look_round
 from .orphans import adopt_orphan, cancel_orphan, list_orphans
 from .preview import preview as _preview
 from .stop import stop as _stop
+from .submit import note
 from .submit import submit as _submit
-
-QUEUE = "errands"
 
 _open: list[Desk] = []
 
@@ -30,12 +31,27 @@ def open_desk(desk: Desk) -> None:
 
 def submit(deployment: str) -> str:
     """Takes a requested deployment to Slurm."""
-    return _submit(_open[0], deployment)
+    return _noted(_submit, deployment)
 
 
 def stop(deployment: str) -> str:
     """Cancels a deployment's job, or ends the deployment where it has none."""
-    return _stop(_open[0], deployment)
+    return _noted(_stop, deployment)
+
+
+def _noted(act: Callable[[Desk, str], str], deployment: str) -> str:
+    """Does it. An error that nobody foresaw is told on the record, and raised: the queue tries again, then gives up."""
+    try:
+        return act(_open[0], deployment)
+    except UnknownDeployment:
+        return "no such deployment"
+    except BouchetError:
+        raise
+    except Exception as exc:
+        words = f"an error nobody foresaw ({type(exc).__name__}: {exc}); it is tried again, see `bouchet errands`"
+        with contextlib.suppress(BouchetError):
+            note(_open[0], deployment, words)
+        raise
 
 
 def preview(record: dict[str, Any]) -> dict[str, Any]:
@@ -56,6 +72,11 @@ def adopt(slurm_id: int) -> dict[str, Any]:
 def cancel(slurm_id: int) -> dict[str, Any]:
     """Question: ends a job without a record."""
     return answered(lambda: cancel_orphan(_open[0], slurm_id).model_dump(mode="json"))
+
+
+def doctor() -> dict[str, Any]:
+    """Question: what is well on the cluster and what is not."""
+    return answered(lambda: [check.model_dump(mode="json") for check in look_round(_open[0])])
 
 
 def answered(question: Callable[[], Any]) -> dict[str, Any]:

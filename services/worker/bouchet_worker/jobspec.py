@@ -25,7 +25,10 @@ from bouchet_core.site import Image, Site
 
 SPEC_VERSION = 1
 SCRIPT = "vllm-serve.sbatch"
-LUGGAGE_FILES = (SCRIPT, "node.sh", "rank.sh", "jobfile.py", "keepalive.sh", "watch.py", "guard.py")
+LUGGAGE_FILES = (
+    *(SCRIPT, "node.sh", "rank.sh", "keepalive.sh"),
+    *("jobfile.py", "network.py", "watch.py", "guard.py", "look.py"),
+)
 # a file of the luggage that is put last: where it lies, the rest lies too
 LUGGAGE_SEAL = "complete"
 # vLLM finishes the streams under way this long after SIGTERM; the job hears of its end 120 s before

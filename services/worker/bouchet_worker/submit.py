@@ -81,7 +81,7 @@ def _steps(desk: Desk, record: Deployment) -> str:
         note(desk, record.id, "sbatch has not answered; looking whether the job arrived")
         return "later"
     if found is None:
-        _stage_luggage(desk)
+        stage_luggage(desk)
         _stage_job(desk, record, job)
         found = _sbatch(desk, record, job)
     if found is None:
@@ -117,7 +117,8 @@ def _plan(desk: Desk, record: Deployment) -> Deployment:
     return desk.store.update(record.id, change)
 
 
-def _stage_luggage(desk: Desk) -> None:
+def stage_luggage(desk: Desk) -> None:
+    """Our scripts, where this version of them does not lie yet."""
     folder = desk.layout.luggage(desk.luggage.digest)
     seal = f"{folder}/{LUGGAGE_SEAL}"
     if _exists(desk, seal):

@@ -1,0 +1,34 @@
+"""Making checks."""
+
+from __future__ import annotations
+
+from bouchet_core.checks import Check, Verdict
+
+
+class Findings:
+    """Makes the checks of one area."""
+
+    def __init__(self, area: str) -> None:
+        self._area = area
+
+    def good(self, name: str, said: str) -> Check:
+        """All is well."""
+        return Check(area=self._area, name=name, verdict=Verdict.PASS, said=said)
+
+    def warn(self, name: str, said: str, fix: str) -> Check:
+        """It works, and may cost somebody an evening."""
+        return Check(area=self._area, name=name, verdict=Verdict.WARN, said=said, fix=fix)
+
+    def bad(self, name: str, said: str, fix: str) -> Check:
+        """It does not work."""
+        return Check(area=self._area, name=name, verdict=Verdict.FAIL, said=said, fix=fix)
+
+    def unknown(self, name: str, said: str, fix: str = "") -> Check:
+        """It could not be looked at."""
+        return Check(area=self._area, name=name, verdict=Verdict.UNKNOWN, said=said, fix=fix)
+
+
+def gib(count: int) -> str:
+    """Bytes for people."""
+    size = count / (1 << 30)
+    return f"{size:.0f} GiB" if size >= 10 else f"{size:.1f} GiB"
