@@ -67,7 +67,7 @@ def _trust(fingerprint: str, api: Api, screen: Screen) -> None:
             raise CommandError(
                 f"compare it with what the site publishes, then `bouchet tunnel --trust {key.fingerprint}`"
             )
-        screen.err.print("Is it the one that the site publishes? (yes/no) ", end="")
+        screen.say("Is it the one that the site publishes? (yes/no) ", end="")
         if input().strip().lower() != "yes":
             raise CommandError("not trusted; nothing was changed")
         fingerprint = key.fingerprint
