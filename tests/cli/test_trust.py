@@ -40,3 +40,23 @@ def test_a_person_is_asked_and_may_say_no(bouchet: Bouchet, gateway: GatewayDoor
         tty.until("(yes/no)")
         tty.type("yes\n")
         tty.until("tunnel to login: up")
+
+
+def test_how_far_how_much_and_what_went_wrong_is_shown(bouchet: Bouchet, gateway: GatewayDoor) -> None:
+    seen = {"round_trip_ms": 12.34, "bytes_up": 1_500, "bytes_down": 2_400_000_000, "open_channels": 3}
+    gateway.tunnel |= {**seen, "reconnects": 2, "last_error": "the connection was lost: Connection reset"}
+    done = bouchet("tunnel")
+    assert done.out.splitlines()[1:] == [
+        "  12.3 ms to the login node and back; 3 channels open; 1.5 KB sent, 2.4 GB received",
+        "  reconnected 2 times; last: the connection was lost: Connection reset",
+    ]
+
+
+def test_it_can_be_watched(bouchet: Bouchet, gateway: GatewayDoor) -> None:
+    with terminal(bouchet.program("tunnel", "--watch"), bouchet.environment) as tty:
+        tty.until("tunnel to login: up")
+        gateway.tunnel |= {"state": "down", "detail": "the connection was lost"}
+        tty.until("down, trying again")
+        tty.type("\x03")
+        assert tty.rest()[0] == 130
+    assert bouchet("tunnel", "--watch", "--json").status == 2

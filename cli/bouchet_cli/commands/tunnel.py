@@ -7,12 +7,12 @@ import time
 from datetime import UTC, datetime
 
 from bouchet_cli.api import Api
-from bouchet_cli.errors import CommandError, NotReadyError
+from bouchet_cli.errors import CommandError, NotReadyError, UsageError
 from bouchet_cli.prompts import answer_prompt
 from bouchet_cli.records import Tunnel
-from bouchet_cli.render import tunnel_line
 from bouchet_cli.screen import Screen
 from bouchet_cli.tools import Tools
+from bouchet_cli.tunnel_view import tunnel_lines, watch
 
 POLL_S = 0.5
 # a Duo push wants a telephone to be found
@@ -24,6 +24,7 @@ ON_THE_WAY = ("connecting", "needs_human")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `bouchet tunnel`."""
     parser.add_argument("--connect", action="store_true", help="try to connect now")
+    parser.add_argument("--watch", action="store_true", help="show it live until Ctrl-C")
     parser.add_argument("--trust", nargs="?", const="", metavar="SHA256:...",
                         help="accept the unknown host key that the cluster shows")  # fmt: skip
     parser.add_argument("--forget", metavar="HOST", help="no longer trust the keys accepted for that host")
@@ -32,20 +33,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, tools: Tools) -> None:
     """Shows it; on a terminal asks what the login asks until it is up. NotReadyError while it is not."""
     api, screen = tools.api, tools.screen
-    if options.connect:
-        api.connect()
-    if options.forget:
-        api.forget(options.forget)
-        screen.say(f"forgotten: the keys of {options.forget}")
-    if options.trust is not None:
-        _trust(options.trust, api, screen)
+    if options.watch and options.json:
+        raise UsageError("--watch is for people; `bouchet tunnel --json` asks once")
+    _ask_for(options, api, screen)
     now = api.tunnel()
     if screen.interactive and not options.json:
         now = _log_in(api, now, screen)
+    if options.watch:
+        watch(api, screen)
     if options.json:
         screen.show_json(now.raw)
     else:
-        screen.show(tunnel_line(now, datetime.now(UTC)))
+        screen.show(*tunnel_lines(now, datetime.now(UTC)))
     if now.prompt:
         raise NotReadyError(f"the login asks: {' / '.join(text for text, _ in now.prompt.questions)}")
     if now.state == "refused":
@@ -54,6 +53,17 @@ def run(options: argparse.Namespace, tools: Tools) -> None:
         )
     if now.state != "up":
         raise NotReadyError(f"the tunnel is {now.state}")
+
+
+def _ask_for(options: argparse.Namespace, api: Api, screen: Screen) -> None:
+    """What the options want changed."""
+    if options.connect:
+        api.connect()
+    if options.forget:
+        api.forget(options.forget)
+        screen.say(f"forgotten: the keys of {options.forget}")
+    if options.trust is not None:
+        _trust(options.trust, api, screen)
 
 
 def _trust(fingerprint: str, api: Api, screen: Screen) -> None:

@@ -1,0 +1,69 @@
+"""The SSH connection as people see it: how it is, how far the cluster is, what went through, what went wrong last."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+
+from .api import Api
+from .line import Line, clean
+from .records import Tunnel
+from .render import tunnel_line
+from .screen import Screen, styled
+
+WATCH_S = 1.0
+_UNITS = ("B", "KB", "MB", "GB", "TB")
+
+
+def tunnel_lines(tunnel: Tunnel, now: datetime) -> list[Line]:
+    """The state, and below it what else is known."""
+    return [tunnel_line(tunnel, now), *(Line(f"  {words}", "dim") for words in _facts(tunnel))]
+
+
+def watch(api: Api, screen: Screen) -> None:
+    """Shows it live until interrupted; where nothing can be redrawn, a line for every change."""
+    if not screen.out.is_terminal:
+        _watch_lines(api, screen)
+        return
+    from rich.console import Group
+    from rich.live import Live
+
+    with Live(console=screen.out.console, refresh_per_second=4, transient=False) as live:
+        while True:
+            live.update(Group(*(styled(line) for line in tunnel_lines(api.tunnel(), datetime.now(UTC)))))
+            time.sleep(WATCH_S)
+
+
+def _watch_lines(api: Api, screen: Screen) -> None:
+    last = ("", "")
+    while True:
+        tunnel = api.tunnel()
+        news = (tunnel.state, tunnel.detail)
+        if news != last:
+            screen.show(tunnel_line(tunnel, datetime.now(UTC)))
+        last = news
+        time.sleep(WATCH_S)
+
+
+def size(count: float) -> str:
+    """Bytes for people: 12 B, 3.4 MB."""
+    for unit in _UNITS:
+        if count < 1000 or unit == _UNITS[-1]:
+            break
+        count /= 1000
+    return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
+
+
+def _facts(tunnel: Tunnel) -> list[str]:
+    raw, words = tunnel.raw, []
+    if raw.get("round_trip_ms") is not None:
+        words.append(f"{raw['round_trip_ms']:.1f} ms to the login node and back")
+    if raw.get("open_channels"):
+        words.append(f"{raw['open_channels']} channels open")
+    if raw.get("bytes_up") or raw.get("bytes_down"):
+        words.append(f"{size(raw.get('bytes_up', 0))} sent, {size(raw.get('bytes_down', 0))} received")
+    lines = ["; ".join(words)] if words else []
+    if raw.get("reconnects"):
+        times = "once" if raw["reconnects"] == 1 else f"{raw['reconnects']} times"
+        lines.append(f"reconnected {times}; last: {clean(raw.get('last_error') or 'unknown')}")
+    return lines
