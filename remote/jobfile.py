@@ -5,16 +5,16 @@ Standard library and Python 3.6 only: it runs under whatever Python the cluster'
     begin JOB_DIR                   removes what an earlier run of the same job left
     prepare JOB_DIR SCRATCH         checks image and model; leaves SCRATCH/vllm.args and SCRATCH/facts.json; prints
                                     apptainer, image, model, cache, port, binds, one a line; or SCRATCH/refused
-    environment JOB_DIR             NAME=value of vLLM in the container, each ended by NUL
-    connect JOB_DIR SCRATCH PORT    writes connection-<job id>.json
+    environment JOB_DIR ADDRESS     NAME=value of vLLM in the container, each ended by NUL
+    meet PORT NODE...               where the job's nodes meet: this node's address and two ports, one a line
+    address HOST                    this node's address on the way to that host
+    connect JOB_DIR SCRATCH PORT WORD...   writes connection-<job id>.json; words: further ones of vLLM's command
     end JOB_DIR KIND STATUS WORDS   writes end-<job id>.json
 """
 
-import errno
 import hashlib
 import json
 import os
-import random
 import re
 import socket
 import subprocess
@@ -22,9 +22,9 @@ import sys
 import time
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
+from network import address_towards, free_ports, network_environment
+
 SPEC_VERSION = 1
-# below the range that Linux gives to outgoing connections (32768 on), so only another server can take one
-PORTS = range(20000, 32000)
 DRIVER_TIMEOUT_S = 20
 TAIL_BYTES = 64 * 1024
 TAIL_LINES = 5
@@ -220,19 +220,6 @@ def arguments(job_dir: str, model: str) -> List[str]:
 # node
 
 
-def free_port() -> int:
-    """A port that nobody on this node listens on now."""
-    for port in random.sample(PORTS, 200):
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-            try:
-                probe.bind(("0.0.0.0", port))
-                return port
-            except OSError as exc:
-                if exc.errno not in (errno.EADDRINUSE, errno.EACCES):
-                    raise
-    raise Refused("no free port on %s" % node_name())
-
-
 def node_name() -> str:
     """The node as Slurm calls it."""
     return os.environ.get("SLURMD_NODENAME") or socket.gethostname().split(".")[0]
@@ -286,14 +273,17 @@ def _prepared(job_dir: str, scratch: str) -> List[str]:
     )
     binds = [spec["models_dir"], *outside(model, spec["models_dir"])]
     cache = os.path.join(spec["root"], "cache", digest[:16])
-    return [spec["apptainer"], spec["image"], model, cache, str(free_port())] + ["%s:%s:ro" % (b, b) for b in binds]
+    return [spec["apptainer"], spec["image"], model, cache, str(free_ports(1)[0])] + [
+        "%s:%s:ro" % (b, b) for b in binds
+    ]
 
 
-def environment(job_dir: str) -> None:
-    """vLLM's environment, each pair ended by NUL. The catalog's values win over ours."""
+def environment(job_dir: str, address: str) -> None:
+    """vLLM's environment, each pair ended by NUL. The catalog's values win over ours. address: empty on one node."""
     spec = read_spec(job_dir)
     values = dict(FIXED_ENVIRONMENT)
     values.update(CACHE_ENVIRONMENT)
+    values.update(network_environment(address) if address else {})
     values.update(spec["env"])
     own = values.get("PYTHONPATH")
     values["PYTHONPATH"] = "/bouchet/remote" + (":" + own if own else "")
@@ -303,7 +293,18 @@ def environment(job_dir: str) -> None:
     sys.stdout.write("".join("%s=%s\0" % pair for pair in sorted(values.items())))
 
 
-def connect(job_dir: str, scratch: str, port: str) -> None:
+def meet(port: str, *others: str) -> None:
+    """Prints this node's address as the others see it, and two free ports besides the server's."""
+    ports = free_ports(2, [int(port)])
+    print("\n".join([address_towards(others[0]), *map(str, ports)]))
+
+
+def address(host: str) -> None:
+    """Prints this node's address as that host sees it."""
+    print(address_towards(host))
+
+
+def connect(job_dir: str, scratch: str, port: str, *words: str) -> None:
     """Says where this vLLM listens and what it is."""
     spec = read_spec(job_dir)
     with open(os.path.join(scratch, "facts.json"), encoding="utf-8") as source:
@@ -324,6 +325,7 @@ def connect(job_dir: str, scratch: str, port: str) -> None:
         "started_at": int(time.time()),
     }
     document.update(facts)
+    document["command"] += words
     write_json(log_path(spec, "connection-{}.json"), document)
 
 
@@ -357,15 +359,17 @@ def error_lines(path: str) -> List[str]:
         return []
     plain = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in lines]
     named = [line for line in plain if re.search(r"\b\w*(Error|Exception|error):|out of memory|No space left", line)]
-    return [re.sub(r"^(\([^)]*\) )?([A-Z]+ [\d-]+ [\d:]+ \[[^\]]*\] )?", "", line).strip()[:500] for line in named][
-        -TAIL_LINES:
-    ]
+    # on several nodes the node's name stands in front, and stays
+    prefix = r"^([\w.-]+: )?(?:\([^)]*\) )?(?:[A-Z]+ [\d-]+ [\d:]+ \[[^\]]*\] )?"
+    return [re.sub(prefix, r"\1", line).strip()[:500] for line in named][-TAIL_LINES:]
 
 
 COMMANDS = {
     "begin": begin,
     "prepare": prepare,
     "environment": environment,
+    "meet": meet,
+    "address": address,
     "connect": connect,
     "end": end,
 }

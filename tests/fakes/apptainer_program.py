@@ -1,6 +1,7 @@
 """Stands for `apptainer` on a compute node: checks how it is called and is the vLLM inside at the same time.
 
 Writes what it was given to $FAKE_APPTAINER_RECORD. $FAKE_APPTAINER_MODE: serve, crash, or stubborn (ignores SIGTERM).
+With --headless it serves nothing.
 """
 
 from __future__ import annotations
@@ -64,7 +65,9 @@ def main() -> int:
     flags, binds, image, command = parse(sys.argv[1:])
     environment = {name: value for name, value in os.environ.items() if name.startswith("APPTAINERENV_")}
     record = {"flags": flags, "binds": binds, "image": image, "command": command, "environment": environment}
-    Path(os.environ["FAKE_APPTAINER_RECORD"]).write_text(json.dumps(record))
+    beside = Path(os.environ["FAKE_APPTAINER_RECORD"] + ".tmp")
+    beside.write_text(json.dumps(record))
+    beside.rename(os.environ["FAKE_APPTAINER_RECORD"])
     mode = os.environ.get("FAKE_APPTAINER_MODE", "serve")
     if mode == "crash":
         print("(EngineCore pid=1) ERROR 11-22 10:00:00 [core.py:1] ValueError: no such tool parser", flush=True)
@@ -72,6 +75,9 @@ def main() -> int:
     Server.scratch = Path(binds["/bouchet/job"])
     (Server.scratch / "vllm.pid").write_text(f"{os.getpid()}\n")
     signal.signal(signal.SIGTERM, signal.SIG_IGN if mode == "stubborn" else lambda *_: Server.stopping.set())
+    if "--headless" in command:
+        Server.stopping.wait()
+        return 0
     server = ThreadingHTTPServer(("0.0.0.0", int(command[command.index("--port") + 1])), Server)
     # like vLLM: answers under way are finished before the end
     server.daemon_threads = False

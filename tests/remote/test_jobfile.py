@@ -27,7 +27,7 @@ def load(name: str) -> ModuleType:
         sys.path.remove(str(REMOTE))
 
 
-@pytest.mark.parametrize("name", ["jobfile.py", "watch.py"])
+@pytest.mark.parametrize("name", ["jobfile.py", "network.py", "watch.py"])
 def test_what_runs_on_the_node_keeps_to_the_grammar_of_3_6(name: str) -> None:
     ast.parse((REMOTE / name).read_text(), feature_version=(3, 6))
 
@@ -49,14 +49,23 @@ def test_a_file_is_replaced_whole_and_for_its_owner_alone(tmp_path: Path) -> Non
 
 
 def test_free_ports_are_below_those_of_outgoing_connections() -> None:
-    jobfile = load("jobfile")
-    port = jobfile.free_port()
+    network = load("network")
+    (port,) = network.free_ports(1)
     assert 20_000 <= port < 32_000
     with socket.socket() as taken:
         taken.bind(("0.0.0.0", port))
-        jobfile.PORTS = [port] * 200
-        with pytest.raises(jobfile.Refused, match="no free port"):
-            jobfile.free_port()
+        network.PORTS = [port] * 200
+        with pytest.raises(OSError, match="no free port"):
+            network.free_ports(1)
+
+
+def test_an_address_is_the_one_on_the_way_and_has_an_interface() -> None:
+    network = load("network")
+    assert network.address_towards("localhost") == "127.0.0.1"
+    assert network.network_environment("127.0.0.1")["GLOO_SOCKET_IFNAME"] == "lo"
+    assert network.network_environment("192.0.2.1") == {"VLLM_HOST_IP": "192.0.2.1"}
+    with pytest.raises(OSError, match=r"no way to no-such-host\.invalid"):
+        network.address_towards("no-such-host.invalid")
 
 
 def test_a_spec_of_another_version_is_refused(tmp_path: Path) -> None:

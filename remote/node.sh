@@ -1,0 +1,118 @@
+# shellcheck shell=bash disable=SC2154,SC2034  # variables are the sourcing script's too
+# One node's part of a job: its scratch folder, its vLLM in the container, its end. Sourced by vllm-serve.sbatch on the
+# first node and by rank.sh on every other one, which set job_dir and luggage, and say in `finish` how an end is told.
+#
+#   finish KIND STATUS SENTENCE...    ends the script
+
+jobfile() { python3 "$luggage/jobfile.py" "$@"; }
+step() { printf 'bouchet: %s\n' "$*"; }
+
+# Node-local, so that vLLM's sockets and scratch files are on no network disk and go with the job.
+if [ ! -d "${TMPDIR:-}" ]; then TMPDIR=/tmp; fi
+scratch=$(mktemp -d "$TMPDIR/bouchet-${SLURM_JOB_ID:?}-XXXXXX") || exit 1
+container_pid='' groups=() started=''
+
+# Starts a command in a process group of its own, whose number is in $started: it ends as a whole.
+apart() {
+    set -m
+    "$@" &
+    started=$!
+    set +m
+    groups+=("$started")
+}
+
+# Kills what runs in the container, but not Apptainer itself, which then takes its mounts down: killed with the rest, it
+# would leave their processes behind.
+kill_inside() {
+    local pid
+    for pid in $(pgrep -g "$container_pid"); do
+        if [ "$pid" != "$container_pid" ]; then kill -KILL "$pid" 2>/dev/null; fi
+    done
+}
+
+# Nothing outlives the job.
+clean_up() {
+    local group
+    if [ -n "$container_pid" ] && kill -0 "$container_pid" 2>/dev/null; then
+        kill_inside
+        sleep 1
+    fi
+    for group in "${groups[@]+"${groups[@]}"}"; do kill -KILL -- "-$group" 2>/dev/null; done
+    if [ "${#groups[@]}" -gt 0 ]; then wait "${groups[@]}" 2>/dev/null; fi
+    rm -rf -- "$scratch"
+}
+
+# SIGTERM for vLLM itself, not for its engine: it finishes the answers under way within --shutdown-timeout.
+end_vllm() {
+    local vllm_pid=''
+    if [ -s "$scratch/vllm.pid" ]; then vllm_pid=$(< "$scratch/vllm.pid"); fi
+    kill -TERM "${vllm_pid:-$container_pid}" 2>/dev/null
+}
+
+set_up_node() {
+    local path
+    if [ ! -s "$job_dir/setup.sh" ]; then return; fi
+    step "setting up the node"
+    # `module` is a shell function of the login profile
+    set +u
+    path=$PATH
+    # shellcheck disable=SC1091
+    if [ -r /etc/profile ]; then . /etc/profile > /dev/null 2>&1; fi
+    PATH=$path:$PATH
+    # shellcheck disable=SC1091
+    . "$job_dir/setup.sh" || finish refused 1 "the site's setup lines failed (setup_lines in the site file)"
+    set -u
+}
+
+# Checks the image and the model. Sets apptainer, image, model, cache, port, binds, arguments and key.
+prepare_node() {
+    local prepared sentence field bind
+    step "checking the image"
+    if ! prepared=$(jobfile prepare "$job_dir" "$scratch"); then
+        sentence=$(cat "$scratch/refused" 2>/dev/null)
+        finish refused 1 "${sentence:-the job could not be prepared; its log says why}"
+    fi
+    mapfile -t field <<< "$prepared"
+    apptainer=${field[0]} image=${field[1]} model=${field[2]} cache=${field[3]} port=${field[4]}
+    binds=()
+    for bind in "${field[@]:5}"; do binds+=(--bind "$bind"); done
+    mapfile -t arguments < "$scratch/vllm.args"
+    IFS= read -r key < "$job_dir/key" || finish refused 1 "the job's key file cannot be read"
+}
+
+# Starts vLLM in the container. ADDRESS: this node's own one, where the job has several; the rest is for `vllm serve`.
+start_vllm() { # ADDRESS ARGUMENT...
+    step "starting the container"
+    mkdir -p "$scratch/tmp" "$cache"
+    apart in_container "$@"
+    container_pid=$started
+}
+
+# In a subshell of its own: what it exports reaches no other program of the job.
+in_container() { # ADDRESS ARGUMENT...
+    local address=$1 pair
+    shift
+    # Into the container through the environment: argv is for everybody to see.
+    while IFS= read -r -d '' pair; do
+        export "APPTAINERENV_$pair"
+    done < <(jobfile environment "$job_dir" "$address")
+    export APPTAINERENV_VLLM_API_KEY=$key
+    # What the login environment sets for Apptainer would reach into the container as well.
+    unset APPTAINER_BIND APPTAINER_BINDPATH SINGULARITY_BIND SINGULARITY_BINDPATH
+    # shellcheck disable=SC2016  # $$ and $@ are the inner shell's
+    exec "$apptainer" exec --nv --cleanenv --no-home --no-mount cwd --pwd /tmp \
+        --bind "$scratch/tmp:/tmp" --bind "$scratch:/bouchet/job" --bind "$luggage:/bouchet/remote:ro" \
+        --bind "$cache:/bouchet/cache" "${binds[@]}" "$image" \
+        /bin/sh -c 'echo "$$" > /bouchet/job/vllm.pid; exec "$@"' vllm-serve \
+        vllm serve "$model" "$@" "${arguments[@]}" < /dev/null
+}
+
+# Waits for vLLM's end; its status is in $status. A trap ends `wait` early; vLLM may still be finishing answers.
+wait_for_vllm() {
+    status=0
+    while :; do
+        wait "$container_pid"
+        status=$?
+        if ! kill -0 "$container_pid" 2>/dev/null; then break; fi
+    done
+}

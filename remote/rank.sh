@@ -1,0 +1,50 @@
+#!/bin/bash
+# The vLLM of one further node of a job: srun starts this there, one task a node (vllm-serve.sbatch, start_others).
+#
+#   rank.sh JOB_DIR LUGGAGE_DIR NODES ADDRESS MASTER_PORT RPC_PORT
+#
+# Standard output: what vLLM prints, with the node's name in front. Standard error: one line that says how it ended,
+# `bouchet-rank: KIND SENTENCE`; it reaches the first node through srun, which is sooner than any shared disk.
+# shellcheck disable=SC2317  # shellcheck does not see that traps call functions
+set -u -o pipefail
+umask 077
+
+job_dir=$1 luggage=$2 nodes=$3 head_address=$4 master_port=$5 rpc_port=$6
+node=${SLURMD_NODENAME:-$(hostname -s)}
+rank=$((${SLURM_PROCID:?} + 1))
+stopped=''
+exec 3>&2 > >(trap '' TERM INT; exec sed -u "s/^/$node: /") 2>&1
+
+finish() { # KIND STATUS SENTENCE...
+    local kind=$1 status=$2
+    shift 2
+    printf 'bouchet-rank: %s on %s: %s\n' "$kind" "$node" "$*" >&3
+    exit "$status"
+}
+on_term() {
+    if [ -n "$stopped" ]; then return; fi
+    stopped=yes
+    if [ -z "$container_pid" ]; then exit 0; fi
+    end_vllm
+    apart kill_container_soon
+}
+# The first node's vLLM, without which this one is nothing, has ended or is about to.
+kill_container_soon() {
+    sleep 5
+    kill_inside
+}
+trap 'exit 0' TERM
+
+# shellcheck source-path=SCRIPTDIR source=node.sh
+. "$luggage/node.sh"
+trap clean_up EXIT
+trap on_term TERM
+
+set_up_node
+prepare_node
+address=$(jobfile address "$head_address") || finish refused 1 "it finds no way to $head_address"
+start_vllm "$address" --nnodes "$nodes" --node-rank "$rank" --master-addr "$head_address" \
+    --master-port "$master_port" --data-parallel-rpc-port "$rpc_port" --headless
+wait_for_vllm
+if [ -n "$stopped" ]; then exit 0; fi
+finish vllm_exited "$((status == 0 ? 1 : status))" "vLLM (rank $rank of $nodes) ended with status $status"
