@@ -55,6 +55,8 @@ class FakeSlurm:
         self.controller_forgot: set[int] = set()
         self.accounting = True
         self.refusal = ""
+        # as with SLURM_TIME_FORMAT=%s
+        self.epochs = False
         self.fault: Fault = lambda method, what: None
         # called after a command has run; its answer may be lost then
         self.lose_answer: Fault = lambda method, what: None
@@ -84,6 +86,9 @@ class FakeSlurm:
         job = self.jobs[job_id]
         job.state, job.exit_code = state, exit_code
 
+    def _printed(self, moment: datetime) -> str:
+        return str(int(moment.timestamp())) if self.epochs else (moment + ZONE).strftime("%Y-%m-%dT%H:%M:%S")
+
     # programs
 
     def sbatch(self, words: list[str]) -> Answer:
@@ -108,14 +113,14 @@ class FakeSlurm:
         return f"{job.state:>20}{job.partition:>60}{f'cpu=2,mem=6G,node=1,gres/gpu={gpus}':>300}\n"
 
     def _queue_line(self, job: FakeJob) -> str:
-        start = _printed(job.start) if job.start else "N/A"
+        start = self._printed(job.start) if job.start else "N/A"
         node = job.node or "n/a"
         words = (
             job.job_id,
             job.state,
             job.reason,
             start,
-            _printed(job.submitted),
+            self._printed(job.submitted),
             node,
             job.node,
             job.partition,
@@ -140,16 +145,15 @@ class FakeSlurm:
         jobs = [j for j in self.jobs.values() if (j.name if kind == "--name" else str(j.job_id)) in value.split(",")]
         return 0, "".join(f"{j.job_id}|{j.state}|{j.exit_code}|{j.node}|2001|{j.name}\n" for j in jobs), ""
 
+    def getent(self, words: list[str]) -> Answer:
+        return (0, "colleague:x:2003:2003::/home/colleague:/bin/bash\n", "") if words[-1] == "2003" else (2, "", "")
+
     def scancel(self, words: list[str]) -> Answer:
         job = self.jobs.get(int(words[-1]))
         if job is not None and not job.is_over:
             # asked to end, its script ends it
             job.state = "COMPLETED" if "--batch" in words else "CANCELLED by 2001"
         return 0, "", ""
-
-
-def _printed(moment: datetime) -> str:
-    return (moment + ZONE).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 class _Door(BaseHTTPRequestHandler):

@@ -19,7 +19,7 @@ from .conftest import SECRET, Clock, Slot0, requested
 ROOT = "/home/researcher/bouchet-llm"
 
 
-def write_connection(slurm: FakeSlurm, job_id: int, port: int = 20001, name: str = "") -> None:
+def write_connection(slurm: FakeSlurm, job_id: int, port: int = 20001, name: str = "", **more: object) -> None:
     document = {
         "job_name": name or slurm.jobs[job_id].name,
         "node": slurm.jobs[job_id].node,
@@ -31,6 +31,7 @@ def write_connection(slurm: FakeSlurm, job_id: int, port: int = 20001, name: str
         "gpus": ["NVIDIA H200, 580.1"],
         "command": ["vllm", "serve", "/m"],
         "something_new": 1,
+        **more,
     }
     slurm.files[f"{ROOT}/logs/connection-{job_id}.json"] = json.dumps(document).encode()
 
@@ -55,10 +56,9 @@ class Stage:
         self.enqueued: list[tuple[str, str]] = []
         self.loop = Loop(desk, Observer(gateway, desk.layout, self.probe), self._enqueue)
 
-    def _enqueue(self, function: str, deployment: str) -> None:
-        self.enqueued.append((function, deployment))
-        errand = {"submit": submitting.submit, "stop": stopping.stop}[function.rpartition(".")[2]]
-        errand(self.desk, deployment)
+    def _enqueue(self, errand: str, deployment: str) -> None:
+        self.enqueued.append((errand, deployment))
+        {"submit": submitting.submit, "stop": stopping.stop}[errand](self.desk, deployment)
 
     def launch(self, identity: str = "aa", **options: object) -> int:
         self.desk.store.create(requested(identity, self.clock(), **options))

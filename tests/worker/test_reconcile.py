@@ -127,7 +127,7 @@ def test_one_slow_health_answer_is_no_news_and_a_long_silence_is() -> None:
     ("state", "word", "note", "stop", "ending", "words"),
     [
         (State.CANCELLED, "CANCELLED by 2001", None, True, Ending.CANCELLED, "as asked"),
-        (State.CANCELLED, "CANCELLED by 0", None, False, Ending.CANCELLED, "user id 0"),
+        (State.CANCELLED, "CANCELLED by 0", None, False, Ending.CANCELLED, "cancelled by somebody"),
         (State.OUT_OF_MEMORY, "OUT_OF_MEMORY", "vllm_exited", False, Ending.FAILED, "240 GiB"),
         (State.NODE_FAIL, "NODE_FAIL", "vllm_exited", True, Ending.FAILED, "node1 failed"),
         (State.PREEMPTED, "PREEMPTED", "stopped", False, Ending.PREEMPTED, "took the node back"),

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
 from bouchet_core.models import Deployment, Ending, Job
 from bouchet_core.walltime import format_duration
 
+from .diagnosis import advice_for, cause_of
 from .observed import EndNote, SlurmSays
 from .states import STATES, State
 
@@ -36,6 +36,8 @@ _NOTE_ENDINGS: Mapping[str, Ending] = {
     "vllm_exited": Ending.FAILED,
     "refused": Ending.FAILED,
 }
+# 128 + SIGKILL
+KILLED = 137
 GONE = "Slurm no longer knows job {slurm_id}, and it left no word why it ended; {logs}"
 
 
@@ -54,15 +56,18 @@ def ending_of(record: Deployment, job: Job, slurm: SlurmSays | None, note: EndNo
 
 
 def _with_tail(note: EndNote) -> str:
-    return f"{note.sentence}: {note.tail[-1]}" if note.tail else note.sentence
+    line = cause_of(note.tail)
+    advice = advice_for(line)
+    if not line and note.exit_status == KILLED:
+        advice = "something killed it, most likely for its use of the node's memory: more --gpus bring more memory"
+    return ": ".join(part for part in (note.sentence, line) if part) + (f"; {advice}" if advice else "")
 
 
 def _facts(record: Deployment, job: Job, slurm: SlurmSays | None) -> dict[str, object]:
     placement = job.placement
-    by = re.search(r"by (\d+)", slurm.word) if slurm else None
     return {
         "node": (slurm and slurm.node) or job.node or "that it ran on",
-        "who": f"user id {by.group(1)}" if by else "somebody (with scancel), not through bouchet-llm",
+        "who": (slurm and slurm.ended_by) or "somebody (with scancel), not through bouchet-llm",
         "exit_code": (slurm and slurm.exit_code) or "unknown",
         "logs": f"`bouchet logs {record.id}` shows its last words",
         "memory": placement.memory_gib if placement else "?",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TypeVar
 
 import httpx
@@ -35,12 +37,15 @@ from .observed import (
     SlurmKnowsNot,
     SlurmSays,
 )
+from .phase_times import engine_times
 from .progress import progress_in
-from .states import STATES, Meaning, parse_state
+from .states import STATES, Meaning, State, parse_state
 
 HEALTH_TIMEOUT_S = 3.0
 LOOK_TIMEOUT_S = 20.0
 LOG_TAIL_BYTES = 16 << 10
+# at the end of a start, progress bars included
+LOG_START_BYTES = 512 << 10
 LOOKERS = 8
 
 Written = TypeVar("Written", bound=BaseModel)
@@ -103,6 +108,7 @@ class Observer:
     def __init__(self, gateway: GatewayClient, layout: Layout, probe: SlotProbe) -> None:
         self._gateway, self._layout, self._probe = gateway, layout, probe
         self.rows: Sequence[slurm.QueueRow] | None = None
+        self._waits_for_accounting: set[str] = set()
 
     def look(self, records: Sequence[Deployment], *, always: bool = False) -> dict[str, Observed]:
         """What was seen, by deployment. Raises nothing of the gateway's: what could not be asked says so.
@@ -144,7 +150,7 @@ class Observer:
         for job in jobs:
             answer = self._show(job)
             if answer is not None:
-                answers[job.name] = answer
+                answers[job.name] = self._with_who(job, answer)
         forgotten = [job for job in jobs if job.name not in answers]
         return {**answers, **self._account(forgotten)} if forgotten else answers
 
@@ -159,18 +165,48 @@ class Observer:
         except (GatewayError, SlurmOutputError) as exc:
             return CouldNotLook(str(exc))
 
+    def _with_who(self, job: Job, answer: SlurmAnswer) -> SlurmAnswer:
+        """A cancelled job with the word of who cancelled it, which accounting alone knows, a moment later."""
+        if not isinstance(answer, SlurmSays) or answer.state is not State.CANCELLED or answer.ended_by:
+            return answer
+        told = self._account([job])[job.name]
+        if isinstance(told, SlurmSays) and told.state is State.CANCELLED:
+            return told
+        if job.name in self._waits_for_accounting:
+            self._waits_for_accounting.discard(job.name)
+            return answer
+        self._waits_for_accounting.add(job.name)
+        return CouldNotLook("accounting does not know yet who cancelled it")
+
     def _account(self, jobs: Sequence[Job]) -> dict[str, SlurmAnswer]:
         try:
             argv = slurm.sacct_argv([job.slurm_id or 0 for job in jobs])
             rows = slurm.parse_accounting(self._gateway.run(argv, timeout_s=LOOK_TIMEOUT_S).stdout)
             by_job = {(row.job_id, row.name): row for row in rows}
-            return {job.name: _accounted(by_job.get((job.slurm_id or 0, job.name))) for job in jobs}
+            return {job.name: self._named(by_job.get((job.slurm_id or 0, job.name))) for job in jobs}
         except RemoteCommandFailed as exc:
             if "accounting storage is disabled" in exc.stderr.lower():
                 return {job.name: SlurmKnowsNot() for job in jobs}
             return {job.name: CouldNotLook(str(exc)) for job in jobs}
         except (GatewayError, SlurmOutputError) as exc:
             return {job.name: CouldNotLook(str(exc)) for job in jobs}
+
+    def _named(self, row: slurm.EndRow | None) -> SlurmAnswer:
+        """The row's answer; of a job that somebody cancelled with who that was."""
+        answer = _accounted(row)
+        found = re.search(r"by (\d+)", row.word) if row is not None else None
+        if row is None or found is None or not isinstance(answer, SlurmSays):
+            return answer
+        return replace(answer, ended_by=self._who(found.group(1), row.uid))
+
+    def _who(self, uid: str, owner: str) -> str:
+        if uid in (owner, "0"):
+            return "you, with scancel" if uid == owner else "root: an administrator, or Slurm itself"
+        try:
+            name = self._gateway.run(["getent", "passwd", uid], timeout_s=LOOK_TIMEOUT_S).stdout.split(":")[0]
+        except GatewayError:
+            name = ""
+        return f"user {name} (id {uid})" if name else f"user id {uid}"
 
     def _look_closer(self, record: Deployment, job: Job, answer: SlurmAnswer) -> Observed:
         try:
@@ -195,9 +231,10 @@ class Observer:
     def _running(self, record: Deployment, job: Job, answer: SlurmSays) -> Observed:
         health = self._probe.health(job) if job.port and record.phase in (Phase.STARTING, Phase.READY) else None
         if health is not None and health.answering is not Answering.NO:
-            return Observed(answer, health=health)
+            took = engine_times(self._tail(job, LOG_START_BYTES)) if record.phase is Phase.STARTING else {}
+            return Observed(answer, health=health, took=took)
         connection = self._written(self._layout.connection(job.slurm_id or 0), Connection, job)
-        progress = "" if record.phase is Phase.READY else self._progress(job.slurm_id or 0)
+        progress = "" if record.phase is Phase.READY else progress_in(self._tail(job))
         return Observed(answer, connection, health, progress)
 
     def _written(self, path: str, model: type[Written], job: Job) -> Written | None:
@@ -212,19 +249,13 @@ class Observer:
             return None
         return written if getattr(written, "job_name", None) == job.name else None
 
-    def _progress(self, job_id: int) -> str:
-        return _or(lambda: progress_in(self._tail(job_id)), "")
-
-    def _tail(self, job_id: int) -> str:
-        piece = self._gateway.get(self._layout.log(job_id), -LOG_TAIL_BYTES, LOG_TAIL_BYTES)
+    def _tail(self, job: Job, most: int = LOG_TAIL_BYTES) -> str:
+        """The end of its log, empty while there is none."""
+        try:
+            piece = self._gateway.get(self._layout.log(job.slurm_id or 0), -most, most)
+        except GatewayError:
+            return ""
         return piece.data.decode(errors="replace")
-
-
-def _or(read: Callable[[], str], fallback: str) -> str:
-    try:
-        return read()
-    except GatewayError:
-        return fallback
 
 
 def _from_queue(job: Job, row: slurm.QueueRow) -> SlurmAnswer:
@@ -233,7 +264,9 @@ def _from_queue(job: Job, row: slurm.QueueRow) -> SlurmAnswer:
     except SlurmOutputError as exc:
         return CouldNotLook(str(exc))
     submitted_at = job.since.get(Phase.QUEUED) if job.asked_at is None else job.asked_at
-    return SlurmSays(state, row.state, row.reason, row.node, slurm.start_estimate(row, submitted_at))
+    start = slurm.start_estimate(row, submitted_at)
+    runs = STATES[state].meaning is Meaning.RUNNING
+    return SlurmSays(state, row.state, row.reason, row.node, start, waited_s=slurm.waited_s(row) if runs else None)
 
 
 def _from_end(row: slurm.EndRow) -> SlurmAnswer:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
 from typing import Literal
@@ -15,7 +16,11 @@ from .states import State
 
 @dataclass(frozen=True)
 class SlurmSays:
-    """Slurm knows the job. word: its state as printed; node: the first of its nodes."""
+    """Slurm knows the job. word: its state as printed; node: the first of its nodes.
+
+    start: of a waiting job the estimate, of a running one the moment; waited_s: in the queue; ended_by: who cancelled
+    it, as a word or two.
+    """
 
     state: State
     word: str
@@ -23,6 +28,8 @@ class SlurmSays:
     node: str | None = None
     start: datetime | None = None
     exit_code: str | None = None
+    waited_s: float | None = None
+    ended_by: str = ""
 
 
 @dataclass(frozen=True)
@@ -58,6 +65,7 @@ class Connection(_FromJob):
     vllm: str | None = None
     gpus: tuple[str, ...] = ()
     command: tuple[str, ...] = ()
+    started_at: int | None = Field(None, description="when the container was started, seconds since 1970")
 
 
 EndKind = Literal["vllm_exited", "idle", "walltime", "stopped", "refused"]
@@ -93,10 +101,11 @@ class Health:
 
 @dataclass(frozen=True)
 class Observed:
-    """One look. None: not asked, or not there yet."""
+    """One look. None: not asked, or not there yet. took: seconds of steps of the start, as vLLM's log has them."""
 
     slurm: SlurmAnswer
     connection: Connection | None = None
     health: Health | None = None
     progress: str = ""
     end: EndNote | None = None
+    took: Mapping[str, float] = field(default_factory=dict)

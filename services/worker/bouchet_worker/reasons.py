@@ -1,9 +1,14 @@
-"""Why a job waits, in words: Slurm's pending reasons (squeue's manual, JOB REASON CODES) as one table."""
+"""Why a job waits, in words: Slurm's pending reasons (squeue's manual, JOB REASON CODES), and what would start sooner.
+
+A word that stands nowhere here is shown as Slurm said it.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+
+from bouchet_core.models import Placement
 
 WAITS: Mapping[str, str] = {
     "AccountNotAllowed": "the partition does not take jobs of this account; name another with --account",
@@ -14,6 +19,8 @@ WAITS: Mapping[str, str] = {
     "DeadLine": "it cannot end before its deadline",
     "Dependency": "it waits for another job to finish",
     "DependencyNeverSatisfied": "the job it depends on failed, so it will never start; cancel it",
+    "FedJobLock": "it waits for the other clusters of the federation",
+    "FrontEndDown": "no front end node is up; ask the site",
     "InactiveLimit": "the system's inactivity limit was reached",
     "InvalidAccount": "the account is not valid; name another with --account",
     "InvalidQOS": "the QOS is not valid; name another with --qos",
@@ -23,9 +30,10 @@ WAITS: Mapping[str, str] = {
     "JobHoldMaxRequeue": "it was requeued too often and is held; cancel it and launch again",
     "JobLaunchFailure": "it could not be started on its node; Slurm holds it",
     "Licenses": "it waits for a license",
-    "MaxGRESPerAccount": "your group already holds all the GPUs it may",
     "MaxMemPerLimit": "it asks for more memory per CPU or node than the partition allows",
+    "MaxRequeue": "it was requeued too often and is held; cancel it and launch again",
     "NodeDown": "a node that it needs is down",
+    "NonZeroExitCode": "its last run failed",
     "None": "Slurm has not looked at it yet",
     "OutOfMemory": "it ran out of memory",
     "PartitionConfig": "it asks for more than the partition has",
@@ -42,30 +50,43 @@ WAITS: Mapping[str, str] = {
     "QOSUsageThreshold": "the QOS's usage threshold is passed",
     "ReqNodeNotAvail": "nodes that it needs are down, drained or reserved",
     "Reservation": "it waits for its reservation",
+    "ReservationDeleted": "its reservation was deleted; cancel it and launch again",
+    "Reserved": "the nodes are reserved for others",
     "Resources": "it is next, as soon as nodes with enough free GPUs, CPUs and memory are found",
     "SchedDefer": "Slurm puts off scheduling for now",
     "SystemFailure": "Slurm, the file system or the network failed; ask the site",
     "TimeLimit": "it used up its time",
 }
 
-_HELD = "that may be held at a time is reached; it starts when some"
+MAINTENANCE = "it would run into a maintenance window: it starts after it, or sooner with a shorter --time"
+_HELD = "that {whose} may hold at a time is reached; it starts when some"
+_LESS = "and will never start; cancel it and launch with less"
 
-# (pattern, words); the first that matches wins. Limits come in families: QOSMax..., AssocGrp..., Max...PerUser.
-_FAMILIES: tuple[tuple[str, str], ...] = (
-    (
-        r"^ReqNodeNotAvail.*[Mm]aintenance",
-        "it would run into a maintenance window: it starts after it, or sooner with a shorter --time",
-    ),
+# Sentences that Slurm prints instead of a word, spelt with spaces or with underscores.
+_SENTENCES: tuple[tuple[str, str], ...] = (
+    (r"^ReqNodeNotAvail.*maintenance", MAINTENANCE),
     (r"^ReqNodeNotAvail", WAITS["ReqNodeNotAvail"]),
-    (r"MaxJobsPer|MaxJobsLimit|GrpJobsLimit", "you run as many jobs as the limit allows; it starts when one ends"),
-    (r"SubmitJob", "the limit of submitted jobs is reached; it goes on when one ends"),
-    (r"Wall|Minutes|Mins", "the limit of computing time is reached"),
+    (r"^Nodes[ _]required[ _]for[ _]job", "nodes that it needs are down, drained or kept for jobs of higher priority"),
+    (r"launch[ _]failed[ _]requeued", "its node could not start it and Slurm holds it; cancel it and launch again"),
+    (r"requeued[ _]in[ _]held", "Slurm put it back and holds it; `scontrol release` lets it go"),
+)
+
+# Limits come in families: QOSMax...PerUser, AssocGrp..., Max...PerAccount. The first that matches wins.
+_LIMITS: tuple[tuple[str, str], ...] = (
+    (r"^QOSMin", f"it asks for less than the QOS takes {_LESS.replace('less', 'more')}"),
+    (r"Wall\w*PerJob", "its walltime is longer than the limit allows; cancel it and launch with a shorter --time"),
+    (r"(GRES|TRES|[Gg]res)\w*Per(Job|Node)", f"it asks for more GPUs than the limit allows one job {_LESS}"),
+    (r"Per(Job|Node)", f"it asks for more than the limit allows one job {_LESS}"),
+    (r"Submit", "the limit of submitted jobs is reached; it goes on when one ends"),
+    (r"JobsPer|JobsLimit|JobsPU|JobsAccrue", "{whose_run} as many jobs as the limit allows; it starts when one ends"),
+    (r"Wall|Minutes|Mins", "the limit of computing time of {whose} is reached"),
     (r"GRES|TRES|[Gg]res|gpu", f"the limit of GPUs {_HELD} are given back"),
     (r"CPU|[Cc]pu|Core", f"the limit of CPUs {_HELD} are given back"),
     (r"Mem|MEM", f"the limit of memory {_HELD} is given back"),
     (r"Node", f"the limit of nodes {_HELD} are given back"),
-    (r"^(Assoc|QOS)", "a limit of your account or QOS is reached"),
+    (r"", "a limit of {whose} is reached"),
 )
+_FITS_A_GAP = "a shorter --time may fit into a gap and start sooner; `--partition auto` asks for the earliest start"
 
 
 def reason_in_words(reason: str) -> str:
@@ -73,7 +94,40 @@ def reason_in_words(reason: str) -> str:
     word = reason.strip().strip("()")
     if not word:
         return "waiting in the queue"
-    if word == "None":
+    return WAITS[word] if word == "None" else f"{_words(word)} ({word})"
+
+
+def what_starts_sooner(reason: str, placement: Placement | None) -> str:
+    """What would start sooner than waiting, empty where nothing is known to."""
+    word = reason.strip().strip("()")
+    if placement is None:
+        return ""
+    if word in ("Priority", "Resources"):
+        return _FITS_A_GAP
+    if not _is_limit(word) or re.search(r"Per(Job|Node)|^QOSMin|Mins|Minutes", word):
+        return ""
+    if _is_the_groups(word):
+        return "the limit is your group's: sooner with another --account or --partition"
+    fewer = "fewer --gpus, " if re.search(r"GRES|TRES|[Gg]res|gpu", word) and placement.gpus > 1 else ""
+    return f"sooner: {fewer}another --partition, or end one of your jobs in {placement.partition}"
+
+
+def _words(word: str) -> str:
+    if word in WAITS:
         return WAITS[word]
-    family = next((words for pattern, words in _FAMILIES if re.search(pattern, word)), "waiting in the queue")
-    return f"{WAITS.get(word, family)} ({word})"
+    for pattern, words in _SENTENCES:
+        if re.search(pattern, word, re.I):
+            return words
+    if not _is_limit(word):
+        return "waiting in the queue"
+    whose = ("your group", "your group runs") if _is_the_groups(word) else ("you", "you run")
+    words = next(words for pattern, words in _LIMITS if re.search(pattern, word))
+    return words.format(whose=whose[0], whose_run=whose[1])
+
+
+def _is_limit(word: str) -> bool:
+    return bool(re.match(r"Assoc(Grp|Max)|QOS(Grp|Max|Min)|Max\w+Per(Account|User|Acct)", word))
+
+
+def _is_the_groups(word: str) -> bool:
+    return "Grp" in word or "PerAcc" in word

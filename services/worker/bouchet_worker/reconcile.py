@@ -14,7 +14,8 @@ from bouchet_core.models import Deployment, Ending, Job, Phase
 
 from .endings import ending_of
 from .observed import Answering, Connection, CouldNotLook, Observed, SlurmKnowsNot, SlurmSays
-from .reasons import reason_in_words
+from .phase_times import at_ready
+from .reasons import reason_in_words, what_starts_sooner
 from .states import STATES, Meaning
 
 # the API enqueues an errand for a new record; after this long without a change it must have been lost
@@ -26,7 +27,7 @@ FAILING_NEWS_S = 15.0
 
 NEAR_ITS_END = "its end is near: answers under way finish, new requests are refused"
 
-_NOT_CONNECTED: Mapping[str, object] = {"node": None, "port": None, "progress": ""}
+_NOT_CONNECTED: Mapping[str, object] = {"node": None, "port": None, "progress": "", "times": {}}
 
 
 class Errand(StrEnum):
@@ -63,7 +64,10 @@ def decide(record: Deployment, observed: Observed, now: datetime) -> Decision:
     if isinstance(slurm, SlurmKnowsNot):
         return _vanished(record, job, observed, now)
     decision = _BY_MEANING[STATES[slurm.state].meaning](record, job, slurm, observed)
-    return replace(decision, facts={"slurm_state": slurm.word, **decision.facts})
+    facts = {"slurm_state": slurm.word, **decision.facts}
+    if decision.phase is Phase.READY:
+        facts["times"] = at_ready(job, observed.took, now)
+    return replace(decision, facts=facts)
 
 
 def apply(record: Deployment, decision: Decision, now: datetime) -> Deployment:
@@ -89,7 +93,8 @@ def _waiting(record: Deployment, job: Job, slurm: SlurmSays, observed: Observed)
     if record.stop_requested_at is not None:
         phase = None if record.phase is Phase.DRAINING else Phase.QUEUED
         return Decision(phase, reason="being cancelled", facts=_NOT_CONNECTED, errand=Errand.STOP)
-    reason = reason_in_words(slurm.reason)
+    sooner = what_starts_sooner(slurm.reason, job.placement)
+    reason = reason_in_words(slurm.reason) + (f"; {sooner}" if sooner else "")
     if record.phase is not Phase.QUEUED:
         reason = f"Slurm put it back into the queue; {reason}"
     return Decision(Phase.QUEUED, reason=reason, facts={**_NOT_CONNECTED, "start_estimate": slurm.start})
@@ -167,9 +172,11 @@ def _draining_from(record: Deployment) -> Phase | None:
 
 def _connected(job: Job, slurm: SlurmSays, connection: Connection | None) -> dict[str, object]:
     """What the job's own file adds to the record. A file of another run of the job does not reach here."""
+    times = {**job.times, **_waited(job, slurm, connection)}
     if connection is None:
-        return {} if job.node else {"node": slurm.node}
+        return {"times": times} if job.node else {"node": slurm.node, "times": times}
     return {
+        "times": times,
         "node": connection.node,
         "port": connection.port,
         "image": connection.image,
@@ -178,6 +185,16 @@ def _connected(job: Job, slurm: SlurmSays, connection: Connection | None) -> dic
         "vllm_version": job.vllm_version or connection.vllm,
         "command": connection.command or job.command,
     }
+
+
+def _waited(job: Job, slurm: SlurmSays, connection: Connection | None) -> dict[str, float]:
+    """Seconds in the queue, and until the container was started, by the cluster's own clocks."""
+    found: dict[str, float] = {}
+    if slurm.waited_s is not None and "queue" not in job.times:
+        found["queue"] = slurm.waited_s
+    if connection is not None and connection.started_at is not None and slurm.start is not None:
+        found["image"] = max(0.0, connection.started_at - slurm.start.timestamp())
+    return found
 
 
 _BY_MEANING = {

@@ -1,0 +1,135 @@
+"""What people are told: why a job waits, what would start sooner, why sbatch refused, why vLLM ended."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from bouchet_core.models import Placement
+from bouchet_worker.diagnosis import advice_for, cause_of
+from bouchet_worker.reasons import reason_in_words, what_starts_sooner
+from bouchet_worker.refusals import refusal_in_words
+
+# JOB REASON CODES of squeue's manual, 24.11, those that a job with GPUs can have
+MANUAL_24_11 = (Path(__file__).parent / "slurm_words" / "reasons_24.11.txt").read_text().split()
+PLACE = Placement(partition="gpu_devel", gpus=2, gpu_type="h200", nodes=1, cpus=12, memory_gib=480, walltime_s=3600)
+
+
+@pytest.mark.parametrize("reason", MANUAL_24_11)
+def test_every_reason_of_the_manual_has_words_of_its_own(reason: str) -> None:
+    words = reason_in_words(reason)
+    assert not words.startswith("waiting in the queue")
+    assert words.endswith(f"({reason})")
+    assert "{" not in words
+
+
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        ("QOSMaxGRESPerUser", "limit of GPUs that you may hold"),
+        ("AssocGrpGRES", "limit of GPUs that your group may hold"),
+        ("QOSGrpJobsLimit", "your group runs as many jobs"),
+        ("QOSMaxWallDurationPerJobLimit", "launch with a shorter --time"),
+        ("QOSMaxGRESPerJob", "never start; cancel it and launch with less"),
+        ("QOSMinGRES", "launch with more"),
+        ("AssocGrpCPUMinutesLimit", "computing time of your group"),
+        ("QOSMaxSubmitJobPerUserLimit", "submitted jobs"),
+        ("ReqNodeNotAvail, Reserved for maintenance", "sooner with a shorter --time"),
+        ("ReqNodeNotAvail(Unavailable:node[1-2])", "down, drained or reserved"),
+        ("Nodes required for job are DOWN, DRAINED or reserved for jobs in higher priority partitions", "kept for"),
+        ("launch_failed_requeued_held", "cancel it and launch again"),
+        ("launch failed requeued held", "cancel it and launch again"),
+        ("job_requeued_in_held_state", "`scontrol release`"),
+        ("Brand_New_Reason", "waiting in the queue (Brand_New_Reason)"),
+    ],
+)  # fmt: skip
+def test_limits_say_whose_they_are_and_sentences_are_read(reason: str, words: str) -> None:
+    assert words in reason_in_words(reason)
+
+
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        ("Priority", "shorter --time"),
+        ("Resources", "--partition auto"),
+        ("QOSMaxJobsPerUserLimit", "end one of your jobs in gpu_devel"),
+        ("QOSMaxGRESPerUser", "fewer --gpus"),
+        ("QOSGrpGRES", "your group's"),
+    ],
+)
+def test_what_would_start_sooner(reason: str, words: str) -> None:
+    assert words in what_starts_sooner(reason, PLACE)
+
+
+@pytest.mark.parametrize(
+    "reason", ["BeginTime", "QOSMaxGRESPerJob", "Dependency", "JobHeldUser", "Brand_New_Reason", ""]
+)
+def test_nothing_is_promised_where_nothing_is_known(reason: str) -> None:
+    assert what_starts_sooner(reason, PLACE) == ""
+    assert what_starts_sooner("Priority", None) == ""
+
+
+# as sbatch prints it: 24.11 from a running cluster, older ones from their slurm_errno.c
+@pytest.mark.parametrize(
+    ("stderr", "words"),
+    [
+        ("sbatch: error: QOSMaxSubmitJobPerUserLimit\nsbatch: error: Batch job submission failed: Job violates "
+         "accounting/QOS policy (job submit limit, user's size and/or time limits)\n", "no further job of yours"),
+        ("sbatch: error: Batch job submission failed: Requested node configuration is not available\n", "fewer --gpus"),
+        ("sbatch: error: Invalid generic resource (gres) specification\n", "no such GPUs"),
+        ("sbatch: error: Batch job submission failed: Invalid qos specification\n", "--qos"),
+        ("sbatch: error: Batch job submission failed: Invalid account or account/partition combination specified\n",
+         "--account"),
+        ("sbatch: error: Batch job submission failed: Invalid feature specification\n", "--constraint"),
+        ("sbatch: error: invalid partition specified: nope\n", "--partition"),
+        ("sbatch: error: Batch job submission failed: Requested time limit is invalid (missing or exceeds some limit)",
+         "shorter --time"),
+        ("sbatch: error: Memory specification can not be satisfied\n", "memory_per_gpu_gib"),
+    ],
+)  # fmt: skip
+def test_a_refusal_repeats_slurm_and_says_what_to_do(stderr: str, words: str) -> None:
+    told = refusal_in_words(stderr)
+    assert words in told and told.startswith("Slurm refused it: ")
+    assert "\n" not in told and "sbatch: error" not in told
+
+
+def test_an_unknown_refusal_is_repeated_alone() -> None:
+    assert refusal_in_words("sbatch: error: The moon is full\n") == "Slurm refused it: The moon is full"
+    assert refusal_in_words("") == "Slurm refused it: it printed no error"
+
+
+OOM = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 1.16 GiB. GPU 0 has a total capacity of 139.8 GiB"
+ECHO = "RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}"
+WINDOW = (
+    "ValueError: To serve at least one request with the model's max seq len (262144), (24.00 GiB KV cache is needed, "
+    "which is larger than the available KV cache memory (6.21 GiB). Based on the available memory, the estimated "
+    "maximum model length is 67808. Try increasing `gpu_memory_utilization` or decreasing `max_model_len`"
+)
+
+
+def test_the_cause_is_told_and_not_its_echo() -> None:
+    assert cause_of(["ValueError: something else", OOM, ECHO]) == OOM
+    assert cause_of(["KeyError: 'x'", ECHO]) == "KeyError: 'x'"
+    assert cause_of([ECHO]) == ECHO
+    assert cause_of([]) == ""
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (OOM, "--max-len, --quant fp8, or more --gpus"),
+        (WINDOW, "--max-len 67808 at most"),
+        ("RuntimeError: The NVIDIA driver on your system is too old (found version 12040).", "older CUDA"),
+        ("RuntimeError: No CUDA GPUs are available", "launch again"),
+        ("OSError: [Errno 28] No space left on device", "make room"),
+        ("api_server.py: error: unrecognized arguments: --moon-phase full", "no option --moon-phase full"),
+        ("ValueError: Model architectures ['NewForCausalLM'] are not supported for now.", "newer image"),
+        ("safetensors_rust.SafetensorError: Error while deserializing header: MetadataIncompleteBuffer", "download"),
+    ],
+)
+def test_what_to_do_about_it(line: str, words: str) -> None:
+    assert words in advice_for(line)
+
+
+def test_nothing_is_advised_about_the_unknown() -> None:
+    assert advice_for("KeyError: 'moon'") == ""
