@@ -17,6 +17,8 @@ from typing import Any
 
 from aiohttp import web
 
+# of so many prompt tokens one was in the prefix cache
+CACHED_SHARE = 8
 COMMAND = re.compile(r"(SAY|THINK|CALL|DIE|SLOW|REFUSE)\[(.*?)\](?=\s|$|SAY|THINK|CALL|DIE|SLOW|REFUSE)", re.DOTALL)
 
 
@@ -175,7 +177,7 @@ def whole_message(body: dict[str, Any], script: Script, tokens: int) -> dict[str
         "content": content,
         "model": body["model"],
         "stop_reason": "tool_use" if script.tool else "end_turn",
-        "usage": {"input_tokens": tokens, "output_tokens": len(pieces(script.text))},
+        "usage": anthropic_usage(tokens, len(pieces(script.text))),
     }
 
 
@@ -202,7 +204,7 @@ def anthropic_events(body: dict[str, Any], script: Script, tokens: int) -> Itera
             yield event("content_block_delta", index=index, delta=delta)
         yield event("content_block_stop", index=index)
     stop = {"stop_reason": "tool_use" if script.tool else "end_turn", "stop_sequence": None}
-    usage = {"input_tokens": tokens, "output_tokens": len(pieces(script.text))}
+    usage = anthropic_usage(tokens, len(pieces(script.text)))
     yield event("message_delta", delta=stop, usage=usage)
     yield event("message_stop")
 
@@ -219,20 +221,36 @@ def whole_chat(body: dict[str, Any], script: Script, tokens: int) -> dict[str, A
         "created": 1,
         "model": body["model"],
         "choices": [{"index": 0, "message": message, "finish_reason": "tool_calls" if script.tool else "stop"}],
-        "usage": {"prompt_tokens": tokens, "completion_tokens": count, "total_tokens": tokens + count},
+        "usage": openai_usage(tokens, count),
     }
 
 
+def openai_usage(tokens: int, count: int) -> dict[str, Any]:
+    cached = tokens // CACHED_SHARE
+    totals = {"prompt_tokens": tokens, "completion_tokens": count, "total_tokens": tokens + count}
+    return {**totals, "prompt_tokens_details": {"cached_tokens": cached}}
+
+
+def anthropic_usage(tokens: int, count: int) -> dict[str, Any]:
+    """As vLLM's: cached tokens are not among the input's."""
+    cached = tokens // CACHED_SHARE
+    return {"input_tokens": tokens - cached, "cache_read_input_tokens": cached, "output_tokens": count}
+
+
 def openai_events(body: dict[str, Any], script: Script, tokens: int) -> Iterator[str]:
+    head = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": body["model"]}
+
     def chunk(delta: dict[str, Any], finish: str | None = None) -> str:
         choice = {"index": 0, "delta": delta, "finish_reason": finish}
-        head = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": body["model"]}
         return f"data: {json.dumps({**head, 'choices': [choice]}, separators=(',', ':'))}\n\n"
 
     yield chunk({"role": "assistant", "content": ""})
     for piece in pieces(script.text):
         yield chunk({"content": piece})
     yield chunk({}, "stop")
+    if (body.get("stream_options") or {}).get("include_usage"):
+        usage = openai_usage(tokens, len(pieces(script.text)))
+        yield f"data: {json.dumps({**head, 'choices': [], 'usage': usage}, separators=(',', ':'))}\n\n"
     yield "data: [DONE]\n\n"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import subprocess
 import sys
@@ -22,7 +23,9 @@ from bouchet_core.secrets import serving_key
 from bouchet_core.store import Store
 from bouchet_proxy.asgi import App, Message, Receive, Scope, Send
 from bouchet_proxy.front import Front
+from bouchet_proxy.key_watcher import KeyWatcher
 from bouchet_proxy.lane import DirectLane
+from bouchet_proxy.recorder import Recorder
 from bouchet_proxy.settings import Settings
 from bouchet_proxy.watcher import TableWatcher
 
@@ -33,6 +36,7 @@ ROOT = Path(__file__).parents[2]
 KEY, SERVING_SECRET, JOB = "key-of-the-tests", "serving-secret", "bouchet-tiny-1"
 ALIAS, MODEL, WINDOW = "tiny", "org/Tiny-Model", 4096
 SLOTS = 4
+COUNTER = itertools.count(1)
 START_TIMEOUT_S = 90.0
 IMAGE_VARIABLE = "BOUCHET_PROXY_IMAGE"
 CATALOG = {"org/Other": "other", "other": "other", "org/tiny-model": ALIAS, ALIAS: ALIAS}
@@ -138,7 +142,7 @@ def deployment(
     now = datetime.now(UTC)
     job = Job(name=JOB, slot=slot, phase=phase, window=WINDOW, node="node1", port=1234)
     made: dict[str, Any] = {
-        "id": f"id-{name}",
+        "id": f"id-{name}-{next(COUNTER)}",
         "model": model,
         "names": (name,),
         "request": LaunchRequest(model=model),
@@ -179,17 +183,20 @@ def front_in_thread(ground: Ground) -> Iterator[Door]:
     port = free_port()
     settings = ground.settings(port)
     watcher = TableWatcher(ground.store, CATALOG)
+    keys, recorder = KeyWatcher(ground.store, KEY), Recorder(ground.store, SERVING_SECRET)
     servers: list[uvicorn.Server] = []
     guards: list[StreamGuard] = []
 
     async def serve() -> None:
         async with DirectLane(settings) as lane:
-            guards.append(StreamGuard(Front(settings, lambda: watcher.table, lane, lane, _no_lifespan)))
+            front = Front(settings, lambda: watcher.table, lambda: keys.table, recorder, lane, lane, _no_lifespan)
+            guards.append(StreamGuard(front))
             config = uvicorn.Config(guards[0], host="127.0.0.1", port=port, log_config=None, lifespan="off")
             servers.append(uvicorn.Server(config))
             await servers[0].serve()
 
-    watcher.start()
+    for part in (watcher, keys, recorder):
+        part.start()
     thread = threading.Thread(target=lambda: asyncio.run(serve()))
     thread.start()
     try:
@@ -198,7 +205,8 @@ def front_in_thread(ground: Ground) -> Iterator[Door]:
     finally:
         servers[0].should_exit = True
         thread.join(timeout=10)
-        watcher.stop()
+        for part in (recorder, keys, watcher):
+            part.stop()
     assert not guards[0].wrong, guards[0].wrong
 
 

@@ -131,7 +131,7 @@ def test_events_are_cut_the_same_from_any_pieces(parts: list[bytes], cuts: list[
 
 def test_whole_answers() -> None:
     body = {"model": "tiny", "content": [{"type": "text", "text": "<think>a</think>b"}]}
-    answer = json.loads(whole_answer(Endpoint.MESSAGES, json.dumps(body).encode(), THINKING, SHOWN))
+    answer = json.loads(whole_answer(Endpoint.MESSAGES, json.dumps(body).encode(), THINKING, SHOWN)[0])
     assert answer == {"model": SHOWN, "content": [{"type": "text", "text": "b"}]}
     for junk in (b"", b"nope", b"[]", b"5"):
-        assert whole_answer(Endpoint.CHAT, junk, THINKING, SHOWN) == junk
+        assert whole_answer(Endpoint.CHAT, junk, THINKING, SHOWN)[0] == junk

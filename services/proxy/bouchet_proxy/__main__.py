@@ -16,7 +16,9 @@ from bouchet_core.store import Store
 
 from .carrier import LiteLLMCarrier
 from .front import Front
+from .key_watcher import KeyWatcher
 from .lane import DirectLane
+from .recorder import Recorder
 from .settings import Settings, settings_from
 from .watcher import TableWatcher
 
@@ -45,13 +47,18 @@ async def serve(settings: Settings) -> None:
     """Opens everything, serves, closes everything."""
     store = Store.connect(settings.redis_host, settings.redis_port, settings.redis_password)
     watcher = TableWatcher(store, catalog_words(settings.catalog))
+    keys, recorder = KeyWatcher(store, settings.api_key), Recorder(store, settings.serving_secret)
     litellm = LiteLLMCarrier.mount(settings)
     async with DirectLane(settings) as lane:
-        front = Front(settings, lambda: watcher.table, lane, litellm, litellm.lifespan)
+        front = Front(settings, lambda: watcher.table, lambda: keys.table, recorder, lane, litellm, litellm.lifespan)
         watcher.start()
+        keys.start()
+        recorder.start()
         try:
             await uvicorn.Server(_server_config(front, settings)).serve()
         finally:
+            recorder.stop()
+            keys.stop()
             watcher.stop()
             store.close()
 

@@ -7,6 +7,7 @@ into events, and only those that must change are decoded.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any, Protocol
 
 import orjson
@@ -15,7 +16,8 @@ from .dialects import Dialect, Endpoint
 from .routing import Route
 from .sse import Cutter, parse, render
 from .thinking import ThinkStripper, strip_thinking
-from .wording import cut_short, error_body, from_upstream
+from .tokens import Tokens, tokens_of
+from .wording import Failure, cut_short, error_body, from_upstream
 
 DONE = b"data: [DONE]\n\n"
 # quotes inside JSON strings are escaped, so this never matches in a text
@@ -23,7 +25,9 @@ _MODEL = re.compile(rb'"model":\s*"(?:[^"\\]|\\.)*"')
 
 
 class StreamFilter(Protocol):
-    """A stream of events on its way to the client."""
+    """A stream of events on its way to the client. failure: what it told the client instead of a proper end."""
+
+    failure: Failure | None
 
     def feed(self, piece: bytes) -> bytes:
         """What the client gets for these bytes; b'' while an event is incomplete."""
@@ -31,22 +35,25 @@ class StreamFilter(Protocol):
     def finish(self) -> bytes:
         """What the client still gets when the server has closed, in order or not."""
 
+    def tokens(self) -> Tokens:
+        """What the stream said of its tokens so far; to be asked when the client has its bytes."""
 
-def stream_filter(dialect: Dialect, route: Route, shown: str) -> StreamFilter:
-    """The filter for that dialect. shown: the model's name as the client wrote it."""
+
+def stream_filter(dialect: Dialect, route: Route, shown: str, hide_usage: bool = False) -> StreamFilter:
+    """The filter for that dialect. shown: the model's name as its client wrote it; hide_usage: nobody asked for it."""
     if dialect is Dialect.ANTHROPIC:
         return AnthropicStream(route, shown)
-    return OpenAIStream(route, shown)
+    return OpenAIStream(route, shown, hide_usage)
 
 
-def whole_answer(endpoint: Endpoint, body: bytes, route: Route, shown: str) -> bytes:
-    """A complete answer as the client gets it; what is no JSON object passes untouched."""
+def whole_answer(endpoint: Endpoint, body: bytes, route: Route, shown: str) -> tuple[bytes, Tokens]:
+    """A complete answer as the client gets it, and its tokens; what is no JSON object passes untouched."""
     try:
         answer = orjson.loads(body)
     except orjson.JSONDecodeError:
-        return body
+        return body, Tokens()
     if not isinstance(answer, dict):
-        return body
+        return body, Tokens()
     if "model" in answer:
         answer["model"] = shown
     if _may_think(route):
@@ -54,7 +61,20 @@ def whole_answer(endpoint: Endpoint, body: bytes, route: Route, shown: str) -> b
             _strip_blocks(answer)
         elif endpoint is Endpoint.CHAT:
             _strip_choices(answer)
-    return orjson.dumps(answer)
+    return orjson.dumps(answer), tokens_of(answer.get("usage"))
+
+
+def _without_usage(raw: bytes) -> bytes:
+    """A chunk without the usage that its reader did not ask for; b'' where nothing else is in it."""
+    data = parse(raw).json()
+    data.pop("usage", None)
+    told = [choice for choice in data.get("choices") or () if choice.get("finish_reason") or _says(choice)]
+    return render("", data) if told else b""
+
+
+def _says(choice: dict[str, Any]) -> bool:
+    delta = choice.get("delta") or {}
+    return bool(choice.get("text") or any(value for word, value in delta.items() if word != "role"))
 
 
 def _may_think(route: Route) -> bool:
@@ -87,17 +107,33 @@ class AnthropicStream:
         self._stripper: ThinkStripper | None = None
         self._index = 0
         self._ended = False
+        self._seen = 0
+        self._usage_events: list[bytes] = []
+        self.failure: Failure | None = None
 
     def feed(self, piece: bytes) -> bytes:
         """See StreamFilter."""
-        return b"".join([self._event(raw) for raw in self._cutter.feed(piece)])
+        events = self._cutter.feed(piece)
+        self._seen += len(events)
+        return b"".join([self._event(raw) for raw in events])
 
     def finish(self) -> bytes:
         """See StreamFilter. An error event, unless the stream had its proper end."""
         if self._ended:
             return b""
-        self._ended = True
-        return render("error", error_body(Dialect.ANTHROPIC, cut_short(self._route.alias)))
+        return self._end_with(cut_short(self._route.alias))
+
+    def tokens(self) -> Tokens:
+        """See StreamFilter. Of a stream that broke off every event counts as a token."""
+        usages = [parse(raw).json() for raw in self._usage_events]
+        found = [tokens_of(data.get("usage") or (data.get("message") or {}).get("usage")) for data in usages]
+        if not found:
+            return Tokens()
+        return found[-1] if len(found) > 1 else replace(found[0], output=max(0, self._seen - 2))
+
+    def _end_with(self, failure: Failure) -> bytes:
+        self._ended, self.failure = True, failure
+        return render("error", error_body(Dialect.ANTHROPIC, failure))
 
     def _event(self, raw: bytes) -> bytes:
         if self._ended:
@@ -107,11 +143,15 @@ class AnthropicStream:
         if raw.startswith(b"event: content_block_st"):
             return self._block_border(raw)
         if raw.startswith(b"event: message_start"):
+            self._usage_events.append(raw)
             return _MODEL.sub(lambda _: self._model, raw, count=1)
         if raw.startswith(b"event: message_stop"):
             self._ended = True
             return raw
-        if raw.startswith((b"event: message_delta", b"event: ping")):
+        if raw.startswith(b"event: message_delta"):
+            self._usage_events.append(raw)
+            return raw
+        if raw.startswith(b"event: ping"):
             return raw
         return self._other(raw)
 
@@ -146,30 +186,44 @@ class AnthropicStream:
         data = parse(raw).data
         if b"error" not in data[:200]:
             return b""
-        self._ended = True
-        return render("error", error_body(Dialect.ANTHROPIC, from_upstream(500, data, self._route.alias)))
+        return self._end_with(from_upstream(500, data, self._route.alias))
 
 
 class OpenAIStream:
     """The filter for OpenAI's streams: one JSON object an event, `[DONE]` at the end."""
 
-    def __init__(self, route: Route, shown: str) -> None:
-        self._route, self._thinks = route, _may_think(route)
+    def __init__(self, route: Route, shown: str, hide_usage: bool = False) -> None:
+        self._route, self._thinks, self._hide_usage = route, _may_think(route), hide_usage
         self._model = b'"model":' + orjson.dumps(shown)
         self._cutter = Cutter()
         self._strippers: dict[int, ThinkStripper] = {}
         self._ended = False
+        self._seen = 0
+        self._usage_event = b""
+        self.failure: Failure | None = None
 
     def feed(self, piece: bytes) -> bytes:
         """See StreamFilter."""
-        return b"".join([self._event(raw) for raw in self._cutter.feed(piece)])
+        events = self._cutter.feed(piece)
+        self._seen += len(events)
+        return b"".join([self._event(raw) for raw in events])
 
     def finish(self) -> bytes:
         """See StreamFilter. An error object and `[DONE]`, unless the stream had its proper end."""
         if self._ended:
             return b""
-        self._ended = True
-        return render("", error_body(Dialect.OPENAI, cut_short(self._route.alias))) + DONE
+        return self._end_with(cut_short(self._route.alias))
+
+    def tokens(self) -> Tokens:
+        """See StreamFilter. Of a stream that broke off every event counts as a token."""
+        if not self._usage_event:
+            return Tokens(output=self._seen)
+        data = parse(self._usage_event).json()
+        return tokens_of(data.get("usage") or (data.get("response") or {}).get("usage"))
+
+    def _end_with(self, failure: Failure) -> bytes:
+        self._ended, self.failure = True, failure
+        return render("", error_body(Dialect.OPENAI, failure)) + DONE
 
     def _event(self, raw: bytes) -> bytes:
         if self._ended:
@@ -178,11 +232,13 @@ class OpenAIStream:
             self._ended = True
             return raw
         if raw.startswith((b'data: {"error"', b'data: {"type":"error"')):
-            failure = from_upstream(500, parse(raw).data, self._route.alias)
-            self._ended = True
-            return render("", error_body(Dialect.OPENAI, failure)) + DONE
+            return self._end_with(from_upstream(500, parse(raw).data, self._route.alias))
         if b'"type":"response.' in raw[:200] or raw.startswith(b"event: response."):
             self._ended = self._ended or b"response.completed" in raw[:200] or b"response.failed" in raw[:200]
+        if b'"usage":{' in raw:
+            self._usage_event = raw
+            if self._hide_usage:
+                raw = _without_usage(raw)
         raw = _MODEL.sub(lambda _: self._model, raw, count=1)
         if self._thinks and not self._all_passing():
             return self._chunk(raw)

@@ -22,6 +22,11 @@ def clamp_tokens(body: Body, window: int | None) -> Body:
     return {**body, **cut} if cut else body
 
 
+def asks_too_much(body: Body, window: int | None) -> bool:
+    """Whether clamp_tokens would cut anything."""
+    return window is not None and any(_exceeds(body.get(word), window) for word in LIMITS)
+
+
 def default_tokens(body: Body, word: str, max_output: int, window: int | None) -> Body:
     """The body with the catalog's answer length under `word` where the client named none at all."""
     if any(body.get(limit) is not None for limit in LIMITS):

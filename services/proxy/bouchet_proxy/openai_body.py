@@ -36,7 +36,7 @@ EMBEDDING_FIELDS = frozenset(("model", "input", "encoding_format", "dimensions",
 
 def prepare_chat(body: Body, window: int | None, traits: Traits) -> Body:
     """A `/v1/chat/completions` body as vLLM takes it."""
-    kept = _kept(body, CHAT_FIELDS)
+    kept = _counted(_kept(body, CHAT_FIELDS))
     kept = clamp_tokens(default_tokens(kept, "max_tokens", traits.max_output, window), window)
     if not kept.get("tools"):
         kept = {key: value for key, value in kept.items() if key not in ("tools", "tool_choice", "parallel_tool_calls")}
@@ -48,7 +48,7 @@ def prepare_chat(body: Body, window: int | None, traits: Traits) -> Body:
 
 def prepare_completion(body: Body, window: int | None) -> Body:
     """A `/v1/completions` body as vLLM takes it."""
-    return clamp_tokens(_kept(body, COMPLETION_FIELDS), window)
+    return clamp_tokens(_counted(_kept(body, COMPLETION_FIELDS)), window)
 
 
 def prepare_responses(body: Body, window: int | None, traits: Traits) -> Body:
@@ -60,6 +60,20 @@ def prepare_responses(body: Body, window: int | None, traits: Traits) -> Body:
 def prepare_embeddings(body: Body) -> Body:
     """A `/v1/embeddings` body."""
     return _kept(body, EMBEDDING_FIELDS)
+
+
+def wants_usage(body: Body) -> bool:
+    """Whether the client asked for the counts at the end of its stream."""
+    options = body.get("stream_options")
+    return isinstance(options, dict) and options.get("include_usage") is True
+
+
+def _counted(body: Body) -> Body:
+    """The body with the counts asked for where it streams: usage and limits are kept by them."""
+    if body.get("stream") is not True or wants_usage(body):
+        return body
+    options = body.get("stream_options")
+    return {**body, "stream_options": {**(options if isinstance(options, dict) else {}), "include_usage": True}}
 
 
 def _kept(body: Body, fields: frozenset[str]) -> Body:

@@ -16,6 +16,7 @@ import orjson
 from bouchet_core.models import Phase
 
 from .dialects import Dialect
+from .meter import TooMuch
 from .routing import NoSuchModel, NothingRuns, Waiting
 
 OVERLOADED = 529
@@ -87,8 +88,25 @@ def _anthropic_message(failure: Failure) -> str:
 
 def wrong_key() -> Failure:
     """No key, or not ours."""
-    message = "invalid API key: send BOUCHET_API_KEY (see .env) as `Authorization: Bearer KEY` or `x-api-key: KEY`"
+    message = (
+        "invalid API key: send BOUCHET_API_KEY (see .env), or a key from `bouchet keys add` that is neither revoked "
+        "nor expired, as `Authorization: Bearer KEY` or `x-api-key: KEY`"
+    )
     return Failure(401, message, "invalid_api_key")
+
+
+def owner_only(path: str) -> Failure:
+    """A good key, but not the owner's."""
+    return Failure(403, f"{path} is for the owner's key (BOUCHET_API_KEY) alone", "owner_only")
+
+
+def over_limit(name: str, found: TooMuch) -> Failure:
+    """The key's limit is used up for now."""
+    message = (
+        f"key {name!r} has used its {found.per_minute:,} {found.what} a minute; try again in {found.retry_after_s} s "
+        "(the stack's owner sets the limits: `bouchet keys`)"
+    )
+    return Failure(429, message, "rate_limit_exceeded", found.retry_after_s)
 
 
 def too_large(limit_bytes: int) -> Failure:
