@@ -15,6 +15,7 @@ from .wire import Refused, Wire
 
 # the API itself waits up to 7 s for a Redis that restarts
 ANSWER_TIMEOUT_S = 30.0
+DOCTOR_TIMEOUT_S = 120.0
 # the server sends a keep-alive every 15 s
 STREAM_SILENCE_S = 60.0
 
@@ -55,9 +56,38 @@ class Api:
         """Asks that it end."""
         return Deployment.from_json(self._send("DELETE", _path(name)))
 
+    def orphans(self, *, fresh: bool) -> list[Json]:
+        """Jobs without a record; fresh: the cluster is asked."""
+        answer = self._send("GET", f"/v1/orphans?fresh={str(fresh).lower()}")
+        return list(answer["orphans"])
+
+    def adopt(self, slurm_id: int) -> Deployment:
+        """Takes a job over."""
+        return Deployment.from_json(self._send("POST", f"/v1/orphans/{slurm_id}/adopt"))
+
+    def cancel_orphan(self, slurm_id: int) -> Json:
+        """Ends a job without a record."""
+        return self._send("DELETE", f"/v1/orphans/{slurm_id}")
+
+    def failed_errands(self) -> list[Json]:
+        """What the worker could not do."""
+        return list(self._send("GET", "/v1/errands/failed")["errands"])
+
+    def retry_errand(self, errand: str) -> Json:
+        """Tries a failed errand once more."""
+        return self._send("POST", f"/v1/errands/failed/{quote(errand, safe='')}/retry")
+
+    def drop_errand(self, errand: str) -> Json:
+        """Forgets a failed errand."""
+        return self._send("DELETE", f"/v1/errands/failed/{quote(errand, safe='')}")
+
     def models(self) -> Json:
         """The catalog: `default` and `models`."""
         return self._send("GET", "/v1/models")
+
+    def doctor(self) -> Json:
+        """What is well and what is not; the cluster is asked some ten questions."""
+        return self._send("GET", "/v1/doctor", silence_s=DOCTOR_TIMEOUT_S)
 
     def tunnel(self) -> Tunnel:
         """The SSH connection now."""
@@ -88,9 +118,16 @@ class Api:
         except Refused as exc:
             raise error_of(exc) from exc
 
-    def _send(self, method: str, path: str, body: Json | None = None, headers: Mapping[str, str] | None = None) -> Json:
+    def _send(
+        self,
+        method: str,
+        path: str,
+        body: Json | None = None,
+        headers: Mapping[str, str] | None = None,
+        silence_s: float | None = None,
+    ) -> Json:
         try:
-            answer: Json = self._wire.ask(method, path, body, headers)
+            answer: Json = self._wire.ask(method, path, body, headers, silence_s=silence_s)
         except Refused as exc:
             raise error_of(exc) from exc
         return answer

@@ -230,7 +230,7 @@ def test_a_lost_errand_is_sent_again_but_not_at_every_step(stage: Stage) -> None
     stage.slurm.fault = lambda method, what: "tunnel_down"
     stage.clock.advance(10)
     stage.step(5)
-    assert stage.enqueued == [("bouchet_worker.errands.submit", "aa")]
+    assert stage.enqueued == [("submit", "aa")]
 
 
 def test_only_one_of_two_loops_works(

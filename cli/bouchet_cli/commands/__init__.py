@@ -19,10 +19,14 @@ COMMANDS: Mapping[str, str] = {
     "status": "what runs, why a job waits, when it will start",
     "models": "the catalog",
     "cancel": "end deployments and give their GPUs back",
+    "orphans": "jobs on the cluster without a record: take them over or end them",
+    "errands": "what the worker could not do, after all its tries",
     "logs": "what the job has written",
     "tunnel": "the SSH connection: show it, answer its prompts (Duo)",
     "env": 'variables for a client: eval "$(bouchet env)"',
     "chat": "talk with a model here",
+    "doctor": "look at everything between here and the GPUs, and say what to do",
+    "completion": "completion for bash, zsh or fish",
 }
 
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from bouchet_cli.api import Api
 from bouchet_cli.errors import CommandError
+from bouchet_cli.orphaned import orphan_hint
 from bouchet_cli.records import Deployment, Json
 from bouchet_cli.render import status_lines, tunnel_line
 from bouchet_cli.screen import Screen
@@ -35,6 +36,8 @@ def run(options: argparse.Namespace, tools: Tools) -> None:
         screen.show(tunnel_line(api.tunnel(), now))
     except CommandError as exc:
         screen.show(f"tunnel: unknown ({exc})")
+    if hint := orphan_hint(api.orphans(fresh=False)):
+        screen.show(hint)
 
 
 def _show_last(api: Api, screen: Screen, now: datetime) -> None:

@@ -19,8 +19,9 @@ from .door import Door
 from .openapi import DescribedApi
 from .parts import Parts
 from .problems import TITLES, problem, problem_of, problem_response
-from .routes import deployments, health, models, streams, tunnel
+from .routes import deployments, doctor, errands, health, models, orphans, streams, tunnel
 from .routes.tunnel import Answer
+from .version import VERSION
 from .words import field_problems, in_one_line
 
 log = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ def create_app(parts: Parts, key: str) -> FastAPI:
     """The API over these parts. `key` opens it."""
     app = DescribedApi(
         title="bouchet-llm",
-        version="0.1.0",
+        version=VERSION,
         description=ABOUT,
         docs_url=None,  # its pages load scripts from elsewhere
         redoc_url=None,
@@ -47,7 +48,7 @@ def create_app(parts: Parts, key: str) -> FastAPI:
     )
     app.state.parts = parts
     # streams before deployments, whose names may hold a slash
-    for module in (health, streams, deployments, models, tunnel):
+    for module in (health, streams, deployments, orphans, errands, models, tunnel, doctor):
         app.include_router(module.router)
     app.add_exception_handler(BouchetError, _known)
     app.add_exception_handler(RequestValidationError, _unreadable)

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
+from bouchet_core.errands import (
+    FAILURE_TTL_S,
+    MODULE,
+    QUEUE,
+    RESULT_TTL_S,
+    RETRY_AFTER_S,
+    STOP,
+    SUBMIT,
+    TIMEOUT_S,
+    errand_id,
+)
 from bouchet_core.errors import BouchetError
 from bouchet_core.store import Store
-from rq import Queue
-from rq.job import Job
+from rq import Queue, Retry
+from rq.exceptions import InvalidJobOperation, NoSuchJobError
+from rq.job import Job, JobStatus
 
-QUEUE = "errands"
-SUBMIT = "bouchet_worker.errands.submit"
-STOP = "bouchet_worker.errands.stop"
-# an errand waits at the gateway for a person (Duo) at most this long
-ERRAND_TIMEOUT_S = 300
-# finished ones are of no use to anybody; failed ones stay for a week to be looked at
-RESULT_TTL_S = 60
-FAILURE_TTL_S = 7 * 24 * 3600
-ERRANDS = "bouchet_worker.errands."
+REASON_LENGTH = 300
 # how often a waiting question looks for its answer
 LOOK_S = 0.02
 
@@ -38,6 +44,36 @@ class WorkerSaid(BouchetError):
     def __init__(self, kind: str, detail: str) -> None:
         self.kind = kind
         super().__init__(detail)
+
+
+class UnknownErrand(BouchetError):
+    """No failed errand has this id."""
+
+    kind = "unknown_errand"
+
+    def __init__(self, identity: str) -> None:
+        super().__init__(f"no failed errand {identity!r}; `bouchet errands` lists them")
+
+
+@dataclass(frozen=True)
+class FailedErrand:
+    """An errand that was tried to the end. reason: one line, no trace; the worker's log has that."""
+
+    id: str
+    errand: str
+    deployment: str
+    failed_at: datetime | None
+    reason: str
+
+
+def failure_in_words(trace: str) -> str:
+    """The last line of a Python trace, which names the error."""
+    lines = [line.strip() for line in trace.splitlines() if line.strip()]
+    if not lines:
+        return "it left no word; `make logs` may show more"
+    if "AbandonedJobError" in lines[-1]:
+        return "its worker died while it was at it"
+    return lines[-1][:REASON_LENGTH]
 
 
 class Errands:
@@ -66,9 +102,9 @@ class Errands:
         """
         with Store.errors_mapped():
             job = self._queue.enqueue_call(
-                ERRANDS + question,
+                MODULE + question,
                 args=arguments,
-                timeout=ERRAND_TIMEOUT_S,
+                timeout=TIMEOUT_S,
                 ttl=max(1, int(wait_s)),  # nobody waits for it any longer
                 result_ttl=RESULT_TTL_S,
                 failure_ttl=RESULT_TTL_S,
@@ -81,15 +117,59 @@ class Errands:
             raise WorkerSaid(said["kind"], said["detail"])
         return said["answer"]
 
+    def failed(self) -> list[FailedErrand]:
+        """Those that were tried to the end and wait for a person, the newest first."""
+        with Store.errors_mapped():
+            found = [self._failed(identity) for identity in self._queue.failed_job_registry.get_job_ids(desc=True)]
+        return [errand for errand in found if errand is not None]
+
+    def retry(self, identity: str) -> FailedErrand:
+        """Tries a failed one once more, now. Raises UnknownErrand."""
+        with Store.errors_mapped():
+            known = self._known(identity)
+            try:
+                self._queue.failed_job_registry.requeue(identity)
+            except (InvalidJobOperation, NoSuchJobError) as exc:
+                raise UnknownErrand(identity) from exc
+        return known
+
+    def drop(self, identity: str) -> FailedErrand:
+        """Forgets a failed one. Raises UnknownErrand."""
+        with Store.errors_mapped():
+            known = self._known(identity)
+            self._queue.failed_job_registry.remove(identity, delete_job=True)
+        return known
+
+    def _known(self, identity: str) -> FailedErrand:
+        found = self._failed(identity)
+        if found is None:
+            raise UnknownErrand(identity)
+        return found
+
+    def _failed(self, identity: str) -> FailedErrand | None:
+        try:
+            job = Job.fetch(identity, connection=self._connection, serializer="json")
+        except NoSuchJobError:
+            return None
+        # a question's asker has heard of it; one that was put on the queue again is failed no more
+        if job.get_status(refresh=False) is not JobStatus.FAILED or not job.args or job.failure_ttl == RESULT_TTL_S:
+            return None
+        result = job.latest_result()
+        said = (result.exc_string if result else None) or ""
+        errand = str(job.func_name).removeprefix(MODULE)
+        return FailedErrand(identity, errand, str(job.args[0]), job.ended_at, failure_in_words(said))
+
     def _enqueue(self, errand: str, deployment: str) -> None:
         with Store.errors_mapped():
             self._queue.enqueue_call(
-                errand,
+                MODULE + errand,
                 args=(deployment,),
-                timeout=ERRAND_TIMEOUT_S,
+                timeout=TIMEOUT_S,
                 result_ttl=RESULT_TTL_S,
                 failure_ttl=FAILURE_TTL_S,
-                description=f"{errand.rpartition('.')[2]} {deployment}",
+                description=f"{errand} {deployment}",
+                job_id=errand_id(errand, deployment),
+                retry=Retry(len(RETRY_AFTER_S), RETRY_AFTER_S),
             )
 
 

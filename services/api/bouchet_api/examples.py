@@ -65,3 +65,34 @@ PREVIEW: dict[str, Any] = {
     "command": ["sbatch", "--parsable", "--partition=gpu_devel", "..."],
     "files": {"spec.json": "{...}", "vllm.args": "--served-model-name\n...", "setup.sh": ""},
 }
+
+ORPHANS: dict[str, Any] = {
+    "orphans": [
+        {
+            "slurm_id": 4711,
+            "name": "bouchet-x7k2m4qfh3ab-1",
+            "state": "RUNNING",
+            "partition": "gpu_h200",
+            "node": "a1128u01n01",
+            "model": "Qwen/Qwen3-32B",
+            "names": ["bouchet-qwen3-32b", "Qwen/Qwen3-32B"],
+            "owner": "another",
+            "can_adopt": True,
+            "note": "launched by another installation, which may still look after it",
+        }
+    ]
+}
+
+REPORT: dict[str, Any] = {
+    "version": "0.1.0",
+    "checks": [
+        {"area": "stack", "name": "redis", "verdict": "pass", "said": "answers", "fix": ""},
+        {
+            "area": "partitions",
+            "name": "gpu_h200",
+            "verdict": "warn",
+            "said": "max_walltime is 2-00:00:00, Slurm's is 1-00:00:00",
+            "fix": "edit sites/bouchet.yaml",
+        },
+    ],
+}

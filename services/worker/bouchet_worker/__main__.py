@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 import sys
 import threading
 import uuid
 
 from bouchet_core.catalog import load_catalog
+from bouchet_core.errands import QUEUE
 from bouchet_core.errors import BouchetError
 from bouchet_core.gateway_client import GatewayClient
 from bouchet_core.secrets import read_secret
@@ -19,7 +19,8 @@ from rq import Queue, SimpleWorker
 from rq.serializers import JSONSerializer
 
 from .desk import Desk
-from .errands import QUEUE, open_desk
+from .errand_queue import ErrandQueue
+from .errands import open_desk
 from .jobspec import load_luggage
 from .loop import Loop
 from .observe import Observer, SlotProbe
@@ -27,7 +28,6 @@ from .settings import Settings
 
 log = logging.getLogger("bouchet_worker")
 
-ERRAND_RESULT_KEPT_S = 3600
 LOOP_STOP_TIMEOUT_S = 15.0
 
 
@@ -47,15 +47,10 @@ def build_desk(settings: Settings, owner: str) -> Desk:
     )
 
 
-def build_loop(desk: Desk, settings: Settings, queue: Queue) -> Loop:
+def build_loop(desk: Desk, settings: Settings, errands: ErrandQueue) -> Loop:
     """The loop, its errands going to the queue."""
-
-    def enqueue(function: str, deployment: str) -> None:
-        with Store.errors_mapped():
-            queue.enqueue(function, deployment, result_ttl=ERRAND_RESULT_KEPT_S)
-
     probe = SlotProbe(settings.slot_host, settings.slot_base_port, desk.serving_secret)
-    return Loop(desk, Observer(desk.gateway, desk.layout, probe), enqueue)
+    return Loop(desk, Observer(desk.gateway, desk.layout, probe), errands.send, errands.tend)
 
 
 def work(desk: Desk, loop: Loop, queue: Queue) -> None:
@@ -82,14 +77,14 @@ def main() -> int:
     for chatty in ("httpx", "rq.worker"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
-        desk = build_desk(settings, owner=socket.gethostname())
+        desk = build_desk(settings, owner=settings.owner)
     except BouchetError as exc:
         log.error("%s", exc)
         return 1
     connection = desk.store.queue_connection()
     queue = Queue(QUEUE, connection=connection, serializer=JSONSerializer)
     try:
-        work(desk, build_loop(desk, settings, queue), queue)
+        work(desk, build_loop(desk, settings, ErrandQueue(queue)), queue)
     finally:
         connection.close()
         desk.gateway.close()

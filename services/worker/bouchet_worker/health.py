@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import sys
 
 from bouchet_core.errors import BouchetError
@@ -20,7 +19,7 @@ def main() -> int:
     try:
         password = read_secret(settings.secrets_dir, "redis_password")
         store = Store.connect(settings.redis_host, settings.redis_port, password)
-        if store.beats(f"{HEARTBEAT}:{socket.gethostname()}"):
+        if store.beats(f"{HEARTBEAT}:{settings.owner}"):
             return 0
     except BouchetError as exc:
         print(exc, file=sys.stderr)

@@ -46,11 +46,12 @@ class _Sent:
 
 @dataclass
 class Loop:
-    """enqueue(function name, deployment id) puts an errand on the queue."""
+    """enqueue(errand, deployment id) puts an errand on the queue; tend() looks after those that failed."""
 
     desk: Desk
     observer: Observer
     enqueue: Callable[[str, str], None]
+    tend: Callable[[], None] = lambda: None
     _sent: dict[tuple[str, str], _Sent] = field(default_factory=dict)
     _failures: int = 0
     # the store's epoch in which all jobs of the cluster were compared with the records
@@ -95,6 +96,7 @@ class Loop:
         """
         if not self.desk.store.lease(LEASE_NAME, self.desk.owner, LEASE_S):
             return
+        self.tend()
         epoch = self.desk.store.orphans.epoch()
         records = self.desk.store.live()
         self._forget_all_but(records)
@@ -134,7 +136,7 @@ class Loop:
             return
         wait_s = min(sent.wait_s * 2, ERRAND_AGAIN_MOST_S) if sent else ERRAND_AGAIN_S
         self._sent[key] = _Sent(now, wait_s)
-        self.enqueue(f"bouchet_worker.errands.{errand.value}", deployment)
+        self.enqueue(errand.value, deployment)
 
     def _forget_all_but(self, records: Sequence[Deployment]) -> None:
         live = {record.id for record in records}

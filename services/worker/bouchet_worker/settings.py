@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ class Settings:
     remote_dir: Path
     secrets_dir: Path
     log_level: str
+    owner: str
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:
@@ -39,4 +41,6 @@ class Settings:
             remote_dir=Path(read("REMOTE_DIR", "/app/remote")),
             secrets_dir=Path(read("SECRETS_DIR", "/run/secrets")),
             log_level=read("LOG_LEVEL", "INFO"),
+            # a container's name is its own, also among replicas, and stays when it is started again
+            owner=read("WORKER_NAME", "") or socket.gethostname(),
         )

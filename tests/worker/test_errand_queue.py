@@ -1,0 +1,92 @@
+"""Errands that raise: tried again after pauses, then left for a person. A real RQ worker over a real Redis."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from bouchet_core.errands import RETRY_AFTER_S
+from bouchet_core.models import Phase
+from bouchet_core.store import Store
+from bouchet_worker.desk import Desk
+from bouchet_worker.errand_queue import ErrandQueue
+from bouchet_worker.errands import open_desk
+from rq import Queue, SimpleWorker
+from rq.job import JobStatus
+from rq.serializers import JSONSerializer
+
+from tests.fakes.slurm_gateway import FakeSlurm, job_ids
+
+from .conftest import Clock, requested
+
+ERRAND = "submit-aa"
+
+
+@pytest.fixture
+def queue(store: Store) -> Iterator[Queue]:
+    connection = store.queue_connection()
+    yield Queue("errands", connection=connection, serializer=JSONSerializer)
+    connection.close()
+
+
+def work(queue: Queue) -> None:
+    """Until nothing waits."""
+    SimpleWorker([queue], connection=queue.connection, serializer=JSONSerializer).work(burst=True)
+
+
+def pass_the_pause(queue: Queue) -> None:
+    """As if the time of the next try had come."""
+    job = queue.fetch_job(ERRAND)
+    assert job is not None and job.get_status() is JobStatus.SCHEDULED
+    queue.scheduled_job_registry.schedule(job, datetime.now(UTC) - timedelta(seconds=1))
+
+
+def test_a_launch_that_meets_a_bug_is_tried_again_and_then_waits_for_a_person(
+    desk: Desk, queue: Queue, slurm: FakeSlurm, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_desk(desk)
+    errands = ErrandQueue(queue)
+    desk.store.create(requested("aa", clock()))
+    bug = {"on": True}
+    sbatch = slurm.sbatch
+    monkeypatch.setattr(slurm, "sbatch", lambda words: (0, None, "") if bug["on"] else sbatch(words))
+    errands.send("submit", "aa")
+    for _ in RETRY_AFTER_S:
+        work(queue)
+        errands.tend()
+        errands.send("submit", "aa")
+        assert queue.job_ids == [], "it waits for its time, and nobody hurries it"
+        pass_the_pause(queue)
+        errands.tend()
+        assert queue.job_ids == [ERRAND]
+        clock.advance(60)
+    work(queue)
+    assert queue.failed_job_registry.get_job_ids() == [ERRAND]
+    record = desk.store.get("aa")
+    assert record.is_live and "an error nobody foresaw" in record.reason and "bouchet errands" in record.reason
+    errands.send("submit", "aa")
+    assert queue.job_ids == [], "it waits for a person"
+    bug["on"] = False
+    clock.advance(60)
+    queue.failed_job_registry.requeue(ERRAND)
+    work(queue)
+    assert desk.store.get("aa").phase is Phase.QUEUED
+    assert len(job_ids(slurm)) == 1
+    assert queue.failed_job_registry.get_job_ids() == []
+
+
+def test_an_errand_sent_twice_is_done_once(desk: Desk, queue: Queue, slurm: FakeSlurm, clock: Clock) -> None:
+    open_desk(desk)
+    desk.store.create(requested("aa", clock()))
+    for _ in range(3):
+        ErrandQueue(queue).send("submit", "aa")
+    work(queue)
+    assert len(job_ids(slurm)) == 1
+
+
+def test_an_errand_of_a_deployment_that_is_gone_fails_nowhere(desk: Desk, queue: Queue) -> None:
+    open_desk(desk)
+    ErrandQueue(queue).send("submit", "nobody")
+    work(queue)
+    assert queue.failed_job_registry.get_job_ids() == []
