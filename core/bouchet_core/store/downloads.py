@@ -95,8 +95,12 @@ class DownloadStore:
         """Reads, changes and saves; again when somebody else was faster. The same value is not saved."""
         for _ in range(tries):
             old = self.get(download)
-            new = change(old)
-            if new is old or self._save(new):
+            # a change may have come about in several steps
+            new = change(old).model_copy(update={"version": old.version})
+            if new == old:
+                return old
+            new = new.model_copy(update={"version": old.version + 1})
+            if self._save(new):
                 return new
         raise StaleRecord(download)
 

@@ -25,6 +25,7 @@ class Desk:
     """owner: who holds this worker's leases.
 
     It is the container's name, which a restarted worker keeps: what its predecessor held is its own at once.
+    hub_token: opens gated models of the hub, where this installation has one.
     """
 
     store: Store
@@ -36,6 +37,7 @@ class Desk:
     slot_count: int
     owner: str
     now: Callable[[], datetime] = utc_now
+    hub_token: str | None = None
 
     @property
     def installation(self) -> str:

@@ -14,7 +14,10 @@ from bouchet_core.errors import BouchetError, UnknownDeployment
 from bouchet_core.models import Deployment
 
 from .desk import Desk
+from .disk_look import look_at_disk as _look_at_disk
 from .doctor import look_round
+from .download import download as _download
+from .download import stop_download as _stop_download
 from .orphans import adopt_orphan, cancel_orphan, list_orphans
 from .preview import preview as _preview
 from .stop import stop as _stop
@@ -37,6 +40,21 @@ def submit(deployment: str) -> str:
 def stop(deployment: str) -> str:
     """Cancels a deployment's job, or ends the deployment where it has none."""
     return _noted(_stop, deployment)
+
+
+def download(identity: str) -> str:
+    """Takes a download to Slurm, or to the login node."""
+    return _download(_open[0], identity)
+
+
+def stop_download(identity: str) -> str:
+    """Ends a download's job; what has come is kept."""
+    return _stop_download(_open[0], identity)
+
+
+def look_at_disk(_: str = "") -> str:
+    """Looks which models lie on the cluster."""
+    return _look_at_disk(_open[0])
 
 
 def _noted(act: Callable[[Desk, str], str], deployment: str) -> str:

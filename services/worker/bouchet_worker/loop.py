@@ -16,6 +16,7 @@ from bouchet_core.errors import BouchetError, StaleRecord, StoreUnavailable
 from bouchet_core.models import Deployment
 
 from .desk import Desk
+from .download_watch import DownloadWatch
 from .observe import Observer
 from .observed import CouldNotLook, Observed
 from .reconcile import Decision, Errand, apply, decide
@@ -59,6 +60,7 @@ class Loop:
 
     def __post_init__(self) -> None:
         self._strays = Strays(self.desk)
+        self._downloads = DownloadWatch(self.desk, self.enqueue)
 
     def run(self, stopping: threading.Event) -> None:
         """Steps until told to stop; then another worker may take over at once."""
@@ -100,15 +102,18 @@ class Loop:
         epoch = self.desk.store.orphans.epoch()
         records = self.desk.store.live()
         self._forget_all_but(records)
+        downloads = self.desk.store.downloads.live()
         compare = epoch != self._compared
-        if not records and not compare:
+        if not records and not compare and not downloads:
             self._failures = 0
             return
-        seen = self.observer.look(records, always=compare)
-        unasked = _all_unasked(records, seen) or (compare and self.observer.rows is None)
+        ask = compare or self._downloads.wants_queue(downloads)
+        seen = self.observer.look(records, always=ask)
+        unasked = _all_unasked(records, seen) or (ask and self.observer.rows is None)
         self._failures = self._failures + 1 if unasked else 0
         for record in records:
             self._settle(record, seen[record.id])
+        self._downloads.settle(downloads, self.observer.rows)
         if self.observer.rows is not None and self._strays.settle(self.observer.rows, records):
             self._compared = epoch
 

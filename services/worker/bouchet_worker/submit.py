@@ -24,10 +24,11 @@ from bouchet_core.models import Deployment, Ending, Job, Phase
 
 from . import slurm
 from .desk import Desk
-from .jobspec import LUGGAGE_SEAL, logs_readme
+from .disk_look import refuse_absent
 from .planning import SBATCH_TIMEOUT_S, command_of, files_of, placement_of, planned
 from .queue_look import find_job, may_still_arrive, queue_rows
 from .refusals import refusal_in_words
+from .staging import stage_luggage
 from .strays import paper_of
 
 log = logging.getLogger(__name__)
@@ -81,6 +82,7 @@ def _steps(desk: Desk, record: Deployment) -> str:
         note(desk, record.id, "sbatch has not answered; looking whether the job arrived")
         return "later"
     if found is None:
+        refuse_absent(desk, record.model)
         stage_luggage(desk)
         _stage_job(desk, record, job)
         found = _sbatch(desk, record, job)
@@ -115,28 +117,6 @@ def _plan(desk: Desk, record: Deployment) -> Deployment:
         return new.model_copy(update={"version": old.version + 1})
 
     return desk.store.update(record.id, change)
-
-
-def stage_luggage(desk: Desk) -> None:
-    """Our scripts, where this version of them does not lie yet."""
-    folder = desk.layout.luggage(desk.luggage.digest)
-    seal = f"{folder}/{LUGGAGE_SEAL}"
-    if _exists(desk, seal):
-        return
-    for name, content in desk.luggage.files.items():
-        desk.gateway.put(f"{folder}/{name}", content)
-    desk.gateway.put(desk.layout.logs_readme(), logs_readme())
-    desk.gateway.put(seal, b"")
-
-
-def _exists(desk: Desk, path: str) -> bool:
-    try:
-        desk.gateway.get(path, max_bytes=1)
-    except GatewayError as exc:
-        if exc.kind == "file_missing":
-            return False
-        raise
-    return True
 
 
 def _stage_job(desk: Desk, record: Deployment, job: Job) -> None:

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from bouchet_worker import slurm
 from bouchet_worker.desk import Desk
 from bouchet_worker.observed import Connection
-from bouchet_worker.submit import stage_luggage
+from bouchet_worker.staging import stage_luggage
 
 from .findings import Findings
 from .models import catalog_checks, driver_checks

@@ -1,0 +1,28 @@
+"""Bringing our scripts to the cluster, once for each version of them."""
+
+from __future__ import annotations
+
+from bouchet_core.errors import RemoteFileMissing
+
+from .desk import Desk
+from .jobspec import LUGGAGE_SEAL, logs_readme
+
+
+def stage_luggage(desk: Desk) -> None:
+    """Our scripts, where this version of them does not lie yet."""
+    folder = desk.layout.luggage(desk.luggage.digest)
+    seal = f"{folder}/{LUGGAGE_SEAL}"
+    if _exists(desk, seal):
+        return
+    for name, content in desk.luggage.files.items():
+        desk.gateway.put(f"{folder}/{name}", content)
+    desk.gateway.put(desk.layout.logs_readme(), logs_readme())
+    desk.gateway.put(seal, b"")
+
+
+def _exists(desk: Desk, path: str) -> bool:
+    try:
+        desk.gateway.get(path, max_bytes=1)
+    except RemoteFileMissing:
+        return False
+    return True
