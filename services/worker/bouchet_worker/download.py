@@ -173,7 +173,8 @@ def _stop(desk: Desk, record: Download) -> str:
 
 def _as_job(record: Download) -> Job:
     """The record as the finders of jobs know jobs; it has no slot."""
-    return Job(name=record.job_name, slot=-1, slurm_id=record.slurm_id, asked_at=record.asked_at)
+    fields = {"name": record.job_name, "slot": -1, "slurm_id": record.slurm_id, "asked_at": record.asked_at}
+    return Job.model_validate(fields)
 
 
 def _take(desk: Desk, identity: str, job_id: int, name: str) -> None:
