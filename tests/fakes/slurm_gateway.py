@@ -191,6 +191,10 @@ class _Door(BaseHTTPRequestHandler):
             self._send(204, b"")
 
     def do_GET(self) -> None:
+        if self.path == "/v1/status":
+            status = {"state": "up", "host": "login", "since": datetime.now(UTC).isoformat()}
+            self._send(200, json.dumps(status).encode())
+            return
         path = self._query("path")
         if self._faulty("GET", path, self.slurm.fault):
             return
