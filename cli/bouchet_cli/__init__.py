@@ -1,1 +1,3 @@
-"""The `bouchet` command. Speaks HTTP to the API and the proxy on this machine, and imports nothing of theirs."""
+"""The `bouchet` command."""
+
+VERSION = "0.1.0"

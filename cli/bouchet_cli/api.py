@@ -32,8 +32,8 @@ class Message:
 class Api:
     """The API, with the key."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._wire = Wire(settings.api_url, settings.key, ANSWER_TIMEOUT_S)
+    def __init__(self, settings: Settings, patience_s: float = ANSWER_TIMEOUT_S) -> None:
+        self._wire = Wire(settings.api_url, settings.key, patience_s)
 
     def launch(self, request: Json, key: str) -> Deployment:
         """Asks for a deployment; with the same key again it is the same one."""

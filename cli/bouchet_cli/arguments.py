@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Collection, Sequence
 from typing import NoReturn
 
+from . import VERSION
 from .commands import COMMANDS, load
 from .errors import UsageError
 from .seed_flags import translate
@@ -33,7 +34,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     ours = translate(ours)
     options = make_parser([name for name in COMMANDS if name in ours]).parse_args(ours)
     options.claude_arguments = theirs
-    if theirs and options.command not in (None, "launch"):
+    if theirs and options.command not in (None, "launch", "completion"):
         raise UsageError("only `bouchet` and `bouchet launch` take arguments for Claude Code after `--`")
     return options
 
@@ -49,14 +50,26 @@ def make_parser(whole: Collection[str] = tuple(COMMANDS)) -> Parser:
         allow_abbrev=False,
     )
     parser.add_argument("--model", metavar="NAME", help="which deployment, when several run (default: the newest)")
+    parser.add_argument("--version", action="version", version=f"bouchet {VERSION}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
     for name, about in COMMANDS.items():
         command = commands.add_parser(name, help=about, description=about, allow_abbrev=False)
         if name in whole:
-            load(name).add_arguments(command)
-            if name not in WITHOUT_JSON:
-                command.add_argument("--json", action="store_true", help="for programs")
+            _fill(command, name)
     return parser
+
+
+def command_parser(name: str) -> Parser:
+    """One command by itself."""
+    parser = Parser(prog=f"bouchet {name}", description=COMMANDS[name], allow_abbrev=False)
+    _fill(parser, name)
+    return parser
+
+
+def _fill(parser: Parser, name: str) -> None:
+    load(name).add_arguments(parser)
+    if name not in WITHOUT_JSON:
+        parser.add_argument("--json", action="store_true", help="for programs")
 
 
 def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -23,7 +23,7 @@ class Settings:
 
 def read_settings(environment: Mapping[str, str], project: Path = PROJECT) -> Settings:
     """The environment's word counts before the file's. Raises UnreachableError when there is no key."""
-    path = project / (environment.get("BOUCHET_ENV_FILE") or ".env")  # as `make up` reads it
+    path = env_file(environment, project)
     values = parse_env_file(path.read_text(encoding="utf-8")) if path.is_file() else {}
     key = environment.get("BOUCHET_API_KEY") or values.get("BOUCHET_API_KEY")
     if not key:
@@ -34,6 +34,11 @@ def read_settings(environment: Mapping[str, str], project: Path = PROJECT) -> Se
         proxy_url=environment.get("BOUCHET_PROXY_URL") or _local(values.get("PROXY_PORT") or "4000"),
         key=key,
     )
+
+
+def env_file(environment: Mapping[str, str], project: Path = PROJECT) -> Path:
+    """Where the key is, as `make up` reads it."""
+    return project / (environment.get("BOUCHET_ENV_FILE") or ".env")
 
 
 def parse_env_file(text: str) -> dict[str, str]:

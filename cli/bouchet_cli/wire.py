@@ -47,11 +47,23 @@ class Wire:
     def __init__(self, url: str, key: str, silence_s: float) -> None:
         self.url, self._key, self._silence_s = url, key, silence_s
 
-    def ask(self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Any:
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+        *,
+        silence_s: float | None = None,
+    ) -> Any:
         """The JSON of the answer, None where it has no body."""
-        with self._answer(method, path, body, headers, self._silence_s) as response:
+        with self._answer(method, path, body, headers, silence_s or self._silence_s) as response:
             whole = response.read()
-        return json.loads(whole) if whole else None
+        try:
+            return json.loads(whole) if whole else None
+        except ValueError as exc:
+            fix = "change the port in .env, or end the program that holds it"
+            raise UnreachableError(f"what answers at {self.url} is another program; {fix}") from exc
 
     def lines(
         self,

@@ -6,6 +6,7 @@ import argparse
 from datetime import UTC, datetime
 
 from bouchet_cli.api import Api
+from bouchet_cli.detail import detail_lines
 from bouchet_cli.errors import CommandError
 from bouchet_cli.orphaned import orphan_hint
 from bouchet_cli.records import Deployment, Json
@@ -16,12 +17,16 @@ from bouchet_cli.tools import Tools
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `bouchet status`."""
+    parser.add_argument("name", nargs="?", metavar="NAME", help="this one in full, with where its start's time went")
     parser.add_argument("--all", action="store_true", help="also what has ended")
 
 
 def run(options: argparse.Namespace, tools: Tools) -> None:
     """Live deployments (all with --all) and the tunnel."""
     api, screen = tools.api, tools.screen
+    if options.name:
+        _show_one(options, api, screen)
+        return
     deployments = api.deployments(live=not options.all)
     if options.json:
         screen.show_json({"deployments": [d.raw for d in deployments], "tunnel": _tunnel_json(api)})
@@ -38,6 +43,14 @@ def run(options: argparse.Namespace, tools: Tools) -> None:
         screen.show(f"tunnel: unknown ({exc})")
     if hint := orphan_hint(api.orphans(fresh=False)):
         screen.show(hint)
+
+
+def _show_one(options: argparse.Namespace, api: Api, screen: Screen) -> None:
+    deployment = api.deployment(options.name)
+    if options.json:
+        screen.show_json(deployment.raw)
+    else:
+        screen.show(*detail_lines(deployment, screen.out.width, datetime.now(UTC)))
 
 
 def _show_last(api: Api, screen: Screen, now: datetime) -> None:
