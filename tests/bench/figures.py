@@ -9,18 +9,24 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Figure:
-    """`promise` is the most it may be, None when it is only reported; `note` says how it came about."""
+    """`promise` is the most it may be (the least, with `at_least`), None when it is only reported.
+
+    `note` says how it came about.
+    """
 
     title: str
     value: float
     unit: str
     promise: float | None = None
     note: str = ""
+    at_least: bool = False
 
     @property
     def kept(self) -> bool:
         """Whether the promise is kept."""
-        return self.promise is None or self.value <= self.promise
+        if self.promise is None:
+            return True
+        return self.value >= self.promise if self.at_least else self.value <= self.promise
 
 
 def spread(seconds: Sequence[float]) -> str:
@@ -35,7 +41,8 @@ def render(figures: Sequence[Figure]) -> str:
     width = max(len(figure.title) for figure in figures)
     lines = [f"{'figure':{width}}  {'measured':>12}  {'promise':>12}"]
     for figure in figures:
-        promise = f"<= {figure.promise:g} {figure.unit}" if figure.promise is not None else ""
+        sign = ">=" if figure.at_least else "<="
+        promise = f"{sign} {figure.promise:g} {figure.unit}" if figure.promise is not None else ""
         mark = "" if figure.kept else "  NOT KEPT"
         value = f"{figure.value:.1f} {figure.unit}"
         lines.append(f"{figure.title:{width}}  {value:>12}  {promise:>12}{mark}")
