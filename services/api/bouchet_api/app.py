@@ -19,7 +19,8 @@ from .door import Door
 from .openapi import DescribedApi
 from .parts import Parts
 from .problems import TITLES, problem, problem_of, problem_response
-from .routes import deployments, doctor, errands, health, models, orphans, streams, tunnel
+from .routes import deployments, doctor, errands, health, keys, models, orphans, streams, tunnel, usage
+from .routes.keys import KeyRequest
 from .routes.tunnel import Answer
 from .version import VERSION
 from .words import field_problems, in_one_line
@@ -28,7 +29,7 @@ log = logging.getLogger(__name__)
 
 # threads for what event and log streams ask of Redis and the gateway; a waiting stream holds none
 STREAM_THREADS = 32
-KNOWN_FIELDS = (*LaunchRequest.model_fields, *Answer.model_fields)
+KNOWN_FIELDS = (*LaunchRequest.model_fields, *Answer.model_fields, *KeyRequest.model_fields)
 ABOUT = (
     "Launches models on a Slurm cluster and says how they are doing. Every path but /healthz needs BOUCHET_API_KEY, "
     "as `Authorization: Bearer` or `x-api-key`. Errors are application/problem+json."
@@ -48,7 +49,7 @@ def create_app(parts: Parts, key: str) -> FastAPI:
     )
     app.state.parts = parts
     # streams before deployments, whose names may hold a slash
-    for module in (health, streams, deployments, orphans, errands, models, tunnel, doctor):
+    for module in (health, streams, deployments, orphans, errands, models, tunnel, doctor, keys, usage):
         app.include_router(module.router)
     app.add_exception_handler(BouchetError, _known)
     app.add_exception_handler(RequestValidationError, _unreadable)

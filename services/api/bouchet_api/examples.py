@@ -36,6 +36,24 @@ DEPLOYMENT: dict[str, Any] = {
     "version": 3,
 }
 
+KEY: dict[str, Any] = {
+    "with limits": {
+        "value": {"name": "alice", "requests_per_minute": 60, "tokens_per_minute": 200_000, "expires_in": "30d"}
+    },
+    "without": {"value": {"name": "bob"}},
+}
+
+NEW_KEY: dict[str, Any] = {
+    "name": "alice",
+    "shown": "sk-bouchet-...x9Qa",
+    "requests_per_minute": 60,
+    "tokens_per_minute": 200_000,
+    "created_at": "2026-11-22T12:00:00Z",
+    "expires_at": "2026-12-22T12:00:00Z",
+    "expired": False,
+    "key": "sk-bouchet-...",
+}
+
 PROMPT_ANSWER: dict[str, Any] = {
     "Duo push": {"value": {"prompt_id": "3f9c", "responses": ["1"]}},
 }

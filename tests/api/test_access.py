@@ -1,0 +1,101 @@
+"""Keys for others, and what was used."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime, timedelta
+
+import httpx
+import pytest
+from bouchet_api.parts import Parts
+from bouchet_api.spans import parse_span
+from bouchet_core.access import KEY_PREFIX, sha256_of
+from bouchet_core.usage import UsageRecord
+
+
+def record(**fields: object) -> UsageRecord:
+    made = {"at": time.time(), "key": "alice", "model": "org/Tiny", "session": "5e55", "deployment": "d1"}
+    rest = {"endpoint": "/v1/messages", "status": 200, "error": "", "input": 100, "cached": 900, "output": 50}
+    return UsageRecord(**{**made, **rest, "first_ms": 200, "generating_ms": 1000, **fields})  # type: ignore[arg-type]
+
+
+async def test_a_key_is_shown_once_and_kept_as_a_hash(api: httpx.AsyncClient, parts: Parts) -> None:
+    limits = {"requests_per_minute": 60, "tokens_per_minute": 1000}
+    made = await api.post("/v1/keys", json={"name": "alice", "expires_in": "30d", **limits})
+    assert made.status_code == 201
+    assert made.headers["cache-control"] == "no-store"
+    body = made.json()
+    assert body["key"].startswith(KEY_PREFIX)
+    assert body["shown"] == f"{KEY_PREFIX}...{body['key'][-4:]}"
+    lifetime = datetime.fromisoformat(body["expires_at"]) - datetime.fromisoformat(body["created_at"])
+    assert lifetime == timedelta(days=30)
+    listed = (await api.get("/v1/keys")).text
+    assert '"alice"' in listed and body["key"] not in listed
+    (kept,) = parts.store.access.all()
+    assert kept.sha256 == sha256_of(body["key"])
+    assert body["key"] not in kept.model_dump_json()
+
+
+async def test_a_name_is_used_once_until_it_is_revoked(api: httpx.AsyncClient) -> None:
+    await api.post("/v1/keys", json={"name": "alice"})
+    again = await api.post("/v1/keys", json={"name": "alice"})
+    assert (again.status_code, again.json()["kind"]) == (409, "key_name_taken")
+    assert (await api.delete("/v1/keys/alice")).json()["name"] == "alice"
+    gone = await api.delete("/v1/keys/alice")
+    assert (gone.status_code, gone.json()["kind"]) == (404, "unknown_key")
+    assert (await api.get("/v1/keys")).json() == {"keys": []}
+
+
+async def test_a_key_of_others_does_not_open_the_api(api: httpx.AsyncClient) -> None:
+    key = (await api.post("/v1/keys", json={"name": "alice"})).json()["key"]
+    refused = await api.get("/v1/keys", headers={"authorization": f"Bearer {key}"})
+    assert refused.status_code == 401
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"name": ""},
+        {"name": "Alice B"},
+        {"name": "owner"},
+        {"name": "a", "requests_per_minute": 0},
+        {"name": "a", "expires_in": "soon"},
+        {"name": "a", "token_per_minute": 5},
+    ],
+)
+async def test_a_request_that_makes_no_sense(api: httpx.AsyncClient, parts: Parts, body: dict[str, object]) -> None:
+    refused = await api.post("/v1/keys", json=body)
+    assert refused.status_code == 422
+    assert refused.json()["errors"]
+    assert parts.store.access.all() == []
+
+
+async def test_usage_by_key_and_model(api: httpx.AsyncClient, parts: Parts) -> None:
+    parts.store.usage.add([record(), record(key="bob", error="http_500", status=500, output=0)])
+    by_key = (await api.get("/v1/usage")).json()
+    assert by_key["by"] == "key"
+    assert {line["name"]: line["errors_by_kind"] for line in by_key["lines"]} == {"alice": {}, "bob": {"http_500": 1}}
+    by_model = (await api.get("/v1/usage", params={"by": "model", "since": "15m"})).json()
+    (line,) = by_model["lines"]
+    assert (line["name"], line["requests"], line["cached_tokens"], line["tokens_per_second"]) == (
+        "org/Tiny",
+        2,
+        1800,
+        50.0,
+    )
+
+
+@pytest.mark.parametrize("query", [{"by": "colour"}, {"since": "yesterday"}, {"since": "0h"}])
+async def test_usage_asked_for_in_other_words(api: httpx.AsyncClient, query: dict[str, str]) -> None:
+    assert (await api.get("/v1/usage", params=query)).status_code == 422
+
+
+def test_spans() -> None:
+    assert [parse_span(text) for text in ("90s", "24h", "2w")] == [
+        timedelta(seconds=90),
+        timedelta(hours=24),
+        timedelta(weeks=2),
+    ]
+    with pytest.raises(ValueError, match="24h or 30d"):
+        parse_span("1y")
