@@ -25,7 +25,12 @@ class ModelEntry(Frozen):
     alias: DeploymentName = Field(description="short name clients use; it must not begin with `claude-`")
     description: str = ""
     gpus: int = Field(1, ge=0, le=256, description="GPUs it needs; 0 serves on the CPU and still asks for none")
-    nodes: int = Field(1, ge=1, le=32)
+    nodes: int = Field(1, ge=1, le=32, description="nodes that its GPUs are spread over evenly")
+    parallel: Literal["tensor", "data", "expert"] = Field(
+        "tensor",
+        description="how GPUs share it. tensor: every layer within a node, groups of layers between nodes; "
+        "data: a copy each; expert: a copy each but for the experts, which are spread over all",
+    )
     window: int = Field(ge=256, description="context window in tokens (--max-model-len)")
     quant: Literal["fp8", "none"] = Field("none", description="fp8 quantises at load; none serves what is there")
     tool_parser: str | None = Field(None, description="vLLM's --tool-call-parser; without it the model has no tools")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from .catalog import ModelEntry
 from .errors import LaunchRefused
 from .models import LaunchRequest, Placement
+from .parallel import parallel_of
 from .site import Image, Partition, Site
 from .walltime import format_duration, parse_duration
 
@@ -42,11 +43,12 @@ class Held:
 
 
 def wish_of(entry: ModelEntry, request: LaunchRequest) -> Wish:
-    """The request, with the catalog's defaults. LaunchRefused when GPUs do not divide among the nodes."""
+    """The request, with the catalog's defaults. LaunchRefused when the GPUs cannot share the model."""
     gpus = entry.gpus if request.gpus is None else request.gpus
     nodes = entry.nodes if request.nodes is None else request.nodes
     if gpus % nodes:
         raise LaunchRefused(f"{gpus} GPUs do not divide among {nodes} nodes; use a multiple of {nodes} with --gpus")
+    parallel_of(entry, gpus, nodes)
     walltime_s = None if request.time is None else parse_duration(request.time)
     if walltime_s is not None and walltime_s < SHORTEST_S:
         raise LaunchRefused(f"--time {request.time} is too short: a minute at least, e.g. 06:00:00")
@@ -131,10 +133,21 @@ def _misfit(wish: Wish, p: Partition, site: Site, *, unasked: bool = True) -> st
     if unasked and wish.gpus and p.gpu_types and site.gpu_type not in p.gpu_types:
         return f"{p.name} has no {site.gpu_type} GPUs"
     if wish.gpus_per_node > p.gpus_per_node:
-        return f"{p.name} has {_gpus(p.gpus_per_node)} on a node, not {wish.gpus_per_node}"
+        return f"{p.name} has {_gpus(p.gpus_per_node)} on a node, not {wish.gpus_per_node}{_spread(wish, p)}"
+    if p.nodes is not None and wish.nodes > p.nodes:
+        return f"{p.name} has {p.nodes} nodes, not {wish.nodes}"
     if wish.walltime_s is not None and wish.walltime_s > parse_duration(p.max_walltime):
         return f"{p.name} runs jobs for {p.max_walltime} at most, not {format_duration(wish.walltime_s)}"
     return ""
+
+
+def _spread(wish: Wish, p: Partition) -> str:
+    """By how many nodes they would fit, where they can be spread over more."""
+    if not p.gpus_per_node:
+        return ""
+    nodes = -(-wish.gpus // p.gpus_per_node)
+    fits = wish.gpus % nodes == 0 and (p.nodes is None or nodes <= p.nodes)
+    return f" (--nodes {nodes} spreads them)" if fits else ""
 
 
 def _closed(p: Partition, held: Held) -> str:

@@ -38,6 +38,7 @@ class Partition(Frozen):
     group_max_gpus: int | None = Field(None, ge=0, description="GPUs the user's group may hold; said when a job waits")
     gpu_types: tuple[SlurmWord, ...] = Field((), description="what --gpus may name there; any when empty")
     gpus_per_node: int = Field(8, ge=0)
+    nodes: int | None = Field(None, ge=1, description="nodes it has")
     cpus_per_node: int = Field(48, ge=1)
     memory_per_node_gib: int = Field(1900, ge=1)
     preemptible: bool = Field(False, description="its jobs may be stopped when others need the nodes")

@@ -197,12 +197,11 @@ def test_what_fits_nowhere_is_refused_before_slurm_hears_of_it(
     assert "sbatch" not in slurm.programs()
 
 
-def test_several_nodes_are_refused_before_gpus_are_held_for_nothing(desk: Desk, slurm: FakeSlurm, clock: Clock) -> None:
+def test_several_nodes_are_asked_of_slurm_each_with_its_gpus(desk: Desk, slurm: FakeSlurm, clock: Clock) -> None:
     desk.store.create(requested("aa", clock(), partition="gpu_h200", gpus=2, nodes=2))
-    assert submit(desk, "aa") == "failed"
-    ended = desk.store.get("aa")
-    assert ended.ending is Ending.FAILED and "one node" in ended.reason
-    assert job_ids(slurm) == []
+    submit(desk, "aa")
+    (argv,) = [argv for argv in slurm.calls if argv[0] == "sbatch"]
+    assert {"--nodes=2", "--ntasks-per-node=1", "--gpus-per-node=h200:1"} <= set(argv)
 
 
 def test_no_free_slot_ends_the_launch_and_holds_nothing(desk: Desk, slurm: FakeSlurm, clock: Clock) -> None:

@@ -82,7 +82,7 @@ COMMON_END = (
         ),
         (
             "Qwen/Qwen3-Coder-Next",
-            {"gpus": 16, "nodes": 2},
+            {},
             (
                 *(
                     "--served-model-name",
@@ -91,7 +91,7 @@ COMMON_END = (
                     "--max-model-len",
                     "40960",
                 ),
-                *("--tensor-parallel-size", "8", "--pipeline-parallel-size", "2", "--quantization", "fp8"),
+                *("--tensor-parallel-size", "2", "--quantization", "fp8"),
                 *("--enable-auto-tool-choice", "--tool-call-parser", "qwen3_coder"),
             ),
         ),
@@ -101,12 +101,6 @@ def test_the_arguments_of_a_model(
     bouchet_site: Site, catalog: Catalog, model: str, options: dict[str, object], expected: tuple[str, ...]
 ) -> None:
     assert spec(bouchet_site, catalog, model, **options).arguments == (*expected, *COMMON_END)
-
-
-def test_the_catalogs_own_parallelism_wins(bouchet_site: Site, catalog: Catalog) -> None:
-    words = spec(bouchet_site, catalog, "Qwen/Qwen3-Coder-480B-A35B-Instruct-FP8").arguments
-    assert words[-5:] == ("--tensor-parallel-size", "1", "--data-parallel-size", "8", "--enable-expert-parallel")
-    assert words.count("--tensor-parallel-size") == 1
 
 
 def test_the_files_of_a_job(demo_site: Site, catalog: Catalog) -> None:

@@ -21,6 +21,7 @@ from pathlib import Path
 from bouchet_core.catalog import ModelEntry
 from bouchet_core.errors import ConfigurationError
 from bouchet_core.models import Deployment, LaunchRequest, Placement
+from bouchet_core.parallel import names_sizes, parallel_of
 from bouchet_core.site import Image, Site
 
 SPEC_VERSION = 1
@@ -34,7 +35,6 @@ LUGGAGE_FILES = (
 LUGGAGE_SEAL = "complete"
 # vLLM finishes the streams under way this long after SIGTERM; the job hears of its end 120 s before
 DRAIN_S = 100
-_PARALLEL_OPTIONS = ("--tensor-parallel-size", "-tp", "--data-parallel-size", "-dp", "--pipeline-parallel-size", "-pp")
 _LOGS_README = "Logs of bouchet-llm's jobs. Those of ended jobs may be deleted.\n"
 
 
@@ -113,7 +113,7 @@ def vllm_arguments(
     return (
         *("--served-model-name", *dict.fromkeys((*names, model))),
         *("--max-model-len", str(window_of(entry, request))),
-        *_parallel(entry, placement),
+        *(() if names_sizes(entry.extra_args) else parallel_of(entry, placement.gpus, placement.nodes).arguments),
         *_quantization(model, entry, request),
         *_parsers(entry),
         *(("--chat-template", entry.chat_template) if entry.chat_template else ()),
@@ -124,16 +124,9 @@ def vllm_arguments(
         *("--middleware", "guard.Guard"),
         *("--shutdown-timeout", str(DRAIN_S)),
         *entry.extra_args,
+        # last, so that it wins: only this executor of vLLM's spans nodes
+        *(("--distributed-executor-backend", "mp") if placement.nodes > 1 else ()),
     )
-
-
-def _parallel(entry: ModelEntry, placement: Placement) -> tuple[str, ...]:
-    if placement.gpus < 2 or any(word.split("=")[0] in _PARALLEL_OPTIONS for word in entry.extra_args):
-        return ()
-    if placement.nodes > 1:
-        per_node = placement.gpus // placement.nodes
-        return ("--tensor-parallel-size", str(per_node), "--pipeline-parallel-size", str(placement.nodes))
-    return ("--tensor-parallel-size", str(placement.gpus))
 
 
 def _quantization(model: str, entry: ModelEntry, request: LaunchRequest) -> tuple[str, ...]:

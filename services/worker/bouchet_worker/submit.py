@@ -106,9 +106,6 @@ def _plan(desk: Desk, record: Deployment) -> Deployment:
     """Chooses slot, image and placement, and keeps them on the record before anything happens on the cluster."""
     job = planned(desk, record, desk.store.take_slot(record.id, desk.slot_count))
     placement = placement_of(job)
-    if placement.nodes > 1:
-        # the batch script starts vLLM once: the other nodes' GPUs would be held and never used
-        raise LaunchRefused("a deployment runs on one node; leave --nodes out, or take a model that fits one node")
 
     def change(old: Deployment) -> Deployment:
         if old.job is not None or old.phase is not Phase.REQUESTED:
