@@ -337,7 +337,9 @@ def end(job_dir: str, kind: str, status: str, *words: str) -> None:
         "kind": kind,
         "exit_status": int(status),
         "sentence": " ".join(words),
-        "tail": error_lines(log_path(spec, "{}.log")) if kind == "vllm_exited" else [],
+        "tail": error_lines(log_path(spec, "{}.log"), read_note(os.path.join(job_dir, "key")))
+        if kind == "vllm_exited"
+        else [],
         "at": int(time.time()),
     }
     write_json(log_path(spec, "end-{}.json"), document)
@@ -348,8 +350,8 @@ def end(job_dir: str, kind: str, status: str, *words: str) -> None:
         pass
 
 
-def error_lines(path: str) -> List[str]:
-    """The last lines of a log that name an error, without vLLM's prefixes."""
+def error_lines(path: str, key: Optional[str] = None) -> List[str]:
+    """The last lines of a log that name an error, without vLLM's prefixes, keys made illegible."""
     try:
         with open(path, "rb") as source:
             source.seek(0, os.SEEK_END)
@@ -361,7 +363,13 @@ def error_lines(path: str) -> List[str]:
     named = [line for line in plain if re.search(r"\b\w*(Error|Exception|error):|out of memory|No space left", line)]
     # on several nodes the node's name stands in front, and stays
     prefix = r"^([\w.-]+: )?(?:\([^)]*\) )?(?:[A-Z]+ [\d-]+ [\d:]+ \[[^\]]*\] )?"
-    return [re.sub(prefix, r"\1", line).strip()[:500] for line in named][-TAIL_LINES:]
+    return [masked(re.sub(prefix, r"\1", line).strip(), key)[:500] for line in named][-TAIL_LINES:]
+
+
+def masked(line: str, key: Optional[str]) -> str:
+    """The line without this key and without what looks like one."""
+    plain = line.replace(key, "***") if key else line
+    return re.sub(r"\b(hf_|sk-)[A-Za-z0-9_-]{8,}|(?<=Bearer )\S+", "***", plain)
 
 
 COMMANDS = {

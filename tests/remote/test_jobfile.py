@@ -106,3 +106,10 @@ def test_error_lines_lose_vllms_prefixes_and_nothing_else(tmp_path: Path) -> Non
         "RuntimeError: Engine core initialization failed.",
     ]
     assert jobfile.error_lines(str(tmp_path / "none")) == []
+
+
+def test_error_lines_show_no_keys(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("ValueError: key abc123 and hf_abcdefghijkl, Authorization: Bearer xyz.1 refused\n")
+    (line,) = load("jobfile").error_lines(str(log), "abc123")
+    assert line == "ValueError: key *** and ***, Authorization: Bearer *** refused"
