@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from bouchet_core.downloads import DownloadRequest
 from bouchet_core.errors import BouchetError
 from bouchet_core.models import LaunchRequest
 from fastapi import FastAPI, Request, Response
@@ -19,7 +20,7 @@ from .door import Door
 from .openapi import DescribedApi
 from .parts import Parts
 from .problems import TITLES, problem, problem_of, problem_response
-from .routes import deployments, doctor, errands, health, keys, models, orphans, streams, tunnel, usage
+from .routes import deployments, doctor, downloads, errands, health, keys, models, orphans, streams, tunnel, usage
 from .routes.keys import KeyRequest
 from .routes.tunnel import Answer
 from .version import VERSION
@@ -29,7 +30,7 @@ log = logging.getLogger(__name__)
 
 # threads for what event and log streams ask of Redis and the gateway; a waiting stream holds none
 STREAM_THREADS = 32
-KNOWN_FIELDS = (*LaunchRequest.model_fields, *Answer.model_fields, *KeyRequest.model_fields)
+KNOWN_FIELDS = (*LaunchRequest.model_fields, *DownloadRequest.model_fields, *Answer.model_fields, *KeyRequest.model_fields)
 ABOUT = (
     "Launches models on a Slurm cluster and says how they are doing. Every path but /healthz needs BOUCHET_API_KEY, "
     "as `Authorization: Bearer` or `x-api-key`. Errors are application/problem+json."
@@ -49,7 +50,7 @@ def create_app(parts: Parts, key: str) -> FastAPI:
     )
     app.state.parts = parts
     # streams before deployments, whose names may hold a slash
-    for module in (health, streams, deployments, orphans, errands, models, tunnel, doctor, keys, usage):
+    for module in (health, streams, downloads, deployments, orphans, errands, models, tunnel, doctor, keys, usage):
         app.include_router(module.router)
     app.add_exception_handler(BouchetError, _known)
     app.add_exception_handler(RequestValidationError, _unreadable)

@@ -95,6 +95,18 @@ class Errands:
         """Asks the worker to end the deployment's jobs. May be asked twice."""
         self._enqueue(STOP, deployment)
 
+    def download(self, download: str) -> None:
+        """Asks the worker to fetch a model. May be asked twice: a job that fetches it already is adopted."""
+        self._enqueue("download", download)
+
+    def stop_download(self, download: str) -> None:
+        """Asks the worker to end a download. May be asked twice."""
+        self._enqueue("stop_download", download)
+
+    def look_at_disk(self) -> None:
+        """Asks the worker which models lie on the cluster; the store has the answer."""
+        self._enqueue("look_at_disk", "now")
+
     def ask(self, question: str, *arguments: Any, wait_s: float = 20.0) -> Any:
         """Has the worker's errand `question` answered: the JSON that it returns. Arguments are JSON too.
 

@@ -54,6 +54,31 @@ NEW_KEY: dict[str, Any] = {
     "key": "sk-bouchet-...",
 }
 
+DOWNLOAD_REQUEST: dict[str, Any] = {
+    "newest": {"summary": "its newest commit", "value": {"model": "Qwen/Qwen3-32B"}},
+    "pinned": {"summary": "a branch, tag or commit", "value": {"model": "bouchet-qwen3-32b", "revision": "main"}},
+}
+
+DOWNLOAD: dict[str, Any] = {
+    "id": "m2vq7xk4tcab",
+    "model": "Qwen/Qwen3-32B",
+    "revision": "main",
+    "state": "running",
+    "reason": "fetching",
+    "commit": "9216db5781bf21249d130ec9da846c4624c16137",
+    "bytes": 28_991_029_248,
+    "total_bytes": 65_527_752_704,
+    "files": 9,
+    "total_files": 25,
+    "rate": 412_090_368,
+    "eta_s": 88,
+    "job_name": "bouchet-download-Qwen--Qwen3-32B-m2vq7xk4tcab",
+    "slurm_id": 4712,
+    "created_at": "2026-11-22T12:00:00Z",
+    "updated_at": "2026-11-22T12:01:12Z",
+    "version": 40,
+}
+
 PROMPT_ANSWER: dict[str, Any] = {
     "Duo push": {"value": {"prompt_id": "3f9c", "responses": ["1"]}},
 }

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from datetime import datetime
+from typing import Annotated, Literal
 
 from bouchet_core.catalog import ModelEntry
+from bouchet_core.downloads import DiskLook, DiskState, Download
 from bouchet_core.models import Deployment, Phase
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
+from bouchet_api.disk import disk_now
+from bouchet_api.downloading import disk_of
 from bouchet_api.parts import PartsDep
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
@@ -21,6 +25,19 @@ class LiveDeployment(BaseModel):
     id: str
     name: str
     phase: Phase
+
+
+class Disk(BaseModel):
+    """A model on the cluster's disk; sizes in bytes. `unknown` while the cluster cannot be asked."""
+
+    state: DiskState
+    percent: int | None
+    bytes: int | None
+    total_bytes: int | None
+    revision: str | None = Field(description="commit")
+    last_used: datetime | None = Field(description="when a job last served it")
+    looked_at: datetime | None
+    download: str | None = Field(description="id of the download under way")
 
 
 class Model(BaseModel):
@@ -39,6 +56,7 @@ class Model(BaseModel):
     vision: bool
     weights_gib: float | None
     live: list[LiveDeployment]
+    disk: Disk
 
 
 class Models(BaseModel):
@@ -46,20 +64,38 @@ class Models(BaseModel):
 
     default: str | None
     models: list[Model]
+    free_bytes: int | None = Field(description="left on the disk of the models")
 
 
 @router.get("")
-def list_models(parts: PartsDep) -> Models:
-    """All models that can be launched, in the catalog's order."""
+def list_models(
+    parts: PartsDep,
+    look: Annotated[bool, Query(description="wait a moment for a new look at the disk, where the last is old")] = True,
+) -> Models:
+    """All models that can be launched, in the catalog's order, and what of them lies on the cluster."""
     catalog = parts.catalog.current()
-    live = parts.store.live()
+    live, coming = parts.store.live(), parts.store.downloads.live()
+    disk = disk_now(parts) if look else parts.store.downloads.disk()
     return Models(
         default=catalog.default,
-        models=[_model(identity, entry, live) for identity, entry in catalog.entries.items()],
+        models=[
+            _model(identity, entry, live, _disk(identity, disk, coming)) for identity, entry in catalog.entries.items()
+        ],
+        free_bytes=disk.free_bytes if disk else None,
     )
 
 
-def _model(identity: str, entry: ModelEntry, live: Sequence[Deployment]) -> Model:
+def _disk(identity: str, look: DiskLook | None, coming: Sequence[Download]) -> Disk:
+    found = disk_of(identity, look, coming)
+    return Disk(
+        **found.model_dump(),
+        percent=found.percent,
+        looked_at=look.looked_at if look else None,
+        download=next((d.id for d in coming if d.model == identity), None),
+    )
+
+
+def _model(identity: str, entry: ModelEntry, live: Sequence[Deployment], disk: Disk) -> Model:
     return Model(
         id=identity,
         alias=entry.alias,
@@ -74,4 +110,5 @@ def _model(identity: str, entry: ModelEntry, live: Sequence[Deployment]) -> Mode
         vision=entry.vision,
         weights_gib=entry.weights_gib,
         live=[LiveDeployment(id=d.id, name=d.alias, phase=d.phase) for d in live if d.model == identity],
+        disk=disk,
     )

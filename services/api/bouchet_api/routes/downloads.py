@@ -1,0 +1,132 @@
+"""Downloads of models to the cluster: ask for one, look at them, end one, follow one."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from bouchet_core.downloads import Download, DownloadRequest
+from bouchet_core.errors import BouchetError
+from bouchet_core.store import FIRST_EVENT
+from fastapi import APIRouter, Body, Depends, Path, Query, Response
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+from pydantic import BaseModel
+
+from bouchet_api import examples
+from bouchet_api.downloading import asked_for
+from bouchet_api.launching import new_id
+from bouchet_api.parts import Parts, PartsDep
+from bouchet_api.problems import problem_of
+
+from .streams import AfterHeader, AfterQuery
+
+log = logging.getLogger(__name__)
+router = APIRouter(prefix="/v1", tags=["downloads"])
+
+EVENTS_EVERY_S = 0.5
+SHOWN: dict[int | str, dict[str, Any]] = {
+    code: {"content": {"application/json": {"example": examples.DOWNLOAD}}} for code in (200, 202)
+}
+
+
+class Downloads(BaseModel):
+    """Downloads, newest first."""
+
+    downloads: list[Download]
+
+
+def download_of(
+    parts: PartsDep, download: Annotated[str, Path(description="id, or the model of one under way", max_length=300)]
+) -> Download:
+    """The record that the path names."""
+    return parts.store.downloads.get(download)
+
+
+DownloadDep = Annotated[Download, Depends(download_of)]
+
+
+@router.post(
+    "/models/download",
+    status_code=202,
+    responses={202: {**SHOWN[202], "description": "on record; GET Location follows it"}},
+)
+def start_download(
+    parts: PartsDep,
+    response: Response,
+    request: Annotated[DownloadRequest, Body(openapi_examples=examples.DOWNLOAD_REQUEST)],
+) -> Download:
+    """Fetches a model to the cluster. While one of that model is under way, that one is the answer."""
+    wanted = asked_for(request, parts.catalog.current(), new_id(), datetime.now(UTC))
+    made = parts.store.downloads.create(wanted)
+    if made.id == wanted.id:
+        log.info("download %s: %s (%s) asked for", made.id, made.model, made.revision)
+    if made.slurm_id is None:
+        parts.errands.download(made.id)
+    response.headers["Location"] = f"/v1/downloads/{made.id}"
+    return made
+
+
+@router.get("/downloads")
+def list_downloads(parts: PartsDep, limit: Annotated[int, Query(ge=1, le=200)] = 50) -> Downloads:
+    """Downloads, newest first; ended ones too."""
+    return Downloads(downloads=parts.store.downloads.page(limit))
+
+
+@router.get("/downloads/{download:path}/events", response_class=EventSourceResponse)
+async def events_of_download(
+    parts: PartsDep, download: DownloadDep, last_event_id: AfterHeader = None, after: AfterQuery = None
+) -> AsyncIterator[ServerSentEvent]:
+    """Every change of one download, from its first on; ends when the download has."""
+    try:
+        async for message in _changes(parts, download.id, last_event_id or after or FIRST_EVENT):
+            yield message
+    except BouchetError as exc:
+        yield ServerSentEvent(event="problem", data=problem_of(exc))
+
+
+@router.get("/downloads/{download:path}", responses={200: SHOWN[200]})
+def get_download(download: DownloadDep) -> Download:
+    """One download, by its id, or by its model while it is under way."""
+    return download
+
+
+@router.delete(
+    "/downloads/{download:path}",
+    status_code=202,
+    responses={
+        202: {**SHOWN[202], "description": "it will end"},
+        200: {**SHOWN[200], "model": Download, "description": "it had ended already"},
+    },
+)
+def end_download(parts: PartsDep, response: Response, download: DownloadDep) -> Download:
+    """Ends a download; what has come is kept, and the next one goes on with it."""
+    now = datetime.now(UTC)
+
+    def change(old: Download) -> Download:
+        return old.changed(now, stop_requested_at=old.stop_requested_at or now) if old.is_live else old
+
+    asked = parts.store.downloads.update(download.id, change)
+    if asked.is_live:
+        parts.errands.stop_download(asked.id)
+        log.info("download %s: asked to end", asked.id)
+    else:
+        response.status_code = 200
+    return asked
+
+
+async def _changes(parts: Parts, identity: str, after: str) -> AsyncIterator[ServerSentEvent]:
+    downloads = parts.store.downloads
+    while True:
+        # asked before reading: an end that comes later than this also comes as an event later than this
+        over = not (await asyncio.to_thread(downloads.get, identity)).is_live
+        events = await asyncio.to_thread(downloads.events, after, identity)
+        for event in events:
+            after = event.id
+            yield ServerSentEvent(id=event.id, data=event.download)
+        if not events:
+            if over:
+                return
+            await asyncio.sleep(EVENTS_EVERY_S)
