@@ -14,6 +14,8 @@ from tests.stack.harness import LOCAL_SERVICES, Stack, open_stack, say
 
 from .chain import compare_first_byte, streamed_rate
 from .figures import Figure, render
+from .lag import seen_running
+from .records import many_records
 from .start import compare_starts
 from .tunnel import compare_with_ssh
 
@@ -44,6 +46,8 @@ def measure(stack: Stack) -> list[Figure]:
 
 
 PARTS: dict[str, Callable[[Stack], list[Figure]]] = {
+    "200 deployments on record": many_records,
+    "a job's start": seen_running,
     "start of a model": compare_starts,
     "first byte of a Claude Code request": compare_first_byte,
     "streams": streamed_rate,
