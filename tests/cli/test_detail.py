@@ -67,8 +67,8 @@ def test_everything_about_one_deployment() -> None:
         ],
     }  # fmt: skip
     lines = [line.plain for line in detail_lines(Deployment.from_json(raw), 80, NOW)]
-    text = "\n".join(lines)
     assert lines[0] == "mine  ready" and max(map(len, lines)) <= 80
+    text = " ".join(" ".join(lines).split())
     for words in (
         "17 on node2, RUNNING",
         "the first that takes 1 GPU",
