@@ -89,6 +89,22 @@ class Api:
         """What is well and what is not; the cluster is asked some ten questions."""
         return self._send("GET", "/v1/doctor", silence_s=DOCTOR_TIMEOUT_S)
 
+    def add_key(self, request: Json) -> Json:
+        """A new key, with the key itself."""
+        return self._send("POST", "/v1/keys", request)
+
+    def keys(self) -> list[Json]:
+        """All keys but the owner's."""
+        return list(self._send("GET", "/v1/keys")["keys"])
+
+    def revoke_key(self, holder: str) -> Json:
+        """Makes a key worthless."""
+        return self._send("DELETE", f"/v1/keys/{quote(holder, safe='')}")
+
+    def usage(self, by: str, since: str) -> Json:
+        """Sums of what was used."""
+        return self._send("GET", f"/v1/usage?by={quote(by)}&since={quote(since, safe='')}")
+
     def tunnel(self) -> Tunnel:
         """The SSH connection now."""
         return Tunnel.from_json(self._send("GET", "/v1/tunnel"))

@@ -25,6 +25,8 @@ COMMANDS: Mapping[str, str] = {
     "tunnel": "the SSH connection: show it, answer its prompts (Duo)",
     "env": 'variables for a client: eval "$(bouchet env)"',
     "chat": "talk with a model here",
+    "keys": "keys for others who share this stack: add, list, revoke",
+    "usage": "who used how much: tokens, speed, errors",
     "doctor": "look at everything between here and the GPUs, and say what to do",
     "completion": "completion for bash, zsh or fish",
 }
