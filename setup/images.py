@@ -18,7 +18,7 @@ from .compose import Compose
 from .progress import Step
 
 NOT_INPUTS = frozenset({"__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache", "node_modules", "build", "dist"})
-COMMON = ("Dockerfile", ".dockerignore", "setup/image", "setup/locks/build.lock")
+COMMON = ("Dockerfile", ".dockerignore", "setup/image")
 # Compose service -> files and folders that its image is made of
 ROOM_INPUTS: Mapping[str, tuple[str, ...]] = {
     "redis": ("Dockerfile", ".dockerignore", "setup/image"),

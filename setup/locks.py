@@ -35,7 +35,6 @@ LOCKS = (
         Lock(f"setup/locks/{name}.lock", OLDEST_PYTHON, (f"setup/locks/{name}.in",))
         for name in ("uv", "compose-build", "compose")
     ),
-    Lock("setup/locks/build.lock", CONTAINER_PYTHON, ("setup/locks/build.in",)),
     *(
         Lock(
             f"services/{room}/requirements.lock",
