@@ -81,9 +81,9 @@ class Api:
         """Forgets a failed errand."""
         return self._send("DELETE", f"/v1/errands/failed/{quote(errand, safe='')}")
 
-    def models(self) -> Json:
-        """The catalog: `default` and `models`."""
-        return self._send("GET", "/v1/models")
+    def models(self, *, look: bool = False) -> Json:
+        """The catalog: `default` and `models`. look: the cluster's disk is looked at anew, which may take a moment."""
+        return self._send("GET", f"/v1/models?look={str(look).lower()}")
 
     def doctor(self) -> Json:
         """What is well and what is not; the cluster is asked some ten questions."""

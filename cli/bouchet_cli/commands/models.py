@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, tools: Tools) -> None:
     """The catalog."""
     screen = tools.screen
-    answer = tools.api.models()
+    answer = tools.api.models(look=True)
     if options.json:
         screen.show_json(answer)
         return
