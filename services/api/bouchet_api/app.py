@@ -30,7 +30,12 @@ log = logging.getLogger(__name__)
 
 # threads for what event and log streams ask of Redis and the gateway; a waiting stream holds none
 STREAM_THREADS = 32
-KNOWN_FIELDS = (*LaunchRequest.model_fields, *DownloadRequest.model_fields, *Answer.model_fields, *KeyRequest.model_fields)
+KNOWN_FIELDS = (
+    *LaunchRequest.model_fields,
+    *DownloadRequest.model_fields,
+    *Answer.model_fields,
+    *KeyRequest.model_fields,
+)
 ABOUT = (
     "Launches models on a Slurm cluster and says how they are doing. Every path but /healthz needs BOUCHET_API_KEY, "
     "as `Authorization: Bearer` or `x-api-key`. Errors are application/problem+json."
