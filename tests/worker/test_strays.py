@@ -243,3 +243,13 @@ def test_one_squeue_tells_of_strays_too(stage: Stage, make_desk: MakeDesk, clock
     stage.step(3)
     assert stage.slurm.programs() == ["squeue"] * 3
     assert [orphan.slurm_id for orphan in stage.desk.store.orphans.seen()] == [900]
+
+
+def test_a_second_job_of_a_name_is_shown_and_can_be_cancelled_by_its_id(stage: Stage) -> None:
+    stage.launch()
+    stage.slurm.jobs[900] = FakeJob(900, "bouchet-aa-1", "gpu_h200", [])
+    stage.step()
+    (orphan,) = stage.desk.store.orphans.seen()
+    assert (orphan.slurm_id, orphan.owner) == (900, "this") and "aa" in orphan.note
+    cancel_orphan(stage.desk, 900)
+    assert [job.job_id for job in stage.slurm.jobs.values() if job.is_over] == [900]

@@ -11,7 +11,7 @@ from bouchet_core.models import Deployment, Orphan
 from . import slurm
 from .desk import Desk
 from .queue_look import queue_rows
-from .strays import Strays, deployment_in, known_record, orphan_of, paper_of, read_paper, strays_among, take_up
+from .strays import Strays, deployment_in, known_record, orphan_of, owns, paper_of, read_paper, strays_among, take_up
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ def _stray(desk: Desk, slurm_id: int) -> slurm.QueueRow:
     if not rows or not strays_among(rows, []):
         raise UnknownOrphan(slurm_id)
     if not strays_among(rows, records):
-        owner = next(r for r in records if any(job.name == rows[0].name for job in r.jobs))
+        owner = next(record for record in records if owns(record, rows[0]))
         raise OrphanRefused(slurm_id, f"it belongs to deployment {owner.id}; `bouchet cancel {owner.id}` ends it")
     return rows[0]
 

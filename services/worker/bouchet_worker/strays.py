@@ -65,9 +65,17 @@ def deployment_in(job_name: str) -> str | None:
 
 
 def strays_among(rows: Sequence[QueueRow], records: Sequence[Deployment]) -> list[QueueRow]:
-    """The jobs that have our kind of name, have not ended, and belong to none of these records."""
-    owned = {job.name for record in records for job in record.jobs}
-    return [row for row in rows if deployment_in(row.name) and row.name not in owned and not _is_ending(row)]
+    """The jobs that have our kind of name, have not ended, and belong to none of these records.
+
+    A second job of a name that a record has is one of them: an sbatch that nobody believed in any more came through.
+    """
+    ours = [row for row in rows if deployment_in(row.name) and not _is_ending(row)]
+    return [row for row in ours if not any(owns(record, row) for record in records)]
+
+
+def owns(record: Deployment, row: QueueRow) -> bool:
+    """Whether the job is one of that record's; one that waits for its Slurm id takes any of its name."""
+    return any(job.name == row.name and job.slurm_id in (None, row.job_id) for job in record.jobs)
 
 
 def record_again(paper: Paper, row: QueueRow, job: Job, layout: Layout, now: datetime) -> Deployment:
@@ -123,7 +131,7 @@ class Strays:
     def _settle(self, row: QueueRow) -> Orphan | None:
         paper = self._paper(row)
         known = known_record(self.desk.store, deployment_in(row.name) or "")
-        if known is not None and known.is_live and any(job.name == row.name for job in known.jobs):
+        if known is not None and known.is_live and owns(known, row):
             return None
         if paper is None:
             return orphan_of(row, None, "unknown", "its folder holds no record.json, so nothing says what it serves")
