@@ -46,15 +46,17 @@ def find_claude(environment: Mapping[str, str]) -> Path:
 
 def variables(chosen: Deployment, live: Sequence[Deployment], tools: Tools) -> dict[str, str]:
     """Claude Code's environment for this deployment; warns of a small window."""
-    window = chosen.job.window or _catalog_window(chosen, tools.api)
+    window = window_of(chosen, tools.api)
     if warning := window_warning(window, answer_tokens(chosen, window)):
         tools.screen.warn(warning)
     ready = [d for d in live if d.phase == "ready"]
     return claude_environment(chosen, window, tools.settings.proxy_url, tools.settings.key, ready)
 
 
-def _catalog_window(chosen: Deployment, api: Api) -> int:
-    """What vLLM was to be started with, while the record does not have its answer."""
+def window_of(chosen: Deployment, api: Api) -> int:
+    """The window in tokens as vLLM says; while the record does not have its answer, what it was to be started with."""
+    if chosen.job.window:
+        return chosen.job.window
     asked = (chosen.raw.get("request") or {}).get("max_len")
     known = {model["id"]: model["window"] for model in api.models()["models"]}
     window = asked or known.get(chosen.model)
