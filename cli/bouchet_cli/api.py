@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,9 @@ from .wire import Refused, Wire
 
 # the API itself waits up to 7 s for a Redis that restarts
 ANSWER_TIMEOUT_S = 30.0
+# a question is asked again for so long while nothing listens: the API may be on its way back from a restart
+RESTART_S = 2.0
+RESTART_LOOK_S = 0.2
 DOCTOR_TIMEOUT_S = 120.0
 # the server sends a keep-alive every 15 s
 STREAM_SILENCE_S = 60.0
@@ -142,11 +146,18 @@ class Api:
         headers: Mapping[str, str] | None = None,
         silence_s: float | None = None,
     ) -> Json:
-        try:
-            answer: Json = self._wire.ask(method, path, body, headers, silence_s=silence_s)
-        except Refused as exc:
-            raise error_of(exc) from exc
-        return answer
+        last = time.monotonic() + (RESTART_S if method == "GET" else 0)
+        while True:
+            try:
+                answer: Json = self._wire.ask(method, path, body, headers, silence_s=silence_s)
+            except Refused as exc:
+                raise error_of(exc) from exc
+            except UnreachableError:
+                if time.monotonic() > last:
+                    raise
+                time.sleep(RESTART_LOOK_S)
+                continue
+            return answer
 
 
 def parse_messages(lines: Iterator[str]) -> Iterator[Message]:
