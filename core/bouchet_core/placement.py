@@ -128,6 +128,8 @@ def _misfit(wish: Wish, p: Partition, site: Site, *, unasked: bool = True) -> st
     """Why it does not fit, empty when it does."""
     if wish.gpus and p.max_gpus is not None and wish.gpus > p.max_gpus:
         return f"{p.name} gives one user {_gpus(p.max_gpus)}, not {wish.gpus}"
+    if wish.gpus and p.group_max_gpus is not None and wish.gpus > p.group_max_gpus:
+        return f"{p.name} gives one group {_gpus(p.group_max_gpus)}, not {wish.gpus}"
     if unasked and p.auto_max_gpus is not None and wish.gpus > p.auto_max_gpus:
         return f"{p.name} is kept for {_gpus(p.auto_max_gpus)} or fewer"
     if unasked and wish.gpus and p.gpu_types and site.gpu_type not in p.gpu_types:

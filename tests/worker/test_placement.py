@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from bouchet_core.catalog import Catalog, ModelEntry
 from bouchet_core.errors import LaunchRefused
 from bouchet_core.models import LaunchRequest, Placement
 from bouchet_core.placement import Held, candidates, image_for
 from bouchet_core.site import Image, Site
+from bouchet_core.walltime import format_duration, parse_duration
+from hypothesis import given
+from hypothesis import strategies as st
 
 
 def place(site: Site, entry: ModelEntry, held: dict[str, Held] | None = None, **options: object) -> Placement:
@@ -15,7 +20,7 @@ def place(site: Site, entry: ModelEntry, held: dict[str, Held] | None = None, **
     return candidates(entry, request, site, held or {})[0]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def one_gpu(catalog: Catalog) -> ModelEntry:
     return catalog.find("Qwen/Qwen3-32B")[1]
 
@@ -126,3 +131,71 @@ def test_every_model_of_the_catalog_has_a_place_and_an_image(bouchet_site: Site,
         if not entry.alias.endswith(("smollm2", "scripted")):
             assert place(bouchet_site, entry).gpus == entry.gpus
             assert image_for(entry, bouchet_site)
+
+
+def test_the_users_own_jobs_are_counted(bouchet_site: Site, one_gpu: ModelEntry) -> None:
+    running = {"gpu_h200": Held(submitted=6, running=6, gpus=6)}
+    waits = place(bouchet_site, one_gpu, running, gpus=2)
+    assert waits.partition == "gpu_h200" and "runs 6 of your jobs at a time and runs 6" in waits.why
+    full = {"gpu_h200": Held(submitted=2, running=2, gpus=15)}
+    assert "your jobs there hold 15" in place(bouchet_site, one_gpu, full, gpus=2, partition="gpu_h200").why
+    assert "hold" not in place(bouchet_site, one_gpu, full, gpus=1, partition="gpu_h200").why
+
+
+def test_where_it_would_wait_comes_after_where_it_would_not(bouchet_site: Site, one_gpu: ModelEntry) -> None:
+    partitions = tuple(p.model_copy(update={"max_submitted": None}) for p in bouchet_site.partitions)
+    site = bouchet_site.model_copy(update={"partitions": partitions})
+    offered = candidates(one_gpu, LaunchRequest(model="m"), site, {"gpu_devel": Held(submitted=1, running=1, gpus=1)})
+    assert [p.partition for p in offered] == ["gpu_h200", "gpu_devel"]
+
+
+def test_what_one_user_may_hold_cuts_the_share(bouchet_site: Site, one_gpu: ModelEntry) -> None:
+    placed = place(bouchet_site, one_gpu, gpus=2, partition="gpu_devel")
+    assert (placed.cpus, placed.memory_gib) == (12, 256)
+
+
+@pytest.mark.parametrize(
+    ("partition", "gpu_type", "words"),
+    [
+        ("gpu_b200", "b200", "named"),
+        ("scavenge_gpu", "h200", "stopped without notice"),
+        ("priority_gpu", "h200", "paid, so name its account"),
+    ],
+)
+def test_what_is_special_about_a_named_partition_is_said(
+    bouchet_site: Site, one_gpu: ModelEntry, partition: str, gpu_type: str, words: str
+) -> None:
+    placed = place(bouchet_site, one_gpu, partition=partition)
+    assert placed.gpu_type == gpu_type and words in placed.why
+
+
+REQUESTS = st.fixed_dictionaries(
+    {},
+    optional={
+        "gpus": st.integers(1, 64),
+        "nodes": st.integers(1, 8),
+        "time": st.integers(1, 30 * 86_400).map(format_duration),
+        "partition": st.sampled_from(["auto", "gpu_devel", "gpu_h200", "gpu_b200", "scavenge_gpu", "day", "nope"]),
+    },
+)
+
+
+@given(REQUESTS)
+def test_a_request_is_placed_within_the_limits_or_refused_with_what_would_be(
+    bouchet_site: Site, one_gpu: ModelEntry, options: dict[str, object]
+) -> None:
+    try:
+        placed = place(bouchet_site, one_gpu, **options)
+    except LaunchRefused as refused:
+        assert "\n" not in str(refused)
+        nearest = re.search(r"The nearest that would fit: ([^(]*)", str(refused))
+        if nearest:
+            words = dict(re.findall(r"--(\w+) (\S+)", nearest[1]))
+            place(bouchet_site, one_gpu, **{k: int(v) if v.isdigit() else v for k, v in words.items()})
+        return
+    partition = bouchet_site.partition(placed.partition)
+    assert partition is not None
+    assert partition.max_gpus is None or placed.gpus <= partition.max_gpus
+    assert placed.gpus // placed.nodes <= partition.gpus_per_node
+    assert placed.walltime_s <= parse_duration(partition.max_walltime)
+    assert placed.cpus <= partition.cpus_per_node and placed.memory_gib <= partition.memory_per_node_gib
