@@ -9,7 +9,7 @@ QUICK_TESTS = $(filter-out tests/stack tests/stack/ tests/claude tests/claude/ t
 PARALLEL = -n 4 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help up down remove clean env logs status test test-fast check lock bench engine tools tools-fast lint
+.PHONY: help up down remove clean env logs status test test-fast check lock pin bench engine tools tools-fast lint
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -51,6 +51,9 @@ bench: tools engine ## the numbers that the project promises, measured
 
 lock: ## renew every requirements.lock
 	@$(PYTHON) -m setup lock
+
+pin: ## renew the lock of each GPU image of one vLLM: make pin VLLM=0.32.0
+	@$(PYTHON) -m setup pin $(VLLM)
 
 engine:
 	@$(PYTHON) -m setup engine

@@ -23,8 +23,10 @@ is_current() {
 }
 
 build_image() {
-  local source=(--build-arg bootstrap=docker --build-arg base=debian:bookworm-slim)
+  local packages source=(--build-arg bootstrap=docker --build-arg base=debian:bookworm-slim)
   [[ ! -f $pin_folder/base.tar ]] || source=(--build-arg bootstrap=docker-archive --build-arg "base=$pin_folder/base.tar")
+  packages=$(sed -n 's/^packages: *//p' "$pin_folder/pin.yaml")
+  [[ -z $packages ]] || source+=(--build-arg "packages=$packages")
   # zstd writes three times as fast as gzip. Level 1 costs a few MiB.
   apptainer build --bind "$pin_folder:/mnt:ro" "${source[@]}" --build-arg "pin=$pin" \
     --mksquashfs-args "-comp zstd -Xcompression-level 1" "$work/$pin.sif" "$pin_folder/vllm.def"

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from . import command, down, engine, locks, tools, up
+from . import command, down, engine, locks, pins, tools, up
 from .env_file import ensure_env_file, read_env_file
 from .errors import SetupError
 from .progress import Progress
@@ -61,6 +61,8 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     commands.add_parser("env", help="make .env if it is not there")
     commands.add_parser("compose", help="print the argv prefix of Compose for this stack, shell-quoted")
     commands.add_parser("lock", help="renew every lock file")
+    pin = commands.add_parser("pin", help="renew the lock of each GPU image of one vLLM")
+    pin.add_argument("vllm", nargs="?", default="")
     commands.add_parser("cli", help="make the Python environment of ./bouchet")
     kit = commands.add_parser("tools", help="what the tests and checks need")
     kit.add_argument("--fast", action="store_true", help="only what tests without an engine need")
@@ -80,6 +82,7 @@ def carry_out(options: argparse.Namespace, stack: Stack, progress: Progress) -> 
         "engine": lambda: progress.note(f"Docker engine {engine.ensure_engine(progress)}"),
         "env": lambda: make_env_file(stack, progress),
         "lock": lambda: locks.renew_all(stack.root, progress),
+        "pin": lambda: pins.renew_pins(stack.root, options.vllm, progress),
         "cli": lambda: tools.ensure_cli(stack.root, progress),
         "tools": lambda: tools.ensure_tools(stack.root, progress, fast=options.fast),
     }

@@ -55,11 +55,16 @@ LOCKS = (
 
 def renew_all(root: Path, progress: Progress) -> None:
     """All lock files, to the newest versions that the sources allow."""
-    python = ensure_environment(progress, root / ".cache" / "tools" / "uv", [root / "setup" / "locks" / "uv.lock"])
-    uv = str(python.parent / "uv")
+    uv = uv_program(root, progress)
     for lock in LOCKS:
         with progress.step(lock.output):
             renew(root, uv, lock)
+
+
+def uv_program(root: Path, progress: Progress) -> str:
+    """uv, in an environment of its own."""
+    python = ensure_environment(progress, root / ".cache" / "tools" / "uv", [root / "setup" / "locks" / "uv.lock"])
+    return str(python.parent / "uv")
 
 
 def renew(root: Path, uv: str, lock: Lock) -> None:

@@ -11,7 +11,7 @@ from demo.commands import CommandFailed, ProvisionError
 from demo.wheels import Requirement, Target
 
 ROOT = Path(__file__).parents[2]
-LOCKS = sorted([*ROOT.glob("apptainer/pins/*/requirements.lock"), ROOT / "demo/models/requirements.lock"])
+LOCKS = sorted([*ROOT.glob("apptainer/pins/cpu-*/requirements.lock"), ROOT / "demo/models/requirements.lock"])
 TARGET = Target(python="3.11", glibc="2.36", machine="x86_64")
 SHA = "0" * 64
 

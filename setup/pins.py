@@ -1,0 +1,82 @@
+"""`make pin VLLM=0.32.0`: resolves and hashes everything that an image of that vLLM holds (apptainer/pins/<pin>/).
+
+A pin with a requirements.in beside its pin.yaml is made here. The CPU pin has none: its torch has an index of its own.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from .command import run
+from .errors import SetupError
+from .locks import uv_program
+from .progress import Progress
+
+PLATFORMS = {"linux/amd64": "x86_64", "linux/arm64": "aarch64"}
+
+
+@dataclass(frozen=True)
+class Pin:
+    """A pin's folder and the words of its pin.yaml."""
+
+    folder: Path
+    facts: dict[str, str]
+
+    @property
+    def platform(self) -> str:
+        """As uv calls it: the oldest glibc that the image's wheels must do with is the image's own."""
+        return f"{PLATFORMS[self.facts['platform']]}-manylinux_{self.facts['glibc'].replace('.', '_')}"
+
+
+def read_pin(folder: Path) -> Pin:
+    """pin.yaml holds flat `name: word` lines."""
+    found = re.findall(r"^([a-z_]+): *(.*)$", (folder / "pin.yaml").read_text(encoding="utf-8"), re.M)
+    return Pin(folder, {name: word.strip().strip("\"'") for name, word in found})
+
+
+def pins_of(root: Path, vllm: str) -> list[Pin]:
+    """The pins of that vLLM which are resolved here; SetupError names those that there are."""
+    pins = [read_pin(path.parent) for path in sorted(root.glob("apptainer/pins/*/requirements.in"))]
+    found = [pin for pin in pins if pin.facts["vllm"] == vllm]
+    if not found:
+        known = ", ".join(sorted({pin.facts["vllm"] for pin in pins}))
+        raise SetupError(
+            f"no pin is of vLLM {vllm or '(none named)'}: there are {known}, as in `make pin VLLM=0.32.0`; for another "
+            "one make apptainer/pins/<name>/ with a pin.yaml and a requirements.in"
+        )
+    return found
+
+
+def renew_pins(root: Path, vllm: str, progress: Progress) -> None:
+    """The lock file of each pin of that vLLM."""
+    pins = pins_of(root, vllm)
+    uv = uv_program(root, progress)
+    for pin in pins:
+        with progress.step(f"{pin.folder.name}/requirements.lock"):
+            wishes = (pin.folder / "requirements.in").read_text(encoding="utf-8")
+            text = run(pin_argv(uv, pin), stdin=wishes, cwd=root)
+            if "://" in text:
+                raise SetupError(
+                    f"the lock of {pin.folder.name} would hold an address; pin what asks for it to a release"
+                )
+            (pin.folder / "requirements.lock").write_text(head_of(pin) + text, encoding="utf-8")
+
+
+def pin_argv(uv: str, pin: Pin) -> list[str]:
+    """uv's command line: wheels only, for the image's Python and platform. Wishes come on standard input."""
+    flags = ["--quiet", "--generate-hashes", "--no-emit-index-url", "--no-annotate", "--no-header", "--upgrade"]
+    target = ["--python-version", pin.facts["python"], "--python-platform", pin.platform, "--only-binary", ":all:"]
+    as_of = ["--exclude-newer", pin.facts["as_of"]] if pin.facts.get("as_of") else []
+    return [uv, "pip", "compile", *flags, *target, *as_of, "-"]
+
+
+def head_of(pin: Pin) -> str:
+    """The lock's first lines."""
+    facts = pin.facts
+    return (
+        f"# vLLM {facts['vllm']} for CUDA {facts['cuda']}, everything it needs, for CPython {facts['python']} on "
+        f"{facts['platform']}.\n# Made by `make pin VLLM={facts['vllm']}`. Nothing is resolved when it is installed "
+        "(--no-deps --require-hashes).\n"
+    )
