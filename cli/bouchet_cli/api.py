@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from .errors import CommandError, NotReadyError, UnreachableError
-from .records import Deployment, Json, Tunnel
+from .records import Deployment, Download, Json, Tunnel
 from .settings import Settings
 from .wire import Refused, Wire
 
@@ -88,6 +88,23 @@ class Api:
     def models(self, *, look: bool = False) -> Json:
         """The catalog: `default` and `models`. look: the cluster's disk is looked at anew, which may take a moment."""
         return self._send("GET", f"/v1/models?look={str(look).lower()}")
+
+    def download(self, model: str, revision: str | None) -> Download:
+        """Asks that a model be fetched; one under way is the answer as it is."""
+        wanted = {"model": model, **({"revision": revision} if revision else {})}
+        return Download.from_json(self._send("POST", "/v1/models/download", wanted))
+
+    def downloads(self) -> list[Download]:
+        """Downloads, newest first."""
+        return [Download.from_json(raw) for raw in self._send("GET", "/v1/downloads?limit=20")["downloads"]]
+
+    def download_record(self, name: str) -> Download:
+        """One download by id, or by its model while it is under way."""
+        return Download.from_json(self._send("GET", f"/v1/downloads/{quote(name, safe='')}"))
+
+    def cancel_download(self, name: str) -> Download:
+        """Asks that it end."""
+        return Download.from_json(self._send("DELETE", f"/v1/downloads/{quote(name, safe='')}"))
 
     def doctor(self) -> Json:
         """What is well and what is not; the cluster is asked some ten questions."""

@@ -90,24 +90,43 @@ class Deployment:
 
 
 @dataclass(frozen=True)
-class Model:
-    """An entry of the catalog. `status` is the phase of what runs of it, empty when nothing does."""
+class Download:
+    """The body of GET /v1/downloads/ID."""
 
     id: str
-    alias: str
-    description: str
-    gpus: int
-    window: int
-    quant: str
-    status: str
+    model: str
+    state: str
+    reason: str
+    bytes: int
+    total_bytes: int | None
+    rate: int
+    eta_s: int | None
+    updated_at: datetime
+    stopping: bool = False
+    raw: Json = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more comes."""
+        return self.state in ("done", "failed", "cancelled")
+
+    @property
+    def percent(self) -> int | None:
+        """Rounded down; None before the hub has told the size."""
+        return self.bytes * 100 // self.total_bytes if self.total_bytes else None
 
     @classmethod
-    def from_json(cls, raw: Json) -> Model:
-        """One element of GET /v1/models."""
-        phases = [live["phase"] for live in raw.get("live") or ()]
-        status = "ready" if "ready" in phases else (phases[0] if phases else "")
-        fields = (raw["id"], raw["alias"], raw["description"], raw["gpus"], raw["window"], raw["quant"])
-        return cls(*fields, status=status)
+    def from_json(cls, raw: Json) -> Download:
+        """As the API says it."""
+        return cls(
+            *(raw["id"], raw["model"], raw["state"], raw.get("reason") or "", raw.get("bytes") or 0),
+            total_bytes=raw.get("total_bytes"),
+            rate=raw.get("rate") or 0,
+            eta_s=raw.get("eta_s"),
+            updated_at=datetime.fromisoformat(raw["updated_at"]),
+            stopping=raw.get("stop_requested_at") is not None,
+            raw=raw,
+        )
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from .line import Line, cells, clean, fitted, wrapped
-from .records import Deployment, Model, Tunnel
+from .records import Deployment, Tunnel
 
 GAP = "  "
 NOTE_INDENT = "  "
@@ -62,19 +62,6 @@ def status_lines(deployments: Sequence[Deployment], width: int, now: datetime) -
     rows = [(*_status_row(d, now),) for d in deployments]
     notes = [_status_note(d) for d in deployments]
     return table(head, rows, width, notes=notes, styles=[PHASE_STYLE.get(d.phase, "") for d in deployments])
-
-
-def models_lines(models: Sequence[Model], default: str | None, width: int) -> list[Line]:
-    """The catalog; descriptions go below their model where a column has no room."""
-    head = ["MODEL", "GPUS", "CTX", "QUANT", "STATUS"]
-    rows = [[m.id, str(m.gpus), tokens(m.window), m.quant, m.status or "-"] for m in models]
-    said = [f"{m.description}{' (default)' if m.id == default else ''}" for m in models]
-    styles = [PHASE_STYLE.get(m.status, "") for m in models]
-    if width < WIDE:
-        notes = [f"{m.alias}: {words}" for m, words in zip(models, said, strict=True)]
-        return table(head, rows, width, notes=notes, styles=styles, right=(1, 2), styled=4)
-    wide = [[*row, m.alias, words] for row, m, words in zip(rows, models, said, strict=True)]
-    return table([*head, "NAME", "DESCRIPTION"], wide, width, styles=styles, right=(1, 2), styled=4)
 
 
 def tunnel_line(tunnel: Tunnel, now: datetime) -> Line:

@@ -17,7 +17,8 @@ from bouchet_cli.tools import Tools
 COMMANDS: Mapping[str, str] = {
     "launch": "submit a Slurm job that serves a model",
     "status": "what runs, why a job waits, when it will start",
-    "models": "the catalog",
+    "models": "the catalog, and what of it lies on the cluster",
+    "download": "fetch a model to the cluster",
     "cancel": "end deployments and give their GPUs back",
     "orphans": "jobs on the cluster without a record: take them over or end them",
     "errands": "what the worker could not do, after all its tries",

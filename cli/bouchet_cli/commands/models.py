@@ -1,11 +1,11 @@
-"""`bouchet models`: what can be served."""
+"""`bouchet models`: what can be served, and what of it lies on the cluster."""
 
 from __future__ import annotations
 
 import argparse
+from datetime import UTC, datetime
 
-from bouchet_cli.records import Model
-from bouchet_cli.render import models_lines
+from bouchet_cli.models_view import Model, in_bytes, models_lines
 from bouchet_cli.tools import Tools
 
 
@@ -20,4 +20,9 @@ def run(options: argparse.Namespace, tools: Tools) -> None:
     if options.json:
         screen.show_json(answer)
         return
-    screen.show(*models_lines([Model.from_json(raw) for raw in answer["models"]], answer["default"], screen.out.width))
+    models = [Model.from_json(raw) for raw in answer["models"]]
+    screen.show(*models_lines(models, answer["default"], screen.out.width, datetime.now(UTC)))
+    if answer.get("free_bytes") is not None:
+        screen.show("", f"{in_bytes(answer['free_bytes'])} are free on the models' disk")
+    if any(model.state == "unknown" for model in models):
+        screen.say("what lies on the cluster is unknown until it can be asked: `bouchet tunnel`")

@@ -9,14 +9,14 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from bouchet_core.downloads import Download, DownloadRequest
-from bouchet_core.errors import BouchetError
+from bouchet_core.errors import BouchetError, UnknownDownload, UnknownModel
 from bouchet_core.store import FIRST_EVENT
 from fastapi import APIRouter, Body, Depends, Path, Query, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel
 
 from bouchet_api import examples
-from bouchet_api.downloading import asked_for
+from bouchet_api.downloading import asked_for, model_of
 from bouchet_api.launching import new_id
 from bouchet_api.parts import Parts, PartsDep
 from bouchet_api.problems import problem_of
@@ -41,8 +41,15 @@ class Downloads(BaseModel):
 def download_of(
     parts: PartsDep, download: Annotated[str, Path(description="id, or the model of one under way", max_length=300)]
 ) -> Download:
-    """The record that the path names."""
-    return parts.store.downloads.get(download)
+    """The record that the path names; a name of the catalog stands for its model."""
+    try:
+        return parts.store.downloads.get(download)
+    except UnknownDownload:
+        try:
+            return parts.store.downloads.get(model_of(download, parts.catalog.current()))
+        except (UnknownModel, UnknownDownload):
+            pass
+        raise
 
 
 DownloadDep = Annotated[Download, Depends(download_of)]
