@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from .errors import CommandError, NotReadyError, UnreachableError
@@ -16,14 +17,22 @@ SILENCE_S = 600.0
 NOT_READY = (503, 529)
 
 
+@dataclass(frozen=True)
+class Piece:
+    """Some of an answer. thought: of what the model thinks before it says something."""
+
+    text: str
+    thought: bool = False
+
+
 class Completions:
     """The proxy, with the key."""
 
     def __init__(self, settings: Settings) -> None:
         self._wire = Wire(settings.proxy_url, settings.key, SILENCE_S)
 
-    def stream(self, request: dict[str, Any]) -> Iterator[str]:
-        """The answer's text as it comes. Raises CommandError subclasses."""
+    def stream(self, request: dict[str, Any]) -> Iterator[Piece]:
+        """The answer as it comes. Raises CommandError subclasses."""
         try:
             yield from pieces(self._wire.lines("POST", "/v1/chat/completions", request))
         except Refused as exc:
@@ -32,18 +41,29 @@ class Completions:
             raise CommandError("the answer broke off; try again") from exc
 
 
-def pieces(lines: Iterator[str]) -> Iterator[str]:
+def pieces(lines: Iterator[str]) -> Iterator[Piece]:
     """The text in the chunks of a stream; an error in their midst raises."""
     for line in lines:
         data = line.removeprefix("data:").strip()
         if not line.startswith("data:") or data == "[DONE]":
             continue
-        chunk = json.loads(data)
+        chunk = _chunk(data)
         if "error" in chunk:
             raise CommandError(_message(chunk))
         for choice in chunk.get("choices") or ():
-            if text := (choice.get("delta") or {}).get("content"):
-                yield text
+            delta = choice.get("delta") or {}
+            if thought := delta.get("reasoning_content") or delta.get("reasoning"):
+                yield Piece(thought, thought=True)
+            if text := delta.get("content"):
+                yield Piece(text)
+
+
+def _chunk(data: str) -> dict[str, Any]:
+    try:
+        chunk = json.loads(data)
+    except ValueError as exc:
+        raise CommandError(f"the proxy sent what is no JSON: {data[:80]}") from exc
+    return chunk if isinstance(chunk, dict) else {}
 
 
 def error_of(refused: Refused) -> CommandError:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-HELP = """/model [NAME]   talk with another deployment
+HELP = """/model [NAME]   talk with another deployment; without a name: what runs
 /system [TEXT]  set the system prompt; without text: none
 /save FILE      write the conversation as Markdown
 /clear          forget what was said
-/exit           leave (so does Ctrl-D)
+/help           this list
+/quit           leave (so do /exit and Ctrl-D)
 A line that ends in \\ goes on in the next; \"\"\" begins and ends a text of several lines.
-Ctrl-C stops an answer."""
+Ctrl-C stops an answer, or forgets what is being typed. What a model thinks before it answers is dim."""
 
 
 @dataclass

@@ -311,6 +311,10 @@ def test_chat_answers_a_question_from_a_pipe(bouchet: Bouchet) -> None:
         "stream": True,
     }
     assert bouchet.proxy.keys == [f"Bearer {KEY}"]
+    bouchet.proxy.thoughts = ["Hm"]
+    whole = json.loads(bouchet("chat", "--json", stdin="Hi").out)
+    assert whole == {"model": "bouchet-qwen3-32b", "answer": "Hello there\x1b[2J!", "thoughts": "Hm"}
+    assert bouchet("chat", stdin="Hi").out == "Hello there[2J!\n"
     bouchet.proxy.status = 529
     busy = bouchet("chat", stdin="Hi")
     assert (busy.status, busy.out, busy.err) == (3, "", "error: it is queued: try again\n")

@@ -10,7 +10,7 @@ import pytest
 from bouchet_cli.api import parse_messages
 from bouchet_cli.choice import on_its_way, ready_one
 from bouchet_cli.claude_env import answer_tokens, claude_environment, foreign_variables, shell_lines, window_warning
-from bouchet_cli.completions import pieces
+from bouchet_cli.completions import Piece, pieces
 from bouchet_cli.conversation import Conversation, text_of, unfinished
 from bouchet_cli.errors import CommandError, NotReadyError, UnreachableError, UsageError
 from bouchet_cli.line import cells, clean
@@ -170,7 +170,11 @@ def test_server_sent_events() -> None:
 
 def test_pieces_of_an_answer() -> None:
     good = 'data: {"choices": [{"delta": {"content": "a"}}, {"delta": {"role": "assistant"}}]}'
-    assert list(pieces(iter([": ping", good, 'data: {"choices": []}', "data: [DONE]"]))) == ["a"]
+    thought = 'data: {"choices": [{"delta": {"reasoning_content": "hm"}}]}'
+    told = list(pieces(iter([": ping", thought, good, 'data: {"choices": []}', "data: [DONE]"])))
+    assert told == [Piece("hm", thought=True), Piece("a")]
+    with pytest.raises(CommandError, match="no JSON"):
+        list(pieces(iter(["data: {"])))
     with pytest.raises(CommandError, match="too long"):
         list(pieces(iter(['data: {"error": {"message": "prompt is too long"}}'])))
 

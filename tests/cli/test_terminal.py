@@ -6,12 +6,14 @@ import os
 import pty
 import re
 import select
+import stat
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from bouchet_core.models import Phase
 
@@ -134,3 +136,63 @@ def test_ctrl_c_stops_the_answer_and_not_the_chat(bouchet: Bouchet) -> None:
     assert status == 0
     roles = [message["role"] for message in bouchet.proxy.requests[1]["messages"]]
     assert roles == ["user", "assistant", "user"]
+
+
+def test_a_whole_chat(bouchet: Bouchet, tmp_path: Path) -> None:
+    advance(bouchet.store, launched(bouchet), *TO_READY)
+    bouchet.proxy.thoughts, bouchet.proxy.words = ["Let me", " think."], ["An", " answer."]
+    saved = tmp_path / "talk.md"
+    with terminal(bouchet.program("chat", "--system", "Be short."), bouchet.environment) as tty:
+        tty.until(">>> ")
+        tty.type("one \\\ntwo\n")
+        tty.until("Let me think.")
+        tty.until("An answer.")
+        tty.until(">>> ")
+        tty.type('"""\nthree\n\nfour"""\n')
+        tty.until("An answer.")
+        tty.until(">>> ")
+        tty.type("/nosuch\n")
+        tty.until("error: no command /nosuch; /help lists them")
+        tty.type("/model\n")
+        tty.until("bouchet-qwen3-32b  ready")
+        tty.until(">>> ")
+        tty.type(f"/save {saved}\n")
+        tty.until(f"saved to {saved}")
+        tty.type("/clear\n")
+        tty.until("forgotten")
+        tty.type("/system\n")
+        tty.until("no system prompt")
+        tty.type("five\n")
+        tty.until("An answer.")
+        tty.until(">>> ")
+        tty.type("half a \x03")  # Ctrl-C forgets what is being typed
+        tty.until(">>> ")
+        tty.type("\x04")
+        status, _ = tty.rest()
+    assert status == 0
+    first, second, last = (request["messages"] for request in bouchet.proxy.requests)
+    assert first == [{"role": "system", "content": "Be short."}, {"role": "user", "content": "one \ntwo"}]
+    assert [m["content"] for m in second[2:]] == ["An answer.", "three\n\nfour"]
+    assert last == [{"role": "user", "content": "five"}]
+    assert "**assistant**\n\nAn answer." in saved.read_text()
+    history = tmp_path / ".local" / "state" / "bouchet" / "chat-history"
+    assert stat.S_IMODE(history.stat().st_mode) == 0o600
+    assert "/system" in history.read_text().splitlines()
+
+
+def test_an_error_in_a_chat_is_a_line_and_no_end(bouchet: Bouchet) -> None:
+    advance(bouchet.store, launched(bouchet), *TO_READY)
+    with terminal(bouchet.program("chat"), bouchet.environment) as tty:
+        tty.until(">>> ")
+        bouchet.proxy.status = 529
+        tty.type("Hi\n")
+        tty.until("error: it is queued: try again")
+        tty.until(">>> ")
+        bouchet.proxy.status = 200
+        tty.type("Hi\n")
+        tty.until("Hello there")
+        tty.until(">>> ")
+        tty.type("/quit\n")
+        status, _ = tty.rest()
+    assert status == 0
+    assert [len(request["messages"]) for request in bouchet.proxy.requests] == [1, 1]

@@ -10,7 +10,10 @@ from typing import Any, Self
 
 
 class ChatProxy:
-    """A running proxy. `words` are its next answer; `requests` what it was asked; `status` refuses instead."""
+    """A running proxy. `words` are its next answer, after `thoughts`; `requests` what it was asked.
+
+    `status` refuses instead.
+    """
 
     def __init__(self) -> None:
         self.reset()
@@ -20,6 +23,7 @@ class ChatProxy:
     def reset(self) -> None:
         """As at the start."""
         self.words = ["Hello", " there", "\x1b[2J!"]
+        self.thoughts: list[str] = []
         self.pause_s = 0.0
         self.status = 200
         self.requests: list[dict[str, Any]] = []
@@ -68,8 +72,9 @@ def _handler(proxy: ChatProxy) -> type[BaseHTTPRequestHandler]:
 
         def _stream(self) -> None:
             try:
-                for word in proxy.words:
-                    chunk = {"choices": [{"index": 0, "delta": {"content": word}}]}
+                deltas = [{"reasoning_content": word} for word in proxy.thoughts]
+                for delta in [*deltas, *({"content": word} for word in proxy.words)]:
+                    chunk = {"choices": [{"index": 0, "delta": delta}]}
                     self.wfile.write(f"data: {json.dumps(chunk)}\n\n".encode())
                     self.wfile.flush()
                     time.sleep(proxy.pause_s)

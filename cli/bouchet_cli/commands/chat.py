@@ -7,13 +7,16 @@ import sys
 from pathlib import Path
 
 from bouchet_cli.api import Api
-from bouchet_cli.choice import ready_one
+from bouchet_cli.choice import in_words, ready_one
 from bouchet_cli.completions import Completions
 from bouchet_cli.conversation import HELP, Conversation, text_of, unfinished
 from bouchet_cli.errors import CommandError, UsageError
-from bouchet_cli.line import clean
+from bouchet_cli.history import history_path, remembered
+from bouchet_cli.line import Line, clean
 from bouchet_cli.screen import Screen
 from bouchet_cli.tools import Tools
+
+FAREWELLS = ("/exit", "/quit")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,37 +27,133 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, tools: Tools) -> None:
     """A conversation on a terminal; without one the question is read from stdin to its end."""
-    api, screen = tools.api, tools.screen
-    model = ready_one(api.deployments(live=True), options.model).alias
-    conversation = Conversation(model, options.system or "")
-    completions = Completions(tools.settings)
-    if sys.stdin.isatty():
-        _talk(conversation, completions, api, screen)
+    talks = sys.stdin.isatty()
+    if talks and options.json:
+        raise UsageError("--json answers one question: pipe it in, as in `echo Hello | bouchet chat --json`")
+    model = ready_one(tools.api.deployments(live=True), options.model).alias
+    talk = Talk(Conversation(model, options.system or ""), Completions(tools.settings), tools)
+    if talks:
+        with remembered(history_path(tools.environment)):
+            talk.go_on()
     else:
-        _once(conversation, completions)
+        talk.once(as_json=options.json)
 
 
-def _once(conversation: Conversation, completions: Completions) -> None:
-    question = sys.stdin.read().strip()
-    if not question:
-        raise UsageError("there is no question on stdin")
-    conversation.said(question)
-    _print_answer(conversation, completions)
+class Talk:
+    """A conversation under way."""
 
+    def __init__(self, conversation: Conversation, completions: Completions, tools: Tools) -> None:
+        self.conversation = conversation
+        self._completions, self._tools = completions, tools
+        self._saved: set[Path] = set()
 
-def _talk(conversation: Conversation, completions: Completions, api: Api, screen: Screen) -> None:
-    screen.say(f"talking with {conversation.model}; /help lists the commands, Ctrl-D leaves", "dim")
-    while (text := _read()) is not None:
+    @property
+    def screen(self) -> Screen:
+        """Where it takes place."""
+        return self._tools.screen
+
+    @property
+    def api(self) -> Api:
+        """What knows which models run."""
+        return self._tools.api
+
+    def once(self, *, as_json: bool) -> None:
+        """One question from stdin."""
+        question = sys.stdin.read().strip()
+        if not question:
+            raise UsageError("there is no question on stdin")
+        self.conversation.said(question)
+        if not as_json:
+            self._answer()
+            return
+        told = list(self._completions.stream(self.conversation.request()))
+        answer = "".join(piece.text for piece in told if not piece.thought)
+        thoughts = "".join(piece.text for piece in told if piece.thought)
+        self.screen.show_json({"model": self.conversation.model, "answer": answer, "thoughts": thoughts})
+
+    def go_on(self) -> None:
+        """Question by question, until the person leaves."""
+        self.screen.say(f"talking with {self.conversation.model}; /help lists the commands, Ctrl-D leaves", "dim")
+        while (text := _read()) is not None and text not in FAREWELLS:
+            try:
+                if text.startswith("/"):
+                    self._obey(text)
+                elif text:
+                    self.conversation.said(text)
+                    self._answer()
+            except CommandError as exc:
+                self.screen.fail(str(exc))
+
+    def _answer(self) -> None:
+        """Prints the answer as it comes. Ctrl-C stops it; what came so far counts as said."""
+        said: list[str] = []
+        shown = False
         try:
-            if text in ("/exit", "/quit"):
-                return
-            if text.startswith("/"):
-                _obey(text, conversation, api, screen)
-            elif text:
-                conversation.said(text)
-                _print_answer(conversation, completions)
-        except CommandError as exc:
-            screen.fail(str(exc))
+            for piece in self._completions.stream(self.conversation.request()):
+                if piece.thought:
+                    shown = self._show_thought(piece.text) or shown
+                    continue
+                if shown and not said:
+                    print("\n")  # the answer begins below the thoughts
+                said.append(piece.text)
+                shown = True
+                print(clean(piece.text), end="", flush=True)
+        except KeyboardInterrupt:
+            if not sys.stdin.isatty():
+                raise
+            print(" [stopped]", end="")
+            shown = True
+        finally:
+            self.conversation.answered("".join(said))
+            if shown:
+                print(flush=True)
+
+    def _show_thought(self, text: str) -> bool:
+        """On a terminal, dim; in a pipe only the answer counts. Whether something was shown."""
+        if self.screen.out.is_terminal:
+            self.screen.out.print(Line(clean(text), "dim"), end="")
+        return self.screen.out.is_terminal
+
+    def _obey(self, text: str) -> None:
+        command, _, argument = text.partition(" ")
+        argument = argument.strip()
+        match command:
+            case "/help":
+                self.screen.say(HELP)
+            case "/clear":
+                self.conversation.turns.clear()
+                self.screen.say("forgotten", "dim")
+            case "/system":
+                self.conversation.system = argument
+                self.screen.say("the system prompt is set" if argument else "no system prompt", "dim")
+            case "/model":
+                self._model(argument)
+            case "/save" if argument:
+                self._save(Path(argument).expanduser())
+            case "/save":
+                raise UsageError("name a file: /save FILE")
+            case _:
+                raise UsageError(f"no command {text}; /help lists them")
+
+    def _model(self, name: str) -> None:
+        live = self.api.deployments(live=True)
+        if name:
+            self.conversation.model = ready_one(live, name).alias
+        else:
+            for deployment in live:
+                self.screen.say(f"  {deployment.alias}  {in_words(deployment)}")
+        self.screen.say(f"talking with {self.conversation.model}", "dim")
+
+    def _save(self, path: Path) -> None:
+        """A file of another day is not written over; one of this conversation is."""
+        if path.exists() and path not in self._saved:
+            raise CommandError(f"{path} is there already; name another file")
+        try:
+            path.write_text(self.conversation.markdown(), encoding="utf-8")
+        except OSError as exc:
+            raise CommandError(f"{path} cannot be written: {exc.strerror}") from exc
+        self._saved.add(path)
+        self.screen.say(f"saved to {path}", "dim")
 
 
 def _read() -> str | None:
@@ -70,48 +169,3 @@ def _read() -> str | None:
             print()
             lines.clear()
     return text_of(lines)
-
-
-def _print_answer(conversation: Conversation, completions: Completions) -> None:
-    """Prints the answer as it comes. Ctrl-C stops it; what came so far counts as said."""
-    said: list[str] = []
-    try:
-        for piece in completions.stream(conversation.request()):
-            said.append(piece)
-            print(clean(piece), end="", flush=True)
-    except KeyboardInterrupt:
-        if not sys.stdin.isatty():
-            raise
-        print(" [stopped]", end="")
-    finally:
-        conversation.answered("".join(said))
-        if said:
-            print(flush=True)
-
-
-def _obey(text: str, conversation: Conversation, api: Api, screen: Screen) -> None:
-    command, _, argument = text.partition(" ")
-    argument = argument.strip()
-    match command:
-        case "/help":
-            screen.say(HELP)
-        case "/clear":
-            conversation.turns.clear()
-        case "/system":
-            conversation.system = argument
-        case "/model":
-            if argument:
-                conversation.model = ready_one(api.deployments(live=True), argument).alias
-            screen.say(f"talking with {conversation.model}")
-        case "/save" if argument:
-            _save(Path(argument).expanduser(), conversation, screen)
-        case _:
-            raise UsageError(f"no command {text}; /help lists them")
-
-
-def _save(path: Path, conversation: Conversation, screen: Screen) -> None:
-    try:
-        path.write_text(conversation.markdown(), encoding="utf-8")
-    except OSError as exc:
-        raise CommandError(f"{path} cannot be written: {exc.strerror}") from exc
-    screen.say(f"saved to {path}")
