@@ -76,4 +76,4 @@ def _named(words: Sequence[str]) -> Parallel | None:
             following = words[at + 1] if at + 1 < len(words) else ""
             text = value or following
             sizes[_SIZES[option]] = int(text) if text.isascii() and text.isdigit() else 1
-    return Parallel(**sizes) if sizes else None
+    return Parallel(sizes.get("tensor", 1), sizes.get("pipeline", 1), sizes.get("data", 1)) if sizes else None
