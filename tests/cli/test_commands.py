@@ -178,12 +178,12 @@ def test_status_lives_without_the_gateway(bouchet: Bouchet, gateway: GatewayDoor
 def test_models_looks_like_the_catalog(bouchet: Bouchet) -> None:
     advance(bouchet.store, launched(bouchet), *TO_READY)
     narrow = bouchet("models").out.splitlines()
-    assert narrow[0].split() == ["MODEL", "GPUS", "CTX", "QUANT", "STATUS"]
+    assert narrow[0].split() == ["MODEL", "GPUS", "CTX", "QUANT", "STATUS", "SIZE", "USED"]
     assert max(len(line) for line in narrow) <= 80
-    assert re.search(r"Qwen/Qwen3-32B +1 +40k +fp8 +ready", "\n".join(narrow))
-    assert any("(default)" in line for line in narrow)
+    assert re.search(r"Qwen/Qwen3-32B +1 +40k +fp8 +unknown +- +-", "\n".join(narrow))
+    assert any("(default" in line for line in narrow) and any("runs: ready" in line for line in narrow)
     wide = bouchet("models", COLUMNS="140").out.splitlines()
-    assert wide[0].split() == ["MODEL", "GPUS", "CTX", "QUANT", "STATUS", "NAME", "DESCRIPTION"]
+    assert wide[0].split() == ["MODEL", "GPUS", "CTX", "QUANT", "STATUS", "SIZE", "USED", "NAME", "DESCRIPTION"]
     assert len(wide) == 3
     assert "models" in json.loads(bouchet("models", "--json").out)
 
