@@ -86,7 +86,9 @@ def _cancel(options: argparse.Namespace, api: Api, screen: Screen) -> None:
     if options.json:
         screen.show_json(ended.raw)
     else:
-        screen.show(f"{ended.model} {'had ended already' if ended.over else 'is being cancelled; what has come is kept'}")
+        screen.show(
+            f"{ended.model} {'had ended already' if ended.over else 'is being cancelled; what has come is kept'}"
+        )
 
 
 def _list(options: argparse.Namespace, api: Api, screen: Screen) -> None:
