@@ -30,8 +30,11 @@ def serving_key(serving_secret: str, job_name: str) -> str:
 
 
 def installation_id(serving_secret: str) -> str:
-    """Who launched a job, 12 hex characters: whoever holds the same serving secret is the same installation."""
-    return hmac.new(serving_secret.encode(), b"installation", hashlib.sha256).hexdigest()[:12]
+    """Who launched a job, 12 hex characters: whoever holds the same serving secret is the same installation.
+
+    Job names hold no spaces, so this is no part of any job's key.
+    """
+    return hmac.new(serving_secret.encode(), b"which installation", hashlib.sha256).hexdigest()[:12]
 
 
 def job_key(serving_secret: str, job_name: str, sealed: str | None) -> str:

@@ -52,4 +52,3 @@ def test_what_is_no_key_of_ours_is_refused(key: str) -> None:
 
 def test_an_installation_is_its_secret() -> None:
     assert installation_id("a") == installation_id("a") != installation_id("b")
-    assert installation_id("a") not in serving_key("a", "installation")
