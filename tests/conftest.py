@@ -17,7 +17,10 @@ from hypothesis import settings
 START_TIMEOUT_S = 10.0
 
 # for `make test-fast`; the whole run takes hypothesis' own number of examples
-settings.register_profile("quick", max_examples=25)
+settings.register_profile("quick", max_examples=25, deadline=None)
+# a busy machine is no fault of the code's
+settings.register_profile("whole", deadline=None)
+settings.load_profile("whole")
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,18 @@ def stream_filter(dialect: Dialect, route: Route, shown: str, hide_usage: bool =
     return OpenAIStream(route, shown, hide_usage)
 
 
+def failure_events(endpoint: Endpoint | None, dialect: Dialect, failure: Failure) -> bytes:
+    """The end of a stream that failed, as its clients expect it."""
+    if dialect is Dialect.ANTHROPIC:
+        return render("error", error_body(dialect, failure))
+    if endpoint is Endpoint.RESPONSES:
+        error = {"code": failure.code or "server_error", "message": failure.message}
+        response = {"id": "resp_failed", "object": "response", "status": "failed", "output": [], "error": error}
+        failed = render("response.failed", {"type": "response.failed", "sequence_number": 0, "response": response})
+        return failed + render("error", {"type": "error", "sequence_number": 1, "param": None, **error})
+    return render("", error_body(dialect, failure)) + DONE
+
+
 def whole_answer(endpoint: Endpoint, body: bytes, route: Route, shown: str) -> tuple[bytes, Tokens]:
     """A complete answer as the client gets it, and its tokens; what is no JSON object passes untouched."""
     try:
@@ -133,7 +145,7 @@ class AnthropicStream:
 
     def _end_with(self, failure: Failure) -> bytes:
         self._ended, self.failure = True, failure
-        return render("error", error_body(Dialect.ANTHROPIC, failure))
+        return failure_events(None, Dialect.ANTHROPIC, failure)
 
     def _event(self, raw: bytes) -> bytes:
         if self._ended:
@@ -218,12 +230,11 @@ class OpenAIStream:
         """See StreamFilter. Of a stream that broke off every event counts as a token."""
         if not self._usage_event:
             return Tokens(output=self._seen)
-        data = parse(self._usage_event).json()
-        return tokens_of(data.get("usage") or (data.get("response") or {}).get("usage"))
+        return tokens_of(parse(self._usage_event).json().get("usage"))
 
     def _end_with(self, failure: Failure) -> bytes:
         self._ended, self.failure = True, failure
-        return render("", error_body(Dialect.OPENAI, failure)) + DONE
+        return failure_events(None, Dialect.OPENAI, failure)
 
     def _event(self, raw: bytes) -> bytes:
         if self._ended:
@@ -233,8 +244,6 @@ class OpenAIStream:
             return raw
         if raw.startswith((b'data: {"error"', b'data: {"type":"error"')):
             return self._end_with(from_upstream(500, parse(raw).data, self._route.alias))
-        if b'"type":"response.' in raw[:200] or raw.startswith(b"event: response."):
-            self._ended = self._ended or b"response.completed" in raw[:200] or b"response.failed" in raw[:200]
         if b'"usage":{' in raw:
             self._usage_event = raw
             if self._hide_usage:

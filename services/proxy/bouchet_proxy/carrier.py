@@ -105,14 +105,16 @@ class LiteLLMCarrier:
         server = importlib.import_module("litellm.proxy.proxy_server")
         return cls(cast(App, server.app), master_key)
 
-    async def carry(self, exchange: Exchange, scope: Scope, receive: Receive, send: Send) -> None:
+    async def carry(self, exchange: Exchange, reply: Reply, scope: Scope) -> None:
         """Asks LiteLLM and relays its answer."""
         body = {**exchange.body, "model": f"slot-{exchange.route.slot}/{exchange.route.alias}"}
-        relay = _Relay(Reply(exchange, send))
+        relay = _Relay(reply)
         encoded = orjson.dumps(body)
         token = current.set(exchange)
         try:
-            await self._app(self._scope(exchange.endpoint, scope, len(encoded)), _replay(encoded, receive), relay)
+            await self._app(
+                self._scope(exchange.endpoint, scope, len(encoded)), _replay(encoded, reply.client.receive), relay
+            )
         finally:
             current.reset(token)
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 from .answers import StreamFilter, stream_filter, whole_answer
-from .asgi import Header, Send, answer_bytes, answer_json
+from .asgi import Header
 from .clamp import Body
+from .client import Client
 from .dialects import Dialect, Endpoint
+from .responses_stream import ResponsesStream
 from .routing import Route
 from .tally import Tally
-from .wording import Failure, cut_short, error_body, from_upstream, status_in
+from .tokens import Tokens
+from .wording import UNREACHABLE, Failure, cut_short, from_upstream, overflow, status_in
 
 # an error body above this is no sentence
 MAX_ERROR_BYTES = 64 << 10
@@ -48,71 +51,91 @@ class Exchange:
 current: ContextVar[Exchange | None] = ContextVar("current_exchange", default=None)
 
 
-class Reply:
-    """The answer of one exchange: begin with a status, feed the pieces, finish. The client gets its own dialect."""
+Count = Callable[[Exchange], Awaitable[int | None]]
 
-    def __init__(self, exchange: Exchange, send: Send) -> None:
-        self._exchange, self._send = exchange, send
-        self._status, self._streaming = 0, False
+
+class Reply:
+    """The answer of one exchange: begin with a status, feed the pieces, finish. The client gets its own dialect.
+
+    may_wait: where the model cannot be reached the client is told nothing yet; `unreachable` says why.
+    """
+
+    def __init__(self, exchange: Exchange, client: Client, count: Count, may_wait: bool = False) -> None:
+        self._exchange, self._client, self._count = exchange, client, count
+        self._may_wait = may_wait
+        self._status = 0
         self._kept: list[bytes] = []
         self._filter: StreamFilter | None = None
+        self.client = client
+        self.unreachable: Failure | None = None
 
     @property
     def begun(self) -> bool:
-        """Whether the client has been sent a status already."""
-        return self._streaming
+        """Whether the client has been sent anything of the answer."""
+        return self._filter is not None
 
     async def begin(self, status: int, content_type: str) -> None:
         """The server's status. A good stream goes on at once, all else waits until it is whole."""
         self._status = status
         if status < 400 and content_type.startswith("text/event-stream"):
-            self._streaming = True
             exchange = self._exchange
-            self._filter = stream_filter(exchange.dialect, exchange.route, exchange.shown, exchange.hide_usage)
+            self._filter = filter_of(exchange)
             exchange.tally.stream_begins(status, self._filter.tokens)
-            headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
-            await self._send(
-                {"type": "http.response.start", "status": status, "headers": [*headers, *identity(self._exchange)]}
-            )
+            await self._client.open_stream(identity(exchange))
 
-    async def feed(self, piece: bytes) -> None:
-        """Bytes of the server's body."""
+    async def feed(self, piece: bytes) -> bool:
+        """Bytes of the server's body. Whether the client got some for them."""
         if self._filter is None:
             self._kept.append(piece)
-        elif shown := self._filter.feed(piece):
-            await self._send({"type": "http.response.body", "body": shown, "more_body": True})
+            return False
+        shown = self._filter.feed(piece)
+        if shown:
+            await self._client.write(shown)
             if self._exchange.tally.first is None:
                 self._exchange.tally.first = time.monotonic()
+        return bool(shown)
 
     async def ping(self) -> None:
         """A sign of life in a stream that is silent."""
-        if self._streaming:
-            anthropic = self._exchange.dialect is Dialect.ANTHROPIC
-            sign = b'event: ping\ndata: {"type": "ping"}\n\n' if anthropic else b": ping\n\n"
-            await self._send({"type": "http.response.body", "body": sign, "more_body": True})
+        if self._filter is not None:
+            await self._client.ping()
 
     async def finish(self) -> None:
         """The server's body is whole."""
         if self._filter is not None:
             await self._end_stream(self._filter)
         elif self._status >= 400 or self._exchange.failure is not None:
-            body = b"".join(self._kept)[:MAX_ERROR_BYTES]
-            upstream = from_upstream(self._status, body, self._exchange.route.alias)
-            await self.fail(self._exchange.failure or upstream)
+            await self.fail(self._exchange.failure or await self._upstreams())
         else:
             exchange = self._exchange
             body, tokens = whole_answer(exchange.endpoint, b"".join(self._kept), exchange.route, exchange.shown)
             headers = [(b"content-type", b"application/json"), *identity(exchange)]
-            await answer_bytes(self._send, self._status, body, headers)
+            await self._client.answer(self._status, body, headers)
             exchange.tally.answered(self._status, tokens)
+
+    async def _upstreams(self) -> Failure:
+        """What the server said, an overflow with the prompt's exact size."""
+        exchange = self._exchange
+        body = b"".join(self._kept)[:MAX_ERROR_BYTES]
+        failure = from_upstream(self._status, body, exchange.route.alias, exchange.endpoint)
+        if failure.overflow is None:
+            return failure
+        counted = await self._count(exchange)
+        return overflow(counted or failure.overflow[0], failure.overflow[1])
 
     async def fail(self, failure: Failure) -> None:
         """Ends with an error: as the answer itself, or as the last event of a stream that has begun."""
+        exchange = self._exchange
         if self._filter is not None:
             await self._end_stream(self._filter)
+        elif failure.code == UNREACHABLE and self._may_wait:
+            self.unreachable, exchange.failure = failure, None
+        elif failure.overflow is not None and exchange.endpoint is Endpoint.COUNT_TOKENS:
+            # to count is no sin, however long the prompt
+            await self._client.answer_json(200, {"input_tokens": failure.overflow[0]}, identity(exchange))
+            exchange.tally.answered(200, Tokens())
         else:
-            exchange = self._exchange
-            await send_failure(self._send, exchange.dialect, failure)
+            await self._client.fail(failure, identity(exchange))
             exchange.tally.failed(failure, status_in(exchange.dialect, failure))
 
     async def break_off(self) -> None:
@@ -120,11 +143,18 @@ class Reply:
         await self.fail(cut_short(self._exchange.route.alias))
 
     async def _end_stream(self, events: StreamFilter) -> None:
-        await self._send({"type": "http.response.body", "body": events.finish(), "more_body": False})
+        await self._client.end(events.finish())
         if events.failure is None:
             self._exchange.tally.finished = True
         else:
             self._exchange.tally.failed(events.failure, self._status)
+
+
+def filter_of(exchange: Exchange) -> StreamFilter:
+    """The filter for what this exchange streams."""
+    if exchange.endpoint is Endpoint.RESPONSES:
+        return ResponsesStream(exchange.route, exchange.shown)
+    return stream_filter(exchange.dialect, exchange.route, exchange.shown, exchange.hide_usage)
 
 
 def identity(exchange: Exchange) -> list[Header]:
@@ -134,9 +164,3 @@ def identity(exchange: Exchange) -> list[Header]:
         (b"x-bouchet-model", exchange.route.alias.encode()),
         *exchange.tally.limits(),
     ]
-
-
-async def send_failure(send: Send, dialect: Dialect, failure: Failure, more: Iterable[Header] = ()) -> None:
-    """An error as a whole answer."""
-    headers = [(b"retry-after", str(failure.retry_after_s).encode())] if failure.retry_after_s else []
-    await answer_json(send, status_in(dialect, failure), error_body(dialect, failure), [*headers, *more])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from types import TracebackType
 
 import aiohttp
 import orjson
 
-from .asgi import Receive, Scope, Send
+from .asgi import Scope
+from .counting import count_bodies
 from .exchange import Exchange, Reply
 from .settings import Settings
 from .wording import timed_out, unreachable
@@ -19,6 +21,8 @@ STREAM_SILENCE_S, WHOLE_SILENCE_S = 900.0, 1800.0
 PING_S = 15.0
 # vLLM closes idle connections after 5 s; a pooled one must be gone before
 KEEPALIVE_S = 4.0
+COUNT_S, COUNT_HEAD_BYTES = 60.0, 200
+_COUNT = re.compile(rb'"count":\s*(\d+)')
 
 
 class DirectLane:
@@ -39,18 +43,26 @@ class DirectLane:
         if self._session is not None:
             await self._session.close()
 
-    async def carry(self, exchange: Exchange, scope: Scope, receive: Receive, send: Send) -> None:
+    async def carry(self, exchange: Exchange, reply: Reply, scope: Scope) -> None:
         """Asks vLLM and relays its answer; stops asking when the client leaves."""
-        relay = asyncio.ensure_future(self._relay(exchange, Reply(exchange, send)))
-        gone = asyncio.ensure_future(_disconnected(receive))
+        asker, left = asyncio.current_task(), False
+        assert asker is not None
+
+        def stop(_: asyncio.Task[None]) -> None:
+            nonlocal left
+            if not reply.client.answered:
+                left = True
+                asker.cancel()
+
+        gone = reply.client.gone()
+        gone.add_done_callback(stop)
         try:
-            await asyncio.wait((relay, gone), return_when=asyncio.FIRST_COMPLETED)
+            await self._relay(exchange, reply)
+        except asyncio.CancelledError:
+            if not left or asker.uncancel() > 0:
+                raise
         finally:
-            gone.cancel()
-            relay.cancel()
-            await asyncio.gather(relay, gone, return_exceptions=True)
-        if not relay.cancelled():
-            relay.result()
+            gone.remove_done_callback(stop)
 
     async def _relay(self, exchange: Exchange, reply: Reply) -> None:
         silence_s = STREAM_SILENCE_S if exchange.streams else WHOLE_SILENCE_S
@@ -64,6 +76,24 @@ class DirectLane:
             await reply.fail(timed_out(alias, silence_s))
         except (aiohttp.ClientPayloadError, aiohttp.ClientConnectionError, ConnectionError):
             await (reply.break_off() if reply.begun else reply.fail(unreachable(alias)))
+
+    async def count(self, exchange: Exchange) -> int | None:
+        """The tokens of a prompt of any length, by the model's own tokenizer; None where it cannot say."""
+        assert self._session is not None, "the lane is used before it is opened"
+        url = f"{self._settings.slot_url(exchange.route.slot)}/tokenize"
+        headers = {"authorization": f"Bearer {exchange.key}", "content-type": "application/json"}
+        for body in count_bodies(exchange.endpoint, exchange.body):
+            data = orjson.dumps({**body, "model": exchange.route.alias})
+            try:
+                timeout = aiohttp.ClientTimeout(total=COUNT_S)
+                async with self._session.post(url, data=data, headers=headers, timeout=timeout) as response:
+                    if response.status == 200:
+                        # the tokens follow, megabytes of them
+                        found = _COUNT.search(await response.content.read(COUNT_HEAD_BYTES))
+                        return int(found[1]) if found else None
+            except (TimeoutError, aiohttp.ClientError):
+                return None
+        return None
 
     async def _ask(self, exchange: Exchange, silence_s: float) -> aiohttp.ClientResponse:
         """The server's answer. A pooled connection may have been closed just now: then a second, fresh one is tried."""
@@ -86,21 +116,38 @@ class DirectLane:
 
 
 async def _relay_body(response: aiohttp.ClientResponse, reply: Reply) -> None:
-    """Feeds the reply until the body ends; a silent stream gets pings."""
-    while True:
-        try:
-            async with asyncio.timeout(PING_S):
-                piece = await response.content.readany()
-        except TimeoutError as exc:
-            if isinstance(exc, aiohttp.ServerTimeoutError):
-                raise
-            await reply.ping()
-            continue
-        if not piece:
-            return
-        await reply.feed(piece)
+    """Feeds the reply until the body ends; a client that gets nothing for a while gets pings."""
+    signs, read = _Signs(reply), response.content.readany
+    try:
+        while piece := await read():
+            if await reply.feed(piece):
+                signs.spoken()
+    finally:
+        signs.stop()
 
 
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+class _Signs:
+    """Pings while nothing else is said. One timer a stream, set anew when it runs out and not with every event."""
+
+    def __init__(self, reply: Reply) -> None:
+        self._reply, self._loop = reply, asyncio.get_running_loop()
+        self._spoke_at = self._loop.time()
+        self._timer = self._loop.call_later(PING_S, self._look)
+        self._pinging: asyncio.Task[None] | None = None
+
+    def spoken(self) -> None:
+        """The client has just been sent something."""
+        self._spoke_at = self._loop.time()
+
+    def stop(self) -> None:
+        """No more of them."""
+        self._timer.cancel()
+        if self._pinging is not None:
+            self._pinging.cancel()
+
+    def _look(self) -> None:
+        left_s = self._spoke_at + PING_S - self._loop.time()
+        if left_s <= 0:
+            self._pinging = self._loop.create_task(self._reply.ping())
+            self._spoke_at, left_s = self._loop.time(), PING_S
+        self._timer = self._loop.call_later(left_s, self._look)

@@ -3,6 +3,9 @@
 A name is looked up in this order: a deployment's own names and Hugging Face id; `default`; a Claude name, by its
 tier where a deployment was launched for that tier, else as `default`. Case does not matter, and the `[1m]` that
 Claude Code hangs on model names is ignored.
+
+Several ready deployments of one model with equal window and traits are replicas: the model's id, `default` and tiers
+reach all of them, an alias its own deployment alone.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from bouchet_core.models import Deployment, Job, Phase, Traits
+from bouchet_core.models import ClaudeTier, Deployment, Job, Phase, Traits
 
 TIERS = ("opus", "sonnet", "haiku")
 DEFAULT = "default"
@@ -29,6 +32,13 @@ class Route:
     window: int | None
     traits: Traits
     sealed_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Two or more replicas, the newest first."""
+
+    routes: tuple[Route, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +60,11 @@ class NothingRuns:
 
 
 @dataclass(frozen=True, slots=True)
+class Unknown:
+    """The store has not been read yet: nobody can say what runs."""
+
+
+@dataclass(frozen=True, slots=True)
 class NoSuchModel:
     """Nobody serves this name. `in_catalog`: it could be launched."""
 
@@ -59,7 +74,8 @@ class NoSuchModel:
     in_catalog: bool
 
 
-Answer = Route | Waiting | NothingRuns | NoSuchModel
+Target = Route | Group | Waiting
+Answer = Target | NothingRuns | NoSuchModel | Unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +92,17 @@ class Served:
 class RoutingTable:
     """Every name that is answered, and by whom. Made by build_table, never changed."""
 
-    names: Mapping[str, Route | Waiting]
-    tiers: Mapping[str, Route | Waiting]
-    default: Route | Waiting | None
+    names: Mapping[str, Target]
+    tiers: Mapping[str, Target]
+    default: Target | None
     served: tuple[Served, ...]
     catalog: Mapping[str, str]
+    known: bool = True
 
     def find(self, name: str) -> Answer:
         """Who answers that model name."""
+        if not self.known:
+            return Unknown()
         wanted = _bare(name)
         if (target := self.names.get(wanted)) is not None:
             return target
@@ -97,23 +116,44 @@ class RoutingTable:
         return tuple(line.name for line in self.served)
 
 
-EMPTY = RoutingTable({}, {}, None, (), {})
+_Pair = tuple[Deployment, Route | Waiting]
+
+# before the store has been read
+UNKNOWN = RoutingTable({}, {}, None, (), {}, known=False)
 
 
 def build_table(deployments: Iterable[Deployment], catalog: Mapping[str, str]) -> RoutingTable:
     """The table of these live deployments. catalog: every id and alias that may be launched -> what to type for it."""
     ordered = sorted((d for d in deployments if d.is_live), key=_preference)
     targets = [(deployment, _target(deployment)) for deployment in ordered]
-    names: dict[str, Route | Waiting] = {}
-    tiers: dict[str, Route | Waiting] = {}
+    names: dict[str, Target] = {}
+    tiers: dict[str, Target] = {}
     for deployment, target in targets:
-        for name in (*deployment.names, deployment.model):
+        for name in deployment.names:
             names.setdefault(name.lower(), target)
-        for tier in deployment.request.serve_as:
-            tiers.setdefault(tier, target)
+    for deployment, target in reversed(targets):
+        names[deployment.model.lower()] = _with_replicas(target, targets)
+        tiers.update({tier: _with_replicas(target, targets, tier) for tier in deployment.request.serve_as})
     served = tuple(_served(d, t) for d, t in targets if isinstance(t, Route))
-    default = targets[0][1] if targets else None
+    default = _with_replicas(targets[0][1], targets) if targets else None
     return RoutingTable(names, tiers, default, served, {name.lower(): word for name, word in catalog.items()})
+
+
+def _with_replicas(target: Route | Waiting, targets: Sequence[_Pair], tier: ClaudeTier | None = None) -> Target:
+    """The target and all that answer as it does; for a tier without those that were launched for other tiers alone."""
+    if isinstance(target, Waiting):
+        return target
+    alike = [r for d, r in targets if isinstance(r, Route) and _alike(r, target) and _serves(d, tier)]
+    return Group(tuple(alike)) if len(alike) > 1 else target
+
+
+def _alike(one: Route, other: Route) -> bool:
+    mine = (one.model.lower(), one.window, one.traits)
+    return mine == (other.model.lower(), other.window, other.traits)
+
+
+def _serves(deployment: Deployment, tier: ClaudeTier | None) -> bool:
+    return tier is None or not deployment.request.serve_as or tier in deployment.request.serve_as
 
 
 def _preference(deployment: Deployment) -> tuple[int, float]:

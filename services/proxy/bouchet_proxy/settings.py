@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 MAX_BODY_BYTES = 64 << 20
+# Claude Code gives a stream up that brought no event for 300 s, and it counts no pings
+HOLD_STARTING_S = 240.0
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class Settings:
     slot_count: int = 8
     catalog: Path = Path("/etc/bouchet/models.yaml")
     direct_lane: bool = True
+    hold_starting_s: float = HOLD_STARTING_S
     log_level: str = "INFO"
     max_body_bytes: int = MAX_BODY_BYTES
 
@@ -46,5 +49,6 @@ def settings_from(env: Mapping[str, str], secrets: Mapping[str, str]) -> Setting
         slot_count=int(env.get("SLOT_COUNT", "8")),
         catalog=Path(env.get("BOUCHET_CATALOG", "/etc/bouchet/models.yaml")),
         direct_lane=env.get("DIRECT_LANE", "on").strip().lower() not in ("off", "0", "no", "false"),
+        hold_starting_s=float(env.get("HOLD_STARTING_S") or HOLD_STARTING_S),
         log_level=env.get("LOG_LEVEL", "INFO").upper(),
     )

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from bouchet_core.errors import StoreUnavailable
 from bouchet_core.store import Store
 
-from .routing import EMPTY, RoutingTable, build_table
+from .routing import UNKNOWN, RoutingTable, build_table
 
 # an event wakes the thread at once; this is how long a change without one can stay unseen
 REREAD_S = 3.0
@@ -19,14 +19,14 @@ log = logging.getLogger(__name__)
 
 
 class TableWatcher:
-    """Owns the thread. `table` is always whole: the last one that could be read."""
+    """Owns the thread. `table` is always whole: the last one that could be read, UNKNOWN before the first."""
 
     def __init__(self, store: Store, catalog: Mapping[str, str]) -> None:
         self._store, self._catalog = store, catalog
         self._stopping = threading.Event()
         self._available = True
         self._thread = threading.Thread(target=self._run, name="routing-table", daemon=True)
-        self.table: RoutingTable = build_table((), catalog) if catalog else EMPTY
+        self.table: RoutingTable = UNKNOWN
 
     def start(self) -> None:
         """Reads the table once, if the store answers, and starts the thread."""

@@ -15,11 +15,12 @@ from typing import Any
 import orjson
 from bouchet_core.models import Phase
 
-from .dialects import Dialect
+from .dialects import Dialect, Endpoint
 from .meter import TooMuch
 from .routing import NoSuchModel, NothingRuns, Waiting
 
 OVERLOADED = 529
+UNREACHABLE = "model_unreachable"
 RETRY_SOON_S, RETRY_LATER_S = 10, 30
 
 # status -> Anthropic's `type`
@@ -47,6 +48,8 @@ _PREFIX = re.compile(r"^\s*(?:litellm\.)?(?:\w+(?:Error|Exception)\s*[:-]\s*)+",
 _SUFFIX = re.compile(r"\.?\s*(?:Received Model Group=|Available Model Group Fallbacks=|LiteLLM\b).*$", re.DOTALL)
 # how the HTTP libraries say that the server went away in the middle
 _BROKEN = re.compile(r"payload is not completed|TransferEncodingError|disconnected|peer closed", re.IGNORECASE)
+# the gateway's own refusals, also inside the words of a library
+_GATEWAYS = re.compile(rb'kind\\*":\s*\\*"(?:tunnel_down|human_needed|no_target|could_not_ask|gateway_unreachable)')
 # a cautious guess, for overflows that vLLM refuses before it has counted the tokens
 _CHARS_PER_TOKEN = 4
 
@@ -130,7 +133,26 @@ def unreachable(alias: str) -> Failure:
         f"{alias} cannot be reached now: the tunnel to the cluster is down or its server has stopped; "
         "try again, `bouchet tunnel` and `bouchet status` tell more"
     )
-    return Failure(OVERLOADED, message, "model_unreachable", RETRY_SOON_S)
+    return Failure(OVERLOADED, message, UNREACHABLE, RETRY_SOON_S)
+
+
+def overflow(prompt: int, window: int) -> Failure:
+    """The prompt is longer than the window, both in tokens."""
+    prompt = max(prompt, window + 1)
+    message = (
+        f"This model's maximum context length is {window} tokens. However, your messages resulted in {prompt} tokens. "
+        "Please reduce the length of the messages."
+    )
+    return Failure(400, message, "context_length_exceeded", overflow=(prompt, window))
+
+
+def table_unknown() -> Failure:
+    """Nothing has been read from the store yet."""
+    message = (
+        "the proxy does not know yet which models run: its store (Redis) has not answered since it started; "
+        "try again, `make status` and `make logs` tell more"
+    )
+    return Failure(OVERLOADED, message, "store_unavailable", RETRY_SOON_S)
 
 
 def cut_short(alias: str) -> Failure:
@@ -202,11 +224,17 @@ def _listed(names: Iterable[str], most: int = 20) -> str:
     return ", ".join(names[:most]) + more
 
 
-def from_upstream(status: int, body: bytes, alias: str) -> Failure:
+def from_upstream(status: int, body: bytes, alias: str, endpoint: Endpoint | None = None) -> Failure:
     """What vLLM (or LiteLLM, repeating it) answered, as a failure of ours. status: its HTTP status."""
     message = said(body)
-    if (overflow := _overflow(message)) is not None:
-        return Failure(400, message, "context_length_exceeded", overflow=overflow)
+    if (over := _overflow(message)) is not None:
+        return overflow(*over)
+    if _GATEWAYS.search(body):
+        return replace(unreachable(alias), message=f"{alias} cannot be reached now: {message}")
+    if status == 404 and endpoint is Endpoint.EMBEDDINGS:
+        return Failure(
+            400, f"{alias} makes no embeddings: it was not launched with an embedding model", "no_embeddings"
+        )
     if status >= 500 and _BROKEN.search(message):
         return cut_short(alias)
     if status in (401, 403):
