@@ -9,7 +9,7 @@ from .line import Line
 from .records import Json
 from .render import duration, table
 
-BAR_CELLS = 12
+BAR_CELLS = 8
 EIGHTHS = " ▏▎▍▌▋▊▉"
 
 

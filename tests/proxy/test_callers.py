@@ -98,7 +98,9 @@ def test_a_refused_request_takes_nothing() -> None:
 def test_headers_say_what_is_left(anthropic: bool, left: bytes, limit: bytes) -> None:
     meter = Meter(10, 100, 0.0)
     meter.admit(300, 0.0)
-    headers = dict(meter.headers(anthropic, 0.0))
+    headers = dict(meter.headers(anthropic, 0.0, NOW.timestamp()))
     assert (headers[left], headers[limit]) == (b"9", b"100")
+    reset = b"2026-11-22T12:03:00Z" if anthropic else b"180s"
+    assert reset in headers.values(), "three minutes until 200 tokens of debt and 100 more have flowed in"
     remaining = next(value for name, value in headers.items() if b"remaining" in name and b"tokens" in name)
     assert remaining == b"0"

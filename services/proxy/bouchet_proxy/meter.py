@@ -7,13 +7,16 @@ anything left, charged a guess, and settled when it has ended: a bucket may be i
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
+from functools import lru_cache
 
 from .asgi import Header
 
 MINUTE_S = 60.0
+# limit, what is left, when the bucket is full again
+ANTHROPIC = (b"anthropic-ratelimit-%s-limit", b"anthropic-ratelimit-%s-remaining", b"anthropic-ratelimit-%s-reset")
+OPENAI = (b"x-ratelimit-limit-%s", b"x-ratelimit-remaining-%s", b"x-ratelimit-reset-%s")
 
 
 class Bucket:
@@ -68,28 +71,24 @@ class Meter:
         if self._tokens is not None:
             self._tokens.level += guess - used
 
-    def headers(self, anthropic: bool, now: float) -> list[Header]:
+    def headers(self, anthropic: bool, now: float, unix_now: float) -> list[Header]:
         """What is left, in the words of the dialect's own service."""
         lines: list[Header] = []
-        for bucket, what in ((self._requests, "requests"), (self._tokens, "tokens")):
+        for bucket, what in ((self._requests, b"requests"), (self._tokens, b"tokens")):
             if bucket is not None:
                 bucket.fill(now)
-                words = _anthropic(bucket, what) if anthropic else _openai(bucket, what)
-                lines += [(name.encode(), value.encode()) for name, value in words]
+                full_in_s = math.ceil(bucket.wait_s(bucket.per_minute))
+                reset = _clock(math.ceil(unix_now) + full_in_s) if anthropic else b"%ds" % full_in_s
+                words = ANTHROPIC if anthropic else OPENAI
+                values = (b"%d" % bucket.per_minute, b"%d" % _left(bucket), reset)
+                lines += [(word % what, value) for word, value in zip(words, values, strict=True)]
         return lines
 
 
-def _anthropic(bucket: Bucket, what: str) -> Iterator[tuple[str, str]]:
-    full_at = datetime.now(UTC) + timedelta(seconds=math.ceil(bucket.wait_s(bucket.per_minute)))
-    yield f"anthropic-ratelimit-{what}-limit", str(bucket.per_minute)
-    yield f"anthropic-ratelimit-{what}-remaining", str(_left(bucket))
-    yield f"anthropic-ratelimit-{what}-reset", f"{full_at:%Y-%m-%dT%H:%M:%SZ}"
-
-
-def _openai(bucket: Bucket, what: str) -> Iterator[tuple[str, str]]:
-    yield f"x-ratelimit-limit-{what}", str(bucket.per_minute)
-    yield f"x-ratelimit-remaining-{what}", str(_left(bucket))
-    yield f"x-ratelimit-reset-{what}", f"{math.ceil(bucket.wait_s(bucket.per_minute))}s"
+@lru_cache(maxsize=256)
+def _clock(unix: int) -> bytes:
+    """That second as RFC 3339 writes it."""
+    return datetime.fromtimestamp(unix, UTC).strftime("%Y-%m-%dT%H:%M:%SZ").encode()
 
 
 def _left(bucket: Bucket) -> int:

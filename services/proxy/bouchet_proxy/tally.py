@@ -68,7 +68,7 @@ class Tally:
         if self.caller.meter is None:
             return []
         anthropic = dialect_of(self.endpoint) is Dialect.ANTHROPIC
-        return self.caller.meter.headers(anthropic, time.monotonic())
+        return self.caller.meter.headers(anthropic, time.monotonic(), time.time())
 
     def stream_begins(self, status: int, counts: Callable[[], Tokens]) -> None:
         """The head of a streamed answer goes out."""
