@@ -1,8 +1,8 @@
 """A small real server that speaks as vLLM 0.32 does on the paths the proxy uses. The prompt scripts the answer.
 
 In the last user text: `SAY[text]` answers with it, `THINK[text]` puts it into a think block before, `CALL[name {json}]`
-calls a tool, `DIE[n]` closes the connection after n events, `SLOW[s]` waits s seconds before the first,
-`REFUSE[status]` answers with that status. Tokens are words; one event carries one word or the space before it.
+calls a tool (several: parallel calls), `DIE[n]` closes the connection after n events, `SLOW[s]` waits s seconds before
+the first, `REFUSE[status]` answers with that status. Tokens are words; an event carries a word or the space before it.
 `GET /fake/requests` gives the bodies received, oldest first; `/fake/aborted` how many streams the client left.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
 import re
 from collections.abc import Iterator
@@ -17,16 +18,20 @@ from typing import Any
 
 from aiohttp import web
 
+from tests.fakes.vllm_responses import last_input, response_events, response_items, whole_response
+
 # of so many prompt tokens one was in the prefix cache
 CACHED_SHARE = 8
 COMMAND = re.compile(r"(SAY|THINK|CALL|DIE|SLOW|REFUSE)\[(.*?)\](?=\s|$|SAY|THINK|CALL|DIE|SLOW|REFUSE)", re.DOTALL)
+
+NUMBERS = itertools.count(1)
 
 
 class FakeVLLM:
     """The server's state. key: the bearer key it asks for; window: in tokens, which are words here."""
 
-    def __init__(self, names: tuple[str, ...], key: str, window: int) -> None:
-        self.names, self.key, self.window = names, key, window
+    def __init__(self, names: tuple[str, ...], key: str, window: int, embeds: bool = False) -> None:
+        self.names, self.key, self.window, self.embeds = names, key, window, embeds
         self.requests: list[dict[str, Any]] = []
         self.aborted = 0
 
@@ -39,6 +44,10 @@ class FakeVLLM:
         app.router.add_post("/v1/messages/count_tokens", self.count)
         app.router.add_post("/v1/chat/completions", self.chat)
         app.router.add_post("/v1/completions", self.completions)
+        app.router.add_post("/v1/responses", self.responses)
+        app.router.add_post("/tokenize", self.tokenize)
+        if self.embeds:
+            app.router.add_post("/v1/embeddings", self.embeddings)
         return app
 
     async def health(self, request: web.Request) -> web.Response:
@@ -62,6 +71,8 @@ class FakeVLLM:
 
     async def count(self, request: web.Request) -> web.Response:
         tokens = prompt_tokens(await self._taken(request))
+        if tokens > self.window:
+            return web.json_response({"error": {"message": overflow(self.window), "code": 400}}, status=400)
         return web.json_response({"input_tokens": tokens, "context_management": {"original_input_tokens": tokens}})
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
@@ -84,6 +95,33 @@ class FakeVLLM:
         if body.get("stream"):
             return await self._send(request, script, completion_events(body, script))
         return web.json_response(completion(body, script.text, "stop"))
+
+    async def tokenize(self, request: web.Request) -> web.Response:
+        """Counts whatever its length, as vLLM does."""
+        body = await request.json()
+        if request.headers.get("authorization") != f"Bearer {self.key}":
+            return web.json_response({"error": "Unauthorized"}, status=401)
+        tokens = prompt_tokens(body) if "messages" in body else len(str(body["prompt"]).split())
+        return web.json_response({"count": tokens, "max_model_len": self.window, "tokens": list(range(tokens))})
+
+    async def responses(self, request: web.Request) -> web.StreamResponse:
+        body = await self._taken(request)
+        script, tokens = Script(last_input(body)), len(json.dumps(body.get("input")).split())
+        limit = {**body, "max_tokens": body.get("max_output_tokens")}
+        if (refusal := self._refusal(request, limit, script, tokens)) is not None:
+            return web.json_response({"error": {**refusal[1], "param": None, "code": refusal[0]}}, status=refusal[0])
+        if body.get("stream"):
+            events = response_events(body, script.text, pieces(script.text), script.tools, tokens)
+            return await self._send(request, script, events)
+        items = response_items(script.text, script.tools)
+        return web.json_response(whole_response(body, items, tokens, len(pieces(script.text))))
+
+    async def embeddings(self, request: web.Request) -> web.Response:
+        body = await self._taken(request)
+        given = body["input"] if isinstance(body["input"], list) else [body["input"]]
+        data = [{"object": "embedding", "index": n, "embedding": [0.5, -0.5]} for n, _ in enumerate(given)]
+        usage = {"prompt_tokens": len(given), "total_tokens": len(given)}
+        return web.json_response({"object": "list", "model": body["model"], "data": data, "usage": usage})
 
     async def _send(self, request: web.Request, script: Script, events: Iterator[str]) -> web.StreamResponse:
         try:
@@ -119,10 +157,11 @@ class Script:
     """What the prompt asks this server to do."""
 
     def __init__(self, text: str) -> None:
-        found = dict(COMMAND.findall(text))
+        commands = COMMAND.findall(text)
+        found = dict(commands)
         self.say = found.get("SAY", "ok" if "CALL" not in found else "")
         self.think = found.get("THINK")
-        self.call = found.get("CALL")
+        self.calls = [arguments for name, arguments in commands if name == "CALL"]
         self.die_after = int(found["DIE"]) if "DIE" in found else None
         self.wait_s = float(found.get("SLOW", 0))
         self.refuse = int(found.get("REFUSE", 0))
@@ -132,11 +171,9 @@ class Script:
         return f"<think>{self.think}</think>{self.say}" if self.think is not None else self.say
 
     @property
-    def tool(self) -> tuple[str, dict[str, Any]] | None:
-        if self.call is None:
-            return None
-        name, _, arguments = self.call.partition(" ")
-        return name, json.loads(arguments or "{}")
+    def tools(self) -> list[tuple[str, dict[str, Any]]]:
+        parted = (call.partition(" ") for call in self.calls)
+        return [(name, json.loads(arguments or "{}")) for name, _, arguments in parted]
 
 
 def overflow(window: int) -> str:
@@ -162,21 +199,26 @@ def last_text(body: dict[str, Any]) -> str:
     return ""
 
 
+def new_id(kind: str) -> str:
+    """Unlike all before: Claude Code takes messages of one id for one message."""
+    return f"chatcmpl-{kind}-{next(NUMBERS)}"
+
+
 def pieces(text: str) -> list[str]:
     return re.findall(r"\S+|\s+", text)
 
 
 def whole_message(body: dict[str, Any], script: Script, tokens: int) -> dict[str, Any]:
     content: list[dict[str, Any]] = [{"type": "text", "text": script.text}] if script.text else []
-    if script.tool:
-        content.append({"type": "tool_use", "id": "chatcmpl-tool-1", "name": script.tool[0], "input": script.tool[1]})
+    for name, arguments in script.tools:
+        content.append({"type": "tool_use", "id": new_id("tool"), "name": name, "input": arguments})
     return {
-        "id": "chatcmpl-1",
+        "id": new_id("msg"),
         "type": "message",
         "role": "assistant",
         "content": content,
         "model": body["model"],
-        "stop_reason": "tool_use" if script.tool else "end_turn",
+        "stop_reason": "tool_use" if script.tools else "end_turn",
         "usage": anthropic_usage(tokens, len(pieces(script.text))),
     }
 
@@ -185,25 +227,24 @@ def anthropic_events(body: dict[str, Any], script: Script, tokens: int) -> Itera
     def event(name: str, **data: Any) -> str:
         return f"event: {name}\ndata: {json.dumps({'type': name, **data}, separators=(',', ':'))}\n\n"
 
-    start = {"id": "chatcmpl-1", "type": "message", "role": "assistant", "content": [], "model": body["model"]}
+    start = {"id": new_id("msg"), "type": "message", "role": "assistant", "content": [], "model": body["model"]}
     usage = {"input_tokens": tokens, "output_tokens": 0}
     yield event("message_start", message={**start, "stop_reason": None, "stop_sequence": None, "usage": usage})
-    index = 0
+    first = 0
     if script.text:
         yield event("content_block_start", index=0, content_block={"type": "text", "text": ""})
         for piece in pieces(script.text):
             yield event("content_block_delta", index=0, delta={"type": "text_delta", "text": piece})
         yield event("content_block_stop", index=0)
-        index = 1
-    if script.tool:
-        name, arguments = script.tool
-        block = {"type": "tool_use", "id": "chatcmpl-tool-1", "name": name, "input": {}}
+        first = 1
+    for index, (name, arguments) in enumerate(script.tools, first):
+        block = {"type": "tool_use", "id": new_id("tool"), "name": name, "input": {}}
         yield event("content_block_start", index=index, content_block=block)
         for piece in pieces(json.dumps(arguments)):
             delta = {"type": "input_json_delta", "partial_json": piece}
             yield event("content_block_delta", index=index, delta=delta)
         yield event("content_block_stop", index=index)
-    stop = {"stop_reason": "tool_use" if script.tool else "end_turn", "stop_sequence": None}
+    stop = {"stop_reason": "tool_use" if script.tools else "end_turn", "stop_sequence": None}
     usage = anthropic_usage(tokens, len(pieces(script.text)))
     yield event("message_delta", delta=stop, usage=usage)
     yield event("message_stop")
@@ -211,16 +252,16 @@ def anthropic_events(body: dict[str, Any], script: Script, tokens: int) -> Itera
 
 def whole_chat(body: dict[str, Any], script: Script, tokens: int) -> dict[str, Any]:
     message: dict[str, Any] = {"role": "assistant", "content": script.text or None, "tool_calls": []}
-    if script.tool:
-        function = {"name": script.tool[0], "arguments": json.dumps(script.tool[1])}
-        message["tool_calls"] = [{"id": "chatcmpl-tool-1", "type": "function", "function": function}]
+    for name, arguments in script.tools:
+        function = {"name": name, "arguments": json.dumps(arguments)}
+        message["tool_calls"].append({"id": new_id("tool"), "type": "function", "function": function})
     count = len(pieces(script.text))
     return {
-        "id": "chatcmpl-1",
+        "id": new_id("chat"),
         "object": "chat.completion",
         "created": 1,
         "model": body["model"],
-        "choices": [{"index": 0, "message": message, "finish_reason": "tool_calls" if script.tool else "stop"}],
+        "choices": [{"index": 0, "message": message, "finish_reason": "tool_calls" if script.tools else "stop"}],
         "usage": openai_usage(tokens, count),
     }
 
@@ -287,8 +328,9 @@ def main() -> None:
     parser.add_argument("--key", required=True)
     parser.add_argument("--name", action="append", required=True)
     parser.add_argument("--window", type=int, default=4096)
+    parser.add_argument("--embeds", action="store_true", help="serve /v1/embeddings, as an embedding model does")
     given = parser.parse_args()
-    fake = FakeVLLM(tuple(given.name), given.key, given.window)
+    fake = FakeVLLM(tuple(given.name), given.key, given.window, given.embeds)
     web.run_app(fake.app(), host="127.0.0.1", port=given.port, print=None, access_log=None)
 
 

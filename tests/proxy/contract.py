@@ -151,7 +151,8 @@ class Contract:
         seen = door.ground.fake.last_body()
         assert seen["max_tokens"] == WINDOW
         assert seen["system"] == [{"type": "text", "text": "be kind"}]
-        assert seen["messages"] == turns
+        reminder = {"role": "user", "content": "<system-reminder>\nb\n</system-reminder>"}
+        assert seen["messages"] == [turns[0], reminder, turns[2]]
         assert seen["thinking"] == {"type": "disabled"}
         assert not set(seen) & set(foreign)
 

@@ -89,14 +89,20 @@ def test_the_billing_header_goes(system: Any) -> None:
     assert not prepare_messages(messages("a", system=system), 4096, TEXT_ONLY).get("system")
 
 
-def test_inline_system_messages_stay_where_they_are() -> None:
+def test_inline_system_messages_stay_where_they_are_as_reminders() -> None:
+    leading = {"role": "system", "content": "0"}
     turns = [
+        leading,
         {"role": "user", "content": "a"},
-        {"role": "system", "content": [{"type": "text", "text": "b"}]},
-        {"role": "assistant", "content": "c"},
-        {"role": "user", "content": "d"},
+        {"role": "system", "content": [{"type": "text", "text": "b"}, {"type": "text", "text": "c"}]},
+        {"role": "assistant", "content": "d"},
+        {"role": "developer", "content": "e"},
     ]
-    assert prepare_messages({"messages": turns}, 4096, TEXT_ONLY)["messages"] == turns
+    prepared = prepare_messages({"messages": turns}, 4096, TEXT_ONLY)["messages"]
+    assert [message["role"] for message in prepared] == ["system", "user", "user", "assistant", "user"]
+    assert prepared[0] == leading
+    assert prepared[2]["content"] == "<system-reminder>\nb\nc\n</system-reminder>"
+    assert prepared[4]["content"] == "<system-reminder>\ne\n</system-reminder>"
 
 
 @given(st.lists(st.sampled_from(["user", "assistant", "system"]), min_size=1, max_size=8), st.data())

@@ -68,8 +68,8 @@ def test_an_anthropic_stream_stays_legal_and_loses_only_thoughts(route: Route, s
     found = check(filtered(Dialect.ANTHROPIC, route, [anthropic_bytes(script)]))
     deltas = [event["delta"] for event in found if event["type"] == "content_block_delta"]
     assert "".join(d.get("text", "") for d in deltas) == (told.text if route is PLAIN else told.say)
-    if told.tool:
-        assert json.loads("".join(d.get("partial_json", "") for d in deltas)) == told.tool[1]
+    if told.tools:
+        assert json.loads("".join(d.get("partial_json", "") for d in deltas)) == told.tools[0][1]
     assert found[0]["message"]["model"] == SHOWN
 
 

@@ -19,6 +19,8 @@ FIELDS = COUNT_FIELDS | {"max_tokens", "stop_sequences", "stream", "temperature"
 BLOCKS = frozenset(("text", "image", "tool_use", "tool_result", "thinking", "redacted_thinking", "tool_reference"))
 # Claude Code's first system block; it differs with every request and would spoil the prefix cache
 BILLING = "x-anthropic-billing-header"
+# Claude Code's own words for what the system says within a conversation
+REMINDER = "<system-reminder>\n{}\n</system-reminder>"
 NO_IMAGES = "[An image was here. This model reads text only, so it was left out.]"
 
 
@@ -119,7 +121,25 @@ def _noted(body: Body, note: str) -> Body:
 
 def _messages(messages: list[Any], traits: Traits) -> list[Any]:
     prepared = [_message(message, traits) for message in messages]
-    return [message for message in prepared if not _is_blank(message)]
+    said = [message for message in prepared if not _is_blank(message)]
+    begun = next((n for n, message in enumerate(said) if not _is_system(message)), len(said))
+    return said[:begun] + [_reminder(message) if _is_system(message) else message for message in said[begun:]]
+
+
+def _is_system(message: Any) -> bool:
+    return isinstance(message, dict) and message.get("role") == "system"
+
+
+def _reminder(message: Body) -> Body:
+    """A system message amid the conversation, as a user's, in its place.
+
+    Templates of newer models (Qwen 3.5 and later) take a system message at the beginning only. vLLM then moves all of
+    them there, and each new one changes the head of the prompt: the whole conversation misses the prefix cache.
+    """
+    content = message["content"]
+    blocks = content if isinstance(content, list) else [_text(content)]
+    texts = [str(block.get("text") or "") for block in blocks if isinstance(block, dict)]
+    return {"role": "user", "content": REMINDER.format("\n".join(filter(None, texts)))}
 
 
 def _message(message: Any, traits: Traits) -> Any:
