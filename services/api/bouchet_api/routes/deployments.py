@@ -18,6 +18,11 @@ from bouchet_api.parts import DeploymentDep, Parts, PartsDep
 from bouchet_api.problems import KeyReused
 
 log = logging.getLogger(__name__)
+IDEMPOTENCY = (
+    "A word of your own for this request. Sent again with the same body (because the answer was lost, say) it answers "
+    "with the deployment made the first time and makes no second one; with another body it is refused. "
+    "Remembered for 24 h."
+)
 router = APIRouter(prefix="/v1/deployments", tags=["deployments"])
 
 SHOWN: dict[int | str, dict[str, Any]] = {
@@ -52,7 +57,7 @@ def launch(
     request: Annotated[LaunchRequest, Body(openapi_examples=examples.LAUNCH)],
     idempotency_key: Annotated[
         str | None,
-        Header(pattern=r"^[A-Za-z0-9_.:-]{1,200}$", description="the same key again answers with the same deployment"),
+        Header(pattern=r"^[A-Za-z0-9_.:-]{1,200}$", description=IDEMPOTENCY),
     ] = None,
 ) -> Deployment:
     """Asks for a model to be served. Answers at once; the worker does the rest."""

@@ -1,0 +1,95 @@
+"""An example for every answer, by the name of its schema, for /openapi.json."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from . import examples
+
+_DISK: dict[str, Any] = {
+    "state": "ready",
+    "percent": 100,
+    "bytes": 65_000_000_000,
+    "total_bytes": 65_000_000_000,
+    "revision": "9216db5781bf21249d130ec9da846c4624c16137",
+    "last_used": "2026-11-21T09:30:00Z",
+    "looked_at": "2026-11-22T12:00:00Z",
+    "download": None,
+}
+_MODEL: dict[str, Any] = {
+    "id": "Qwen/Qwen3-32B",
+    "alias": "bouchet-qwen3-32b",
+    "description": "32B dense, fast general-purpose",
+    "gpus": 1,
+    "nodes": 1,
+    "window": 40960,
+    "max_output": 8192,
+    "quant": "fp8",
+    "thinking": "off",
+    "tools": True,
+    "vision": False,
+    "weights_gib": 61,
+    "live": [{"id": "x7k2m4qfh3ab", "name": "bouchet-qwen3-32b", "phase": "ready"}],
+    "disk": _DISK,
+}
+_KEY: dict[str, Any] = {name: value for name, value in examples.NEW_KEY.items() if name != "key"}
+_FAILED: dict[str, Any] = {
+    "id": "5f0c",
+    "errand": "submit",
+    "deployment": "x7k2m4qfh3ab",
+    "failed_at": "2026-11-22T12:00:00Z",
+    "reason": "sbatch could not be asked: no SSH connection",
+}
+_USAGE_LINE: dict[str, Any] = {
+    "name": "alice",
+    "requests": 120,
+    "input_tokens": 2_400_000,
+    "cached_tokens": 2_100_000,
+    "output_tokens": 84_000,
+    "first_token_ms": 240,
+    "tokens_per_second": 118.5,
+    "errors": 1,
+    "errors_by_kind": {"overloaded_error": 1},
+}
+
+ANSWERS: Mapping[str, dict[str, Any]] = {
+    "Accepted": {"status": "accepted"},
+    "Deployment": examples.DEPLOYMENT,
+    "Download": examples.DOWNLOAD,
+    "Downloads": {"downloads": [examples.DOWNLOAD]},
+    "Failed": _FAILED,
+    "FailedErrands": {"errands": [_FAILED]},
+    "Health": {"status": "ok", "redis": "ok"},
+    "Key": _KEY,
+    "Keys": {"keys": [_KEY]},
+    "Models": {"default": "Qwen/Qwen3-32B", "models": [_MODEL], "free_bytes": 2_000_000_000_000},
+    "NewKey": examples.NEW_KEY,
+    "Orphan": examples.ORPHANS["orphans"][0],
+    "Orphans": examples.ORPHANS,
+    "Page": {"deployments": [examples.DEPLOYMENT], "next_offset": 50},
+    "Preview": examples.PREVIEW,
+    "Report": examples.REPORT,
+    "TunnelStatus": {
+        "state": "needs_human",
+        "host": "bouchet",
+        "since": "2026-11-22T12:00:00Z",
+        "prompt": {"id": "3f9c", "title": "Duo", "questions": ["Passcode or option (1-3): "], "echo": [True]},
+        "connections": 0,
+    },
+    "Usage": {"by": "key", "since": "2026-11-21T12:00:00Z", "lines": [_USAGE_LINE]},
+}
+
+# a stream's first lines, by the end of its path
+STREAMS: Mapping[str, str] = {
+    "/events": 'id: 1763812804000-0\ndata: {"id":"1763812804000-0","deployment":"x7k2m4qfh3ab","phase":"queued",'
+    '"ending":null,"reason":"waits for its turn","at":"2026-11-22T12:00:04Z"}\n\n',
+    "/logs": 'id: 4711\ndata: {"line":"INFO loading weights"}\n\n',
+    "/downloads/{download}/events": f"id: 1763812804000-0\ndata: {json.dumps(examples.DOWNLOAD)}\n\n",
+}
+RESUMING = (
+    "Server-sent events. To go on where a connection broke, send the `id` of the last message as `Last-Event-ID` "
+    "(browsers do so by themselves): nothing comes twice and nothing is left out. Lines that begin with a colon are "
+    "keep-alives, one in 15 s. A message of the event `problem` says, as a problem, why nothing comes at the moment."
+)
