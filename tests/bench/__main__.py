@@ -15,6 +15,7 @@ from tests.stack.harness import LOCAL_SERVICES, Stack, open_stack, say
 from .chain import compare_first_byte, streamed_rate
 from .figures import Figure, render
 from .lag import seen_running
+from .prefix import prefix_cache
 from .records import many_records
 from .start import compare_starts
 from .tunnel import compare_with_ssh
@@ -51,6 +52,7 @@ PARTS: dict[str, Callable[[Stack], list[Figure]]] = {
     "start of a model": compare_starts,
     "first byte of a Claude Code request": compare_first_byte,
     "streams": streamed_rate,
+    "prefix cache of a Claude Code session": prefix_cache,
     "the gateway beside ssh -L": lambda _: compare_with_ssh(),
 }
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from .harness import Finished, Stack, open_stack, say
+from .relay import Relay, open_relay
 
 SMALL = "bouchet-smollm2"
 SCRIPTED = "bouchet-scripted"
@@ -47,3 +48,10 @@ def scripted(stack: Stack) -> dict[str, Any]:
         done = stack.bouchet("launch", "demo/scripted", "--partition", "gpu_h200", "--no-wait", "--json")
         assert done.status == 0, done.output
     return stack.wait_for_phase(SCRIPTED, "ready")
+
+
+@pytest.fixture
+def relay(stack: Stack) -> Iterator[Relay]:
+    """Between a client and the proxy; a test fails if a stream was illegal."""
+    with open_relay(stack.proxy_url) as relay:
+        yield relay
