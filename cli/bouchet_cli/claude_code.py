@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from .api import Api
-from .claude_env import answer_tokens, claude_environment, scrubbed, window_warning
+from .claude_env import answer_tokens, claude_environment, name_warning, scrubbed, settings_block, window_warning
 from .errors import CommandError
 from .records import Deployment
 from .tools import Tools
@@ -24,11 +24,25 @@ def start_claude(chosen: Deployment, arguments: Sequence[str], tools: Tools) -> 
     """Becomes Claude Code. Returns only by raising."""
     program = find_claude(tools.environment)
     ours = variables(chosen, tools.api.deployments(live=True), tools)
-    # a settings file with an `env` block outranks the shell, and --settings outranks that; `ps` shows it, so no key
-    block = {name: value for name, value in ours.items() if name != SECRET}
-    given = [] if "--settings" in arguments else ["--settings", json.dumps({"env": block})]
+    given = [] if "--settings" in arguments else ["--settings", _settings(ours)]
     tools.screen.say(f"starting Claude Code on {chosen.alias}")
     os.execve(program, ["claude", *given, *arguments], scrubbed(tools.environment, ours))
+
+
+def _settings(ours: Mapping[str, str]) -> str:
+    """What --settings takes: a user's settings file with an `env` block outranks the shell, and this outranks that.
+
+    A file in memory, since `ps` shows arguments and a file on disk would outlive its session; where the system has
+    none, text without the key.
+    """
+    if not hasattr(os, "memfd_create"):
+        return json.dumps({"env": settings_block({name: ours[name] for name in ours if name != SECRET})})
+    descriptor = os.memfd_create("bouchet-claude-settings", 0)
+    os.set_inheritable(descriptor, True)
+    with os.fdopen(os.dup(descriptor), "w") as file:
+        json.dump({"env": settings_block(ours)}, file)
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return f"/proc/self/fd/{descriptor}"
 
 
 def find_claude(environment: Mapping[str, str]) -> Path:
@@ -47,8 +61,9 @@ def find_claude(environment: Mapping[str, str]) -> Path:
 def variables(chosen: Deployment, live: Sequence[Deployment], tools: Tools) -> dict[str, str]:
     """Claude Code's environment for this deployment; warns of a small window."""
     window = window_of(chosen, tools.api)
-    if warning := window_warning(window, answer_tokens(chosen, window)):
-        tools.screen.warn(warning)
+    for warning in (window_warning(window, answer_tokens(chosen, window)), name_warning(chosen.alias)):
+        if warning:
+            tools.screen.warn(warning)
     ready = [d for d in live if d.phase == "ready"]
     return claude_environment(chosen, window, tools.settings.proxy_url, tools.settings.key, ready)
 

@@ -34,8 +34,12 @@ FOREIGN_NAMES = (
     "CLAUDE_CODE_AUTO_COMPACT_WINDOW",
     "CLAUDE_CODE_EFFORT_LEVEL",
     "CLAUDE_CODE_OAUTH_TOKEN",
+    "CLAUDE_CODE_USE_ANTHROPIC_AWS",
+    "CLAUDE_CODE_USE_ANTHROPIC_GOOGLE_CLOUD",
     "CLAUDE_CODE_USE_BEDROCK",
     "CLAUDE_CODE_USE_FOUNDRY",
+    "CLAUDE_CODE_USE_GATEWAY",
+    "CLAUDE_CODE_USE_MANTLE",
     "CLAUDE_CODE_USE_VERTEX",
     "CLOUD_ML_REGION",
     "MAX_THINKING_TOKENS",
@@ -57,6 +61,8 @@ def claude_environment(
         "ANTHROPIC_AUTH_TOKEN": key,
         "ANTHROPIC_MODEL": chosen.alias,
         **{f"ANTHROPIC_DEFAULT_{tier.upper()}_MODEL": alias for tier, alias in tiers.items()},
+        # the tier above opus, which no deployment is launched for
+        "ANTHROPIC_DEFAULT_FABLE_MODEL": chosen.alias,
         "CLAUDE_CODE_SUBAGENT_MODEL": chosen.alias,
         "CLAUDE_CODE_MAX_CONTEXT_TOKENS": str(smallest),
         "CLAUDE_CODE_MAX_OUTPUT_TOKENS": str(answer_tokens(chosen, smallest)),
@@ -85,6 +91,11 @@ def scrubbed(inherited: Mapping[str, str], ours: Mapping[str, str]) -> dict[str,
     return {**{name: value for name, value in inherited.items() if name not in foreign}, **ours}
 
 
+def settings_block(ours: Mapping[str, str]) -> dict[str, str]:
+    """The `env` of a settings file that outranks the user's own: ours, and nothing in the place of what is foreign."""
+    return {**dict.fromkeys(foreign_variables((), ours), ""), **ours}
+
+
 def window_warning(window: int, answer: int) -> str | None:
     """Why Claude Code will not be comfortable in this window, None if it will."""
     if window >= COMFORTABLE_WINDOW:
@@ -93,6 +104,16 @@ def window_warning(window: int, answer: int) -> str | None:
     return (
         f"the window is {window:,} tokens: Claude Code's first request alone takes 17,000 to 24,000, and it compacts "
         f"at about {room:,}; a model with {COMFORTABLE_WINDOW:,} or more suits it better"
+    )
+
+
+def name_warning(alias: str) -> str | None:
+    """Why Claude Code will misjudge a deployment of that name, None if it will not."""
+    if not alias.startswith("claude-"):
+        return None
+    return (
+        f"{alias} begins with claude-: Claude Code then believes its own table instead of the real window and compacts "
+        "too late; launch it under another name (--name)"
     )
 
 

@@ -288,15 +288,18 @@ def test_bare_bouchet_becomes_claude_code(bouchet: Bouchet, tmp_path: Path) -> N
     program = tmp_path / "claude"
     program.write_text(
         '#!/bin/sh\necho "$ANTHROPIC_AUTH_TOKEN $ANTHROPIC_API_KEY"\nfor a in "$@"; do echo "$a"; done\n'
+        'test ! -r "$2" || cat "$2"\n'
     )
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     path = f"{tmp_path}:{bouchet.environment['PATH']}"
     done = bouchet.whole("--model", QWEN, "--", "-p", "hello  there", PATH=path, ANTHROPIC_API_KEY="sk-old")
-    token, flag, block, *rest = done.out.splitlines()
+    token, flag, place, *rest, block = done.out.splitlines()
     assert done.status == 0
     assert (token, flag, rest) == (f"{KEY} ", "--settings", ["-p", "hello  there"])
-    assert json.loads(block)["env"]["ANTHROPIC_BASE_URL"] == bouchet.proxy.url
-    assert KEY not in block
+    assert place.startswith("/proc/self/fd/"), "an argument would show the key to everybody on this machine"
+    env = json.loads(block)["env"]
+    assert (env["ANTHROPIC_BASE_URL"], env["ANTHROPIC_AUTH_TOKEN"]) == (bouchet.proxy.url, KEY)
+    assert (env["ANTHROPIC_API_KEY"], env["CLAUDE_CODE_USE_BEDROCK"]) == ("", "")
     own = bouchet.whole("--", "--settings", "mine.json", PATH=path)
     assert own.out.splitlines()[1:] == ["--settings", "mine.json"]
 

@@ -9,7 +9,14 @@ from typing import Any
 import pytest
 from bouchet_cli.api import parse_messages
 from bouchet_cli.choice import on_its_way, ready_one
-from bouchet_cli.claude_env import answer_tokens, claude_environment, foreign_variables, shell_lines, window_warning
+from bouchet_cli.claude_env import (
+    answer_tokens,
+    claude_environment,
+    foreign_variables,
+    name_warning,
+    shell_lines,
+    window_warning,
+)
 from bouchet_cli.completions import Piece, pieces
 from bouchet_cli.conversation import Conversation, text_of, unfinished
 from bouchet_cli.errors import CommandError, NotReadyError, UnreachableError, UsageError
@@ -105,6 +112,11 @@ def test_tiers_go_to_the_deployment_that_serves_them() -> None:
     assert both["ANTHROPIC_DEFAULT_OPUS_MODEL"] == both["ANTHROPIC_MODEL"] == "bouchet-big"
     assert both["CLAUDE_CODE_MAX_CONTEXT_TOKENS"] == "32768"
     assert "/" not in both["ANTHROPIC_MODEL"]
+
+
+def test_a_name_that_hides_the_window_is_warned_of() -> None:
+    assert "--name" in (name_warning("claude-mine") or "")
+    assert name_warning("bouchet-qwen3-32b") is None
 
 
 @given(st.integers(256, 10_485_760))
