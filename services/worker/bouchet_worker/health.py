@@ -9,8 +9,7 @@ from bouchet_core.errors import BouchetError
 from bouchet_core.secrets import read_secret
 from bouchet_core.store import Store
 
-from .loop import HEARTBEAT
-from .settings import Settings
+from .settings import HEARTBEAT, Settings
 
 
 def main() -> int:

@@ -20,6 +20,7 @@ from .download_watch import DownloadWatch
 from .observe import Observer
 from .observed import CouldNotLook, Observed
 from .reconcile import Decision, Errand, apply, decide
+from .settings import HEARTBEAT
 from .strays import Strays
 
 log = logging.getLogger(__name__)
@@ -33,8 +34,6 @@ ERRAND_AGAIN_S = 4.0
 ERRAND_AGAIN_MOST_S = 60.0
 # how long to leave the cluster alone when it could not be asked; it is back soon after a reconnect
 BACK_OFF_MOST_S = 10.0
-
-HEARTBEAT = "worker"
 
 
 @dataclass
