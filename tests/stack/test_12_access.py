@@ -1,0 +1,70 @@
+"""A key for somebody else: what it opens, its limits, its end, and what it used, through the whole stack."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from .conftest import SCRIPTED
+from .harness import Stack, eventually
+
+HOLDER = "visitor"
+LIMIT = 3
+
+
+@pytest.fixture(scope="module")
+def key(stack: Stack) -> Iterator[str]:
+    """Made as the owner would; gone afterwards."""
+    stack.bouchet("keys", "revoke", HOLDER)
+    done = stack.bouchet("keys", "add", HOLDER, "--requests-per-minute", str(LIMIT), "--json")
+    assert done.status == 0, done.output
+    yield json.loads(done.stdout)["key"]
+    stack.bouchet("keys", "revoke", HOLDER)
+
+
+def ask(stack: Stack, key: str, text: str, **fields: Any) -> httpx.Response:
+    body = {"model": SCRIPTED, "max_tokens": 50, "messages": [{"role": "user", "content": text}], **fields}
+    headers = {"x-api-key": key, "x-claude-code-session-id": "11111111-2222-3333-4444-555555555555"}
+    return httpx.post(f"{stack.proxy_url}/v1/messages", json=body, headers=headers, timeout=60)
+
+
+def test_a_key_from_making_to_revoking(stack: Stack, scripted: dict[str, Any], key: str) -> None:
+    assert httpx.get(f"{stack.api_url}/v1/deployments", headers={"x-api-key": key}).status_code == 401
+    answers = [ask(stack, key, "SAY[for a visitor]", stream=number == 1) for number in range(LIMIT)]
+    assert [answer.status_code for answer in answers] == [200] * LIMIT
+    over = ask(stack, key, "SAY[one more]")
+    assert (over.status_code, over.json()["error"]["type"]) == (429, "rate_limit_error")
+    assert int(over.headers["retry-after"]) >= 1
+
+    def used() -> dict[str, Any] | None:
+        lines = json.loads(stack.bouchet("usage", "--since", "15m", "--json").stdout)["lines"]
+        return next((line for line in lines if line["name"] == HOLDER and line["requests"] > LIMIT), None)
+
+    line = eventually(used, 10)
+    assert line["output_tokens"] >= LIMIT * 3 and line["input_tokens"] + line["cached_tokens"] > 0
+    assert line["errors_by_kind"] == {"rate_limit_exceeded": 1}
+    assert stack.bouchet("keys", "revoke", HOLDER).status == 0
+    eventually(lambda: ask(stack, key, "x").status_code == 401, 2)
+
+
+def test_metrics_are_what_prometheus_reads(stack: Stack, scripted: dict[str, Any]) -> None:
+    assert ask(stack, stack.key, "SAY[counted]").status_code == 200
+    answer = httpx.get(f"{stack.proxy_url}/metrics", headers={"Authorization": f"Bearer {stack.key}"})
+    families = {family.name: family for family in text_string_to_metric_families(answer.text)}
+    asked = [s for s in families["bouchet_requests"].samples if s.labels["model"] == scripted["model"]]
+    assert sum(sample.value for sample in asked) >= 1
+    assert {s.labels["kind"] for s in families["bouchet_tokens"].samples} >= {"input", "output"}
+
+
+def test_no_key_is_in_any_log_or_in_redis(stack: Stack, key: str) -> None:
+    for name, container in stack.containers().items():
+        assert key.encode() not in container.logs(), name
+    save = "redis-cli --no-auth-warning -a $(cat /run/secrets/redis_password) save"
+    stack.on("redis", ["sh", "-c", save])
+    found = stack.on("redis", ["grep", "-rlF", key, "/data"])
+    assert found.stdout == "", found.output
