@@ -73,11 +73,13 @@ class Session:
 
     def __init__(self, login: Login, host: str) -> None:
         self._conn, self.lost, self.host = login.connection, login.lost, host
+        self._thrift = login.thrift
         self._files: asyncssh.SFTPClient | None = None
         self._files_lock = asyncio.Lock()
 
     async def close(self) -> None:
         """Ends the connection, politely for a moment, then at once."""
+        self._thrift.end()
         self._conn.close()
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT_S):

@@ -22,6 +22,7 @@ from bouchet_core.models import HostKey
 from . import sshdir
 from .failures import HostKeyRefused, LoginRefused, PromptUnanswered
 from .mfa import PromptDesk
+from .packets import Thrift
 from .settings import SshSettings
 from .trusted import OfferedKey, TrustedHosts
 
@@ -160,6 +161,7 @@ class Login:
 
     connection: asyncssh.SSHClientConnection
     lost: asyncio.Future[str]
+    thrift: Thrift
 
 
 class Connector:
@@ -277,7 +279,7 @@ class Connector:
                     conn = await asyncssh.connect(alias, client_factory=client, **options)
         except TimeoutError as exc:
             raise self._too_slow(alias, stage, limits[stage]) from exc
-        return Login(conn, clients[-1].lost)
+        return Login(conn, clients[-1].lost, Thrift(conn))
 
     def _too_slow(self, alias: str, stage: str, limit_s: float) -> BouchetError:
         words = f"{alias} did not answer within {limit_s:.0f} s ({stage})"
