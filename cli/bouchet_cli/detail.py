@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from .line import Line, clean, wrapped
@@ -99,6 +99,5 @@ def _run_facts(deployment: Deployment, job: Json, placed: Json, now: datetime) -
 
 
 def _job(deployment: Deployment) -> Json:
-    jobs = deployment.raw.get("jobs") or ({},)
-    newest: Json = jobs[-1]
-    return newest
+    jobs: Sequence[Json] = deployment.raw.get("jobs") or ({},)
+    return jobs[-1]
