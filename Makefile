@@ -55,6 +55,10 @@ lock: ## renew every requirements.lock
 pin: ## renew the lock of each GPU image of one vLLM: make pin VLLM=0.32.0
 	@$(PYTHON) -m setup pin $(VLLM)
 
+docs: tools-fast ## renew what is made from the code: docs/cli.md, schemas/
+	@$(BIN)/python -m bouchet_cli.reference docs/cli.md
+	@$(BIN)/python -m bouchet_core.schemas schemas
+
 engine:
 	@$(PYTHON) -m setup engine
 

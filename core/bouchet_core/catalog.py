@@ -59,7 +59,9 @@ class ModelEntry(Frozen):
         )
 
 
-class _Document(Frozen):
+class CatalogDocument(Frozen):
+    """A catalog file."""
+
     default: HubId | None = None
     models: Mapping[HubId, ModelEntry]
 
@@ -96,7 +98,7 @@ def load_catalog(*paths: Path) -> Catalog:
     """The catalog files as one, later ones winning; ConfigurationError names file and line of what is wrong."""
     catalog = Catalog({})
     for path in paths:
-        document = read_document(path, _Document)
+        document = read_document(path, CatalogDocument)
         _refuse_bad_aliases(path, document)
         catalog |= Catalog(document.models, document.default)
     if catalog.default is not None and catalog.default not in catalog.entries:
@@ -104,7 +106,7 @@ def load_catalog(*paths: Path) -> Catalog:
     return catalog
 
 
-def _refuse_bad_aliases(path: Path, document: _Document) -> None:
+def _refuse_bad_aliases(path: Path, document: CatalogDocument) -> None:
     owners: dict[str, str] = {}
     for identity, entry in document.models.items():
         if entry.alias.startswith("claude-"):
