@@ -211,11 +211,15 @@ def parse_accounting(text: str) -> list[EndRow]:
 
 
 def parse_job(text: str) -> EndRow:
-    """scontrol's one line about one job. Our job names hold no spaces, so words stay apart."""
-    fields = dict(word.split("=", 1) for word in text.split() if "=" in word)
+    """scontrol's one line about one job. Our job names hold no spaces, so words stay apart.
+
+    The first of a name counts: comments and command lines, which may hold anything, stand at the end.
+    """
+    fields = dict(word.split("=", 1) for word in reversed(text.split()) if "=" in word)
     if not fields.get("JobId", "").isdigit() or "JobState" not in fields:
         raise SlurmOutputError("scontrol", text)
-    reason = fields.get("Reason", "")
+    found = re.search(r" Reason=(.*?) \w+=", text)
+    reason = found.group(1) if found else ""
     return EndRow(
         int(fields["JobId"]),
         fields["JobState"],
