@@ -97,6 +97,11 @@ def check_host(value: str) -> str | None:
     return None
 
 
+def check_token(value: str) -> str | None:
+    """What is wrong with a token of the hub, None if nothing is. It is never repeated."""
+    return None if re.fullmatch(r"[A-Za-z0-9_-]{8,200}", value) else "is no token (they begin with `hf_`)"
+
+
 def check_site(value: str) -> str | None:
     """What is wrong with a site's name, None if nothing is."""
     if value and not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", value):
@@ -131,12 +136,13 @@ CHECKS: Mapping[str, Check] = {
     "API_PORT": check_port,
     "BOUCHET_HOST": check_host,
     "BOUCHET_SITE": check_site,
+    "HF_TOKEN": check_token,
     "MFA_AUTO": check_choice,
     "DIRECT_LANE": check_switch,
     "LOG_LEVEL": check_level,
 }
 TAKEN_OVER = ("PROXY_PORT", "API_PORT", "BOUCHET_HOST", "BOUCHET_SITE")  # from the environment, into a new file
-OPTIONAL = frozenset({"BOUCHET_HOST", "BOUCHET_SITE", "MFA_AUTO", "DIRECT_LANE", "LOG_LEVEL"})
+OPTIONAL = frozenset({"BOUCHET_HOST", "BOUCHET_SITE", "HF_TOKEN", "MFA_AUTO", "DIRECT_LANE", "LOG_LEVEL"})
 
 
 def ensure_env_file(path: Path, template: Path, environ: Mapping[str, str]) -> bool:

@@ -10,12 +10,13 @@ from .env_file import Settings
 from .errors import SetupError
 from .stack import SECRETS_GENERATION, Stack
 
-# file in /run/secrets -> key of the env file
+# file in /run/secrets -> key of the env file; one that is not there leaves an empty file
 FILES = {
     "api_key": "BOUCHET_API_KEY",
     "redis_password": "REDIS_PASSWORD",
     "gateway_token": "GATEWAY_TOKEN",
     "serving_secret": "SERVING_SECRET",
+    "hf_token": "HF_TOKEN",
 }
 
 
@@ -27,7 +28,7 @@ def write_secret_files(stack: Stack, settings: Settings) -> bool:
     directory = stack.secrets_dir
     try:
         make_private_dir(directory, settings)
-        changed = [write_private_file(directory / file, settings.values[key], settings) for file, key in FILES.items()]
+        changed = [write_private_file(directory / file, settings.values.get(key, ""), settings) for file, key in FILES.items()]
         if any(changed) or not (directory / SECRETS_GENERATION).exists():
             write_private_file(directory / SECRETS_GENERATION, secrets.token_hex(8), settings)
     except OSError as exc:

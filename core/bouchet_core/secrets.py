@@ -20,6 +20,17 @@ def read_secret(directory: Path, name: str) -> str:
     return secret
 
 
+def optional_secret(directory: Path, name: str) -> str | None:
+    """The secret `name` of `directory`, None where there is none or an empty one."""
+    path = directory / name
+    try:
+        return path.read_text(encoding="utf-8").strip() or None
+    except FileNotFoundError:
+        return None
+    except OSError as exc:
+        raise ConfigurationError(str(path), f"secret cannot be read ({exc.strerror}); run `make up` again") from exc
+
+
 def serving_key(serving_secret: str, job_name: str) -> str:
     """The API key that guards the vLLM of one Slurm job, 64 hex characters.
 

@@ -61,7 +61,7 @@ def test_compose_gives_each_room_only_the_secrets_it_needs() -> None:
     assert {name: sorted(service["secrets"]) for name, service in services.items()} == {
         "redis": ["redis_password"],
         "gateway": ["gateway_token", "redis_password"],
-        "worker": ["gateway_token", "redis_password", "serving_secret"],
+        "worker": ["gateway_token", "hf_token", "redis_password", "serving_secret"],
         "api": ["api_key", "gateway_token", "redis_password"],
         "proxy": ["api_key", "redis_password", "serving_secret"],
     }

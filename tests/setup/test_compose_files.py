@@ -48,7 +48,7 @@ def test_each_container_gets_its_own_secrets_alone() -> None:
     assert {name: set(service["secrets"]) for name, service in SERVICES.items()} == {
         "redis": {"redis_password"},
         "gateway": {"gateway_token", "redis_password"},
-        "worker": {"redis_password", "gateway_token", "serving_secret"},
+        "worker": {"redis_password", "gateway_token", "serving_secret", "hf_token"},
         "api": {"api_key", "redis_password", "gateway_token"},
         "proxy": {"api_key", "redis_password", "serving_secret"},
     }

@@ -12,7 +12,7 @@ from bouchet_core.catalog import load_catalog
 from bouchet_core.errands import QUEUE
 from bouchet_core.errors import BouchetError
 from bouchet_core.gateway_client import GatewayClient
-from bouchet_core.secrets import read_secret
+from bouchet_core.secrets import optional_secret, read_secret
 from bouchet_core.site import catalogs_of, load_site
 from bouchet_core.store import Store
 from rq import Queue, SimpleWorker
@@ -42,6 +42,7 @@ def build_desk(settings: Settings, owner: str) -> Desk:
         catalog=load_catalog(*catalogs_of(settings.site_file, site, settings.catalog)),
         luggage=load_luggage(settings.remote_dir),
         serving_secret=read_secret(settings.secrets_dir, "serving_secret"),
+        hub_token=optional_secret(settings.secrets_dir, "hf_token"),
         slot_count=settings.slot_count,
         owner=owner,
     )
