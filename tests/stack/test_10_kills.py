@@ -5,6 +5,7 @@ BOUCHET_KILLS (12): how many kills; BOUCHET_KILL_SEED: the same ones again.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -20,6 +21,7 @@ from typing import Any
 
 import httpx
 import pytest
+from docker.errors import APIError
 
 from .harness import Stack, eventually, say
 
@@ -47,11 +49,18 @@ class Killer:
         for _ in range(self.kills):
             victim = self.rng.choice(VICTIMS)
             container = self.stack.container(victim)
-            container.kill()
+            # one that has just ended by itself is as dead
+            with contextlib.suppress(APIError):
+                container.kill()
             time.sleep(self.rng.uniform(0, 0.7))
             container.start()
             self.done[victim] += 1
-            time.sleep(self.rng.uniform(0.3, 4.0))
+            time.sleep(self.rng.uniform(0.2, 3.0))
+
+    def wait_for(self, kills: float) -> None:
+        """Returns when so many have been done: launches keep pace with kills."""
+        while sum(self.done.values()) < kills:
+            time.sleep(0.1)
 
 
 @dataclass
@@ -60,6 +69,7 @@ class Driver:
 
     stack: Stack
     rng: random.Random
+    killer: Killer
 
     def ask(self, method: str, path: str, **options: Any) -> httpx.Response:
         """The first answer that is not "not now"."""
@@ -84,7 +94,8 @@ class Driver:
         return str(answer.json()["id"])
 
     def live_and_die(self, number: int) -> str:
-        """Launches, waits a little, cancels. Most jobs stay in the queue; every fourth starts."""
+        """Launches in the midst of the kills, waits a little, cancels. Most jobs stay queued; every fourth starts."""
+        self.killer.wait_for(number * KILLS / LAUNCHES)
         identity = self.launch(f"kill-{number}-{uuid.uuid4().hex[:6]}", HELD_PARTITION if number % 4 else "gpu_h200")
         time.sleep(self.rng.uniform(0, 12))
         answer = self.ask("DELETE", f"/v1/deployments/{identity}")
@@ -123,12 +134,12 @@ def test_kills_at_random_lose_and_double_nothing(stack: Stack) -> None:
     with held(stack), ThreadPoolExecutor(DRIVERS) as pool:
         thread = threading.Thread(target=killer.run)
         thread.start()
-        drivers = [Driver(stack, random.Random(seed + n)) for n in range(LAUNCHES)]
+        drivers = [Driver(stack, random.Random(seed + n), killer) for n in range(LAUNCHES)]
         launched = list(pool.map(lambda n: drivers[n].live_and_die(n), range(LAUNCHES)))
         thread.join()
         say(f"kills: {dict(killer.done)} in {time.monotonic() - began:.0f} s")
         stack.wait_healthy(*VICTIMS)
-        settled(stack, launched)
+        settled(drivers[0], launched)
     say(f"kills: all settled after {time.monotonic() - began:.0f} s")
     jobs = jobs_ever(stack, launched)
     assert {name: ids for name, ids in jobs.items() if len(ids) > 1} == {}, "submitted twice"
@@ -144,9 +155,9 @@ def test_kills_at_random_lose_and_double_nothing(stack: Stack) -> None:
     assert {record["id"]: record["jobs"][-1]["slurm_id"] for record in stack.deployments()} == before
 
 
-def settled(stack: Stack, launched: list[str]) -> None:
+def settled(driver: Driver, launched: list[str]) -> None:
     """Returns when all of them have ended, and their jobs have."""
-    driver = Driver(stack, random.Random())
+    stack = driver.stack
 
     def all_ended() -> bool:
         return all(driver.ask("GET", f"/v1/deployments/{one}").json()["phase"] == "ended" for one in launched)
