@@ -8,6 +8,8 @@ Standard library and Python 3.6 only: it runs under whatever Python the cluster'
     environment JOB_DIR ADDRESS     NAME=value of vLLM in the container, each ended by NUL
     meet PORT NODE...               where the job's nodes meet: this node's address and two ports, one a line
     address HOST                    this node's address on the way to that host
+    mark JOB_DIR                    where the job's log ends now
+    other-port JOB_DIR MARK         another port, where the log says from there on that one was taken; else status 1
     connect JOB_DIR SCRATCH PORT WORD...   writes connection-<job id>.json; words: further ones of vLLM's command
     end JOB_DIR KIND STATUS WORDS   writes end-<job id>.json
 """
@@ -22,12 +24,11 @@ import sys
 import time
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
+from joblog import error_lines, says_port_taken
 from network import address_towards, free_ports, network_environment
 
 SPEC_VERSION = 1
 DRIVER_TIMEOUT_S = 20
-TAIL_BYTES = 64 * 1024
-TAIL_LINES = 5
 READ_BYTES = 1 << 20
 # inside the container
 CACHE = "/bouchet/cache"
@@ -89,6 +90,14 @@ def write_whole(path: str, text: str) -> None:
         target.flush()
         os.fsync(target.fileno())
     os.rename(beside, path)
+
+
+def forget(path: str) -> None:
+    """Removes a file that may not be there."""
+    try:
+        os.remove(path)
+    except FileNotFoundError:
+        pass
 
 
 def write_json(path: str, document: Dict[str, Any]) -> None:
@@ -244,10 +253,7 @@ def begin(job_dir: str) -> None:
     """Removes what an earlier run of the same job (Slurm requeues) left."""
     spec = read_spec(job_dir)
     for name in ("connection-{}.json", "end-{}.json", "heartbeat-{}.json"):
-        try:
-            os.remove(log_path(spec, name))
-        except FileNotFoundError:
-            pass
+        forget(log_path(spec, name))
 
 
 def prepare(job_dir: str, scratch: str) -> None:
@@ -304,6 +310,21 @@ def address(host: str) -> None:
     print(address_towards(host))
 
 
+def mark(job_dir: str) -> None:
+    """Prints the length of the job's log; 0 where there is none."""
+    path = log_path(read_spec(job_dir), "{}.log")
+    print(os.path.getsize(path) if os.path.exists(path) else 0)
+
+
+def other_port(job_dir: str, begin_at: str) -> None:
+    """Prints a free port when vLLM, or one of its ranks, found its own taken; nobody is to ask at the old one."""
+    spec = read_spec(job_dir)
+    if not says_port_taken(log_path(spec, "{}.log"), int(begin_at or 0)):
+        sys.exit(1)
+    forget(log_path(spec, "connection-{}.json"))
+    print(free_ports(1)[0])
+
+
 def connect(job_dir: str, scratch: str, port: str, *words: str) -> None:
     """Says where this vLLM listens and what it is."""
     spec = read_spec(job_dir)
@@ -350,34 +371,14 @@ def end(job_dir: str, kind: str, status: str, *words: str) -> None:
         pass
 
 
-def error_lines(path: str, key: Optional[str] = None) -> List[str]:
-    """The last lines of a log that name an error, without vLLM's prefixes, keys made illegible."""
-    try:
-        with open(path, "rb") as source:
-            source.seek(0, os.SEEK_END)
-            source.seek(max(0, source.tell() - TAIL_BYTES))
-            lines = source.read().decode("utf-8", "replace").splitlines()
-    except OSError:
-        return []
-    plain = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in lines]
-    named = [line for line in plain if re.search(r"\b\w*(Error|Exception|error):|out of memory|No space left", line)]
-    # on several nodes the node's name stands in front, and stays
-    prefix = r"^([\w.-]+: )?(?:\([^)]*\) )?(?:[A-Z]+ [\d-]+ [\d:]+ \[[^\]]*\] )?"
-    return [masked(re.sub(prefix, r"\1", line).strip(), key)[:500] for line in named][-TAIL_LINES:]
-
-
-def masked(line: str, key: Optional[str]) -> str:
-    """The line without this key and without what looks like one."""
-    plain = line.replace(key, "***") if key else line
-    return re.sub(r"\b(hf_|sk-)[A-Za-z0-9_-]{8,}|(?<=Bearer )\S+", "***", plain)
-
-
 COMMANDS = {
     "begin": begin,
     "prepare": prepare,
     "environment": environment,
     "meet": meet,
     "address": address,
+    "mark": mark,
+    "other-port": other_port,
     "connect": connect,
     "end": end,
 }

@@ -30,6 +30,17 @@ kill_inside() {
     done
 }
 
+# The same until it is gone: a container that is only just starting has nothing inside to kill yet.
+kill_container() {
+    local _
+    for _ in {1..40}; do
+        kill_inside
+        sleep 0.5
+        if ! kill -0 "$container_pid" 2>/dev/null; then return; fi
+    done
+    kill -KILL "$container_pid" 2>/dev/null
+}
+
 # Nothing outlives the job.
 clean_up() {
     local group

@@ -31,7 +31,7 @@ on_term() {
 # The first node's vLLM, without which this one is nothing, has ended or is about to.
 kill_container_soon() {
     sleep 5
-    kill_inside
+    kill_container
 }
 trap 'exit 0' TERM
 

@@ -1,7 +1,7 @@
 """Stands for `apptainer` on a compute node: checks how it is called and is the vLLM inside at the same time.
 
-Writes what it was given to $FAKE_APPTAINER_RECORD. $FAKE_APPTAINER_MODE: serve, crash, or stubborn (ignores SIGTERM).
-With --headless it serves nothing.
+Writes what it was given to $FAKE_APPTAINER_RECORD. $FAKE_APPTAINER_MODE: serve, crash, stubborn (ignores SIGTERM), or
+port taken (only the second one serves). With --headless it serves nothing.
 """
 
 from __future__ import annotations
@@ -65,10 +65,14 @@ def main() -> int:
     flags, binds, image, command = parse(sys.argv[1:])
     environment = {name: value for name, value in os.environ.items() if name.startswith("APPTAINERENV_")}
     record = {"flags": flags, "binds": binds, "image": image, "command": command, "environment": environment}
+    is_second = Path(os.environ["FAKE_APPTAINER_RECORD"]).exists()
     beside = Path(os.environ["FAKE_APPTAINER_RECORD"] + ".tmp")
     beside.write_text(json.dumps(record))
     beside.rename(os.environ["FAKE_APPTAINER_RECORD"])
     mode = os.environ.get("FAKE_APPTAINER_MODE", "serve")
+    if mode == "port taken" and not is_second:
+        print("OSError: [Errno 98] Address already in use", flush=True)
+        return 1
     if mode == "crash":
         print("(EngineCore pid=1) ERROR 11-22 10:00:00 [core.py:1] ValueError: no such tool parser", flush=True)
         return 3

@@ -27,7 +27,7 @@ def load(name: str) -> ModuleType:
         sys.path.remove(str(REMOTE))
 
 
-@pytest.mark.parametrize("name", ["jobfile.py", "network.py", "watch.py"])
+@pytest.mark.parametrize("name", ["jobfile.py", "joblog.py", "network.py", "watch.py"])
 def test_what_runs_on_the_node_keeps_to_the_grammar_of_3_6(name: str) -> None:
     ast.parse((REMOTE / name).read_text(), feature_version=(3, 6))
 
@@ -94,22 +94,22 @@ def test_work_is_what_vllm_has_done() -> None:
 
 
 def test_error_lines_lose_vllms_prefixes_and_nothing_else(tmp_path: Path) -> None:
-    jobfile = load("jobfile")
+    joblog = load("joblog")
     log = tmp_path / "log"
     log.write_bytes(
         b"fine\n\x1b[0;36m(EngineCore pid=3)\x1b[0;0m ERROR 11-22 10:00:00 [core.py:9] "
         b"torch.OutOfMemoryError: CUDA out of memory\n"
         b"RuntimeError: Engine core initialization failed.\n\xff\n"
     )
-    assert jobfile.error_lines(str(log)) == [
+    assert joblog.error_lines(str(log)) == [
         "torch.OutOfMemoryError: CUDA out of memory",
         "RuntimeError: Engine core initialization failed.",
     ]
-    assert jobfile.error_lines(str(tmp_path / "none")) == []
+    assert joblog.error_lines(str(tmp_path / "none")) == []
 
 
 def test_error_lines_show_no_keys(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_text("ValueError: key abc123 and hf_abcdefghijkl, Authorization: Bearer xyz.1 refused\n")
-    (line,) = load("jobfile").error_lines(str(log), "abc123")
+    (line,) = load("joblog").error_lines(str(log), "abc123")
     assert line == "ValueError: key *** and ***, Authorization: Bearer *** refused"

@@ -112,6 +112,16 @@ def test_vllms_end_ends_the_job_with_its_last_words(node: Node) -> None:
     assert node.left_behind() == []
 
 
+def test_a_port_taken_meanwhile_is_replaced(node: Node) -> None:
+    node.mode = "port taken"
+    node.start()
+    until(lambda: "trying another one" in node.log(), node)
+    until(lambda: node.log().count("starting the container") == 2, node)
+    assert ask(node.connection()["port"], "/health") == 200
+    node.signal(signal.SIGTERM)
+    assert node.wait() == 0 and node.end()["kind"] == "stopped" and node.left_behind() == []
+
+
 def test_an_idle_job_gives_its_gpu_back(node: Node) -> None:
     node.spec["idle_timeout_s"] = 2
     assert node.run() == 0

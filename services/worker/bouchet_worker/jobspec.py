@@ -28,7 +28,7 @@ SPEC_VERSION = 1
 SCRIPT = "vllm-serve.sbatch"
 LUGGAGE_FILES = (
     *(SCRIPT, "node.sh", "rank.sh", "keepalive.sh"),
-    *("jobfile.py", "network.py", "watch.py", "guard.py", "look.py"),
+    *("jobfile.py", "joblog.py", "network.py", "watch.py", "guard.py", "look.py"),
     *("download.sbatch", "download.py", "hub_fetch.py", "hub_words.py", "model_folder.py", "models_look.py"),
 )
 # a file of the luggage that is put last: where it lies, the rest lies too
