@@ -125,6 +125,11 @@ def check_choice(value: str) -> str | None:
     return None if re.fullmatch(r"[0-9]{1,2}", value) else "is not the number of an option of the login's menu, e.g. 1"
 
 
+def check_seconds(value: str) -> str | None:
+    """What is wrong with a number of seconds, None if nothing is."""
+    return None if re.fullmatch(r"[0-9]{1,4}", value) else "is not a number of seconds from 0 to 9999"
+
+
 CHECKS: Mapping[str, Check] = {
     "BOUCHET_API_KEY": check_secret,
     "REDIS_PASSWORD": check_secret,
@@ -139,10 +144,11 @@ CHECKS: Mapping[str, Check] = {
     "HF_TOKEN": check_token,
     "MFA_AUTO": check_choice,
     "DIRECT_LANE": check_switch,
+    "HOLD_STARTING_S": check_seconds,
     "LOG_LEVEL": check_level,
 }
 TAKEN_OVER = ("PROXY_PORT", "API_PORT", "BOUCHET_HOST", "BOUCHET_SITE")  # from the environment, into a new file
-OPTIONAL = frozenset({"BOUCHET_HOST", "BOUCHET_SITE", "HF_TOKEN", "MFA_AUTO", "DIRECT_LANE", "LOG_LEVEL"})
+OPTIONAL = frozenset({"BOUCHET_HOST", "BOUCHET_SITE", "HF_TOKEN", "MFA_AUTO", "DIRECT_LANE", "HOLD_STARTING_S", "LOG_LEVEL"})
 
 
 def ensure_env_file(path: Path, template: Path, environ: Mapping[str, str]) -> bool:

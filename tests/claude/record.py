@@ -54,8 +54,8 @@ def record(version: str) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         binary = install(version, Path(folder))
         port = free_port()
-        fake = [sys.executable, str(ROOT / "tests/fakes/vllm_server.py"), f"--port={port}", f"--key={KEY}"]
-        process = subprocess.Popen([*fake, f"--name={MODEL}", "--window=1000000"])
+        fake = [sys.executable, "-m", "tests.fakes.vllm_server", f"--port={port}", f"--key={KEY}"]
+        process = subprocess.Popen([*fake, f"--name={MODEL}", "--window=1000000"], cwd=ROOT)
         try:
             _await(port)
             converse(binary, Path(folder), f"http://127.0.0.1:{port}")

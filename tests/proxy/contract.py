@@ -189,7 +189,7 @@ class Contract:
         assert answer.status_code == 400
         assert answer.json()["error"] == {
             "type": "invalid_request_error",
-            "message": f"prompt is too long: {WINDOW + 1} tokens > {WINDOW} maximum",
+            "message": f"prompt is too long: 5001 tokens > {WINDOW} maximum",
         }
 
     def test_an_overflow_in_openais_words(self, door: Door) -> None:

@@ -38,6 +38,8 @@ ALIAS, MODEL, WINDOW = "tiny", "org/Tiny-Model", 4096
 SLOTS = 4
 COUNTER = itertools.count(1)
 START_TIMEOUT_S = 90.0
+# long enough for a test to make ready what it waits for
+HOLD_S = 3.0
 IMAGE_VARIABLE = "BOUCHET_PROXY_IMAGE"
 CATALOG = {"org/Other": "other", "other": "other", "org/tiny-model": ALIAS, ALIAS: ALIAS}
 THINKER = Traits(thinking="off", tool_parser="hermes", reasoning_parser="qwen3", max_output=8192)
@@ -90,6 +92,7 @@ class Ground:
             slot_base_port=self.slot_base_port,
             slot_count=SLOTS,
             direct_lane=direct_lane,
+            hold_starting_s=HOLD_S,
         )
 
 
@@ -155,11 +158,14 @@ def deployment(
     return Deployment.model_validate({**made, **fields})
 
 
-def start_fake(port: int, window: int = WINDOW) -> FakeModel:
+def start_fake(
+    port: int, window: int = WINDOW, names: tuple[str, ...] = (ALIAS, MODEL), embeds: bool = False
+) -> FakeModel:
     """A fake vLLM that listens."""
     key = serving_key(SERVING_SECRET, JOB)
-    argv = [sys.executable, str(ROOT / "tests/fakes/vllm_server.py"), f"--port={port}", f"--key={key}"]
-    process = subprocess.Popen([*argv, f"--name={ALIAS}", f"--name={MODEL}", f"--window={window}"])
+    argv = [sys.executable, "-m", "tests.fakes.vllm_server", f"--port={port}", f"--key={key}", f"--window={window}"]
+    words = [f"--name={name}" for name in names]
+    process = subprocess.Popen([*argv, *words, *(["--embeds"] if embeds else [])], cwd=ROOT)
     wait_for(f"http://127.0.0.1:{port}/health", process)
     return FakeModel(port, process)
 
@@ -243,6 +249,7 @@ def _environment(ground: Ground, port: int, direct_lane: bool) -> dict[str, str]
         "SLOT_COUNT": str(SLOTS),
         "BOUCHET_CATALOG": "/etc/bouchet/models.yaml" if IMAGE_VARIABLE in os.environ else str(ROOT / "models.yaml"),
         "DIRECT_LANE": "on" if direct_lane else "off",
+        "HOLD_STARTING_S": str(HOLD_S),
     }
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from tests.proxy.contract import CHAT, MESSAGES, Contract, ask, checked, post, text_of, until
 from tests.proxy.running import KEY, Door, Ground, front_in_thread
+from tests.proxy.serving_contract import ServingContract
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +19,7 @@ def door(ground: Ground) -> Iterator[Door]:
         yield door
 
 
-class TestDirectLane(Contract):
+class TestDirectLane(ServingContract, Contract):
     def test_an_answer_after_the_pooled_connection_was_closed(self, door: Door) -> None:
         for path in (MESSAGES, CHAT):
             assert post(door, path, ask("SAY[a]")).status_code == 200

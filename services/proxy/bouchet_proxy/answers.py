@@ -51,10 +51,8 @@ def failure_events(endpoint: Endpoint | None, dialect: Dialect, failure: Failure
     if dialect is Dialect.ANTHROPIC:
         return render("error", error_body(dialect, failure))
     if endpoint is Endpoint.RESPONSES:
-        error = {"code": failure.code or "server_error", "message": failure.message}
-        response = {"id": "resp_failed", "object": "response", "status": "failed", "output": [], "error": error}
-        failed = render("response.failed", {"type": "response.failed", "sequence_number": 0, "response": response})
-        return failed + render("error", {"type": "error", "sequence_number": 1, "param": None, **error})
+        error = {"code": failure.code or "server_error", "message": failure.message, "param": None}
+        return render("error", {"type": "error", "sequence_number": 0, **error})
     return render("", error_body(dialect, failure)) + DONE
 
 

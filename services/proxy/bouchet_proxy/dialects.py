@@ -7,7 +7,8 @@ from typing import assert_never
 
 from .anthropic_body import prepare_count, prepare_messages
 from .clamp import Body
-from .openai_body import prepare_chat, prepare_completion, prepare_embeddings, prepare_responses
+from .openai_body import prepare_chat, prepare_completion, prepare_embeddings
+from .responses_body import prepare_responses
 from .routing import Route
 
 
@@ -63,6 +64,8 @@ def check_body(endpoint: Endpoint, body: object) -> Body:
         raise BadBody("model: must be a string")
     if endpoint in _CONVERSATIONS and not isinstance(body.get("messages"), list):
         raise BadBody("messages: must be a list")
+    if endpoint is Endpoint.RESPONSES and body.get("previous_response_id"):
+        raise BadBody("previous_response_id: answers are not kept here; send the whole conversation as input")
     for word in ("max_tokens", "max_completion_tokens", "max_output_tokens"):
         limit = body.get(word)
         if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):

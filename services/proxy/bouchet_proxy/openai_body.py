@@ -27,10 +27,6 @@ CHAT_FIELDS = SAMPLING_FIELDS | _words(
     "include_reasoning chat_template_kwargs documents add_generation_prompt continue_final_message"
 )
 COMPLETION_FIELDS = SAMPLING_FIELDS | {"prompt", "suffix"}
-RESPONSES_FIELDS = _words(
-    "model input instructions max_output_tokens temperature top_p stream tools tool_choice parallel_tool_calls text "
-    "reasoning user include store truncation"
-)
 EMBEDDING_FIELDS = frozenset(("model", "input", "encoding_format", "dimensions", "user"))
 
 
@@ -49,12 +45,6 @@ def prepare_chat(body: Body, window: int | None, traits: Traits) -> Body:
 def prepare_completion(body: Body, window: int | None) -> Body:
     """A `/v1/completions` body as vLLM takes it."""
     return clamp_tokens(_counted(_kept(body, COMPLETION_FIELDS)), window)
-
-
-def prepare_responses(body: Body, window: int | None, traits: Traits) -> Body:
-    """A `/v1/responses` body; LiteLLM turns it into a chat request."""
-    kept = _kept(body, RESPONSES_FIELDS)
-    return clamp_tokens(default_tokens(kept, "max_output_tokens", traits.max_output, window), window)
 
 
 def prepare_embeddings(body: Body) -> Body:

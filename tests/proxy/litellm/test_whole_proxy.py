@@ -9,6 +9,7 @@ import pytest
 
 from tests.proxy.contract import Contract
 from tests.proxy.running import Door, Ground, whole_proxy
+from tests.proxy.serving_contract import ServingContract
 
 # MiB that the proxy may hold after a whole contract's requests
 MOST_RESIDENT_MIB = 400
@@ -20,7 +21,7 @@ def door(ground: Ground, request: pytest.FixtureRequest) -> Iterator[Door]:
         yield door
 
 
-class TestWholeProxy(Contract):
+class TestWholeProxy(ServingContract, Contract):
     def test_its_memory(self, door: Door) -> None:
         pages = int(Path(f"/proc/{door.pid}/statm").read_text().split()[1])
         assert pages * 4 / 1024 <= MOST_RESIDENT_MIB
