@@ -21,6 +21,7 @@ from tests.fakes.running_api import KEY
 JSON = "application/json"
 PROBLEM = "application/problem+json"
 STREAM = "text/event-stream"
+TEXT = "text/plain"
 
 
 @pytest.fixture
@@ -82,7 +83,7 @@ def test_every_answer_and_every_body_has_an_example(document: dict[str, Any]) ->
         assert good
         for response in good:
             for media, content in response["content"].items():
-                assert media in (JSON, STREAM)
+                assert media in (JSON, STREAM, TEXT)
                 assert content["example"], (method, path)
         if "requestBody" in operation:
             assert operation["requestBody"]["content"][JSON]["examples"], (method, path)

@@ -26,6 +26,7 @@ class GatewayDoor:
         self.files: dict[str, bytes] = {}
         self.tunnel: dict[str, Any] = {"state": "up", "host": "login", "since": SINCE, "connections": 1}
         self.down = False
+        self.mute = False
         self.reads: list[str] = []
         self.answers: list[list[str]] = []
         self.connects = 0
@@ -67,6 +68,8 @@ class GatewayDoor:
 
     def get(self, path: str, query: dict[str, list[str]]) -> tuple[int, dict[str, Any] | bytes, dict[str, str]]:
         """Status, body and headers of a GET."""
+        if self.mute:
+            return problem(503, "could_not_ask", "not now")
         if path == "/v1/status":
             return 200, self.tunnel, {}
         if self.down:

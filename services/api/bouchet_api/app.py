@@ -20,7 +20,20 @@ from .door import Door
 from .openapi import DescribedApi
 from .parts import Parts
 from .problems import TITLES, problem, problem_of, problem_response
-from .routes import deployments, doctor, downloads, errands, health, keys, models, orphans, streams, tunnel, usage
+from .routes import (
+    deployments,
+    doctor,
+    downloads,
+    errands,
+    health,
+    keys,
+    metrics,
+    models,
+    orphans,
+    streams,
+    tunnel,
+    usage,
+)
 from .routes.keys import KeyRequest
 from .routes.tunnel import Answer
 from .version import VERSION
@@ -55,7 +68,20 @@ def create_app(parts: Parts, key: str) -> FastAPI:
     )
     app.state.parts = parts
     # streams before deployments, whose names may hold a slash
-    for module in (health, streams, downloads, deployments, orphans, errands, models, tunnel, doctor, keys, usage):
+    for module in (
+        health,
+        metrics,
+        streams,
+        downloads,
+        deployments,
+        orphans,
+        errands,
+        models,
+        tunnel,
+        doctor,
+        keys,
+        usage,
+    ):
         app.include_router(module.router)
     app.add_exception_handler(BouchetError, _known)
     app.add_exception_handler(RequestValidationError, _unreadable)

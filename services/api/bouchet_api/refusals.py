@@ -56,6 +56,7 @@ _LAUNCH = ("bad_request", "unknown_model", "launch_refused", "configuration")
 # method and path -> kinds, `unauthorized` left out: every path but /healthz has it
 REFUSALS: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("get", "/healthz"): _STORE,
+    ("get", "/metrics"): _STORE,
     ("get", "/v1/events"): ("bad_request", *_STORE),
     ("get", "/v1/deployments"): ("bad_request", *_STORE),
     ("post", "/v1/deployments"): (*_LAUNCH, "name_taken", "idempotency_key_reused", *_STORE),
