@@ -148,7 +148,9 @@ CHECKS: Mapping[str, Check] = {
     "LOG_LEVEL": check_level,
 }
 TAKEN_OVER = ("PROXY_PORT", "API_PORT", "BOUCHET_HOST", "BOUCHET_SITE")  # from the environment, into a new file
-OPTIONAL = frozenset({"BOUCHET_HOST", "BOUCHET_SITE", "HF_TOKEN", "MFA_AUTO", "DIRECT_LANE", "HOLD_STARTING_S", "LOG_LEVEL"})
+OPTIONAL = frozenset(
+    {"BOUCHET_HOST", "BOUCHET_SITE", "HF_TOKEN", "MFA_AUTO", "DIRECT_LANE", "HOLD_STARTING_S", "LOG_LEVEL"}
+)
 
 
 def ensure_env_file(path: Path, template: Path, environ: Mapping[str, str]) -> bool:
