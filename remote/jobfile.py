@@ -183,6 +183,16 @@ def find_model(spec: Spec) -> Tuple[str, Optional[str]]:
     raise Refused(words % (spec["model"], spec["models_dir"], spec["model"]))
 
 
+def mark_used(spec: Spec) -> None:
+    """Leaves word that the model was served now, among our own files: the model's may not be touched, nor be ours."""
+    mark = os.path.join(spec["root"], "cache", "used", spec["model"].replace("/", "--"))
+    try:
+        os.makedirs(os.path.dirname(mark), mode=0o700, exist_ok=True)
+        write_whole(mark, "")
+    except OSError:
+        pass
+
+
 def newest_snapshot(repository: str) -> Optional[str]:
     """The snapshot that refs/main names, else the newest one that has a config.json."""
     main = read_note(os.path.join(repository, "refs", "main"))
@@ -271,6 +281,7 @@ def _prepared(job_dir: str, scratch: str) -> List[str]:
     spec = read_spec(job_dir)
     digest = checked_image(spec)
     model, revision = find_model(spec)
+    mark_used(spec)
     words = arguments(job_dir, model)
     write_whole(os.path.join(scratch, "vllm.args"), "".join(word + "\n" for word in words))
     write_json(

@@ -28,7 +28,8 @@ def write_secret_files(stack: Stack, settings: Settings) -> bool:
     directory = stack.secrets_dir
     try:
         make_private_dir(directory, settings)
-        changed = [write_private_file(directory / file, settings.values.get(key, ""), settings) for file, key in FILES.items()]
+        contents = {file: settings.values.get(key, "") for file, key in FILES.items()}
+        changed = [write_private_file(directory / file, content, settings) for file, content in contents.items()]
         if any(changed) or not (directory / SECRETS_GENERATION).exists():
             write_private_file(directory / SECRETS_GENERATION, secrets.token_hex(8), settings)
     except OSError as exc:

@@ -96,7 +96,7 @@ def _list(options: argparse.Namespace, api: Api, screen: Screen) -> None:
         raise UsageError("name a model")
     found = api.downloads()
     if options.json:
-        screen.show_json([download.raw for download in found])
+        screen.show_json({"downloads": [download.raw for download in found]})
     elif found:
         screen.show(*downloads_lines(found, screen.out.width, datetime.now(UTC)))
     else:

@@ -1,0 +1,121 @@
+"""`bouchet download` and the catalog's column of what lies on the cluster."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+
+from bouchet_core.downloads import DiskLook, Download, DownloadState, OnDisk
+from bouchet_core.store import Store
+
+from .conftest import Bouchet
+
+QWEN = "Qwen/Qwen3-32B"
+NOW = datetime.now(UTC)
+
+
+def change(store: Store, **fields: object) -> Download:
+    """The newest download, changed as the worker would."""
+    newest = store.downloads.page(1)[0]
+    return store.downloads.update(newest.id, lambda old: old.changed(NOW, **fields))
+
+
+def test_without_waiting_it_says_where_to_look(bouchet: Bouchet) -> None:
+    done = bouchet("download", "bouchet-qwen3-32b", "--no-wait")
+    assert done.status == 0 and QWEN in done.out and "`bouchet download`" in done.out
+    record = bouchet.store.downloads.page(1)[0]
+    again = json.loads(bouchet("--download", QWEN, "--no-wait", "--json").out)
+    assert again["id"] == record.id and len(bouchet.store.downloads.page()) == 1
+
+
+def test_watched_without_a_terminal_it_is_lines_with_real_bytes(bouchet: Bouchet) -> None:
+    assert bouchet("download", QWEN, "--no-wait").status == 0
+    store = bouchet.store
+    change(store, state=DownloadState.RUNNING, reason="fetching", bytes=30 << 30, total_bytes=60 << 30, rate=1 << 30)
+
+    def finish() -> None:
+        newest = store.downloads.page(1)[0]
+        store.downloads.update(
+            newest.id, lambda old: old.changed(NOW, bytes=60 << 30).ended(NOW, DownloadState.DONE, "25 files")
+        )
+
+    timer = threading.Timer(1.5, finish)
+    timer.start()
+    done = bouchet("download", QWEN)
+    timer.join()
+    assert (done.status, "is on the cluster (60.0 GiB): 25 files" in done.out) == (0, True), done
+    assert "running: 30.0 GiB of 60.0 GiB (50 %), 1.0 GiB/s" in done.err
+
+
+def test_a_failure_is_one_line_and_status_1(bouchet: Bouchet) -> None:
+    bouchet("download", QWEN, "--no-wait")
+    newest = bouchet.store.downloads.page(1)[0]
+    sentence = f"{QWEN} is gated: accept its terms"
+    timer = threading.Timer(
+        1.0, bouchet.store.downloads.update, (newest.id, lambda old: old.ended(NOW, DownloadState.FAILED, sentence))
+    )
+    timer.start()
+    done = bouchet("download", QWEN, "--json")
+    timer.join()
+    assert done.status == 1 and sentence in done.err.splitlines()[-1]
+    assert json.loads(done.out)["state"] == "failed"
+
+
+def test_ctrl_c_leaves_it_running_and_says_so(bouchet: Bouchet) -> None:
+    watching = subprocess.Popen(
+        bouchet.program("download", QWEN), env=dict(bouchet.environment), stderr=subprocess.PIPE, text=True
+    )
+    assert watching.stderr is not None
+    assert "queued" in watching.stderr.readline()
+    watching.send_signal(signal.SIGINT)
+    said = watching.stderr.read()
+    assert watching.wait(20) == 130 and "goes on without you" in said and "--cancel" in said
+    watching.stderr.close()
+    assert bouchet.store.downloads.page(1)[0].stop_requested_at is None
+
+
+def test_cancel_by_the_catalogs_name(bouchet: Bouchet) -> None:
+    bouchet("download", QWEN, "--no-wait")
+    done = bouchet("download", "bouchet-qwen3-32b", "--cancel")
+    assert (done.status, "what has come is kept" in done.out) == (0, True), done
+    assert bouchet.store.downloads.page(1)[0].stop_requested_at is not None
+    done = bouchet("download", "org/other", "--cancel")
+    assert done.status == 1 and "bouchet download MODEL" in done.err
+
+
+def test_a_typo_is_one_line_with_the_nearest(bouchet: Bouchet) -> None:
+    done = bouchet("download", "qwen3-23b")
+    assert done.status == 1 and "did you mean" in done.err and len(done.err.splitlines()) == 1
+
+
+def test_without_a_model_it_lists(bouchet: Bouchet) -> None:
+    assert "no downloads yet" in bouchet("download").out
+    bouchet("download", QWEN, "--no-wait")
+    change(bouchet.store, state=DownloadState.RUNNING, bytes=5, total_bytes=10)
+    listed = bouchet("download").out
+    assert QWEN in listed and "(50 %)" in listed
+    assert json.loads(bouchet("download", "--json").out)["downloads"][0]["bytes"] == 5
+
+
+def test_the_catalog_says_what_lies_on_the_cluster(bouchet: Bouchet) -> None:
+    used = NOW - timedelta(days=3, hours=1)
+    other = "Qwen/Qwen3-Coder-Next-FP8"
+    bouchet.store.downloads.keep_disk(
+        DiskLook(
+            models={
+                QWEN: OnDisk(state="ready", bytes=65_500_000_000, total_bytes=65_500_000_000, last_used=used),
+                other: OnDisk(state="partial", bytes=43, total_bytes=100),
+            },
+            free_bytes=2 << 40,
+            looked_at=datetime.now(UTC),
+        )
+    )
+    began = time.monotonic()
+    rows = {line.split()[0]: line for line in bouchet("models", COLUMNS="160").out.splitlines() if line}
+    assert time.monotonic() - began < 10
+    assert " ready " in rows[QWEN] and "61.0 GiB" in rows[QWEN] and "3d01h ago" in rows[QWEN]
+    assert "partial 43 %" in rows[other] and rows["2.0"] == "2.0 TiB are free on the models' disk"
