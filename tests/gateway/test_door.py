@@ -36,6 +36,11 @@ async def test_home_is_the_remote_one(door: httpx.AsyncClient, login_node: Login
     assert answer["stdout"] == f"{login_node.home}/a b|--chdir={login_node.home}/x|"
 
 
+async def test_slurm_prints_times_that_need_no_zone(door: httpx.AsyncClient, login_node: LoginNode) -> None:
+    login_node.program("squeue", '#!/bin/sh\nprintf %s "$SLURM_TIME_FORMAT"\n')
+    assert (await run(door, ["squeue"])).json()["stdout"] == "%s"
+
+
 async def test_stdin_stderr_and_status_come_through(door: httpx.AsyncClient, login_node: LoginNode) -> None:
     login_node.program("sbatch", "#!/bin/sh\ncat; echo no >&2; exit 3\n")
     answer = (await run(door, ["sbatch"], stdin="ja → nein")).json()
