@@ -26,9 +26,10 @@ class ModelEntry(Frozen):
     description: str = ""
     gpus: int = Field(1, ge=0, le=256, description="GPUs it needs; 0 serves on the CPU and still asks for none")
     nodes: int = Field(1, ge=1, le=32, description="nodes that its GPUs are spread over evenly")
-    parallel: Literal["tensor", "data", "expert"] = Field(
+    parallel: Literal["tensor", "wide", "data", "expert"] = Field(
         "tensor",
         description="how GPUs share it. tensor: every layer within a node, groups of layers between nodes; "
+        "wide: every layer, over all nodes; "
         "data: a copy each; expert: a copy each but for the experts, which are spread over all",
     )
     window: int = Field(ge=256, description="context window in tokens (--max-model-len)")

@@ -60,6 +60,8 @@ def parallel_of(entry: ModelEntry, gpus: int, nodes: int) -> Parallel:
     if entry.parallel == "tensor":
         # layers are shared within a node, where GPUs are close; between nodes travels only what leaves a group of them
         return Parallel(tensor=wanted // nodes, pipeline=nodes)
+    if entry.parallel == "wide":
+        return Parallel(tensor=wanted)
     return Parallel(data=wanted, experts=entry.parallel == "expert")
 
 

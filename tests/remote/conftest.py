@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -117,15 +118,17 @@ class Node:
 
     def left_behind(self) -> list[str]:
         """Scratch files of the job, and processes that still name its folder."""
-        found = [str(path) for path in self.temporary.iterdir()]
+        return [*map(str, self.temporary.iterdir()), *self.processes().values()]
+
+    def processes(self) -> dict[int, str]:
+        """What runs with the job's folder in its command line, by pid."""
+        found = {}
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit() and entry.name != str(os.getpid()):
-                try:
+                with suppress(OSError):
                     words = (entry / "cmdline").read_bytes().decode(errors="replace")
-                except OSError:
-                    continue
-                if str(self.root) in words:
-                    found.append(words.replace("\0", " "))
+                    if str(self.root) in words:
+                        found[int(entry.name)] = words.replace("\0", " ")
         return found
 
 
@@ -154,6 +157,10 @@ def node(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Node]:
     if node.process is not None and node.process.poll() is None:
         os.killpg(node.process.pid, signal.SIGKILL)
         node.process.wait()
+    # what the script started has process groups of its own
+    for pid in node.processes():
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def make_node(tmp_path: Path, python: str) -> Node:

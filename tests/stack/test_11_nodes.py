@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from .conftest import SCRIPTED
 from .harness import Stack, eventually
 
 NAME = "bouchet-two-nodes"
@@ -37,7 +38,10 @@ def left_behind(stack: Stack, slurm_id: int) -> str:
 
 @pytest.fixture(scope="module")
 def two(stack: Stack) -> Iterator[dict[str, Any]]:
-    """A deployment on both nodes, ready."""
+    """A deployment on both nodes, ready. Each must have a GPU to give: there are two on a node."""
+    if any(SCRIPTED in record["names"] for record in stack.deployments()):
+        stack.bouchet("cancel", SCRIPTED)
+        stack.wait_for_phase(SCRIPTED, "ended", timeout_s=90)
     launch(stack)
     yield stack.wait_for_phase(NAME, "ready", timeout_s=START_S)
     stack.bouchet("cancel", NAME)
@@ -49,7 +53,7 @@ def test_a_model_runs_on_both_nodes(stack: Stack, two: dict[str, Any]) -> None:
     assert stack.slurm("squeue", "-h", "-j", str(job["slurm_id"]), "-o", "%D %N").split() == ["2", "node[1-2]"]
     assert all(vllm_on(stack, node) for node in NODES)
     command = job["command"]
-    assert command[command.index("--pipeline-parallel-size") + 1] == "2"
+    assert command[command.index("--tensor-parallel-size") + 1] == "2"
     assert command[command.index("--nnodes") + 1] == "2"
 
 
@@ -66,7 +70,7 @@ def test_its_log_tells_the_nodes_apart(stack: Stack, two: dict[str, Any]) -> Non
     (other,) = set(NODES) - {job["node"]}
     log = stack.slurm("cat", job["log"])
     assert "bouchet: starting the container\n" in log
-    assert f"\n{other}: bouchet: starting the container\n" in log and f"\n{other}: (Worker" in log
+    assert f"\n{other}: bouchet: starting the container\n" in log and f"\n{other}: (Worker_TP1" in log
 
 
 def test_the_end_of_one_rank_ends_it_with_a_sentence(stack: Stack, two: dict[str, Any]) -> None:

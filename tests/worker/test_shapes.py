@@ -117,6 +117,7 @@ ENTRY = ModelEntry(alias="m", window=4096)
     [
         ({}, 0, 1, Parallel()),
         ({}, 0, 2, Parallel(pipeline=2)),
+        ({"parallel": "wide"}, 16, 2, Parallel(tensor=16)),
         ({"parallel": "data"}, 0, 2, Parallel(data=2)),
         ({"parallel": "expert"}, 4, 2, Parallel(data=4, experts=True)),
         ({"extra_args": ("-tp", "2", "--data-parallel-size=2")}, 4, 2, Parallel(tensor=2, data=2)),
