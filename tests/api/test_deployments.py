@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
-from bouchet_api.errands import STOP, SUBMIT
 from bouchet_api.parts import Parts
+from bouchet_core.errands import MODULE, STOP, SUBMIT
 from bouchet_core.models import Ending, Phase
 from bouchet_core.store import Store
 from rq import Queue
@@ -42,7 +42,7 @@ async def test_a_launch_is_on_record_and_in_the_queue(api: httpx.AsyncClient, pa
     assert len(made["id"]) == 12
     assert made["id"] == made["id"].lower()
     assert parts.store.get(made["id"]).request.gpus == 1
-    assert queued(parts.store) == [(SUBMIT, (made["id"],))]
+    assert queued(parts.store) == [(MODULE + SUBMIT, (made["id"],))]
     assert (await api.get(answer.headers["location"])).json() == made
 
 
@@ -94,7 +94,7 @@ async def test_the_same_idempotency_key_makes_one_deployment(api: httpx.AsyncCli
     assert (again.status_code, again.json()) == (202, first.json())
     assert len(parts.store.page()) == 1
     # asked for again, in case the first errand was lost; the worker submits once
-    assert set(queued(parts.store)) == {(SUBMIT, (first.json()["id"],))}
+    assert set(queued(parts.store)) == {(MODULE + SUBMIT, (first.json()["id"],))}
     other = await api.post("/v1/deployments", json={"model": QWEN, "gpus": 2}, headers=headers)
     assert other.status_code == 422
     assert other.json()["kind"] == "idempotency_key_reused"
@@ -106,7 +106,7 @@ async def test_deleting_asks_the_worker_and_is_repeatable(api: httpx.AsyncClient
     again = await api.delete("/v1/deployments/bouchet-qwen3-32b")
     assert (first.status_code, again.status_code) == (202, 202)
     assert first.json()["stop_requested_at"] == again.json()["stop_requested_at"] is not None
-    assert queued(parts.store)[1:] == [(STOP, (made["id"],))] * 2
+    assert queued(parts.store)[1:] == [(MODULE + STOP, (made["id"],))] * 2
     end(parts.store, made["id"])
     gone = await api.delete(f"/v1/deployments/{made['id']}")
     assert (gone.status_code, gone.json()["phase"]) == (200, "ended")
