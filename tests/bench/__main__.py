@@ -14,6 +14,7 @@ from tests.stack.harness import LOCAL_SERVICES, Stack, open_stack, say
 
 from .chain import compare_first_byte, streamed_rate
 from .figures import Figure, render
+from .kills import kill_at_random
 from .lag import seen_running
 from .prefix import prefix_cache
 from .records import many_records
@@ -54,6 +55,7 @@ PARTS: dict[str, Callable[[Stack], list[Figure]]] = {
     "streams": streamed_rate,
     "prefix cache of a Claude Code session": prefix_cache,
     "the gateway beside ssh -L": lambda _: compare_with_ssh(),
+    "kills at random": kill_at_random,
 }
 
 
