@@ -13,6 +13,7 @@ from bouchet_core.downloads import DiskLook, Download, DownloadState, OnDisk
 from bouchet_core.store import Store
 
 from .conftest import Bouchet
+from .test_terminal import terminal
 
 QWEN = "Qwen/Qwen3-32B"
 NOW = datetime.now(UTC)
@@ -76,6 +77,18 @@ def test_ctrl_c_leaves_it_running_and_says_so(bouchet: Bouchet) -> None:
     assert watching.wait(20) == 130 and "goes on without you" in said and "--cancel" in said
     watching.stderr.close()
     assert bouchet.store.downloads.page(1)[0].stop_requested_at is None
+
+
+def test_on_a_terminal_it_is_a_bar_of_real_bytes(bouchet: Bouchet) -> None:
+    bouchet("download", QWEN, "--no-wait")
+    change(bouchet.store, state=DownloadState.RUNNING, reason="fetching", bytes=15 << 30, total_bytes=60 << 30)
+    with terminal(bouchet.program("download", QWEN), {**bouchet.environment, "COLUMNS": "110"}) as screen:
+        screen.until("15.0 GiB of 60.0 GiB (25 %)")
+        change(bouchet.store, bytes=45 << 30, rate=1 << 30, eta_s=15)
+        screen.until("(75 %), 1.0 GiB/s, 15s left")
+        screen.type("\x03")
+        status, rest = screen.rest()
+    assert status == 130 and "goes on without you" in rest
 
 
 def test_cancel_by_the_catalogs_name(bouchet: Bouchet) -> None:

@@ -19,6 +19,7 @@ from bouchet_core.errors import (
     RemoteCommandFailed,
     RemoteRefused,
     SlurmOutputError,
+    UnknownDownload,
 )
 from bouchet_core.models import Job
 
@@ -38,7 +39,10 @@ _HOPELESS = (LaunchRefused, ConfigurationError, NotAllowed, RemoteRefused)
 
 def download(desk: Desk, identity: str) -> str:
     """Submits the job, or adopts the one that is there. Says in a word what came of it."""
-    record = desk.store.downloads.get(identity)
+    try:
+        record = desk.store.downloads.get(identity)
+    except UnknownDownload:
+        return "no such download"
     lease = f"download:{record.model}"
     if not _is_wanted(record) or not desk.store.lease(lease, desk.owner, LEASE_S):
         return "nothing to do"
@@ -71,6 +75,10 @@ def stop_download(desk: Desk, identity: str) -> str:
     except (GatewayError, SlurmOutputError) as exc:
         _note(desk, identity, f"being cancelled, as soon as the cluster can be asked: {exc}")
         return "later"
+
+
+def _wanted_no_more(old: Download, desk: Desk) -> Download:
+    return old.changed(desk.now(), stop_requested_at=old.stop_requested_at or desk.now()) if old.is_live else old
 
 
 def _is_wanted(record: Download) -> bool:
