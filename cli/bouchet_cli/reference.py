@@ -30,8 +30,21 @@ Arguments behind `--` are Claude Code's. `bouchet COMMAND --help` prints what a 
 
 Results go to stdout, everything about them to stderr. An error is one line that begins with `error: ` and says what
 to do. Colours and moving lines appear on a terminal only; `NO_COLOR`, `TERM=dumb` and `COLUMNS` are heeded.
-`--json` prints what the API answers, so its shapes are those of `/openapi.json`; `bouchet doctor --json` puts checks
-of this machine in front. Objects may gain fields; none is taken away.
+`--json` prints one object (`logs`: one a line) of the shapes that `/openapi.json` describes. Objects may gain fields;
+none is taken away.
+
+| command | `--json` prints |
+|---|---|
+| `launch`, `status NAME`, `orphans --adopt` | a deployment; `launch --dry-run` a preview |
+| `status` | `deployments`, and `tunnel` (null where the gateway does not answer) |
+| `cancel` | `deployments`: those that are being ended |
+| `models`, `usage`, `keys`, `errands`, `orphans` | what `GET /v1/...` answers |
+| `download` | `downloads`; with a model that download |
+| `tunnel` | the tunnel's status |
+| `logs` | `line`, an object a line |
+| `env` | the variables by name; `--for key`: `key`; `--for` another client: `client`, `place`, `text` |
+| `chat` | `model`, `answer`, `thoughts`, of the one question on stdin |
+| `doctor` | `version` and `checks` (`area`, `name`, `verdict`, `said`, `fix`) |
 
 | environment | means |
 |---|---|

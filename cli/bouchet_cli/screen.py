@@ -28,8 +28,9 @@ class Side:
 
     def __init__(self, stream: TextIO, environment: Mapping[str, str]) -> None:
         self._stream = stream
+        self.is_tty = stream.isatty()
         # a terminal on which lines can be redrawn
-        self.is_terminal = stream.isatty() and environment.get("TERM") not in ("dumb", "unknown")
+        self.is_terminal = self.is_tty and environment.get("TERM") not in ("dumb", "unknown")
         self._styled = self.is_terminal and not environment.get("NO_COLOR")
         self._columns = environment.get("COLUMNS", "")
 
@@ -80,7 +81,7 @@ class Screen:
     @property
     def interactive(self) -> bool:
         """Whether a person sits at both ends."""
-        return sys.stdin.isatty() and sys.stderr.isatty()
+        return sys.stdin.isatty() and self.err.is_tty
 
     def show(self, *lines: Line | str) -> None:
         """Lines of the result."""

@@ -196,7 +196,7 @@ def test_cancel_ends_the_only_one_and_asks_which_of_several(bouchet: Bouchet) ->
     second = launched(bouchet, QWEN, "--name", "second")
     assert (bouchet("cancel").status, bouchet.store.get(second).stop_requested_at) == (2, None)
     answer = json.loads(bouchet("cancel", "second", "--json").out)
-    assert answer[0]["id"] == second
+    assert answer["deployments"][0]["id"] == second
     assert bouchet("cancel", "--all").status == 0
 
 

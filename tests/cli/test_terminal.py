@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 from bouchet_core.models import Phase
 
 from tests.cli.conftest import Bouchet, advance
@@ -67,7 +68,7 @@ class Terminal:
 @contextmanager
 def terminal(program: Sequence[str], environment: Mapping[str, str]) -> Iterator[Terminal]:
     master, slave = pty.openpty()
-    whole = {**environment, "TERM": "xterm", "COLUMNS": "120"}
+    whole = {"TERM": "xterm", "COLUMNS": "120", **environment}
     begun = [sys.executable, "-c", IN_ITS_OWN_SESSION, *program]
     with subprocess.Popen(begun, stdin=slave, stdout=slave, stderr=slave, env=whole) as process:
         os.close(slave)
@@ -196,3 +197,28 @@ def test_an_error_in_a_chat_is_a_line_and_no_end(bouchet: Bouchet) -> None:
         status, _ = tty.rest()
     assert status == 0
     assert [len(request["messages"]) for request in bouchet.proxy.requests] == [1, 1]
+
+
+@pytest.mark.parametrize(("set_to", "styled"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)])
+def test_colours_are_for_terminals_that_want_them(bouchet: Bouchet, set_to: dict[str, str], styled: bool) -> None:
+    advance(bouchet.store, launched(bouchet), *TO_READY)
+    inherited = {name: value for name, value in bouchet.environment.items() if name != "TERM"}
+    with terminal(bouchet.program("status"), {**inherited, **set_to}) as tty:
+        status, shown = tty.rest()
+    assert status == 0
+    assert "bouchet-qwen3-32b" in shown
+    assert ("\x1b[" in shown) == styled
+
+
+def test_a_launch_on_a_dumb_terminal_is_told_line_by_line(bouchet: Bouchet) -> None:
+    inherited = {name: value for name, value in bouchet.environment.items() if name != "TERM"}
+    with terminal(bouchet.program("launch", QWEN), {**inherited, "TERM": "dumb", "COLUMNS": "40"}) as tty:
+        tty.until("requested (id ")
+        [live] = bouchet.store.live()
+        advance(bouchet.store, live.id, Phase.SUBMITTING, Phase.QUEUED)
+        tty.until("queued")
+        advance(bouchet.store, live.id, Phase.STARTING, Phase.READY)
+        tty.until("is ready")
+        status, rest = tty.rest()
+    assert status == 0
+    assert "\x1b" not in rest

@@ -251,6 +251,13 @@ def test_a_program_that_fails_is_one_check_and_the_others_go_on(desk: Desk, brok
     assert all(c.fix for c in checks if c.verdict in (Verdict.WARN, Verdict.FAIL))
 
 
+def test_ones_own_jobs_in_the_way_are_no_fault(desk: Desk) -> None:
+    programs = healthy(desk.site)
+    programs["sbatch"] = lambda argv: (1, "", "sbatch: error: QOSMaxSubmitJobPerUserLimit\nallocation failure")
+    checks = look_round(replace(desk, gateway=door(programs)))
+    assert {c.verdict for c in checks if c.name.startswith("sbatch")} == {Verdict.PASS}
+
+
 def test_no_way_to_the_cluster_is_no_finding(desk: Desk) -> None:
     def down(_: httpx.Request) -> httpx.Response:
         return httpx.Response(503, json={"kind": "tunnel_down", "detail": "no SSH connection"})

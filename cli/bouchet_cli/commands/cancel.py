@@ -20,7 +20,7 @@ def run(options: argparse.Namespace, tools: Tools) -> None:
     api, screen = tools.api, tools.screen
     ended = [api.cancel(name) for name in _to_cancel(options, api)]
     if options.json:
-        screen.show_json([d.raw for d in ended])
+        screen.show_json({"deployments": [d.raw for d in ended]})
         return
     for deployment in ended:
         over = deployment.phase == "ended"

@@ -58,7 +58,7 @@ def run(options: argparse.Namespace, tools: Tools) -> None:
 def launch(options: argparse.Namespace, api: Api, screen: Screen, *, watch: bool) -> Deployment:
     """The deployment: ready when it was waited for. Ctrl-C leaves it running."""
     made = submit(api, request_of(options, api))
-    waits = options.wait if options.wait is not None else screen.out.is_terminal
+    waits = options.wait if options.wait is not None else screen.out.is_tty
     if not (waits or watch):
         _show(made, options.json, screen)
         return made

@@ -37,6 +37,8 @@ OLDEST_SLURM = (20, 11)
 # newest records first: so many are looked at for one that knows its GPUs
 RECORDS = 30
 SCRIPT = "look.py"
+# the user's own jobs are in the way, and nothing else
+_FULL = re.compile(r"MaxSubmitJob|MaxJobs|submit limit", re.I)
 
 found = Findings("slurm")
 
@@ -130,6 +132,8 @@ def _trial(desk: Desk, partition: Partition) -> Check:
     try:
         output = desk.gateway.run(slurm.test_only_argv(place), stdin="#!/bin/bash\n", timeout_s=LOOK_TIMEOUT_S)
     except RemoteCommandFailed as exc:
+        if _FULL.search(exc.stderr):
+            return found.good(name, "would be taken later: your own jobs fill what one user may submit now")
         fix = "Slurm's words say what is missing: often an account (--account) or the partition's limits"
         return found.warn(name, " ".join(exc.stderr.split()) or str(exc), fix)
     test = slurm.parse_start_test(output.stderr)
