@@ -101,6 +101,8 @@ def test_containers() -> None:
     assert (missing.verdict, missing.said) == ("fail", "p has no container redis")
     ill = containers_check("\n".join([*ROWS[:-1], ROWS[-1].replace("(healthy)", "(unhealthy)")]), "p")
     assert (ill.verdict, ill.said) == ("fail", "proxy: Up 2 hours (unhealthy)")
+    second = containers_check("\n".join([ROWS[2].replace("(healthy)", "(health: starting)"), *ROWS]), "p")
+    assert (second.verdict, second.said) == ("fail", "worker: Up 2 hours (health: starting)")
 
 
 def test_keys_that_others_may_read(tmp_path: Path) -> None:

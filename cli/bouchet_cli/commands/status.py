@@ -41,7 +41,15 @@ def run(options: argparse.Namespace, tools: Tools) -> None:
         screen.show(tunnel_line(api.tunnel(), now))
     except CommandError as exc:
         screen.show(f"tunnel: unknown ({exc})")
-    if hint := orphan_hint(api.orphans(fresh=False)):
+    _hint_at_orphans(api, screen)
+
+
+def _hint_at_orphans(api: Api, screen: Screen) -> None:
+    try:
+        hint = orphan_hint(api.orphans(fresh=False))
+    except CommandError:
+        return  # what runs is said; this was a word beside it
+    if hint:
         screen.show(hint)
 
 
