@@ -142,6 +142,8 @@ def test_kills_at_random_lose_and_double_nothing(stack: Stack) -> None:
         settled(drivers[0], launched)
     say(f"kills: all settled after {time.monotonic() - began:.0f} s")
     jobs = jobs_ever(stack, launched)
+    say(f"kills: {len(jobs)} of {LAUNCHES} launches had reached Slurm when they were cancelled")
+    assert jobs, "nothing was submitted, so nothing was tested"
     assert {name: ids for name, ids in jobs.items() if len(ids) > 1} == {}, "submitted twice"
     assert len({name.rsplit("-", 1)[0] for name in jobs}) == len(jobs), "two jobs of one deployment"
     for identity in launched:
