@@ -5,8 +5,10 @@ usage: manifest.py PIN RECIPE_SHA256 SIF_SHA256
 
 import json
 import platform
+import re
 import sys
 from importlib.metadata import distributions
+from pathlib import Path
 
 
 def describe(pin: str, recipe_sha256: str, sif_sha256: str) -> dict[str, object]:
@@ -19,8 +21,14 @@ def describe(pin: str, recipe_sha256: str, sif_sha256: str) -> dict[str, object]
         "python": platform.python_version(),
         "vllm": packages["vllm"],
         "torch": packages["torch"],
+        **needs(Path(__file__).with_name("pin.yaml").read_text()),
         "packages": dict(sorted(packages.items())),
     }
+
+
+def needs(pin: str) -> dict[str, str]:
+    """What pin.yaml says of CUDA and of the oldest driver; nothing for an image without CUDA."""
+    return dict(re.findall(r"^(cuda|min_driver): *\"([^\"]+)\"", pin, re.M))
 
 
 if __name__ == "__main__":

@@ -19,16 +19,16 @@ import json
 import os
 import re
 import socket
-import subprocess
 import sys
 import time
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
+from driver import gpus_and_driver, image_facts, problem_with
 from joblog import error_lines, says_port_taken
+from model_folder import is_quantised, outside, purge_words
 from network import address_towards, free_ports, network_environment
 
 SPEC_VERSION = 1
-DRIVER_TIMEOUT_S = 20
 READ_BYTES = 1 << 20
 # inside the container
 CACHE = "/bouchet/cache"
@@ -207,22 +207,6 @@ def newest_snapshot(repository: str) -> Optional[str]:
     return None
 
 
-def outside(directory: str, known: str) -> List[str]:
-    """Real folders that files of the directory lead to and that are not below `known`."""
-    places = {os.path.dirname(os.path.realpath(os.path.join(directory, name))) for name in os.listdir(directory)}
-    root = os.path.realpath(known)
-    return sorted(p for p in places if p != root and not p.startswith(root + os.sep))
-
-
-def is_quantised(directory: str) -> bool:
-    """Whether the checkpoint brings its own quantisation; vLLM refuses to quantise it again."""
-    try:
-        with open(os.path.join(directory, "config.json"), encoding="utf-8") as source:
-            return bool(json.load(source).get("quantization_config"))
-    except (OSError, ValueError, AttributeError):
-        return False
-
-
 def arguments(job_dir: str, model: str) -> List[str]:
     """vllm.args, without --quantization where the checkpoint is quantised already."""
     try:
@@ -242,18 +226,6 @@ def arguments(job_dir: str, model: str) -> List[str]:
 def node_name() -> str:
     """The node as Slurm calls it."""
     return os.environ.get("SLURMD_NODENAME") or socket.gethostname().split(".")[0]
-
-
-def gpu_names() -> List[str]:
-    """`name, driver version` for each GPU of the job; empty on a node without NVIDIA's driver."""
-    argv = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
-    try:
-        done = subprocess.run(
-            argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, universal_newlines=True, timeout=DRIVER_TIMEOUT_S
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return []
-    return [line.strip() for line in done.stdout.splitlines() if line.strip()] if done.returncode == 0 else []
 
 
 # commands
@@ -280,13 +252,29 @@ def prepare(job_dir: str, scratch: str) -> None:
 def _prepared(job_dir: str, scratch: str) -> List[str]:
     spec = read_spec(job_dir)
     digest = checked_image(spec)
+    image = image_facts(spec["image"])
+    gpus, driver = gpus_and_driver()
+    problem = problem_with(spec["image"], image, driver, node_name())
+    if problem:
+        raise Refused(problem)
     model, revision = find_model(spec)
     mark_used(spec)
+    note = purge_words(model, spec.get("purge_days"), time.time())
+    if note:
+        sys.stderr.write("bouchet: %s\n" % note)
     words = arguments(job_dir, model)
     write_whole(os.path.join(scratch, "vllm.args"), "".join(word + "\n" for word in words))
     write_json(
         os.path.join(scratch, "facts.json"),
-        {"image_sha256": digest, "model_revision": revision, "command": ["vllm", "serve", model, *words]},
+        {
+            "image_sha256": digest,
+            "model_revision": revision,
+            "command": ["vllm", "serve", model, *words],
+            "gpus": gpus,
+            "driver": driver,
+            "torch": image.get("torch"),
+            "note": note,
+        },
     )
     binds = [spec["models_dir"], *outside(model, spec["models_dir"])]
     cache = os.path.join(spec["root"], "cache", digest[:16])
@@ -353,7 +341,6 @@ def connect(job_dir: str, scratch: str, port: str, *words: str) -> None:
         "window": spec["window"],
         "image": os.path.basename(spec["image"]),
         "vllm": spec["vllm"],
-        "gpus": gpu_names(),
         "started_at": int(time.time()),
     }
     document.update(facts)

@@ -111,3 +111,30 @@ def folder_bytes(folder: str) -> Tuple[int, int]:
             total += size_of(os.path.join(place, name))
             count += 1
     return total, count
+
+
+def outside(directory: str, known: str) -> List[str]:
+    """Real folders that files of the directory lead to and that are not below `known`."""
+    places = {os.path.dirname(os.path.realpath(os.path.join(directory, name))) for name in os.listdir(directory)}
+    root = os.path.realpath(known)
+    return sorted(p for p in places if p != root and not p.startswith(root + os.sep))
+
+
+def is_quantised(directory: str) -> bool:
+    """Whether the checkpoint brings its own quantisation; vLLM refuses to quantise it again."""
+    try:
+        with open(os.path.join(directory, "config.json"), encoding="utf-8") as source:
+            return bool(json.load(source).get("quantization_config"))
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def purge_words(folder: str, days: Optional[int], now: float) -> str:
+    """What to say of weights that lie where files are deleted after so many days; nothing while they are young."""
+    ages = [now - os.stat(os.path.join(folder, name)).st_mtime for name in os.listdir(folder)] if days else []
+    oldest = int(max(ages, default=0) // 86400)
+    # a week is time enough to do something about it
+    if not days or oldest < days - 7:
+        return ""
+    words = "its weights lie on scratch and are %d days old; files there are deleted after %d days: fetch them again"
+    return words % (oldest, days)

@@ -128,9 +128,13 @@ class Job(Frozen):
     image_sha256: str | None = None
     model_revision: str | None = None
     vllm_version: str | None = None
+    torch_version: str | None = None
+    gpus: tuple[str, ...] = Field((), description="names of the GPUs of its first node")
+    driver: str | None = Field(None, description="version of NVIDIA's driver there")
     command: tuple[str, ...] = ()
     log: str | None = Field(None, description="path of the job's log on the cluster, once it has a Slurm id")
     exit_code: str | None = Field(None, description="Slurm's `status:signal`")
+    note: str = Field("", description="what a person should know while it serves, such as weights that will be deleted")
     sealed_key: str | None = Field(
         None, description="of a job taken over from another installation: its key, sealed with this one's secret"
     )

@@ -27,7 +27,7 @@ def load(name: str) -> ModuleType:
         sys.path.remove(str(REMOTE))
 
 
-@pytest.mark.parametrize("name", ["jobfile.py", "joblog.py", "network.py", "watch.py"])
+@pytest.mark.parametrize("name", ["jobfile.py", "joblog.py", "driver.py", "network.py", "watch.py"])
 def test_what_runs_on_the_node_keeps_to_the_grammar_of_3_6(name: str) -> None:
     ast.parse((REMOTE / name).read_text(), feature_version=(3, 6))
 
@@ -113,3 +113,13 @@ def test_error_lines_show_no_keys(tmp_path: Path) -> None:
     log.write_text("ValueError: key abc123 and hf_abcdefghijkl, Authorization: Bearer xyz.1 refused\n")
     (line,) = load("joblog").error_lines(str(log), "abc123")
     assert line == "ValueError: key *** and ***, Authorization: Bearer *** refused"
+
+
+def test_weights_that_scratch_will_delete_are_said(tmp_path: Path) -> None:
+    purge_words = load("model_folder").purge_words
+    (tmp_path / "config.json").write_text("{}")
+    now = (tmp_path / "config.json").stat().st_mtime
+    assert purge_words(str(tmp_path), 30, now + 10 * 86_400) == ""
+    assert purge_words(str(tmp_path), None, now + 99 * 86_400) == ""
+    assert "25 days old" in purge_words(str(tmp_path), 30, now + 25.5 * 86_400)
+    assert "deleted after 30 days" in purge_words(str(tmp_path), 30, now + 40 * 86_400)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import BOTH, JOB_ID, KEY, REMOTE, Node, mode_of, until
+from .conftest import BOTH, JOB_ID, KEY, REMOTE, Node, mode_of, program, until
 
 
 def ask(port: int, path: str) -> int:
@@ -35,7 +35,7 @@ def test_a_job_serves_and_says_where(node: Node) -> None:
         4096,
     )
     assert said["image_sha256"] == hashlib.sha256(b"an image").hexdigest()
-    assert said["gpus"] == ["NVIDIA H200, 580.95.05"]
+    assert (said["gpus"], said["driver"]) == (["NVIDIA H200"], "580.95.05")
     assert mode_of(node.connection_file) == 0o600
     until(lambda: (node.root / "logs" / f"heartbeat-{JOB_ID}.json").exists(), node)
     assert ask(said["port"], "/metrics") == 200
@@ -182,6 +182,18 @@ def test_an_image_without_a_recorded_hash_is_refused(node: Node, content: str | 
     if content is not None:
         beside.write_text(content)
     assert "build" in refused(node)
+
+
+def test_a_driver_too_old_for_the_image_is_refused_before_vllm_fails_in_a_riddle(node: Node) -> None:
+    manifest = {"torch": "2.13.0", "cuda": "13.0", "min_driver": "580"}
+    (node.root / "images" / "pin.manifest.json").write_text(json.dumps(manifest))
+    program(node.root / "bin" / "nvidia-smi", 'echo "NVIDIA H200, 570.124.06"')
+    assert "the driver 570.124.06 on node7 is too old for pin.sif: CUDA 13.0 needs 580 or newer" in refused(node)
+    program(node.root / "bin" / "nvidia-smi", "exit 9")
+    assert "finds no NVIDIA driver on node7" in refused(node)
+    program(node.root / "bin" / "nvidia-smi", 'echo "NVIDIA H200, 580.95.05"')
+    node.start()
+    assert node.connection()["torch"] == "2.13.0"
 
 
 def test_a_missing_image_and_a_missing_model_are_named(node: Node) -> None:

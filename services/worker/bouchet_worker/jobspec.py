@@ -28,7 +28,7 @@ SPEC_VERSION = 1
 SCRIPT = "vllm-serve.sbatch"
 LUGGAGE_FILES = (
     *(SCRIPT, "node.sh", "rank.sh", "keepalive.sh"),
-    *("jobfile.py", "joblog.py", "network.py", "watch.py", "guard.py", "look.py"),
+    *("jobfile.py", "joblog.py", "network.py", "driver.py", "watch.py", "guard.py", "look.py"),
     *("download.sbatch", "download.py", "hub_fetch.py", "hub_words.py", "model_folder.py", "models_look.py"),
 )
 # a file of the luggage that is put last: where it lies, the rest lies too
@@ -209,6 +209,7 @@ def _render_spec(spec: JobSpec, site: Site) -> bytes:
         "env": dict(spec.env),
         "root": site.root,
         "models_dir": site.models_dir,
+        "purge_days": site.scratch_purge_days if site.on_scratch(site.models_dir) else None,
         "image": posixpath.join(site.images_dir, f"{spec.image.pin}.sif"),
         "image_sha256": spec.image.sha256,
         "vllm": spec.image.vllm,

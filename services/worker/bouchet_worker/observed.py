@@ -63,8 +63,11 @@ class Connection(_FromJob):
     image_sha256: str
     model_revision: str | None = None
     vllm: str | None = None
+    torch: str | None = None
     gpus: tuple[str, ...] = ()
+    driver: str | None = None
     command: tuple[str, ...] = ()
+    note: str = ""
     started_at: int | None = Field(None, description="when the container was started, seconds since 1970")
 
 

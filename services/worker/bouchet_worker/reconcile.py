@@ -183,7 +183,11 @@ def _connected(job: Job, slurm: SlurmSays, connection: Connection | None) -> dic
         "image_sha256": connection.image_sha256,
         "model_revision": connection.model_revision,
         "vllm_version": job.vllm_version or connection.vllm,
+        "torch_version": connection.torch,
+        "gpus": connection.gpus,
+        "driver": connection.driver,
         "command": connection.command or job.command,
+        "note": connection.note,
     }
 
 
