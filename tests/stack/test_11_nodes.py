@@ -39,9 +39,10 @@ def left_behind(stack: Stack, slurm_id: int) -> str:
 @pytest.fixture(scope="module")
 def two(stack: Stack) -> Iterator[dict[str, Any]]:
     """A deployment on both nodes, ready. Each must have a GPU to give: there are two on a node."""
-    if any(SCRIPTED in record["names"] for record in stack.deployments()):
-        stack.bouchet("cancel", SCRIPTED)
-        stack.wait_for_phase(SCRIPTED, "ended", timeout_s=90)
+    for record in stack.deployments():
+        if SCRIPTED in record["names"]:
+            stack.bouchet("cancel", record["id"])
+            stack.wait_for_phase(record["id"], "ended", timeout_s=90)
     launch(stack)
     yield stack.wait_for_phase(NAME, "ready", timeout_s=START_S)
     stack.bouchet("cancel", NAME)
