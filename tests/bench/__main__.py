@@ -17,6 +17,7 @@ from .figures import Figure, render
 from .kills import kill_at_random
 from .lag import seen_running
 from .prefix import prefix_cache
+from .proxy_peers import compare_proxies
 from .records import many_records
 from .start import compare_starts
 from .tunnel import compare_with_ssh
@@ -54,6 +55,7 @@ PARTS: dict[str, Callable[[Stack], list[Figure]]] = {
     "first byte of a Claude Code request": compare_first_byte,
     "streams": streamed_rate,
     "prefix cache of a Claude Code session": prefix_cache,
+    "the proxy beside others": lambda _: compare_proxies(f"bouchet/proxy:{os.environ.get('BOUCHET_IMAGE_TAG', 'dev')}"),
     "the gateway beside ssh -L": lambda _: compare_with_ssh(),
     "kills at random": kill_at_random,
 }

@@ -17,7 +17,7 @@ ENABLED = {"thinking": {"type": "enabled", "budget_tokens": 31999}, "max_tokens"
 SCRAPS = ["<think>", "</think>", "<", "th", "ink>", "</", ">", " ", "\n", "a", "é", "<thin"]
 TAGGY = st.lists(st.sampled_from(SCRAPS)).map("".join)
 THOUGHTS = st.text().filter(lambda t: "</think>" not in t)
-PLAIN = st.text().filter(lambda t: not t.lstrip().startswith("<think>"))
+PLAIN = st.text().filter(lambda t: not t.lstrip().startswith(("<think>", "</think>")))
 
 
 def in_pieces(text: str, cuts: list[int]) -> list[str]:
@@ -57,12 +57,38 @@ def test_text_that_cannot_be_a_tag_waits_for_nothing(text: str) -> None:
         ("<think>never closed", ""),
         ("use `<think>` here </think>", "use `<think>` here </think>"),
         ("<thin", "<thin"),
+        ("</think>\n\nyes", "\n\nyes"),
+        ("</thin", "</thin"),
+        ("it ends with </think>", "it ends with </think>"),
         ("<thinking>x", "<thinking>x"),
         ("", ""),
     ],
 )
 def test_cases(text: str, shown: str) -> None:
     assert strip_thinking(text) == shown
+
+
+@given(TAGGY, st.lists(st.integers(0, 60)))
+def test_any_chunking_of_an_answer_that_begins_inside_gives_the_same_text(text: str, cuts: list[int]) -> None:
+    stripper = ThinkStripper(opened=True)
+    shown = "".join([stripper.feed(piece) for piece in in_pieces(text, cuts)]) + stripper.finish()
+    assert shown == strip_thinking(text, opened=True)
+
+
+@given(THOUGHTS, PLAIN.filter(lambda t: not t.lstrip().startswith("</think>")))
+def test_an_orphan_end_takes_what_was_before_it(thought: str, text: str) -> None:
+    assert strip_thinking(f"{thought}</think>{text}", opened=True) == text
+
+
+@given(st.text().filter(lambda t: "think>" not in t))
+def test_an_answer_that_never_ends_its_block_is_kept_whole(text: str) -> None:
+    assert strip_thinking(text, opened=True) == text
+
+
+def test_a_long_thought_costs_no_more_than_its_length() -> None:
+    stripper = ThinkStripper(opened=True)
+    assert "".join([stripper.feed("x" * 100) for _ in range(20_000)]) == ""
+    assert stripper.feed("</think>done") == "done"
 
 
 @pytest.mark.parametrize(

@@ -39,11 +39,16 @@ class StreamFilter(Protocol):
         """What the stream said of its tokens so far; to be asked when the client has its bytes."""
 
 
-def stream_filter(dialect: Dialect, route: Route, shown: str, hide_usage: bool = False) -> StreamFilter:
-    """The filter for that dialect. shown: the model's name as its client wrote it; hide_usage: nobody asked for it."""
+def stream_filter(
+    dialect: Dialect, route: Route, shown: str, hide_usage: bool = False, opened: bool = False
+) -> StreamFilter:
+    """The filter for that dialect. shown: the model's name as its client wrote it; hide_usage: nobody asked for it.
+
+    opened: the prompt ended inside a think block.
+    """
     if dialect is Dialect.ANTHROPIC:
-        return AnthropicStream(route, shown)
-    return OpenAIStream(route, shown, hide_usage)
+        return AnthropicStream(route, shown, opened)
+    return OpenAIStream(route, shown, hide_usage, opened)
 
 
 def failure_events(endpoint: Endpoint | None, dialect: Dialect, failure: Failure) -> bytes:
@@ -56,7 +61,9 @@ def failure_events(endpoint: Endpoint | None, dialect: Dialect, failure: Failure
     return render("", error_body(dialect, failure)) + DONE
 
 
-def whole_answer(endpoint: Endpoint, body: bytes, route: Route, shown: str) -> tuple[bytes, Tokens]:
+def whole_answer(
+    endpoint: Endpoint, body: bytes, route: Route, shown: str, opened: bool = False
+) -> tuple[bytes, Tokens]:
     """A complete answer as the client gets it, and its tokens; what is no JSON object passes untouched."""
     try:
         answer = orjson.loads(body)
@@ -68,9 +75,9 @@ def whole_answer(endpoint: Endpoint, body: bytes, route: Route, shown: str) -> t
         answer["model"] = shown
     if _may_think(route):
         if endpoint is Endpoint.MESSAGES:
-            _strip_blocks(answer)
+            _strip_blocks(answer, opened)
         elif endpoint is Endpoint.CHAT:
-            _strip_choices(answer)
+            _strip_choices(answer, opened)
     return orjson.dumps(answer), tokens_of(answer.get("usage"))
 
 
@@ -91,27 +98,28 @@ def _may_think(route: Route) -> bool:
     return route.traits.thinking != "none"
 
 
-def _strip_blocks(answer: dict[str, Any]) -> None:
+def _strip_blocks(answer: dict[str, Any], opened: bool) -> None:
     blocks = answer.get("content")
     if not isinstance(blocks, list):
         return
     for block in blocks:
         if isinstance(block, dict) and block.get("type") == "text" and isinstance(block.get("text"), str):
-            block["text"] = strip_thinking(block["text"])
+            block["text"] = strip_thinking(block["text"], opened)
+            opened = False
 
 
-def _strip_choices(answer: dict[str, Any]) -> None:
+def _strip_choices(answer: dict[str, Any], opened: bool) -> None:
     for choice in answer.get("choices") or ():
         message = choice.get("message") if isinstance(choice, dict) else None
         if isinstance(message, dict) and isinstance(message.get("content"), str):
-            message["content"] = strip_thinking(message["content"])
+            message["content"] = strip_thinking(message["content"], opened)
 
 
 class AnthropicStream:
     """The filter for Anthropic's streams."""
 
-    def __init__(self, route: Route, shown: str) -> None:
-        self._route, self._thinks = route, _may_think(route)
+    def __init__(self, route: Route, shown: str, opened: bool = False) -> None:
+        self._route, self._thinks, self._opened = route, _may_think(route), opened
         self._model = b'"model":' + orjson.dumps(shown)
         self._cutter = Cutter()
         self._stripper: ThinkStripper | None = None
@@ -167,7 +175,8 @@ class AnthropicStream:
 
     def _block_border(self, raw: bytes) -> bytes:
         if raw.startswith(b"event: content_block_start"):
-            self._stripper = ThinkStripper() if self._thinks and b'"type":"text"' in raw.replace(b" ", b"") else None
+            if self._thinks and b'"type":"text"' in raw.replace(b" ", b""):
+                self._stripper, self._opened = ThinkStripper(self._opened), False
             return raw
         rest = self._stripper.finish() if self._stripper is not None else ""
         self._stripper = None
@@ -202,8 +211,9 @@ class AnthropicStream:
 class OpenAIStream:
     """The filter for OpenAI's streams: one JSON object an event, `[DONE]` at the end."""
 
-    def __init__(self, route: Route, shown: str, hide_usage: bool = False) -> None:
+    def __init__(self, route: Route, shown: str, hide_usage: bool = False, opened: bool = False) -> None:
         self._route, self._thinks, self._hide_usage = route, _may_think(route), hide_usage
+        self._opened = opened
         self._model = b'"model":' + orjson.dumps(shown)
         self._cutter = Cutter()
         self._strippers: dict[int, ThinkStripper] = {}
@@ -261,7 +271,7 @@ class OpenAIStream:
             return raw
         for choice in data.get("choices") or ():
             delta = choice.setdefault("delta", {})
-            stripper = self._strippers.setdefault(choice.get("index", 0), ThinkStripper())
+            stripper = self._strippers.setdefault(choice.get("index", 0), ThinkStripper(self._opened))
             if isinstance(delta.get("content"), str):
                 delta["content"] = stripper.feed(delta["content"])
             if choice.get("finish_reason"):

@@ -16,7 +16,7 @@ from .thinking import settle_anthropic
 # what vLLM's own Anthropic endpoint reads; everything else a client sends is dropped without a word
 COUNT_FIELDS = frozenset(("model", "messages", "output_config", "system", "thinking", "tool_choice", "tools"))
 FIELDS = COUNT_FIELDS | {"max_tokens", "stop_sequences", "stream", "temperature", "top_k", "top_p"}
-BLOCKS = frozenset(("text", "image", "tool_use", "tool_result", "thinking", "redacted_thinking", "tool_reference"))
+BLOCKS = frozenset(("text", "image", "tool_use", "tool_result", "thinking", "redacted_thinking"))
 # Claude Code's first system block; it differs with every request and would spoil the prefix cache
 BILLING = "x-anthropic-billing-header"
 # Claude Code's own words for what the system says within a conversation
@@ -105,9 +105,13 @@ def _is_foreign(tool: object) -> bool:
 
 
 def _with_schema(tool: Any) -> Any:
-    if isinstance(tool, dict) and not isinstance(tool.get("input_schema"), dict):
-        return {**tool, "input_schema": {"type": "object", "properties": {}}}
-    return tool
+    """The tool with a schema, and shown from the start: templates know no tools that are loaded later."""
+    if not isinstance(tool, dict):
+        return tool
+    kept = {key: value for key, value in tool.items() if key != "defer_loading"}
+    if not isinstance(tool.get("input_schema"), dict):
+        kept["input_schema"] = {"type": "object", "properties": {}}
+    return kept
 
 
 def _noted(body: Body, note: str) -> Body:
@@ -175,6 +179,8 @@ def _block(block: Any, traits: Traits) -> Any:
         return _text(NO_IMAGES)
     if kind == "document":
         return _document(block)
+    if kind == "tool_reference":
+        return _text(f"The tool {block.get('tool_name') or block.get('name')} can be called.")
     if kind not in BLOCKS and kind is not None:
         return _text(f"[A block of type {kind} was here. This model cannot read it, so it was left out.]")
     return {key: value for key, value in block.items() if key != "cache_control"}

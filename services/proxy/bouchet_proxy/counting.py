@@ -35,6 +35,17 @@ def count_bodies(endpoint: Endpoint, body: Body) -> Iterator[Body]:
         yield {**known, "messages": _system_first(messages)}
 
 
+def ending_body(body: Body) -> Body:
+    """What to ask for the end of any prompt that is rendered with the switches of this one."""
+    asked = {"messages": [{"role": "user", "content": "x"}], "return_token_strs": True, "add_generation_prompt": True}
+    return {**asked, "chat_template_kwargs": _switches(body)}
+
+
+def ends_inside(token_strs: Sequence[str]) -> bool:
+    """Whether these tokens end with an open think block; byte-level vocabularies spell white space their own way."""
+    return "".join(token_strs[-8:]).rstrip("\n ĊĠ▁").endswith("<think>")
+
+
 def _switches(body: Body) -> dict[str, Any]:
     """What vLLM tells the template of a request's wish to think."""
     said = body.get("chat_template_kwargs")

@@ -28,6 +28,7 @@ class Exchange:
     """A checked, prepared request. shown: the model's name as the client wrote it; key: opens this job's vLLM.
 
     hide_usage: a stream's counts are asked of the server, but not passed on: the client did not want them.
+    opened: the prompt ends inside a think block, so the answer begins in it.
     `failure` is set by whoever knows better than the answer's status what went wrong.
     """
 
@@ -40,6 +41,7 @@ class Exchange:
     tally: Tally
     hide_usage: bool = False
     failure: Failure | None = None
+    opened: bool = False
 
     @property
     def streams(self) -> bool:
@@ -108,7 +110,8 @@ class Reply:
             await self.fail(self._exchange.failure or await self._upstreams())
         else:
             exchange = self._exchange
-            body, tokens = whole_answer(exchange.endpoint, b"".join(self._kept), exchange.route, exchange.shown)
+            whole, route = b"".join(self._kept), exchange.route
+            body, tokens = whole_answer(exchange.endpoint, whole, route, exchange.shown, exchange.opened)
             headers = [(b"content-type", b"application/json"), *identity(exchange)]
             await self._client.answer(self._status, body, headers)
             exchange.tally.answered(self._status, tokens)
@@ -154,7 +157,7 @@ def filter_of(exchange: Exchange) -> StreamFilter:
     """The filter for what this exchange streams."""
     if exchange.endpoint is Endpoint.RESPONSES:
         return ResponsesStream(exchange.route, exchange.shown)
-    return stream_filter(exchange.dialect, exchange.route, exchange.shown, exchange.hide_usage)
+    return stream_filter(exchange.dialect, exchange.route, exchange.shown, exchange.hide_usage, exchange.opened)
 
 
 def identity(exchange: Exchange) -> list[Header]:

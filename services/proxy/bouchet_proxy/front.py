@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from typing import Protocol
 
 import orjson
 
@@ -13,12 +12,11 @@ from .asgi import App, BodyTooLarge, ClientGone, Receive, Scope, Send, header, r
 from .callers import Caller, KeyTable
 from .client import Client
 from .dialects import BadBody, Dialect, Endpoint, check_body, endpoint_of
-from .exchange import Exchange
 from .listing import find_line, model_line, model_list
 from .metrics import CONTENT_TYPE
 from .recorder import Recorder
 from .routing import DEFAULT, RoutingTable
-from .serving import Call, Carrier, Refused, Serving
+from .serving import Call, Carrier, Lane, Refused, Serving
 from .settings import Settings
 from .tally import Tally, session_of
 from .wording import (
@@ -37,13 +35,6 @@ log = logging.getLogger(__name__)
 LIVELINESS = ("/health/liveliness", "/health/liveness")
 
 
-class Lane(Carrier, Protocol):
-    """The carrier that can also count."""
-
-    async def count(self, exchange: Exchange) -> int | None:
-        """The tokens of a prompt of any length."""
-
-
 class Front:
     """The app that uvicorn serves. `table` gives the routing table of the moment; `rest` is LiteLLM's app."""
 
@@ -58,7 +49,7 @@ class Front:
         lifespan: App,
     ) -> None:
         self._settings, self._table, self._keys, self._recorder = settings, table, keys, recorder
-        self._serving, self._lifespan = Serving(settings, table, lane, litellm, lane.count), lifespan
+        self._serving, self._lifespan = Serving(settings, table, lane, litellm), lifespan
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""

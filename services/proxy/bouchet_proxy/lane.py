@@ -10,7 +10,8 @@ import aiohttp
 import orjson
 
 from .asgi import Scope
-from .counting import count_bodies
+from .clamp import Body
+from .counting import count_bodies, ending_body, ends_inside
 from .exchange import Exchange, Reply
 from .settings import Settings
 from .wording import timed_out, unreachable
@@ -31,6 +32,7 @@ class DirectLane:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._session: aiohttp.ClientSession | None = None
+        self._opens: dict[tuple[str, bytes], bool] = {}
 
     async def __aenter__(self) -> DirectLane:
         connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_S, ttl_dns_cache=60)
@@ -94,6 +96,30 @@ class DirectLane:
             except (TimeoutError, aiohttp.ClientError):
                 return None
         return None
+
+    async def opens_thinking(self, exchange: Exchange) -> bool:
+        """Whether the prompt ends inside a think block; asked once for each job and way to think."""
+        body = ending_body(exchange.body)
+        known = (exchange.route.job_name, orjson.dumps(body))
+        if known not in self._opens:
+            found = await self._token_strs(exchange, body)
+            if found is None:
+                return False
+            self._opens[known] = ends_inside(found)
+        return self._opens[known]
+
+    async def _token_strs(self, exchange: Exchange, body: Body) -> list[str] | None:
+        assert self._session is not None, "the lane is used before it is opened"
+        url = f"{self._settings.slot_url(exchange.route.slot)}/tokenize"
+        headers = {"authorization": f"Bearer {exchange.key}", "content-type": "application/json"}
+        data, timeout = orjson.dumps({**body, "model": exchange.route.alias}), aiohttp.ClientTimeout(total=COUNT_S)
+        try:
+            async with self._session.post(url, data=data, headers=headers, timeout=timeout) as response:
+                answer = await response.json() if response.status == 200 else {}
+        except (TimeoutError, aiohttp.ClientError, ValueError):
+            return None
+        strings = answer.get("token_strs")
+        return strings if isinstance(strings, list) else None
 
     async def _ask(self, exchange: Exchange, silence_s: float) -> aiohttp.ClientResponse:
         """The server's answer. A pooled connection may have been closed just now: then a second, fresh one is tried."""

@@ -15,7 +15,7 @@ from .asgi import ClientGone, Scope
 from .clamp import asks_too_much
 from .client import Client
 from .dialects import Endpoint, prepare
-from .exchange import Count, Exchange, Reply
+from .exchange import Exchange, Reply
 from .openai_body import wants_usage
 from .replicas import Replicas, conversation_of
 from .routing import Answer, Group, NoSuchModel, NothingRuns, Route, RoutingTable, Unknown, Waiting
@@ -35,6 +35,16 @@ class Carrier(Protocol):
 
     async def carry(self, exchange: Exchange, reply: Reply, scope: Scope) -> None:
         """Answers the client, whatever happens, or leaves `reply.unreachable`."""
+
+
+class Lane(Carrier, Protocol):
+    """The carrier that can also ask the model's tokenizer."""
+
+    async def count(self, exchange: Exchange) -> int | None:
+        """The tokens of a prompt of any length."""
+
+    async def opens_thinking(self, exchange: Exchange) -> bool:
+        """Whether the model's template ends the prompt inside a think block."""
 
 
 class Refused(Exception):
@@ -64,10 +74,8 @@ class Call:
 class Serving:
     """Serves calls. `table` gives the routing table of the moment."""
 
-    def __init__(
-        self, settings: Settings, table: Callable[[], RoutingTable], lane: Carrier, litellm: Carrier, count: Count
-    ) -> None:
-        self._settings, self._table, self._count = settings, table, count
+    def __init__(self, settings: Settings, table: Callable[[], RoutingTable], lane: Lane, litellm: Carrier) -> None:
+        self._settings, self._table = settings, table
         self._lane, self._litellm = lane, litellm
         self._replicas = Replicas()
 
@@ -104,7 +112,9 @@ class Serving:
     async def _carry(self, call: Call, route: Route, client: Client, scope: Scope, hold: Hold) -> Failure | None:
         """None when the client has its answer; else why the model could not be reached."""
         exchange = self._exchange(call, route, client)
-        reply = Reply(exchange, client, self._count, may_wait=hold.may_wait or self._others(call, route))
+        if may_open(exchange):
+            exchange.opened = await self._lane.opens_thinking(exchange)
+        reply = Reply(exchange, client, self._lane.count, may_wait=hold.may_wait or self._others(call, route))
         with self._replicas.open(route):
             await self._carrier(call.endpoint).carry(exchange, reply, scope)
         return reply.unreachable
@@ -174,6 +184,13 @@ class Hold:
         """No longer held."""
         if self._since is not None:
             self._live.held -= 1
+
+
+def may_open(exchange: Exchange) -> bool:
+    """Whether an answer can begin inside a think block: vLLM itself parts thoughts from text where it has a parser."""
+    traits = exchange.route.traits
+    thinks = traits.thinking != "none" and traits.reasoning_parser is None
+    return thinks and exchange.endpoint in (Endpoint.MESSAGES, Endpoint.CHAT)
 
 
 def worth_waiting(found: object, now: datetime, limit_s: float) -> bool:

@@ -75,11 +75,15 @@ class ThinkStripper:
 
     Only a block that opens the text (after white space) is one: a tag anywhere later is somebody writing about it.
     Text that cannot be the beginning of a tag is given back at once. An unclosed block swallows the rest.
+
+    opened: the prompt itself ended with `<think>`, so the text begins inside the block; it is held until the block
+    ends, and given back whole if it never does.
     """
 
-    def __init__(self) -> None:
-        self._state: Literal["leading", "inside", "passing"] = "leading"
+    def __init__(self, opened: bool = False) -> None:
+        self._state: Literal["opened", "leading", "inside", "passing"] = "opened" if opened else "leading"
         self._held = ""
+        self._thoughts: list[str] = []
 
     @property
     def passing(self) -> bool:
@@ -100,8 +104,10 @@ class ThinkStripper:
 
     def finish(self) -> str:
         """What was held in the hope of a tag and turned out to be text."""
-        rest = self._held if self._state == "leading" else ""
-        self._held = ""
+        rest = self._held if self._state in ("leading", "opened") else ""
+        if self._state == "opened":
+            rest = strip_thinking("".join(self._thoughts) + rest)
+        self._held, self._thoughts = "", []
         return rest
 
     def _lead(self) -> str:
@@ -110,7 +116,11 @@ class ThinkStripper:
         if body.startswith(OPEN):
             self._held, self._state = body[len(OPEN) :], "inside"
             return space
-        if OPEN.startswith(body):
+        if body.startswith(CLOSE):
+            # the end of a block that began in the prompt, or nowhere
+            self._held = body[len(CLOSE) :]
+            return space + self._lead()
+        if OPEN.startswith(body) or CLOSE.startswith(body):
             self._held = body
             return space
         self._held, self._state = "", "passing"
@@ -119,13 +129,16 @@ class ThinkStripper:
     def _skip(self) -> str:
         inside, close, after = self._held.partition(CLOSE)
         if close:
-            self._held, self._state = after, "leading"
+            self._held, self._state, self._thoughts = after, "leading", []
         else:
-            self._held = inside[-(len(CLOSE) - 1) :]
+            border = max(0, len(inside) - len(CLOSE) + 1)
+            if self._state == "opened":
+                self._thoughts.append(inside[:border])
+            self._held = inside[border:]
         return ""
 
 
-def strip_thinking(text: str) -> str:
+def strip_thinking(text: str, opened: bool = False) -> str:
     """The whole text without its leading think blocks."""
-    stripper = ThinkStripper()
+    stripper = ThinkStripper(opened)
     return stripper.feed(text) + stripper.finish()

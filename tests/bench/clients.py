@@ -1,0 +1,113 @@
+"""Clients that cost little, so that what is measured is the proxy: raw HTTP/1.1 over kept connections."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+SENT_AT = re.compile(rb'"(?:text|content)":\s*"(\d+\.\d{6}) "')
+END = b"0\r\n\r\n"
+TIMEOUT_S = 60.0
+
+
+@dataclass
+class Way:
+    """Where and as whom to ask. pid: of the process whose work is counted, None where nobody is between."""
+
+    name: str
+    url: str
+    key: str
+    model: str
+    pid: int | None = None
+
+
+@dataclass
+class Heard:
+    """One answer: seconds to its first byte, and how late each of its events was, in seconds."""
+
+    first_s: float = 0.0
+    late_s: list[float] = field(default_factory=list)
+
+
+class Line:
+    """One kept connection."""
+
+    def __init__(self, way: Way, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._way, self._reader, self._writer = way, reader, writer
+
+    @classmethod
+    async def open(cls, way: Way) -> Line:
+        """A connection to that way."""
+        place = urlsplit(way.url)
+        return cls(way, *await asyncio.open_connection(place.hostname, place.port, limit=1 << 22))
+
+    async def ask(self, body: bytes) -> Heard:
+        """Sends the request and reads its whole answer."""
+        head = (
+            f"POST /v1/messages HTTP/1.1\r\nhost: bench\r\nx-api-key: {self._way.key}\r\n"
+            f"authorization: Bearer {self._way.key}\r\nanthropic-version: 2023-06-01\r\n"
+            f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+        )
+        began = time.perf_counter()
+        self._writer.write(head.encode() + body)
+        async with asyncio.timeout(TIMEOUT_S):
+            return await self._heard(began)
+
+    async def _heard(self, began: float) -> Heard:
+        status = await self._reader.readuntil(b"\r\n\r\n")
+        assert b" 200 " in status[:20], status + await self._reader.read(500)
+        heard, tail, rest = Heard(), b"", b""
+        while not tail.endswith(END):
+            piece = await self._reader.read(1 << 16)
+            assert piece, "the answer broke off"
+            now = time.time()
+            heard.first_s = heard.first_s or time.perf_counter() - began
+            text, tail = rest + piece, (tail + piece)[-5:]
+            found = list(SENT_AT.finditer(text))
+            heard.late_s += [now - float(one[1]) for one in found]
+            rest = text[found[-1].end() :] if found else text[-300:]
+        return heard
+
+    def close(self) -> None:
+        """Hangs up."""
+        self._writer.close()
+
+
+async def one_by_one(way: Way, body: bytes, times: int) -> list[float]:
+    """Seconds to the first byte, request after request on one connection."""
+    line = await Line.open(way)
+    try:
+        return [(await line.ask(body)).first_s for _ in range(times)]
+    finally:
+        line.close()
+
+
+async def requests_per_s(way: Way, body: bytes, clients: int, seconds: float) -> float:
+    """How many requests as many clients get answered who ask without a pause."""
+    lines = [await Line.open(way) for _ in range(clients)]
+    answered, until = 0, time.perf_counter() + seconds
+
+    async def keep_asking(line: Line) -> None:
+        nonlocal answered
+        while time.perf_counter() < until:
+            await line.ask(body)
+            answered += 1
+
+    began = time.perf_counter()
+    await asyncio.gather(*(keep_asking(line) for line in lines))
+    took_s = time.perf_counter() - began
+    for line in lines:
+        line.close()
+    return answered / took_s
+
+
+async def side_by_side(way: Way, body: bytes, streams: int) -> list[float]:
+    """Seconds by which each event of that many streams was late."""
+    lines = [await Line.open(way) for _ in range(streams)]
+    heard = await asyncio.gather(*(line.ask(body) for line in lines))
+    for line in lines:
+        line.close()
+    return [late for one in heard for late in one.late_s]
