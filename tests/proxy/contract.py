@@ -13,8 +13,9 @@ import pytest
 from bouchet_core.models import Deployment, LaunchRequest, Phase
 from bouchet_core.store import Store
 from bouchet_proxy.sse import Event, events
+from bouchet_proxy.tally import session_hash
 
-from tests.proxy.running import ALIAS, KEY, MODEL, WINDOW, Door, deployment
+from tests.proxy.running import ALIAS, KEY, MODEL, SERVING_SECRET, WINDOW, Door, deployment
 from tests.proxy.stream_checker import check_stream
 
 MESSAGES, CHAT, COUNT = "/v1/messages", "/v1/chat/completions", "/v1/messages/count_tokens"
@@ -168,6 +169,22 @@ class Contract:
         body = ask("one two three", system="four five")
         counted = post(door, COUNT, body).json()["input_tokens"]
         assert counted == post(door, MESSAGES, body).json()["usage"]["input_tokens"] == 5
+
+    # usage
+
+    @pytest.mark.parametrize("path", [MESSAGES, CHAT])
+    @pytest.mark.parametrize("streamed", [False, True])
+    def test_what_was_used_is_on_record(self, door: Door, path: str, streamed: bool) -> None:
+        session = f"{path}-{streamed}-{time.time()}"
+        answer = post(door, path, ask("SAY[one two three]", stream=streamed), **{"x-session-id": session})
+        assert answer.status_code == 200
+        if path == CHAT and streamed:
+            assert not any(chunk.get("usage") for chunk in chunks(answer)), "counts that nobody asked for"
+        kept = session_hash(session, SERVING_SECRET.encode())
+        until(lambda: kept in [record["session"] for record in door.ground.store.usage.last()])
+        record = next(record for record in door.ground.store.usage.last() if record["session"] == kept)
+        assert (record["output"], record["status"], record["error"], record["key"]) == ("5", "200", "", "owner")
+        assert int(record["input"]) > 0 and (record["first_ms"] != "") is streamed
 
     # refusals
 
