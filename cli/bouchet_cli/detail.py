@@ -72,6 +72,8 @@ def _facts(deployment: Deployment, now: datetime) -> Iterator[tuple[str, str]]:
     placed: Json = job.get("placement") or {}
     if deployment.words:
         yield "because", deployment.words
+    if job.get("note"):
+        yield "note", job["note"]
     yield "id", f"{deployment.id}, answers to {', '.join(deployment.names)}"
     if placed:
         share = f"{placed['cpus']} CPUs and {placed['memory_gib']} GiB a node"

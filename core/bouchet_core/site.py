@@ -99,6 +99,10 @@ class Site(Frozen):
         """The image of that pin."""
         return next((i for i in self.images if i.pin == pin), None)
 
+    def on_scratch(self, path: str) -> bool:
+        """Whether it lies where files are deleted by age."""
+        return self.scratch_dir is not None and f"{path}/".startswith(f"{self.scratch_dir.rstrip('/')}/")
+
     @property
     def allowed_roots(self) -> tuple[str, ...]:
         """Every directory on the cluster that bouchet-llm may touch."""

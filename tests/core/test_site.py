@@ -77,3 +77,9 @@ def test_a_mistake_is_one_line_with_its_place(tmp_path: Path, old: str, new: str
     line = path.read_text().splitlines().index(next(row for row in path.read_text().splitlines() if new in row)) + 1
     assert words in str(caught.value) and "\n" not in str(caught.value)
     assert caught.value.line == line
+
+
+def test_what_lies_on_scratch() -> None:
+    site = load_site(ROOT / "sites/bouchet.yaml")
+    assert site.on_scratch("~/scratch/bouchet-llm/models") and site.on_scratch("~/scratch/bouchet-llm")
+    assert not site.on_scratch("~/scratch/bouchet-llm2") and not site.on_scratch(site.models_dir)
