@@ -1,6 +1,6 @@
 """What the gateway may see of ~/.ssh: the configuration, known hosts and public keys, as copies; never a private key.
 
-Private keys stay with the agent, whose socket is mounted.
+Private keys stay with the agent, whose socket is mounted. Without an agent the key file itself is mounted, read-only.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from .stack import Stack
 
 INSIDE = "/run/ssh"
 AGENT_INSIDE = "/run/ssh-agent.sock"
+KEY_INSIDE = "/run/ssh-key/id"
 DOCKER_DESKTOP_AGENT = "/run/host-services/ssh-auth.sock"
 NAMES = ("config", "known_hosts*", "*.pub")
 # Paths of this machine that mean nothing in the container: the agent is mounted elsewhere, keys are not there.
@@ -95,13 +96,9 @@ def agent_variables(settings: Settings, stack: Stack, progress: Progress) -> dic
     variables = {"BOUCHET_SSH_DIR": str(stack.ssh_dir)}
     if sys.platform == "darwin":  # Docker Desktop forwards the agent to this path of its VM, owned by root's group
         return variables | _agent(DOCKER_DESKTOP_AGENT) | {"BOUCHET_AGENT_GROUP": "0"}
-    found = find_agent(settings.host.split(",")[0].strip(), os.environ, stack)
+    found = find_agent(first_host(settings), os.environ, stack)
     if found is None:
-        progress.note(
-            "no ssh agent answers, so keys cannot be used; start one "
-            '(`eval "$(ssh-agent)"; ssh-add`) and run `make up` again'
-        )
-        return variables
+        return variables | _own_key(settings, progress)
     if os.getuid() == 0:
         progress.note(
             f"the ssh agent serves root alone, and containers run as {settings.uid}; run `make up` as an ordinary user"
@@ -141,6 +138,31 @@ def listens(path: Path) -> bool:
     except OSError:
         return False
     return True
+
+
+def _own_key(settings: Settings, progress: Progress) -> dict[str, str]:
+    """Without an agent: the private key file that ssh would take, mounted where it lies. Never copied."""
+    answer = try_run(["ssh", "-G", "--", first_host(settings)]) if shutil.which("ssh") else None
+    key = find_key(answer or "")
+    if key is None:
+        progress.note(
+            "no ssh agent answers, and there is no key file; start one "
+            '(`eval "$(ssh-agent)"; ssh-add`) and run `make up` again'
+        )
+        return {}
+    progress.note(f"no ssh agent answers: the gateway reads {key} where it lies, and asks for its passphrase once")
+    return {"BOUCHET_KEY_FILE": str(key), "BOUCHET_KEY_INSIDE": KEY_INSIDE}
+
+
+def find_key(text: str) -> Path | None:
+    """Of `ssh -G`: the first identity file that exists."""
+    names = [value for word, _, value in (line.partition(" ") for line in text.splitlines()) if word == "identityfile"]
+    return next((path for name in names if (path := Path(name).expanduser()).is_file()), None)
+
+
+def first_host(settings: Settings) -> str:
+    """The login node whose ssh settings stand for all."""
+    return settings.host.split(",")[0].strip()
 
 
 def _agent(path: str) -> dict[str, str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from setup.env_file import Settings
-from setup.ssh_files import find_agent, localize, parse_identity_agent, stage_ssh_files
+from setup.ssh_files import find_agent, find_key, localize, parse_identity_agent, stage_ssh_files
 from setup.stack import Stack
 
 SETTINGS = Settings({"BOUCHET_UID": "10001", "BOUCHET_GID": "10001"})
@@ -102,3 +102,11 @@ def test_the_agent_in_use_is_kept_while_it_answers(stack: Stack, tmp_path: Path)
         one.close()
         assert find_agent("no-such-host", environ, stack) == new
     assert find_agent("no-such-host", environ, stack) is None
+
+
+def test_without_an_agent_the_first_key_file_that_exists_is_read_where_it_lies(tmp_path: Path) -> None:
+    key = tmp_path / "work key"
+    key.write_text("...")
+    answer = f"user me\nidentityfile {tmp_path}/none\nidentityfile {key}\nidentityfile {tmp_path}/other\n"
+    assert find_key(answer) == key
+    assert find_key("user me\n") is None

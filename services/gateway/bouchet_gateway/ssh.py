@@ -21,6 +21,7 @@ from bouchet_core.models import HostKey
 
 from . import sshdir
 from .failures import HostKeyRefused, LoginRefused, PromptUnanswered
+from .keys import KeyFile
 from .mfa import PromptDesk
 from .packets import Thrift
 from .settings import SshSettings
@@ -170,6 +171,8 @@ class Connector:
     def __init__(self, settings: SshSettings, desk: PromptDesk, trusted: TrustedHosts) -> None:
         self._settings, self._desk, self._trusted = settings, desk, trusted
         self._turn = 0
+        self._key_file = KeyFile(settings.key_file, desk)
+        self._own_key: asyncssh.SSHKey | None = None
 
     @property
     def host(self) -> str:
@@ -181,6 +184,7 @@ class Connector:
 
         A login node that cannot be reached leaves its turn to the next one.
         """
+        self._own_key = await self._key_file.key()
         self._desk.begin()
         self._trusted.offered = None
         try:
@@ -232,7 +236,7 @@ class Connector:
             "config": files,
             "tunnel": config.tunnel,
             "known_hosts": known,
-            "client_keys": sshdir.key_files(identities, s.ssh_dir),
+            "client_keys": [*sshdir.key_files(identities, s.ssh_dir), *([self._own_key] if self._own_key else [])],
             "ignore_encrypted": True,
             "agent_path": s.agent_socket or read("IdentityAgent"),
             "agent_identities": only or None,
