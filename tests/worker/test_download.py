@@ -186,6 +186,19 @@ def test_cancel_goes_by_id_and_ends_when_the_job_has(desk: Desk, slurm: FakeSlur
     assert stop_download(desk, ID) == "has ended"
 
 
+def test_a_cancel_that_did_not_reach_slurm_is_sent_again(
+    desk: Desk, slurm: FakeSlurm, loop: Loop, clock: Clock, sent: list[tuple[str, str]]
+) -> None:
+    download(desk, asked(desk).id)
+    slurm.start(101)
+    slurm.fault = lambda method, what: "tunnel_down"
+    assert stop_download(desk, ID) == "later"
+    slurm.fault = lambda method, what: None
+    clock.advance(5)
+    loop.step()
+    assert sent == [("stop_download", ID)] and desk.store.downloads.get(ID).reason == "being cancelled"
+
+
 def test_cancelled_before_it_was_submitted(desk: Desk, slurm: FakeSlurm) -> None:
     asked(desk)
     stop_download(desk, ID)

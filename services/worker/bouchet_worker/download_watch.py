@@ -138,6 +138,9 @@ class DownloadWatch:
         is_told = progress is not None and progress.state in ("done", "failed")
         word = "" if row is not None or is_told else self._word(record)
         self._save(record, lambda old: seen(old, row, progress, word, self.desk.now()))
+        asked = record.stop_requested_at
+        if row is not None and asked is not None and self.desk.now() - asked >= LOST_ERRAND:
+            self._send(record)
 
     def _unsubmitted(self, record: Download) -> None:
         if self.desk.site.download_on == "login" and record.asked_at is not None and self._on_login_node(record):
