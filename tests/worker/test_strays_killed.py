@@ -1,0 +1,81 @@
+"""A worker killed anywhere while it makes records again or takes a job over: another goes on, nothing doubles."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+from bouchet_core.models import Phase
+from bouchet_core.store import Store
+from bouchet_worker.orphans import adopt_orphan, list_orphans
+from bouchet_worker.submit import submit
+
+from tests.conftest import RedisServer
+from tests.fakes.slurm_gateway import FakeSlurm
+
+from .conftest import Clock, MakeDesk, requested
+from .test_errands import Killed, mortal
+from .test_strays import OTHER_SECRET, empty
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_killed_at_any_call_jobs_are_found_again_once(
+    make_desk: MakeDesk,
+    store: Store,
+    gateway: object,
+    slurm: FakeSlurm,
+    clock: Clock,
+    redis_server: RedisServer,
+    after: bool,
+) -> None:
+    for identity in ("aa", "bb"):
+        store.create(requested(identity, clock(), partition="gpu_h200"))
+        submit(make_desk(), identity)
+    for calls in range(1, 60):
+        empty(redis_server)
+        dying, fuse = mortal(make_desk, store, gateway, calls, after)
+        with contextlib.suppress(Killed):
+            list_orphans(dying)
+        assert list_orphans(make_desk("heir")) == ()
+        assert {d.id: d.job.slurm_id for d in store.live() if d.job} == {"aa": 101, "bb": 102}
+        assert {d.job.slot for d in store.live() if d.job} == {0, 1}, f"killed at call {calls}"
+        if fuse[0] > 0:
+            assert calls > 8, "it makes many calls, or the test tests nothing"
+            assert slurm.programs().count("sbatch") == 2
+            return
+    raise AssertionError("it never got through")
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_killed_at_any_call_a_job_is_taken_over_once(
+    make_desk: MakeDesk,
+    store: Store,
+    gateway: object,
+    slurm: FakeSlurm,
+    clock: Clock,
+    redis_server: RedisServer,
+    after: bool,
+) -> None:
+    for calls in range(1, 60):
+        identity = f"d{calls}"
+        store.create(requested(identity, clock(), partition="gpu_h200"))
+        submit(make_desk("elsewhere", serving_secret=OTHER_SECRET), identity)
+        job = store.get(identity).job
+        assert job is not None and job.slurm_id is not None
+        empty(redis_server)
+        dying, fuse = mortal(make_desk, store, gateway, calls, after)
+        with contextlib.suppress(Killed):
+            adopt_orphan(dying, job.slurm_id)
+        store.release(f"orphan:{job.slurm_id}", "mortal")
+        heir = make_desk("heir")
+        if list_orphans(heir):
+            adopt_orphan(heir, job.slurm_id)
+        assert [(d.id, d.phase, d.job.slurm_id) for d in store.live() if d.job] == [
+            (identity, Phase.QUEUED, job.slurm_id)
+        ], f"killed at call {calls}"
+        assert list_orphans(heir) == ()
+        slurm.finish(job.slurm_id, "COMPLETED")
+        if fuse[0] > 0:
+            assert calls > 8
+            return
+    raise AssertionError("it never got through")
