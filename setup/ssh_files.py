@@ -21,7 +21,7 @@ from .stack import Stack
 
 INSIDE = "/run/ssh"
 AGENT_INSIDE = "/run/ssh-agent.sock"
-KEY_INSIDE = "/run/ssh-key/id"
+KEYS_INSIDE = "/run/ssh-key"
 DOCKER_DESKTOP_AGENT = "/run/host-services/ssh-auth.sock"
 NAMES = ("config", "known_hosts*", "*.pub")
 # Paths of this machine that mean nothing in the container: the agent is mounted elsewhere, keys are not there.
@@ -151,7 +151,7 @@ def _own_key(settings: Settings, progress: Progress) -> dict[str, str]:
         )
         return {}
     progress.note(f"no ssh agent answers: the gateway reads {key} where it lies, and asks for its passphrase once")
-    return {"BOUCHET_KEY_FILE": str(key), "BOUCHET_KEY_INSIDE": KEY_INSIDE}
+    return {"BOUCHET_KEY_FILE": str(key), "BOUCHET_KEY_INSIDE": f"{KEYS_INSIDE}/{key.name}"}
 
 
 def find_key(text: str) -> Path | None:
