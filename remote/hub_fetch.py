@@ -23,6 +23,8 @@ from urllib.parse import urlsplit
 os.environ.update(HF_HUB_DISABLE_XET="1", HF_HUB_DISABLE_PROGRESS_BARS="1", HF_HUB_DISABLE_TELEMETRY="1")
 os.environ.update(HF_HUB_DISABLE_IMPLICIT_TOKEN="1", HF_HUB_DISABLE_UPDATE_CHECK="1")
 os.environ.setdefault("HF_HUB_DOWNLOAD_TIMEOUT", "30")
+# the image keeps vLLM from asking the hub
+os.environ.update(HF_HUB_OFFLINE="0", TRANSFORMERS_OFFLINE="0")
 
 from hub_words import Failed, in_words
 from huggingface_hub import HfApi, constants, hf_hub_url

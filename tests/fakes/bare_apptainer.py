@@ -25,7 +25,8 @@ def main() -> int:
     scratch = next(source for source, inside, *_ in binds if inside == "/tmp")
     script = command[1]
     assert any(script.startswith(f"{inside}/") for _, inside, *_ in binds), f"{script} is in no bind: {binds}"
-    environment = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "TMPDIR": scratch}
+    # as apptainer/vllm.def sets it for vLLM
+    environment = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "TMPDIR": scratch, "HF_HUB_OFFLINE": "1"}
     for name, value in os.environ.items():
         if name.startswith("APPTAINERENV_"):
             environment[name.removeprefix("APPTAINERENV_")] = value.replace("/tmp/", f"{scratch}/")
