@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from pathlib import Path
 
@@ -42,6 +43,18 @@ def test_a_gpu_pins_lock_is_of_its_cuda_and_answers_its_wishes(folder: Path) -> 
     assert runtime.startswith(pin.facts["cuda"])
     asked = re.findall(r"^[a-z][a-z0-9-]*", (folder / "requirements.in").read_text(), re.M)
     assert set(asked) <= set(locked), f"`make pin VLLM={pin.facts['vllm']}` is due"
+
+
+@pytest.mark.parametrize("folder", PINS, ids=lambda folder: folder.name)
+def test_the_images_manifest_says_which_driver_it_needs(folder: Path) -> None:
+    spec = importlib.util.spec_from_file_location("manifest", ROOT / "apptainer" / "manifest.py")
+    assert spec is not None and spec.loader is not None
+    manifest = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(manifest)
+    facts = read_pin(folder).facts
+    needed = {name: facts[name] for name in ("cuda", "min_driver") if facts[name] != "null"}
+    assert manifest.needs((folder / "pin.yaml").read_text()) == needed
+    assert bool(needed) is folder.name.startswith("cuda")
 
 
 @pytest.mark.parametrize("path", SITES, ids=lambda path: path.stem)

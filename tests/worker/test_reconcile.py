@@ -205,3 +205,12 @@ SHARDS = "".join(f"Loading safetensors checkpoint shards: {25 * n}% Completed | 
 )  # fmt: skip
 def test_progress_from_the_log(log: str, words: str) -> None:
     assert progress_in(log) == words
+
+
+def test_gpus_driver_and_torch_come_onto_the_record() -> None:
+    ran = {"gpus": ("NVIDIA H200",), "driver": "580.95.05", "torch": "2.13.0"}
+    observed = Observed(SlurmSays(State.RUNNING, "RUNNING"), connection=CONNECTION.model_copy(update=ran))
+    record = in_phase(Phase.STARTING)
+    job = apply(record, decide(record, observed, NOW), NOW).job
+    assert job is not None
+    assert (job.gpus, job.driver, job.torch_version) == (("NVIDIA H200",), "580.95.05", "2.13.0")
