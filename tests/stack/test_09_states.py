@@ -99,6 +99,17 @@ def node_of_the_demo_model(stack: Stack) -> str:
     return str(stack.deployment("bouchet-smollm2")["jobs"][-1]["node"])
 
 
+def test_where_the_time_of_a_start_went(stack: Stack, launch: Callable[..., str]) -> None:
+    identity = launch("timed", "--partition", "scavenge_gpu")
+    times = stack.wait_for_phase(identity, "ready")["jobs"][-1]["times"]
+    assert list(times) == ["queue", "image", "boot", "load", "compile", "ready"]
+    assert times["ready"] == pytest.approx(sum(times[step] for step in list(times)[:-1]), abs=0.2)
+    assert times["boot"] > times["compile"] > 0 and times["load"] > 0
+    shown = stack.bouchet("status", "timed").stdout
+    assert "from submission to the first answer" in shown and "loaded the weights" in shown
+    cancel(stack, identity)
+
+
 def test_auto_asks_slurm_and_says_what_it_said(stack: Stack) -> None:
     shown = stack.bouchet("launch", MODEL, "--name", "asked", "--dry-run", "--json", "--partition", "auto")
     placement = json.loads(shown.stdout)["placement"]

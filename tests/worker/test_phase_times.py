@@ -59,6 +59,12 @@ def test_without_slurms_and_vllms_words_our_own_clock_has_to_do() -> None:
     assert at_ready(job({}), {}, START + timedelta(seconds=90)) == {"queue": 40.0, "boot": 90.0, "ready": 130.0}
 
 
+def test_of_a_job_found_late_only_what_it_says_itself_is_told() -> None:
+    began = START - timedelta(minutes=20)
+    assert at_ready(job({"image": 3.0}), {"load": 8.0}, START, began) == {"image": 3.0, "load": 8.0}
+    assert "ready" in at_ready(job({}), {}, START, START - timedelta(seconds=2))
+
+
 @given(
     st.dictionaries(st.sampled_from(["queue", "image"]), st.floats(0, 1e6)),
     st.dictionaries(st.sampled_from(["load", "compile"]), st.floats(0, 1e6)),

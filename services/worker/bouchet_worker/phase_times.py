@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from bouchet_core.models import Job, Phase
 
 STEPS = ("queue", "image", "boot", "load", "compile")
 READY = "ready"
+FOUND_LATE = timedelta(seconds=30)
 
 # several workers load at the same time: the slowest counts
 _LOAD = re.compile(r"Model loading took [\d.]+ ?GiB(?: memory)? and ([\d.]+) s")
@@ -40,9 +41,14 @@ def _slowest(pattern: re.Pattern[str], log: str) -> float | None:
     return max((float(found) for found in pattern.findall(log)), default=None)
 
 
-def at_ready(job: Job, took: Mapping[str, float], now: datetime) -> dict[str, float]:
-    """All steps of a job that answers from now on. took: what the log said."""
+def at_ready(job: Job, took: Mapping[str, float], now: datetime, began: datetime | None = None) -> dict[str, float]:
+    """All steps of a job that answers from now on. took: what the log said; began: when Slurm started it.
+
+    Of a job that was found only later, such as one whose record was lost, nobody knows when it first answered.
+    """
     started = job.since.get(Phase.STARTING, now)
+    if began is not None and started - began > FOUND_LATE:
+        return {step: seconds for step, seconds in {**job.times, **took}.items() if step in STEPS}
     times = {"queue": _since_queued(job, started), **job.times, **took}
     known = sum(times.get(step, 0.0) for step in ("image", "load", "compile"))
     times["boot"] = round(max(0.0, (now - started).total_seconds() - known), 1)

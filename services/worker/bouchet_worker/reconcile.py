@@ -66,7 +66,7 @@ def decide(record: Deployment, observed: Observed, now: datetime) -> Decision:
     decision = _BY_MEANING[STATES[slurm.state].meaning](record, job, slurm, observed)
     facts = {"slurm_state": slurm.word, **decision.facts}
     if decision.phase is Phase.READY:
-        facts["times"] = at_ready(job, observed.took, now)
+        facts["times"] = at_ready(job, observed.took, now, slurm.start)
     return replace(decision, facts=facts)
 
 
