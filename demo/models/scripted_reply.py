@@ -5,7 +5,7 @@ A user's turn holds the script:
     SAY[text]          says the text, whatever it is: prose, <think>...</think>; brackets inside have to balance
     CALL[name {json}]  calls that tool; several in one step are parallel calls
     COUNT[n]           says "1 2 3 ... n", a long and steady stream
-    SEEN[words]        says how often these words stand in the rest of the prompt
+    SEEN[words]        says how often these words stand in the prompt, besides here
     A THEN B           A now, B after the next tool result or user's turn
 
 `$RESULTS` in a text is the number of tool results since the assistant spoke last. The last turn that holds a script
@@ -63,13 +63,17 @@ class Prompt:
         return -1, []
 
     def wants_summary(self) -> bool:
-        """Whether the last turn asks to sum the conversation up."""
-        role, text = self.turns[-1] if self.turns else ("", "")
-        return role == "user" and _SUM_UP.search(_own_words(text)) is not None
+        """Whether the user, speaking last, asks to sum the conversation up."""
+        for role, text in reversed(self.turns):
+            if role == "user" and (words := _own_words(text).strip()):
+                return _SUM_UP.search(words) is not None
+            if role == "assistant":
+                break
+        return False
 
-    def count(self, words: str, besides: int) -> int:
-        """How often these words stand in all turns but one."""
-        return sum(text.count(words) for index, (_, text) in enumerate(self.turns) if index != besides)
+    def count(self, words: str) -> int:
+        """How often these words stand in the turns, the questions for them left out."""
+        return sum(text.count(words) - text.count(f"SEEN[{words}]") for _, text in self.turns)
 
 
 def script_for(prompt: str) -> str | None:
@@ -81,7 +85,7 @@ def script_for(prompt: str) -> str | None:
         left = steps[0].rest if steps else "nothing"
         return f"<summary>\nLeft to do: {left}\n</summary>"
     if steps:
-        said = [_render(name, body, asked, index) for name, body in steps[0].directives]
+        said = [_render(name, body, asked) for name, body in steps[0].directives]
         return "\n".join(said).replace("$RESULTS", str(len(results)))
     return "The tool returned: " + " | ".join(results) if results else None
 
@@ -125,11 +129,11 @@ def _body(text: str, start: int) -> tuple[str, int]:
     return text[start:], len(text)
 
 
-def _render(directive: str, body: str, prompt: Prompt, index: int) -> str:
+def _render(directive: str, body: str, prompt: Prompt) -> str:
     if directive == "COUNT":
         return " ".join(str(number) for number in range(1, int(body) + 1))
     if directive == "SEEN":
-        return f"{body}: {prompt.count(body, besides=index)}"
+        return f"{body}: {prompt.count(body)}"
     if directive == "CALL":
         name, _, arguments = body.partition(" ")
         return f'<tool_call>\n{{"name": {json.dumps(name)}, "arguments": {arguments or "{}"}}}\n</tool_call>'

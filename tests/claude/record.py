@@ -78,7 +78,7 @@ def install(version: str, folder: Path) -> Path:
 
 
 def converse(binary: Path, folder: Path, url: str) -> None:
-    """Tools side by side, their results, a second turn with an image, a helper (its tool has had two names)."""
+    """Tools side by side, a second turn with an image, a helper (its tool has had two names), a search for tools."""
     work = folder / "work"
     work.mkdir()
     (work / "one.txt").write_text("alpha\n")
@@ -91,6 +91,7 @@ def converse(binary: Path, folder: Path, url: str) -> None:
     _claude(binary, folder, url, "", "--continue", *stream, given=json.dumps(turn) + "\n")
     for name in ("Agent", "Task"):
         _claude(binary, folder, url, f"CALL[{name} {json.dumps(helper)}]")
+    _claude(binary, folder, url, f"CALL[ToolSearch {json.dumps({'query': 'select:WebFetch'})}]")
 
 
 def _claude(binary: Path, folder: Path, url: str, prompt: str, *flags: str, given: str = "") -> None:

@@ -21,7 +21,20 @@ _FIRST = re.compile(r"<<first (\d+) as in (\d+)>>")
 _HEADS = re.compile(r"x-anthropic-billing-header: ?|<system-reminder>\n?")
 # strings under these keys are words of the dialect, not of a person or a machine
 _DIALECT = frozenset(
-    ("type", "role", "name", "model", "media_type", "effort", "ttl", "display", "keep", "format", "$schema", "value")
+    (
+        "type",
+        "role",
+        "name",
+        "model",
+        "media_type",
+        "effort",
+        "ttl",
+        "display",
+        "keep",
+        "format",
+        "$schema",
+        "tool_name",
+    )
 )
 _SCHEMA_LISTS = frozenset(("enum", "required"))
 # a picture of one point is nobody's

@@ -120,8 +120,8 @@ def test_the_number_of_results_can_be_told() -> None:
 
 
 def test_words_are_counted_outside_the_script() -> None:
-    turns = [("system", "blue"), ("user", "blue"), ("assistant", "blue, blue"), ("user", "SEEN[blue]")]
-    assert script_for(render(*turns)) == "blue: 4"
+    turns = [("system", "blue"), ("user", "blue"), ("assistant", "blue, blue"), ("user", "a blue SEEN[blue]")]
+    assert script_for(render(*turns)) == "blue: 5"
     assert script_for(render(("user", "SEEN[red]"))) == "red: 0"
 
 
@@ -135,6 +135,12 @@ def test_a_summary_carries_what_is_left_of_the_script() -> None:
     continued = ("user", f"This session is being continued. {reply} Go on.")
     assert "c" in script_for(render(continued)).splitlines()
     assert script_for(render(continued, ("assistant", "call"), ("user", tool_response("x")))) == "end"
+
+
+def test_a_reminder_after_the_question_for_a_summary_changes_nothing() -> None:
+    turns = [("user", "SAY[a] THEN SAY[b]"), ("assistant", "a"), SUM_UP]
+    for last in (("user", "<system-reminder>\nbe brief\n</system-reminder>"), ("system", "be brief")):
+        assert script_for(render(*turns, last)) == "<summary>\nLeft to do: SAY[b]\n</summary>"
 
 
 def test_a_summary_of_a_script_that_is_over() -> None:

@@ -139,6 +139,17 @@ def test_server_tools_go_with_a_note() -> None:
     assert not {"tools", "tool_choice"} & set(alone)
 
 
+def test_tools_that_a_search_has_found_are_named_in_words() -> None:
+    found = {"type": "tool_result", "tool_use_id": "t", "content": [{"type": "tool_reference", "tool_name": "f"}]}
+    prepared = prepare_messages(messages([found], tools=[{**TOOL, "defer_loading": True}]), 4096, TEXT_ONLY)
+    assert prepared["tools"] == [TOOL]
+    assert prepared["messages"][0]["content"][0]["content"] == [_said("The tool f can be called.")]
+
+
+def _said(text: str) -> dict[str, str]:
+    return {"type": "text", "text": text}
+
+
 @pytest.mark.parametrize("choice", [{"type": "auto"}, {"type": "any"}, {"type": "none"}, {"type": "tool", "name": "f"}])
 def test_a_tool_choice_survives(choice: dict[str, str]) -> None:
     assert prepare_messages(messages("a", tools=[TOOL], tool_choice=choice), 4096, TEXT_ONLY)["tool_choice"] == choice
