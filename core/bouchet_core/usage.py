@@ -26,8 +26,8 @@ class UsageRecord:
     """One request that has ended. Empty words are unknown.
 
     at: Unix time of its end. key: a name; session: a hash. input counts tokens that were not in the prefix cache, and
-    cached those that were. first_ms: from the request's arrival to the first byte of a streamed answer, None without
-    one. generating_ms: from there (without a stream: from the arrival) to the end. error: a word, '' when all is well.
+    cached those that were. first_ms: from asking the model to the first byte of a streamed answer, None without one.
+    generating_ms: from there (without a stream: from the asking) to the end. error: a word, '' when all is well.
     """
 
     at: float
@@ -68,7 +68,7 @@ class UsageLine(Frozen):
     input_tokens: int = Field(0, description="prompt tokens that were computed")
     cached_tokens: int = Field(0, description="prompt tokens found in the prefix cache")
     output_tokens: int = 0
-    first_token_ms: int | None = Field(None, description="mean over streams, from the request to the first byte")
+    first_token_ms: int | None = Field(None, description="mean over streams, from asking the model to the first byte")
     tokens_per_second: float | None = Field(None, description="mean speed of one answer while it is made")
     errors: int = 0
     errors_by_kind: Mapping[str, int] = {}

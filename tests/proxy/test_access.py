@@ -114,6 +114,9 @@ class TestKeys:
         over = send(door, bob, ask("SAY[a]"), CHAT)
         assert (over.status_code, over.json()["error"]["code"]) == (429, "rate_limit_exceeded")
         assert "40 tokens a minute" in over.json()["error"]["message"]
+        assert [send(door, bob, ask("SAY[a]"), CHAT).status_code for _ in range(5)] == [429] * 5, (
+            "a refusal costs nothing"
+        )
 
 
 class TestUsage:

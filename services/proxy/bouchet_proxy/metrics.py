@@ -83,7 +83,7 @@ class Metrics:
         name = "bouchet_requests_held"
         yield name, "gauge", "Requests that wait for a model to be ready.", [(name, (), self._live.held)]
         name = "bouchet_time_to_first_byte_seconds"
-        yield name, "histogram", "From a streamed request's arrival to its first byte.", self._histogram(name)
+        yield name, "histogram", "From asking the model for a stream to its first byte.", self._histogram(name)
 
     def _histogram(self, name: str) -> Iterator[Sample]:
         for labels, (counts, total) in sorted(self._first.items()):

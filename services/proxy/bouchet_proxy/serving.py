@@ -125,7 +125,7 @@ class Serving:
             tally.clamped = asks_too_much(call.body, route.window)
             if (too_much := tally.admit(call.size_bytes)) is not None:
                 raise Refused(over_limit(tally.caller.name, too_much))
-        tally.route = route
+        tally.routed(route)
         key = job_key(self._settings.serving_secret, route.job_name, route.sealed_key)
         prepared = prepare(call.endpoint, call.body, route)
         hidden = "stream_options" in prepared and not wants_usage(call.body)

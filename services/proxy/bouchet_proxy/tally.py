@@ -37,12 +37,12 @@ class Live:
 
 @dataclass(slots=True)
 class Tally:
-    """One request. began, first and ended are seconds of the monotonic clock; counts is asked when it has ended."""
+    """One request. asked (the model), first and ended are seconds of the monotonic clock; counts is for the end."""
 
     caller: Caller
     endpoint: Endpoint
     live: Live
-    began: float = field(default_factory=time.monotonic)
+    asked: float = field(default_factory=time.monotonic)
     session: str = field(default="", repr=False)
     route: Route | None = None
     status: int = 0
@@ -60,8 +60,14 @@ class Tally:
         """Charges the caller's meter, if there is one, with a guess."""
         if self.caller.meter is None or self.endpoint is Endpoint.COUNT_TOKENS:
             return None
-        self.guess = body_bytes // BYTES_PER_TOKEN
-        return self.caller.meter.admit(self.guess, self.began)
+        guess = body_bytes // BYTES_PER_TOKEN
+        refused = self.caller.meter.admit(guess, time.monotonic())
+        self.guess = 0 if refused else guess
+        return refused
+
+    def routed(self, route: Route) -> None:
+        """A model is about to be asked; a request that was held, or moved to a replica, is asked again."""
+        self.route, self.asked = route, time.monotonic()
 
     def limits(self) -> list[Header]:
         """What is left of the caller's limits, for the answer's head."""
@@ -97,7 +103,7 @@ class Tally:
     def record(self, unix_now: float, secret: bytes) -> UsageRecord:
         """The request as it is kept. unix_now: the time of its end; secret: makes the session's hash this stack's."""
         assert self.ended is not None, "a request is recorded before its end"
-        route, began = self.route, self.began if self.first is None else self.first
+        route, began = self.route, self.asked if self.first is None else self.first
         return UsageRecord(
             at=unix_now,
             key=self.caller.name,
@@ -110,7 +116,7 @@ class Tally:
             input=self.tokens.input,
             cached=self.tokens.cached,
             output=self.tokens.output,
-            first_ms=None if self.first is None else round((self.first - self.began) * 1000),
+            first_ms=None if self.first is None else round((self.first - self.asked) * 1000),
             generating_ms=round((self.ended - began) * 1000),
         )
 
