@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from .api import Api
 from .errors import CommandError, NotReadyError, UnreachableError
-from .line import Line, clean
+from .line import Line, clean, cut
 from .prompts import answer_prompt
 from .records import Deployment, Prompt
 from .render import PHASE_STYLE, duration, starts
@@ -25,6 +25,8 @@ PATIENCE_S = 60.0
 # a launch that moves no further than this within so long may wait for a person at the tunnel
 EARLY_PHASES = ("requested", "submitting")
 EARLY_S = 3.0
+# what turns, and a blank; a line that wrapped could not be redrawn in its place
+SPINNER_WIDTH = 3
 
 
 def follow(api: Api, deployment: Deployment, screen: Screen) -> Deployment:
@@ -82,12 +84,13 @@ class _Lines:
 class _Spinner:
     """One line that changes. Paused while a person types."""
 
-    def __init__(self, status: Status) -> None:
-        self._status = status
+    def __init__(self, status: Status, width: int) -> None:
+        self._status, self._width = status, width
 
     def show(self, deployment: Deployment) -> None:
         """Changes the line; goes on after a pause."""
-        self._status.update(styled(progress_line(deployment, datetime.now(UTC))))
+        line = progress_line(deployment, datetime.now(UTC))
+        self._status.update(styled(cut(line, self._width - SPINNER_WIDTH)))
         self._status.start()
 
     def pause(self) -> None:
@@ -102,7 +105,7 @@ def _shown(screen: Screen) -> Iterator[_Lines | _Spinner]:
         return
     status = screen.err.console.status("")
     try:
-        yield _Spinner(status)
+        yield _Spinner(status, screen.err.width)
     finally:
         status.stop()
 

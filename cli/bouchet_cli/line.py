@@ -32,6 +32,20 @@ class Line:
         return "".join(text for text, _ in self.parts)
 
 
+def cut(line: Line, width: int) -> Line:
+    """The line in at most so many columns; an ellipsis stands for what is cut off."""
+    if cells(line.plain) <= width:
+        return line
+    short, room = Line(), width - 1
+    for text, style in line.parts:
+        piece = text if cells(text) <= room else _cut(text, room)
+        short.append(piece, style)
+        room -= cells(piece)
+        if room <= 0:
+            break
+    return short.append("…")
+
+
 def cells(text: str) -> int:
     """How many columns of a terminal the text takes."""
     if text.isascii():

@@ -20,7 +20,7 @@ from bouchet_cli.claude_env import (
 from bouchet_cli.completions import Piece, pieces
 from bouchet_cli.conversation import Conversation, text_of, unfinished
 from bouchet_cli.errors import CommandError, NotReadyError, UnreachableError, UsageError
-from bouchet_cli.line import cells, clean
+from bouchet_cli.line import Line, cells, clean, cut
 from bouchet_cli.records import Deployment
 from bouchet_cli.render import duration, starts, table, tokens
 from bouchet_cli.seed_flags import translate
@@ -170,6 +170,16 @@ def test_no_table_is_wider_than_its_screen(rows: list[list[str]], note: str, wid
         assert cells(line.plain) <= width
         assert clean(line.plain) == line.plain
         assert "\n" not in line.plain
+
+
+@given(st.lists(CELLS, max_size=5), st.integers(1, 60))
+def test_a_line_is_cut_to_its_width(texts: list[str], width: int) -> None:
+    line = Line()
+    for text in texts:
+        line.append(clean(text).replace("\n", " ").replace("\t", " "), "bold")
+    short = cut(line, width)
+    assert cells(short.plain) <= width
+    assert (short is line) == (cells(line.plain) <= width)
 
 
 def test_server_sent_events() -> None:

@@ -222,3 +222,20 @@ def test_a_launch_on_a_dumb_terminal_is_told_line_by_line(bouchet: Bouchet) -> N
         status, rest = tty.rest()
     assert status == 0
     assert "\x1b" not in rest
+
+
+def test_progress_stays_on_one_line_of_a_narrow_terminal(bouchet: Bouchet) -> None:
+    narrow = {**bouchet.environment, "COLUMNS": "40"}
+    with terminal(bouchet.program("launch", QWEN, "--name", "a-name-that-fills-half-of-it"), narrow) as tty:
+        tty.until("requested (id ")
+        [live] = bouchet.store.live()
+        advance(bouchet.store, live.id, Phase.SUBMITTING, Phase.QUEUED)
+        tty.until("a-name-that-fills-half-of-it queued")
+        tty.until("…")
+        tty.until("a-name-that-fills-half-of-it queued")
+        drawn = tty.seen
+        advance(bouchet.store, live.id, Phase.STARTING, Phase.READY)
+        tty.until("is ready")
+        status, _ = tty.rest()
+    assert status == 0
+    assert "\n" not in drawn.partition("…")[0]

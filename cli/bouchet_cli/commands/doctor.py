@@ -65,7 +65,7 @@ def _beyond(api: Check, tools: Tools) -> Iterator[Check]:
         yield Check("cluster", "all of it", "unknown", "the api must answer first", api.fix)
         return
     shown = tools.screen.err
-    looking = "looking at the SSH connection and the cluster (up to a minute)"
+    looking = "looking at the cluster (up to a minute)"
     if not shown.is_terminal:
         tools.screen.say(looking)
     with shown.console.status(looking) if shown.is_terminal else nullcontext():
