@@ -18,8 +18,8 @@ MISSED_LATER, MISSED_AT_FIRST = 1.0, 20.0
 
 def prefix_cache(stack: Stack) -> list[Figure]:
     """Shares of prompt tokens that had to be computed, in percent."""
-    node, environ = Node(stack, stack.deployment(MODEL)), exported(stack, MODEL)
-    with tempfile.TemporaryDirectory() as folder:
+    environ = exported(stack, MODEL)
+    with tempfile.TemporaryDirectory() as folder, Node(stack, stack.deployment(MODEL)) as node:
         claude = ClaudeCode(Path(folder) / "first", environ)
         note = claude.write("note.txt", "one\n")
         session = claude.run("SAY[I begin.]").session

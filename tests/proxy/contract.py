@@ -263,6 +263,14 @@ class Contract:
         assert answer.status_code == 400, answer.text
         assert answer.json()["error"]["message"]
 
+    @pytest.mark.parametrize("path", [MESSAGES, COUNT])
+    def test_a_conversation_that_we_should_remember_is_refused_as_sdks_understand_it(
+        self, door: Door, path: str
+    ) -> None:
+        answer = post(door, path, ask("x", thread={"type": "create"}))
+        assert (answer.status_code, answer.json()["error"]["type"]) == (400, "invalid_request_error")
+        assert answer.json()["error"]["details"]["error_code"] == "thread_unsupported_request"
+
     def test_a_huge_body(self, door: Door) -> None:
         answer = post(door, MESSAGES, b"x" * (65 << 20))
         assert (answer.status_code, answer.json()["error"]["type"]) == (413, "request_too_large")

@@ -45,6 +45,12 @@ class Node:
             base_url=f"http://{address}:{job['port']}", headers={"Authorization": f"Bearer {key}"}, timeout=60
         )
 
+    def __enter__(self) -> Node:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
     def counters(self) -> Counters:
         """As its /metrics says now."""
         text = self._metrics()

@@ -45,6 +45,10 @@ class BadBody(ValueError):
     """The body cannot be a request of this dialect; the message is for the client."""
 
 
+class ThreadWanted(BadBody):
+    """The client would send only what is new, and have the server remember the conversation."""
+
+
 def endpoint_of(path: str) -> Endpoint | None:
     """The endpoint behind a path, None when it is none."""
     return _ENDPOINTS.get(path)
@@ -64,6 +68,8 @@ def check_body(endpoint: Endpoint, body: object) -> Body:
         raise BadBody("model: must be a string")
     if endpoint in _CONVERSATIONS and not isinstance(body.get("messages"), list):
         raise BadBody("messages: must be a list")
+    if endpoint in (Endpoint.MESSAGES, Endpoint.COUNT_TOKENS) and body.get("thread"):
+        raise ThreadWanted("thread: conversations are not kept here; send all messages with every request")
     if endpoint is Endpoint.RESPONSES and body.get("previous_response_id"):
         raise BadBody("previous_response_id: answers are not kept here; send the whole conversation as input")
     for word in ("max_tokens", "max_completion_tokens", "max_output_tokens"):

@@ -11,7 +11,7 @@ import orjson
 from .asgi import App, BodyTooLarge, ClientGone, Receive, Scope, Send, header, read_body
 from .callers import Caller, KeyTable
 from .client import Client
-from .dialects import BadBody, Dialect, Endpoint, check_body, endpoint_of
+from .dialects import BadBody, Dialect, Endpoint, ThreadWanted, check_body, endpoint_of
 from .listing import find_line, model_line, model_list
 from .metrics import CONTENT_TYPE
 from .recorder import Recorder
@@ -23,6 +23,7 @@ from .wording import (
     bad_request,
     broken,
     no_such_path,
+    no_threads,
     owner_only,
     status_in,
     table_unknown,
@@ -148,6 +149,8 @@ def _call(endpoint: Endpoint, raw: bytes, scope: Scope, tally: Tally) -> Call:
         body = check_body(endpoint, orjson.loads(raw))
     except orjson.JSONDecodeError as exc:
         raise Refused(bad_request("the request body is not valid JSON")) from exc
+    except ThreadWanted as exc:
+        raise Refused(no_threads(str(exc))) from exc
     except BadBody as exc:
         raise Refused(bad_request(str(exc))) from exc
     tally.session = session_of(scope, body)

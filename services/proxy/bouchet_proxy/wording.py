@@ -7,7 +7,7 @@ Anthropic's: `{"type": "error", "error": {"type", "message"}}`. OpenAI's: `{"err
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -56,13 +56,15 @@ _CHARS_PER_TOKEN = 4
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """What went wrong. `code` is OpenAI's word for it; `retry_after_s` becomes the header of that name."""
+    """What went wrong. `code` is OpenAI's word for it, `details` what Anthropic's clients look for besides the words;
+    `retry_after_s` becomes the header of that name."""
 
     status: int
     message: str
     code: str | None = None
     retry_after_s: int | None = None
     overflow: tuple[int, int] | None = None
+    details: Mapping[str, Any] | None = None
 
 
 def status_in(dialect: Dialect, failure: Failure) -> int:
@@ -76,7 +78,8 @@ def error_body(dialect: Dialect, failure: Failure) -> dict[str, Any]:
     """The error as a client of that dialect expects it."""
     if dialect is Dialect.ANTHROPIC:
         kind = _ANTHROPIC_TYPES.get(failure.status, "api_error" if failure.status >= 500 else "invalid_request_error")
-        return {"type": "error", "error": {"type": kind, "message": _anthropic_message(failure)}}
+        error = {"type": kind, "message": _anthropic_message(failure)}
+        return {"type": "error", "error": {**error, "details": failure.details} if failure.details else error}
     fallback = "server_error" if failure.status >= 500 else "invalid_request_error"
     kind = _OPENAI_TYPES.get(failure.status, fallback)
     return {"error": {"message": failure.message, "type": kind, "param": None, "code": failure.code}}
@@ -125,6 +128,12 @@ def no_such_path(method: str, path: str) -> Failure:
 def bad_request(message: str) -> Failure:
     """The client's body cannot be used."""
     return Failure(400, message)
+
+
+def no_threads(message: str) -> Failure:
+    """Anthropic's SDKs send the whole conversation when they are told so, as its tool runner needs."""
+    details = {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}
+    return Failure(400, message, details=details)
 
 
 def unreachable(alias: str) -> Failure:
