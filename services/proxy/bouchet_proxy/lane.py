@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from types import TracebackType
 
-import aiohttp
 import orjson
 
 from .asgi import Scope
@@ -14,6 +15,7 @@ from .clamp import Body
 from .counting import count_bodies, ending_body, ends_inside
 from .exchange import Exchange, Reply
 from .settings import Settings
+from .wire import NoConnection, Pool, Silent, Wire, WireError, post_head
 from .wording import timed_out, unreachable
 
 CONNECT_S = 10.0
@@ -22,28 +24,25 @@ STREAM_SILENCE_S, WHOLE_SILENCE_S = 900.0, 1800.0
 PING_S = 15.0
 # vLLM closes idle connections after 5 s; a pooled one must be gone before
 KEEPALIVE_S = 4.0
-COUNT_S, COUNT_HEAD_BYTES = 60.0, 200
+COUNT_S, COUNT_HEAD_BYTES, ANSWER_BYTES = 60.0, 200, 1 << 20
 _COUNT = re.compile(rb'"count":\s*(\d+)')
 
 
 class DirectLane:
-    """The pool of connections to the gateway's slots."""
+    """Asks the models behind the gateway's slots."""
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._session: aiohttp.ClientSession | None = None
+        self._host, self._settings = settings.slot_host, settings
+        self._pool = Pool(KEEPALIVE_S, CONNECT_S)
         self._opens: dict[tuple[str, bytes], bool] = {}
 
     async def __aenter__(self) -> DirectLane:
-        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_S, ttl_dns_cache=60)
-        self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._session is not None:
-            await self._session.close()
+        self._pool.close()
 
     async def carry(self, exchange: Exchange, reply: Reply, scope: Scope) -> None:
         """Asks vLLM and relays its answer; stops asking when the client leaves."""
@@ -70,31 +69,24 @@ class DirectLane:
         silence_s = STREAM_SILENCE_S if exchange.streams else WHOLE_SILENCE_S
         alias = exchange.route.alias
         try:
-            async with await self._ask(exchange, silence_s) as response:
-                await reply.begin(response.status, response.headers.get("content-type", ""))
-                await _relay_body(response, reply)
-            await reply.finish()
-        except (TimeoutError, aiohttp.ServerTimeoutError):
+            async with self._asked(exchange, exchange.endpoint, exchange.body, silence_s) as wire:
+                await reply.begin(wire.status, wire.headers.get(b"content-type", b"").decode("latin-1"))
+                await _relay_body(wire, reply)
+        except Silent:
             await reply.fail(timed_out(alias, silence_s))
-        except (aiohttp.ClientPayloadError, aiohttp.ClientConnectionError, ConnectionError):
+        except WireError:
             await (reply.break_off() if reply.begun else reply.fail(unreachable(alias)))
+        else:
+            await reply.finish()
 
     async def count(self, exchange: Exchange) -> int | None:
         """The tokens of a prompt of any length, by the model's own tokenizer; None where it cannot say."""
-        assert self._session is not None, "the lane is used before it is opened"
-        url = f"{self._settings.slot_url(exchange.route.slot)}/tokenize"
-        headers = {"authorization": f"Bearer {exchange.key}", "content-type": "application/json"}
         for body in count_bodies(exchange.endpoint, exchange.body):
-            data = orjson.dumps({**body, "model": exchange.route.alias})
-            try:
-                timeout = aiohttp.ClientTimeout(total=COUNT_S)
-                async with self._session.post(url, data=data, headers=headers, timeout=timeout) as response:
-                    if response.status == 200:
-                        # the tokens follow, megabytes of them
-                        found = _COUNT.search(await response.content.read(COUNT_HEAD_BYTES))
-                        return int(found[1]) if found else None
-            except (TimeoutError, aiohttp.ClientError):
-                return None
+            # the tokens follow, megabytes of them
+            answer = await self._tokenized(exchange, body, COUNT_HEAD_BYTES)
+            if answer is not None:
+                found = _COUNT.search(answer)
+                return int(found[1]) if found else None
         return None
 
     async def opens_thinking(self, exchange: Exchange) -> bool:
@@ -102,48 +94,52 @@ class DirectLane:
         body = ending_body(exchange.body)
         known = (exchange.route.job_name, orjson.dumps(body))
         if known not in self._opens:
-            found = await self._token_strs(exchange, body)
-            if found is None:
+            answer = await self._tokenized(exchange, body, ANSWER_BYTES)
+            try:
+                strings = orjson.loads(answer or b"{}").get("token_strs")
+            except orjson.JSONDecodeError:
+                strings = None
+            if not isinstance(strings, list):
                 return False
-            self._opens[known] = ends_inside(found)
+            self._opens[known] = ends_inside(strings)
         return self._opens[known]
 
-    async def _token_strs(self, exchange: Exchange, body: Body) -> list[str] | None:
-        assert self._session is not None, "the lane is used before it is opened"
-        url = f"{self._settings.slot_url(exchange.route.slot)}/tokenize"
-        headers = {"authorization": f"Bearer {exchange.key}", "content-type": "application/json"}
-        data, timeout = orjson.dumps({**body, "model": exchange.route.alias}), aiohttp.ClientTimeout(total=COUNT_S)
+    async def _tokenized(self, exchange: Exchange, body: Body, enough_bytes: int) -> bytes | None:
+        """The beginning of what the model's tokenizer answers, None if it refuses or is away."""
+        answer = b""
         try:
-            async with self._session.post(url, data=data, headers=headers, timeout=timeout) as response:
-                answer = await response.json() if response.status == 200 else {}
-        except (TimeoutError, aiohttp.ClientError, ValueError):
+            async with self._asked(exchange, "/tokenize", body, COUNT_S) as wire:
+                while len(answer) < enough_bytes and (piece := await wire.read()):
+                    answer += piece
+                return answer if wire.status == 200 else None
+        except WireError:
             return None
-        strings = answer.get("token_strs")
-        return strings if isinstance(strings, list) else None
 
-    async def _ask(self, exchange: Exchange, silence_s: float) -> aiohttp.ClientResponse:
-        """The server's answer. A pooled connection may have been closed just now: then a second, fresh one is tried."""
+    @asynccontextmanager
+    async def _asked(self, exchange: Exchange, path: str, body: Body, silence_s: float) -> AsyncIterator[Wire]:
+        """A connection on which the server has begun to answer. A kept one may have been closed just now: then a
+        second, fresh one is tried."""
+        host, port = self._host, self._settings.slot_base_port + exchange.route.slot
+        data = orjson.dumps({**body, "model": exchange.route.alias})
+        head = post_head(host, port, path, exchange.key, len(data))
+        wire = await self._pool.take(host, port)
         try:
-            return await self._post(exchange, silence_s)
-        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as exc:
-            if isinstance(exc, aiohttp.ClientConnectorError):
-                raise
-            return await self._post(exchange, silence_s)
-
-    async def _post(self, exchange: Exchange, silence_s: float) -> aiohttp.ClientResponse:
-        assert self._session is not None, "the lane is used before it is opened"
-        return await self._session.post(
-            self._settings.slot_url(exchange.route.slot) + exchange.endpoint,
-            data=orjson.dumps({**exchange.body, "model": exchange.route.alias}),
-            headers={"authorization": f"Bearer {exchange.key}", "content-type": "application/json"},
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=silence_s),
-            allow_redirects=False,
-        )
+            try:
+                await wire.post(head, data, silence_s)
+            except NoConnection as exc:
+                if not exc.reused:
+                    raise
+                wire.close()
+                wire = await self._pool.connect(host, port)
+                await wire.post(head, data, silence_s)
+            yield wire
+        finally:
+            self._pool.give(host, port, wire)
 
 
-async def _relay_body(response: aiohttp.ClientResponse, reply: Reply) -> None:
+async def _relay_body(wire: Wire, reply: Reply) -> None:
     """Feeds the reply until the body ends; a client that gets nothing for a while gets pings."""
-    signs, read = _Signs(reply), response.content.readany
+    signs, read = _Signs(reply), wire.read
     try:
         while piece := await read():
             if await reply.feed(piece):
