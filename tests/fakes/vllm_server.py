@@ -40,6 +40,7 @@ class FakeVLLM:
         app.router.add_get("/health", self.health)
         app.router.add_get("/fake/requests", self.seen)
         app.router.add_get("/fake/aborted", self.seen_aborted)
+        app.router.add_get("/fake/count", self.seen_count)
         app.router.add_post("/v1/messages", self.messages)
         app.router.add_post("/v1/messages/count_tokens", self.count)
         app.router.add_post("/v1/chat/completions", self.chat)
@@ -55,6 +56,9 @@ class FakeVLLM:
 
     async def seen(self, request: web.Request) -> web.Response:
         return web.json_response(self.requests)
+
+    async def seen_count(self, request: web.Request) -> web.Response:
+        return web.json_response(len(self.requests))
 
     async def seen_aborted(self, request: web.Request) -> web.Response:
         return web.json_response(self.aborted)

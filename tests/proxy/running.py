@@ -57,6 +57,10 @@ class FakeModel:
         seen: list[dict[str, Any]] = httpx.get(f"http://127.0.0.1:{self.port}/fake/requests").json()
         return seen
 
+    def count(self) -> int:
+        """How many requests it was asked."""
+        return int(httpx.get(f"http://127.0.0.1:{self.port}/fake/count").text)
+
     def last_body(self) -> dict[str, Any]:
         """The body it was asked with last."""
         body: dict[str, Any] = self.requests()[-1]["body"]
