@@ -72,7 +72,9 @@ class Fetch:
         self.step, self.state, self.kind, self.sentence = "asking the hub", "running", "", ""
         self.done: set[str] = set()
         self.seen: list[tuple[float, int]] = []
-        self.lock, self.stopping = threading.Lock(), threading.Event()
+        # a signal may come while the main thread tells
+        self.lock, self.telling, self.told_the_end = threading.RLock(), threading.RLock(), False
+        self.stopping = threading.Event()
 
     def run(self) -> None:
         """All steps. Raises Failed, or what `in_words` makes a Failed of."""
@@ -179,6 +181,7 @@ class Fetch:
         pool = ThreadPoolExecutor(WORKERS, "fetch")
         ended = wait([pool.submit(self.fetch, entry) for entry in missing], return_when=FIRST_EXCEPTION)
         self.stopping.set()
+        reporter.join()
         for future in ended.done:
             future.result()
 
@@ -285,30 +288,35 @@ class Fetch:
                 self.tell()
 
     def tell(self, state: str = "running", kind: str = "", sentence: str = "") -> None:
-        """Replaces the progress file."""
+        """Replaces the progress file, from any thread. After an end nothing more is said."""
+        with self.telling:
+            if self.told_the_end:
+                return
+            write_json(self.request["progress"], self.story(state, kind, sentence))
+            self.told_the_end = state != "running"
+
+    def story(self, state: str, kind: str, sentence: str) -> dict[str, Any]:
+        """What the progress file says."""
         now, have = time.time(), self.bytes()
         self.seen = [*[s for s in self.seen if now - s[0] < RATE_OVER_S], (now, have)]
         passed = now - self.seen[0][0]
         rate = (have - self.seen[0][1]) / passed if passed > 0 and self.step == "fetching" else 0
-        write_json(
-            self.request["progress"],
-            {
-                "version": 1,
-                "job_name": self.request["job_name"],
-                "state": state,
-                "kind": kind,
-                "step": self.step if state == "running" else "",
-                "sentence": sentence,
-                "model": self.model,
-                "commit": self.commit or None,
-                "bytes": have,
-                "total_bytes": self.total if self.entries else None,
-                "files": len(self.done),
-                "total_files": len(self.entries) or None,
-                "rate": int(rate),
-                "at": round(now, 1),
-            },
-        )
+        return {
+            "version": 1,
+            "job_name": self.request["job_name"],
+            "state": state,
+            "kind": kind,
+            "step": self.step if state == "running" else "",
+            "sentence": sentence,
+            "model": self.model,
+            "commit": self.commit or None,
+            "bytes": have,
+            "total_bytes": self.total if self.entries else None,
+            "files": len(self.done),
+            "total_files": len(self.entries) or None,
+            "rate": int(rate),
+            "at": round(now, 1),
+        }
 
 
 def entry_of(sibling: Any) -> Entry:

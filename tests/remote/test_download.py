@@ -249,9 +249,11 @@ def test_too_small_a_quota_is_said_before_anything_is_fetched(place: Place) -> N
 
 
 def test_a_disk_that_fills_up_midway_keeps_the_rest(place: Place) -> None:
-    weights = "model-00002-of-00002.safetensors"
-    part = place.partial / ".bouchet" / f"{place.hub.models[MODEL].etag(weights)}.part"
-    part.parent.mkdir(parents=True)
+    model, notes = place.hub.models[MODEL], place.partial / ".bouchet"
+    one, two = (f"model-0000{number}-of-00002.safetensors" for number in (1, 2))
+    notes.mkdir(parents=True)
+    (notes / f"{model.etag(one)}.part").write_bytes(model.files[one][:2_000_000])
+    part = notes / f"{model.etag(two)}.part"
     part.symlink_to("/dev/full")
     status, progress, log = place.run()
     assert (status, progress["kind"]) == (1, "no_space"), log
