@@ -12,18 +12,24 @@ from typing import Any
 
 import httpx
 import pytest
+import yaml
 from bouchet_core.catalog import Catalog
 from bouchet_core.checks import Check, Verdict
 from bouchet_core.errors import TunnelDown
 from bouchet_core.gateway_client import GatewayClient
+from bouchet_core.models import Job
 from bouchet_core.site import Site
 from bouchet_worker.desk import Desk
 from bouchet_worker.doctor import look_round
-from bouchet_worker.doctor.models import catalog_checks, driver_checks
+from bouchet_worker.doctor.models import OLDEST_DRIVER, catalog_checks, driver_checks
 from bouchet_worker.doctor.partitions import parse_nodes, parse_partitions, parse_qos, partition_checks
 from bouchet_worker.doctor.place import image_checks, image_path, storage_checks
 
-LOOK = Path(__file__).parents[2] / "remote" / "look.py"
+from tests.worker.conftest import requested
+
+ROOT = Path(__file__).parents[2]
+LOOK = ROOT / "remote" / "look.py"
+PINS = ROOT / "apptainer" / "pins"
 # slurm 24.11 of the demo cluster
 PARTITIONS = """\
 PartitionName=day AllowGroups=ALL QoS=N/A MaxNodes=UNLIMITED MaxTime=1-00:00:00 Nodes=node[1-2] State=UP TotalCPUs=32
@@ -149,12 +155,33 @@ def test_an_image_that_is_not_the_default_is_only_a_warning(bouchet_site: Site) 
 
 
 def test_the_driver_against_each_images_cuda(bouchet_site: Site, demo_site: Site) -> None:
-    assert verdicts(driver_checks(bouchet_site, None, "")) == {"driver": "unknown"}
-    assert verdicts(driver_checks(bouchet_site, (), "job 7")) == {"driver": "unknown"}
-    old = driver_checks(bouchet_site, ("NVIDIA H200, 575.57.08",), "job 7")
+    [untold] = driver_checks(bouchet_site, None, "")
+    assert (untold.verdict, "no job has run yet" in untold.said) == (Verdict.UNKNOWN, True)
+    [none] = driver_checks(bouchet_site, None, "job 7")
+    assert (none.verdict, "job 7 found no NVIDIA driver" in none.said) == (Verdict.UNKNOWN, True)
+    old = driver_checks(bouchet_site, "575.57.08", "job 7")
     assert verdicts(old) == {"driver for cuda13-0.32.0": "fail", "driver for cuda128-0.19.1": "pass"}
     assert "job 7 saw driver 575.57.08; cuda13-0.32.0 needs 580 or newer" in old[0].said
     assert verdicts(driver_checks(demo_site, None, "")) == {"driver": "pass"}
+
+
+def test_the_oldest_drivers_are_the_pins_own() -> None:
+    pins = {p.parent.name: yaml.safe_load(p.read_text())["min_driver"] for p in PINS.glob("*/pin.yaml")}
+    assert len(pins) >= 3
+    for pin, oldest in pins.items():
+        needed = [str(driver) for name, driver in OLDEST_DRIVER.items() if pin.startswith(name)]
+        assert needed == ([oldest] if oldest else []), pin
+
+
+def test_the_newest_job_that_knows_tells_the_driver(desk: Desk, bouchet_site: Site) -> None:
+    for identity, driver in (("a", "580.95.05"), ("b", None)):
+        record = requested(identity, desk.now())
+        desk.store.create(record)
+        job = Job(name=f"bouchet-{identity}-1", slot=0, slurm_id=7, image_sha256="a" * 64, driver=driver)
+        desk.store.update(identity, lambda d, job=job: d.with_job(job, desk.now()))
+    checks = look_round(replace(desk, site=bouchet_site, gateway=door(healthy(bouchet_site))))
+    said = next(c.said for c in checks if c.name == "driver for cuda13-0.32.0")
+    assert said == "job 7 saw driver 580.95.05; cuda13-0.32.0 needs 580 or newer"
 
 
 def test_the_catalog(bouchet_site: Site, demo_site: Site, catalog: Catalog) -> None:

@@ -8,14 +8,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from bouchet_core.checks import Check
-from bouchet_core.errors import BouchetError, CouldNotAsk, GatewayError, RemoteCommandFailed, SlurmOutputError
+from bouchet_core.errors import CouldNotAsk, GatewayError, RemoteCommandFailed, SlurmOutputError
 from bouchet_core.models import Placement
 from bouchet_core.site import Partition
-from pydantic import ValidationError
 
 from bouchet_worker import slurm
 from bouchet_worker.desk import Desk
-from bouchet_worker.observed import Connection
 from bouchet_worker.staging import stage_luggage
 
 from .findings import Findings
@@ -34,7 +32,7 @@ from .place import clock_check, image_checks, image_path, storage_checks
 LOOK_TIMEOUT_S = 20.0
 TRIAL_S = 600
 OLDEST_SLURM = (20, 11)
-# newest records first: so many are looked at for one that knows its GPUs
+# newest records first: so many are looked at for one that knows its driver
 RECORDS = 30
 SCRIPT = "look.py"
 # the user's own jobs are in the way, and nothing else
@@ -48,9 +46,9 @@ def look_round(desk: Desk) -> list[Check]:
     seen = _seen(desk)
     checks = [_version(desk), _queue(desk), _accounting(desk), *_trials(desk), *_partitions(desk)]
     if isinstance(seen, Check):
-        return [*checks, seen, *driver_checks(desk.site, *_gpus(desk))]
+        return [*checks, seen, *driver_checks(desk.site, *_driver(desk))]
     checks += [*storage_checks(desk.site, seen), clock_check(seen, desk.now().timestamp())]
-    checks += [*image_checks(desk.site, seen), *driver_checks(desk.site, *_gpus(desk))]
+    checks += [*image_checks(desk.site, seen), *driver_checks(desk.site, *_driver(desk))]
     return [*checks, *catalog_checks(desk.catalog, desk.site, seen["models"])]
 
 
@@ -153,17 +151,9 @@ def _partitions(desk: Desk) -> list[Check]:
     return partition_checks(desk.site, shown, nodes, limits)
 
 
-def _gpus(desk: Desk) -> tuple[tuple[str, ...] | None, str]:
-    """`name, driver` of each GPU that the newest job saw, and the job in words; None where none has told."""
-    for record in desk.store.page(RECORDS, 0):
-        job = record.job
-        if job is None or job.slurm_id is None or job.image_sha256 is None:
-            continue
-        try:
-            written = desk.gateway.get(desk.layout.connection(job.slurm_id)).data
-            return Connection.model_validate_json(written).gpus, f"job {job.slurm_id}"
-        except CouldNotAsk:
-            raise
-        except (BouchetError, ValidationError):
-            continue
-    return None, ""
+def _driver(desk: Desk) -> tuple[str | None, str]:
+    """The driver that the newest job found on its node, and the job in words; empty where none has run."""
+    jobs = [record.job for record in desk.store.page(RECORDS, 0)]
+    ran = [job for job in jobs if job is not None and job.image_sha256 is not None]
+    newest = next((job for job in ran if job.driver), ran[0] if ran else None)
+    return (newest.driver, f"job {newest.slurm_id}") if newest else (None, "")

@@ -13,8 +13,8 @@ from bouchet_core.site import Site
 
 from .findings import Findings
 
-# NVIDIA's release notes: the oldest driver of each CUDA, by how pins are called
-OLDEST_DRIVER = {"cuda13": 580, "cuda129": 575, "cuda128": 570, "cuda126": 560, "cuda124": 550}
+# the oldest driver of each CUDA, by how pins are called; the pins themselves say the same (apptainer/pins)
+OLDEST_DRIVER = {"cuda13": 580, "cuda12": 525}
 
 catalog_found = Findings("catalog")
 gpus_found = Findings("gpus")
@@ -56,16 +56,15 @@ def _models(catalog: Catalog, site: Site, there: Sequence[str]) -> Check:
     return catalog_found.good("models", count)
 
 
-def driver_checks(site: Site, gpus: Sequence[str] | None, job: str) -> list[Check]:
-    """The driver that a job found (`name, version` a GPU; None: no job told yet) against each image's CUDA."""
+def driver_checks(site: Site, version: str | None, job: str) -> list[Check]:
+    """The driver that a job found (None: none) against each image's CUDA. job: in words, empty where none has run."""
     needs = {image.pin: _needed(image.pin) for image in site.images}
     wanted = {pin: oldest for pin, oldest in needs.items() if oldest}
     if not wanted:
         return [gpus_found.good("driver", "no image here needs one")]
-    if not gpus:
-        said = "no job has run yet to tell it" if gpus is None else f"{job} found no NVIDIA driver on its node"
-        return [gpus_found.unknown("driver", said, "`bouchet launch` a small model once; this looks at its node")]
-    version = gpus[0].rpartition(",")[2].strip()
+    if not version:
+        said = f"{job} found no NVIDIA driver on its node" if job else "no job has run yet to tell it"
+        return [gpus_found.unknown("driver", said, "`bouchet launch` a small model once; its job looks at its node")]
     return [_driver(pin, oldest, version, job) for pin, oldest in wanted.items()]
 
 
@@ -82,7 +81,5 @@ def _driver(pin: str, oldest: int, version: str, job: str) -> Check:
 
 
 def _needed(pin: str) -> int | None:
-    """The oldest driver, None where no GPU is used. A longer name of CUDA wins: cuda128 is not cuda12."""
-    return next(
-        (OLDEST_DRIVER[name] for name in sorted(OLDEST_DRIVER, key=len, reverse=True) if pin.startswith(name)), None
-    )
+    """The oldest driver, None where no GPU is used."""
+    return next((oldest for name, oldest in OLDEST_DRIVER.items() if pin.startswith(name)), None)
