@@ -66,6 +66,9 @@ class Site(Frozen):
     root: RemotePath = Field(description="directory of ours on project storage: jobs, logs, caches, scripts")
     models_dir: RemotePath = Field(description="directory with one folder per model, or a hub cache")
     images_dir: RemotePath = Field(description="directory with <pin>.sif files")
+    via: Literal["login", "node"] = Field(
+        "login", description="how vLLM is reached: from the login node, or over ssh to the compute node itself"
+    )
     scratch_dir: RemotePath | None = None
     scratch_purge_days: int | None = Field(None, ge=1, description="files there are deleted after so many days")
     apptainer: ShellWord = Field("apptainer", description="the program on the nodes: a name or a path")

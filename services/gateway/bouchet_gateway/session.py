@@ -13,7 +13,8 @@ from typing import Any, cast
 import asyncssh
 from bouchet_core import errors
 
-from .ssh import Login, mapped, mapped_error, quoted
+from .nodes import Nodes
+from .ssh import Connector, Login, mapped, mapped_error, quoted
 
 # what a stalled reader may keep in memory, per channel; 64 of them stay below 64 MiB
 CHANNEL_WINDOW = 512 << 10
@@ -71,14 +72,18 @@ class _Collector(asyncssh.SSHClientSession[bytes]):
 class Session:
     """One SSH connection that is up. `lost` is done, with the reason, when it no longer is."""
 
-    def __init__(self, login: Login, host: str) -> None:
+    def __init__(self, login: Login, host: str, connector: Connector | None = None) -> None:
+        """connector: reaches the compute nodes, where forwards shall end there (`via: node`)."""
         self._conn, self.lost, self.host = login.connection, login.lost, host
         self._thrift = login.thrift
+        self._nodes = Nodes(connector, self._conn, self.get) if connector else None
         self._files: asyncssh.SFTPClient | None = None
         self._files_lock = asyncio.Lock()
 
     async def close(self) -> None:
         """Ends the connection, politely for a moment, then at once."""
+        if self._nodes is not None:
+            self._nodes.close()
         self._thrift.end()
         self._conn.close()
         try:
@@ -131,18 +136,20 @@ class Session:
     async def open_channel(
         self, host: str, port: int, factory: Callable[[], asyncio.Protocol], timeout_s: float
     ) -> None:
-        """Opens a TCP connection from the login node to host:port and gives it to a protocol made by `factory`.
+        """Opens a TCP connection to host:port over there and gives it to a protocol made by `factory`.
 
         Raises TunnelDown when the SSH connection broke, RemoteRefused when nothing answers there.
         """
+        way = await self._nodes.through(host) if self._nodes else self._conn
+        address = "127.0.0.1" if self._nodes else host
         session = cast("Callable[[], asyncssh.SSHTCPSession[bytes]]", factory)
-        opening = self._conn.create_connection(session, host, port, window=CHANNEL_WINDOW)
+        opening = way.create_connection(session, address, port, window=CHANNEL_WINDOW)
         try:
             await _opened(opening, timeout_s)
         except TimeoutError as exc:
             raise errors.RemoteRefused(f"{host}:{port} did not answer within {timeout_s:g} s") from exc
         except (asyncssh.Error, OSError) as exc:
-            if self.lost.done() or self._conn.is_closed():
+            if self.lost.done() or way.is_closed():
                 raise errors.TunnelDown(f"the SSH connection to {self.host} broke: {exc}") from exc
             raise mapped_error(exc, f"no connection from {self.host} to {host}:{port}") from exc
 

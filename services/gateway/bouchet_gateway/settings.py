@@ -26,6 +26,8 @@ class SshSettings:
     agent_socket: str | None = None
     # for people without an agent; mounted, not copied
     key_file: Path | None = None
+    # forwards end on the compute node, over a further connection through the first
+    via_node: bool = False
     connect_timeout_s: float = 5.0
     handshake_timeout_s: float = 15.0
     # sshd's own LoginGraceTime is 120 s by default; it usually ends a login first
@@ -103,5 +105,6 @@ def read_ssh_settings(environ: Mapping[str, str], site: Site) -> SshSettings:
         ssh_dir=Path(environ.get("SSH_DIR", "/run/ssh")),
         trusted_hosts=Path(environ.get("GATEWAY_DATA_DIR", "/data")) / "known_hosts",
         agent_socket=environ.get("SSH_AUTH_SOCK") or None,
+        via_node=site.via == "node",
         key_file=Path(environ["SSH_KEY_FILE"]) if environ.get("SSH_KEY_FILE") else None,
     )

@@ -10,22 +10,23 @@ import asyncio
 import contextlib
 import re
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import asyncssh
 from bouchet_core import errors
 from bouchet_core.errors import BouchetError
-from bouchet_core.models import HostKey
 
 from . import sshdir
 from .failures import HostKeyRefused, LoginRefused, PromptUnanswered
+from .hostkeys import UnknownKey, host_key_words, known_hosts, offered_key
 from .keys import KeyFile
 from .mfa import PromptDesk
 from .packets import Thrift
 from .settings import SshSettings
-from .trusted import OfferedKey, TrustedHosts
+from .trusted import TrustedHosts
 
 # measured: chacha20, asyncssh's first choice, costs 1.7 times the CPU
 CIPHERS = (
@@ -35,7 +36,6 @@ CIPHERS = (
     "aes256-ctr",
     "chacha20-poly1305@openssh.com",
 )
-DEFAULT_PORT = 22
 _HOME_OPTION = re.compile(r"^(--[a-z-]+=)?~/")
 
 
@@ -129,7 +129,7 @@ class _Client(asyncssh.SSHClient):
 
     def __init__(self, desk: PromptDesk, extend: Callable[[str], None]) -> None:
         self._desk, self._extend = desk, extend
-        self.unknown_key: tuple[str, str, int, asyncssh.SSHKey] | None = None
+        self.unknown_key: UnknownKey | None = None
         self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, conn: asyncssh.SSHClientConnection) -> None:
@@ -179,6 +179,11 @@ class Connector:
         """The login node whose turn it is."""
         return self._settings.hosts[self._turn % len(self._settings.hosts)]
 
+    @property
+    def for_nodes(self) -> Connector | None:
+        """Itself where forwards end on the compute nodes, else None."""
+        return self if self._settings.via_node else None
+
     async def connect(self) -> Login:
         """A new connection, logged in. Raises TunnelDown, HumanNeeded or ConfigurationError.
 
@@ -192,6 +197,31 @@ class Connector:
         except errors.TunnelDown:
             self._turn += 1
             raise
+
+    async def to_node(
+        self, node: str, gate: asyncssh.SSHClientConnection, hosts: Sequence[str]
+    ) -> asyncssh.SSHClientConnection:
+        """A further connection, through one that is up. It asks nobody: keys only.
+
+        hosts: known_hosts files of the login node, beside the person's own. Raises HumanNeeded, TunnelDown.
+        """
+        clients: list[_Client] = []
+
+        def client() -> asyncssh.SSHClient:
+            clients.append(_Client(self._desk, lambda _: None))
+            return clients[-1]
+
+        user = str(gate.get_extra_info("username"))
+        with mapped(f"cannot log in to {node}"):
+            known, options = self._options(node, user, None, hosts)
+            unasked = {**options, "tunnel": gate, "kbdint_auth": False}
+            try:
+                return await asyncssh.connect(node, client_factory=client, **unasked)
+            except asyncssh.HostKeyNotVerifiable as exc:
+                shown = offered_key(clients[-1].unknown_key, known)
+                key = f"{shown.shown.algorithm} {shown.shown.fingerprint}" if shown else str(exc)
+                words = f"the host key of {node} is not the one that you or the login node know: {key}"
+                raise HostKeyRefused(words) from exc
 
     async def _hop(
         self,
@@ -218,19 +248,17 @@ class Connector:
         login.connection.set_tunnel(via)
         return login
 
-    def _options(self, alias: str, user: str | None, port: int | None) -> tuple[asyncssh.SSHKnownHosts, dict[str, Any]]:
+    def _options(
+        self, alias: str, user: str | None, port: int | None, hosts: Sequence[str] = ()
+    ) -> tuple[asyncssh.SSHKnownHosts, dict[str, Any]]:
         """Known host keys, and the keyword arguments of asyncssh.connect for this host alias."""
         s = self._settings
         files = sshdir.config_files(s.ssh_dir)
         config = asyncssh.SSHClientConnectionOptions(config=files, host=alias, client_keys=None, known_hosts=None)
         read = config.config.get
         identities = cast("list[str]", read("IdentityFile") or [])
-        known = _known_hosts(
-            [
-                *sshdir.known_hosts_files(cast("list[str]", read("UserKnownHostsFile") or []), s.ssh_dir),
-                *([s.trusted_hosts] if s.trusted_hosts.is_file() else []),
-            ]
-        )
+        files_of_hosts = sshdir.known_hosts_files(cast("list[str]", read("UserKnownHostsFile") or []), s.ssh_dir)
+        known = known_hosts([*_texts([*files_of_hosts, s.trusted_hosts]), *hosts])
         only = sshdir.identity_files(identities, s.ssh_dir) if read("IdentitiesOnly") else []
         options: dict[str, Any] = {
             "config": files,
@@ -299,8 +327,8 @@ def _told_apart(
         with mapped(f"cannot log in to {alias}"):
             yield
     except HostKeyRefused as exc:
-        trusted.offered = _offered(clients[-1], known)
-        raise HostKeyRefused(_host_key_words(trusted, str(exc))) from exc
+        trusted.offered = offered_key(clients[-1].unknown_key, known)
+        raise HostKeyRefused(host_key_words(trusted, str(exc))) from exc
     except LoginRefused as exc:
         raise LoginRefused(f"{exc}; check `ssh {alias}` in a terminal, then `bouchet tunnel`") from exc
     except errors.TunnelDown as exc:
@@ -310,46 +338,5 @@ def _told_apart(
         raise
 
 
-def _known_hosts(paths: Sequence[Any]) -> asyncssh.SSHKnownHosts:
-    """All host keys of these files; lines that asyncssh cannot read are passed over, as OpenSSH does."""
-    known = asyncssh.import_known_hosts("")
-    for path in paths:
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            with contextlib.suppress(ValueError, asyncssh.KeyImportError):
-                known.load(line)
-    return known
-
-
-def _offered(client: _Client, known: asyncssh.SSHKnownHosts) -> OfferedKey | None:
-    """The key that the server showed; None when it fits no kind of key that is known, or was revoked."""
-    if client.unknown_key is None:
-        return None
-    host, addr, port, key = client.unknown_key
-    shown = HostKey(
-        place=host if port == DEFAULT_PORT else f"[{host}]:{port}",
-        algorithm=key.get_algorithm(),
-        fingerprint=key.get_fingerprint(),
-        changed=bool(asyncssh.match_known_hosts(known, host, addr, port if port != DEFAULT_PORT else None)[0]),
-    )
-    return OfferedKey(shown, key.export_public_key().decode().strip())
-
-
-def _host_key_words(trusted: TrustedHosts, said: str) -> str:
-    if trusted.offered is None:
-        return f"{said}; the host key changed its kind, was revoked, or its certificate is not valid: ask the site"
-    shown = trusted.offered.shown
-    key = f"{shown.algorithm} {shown.fingerprint}"
-    if not shown.changed:
-        return (
-            f"the host key of {shown.place} is not known: {key}. Compare it with what the site publishes, "
-            "then `bouchet tunnel --trust`"
-        )
-    mend = (
-        f"`bouchet tunnel --forget '{shown.place}'`"
-        if trusted.knows(shown.place)
-        else f"`ssh-keygen -R '{shown.place}'`, log in once with ssh, and `make up`"
-    )
-    return (
-        f"THE HOST KEY OF {shown.place} HAS CHANGED: it is now {key}. Somebody may be listening in, or the site "
-        f"changed it: compare with what the site publishes, then {mend}"
-    )
+def _texts(paths: Iterable[Path]) -> list[str]:
+    return [path.read_text(encoding="utf-8", errors="replace") for path in paths if path.is_file()]

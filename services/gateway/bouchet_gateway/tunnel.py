@@ -108,7 +108,7 @@ class Tunnel:
         self._become(TunnelState.CONNECTING, f"connecting to {self._connector.host}")
         try:
             host = self._connector.host
-            self._session = Session(await self._connector.connect(), host)
+            self._session = Session(await self._connector.connect(), host, self._connector.for_nodes)
         except BouchetError as error:
             await self._pause(cause_of(error), str(error))
             return
