@@ -102,6 +102,11 @@ def check_token(value: str) -> str | None:
     return None if re.fullmatch(r"[A-Za-z0-9_-]{8,200}", value) else "is no token (they begin with `hf_`)"
 
 
+def check_workers(value: str) -> str | None:
+    """What is wrong with a number of workers, None if nothing is."""
+    return None if re.fullmatch(r"[1-9]", value) else f"is `{value}`; it is a number from 1 to 9"
+
+
 def check_site(value: str) -> str | None:
     """What is wrong with a site's name, None if nothing is."""
     if value and not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", value):
@@ -145,11 +150,12 @@ CHECKS: Mapping[str, Check] = {
     "MFA_AUTO": check_choice,
     "DIRECT_LANE": check_switch,
     "HOLD_STARTING_S": check_seconds,
+    "WORKERS": check_workers,
     "LOG_LEVEL": check_level,
 }
 TAKEN_OVER = ("PROXY_PORT", "API_PORT", "BOUCHET_HOST", "BOUCHET_SITE")  # from the environment, into a new file
 OPTIONAL = frozenset(
-    {"BOUCHET_HOST", "BOUCHET_SITE", "HF_TOKEN", "MFA_AUTO", "DIRECT_LANE", "HOLD_STARTING_S", "LOG_LEVEL"}
+    {"BOUCHET_HOST", "BOUCHET_SITE", "HF_TOKEN", "MFA_AUTO", "DIRECT_LANE", "HOLD_STARTING_S", "LOG_LEVEL", "WORKERS"}
 )
 
 

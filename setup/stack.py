@@ -83,6 +83,7 @@ def compose_environ(stack: Stack, settings: Settings, environ: Mapping[str, str]
         "MFA_AUTO": settings.values.get("MFA_AUTO", ""),
         "DIRECT_LANE": settings.values.get("DIRECT_LANE") or "on",
         "HOLD_STARTING_S": settings.values.get("HOLD_STARTING_S", ""),
+        "WORKERS": settings.values.get("WORKERS") or "1",
         "LOG_LEVEL": settings.values.get("LOG_LEVEL") or "INFO",
         "BOUCHET_SECRETS_DIR": str(stack.secrets_dir),
         "BOUCHET_SECRETS_GENERATION": read_generation(stack),
