@@ -24,20 +24,25 @@ BRIEF = ("--time", "01:00:00")
 MODEL = "demo/scripted"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def launch(stack: Stack) -> Iterator[Callable[..., str]]:
-    """Launches the small model under a name; what is left of it is cancelled in the end."""
+    """Launches the small model under a name; what is left of it is cancelled when the test ends."""
     made: list[str] = []
 
     def launch(name: str, *options: str) -> str:
-        done = stack.bouchet("launch", MODEL, "--name", name, "--no-wait", "--json", *options)
-        assert done.status == 0, done.output
-        made.append(json.loads(done.stdout)["id"])
+        made.append(launched(stack, name, *options))
         return made[-1]
 
     yield launch
     for identity in made:
         cancel(stack, identity)
+
+
+def launched(stack: Stack, name: str, *options: str) -> str:
+    """The new deployment's id."""
+    done = stack.bouchet("launch", MODEL, "--name", name, "--no-wait", "--json", *options)
+    assert done.status == 0, done.output
+    return str(json.loads(done.stdout)["id"])
 
 
 def cancel(stack: Stack, identity: str) -> None:
@@ -164,7 +169,8 @@ def test_the_submit_limit_is_slurms_own_word_and_what_to_do(stack: Stack, launch
 
 
 def test_gpus_that_the_user_holds_elsewhere_are_counted(stack: Stack, launch: Callable[..., str]) -> None:
-    with other_work(stack, "-p", "gpu_h200", "--gpus=h200:2"):
+    with other_work(stack, "-p", "gpu_h200", "--gpus=h200:2") as job:
+        eventually(lambda: "RUNNING" in stack.slurm("squeue", "-h", "-j", job, "-o", "%T"), NEWS_S)
         identity = launch("counted", "--partition", "gpu_h200", "--gpus", "2")
         record = says(stack, identity, "queued", "QOSMaxGRESPerUser")
         assert "limit of GPUs that you may hold" in record["reason"]
@@ -173,7 +179,7 @@ def test_gpus_that_the_user_holds_elsewhere_are_counted(stack: Stack, launch: Ca
 
 
 @pytest.fixture(scope="module")
-def waiting(stack: Stack, launch: Callable[..., str]) -> Iterator[str]:
+def waiting(stack: Stack) -> Iterator[str]:
     """A deployment that waits for a maintenance window to pass."""
     window = [
         "reservationname=maintenance",
@@ -184,7 +190,7 @@ def waiting(stack: Stack, launch: Callable[..., str]) -> Iterator[str]:
     ]
     as_root(stack, "scontrol", "create", "reservation", *window, "users=root")
     try:
-        identity = launch("waiting", "--partition", "gpu_h200", "--time", "06:00:00")
+        identity = launched(stack, "waiting", "--partition", "gpu_h200", "--time", "06:00:00")
         slurm_id(stack, identity)
         yield identity
         cancel(stack, identity)
