@@ -167,6 +167,14 @@ def test_what_the_job_said_of_its_failure_is_the_reason(desk: Desk, slurm: FakeS
     assert (ended.state, ended.kind, ended.reason) == (DownloadState.FAILED, "gated", "it is gated: accept its terms")
 
 
+def test_a_model_the_hub_does_not_know_is_compared_with_the_catalog(desk: Desk, slurm: FakeSlurm, loop: Loop) -> None:
+    download(desk, asked(desk, "Qwen/Qwen3-23B").id)
+    says(slurm, desk, state="failed", kind="unknown_model", sentence="the hub knows no model Qwen/Qwen3-23B")
+    slurm.finish(101, "FAILED", "1:0")
+    loop.step()
+    assert desk.store.downloads.get(ID).reason.endswith(f"; perhaps {MODEL}")
+
+
 def test_could_not_ask_ends_nothing(desk: Desk, slurm: FakeSlurm, loop: Loop) -> None:
     download(desk, asked(desk).id)
     slurm.fault = lambda method, what: "tunnel_down"

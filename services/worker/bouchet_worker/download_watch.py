@@ -10,7 +10,14 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from bouchet_core.downloads import Download, DownloadState
-from bouchet_core.errors import GatewayError, RemoteCommandFailed, RemoteFileMissing, SlurmOutputError, StaleRecord
+from bouchet_core.errors import (
+    GatewayError,
+    RemoteCommandFailed,
+    RemoteFileMissing,
+    SlurmOutputError,
+    StaleRecord,
+    UnknownModel,
+)
 from bouchet_core.models import Frozen
 from pydantic import ConfigDict, ValidationError
 
@@ -134,7 +141,7 @@ class DownloadWatch:
         if rows is None:
             return
         row = next((r for r in rows if (r.job_id, r.name) == (record.slurm_id, record.job_name)), None)
-        progress = self._progress(record)
+        progress = self._with_hint(record, self._progress(record))
         is_told = progress is not None and progress.state in ("done", "failed")
         word = "" if row is not None or is_told else self._word(record)
         self._save(record, lambda old: seen(old, row, progress, word, self.desk.now()))
@@ -181,6 +188,17 @@ class DownloadWatch:
         except (RemoteFileMissing, ValidationError):
             return None
         return found if found.job_name == record.job_name else None
+
+    def _with_hint(self, record: Download, progress: Progress | None) -> Progress | None:
+        """Where the hub knows no such model, the catalog may know what was meant."""
+        if progress is None or progress.kind != "unknown_model":
+            return progress
+        try:
+            self.desk.catalog.find(record.model)
+        except UnknownModel as exc:
+            if exc.near:
+                return progress.model_copy(update={"sentence": f"{progress.sentence}; perhaps {exc.near[0]}"})
+        return progress
 
     def _word(self, record: Download) -> str:
         """Slurm's word about a job that is not queued any more, empty where it has forgotten it."""
