@@ -89,7 +89,7 @@ class Wire:
             sent["Content-Type"] = "application/json"
         try:
             _connect(connection, self.url, silence_s)
-            connection.request(method, path, json.dumps(body) if body is not None else None, sent)
+            _send(connection, method, path, json.dumps(body) if body is not None else None, sent)
             response = connection.getresponse()
             if response.status not in SUCCESS:
                 raise Refused(self.url, response.status, response.read())
@@ -103,11 +103,22 @@ class Wire:
 
 
 def _connection(url: str) -> HTTPConnection:
-    parts = urlsplit(url)
-    if not parts.hostname:
-        raise UnreachableError(f"{url!r} is no address; it looks like http://127.0.0.1:4001")
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:  # a port that is no number
+        host, port = None, None
+    if not host:
+        raise UnreachableError(f"{url!r} is no address; one looks like http://127.0.0.1:4001")
     kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
-    return kind(parts.hostname, parts.port, timeout=CONNECT_TIMEOUT_S)
+    return kind(host, port, timeout=CONNECT_TIMEOUT_S)
+
+
+def _send(connection: HTTPConnection, method: str, path: str, body: str | None, headers: Mapping[str, str]) -> None:
+    try:
+        connection.request(method, path, body, headers)
+    except ValueError as exc:  # a header that would be two, or is no Latin-1
+        raise UnreachableError("BOUCHET_API_KEY holds a character that no key has; `make env` checks .env") from exc
 
 
 def _connect(connection: HTTPConnection, url: str, silence_s: float) -> None:

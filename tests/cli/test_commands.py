@@ -130,6 +130,11 @@ def test_without_a_stack_it_says_make_up(bouchet: Bouchet, tmp_path: Path) -> No
     assert (silent.status, "make up" in silent.err) == (4, True)
     wrong = bouchet("status", BOUCHET_API_KEY="wrong")
     assert (wrong.status, ".env" in wrong.err) == (4, True)
+    for odd in ({"BOUCHET_API_URL": "127.0.0.1:4001"}, {"BOUCHET_API_URL": "http://h:x"}, {"BOUCHET_API_KEY": "a\nb"}):
+        done = bouchet("status", **odd)
+        assert (done.status, done.err.count("\n")) == (4, 1)
+    other = bouchet("status", BOUCHET_API_URL=bouchet.proxy.url)
+    assert (other.status, "another program" in other.err) == (4, True)
     none = bouchet("status", BOUCHET_ENV_FILE=str(tmp_path / "nowhere"))
     assert (none.status, "make up" in none.err) == (4, True)
 

@@ -52,7 +52,7 @@ class ChatProxy:
 def _handler(proxy: ChatProxy) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            body = b'"I\'m alive!"'
+            body = b'"I am alive"' if self.path == "/health/liveliness" else b"<html>"
             self.send_response(200)
             self.send_header("Content-Type", "application/json")
             self.end_headers()
