@@ -40,8 +40,21 @@ trap 'exit 0' TERM
 trap clean_up EXIT
 trap on_term TERM
 
+# vLLM refuses a number of API servers where it serves none.
+without_servers() {
+    local word before='' kept=()
+    for word in "${arguments[@]}"; do
+        if [ "$before" != --api-server-count ]; then
+            case $word in --api-server-count | --api-server-count=*) ;; *) kept+=("$word") ;; esac
+        fi
+        before=$word
+    done
+    arguments=("${kept[@]+"${kept[@]}"}")
+}
+
 set_up_node
 prepare_node
+without_servers
 address=$(jobfile address "$head_address") || finish refused 1 "it finds no way to $head_address"
 start_vllm "$address" --nnodes "$nodes" --node-rank "$rank" --master-addr "$head_address" \
     --master-port "$master_port" --data-parallel-rpc-port "$rpc_port" --headless

@@ -12,6 +12,7 @@ import stat
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -138,6 +139,12 @@ def until(holds: Callable[[], bool], node: Node) -> None:
     while not holds():
         assert time.monotonic() < deadline, node.log()
         time.sleep(0.02)
+
+
+def ask(port: int, path: str) -> int:
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers={"Authorization": f"Bearer {KEY}"})
+    with urllib.request.urlopen(request, timeout=10) as response:
+        return int(response.status)
 
 
 def listens(port: int) -> bool:

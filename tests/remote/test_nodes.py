@@ -6,12 +6,13 @@ import json
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from .conftest import KEY, REPOSITORY, Node, program, until
+from .conftest import KEY, REPOSITORY, Node, ask, program, until
 
 FAKES = REPOSITORY / "tests" / "fakes"
 
@@ -68,6 +69,14 @@ def test_the_other_nodes_get_key_and_addresses_and_srun_gets_no_key(two: Node) -
     assert {"--relative=1", "--nodes=1", "--ntasks=1", "--ntasks-per-node=1", "--overlap"} <= set(called["argv"])
 
 
+def test_the_number_of_servers_is_the_first_nodes_alone(two: Node) -> None:
+    (two.job_dir / "vllm.args").write_text("--api-server-count\n4\n--x\ny z\n--api-server-count=2\n--last\n")
+    two.start()
+    two.connection()
+    assert two.record()["command"][-6:] == ["--api-server-count", "4", "--x", "y z", "--api-server-count=2", "--last"]
+    assert other(two)["command"][-4:] == ["--headless", "--x", "y z", "--last"]
+
+
 def test_one_node_alone_needs_no_srun_and_no_address(node: Node) -> None:
     program(node.root / "bin" / "srun", "echo called > $FAKE_APPTAINER_RECORD.srun")
     node.start()
@@ -112,6 +121,21 @@ def test_stopping_reaches_every_node(two: Node, mode: str) -> None:
     two.signal(signal.SIGTERM)
     assert two.wait() == 0
     assert two.end()["kind"] == "stopped" and two.left_behind() == []
+
+
+def test_before_the_walltime_ends_answers_under_way_finish_on_all_nodes(two: Node) -> None:
+    two.start()
+    port = two.connection()["port"]
+    other(two)
+    answers: list[int] = []
+    slow = threading.Thread(target=lambda: answers.append(ask(port, "/slow")))
+    slow.start()
+    until(lambda: Path(two.record()["binds"]["/bouchet/job"], "slow").exists(), two)
+    two.signal(signal.SIGUSR1)
+    slow.join(15)
+    assert answers == [200]
+    assert two.wait() == 0
+    assert two.end()["kind"] == "walltime" and two.left_behind() == []
 
 
 def test_a_refusal_of_another_node_is_the_jobs(two: Node) -> None:

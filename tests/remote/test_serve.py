@@ -10,18 +10,11 @@ import signal
 import subprocess
 import threading
 import time
-import urllib.request
 from pathlib import Path
 
 import pytest
 
-from .conftest import BOTH, JOB_ID, KEY, REMOTE, Node, mode_of, program, until
-
-
-def ask(port: int, path: str) -> int:
-    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers={"Authorization": f"Bearer {KEY}"})
-    with urllib.request.urlopen(request, timeout=10) as response:
-        return int(response.status)
+from .conftest import BOTH, JOB_ID, KEY, REMOTE, Node, ask, mode_of, program, until
 
 
 @pytest.mark.parametrize("node", BOTH, indirect=True)
