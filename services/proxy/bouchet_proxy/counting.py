@@ -5,10 +5,9 @@ vLLM's own `count_tokens` refuses a prompt above the window, and its complaint a
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
-
-import orjson
 
 from .clamp import Body
 from .dialects import Endpoint
@@ -107,7 +106,8 @@ def _spoken(blocks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _call(identity: object, name: object, given: object) -> dict[str, Any]:
-    arguments = given if isinstance(given, str) else orjson.dumps(given or {}).decode()
+    # written as vLLM writes it, with its spaces and escapes, for they are tokens
+    arguments = given if isinstance(given, str) else json.dumps(given or {})
     return {"id": identity or "", "type": "function", "function": {"name": name or "", "arguments": arguments}}
 
 
