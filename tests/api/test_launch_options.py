@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 
 import httpx
 import pytest
+from bouchet_api.launching import named_among, requested
 from bouchet_api.parts import Parts
+from bouchet_core.models import LaunchRequest
 from bouchet_core.store import Store
 
+NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 NASTY = [
     "a'; echo x", '"; rm -rf ~', "$(id)", "`id`", "two\nlines", "tab\there", "ünïcode", "日本", "٣:٠٠", "", " ", "-x",
     "--wrap=id", "a b", "a\u0000b", "../../etc", "~", "a" * 300, "\ud800", "%j", "a=b",
@@ -76,3 +80,18 @@ async def test_what_can_never_run_there_is_refused_at_once(
     assert (answer.status_code, answer.json()["kind"]) == (422, "launch_refused")
     assert words in answer.json()["detail"]
     assert kept(parts.store) == []
+
+
+async def test_a_preview_of_a_name_that_is_taken_is_refused_as_the_launch_would_be(api: httpx.AsyncClient) -> None:
+    made = (await api.post("/v1/deployments", json={"model": "bouchet-qwen3-32b"})).json()
+    answer = await api.post("/v1/deployments/preview", json={"model": "bouchet-qwen3-32b"})
+    assert (answer.status_code, answer.json()["kind"]) == (409, "name_taken")
+    assert made["id"] in answer.json()["detail"]
+
+
+async def test_a_second_one_of_a_model_is_shown_under_its_own_name_alone(api: httpx.AsyncClient, parts: Parts) -> None:
+    await api.post("/v1/deployments", json={"model": "bouchet-qwen3-32b"})
+    second = (await api.post("/v1/deployments", json={"model": "bouchet-qwen3-32b", "name": "mine"})).json()
+    live = [record for record in parts.store.live() if record.id != second["id"]]
+    wanted = requested(LaunchRequest(model="bouchet-qwen3-32b", name="mine"), parts.catalog.current(), "x", NOW)
+    assert list(named_among(wanted, live).names) == second["names"] == ["mine"]

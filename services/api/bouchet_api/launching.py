@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 import secrets
+from collections.abc import Sequence
 from datetime import datetime
 
 from bouchet_core.catalog import Catalog
-from bouchet_core.errors import LaunchRefused
+from bouchet_core.errors import LaunchRefused, NameTaken
 from bouchet_core.models import Deployment, LaunchRequest
 from bouchet_core.placement import candidates, image_for
 from bouchet_core.site import Site
@@ -46,6 +47,15 @@ def refuse_misfit(deployment: Deployment, catalog: Catalog, site: Site) -> None:
     _, entry = catalog.find(deployment.model)
     image_for(entry, site)
     candidates(entry, deployment.request, site, {})
+
+
+def named_among(deployment: Deployment, live: Sequence[Deployment]) -> Deployment:
+    """The record under the names that a launch would give it beside those that live; NameTaken like a launch."""
+    owners = {name: record.id for record in live for name in record.names}
+    for name in deployment.names:
+        if name in owners and (name != deployment.model or deployment.request.name is None):
+            raise NameTaken(name, owners[name])
+    return without_model_name(deployment) if deployment.model in owners else deployment
 
 
 def without_model_name(deployment: Deployment) -> Deployment:

@@ -13,7 +13,7 @@ from fastapi import APIRouter, Body, Header, Query, Response
 from pydantic import BaseModel, Field
 
 from bouchet_api import examples
-from bouchet_api.launching import PREVIEW_ID, new_id, refuse_misfit, requested, without_model_name
+from bouchet_api.launching import PREVIEW_ID, named_among, new_id, refuse_misfit, requested, without_model_name
 from bouchet_api.parts import DeploymentDep, Parts, PartsDep
 from bouchet_api.problems import KeyReused
 
@@ -77,7 +77,7 @@ def preview_launch(
     parts: PartsDep, request: Annotated[LaunchRequest, Body(openapi_examples=examples.LAUNCH)]
 ) -> Preview:
     """What a launch would submit, in full. Nothing is submitted, kept or left on the cluster."""
-    wanted = _wanted(parts, request, PREVIEW_ID)
+    wanted = named_among(_wanted(parts, request, PREVIEW_ID), parts.store.live())
     return Preview.model_validate(parts.errands.ask("preview", wanted.model_dump(mode="json")))
 
 
