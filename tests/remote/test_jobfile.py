@@ -27,7 +27,7 @@ def load(name: str) -> ModuleType:
         sys.path.remove(str(REMOTE))
 
 
-@pytest.mark.parametrize("name", ["jobfile.py", "joblog.py", "driver.py", "network.py", "watch.py"])
+@pytest.mark.parametrize("name", ["jobfile.py", "joblog.py", "driver.py", "network.py", "watch.py", "look.py"])
 def test_what_runs_on_the_node_keeps_to_the_grammar_of_3_6(name: str) -> None:
     ast.parse((REMOTE / name).read_text(), feature_version=(3, 6))
 
