@@ -17,6 +17,8 @@ import httpx
 import pytest
 from bouchet_core.models import Deployment, LaunchRequest, Phase
 from bouchet_proxy.sse import events
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tests.proxy.contract import CHAT, COUNT, MESSAGES, ask, chunks, post, text_of, until
 from tests.proxy.running import ALIAS, HOLD_S, KEY, MODEL, WINDOW, Door, FakeModel, deployment, start_fake
@@ -46,8 +48,37 @@ def move(door: Door, identity: str, phase: Phase) -> None:
     door.ground.store.update(identity, lambda d: d.moved(phase, datetime.now(UTC)))
 
 
+WORDS = "role content type text tool_use tool_result tool_use_id id name input source thinking cache_control system"
+FIELDS = "messages system tools tool_choice thinking output_config metadata stop_sequences stream input instructions"
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 10**12) | st.text(max_size=6),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(WORDS.split()), inner, max_size=4),
+    max_leaves=10,
+)
+BLOCKS = st.fixed_dictionaries(
+    {"type": st.sampled_from(["text", "tool_use", "tool_result", "image", "thinking", "server_tool_use", "document"])},
+    optional=dict.fromkeys(["text", "content", "input", "source", "thinking", "cache_control"], JSON),
+)
+TURNS = st.fixed_dictionaries(
+    {"role": st.sampled_from(["user", "assistant", "system", "developer", "tool"])},
+    optional={"content": st.none() | st.text(max_size=9) | st.lists(BLOCKS, max_size=3)},
+)
+
+
 class ServingContract:
     """Mixed into Contract."""
+
+    @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+    @given(
+        path=st.sampled_from([MESSAGES, COUNT, CHAT, RESPONSES]),
+        turns=st.lists(TURNS, max_size=4),
+        rest=st.dictionaries(st.sampled_from(FIELDS.split()), JSON, max_size=4),
+    )
+    def test_no_body_makes_the_proxy_fail(self, door: Door, path: str, turns: list[Any], rest: dict[str, Any]) -> None:
+        body = {"model": ALIAS, "max_tokens": 9, "messages": turns, "input": turns, **rest}
+        answer = post(door, path, body)
+        assert "the proxy failed" not in answer.text, answer.text
+        assert answer.json()["error"]["message"] if answer.status_code >= 400 else answer.content
 
     # replicas
 
