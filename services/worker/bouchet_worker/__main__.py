@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
 import threading
 import uuid
+from types import FrameType
 
 from bouchet_core.catalog import load_catalog
 from bouchet_core.errands import QUEUE
-from bouchet_core.errors import BouchetError
+from bouchet_core.errors import BouchetError, StoreUnavailable
 from bouchet_core.gateway_client import GatewayClient
 from bouchet_core.secrets import optional_secret, read_secret
 from bouchet_core.site import catalogs_of, load_site
 from bouchet_core.store import Store
 from rq import Queue, SimpleWorker
+from rq.exceptions import StopRequested
 from rq.serializers import JSONSerializer
 
 from .desk import Desk
@@ -29,6 +32,8 @@ from .settings import Settings
 log = logging.getLogger("bouchet_worker")
 
 LOOP_STOP_TIMEOUT_S = 15.0
+# after Redis went away
+AGAIN_S = 1.0
 
 
 def build_desk(settings: Settings, owner: str) -> Desk:
@@ -61,13 +66,39 @@ def work(desk: Desk, loop: Loop, queue: Queue) -> None:
     thread.start()
     try:
         open_desk(desk)
-        # RQ takes the name of a worker that was killed for that of a living one
-        name = f"{desk.owner}-{uuid.uuid4().hex[:8]}"
-        worker = SimpleWorker([queue], name=name, connection=queue.connection, serializer=JSONSerializer)
-        worker.work(logging_level=None)
+        asked = threading.Event()
+        while not asked.is_set():
+            _do_errands(desk.owner, queue, asked)
+            with contextlib.suppress(StopRequested):
+                asked.wait(AGAIN_S)
     finally:
         stopping.set()
         thread.join(LOOP_STOP_TIMEOUT_S)
+
+
+class _ErrandWorker(SimpleWorker):
+    """Tells whether it ended because it was asked to: RQ's also ends when Redis goes away in the midst of an errand."""
+
+    asked: threading.Event
+
+    def request_stop(self, signum: int, frame: FrameType | None) -> None:
+        """Of SIGTERM and SIGINT."""
+        self.asked.set()
+        super().request_stop(signum, frame)  # type: ignore[no-untyped-call]
+
+
+def _do_errands(owner: str, queue: Queue, asked: threading.Event) -> None:
+    # RQ takes the name of a worker that was killed for that of a living one
+    name = f"{owner}-{uuid.uuid4().hex[:8]}"
+    try:
+        with Store.errors_mapped():
+            worker = _ErrandWorker([queue], name=name, connection=queue.connection, serializer=JSONSerializer)
+            worker.asked = asked
+            worker.work(logging_level=None)
+    except StopRequested:
+        asked.set()
+    except StoreUnavailable as exc:
+        log.warning("errands wait: %s", exc)
 
 
 def main() -> int:
