@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import anthropic
+import httpx
 import openai
 import pytest
 from pydantic import BaseModel
 
 from .claude_code import call
 from .conftest import SCRIPTED, SMALL
-from .harness import Stack
+from .harness import Stack, eventually
 from .relay import Relay
 
 pytestmark = pytest.mark.usefixtures("scripted")
@@ -41,6 +43,24 @@ def said(text: str, **fields: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
+def hasty_key(stack: Stack) -> Iterator[str]:
+    """A key that is good for one request a minute."""
+    made = stack.bouchet("keys", "add", "hasty", "--requests-per-minute", "1", "--json")
+    assert made.status == 0, made.output
+    key = str(json.loads(made.stdout)["key"])
+    models = f"{stack.proxy_url}/v1/models"
+    eventually(lambda: httpx.get(models, headers={"x-api-key": key}).status_code == 200, 10)
+    yield key
+    stack.bouchet("keys", "revoke", "hasty")
+
+
+def until_refused(ask: Callable[[], object]) -> None:
+    """Asks more often than any limit of these tests allows."""
+    for _ in range(4):
+        ask()
+
+
+@pytest.fixture
 def claude(stack: Stack, relay: Relay) -> anthropic.Anthropic:
     return anthropic.Anthropic(base_url=relay.url, api_key=stack.key, max_retries=0)
 
@@ -48,6 +68,19 @@ def claude(stack: Stack, relay: Relay) -> anthropic.Anthropic:
 @pytest.fixture
 def gpt(stack: Stack, relay: Relay) -> openai.OpenAI:
     return openai.OpenAI(base_url=f"{relay.url}/v1", api_key=stack.key, max_retries=0)
+
+
+class TestLimits:
+    def test_too_many_requests_are_the_sdks_own_error(self, stack: Stack, hasty_key: str) -> None:
+        with (
+            anthropic.Anthropic(base_url=stack.proxy_url, api_key=hasty_key, max_retries=0) as claude,
+            openai.OpenAI(base_url=f"{stack.proxy_url}/v1", api_key=hasty_key, max_retries=0) as gpt,
+        ):
+            with pytest.raises(anthropic.RateLimitError) as caught:
+                until_refused(lambda: claude.messages.create(**said("SAY[one]")))
+            assert int(caught.value.response.headers["retry-after"]) > 0
+            with pytest.raises(openai.RateLimitError):
+                until_refused(lambda: gpt.chat.completions.create(**said("SAY[one]")))
 
 
 class TestAnthropic:
