@@ -82,7 +82,10 @@ def _facts(deployment: Deployment, now: datetime) -> Iterator[tuple[str, str]]:
     if job.get("image"):
         digest = f" (sha256 {job['image_sha256'][:12]})" if job.get("image_sha256") else ""
         revision = f", model revision {job['model_revision'][:12]}" if job.get("model_revision") else ""
-        yield "software", f"{job['image']}{digest}, vLLM {job.get('vllm_version') or '?'}{revision}"
+        torch = f", torch {job['torch_version']}" if job.get("torch_version") else ""
+        yield "software", f"{job['image']}{digest}, vLLM {job.get('vllm_version') or '?'}{torch}{revision}"
+    if job.get("gpus"):
+        yield "gpus", f"{len(job['gpus'])} x {job['gpus'][0]} on a node, driver {job.get('driver') or '?'}"
 
 
 def _run_facts(deployment: Deployment, job: Json, placed: Json, now: datetime) -> Iterator[tuple[str, str]]:

@@ -57,6 +57,9 @@ def test_everything_about_one_deployment() -> None:
                 "image": "cpu.sif",
                 "image_sha256": "ab" * 32,
                 "vllm_version": "0.32.0",
+                "torch_version": "2.13.0",
+                "gpus": ["NVIDIA H200", "NVIDIA H200"],
+                "driver": "580.95.05",
                 "since": {"starting": (NOW - timedelta(minutes=10)).isoformat()},
                 "times": TIMES,
                 "placement": {
@@ -73,6 +76,8 @@ def test_everything_about_one_deployment() -> None:
         "17 on node2, RUNNING",
         "the first that takes 1 GPU",
         "cpu.sif (sha256 abababababab)",
+        "torch 2.13.0",
+        "2 x NVIDIA H200 on a node, driver 580.95.05",
         "in 50m",
         "64k",
     ):
