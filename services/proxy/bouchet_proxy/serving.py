@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
@@ -21,6 +22,7 @@ from .replicas import Replicas, conversation_of
 from .routing import Answer, Group, NoSuchModel, NothingRuns, Route, RoutingTable, Unknown, Waiting
 from .settings import Settings
 from .tally import Tally
+from .wire import Wire
 from .wording import Failure, no_such_model, not_ready, nothing_runs, over_limit, table_unknown
 
 # a lost tunnel is back within a minute, or somebody must log in anew
@@ -45,6 +47,9 @@ class Lane(Carrier, Protocol):
 
     async def opens_thinking(self, exchange: Exchange) -> bool:
         """Whether the model's template ends the prompt inside a think block."""
+
+    def asked(self, slot: int, head: bytes, body: bytes, silence_s: float) -> AbstractAsyncContextManager[Wire]:
+        """A connection on which the server has begun to answer these bytes."""
 
 
 class Refused(Exception):
@@ -91,7 +96,7 @@ class Serving:
                 failure = await self._carry(call, found, client, scope, hold)
                 if failure is None:
                     return
-                if found.deployment in tried or not self._others(call, found):
+                if found.deployment in tried or not self._has_replicas(call):
                     tried.clear()
                     await hold.unreachable(failure)
                 tried.add(found.deployment)
@@ -105,8 +110,7 @@ class Serving:
         routes = [route for route in found.routes if route.deployment not in tried] or found.routes
         return self._replicas.pick(routes, conversation_of(call.tally.session, call.body))
 
-    def _others(self, call: Call, route: Route) -> bool:
-        """Whether the name reaches replicas of that one."""
+    def _has_replicas(self, call: Call) -> bool:
         return isinstance(self._table().find(call.shown), Group)
 
     async def _carry(self, call: Call, route: Route, client: Client, scope: Scope, hold: Hold) -> Failure | None:
@@ -114,7 +118,7 @@ class Serving:
         exchange = self._exchange(call, route, client)
         if may_open(exchange):
             exchange.opened = await self._lane.opens_thinking(exchange)
-        reply = Reply(exchange, client, self._lane.count, may_wait=hold.may_wait or self._others(call, route))
+        reply = Reply(exchange, client, self._lane.count, may_wait=hold.may_wait or self._has_replicas(call))
         with self._replicas.open(route):
             await self._carrier(call.endpoint).carry(exchange, reply, scope)
         return reply.unreachable
