@@ -20,7 +20,7 @@ def prefix_cache(stack: Stack) -> list[Figure]:
     """Shares of prompt tokens that had to be computed, in percent."""
     environ = exported(stack, MODEL)
     with tempfile.TemporaryDirectory() as folder, Node(stack, stack.deployment(MODEL)) as node:
-        claude = ClaudeCode(Path(folder) / "first", environ)
+        claude = ClaudeCode(Path(folder), environ)
         note = claude.write("note.txt", "one\n")
         session = claude.run("SAY[I begin.]").session
         before = node.counters()
@@ -28,11 +28,11 @@ def prefix_cache(stack: Stack) -> list[Figure]:
             read = call("Read", file_path=str(note))
             claude.run(f"{read} THEN SAY[that was turn {turn}]", "--resume", session)
         later = node.counters()
-        ClaudeCode(Path(folder) / "second", environ).run("SAY[another one]")
+        claude.run("SAY[another one]")
         other = node.counters()
     missed = [100 * (1 - share) for share in (later.since(before), other.since(later))]
     note_text = f"{later.queries - before.queries:,.0f} prompt tokens in {2 * TURNS} requests"
     return [
         Figure("Claude Code prompt not from the prefix cache, after turn 1", missed[0], "%", MISSED_LATER, note_text),
-        Figure("the same, first turn of a second conversation", missed[1], "%", MISSED_AT_FIRST),
+        Figure("the same, first turn of a second conversation there", missed[1], "%", MISSED_AT_FIRST),
     ]

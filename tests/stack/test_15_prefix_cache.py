@@ -48,11 +48,12 @@ def work(claude: ClaudeCode) -> None:
 def test_every_turn_extends_the_one_before_and_hits(
     environ: dict[str, str], relay: Relay, node: Node, tmp_path: Path
 ) -> None:
-    # what all sessions share has been computed before: only this session's own first turn is new
-    ClaudeCode(tmp_path / "other", environ).run("SAY[somebody else]")
+    claude = ClaudeCode(tmp_path, environ)
+    # an earlier conversation in the same folder: Claude Code's system prompt names it
+    claude.run("SAY[something else]")
     fresh = len(relay.messages())
     before = node.counters()
-    work(ClaudeCode(tmp_path / "me", environ))
+    work(claude)
     turns = relay.messages()[fresh:]
     assert len(turns) == 5
     used = [usage(one) for one in turns]
