@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -37,7 +38,7 @@ class Model:
     gated: bool = False
     private: bool = False
 
-    @property
+    @cached_property
     def commit(self) -> str:
         """Changes with the contents, as git's does."""
         whole = hashlib.sha1()
@@ -45,12 +46,15 @@ class Model:
             whole.update(f"{path} {len(content)}\n".encode() + content)
         return whole.hexdigest()
 
+    @cached_property
+    def etags(self) -> dict[str, str]:
+        """sha256 of large files, git's blob id of others."""
+        found = {path: hashlib.sha1(b"blob %d\0" % len(c) + c).hexdigest() for path, c in self.files.items()}
+        return {**found, **{path: hashlib.sha256(self.files[path]).hexdigest() for path in self.lfs}}
+
     def etag(self, path: str) -> str:
-        """sha256 of a large file, git's blob id of another."""
-        content = self.files[path]
-        if path in self.lfs:
-            return hashlib.sha256(content).hexdigest()
-        return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+        """One file's."""
+        return self.etags[path]
 
     def sibling(self, path: str) -> dict[str, Any]:
         """A file as the listing shows it."""
