@@ -106,7 +106,11 @@ class FakeVLLM:
         if request.headers.get("authorization") != f"Bearer {self.key}":
             return web.json_response({"error": "Unauthorized"}, status=401)
         tokens = prompt_tokens(body) if "messages" in body else len(str(body["prompt"]).split())
-        return web.json_response({"count": tokens, "max_model_len": self.window, "tokens": list(range(tokens))})
+        # as the templates of models that always think end their prompts
+        ending = {"token_strs": ["assistant", "Ċ", "<think>", "Ċ"]} if "thinker" in self.names else {}
+        return web.json_response(
+            {"count": tokens, "max_model_len": self.window, "tokens": list(range(tokens)), **ending}
+        )
 
     async def responses(self, request: web.Request) -> web.StreamResponse:
         body = await self._taken(request)

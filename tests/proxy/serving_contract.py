@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 import pytest
-from bouchet_core.models import Deployment, LaunchRequest, Phase
+from bouchet_core.models import Deployment, LaunchRequest, Phase, Traits
 from bouchet_proxy.sse import events
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -179,6 +179,22 @@ class ServingContract:
             timer.join()
             back[0].stop()
         assert text_of(events([answer.content])) == "again"
+
+    @pytest.mark.parametrize("path", [MESSAGES, CHAT])
+    def test_a_thought_that_begins_in_the_prompt_is_taken_off(self, door: Door, path: str) -> None:
+        traits = Traits(thinking="always", tool_parser="hermes")
+        door.ground.store.create(deployment("thinker", "org/Thinker", slot=1, traits=traits))
+        with model_behind(door, 1, "thinker"):
+            until(lambda: post(door, COUNT, ask("x", model="thinker")).status_code == 200)
+            text = "SAY[hm, let me see </think>the answer]"
+            whole = post(door, path, ask(text, model="thinker")).json()
+            streamed = post(door, path, ask(text, model="thinker", stream=True))
+        if path == MESSAGES:
+            assert (whole["content"][0]["text"], text_of(events([streamed.content]))) == ("the answer", "the answer")
+        else:
+            assert whole["choices"][0]["message"]["content"] == "the answer"
+            told = [c["choices"][0]["delta"].get("content") or "" for c in chunks(streamed)]
+            assert "".join(told) == "the answer"
 
     # overflows
 
