@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Self
 
 import httpx
+from pydantic import ValidationError
 
 from . import errors
 from .models import TunnelStatus
@@ -89,7 +90,12 @@ class GatewayClient:
 
     def status(self) -> TunnelStatus:
         """What the tunnel is doing now."""
-        return TunnelStatus.model_validate_json(self._send("GET", "/v1/status").content)
+        answer = self._send("GET", "/v1/status")
+        try:
+            return TunnelStatus.model_validate_json(answer.content)
+        except ValidationError as exc:
+            # an older or newer gateway, in the middle of `make up`
+            raise errors.GatewayUnreachable("the tunnel gateway speaks another version; `make up` renews it") from exc
 
     def connect(self) -> None:
         """Asks the gateway to try now instead of at the end of its back-off."""

@@ -45,3 +45,10 @@ def test_a_gateway_that_is_away_is_a_metric_too(client: httpx.Client, live_api: 
     seen = read(client)
     assert seen[("bouchet_gateway_alive", "")] == 0
     assert ("bouchet_tunnel_state", "up") not in seen
+
+
+def test_a_gateway_of_another_version_is_no_crash(client: httpx.Client, live_api: RunningApi) -> None:
+    live_api.gateway.tunnel = {"state": "what nobody knows"}
+    answer = client.get("/v1/tunnel")
+    assert (answer.status_code, answer.json()["kind"]) == (503, "gateway_unreachable")
+    assert "make up" in answer.json()["detail"]
