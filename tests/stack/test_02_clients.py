@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Iterator
 from typing import Any
 
 import anthropic
@@ -22,13 +23,15 @@ CALL = 'CALL[weather {"city": "Paris"}]'
 
 
 @pytest.fixture
-def claude(stack: Stack) -> anthropic.Anthropic:
-    return anthropic.Anthropic(base_url=stack.proxy_url, api_key=stack.key, max_retries=0)
+def claude(stack: Stack) -> Iterator[anthropic.Anthropic]:
+    with anthropic.Anthropic(base_url=stack.proxy_url, api_key=stack.key, max_retries=0) as client:
+        yield client
 
 
 @pytest.fixture
-def gpt(stack: Stack) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{stack.proxy_url}/v1", api_key=stack.key, max_retries=0)
+def gpt(stack: Stack) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{stack.proxy_url}/v1", api_key=stack.key, max_retries=0) as client:
+        yield client
 
 
 @pytest.mark.parametrize("header", ["x-api-key: {key}", "Authorization: Bearer {key}"])
