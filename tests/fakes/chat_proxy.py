@@ -28,6 +28,7 @@ class ChatProxy:
         self.status = 200
         self.requests: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
+        self.paths: list[str] = []
 
     @property
     def url(self) -> str:
@@ -62,6 +63,7 @@ def _handler(proxy: ChatProxy) -> type[BaseHTTPRequestHandler]:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             proxy.requests.append(json.loads(body))
             proxy.keys.append(self.headers.get("Authorization"))
+            proxy.paths.append(self.path)
             self.send_response(proxy.status)
             self.send_header("Content-Type", "text/event-stream" if proxy.status == 200 else "application/json")
             self.end_headers()

@@ -1,4 +1,4 @@
-"""`bouchet tunnel`: the SSH connection, and the questions of its login."""
+"""`bouchet tunnel`: the SSH connection, the questions of its login, and a plain port to a model."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import time
 from datetime import UTC, datetime
 
 from bouchet_cli.api import Api
+from bouchet_cli.choice import ready_one
 from bouchet_cli.errors import CommandError, NotReadyError, UsageError
+from bouchet_cli.open_port import LISTEN, open_port
 from bouchet_cli.prompts import answer_prompt
 from bouchet_cli.records import Tunnel
 from bouchet_cli.screen import Screen
@@ -18,6 +20,7 @@ POLL_S = 0.5
 # a Duo push wants a telephone to be found
 LOGIN_S = 120.0
 SETTLE_S = 5.0
+MOST_PORT = 65535
 ON_THE_WAY = ("connecting", "needs_human")
 
 
@@ -27,15 +30,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--watch", action="store_true", help="show it live until Ctrl-C")
     parser.add_argument("--trust", nargs="?", const="", metavar="SHA256:...",
                         help="accept the unknown host key that the cluster shows")  # fmt: skip
+    parser.add_argument("--port", type=int, metavar="PORT",
+                        help="open 127.0.0.1:PORT, which leads to the model's vLLM, until Ctrl-C")  # fmt: skip
+    parser.add_argument("--model", metavar="NAME", help="which deployment --port leads to (default: the newest)")
     parser.add_argument("--forget", metavar="HOST", help="no longer trust the keys accepted for that host")
 
 
 def run(options: argparse.Namespace, tools: Tools) -> None:
     """Shows it; on a terminal asks what the login asks until it is up. NotReadyError while it is not."""
     api, screen = tools.api, tools.screen
-    if options.watch and options.json:
-        raise UsageError("--watch is for people; `bouchet tunnel --json` asks once")
+    _check(options)
     _ask_for(options, api, screen)
+    if options.port is not None:
+        _open(options, tools)
+        return
     now = api.tunnel()
     if screen.interactive and not options.json:
         now = _log_in(api, now, screen)
@@ -53,6 +61,30 @@ def run(options: argparse.Namespace, tools: Tools) -> None:
         )
     if now.state != "up":
         raise NotReadyError(f"the tunnel is {now.state}")
+
+
+def _check(options: argparse.Namespace) -> None:
+    if options.watch and options.json:
+        raise UsageError("--watch is for people; `bouchet tunnel --json` asks once")
+    if options.port is None:
+        return
+    if options.watch or options.json:
+        raise UsageError("--port goes on until Ctrl-C; --watch and --json are commands of their own")
+    if not 0 <= options.port <= MOST_PORT:
+        raise UsageError(f"{options.port} is no port; one looks like 8000")
+
+
+def _open(options: argparse.Namespace, tools: Tools) -> None:
+    """A plain port, until Ctrl-C."""
+    alias = ready_one(tools.api.deployments(live=True), options.model).alias
+
+    def say(port: int) -> None:
+        tools.screen.say(
+            f"http://{LISTEN}:{port} leads to the vLLM of {alias}, until Ctrl-C; the model's name is {alias}"
+        )
+        tools.screen.say("Everybody on this machine can use it while it is open: it asks for no key.", "dim")
+
+    open_port(tools.settings, options.port, alias, say)
 
 
 def _ask_for(options: argparse.Namespace, api: Api, screen: Screen) -> None:

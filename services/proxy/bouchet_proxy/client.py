@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 
 from .answers import failure_events
 from .asgi import Header, Message, Receive, Send, answer_bytes, answer_json
@@ -92,6 +92,28 @@ class Client:
         """Nobody asks after it any more."""
         if self._gone is not None:
             self._gone.cancel()
+
+
+async def while_there(client: Client, work: Coroutine[None, None, None]) -> None:
+    """Does the work, and stops it when the client leaves before its answer is out."""
+    worker, left = asyncio.current_task(), False
+    assert worker is not None
+
+    def stop(_: asyncio.Task[None]) -> None:
+        nonlocal left
+        if not client.answered:
+            left = True
+            worker.cancel()
+
+    gone = client.gone()
+    gone.add_done_callback(stop)
+    try:
+        await work
+    except asyncio.CancelledError:
+        if not left or worker.uncancel() > 0:
+            raise
+    finally:
+        gone.remove_done_callback(stop)
 
 
 async def _disconnected(receive: Receive) -> None:

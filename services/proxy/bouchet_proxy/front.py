@@ -14,6 +14,7 @@ from .client import Client
 from .dialects import BadBody, Dialect, Endpoint, ThreadWanted, check_body, endpoint_of
 from .listing import find_line, model_line, model_list
 from .metrics import CONTENT_TYPE
+from .raw import PREFIX, relay
 from .recorder import Recorder
 from .routing import DEFAULT, RoutingTable
 from .serving import Call, Carrier, Lane, Refused, Serving
@@ -51,6 +52,7 @@ class Front:
     ) -> None:
         self._settings, self._table, self._keys, self._recorder = settings, table, keys, recorder
         self._serving, self._lifespan = Serving(settings, table, lane, litellm), lifespan
+        self._lane = lane
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
@@ -65,7 +67,9 @@ class Front:
         path, method = scope["path"].rstrip("/") or "/", scope["method"]
         client = Client(path, endpoint_of(path), receive, send)
         try:
-            if method in ("GET", "HEAD"):
+            if path.startswith(PREFIX):
+                await self._raw(scope, receive, send, client)
+            elif method in ("GET", "HEAD"):
                 await self._get(path, scope, client)
             else:
                 await self._post(path, scope, receive, client)
@@ -121,6 +125,14 @@ class Front:
             raise
         finally:
             self._recorder.take(tally)
+
+    async def _raw(self, scope: Scope, receive: Receive, send: Send, client: Client) -> None:
+        if not self._caller(scope).owner:
+            raise Refused(owner_only(PREFIX))
+        try:
+            await relay(self._lane, self._settings, self._table(), client, scope, receive, send)
+        except BodyTooLarge as exc:
+            raise Refused(too_large(self._settings.max_body_bytes)) from exc
 
     async def _metrics(self, caller: Caller, client: Client) -> None:
         if not caller.owner:

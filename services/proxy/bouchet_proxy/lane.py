@@ -12,6 +12,7 @@ import orjson
 
 from .asgi import Scope
 from .clamp import Body
+from .client import while_there
 from .counting import count_bodies, ending_body, ends_inside
 from .exchange import Exchange, Reply
 from .settings import Settings
@@ -46,24 +47,7 @@ class DirectLane:
 
     async def carry(self, exchange: Exchange, reply: Reply, scope: Scope) -> None:
         """Asks vLLM and relays its answer; stops asking when the client leaves."""
-        asker, left = asyncio.current_task(), False
-        assert asker is not None
-
-        def stop(_: asyncio.Task[None]) -> None:
-            nonlocal left
-            if not reply.client.answered:
-                left = True
-                asker.cancel()
-
-        gone = reply.client.gone()
-        gone.add_done_callback(stop)
-        try:
-            await self._relay(exchange, reply)
-        except asyncio.CancelledError:
-            if not left or asker.uncancel() > 0:
-                raise
-        finally:
-            gone.remove_done_callback(stop)
+        await while_there(reply.client, self._relay(exchange, reply))
 
     async def _relay(self, exchange: Exchange, reply: Reply) -> None:
         silence_s = STREAM_SILENCE_S if exchange.streams else WHOLE_SILENCE_S
@@ -117,21 +101,26 @@ class DirectLane:
 
     @asynccontextmanager
     async def _asked(self, exchange: Exchange, path: str, body: Body, silence_s: float) -> AsyncIterator[Wire]:
+        slot, data = exchange.route.slot, orjson.dumps({**body, "model": exchange.route.alias})
+        head = post_head(self._host, self._settings.slot_base_port + slot, path, exchange.key, len(data))
+        async with self.asked(slot, head, data, silence_s) as wire:
+            yield wire
+
+    @asynccontextmanager
+    async def asked(self, slot: int, head: bytes, body: bytes, silence_s: float) -> AsyncIterator[Wire]:
         """A connection on which the server has begun to answer. A kept one may have been closed just now: then a
-        second, fresh one is tried."""
-        host, port = self._host, self._settings.slot_base_port + exchange.route.slot
-        data = orjson.dumps({**body, "model": exchange.route.alias})
-        head = post_head(host, port, path, exchange.key, len(data))
+        second, fresh one is tried. Raises WireError."""
+        host, port = self._host, self._settings.slot_base_port + slot
         wire = await self._pool.take(host, port)
         try:
             try:
-                await wire.post(head, data, silence_s)
+                await wire.post(head, body, silence_s)
             except NoConnection as exc:
                 if not exc.reused:
                     raise
                 wire.close()
                 wire = await self._pool.connect(host, port)
-                await wire.post(head, data, silence_s)
+                await wire.post(head, body, silence_s)
             yield wire
         finally:
             self._pool.give(host, port, wire)
