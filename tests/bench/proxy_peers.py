@@ -25,7 +25,9 @@ from .peers import ROOT, all_ways
 TURNS, ASKED_A_TURN = 12, 3
 CLIENTS, BUSY_S, BUSY_TURNS = 16, 2.0, 2
 # streams that the slowest of them can still follow, and what is promised for ours
-FEW, MANY, PER_S, STREAM_S = 8, 64, 50, 4
+FEW, MANY, PER_S, STREAM_S = 4, 64, 50, 4
+# events of one stream, sent as fast as they are taken: what an event costs besides being woken for it
+BURST = 1000
 OURS = "bouchet-llm"
 
 
@@ -80,11 +82,11 @@ async def _event_cpu_s(way: Way, idle: float) -> float:
     """CPU for one more event: long streams against short ones."""
     assert way.pid is not None
     spent = []
-    for events in (1, PER_S * STREAM_S):
+    for events in (1, BURST):
         before, began = _cpu_s(way.pid), time.monotonic()
-        await side_by_side(way, _body(way, events, PER_S), FEW)
+        await side_by_side(way, _body(way, events, 0), FEW)
         spent.append(_cpu_s(way.pid) - before - idle * (time.monotonic() - began))
-    return (spent[1] - spent[0]) / (FEW * (PER_S * STREAM_S - 1))
+    return (spent[1] - spent[0]) / (FEW * (BURST - 1))
 
 
 async def _many_streams(ways: Sequence[Way]) -> list[Figure]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import importlib
 import io
 import logging
@@ -126,6 +127,9 @@ class LiteLLMCarrier:
             async def started(message: Message) -> None:
                 if message["type"] == "lifespan.startup.complete":
                     await self._warm_up()
+                    # half a million objects that live as long as the process: the collector need not look at them again
+                    gc.collect()
+                    gc.freeze()
                 quiet.close()
                 await send(message)
 
