@@ -47,7 +47,8 @@ class _Server(asyncssh.SSHServer):
     def connection_lost(self, exc: Exception | None) -> None:
         self._node.connections.discard(self._conn)
 
-    def begin_auth(self, username: str) -> bool:
+    async def begin_auth(self, username: str) -> bool:
+        await asyncio.sleep(self._node.slow_login_s)
         self._node.logins.append(username)
         return True
 
@@ -98,6 +99,7 @@ class LoginNode:
         self.accepted_key = self.user_key
         self.script: Script | None = None
         self.port = 0
+        self.slow_login_s = 0.0
         self.accepted = self.channels = 0
         self.logins: list[str] = []
         self.connections: set[asyncssh.SSHServerConnection] = set()

@@ -10,6 +10,7 @@ import struct
 import time
 import tracemalloc
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -291,15 +292,35 @@ async def test_without_redis_and_without_memory_the_words_say_so(gateway: Gatewa
     assert words["kind"] == "store_unavailable"
 
 
-async def test_a_thousand_connections_leave_nothing_behind(gateway: Gateway, echo_port: int) -> None:
+async def test_a_thousand_connections_leave_nothing_behind(
+    gateway: Gateway, echo_port: int, login_node: LoginNode
+) -> None:
+    async def hang_up() -> None:
+        """As a client that is killed: without waiting for the channel, or in the middle of an answer."""
+        _, writer = await asyncio.open_connection("127.0.0.1", echo_port)
+        writer.write(b"x" * 4000)
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+
+    await talk(echo_port, b"x")
+    await until(lambda: gateway.forwards.channels == 0)
+    before = descriptors()
     for _ in range(20):
-        await asyncio.gather(*(talk(echo_port, b"x") for _ in range(50)))
-    await asyncio.sleep(0.2)
+        await asyncio.gather(*(talk(echo_port, b"x") for _ in range(40)), *(hang_up() for _ in range(10)))
+    await until(lambda: gateway.forwards.channels == 0 and descriptors() <= before, 10)
     gc.collect()
-    assert gateway.forwards.channels == 0
     # the session's life, its watch, and this test
     names = [task.get_coro().__qualname__ for task in asyncio.all_tasks()]  # type: ignore[union-attr]
     assert len(names) < 10, names
+    # asyncssh's own books, at both ends
+    theirs = [*login_node.connections]
+    mine = await gateway.tunnel.session(1)
+    await until(lambda: not [c for c in (mine._conn, *theirs) if len(c._channels) > 1], 5)
+
+
+def descriptors() -> int:
+    """Files and sockets that this process holds."""
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def test_refusals_say_who_is_to_blame() -> None:

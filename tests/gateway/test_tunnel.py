@@ -158,13 +158,31 @@ async def test_the_menu_is_answered_by_itself_once_a_minute_when_asked_for(login
 
 async def test_one_prompt_a_cut_and_none_extra(login_node: LoginNode, asking: Script, store: Store) -> None:
     async with started(login_node, store) as gateway:
-        for _ in range(5):
+        for _ in range(3):
             assert await answer(gateway, await prompted(gateway), "123456") == 202
             await reached(gateway, TunnelState.UP)
             login_node.cut()
         await prompted(gateway)
-    assert len(asking.seen) == 5
-    assert login_node.accepted == 6
+    assert len(asking.seen) == 3
+    assert login_node.accepted == 4
+
+
+async def test_a_day_with_twenty_cuts_asks_twenty_one_times(
+    login_node: LoginNode, asking: Script, store: Store
+) -> None:
+    async with started(login_node, store) as gateway:
+        for cut in range(21):
+            assert await answer(gateway, await prompted(gateway), "123456") == 202
+            await reached(gateway, TunnelState.UP)
+            if cut == 20:
+                break
+            login_node.cut()
+            await until(lambda: gateway.tunnel.status().state is not TunnelState.UP)
+            # cuts of a day lie hours apart: each is the first of a new row
+            gateway.tunnel.connect_now()
+        await asyncio.sleep(0.3)
+        assert gateway.tunnel.status().prompt is None
+    assert (len(asking.seen), login_node.accepted) == (21, 21)
 
 
 async def test_an_unknown_host_key_is_refused_and_shown(login_node: LoginNode, store: Store) -> None:

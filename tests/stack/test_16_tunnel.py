@@ -1,0 +1,219 @@
+"""What happens to the one connection in real life: silence, restarts, new host keys, second factors."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import json
+import tarfile
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bouchet_core.models import Prompt, TunnelState
+from bouchet_gateway.mfa import PromptDesk
+from bouchet_gateway.settings import SshSettings
+from bouchet_gateway.ssh import Connector
+from bouchet_gateway.trusted import TrustedHosts
+from bouchet_gateway.tunnel import Tunnel
+
+from .conftest import SMALL
+from .harness import SUBNET, Stack, eventually
+
+# keepalives say so after 6 s; the rest is for a busy machine
+NOTICED_S, BACK_S = 15.0, 20.0
+ASKERS, CUTS = 4, 4
+PASSCODE = "1234567"
+LOGIN_NODE = f"{SUBNET}.11"
+ESTABLISHED = ("ss", "-Htn", "state", "established", "sport", "=", ":22")
+
+
+def tunnel_state(stack: Stack) -> dict[str, Any]:
+    with stack.api() as api:
+        return dict(api.get("/v1/tunnel").raise_for_status().json())
+
+
+def wait_for_tunnel(stack: Stack, *, up: bool, within_s: float) -> float:
+    """Seconds until the tunnel is up, or no longer."""
+    began = time.monotonic()
+    eventually(lambda: (tunnel_state(stack)["state"] == "up") is up, within_s, lambda: str(tunnel_state(stack)))
+    return time.monotonic() - began
+
+
+def ask(stack: Stack) -> int:
+    """The status of a short request's answer."""
+    body = {"model": SMALL, "max_tokens": 4, "messages": [{"role": "user", "content": "hi"}]}
+    with stack.proxy() as proxy:
+        return proxy.post("/v1/messages", json=body).status_code
+
+
+def last_event(stack: Stack, begun: Callable[[], object]) -> str:
+    """Listens to a long stream to its end; `begun` is called at its first event. The type of the last event."""
+    body = {"model": SMALL, "max_tokens": 600, "stream": True}
+    body["messages"] = [{"role": "user", "content": "Count from one to five hundred in words."}]
+    last = ""
+    with stack.proxy() as proxy, proxy.stream("POST", "/v1/messages", json=body) as answer:
+        assert answer.status_code == 200, answer.read()
+        for line in answer.iter_lines():
+            if line.startswith("data: "):
+                _ = begun() if not last else None
+                last = str(json.loads(line[6:])["type"])
+    return last
+
+
+@pytest.fixture
+def clients() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(ASKERS + 1) as pool:
+        yield pool
+
+
+@pytest.fixture
+def stream(stack: Stack, clients: ThreadPoolExecutor) -> Future[str]:
+    """A stream that is under way; its result is its last event."""
+    started: Future[None] = Future()
+    found = clients.submit(last_event, stack, lambda: started.set_result(None))
+    started.result(timeout=60)
+    return found
+
+
+@pytest.fixture(autouse=True)
+def one_connection_afterwards(stack: Stack) -> Iterator[None]:
+    wait_for_tunnel(stack, up=True, within_s=60)
+    yield
+    wait_for_tunnel(stack, up=True, within_s=60)
+    connections = eventually(lambda: len(stack.on("demo-login", ESTABLISHED).stdout.splitlines()) == 1, 30)
+    assert connections, stack.on("demo-login", ESTABLISHED).stdout
+
+
+def test_a_silent_login_node_is_noticed_and_requests_wait_for_it(
+    stack: Stack, clients: ThreadPoolExecutor, stream: Future[str]
+) -> None:
+    login = stack.container("demo-login")
+    login.pause()
+    try:
+        wait_for_tunnel(stack, up=False, within_s=NOTICED_S)
+        asked = [clients.submit(ask, stack) for _ in range(ASKERS)]
+        time.sleep(2)
+        assert not any(one.done() for one in asked)
+    finally:
+        login.unpause()
+    wait_for_tunnel(stack, up=True, within_s=BACK_S)
+    assert [one.result(timeout=60) for one in asked] == [200] * ASKERS
+    assert stream.result(timeout=120) in ("message_stop", "error")
+
+
+def test_a_restarted_login_node_costs_one_reconnect(
+    stack: Stack, clients: ThreadPoolExecutor, stream: Future[str]
+) -> None:
+    before = tunnel_state(stack)["reconnects"]
+    stack.container("demo-login").restart(timeout=2)
+    asked = [clients.submit(ask, stack) for _ in range(ASKERS)]
+    assert [one.result(timeout=60) for one in asked] == [200] * ASKERS
+    assert stream.result(timeout=120) in ("message_stop", "error")
+    wait_for_tunnel(stack, up=True, within_s=BACK_S)
+    assert tunnel_state(stack)["reconnects"] == before + 1
+    stack.wait_healthy("demo-login")
+
+
+def test_a_gateway_that_was_frozen_goes_on(stack: Stack, clients: ThreadPoolExecutor, stream: Future[str]) -> None:
+    """A laptop's lid, closed for a moment."""
+    gateway = stack.container("gateway")
+    gateway.pause()
+    try:
+        asked = [clients.submit(ask, stack) for _ in range(ASKERS)]
+        time.sleep(4)
+    finally:
+        gateway.unpause()
+    assert [one.result(timeout=60) for one in asked] == [200] * ASKERS
+    assert stream.result(timeout=120) in ("message_stop", "error")
+    stack.wait_healthy("gateway")
+
+
+# a second gateway's connection, of the test's own, to the real sshd
+
+
+def key_of(stack: Stack, user: str, folder: Path) -> None:
+    """The demo user's own key, as id_ed25519 in that folder."""
+    name = "id_ed25519" if user == "researcher" else f"{user}_ed25519"
+    packed, _ = stack.container("gateway").get_archive(f"/run/demo/gateway/{name}")
+    with tarfile.open(fileobj=io.BytesIO(b"".join(packed))) as archive:
+        member = archive.extractfile(name)
+        assert member is not None
+        path = folder / "id_ed25519"
+        path.write_bytes(member.read())
+        path.chmod(0o600)
+
+
+@contextlib.asynccontextmanager
+async def tunnel_as(stack: Stack, user: str, folder: Path) -> AsyncIterator[tuple[Tunnel, PromptDesk]]:
+    """A tunnel of that user's from this machine, that knows no host."""
+    key_of(stack, user, folder)
+    desk, trusted = PromptDesk(20), TrustedHosts(folder / "accepted")
+    settings = SshSettings(hosts=(LOGIN_NODE,), ssh_dir=folder, trusted_hosts=trusted.path, user=user, port=22)
+    tunnel = Tunnel(Connector(settings, desk, trusted), desk, trusted)
+    life = asyncio.get_running_loop().create_task(tunnel.run())
+    try:
+        yield tunnel, desk
+    finally:
+        life.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await life
+
+
+async def until(condition: Callable[[], bool], story: Callable[[], object], within_s: float = 20.0) -> None:
+    for _ in range(int(within_s / 0.05)):
+        if condition():
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError(f"not so within {within_s} s: {story()}")
+
+
+async def trust_the_host(stack: Stack, tunnel: Tunnel) -> None:
+    """Accepts the key that is shown, when it is the one that the login node has."""
+    await until(lambda: tunnel.status().host_key is not None, tunnel.status)
+    shown = tunnel.status().host_key
+    argv = ["ssh-keygen", "-lf", "/run/cluster-keys/host/login.pub"]
+    real = await asyncio.to_thread(stack.on, "demo-login", argv)
+    assert shown is not None and shown.fingerprint in real.stdout, (shown, real.output)
+    tunnel.trust(shown.fingerprint)
+
+
+async def test_an_unknown_login_node_is_trusted_by_its_fingerprint(stack: Stack, tmp_path: Path) -> None:
+    async with tunnel_as(stack, "researcher", tmp_path) as (tunnel, _):
+        await until(lambda: tunnel.status().state is TunnelState.REFUSED, tunnel.status)
+        await trust_the_host(stack, tunnel)
+        await until(lambda: tunnel.status().state is TunnelState.UP, tunnel.status)
+    async with tunnel_as(stack, "researcher", tmp_path) as (tunnel, _):
+        await until(lambda: tunnel.status().state is TunnelState.UP, tunnel.status)
+
+
+async def test_a_second_factor_is_asked_for_once_a_cut(stack: Stack, tmp_path: Path) -> None:
+    since = int(time.time())
+    shown: list[str] = []
+    async with tunnel_as(stack, "guarded", tmp_path) as (tunnel, desk):
+        told = desk.on_change
+
+        def noted(prompt: Prompt | None) -> None:
+            shown.extend([prompt.id] if prompt else [])
+            told(prompt)
+
+        desk.on_change = noted
+        await trust_the_host(stack, tunnel)
+        for cut in range(CUTS + 1):
+            await until(lambda: desk.prompt is not None, tunnel.status)
+            assert desk.prompt is not None and "Passcode or option" in desk.prompt.questions[0]
+            desk.answer(desk.prompt.id, [PASSCODE])
+            await until(lambda: tunnel.status().state is TunnelState.UP, tunnel.status)
+            # nothing more is asked while it is up
+            await asyncio.sleep(0.3)
+            assert desk.prompt is None
+            if cut < CUTS:
+                await asyncio.to_thread(stack.on, "demo-login", ["pkill", "-KILL", "-u", "guarded"])
+                await until(lambda: tunnel.status().state is not TunnelState.UP, tunnel.status)
+    assert len(shown) == CUTS + 1
+    said = await asyncio.to_thread(stack.container("demo-login").logs, since=since)
+    assert said.decode().count("Accepted keyboard-interactive/pam for guarded") == CUTS + 1
