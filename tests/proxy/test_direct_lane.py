@@ -41,5 +41,6 @@ class TestDirectLane(ServingContract, Contract):
         with httpx.stream("POST", door.url + MESSAGES, json=body, headers=sent, timeout=10) as answer:
             headers_after_s = time.monotonic() - began
             answer.read()
-        assert headers_after_s < 0.3 < time.monotonic() - began
+        # the model takes its time between the words; who waits for them all has the head as late as the last
+        assert time.monotonic() - began - headers_after_s > 0.4
         assert text_of(checked(answer)) == "a b c"
