@@ -53,8 +53,9 @@ def ask(stack: Stack) -> int:
 
 def last_event(stack: Stack, begun: Callable[[], object]) -> str:
     """Listens to a long stream to its end; `begun` is called at its first event. The type of the last event."""
-    body = {"model": SMALL, "max_tokens": 600, "stream": True}
-    body["messages"] = [{"role": "user", "content": "Count from one to five hundred in words."}]
+    # without temperature it says the same every time: 350 tokens
+    body = {"model": SMALL, "max_tokens": 600, "stream": True, "temperature": 0}
+    body["messages"] = [{"role": "user", "content": "Write a long story about the sea."}]
     last = ""
     with stack.proxy() as proxy, proxy.stream("POST", "/v1/messages", json=body) as answer:
         assert answer.status_code == 200, answer.read()
@@ -103,7 +104,7 @@ def test_a_silent_login_node_is_noticed_and_requests_wait_for_it(
         login.unpause()
     wait_for_tunnel(stack, up=True, within_s=BACK_S)
     assert [one.result(timeout=60) for one in asked] == [200] * ASKERS
-    assert stream.result(timeout=120) in ("message_stop", "error")
+    assert stream.result(timeout=60) == "error"
 
 
 def test_a_restarted_login_node_costs_one_reconnect(
@@ -113,7 +114,7 @@ def test_a_restarted_login_node_costs_one_reconnect(
     stack.container("demo-login").restart(timeout=2)
     asked = [clients.submit(ask, stack) for _ in range(ASKERS)]
     assert [one.result(timeout=60) for one in asked] == [200] * ASKERS
-    assert stream.result(timeout=120) in ("message_stop", "error")
+    assert stream.result(timeout=60) == "error"
     wait_for_tunnel(stack, up=True, within_s=BACK_S)
     assert tunnel_state(stack)["reconnects"] == before + 1
     stack.wait_healthy("demo-login")
