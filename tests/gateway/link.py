@@ -1,4 +1,4 @@
-"""A link between gateway and login node that may be slow, lose bytes, or fall silent in one direction or both."""
+"""A link between gateway and login node that may be slow, lose bytes, fall silent in one direction or both, freeze."""
 
 from __future__ import annotations
 
@@ -30,6 +30,8 @@ class Link:
     def __init__(self, target: int) -> None:
         self.up, self.down, self.port = Way(), Way(), 0
         self._target = target
+        self._flows = asyncio.Event()
+        self._flows.set()
         self._tasks: set[asyncio.Task[None]] = set()
 
     def silence(self, *, up: bool = True, down: bool = True) -> None:
@@ -40,6 +42,19 @@ class Link:
         """What is said from now on comes through."""
         self.silence(up=False, down=False)
 
+    def freeze(self) -> None:
+        """Nothing comes through until `thaw`, and then everything, as TCP does when a cable was out."""
+        self._flows.clear()
+
+    def thaw(self) -> None:
+        """Ends a freeze."""
+        self._flows.set()
+
+    def cut(self) -> None:
+        """Every connection ends at once."""
+        for task in self._tasks:
+            task.cancel()
+
     async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
         self._start(reader, far_writer, self.up)
@@ -47,7 +62,10 @@ class Link:
 
     def _start(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, way: Way) -> None:
         queue: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
-        for task in (asyncio.create_task(_take(source, queue, way)), asyncio.create_task(_give(queue, sink))):
+        for task in (
+            asyncio.create_task(_take(source, queue, way)),
+            asyncio.create_task(_give(queue, sink, self._flows)),
+        ):
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
@@ -66,12 +84,13 @@ async def _take(source: asyncio.StreamReader, queue: asyncio.Queue[tuple[float, 
     queue.put_nowait((loop.time() + way.delay_s, b""))
 
 
-async def _give(queue: asyncio.Queue[tuple[float, bytes]], sink: asyncio.StreamWriter) -> None:
+async def _give(queue: asyncio.Queue[tuple[float, bytes]], sink: asyncio.StreamWriter, flows: asyncio.Event) -> None:
     loop = asyncio.get_running_loop()
     try:
         while True:
             due, data = await queue.get()
             await asyncio.sleep(max(0.0, due - loop.time()))
+            await flows.wait()
             if not data:
                 break
             sink.write(data)
