@@ -49,6 +49,7 @@ async def _stream(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None
     for number in range(STREAM_EVENTS):
         await asyncio.sleep(max(0.0, began + number / EVENTS_PER_S - time.monotonic()))
         writer.write(struct.pack("d", time.monotonic()) + b"x" * (EVENT - 8))
+        await writer.drain()
 
 
 async def _flood(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

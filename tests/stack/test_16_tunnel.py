@@ -6,6 +6,9 @@ import asyncio
 import contextlib
 import io
 import json
+import signal
+import socket
+import subprocess
 import tarfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -13,6 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from bouchet_core.models import Prompt, TunnelState
 from bouchet_gateway.mfa import PromptDesk
@@ -22,7 +26,7 @@ from bouchet_gateway.trusted import TrustedHosts
 from bouchet_gateway.tunnel import Tunnel
 
 from .conftest import SMALL
-from .harness import SUBNET, Stack, eventually
+from .harness import ROOT, SUBNET, Stack, eventually
 
 # keepalives say so after 6 s; the rest is for a busy machine
 NOTICED_S, BACK_S = 15.0, 20.0
@@ -132,6 +136,30 @@ def test_a_gateway_that_was_frozen_goes_on(stack: Stack, clients: ThreadPoolExec
     assert [one.result(timeout=60) for one in asked] == [200] * ASKERS
     assert stream.result(timeout=120) in ("message_stop", "error")
     stack.wait_healthy("gateway")
+
+
+def test_a_plain_port_leads_to_the_models_own_vllm(stack: Stack) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    argv = [str(ROOT / "bouchet"), "tunnel", "--port", str(port), "--model", SMALL]
+    with subprocess.Popen(argv, env=stack.environ, cwd=ROOT, stderr=subprocess.PIPE, text=True) as command:
+        assert command.stderr is not None
+        assert f"http://127.0.0.1:{port} leads to the vLLM of {SMALL}" in command.stderr.readline()
+        try:
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as tool:
+                assert SMALL in [line["id"] for line in tool.get("/v1/models").raise_for_status().json()["data"]]
+                assert "version" in tool.get("/version").raise_for_status().json()
+                assert "vllm:" in tool.get("/metrics").raise_for_status().text
+                body = {"model": SMALL, "prompt": "The sea", "max_tokens": 8, "stream": True}
+                with tool.stream("POST", "/v1/completions", json=body) as answer:
+                    lines = [line for line in answer.iter_lines() if line]
+                assert lines[-1] == "data: [DONE]" and len(lines) > 2
+                # the job's key stays on the proxy's side
+                assert httpx.get(f"{stack.proxy_url}/raw/{SMALL}/v1/models").status_code == 401
+        finally:
+            command.send_signal(signal.SIGINT)
+        assert command.wait(10) == 130
 
 
 # a second gateway's connection, of the test's own, to the real sshd

@@ -16,6 +16,21 @@ from typing import Any
 MSG_IGNORE = 2
 
 
+class _Quiet:
+    """In the place of asyncssh's packet log, whose lines are made before anybody asks whether they are wanted."""
+
+    def log_sent_packet(self, *_: Any) -> None:
+        """Nothing."""
+
+
+_QUIET = _Quiet()
+
+
+def quieten(channel: Any) -> None:
+    """The channel (asyncssh.SSHChannel) writes no line for every packet that it receives."""
+    channel.log_received_packet = _QUIET.log_sent_packet
+
+
 class Thrift:
     """The thrifty sender of one connection (asyncssh.SSHClientConnection), from now until `end`."""
 
@@ -33,8 +48,9 @@ class Thrift:
             self._connection.__dict__.pop(replaced, None)
 
     def _send_unless_ignored(self, kind: int, *parts: bytes, handler: Any = None) -> None:
+        # the handler is there to log the packet, and nothing else
         if kind != MSG_IGNORE:
-            self._send_packet(kind, *parts, handler=handler)
+            self._send_packet(kind, *parts, handler=_QUIET)
 
     def _send_soon(self, data: bytes) -> None:
         if not self._pending:

@@ -14,6 +14,7 @@ import asyncssh
 from bouchet_core import errors
 
 from .nodes import Nodes
+from .packets import quieten
 from .ssh import Connector, Login, mapped, mapped_error, quoted
 
 # what a stalled reader may keep in memory, per channel; 64 of them stay below 64 MiB
@@ -145,7 +146,7 @@ class Session:
         session = cast("Callable[[], asyncssh.SSHTCPSession[bytes]]", factory)
         opening = way.create_connection(session, address, port, window=CHANNEL_WINDOW)
         try:
-            await _opened(opening, timeout_s)
+            quieten((await _opened(opening, timeout_s))[0])
         except TimeoutError as exc:
             raise errors.RemoteRefused(f"{host}:{port} did not answer within {timeout_s:g} s") from exc
         except (asyncssh.Error, OSError) as exc:
