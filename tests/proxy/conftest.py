@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.conftest import free_port, start_redis
+from tests.conftest import free_port, free_ports, start_redis
 from tests.proxy.running import IMAGE_VARIABLE, Ground, start_fake
 
 collect_ignore = [] if os.environ.get(IMAGE_VARIABLE) or importlib.util.find_spec("litellm") else ["litellm"]
@@ -26,7 +26,7 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
     directory = tmp_path_factory.mktemp("redis")
     redis = start_redis(directory, free_port())
     store = redis.store()
-    base = free_port()
+    base = free_ports(SLOTS)
     fake = start_fake(base)
     try:
         yield Ground(directory, redis.port, redis.password, store, base, fake)
