@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.conftest import free_port, free_ports, start_redis
-from tests.proxy.running import IMAGE_VARIABLE, Ground, start_fake
+from tests.proxy.running import IMAGE_VARIABLE, SLOTS, Ground, start_fake
 
 collect_ignore = [] if os.environ.get(IMAGE_VARIABLE) or importlib.util.find_spec("litellm") else ["litellm"]
 
