@@ -100,6 +100,7 @@ class LoginNode:
         self.script: Script | None = None
         self.port = 0
         self.slow_login_s = 0.0
+        self.rekey_bytes = 1 << 30
         self.accepted = self.channels = 0
         self.logins: list[str] = []
         self.connections: set[asyncssh.SSHServerConnection] = set()
@@ -119,6 +120,7 @@ class LoginNode:
             sftp_factory=lambda chan: _Files(chan, self.home),
             encoding=None,
             allow_scp=False,
+            rekey_bytes=self.rekey_bytes,
         )
         if not self.port:
             self.port = self._acceptor.get_port()
