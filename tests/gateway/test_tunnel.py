@@ -259,44 +259,6 @@ async def test_how_far_the_login_node_is_and_what_went_wrong_last_are_shown(
         assert "the connection was lost" in gateway.tunnel.status().last_error
 
 
-async def test_a_silent_peer_is_noticed(login_node: LoginNode, store: Store) -> None:
-    """A relay that swallows everything: the TCP connection stays, nothing comes through (laptop lid, VPN off)."""
-    silent = asyncio.Event()
-    pumps: set[asyncio.Task[None]] = set()
-
-    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", login_node.port)
-
-        async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-            try:
-                while data := await source.read(65536):
-                    if not silent.is_set():
-                        sink.write(data)
-            except OSError:
-                pass
-            sink.close()
-
-        pumps.update({asyncio.create_task(pump(reader, far_writer)), asyncio.create_task(pump(far_reader, writer))})
-
-    server = await asyncio.start_server(relay, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    hosts = login_node.ssh_dir / "known_hosts"
-    hosts.write_text(hosts.read_text().replace(str(login_node.port), str(port)))
-    settings = make_settings(login_node)
-    ssh = replace(settings.ssh, port=port, keepalive_interval_s=0.2, handshake_timeout_s=0.5)
-    async with started(login_node, store, ssh=ssh) as gateway:
-        await reached(gateway, TunnelState.UP)
-        silent.set()
-        began = time.monotonic()
-        status = await reached(gateway, TunnelState.DOWN)
-        assert 0.3 < time.monotonic() - began < 1.5
-        assert status.connections == 0
-        silent.clear()
-        await reached(gateway, TunnelState.UP)
-    server.close()
-    await asyncio.gather(*pumps)
-
-
 async def test_a_server_of_garbage_is_survived(login_node: LoginNode, store: Store) -> None:
     async def garbage(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"SSH-2.0-x\r\n" + b"\xff" * 10_000)
