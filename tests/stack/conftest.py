@@ -41,9 +41,9 @@ def stack(first_up: tuple[Stack, Finished]) -> Stack:
     return first_up[0]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def scripted(stack: Stack) -> dict[str, Any]:
-    """A deployment of the model that says what the prompt scripts, ready, launched by hand."""
+    """A deployment of the model that says what the prompt scripts, ready, launched by hand; one may have ended it."""
     if not any(SCRIPTED in record["names"] for record in stack.deployments()):
         done = stack.bouchet("launch", "demo/scripted", "--partition", "gpu_h200", "--no-wait", "--json")
         assert done.status == 0, done.output
