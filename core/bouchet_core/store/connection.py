@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import redis
 from redis.backoff import ExponentialWithJitterBackoff
@@ -37,3 +38,20 @@ def mapped() -> Iterator[None]:
         yield
     except redis.RedisError as exc:
         raise StoreUnavailable(str(exc)) from exc
+
+
+def evaluate(client: redis.Redis, script: str, keys: Sequence[str], arguments: Sequence[str | int | float]) -> Any:
+    """What a Lua script answers: all its changes happen, or none."""
+    with mapped():
+        return client.eval(script, len(keys), *keys, *arguments)
+
+
+def bodies(client: redis.Redis, records: Sequence[str]) -> list[str]:
+    """The field `body` of these hashes, in one round trip; hashes that are gone are left out."""
+    if not records:
+        return []
+    with mapped():
+        pipe = client.pipeline(transaction=False)
+        for key in records:
+            pipe.hget(key, "body")
+        return [body for body in pipe.execute() if body]

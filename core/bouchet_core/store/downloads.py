@@ -19,7 +19,7 @@ import redis
 from bouchet_core.downloads import DiskLook, Download, DownloadEvent
 from bouchet_core.errors import StaleRecord, UnknownDownload
 
-from .connection import PREFIX, mapped
+from .connection import PREFIX, bodies, evaluate, mapped
 
 KEPT = 200
 EVENTS_KEPT = 5_000
@@ -146,18 +146,11 @@ class DownloadStore:
                 self._redis.zrem(_ALL, *old)
 
     def _load(self, ids: Sequence[str]) -> list[Download]:
-        if not ids:
-            return []
-        with mapped():
-            pipe = self._redis.pipeline(transaction=False)
-            for identity in ids:
-                pipe.hget(_record(identity), "body")
-            bodies = pipe.execute()
-        return [Download.model_validate_json(body) for body in bodies if body]
+        found = bodies(self._redis, [_record(identity) for identity in ids])
+        return [Download.model_validate_json(body) for body in found]
 
     def _eval(self, script: str, keys: Sequence[str], args: Sequence[str | int | float]) -> Any:
-        with mapped():
-            return self._redis.eval(script, len(keys), *keys, *args)
+        return evaluate(self._redis, script, keys, args)
 
 
 def _record(download: str) -> str:

@@ -26,7 +26,7 @@ from bouchet_core.models import Deployment, Event, Phase, SlotTarget
 
 from .access import AccessStore
 from .connection import PREFIX as _P
-from .connection import mapped, open_client
+from .connection import bodies, evaluate, mapped, open_client
 from .downloads import DownloadStore
 from .orphans import OrphanStore
 from .usage import UsageStore
@@ -282,18 +282,11 @@ class Store:
             return bool(self._redis.exists(f"{_P}heartbeat:{name}"))
 
     def _load(self, ids: Sequence[str]) -> list[Deployment]:
-        if not ids:
-            return []
-        with mapped():
-            pipe = self._redis.pipeline(transaction=False)
-            for identity in ids:
-                pipe.hget(_record(identity), "body")
-            bodies = pipe.execute()
-        return [Deployment.model_validate_json(body) for body in bodies if body]
+        found = bodies(self._redis, [_record(identity) for identity in ids])
+        return [Deployment.model_validate_json(body) for body in found]
 
     def _eval(self, script: str, keys: Sequence[str], args: Sequence[str | int | float]) -> Any:
-        with mapped():
-            return self._redis.eval(script, len(keys), *keys, *args)
+        return evaluate(self._redis, script, keys, args)
 
 
 def _record(deployment: str) -> str:
