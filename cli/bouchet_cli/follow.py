@@ -6,11 +6,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 from .api import Api
-from .errors import CommandError, NotReadyError, UnreachableError
+from .errors import CommandError, NotReadyError
 from .line import Line, clean, cut
+from .patience import patiently
 from .prompts import answer_prompt
 from .records import Deployment, Prompt
 from .render import PHASE_STYLE, duration, starts
@@ -20,8 +22,6 @@ if TYPE_CHECKING:
     from rich.status import Status
 
 POLL_S = 0.5
-# the API may be away for so long (a restart) before watching gives up
-PATIENCE_S = 60.0
 # a launch that moves no further than this within so long may wait for a person at the tunnel
 EARLY_PHASES = ("requested", "submitting")
 EARLY_S = 3.0
@@ -47,7 +47,7 @@ def follow(api: Api, deployment: Deployment, screen: Screen) -> Deployment:
                 display.pause()
                 answer_prompt(api, prompt, screen)
             time.sleep(POLL_S)
-            deployment = _again(api, deployment.id)
+            deployment = patiently(partial(api.deployment, deployment.id))
 
 
 def progress_line(deployment: Deployment, now: datetime) -> Line:
@@ -108,19 +108,6 @@ def _shown(screen: Screen) -> Iterator[_Lines | _Spinner]:
         yield _Spinner(status, screen.err.width)
     finally:
         status.stop()
-
-
-def _again(api: Api, identity: str) -> Deployment:
-    """The record now; an API that restarts is waited for."""
-    deadline = time.monotonic() + PATIENCE_S
-    while True:
-        try:
-            return api.deployment(identity)
-        except CommandError as exc:
-            passing = isinstance(exc, UnreachableError) or exc.kind == "store_unavailable"
-            if not passing or exc.kind == "unauthorized" or time.monotonic() > deadline:
-                raise
-            time.sleep(POLL_S)
 
 
 def _prompt_that_waits(api: Api, deployment: Deployment, screen: Screen) -> Prompt | None:

@@ -5,18 +5,18 @@ from __future__ import annotations
 import argparse
 import time
 from datetime import UTC, datetime
+from functools import partial
 
 from bouchet_cli.api import Api
 from bouchet_cli.download_view import downloads_lines, shown
-from bouchet_cli.errors import CommandError, UnreachableError, UsageError
+from bouchet_cli.errors import CommandError, UsageError
 from bouchet_cli.models_view import in_bytes
+from bouchet_cli.patience import patiently
 from bouchet_cli.records import Download
 from bouchet_cli.screen import Screen
 from bouchet_cli.tools import Tools
 
 POLL_S = 0.5
-# the API may be away for so long (a restart) before watching gives up
-PATIENCE_S = 60.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,24 +59,11 @@ def _watched(download: Download, api: Api, screen: Screen) -> Download:
                 if download.over:
                     return download
                 time.sleep(POLL_S)
-                download = _again(api, download.id)
+                download = patiently(partial(api.download_record, download.id))
     except KeyboardInterrupt:
         model = download.model
         screen.say(f"{model} goes on without you; `bouchet download {model}` watches again, with --cancel it ends")
         raise
-
-
-def _again(api: Api, identity: str) -> Download:
-    """The record now; an API that restarts is waited for."""
-    deadline = time.monotonic() + PATIENCE_S
-    while True:
-        try:
-            return api.download_record(identity)
-        except CommandError as exc:
-            passing = isinstance(exc, UnreachableError) or exc.kind == "store_unavailable"
-            if not passing or exc.kind == "unauthorized" or time.monotonic() > deadline:
-                raise
-            time.sleep(POLL_S)
 
 
 def _cancel(options: argparse.Namespace, api: Api, screen: Screen) -> None:
