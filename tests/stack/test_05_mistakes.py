@@ -16,16 +16,20 @@ HELLO = [{"role": "user", "content": "hello"}]
 
 
 def test_a_wrong_key_is_anthropics_401(stack: Stack) -> None:
-    client = anthropic.Anthropic(base_url=stack.proxy_url, api_key="wrong", max_retries=0)
-    with pytest.raises(anthropic.AuthenticationError) as caught:
+    with (
+        anthropic.Anthropic(base_url=stack.proxy_url, api_key="wrong", max_retries=0) as client,
+        pytest.raises(anthropic.AuthenticationError) as caught,
+    ):
         client.messages.create(model=SMALL, max_tokens=5, messages=[{"role": "user", "content": "hello"}])
     body = caught.value.body
     assert isinstance(body, dict) and body["type"] == "error" and body["error"]["type"] == "authentication_error"
 
 
 def test_a_wrong_key_is_openais_401(stack: Stack) -> None:
-    client = openai.OpenAI(base_url=f"{stack.proxy_url}/v1", api_key="wrong", max_retries=0)
-    with pytest.raises(openai.AuthenticationError, match=r"\.env"):
+    with (
+        openai.OpenAI(base_url=f"{stack.proxy_url}/v1", api_key="wrong", max_retries=0) as client,
+        pytest.raises(openai.AuthenticationError, match=r"\.env"),
+    ):
         client.chat.completions.create(model=SMALL, max_tokens=5, messages=[{"role": "user", "content": "hello"}])
 
 

@@ -61,13 +61,15 @@ def until_refused(ask: Callable[[], object]) -> None:
 
 
 @pytest.fixture
-def claude(stack: Stack, relay: Relay) -> anthropic.Anthropic:
-    return anthropic.Anthropic(base_url=relay.url, api_key=stack.key, max_retries=0)
+def claude(stack: Stack, relay: Relay) -> Iterator[anthropic.Anthropic]:
+    with anthropic.Anthropic(base_url=relay.url, api_key=stack.key, max_retries=0) as client:
+        yield client
 
 
 @pytest.fixture
-def gpt(stack: Stack, relay: Relay) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{relay.url}/v1", api_key=stack.key, max_retries=0)
+def gpt(stack: Stack, relay: Relay) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{relay.url}/v1", api_key=stack.key, max_retries=0) as client:
+        yield client
 
 
 class TestLimits:
@@ -164,8 +166,10 @@ class TestAnthropic:
         assert counted == usage.input_tokens + cached
 
     def test_errors_are_the_sdks_own(self, stack: Stack, claude: anthropic.Anthropic) -> None:
-        wrong = anthropic.Anthropic(base_url=stack.proxy_url, api_key="wrong", max_retries=0)
-        with pytest.raises(anthropic.AuthenticationError, match="invalid API key"):
+        with (
+            anthropic.Anthropic(base_url=stack.proxy_url, api_key="wrong", max_retries=0) as wrong,
+            pytest.raises(anthropic.AuthenticationError, match="invalid API key"),
+        ):
             wrong.messages.create(**said("x"))
         with pytest.raises(anthropic.NotFoundError, match="no model"):
             claude.messages.create(**{**said("x"), "model": "gpt-99"})
@@ -237,8 +241,10 @@ class TestOpenAI:
         assert "".join(chunk.choices[0].text for chunk in stream).strip()
 
     def test_errors_are_the_sdks_own(self, stack: Stack, gpt: openai.OpenAI) -> None:
-        wrong = openai.OpenAI(base_url=f"{stack.proxy_url}/v1", api_key="wrong", max_retries=0)
-        with pytest.raises(openai.AuthenticationError):
+        with (
+            openai.OpenAI(base_url=f"{stack.proxy_url}/v1", api_key="wrong", max_retries=0) as wrong,
+            pytest.raises(openai.AuthenticationError),
+        ):
             wrong.chat.completions.create(**said("x"))
         with pytest.raises(openai.NotFoundError):
             gpt.chat.completions.create(**{**said("x"), "model": "gpt-99"})
