@@ -3,13 +3,18 @@
 vLLM's own --api-key guards /v1 only; /invocations, /tokenize and /metrics would answer anybody on the cluster.
 Once the drain file lies there, /health says so (503, `x-bouchet-state: draining`) and new requests are refused; answers
 under way go on.
+
+Who asks /health with a nonce (`x-bouchet-nonce`) gets a proof back (`x-bouchet-proof`) that only a holder of this job's
+key can give, for this port alone: a stranger who listens where this server did is sent neither key nor prompt.
 """
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import json
 import os
+import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -21,6 +26,7 @@ App = Callable[[Message, Receive, Send], Awaitable[None]]
 OPEN_PATHS = frozenset({"/health"})
 DRAINING = (b"x-bouchet-state", b"draining")
 POLICY_VIOLATION = 1008
+NONCE = re.compile(rb"[0-9a-f]{32}")
 
 
 class Guard:
@@ -29,6 +35,7 @@ class Guard:
     def __init__(self, app: App) -> None:
         self._app = app
         key = os.environ.get("VLLM_API_KEY", "")
+        self._key = key.encode()
         self._wanted = f"Bearer {key}".encode() if key else None
         self._drain_file = os.environ.get("BOUCHET_DRAIN_FILE", "")
 
@@ -37,12 +44,30 @@ class Guard:
             await self._app(scope, receive, send)
             return
         is_open = scope["type"] == "http" and scope.get("path") in OPEN_PATHS
+        if is_open:
+            send = self._proving(scope, send)
         if not is_open and not self._knows(scope):
             await _refuse(scope, send, 401, "the key is missing or wrong", (b"www-authenticate", b"Bearer"))
         elif self._is_draining():
             await _refuse(scope, send, 503, "this server is finishing its last answers", DRAINING)
         else:
             await self._app(scope, receive, send)
+
+    def _proving(self, scope: Message, send: Send) -> Send:
+        """A `send` that answers the asker's nonce, where there is one."""
+        nonces = [value for name, value in scope.get("headers", ()) if name == b"x-bouchet-nonce"]
+        server = scope.get("server")
+        if len(nonces) != 1 or not NONCE.fullmatch(nonces[0]) or not self._key or not server:
+            return send
+        words = b"bouchet-proof %d %s" % (server[1] or 0, nonces[0])
+        proof = (b"x-bouchet-proof", hmac.new(self._key, words, hashlib.sha256).hexdigest().encode())
+
+        async def proving(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [*message.get("headers", ()), proof]}
+            await send(message)
+
+        return proving
 
     def _is_draining(self) -> bool:
         # one stat of a node-local file: microseconds

@@ -5,12 +5,14 @@ probe JOB_DIR PORT              `ok|failing WORK`; WORK changes when vLLM has wo
 heartbeat JOB_DIR STATE IDLE_S  writes heartbeat-<job id>.json
 """
 
+import hashlib
+import hmac
+import http.client
 import os
 import re
 import sys
 import time
-import urllib.error
-import urllib.request
+from typing import Dict
 
 from jobfile import log_path, main, read_spec, write_json
 
@@ -25,24 +27,45 @@ def idle_timeout(job_dir: str) -> None:
 def probe(job_dir: str, port: str) -> None:
     """Prints how vLLM is and how much it has done."""
     try:
-        ask(port, "/health", "")
         with open(os.path.join(job_dir, "key"), encoding="ascii") as source:
-            metrics = ask(port, "/metrics", source.read().strip())
-    except (OSError, ValueError, urllib.error.URLError):
+            metrics = proven_metrics(int(port), source.read().strip())
+    except (OSError, ValueError, http.client.HTTPException):
         print("failing -")
         return
     print("ok %s" % work_in(metrics))
 
 
-def ask(port: str, path: str, key: str) -> str:
-    """The body of vLLM's answer; raises URLError or OSError unless it is a good one. Proxies are not asked."""
-    request = urllib.request.Request("http://127.0.0.1:%s%s" % (port, path))
-    if key:
-        request.add_header("Authorization", "Bearer " + key)
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(request, timeout=PROBE_TIMEOUT_S) as response:
-        body = response.read()  # type: bytes
-    return body.decode("utf-8", "replace")
+def proven_metrics(port: int, key: str) -> str:
+    """vLLM's /metrics; OSError unless its /health is good. The key goes only to who proves to hold it (guard.py)."""
+    nonce = os.urandom(16).hex()
+    wanted = hmac.new(key.encode(), b"bouchet-proof %d %s" % (port, nonce.encode()), hashlib.sha256).hexdigest()
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PROBE_TIMEOUT_S)
+    # one connection, so one server: http.client would tacitly open another one
+    connection.auto_open = 0
+    try:
+        connection.connect()
+        proof = ask(connection, "/health", {"x-bouchet-nonce": nonce}).getheader("x-bouchet-proof", "")
+        if not hmac.compare_digest(proof.encode(), wanted.encode()):
+            raise OSError("another program answers on port %d" % port)
+        return ask(connection, "/metrics", {"Authorization": "Bearer " + key}).text
+    finally:
+        connection.close()
+
+
+class Answer:
+    """A good answer, read to its end."""
+
+    def __init__(self, response: http.client.HTTPResponse) -> None:
+        self.getheader = response.getheader
+        self.text = response.read().decode("utf-8", "replace")
+        if response.status != 200:
+            raise OSError("status %d" % response.status)
+
+
+def ask(connection: http.client.HTTPConnection, path: str, headers: Dict[str, str]) -> Answer:
+    """What the server says; OSError or HTTPException unless it is a good answer."""
+    connection.request("GET", path, headers=headers)
+    return Answer(connection.getresponse())
 
 
 def work_in(metrics: str) -> str:

@@ -153,6 +153,7 @@ class Deployment(Frozen):
     names: tuple[str, ...] = Field(description="every name it answers to; the first is the alias")
     request: LaunchRequest
     traits: Traits = Traits()
+    proves: bool = Field(False, description="its server proves on /health that it holds the job's key")
     phase: Phase = Phase.REQUESTED
     ending: Ending | None = None
     reason: str = Field("", description="a sentence a person can act on")

@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import re
+import secrets
 from pathlib import Path
 
 from .errors import ConfigurationError
@@ -65,6 +66,22 @@ def sealed_key(serving_secret: str, job_name: str, key: str) -> str | None:
     if hmac.compare_digest(key, serving_key(serving_secret, job_name)):
         return None
     return _xor(key, _pad(serving_secret, job_name))
+
+
+# a server's proof that it holds its job's key: asked for in the one header of /health, given in the other
+NONCE_HEADER, PROOF_HEADER = "x-bouchet-nonce", "x-bouchet-proof"
+
+
+def new_nonce() -> str:
+    """What to ask for a proof with; never twice the same."""
+    return secrets.token_hex(16)
+
+
+def proves(key: str, nonce: str, port: int, proof: str | None) -> bool:
+    """Whether the proof is the one that the holder of the key gives for that nonce, listening on that port."""
+    words = f"bouchet-proof {port} {nonce}".encode()
+    wanted = hmac.new(key.encode(), words, hashlib.sha256).hexdigest()
+    return proof is not None and hmac.compare_digest(wanted.encode(), proof.encode("utf-8", "replace"))
 
 
 def _pad(serving_secret: str, job_name: str) -> str:

@@ -6,6 +6,8 @@ port taken (only the second one serves). With --headless it serves nothing.
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import json
 import os
 import signal
@@ -35,22 +37,31 @@ def parse(words: list[str]) -> tuple[list[str], dict[str, str], str, list[str]]:
 class Server(BaseHTTPRequestHandler):
     """vLLM's paths that the job asks itself, and /slow, which ends once the drain file lies there."""
 
+    protocol_version = "HTTP/1.1"
     stopping = threading.Event()
     scratch = Path()
+    key = os.environ.get("APPTAINERENV_VLLM_API_KEY", "")
 
     def log_message(self, format: str, *args: object) -> None:
         """Quiet."""
 
     def do_GET(self) -> None:
-        key = os.environ["APPTAINERENV_VLLM_API_KEY"]
-        if self.path != "/health" and self.headers["Authorization"] != f"Bearer {key}":
+        if self.path != "/health" and self.headers["Authorization"] != f"Bearer {self.key}":
             self.send_error(401)
             return
         if self.path == "/slow":
             self.wait_for_drain()
+        body = b'vllm:num_requests_running{engine="0"} 0.0\nvllm:generation_tokens_total{a="b"} 0\n'
         self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.send_header("x-bouchet-proof", self.proof())
         self.end_headers()
-        self.wfile.write(b'vllm:num_requests_running{engine="0"} 0.0\nvllm:generation_tokens_total{a="b"} 0\n')
+        self.wfile.write(body)
+
+    def proof(self) -> str:
+        """As the guard gives it."""
+        words = f"bouchet-proof {self.server.server_address[1]} {self.headers['x-bouchet-nonce']}"
+        return hmac.new(self.key.encode(), words.encode(), hashlib.sha256).hexdigest()
 
     def wait_for_drain(self) -> None:
         """Says that it has begun; goes on for half a second after the drain began."""

@@ -21,7 +21,7 @@ from bouchet_core.errors import (
 )
 from bouchet_core.gateway_client import GatewayClient
 from bouchet_core.models import Deployment, Job, Phase
-from bouchet_core.secrets import job_key
+from bouchet_core.secrets import NONCE_HEADER, PROOF_HEADER, job_key, new_nonce, proves
 from pydantic import BaseModel, ValidationError
 
 from . import slurm
@@ -66,23 +66,29 @@ class SlotProbe:
 
     def health(self, job: Job) -> Health:
         """/health, then what vLLM says of itself when that is fine."""
-        answering = self._answering(job)
+        answering, is_stranger = self._answering(job)
         if answering is Answering.NO:
             since = self._failing_since.setdefault(job.name, time.monotonic())
-            return Health(answering, failing_s=time.monotonic() - since)
+            return Health(answering, failing_s=time.monotonic() - since, stranger=is_stranger)
         self._failing_since.pop(job.name, None)
         if answering is Answering.DRAINING or job.phase is Phase.READY:
             return Health(answering)
         return Health(answering, window=self._window(job), vllm_version=self._version(job))
 
-    def _answering(self, job: Job) -> Answering:
+    def _answering(self, job: Job) -> tuple[Answering, bool]:
+        """And whether it is a stranger who says so. The key is for those alone who have proved to hold it."""
+        nonce = new_nonce()
         try:
-            response = self._get(job, "/health")
+            response = self._http.get(self._address(job) + "/health", headers={NONCE_HEADER: nonce})
         except httpx.HTTPError:
-            return Answering.NO
+            return Answering.NO, False
+        answering = Answering.YES if response.is_success else Answering.NO
         if response.headers.get("x-bouchet-state") == "draining":
-            return Answering.DRAINING
-        return Answering.YES if response.is_success else Answering.NO
+            answering = Answering.DRAINING
+        proof = response.headers.get(PROOF_HEADER)
+        if answering is Answering.NO or not job.proves or proves(self._key(job), nonce, job.port or 0, proof):
+            return answering, False
+        return Answering.NO, True
 
     def _window(self, job: Job) -> int | None:
         try:
@@ -97,9 +103,13 @@ class SlotProbe:
             return None
 
     def _get(self, job: Job, path: str) -> httpx.Response:
-        key = job_key(self._secret, job.name, job.sealed_key)
-        url = self._url.format(port=self._base_port + job.slot) + path
-        return self._http.get(url, headers={"Authorization": f"Bearer {key}"})
+        return self._http.get(self._address(job) + path, headers={"Authorization": f"Bearer {self._key(job)}"})
+
+    def _address(self, job: Job) -> str:
+        return self._url.format(port=self._base_port + job.slot)
+
+    def _key(self, job: Job) -> str:
+        return job_key(self._secret, job.name, job.sealed_key)
 
 
 class Observer:

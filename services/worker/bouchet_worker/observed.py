@@ -94,13 +94,17 @@ class Answering(Enum):
 
 @dataclass(frozen=True)
 class Health:
-    """The answer, and once it is yes what vLLM says of itself. failing_s: since when it is no, 0 when it is not."""
+    """The answer, and once it is yes what vLLM says of itself. failing_s: since when it is no, 0 when it is not.
+
+    stranger: something answers there, but it does not hold the job's key; a kind of no.
+    """
 
     answering: Answering
     failing_s: float = 0.0
     window: int | None = None
     vllm_version: str | None = None
 
+    stranger: bool = False
 
 @dataclass(frozen=True)
 class Observed:

@@ -1,0 +1,160 @@
+"""Who is asked for a proof and who gives it: the guard on the node, the watch beside it, and the worker at the slot."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from bouchet_core.models import Job, Phase
+from bouchet_core.secrets import new_nonce, proves, serving_key
+from bouchet_worker.observe import SlotProbe
+from bouchet_worker.observed import Answering
+
+REMOTE = Path(__file__).parents[2] / "remote"
+SECRET, NAME = "serving-secret", "bouchet-aa-1"
+KEY = serving_key(SECRET, NAME)
+METRICS = b'vllm:num_requests_running{engine="0"} 0.0\nvllm:generation_tokens_total{engine="0"} 12\n'
+
+
+async def vllm(scope: Any, receive: Any, send: Any) -> None:
+    """The paths that are asked, in one answer each."""
+    said = {"/metrics": METRICS, "/version": b'{"version": "0.32.0"}', "/health": b""}
+    body = said.get(scope["path"], b'{"data": [{"max_model_len": 4096}]}')
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": body})
+
+
+@pytest.fixture
+def guarded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[int]:
+    """The port of a server behind the real guard."""
+    monkeypatch.setenv("VLLM_API_KEY", KEY)
+    monkeypatch.setenv("BOUCHET_DRAIN_FILE", str(tmp_path / "drain"))
+    spec = importlib.util.spec_from_file_location("guard", REMOTE / "guard.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    server = uvicorn.Server(uvicorn.Config(module.Guard(vllm), port=0, lifespan="off", log_level="error"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    yield server.servers[0].sockets[0].getsockname()[1]
+    server.should_exit = True
+    thread.join()
+
+
+@contextmanager
+def stranger(proof: Callable[[str], str]) -> Iterator[tuple[int, list[str]]]:
+    """A server on somebody's port that says yes to all. Its port, and the keys that it was sent."""
+    sent: list[str] = []
+
+    class Stranger(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Quiet."""
+
+        def do_GET(self) -> None:
+            sent.extend(self.headers.get_all("authorization") or [])
+            self.send_response(200)
+            self.send_header("x-bouchet-proof", proof(self.headers["x-bouchet-nonce"] or ""))
+            self.send_header("content-length", str(len(METRICS)))
+            self.end_headers()
+            self.wfile.write(METRICS)
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Stranger) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        yield server.server_address[1], sent
+        server.shutdown()
+
+
+def job(port: int, **facts: Any) -> Job:
+    return Job(name=NAME, slot=0, port=port, proves=True, phase=Phase.STARTING).model_copy(update=facts)
+
+
+def watched(tmp_path: Path, port: int) -> str:
+    (tmp_path / "key").write_text(f"{KEY}\n")
+    words = [sys.executable, str(REMOTE / "watch.py"), "probe", str(tmp_path), str(port)]
+    return subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
+
+
+@pytest.fixture
+def probe_of() -> Iterator[Callable[[int], SlotProbe]]:
+    made: list[SlotProbe] = []
+
+    def make(port: int) -> SlotProbe:
+        made.append(SlotProbe("127.0.0.1", port, SECRET))
+        return made[-1]
+
+    yield make
+    for probe in made:
+        probe.close()
+
+
+def test_the_jobs_own_vllm_is_believed(guarded: int, tmp_path: Path, probe_of: Callable[[int], SlotProbe]) -> None:
+    health = probe_of(guarded).health(job(guarded))
+    assert (health.answering, health.window, health.vllm_version) == (Answering.YES, 4096, "0.32.0")
+    assert watched(tmp_path, guarded) == "ok 12"
+
+
+def test_one_that_drains_is_believed_too(guarded: int, tmp_path: Path, probe_of: Callable[[int], SlotProbe]) -> None:
+    (tmp_path / "drain").touch()
+    assert probe_of(guarded).health(job(guarded)).answering is Answering.DRAINING
+
+
+@pytest.mark.parametrize("proof", [lambda nonce: "", lambda nonce: "0" * 64, lambda nonce: nonce, lambda nonce: "é"])
+def test_a_stranger_on_the_port_is_not_ready_and_gets_no_key(
+    tmp_path: Path, probe_of: Callable[[int], SlotProbe], proof: Callable[[str], str]
+) -> None:
+    with stranger(proof) as (port, sent):
+        health = probe_of(port).health(job(port))
+        assert (health.answering, health.stranger) == (Answering.NO, True)
+        assert watched(tmp_path, port) == "failing -"
+    assert sent == []
+
+
+def test_who_passes_the_question_on_to_the_real_one_is_not_believed(
+    guarded: int, tmp_path: Path, probe_of: Callable[[int], SlotProbe]
+) -> None:
+    def ask_the_real_one(nonce: str) -> str:
+        answer = httpx.get(f"http://127.0.0.1:{guarded}/health", headers={"x-bouchet-nonce": nonce})
+        return answer.headers["x-bouchet-proof"]
+
+    with stranger(ask_the_real_one) as (port, sent):
+        assert probe_of(port).health(job(port)).stranger
+        assert watched(tmp_path, port) == "failing -"
+    assert sent == []
+
+
+def test_a_job_of_older_scripts_gives_no_proof_and_still_serves(probe_of: Callable[[int], SlotProbe]) -> None:
+    with stranger(lambda nonce: "") as (port, _):
+        assert probe_of(port).health(job(port, proves=False)).answering is Answering.YES
+
+
+def test_a_proof_is_for_one_nonce_one_port_and_one_key(guarded: int) -> None:
+    nonce, other = new_nonce(), new_nonce()
+    assert nonce != other
+    answer = httpx.get(f"http://127.0.0.1:{guarded}/health", headers={"x-bouchet-nonce": nonce})
+    proof = answer.headers["x-bouchet-proof"]
+    assert proves(KEY, nonce, guarded, proof)
+    assert not proves(KEY, other, guarded, proof)
+    assert not proves(KEY, nonce, guarded + 1, proof)
+    assert not proves("k" * 64, nonce, guarded, proof)
+    assert not proves(KEY, nonce, guarded, None)
+
+
+@pytest.mark.parametrize("nonce", ["", "x", "a" * 31, "a" * 33, "A" * 32, "bouchet-proof 1 " + "a" * 16])
+def test_nothing_but_a_nonce_is_answered(guarded: int, nonce: str) -> None:
+    answer = httpx.get(f"http://127.0.0.1:{guarded}/health", headers={"x-bouchet-nonce": nonce})
+    assert answer.status_code == 200 and "x-bouchet-proof" not in answer.headers
