@@ -138,6 +138,7 @@ class Job(Frozen):
     sealed_key: str | None = Field(
         None, description="of a job taken over from another installation: its key, sealed with this one's secret"
     )
+    proves: bool = Field(False, description="its server proves on /health that it holds the job's key")
     since: Mapping[Phase, datetime] = Field(default_factory=dict, description="when each phase was entered last")
     times: Mapping[str, float] = Field(
         default_factory=dict,
@@ -153,7 +154,8 @@ class Deployment(Frozen):
     names: tuple[str, ...] = Field(description="every name it answers to; the first is the alias")
     request: LaunchRequest
     traits: Traits = Traits()
-    proves: bool = Field(False, description="its server proves on /health that it holds the job's key")
+    entry: Mapping[str, Any] = Field(default_factory=dict, description="the catalog's entry when it was asked for")
+    pins: Pins | None = Field(None, description="of a launch like an earlier one: what it must find again")
     phase: Phase = Phase.REQUESTED
     ending: Ending | None = None
     reason: str = Field("", description="a sentence a person can act on")

@@ -68,6 +68,7 @@ class Connection(_FromJob):
     driver: str | None = None
     command: tuple[str, ...] = ()
     note: str = ""
+    proves: bool = Field(False, description="its /health can be asked for a proof; jobs of older scripts give none")
     started_at: int | None = Field(None, description="when the container was started, seconds since 1970")
 
 
@@ -101,10 +102,10 @@ class Health:
 
     answering: Answering
     failing_s: float = 0.0
+    stranger: bool = False
     window: int | None = None
     vllm_version: str | None = None
 
-    stranger: bool = False
 
 @dataclass(frozen=True)
 class Observed:

@@ -25,6 +25,7 @@ VANISH_GRACE = timedelta(seconds=60)
 # one slow answer under load is no news
 FAILING_NEWS_S = 15.0
 
+STRANGER = "another program answers on its port; it is sent nothing"
 NEAR_ITS_END = "its end is near: answers under way finish, new requests are refused"
 
 _NOT_CONNECTED: Mapping[str, object] = {"node": None, "port": None, "progress": "", "times": {}}
@@ -118,7 +119,7 @@ def _starting(job: Job, observed: Observed, facts: Mapping[str, object]) -> Deci
     if health is not None and health.answering is Answering.YES and job.port is not None:
         said = {"window": health.window or job.window, "vllm_version": health.vllm_version or job.vllm_version}
         return Decision(Phase.READY, reason="", facts={**facts, **said, "progress": ""})
-    progress = observed.progress or job.progress
+    progress = STRANGER if health is not None and health.stranger else observed.progress or job.progress
     return Decision(reason=progress or None, facts={**facts, "progress": progress})
 
 
@@ -133,7 +134,8 @@ def _ready(job: Job, observed: Observed, facts: Mapping[str, object]) -> Decisio
     if health.answering is Answering.YES:
         return Decision(reason="", facts=facts)
     is_news = health.failing_s >= FAILING_NEWS_S
-    return Decision(reason="it does not answer its health check" if is_news else None, facts=facts)
+    words = STRANGER if health.stranger else "it does not answer its health check"
+    return Decision(reason=words if is_news else None, facts=facts)
 
 
 def _paused(record: Deployment, job: Job, slurm: SlurmSays, observed: Observed) -> Decision:
@@ -188,6 +190,7 @@ def _connected(job: Job, slurm: SlurmSays, connection: Connection | None) -> dic
         "driver": connection.driver,
         "command": connection.command or job.command,
         "note": connection.note,
+        "proves": connection.proves,
     }
 
 
