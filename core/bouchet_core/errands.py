@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 QUEUE = "errands"
 MODULE = "bouchet_worker.errands."
 SUBMIT, STOP = "submit", "stop"
@@ -17,3 +19,16 @@ FAILURE_TTL_S = 7 * 24 * 3600
 def errand_id(errand: str, deployment: str) -> str:
     """The same errand for the same deployment is one thing, however often it is put on the queue."""
     return f"{errand}-{deployment}"
+
+
+def errand_call(errand: str, deployment: str) -> dict[str, Any]:
+    """What rq's `enqueue_call` takes for it, its tries apart."""
+    return {
+        "func": MODULE + errand,
+        "args": (deployment,),
+        "timeout": TIMEOUT_S,
+        "result_ttl": RESULT_TTL_S,
+        "failure_ttl": FAILURE_TTL_S,
+        "description": f"{errand} {deployment}",
+        "job_id": errand_id(errand, deployment),
+    }

@@ -8,7 +8,6 @@ from datetime import datetime
 from typing import Any
 
 from bouchet_core.errands import (
-    FAILURE_TTL_S,
     MODULE,
     QUEUE,
     RESULT_TTL_S,
@@ -16,7 +15,7 @@ from bouchet_core.errands import (
     STOP,
     SUBMIT,
     TIMEOUT_S,
-    errand_id,
+    errand_call,
 )
 from bouchet_core.errors import BouchetError
 from bouchet_core.store import Store
@@ -27,6 +26,7 @@ from rq.job import Job, JobStatus
 REASON_LENGTH = 300
 # how often a waiting question looks for its answer
 LOOK_S = 0.02
+TRIES = Retry(len(RETRY_AFTER_S), RETRY_AFTER_S)
 
 
 class WorkerSilent(BouchetError):
@@ -173,16 +173,7 @@ class Errands:
 
     def _enqueue(self, errand: str, deployment: str) -> None:
         with Store.errors_mapped():
-            self._queue.enqueue_call(
-                MODULE + errand,
-                args=(deployment,),
-                timeout=TIMEOUT_S,
-                result_ttl=RESULT_TTL_S,
-                failure_ttl=FAILURE_TTL_S,
-                description=f"{errand} {deployment}",
-                job_id=errand_id(errand, deployment),
-                retry=Retry(len(RETRY_AFTER_S), RETRY_AFTER_S),
-            )
+            self._queue.enqueue_call(**errand_call(errand, deployment), retry=TRIES)
 
 
 def _result(job: Job, wait_s: float) -> dict[str, Any] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from bouchet_core.errands import FAILURE_TTL_S, MODULE, RESULT_TTL_S, RETRY_AFTER_S, TIMEOUT_S, errand_id
+from bouchet_core.errands import RETRY_AFTER_S, errand_call, errand_id
 from bouchet_core.store import Store
 from rq import Queue, Retry
 from rq.exceptions import NoSuchJobError
@@ -13,6 +13,7 @@ from rq.serializers import JSONSerializer
 
 # after its last try a failed errand waits for a person this long, then it gets another round
 FAILED_AGAIN = timedelta(minutes=10)
+TRIES = Retry(len(RETRY_AFTER_S), RETRY_AFTER_S)
 
 
 class ErrandQueue:
@@ -27,16 +28,7 @@ class ErrandQueue:
         with Store.errors_mapped():
             if self._rests(identity):
                 return
-            self.queue.enqueue_call(
-                MODULE + errand,
-                args=(deployment,),
-                timeout=TIMEOUT_S,
-                result_ttl=RESULT_TTL_S,
-                failure_ttl=FAILURE_TTL_S,
-                description=f"{errand} {deployment}",
-                job_id=identity,
-                retry=Retry(len(RETRY_AFTER_S), RETRY_AFTER_S),
-            )
+            self.queue.enqueue_call(**errand_call(errand, deployment), retry=TRIES)
 
     def tend(self) -> None:
         """Brings errands whose pause is over back to the queue."""
