@@ -318,8 +318,6 @@ def mark(job_dir: str) -> None:
 def other_port(job_dir: str, begin_at: str) -> None:
     """Prints a free port when vLLM, or one of its ranks, found its own taken; nobody is to ask at the old one."""
     spec = read_spec(job_dir)
-        # its /health proves that it holds the key (guard.py)
-        "proves": True,
     if not says_port_taken(log_path(spec, "{}.log"), int(begin_at or 0)):
         sys.exit(1)
     forget(log_path(spec, "connection-{}.json"))
@@ -343,6 +341,8 @@ def connect(job_dir: str, scratch: str, port: str, *words: str) -> None:
         "window": spec["window"],
         "image": os.path.basename(spec["image"]),
         "vllm": spec["vllm"],
+        # its /health proves that it holds the key (guard.py)
+        "proves": True,
         "started_at": int(time.time()),
     }
     document.update(facts)

@@ -154,8 +154,6 @@ class Deployment(Frozen):
     names: tuple[str, ...] = Field(description="every name it answers to; the first is the alias")
     request: LaunchRequest
     traits: Traits = Traits()
-    entry: Mapping[str, Any] = Field(default_factory=dict, description="the catalog's entry when it was asked for")
-    pins: Pins | None = Field(None, description="of a launch like an earlier one: what it must find again")
     phase: Phase = Phase.REQUESTED
     ending: Ending | None = None
     reason: str = Field("", description="a sentence a person can act on")
