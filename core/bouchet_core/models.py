@@ -123,6 +123,8 @@ class Job(Frozen):
     )
     node: str | None = None
     port: int | None = None
+    socket: str | None = Field(None, description="UNIX socket on the node where it listens on no port (`via: node`)")
+    loopback: bool = Field(False, description="it listens for its own node alone, so the way leads over ssh to it")
     window: int | None = Field(None, description="context window in tokens, as vLLM reports it")
     image: str | None = Field(None, description="file name of the SIF")
     image_sha256: str | None = None
@@ -144,6 +146,11 @@ class Job(Frozen):
         default_factory=dict,
         description="seconds of its start: queue, image, boot, load, compile, and once it answers ready, their sum",
     )
+
+    @property
+    def listens(self) -> bool:
+        """Whether it has said where its vLLM listens."""
+        return self.port is not None or self.socket is not None
 
 
 class Deployment(Frozen):
@@ -220,11 +227,26 @@ class Orphan(Frozen):
 
 
 class SlotTarget(Frozen):
-    """Where a gateway slot leads: a node and port on the cluster's own network."""
+    """Where a gateway slot leads: a node, and a port or a UNIX socket there.
+
+    loopback: the port is on the node's 127.0.0.1 alone.
+    """
 
     node: str
-    port: int
+    port: int | None = None
+    socket: str | None = None
+    loopback: bool = False
     deployment: str
+
+    @property
+    def on_node(self) -> bool:
+        """Whether only programs on the node itself reach it."""
+        return self.loopback or self.socket is not None
+
+    @property
+    def place(self) -> str:
+        """For people: `node:port`, or the socket's path."""
+        return f"{self.node}:{self.socket or self.port}"
 
 
 class Event(Frozen):
@@ -255,6 +277,7 @@ class Prompt(Frozen):
     title: str = ""
     questions: tuple[str, ...]
     echo: tuple[bool, ...]
+    host: str = Field("", description="who asks: the login node, or a jump host before it; empty: the key itself")
 
 
 class HostKey(Frozen):
@@ -280,6 +303,10 @@ class TunnelStatus(Frozen):
     connections: int = Field(0, description="SSH connections open now: 0 or 1")
     reconnects: int = 0
     open_channels: int = 0
+    nodes: Mapping[str, str] = Field(
+        default_factory=dict,
+        description="compute nodes that forwards lead to over ssh (`via: node`): empty when fine, else what is wrong",
+    )
     retry_at: datetime | None = None
     round_trip_ms: float | None = Field(default=None, description="to the login node and back, measured while it is up")
     bytes_up: int = Field(default=0, description="sent through the slots since the gateway started")

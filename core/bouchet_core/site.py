@@ -14,6 +14,8 @@ from .models import Frozen, SlurmWord, Walltime
 RemotePath = Annotated[str, StringConstraints(pattern=r"^(~|/)[A-Za-z0-9_./@+=-]*$")]
 ShellWord = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_./+-]+$")]
 HubEndpoint = Annotated[str, StringConstraints(pattern=r"^https?://[A-Za-z0-9][A-Za-z0-9.:_/-]*[A-Za-z0-9]$")]
+# `network`: every address of the node; the others reach no further than the node itself
+Listen = Literal["network", "loopback", "socket"]
 ShellLine = Annotated[str, StringConstraints(pattern=r"^[^\n\r\x00]+$")]
 
 
@@ -69,6 +71,10 @@ class Site(Frozen):
     via: Literal["login", "node"] = Field(
         "login", description="how vLLM is reached: from the login node, or over ssh to the compute node itself"
     )
+    node_listens: Literal["socket", "loopback"] = Field(
+        "socket",
+        description="with `via: node`, where vLLM listens: a UNIX socket that is the user's alone, or 127.0.0.1 there",
+    )
     scratch_dir: RemotePath | None = None
     scratch_purge_days: int | None = Field(None, ge=1, description="files there are deleted after so many days")
     apptainer: ShellWord = Field("apptainer", description="the program on the nodes: a name or a path")
@@ -101,6 +107,11 @@ class Site(Frozen):
     def image(self, pin: str) -> Image | None:
         """The image of that pin."""
         return next((i for i in self.images if i.pin == pin), None)
+
+    @property
+    def listen(self) -> Listen:
+        """Where the jobs' vLLM listens."""
+        return self.node_listens if self.via == "node" else "network"
 
     def on_scratch(self, path: str) -> bool:
         """Whether it lies where files are deleted by age."""

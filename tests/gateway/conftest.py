@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import asyncssh
 import httpx
@@ -48,6 +49,10 @@ class _Server(asyncssh.SSHServer):
         self._node.connections.discard(self._conn)
 
     async def begin_auth(self, username: str) -> bool:
+        if self._node.denial:
+            # as OpenSSH does when PAM's account check fails
+            self._conn.send_auth_banner(self._node.denial)
+            self._conn.disconnect(asyncssh.DISC_CONNECTION_LOST, "")
         await asyncio.sleep(self._node.slow_login_s)
         self._node.logins.append(username)
         return True
@@ -85,6 +90,11 @@ class _Server(asyncssh.SSHServer):
         self._node.channels += 1
         return True
 
+    def unix_connection_requested(self, dest_path: str) -> bool:
+        self._node.channels += 1
+        self._node.sockets.append(dest_path)
+        return True
+
 
 class LoginNode:
     """A login node: logs in by key or by prompts, runs commands for real, serves files, opens TCP connections."""
@@ -100,6 +110,8 @@ class LoginNode:
         self.script: Script | None = None
         self.port = 0
         self.slow_login_s = 0.0
+        self.denial = ""
+        self.sockets: list[str] = []
         self.rekey_bytes = 1 << 30
         self.accepted = self.channels = 0
         self.logins: list[str] = []
@@ -249,10 +261,10 @@ async def reached(gateway: Gateway, state: TunnelState, within_s: float = 5.0) -
     return gateway.tunnel.status()
 
 
-def serve_behind(store: Store, slot: int, port: int, node: str = "127.0.0.1") -> None:
-    """A record whose job listens there, behind that slot."""
+def serve_behind(store: Store, slot: int, port: int | None, node: str = "127.0.0.1", **where: Any) -> None:
+    """A record whose job listens there, behind that slot. where: further fields of the job."""
     now = datetime.now(UTC)
-    job = Job(name=f"job-{slot}", slot=slot, phase=Phase.READY, node=node, port=port)
+    job = Job(name=f"job-{slot}", slot=slot, phase=Phase.READY, node=node, port=port, **where)
     first = Deployment(
         id=f"d{slot}",
         model="m",

@@ -298,8 +298,12 @@ def _slot_targets(deployment: Deployment) -> list[str]:
     pairs: list[str] = []
     for job in deployment.jobs:
         target = ""
-        if job.phase in (Phase.STARTING, Phase.READY, Phase.DRAINING) and job.node and job.port:
-            target = SlotTarget(node=job.node, port=job.port, deployment=deployment.id).model_dump_json()
+        if job.phase in (Phase.STARTING, Phase.READY, Phase.DRAINING) and job.node and job.listens:
+            place = SlotTarget(
+                node=job.node, port=job.port, socket=job.socket, loopback=job.loopback, deployment=deployment.id
+            )
+            # without what a gateway of an older version would not know
+            target = place.model_dump_json(exclude_defaults=True)
         pairs += [str(job.slot), target]
     return pairs
 

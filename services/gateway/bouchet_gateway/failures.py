@@ -1,6 +1,6 @@
 """Failures that only the gateway tells apart; outside they are the kinds of bouchet_core.errors."""
 
-from bouchet_core.errors import CouldNotAsk, GatewayError, HumanNeeded
+from bouchet_core.errors import CouldNotAsk, GatewayError, HumanNeeded, RemoteRefused
 
 
 class HostKeyRefused(HumanNeeded):
@@ -19,6 +19,12 @@ class NoTarget(CouldNotAsk):
     """Nothing runs behind this slot now."""
 
     kind = "no_target"
+
+
+class NodeRefused(RemoteRefused):
+    """A compute node let us not in (`via: node`): its sshd's word, its host key, or no answer."""
+
+    kind = "node_refused"
 
 
 class BadRequest(GatewayError):

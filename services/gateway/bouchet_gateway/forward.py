@@ -24,7 +24,7 @@ from .tunnel import Tunnel
 
 log = logging.getLogger(__name__)
 
-OpenChannel = Callable[[str, int, Callable[[], asyncio.Protocol], float], Awaitable[None]]
+OpenChannel = Callable[[SlotTarget, Callable[[], asyncio.Protocol], float], Awaitable[None]]
 
 TARGET_TTL_S = 0.5
 # a store that is away is not asked for every connection
@@ -190,7 +190,7 @@ class Forwards:
 
     async def _channel(self, open_channel: OpenChannel, target: SlotTarget) -> Half:
         half = Half(on_end=lambda: self._count_channel(half))
-        await open_channel(target.node, target.port, lambda: half, self._limits.open_timeout_s)
+        await open_channel(target, lambda: half, self._limits.open_timeout_s)
         if not half.ended.is_set():
             self._channels.add(half)
         return half

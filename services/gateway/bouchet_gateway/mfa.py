@@ -33,6 +33,7 @@ class PromptDesk:
         self._auto_at: float | None = None
         self._again = False
         self._last: tuple[tuple[str, bool], ...] | None = None
+        self._host = ""
         self._answered = 0
         self._waiting: asyncio.Future[list[str]] | None = None
         self.prompt: Prompt | None = None
@@ -41,7 +42,12 @@ class PromptDesk:
 
     def begin(self) -> None:
         """A new login starts: earlier answers say nothing about it."""
-        self._again, self._last, self._answered, self.asked = False, None, 0, 0
+        self.asked = 0
+        self.begin_with("")
+
+    def begin_with(self, host: str) -> None:
+        """It goes on with that host; answers to one before it (a jump host) say nothing about this one."""
+        self._host, self._again, self._last, self._answered = host, False, None, 0
 
     def method_started(self) -> None:
         """The server starts the method (again); after an answer that means the answer was wrong."""
@@ -99,6 +105,7 @@ class PromptDesk:
             title="\n".join([*said, printable(title)]).strip(),
             questions=tuple(printable(question) for question, _ in questions),
             echo=tuple(echo for _, echo in questions),
+            host=self._host,
         )
 
     def _automatic(self, questions: Sequence[tuple[str, bool]]) -> str | None:

@@ -1,26 +1,52 @@
-"""`via: node`: forwards that end on the compute node itself, for sites whose login node may not reach its ports.
+"""`via: node`: forwards that end on the compute node itself, at a port or socket that nothing else can reach.
 
 A further SSH connection goes through the one that is up, to a node where a job of the person runs. It asks nobody
-anything: keys only, and the node's host key must be known to the person or to the login node.
+anything: keys only, and the node's host key must be known to the person or to the login node, or be accepted with
+`bouchet tunnel --trust`.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 
 import asyncssh
-from bouchet_core.errors import GatewayError, HumanNeeded, RemoteRefused
+from bouchet_core.errors import GatewayError
 
+from .failures import NodeRefused
 from .packets import Thrift
 from .ssh import Connector
 
 # where the nodes' host keys stand on a login node; read through the connection that is up
-KNOWN_THERE = ("/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2")
-LOGIN_TIMEOUT_S = 15.0
+KNOWN_THERE = ("/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2", ".ssh/known_hosts")
 HOSTS_BYTES = 4 << 20
+# health checks ask every few seconds while a job runs: a node that nobody asks for has none of ours any more
+UNUSED_S = 300.0
+# a node that let us not in is not asked again for every request
+REFUSED_S = 5.0
 
 ReadFile = Callable[[str, int, int], Awaitable[tuple[bytes, int]]]
+
+
+@dataclass
+class _Way:
+    """The connection to one node, or why there is none."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    connection: asyncssh.SSHClientConnection | None = None
+    thrift: Thrift | None = None
+    unused: asyncio.TimerHandle | None = None
+    refused: NodeRefused | None = None
+    refused_at: float = 0.0
+
+    def close(self) -> None:
+        if self.unused is not None:
+            self.unused.cancel()
+        if self.connection is not None and self.thrift is not None:
+            self.thrift.end()
+            self.connection.close()
+        self.connection = self.thrift = None
 
 
 class Nodes:
@@ -28,40 +54,56 @@ class Nodes:
 
     def __init__(self, connector: Connector, gate: asyncssh.SSHClientConnection, read: ReadFile) -> None:
         self._connector, self._gate, self._read = connector, gate, read
-        self._open: dict[str, tuple[asyncssh.SSHClientConnection, Thrift]] = {}
-        self._locks: dict[str, asyncio.Lock] = {}
-        self._known: list[str] | None = None
+        self._ways: dict[str, _Way] = {}
 
     async def through(self, node: str) -> asyncssh.SSHClientConnection:
-        """The connection to that node. Raises RemoteRefused with what to do."""
-        async with self._locks.setdefault(node, asyncio.Lock()):
-            found = self._open.get(node)
-            if found is None or found[0].is_closed():
-                found = self._open[node] = await self._connect(node)
-            return found[0]
+        """The connection to that node. Raises NodeRefused with what to do, TunnelDown when `gate` broke."""
+        way = self._ways.setdefault(node, _Way())
+        async with way.lock:
+            connection = way.connection
+            if connection is None or connection.is_closed():
+                connection = await self._connect(node, way)
+        self._keep(node, way)
+        return connection
+
+    def words(self) -> dict[str, str]:
+        """The nodes that are in use, each with what is wrong with it, if anything."""
+        return {node: str(way.refused or "") for node, way in sorted(self._ways.items())}
 
     def close(self) -> None:
         """Ends them all."""
-        for connection, thrift in self._open.values():
-            thrift.end()
-            connection.close()
-        self._open.clear()
+        for way in self._ways.values():
+            way.close()
+        self._ways.clear()
 
-    async def _connect(self, node: str) -> tuple[asyncssh.SSHClientConnection, Thrift]:
+    async def _connect(self, node: str, way: _Way) -> asyncssh.SSHClientConnection:
+        now = asyncio.get_running_loop().time()
+        if way.refused is not None and now - way.refused_at < REFUSED_S:
+            raise way.refused
+        way.close()
         try:
-            async with asyncio.timeout(LOGIN_TIMEOUT_S):
-                connection = await self._connector.to_node(node, self._gate, await self._hosts())
-        except TimeoutError as exc:
-            raise RemoteRefused(f"ssh to {node} did not answer within {LOGIN_TIMEOUT_S:.0f} s") from exc
-        except HumanNeeded as exc:
-            raise RemoteRefused(f"{exc} (nodes are reached with `via: node`; `via: login` in the site file)") from exc
-        return connection, Thrift(connection)
+            connection = await self._connector.to_node(node, self._gate, await self._hosts())
+        except NodeRefused as refused:
+            way.refused, way.refused_at = refused, asyncio.get_running_loop().time()
+            self._keep(node, way)
+            raise
+        way.refused, way.connection, way.thrift = None, connection, Thrift(connection)
+        return connection
+
+    def _keep(self, node: str, way: _Way) -> None:
+        """Until nobody has asked for the node for a while."""
+        if way.unused is not None:
+            way.unused.cancel()
+        way.unused = asyncio.get_running_loop().call_later(UNUSED_S, self._forget, node)
+
+    def _forget(self, node: str) -> None:
+        way = self._ways.pop(node, None)
+        if way is not None:
+            way.close()
 
     async def _hosts(self) -> list[str]:
         """What the login node knows of its nodes' host keys; empty where it says nothing."""
-        if self._known is None:
-            self._known = [text for path in KNOWN_THERE if (text := await self._text(path))]
-        return self._known
+        return [text for path in KNOWN_THERE if (text := await self._text(path))]
 
     async def _text(self, path: str) -> str:
         try:

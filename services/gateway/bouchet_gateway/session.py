@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import asyncssh
 from bouchet_core import errors
+from bouchet_core.models import SlotTarget
 
 from .nodes import Nodes
 from .packets import quieten
@@ -73,18 +74,18 @@ class _Collector(asyncssh.SSHClientSession[bytes]):
 class Session:
     """One SSH connection that is up. `lost` is done, with the reason, when it no longer is."""
 
-    def __init__(self, login: Login, host: str, connector: Connector | None = None) -> None:
-        """connector: reaches the compute nodes, where forwards shall end there (`via: node`)."""
+    def __init__(self, login: Login, host: str, connector: Connector) -> None:
+        """connector: reaches the compute nodes, for forwards that end there (`via: node`)."""
         self._conn, self.lost, self.host = login.connection, login.lost, host
         self._thrift = login.thrift
-        self._nodes = Nodes(connector, self._conn, self.get) if connector else None
+        self._always_over_node = connector.via_node
+        self.nodes = Nodes(connector, self._conn, self.get)
         self._files: asyncssh.SFTPClient | None = None
         self._files_lock = asyncio.Lock()
 
     async def close(self) -> None:
         """Ends the connection, politely for a moment, then at once."""
-        if self._nodes is not None:
-            self._nodes.close()
+        self.nodes.close()
         self._thrift.end()
         self._conn.close()
         try:
@@ -134,25 +135,23 @@ class Session:
     def _hung_up(self) -> str:
         return self.lost.result() if self.lost.done() else "the server closed it without a status"
 
-    async def open_channel(
-        self, host: str, port: int, factory: Callable[[], asyncio.Protocol], timeout_s: float
-    ) -> None:
-        """Opens a TCP connection to host:port over there and gives it to a protocol made by `factory`.
+    async def open_channel(self, target: SlotTarget, factory: Callable[[], asyncio.Protocol], timeout_s: float) -> None:
+        """Opens a connection to the target over there and gives it to a protocol made by `factory`.
 
         Raises TunnelDown when the SSH connection broke, RemoteRefused when nothing answers there.
         """
-        way = await self._nodes.through(host) if self._nodes else self._conn
-        address = "127.0.0.1" if self._nodes else host
-        session = cast("Callable[[], asyncssh.SSHTCPSession[bytes]]", factory)
-        opening = way.create_connection(session, address, port, window=CHANNEL_WINDOW)
+        over_node = target.on_node or self._always_over_node
+        way = await self.nodes.through(target.node) if over_node else self._conn
+        host = target.node if over_node else self.host
+        opening = _opening(way, target, "127.0.0.1" if over_node else target.node, factory)
         try:
             quieten((await _opened(opening, timeout_s))[0])
         except TimeoutError as exc:
-            raise errors.RemoteRefused(f"{host}:{port} did not answer within {timeout_s:g} s") from exc
+            raise errors.RemoteRefused(f"{target.place} did not answer within {timeout_s:g} s") from exc
         except (asyncssh.Error, OSError) as exc:
             if self.lost.done() or way.is_closed():
-                raise errors.TunnelDown(f"the SSH connection to {self.host} broke: {exc}") from exc
-            raise mapped_error(exc, f"no connection from {self.host} to {host}:{port}") from exc
+                raise errors.TunnelDown(f"the SSH connection to {host} broke: {exc}") from exc
+            raise mapped_error(exc, f"no connection from {host} to {target.place}") from exc
 
     async def put(self, path: str, data: bytes, mode: int) -> None:
         """Writes a file whole or not at all, missing parents with mode 0700."""
@@ -204,6 +203,17 @@ class Session:
         except asyncssh.ChannelOpenError as exc:
             # a full or lost connection, which says nothing about the file
             raise errors.TunnelDown(f"{doing}: {self.host} opened no session: {exc.reason}") from exc
+
+
+def _opening(
+    way: asyncssh.SSHClientConnection, target: SlotTarget, address: str, factory: Callable[[], asyncio.Protocol]
+) -> Awaitable[_ChannelAndSession]:
+    """A channel to the target's socket, else to its port at that address, on the far side of the connection."""
+    if target.socket is not None:
+        to_socket = cast("Callable[[], asyncssh.SSHUNIXSession[bytes]]", factory)
+        return way.create_unix_connection(to_socket, target.socket, window=CHANNEL_WINDOW)
+    to_port = cast("Callable[[], asyncssh.SSHTCPSession[bytes]]", factory)
+    return way.create_connection(to_port, address, target.port or 0, window=CHANNEL_WINDOW)
 
 
 async def _write(sftp: asyncssh.SFTPClient, path: str, data: bytes, mode: int) -> None:

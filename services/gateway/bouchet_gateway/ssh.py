@@ -20,10 +20,10 @@ from bouchet_core import errors
 from bouchet_core.errors import BouchetError
 
 from . import sshdir
-from .failures import HostKeyRefused, LoginRefused, PromptUnanswered
+from .failures import HostKeyRefused, LoginRefused, NodeRefused, PromptUnanswered
 from .hostkeys import UnknownKey, host_key_words, known_hosts, offered_key
 from .keys import KeyFile
-from .mfa import PromptDesk
+from .mfa import PromptDesk, printable
 from .packets import Thrift
 from .settings import SshSettings
 from .trusted import TrustedHosts
@@ -36,6 +36,7 @@ CIPHERS = (
     "aes256-ctr",
     "chacha20-poly1305@openssh.com",
 )
+BANNER_CHARACTERS = 200
 _HOME_OPTION = re.compile(r"^(--[a-z-]+=)?~/")
 
 
@@ -125,18 +126,27 @@ def mapped(doing: str) -> Iterator[None]:
 
 
 class _Client(asyncssh.SSHClient):
-    """What asyncssh asks and tells during one login. `lost` is done when the connection has ended."""
+    """What asyncssh asks and tells during one login. `lost` is done when the connection has ended.
 
-    def __init__(self, desk: PromptDesk, extend: Callable[[str], None]) -> None:
-        self._desk, self._extend = desk, extend
+    who: the host, in words for people; None asks nobody anything. banner: what it says before it lets anybody in.
+    """
+
+    def __init__(self, desk: PromptDesk, who: str | None, extend: Callable[[str], None]) -> None:
+        self._desk, self._who, self._extend = desk, who, extend
         self.unknown_key: UnknownKey | None = None
+        self.banner = ""
         self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, conn: asyncssh.SSHClientConnection) -> None:
         self._extend("handshake")
 
     def begin_auth(self, username: str) -> None:
+        if self._who is not None:
+            self._desk.begin_with(self._who)
         self._extend("login")
+
+    def auth_banner_received(self, msg: str, lang: str) -> None:
+        self.banner = msg
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self.lost.done():
@@ -180,9 +190,9 @@ class Connector:
         return self._settings.hosts[self._turn % len(self._settings.hosts)]
 
     @property
-    def for_nodes(self) -> Connector | None:
-        """Itself where forwards end on the compute nodes, else None."""
-        return self if self._settings.via_node else None
+    def via_node(self) -> bool:
+        """Whether every forward ends on its compute node, wherever the vLLM there listens."""
+        return self._settings.via_node
 
     async def connect(self) -> Login:
         """A new connection, logged in. Raises TunnelDown, HumanNeeded or ConfigurationError.
@@ -193,7 +203,7 @@ class Connector:
         self._desk.begin()
         self._trusted.offered = None
         try:
-            return await self._hop(self.host, self._settings.user, self._settings.port, None, ())
+            return await self._hop(self.host, self._settings.user, self._settings.port, None, (), self.host)
         except errors.TunnelDown:
             self._turn += 1
             raise
@@ -203,25 +213,28 @@ class Connector:
     ) -> asyncssh.SSHClientConnection:
         """A further connection, through one that is up. It asks nobody: keys only.
 
-        hosts: known_hosts files of the login node, beside the person's own. Raises HumanNeeded, TunnelDown.
+        hosts: known_hosts files of the login node, beside the person's own. Raises NodeRefused with what to do, and
+        TunnelDown when the connection that is up broke meanwhile.
         """
-        clients: list[_Client] = []
-
-        def client() -> asyncssh.SSHClient:
-            clients.append(_Client(self._desk, lambda _: None))
-            return clients[-1]
-
-        user = str(gate.get_extra_info("username"))
-        with mapped(f"cannot log in to {node}"):
-            known, options = self._options(node, user, None, hosts)
-            unasked = {**options, "tunnel": gate, "kbdint_auth": False}
-            try:
-                return await asyncssh.connect(node, client_factory=client, **unasked)
-            except asyncssh.HostKeyNotVerifiable as exc:
-                shown = offered_key(clients[-1].unknown_key, known)
-                key = f"{shown.shown.algorithm} {shown.shown.fingerprint}" if shown else str(exc)
-                words = f"the host key of {node} is not the one that you or the login node know: {key}"
-                raise HostKeyRefused(words) from exc
+        client = _Client(self._desk, None, lambda _: None)
+        with mapped(f"the ssh settings for {node} cannot be used"):
+            known, options = self._options(node, str(gate.get_extra_info("username")), None, hosts)
+        unasked = {**options, "tunnel": gate, "kbdint_auth": False}
+        try:
+            async with asyncio.timeout(self._settings.handshake_timeout_s):
+                with mapped(f"cannot log in to {node}"):
+                    connection = await asyncssh.connect(node, client_factory=lambda: client, **unasked)
+                    self._trusted.offered = None
+                    return connection
+        except HostKeyRefused as exc:
+            self._trusted.offered = offered_key(client.unknown_key, known)
+            raise NodeRefused(host_key_words(self._trusted, str(exc))) from exc
+        except (errors.TunnelDown, errors.HumanNeeded) as exc:
+            if gate.is_closed():
+                raise
+            raise NodeRefused(node_words(str(exc), client.banner)) from exc
+        except TimeoutError as exc:
+            raise NodeRefused(f"ssh to {node} did not answer in time") from exc
 
     async def _hop(
         self,
@@ -230,7 +243,9 @@ class Connector:
         port: int | None,
         via: asyncssh.SSHClientConnection | None,
         seen: tuple[str, ...],
+        who: str,
     ) -> Login:
+        """who: the host in words. seen: aliases whose jump hosts are being gone through."""
         with mapped(f"the ssh settings for {alias} cannot be used"):
             known, options = self._options(alias, user, port)
         if via is None and isinstance(options["tunnel"], str) and alias not in seen:
@@ -238,9 +253,10 @@ class Connector:
                 jump_user, _, place = jump.rpartition("@")
                 host, _, number = place.partition(":")
                 seen = (*seen, alias)
-                via = (await self._hop(host, jump_user or None, int(number or 0) or None, via, seen)).connection
+                jump = f"{host} (the jump host to {self.host})"
+                via = (await self._hop(host, jump_user or None, int(number or 0) or None, via, seen, jump)).connection
         try:
-            login = await self._login(alias, {**options, "tunnel": via}, known)
+            login = await self._login(alias, who, {**options, "tunnel": via}, known)
         except BaseException:
             if via is not None:
                 via.abort()
@@ -288,7 +304,7 @@ class Connector:
         options |= {"port": port} if port and not read("Port") else {}
         return known, options
 
-    async def _login(self, alias: str, options: dict[str, Any], known: asyncssh.SSHKnownHosts) -> Login:
+    async def _login(self, alias: str, who: str, options: dict[str, Any], known: asyncssh.SSHKnownHosts) -> Login:
         s, loop = self._settings, asyncio.get_running_loop()
         limits = {"connect": s.connect_timeout_s, "handshake": s.handshake_timeout_s, "login": s.login_timeout_s}
         stage = "connect"
@@ -301,30 +317,35 @@ class Connector:
                 timer.reschedule(loop.time() + limits[reached])
 
         def client() -> asyncssh.SSHClient:
-            clients.append(_Client(self._desk, extend))
+            clients.append(_Client(self._desk, who, extend))
             return clients[-1]
 
         timer = asyncio.timeout(limits[stage])
         try:
             async with timer:
-                with _told_apart(alias, self._desk, clients, known, self._trusted):
+                with _told_apart(alias, who, self._desk, clients, known, self._trusted):
                     conn = await asyncssh.connect(alias, client_factory=client, **options)
         except TimeoutError as exc:
-            raise self._too_slow(alias, stage, limits[stage]) from exc
+            raise self._too_slow(who, stage, limits[stage]) from exc
         return Login(conn, clients[-1].lost, Thrift(conn))
 
-    def _too_slow(self, alias: str, stage: str, limit_s: float) -> BouchetError:
-        words = f"{alias} did not answer within {limit_s:.0f} s ({stage})"
+    def _too_slow(self, who: str, stage: str, limit_s: float) -> BouchetError:
+        words = f"{who} did not answer within {limit_s:.0f} s ({stage})"
         return LoginRefused(words) if self._desk.asked else errors.TunnelDown(words)
 
 
 @contextlib.contextmanager
 def _told_apart(
-    alias: str, desk: PromptDesk, clients: list[_Client], known: asyncssh.SSHKnownHosts, trusted: TrustedHosts
+    alias: str,
+    who: str,
+    desk: PromptDesk,
+    clients: list[_Client],
+    known: asyncssh.SSHKnownHosts,
+    trusted: TrustedHosts,
 ) -> Iterator[None]:
     """What went wrong in a login, as the error that says who can mend it: time, a person, or a file."""
     try:
-        with mapped(f"cannot log in to {alias}"):
+        with mapped(f"cannot log in to {who}"):
             yield
     except HostKeyRefused as exc:
         trusted.offered = offered_key(clients[-1].unknown_key, known)
@@ -336,6 +357,14 @@ def _told_apart(
         if desk.asked:
             raise PromptUnanswered(f"{exc}, while a login prompt was open; `bouchet tunnel` asks again") from exc
         raise
+
+
+def node_words(said: str, banner: str) -> str:
+    """Why a compute node let us not in. banner: PAM's word on it is the last line of what sshd said first."""
+    lines = [line for line in printable(banner).splitlines() if line.strip()]
+    word = f"; it says: {lines[-1].strip()[:BANNER_CHARACTERS]}" if lines else ""
+    hint = "nodes let in those who have a job there, with a key and without a question (`via: node` in the site file)"
+    return f"{said}{word}; {hint}"
 
 
 def _texts(paths: Iterable[Path]) -> list[str]:

@@ -59,6 +59,7 @@ class Tunnel:
                 "last_error": self._last_error,
                 "round_trip_ms": round(self._round_trip_s * 1000, 2) if self._round_trip_s is not None else None,
                 "open_channels": open_channels,
+                "nodes": self._session.nodes.words() if self._session else {},
             }
         )
 
@@ -108,7 +109,7 @@ class Tunnel:
         self._become(TunnelState.CONNECTING, f"connecting to {self._connector.host}")
         try:
             host = self._connector.host
-            self._session = Session(await self._connector.connect(), host, self._connector.for_nodes)
+            self._session = Session(await self._connector.connect(), host, self._connector)
         except BouchetError as error:
             await self._pause(cause_of(error), str(error))
             return
@@ -167,14 +168,14 @@ class Tunnel:
         status = self._status
         kind: Callable[[str], BouchetError] = HumanNeeded if status.state in _WAITS_FOR_HUMAN else TunnelDown
         if status.state is TunnelState.NEEDS_HUMAN and self._desk.prompt is not None:
-            return kind(
-                f"the login to {self._connector.host} asks a question; `bouchet tunnel` shows it and takes the answer"
-            )
+            who = self._desk.prompt.host or f"the login to {self._connector.host}"
+            return kind(f"{who} asks a question; `bouchet tunnel` shows it and takes the answer")
         return kind(f"no SSH connection to {self._connector.host}: {status.detail}")
 
     def _on_prompt(self, prompt: Prompt | None) -> None:
         if prompt is not None:
-            self._become(TunnelState.NEEDS_HUMAN, "the login waits for an answer: `bouchet tunnel`")
+            who = prompt.host or "the login"
+            self._become(TunnelState.NEEDS_HUMAN, f"{who} waits for an answer: `bouchet tunnel`")
         elif self._session is None:
             self._become(TunnelState.CONNECTING, "waiting for the server to accept the answer")
 

@@ -216,6 +216,7 @@ def _render_spec(spec: JobSpec, site: Site) -> bytes:
         "apptainer": site.apptainer,
         "idle_timeout_s": spec.idle_timeout_min * 60,
         "drain_s": DRAIN_S,
+        "listen": site.listen,
     }
     return (json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
 

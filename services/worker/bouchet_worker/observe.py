@@ -229,7 +229,7 @@ class Observer:
             return Observed(answer)
         identity = job.slurm_id or 0
         if isinstance(answer, SlurmKnowsNot):
-            health = self._probe.health(job) if job.port else None
+            health = self._probe.health(job) if job.listens else None
             return Observed(answer, health=health, end=self._written(self._layout.end(identity), EndNote, job))
         meaning = STATES[answer.state].meaning
         if meaning in (Meaning.ENDED, Meaning.ENDING):
@@ -239,7 +239,7 @@ class Observer:
         return self._running(record, job, answer)
 
     def _running(self, record: Deployment, job: Job, answer: SlurmSays) -> Observed:
-        health = self._probe.health(job) if job.port and record.phase in (Phase.STARTING, Phase.READY) else None
+        health = self._probe.health(job) if job.listens and record.phase in (Phase.STARTING, Phase.READY) else None
         if health is not None and health.answering is not Answering.NO:
             took = engine_times(self._tail(job, LOG_START_BYTES)) if record.phase is Phase.STARTING else {}
             return Observed(answer, health=health, took=took)

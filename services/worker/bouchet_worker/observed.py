@@ -58,7 +58,9 @@ class Connection(_FromJob):
 
     job_name: str
     node: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,252}$")
-    port: int = Field(ge=1, le=65535)
+    port: int | None = Field(None, ge=1, le=65535)
+    socket: str | None = Field(None, pattern=r"^/[A-Za-z0-9_./@+=-]{1,106}$")
+    loopback: bool = False
     image: str
     image_sha256: str
     model_revision: str | None = None

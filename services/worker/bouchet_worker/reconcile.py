@@ -28,7 +28,8 @@ FAILING_NEWS_S = 15.0
 STRANGER = "another program answers on its port; it is sent nothing"
 NEAR_ITS_END = "its end is near: answers under way finish, new requests are refused"
 
-_NOT_CONNECTED: Mapping[str, object] = {"node": None, "port": None, "progress": "", "times": {}}
+_NOWHERE: Mapping[str, object] = {"node": None, "port": None, "socket": None, "loopback": False}
+_NOT_CONNECTED: Mapping[str, object] = {**_NOWHERE, "progress": "", "times": {}}
 
 
 class Errand(StrEnum):
@@ -116,7 +117,7 @@ def _running(record: Deployment, job: Job, slurm: SlurmSays, observed: Observed)
 
 def _starting(job: Job, observed: Observed, facts: Mapping[str, object]) -> Decision:
     health = observed.health
-    if health is not None and health.answering is Answering.YES and job.port is not None:
+    if health is not None and health.answering is Answering.YES and job.listens:
         said = {"window": health.window or job.window, "vllm_version": health.vllm_version or job.vllm_version}
         return Decision(Phase.READY, reason="", facts={**facts, **said, "progress": ""})
     progress = STRANGER if health is not None and health.stranger else observed.progress or job.progress
@@ -127,7 +128,7 @@ def _ready(job: Job, observed: Observed, facts: Mapping[str, object]) -> Decisio
     health = observed.health
     if health is not None and health.answering is Answering.DRAINING:
         return Decision(Phase.DRAINING, reason=NEAR_ITS_END, facts=facts)
-    if observed.connection is not None and (observed.connection.node, observed.connection.port) != (job.node, job.port):
+    if observed.connection is not None and _place(observed.connection) != _place(job):
         return Decision(Phase.STARTING, reason="Slurm started it anew", facts=facts)
     if health is None:
         return Decision(facts=facts)
@@ -181,6 +182,8 @@ def _connected(job: Job, slurm: SlurmSays, connection: Connection | None) -> dic
         "times": times,
         "node": connection.node,
         "port": connection.port,
+        "socket": connection.socket,
+        "loopback": connection.loopback,
         "image": connection.image,
         "image_sha256": connection.image_sha256,
         "model_revision": connection.model_revision,
@@ -192,6 +195,11 @@ def _connected(job: Job, slurm: SlurmSays, connection: Connection | None) -> dic
         "note": connection.note,
         "proves": connection.proves,
     }
+
+
+def _place(of: Job | Connection) -> tuple[str | None, int | None, str | None]:
+    """Where a vLLM listens."""
+    return of.node, of.port, of.socket
 
 
 def _waited(job: Job, slurm: SlurmSays, connection: Connection | None) -> dict[str, float]:

@@ -63,7 +63,7 @@ def _stop(desk: Desk, record: Deployment) -> str:
 
 def _may_finish(record: Deployment, job: Job, desk: Desk) -> bool:
     if record.phase is Phase.DRAINING:
-        return job.port is not None and desk.now() - job.since.get(Phase.DRAINING, record.updated_at) < FINISH
+        return job.listens and desk.now() - job.since.get(Phase.DRAINING, record.updated_at) < FINISH
     return record.phase is Phase.READY
 
 
