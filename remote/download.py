@@ -18,8 +18,8 @@ import tempfile
 import time
 from typing import Any, Dict, List, Optional
 
-from jobfile import Refused, Spec, checked_image, main, read_note, read_spec, write_json
-from model_folder import read_json, whole_folder
+from jobfile import Refused, Spec, checked_image, main, read_spec, write_json
+from model_folder import read_json, read_note, whole_folder
 
 LOOK_S = 0.5
 STOP_S = 10

@@ -2,9 +2,8 @@
 
 Standard library and Python 3.6 only: it runs under whatever Python the cluster's operating system brings (RHEL 8: 3.6).
 
-    begin JOB_DIR                   removes what an earlier run of the same job left
     prepare JOB_DIR SCRATCH         checks image and model; leaves SCRATCH/vllm.args and SCRATCH/facts.json; prints
-                                    apptainer, image, model, cache, port, binds, one a line; or SCRATCH/refused
+                                    apptainer, image, model, cache, port, binds, one a line; or, with status 1, why not
     environment JOB_DIR ADDRESS     NAME=value of vLLM in the container, each ended by NUL
     meet PORT NODE...               where the job's nodes meet: this node's address and two ports, one a line
     address HOST                    this node's address on the way to that host
@@ -14,6 +13,7 @@ Standard library and Python 3.6 only: it runs under whatever Python the cluster'
     end JOB_DIR KIND STATUS WORDS   writes end-<job id>.json
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -25,7 +25,7 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from driver import gpus_and_driver, image_facts, problem_with
 from joblog import error_lines, says_port_taken
-from model_folder import is_quantised, outside, purge_words
+from model_folder import find, flaw_in, is_quantised, outside, purge_words, read_note
 from network import address_towards, free_ports, network_environment
 
 SPEC_VERSION = 1
@@ -84,12 +84,25 @@ def log_path(spec: Spec, name: str) -> str:
 def write_whole(path: str, text: str) -> None:
     """Readers see the old file or the new one, never half of it. Mode 0600."""
     beside = "%s.%d.tmp" % (path, os.getpid())
-    handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(handle, "w", encoding="utf-8") as target:
-        target.write(text)
-        target.flush()
-        os.fsync(target.fileno())
-    os.rename(beside, path)
+    try:
+        handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(handle, "w", encoding="utf-8") as target:
+            target.write(text)
+            target.flush()
+            os.fsync(target.fileno())
+        os.rename(beside, path)
+    except OSError as exc:
+        if os.path.exists(beside):
+            os.remove(beside)
+        # a write says no name
+        raise OSError(exc.errno, exc.strerror, path) from exc
+
+
+def disk_words(exc: OSError) -> str:
+    """What a disk refused, and what to do about it."""
+    full = exc.errno in (errno.ENOSPC, errno.EDQUOT)
+    advice = "make room there, then launch again" if full else "launch again; if it stays so, ask the site's support"
+    return "%s on %s: %s; %s" % (exc.filename or "a file", node_name(), exc.strerror, advice)
 
 
 def forget(path: str) -> None:
@@ -116,10 +129,8 @@ def recorded_hash(spec: Spec) -> str:
     try:
         with open(beside, encoding="ascii", errors="replace") as source:
             words = source.read().split()
-    except OSError as exc:
-        raise Refused(
-            "no hash is recorded for the image: %s (%s); build or verify it again" % (beside, exc.strerror)
-        ) from exc
+    except FileNotFoundError as exc:
+        raise Refused("no hash is recorded for the image: there is no %s; build or verify it again" % beside) from exc
     if not words or not re.match(r"^[0-9a-fA-F]{64}$", words[0]):
         raise Refused("%s holds no sha256; build or verify the image again" % beside)
     return words[0].lower()
@@ -130,8 +141,9 @@ def checked_image(spec: Spec) -> str:
     wanted = recorded_hash(spec)
     try:
         known = os.stat(spec["image"])
-    except OSError as exc:
-        raise Refused("the image %s cannot be read: %s" % (spec["image"], exc.strerror)) from exc
+    except FileNotFoundError as exc:
+        words = "there is no image %s; `bouchet image build` makes it"
+        raise Refused(words % spec["image"]) from exc
     folder = os.path.join(spec["root"], "cache", "hashes")
     note = os.path.join(folder, "%d-%d-%d" % (known.st_ino, known.st_size, known.st_mtime_ns))
     found = read_note(note)
@@ -145,24 +157,12 @@ def checked_image(spec: Spec) -> str:
     return found
 
 
-def read_note(path: str) -> Optional[str]:
-    """A hash kept earlier, None when there is none."""
-    try:
-        with open(path, encoding="ascii") as source:
-            return source.read().strip() or None
-    except (OSError, UnicodeDecodeError):
-        return None
-
-
 def hash_of(path: str) -> str:
     """sha256 of a file, in hex."""
     whole = hashlib.sha256()
-    try:
-        with open(path, "rb") as source:
-            for piece in iter(lambda: source.read(READ_BYTES), b""):
-                whole.update(piece)
-    except OSError as exc:
-        raise Refused("the image %s cannot be read: %s" % (path, exc.strerror)) from exc
+    with open(path, "rb") as source:
+        for piece in iter(lambda: source.read(READ_BYTES), b""):
+            whole.update(piece)
     return whole.hexdigest()
 
 
@@ -170,17 +170,16 @@ def hash_of(path: str) -> str:
 
 
 def find_model(spec: Spec) -> Tuple[str, Optional[str]]:
-    """Directory and revision (commit, where known): a plain folder named by the id, or a hub cache's snapshot."""
-    plain = os.path.join(spec["models_dir"], spec["model"])
-    if os.path.isfile(os.path.join(plain, "config.json")):
-        return plain, read_note(os.path.join(plain, "REVISION"))
-    folder = "models--" + spec["model"].replace("/", "--")
-    for hub in (spec["models_dir"], os.path.join(spec["models_dir"], "hub")):
-        snapshot = newest_snapshot(os.path.join(hub, folder))
-        if snapshot:
-            return snapshot, os.path.basename(snapshot)
-    words = "the model %s is not in %s; `bouchet download %s` fetches it"
-    raise Refused(words % (spec["model"], spec["models_dir"], spec["model"]))
+    """Directory and revision (commit, where known) of the whole model; Refused where it is not there, or not whole."""
+    found, revision = find(spec["models_dir"], spec["model"])
+    if not found:
+        words = "the model %s is not in %s; `bouchet download %s` fetches it"
+        raise Refused(words % (spec["model"], spec["models_dir"], spec["model"]))
+    flaw = flaw_in(found)
+    if flaw:
+        words = "the model in %s is not whole: %s; `bouchet download %s` fetches it again"
+        raise Refused(words % (found, flaw, spec["model"]))
+    return found, revision
 
 
 def mark_used(spec: Spec) -> None:
@@ -191,20 +190,6 @@ def mark_used(spec: Spec) -> None:
         write_whole(mark, "")
     except OSError:
         pass
-
-
-def newest_snapshot(repository: str) -> Optional[str]:
-    """The snapshot that refs/main names, else the newest one that has a config.json."""
-    main = read_note(os.path.join(repository, "refs", "main"))
-    folder = os.path.join(repository, "snapshots")
-    try:
-        names = sorted(os.listdir(folder), key=lambda n: os.path.getmtime(os.path.join(folder, n)), reverse=True)
-    except OSError:
-        return None
-    for name in ([main] if main in names else []) + names:
-        if name and os.path.isfile(os.path.join(folder, name, "config.json")):
-            return os.path.join(folder, name)
-    return None
 
 
 def arguments(job_dir: str, model: str) -> List[str]:
@@ -231,20 +216,12 @@ def node_name() -> str:
 # commands
 
 
-def begin(job_dir: str) -> None:
-    """Removes what an earlier run of the same job (Slurm requeues) left."""
-    spec = read_spec(job_dir)
-    for name in ("connection-{}.json", "end-{}.json", "heartbeat-{}.json"):
-        forget(log_path(spec, name))
-
-
 def prepare(job_dir: str, scratch: str) -> None:
     """Prints what the batch script needs; see the head of this file."""
     try:
         lines = _prepared(job_dir, scratch)
-    except Refused as exc:
-        with open(os.path.join(scratch, "refused"), "w", encoding="utf-8") as target:
-            target.write("%s\n" % exc)
+    except (Refused, OSError) as exc:
+        print(disk_words(exc) if isinstance(exc, OSError) else exc)
         raise
     sys.stdout.write("".join(line + "\n" for line in lines))
 
@@ -372,7 +349,6 @@ def end(job_dir: str, kind: str, status: str, *words: str) -> None:
 
 
 COMMANDS = {
-    "begin": begin,
     "prepare": prepare,
     "environment": environment,
     "meet": meet,

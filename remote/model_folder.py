@@ -24,7 +24,16 @@ PARTIAL = re.compile(r"^\.(.+)\.partial$")
 OTHER_FORMS = (".bin", ".pt", ".pth", ".h5", ".msgpack", ".ot", ".onnx", ".gguf", ".tflite", ".mlmodel")
 OTHER_FOLDERS = ("original/", "metal/", "onnx/", "openvino/", "coreml/")
 
+# of weights in several files: which tensor lies in which
+INDEX = "model.safetensors.index.json"
+# safetensors itself reads none that is longer
+LONGEST_HEAD = 100 * 1000 * 1000
+
 Entry = Dict[str, Any]
+
+
+class Damaged(Exception):
+    """A file of a model is not what it should be; the message names it."""
 
 
 def whole_folder(models_dir: str, model: str) -> str:
@@ -36,6 +45,36 @@ def partial_folder(models_dir: str, model: str) -> str:
     """Where it lies while it comes."""
     head, name = os.path.split(whole_folder(models_dir, model))
     return os.path.join(head, ".%s.partial" % name)
+
+
+def find(models_dir: str, model: str) -> Tuple[str, Optional[str]]:
+    """Where it lies, and its commit where known: a plain folder, or a hub cache's snapshot; ("", None) where it is not.
+
+    OSError when the folder of all models cannot be read.
+    """
+    plain = whole_folder(models_dir, model)
+    os.listdir(models_dir)
+    if os.path.isfile(os.path.join(plain, "config.json")):
+        return plain, read_note(os.path.join(plain, REVISION))
+    for hub in (models_dir, os.path.join(models_dir, "hub")):
+        snapshot = newest_snapshot(os.path.join(hub, "models--" + model.replace("/", "--")))
+        if snapshot:
+            return snapshot, os.path.basename(snapshot)
+    return "", None
+
+
+def newest_snapshot(repository: str) -> Optional[str]:
+    """The snapshot that refs/main names, else the newest one that has a config.json."""
+    main = read_note(os.path.join(repository, "refs", "main"))
+    folder = os.path.join(repository, "snapshots")
+    try:
+        names = sorted(os.listdir(folder), key=lambda n: os.path.getmtime(os.path.join(folder, n)), reverse=True)
+    except OSError:
+        return None
+    for name in ([main] if main in names else []) + names:
+        if name and os.path.isfile(os.path.join(folder, name, "config.json")):
+            return os.path.join(folder, name)
+    return None
 
 
 def manifest_path(folder: str) -> str:
@@ -51,6 +90,15 @@ def plan_path(folder: str) -> str:
 def part_path(folder: str, entry: Entry) -> str:
     """The piece of a file that has come so far; named by the hash, so it never continues another file."""
     return os.path.join(folder, NOTES, entry["hash"] + ".part")
+
+
+def read_note(path: str) -> Optional[str]:
+    """What a file of one line holds, None where there is none."""
+    try:
+        with open(path, encoding="ascii") as source:
+            return source.read().strip() or None
+    except (OSError, UnicodeDecodeError):
+        return None
 
 
 def read_json(path: str) -> Optional[Dict[str, Any]]:
@@ -127,6 +175,58 @@ def is_quantised(directory: str) -> bool:
             return bool(json.load(source).get("quantization_config"))
     except (OSError, ValueError, AttributeError):
         return False
+
+
+def flaw_in(folder: str) -> str:
+    """What of a model is missing, cut off or not to be read, in words; empty where nothing is.
+
+    Reads config, index and the heads of the weights: seconds at most, where vLLM would find out after minutes.
+    """
+    names = os.listdir(folder)
+    weights = sorted(name for name in names if name.endswith(".safetensors"))
+    try:
+        _document(os.path.join(folder, "config.json"))
+        if INDEX in names and (weights or not any(name.endswith(OTHER_FORMS) for name in names)):
+            wanted = set(_document(os.path.join(folder, INDEX))["weight_map"].values())
+            missing = sorted(wanted - set(weights))
+            if missing:
+                return "%d of its %d weight files are missing (%s)" % (len(missing), len(wanted), missing[0])
+        for name in weights:
+            path = os.path.join(folder, name)
+            have, want = os.stat(path).st_size, safetensors_length(path)
+            if have < want:
+                return "%s is cut off: %d of %d bytes" % (name, have, want)
+    except OSError as exc:
+        return "%s cannot be read: %s" % (os.path.basename(exc.filename or folder), exc.strerror)
+    except Damaged as exc:
+        return str(exc)
+    return ""
+
+
+def _document(path: str) -> Dict[str, Any]:
+    try:
+        with open(path, encoding="utf-8") as source:
+            found = json.load(source)
+    except ValueError as exc:
+        raise Damaged("%s is broken: %s" % (os.path.basename(path), exc)) from exc
+    if not isinstance(found, dict):
+        raise Damaged("%s is broken: it holds no object" % os.path.basename(path))
+    return found
+
+
+def safetensors_length(path: str) -> int:
+    """How long the file says that it is: eight bytes with the head's length, the head (JSON), the tensors."""
+    with open(path, "rb") as source:
+        length = int.from_bytes(source.read(8), "little")
+        text = source.read(length) if length <= LONGEST_HEAD else b""
+    if len(text) < max(length, 2):
+        # the tensors' places are not known
+        return 8 + length + 1
+    try:
+        tensors = [row for name, row in json.loads(text.decode("utf-8")).items() if name != "__metadata__"]
+        return 8 + length + max([int(row["data_offsets"][1]) for row in tensors] or [0])
+    except (ValueError, AttributeError, KeyError, TypeError, IndexError) as exc:
+        raise Damaged("%s is broken: its head cannot be read" % os.path.basename(path)) from exc
 
 
 def purge_words(folder: str, days: Optional[int], now: float) -> str:

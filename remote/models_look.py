@@ -10,16 +10,17 @@ import re
 import sys
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
-from jobfile import newest_snapshot, read_note
 from model_folder import (
     PARTIAL,
     REVISION,
     folder_bytes,
     kept_bytes,
     manifest_path,
+    newest_snapshot,
     partial_folder,
     plan_path,
     read_json,
+    read_note,
     size_of,
     whole_folder,
 )

@@ -7,10 +7,28 @@
 jobfile() { python3 "$luggage/jobfile.py" "$@"; }
 step() { printf 'bouchet: %s\n' "$*"; }
 
+node=${SLURMD_NODENAME:-$(hostname -s)}
+scratch='' container_pid='' groups=() started=''
+
 # Node-local, so that vLLM's sockets and scratch files are on no network disk and go with the job.
-if [ ! -d "${TMPDIR:-}" ]; then TMPDIR=/tmp; fi
-scratch=$(mktemp -d "$TMPDIR/bouchet-${SLURM_JOB_ID:?}-XXXXXX") || exit 1
-container_pid='' groups=() started=''
+make_scratch() {
+    local said
+    if [ ! -d "${TMPDIR:-}" ]; then TMPDIR=/tmp; fi
+    sweep
+    if ! said=$(mktemp -d "$TMPDIR/bouchet-${SLURM_JOB_ID:?}-XXXXXX" 2>&1); then
+        finish refused 1 "$TMPDIR on $node cannot be used (${said##*: }): make room there, or launch again elsewhere"
+    fi
+    scratch=$said
+    # renamed once it is locked: nobody sees it unlocked while the job lives
+    exec 8> "$scratch/alive.new" && flock 8 && mv "$scratch/alive.new" "$scratch/alive"
+}
+# What jobs left here that died with their node: nothing of theirs holds the lock.
+sweep() {
+    local left
+    for left in "$TMPDIR"/bouchet-*-??????/alive; do
+        if [ -O "$left" ] && flock --nonblock "$left" true; then rm -rf -- "${left%/alive}"; fi
+    done
+}
 
 # Starts a command in a process group of its own, whose number is in $started: it ends as a whole.
 apart() {
@@ -77,18 +95,24 @@ set_up_node() {
 
 # Checks the image and the model. Sets apptainer, image, model, cache, port, binds, arguments and key.
 prepare_node() {
-    local prepared sentence field bind
+    local prepared field bind
     step "checking the image"
+    if ! command -v python3 > /dev/null; then
+        finish refused 1 "there is no python3 on $node: setup_lines of the site file may load one (module load ...)"
+    fi
     if ! prepared=$(jobfile prepare "$job_dir" "$scratch"); then
-        sentence=$(cat "$scratch/refused" 2>/dev/null)
-        finish refused 1 "${sentence:-the job could not be prepared; its log says why}"
+        finish refused 1 "${prepared:-the job could not be prepared; its log says why}"
     fi
     mapfile -t field <<< "$prepared"
     apptainer=${field[0]} image=${field[1]} model=${field[2]} cache=${field[3]} port=${field[4]}
+    if ! command -v "$apptainer" > /dev/null; then
+        finish refused 1 "there is no $apptainer on $node: see apptainer and setup_lines in the site file"
+    fi
     binds=()
     for bind in "${field[@]:5}"; do binds+=(--bind "$bind"); done
     mapfile -t arguments < "$scratch/vllm.args"
-    IFS= read -r key < "$job_dir/key" || finish refused 1 "the job's key file cannot be read"
+    IFS= read -r key < "$job_dir/key" ||
+        finish refused 1 "the job's key file $job_dir/key cannot be read on $node; launch again"
 }
 
 # Starts vLLM in the container. ADDRESS: this node's own one, where the job has several; the rest is for `vllm serve`.

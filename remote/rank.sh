@@ -10,9 +10,10 @@ set -u -o pipefail
 umask 077
 
 job_dir=$1 luggage=$2 nodes=$3 head_address=$4 master_port=$5 rpc_port=$6
-node=${SLURMD_NODENAME:-$(hostname -s)}
 rank=$((${SLURM_PROCID:?} + 1))
 stopped=''
+# shellcheck source-path=SCRIPTDIR source=node.sh
+. "$luggage/node.sh"
 exec 3>&2 > >(trap '' TERM INT; exec sed -u "s/^/$node: /") 2>&1
 
 finish() { # KIND STATUS SENTENCE...
@@ -35,9 +36,8 @@ kill_container_soon() {
 }
 trap 'exit 0' TERM
 
-# shellcheck source-path=SCRIPTDIR source=node.sh
-. "$luggage/node.sh"
 trap clean_up EXIT
+make_scratch
 trap on_term TERM
 
 # vLLM refuses a number of API servers where it serves none.

@@ -194,7 +194,7 @@ def test_a_missing_image_and_a_missing_model_are_named(node: Node) -> None:
     model.unlink()
     assert "bouchet download Org/Name" in refused(node)
     Path(node.spec["image"]).unlink()
-    assert "cannot be read" in refused(node)
+    assert "there is no image" in refused(node)
 
 
 def test_a_missing_key_is_refused(node: Node) -> None:
