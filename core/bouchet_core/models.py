@@ -9,17 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import Field, StringConstraints, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 from .errors import IllegalMove
-
-
-class Frozen(BaseModel):
-    """A value that never changes after it is made."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+from .frozen import Frozen as Frozen
+from .ran import Pins, Smoke, Software, Weights
 
 
 class Phase(StrEnum):
@@ -65,19 +62,37 @@ ClaudeTier = Literal["opus", "sonnet", "haiku"]
 class LaunchRequest(Frozen):
     """What a person asked for. None means: the catalog's default, then the site's."""
 
-    model: str = Field(min_length=1, max_length=200, examples=["Qwen/Qwen3-Coder-Next-FP8"])
+    like: str | None = Field(
+        None, min_length=1, max_length=100, description="id of an earlier deployment: run the very same again"
+    )
+    model: str = Field(
+        "",
+        validate_default=True,
+        max_length=200,
+        examples=["Qwen/Qwen3-Coder-Next-FP8"],
+        description="id or alias of the catalog; may be left out with `like` only",
+    )
     name: DeploymentName | None = Field(None, description="alias to serve under; the catalog's alias by default")
-    gpus: int | None = Field(None, ge=1, le=256)
-    nodes: int | None = Field(None, ge=1, le=32)
+    gpus: int | None = Field(None, strict=True, ge=1, le=256)
+    nodes: int | None = Field(None, strict=True, ge=1, le=32)
     time: Walltime | None = Field(None, description="walltime as Slurm writes it, e.g. 06:00:00 or 2-00:00:00")
     partition: SlurmWord | None = Field(None, description="a partition, or `auto` for the earliest start")
     quant: Literal["fp8", "none"] | None = None
-    max_len: int | None = Field(None, ge=256, le=10_485_760, description="context window in tokens")
+    max_len: int | None = Field(None, strict=True, ge=256, le=10_485_760, description="context window in tokens")
     account: SlurmWord | None = None
     qos: SlurmWord | None = None
     constraint: SlurmWord | None = None
     serve_as: tuple[ClaudeTier, ...] = Field((), description="Claude tiers this deployment answers for")
-    idle_timeout_min: int | None = Field(None, ge=0, le=10_080, description="minutes without requests; 0 is never")
+    idle_timeout_min: int | None = Field(
+        None, strict=True, ge=0, le=10_080, description="minutes without requests; 0 is never"
+    )
+
+    @field_validator("model")
+    @classmethod
+    def _names_a_model(cls, model: str, info: ValidationInfo) -> str:
+        if not model and info.data.get("like") is None:
+            raise PydanticCustomError("missing", "Field required")
+        return model
 
 
 class Traits(Frozen):
@@ -133,7 +148,13 @@ class Job(Frozen):
     torch_version: str | None = None
     gpus: tuple[str, ...] = Field((), description="names of the GPUs of its first node")
     driver: str | None = Field(None, description="version of NVIDIA's driver there")
+    nodes: tuple[str, ...] = Field((), description="all nodes that it ran on, where there are several")
     command: tuple[str, ...] = ()
+    arguments: tuple[str, ...] = Field((), description="what vLLM was to be given, as staged")
+    submission: tuple[str, ...] = Field((), description="sbatch's command line")
+    software: Software | None = None
+    weights: Weights | None = None
+    smoke: Smoke | None = Field(None, description="the smoke test of its start, once it was made")
     log: str | None = Field(None, description="path of the job's log on the cluster, once it has a Slurm id")
     exit_code: str | None = Field(None, description="Slurm's `status:signal`")
     note: str = Field("", description="what a person should know while it serves, such as weights that will be deleted")
@@ -161,6 +182,8 @@ class Deployment(Frozen):
     names: tuple[str, ...] = Field(description="every name it answers to; the first is the alias")
     request: LaunchRequest
     traits: Traits = Traits()
+    entry: Mapping[str, Any] = Field(default_factory=dict, description="the catalog's entry when it was asked for")
+    pins: Pins | None = Field(None, description="of a launch like an earlier one: what it must find again")
     phase: Phase = Phase.REQUESTED
     ending: Ending | None = None
     reason: str = Field("", description="a sentence a person can act on")
