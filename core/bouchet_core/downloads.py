@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from datetime import datetime
-from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints
 
+from .chores import Chore, ChoreState, names_a_chore
 from .models import Frozen
 
 ModelId = Annotated[
@@ -17,16 +16,7 @@ ModelId = Annotated[
 ]
 Revision = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,199}$")]
 JOB_PREFIX = "bouchet-download-"
-
-
-class DownloadState(StrEnum):
-    """Where a download is. The last three are ends."""
-
-    QUEUED = "queued"
-    RUNNING = "running"
-    DONE = "done"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
+DownloadState = ChoreState
 
 
 class DownloadRequest(Frozen):
@@ -36,15 +26,11 @@ class DownloadRequest(Frozen):
     revision: Revision | None = Field(default=None, description="branch, tag or commit; the newest by default")
 
 
-class Download(Frozen):
-    """The record of one download. `version` counts its changes; a save must know the version it replaces."""
+class Download(Chore):
+    """The record of one download."""
 
-    id: str
     model: ModelId
     revision: Revision = "main"
-    state: DownloadState = DownloadState.QUEUED
-    reason: str = Field(default="", description="why it waits, what it does, or how it ended: a sentence")
-    kind: str = Field(default="", description="one word for programs where it failed")
     commit: str | None = Field(default=None, description="the commit that the revision named when it began")
     bytes: int = Field(default=0, description="bytes on the cluster's disk")
     total_bytes: int | None = None
@@ -52,35 +38,15 @@ class Download(Frozen):
     total_files: int | None = None
     rate: int = Field(default=0, description="bytes a second")
     eta_s: int | None = None
-    job_name: str = Field(default="", description="Slurm's job name; its end is this record's id")
-    slurm_id: int | None = None
-    asked_at: datetime | None = Field(default=None, description="when sbatch was called last")
-    log: str | None = Field(default=None, description="path of the job's log on the cluster")
-    stop_requested_at: datetime | None = None
-    created_at: datetime
-    updated_at: datetime
-    version: int = 0
 
     @property
-    def is_live(self) -> bool:
-        """Whether anything may still come of it."""
-        return self.state in (DownloadState.QUEUED, DownloadState.RUNNING)
+    def subject(self) -> str:
+        """One download a model."""
+        return self.model
 
-    def changed(self, now: datetime, **fields: object) -> Download:
-        """The next version with these fields; the very same value when nothing changes."""
-        new = self.model_copy(update=fields)
-        return self if new == self else new.model_copy(update={"updated_at": now, "version": self.version + 1})
-
-    def ended(self, now: datetime, state: DownloadState, reason: str, kind: str = "") -> Download:
+    def ended(self, now: datetime, state: ChoreState, reason: str, kind: str = "", **fields: object) -> Self:
         """The next version, over."""
-        return self.changed(now, state=state, reason=reason, kind=kind, rate=0, eta_s=None)
-
-
-class DownloadEvent(Frozen):
-    """One change of one download. `id` is the event stream's."""
-
-    id: str
-    download: Download
+        return super().ended(now, state, reason, kind, rate=0, eta_s=None, **fields)
 
 
 def job_name_of(model: str, identity: str) -> str:
@@ -90,7 +56,7 @@ def job_name_of(model: str, identity: str) -> str:
 
 def fetches(job_name: str, model: str) -> bool:
     """Whether a job of that name fetches this model."""
-    return re.fullmatch(re.escape(job_name_of(model, "")) + r"[a-z2-7]{12}", job_name) is not None
+    return names_a_chore(job_name, job_name_of(model, ""))
 
 
 DiskState = Literal["ready", "partial", "missing", "unknown"]

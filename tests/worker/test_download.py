@@ -12,7 +12,8 @@ from bouchet_worker.desk import Desk
 from bouchet_worker.disk_look import look_at_disk, refuse_absent
 from bouchet_worker.download import download, stop_download
 from bouchet_worker.loop import Loop
-from bouchet_worker.observe import Observer, SlotProbe
+from bouchet_worker.observe import Observer
+from bouchet_worker.slot_probe import SlotProbe
 from bouchet_worker.submit import submit
 
 from tests.fakes.slurm_gateway import FakeSlurm
@@ -117,7 +118,7 @@ def test_the_look_moves_it_from_the_queue_to_its_end(
     done = desk.store.downloads.get(ID)
     assert (done.state, done.bytes, done.commit) == (DownloadState.DONE, 1000, "c" * 40) and "every hash" in done.reason
     assert ("look_at_disk", ID) in sent
-    events = [event.download.state for event in desk.store.downloads.events("0-0", ID)]
+    events = [event.chore.state for event in desk.store.downloads.events("0-0", ID)]
     assert [s for s, before in zip(events, [None, *events], strict=False) if s is not before] == [
         DownloadState.QUEUED,
         DownloadState.RUNNING,

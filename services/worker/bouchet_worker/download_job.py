@@ -63,8 +63,3 @@ def files_for(download: Download, desk: Desk) -> dict[str, bytes]:
         "setup.sh": "".join(f"{line}\n" for line in site.setup_lines).encode(),
     }
     return {**files, "token": f"{desk.hub_token}\n".encode()} if desk.hub_token else files
-
-
-def progress_file(desk: Desk, download: Download) -> str:
-    """Where the job says how it goes."""
-    return posixpath.join(desk.layout.job(download.job_name), "progress.json")

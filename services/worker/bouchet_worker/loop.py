@@ -9,18 +9,20 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bouchet_core.errors import BouchetError, StaleRecord, StoreUnavailable
 from bouchet_core.models import Deployment
 
+from .chore_watch import ChoreWatch
 from .desk import Desk
-from .download_watch import DownloadWatch
+from .download import DOWNLOADS
 from .observe import Observer
 from .observed import CouldNotLook, Observed
 from .reconcile import Decision, Errand, apply, decide
 from .settings import HEARTBEAT
+from .smokes import Smokes
 from .strays import Strays
 
 log = logging.getLogger(__name__)
@@ -29,6 +31,7 @@ STEP_S = 2.0
 LEASE_NAME = "reconcile"
 LEASE_S = 10.0
 HEARTBEAT_S = 15.0
+SMOKE_LOOK_S = 0.1
 # an errand that did not help is sent again after this, and after twice as long each time
 ERRAND_AGAIN_S = 4.0
 ERRAND_AGAIN_MOST_S = 60.0
@@ -52,23 +55,37 @@ class Loop:
     observer: Observer
     enqueue: Callable[[str, str], None]
     tend: Callable[[], None] = lambda: None
+    smokes: Smokes | None = None
     _sent: dict[tuple[str, str], _Sent] = field(default_factory=dict)
     _failures: int = 0
     # the store's epoch in which all jobs of the cluster were compared with the records
     _compared: str | None = None
+    # what could not be asked stands in the store, or may stand there from an earlier life
+    _told: bool = True
 
     def __post_init__(self) -> None:
         self._strays = Strays(self.desk)
-        self._downloads = DownloadWatch(self.desk, self.enqueue)
+        self._chores = (ChoreWatch(self.desk, DOWNLOADS, self.enqueue),)
 
     def run(self, stopping: threading.Event) -> None:
         """Steps until told to stop; then another worker may take over at once."""
         while not stopping.is_set():
             began = time.monotonic()
             self._guarded_step()
-            stopping.wait(max(0.05, self._pause() - (time.monotonic() - began)))
+            self._rest(stopping, max(0.05, self._pause() - (time.monotonic() - began)))
         with contextlib.suppress(StoreUnavailable):
             self.desk.store.release(LEASE_NAME, self.desk.owner)
+
+    def _rest(self, stopping: threading.Event, seconds: float) -> None:
+        """Until then, or until a smoke test is over: somebody waits for that model."""
+        until = time.monotonic() + seconds
+        while self.smokes is not None and self.smokes.under_way and time.monotonic() < until:
+            if stopping.wait(SMOKE_LOOK_S):
+                return
+        if self.smokes is not None and self.smokes.over.is_set():
+            self.smokes.over.clear()
+            return
+        stopping.wait(max(0.0, until - time.monotonic()))
 
     def _guarded_step(self) -> None:
         try:
@@ -101,20 +118,31 @@ class Loop:
         epoch = self.desk.store.orphans.epoch()
         records = self.desk.store.live()
         self._forget_all_but(records)
-        downloads = self.desk.store.downloads.live()
+        chores = [(watch, watch.live()) for watch in self._chores]
         compare = epoch != self._compared
-        if not records and not compare and not downloads:
+        if not records and not compare and not any(live for _, live in chores):
             self._failures = 0
             return
-        ask = compare or self._downloads.wants_queue(downloads)
+        ask = compare or any(one.slurm_id is not None for _, live in chores for one in live)
         seen = self.observer.look(records, always=ask)
         unasked = _all_unasked(records, seen) or (ask and self.observer.rows is None)
         self._failures = self._failures + 1 if unasked else 0
+        self._tell(seen)
         for record in records:
             self._settle(record, seen[record.id])
-        self._downloads.settle(downloads, self.observer.rows)
+        for watch, live in chores:
+            watch.settle(live, self.observer.rows)
         if self.observer.rows is not None and self._strays.settle(self.observer.rows, records):
             self._compared = epoch
+
+    def _tell(self, seen: Mapping[str, Observed]) -> None:
+        """Keeps what was not answered for people who look, until all is."""
+        details = [one.slurm.detail for one in seen.values() if isinstance(one.slurm, CouldNotLook) and one.slurm.asked]
+        if details:
+            self.desk.store.sight.lost(details[0], self.desk.now())
+        elif self._told:
+            self.desk.store.sight.clear()
+        self._told = bool(details)
 
     def _settle(self, record: Deployment, observed: Observed) -> None:
         """Decides anew on the newest record until it is saved: a slow decision never overwrites a newer move."""
@@ -144,6 +172,8 @@ class Loop:
 
     def _forget_all_but(self, records: Sequence[Deployment]) -> None:
         live = {record.id for record in records}
+        if self.smokes is not None:
+            self.smokes.forget_all_but([job.name for record in records for job in record.jobs])
         self._sent = {key: sent for key, sent in self._sent.items() if key[1] in live}
 
 

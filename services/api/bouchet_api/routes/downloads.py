@@ -111,11 +111,7 @@ def get_download(download: DownloadDep) -> Download:
 def end_download(parts: PartsDep, response: Response, download: DownloadDep) -> Download:
     """Ends a download; what has come is kept, and the next one goes on with it."""
     now = datetime.now(UTC)
-
-    def change(old: Download) -> Download:
-        return old.changed(now, stop_requested_at=old.stop_requested_at or now) if old.is_live else old
-
-    asked = parts.store.downloads.update(download.id, change)
+    asked = parts.store.downloads.update(download.id, lambda old: old.asked_to_stop(now))
     if asked.is_live:
         parts.errands.stop_download(asked.id)
         log.info("download %s: asked to end", asked.id)
@@ -132,7 +128,7 @@ async def _changes(parts: Parts, identity: str, after: str) -> AsyncIterator[Ser
         events = await asyncio.to_thread(downloads.events, after, identity)
         for event in events:
             after = event.id
-            yield ServerSentEvent(id=event.id, data=event.download)
+            yield ServerSentEvent(id=event.id, data=event.chore)
         if not events:
             if over:
                 return
