@@ -3,13 +3,16 @@
 In the last user text: `SAY[text]` answers with it, `THINK[text]` puts it into a think block before, `CALL[name {json}]`
 calls a tool (several: parallel calls), `DIE[n]` closes the connection after n events, `SLOW[s]` waits s seconds before
 the first, `REFUSE[status]` answers with that status. Tokens are words; an event carries a word or the space before it.
-`GET /fake/requests` gives the bodies received, oldest first; `/fake/aborted` how many streams the client left.
+`GET /fake/requests` gives the bodies received, oldest first; `/fake/aborted` how many streams the client left,
+`/fake/proofs` how often it was asked for a proof.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import hashlib
+import hmac
 import itertools
 import json
 import re
@@ -17,6 +20,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from aiohttp import web
+from bouchet_core.secrets import NONCE_HEADER, PROOF_HEADER
 
 from tests.fakes.vllm_responses import last_input, response_events, response_items, whole_response
 
@@ -28,10 +32,14 @@ NUMBERS = itertools.count(1)
 
 
 class FakeVLLM:
-    """The server's state. key: the bearer key it asks for; window: in tokens, which are words here."""
+    """The server's state. key: the bearer key it asks for; window: in tokens, which are words here.
 
-    def __init__(self, names: tuple[str, ...], key: str, window: int, embeds: bool = False) -> None:
+    node_port: where it listens on its node, as its proofs have it.
+    """
+
+    def __init__(self, names: tuple[str, ...], key: str, window: int, node_port: int, embeds: bool = False) -> None:
         self.names, self.key, self.window, self.embeds = names, key, window, embeds
+        self.node_port, self.proofs = node_port, 0
         self.requests: list[dict[str, Any]] = []
         self.aborted = 0
 
@@ -41,6 +49,7 @@ class FakeVLLM:
         app.router.add_get("/fake/requests", self.seen)
         app.router.add_get("/fake/aborted", self.seen_aborted)
         app.router.add_get("/fake/count", self.seen_count)
+        app.router.add_get("/fake/proofs", self.seen_proofs)
         app.router.add_post("/v1/messages", self.messages)
         app.router.add_post("/v1/messages/count_tokens", self.count)
         app.router.add_post("/v1/chat/completions", self.chat)
@@ -52,13 +61,20 @@ class FakeVLLM:
         return app
 
     async def health(self, request: web.Request) -> web.Response:
-        return web.Response()
+        """As the guard before a real one: who asks with a nonce gets a proof."""
+        self.proofs += NONCE_HEADER in request.headers
+        words = f"bouchet-proof {self.node_port} {request.headers.get(NONCE_HEADER)}"
+        proof = hmac.new(self.key.encode(), words.encode(), hashlib.sha256).hexdigest()
+        return web.Response(headers={PROOF_HEADER: proof})
 
     async def seen(self, request: web.Request) -> web.Response:
         return web.json_response(self.requests)
 
     async def seen_count(self, request: web.Request) -> web.Response:
         return web.json_response(len(self.requests))
+
+    async def seen_proofs(self, request: web.Request) -> web.Response:
+        return web.json_response(self.proofs)
 
     async def seen_aborted(self, request: web.Request) -> web.Response:
         return web.json_response(self.aborted)
@@ -336,9 +352,10 @@ def main() -> None:
     parser.add_argument("--key", required=True)
     parser.add_argument("--name", action="append", required=True)
     parser.add_argument("--window", type=int, default=4096)
+    parser.add_argument("--node-port", type=int, default=0, help="the port that it proves to listen on")
     parser.add_argument("--embeds", action="store_true", help="serve /v1/embeddings, as an embedding model does")
     given = parser.parse_args()
-    fake = FakeVLLM(tuple(given.name), given.key, given.window, given.embeds)
+    fake = FakeVLLM(tuple(given.name), given.key, given.window, given.node_port, given.embeds)
     web.run_app(fake.app(), host="127.0.0.1", port=given.port, print=None, access_log=None)
 
 

@@ -36,6 +36,8 @@ ROOT = Path(__file__).parents[2]
 KEY, SERVING_SECRET, JOB = "key-of-the-tests", "serving-secret", "bouchet-tiny-1"
 ALIAS, MODEL, WINDOW = "tiny", "org/Tiny-Model", 4096
 SLOTS = 4
+# the fake model's on its node, as the records say; through the slot it has another one
+NODE_PORT = 1234
 COUNTER = itertools.count(1)
 START_TIMEOUT_S = 90.0
 # long enough for a test to make ready what it waits for
@@ -147,7 +149,7 @@ def deployment(
 ) -> Deployment:
     """A record as the worker would leave it."""
     now = datetime.now(UTC)
-    job = Job(name=JOB, slot=slot, phase=phase, window=WINDOW, node="node1", port=1234)
+    job = Job(name=JOB, slot=slot, phase=phase, window=WINDOW, node="node1", port=NODE_PORT, proves=True)
     made: dict[str, Any] = {
         "id": f"id-{name}-{next(COUNTER)}",
         "model": model,
@@ -168,6 +170,7 @@ def start_fake(
     """A fake vLLM that listens."""
     key = serving_key(SERVING_SECRET, JOB)
     argv = [sys.executable, "-m", "tests.fakes.vllm_server", f"--port={port}", f"--key={key}", f"--window={window}"]
+    argv.append(f"--node-port={NODE_PORT}")
     words = [f"--name={name}" for name in names]
     process = subprocess.Popen([*argv, *words, *(["--embeds"] if embeds else [])], cwd=ROOT)
     wait_for(f"http://127.0.0.1:{port}/health", process)

@@ -15,8 +15,9 @@ from .clamp import Body
 from .client import while_there
 from .counting import count_bodies, ending_body, ends_inside
 from .exchange import Exchange, Reply
+from .proof import Target, prove, target_of
 from .settings import Settings
-from .wire import NoConnection, Pool, Silent, Wire, WireError, post_head
+from .wire import NoConnection, Place, Pool, Silent, Wire, WireError, post_head
 from .wording import timed_out, unreachable
 
 CONNECT_S = 10.0
@@ -101,17 +102,17 @@ class DirectLane:
 
     @asynccontextmanager
     async def _asked(self, exchange: Exchange, path: str, body: Body, silence_s: float) -> AsyncIterator[Wire]:
-        slot, data = exchange.route.slot, orjson.dumps({**body, "model": exchange.route.alias})
-        head = post_head(self._host, self._settings.slot_base_port + slot, path, exchange.key, len(data))
-        async with self.asked(slot, head, data, silence_s) as wire:
+        target, data = target_of(exchange.route, exchange.key), orjson.dumps({**body, "model": exchange.route.alias})
+        head = post_head(self._host, self._settings.slot_base_port + target.slot, path, target.key, len(data))
+        async with self.asked(target, head, data, silence_s) as wire:
             yield wire
 
     @asynccontextmanager
-    async def asked(self, slot: int, head: bytes, body: bytes, silence_s: float) -> AsyncIterator[Wire]:
+    async def asked(self, target: Target, head: bytes, body: bytes, silence_s: float) -> AsyncIterator[Wire]:
         """A connection on which the server has begun to answer. A kept one may have been closed just now: then a
         second, fresh one is tried. Raises WireError."""
-        host, port = self._host, self._settings.slot_base_port + slot
-        wire = await self._pool.take(host, port)
+        place = self._place(target)
+        wire = self._pool.kept(place) or await self._fresh(target)
         try:
             try:
                 await wire.post(head, body, silence_s)
@@ -119,11 +120,36 @@ class DirectLane:
                 if not exc.reused:
                     raise
                 wire.close()
-                wire = await self._pool.connect(host, port)
+                wire = await self._fresh(target)
                 await wire.post(head, body, silence_s)
             yield wire
         finally:
-            self._pool.give(host, port, wire)
+            self._pool.give(place, wire)
+
+    async def proves(self, exchange: Exchange) -> bool:
+        """Whether the job's own server is there, for carriers with connections of their own. A kept one says so too."""
+        target = target_of(exchange.route, exchange.key)
+        place = self._place(target)
+        if not target.gives_proof or self._pool.has(place):
+            return True
+        try:
+            self._pool.give(place, await self._fresh(target))
+        except WireError:
+            return False
+        return True
+
+    async def _fresh(self, target: Target) -> Wire:
+        host, port, _ = self._place(target)
+        wire = await self._pool.connect(host, port)
+        try:
+            await prove(wire, host, target)
+        except BaseException:
+            wire.close()
+            raise
+        return wire
+
+    def _place(self, target: Target) -> Place:
+        return self._host, self._settings.slot_base_port + target.slot, target.job_name
 
 
 async def _relay_body(wire: Wire, reply: Reply) -> None:

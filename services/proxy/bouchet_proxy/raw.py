@@ -14,6 +14,7 @@ from bouchet_core.secrets import job_key
 
 from .asgi import Header, Receive, Scope, Send, read_body
 from .client import Client, while_there
+from .proof import Target, target_of
 from .routing import Group, Route, RoutingTable
 from .serving import Lane, Refused, refusal
 from .settings import Settings
@@ -41,7 +42,8 @@ async def relay(
     key = job_key(settings.serving_secret, route.job_name, route.sealed_key)
     host = f"{settings.slot_host}:{settings.slot_base_port + route.slot}"
     head = request_head(scope, target, host, key, len(body))
-    await while_there(client, _answer(lane, route, (head, body), client, scope["method"] == "HEAD", send))
+    asked = (target_of(route, key), head, body)
+    await while_there(client, _answer(lane, route.alias, asked, client, scope["method"] == "HEAD", send))
 
 
 def split_path(scope: Scope) -> tuple[str, bytes]:
@@ -77,11 +79,11 @@ def _route(table: RoutingTable, name: str) -> Route:
 
 
 async def _answer(
-    lane: Lane, route: Route, request: tuple[bytes, bytes], client: Client, head_only: bool, send: Send
+    lane: Lane, alias: str, asked: tuple[Target, bytes, bytes], client: Client, head_only: bool, send: Send
 ) -> None:
     """An answer that breaks off is left without an end: the client must not take it for whole."""
     try:
-        async with lane.asked(route.slot, *request, SILENCE_S) as wire:
+        async with lane.asked(*asked, SILENCE_S) as wire:
             client.streaming = True
             headers = [(name, value) for name, value in wire.headers.items() if name not in _OF_THE_HOP]
             await send({"type": "http.response.start", "status": wire.status, "headers": headers})
@@ -92,4 +94,4 @@ async def _answer(
     except WireError as exc:
         if not client.streaming:
             silent = isinstance(exc, Silent)
-            raise Refused(timed_out(route.alias, SILENCE_S) if silent else unreachable(route.alias)) from exc
+            raise Refused(timed_out(alias, SILENCE_S) if silent else unreachable(alias)) from exc

@@ -22,7 +22,10 @@ DEFAULT = "default"
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A model that can be asked now. `window`: tokens, None while vLLM has not said; `slot`: the gateway's, 0-based."""
+    """A model that can be asked now. `window`: tokens, None while vLLM has not said; `slot`: the gateway's, 0-based.
+
+    port, proves: what its server listens on over there, and whether it can be asked for a proof (proof.py).
+    """
 
     deployment: str
     alias: str
@@ -32,6 +35,8 @@ class Route:
     window: int | None
     traits: Traits
     sealed_key: str | None = None
+    port: int = 0
+    proves: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +179,8 @@ def _target(deployment: Deployment) -> Route | Waiting:
             window=job.window,
             traits=deployment.traits,
             sealed_key=job.sealed_key,
+            port=job.port or 0,
+            proves=job.proves,
         )
     current = deployment.job
     return Waiting(

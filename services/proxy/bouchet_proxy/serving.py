@@ -18,12 +18,13 @@ from .client import Client
 from .dialects import Endpoint, prepare
 from .exchange import Exchange, Reply
 from .openai_body import wants_usage
+from .proof import Target
 from .replicas import Replicas, conversation_of
 from .routing import Answer, Group, NoSuchModel, NothingRuns, Route, RoutingTable, Unknown, Waiting
 from .settings import Settings
 from .tally import Tally
 from .wire import Wire
-from .wording import Failure, no_such_model, not_ready, nothing_runs, over_limit, table_unknown
+from .wording import Failure, no_such_model, not_ready, nothing_runs, over_limit, table_unknown, unreachable
 
 # a lost tunnel is back within a minute, or somebody must log in anew
 TUNNEL_HOLD_S = 60.0
@@ -48,7 +49,10 @@ class Lane(Carrier, Protocol):
     async def opens_thinking(self, exchange: Exchange) -> bool:
         """Whether the model's template ends the prompt inside a think block."""
 
-    def asked(self, slot: int, head: bytes, body: bytes, silence_s: float) -> AbstractAsyncContextManager[Wire]:
+    async def proves(self, exchange: Exchange) -> bool:
+        """Whether the job's own server is there, and no other program on its port."""
+
+    def asked(self, target: Target, head: bytes, body: bytes, silence_s: float) -> AbstractAsyncContextManager[Wire]:
         """A connection on which the server has begun to answer these bytes."""
 
 
@@ -118,9 +122,12 @@ class Serving:
         exchange = self._exchange(call, route, client)
         if may_open(exchange):
             exchange.opened = await self._lane.opens_thinking(exchange)
+        carrier = self._carrier(call.endpoint)
+        if carrier is not self._lane and not await self._lane.proves(exchange):
+            return unreachable(route.alias)
         reply = Reply(exchange, client, self._lane.count, may_wait=hold.may_wait or self._has_replicas(call))
         with self._replicas.open(route):
-            await self._carrier(call.endpoint).carry(exchange, reply, scope)
+            await carrier.carry(exchange, reply, scope)
         return reply.unreachable
 
     def _exchange(self, call: Call, route: Route, client: Client) -> Exchange:

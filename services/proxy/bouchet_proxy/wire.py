@@ -53,19 +53,23 @@ class Wire(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._pieces: list[bytes] = []
         self._unread, self._paused = 0, False
-        self._has_head, self._complete = False, False
+        self._has_head, self._complete, self._may_follow = False, False, False
         self.status, self.headers = 0, dict[bytes, bytes]()
 
     @property
     def kept(self) -> bool:
         """Whether another request may follow."""
-        return self._complete and not self.closed and self._parser.should_keep_alive()
+        return self._complete and not self.closed and self._may_follow
+
+    def renew(self) -> None:
+        """As if it had never served: what came until now was no request of anybody's."""
+        self.served = 0
 
     # for those who ask
 
     async def post(self, head: bytes, body: bytes, silence_s: float) -> None:
         """Sends a request and waits for the head of its answer. silence_s: how long the server may say nothing."""
-        if self.served:
+        if self._has_head:
             self._begin()
         self.served += 1
         if self._transport is None or self.closed:
@@ -183,7 +187,13 @@ class Wire(asyncio.Protocol):
     def on_message_complete(self) -> None:
         """httptools."""
         self._complete = True
+        # asked now: once the parser has gone past the message, it says no of every answer
+        self._may_follow = self._parser.should_keep_alive()
         self._quiet()
+
+
+# host, port, and whose server is behind it
+Place = tuple[str, int, str]
 
 
 class Pool:
@@ -191,18 +201,23 @@ class Pool:
 
     def __init__(self, keep_s: float, connect_s: float) -> None:
         self._keep_s, self._connect_s = keep_s, connect_s
-        self._idle: dict[tuple[str, int], list[tuple[Wire, float]]] = {}
+        self._idle: dict[Place, list[tuple[Wire, float]]] = {}
 
-    async def take(self, host: str, port: int) -> Wire:
-        """A connection, kept or new."""
-        loop = asyncio.get_running_loop()
-        idle, now = self._idle.get((host, port), []), loop.time()
+    def kept(self, place: Place) -> Wire | None:
+        """A connection that waits."""
+        idle, now = self._idle.get(place, []), asyncio.get_running_loop().time()
         while idle:
             wire, since = idle.pop()
             if not wire.closed and now - since < self._keep_s:
                 return wire
             wire.close()
-        return await self.connect(host, port)
+        self._idle.pop(place, None)
+        return None
+
+    def has(self, place: Place) -> bool:
+        """Whether a connection waits."""
+        now = asyncio.get_running_loop().time()
+        return any(not wire.closed and now - since < self._keep_s for wire, since in self._idle.get(place, []))
 
     async def connect(self, host: str, port: int) -> Wire:
         """A new connection."""
@@ -213,12 +228,12 @@ class Pool:
             raise NoConnection(str(exc)) from exc
         return wire
 
-    def give(self, host: str, port: int, wire: Wire) -> None:
+    def give(self, place: Place, wire: Wire) -> None:
         """The connection back, when its answer has been read; else it is closed."""
         if not wire.kept:
             wire.close()
             return
-        idle = self._idle.setdefault((host, port), [])
+        idle = self._idle.setdefault(place, [])
         now = asyncio.get_running_loop().time()
         for old, _ in (stale := [one for one in idle if now - one[1] >= self._keep_s]):
             old.close()
