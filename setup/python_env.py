@@ -1,9 +1,10 @@
-"""Python environments made from hashed locks: made beside and renamed, remade when the lock changes."""
+"""Python environments made from hashed locks. A lock that changes makes a new one beside; a link leads to it then."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import sys
 import venv
@@ -16,6 +17,8 @@ from .packages import can_install, install
 from .progress import Progress
 
 STAMP = ".made-from"
+# of the digest, in a folder's name
+DIGEST_LENGTH = 12
 PIP = ("-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--require-hashes", "--no-deps")
 
 
@@ -32,12 +35,14 @@ def ensure_environment(
     python = target / "bin" / "python"
     if python.exists() and stamp.is_file() and stamp.read_text() == wanted:
         return python
+    place = target.with_name(f"{target.name}-{wanted[:DIGEST_LENGTH]}")
     with progress.step(f"Python environment {target.name}") as step:
         _ensure_venv_module(progress)
-        _make(target, locks, step.say)
+        _make(place, locks, step.say)
         if finish is not None:
-            finish(python)
-        stamp.write_text(wanted)
+            finish(place / "bin" / "python")
+        (place / STAMP).write_text(wanted)
+        lead_to(place, target)
     return python
 
 
@@ -49,17 +54,34 @@ def digest_of(files: Sequence[Path]) -> str:
     return summary.hexdigest()
 
 
-def _make(target: Path, locks: Sequence[Path], say: OnLine) -> None:
-    """A venv has its own path in its scripts, so it is made in place; the stamp, written last, says it is whole."""
-    shutil.rmtree(target, ignore_errors=True)
-    target.parent.mkdir(parents=True, exist_ok=True)
+def lead_to(place: Path, target: Path) -> None:
+    """Makes `target` a link to the folder `place` beside it, in one step. The last one before stays for who runs it."""
+    before = target.with_name(f"{target.name}-{'0' * DIGEST_LENGTH}")
+    if target.is_symlink():
+        before = target.parent / target.readlink()
+    elif target.exists():
+        target.rename(before)
+    link = target.with_name(f"{target.name}.next")
+    link.unlink(missing_ok=True)
+    link.symlink_to(place.name)
+    link.replace(target)
+    ours = re.compile(rf"{re.escape(target.name)}-[0-9a-f]{{{DIGEST_LENGTH}}}")
+    for other in target.parent.iterdir():
+        if ours.fullmatch(other.name) and other not in (place, before):
+            shutil.rmtree(other, ignore_errors=True)
+
+
+def _make(place: Path, locks: Sequence[Path], say: OnLine) -> None:
+    """A venv has its own path in its scripts, so it is never moved; the stamp, written last, says it is whole."""
+    shutil.rmtree(place, ignore_errors=True)
+    place.parent.mkdir(parents=True, exist_ok=True)
     try:
-        venv.create(target, with_pip=True, symlinks=os.name != "nt")
+        venv.create(place, with_pip=True, symlinks=os.name != "nt")
         for lock in locks:
             say(lock.name)
-            run([str(target / "bin" / "python"), *PIP, "--no-build-isolation", "-r", str(lock)])
+            run([str(place / "bin" / "python"), *PIP, "--no-build-isolation", "-r", str(lock)])
     except BaseException:
-        shutil.rmtree(target, ignore_errors=True)
+        shutil.rmtree(place, ignore_errors=True)
         raise
 
 

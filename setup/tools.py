@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from .command import run
@@ -22,8 +23,8 @@ CLAUDE_INSTALLER = "node_modules/@anthropic-ai/claude-code/install.cjs"
 
 def ensure_tools(root: Path, progress: Progress, *, fast: bool) -> None:
     """Everything that `make test` (or, fast, `make test-fast`) needs beyond a Docker engine."""
-    python = ensure_environment(progress, root / ".venv", [root / "tests" / "requirements.lock"])
-    link_rooms(root, python)
+    link = partial(link_rooms, root)
+    link(ensure_environment(progress, root / ".venv", [root / "tests" / "requirements.lock"], link))
     for program, packages in PROGRAMS.items():
         ensure_program(progress, program, packages)
     if not fast:
@@ -33,8 +34,9 @@ def ensure_tools(root: Path, progress: Progress, *, fast: bool) -> None:
 def ensure_cli(root: Path, progress: Progress) -> None:
     """The environment of ./bouchet. The copy of the lock, written last, is what ./bouchet compares."""
     lock = root / "cli" / "requirements.lock"
-    python = ensure_environment(progress, root / ".cache" / "cli", [lock])
-    link_rooms(root, python, ("core", "cli"))
+    link = partial(link_rooms, root, rooms=("core", "cli"))
+    python = ensure_environment(progress, root / ".cache" / "cli", [lock], link)
+    link(python)
     shutil.copyfile(lock, python.parent.parent / "lock")
 
 
