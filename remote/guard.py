@@ -57,9 +57,10 @@ class Guard:
         """A `send` that answers the asker's nonce, where there is one."""
         nonces = [value for name, value in scope.get("headers", ()) if name == b"x-bouchet-nonce"]
         server = scope.get("server")
-        if len(nonces) != 1 or not NONCE.fullmatch(nonces[0]) or not self._key or not server:
+        if len(nonces) != 1 or not NONCE.fullmatch(nonces[0]) or not self._key:
             return send
-        words = b"bouchet-proof %d %s" % (server[1] or 0, nonces[0])
+        # a UNIX socket has no port
+        words = b"bouchet-proof %d %s" % ((server[1] if server else None) or 0, nonces[0])
         proof = (b"x-bouchet-proof", hmac.new(self._key, words, hashlib.sha256).hexdigest().encode())
 
         async def proving(message: Message) -> None:

@@ -3,7 +3,7 @@
 Standard library and Python 3.6 only: it runs under whatever Python the cluster's operating system brings (RHEL 8: 3.6).
 
     prepare JOB_DIR SCRATCH         checks image and model; leaves SCRATCH/vllm.args and SCRATCH/facts.json; prints
-                                    apptainer, image, model, cache, port, binds, one a line; or, with status 1, why not
+                                    apptainer, image, model, cache, port, listen, binds, one a line; status 1: why not
     environment JOB_DIR ADDRESS     NAME=value of vLLM in the container, each ended by NUL
     meet PORT NODE...               where the job's nodes meet: this node's address and two ports, one a line
     address HOST                    this node's address on the way to that host
@@ -26,7 +26,7 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 from driver import gpus_and_driver, image_facts, problem_with
 from joblog import error_lines, says_port_taken
 from model_folder import find, flaw_in, is_quantised, outside, purge_words, read_note
-from network import address_towards, free_ports, network_environment
+from network import address_towards, free_ports, listening, network_environment, socket_problem
 
 SPEC_VERSION = 1
 READ_BYTES = 1 << 20
@@ -73,6 +73,7 @@ def read_spec(job_dir: str) -> Spec:
         raise Refused("spec.json has version %r, this script reads %d" % (spec.get("version"), SPEC_VERSION))
     for name in ("root", "models_dir", "image"):
         spec[name] = os.path.expanduser(spec[name])
+    spec.setdefault("listen", "network")
     return spec
 
 
@@ -231,7 +232,7 @@ def _prepared(job_dir: str, scratch: str) -> List[str]:
     digest = checked_image(spec)
     image = image_facts(spec["image"])
     gpus, driver = gpus_and_driver()
-    problem = problem_with(spec["image"], image, driver, node_name())
+    problem = problem_with(spec["image"], image, driver, node_name()) or socket_problem(spec["listen"], scratch)
     if problem:
         raise Refused(problem)
     model, revision = find_model(spec)
@@ -255,7 +256,7 @@ def _prepared(job_dir: str, scratch: str) -> List[str]:
     )
     binds = [spec["models_dir"], *outside(model, spec["models_dir"])]
     cache = os.path.join(spec["root"], "cache", digest[:16])
-    return [spec["apptainer"], spec["image"], model, cache, str(free_ports(1)[0])] + [
+    return [spec["apptainer"], spec["image"], model, cache, str(free_ports(1)[0]), spec["listen"]] + [
         "%s:%s:ro" % (b, b) for b in binds
     ]
 
@@ -312,7 +313,6 @@ def connect(job_dir: str, scratch: str, port: str, *words: str) -> None:
         "deployment": spec["deployment"],
         "slurm_id": int(os.environ["SLURM_JOB_ID"]),
         "node": node_name(),
-        "port": int(port),
         "model": spec["model"],
         "names": spec["names"],
         "window": spec["window"],
@@ -323,6 +323,7 @@ def connect(job_dir: str, scratch: str, port: str, *words: str) -> None:
         "started_at": int(time.time()),
     }
     document.update(facts)
+    document.update(listening(spec["listen"], port, scratch))
     document["command"] += words
     write_json(log_path(spec, "connection-{}.json"), document)
 

@@ -22,7 +22,7 @@ while kill -0 "$batch_pid" 2>/dev/null; do
     wait "$!"
     now=$(date +%s)
     # "STATE WORK": WORK changes whenever vLLM has done something, and is `busy` while it does
-    read -r state work <<< "$(watch probe "$job_dir" "$port")"
+    read -r state work <<< "$(watch probe "$job_dir" "$port" "$scratch")"
     if [ "$state" != ok ] || [ "$work" = busy ] || [ "$work" != "$last" ]; then
         idle_since=$now last=$work warned=''
     fi

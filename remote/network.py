@@ -1,16 +1,21 @@
-"""A node's ports, addresses and interfaces. Standard library and Python 3.6 only."""
+"""A node's ports, addresses and interfaces, and where vLLM listens. Standard library and Python 3.6 only."""
 
 import errno
 import fcntl
+import os
 import random
 import socket
 import struct
-from typing import Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Optional, Sequence
 
 # below the range that Linux gives to outgoing connections (32768 on), so only another server can take one
 PORTS = range(20000, 32000)
 # Linux: the address of a network interface
 SIOCGIFADDR = 0x8915
+# in the job's scratch folder, which is the user's alone
+SOCKET = "vllm.sock"
+# Linux: sun_path without its NUL
+SOCKET_PATH_MOST = 107
 
 
 def free_ports(count: int, taken: Sequence[int] = ()) -> List[int]:
@@ -34,6 +39,24 @@ def is_free(port: int) -> bool:
                 raise
             return False
     return True
+
+
+def listening(listen: str, port: str, scratch: str) -> Dict[str, Any]:
+    """Where vLLM listens (listen_words in node.sh), for the connection file. listen: network, loopback or socket."""
+    on_socket = listen == "socket"
+    path = os.path.join(scratch, SOCKET) if on_socket else None
+    return {"port": None if on_socket else int(port), "socket": path, "loopback": listen == "loopback"}
+
+
+def socket_problem(listen: str, scratch: str) -> Optional[str]:
+    """Why vLLM cannot listen there, as a sentence; None when it can."""
+    path = os.path.join(scratch, SOCKET)
+    if listen != "socket" or len(os.fsencode(path)) <= SOCKET_PATH_MOST:
+        return None
+    return "the path of its socket is longer than %d characters: %s; `node_listens: loopback` in the site file" % (
+        SOCKET_PATH_MOST,
+        path,
+    )
 
 
 def address_towards(host: str) -> str:

@@ -93,7 +93,7 @@ set_up_node() {
     set -u
 }
 
-# Checks the image and the model. Sets apptainer, image, model, cache, port, binds, arguments and key.
+# Checks the image and the model. Sets apptainer, image, model, cache, port, listen, binds, arguments and key.
 prepare_node() {
     local prepared field bind
     step "checking the image"
@@ -104,12 +104,12 @@ prepare_node() {
         finish refused 1 "${prepared:-the job could not be prepared; its log says why}"
     fi
     mapfile -t field <<< "$prepared"
-    apptainer=${field[0]} image=${field[1]} model=${field[2]} cache=${field[3]} port=${field[4]}
+    apptainer=${field[0]} image=${field[1]} model=${field[2]} cache=${field[3]} port=${field[4]} listen=${field[5]}
     if ! command -v "$apptainer" > /dev/null; then
         finish refused 1 "there is no $apptainer on $node: see apptainer and setup_lines in the site file"
     fi
     binds=()
-    for bind in "${field[@]:5}"; do binds+=(--bind "$bind"); done
+    for bind in "${field[@]:6}"; do binds+=(--bind "$bind"); done
     mapfile -t arguments < "$scratch/vllm.args"
     IFS= read -r key < "$job_dir/key" ||
         finish refused 1 "the job's key file $job_dir/key cannot be read on $node; launch again"

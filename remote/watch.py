@@ -1,7 +1,7 @@
 """What keepalive.sh asks: `python3 watch.py COMMAND JOB_DIR ...`. Standard library and Python 3.6 only.
 
 idle-timeout JOB_DIR            seconds, 0 for never
-probe JOB_DIR PORT              `ok|failing WORK`; WORK changes when vLLM has worked, `busy` while it does
+probe JOB_DIR PORT SCRATCH      `ok|failing WORK`; WORK changes when vLLM has worked, `busy` while it does
 heartbeat JOB_DIR STATE IDLE_S  writes heartbeat-<job id>.json
 """
 
@@ -10,11 +10,13 @@ import hmac
 import http.client
 import os
 import re
+import socket
 import sys
 import time
-from typing import Dict
+from typing import Any, Dict
 
-from jobfile import log_path, main, read_spec, write_json
+from jobfile import Refused, log_path, main, read_spec, write_json
+from network import listening
 
 PROBE_TIMEOUT_S = 10
 
@@ -24,22 +26,45 @@ def idle_timeout(job_dir: str) -> None:
     print(int(read_spec(job_dir)["idle_timeout_s"]))
 
 
-def probe(job_dir: str, port: str) -> None:
+def probe(job_dir: str, port: str, scratch: str) -> None:
     """Prints how vLLM is and how much it has done."""
     try:
         with open(os.path.join(job_dir, "key"), encoding="ascii") as source:
-            metrics = proven_metrics(int(port), source.read().strip())
-    except (OSError, ValueError, http.client.HTTPException):
+            key = source.read().strip()
+        metrics = proven_metrics(listening(read_spec(job_dir)["listen"], port, scratch), key)
+    except (OSError, ValueError, Refused, http.client.HTTPException):
         print("failing -")
         return
     print("ok %s" % work_in(metrics))
 
 
-def proven_metrics(port: int, key: str) -> str:
+class OverSocket(http.client.HTTPConnection):
+    """HTTP over a UNIX socket."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=PROBE_TIMEOUT_S)
+        self.path = path
+
+    def connect(self) -> None:
+        """Called by http.client, and by us."""
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(PROBE_TIMEOUT_S)
+        self.sock.connect(self.path)
+
+
+def connection_to(place: Dict[str, Any]) -> http.client.HTTPConnection:
+    """A connection that is not open yet. place: as network.listening has it."""
+    if place["socket"]:
+        return OverSocket(place["socket"])
+    return http.client.HTTPConnection("127.0.0.1", place["port"], timeout=PROBE_TIMEOUT_S)
+
+
+def proven_metrics(place: Dict[str, Any], key: str) -> str:
     """vLLM's /metrics; OSError unless its /health is good. The key goes only to who proves to hold it (guard.py)."""
+    port = place["port"] or 0
     nonce = os.urandom(16).hex()
     wanted = hmac.new(key.encode(), b"bouchet-proof %d %s" % (port, nonce.encode()), hashlib.sha256).hexdigest()
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PROBE_TIMEOUT_S)
+    connection = connection_to(place)
     # one connection, so one server: http.client would tacitly open another one
     connection.auto_open = 0
     try:

@@ -11,6 +11,7 @@ import hmac
 import json
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -60,7 +61,8 @@ class Server(BaseHTTPRequestHandler):
 
     def proof(self) -> str:
         """As the guard gives it."""
-        words = f"bouchet-proof {self.server.server_address[1]} {self.headers['x-bouchet-nonce']}"
+        port = self.server.server_address[1] if isinstance(self.server.server_address, tuple) else 0
+        words = f"bouchet-proof {port} {self.headers['x-bouchet-nonce']}"
         return hmac.new(self.key.encode(), words.encode(), hashlib.sha256).hexdigest()
 
     def wait_for_drain(self) -> None:
@@ -69,6 +71,28 @@ class Server(BaseHTTPRequestHandler):
         while not (self.scratch / "drain").exists():
             time.sleep(0.02)
         time.sleep(0.5)
+
+
+class SocketServer(ThreadingHTTPServer):
+    """At a UNIX socket."""
+
+    address_family = socket.AF_UNIX
+
+    def server_bind(self) -> None:
+        self.socket.bind(self.server_address)
+
+    def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
+        accepted, _ = self.socket.accept()
+        return accepted, ("", 0)
+
+
+def open_server(command: list[str], binds: dict[str, str]) -> ThreadingHTTPServer:
+    """Where the command says, as vLLM does."""
+    if "--uds" in command:
+        inside = Path(command[command.index("--uds") + 1])
+        return SocketServer(str(Path(binds[str(inside.parent)]) / inside.name), Server)  # type: ignore[arg-type]
+    host = command[command.index("--host") + 1]
+    return ThreadingHTTPServer((host, int(command[command.index("--port") + 1])), Server)
 
 
 def main() -> int:
@@ -93,7 +117,7 @@ def main() -> int:
     if "--headless" in command:
         Server.stopping.wait()
         return 0
-    server = ThreadingHTTPServer(("0.0.0.0", int(command[command.index("--port") + 1])), Server)
+    server = open_server(command, binds)
     # like vLLM: answers under way are finished before the end
     server.daemon_threads = False
     threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
