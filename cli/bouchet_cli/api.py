@@ -52,6 +52,11 @@ class Api:
         body = self._send("GET", f"/v1/deployments?live={str(live).lower()}&limit={limit}")
         return [Deployment.from_json(raw) for raw in body["deployments"]]
 
+    def unasked(self) -> Json | None:
+        """What the worker could not ask the cluster lately; None while all is answered."""
+        found = self._send("GET", "/v1/deployments?live=true&limit=1").get("unasked")
+        return dict(found) if found else None
+
     def deployment(self, name: str) -> Deployment:
         """One deployment by id or live name."""
         return Deployment.from_json(self._send("GET", _path(name)))

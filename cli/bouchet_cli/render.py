@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from .line import Line, cells, clean, fitted, wrapped
-from .records import Deployment, Tunnel
+from .records import Deployment, Json, Tunnel
 
 GAP = "  "
 NOTE_INDENT = "  "
@@ -70,6 +70,13 @@ def tunnel_line(tunnel: Tunnel, now: datetime) -> Line:
     line.append(TUNNEL_WORDS.get(tunnel.state, tunnel.state), TUNNEL_STYLE.get(tunnel.state, ""))
     line.append(f" for {duration((now - tunnel.since).total_seconds())}" if tunnel.state == "up" else "")
     return line.append(f" ({clean(tunnel.detail)})") if tunnel.detail else line
+
+
+def unasked_line(told: Json, now: datetime) -> Line:
+    """What the cluster did not answer, so that nobody takes what is shown for news."""
+    age = duration((now - datetime.fromisoformat(told["since"])).total_seconds())
+    words = f"the cluster has not answered for {age}: {clean(told['detail'])}; what is shown is from before"
+    return Line(words, "yellow")
 
 
 def table(

@@ -16,6 +16,7 @@ from pydantic_core import PydanticCustomError
 
 from .errors import IllegalMove
 from .frozen import Frozen as Frozen
+from .memory.figures import Memory
 from .ran import Pins, Smoke, Software, Weights
 
 
@@ -78,6 +79,9 @@ class LaunchRequest(Frozen):
     time: Walltime | None = Field(None, description="walltime as Slurm writes it, e.g. 06:00:00 or 2-00:00:00")
     partition: SlurmWord | None = Field(None, description="a partition, or `auto` for the earliest start")
     quant: Literal["fp8", "none"] | None = None
+    kv_cache_dtype: Literal["auto", "fp8"] | None = Field(
+        None, description="type of the KV cache: fp8 halves it; auto is the model's own"
+    )
     max_len: int | None = Field(None, strict=True, ge=256, le=10_485_760, description="context window in tokens")
     account: SlurmWord | None = None
     qos: SlurmWord | None = None
@@ -141,6 +145,7 @@ class Job(Frozen):
     socket: str | None = Field(None, description="UNIX socket on the node where it listens on no port (`via: node`)")
     loopback: bool = Field(False, description="it listens for its own node alone, so the way leads over ssh to it")
     window: int | None = Field(None, description="context window in tokens, as vLLM reports it")
+    memory: Memory | None = Field(None, description="what was reckoned of the GPUs' memory before it was submitted")
     image: str | None = Field(None, description="file name of the SIF")
     image_sha256: str | None = None
     model_revision: str | None = None
@@ -247,6 +252,13 @@ class Orphan(Frozen):
     owner: Literal["this", "another", "unknown"] = Field(description="which installation of bouchet-llm launched it")
     can_adopt: bool = True
     note: str = Field("", description="why it stands here, for people")
+
+
+class Unasked(Frozen):
+    """What the worker could not learn of the cluster lately. Records then say what was true before."""
+
+    since: datetime
+    detail: str = Field(description="what was asked, and how that failed")
 
 
 class SlotTarget(Frozen):

@@ -8,6 +8,7 @@ import stat
 import subprocess
 import threading
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -347,3 +348,12 @@ def test_the_seeds_spellings_work(bouchet: Bouchet) -> None:
     assert made.id in bouchet("--status").out
     assert bouchet("--models").out == bouchet("models").out
     assert bouchet("--cancel").status == 0
+
+
+def test_status_says_what_the_cluster_did_not_answer(bouchet: Bouchet) -> None:
+    bouchet.store.sight.lost("squeue did not end within 20 s", datetime.now(UTC) - timedelta(seconds=90))
+    done = bouchet("status")
+    assert done.status == 0 and "has not answered for 1m: squeue did not end" in done.out
+    assert json.loads(bouchet("status", "--json").out)["unasked"]["detail"].startswith("squeue")
+    bouchet.store.sight.clear()
+    assert "not answered" not in bouchet("status").out

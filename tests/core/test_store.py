@@ -150,6 +150,16 @@ def test_a_heartbeat_lapses(store: Store) -> None:
     assert store.beats("worker")
 
 
+def test_what_could_not_be_asked_is_kept_with_its_beginning(store: Store) -> None:
+    assert store.sight.unasked() is None
+    store.sight.lost("squeue hangs", NOW)
+    store.sight.lost("sacct hangs", NOW + timedelta(seconds=20))
+    told = store.sight.unasked()
+    assert told is not None and (told.since, told.detail) == (NOW, "sacct hangs")
+    store.sight.clear()
+    assert store.sight.unasked() is None
+
+
 def test_a_dead_redis_is_one_error_of_ours() -> None:
     with pytest.raises(StoreUnavailable, match="make logs"):
         Store.connect("127.0.0.1", 1, None).ping()

@@ -149,6 +149,37 @@ def test_how_it_ended(state: State | None, word: str, note: str | None, stop: bo
     assert found is ending and words in sentence
 
 
+@pytest.mark.parametrize(
+    ("exit_code", "note", "words"),
+    [
+        ("73:0", None, "its files in /data/logs could not be written from node1"),
+        ("0:53", None, "Slurm could not open its log in /data/logs on node1"),
+        ("73:0", "refused", "said so"),
+        ("1:0", None, "exit code 1:0"),
+    ],
+)
+def test_a_job_that_could_not_write_is_understood_by_its_exit_status(
+    exit_code: str, note: str | None, words: str
+) -> None:
+    record = in_phase(Phase.STARTING)
+    assert record.job is not None
+    job = record.job.model_copy(update={"log": "/data/logs/7.log"})
+    written = EndNote.model_validate({"job_name": "x", "kind": note, "sentence": "said so"}) if note else None
+    found, sentence = ending_of(
+        record, job, SlurmSays(State.FAILED, "FAILED", node="node1", exit_code=exit_code), written
+    )
+    assert found is Ending.FAILED and words in sentence
+
+
+@pytest.mark.parametrize(("after_s", "says"), [(5, False), (60, True)])
+def test_a_node_that_does_not_clean_up_is_named_after_a_while(after_s: int, says: bool) -> None:
+    record = in_phase(Phase.DRAINING, stop=True)
+    slurm = SlurmSays(State.COMPLETING, "COMPLETING", node="node1")
+    decision = decide(record, Observed(slurm), LONG_AGO + timedelta(seconds=after_s))
+    assert decision.phase is None, "it has not ended"
+    assert ("still cleaning up after it on node1" in (decision.reason or "")) is says
+
+
 # words
 
 

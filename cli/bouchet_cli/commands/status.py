@@ -10,7 +10,7 @@ from bouchet_cli.detail import detail_lines
 from bouchet_cli.errors import CommandError
 from bouchet_cli.orphaned import orphan_hint
 from bouchet_cli.records import Deployment, Json
-from bouchet_cli.render import status_lines, tunnel_line
+from bouchet_cli.render import status_lines, tunnel_line, unasked_line
 from bouchet_cli.screen import Screen
 from bouchet_cli.tools import Tools
 
@@ -29,7 +29,9 @@ def run(options: argparse.Namespace, tools: Tools) -> None:
         return
     deployments = api.deployments(live=not options.all)
     if options.json:
-        screen.show_json({"deployments": [d.raw for d in deployments], "tunnel": _tunnel_json(api)})
+        screen.show_json(
+            {"deployments": [d.raw for d in deployments], "tunnel": _tunnel_json(api), "unasked": api.unasked()}
+        )
         return
     now = datetime.now(UTC)
     if deployments:
@@ -37,6 +39,7 @@ def run(options: argparse.Namespace, tools: Tools) -> None:
     else:
         screen.show("nothing runs; `bouchet launch` starts a model")
         _show_last(api, screen, now)
+    _say_unasked(api, screen, now)
     try:
         screen.show(tunnel_line(api.tunnel(), now))
     except CommandError as exc:
@@ -53,12 +56,20 @@ def _hint_at_orphans(api: Api, screen: Screen) -> None:
         screen.show(hint)
 
 
+def _say_unasked(api: Api, screen: Screen, now: datetime) -> None:
+    told = api.unasked()
+    if told:
+        screen.show(unasked_line(told, now))
+
+
 def _show_one(options: argparse.Namespace, api: Api, screen: Screen) -> None:
     deployment = api.deployment(options.name)
     if options.json:
         screen.show_json(deployment.raw)
     else:
-        screen.show(*detail_lines(deployment, screen.out.width, datetime.now(UTC)))
+        now = datetime.now(UTC)
+        screen.show(*detail_lines(deployment, screen.out.width, now))
+        _say_unasked(api, screen, now)
 
 
 def _show_last(api: Api, screen: Screen, now: datetime) -> None:

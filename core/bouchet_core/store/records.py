@@ -29,6 +29,7 @@ from .connection import PREFIX as _P
 from .connection import bodies, evaluate, mapped, open_client
 from .downloads import DownloadStore
 from .orphans import OrphanStore
+from .sight import SightStore
 from .usage import UsageStore
 
 EVENTS_KEPT = 10_000
@@ -120,6 +121,7 @@ class Store:
         self.downloads = DownloadStore(client)
         self.usage = UsageStore(client)
         self.orphans = OrphanStore(client)
+        self.sight = SightStore(client)
 
     @classmethod
     def connect(cls, host: str, port: int, password: str | None) -> Store:

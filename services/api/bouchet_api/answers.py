@@ -68,7 +68,7 @@ ANSWERS: Mapping[str, dict[str, Any]] = {
     "NewKey": examples.NEW_KEY,
     "Orphan": examples.ORPHANS["orphans"][0],
     "Orphans": examples.ORPHANS,
-    "Page": {"deployments": [examples.DEPLOYMENT], "next_offset": 50},
+    "Page": {"deployments": [examples.DEPLOYMENT], "next_offset": 50, "unasked": None},
     "Preview": examples.PREVIEW,
     "Report": examples.REPORT,
     "TunnelStatus": {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Mapping
 
 from bouchet_core.models import Deployment, Ending, Job
@@ -25,6 +26,14 @@ SENTENCES: Mapping[State, str] = {
     State.RECONFIG_FAIL: "the node {node} could not be set up for it; launch again",
     State.REVOKED: "another cluster of the federation took the job",
     State.TIMEOUT: "its walltime of {walltime} is used up; launch again, with a longer --time if the partition allows",
+}
+# how the batch script ended where it could leave no note, as Slurm prints it: its UNWRITABLE; Slurm's own word for a
+# log that it could not open
+EXITS: Mapping[str, str] = {
+    "73:0": "its files in {folder} could not be written from {node} (disk full, quota used up, or no answer): "
+    "make room there, then launch again; `bouchet doctor` shows how much is free",
+    "0:53": "Slurm could not open its log in {folder} on {node}: see that the folder is there and not full, "
+    "then launch again; `bouchet doctor` looks",
 }
 # Slurm saw the cause itself; what the job wrote at the time is only the consequence
 _SLURM_KNOWS_BEST = frozenset(
@@ -52,7 +61,8 @@ def ending_of(record: Deployment, job: Job, slurm: SlurmSays | None, note: EndNo
         return _NOTE_ENDINGS[note.kind], _with_tail(note)
     if slurm is None:
         return Ending.FAILED, GONE.format_map(facts)
-    return STATES[slurm.state].ending or Ending.FAILED, SENTENCES[slurm.state].format_map(facts)
+    sentence = EXITS.get(slurm.exit_code or "") if slurm.state is State.FAILED and note is None else None
+    return STATES[slurm.state].ending or Ending.FAILED, (sentence or SENTENCES[slurm.state]).format_map(facts)
 
 
 def _with_tail(note: EndNote) -> str:
@@ -70,6 +80,7 @@ def _facts(record: Deployment, job: Job, slurm: SlurmSays | None) -> dict[str, o
         "who": (slurm and slurm.ended_by) or "somebody (with scancel), not through bouchet-llm",
         "exit_code": (slurm and slurm.exit_code) or "unknown",
         "logs": f"`bouchet logs {record.id}` shows its last words",
+        "folder": posixpath.dirname(job.log) if job.log else "the folder of its logs",
         "memory": placement.memory_gib if placement else "?",
         "partition": placement.partition if placement else "the partition",
         "walltime": format_duration(placement.walltime_s) if placement else "?",

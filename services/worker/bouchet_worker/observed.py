@@ -9,6 +9,7 @@ from enum import Enum
 from typing import Literal
 
 from bouchet_core.models import Frozen
+from bouchet_core.ran import Smoke, Software, Weights
 from pydantic import ConfigDict, Field
 
 from .states import State
@@ -39,9 +40,10 @@ class SlurmKnowsNot:
 
 @dataclass(frozen=True)
 class CouldNotLook:
-    """Nothing was learnt. Never a reason to end anything."""
+    """Nothing was learnt. Never a reason to end anything. asked: False where there was nothing to ask yet."""
 
     detail: str = ""
+    asked: bool = True
 
 
 SlurmAnswer = SlurmSays | SlurmKnowsNot | CouldNotLook
@@ -69,6 +71,9 @@ class Connection(_FromJob):
     gpus: tuple[str, ...] = ()
     driver: str | None = None
     command: tuple[str, ...] = ()
+    nodes: tuple[str, ...] = ()
+    software: Software | None = None
+    weights: Weights | None = None
     note: str = ""
     proves: bool = Field(False, description="its /health can be asked for a proof; jobs of older scripts give none")
     started_at: int | None = Field(None, description="when the container was started, seconds since 1970")
@@ -111,7 +116,10 @@ class Health:
 
 @dataclass(frozen=True)
 class Observed:
-    """One look. None: not asked, or not there yet. took: seconds of steps of the start, as vLLM's log has them."""
+    """One look. None: not asked, or not there yet. took: seconds of steps of the start, as vLLM's log has them.
+
+    smoke_waits: its smoke test is under way, and worth waiting for.
+    """
 
     slurm: SlurmAnswer
     connection: Connection | None = None
@@ -119,3 +127,5 @@ class Observed:
     progress: str = ""
     end: EndNote | None = None
     took: Mapping[str, float] = field(default_factory=dict)
+    smoke: Smoke | None = None
+    smoke_waits: bool = False

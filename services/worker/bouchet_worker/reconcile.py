@@ -11,12 +11,13 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from bouchet_core.models import Deployment, Ending, Job, Phase
+from bouchet_core.ran import Smoke
 
 from .endings import ending_of
 from .observed import Answering, Connection, CouldNotLook, Observed, SlurmKnowsNot, SlurmSays
 from .phase_times import at_ready
 from .reasons import reason_in_words, what_starts_sooner
-from .states import STATES, Meaning
+from .states import STATES, Meaning, State
 
 # the API enqueues an errand for a new record; after this long without a change it must have been lost
 LOST_ERRAND = timedelta(seconds=3)
@@ -24,12 +25,17 @@ LOST_ERRAND = timedelta(seconds=3)
 VANISH_GRACE = timedelta(seconds=60)
 # one slow answer under load is no news
 FAILING_NEWS_S = 15.0
+# Slurm cleans up in seconds; what takes longer is a node that does not answer
+CLEAN_UP = timedelta(seconds=30)
 
+TRYING = "it answers; trying it out: chat, stream, tools"
 STRANGER = "another program answers on its port; it is sent nothing"
 NEAR_ITS_END = "its end is near: answers under way finish, new requests are refused"
 
+STUCK = "Slurm is still cleaning up after it on {node} (COMPLETING); it ends by itself once the node answers again"
+
 _NOWHERE: Mapping[str, object] = {"node": None, "port": None, "socket": None, "loopback": False}
-_NOT_CONNECTED: Mapping[str, object] = {**_NOWHERE, "progress": "", "times": {}}
+_NOT_CONNECTED: Mapping[str, object] = {**_NOWHERE, "progress": "", "times": {}, "smoke": None}
 
 
 class Errand(StrEnum):
@@ -66,6 +72,8 @@ def decide(record: Deployment, observed: Observed, now: datetime) -> Decision:
     if isinstance(slurm, SlurmKnowsNot):
         return _vanished(record, job, observed, now)
     decision = _BY_MEANING[STATES[slurm.state].meaning](record, job, slurm, observed)
+    if slurm.state is State.COMPLETING and _is_stuck(record, job, now):
+        decision = replace(decision, reason=STUCK.format(node=job.node or "its node"))
     facts = {"slurm_state": slurm.word, **decision.facts}
     if decision.phase is Phase.READY:
         facts["times"] = at_ready(job, observed.took, now, slurm.start)
@@ -118,8 +126,11 @@ def _running(record: Deployment, job: Job, slurm: SlurmSays, observed: Observed)
 def _starting(job: Job, observed: Observed, facts: Mapping[str, object]) -> Decision:
     health = observed.health
     if health is not None and health.answering is Answering.YES and job.listens:
+        if observed.smoke_waits:
+            return Decision(reason=TRYING, facts={**facts, "progress": TRYING})
         said = {"window": health.window or job.window, "vllm_version": health.vllm_version or job.vllm_version}
-        return Decision(Phase.READY, reason="", facts={**facts, **said, "progress": ""})
+        tried = {**said, "smoke": observed.smoke, "progress": ""}
+        return Decision(Phase.READY, reason=_words(observed.smoke), facts={**facts, **tried})
     progress = STRANGER if health is not None and health.stranger else observed.progress or job.progress
     return Decision(reason=progress or None, facts={**facts, "progress": progress})
 
@@ -129,14 +140,20 @@ def _ready(job: Job, observed: Observed, facts: Mapping[str, object]) -> Decisio
     if health is not None and health.answering is Answering.DRAINING:
         return Decision(Phase.DRAINING, reason=NEAR_ITS_END, facts=facts)
     if observed.connection is not None and _place(observed.connection) != _place(job):
-        return Decision(Phase.STARTING, reason="Slurm started it anew", facts=facts)
+        return Decision(Phase.STARTING, reason="Slurm started it anew", facts={**facts, "smoke": None})
     if health is None:
         return Decision(facts=facts)
     if health.answering is Answering.YES:
-        return Decision(reason="", facts=facts)
+        smoke = observed.smoke or job.smoke
+        return Decision(reason=_words(smoke), facts={**facts, "smoke": smoke})
     is_news = health.failing_s >= FAILING_NEWS_S
     words = STRANGER if health.stranger else "it does not answer its health check"
     return Decision(reason=words if is_news else None, facts=facts)
+
+
+def _words(smoke: Smoke | None) -> str:
+    """What a person must know of a model that is ready."""
+    return smoke.words if smoke is not None else ""
 
 
 def _paused(record: Deployment, job: Job, slurm: SlurmSays, observed: Observed) -> Decision:
@@ -151,6 +168,11 @@ def _finishing(record: Deployment, job: Job, slurm: SlurmSays, observed: Observe
     if record.phase is Phase.QUEUED:
         return Decision(reason=reason)
     return Decision(_draining_from(record), reason=reason)
+
+
+def _is_stuck(record: Deployment, job: Job, now: datetime) -> bool:
+    since = job.since.get(Phase.DRAINING)
+    return record.phase is Phase.DRAINING and since is not None and now - since > CLEAN_UP
 
 
 def _ended(record: Deployment, job: Job, slurm: SlurmSays, observed: Observed) -> Decision:
@@ -192,6 +214,9 @@ def _connected(job: Job, slurm: SlurmSays, connection: Connection | None) -> dic
         "gpus": connection.gpus,
         "driver": connection.driver,
         "command": connection.command or job.command,
+        "nodes": connection.nodes,
+        "software": connection.software or job.software,
+        "weights": connection.weights or job.weights,
         "note": connection.note,
         "proves": connection.proves,
     }

@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from bouchet_core.errors import NameTaken
-from bouchet_core.models import Deployment, LaunchRequest, Phase, Placement
+from bouchet_core.memory.figures import Memory
+from bouchet_core.models import Deployment, LaunchRequest, Phase, Placement, Unasked
 from bouchet_core.store import Store
 from fastapi import APIRouter, Body, Header, Query, Response
 from pydantic import BaseModel, Field
@@ -35,6 +36,7 @@ class Page(BaseModel):
 
     deployments: list[Deployment]
     next_offset: int | None = Field(default=None, description="`offset` of the next page, null on the last")
+    unasked: Unasked | None = Field(default=None, description="what of the cluster could not be asked lately")
 
 
 class Preview(BaseModel):
@@ -44,6 +46,7 @@ class Preview(BaseModel):
     placement: Placement
     image: str
     window: int
+    memory: Memory
     folder: str = Field(description="the job's folder on the cluster, where its files would lie")
     script: str = Field(description="the batch script")
     command: list[str] = Field(description="the command that would submit it, word by word")
@@ -93,7 +96,8 @@ def list_deployments(
         found = parts.store.live()[::-1][offset : offset + limit + 1]
     else:
         found = parts.store.page(limit + 1, offset)
-    return Page(deployments=found[:limit], next_offset=offset + limit if len(found) > limit else None)
+    following = offset + limit if len(found) > limit else None
+    return Page(deployments=found[:limit], next_offset=following, unasked=parts.store.sight.unasked())
 
 
 @router.get("/{deployment:path}", responses={200: SHOWN[200]})
