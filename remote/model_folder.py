@@ -172,7 +172,10 @@ def is_quantised(directory: str) -> bool:
     """Whether the checkpoint brings its own quantisation; vLLM refuses to quantise it again."""
     try:
         with open(os.path.join(directory, "config.json"), encoding="utf-8") as source:
-            return bool(json.load(source).get("quantization_config"))
+            config = json.load(source)
+        # a model that also sees says it of its language part
+        parts = [config, config.get("text_config") or {}]
+        return any(part.get(name) for part in parts for name in ("quantization_config", "compression_config"))
     except (OSError, ValueError, AttributeError):
         return False
 

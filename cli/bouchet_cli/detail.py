@@ -96,7 +96,8 @@ def _run_facts(deployment: Deployment, job: Json, placed: Json, now: datetime) -
     if deployment.phase == "queued":
         yield "starts", starts(deployment.job.start_estimate, now).replace("-", "Slurm names no time yet")
     if job.get("window"):
-        yield "window", f"{tokens(job['window'])} tokens"
+        room = (job.get("memory") or {}).get("note")
+        yield "window", f"{tokens(job['window'])} tokens" + (f"; {room}" if room else "")
     began = (job.get("since") or {}).get("starting")
     if began and placed and deployment.phase in ("starting", "ready"):
         left = datetime.fromisoformat(began) + timedelta(seconds=placed["walltime_s"]) - now

@@ -17,6 +17,7 @@ def preview_lines(preview: Json) -> Iterator[Line | str]:
     """The answer of POST /v1/deployments/preview."""
     yield from _placement_lines(preview["placement"])
     yield f"image {preview['image']}, window {preview['window']} tokens"
+    yield from memory_lines(preview["memory"])
     yield NOTHING_DONE
     yield from _part("command")
     yield shell_line(preview["command"])
@@ -34,6 +35,27 @@ def _placement_lines(placement: Json) -> Iterator[str]:
     yield f"{placement['partition']}: {nodes}{gpus}, {share}, {_hours(placement['walltime_s'])}"
     if placement["why"]:
         yield f"why: {placement['why']}"
+
+
+def memory_lines(memory: Json) -> Iterator[str]:
+    """The sum of a GPU's memory, as far as it is known."""
+    rows = [
+        ("one GPU", memory["gpu_gib"], f"x {memory['share']:g} for vLLM" if memory["share"] else ""),
+        ("weights", memory["weights_gib"], f"by {memory['source']}" if memory["source"] else ""),
+        ("own work", memory["work_gib"], "estimated: activations, graphs, NCCL"),
+        ("KV cache", memory["cache_gib"], "what is left" if memory["share"] else "as it is set"),
+        ("a window", memory["window_gib"], _a_token(memory)),
+    ]
+    for label, size, note in rows:
+        if size is not None:
+            yield f"memory: {label:9}{size:>8.2f} GiB  {note}".rstrip()
+    longest = f"; its config.json allows {memory['longest']} tokens" if memory["longest"] else ""
+    yield f"memory: {memory['note']}{longest}"
+
+
+def _a_token(memory: Json) -> str:
+    each = f", {memory['token_bytes'] / 1024:.1f} KiB a token" if memory["token_bytes"] else ""
+    return f"of {memory['window']} tokens{each}"
 
 
 def _hours(seconds: int) -> str:

@@ -34,6 +34,9 @@ class ModelEntry(Frozen):
     )
     window: int = Field(ge=256, description="context window in tokens (--max-model-len)")
     quant: Literal["fp8", "none"] = Field("none", description="fp8 quantises at load; none serves what is there")
+    kv_cache_dtype: Literal["auto", "fp8"] = Field(
+        "auto", description="type of the KV cache: fp8 halves it, and with it what a long window takes"
+    )
     tool_parser: str | None = Field(None, description="vLLM's --tool-call-parser; without it the model has no tools")
     reasoning_parser: str | None = None
     chat_template: str | None = None
@@ -43,7 +46,7 @@ class ModelEntry(Frozen):
     vision: bool = False
     max_output: int = Field(32_000, ge=1, description="answer length when a client names none")
     min_vllm: str = Field("0.10", pattern=r"^\d+(\.\d+){1,2}$")
-    weights_gib: float | None = Field(None, gt=0)
+    weights_gib: float | None = Field(None, gt=0, description="size of its weights; where it is on disk, that counts")
     image: str | None = Field(None, description="image pin; the site's default when absent")
     extra_args: tuple[Argument, ...] = Field((), description="further arguments of `vllm serve`")
     env: Mapping[EnvName, Argument] = Field(default_factory=dict, description="environment of vLLM in the container")

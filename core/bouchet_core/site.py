@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -80,6 +81,10 @@ class Site(Frozen):
     apptainer: ShellWord = Field("apptainer", description="the program on the nodes: a name or a path")
     setup_lines: tuple[ShellLine, ...] = Field((), description="shell lines before anything else in a job (modules)")
     gpu_type: SlurmWord = "h200"
+    gpu_memory_gib: Mapping[SlurmWord, float] = Field(
+        default_factory=dict,
+        description="memory of one GPU by type, as CUDA reports it; of a type not named, memory is not checked",
+    )
     cpus_per_gpu: int = Field(6, ge=1)
     memory_per_gpu_gib: int = Field(240, ge=1, description="asked with --mem, times the GPUs")
     quota_command: tuple[ShellWord, ...] = Field((), description="prints your quota on the login node, for the doctor")

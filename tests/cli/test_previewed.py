@@ -14,6 +14,11 @@ PREVIEW = {
     },
     "image": "cpu.sif",
     "window": 4096,
+    "memory": {
+        "gpu_gib": 139.8, "share": 0.92, "weights_gib": 75.06, "work_gib": 4.5, "cache_gib": None,
+        "token_bytes": 24_576, "window_gib": 6.25, "window": 4096, "longest": 262_144, "conversations": 7.5,
+        "source": "the model on the cluster", "note": "about 7.5 conversations fit",
+    },
     "folder": "~/b/jobs/bouchet-preview-1",
     "script": "#!/bin/bash\necho one\n",
     "command": ["sbatch", "--parsable", "~/b/remote/x/vllm-serve.sbatch", "~/b/jobs/bouchet-preview-1", "~/b/remote/x"],
@@ -27,6 +32,17 @@ def test_all_of_it_is_shown() -> None:
                   "# ~/b/jobs/bouchet-preview-1/spec.json", "#!/bin/bash\necho one", "(empty)",
                   "# ~/b/remote/x/vllm-serve.sbatch"):  # fmt: skip
         assert words in text
+
+
+def test_the_sum_of_memory_is_shown_as_far_as_it_is_known() -> None:
+    shown = [line for line in preview_lines(PREVIEW) if isinstance(line, str) and line.startswith("memory: ")]
+    assert shown == [
+        "memory: one GPU    139.80 GiB  x 0.92 for vLLM",
+        "memory: weights     75.06 GiB  by the model on the cluster",
+        "memory: own work     4.50 GiB  estimated: activations, graphs, NCCL",
+        "memory: a window     6.25 GiB  of 4096 tokens, 24.0 KiB a token",
+        "memory: about 7.5 conversations fit; its config.json allows 262144 tokens",
+    ]
 
 
 NASTY = ["a'; echo x", "two\nlines", "ünï → 日本", '$HOME `id` \\ "q"', "", "*", "-n", "a" * 300, "a~/b", "# no"]

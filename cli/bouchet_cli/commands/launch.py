@@ -17,7 +17,10 @@ from bouchet_cli.submit import submit
 from bouchet_cli.tools import Tools
 
 # option -> field of the request, where the two are not spelled alike
-FIELDS = ("name", "gpus", "nodes", "time", "partition", "quant", "max_len", "account", "qos", "constraint")
+FIELDS = (
+    *("name", "gpus", "nodes", "time", "partition", "quant", "kv_cache_dtype", "max_len"),
+    *("account", "qos", "constraint"),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--time", metavar="TIME", help="walltime, such as 06:00:00 or 2-00:00:00")
     parser.add_argument("--partition", metavar="P", help="auto: whichever starts first (default: by size and walltime)")
     parser.add_argument("--quant", choices=("fp8", "none"), help="fp8 quantises while loading")
+    parser.add_argument("--kv-cache-dtype", choices=("auto", "fp8"), help="fp8 halves what a long window takes")
     parser.add_argument("--max-len", type=int, metavar="TOKENS", help="context window")
     parser.add_argument("--account", help="Slurm account to charge")
     parser.add_argument("--qos", help="Slurm quality of service")

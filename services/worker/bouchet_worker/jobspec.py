@@ -29,7 +29,8 @@ SCRIPT = "vllm-serve.sbatch"
 LUGGAGE_FILES = (
     *(SCRIPT, "node.sh", "rank.sh", "keepalive.sh"),
     *("jobfile.py", "joblog.py", "network.py", "driver.py", "watch.py", "guard.py", "look.py"),
-    *("download.sbatch", "download.py", "hub_fetch.py", "hub_words.py", "model_folder.py", "models_look.py"),
+    *("download.sbatch", "download.py", "hub_fetch.py", "hub_words.py"),
+    *("model_folder.py", "models_look.py", "model_look.py"),
 )
 # a file of the luggage that is put last: where it lies, the rest lies too
 LUGGAGE_SEAL = "complete"
@@ -115,6 +116,7 @@ def vllm_arguments(
         *("--max-model-len", str(window_of(entry, request))),
         *(() if names_sizes(entry.extra_args) else parallel_of(entry, placement.gpus, placement.nodes).arguments),
         *_quantization(model, entry, request),
+        *_cache_type(entry, request),
         *_parsers(entry),
         *(("--chat-template", entry.chat_template) if entry.chat_template else ()),
         "--enable-prompt-tokens-details",
@@ -133,6 +135,12 @@ def _quantization(model: str, entry: ModelEntry, request: LaunchRequest) -> tupl
     """fp8 at load, unless the checkpoint's name says that it is FP8 already (the job asks its config.json as well)."""
     quant = request.quant or entry.quant
     return ("--quantization", "fp8") if quant == "fp8" and "fp8" not in model.lower() else ()
+
+
+def _cache_type(entry: ModelEntry, request: LaunchRequest) -> tuple[str, ...]:
+    """`auto` is vLLM's own default, and follows the checkpoint."""
+    wanted = request.kv_cache_dtype or entry.kv_cache_dtype
+    return () if wanted == "auto" else ("--kv-cache-dtype", wanted)
 
 
 def _parsers(entry: ModelEntry) -> tuple[str, ...]:

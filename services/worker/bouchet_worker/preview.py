@@ -8,6 +8,7 @@ from bouchet_core.models import Deployment
 
 from .desk import Desk
 from .jobspec import SCRIPT
+from .memory_look import memory_of
 from .planning import command_of, files_of, placement_of, planned
 
 # a preview takes no slot; no file of a job depends on it
@@ -24,6 +25,7 @@ def preview(desk: Desk, record: Deployment) -> dict[str, Any]:
         "placement": placement_of(job).model_dump(mode="json"),
         "image": job.image,
         "window": job.window,
+        "memory": memory_of(desk, record, job).model_dump(mode="json"),
         "folder": desk.layout.job(job.name),
         "script": desk.luggage.files[SCRIPT].decode(),
         "command": command_of(desk, job),

@@ -25,6 +25,7 @@ from bouchet_core.models import Deployment, Ending, Job, Phase
 from . import slurm
 from .desk import Desk
 from .disk_look import refuse_absent
+from .memory_look import memory_of
 from .planning import SBATCH_TIMEOUT_S, command_of, files_of, placement_of, planned
 from .queue_look import find_job, may_still_arrive, queue_rows
 from .refusals import refusal_in_words
@@ -84,6 +85,8 @@ def _steps(desk: Desk, record: Deployment) -> str:
     if found is None:
         refuse_absent(desk, record.model)
         stage_luggage(desk)
+        record = _fit(desk, record, job)
+        job = _job(record)
         _stage_job(desk, record, job)
         found = _sbatch(desk, record, job)
     if found is None:
@@ -112,6 +115,18 @@ def _plan(desk: Desk, record: Deployment) -> Deployment:
             return old
         new = old.with_job(job, desk.now()).moved(Phase.SUBMITTING, desk.now(), reason=placement.why)
         return new.model_copy(update={"version": old.version + 1})
+
+    return desk.store.update(record.id, change)
+
+
+def _fit(desk: Desk, record: Deployment, job: Job) -> Deployment:
+    """Keeps on the record what was reckoned of memory; LaunchRefused when it cannot fit."""
+    memory = memory_of(desk, record, job)
+
+    def change(old: Deployment) -> Deployment:
+        if old.job is None or old.job.memory == memory or not old.is_live:
+            return old
+        return old.with_job(old.job.model_copy(update={"memory": memory}), desk.now())
 
     return desk.store.update(record.id, change)
 

@@ -1,0 +1,73 @@
+"""Whether a launch fits into the memory of its GPUs: what the model on the cluster says of itself, and the sum."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+from bouchet_core.catalog import ModelEntry
+from bouchet_core.errors import GatewayError, RemoteFileMissing
+from bouchet_core.memory.asked import asked_of
+from bouchet_core.memory.figures import Memory
+from bouchet_core.memory.reckoning import Model, reckon
+from bouchet_core.memory.shape import read_shape
+from bouchet_core.memory.weights import Tensors
+from bouchet_core.models import Deployment, Job
+from bouchet_core.parallel import parallel_of
+from bouchet_core.placement import image_for
+
+from .desk import Desk
+from .jobspec import LUGGAGE_SEAL, spec_for
+from .planning import placement_of
+
+log = logging.getLogger(__name__)
+
+PROGRAM = "model_look.py"
+TIMEOUT_S = 60.0
+# pins of this name serve without a GPU
+CPU_PINS = "cpu-"
+
+
+def memory_of(desk: Desk, record: Deployment, job: Job) -> Memory:
+    """The sum for that job. LaunchRefused where it cannot fit; what cannot be learnt refuses nothing."""
+    _, entry = desk.catalog.find(record.model)
+    image, placement = image_for(entry, desk.site), placement_of(job)
+    spec = spec_for(record, job.name, entry, placement, image, desk.site)
+    cpu = placement.gpus == 0 or image.pin.startswith(CPU_PINS)
+    parallel = parallel_of(entry, placement.gpus, placement.nodes)
+    asked = asked_of(spec.arguments, entry.env, spec.window, parallel, cpu=cpu)
+    gpu_gib = None if cpu else desk.site.gpu_memory_gib.get(placement.gpu_type)
+    return reckon(_model(desk, record.model, entry), asked, gpu_gib, placement.memory_gib if cpu else None)
+
+
+def _model(desk: Desk, name: str, entry: ModelEntry) -> Model:
+    by_catalog = Model(entry.alias, named_gib=entry.weights_gib, source="the catalog")
+    try:
+        return parse_look(_look(desk, name), by_catalog)
+    except GatewayError as exc:
+        log.info("could not look what %s is made of: %s", name, exc)
+    except (ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError) as exc:
+        log.warning("cannot read what %s said of %s: %r", PROGRAM, name, exc)
+    return by_catalog
+
+
+def _look(desk: Desk, name: str) -> str:
+    """What the program prints; GatewayError where it does not lie there yet, which only a preview meets."""
+    folder = desk.layout.luggage(desk.luggage.digest)
+    try:
+        desk.gateway.get(f"{folder}/{LUGGAGE_SEAL}", max_bytes=1)
+    except RemoteFileMissing as exc:
+        raise GatewayError("no program of ours lies on the cluster yet") from exc
+    argv = ["python3", f"{folder}/{PROGRAM}", desk.site.models_dir, name]
+    return desk.gateway.run(argv, timeout_s=TIMEOUT_S).stdout
+
+
+def parse_look(text: str, otherwise: Model) -> Model:
+    """What model_look.py prints. ValueError, KeyError, TypeError or AttributeError where it is something else."""
+    said: dict[str, Any] = json.loads(text)
+    if not said.get("config"):
+        return otherwise
+    tensors = tuple(Tensors(*row) for row in said.get("tensors") or ())
+    source = "the model on the cluster" if tensors else "its config.json on the cluster, and the catalog"
+    return Model(otherwise.name, read_shape(said["config"]), tensors, otherwise.named_gib, source)
