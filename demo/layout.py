@@ -68,8 +68,8 @@ class Layout:
 
     @property
     def pin_files(self) -> list[Path]:
-        apptainer = self.root / "apptainer"
-        return [apptainer / "vllm.def", apptainer / "build.sh", apptainer / "manifest.py"]
+        names = ("vllm.def", "build.sh", "manifest.py", "oci.py", "commit")
+        return [path for name in names if (path := self.root / "apptainer" / name).is_file()]
 
     def pin(self) -> Pin:
         folder = self.root / "apptainer" / "pins" / PIN
