@@ -24,7 +24,8 @@ from bouchet_core.site import catalogs_of, load_site
 from bouchet_worker.desk import Desk, utc_now
 from bouchet_worker.jobspec import load_luggage
 from bouchet_worker.loop import Loop
-from bouchet_worker.observe import Observer, SlotProbe
+from bouchet_worker.observe import Observer
+from bouchet_worker.slot_probe import SlotProbe
 from bouchet_worker.submit import submit
 
 from tests.fakes.running_api import KEY, RunningApi, running_with_its_own

@@ -18,8 +18,8 @@ import pytest
 import uvicorn
 from bouchet_core.models import Job, Phase
 from bouchet_core.secrets import new_nonce, proves, serving_key
-from bouchet_worker.observe import SlotProbe
 from bouchet_worker.observed import Answering
+from bouchet_worker.slot_probe import SlotProbe
 
 REMOTE = Path(__file__).parents[2] / "remote"
 SECRET, NAME = "serving-secret", "bouchet-aa-1"
@@ -128,7 +128,7 @@ def test_who_passes_the_question_on_to_the_real_one_is_not_believed(
     guarded: int, tmp_path: Path, probe_of: Callable[[int], SlotProbe]
 ) -> None:
     def ask_the_real_one(nonce: str) -> str:
-        answer = httpx.get(f"http://127.0.0.1:{guarded}/health", headers={"x-bouchet-nonce": nonce})
+        answer = httpx.get(f"http://127.0.0.1:{guarded}/health", headers={"x-bouchet-nonce": nonce}, timeout=30)
         return answer.headers["x-bouchet-proof"]
 
     with stranger(ask_the_real_one) as (port, sent):
@@ -145,7 +145,7 @@ def test_a_job_of_older_scripts_gives_no_proof_and_still_serves(probe_of: Callab
 def test_a_proof_is_for_one_nonce_one_port_and_one_key(guarded: int) -> None:
     nonce, other = new_nonce(), new_nonce()
     assert nonce != other
-    answer = httpx.get(f"http://127.0.0.1:{guarded}/health", headers={"x-bouchet-nonce": nonce})
+    answer = httpx.get(f"http://127.0.0.1:{guarded}/health", headers={"x-bouchet-nonce": nonce}, timeout=30)
     proof = answer.headers["x-bouchet-proof"]
     assert proves(KEY, nonce, guarded, proof)
     assert not proves(KEY, other, guarded, proof)
@@ -156,5 +156,5 @@ def test_a_proof_is_for_one_nonce_one_port_and_one_key(guarded: int) -> None:
 
 @pytest.mark.parametrize("nonce", ["", "x", "a" * 31, "a" * 33, "A" * 32, "bouchet-proof 1 " + "a" * 16])
 def test_nothing_but_a_nonce_is_answered(guarded: int, nonce: str) -> None:
-    answer = httpx.get(f"http://127.0.0.1:{guarded}/health", headers={"x-bouchet-nonce": nonce})
+    answer = httpx.get(f"http://127.0.0.1:{guarded}/health", headers={"x-bouchet-nonce": nonce}, timeout=30)
     assert answer.status_code == 200 and "x-bouchet-proof" not in answer.headers

@@ -10,7 +10,8 @@ from bouchet_worker import stop as stopping
 from bouchet_worker import submit as submitting
 from bouchet_worker.desk import Desk
 from bouchet_worker.loop import Loop
-from bouchet_worker.observe import Observer, SlotProbe
+from bouchet_worker.observe import Observer
+from bouchet_worker.slot_probe import SlotProbe
 
 from tests.fakes.slurm_gateway import FakeSlurm
 

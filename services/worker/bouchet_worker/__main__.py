@@ -26,8 +26,10 @@ from .errand_queue import ErrandQueue
 from .errands import open_desk
 from .jobspec import load_luggage
 from .loop import Loop
-from .observe import Observer, SlotProbe
+from .observe import Observer
 from .settings import Settings
+from .slot_probe import SlotProbe
+from .smokes import Smokes
 
 log = logging.getLogger("bouchet_worker")
 
@@ -56,7 +58,8 @@ def build_desk(settings: Settings, owner: str) -> Desk:
 def build_loop(desk: Desk, settings: Settings, errands: ErrandQueue) -> Loop:
     """The loop, its errands going to the queue."""
     probe = SlotProbe(settings.slot_host, settings.slot_base_port, desk.serving_secret)
-    return Loop(desk, Observer(desk.gateway, desk.layout, probe), errands.send, errands.tend)
+    smokes = Smokes(probe)
+    return Loop(desk, Observer(desk.gateway, desk.layout, probe, smokes), errands.send, errands.tend, smokes)
 
 
 def work(desk: Desk, loop: Loop, queue: Queue) -> None:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TypeVar
 
-import httpx
 from bouchet_core.errors import (
     BouchetError,
     CouldNotAsk,
@@ -21,7 +19,6 @@ from bouchet_core.errors import (
 )
 from bouchet_core.gateway_client import GatewayClient
 from bouchet_core.models import Deployment, Job, Phase
-from bouchet_core.secrets import NONCE_HEADER, PROOF_HEADER, job_key, new_nonce, proves
 from pydantic import BaseModel, ValidationError
 
 from . import slurm
@@ -31,7 +28,6 @@ from .observed import (
     Connection,
     CouldNotLook,
     EndNote,
-    Health,
     Observed,
     SlurmAnswer,
     SlurmKnowsNot,
@@ -39,9 +35,10 @@ from .observed import (
 )
 from .phase_times import engine_times
 from .progress import progress_in
+from .slot_probe import SlotProbe
+from .smokes import Smokes
 from .states import STATES, Meaning, State, parse_state
 
-HEALTH_TIMEOUT_S = 3.0
 LOOK_TIMEOUT_S = 20.0
 LOG_TAIL_BYTES = 16 << 10
 # at the end of a start, progress bars included
@@ -51,72 +48,11 @@ LOOKERS = 8
 Written = TypeVar("Written", bound=BaseModel)
 
 
-class SlotProbe:
-    """Asks the vLLM behind a slot how it is. host, base_port: where the gateway's slots listen."""
-
-    def __init__(self, host: str, base_port: int, serving_secret: str) -> None:
-        self._url = f"http://{host}:{{port}}"
-        self._base_port, self._secret = base_port, serving_secret
-        self._http = httpx.Client(timeout=HEALTH_TIMEOUT_S)
-        self._failing_since: dict[str, float] = {}
-
-    def close(self) -> None:
-        """Closes the pooled connections."""
-        self._http.close()
-
-    def health(self, job: Job) -> Health:
-        """/health, then what vLLM says of itself when that is fine."""
-        answering, is_stranger = self._answering(job)
-        if answering is Answering.NO:
-            since = self._failing_since.setdefault(job.name, time.monotonic())
-            return Health(answering, failing_s=time.monotonic() - since, stranger=is_stranger)
-        self._failing_since.pop(job.name, None)
-        if answering is Answering.DRAINING or job.phase is Phase.READY:
-            return Health(answering)
-        return Health(answering, window=self._window(job), vllm_version=self._version(job))
-
-    def _answering(self, job: Job) -> tuple[Answering, bool]:
-        """And whether it is a stranger who says so. The key is for those alone who have proved to hold it."""
-        nonce = new_nonce()
-        try:
-            response = self._http.get(self._address(job) + "/health", headers={NONCE_HEADER: nonce})
-        except httpx.HTTPError:
-            return Answering.NO, False
-        answering = Answering.YES if response.is_success else Answering.NO
-        if response.headers.get("x-bouchet-state") == "draining":
-            answering = Answering.DRAINING
-        proof = response.headers.get(PROOF_HEADER)
-        if answering is Answering.NO or not job.proves or proves(self._key(job), nonce, job.port or 0, proof):
-            return answering, False
-        return Answering.NO, True
-
-    def _window(self, job: Job) -> int | None:
-        try:
-            return int(self._get(job, "/v1/models").raise_for_status().json()["data"][0]["max_model_len"])
-        except (httpx.HTTPError, ValueError, KeyError, TypeError, IndexError):
-            return None
-
-    def _version(self, job: Job) -> str | None:
-        try:
-            return str(self._get(job, "/version").raise_for_status().json()["version"])
-        except (httpx.HTTPError, ValueError, KeyError, TypeError):
-            return None
-
-    def _get(self, job: Job, path: str) -> httpx.Response:
-        return self._http.get(self._address(job) + path, headers={"Authorization": f"Bearer {self._key(job)}"})
-
-    def _address(self, job: Job) -> str:
-        return self._url.format(port=self._base_port + job.slot)
-
-    def _key(self, job: Job) -> str:
-        return job_key(self._secret, job.name, job.sealed_key)
-
-
 class Observer:
     """Looks at all live deployments at once."""
 
-    def __init__(self, gateway: GatewayClient, layout: Layout, probe: SlotProbe) -> None:
-        self._gateway, self._layout, self._probe = gateway, layout, probe
+    def __init__(self, gateway: GatewayClient, layout: Layout, probe: SlotProbe, smokes: Smokes | None = None) -> None:
+        self._gateway, self._layout, self._probe, self._smokes = gateway, layout, probe, smokes
         self.rows: Sequence[slurm.QueueRow] | None = None
         self._waits_for_accounting: set[str] = set()
 
@@ -128,7 +64,7 @@ class Observer:
         submitted = {r.id: r.job for r in records if r.job is not None and r.job.slurm_id is not None}
         self.rows = None
         answers = self._ask_slurm(list(submitted.values()), always)
-        seen = {r.id: Observed(CouldNotLook("not submitted yet")) for r in records}
+        seen = {r.id: Observed(CouldNotLook("not submitted yet", asked=False)) for r in records}
         asked = [r for r in records if r.id in submitted]
         if not asked:
             return seen
@@ -186,7 +122,7 @@ class Observer:
             self._waits_for_accounting.discard(job.name)
             return answer
         self._waits_for_accounting.add(job.name)
-        return CouldNotLook("accounting does not know yet who cancelled it")
+        return CouldNotLook("accounting does not know yet who cancelled it", asked=False)
 
     def _account(self, jobs: Sequence[Job]) -> dict[str, SlurmAnswer]:
         try:
@@ -242,10 +178,18 @@ class Observer:
         health = self._probe.health(job) if job.listens and record.phase in (Phase.STARTING, Phase.READY) else None
         if health is not None and health.answering is not Answering.NO:
             took = engine_times(self._tail(job, LOG_START_BYTES)) if record.phase is Phase.STARTING else {}
-            return Observed(answer, health=health, took=took)
+            return self._tried(record, job, Observed(answer, health=health, took=took))
         connection = self._written(self._layout.connection(job.slurm_id or 0), Connection, job)
         progress = "" if record.phase is Phase.READY else progress_in(self._tail(job))
         return Observed(answer, connection, health, progress)
+
+    def _tried(self, record: Deployment, job: Job, seen: Observed) -> Observed:
+        """With what came of its smoke test, of which there is one a start."""
+        wanted = job.smoke is None and record.stop_requested_at is None
+        if self._smokes is None or not wanted or seen.health is None or seen.health.answering is not Answering.YES:
+            return seen
+        smoke, waits = self._smokes.look(record, job)
+        return replace(seen, smoke=smoke, smoke_waits=waits)
 
     def _written(self, path: str, model: type[Written], job: Job) -> Written | None:
         """A file that the job wrote; None while it is not there, unreadable or another job's. Files are hints."""
