@@ -23,6 +23,7 @@ import sys
 import time
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
+from caches import fetch, folder_of
 from driver import gpus_and_driver, image_facts, problem_with
 from joblog import error_lines, says_port_taken
 from model_folder import find, flaw_in, is_quantised, outside, purge_words, read_note
@@ -68,7 +69,7 @@ def read_spec(job_dir: str) -> Spec:
         with open(os.path.join(job_dir, "spec.json"), encoding="utf-8") as source:
             spec = json.load(source)  # type: Spec
     except (OSError, ValueError) as exc:
-        raise Refused("the job's spec.json cannot be read: %s" % exc) from exc
+        raise Refused("the job's spec.json cannot be read: %s; launch again" % exc) from exc
     if spec.get("version") != SPEC_VERSION:
         raise Refused("spec.json has version %r, this script reads %d" % (spec.get("version"), SPEC_VERSION))
     for name in ("root", "models_dir", "image"):
@@ -199,7 +200,7 @@ def arguments(job_dir: str, model: str) -> List[str]:
         with open(os.path.join(job_dir, "vllm.args"), encoding="utf-8") as source:
             words = source.read().splitlines()
     except OSError as exc:
-        raise Refused("the job's vllm.args cannot be read: %s" % exc.strerror) from exc
+        raise Refused("the job's vllm.args cannot be read: %s; launch again" % exc.strerror) from exc
     if "--quantization" in words and is_quantised(model):
         at = words.index("--quantization")
         del words[at : at + 2]
@@ -255,7 +256,8 @@ def _prepared(job_dir: str, scratch: str) -> List[str]:
         },
     )
     binds = [spec["models_dir"], *outside(model, spec["models_dir"])]
-    cache = os.path.join(spec["root"], "cache", digest[:16])
+    cache = os.path.join(scratch, "cache")
+    fetch(folder_of(spec, digest), cache)
     return [spec["apptainer"], spec["image"], model, cache, str(free_ports(1)[0]), spec["listen"]] + [
         "%s:%s:ro" % (b, b) for b in binds
     ]

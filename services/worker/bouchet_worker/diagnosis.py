@@ -30,6 +30,7 @@ _CAUSES: tuple[tuple[str, str | Callable[[_Match], str]], ...] = (
     (r"unrecognized arguments: (.+)", lambda m: f"this vLLM has no option {m[1]}: correct extra_args in models.yaml"),
     (r"[Mm]odel architectures? .* not supported|does not recognize this architecture", "the model needs a newer image"),
     (r"SafetensorError|HeaderToo|MetadataIncomplete", "its weights are not whole: `bouchet download` fetches the rest"),
+    (r"FATAL: .*([Ii]mage|squashfs)", "Apptainer cannot mount the image: `bouchet image verify` says why"),
     (r"Cannot allocate memory|MemoryError", "the node's memory does not hold it: more --gpus bring more memory"),
 )  # fmt: skip
 

@@ -177,7 +177,8 @@ def _is_stuck(record: Deployment, job: Job, now: datetime) -> bool:
 
 def _ended(record: Deployment, job: Job, slurm: SlurmSays, observed: Observed) -> Decision:
     ending, sentence = ending_of(record, job, slurm, observed.end)
-    return Decision(Phase.ENDED, ending, sentence, {"exit_code": slurm.exit_code or None, "progress": ""})
+    facts = {"exit_code": slurm.exit_code or None, "progress": "", "node": job.node or slurm.node}
+    return Decision(Phase.ENDED, ending, sentence, facts)
 
 
 def _vanished(record: Deployment, job: Job, observed: Observed, now: datetime) -> Decision:
