@@ -8,7 +8,7 @@ jobfile() { python3 "$luggage/jobfile.py" "$@"; }
 step() { printf 'bouchet: %s\n' "$*"; }
 
 node=${SLURMD_NODENAME:-$(hostname -s)}
-scratch='' container_pid='' groups=() started=''
+scratch='' container_pid='' keeper_pid='' groups=() started=''
 
 # Node-local, so that vLLM's sockets and scratch files are on no network disk and go with the job.
 make_scratch() {
@@ -121,6 +121,8 @@ start_vllm() { # ADDRESS ARGUMENT...
     mkdir -p "$scratch/tmp" "$cache"
     apart in_container "$@"
     container_pid=$started
+    kernels=("${job_dir%/jobs/*}/logs/heartbeat-$SLURM_JOB_ID.json" "$cache" "$SLURM_JOB_ID-$node")
+    keep_kernels_when_ready
 }
 
 # In a subshell of its own: what it exports reaches no other program of the job.
@@ -140,6 +142,19 @@ in_container() { # ADDRESS ARGUMENT...
         --bind "$cache:/bouchet/cache" "${binds[@]}" "$image" \
         /bin/sh -c 'echo "$$" > /bouchet/job/vllm.pid; exec "$@"' vllm-serve \
         vllm serve "$model" "$@" "${arguments[@]}" < /dev/null
+}
+
+# What vLLM compiles is kept for later jobs: when it answers, and once more in the end.
+keep_kernels_when_ready() {
+    if [ -n "$keeper_pid" ]; then return; fi
+    apart python3 "$luggage/caches.py" when-ready "${kernels[@]}"
+    keeper_pid=$started
+}
+keep_kernels() { # SECONDS
+    if [ -z "$keeper_pid" ]; then return; fi
+    kill -TERM -- "-$keeper_pid" 2>/dev/null
+    wait "$keeper_pid" 2>/dev/null
+    timeout -k 1 "$1" python3 "$luggage/caches.py" keep "${kernels[@]}"
 }
 
 # Waits for vLLM's end; its status is in $status. A trap ends `wait` early; vLLM may still be finishing answers.

@@ -36,7 +36,7 @@ kill_container_soon() {
 }
 trap 'exit 0' TERM
 
-trap clean_up EXIT
+trap 'keep_kernels 3; clean_up' EXIT
 make_scratch
 trap on_term TERM
 

@@ -1,7 +1,8 @@
 """Stands for `apptainer` on a compute node: checks how it is called and is the vLLM inside at the same time.
 
 Writes what it was given to $FAKE_APPTAINER_RECORD. $FAKE_APPTAINER_MODE: serve, crash, stubborn (ignores SIGTERM), or
-port taken (only the second one serves). With --headless it serves nothing.
+port taken (only the second one serves). With --headless it serves nothing. It
+compiles $FAKE_APPTAINER_KERNEL, a path in its cache, unless it is there.
 """
 
 from __future__ import annotations
@@ -95,6 +96,15 @@ def open_server(command: list[str], binds: dict[str, str]) -> ThreadingHTTPServe
     return ThreadingHTTPServer((host, int(command[command.index("--port") + 1])), Server)
 
 
+def compile_kernel(path: Path) -> None:
+    """Where it is not there yet."""
+    if path.exists():
+        print("found", "/".join(path.parts[-2:]), flush=True)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("a kernel")
+
+
 def main() -> int:
     """Exit status of the vLLM inside."""
     flags, binds, image, command = parse(sys.argv[1:])
@@ -112,6 +122,8 @@ def main() -> int:
         print("(EngineCore pid=1) ERROR 11-22 10:00:00 [core.py:1] ValueError: no such tool parser", flush=True)
         return 3
     Server.scratch = Path(binds["/bouchet/job"])
+    if "FAKE_APPTAINER_KERNEL" in os.environ:
+        compile_kernel(Path(binds["/bouchet/cache"], os.environ["FAKE_APPTAINER_KERNEL"]))
     (Server.scratch / "vllm.pid").write_text(f"{os.getpid()}\n")
     signal.signal(signal.SIGTERM, signal.SIG_IGN if mode == "stubborn" else lambda *_: Server.stopping.set())
     if "--headless" in command:

@@ -6,7 +6,7 @@
 <root>/logs/<job id>.log         what the job prints, vLLM's log included
 <root>/logs/connection-<job id>.json   where its vLLM listens (written by the job)
 <root>/logs/end-<job id>.json    why it ended (written by the job)
-<root>/cache/<SIF hash>/         compiled kernels, per image
+<root>/cache/<SIF hash>/<model>-<nodes>x<GPUs>/   compiled kernels in layers, as jobs leave them (remote/caches.py)
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ SPEC_VERSION = 1
 SCRIPT = "vllm-serve.sbatch"
 LUGGAGE_FILES = (
     *(SCRIPT, "node.sh", "rank.sh", "keepalive.sh"),
-    *("jobfile.py", "joblog.py", "network.py", "driver.py", "watch.py", "guard.py", "look.py"),
+    *("jobfile.py", "joblog.py", "network.py", "driver.py", "caches.py", "watch.py", "guard.py", "look.py"),
+    *("chore.py", "image.sbatch", "image_job.py", "image_words.py", "images.py"),
     *("download.sbatch", "download.py", "hub_fetch.py", "hub_words.py"),
     *("model_folder.py", "models_look.py", "model_look.py"),
 )
