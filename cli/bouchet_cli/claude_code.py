@@ -9,7 +9,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from .api import Api
-from .claude_env import answer_tokens, claude_environment, name_warning, scrubbed, settings_block, window_warning
+from .claude_env import (
+    answer_tokens,
+    claude_environment,
+    name_warning,
+    scrubbed,
+    settings_block,
+    tools_warning,
+    window_warning,
+)
 from .errors import CommandError
 from .records import Deployment
 from .tools import Tools
@@ -61,7 +69,12 @@ def find_claude(environment: Mapping[str, str]) -> Path:
 def variables(chosen: Deployment, live: Sequence[Deployment], tools: Tools) -> dict[str, str]:
     """Claude Code's environment for this deployment; warns of a small window."""
     window = window_of(chosen, tools.api)
-    for warning in (window_warning(window, answer_tokens(chosen, window)), name_warning(chosen.alias)):
+    warnings = (
+        window_warning(window, answer_tokens(chosen, window)),
+        name_warning(chosen.alias),
+        tools_warning(chosen.without_tools),
+    )
+    for warning in warnings:
         if warning:
             tools.screen.warn(warning)
     ready = [d for d in live if d.phase == "ready"]

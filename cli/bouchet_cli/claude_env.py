@@ -107,6 +107,13 @@ def window_warning(window: int, answer: int) -> str | None:
     )
 
 
+def tools_warning(without_tools: str) -> str | None:
+    """Why Claude Code will not get far on a model whose tools do not work, None where they do."""
+    if not without_tools:
+        return None
+    return f"Claude Code needs tools, and its requests will be refused: {without_tools}"
+
+
 def name_warning(alias: str) -> str | None:
     """Why Claude Code will misjudge a deployment of that name, None if it will not."""
     if not alias.startswith("claude-"):

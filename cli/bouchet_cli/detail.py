@@ -14,12 +14,14 @@ BAR = "█"
 LONGEST_BAR, SHORTEST_BAR = 40, 8
 # the step's name, its seconds, and the gaps round the bar
 STEP_COLUMNS = 17
+CHECK_WORDS: Mapping[str, str] = {"ok": "ok", "failed": "FAILED", "not_tried": "not tried"}
 STEP_STYLE: Mapping[str, str] = {
     "queue": "yellow",
     "image": "blue",
     "boot": "cyan",
     "load": "magenta",
     "compile": "green",
+    "smoke": "white",
 }
 STEP_WORDS: Mapping[str, str] = {
     "queue": "waited for Slurm",
@@ -27,6 +29,7 @@ STEP_WORDS: Mapping[str, str] = {
     "boot": "started container and vLLM",
     "load": "loaded the weights",
     "compile": "compiled, captured graphs, warmed up",
+    "smoke": "tried chat, stream and tools",
 }
 
 
@@ -84,8 +87,20 @@ def _facts(deployment: Deployment, now: datetime) -> Iterator[tuple[str, str]]:
         revision = f", model revision {job['model_revision'][:12]}" if job.get("model_revision") else ""
         torch = f", torch {job['torch_version']}" if job.get("torch_version") else ""
         yield "software", f"{job['image']}{digest}, vLLM {job.get('vllm_version') or '?'}{torch}{revision}"
+    if job.get("smoke"):
+        yield "tried", tried_in_words(job["smoke"])
     if job.get("gpus"):
         yield "gpus", f"{len(job['gpus'])} x {job['gpus'][0]} on a node, driver {job.get('driver') or '?'}"
+
+
+def tried_in_words(smoke: Json) -> str:
+    """What its smoke test found, check by check; what is well needs no words."""
+    parts = []
+    for name, check in smoke.items():
+        if isinstance(check, Mapping):
+            said = f" ({check['said']})" if check["said"] and check["result"] != "ok" else ""
+            parts.append(f"{name} {CHECK_WORDS.get(check['result'], check['result'])}{said}")
+    return ", ".join(parts)
 
 
 def _run_facts(deployment: Deployment, job: Json, placed: Json, now: datetime) -> Iterator[tuple[str, str]]:

@@ -64,6 +64,13 @@ class Deployment:
         """Why it is where it is."""
         return self.job.progress if self.phase == "starting" and self.job.progress else self.reason
 
+    @property
+    def without_tools(self) -> str:
+        """Why requests with tools are refused, as its smoke test found; empty where they are not."""
+        jobs: Sequence[Json] = self.raw.get("jobs") or ({},)
+        tools: Json = (jobs[-1].get("smoke") or {}).get("tools") or {}
+        return str(tools.get("said") or "") if tools.get("result") == "failed" else ""
+
     def answers_to(self, name: str) -> bool:
         """Whether a person who types this name means this deployment."""
         return name.lower() in (self.id, *(own.lower() for own in self.names), self.model.lower())

@@ -170,7 +170,7 @@ class Job(Frozen):
     since: Mapping[Phase, datetime] = Field(default_factory=dict, description="when each phase was entered last")
     times: Mapping[str, float] = Field(
         default_factory=dict,
-        description="seconds of its start: queue, image, boot, load, compile, and once it answers ready, their sum",
+        description="seconds of its start: queue, image, boot, load, compile, smoke, and once it answers ready, their sum",
     )
 
     @property
@@ -188,7 +188,7 @@ class Deployment(Frozen):
     request: LaunchRequest
     traits: Traits = Traits()
     entry: Mapping[str, Any] = Field(default_factory=dict, description="the catalog's entry when it was asked for")
-    pins: Pins | None = Field(None, description="of a launch like an earlier one: what it must find again")
+    pins: Pins | None = Field(default=None, description="of a launch like an earlier one: what it must find again")
     phase: Phase = Phase.REQUESTED
     ending: Ending | None = None
     reason: str = Field("", description="a sentence a person can act on")

@@ -33,7 +33,7 @@ def test_launch_hands_every_option_over(bouchet: Bouchet) -> None:
     words = "--gpus 2 --nodes 1 --time 2-00:00:00 --partition gpu_h200 --quant none --max-len 4096 --name mine"
     more = "--account a --qos q --constraint c --as opus,haiku --idle-timeout 30"
     made = bouchet.store.get(launched(bouchet, "--model", QWEN, *words.split(), *more.split()))
-    assert made.request.model_dump() == {
+    assert made.request.model_dump(exclude_none=True) == {
         "model": QWEN,
         "name": "mine",
         "gpus": 2,

@@ -103,6 +103,8 @@ def _show(deployment: Deployment, as_json: bool, screen: Screen) -> None:
     if as_json:
         screen.show_json(deployment.raw)
     elif deployment.phase == "ready":
+        if deployment.reason:
+            screen.warn(deployment.reason)
         screen.show(f"{deployment.alias} is ready; `bouchet` starts Claude Code on it, `bouchet chat` talks with it")
     else:
         screen.show(f"{deployment.alias} requested (id {deployment.id}); `bouchet status` shows how it goes")

@@ -24,6 +24,7 @@ DEFAULT = "default"
 class Route:
     """A model that can be asked now. `window`: tokens, None while vLLM has not said; `slot`: the gateway's, 0-based.
 
+    no_tools: why its tools do not work although the catalog says how; empty where they do.
     port, proves: what its server listens on over there, and whether it can be asked for a proof (proof.py).
     """
 
@@ -37,6 +38,7 @@ class Route:
     sealed_key: str | None = None
     port: int = 0
     proves: bool = False
+    no_tools: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +155,8 @@ def _with_replicas(target: Route | Waiting, targets: Sequence[_Pair], tier: Clau
 
 
 def _alike(one: Route, other: Route) -> bool:
-    mine = (one.model.lower(), one.window, one.traits)
-    return mine == (other.model.lower(), other.window, other.traits)
+    mine = (one.model.lower(), one.window, one.traits, one.no_tools)
+    return mine == (other.model.lower(), other.window, other.traits, other.no_tools)
 
 
 def _serves(deployment: Deployment, tier: ClaudeTier | None) -> bool:
@@ -181,6 +183,7 @@ def _target(deployment: Deployment) -> Route | Waiting:
             sealed_key=job.sealed_key,
             port=job.port or 0,
             proves=job.proves,
+            no_tools=job.smoke.without_tools if job.smoke is not None else "",
         )
     current = deployment.job
     return Waiting(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -24,7 +24,7 @@ from .routing import Answer, Group, NoSuchModel, NothingRuns, Route, RoutingTabl
 from .settings import Settings
 from .tally import Tally
 from .wire import Wire
-from .wording import Failure, no_such_model, not_ready, nothing_runs, over_limit, table_unknown, unreachable
+from .wording import Failure, no_such_model, no_tools, not_ready, nothing_runs, over_limit, table_unknown, unreachable
 
 # a lost tunnel is back within a minute, or somebody must log in anew
 TUNNEL_HOLD_S = 60.0
@@ -137,6 +137,8 @@ class Serving:
             if (too_much := tally.admit(call.size_bytes)) is not None:
                 raise Refused(over_limit(tally.caller.name, too_much))
         tally.routed(route)
+        if route.no_tools and wants_tools(call.endpoint, call.body):
+            raise Refused(no_tools(route.alias, route.no_tools))
         key = job_key(self._settings.serving_secret, route.job_name, route.sealed_key)
         prepared = prepare(call.endpoint, call.body, route)
         hidden = "stream_options" in prepared and not wants_usage(call.body)
@@ -195,6 +197,13 @@ class Hold:
         """No longer held."""
         if self._since is not None:
             self._live.held -= 1
+
+
+def wants_tools(endpoint: Endpoint, body: Mapping[str, Any]) -> bool:
+    """Whether the answer may have to be a tool call; to count a prompt needs none."""
+    choice = body.get("tool_choice")
+    kind = choice.get("type") if isinstance(choice, dict) else choice
+    return endpoint is not Endpoint.COUNT_TOKENS and bool(body.get("tools")) and kind != "none"
 
 
 def may_open(exchange: Exchange) -> bool:

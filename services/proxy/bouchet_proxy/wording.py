@@ -136,6 +136,15 @@ def no_threads(message: str) -> Failure:
     return Failure(400, message, details=details)
 
 
+def no_tools(alias: str, why: str) -> Failure:
+    """Its smoke test showed that tool calls do not come through: better an error than calls that stay text."""
+    message = (
+        f"{alias} serves without tools, and this request brings some: {why}. Without tools it answers; for tools "
+        "mend `tool_parser` in models.yaml and launch it again, or take another model (`bouchet status`)"
+    )
+    return Failure(400, message, "tools_unavailable")
+
+
 def unreachable(alias: str) -> Failure:
     """The tunnel is down, or nothing listens behind the slot."""
     message = (

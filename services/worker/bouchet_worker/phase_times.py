@@ -5,6 +5,7 @@ image    from there until the container is started: the node is set up, the imag
 load     the weights, as vLLM measured it
 compile  compilation, graphs, KV cache and warm-up, as vLLM measured it
 boot     the rest until it answers: the container, Python, vLLM's own start
+smoke    its smoke test
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from datetime import datetime, timedelta
 
 from bouchet_core.models import Job, Phase
 
-STEPS = ("queue", "image", "boot", "load", "compile")
+STEPS = ("queue", "image", "boot", "load", "compile", "smoke")
 READY = "ready"
 FOUND_LATE = timedelta(seconds=30)
 
@@ -50,7 +51,7 @@ def at_ready(job: Job, took: Mapping[str, float], now: datetime, began: datetime
     if began is not None and started - began > FOUND_LATE:
         return {step: seconds for step, seconds in {**job.times, **took}.items() if step in STEPS}
     times = {"queue": _since_queued(job, started), **job.times, **took}
-    known = sum(times.get(step, 0.0) for step in ("image", "load", "compile"))
+    known = sum(times.get(step, 0.0) for step in ("image", "load", "compile", "smoke"))
     times["boot"] = round(max(0.0, (now - started).total_seconds() - known), 1)
     ordered = {step: times[step] for step in STEPS if step in times}
     return {**ordered, READY: round(sum(ordered.values()), 1)}

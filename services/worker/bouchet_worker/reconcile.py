@@ -76,7 +76,8 @@ def decide(record: Deployment, observed: Observed, now: datetime) -> Decision:
         decision = replace(decision, reason=STUCK.format(node=job.node or "its node"))
     facts = {"slurm_state": slurm.word, **decision.facts}
     if decision.phase is Phase.READY:
-        facts["times"] = at_ready(job, observed.took, now, slurm.start)
+        took = {**observed.took, **({"smoke": observed.smoke.took_s} if observed.smoke is not None else {})}
+        facts["times"] = at_ready(job, took, now, slurm.start)
     return replace(decision, facts=facts)
 
 
