@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import io
 import json
 import signal
 import socket
 import subprocess
-import tarfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,20 +16,14 @@ from typing import Any
 import httpx
 import pytest
 from bouchet_core.models import Prompt, TunnelState
-from bouchet_gateway.mfa import PromptDesk
-from bouchet_gateway.settings import SshSettings
-from bouchet_gateway.ssh import Connector
-from bouchet_gateway.trusted import TrustedHosts
-from bouchet_gateway.tunnel import Tunnel
 
 from .conftest import SMALL
-from .harness import ROOT, SUBNET, Stack, eventually
+from .harness import ROOT, Stack, eventually
+from .own_tunnel import PASSCODE, trust_the_host, tunnel_as, until
 
 # keepalives say so after 6 s; the rest is for a busy machine
 NOTICED_S, BACK_S = 15.0, 20.0
 ASKERS, CUTS = 4, 4
-PASSCODE = "1234567"
-LOGIN_NODE = f"{SUBNET}.11"
 ESTABLISHED = ("ss", "-Htn", "state", "established", "sport", "=", ":22")
 
 
@@ -156,59 +147,10 @@ def test_a_plain_port_leads_to_the_models_own_vllm(stack: Stack) -> None:
                     lines = [line for line in answer.iter_lines() if line]
                 assert lines[-1] == "data: [DONE]" and len(lines) > 2
                 # the job's key stays on the proxy's side
-                assert httpx.get(f"{stack.proxy_url}/raw/{SMALL}/v1/models").status_code == 401
+                assert httpx.get(f"{stack.proxy_url}/raw/{SMALL}/v1/models", timeout=30).status_code == 401
         finally:
             command.send_signal(signal.SIGINT)
         assert command.wait(10) == 130
-
-
-# a second gateway's connection, of the test's own, to the real sshd
-
-
-def key_of(stack: Stack, user: str, folder: Path) -> None:
-    """The demo user's own key, as id_ed25519 in that folder."""
-    name = "id_ed25519" if user == "researcher" else f"{user}_ed25519"
-    packed, _ = stack.container("gateway").get_archive(f"/run/demo/gateway/{name}")
-    with tarfile.open(fileobj=io.BytesIO(b"".join(packed))) as archive:
-        member = archive.extractfile(name)
-        assert member is not None
-        path = folder / "id_ed25519"
-        path.write_bytes(member.read())
-        path.chmod(0o600)
-
-
-@contextlib.asynccontextmanager
-async def tunnel_as(stack: Stack, user: str, folder: Path) -> AsyncIterator[tuple[Tunnel, PromptDesk]]:
-    """A tunnel of that user's from this machine, that knows no host."""
-    key_of(stack, user, folder)
-    desk, trusted = PromptDesk(20), TrustedHosts(folder / "accepted")
-    settings = SshSettings(hosts=(LOGIN_NODE,), ssh_dir=folder, trusted_hosts=trusted.path, user=user, port=22)
-    tunnel = Tunnel(Connector(settings, desk, trusted), desk, trusted)
-    life = asyncio.get_running_loop().create_task(tunnel.run())
-    try:
-        yield tunnel, desk
-    finally:
-        life.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await life
-
-
-async def until(condition: Callable[[], bool], story: Callable[[], object], within_s: float = 20.0) -> None:
-    for _ in range(int(within_s / 0.05)):
-        if condition():
-            return
-        await asyncio.sleep(0.05)
-    raise AssertionError(f"not so within {within_s} s: {story()}")
-
-
-async def trust_the_host(stack: Stack, tunnel: Tunnel) -> None:
-    """Accepts the key that is shown, when it is the one that the login node has."""
-    await until(lambda: tunnel.status().host_key is not None, tunnel.status)
-    shown = tunnel.status().host_key
-    argv = ["ssh-keygen", "-lf", "/run/cluster-keys/host/login.pub"]
-    real = await asyncio.to_thread(stack.on, "demo-login", argv)
-    assert shown is not None and shown.fingerprint in real.stdout, (shown, real.output)
-    tunnel.trust(shown.fingerprint)
 
 
 async def test_an_unknown_login_node_is_trusted_by_its_fingerprint(stack: Stack, tmp_path: Path) -> None:
