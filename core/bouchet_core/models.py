@@ -170,7 +170,7 @@ class Job(Frozen):
     since: Mapping[Phase, datetime] = Field(default_factory=dict, description="when each phase was entered last")
     times: Mapping[str, float] = Field(
         default_factory=dict,
-        description="seconds of its start: queue, image, boot, load, compile, smoke, and once it answers ready, their sum",
+        description="seconds of its start: queue, image, boot, load, compile, smoke; and once it is ready, their sum",
     )
 
     @property
@@ -322,6 +322,18 @@ class HostKey(Frozen):
     algorithm: str
     fingerprint: str = Field(description="SHA256:..., as ssh prints it")
     changed: bool = False
+
+
+class TunnelEvent(Frozen):
+    """One change of the SSH connection. What it waits for stands in GET /v1/tunnel, and nowhere else."""
+
+    state: TunnelState
+    host: str
+    detail: str = ""
+    waits_for: Literal["", "prompt", "host_key"] = Field(
+        "", description="a person: to answer the login's question, or to accept a host key"
+    )
+    at: datetime
 
 
 class TunnelStatus(Frozen):
