@@ -15,7 +15,7 @@ import pytest
 from bouchet_core.store import Store
 from hypothesis import settings
 
-START_TIMEOUT_S = 10.0
+START_TIMEOUT_S = 60.0
 
 # for `make test-fast`; the whole run takes hypothesis' own number of examples
 settings.register_profile("quick", max_examples=25, deadline=None)
@@ -78,12 +78,14 @@ def start_redis(directory: Path, port: int) -> RedisServer:
     )
     process = subprocess.Popen([binary, str(config)], stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + START_TIMEOUT_S
-    while time.monotonic() < deadline:
+    while time.monotonic() < deadline and process.poll() is None:
         with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
+            # whoever else listens there, it is not a server that has ended
+            if probe.connect_ex(("127.0.0.1", port)) == 0 and process.poll() is None:
                 return RedisServer(port, "secret", directory, process)
         time.sleep(0.02)
     process.kill()
+    process.wait()
     raise AssertionError(f"redis-server did not listen on {port} within {START_TIMEOUT_S} s")
 
 

@@ -13,7 +13,7 @@ from tests.fakes.running_api import KEY, RunningApi
 
 @pytest.fixture
 def client(live_api: RunningApi) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=live_api.url, headers={"x-api-key": KEY}, timeout=10, trust_env=False) as client:
+    with httpx.Client(base_url=live_api.url, headers={"x-api-key": KEY}, timeout=60, trust_env=False) as client:
         yield client
 
 

@@ -27,7 +27,7 @@ def exported(text: str, home: Path) -> dict[str, str]:
     program.chmod(0o755)
     script = text.replace("'/opt/my tools/bouchet'", str(program)) + "\nenv -0"
     environment = {"PATH": "/usr/bin:/bin", "HOME": str(home)}
-    done = subprocess.run(["sh", "-eu", "-c", script], env=environment, capture_output=True, timeout=20, check=True)
+    done = subprocess.run(["sh", "-eu", "-c", script], env=environment, capture_output=True, timeout=60, check=True)
     return dict(item.split("=", 1) for item in done.stdout.decode().split("\0") if "=" in item)
 
 

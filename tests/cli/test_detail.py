@@ -40,36 +40,38 @@ def test_seconds_in_few_characters(seconds: float, text: str) -> None:
     assert spent(seconds) == text
 
 
+DETAILED = {
+    "id": "abc",
+    "model": "demo/scripted",
+    "names": ["mine", "demo/scripted"],
+    "phase": "ready",
+    "created_at": NOW.isoformat(),
+    "updated_at": NOW.isoformat(),
+    "jobs": [
+        {
+            "slurm_id": 17,
+            "slurm_state": "RUNNING",
+            "node": "node2",
+            "window": 65536,
+            "image": "cpu.sif",
+            "image_sha256": "ab" * 32,
+            "vllm_version": "0.32.0",
+            "torch_version": "2.13.0",
+            "gpus": ["NVIDIA H200", "NVIDIA H200"],
+            "driver": "580.95.05",
+            "since": {"starting": (NOW - timedelta(minutes=10)).isoformat()},
+            "times": TIMES,
+            "placement": {
+                "partition": "gpu_devel", "gpus": 1, "gpu_type": "h200", "nodes": 1, "cpus": 6, "memory_gib": 240,
+                "walltime_s": 3600, "why": "gpu_devel is the first that takes 1 GPU",
+            },
+        }
+    ],
+}  # fmt: skip
+
+
 def test_everything_about_one_deployment() -> None:
-    raw = {
-        "id": "abc",
-        "model": "demo/scripted",
-        "names": ["mine", "demo/scripted"],
-        "phase": "ready",
-        "created_at": NOW.isoformat(),
-        "updated_at": NOW.isoformat(),
-        "jobs": [
-            {
-                "slurm_id": 17,
-                "slurm_state": "RUNNING",
-                "node": "node2",
-                "window": 65536,
-                "image": "cpu.sif",
-                "image_sha256": "ab" * 32,
-                "vllm_version": "0.32.0",
-                "torch_version": "2.13.0",
-                "gpus": ["NVIDIA H200", "NVIDIA H200"],
-                "driver": "580.95.05",
-                "since": {"starting": (NOW - timedelta(minutes=10)).isoformat()},
-                "times": TIMES,
-                "placement": {
-                    "partition": "gpu_devel", "gpus": 1, "gpu_type": "h200", "nodes": 1, "cpus": 6, "memory_gib": 240,
-                    "walltime_s": 3600, "why": "gpu_devel is the first that takes 1 GPU",
-                },
-            }
-        ],
-    }  # fmt: skip
-    lines = [line.plain for line in detail_lines(Deployment.from_json(raw), 80, NOW)]
+    lines = [line.plain for line in detail_lines(Deployment.from_json(DETAILED), 80, NOW)]
     assert lines[0] == "mine  ready" and max(map(len, lines)) <= 80
     text = " ".join(" ".join(lines).split())
     for words in (

@@ -44,7 +44,7 @@ def test_an_api_that_stays_away_is_one_line_and_soon(bouchet: Bouchet) -> None:
     done = bouchet("errands", BOUCHET_API_URL=f"http://127.0.0.1:{free_port()}")
     assert done.status == 4
     assert done.err.count("\n") == 1 and "`make up`" in done.err
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 60
 
 
 def test_a_change_is_asked_for_once(bouchet: Bouchet) -> None:

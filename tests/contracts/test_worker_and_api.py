@@ -31,7 +31,7 @@ from tests.fakes.running_worker import running_worker, worker_environment
 from tests.fakes.slurm_gateway import FakeJob, FakeSlurm, running_gateway
 
 MODEL = "Qwen/Qwen3-32B"
-TIMEOUT_S = 20.0
+TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True)

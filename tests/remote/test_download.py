@@ -20,7 +20,7 @@ from tests.fakes.hub_server import TOKEN, Hub, Manners, Model, made_up, running_
 
 from .conftest import OLDEST, REMOTE, REPOSITORY, program
 
-WAIT_S = 30.0
+WAIT_S = 60.0
 MODEL = "Org/Name"
 SIZE = 6_000_000
 

@@ -17,6 +17,7 @@ from setup.errors import CommandFailed, DiskFull, SetupError, ToolMissing
 from setup.together import run_together
 
 PYTHON = sys.executable
+LONG_S = 60
 
 
 @pytest.fixture(autouse=True)
@@ -54,16 +55,16 @@ def test_a_missing_program_is_named() -> None:
     assert command.try_run(["no-such-program-here"]) is None
 
 
-def test_one_failure_ends_the_others() -> None:
+def test_one_failure_ends_the_others(tmp_path: Path) -> None:
     started = time.monotonic()
 
     def fail() -> None:
-        time.sleep(0.3)
+        _until_there(tmp_path / "runs")
         raise SetupError("the first")
 
     with pytest.raises(SetupError, match="the first"):
-        run_together(lambda: _sleep(60), fail)
-    assert time.monotonic() - started < 10
+        run_together(lambda: _sleep(tmp_path / "runs"), fail)
+    assert time.monotonic() - started < LONG_S / 2
     assert command.run([PYTHON, "-c", "print(1)"]) == "1\n", "programs may start again"
 
 
@@ -73,12 +74,12 @@ def test_together_runs_all() -> None:
     assert sorted(done) == [1, 2]
 
 
-def test_ending_all_ends_those_of_other_threads() -> None:
-    thread = threading.Thread(target=_sleep, args=(60,))
+def test_ending_all_ends_those_of_other_threads(tmp_path: Path) -> None:
+    thread = threading.Thread(target=_sleep, args=(tmp_path / "runs",))
     thread.start()
-    time.sleep(0.3)
+    _until_there(tmp_path / "runs")
     command.end_all()
-    thread.join(timeout=10)
+    thread.join(timeout=LONG_S / 2)
     assert not thread.is_alive()
 
 
@@ -87,17 +88,21 @@ def test_what_a_program_started_ends_with_it(tmp_path: Path) -> None:
     script = f"sleep 60 & echo $! > {tmp_path}/pid; wait"
     thread = threading.Thread(target=command.try_run, args=(["bash", "-c", script],))
     thread.start()
-    while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
-        time.sleep(0.02)
-    time.sleep(0.1)
+    _until_there(tmp_path / "pid")
     command.end_all()
-    thread.join(timeout=15)
+    thread.join(timeout=LONG_S / 2)
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
-def _sleep(seconds: int) -> None:
-    command.try_run([PYTHON, "-c", f"import time; time.sleep({seconds})"])
+def _sleep(mark: Path) -> None:
+    """A program that runs for LONG_S, and says by a file that it does."""
+    command.try_run(["bash", "-c", 'echo runs > "$1"; exec sleep "$2"', "bash", str(mark), str(LONG_S)])
+
+
+def _until_there(mark: Path) -> None:
+    while not mark.exists() or not mark.read_text():
+        time.sleep(0.02)
 
 
 def test_the_command_line_prints_sentences_not_tracebacks(tmp_path: Path) -> None:

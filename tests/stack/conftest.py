@@ -5,6 +5,7 @@ BOUCHET_TEST_KEEP=1 leaves it running, and the next run finds it there.
 
 from __future__ import annotations
 
+import gc
 import os
 import time
 from collections.abc import Iterator
@@ -17,6 +18,13 @@ from .relay import Relay, open_relay
 
 SMALL = "bouchet-smollm2"
 SCRIPTED = "bouchet-scripted"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_left_open() -> Iterator[None]:
+    """What a module forgot to close is that module's failure, not one of whichever test the collector runs in."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="session")
@@ -33,6 +41,7 @@ def first_up() -> Iterator[tuple[Stack, Finished]]:
     finally:
         if not os.environ.get("BOUCHET_TEST_KEEP"):
             stack.remove()
+        stack.close()
 
 
 @pytest.fixture(scope="session")

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -50,13 +53,22 @@ class Stack:
     def __init__(self, proxy_port: int, api_port: int) -> None:
         self.proxy_url = f"http://127.0.0.1:{proxy_port}"
         self.api_url = f"http://127.0.0.1:{api_port}"
-        self.docker = docker.from_env()
         self.environ = {
             **{name: os.environ[name] for name in os.environ if not name.startswith(("BOUCHET_", "ANTHROPIC_"))},
             "COMPOSE_PROJECT_NAME": PROJECT,
             "BOUCHET_ENV_FILE": ENV_FILE.name,
             "DEMO_SUBNET": SUBNET,
         }
+
+    @cached_property
+    def docker(self) -> docker.DockerClient:
+        """The engine; `close` hangs up."""
+        return docker.from_env()
+
+    def close(self) -> None:
+        """Closes what was opened on the way."""
+        if "docker" in self.__dict__:
+            self.docker.close()
 
     @property
     def key(self) -> str:
@@ -130,7 +142,7 @@ class Stack:
 
         return eventually(there, timeout_s, lambda: json.dumps(self.deployment(name), indent=1))
 
-    def wait_healthy(self, *services: str, timeout_s: float = 90) -> None:
+    def wait_healthy(self, *services: str, timeout_s: float = 180) -> None:
         """Returns when Docker calls those services healthy."""
         for service in services:
             eventually(
@@ -140,16 +152,31 @@ class Stack:
             )
 
     def _finish(self, argv: Sequence[str], environ: Mapping[str, str], timeout_s: float) -> Finished:
-        done = subprocess.run(
+        with subprocess.Popen(
             argv,
             cwd=ROOT,
             env=dict(environ),
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=timeout_s,
-        )
-        return Finished(done.returncode, done.stdout, done.stderr)
+            start_new_session=True,
+        ) as process:
+            try:
+                stdout, stderr = process.communicate(timeout=timeout_s)
+            except BaseException:
+                _end(process)
+                raise
+        return Finished(process.returncode, stdout, stderr)
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """Ends a command that took too long, and what it has started; `make up` cleans up after itself when asked."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.communicate(timeout=30)
 
 
 def open_stack() -> Stack:

@@ -71,7 +71,7 @@ def test_a_second_launch_of_one_name_is_told_about_the_first(stack: Stack) -> No
 def test_a_model_whose_weights_are_missing_is_not_left_burning(stack: Stack) -> None:
     done = stack.bouchet("launch", "Qwen/Qwen2.5-1.5B-Instruct", "--partition", "gpu_h200", "--no-wait", "--json")
     assert done.status == 0, done.output
-    record = stack.wait_for_phase(json.loads(done.stdout)["id"], "ended", timeout_s=90)
+    record = stack.wait_for_phase(json.loads(done.stdout)["id"], "ended", timeout_s=180)
     assert record["ending"] == "failed"
     assert "download" in record["reason"], record["reason"]
 

@@ -26,8 +26,8 @@ def test_a_killed_container_comes_back_and_nothing_is_lost(stack: Stack, service
     stack.container(service).kill()
     stack.container(service).start()
     stack.wait_healthy(service)
-    eventually(lambda: asks(stack), 60)
-    after = stack.wait_for_phase(SMALL, "ready", timeout_s=60)
+    eventually(lambda: asks(stack), 120)
+    after = stack.wait_for_phase(SMALL, "ready", timeout_s=120)
     assert after["id"] == before["id"]
     assert [job["slurm_id"] for job in after["jobs"]] == [job["slurm_id"] for job in before["jobs"]]
     assert stack.slurm("squeue", "-h", "-o", "%i") == jobs
@@ -40,7 +40,7 @@ def test_everything_local_down_and_up_again_finds_its_jobs(stack: Stack) -> None
     for service in LOCAL_SERVICES:
         stack.container(service).start()
     stack.wait_healthy(*LOCAL_SERVICES)
-    eventually(lambda: asks(stack), 60)
+    eventually(lambda: asks(stack), 120)
     assert stack.deployment(SMALL)["jobs"][-1]["slurm_id"] == before["jobs"][-1]["slurm_id"]
 
 
@@ -49,5 +49,5 @@ def test_a_cut_link_comes_back_by_itself(stack: Stack) -> None:
     gateway = stack.container("gateway")
     uplink.disconnect(gateway)
     uplink.connect(gateway)
-    eventually(lambda: asks(stack), 60)
+    eventually(lambda: asks(stack), 120)
     assert stack.deployment(SMALL)["phase"] == "ready"

@@ -29,12 +29,12 @@ def test_cancel_ends_the_job_and_frees_the_node(stack: Stack, scripted: dict[str
     done = stack.bouchet("cancel", SCRIPTED)
     assert done.status == 0, done.output
     eventually(
-        lambda: not stack.slurm("squeue", "-h", "-j", str(job["slurm_id"]), "-t", "R,CG,PD", "-o", "%i").strip(), 60
+        lambda: not stack.slurm("squeue", "-h", "-j", str(job["slurm_id"]), "-t", "R,CG,PD", "-o", "%i").strip(), 120
     )
-    ended = stack.wait_for_phase(scripted["id"], "ended", timeout_s=60)
+    ended = stack.wait_for_phase(scripted["id"], "ended", timeout_s=120)
     assert ended["ending"] == "cancelled"
     node = f"demo-{job['node']}"
-    eventually(lambda: str(job["port"]) not in stack.on(node, ["ss", "-Hltn"]).stdout, 30)
+    eventually(lambda: str(job["port"]) not in stack.on(node, ["ss", "-Hltn"]).stdout, 90)
     assert "ready" in stack.bouchet("status").stdout
     with stack.proxy() as proxy:
         answer = proxy.post(

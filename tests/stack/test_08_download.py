@@ -40,7 +40,7 @@ class Hub:
         words = f"{PORT} {LIVES_S} {MODEL}={MEGABYTES}000000 {GATED}=1000000"
         command = f"echo $$ > /var/tmp/hub.pid; exec python3 /var/tmp/hub_server.py {words}"
         container.exec_run(["sh", "-c", command], detach=True, user="researcher")
-        eventually(lambda: self._stack.on("demo-login", ["curl", "-sf", self._url()]).status == 0, 20)
+        eventually(lambda: self._stack.on("demo-login", ["curl", "-sf", self._url()]).status == 0, 60)
         self.change(gated={GATED: True})
 
     def stop(self) -> None:
@@ -77,7 +77,7 @@ def hub(stack: Stack) -> Iterator[Hub]:
         for download in downloads(stack):
             if download["state"] in ("queued", "running"):
                 stack.bouchet("download", download["model"], "--cancel")
-        eventually(lambda: "bouchet-download" not in stack.slurm("squeue", "-h", "-o", "%j"), 60)
+        eventually(lambda: "bouchet-download" not in stack.slurm("squeue", "-h", "-o", "%j"), 120)
         hub.stop()
         remove_models(stack)
 
@@ -92,7 +92,7 @@ def ended(stack: Stack, identity: str) -> dict[str, Any]:
         found = next(d for d in downloads(stack) if d["id"] == identity)
         return found if found["state"] in ("done", "failed", "cancelled") else None
 
-    return dict(eventually(look, 60, lambda: json.dumps(downloads(stack)[:1], indent=1)))
+    return dict(eventually(look, 120, lambda: json.dumps(downloads(stack)[:1], indent=1)))
 
 
 def running(stack: Stack, model: str, megabytes: float) -> dict[str, Any]:
@@ -115,7 +115,7 @@ def row_of(stack: Stack, model: str) -> str:
 
 def becomes(stack: Stack, model: str, pattern: str) -> None:
     """A look at the disk takes a moment, and one is made after every download."""
-    eventually(lambda: re.search(pattern, row_of(stack, model)), 30, lambda: row_of(stack, model))
+    eventually(lambda: re.search(pattern, row_of(stack, model)), 90, lambda: row_of(stack, model))
 
 
 def test_a_missing_model_is_refused_before_a_gpu_is_asked_for(stack: Stack, hub: Hub) -> None:
@@ -123,7 +123,7 @@ def test_a_missing_model_is_refused_before_a_gpu_is_asked_for(stack: Stack, hub:
     becomes(stack, "HuggingFaceTB/SmolLM2-135M-Instruct", " ready ")
     before = stack.slurm("squeue", "-h", "-o", "%i")
     done = stack.bouchet("launch", MODEL, "--no-wait", "--json")
-    record = stack.wait_for_phase(json.loads(done.stdout)["id"], "ended", timeout_s=30)
+    record = stack.wait_for_phase(json.loads(done.stdout)["id"], "ended", timeout_s=90)
     assert f"bouchet download {MODEL}" in record["reason"]
     assert stack.slurm("squeue", "-h", "-o", "%i") == before
 

@@ -18,7 +18,7 @@ from bouchet_worker.slurm import test_only_argv as probe_argv
 
 from .harness import Stack, eventually
 
-NEWS_S = 45
+NEWS_S = 90
 # ends before the maintenance window that other tests here wait for
 BRIEF = ("--time", "01:00:00")
 MODEL = "demo/scripted"
@@ -48,7 +48,7 @@ def launched(stack: Stack, name: str, *options: str) -> str:
 def cancel(stack: Stack, identity: str) -> None:
     """Ends it, whatever it is doing."""
     stack.bouchet("cancel", identity)
-    stack.wait_for_phase(identity, "ended", timeout_s=60)
+    stack.wait_for_phase(identity, "ended", timeout_s=120)
 
 
 def as_root(stack: Stack, *argv: str) -> str:
@@ -344,7 +344,7 @@ def test_stopped_put_back_and_preempted(stack: Stack, launch: Callable[..., str]
         as_root(stack, "scontrol", "update", "partitionname=scavenge_gpu", "preemptmode=cancel")
         try:
             with other_work(stack, "-p", "gpu_h200", "-w", node, "--gpus=h200:2", user="colleague"):
-                record = stack.wait_for_phase(identity, "ended", timeout_s=60)
+                record = stack.wait_for_phase(identity, "ended", timeout_s=120)
         finally:
             as_root(stack, "scontrol", "update", "partitionname=scavenge_gpu", "preemptmode=requeue")
     assert record["ending"] == "preempted" and "owners of scavenge_gpu" in record["reason"], record["reason"]
@@ -357,8 +357,8 @@ def again(stack: Stack, identity: str, job: str) -> None:
     def let_go() -> bool:
         return stack.on("demo-ctl", ["scontrol", "update", f"jobid={job}", "starttime=now"]).status == 0
 
-    eventually(let_go, 30)
-    stack.wait_for_phase(identity, "starting", timeout_s=60)
+    eventually(let_go, 60)
+    stack.wait_for_phase(identity, "starting", timeout_s=120)
 
 
 def test_a_node_that_dies(stack: Stack, launch: Callable[..., str]) -> None:

@@ -42,7 +42,7 @@ def two(stack: Stack) -> Iterator[dict[str, Any]]:
     for record in stack.deployments():
         if SCRIPTED in record["names"]:
             stack.bouchet("cancel", record["id"])
-            stack.wait_for_phase(record["id"], "ended", timeout_s=90)
+            stack.wait_for_phase(record["id"], "ended", timeout_s=180)
     launch(stack)
     yield stack.wait_for_phase(NAME, "ready", timeout_s=START_S)
     stack.bouchet("cancel", NAME)
@@ -78,16 +78,16 @@ def test_the_end_of_one_rank_ends_it_with_a_sentence(stack: Stack, two: dict[str
     job = two["jobs"][-1]
     (other,) = set(NODES) - {job["node"]}
     stack.on(f"demo-{other}", ["kill", "-KILL", *vllm_on(stack, other)])
-    ended = stack.wait_for_phase(two["id"], "ended", timeout_s=90)
+    ended = stack.wait_for_phase(two["id"], "ended", timeout_s=180)
     assert ended["ending"] == "failed" and f"on {other}: vLLM (rank 1 of 2) ended with status 137" in ended["reason"]
-    eventually(lambda: not left_behind(stack, job["slurm_id"]), 30, lambda: left_behind(stack, job["slurm_id"]))
+    eventually(lambda: not left_behind(stack, job["slurm_id"]), 90, lambda: left_behind(stack, job["slurm_id"]))
 
 
 def test_cancel_while_it_starts_leaves_nothing_on_either_node(stack: Stack, two: dict[str, Any]) -> None:
     record = launch(stack)
-    eventually(lambda: all(vllm_on(stack, node) for node in NODES), 120, lambda: json.dumps(stack.deployment(NAME)))
+    eventually(lambda: all(vllm_on(stack, node) for node in NODES), 240, lambda: json.dumps(stack.deployment(NAME)))
     assert stack.bouchet("cancel", NAME).status == 0
-    ended = stack.wait_for_phase(record["id"], "ended", timeout_s=90)
+    ended = stack.wait_for_phase(record["id"], "ended", timeout_s=180)
     assert ended["ending"] == "cancelled"
     slurm_id = ended["jobs"][-1]["slurm_id"]
-    eventually(lambda: not left_behind(stack, slurm_id), 30, lambda: left_behind(stack, slurm_id))
+    eventually(lambda: not left_behind(stack, slurm_id), 90, lambda: left_behind(stack, slurm_id))

@@ -32,13 +32,13 @@ def on_login(stack: Stack, *argv: str) -> Finished:
 def test_live_jobs_are_found_again_after_redis_was_emptied(stack: Stack) -> None:
     before = stack.wait_for_phase(SMALL, "ready")
     empty_redis(stack)
-    eventually(lambda: any(one["id"] == before["id"] for one in stack.deployments()), 30)
-    after = stack.wait_for_phase(SMALL, "ready", timeout_s=60)
+    eventually(lambda: any(one["id"] == before["id"] for one in stack.deployments()), 90)
+    after = stack.wait_for_phase(SMALL, "ready", timeout_s=120)
     for fact in ("id", "names", "model", "request", "traits", "created_at"):
         assert after[fact] == before[fact], fact
     for fact in ("slurm_id", "name", "node", "port", "placement", "image_sha256", "window", "vllm_version", "log"):
         assert after["jobs"][-1][fact] == before["jobs"][-1][fact], fact
-    eventually(lambda: asks(stack), 30)
+    eventually(lambda: asks(stack), 90)
     assert json.loads(stack.bouchet("orphans", "--json").stdout) == {"orphans": []}
 
 
@@ -55,7 +55,7 @@ def test_a_job_of_another_installation_is_shown_and_taken_over_on_demand(stack: 
     assert not any(SMALL in record["names"] for record in stack.deployments())
     adopted = stack.bouchet("orphans", "--adopt", str(job["slurm_id"]))
     assert adopted.status == 0, adopted.output
-    again = stack.wait_for_phase(SMALL, "ready", timeout_s=60)
+    again = stack.wait_for_phase(SMALL, "ready", timeout_s=120)
     assert again["jobs"][-1]["slurm_id"] == job["slurm_id"]
-    eventually(lambda: asks(stack), 30)
+    eventually(lambda: asks(stack), 90)
     assert json.loads(on_login(stack, "cat", paper(stack, job["name"])).stdout)["installation"] == ours

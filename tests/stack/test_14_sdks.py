@@ -49,7 +49,7 @@ def hasty_key(stack: Stack) -> Iterator[str]:
     assert made.status == 0, made.output
     key = str(json.loads(made.stdout)["key"])
     models = f"{stack.proxy_url}/v1/models"
-    eventually(lambda: httpx.get(models, headers={"x-api-key": key}).status_code == 200, 10)
+    eventually(lambda: httpx.get(models, headers={"x-api-key": key}, timeout=30).status_code == 200, 60)
     yield key
     stack.bouchet("keys", "revoke", "hasty")
 

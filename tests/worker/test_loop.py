@@ -27,7 +27,7 @@ from tests.fakes.slurm_gateway import TOKEN, FakeSlurm, job_ids, running_gateway
 from .conftest import REPOSITORY, SECRET, Clock, MakeDesk, Slot0, requested
 from .stage import ROOT, Stage, write_connection, write_end
 
-READY_TIMEOUT_S = 20.0
+READY_TIMEOUT_S = 60.0
 
 
 @pytest.fixture
@@ -297,7 +297,7 @@ def test_the_whole_process_serves_the_queue_and_stops_on_sigterm(
     assert store.beats("worker") and store.beats(f"worker:{socket.gethostname()}")
     assert health(environment) == 0
     worker.send_signal(signal.SIGTERM)
-    assert worker.wait(timeout=15) == 0
+    assert worker.wait(timeout=60) == 0
     assert store.lease("reconcile", "the next worker", 1)
 
 
@@ -369,7 +369,7 @@ def test_a_container_without_a_worker_is_unhealthy(redis_server: RedisServer, tm
 
 
 def health(environment: dict[str, str]) -> int:
-    return subprocess.run([sys.executable, "-m", "bouchet_worker.health"], env=environment, timeout=20).returncode
+    return subprocess.run([sys.executable, "-m", "bouchet_worker.health"], env=environment, timeout=60).returncode
 
 
 def wait_for(store: Store, deployment: str, phase: Phase) -> None:

@@ -19,7 +19,7 @@ from tests.fakes.slurm_gateway import FakeSlurm, job_ids, running_gateway
 
 from .conftest import Clock, requested
 
-TIMEOUT_S = 20.0
+TIMEOUT_S = 60.0
 
 
 def test_redis_lost_in_the_midst_of_an_errand_ends_no_worker(
