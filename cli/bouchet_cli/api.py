@@ -151,6 +151,13 @@ class Api:
         """Answers the open prompt."""
         self._send("POST", "/v1/tunnel/answer", {"prompt_id": prompt_id, "responses": responses})
 
+    def events(self) -> Iterator[Message]:
+        """What happens from now on, `tunnel` messages among it. Raises UnreachableError where the connection breaks."""
+        try:
+            yield from parse_messages(self._wire.lines("GET", "/v1/events", silence_s=STREAM_SILENCE_S))
+        except Refused as exc:
+            raise error_of(exc) from exc
+
     def log(self, name: str, *, follow: bool, after: str | None = None) -> Iterator[Message]:
         """The messages of a log stream. Raises UnreachableError where the connection breaks."""
         headers = {"Last-Event-ID": after} if after else {}

@@ -13,6 +13,8 @@ from .screen import Screen
 
 def answer_prompt(api: Api, prompt: Prompt, screen: Screen) -> None:
     """Asks the person and sends the answers. What must not be seen is not echoed, and nothing is kept."""
+    if prompt.host:
+        screen.say(f"{clean(prompt.host)} asks:", "bold")
     if prompt.title:
         screen.say(prompt.title, "bold")
     responses = [_ask(clean(question), echo, screen) for question, echo in prompt.questions]

@@ -143,6 +143,7 @@ class Prompt:
     id: str
     title: str
     questions: tuple[tuple[str, bool], ...]
+    host: str = ""
 
 
 @dataclass(frozen=True)
@@ -174,7 +175,7 @@ class Tunnel:
         prompt = None
         if asked:
             questions = tuple(zip(asked["questions"], asked["echo"], strict=True))
-            prompt = Prompt(asked["id"], asked.get("title") or "", questions)
+            prompt = Prompt(asked["id"], asked.get("title") or "", questions, asked.get("host") or "")
         since = datetime.fromisoformat(raw["since"])
         key: Json | None = raw.get("host_key")
         host_key = HostKey(key["place"], key["algorithm"], key["fingerprint"], key["changed"]) if key else None

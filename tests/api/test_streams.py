@@ -20,7 +20,7 @@ import pytest
 from bouchet_api.bell import LONGEST_WAIT_S
 from bouchet_api.log_lines import Line, whole_lines
 from bouchet_api.parts import Parts
-from bouchet_core.models import Deployment, Ending, Job, LaunchRequest, Phase
+from bouchet_core.models import Deployment, Ending, Job, LaunchRequest, Phase, TunnelEvent, TunnelState
 
 from tests.conftest import RedisServer, free_port
 from tests.fakes.gateway_door import TOKEN, GatewayDoor
@@ -282,3 +282,41 @@ def _until_it_answers(client: httpx.Client) -> None:
         except httpx.TransportError:
             time.sleep(0.05)
     raise AssertionError("the API did not start")
+
+
+def test_the_tunnels_changes_come_among_the_events(client: httpx.Client, live_api: RunningApi) -> None:
+    store = live_api.parts.store
+    before = TunnelEvent(state=TunnelState.CONNECTING, host="login", at=NOW)
+    store.tunnel.tell(before)
+    asks = TunnelEvent(state=TunnelState.NEEDS_HUMAN, host="login", detail="login asks", waits_for="prompt", at=NOW)
+    up = TunnelEvent(state=TunnelState.UP, host="login", at=NOW)
+    make(live_api.parts, "aa")
+    with client.stream("GET", "/v1/events") as response:
+        stream = messages(response)
+
+        def go_on() -> None:
+            time.sleep(0.3)
+            store.tunnel.tell(asks)
+            time.sleep(0.3)
+            move(live_api.parts, "aa", Phase.SUBMITTING)
+            time.sleep(0.3)
+            store.tunnel.tell(up)
+
+        mover = threading.Thread(target=go_on)
+        mover.start()
+        began = time.monotonic()
+        seen = list(islice(stream, 3))
+        mover.join()
+    assert time.monotonic() - began < LONGEST_WAIT_S, "they came by the bell, not by looking"
+    assert [m.get("event") for m in seen] == ["tunnel", None, "tunnel"]
+    assert [m.get("id") is not None for m in seen] == [False, True, False]
+    assert [TunnelEvent.model_validate(seen[n]["data"]) for n in (0, 2)] == [asks, up]
+
+
+def test_a_deployments_own_events_are_its_own(client: httpx.Client, live_api: RunningApi) -> None:
+    make(live_api.parts, "aa")
+    with client.stream("GET", "/v1/deployments/aa/events") as response:
+        live_api.parts.store.tunnel.tell(TunnelEvent(state=TunnelState.UP, host="login", at=NOW))
+        move(live_api.parts, "aa", Phase.ENDED, Ending.CANCELLED)
+        seen = list(messages(response))
+    assert [m["data"]["phase"] for m in seen] == ["requested", "ended"]

@@ -30,6 +30,7 @@ from .connection import bodies, evaluate, mapped, open_client
 from .downloads import DownloadStore
 from .orphans import OrphanStore
 from .sight import SightStore
+from .tunnel import TUNNEL_EVENTS, TunnelStore
 from .usage import UsageStore
 
 EVENTS_KEPT = 10_000
@@ -38,6 +39,7 @@ FIRST_EVENT = "0-0"
 
 _ALL, _LIVE, _NAMES = _P + "all", _P + "live", _P + "names"
 _SLOTS, _TARGETS, _EVENTS = _P + "slots", _P + "targets", _P + "events"
+_NEWS = (_EVENTS, TUNNEL_EVENTS)
 
 # A record, its names and its event appear together or not at all.
 # KEYS: record all live names events once   ARGV: id version body created ttl kept phase reason at names...
@@ -121,6 +123,7 @@ class Store:
         self.downloads = DownloadStore(client)
         self.usage = UsageStore(client)
         self.orphans = OrphanStore(client)
+        self.tunnel = TunnelStore(client)
         self.sight = SightStore(client)
 
     @classmethod
@@ -256,6 +259,17 @@ class Store:
             answer = cast("Any", self._redis.xread({_EVENTS: after}, count=limit, block=block))
         entries = _entries(answer)
         return [_event(identity, fields) for identity, fields in entries]
+
+    def wait_for_news(self, after: tuple[str, str], wait_s: float) -> tuple[str, str]:
+        """The newest ids of the events and of the tunnel's changes, once one is newer, or after wait_s."""
+        with mapped():
+            answer = self._redis.xread(dict(zip(_NEWS, after, strict=True)), block=int(wait_s * 1000) or None)
+        found = cast("dict[str, Any] | list[tuple[str, Any]]", answer or {})
+        # RESP3 has the entries in a list of their own
+        last = {key: pages[0] if isinstance(found, dict) else pages for key, pages in dict(found).items()}
+        return cast(
+            "tuple[str, str]", tuple(last[k][-1][0] if k in last else a for k, a in zip(_NEWS, after, strict=True))
+        )
 
     def last_event(self) -> str:
         """The id of the newest event, FIRST_EVENT when there is none."""

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 class Bell:
-    """Rings when the event stream has grown."""
+    """Rings when something has happened to a deployment or to the tunnel."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -31,20 +31,23 @@ class Bell:
 
     async def watch(self) -> None:
         """Runs until it is cancelled."""
-        after: str | None = None
+        after: tuple[str, str] | None = None
         while True:
             try:
                 if after is None:
-                    after = await asyncio.to_thread(self._store.last_event)
-                events = await asyncio.to_thread(self._store.events, after, READ_WAIT_S)
+                    after = await asyncio.to_thread(self._newest)
+                newest = await asyncio.to_thread(self._store.wait_for_news, after, READ_WAIT_S)
             except StoreUnavailable as exc:
                 log.warning("event streams wait: %s", exc)
                 await asyncio.sleep(PAUSE_AFTER_FAILURE_S)
                 continue
-            if events:
-                after = events[-1].id
+            if newest != after:
+                after = newest
                 self._ring.set()
                 self._ring = asyncio.Event()
+
+    def _newest(self) -> tuple[str, str]:
+        return self._store.last_event(), self._store.tunnel.last_event()
 
 
 async def wait_for_ring(ring: asyncio.Event) -> None:

@@ -14,10 +14,14 @@ from .cluster import Cluster
 from .door import Door
 from .forward import Forwards, Targets
 from .mfa import PromptDesk
+from .news import News
 from .settings import Settings
 from .ssh import Connector
 from .trusted import TrustedHosts
 from .tunnel import Tunnel
+
+# how long a gateway that stops waits for the store to take what happened last
+LAST_WORDS_S = 1.0
 
 
 class Gateway:
@@ -32,6 +36,8 @@ class Gateway:
         allowlist = Allowlist(site.allowed_roots, site.root.rstrip("/") + "/remote")
         self.cluster = Cluster(self.tunnel, allowlist, limits)
         self.forwards = Forwards(self.tunnel, Targets(store), limits)
+        self._news = News(store)
+        self.tunnel.on_change = self._news.note
         door = Door(self.tunnel, self.cluster, self.forwards, self.desk, settings.token, limits.file_bytes)
         self.app = door.app(self._lifespan)
 
@@ -40,17 +46,25 @@ class Gateway:
         """The slots listen and the session keeps its connection, until the block ends."""
         s = self._settings
         await self.forwards.start(s.slot_host, s.slot_base_port, s.slot_count)
-        life = asyncio.get_running_loop().create_task(self.tunnel.run())
+        loop = asyncio.get_running_loop()
+        telling = loop.create_task(self._news.run())
+        life = loop.create_task(self.tunnel.run())
         try:
             yield
         finally:
             await self.forwards.close()
-            life.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await life
+            await _ended(life)
+            await self._news.told(LAST_WORDS_S)
+            await _ended(telling)
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
         # within uvicorn's own life: it ends the process by signal once the server has stopped
         async with self.running():
             yield
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task

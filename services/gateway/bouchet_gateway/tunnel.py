@@ -45,6 +45,7 @@ class Tunnel:
         self._last_error = ""
         self._round_trip_s: float | None = None
         self._logged: tuple[TunnelState, str] | None = None
+        self.on_change: Callable[[TunnelStatus], None] = lambda status: None
         desk.on_change = self._on_prompt
 
     def status(self, open_channels: int = 0) -> TunnelStatus:
@@ -188,6 +189,7 @@ class Tunnel:
         if state is not TunnelState.CONNECTING and (state, detail) != self._logged:
             self._logged = (state, detail)
             log.info("tunnel host=%s state=%s detail=%r", self._connector.host, state, detail)
+        self.on_change(self.status())
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 

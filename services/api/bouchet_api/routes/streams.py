@@ -47,7 +47,11 @@ def resume_point(parts: PartsDep, last_event_id: AfterHeader = None, after: Afte
 
 @router.get("/v1/events")
 async def all_events(parts: PartsDep, after: Annotated[str, Depends(resume_point)]) -> AsyncIterator[ServerSentEvent]:
-    """Every move of every deployment from now on; never ends by itself."""
+    """Every move of every deployment from now on; never ends by itself.
+
+    Messages named `tunnel` tell of the SSH connection: its state, and whether it waits for a person. They have no id:
+    who resumes gets those from now on, and the state from GET /v1/tunnel.
+    """
     async for message in _guarded(_events(parts, after, None)):
         yield message
 
@@ -92,6 +96,7 @@ async def log_of_one(
 
 
 async def _events(parts: Parts, after: str, only: str | None) -> AsyncIterator[ServerSentEvent]:
+    tunnel_after = await asyncio.to_thread(parts.store.tunnel.last_event)
     while True:
         ring = parts.bell.next_ring
         # asked before reading: an end that comes later than this also comes as an event later than this
@@ -101,7 +106,11 @@ async def _events(parts: Parts, after: str, only: str | None) -> AsyncIterator[S
             after = event.id
             if only in (None, event.deployment):
                 yield ServerSentEvent(id=event.id, data=event)
-        if not events:
+        told = await asyncio.to_thread(parts.store.tunnel.events, tunnel_after) if only is None else []
+        for identity, change in told:
+            tunnel_after = identity
+            yield ServerSentEvent(event="tunnel", data=change)
+        if not events and not told:
             if over:
                 return
             await wait_for_ring(ring)
