@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -16,6 +17,7 @@ from .models import TunnelStatus
 CONNECT_TIMEOUT_S = 5.0
 # the gateway answers when the remote command does; give it a little longer than the command's own limit
 GRACE_S = 10.0
+PUTS_AT_ONCE = 8
 
 _BY_KIND: dict[str, type[errors.GatewayError]] = {
     error.kind: error
@@ -81,6 +83,12 @@ class GatewayClient:
         """Writes a file whole or not at all. Parents are made, mode 0700."""
         params = {"path": path, "mode": f"{mode:o}"}
         self._send("PUT", "/v1/files", params=params, content=data, timeout=60.0)
+
+    def put_all(self, files: Mapping[str, bytes]) -> None:
+        """Writes several files, some at a time, for each is a row of answers to wait for. Tells the first error."""
+        with ThreadPoolExecutor(PUTS_AT_ONCE, "put") as pool:
+            for put in [pool.submit(self.put, path, data) for path, data in files.items()]:
+                put.result()
 
     def get(self, path: str, offset: int = 0, max_bytes: int = 1 << 20) -> Chunk:
         """Reads a piece of a file; a negative offset counts from its end."""

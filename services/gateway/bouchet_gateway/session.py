@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import math
 import secrets
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -82,6 +83,8 @@ class Session:
         self.nodes = Nodes(connector, self._conn, self.get)
         self._files: asyncssh.SFTPClient | None = None
         self._files_lock = asyncio.Lock()
+        # two that make one folder at the same time would be in each other's way
+        self._folders_lock = asyncio.Lock()
 
     async def close(self) -> None:
         """Ends the connection, politely for a moment, then at once."""
@@ -160,12 +163,27 @@ class Session:
             folder, _, name = target.rpartition("/")
             sibling = f"{folder}/.{name}.{secrets.token_hex(4)}.part" if folder else f".{name}.part"
             try:
-                await _write(sftp, sibling, data, mode)
+                await self._write(sftp, sibling, data, mode)
                 await sftp.posix_rename(sibling, target)
             except BaseException:
                 with contextlib.suppress(asyncssh.Error, OSError, TimeoutError):
                     await asyncio.wait_for(asyncio.shield(sftp.remove(sibling)), CLOSE_TIMEOUT_S)
                 raise
+
+    async def _write(self, sftp: asyncssh.SFTPClient, path: str, data: bytes, mode: int) -> None:
+        attrs = asyncssh.SFTPAttrs(permissions=mode & 0o700)
+        try:
+            file = await sftp.open(path, "wb", attrs)
+        except asyncssh.SFTPNoSuchFile:
+            async with self._folders_lock:
+                await sftp.makedirs(path.rpartition("/")[0], asyncssh.SFTPAttrs(permissions=0o700), exist_ok=True)
+            file = await sftp.open(path, "wb", attrs)
+        async with file:
+            await file.write(data)
+            await file.chmod(mode)
+            # not every file server has it
+            with contextlib.suppress(asyncssh.SFTPOpUnsupported):
+                await file.fsync()
 
     async def get(self, path: str, offset: int, max_bytes: int) -> tuple[bytes, int]:
         """Bytes from `offset` (negative: from the end), and the file's size."""
@@ -177,12 +195,12 @@ class Session:
 
     async def round_trip_s(self, timeout_s: float) -> float:
         """Seconds of the smallest question to the login node and its answer."""
-        loop = asyncio.get_running_loop()
         async with self._sftp("no answer to a look at the connection") as sftp, asyncio.timeout(timeout_s):
             await sftp.realpath(".")
-            began = loop.time()
+            # uvloop's own clock counts whole milliseconds
+            began = time.perf_counter()
             await sftp.realpath(".")
-            return loop.time() - began
+            return time.perf_counter() - began
 
     @contextlib.asynccontextmanager
     async def _sftp(self, doing: str) -> AsyncIterator[asyncssh.SFTPClient]:
@@ -214,21 +232,6 @@ def _opening(
         return way.create_unix_connection(to_socket, target.socket, window=CHANNEL_WINDOW)
     to_port = cast("Callable[[], asyncssh.SSHTCPSession[bytes]]", factory)
     return way.create_connection(to_port, address, target.port or 0, window=CHANNEL_WINDOW)
-
-
-async def _write(sftp: asyncssh.SFTPClient, path: str, data: bytes, mode: int) -> None:
-    attrs = asyncssh.SFTPAttrs(permissions=mode & 0o700)
-    try:
-        file = await sftp.open(path, "wb", attrs)
-    except asyncssh.SFTPNoSuchFile:
-        await sftp.makedirs(path.rpartition("/")[0], asyncssh.SFTPAttrs(permissions=0o700), exist_ok=True)
-        file = await sftp.open(path, "wb", attrs)
-    async with file:
-        await file.write(data)
-        await file.chmod(mode)
-        # not every file server has it
-        with contextlib.suppress(asyncssh.SFTPOpUnsupported):
-            await file.fsync()
 
 
 def _limited(argv: Sequence[str], timeout_s: float) -> str:

@@ -165,8 +165,8 @@ def _job_there(
 
 def _stage(desk: Desk, kind: Kind[AnyChore, AnyProgress], record: AnyChore) -> None:
     stage_luggage(desk)
-    for name, content in kind.files(record, desk).items():
-        desk.gateway.put(f"{desk.layout.job(record.job_name)}/{name}", content)
+    folder = desk.layout.job(record.job_name)
+    desk.gateway.put_all({f"{folder}/{name}": content for name, content in kind.files(record, desk).items()})
 
 
 def _sbatch(desk: Desk, kind: Kind[AnyChore, AnyProgress], record: AnyChore) -> tuple[int, str]:

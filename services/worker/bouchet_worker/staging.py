@@ -14,9 +14,9 @@ def stage_luggage(desk: Desk) -> None:
     seal = f"{folder}/{LUGGAGE_SEAL}"
     if _exists(desk, seal):
         return
-    for name, content in desk.luggage.files.items():
-        desk.gateway.put(f"{folder}/{name}", content)
-    desk.gateway.put(desk.layout.logs_readme(), logs_readme())
+    scripts = {f"{folder}/{name}": content for name, content in desk.luggage.files.items()}
+    desk.gateway.put_all({**scripts, desk.layout.logs_readme(): logs_readme()})
+    # last: it says that all of them are there
     desk.gateway.put(seal, b"")
 
 

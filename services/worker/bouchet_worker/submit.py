@@ -132,9 +132,9 @@ def _fit(desk: Desk, record: Deployment, job: Job) -> Deployment:
 
 
 def _stage_job(desk: Desk, record: Deployment, job: Job) -> None:
-    for name, content in files_of(desk, record, job).items():
-        desk.gateway.put(f"{desk.layout.job(job.name)}/{name}", content)
-    desk.gateway.put(desk.layout.record(job.name), paper_of(record, desk.installation, desk.now()))
+    files = {f"{desk.layout.job(job.name)}/{name}": content for name, content in files_of(desk, record, job).items()}
+    paper = paper_of(record, desk.installation, desk.now())
+    desk.gateway.put_all({**files, desk.layout.record(job.name): paper})
 
 
 def _sbatch(desk: Desk, record: Deployment, job: Job) -> int | None:
