@@ -29,21 +29,19 @@ SAID_CHARACTERS = 200
 GREETING = [{"role": "user", "content": "Answer with the one word OK."}]
 TOOL = "report_status"
 CALL_IT = [{"role": "user", "content": f"Call the tool {TOOL} once, with status set to ok. Write nothing else."}]
-TOOLS = [
-    {
-        "type": "function",
-        "function": {
-            "name": TOOL,
-            "description": "Reports a status.",
-            "parameters": {
-                "type": "object",
-                "properties": {"status": {"type": "string", "enum": ["ok"]}},
-                "required": ["status"],
-                "additionalProperties": False,
-            },
-        },
-    }
-]
+FUNCTION = {
+    "name": TOOL,
+    "description": "Reports a status.",
+    "parameters": {
+        "type": "object",
+        "properties": {"status": {"type": "string", "enum": ["ok"]}},
+        "required": ["status"],
+        "additionalProperties": False,
+    },
+}
+TOOLS: list[dict[str, object]] = [{"type": "function", "function": FUNCTION}]
+# vLLM 0.32 holds the arguments of a forced call to the schema only where the tool is strict
+STRICT_TOOLS: list[dict[str, object]] = [{"type": "function", "function": {**FUNCTION, "strict": True}}]
 # how the calls of the families that vLLM has parsers for look, where none of them was read
 _CALL_AS_TEXT = re.compile(
     r"<tool_call|<\|tool_call|<function|\[TOOL_CALLS\]|<\|python_tag\||functools\[|<invoke|tool_calls_section|"
@@ -237,7 +235,7 @@ def _tools(asker: _Asker) -> Check:
     parser = asker.promise.tool_parser
     if parser is None:
         return not_tried("the catalog names no tool parser")
-    message, ending = _tool_answer(asker, "auto")
+    message, ending = _tool_answer(asker, TOOLS, "auto")
     if message.get("tool_calls"):
         return _call_read(message, "a call that it made itself")
     if _CALL_AS_TEXT.search(message.get("content") or ""):
@@ -250,7 +248,7 @@ def _tools(asker: _Asker) -> Check:
 
 def _forced(asker: _Asker, parser: str) -> Check:
     try:
-        message, ending = _tool_answer(asker, {"type": "function", "function": {"name": TOOL}})
+        message, ending = _tool_answer(asker, STRICT_TOOLS, "required")
     except _NoAnswer as exc:
         # it answered the same question unforced
         return not_tried(f"it made no call by itself, and a call cannot be forced: {exc}")
@@ -261,8 +259,8 @@ def _forced(asker: _Asker, parser: str) -> Check:
     return failed(f"even a forced call did not come as one (parser {parser!r})")
 
 
-def _tool_answer(asker: _Asker, choice: object) -> tuple[Mapping[str, Any], str]:
-    body = asker.question(CALL_IT, CALL_TOKENS, tools=TOOLS, tool_choice=choice)
+def _tool_answer(asker: _Asker, tools: list[dict[str, object]], choice: str) -> tuple[Mapping[str, Any], str]:
+    body = asker.question(CALL_IT, CALL_TOKENS, tools=tools, tool_choice=choice)
     choice_made = asker.post("/v1/chat/completions", body)["choices"][0]
     return choice_made["message"], str(choice_made.get("finish_reason"))
 
