@@ -53,6 +53,9 @@ COPY --chmod=0755 core/bouchet_core /opt/room/bouchet_core
 COPY --chmod=0755 services/worker/bouchet_worker /opt/room/bouchet_worker
 RUN python3 -m compileall -q /opt/room
 COPY --chmod=0755 remote /app/remote
+# with the version of all these, where `make up` could tell it
+COPY --chmod=0755 apptainer/vllm.def apptainer/build.sh apptainer/manifest.py apptainer/oci.py apptainer/commi[t] \
+    /app/apptainer/
 USER 10001:10001
 CMD ["python", "-m", "bouchet_worker"]
 

@@ -11,8 +11,9 @@
 #   STAGED_FOLDER  for nodes without a network (PIN_FOLDER if left out): base.tar (docker save) and wheels/, or image.tar
 #                  (an oci-archive of the image that pin.yaml names)
 # Does nothing if the image there was made from the same recipe. The image appears last, and whole.
-# APPTAINER names the program; TMPDIR holds the unpacked image; with BOUCHET_SIGN=yes the image is signed with the first
-# key of Apptainer's keyring.
+# APPTAINER names the program; TMPDIR holds the unpacked image; BOUCHET_SIGN_KEY is the place in Apptainer's keyring of the
+# key to sign with; BOUCHET_REBUILD=yes builds what is there already; BOUCHET_IN_USE names who serves from the image that
+# is there, which is then not replaced.
 set -euo pipefail
 
 readonly usage="usage: build.sh PIN_FOLDER IMAGES_FOLDER [STAGED_FOLDER]"
@@ -96,9 +97,9 @@ END
 }
 
 sign_image() {
-  [[ ${BOUCHET_SIGN:-} == yes ]] || return 0
+  [[ -n ${BOUCHET_SIGN_KEY:-} ]] || return 0
   echo 'bouchet: step sign'
-  run "$apptainer" sign "$work/$pin.sif" < /dev/null
+  run "$apptainer" sign --keyidx "$BOUCHET_SIGN_KEY" "$work/$pin.sif" < /dev/null
 }
 
 describe_image() {
@@ -133,9 +134,12 @@ exec 9> "$images/.$pin.lock"
 flock 9
 recipe=$(recipe_sha256)
 readonly recipe
-if is_current; then
+if [[ ${BOUCHET_REBUILD:-} != yes ]] && is_current; then
   echo "bouchet: current $images/$pin.sif is there already"
   exit 0
+fi
+if [[ -s $images/$pin.sif && -n ${BOUCHET_IN_USE:-} ]]; then
+  refuse "$BOUCHET_IN_USE serves from the image that is there; cancel that first, or say --force"
 fi
 
 echo 'bouchet: step base'

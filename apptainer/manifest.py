@@ -2,8 +2,8 @@
 
 usage: manifest.py SIF_SHA256
 
-Beside this file lies the pin's folder; in /srv, labels.json (`apptainer inspect`) and perhaps fetched.json, the index of
-what Apptainer fetched from a registry.
+Beside this file lies pin.yaml; in /srv, labels.json (`apptainer inspect`) and perhaps fetched.json, the index of what
+Apptainer fetched from a registry.
 """
 
 import json

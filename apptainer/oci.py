@@ -2,15 +2,14 @@
 
 usage: oci.py check ARCHIVE DIGEST
 
-Fails with a sentence unless the archive holds the image of that digest, undamaged. A digest names all that is in an image:
-the index or manifest of that hash names the blobs by theirs.
+Fails with a sentence unless the archive holds the image of that digest, undamaged. A digest names all that is in an
+image: the index or manifest of that hash names the blobs by theirs.
 """
 
 import hashlib
 import json
 import sys
 import tarfile
-from typing import Any, Dict, List
 
 READ_BYTES = 1 << 20
 
@@ -23,13 +22,18 @@ def check(path: str, digest: str) -> None:
     """Raises Wrong."""
     try:
         with tarfile.open(path) as archive:
-            index = json.load(archive.extractfile("index.json"))  # type: ignore[arg-type]
+            index = json.loads(_read(archive, "index.json"))
             there = [entry["digest"] for entry in index["manifests"]]
             if digest not in there:
-                raise Wrong("%s holds the image %s, the pin names %s" % (path, " and ".join(there), digest))
+                raise Wrong(f"{path} holds the image {' and '.join(there)}, the pin names {digest}")
             _check_blob(archive, digest)
     except (OSError, tarfile.TarError, KeyError, ValueError) as exc:
-        raise Wrong("%s cannot be read as an OCI archive: %s" % (path, exc)) from exc
+        raise Wrong(f"{path} cannot be read as an OCI archive: {exc}") from exc
+
+
+def _read(archive: tarfile.TarFile, name: str) -> str:
+    source = archive.extractfile(name)
+    return source.read().decode("utf-8") if source else ""
 
 
 def _check_blob(archive: tarfile.TarFile, digest: str) -> None:
@@ -43,15 +47,15 @@ def _check_blob(archive: tarfile.TarFile, digest: str) -> None:
         whole.update(piece)
         small = small + piece if len(small) < READ_BYTES else small
     if "sha256:" + whole.hexdigest() != digest:
-        raise Wrong("the archive's blob %s is damaged" % digest)
+        raise Wrong(f"the archive's blob {digest} is damaged")
     for named in _named_in(small):
         _check_blob(archive, named)
 
 
-def _named_in(blob: bytes) -> List[str]:
+def _named_in(blob: bytes) -> "list[str]":
     """The digests of config, layers and manifests, where the blob is a manifest or an index."""
     try:
-        document = json.loads(blob.decode("utf-8"))  # type: Dict[str, Any]
+        document = json.loads(blob.decode("utf-8"))
     except (UnicodeDecodeError, ValueError):
         return []
     if not isinstance(document, dict) or "schemaVersion" not in document:
@@ -64,4 +68,4 @@ if __name__ == "__main__":
     try:
         check(sys.argv[2], sys.argv[3])
     except Wrong as exc:
-        sys.exit("bouchet: refused %s" % exc)
+        sys.exit(f"bouchet: refused {exc}")

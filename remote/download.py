@@ -6,57 +6,30 @@
 A file `stop` in JOB_DIR ends it. What has come is kept in every case.
 """
 
-import fcntl
 import json
 import os
 import re
-import shutil
-import signal
 import subprocess
 import sys
-import tempfile
-import time
-from typing import Any, Dict, List, Optional
+from typing import Dict, List, Optional
 
-from jobfile import Refused, Spec, checked_image, main, read_spec, write_json
-from model_folder import read_json, read_note, whole_folder
+import chore
+from chore import progress_path
+from jobfile import Refused, Spec, checked_image, main, read_note, read_spec
+from model_folder import whole_folder
 
-LOOK_S = 0.5
-STOP_S = 10
 QUOTA_TIMEOUT_S = 60
 # into the container, where a site's nodes reach the outside through a proxy
 PROXY_NAMES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 
 
-class Stopped(Exception):
-    """The job was told to end."""
-
-
 def run(job_dir: str, luggage: str) -> None:
     """Ends when the download has; progress.json says how."""
-    signal.signal(signal.SIGTERM, _stop)
-    signal.signal(signal.SIGUSR1, _stop)
-    with open(os.path.join(job_dir, "run.lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        scratch = tempfile.mkdtemp(prefix="bouchet-download-")
-        try:
-            _tell(job_dir, "running", step="checking the image")
-            _fetch(job_dir, luggage, scratch)
-        except Stopped as exc:
-            _tell(job_dir, "stopped", "stopped", "it was told to stop; what has come is kept")
-            raise Refused("told to stop") from exc
-        except (Refused, OSError) as exc:
-            if (read_json(progress_path(job_dir)) or {}).get("state") == "running":
-                _tell(job_dir, "failed", "refused", str(exc))
-            raise
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
-            _forget(os.path.join(job_dir, "token"))
-
-
-def progress_path(job_dir: str) -> str:
-    """Where the download says how it goes."""
-    return os.path.join(job_dir, "progress.json")
+    chore.perform(
+        *(job_dir, "download", "checking the image", "what has come is kept"),
+        work=lambda scratch: _fetch(job_dir, luggage, scratch),
+        secret="token",
+    )
 
 
 def _fetch(job_dir: str, luggage: str, scratch: str) -> None:
@@ -75,36 +48,22 @@ def _fetch(job_dir: str, luggage: str, scratch: str) -> None:
     os.makedirs(os.path.dirname(whole_folder(spec["models_dir"], spec["model"])), exist_ok=True)
     words = argv_of(spec, job_dir, luggage, scratch)
     child = subprocess.Popen(words, env=environment_of(scratch), stdin=subprocess.PIPE)
-    status = _wait(child, json.dumps(request).encode(), os.path.join(job_dir, "stop"))
+    _hand_over(child, json.dumps(request).encode())
+    status = chore.wait_for(child, job_dir)
     if status:
         # said already, unless it was killed
         sentence = "the program that fetches ended with status %d; `bouchet download %s` goes on where it stopped"
         raise Refused(sentence % (status, spec["model"]))
 
 
-def _wait(child: Any, request: bytes, stop: str) -> int:
-    """The container's exit status. Raises Stopped when the job is told to end."""
+def _hand_over(child: "subprocess.Popen[bytes]", request: bytes) -> None:
+    """The request on standard input, never on a command line: argv is for everybody to see."""
+    assert child.stdin is not None
     try:
-        try:
-            # never on a command line: argv is for everybody to see
-            child.stdin.write(request)
-            child.stdin.close()
-        except BrokenPipeError:
-            pass
-        while not os.path.exists(stop):
-            try:
-                return int(child.wait(LOOK_S))
-            except subprocess.TimeoutExpired:
-                continue
-        raise Stopped()
-    finally:
-        if child.poll() is None:
-            child.terminate()
-            try:
-                child.wait(STOP_S)
-            except subprocess.TimeoutExpired:
-                child.kill()
-                child.wait()
+        child.stdin.write(request)
+        child.stdin.close()
+    except BrokenPipeError:
+        pass
 
 
 def argv_of(spec: Spec, job_dir: str, luggage: str, scratch: str) -> List[str]:
@@ -149,38 +108,9 @@ def quota_left(line: str) -> Optional[int]:
     return int(numbers[-1]) if numbers else None
 
 
-def _tell(job_dir: str, state: str, kind: str = "", sentence: str = "", step: str = "") -> None:
-    """Replaces state and words of progress.json; the counts stay."""
-    known = read_json(progress_path(job_dir)) or {"version": 1}
-    spec = read_json(os.path.join(job_dir, "spec.json")) or {}
-    known.update(job_name=spec.get("job_name"), state=state, kind=kind, sentence=sentence, step=step, rate=0)
-    known.update(at=round(time.time(), 1))
-    write_json(progress_path(job_dir), known)
-
-
-def _forget(path: str) -> None:
-    try:
-        os.remove(path)
-    except OSError:
-        pass
-
-
-def _stop(*_: Any) -> None:
-    raise Stopped()
-
-
 def detach(job_dir: str, luggage: str, log: str) -> None:
     """Starts `run` beside the login session, unless it runs already."""
-    with open(os.path.join(job_dir, "run.lock"), "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            print("it runs already")
-            return
-    words = ["bash", os.path.join(luggage, "download.sbatch"), job_dir, luggage]
-    with open(log, "ab") as output:
-        subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True)
-    print("started")
+    chore.detach("download.sbatch", job_dir, luggage, log)
 
 
 COMMANDS = {"run": run, "detach": detach}

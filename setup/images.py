@@ -19,11 +19,13 @@ from .progress import Step
 
 NOT_INPUTS = frozenset({"__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache", "node_modules", "build", "dist"})
 COMMON = ("Dockerfile", ".dockerignore", "setup/image")
+# what images for the cluster are built with, and the version of these
+RECIPE = tuple(f"apptainer/{name}" for name in ("vllm.def", "build.sh", "manifest.py", "oci.py", "commit"))
 # Compose service -> files and folders that its image is made of
 ROOM_INPUTS: Mapping[str, tuple[str, ...]] = {
     "redis": ("Dockerfile", ".dockerignore", "setup/image"),
     "gateway": (*COMMON, "core", "services/gateway"),
-    "worker": (*COMMON, "core", "services/worker", "remote"),
+    "worker": (*COMMON, "core", "services/worker", "remote", *RECIPE),
     "api": (*COMMON, "core", "services/api"),
     "proxy": (*COMMON, "core", "services/proxy"),
 }

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from .command import run
+from .command import run, try_run
 from .errors import SetupError
 from .locks import uv_program
 from .progress import Progress
@@ -80,3 +80,16 @@ def head_of(pin: Pin) -> str:
         f"{facts['platform']}.\n# Made by `make pin VLLM={facts['vllm']}`. Nothing is resolved when it is installed "
         "(--no-deps --require-hashes).\n"
     )
+
+
+def note_commit(root: Path) -> None:
+    """Writes down which commit the image recipe is, for the images made from it; not where that cannot be told."""
+    commit = (try_run(["git", "-C", str(root), "log", "-1", "--format=%H", "--", "apptainer"]) or "").strip()
+    if not re.fullmatch(r"[0-9a-f]{40,64}", commit):
+        return
+    changed = try_run(["git", "-C", str(root), "status", "--porcelain", "--", "apptainer"])
+    text = f"{commit}{'-changed' if changed and changed.strip() else ''}\n"
+    note = root / "apptainer" / "commit"
+    if not note.is_file() or note.read_text(encoding="ascii") != text:
+        note.write_text(text, encoding="ascii")
+        note.chmod(0o644)

@@ -56,7 +56,8 @@ def find_stack(root: Path, environ: Mapping[str, str]) -> Stack:
     project = environ.get("COMPOSE_PROJECT_NAME") or DEFAULT_PROJECT
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", project):
         raise SetupError(f"COMPOSE_PROJECT_NAME is `{project}`; use lower-case letters, digits, - and _")
-    names = ("DEMO_SUBNET", "BOUCHET_SITE_DIR", "BOUCHET_CATALOG_FILE", "BOUCHET_IMAGE_TAG", "BOUCHET_BASE_IMAGE")
+    files = ("BOUCHET_SITE_DIR", "BOUCHET_CATALOG_FILE", "BOUCHET_PINS_DIR")
+    names = ("DEMO_SUBNET", *files, "BOUCHET_IMAGE_TAG", "BOUCHET_BASE_IMAGE")
     overrides = {name: environ[name] for name in names if environ.get(name)}
     return Stack(root, project, root / (environ.get("BOUCHET_ENV_FILE") or ".env"), overrides)
 

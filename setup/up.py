@@ -15,6 +15,7 @@ from .engine import ensure_engine
 from .env_file import Settings, ensure_env_file, read_env_file
 from .errors import CommandFailed, PortTaken, SetupError
 from .health import inspect_containers, wait_until_healthy
+from .pins import note_commit
 from .ports import check_ports
 from .progress import Progress
 from .secret_files import write_secret_files
@@ -52,7 +53,9 @@ def check_mounts(stack: Stack, settings: Settings) -> None:
         close = difflib.get_close_matches(settings.site, names, n=1)
         hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(names) or 'none'}"
         raise SetupError(f"BOUCHET_SITE={settings.site} in {stack.env_file}: there is no {site}; {hint}")
-    for path in (*sites.glob("*.yaml"), stack.root / stack.overrides.get("BOUCHET_CATALOG_FILE", "models.yaml")):
+    pins = stack.root / stack.overrides.get("BOUCHET_PINS_DIR", "apptainer/pins")
+    catalog = stack.root / stack.overrides.get("BOUCHET_CATALOG_FILE", "models.yaml")
+    for path in (*sites.glob("*.yaml"), *pins.glob("*/*"), catalog):
         if not path.is_file():
             raise SetupError(f"{path} is missing; `git checkout` brings it back")
         if os.getuid() != settings.uid and not path.stat().st_mode & 0o004:
@@ -76,6 +79,7 @@ def prepare(stack: Stack, settings: Settings, progress: Progress) -> Compose:
 
 def provide_images(stack: Stack, settings: Settings, progress: Progress, compose: Compose) -> list[images.Image]:
     """Base image and builds; what the demo's nodes need is fetched meanwhile."""
+    note_commit(stack.root)
     known: list[images.Image] = []
     ensure_base_source(progress, stack.root)
     jobs = [lambda: known.extend(build_images(stack, settings, progress, compose))]

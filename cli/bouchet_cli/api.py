@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from .errors import CommandError, NotReadyError, UnreachableError
-from .records import Deployment, Download, Json, Tunnel
+from .records import Deployment, Download, ImageJob, Json, Tunnel
 from .settings import Settings
 from .wire import Refused, Wire
 
@@ -110,6 +110,27 @@ class Api:
     def cancel_download(self, name: str) -> Download:
         """Asks that it end."""
         return Download.from_json(self._send("DELETE", f"/v1/downloads/{quote(name, safe='')}"))
+
+    def images(self) -> Json:
+        """Pins and images; the cluster is asked."""
+        return self._send("GET", "/v1/images", silence_s=DOCTOR_TIMEOUT_S)
+
+    def image_job(self, request: Json) -> ImageJob:
+        """Asks that an image be built or verified; what is under way for the pin is the answer as it is."""
+        return ImageJob.from_json(self._send("POST", "/v1/images/jobs", request))
+
+    def image_record(self, name: str) -> ImageJob:
+        """One build or verification by id, or by its pin while it is under way."""
+        return ImageJob.from_json(self._send("GET", f"/v1/images/jobs/{quote(name, safe='')}"))
+
+    def cancel_image(self, name: str) -> ImageJob:
+        """Asks that it end."""
+        return ImageJob.from_json(self._send("DELETE", f"/v1/images/jobs/{quote(name, safe='')}"))
+
+    def remove_image(self, pin: str, *, force: bool) -> Json:
+        """Removes an image from the cluster."""
+        path = f"/v1/images/{quote(pin, safe='')}?force={str(force).lower()}"
+        return self._send("DELETE", path, silence_s=DOCTOR_TIMEOUT_S)
 
     def doctor(self) -> Json:
         """What is well and what is not; the cluster is asked some ten questions."""

@@ -16,7 +16,7 @@ Answer = tuple[str, str]
 Lookup = Callable[[str], Sequence[Answer]]
 
 BARE_OPTIONS: Sequence[Answer] = (("--model", "which deployment"), ("--help", "all commands"), ("--version", ""))
-LOOKED_UP = ("MODEL", "NAME")
+LOOKED_UP = ("MODEL", "NAME", "PIN")
 
 
 def answers(words: Sequence[str], lookup: Lookup) -> list[Answer]:

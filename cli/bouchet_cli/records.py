@@ -137,6 +137,40 @@ class Download:
 
 
 @dataclass(frozen=True)
+class ImageJob:
+    """The body of GET /v1/images/jobs/ID."""
+
+    id: str
+    pin: str
+    action: str
+    state: str
+    reason: str
+    stage: str = ""
+    done: int = 0
+    of: int = 0
+    bytes: int | None = None
+    log: str | None = None
+    raw: Json = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more comes."""
+        return self.state in ("done", "failed", "cancelled")
+
+    @classmethod
+    def from_json(cls, raw: Json) -> ImageJob:
+        """As the API says it."""
+        return cls(
+            *(raw["id"], raw["pin"], raw["action"], raw["state"], raw.get("reason") or "", raw.get("stage") or ""),
+            done=raw.get("done") or 0,
+            of=raw.get("of") or 0,
+            bytes=raw.get("bytes"),
+            log=raw.get("log"),
+            raw=raw,
+        )
+
+
+@dataclass(frozen=True)
 class Prompt:
     """Questions that the SSH login asks, with whether to show what is typed."""
 

@@ -7,6 +7,10 @@
     ├── RecordError
     │   ├── UnknownDeployment
     │   ├── UnknownDownload
+    │   ├── UnknownPin            the project has no image of this name
+    │   ├── UnknownImageJob
+    │   ├── ImageInUse            a live deployment serves from it
+    │   ├── ImageMissing          it does not lie on the cluster
     │   ├── NameTaken
     │   ├── NoFreeSlot
     │   ├── IllegalMove
@@ -95,6 +99,47 @@ class UnknownDownload(RecordError):
     def __init__(self, download: str) -> None:
         self.download = download
         super().__init__(f"no download {download!r}; `bouchet download MODEL` starts one")
+
+
+class UnknownPin(RecordError):
+    """No folder of apptainer/pins has this name."""
+
+    kind = "unknown_pin"
+
+    def __init__(self, pin: str, known: Sequence[str]) -> None:
+        self.pin, self.known = pin, tuple(known)
+        super().__init__(f"no pin {pin!r}; there are {', '.join(known) or 'none'} (`bouchet image list`)")
+
+
+class UnknownImageJob(RecordError):
+    """No build has this id, and none of a pin of this name is under way."""
+
+    kind = "unknown_image_job"
+
+    def __init__(self, job: str) -> None:
+        self.job = job
+        super().__init__(f"no build {job!r}; `bouchet image build PIN` starts one")
+
+
+class ImageInUse(RecordError):
+    """A live deployment serves from the image."""
+
+    kind = "image_in_use"
+
+    def __init__(self, pin: str, deployments: Sequence[str]) -> None:
+        self.pin, self.deployments = pin, tuple(deployments)
+        names = ", ".join(deployments)
+        super().__init__(f"{names} serves from the image {pin}; `bouchet cancel` that first, or say --force")
+
+
+class ImageMissing(RecordError):
+    """No such image lies on the cluster."""
+
+    kind = "image_missing"
+
+    def __init__(self, pin: str) -> None:
+        self.pin = pin
+        super().__init__(f"no image {pin!r} lies on the cluster; `bouchet image list` shows what does")
 
 
 class NameTaken(RecordError):
@@ -247,6 +292,10 @@ class RemoteRefused(GatewayError):
     """The file server on the cluster refused: permission, disk full, quota."""
 
     kind = "remote_refused"
+
+
+# the kind of a slot's refusal where the compute node itself let the gateway not in
+NODE_REFUSED = "node_refused"
 
 
 class NotAllowed(GatewayError):

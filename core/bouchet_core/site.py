@@ -91,6 +91,17 @@ class Site(Frozen):
     default_walltime: Walltime = "06:00:00"
     idle_timeout_min: int = Field(45, ge=0)
     cpu_partition: SlurmWord | None = Field(None, description="where downloads and image builds run")
+    build_dir: RemotePath | None = Field(
+        None, description="folder of a node's own disk to build images in; its $TMPDIR or /tmp when absent"
+    )
+    staged_images: RemotePath | None = Field(
+        None, description="where nodes have no network: directory with a folder a pin, which holds wheels/ and base.tar"
+    )
+    signing_key: str | None = Field(
+        None,
+        pattern=r"^[0-9A-Fa-f]{40}$",
+        description="fingerprint of the PGP key in your Apptainer keyring there that signs images and must have",
+    )
     download_on: Literal["job", "login"] = Field(
         "job", description="job: in cpu_partition; login: on the login node, where only that reaches the hub"
     )

@@ -19,6 +19,7 @@ COMMANDS: Mapping[str, str] = {
     "status": "what runs, why a job waits, when it will start",
     "models": "the catalog, and what of it lies on the cluster",
     "download": "fetch a model to the cluster",
+    "image": "the container images on the cluster: build, list, verify, remove",
     "cancel": "end deployments and give their GPUs back",
     "orphans": "jobs on the cluster without a record: take them over or end them",
     "errands": "what the worker could not do, after all its tries",

@@ -82,4 +82,6 @@ def _looked_up(placeholder: str, api: Api) -> list[Answer]:
     if placeholder == "MODEL":
         models = api.models()["models"]
         return [(name, model["description"]) for model in models for name in (model["alias"], model["id"])]
+    if placeholder == "PIN":
+        return [(path.parent.name, "") for path in sorted(PROJECT.glob("apptainer/pins/*/pin.yaml"))]
     return [(d.alias, f"{d.model}, {d.phase}") for d in api.deployments(live=True)]

@@ -28,6 +28,7 @@ from .access import AccessStore
 from .connection import PREFIX as _P
 from .connection import bodies, evaluate, mapped, open_client
 from .downloads import DownloadStore
+from .images import ImageStore
 from .orphans import OrphanStore
 from .sight import SightStore
 from .tunnel import TUNNEL_EVENTS, TunnelStore
@@ -121,6 +122,7 @@ class Store:
         self._redis = client
         self.access = AccessStore(client)
         self.downloads = DownloadStore(client)
+        self.images = ImageStore(client)
         self.usage = UsageStore(client)
         self.orphans = OrphanStore(client)
         self.tunnel = TunnelStore(client)

@@ -62,6 +62,9 @@ ANSWERS: Mapping[str, dict[str, Any]] = {
     "Failed": _FAILED,
     "FailedErrands": {"errands": [_FAILED]},
     "Health": {"status": "ok", "redis": "ok"},
+    "ImageJob": examples.IMAGE_JOB,
+    "ImageJobs": {"jobs": [examples.IMAGE_JOB]},
+    "Images": examples.IMAGES,
     "Key": _KEY,
     "Keys": {"keys": [_KEY]},
     "Models": {"default": "Qwen/Qwen3-32B", "models": [_MODEL], "free_bytes": 2_000_000_000_000},
@@ -70,6 +73,7 @@ ANSWERS: Mapping[str, dict[str, Any]] = {
     "Orphans": examples.ORPHANS,
     "Page": {"deployments": [examples.DEPLOYMENT], "next_offset": 50, "unasked": None},
     "Preview": examples.PREVIEW,
+    "Removed": {"pin": "cuda128-0.19.1", "bytes": 8_400_000_000},
     "Report": examples.REPORT,
     "TunnelStatus": {
         "state": "needs_human",
@@ -86,6 +90,7 @@ STREAMS: Mapping[str, str] = {
     "/events": 'id: 1763812804000-0\ndata: {"id":"1763812804000-0","deployment":"x7k2m4qfh3ab","phase":"queued",'
     '"ending":null,"reason":"waits for its turn","at":"2026-11-22T12:00:04Z"}\n\n',
     "/logs": 'id: 4711\ndata: {"line":"INFO loading weights"}\n\n',
+    "/images/jobs/{job}/events": f"id: 1763812804000-0\ndata: {json.dumps(examples.IMAGE_JOB)}\n\n",
     "/downloads/{download}/events": f"id: 1763812804000-0\ndata: {json.dumps(examples.DOWNLOAD)}\n\n",
 }
 RESUMING = (

@@ -11,6 +11,7 @@ from typing import Any
 
 from bouchet_core.downloads import DownloadRequest
 from bouchet_core.errors import BouchetError
+from bouchet_core.images import ImageRequest
 from bouchet_core.models import LaunchRequest
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -26,6 +27,7 @@ from .routes import (
     downloads,
     errands,
     health,
+    images,
     keys,
     metrics,
     models,
@@ -46,6 +48,7 @@ STREAM_THREADS = 32
 KNOWN_FIELDS = (
     *LaunchRequest.model_fields,
     *DownloadRequest.model_fields,
+    *ImageRequest.model_fields,
     *Answer.model_fields,
     *KeyRequest.model_fields,
 )
@@ -73,6 +76,7 @@ def create_app(parts: Parts, key: str) -> FastAPI:
         metrics,
         streams,
         downloads,
+        images,
         deployments,
         orphans,
         errands,

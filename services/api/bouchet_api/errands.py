@@ -103,6 +103,14 @@ class Errands:
         """Asks the worker to end a download. May be asked twice."""
         self._enqueue("stop_download", download)
 
+    def image(self, job: str) -> None:
+        """Asks the worker to build or verify an image. May be asked twice: a job that does it already is adopted."""
+        self._enqueue("image", job)
+
+    def stop_image(self, job: str) -> None:
+        """Asks the worker to end that. May be asked twice."""
+        self._enqueue("stop_image", job)
+
     def look_at_disk(self) -> None:
         """Asks the worker which models lie on the cluster; the store has the answer."""
         self._enqueue("look_at_disk", "now")

@@ -153,3 +153,65 @@ REPORT: dict[str, Any] = {
         },
     ],
 }
+
+IMAGE_REQUEST: dict[str, Any] = {
+    "build": {"summary": "from the network", "value": {"pin": "cuda13-0.32.0"}},
+    "staged": {
+        "summary": "from a folder on the cluster",
+        "value": {"pin": "cuda13-0.32.0", "source": "~/project/staged/cuda13-0.32.0"},
+    },
+    "verify": {"summary": "hash it again", "value": {"pin": "cuda13-0.32.0", "action": "verify"}},
+}
+
+IMAGE_JOB: dict[str, Any] = {
+    "id": "q2m4x7kfh3ab",
+    "pin": "cuda13-0.32.0",
+    "action": "build",
+    "source": None,
+    "rebuild": False,
+    "force": False,
+    "state": "running",
+    "reason": "installing packages",
+    "kind": "",
+    "stage": "packages",
+    "done": 73,
+    "of": 198,
+    "sha256": None,
+    "bytes": None,
+    "seconds": None,
+    "current": False,
+    "job_name": "bouchet-image-build-cuda13-0.32.0-q2m4x7kfh3ab",
+    "slurm_id": 4711,
+    "asked_at": "2026-11-22T12:00:01Z",
+    "log": "~/project/bouchet-llm/logs/4711.log",
+    "stop_requested_at": None,
+    "created_at": "2026-11-22T12:00:00Z",
+    "updated_at": "2026-11-22T12:02:10Z",
+    "version": 9,
+}
+
+IMAGES: dict[str, Any] = {
+    "images": [
+        {
+            "pin": "cuda13-0.32.0",
+            "known": True,
+            "state": "ready",
+            "bytes": 9_100_000_000,
+            "sha256": "34e8a3c307ba543f648f93bb72d975fbfd9f95a88cc7a817df9467e2d92e5b9d",
+            "made_at": "2026-11-20T10:00:00Z",
+            "vllm": "0.32.0",
+            "torch": "2.13.0",
+            "cuda": "13.0",
+            "min_driver": "580",
+            "oci": None,
+            "oci_manifest": None,
+            "commit": "54413218babb03581b5638c2df904534aa782f4c",
+            "is_default": True,
+            "in_site": True,
+            "models": [],
+            "deployments": ["bouchet-qwen3-32b"],
+        }
+    ],
+    "free_bytes": 2_000_000_000_000,
+    "problem": "",
+}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path as FilePath
 from typing import Annotated
 
 from bouchet_core.gateway_client import GatewayClient
@@ -21,7 +22,7 @@ from .settings import Settings
 
 @dataclass(frozen=True)
 class Parts:
-    """Store, queue, gateway, site and catalog of one running API."""
+    """Store, queue, gateway, site and catalog of one running API; pins_dir holds a folder a pin."""
 
     store: Store
     errands: Errands
@@ -29,6 +30,7 @@ class Parts:
     catalog: CatalogFiles
     bell: Bell
     site: Site
+    pins_dir: FilePath = FilePath("/etc/bouchet/pins")
 
 
 @contextmanager
@@ -41,7 +43,7 @@ def opened(settings: Settings) -> Iterator[Parts]:
     errands = Errands(store)
     with GatewayClient(settings.gateway_url, settings.gateway_token) as gateway:
         try:
-            yield Parts(store, errands, gateway, catalog, Bell(store), site)
+            yield Parts(store, errands, gateway, catalog, Bell(store), site, settings.pins_dir)
         finally:
             errands.close()
             store.close()

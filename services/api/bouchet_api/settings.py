@@ -26,6 +26,7 @@ class Settings:
     api_key: str = field(repr=False)
     redis_password: str = field(repr=False)
     gateway_token: str = field(repr=False)
+    pins_dir: Path = Path("/etc/bouchet/pins")
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:
@@ -42,6 +43,7 @@ class Settings:
             api_key=read_secret(secrets, "api_key"),
             redis_password=read_secret(secrets, "redis_password"),
             gateway_token=read_secret(secrets, "gateway_token"),
+            pins_dir=Path(environment.get("PINS_DIR", "/etc/bouchet/pins")),
         )
 
 

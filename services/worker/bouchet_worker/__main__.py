@@ -48,6 +48,8 @@ def build_desk(settings: Settings, owner: str) -> Desk:
         site=site,
         catalog=load_catalog(*catalogs_of(settings.site_file, site, settings.catalog)),
         luggage=load_luggage(settings.remote_dir),
+        pins_dir=settings.pins_dir,
+        recipe_dir=settings.recipe_dir,
         serving_secret=read_secret(settings.secrets_dir, "serving_secret"),
         hub_token=optional_secret(settings.secrets_dir, "hf_token"),
         slot_count=settings.slot_count,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 from bouchet_core.catalog import Catalog
 from bouchet_core.gateway_client import GatewayClient
@@ -26,6 +27,7 @@ class Desk:
 
     It is the container's name, which a restarted worker keeps: what its predecessor held is its own at once.
     hub_token: opens gated models of the hub, where this installation has one.
+    pins_dir, recipe_dir: what images are made from: apptainer/pins, and the files beside it.
     """
 
     store: Store
@@ -38,6 +40,8 @@ class Desk:
     owner: str
     now: Callable[[], datetime] = utc_now
     hub_token: str | None = None
+    pins_dir: Path = Path("/etc/bouchet/pins")
+    recipe_dir: Path = Path("/app/apptainer")
 
     @property
     def installation(self) -> str:

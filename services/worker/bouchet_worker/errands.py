@@ -18,6 +18,10 @@ from .disk_look import look_at_disk as _look_at_disk
 from .doctor import look_round
 from .download import download as _download
 from .download import stop_download as _stop_download
+from .images import image as _image
+from .images import list_images
+from .images import remove_image as _remove_image
+from .images import stop_image as _stop_image
 from .orphans import adopt_orphan, cancel_orphan, list_orphans
 from .preview import preview as _preview
 from .stop import stop as _stop
@@ -50,6 +54,26 @@ def download(identity: str) -> str:
 def stop_download(identity: str) -> str:
     """Ends a download's job; what has come is kept."""
     return _stop_download(_open[0], identity)
+
+
+def image(identity: str) -> str:
+    """Takes a build or verification of an image to Slurm."""
+    return _image(_open[0], identity)
+
+
+def stop_image(identity: str) -> str:
+    """Ends an image's job."""
+    return _stop_image(_open[0], identity)
+
+
+def images() -> dict[str, Any]:
+    """Question: pins, and which images lie on the cluster."""
+    return answered(lambda: list_images(_open[0]).model_dump(mode="json"))
+
+
+def remove_image(pin: str, force: bool) -> dict[str, Any]:
+    """Question: removes an image."""
+    return answered(lambda: _remove_image(_open[0], pin, force).model_dump(mode="json"))
 
 
 def look_at_disk(_: str = "") -> str:

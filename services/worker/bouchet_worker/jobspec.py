@@ -29,6 +29,7 @@ SCRIPT = "vllm-serve.sbatch"
 LUGGAGE_FILES = (
     *(SCRIPT, "node.sh", "rank.sh", "keepalive.sh"),
     *("jobfile.py", "joblog.py", "network.py", "driver.py", "caches.py", "watch.py", "guard.py", "look.py"),
+    *("chore.py", "image.sbatch", "image_job.py", "image_words.py", "images.py"),
     *("download.sbatch", "download.py", "hub_fetch.py", "hub_words.py"),
     *("model_folder.py", "models_look.py", "model_look.py"),
 )

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from bouchet_core.errors import BouchetError, StaleRecord, StoreUnavailable
 from bouchet_core.models import Deployment
@@ -18,6 +19,7 @@ from bouchet_core.models import Deployment
 from .chore_watch import ChoreWatch
 from .desk import Desk
 from .download import DOWNLOADS
+from .images import IMAGES
 from .observe import Observer
 from .observed import CouldNotLook, Observed
 from .reconcile import Decision, Errand, apply, decide
@@ -65,7 +67,10 @@ class Loop:
 
     def __post_init__(self) -> None:
         self._strays = Strays(self.desk)
-        self._chores = (ChoreWatch(self.desk, DOWNLOADS, self.enqueue),)
+        self._chores: tuple[ChoreWatch[Any, Any], ...] = (
+            ChoreWatch(self.desk, DOWNLOADS, self.enqueue),
+            ChoreWatch(self.desk, IMAGES, self.enqueue),
+        )
 
     def run(self, stopping: threading.Event) -> None:
         """Steps until told to stop; then another worker may take over at once."""

@@ -24,6 +24,8 @@ class Settings:
     slot_base_port: int
     slot_count: int
     remote_dir: Path
+    pins_dir: Path
+    recipe_dir: Path
     secrets_dir: Path
     log_level: str
     owner: str
@@ -42,6 +44,8 @@ class Settings:
             slot_base_port=int(read("SLOT_BASE_PORT", "8100")),
             slot_count=int(read("SLOT_COUNT", "8")),
             remote_dir=Path(read("REMOTE_DIR", "/app/remote")),
+            pins_dir=Path(read("PINS_DIR", "/etc/bouchet/pins")),
+            recipe_dir=Path(read("RECIPE_DIR", "/app/apptainer")),
             secrets_dir=Path(read("SECRETS_DIR", "/run/secrets")),
             log_level=read("LOG_LEVEL", "INFO"),
             # a container's name is its own, also among replicas, and stays when it is started again

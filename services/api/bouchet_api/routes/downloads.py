@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from bouchet_core.downloads import Download, DownloadRequest
-from bouchet_core.errors import BouchetError, UnknownDownload, UnknownModel
+from bouchet_core.errors import UnknownDownload, UnknownModel
 from bouchet_core.store import FIRST_EVENT
 from fastapi import APIRouter, Body, Depends, Path, Query, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel
 
 from bouchet_api import examples
+from bouchet_api.chore_events import changes_of
 from bouchet_api.downloading import asked_for, model_of
 from bouchet_api.launching import new_id
-from bouchet_api.parts import Parts, PartsDep
-from bouchet_api.problems import problem_of
+from bouchet_api.parts import PartsDep
 
 from .streams import AfterHeader, AfterQuery
 
 log = logging.getLogger(__name__)
 router = APIRouter(prefix="/v1", tags=["downloads"])
 
-EVENTS_EVERY_S = 0.5
 SHOWN: dict[int | str, dict[str, Any]] = {
     code: {"content": {"application/json": {"example": examples.DOWNLOAD}}} for code in (200, 202)
 }
@@ -87,11 +85,8 @@ async def events_of_download(
     parts: PartsDep, download: DownloadDep, last_event_id: AfterHeader = None, after: AfterQuery = None
 ) -> AsyncIterator[ServerSentEvent]:
     """Every change of one download, from its first on; ends when the download has."""
-    try:
-        async for message in _changes(parts, download.id, last_event_id or after or FIRST_EVENT):
-            yield message
-    except BouchetError as exc:
-        yield ServerSentEvent(event="problem", data=problem_of(exc))
+    async for message in changes_of(parts.store.downloads, download.id, last_event_id or after or FIRST_EVENT):
+        yield message
 
 
 @router.get("/downloads/{download:path}", responses={200: SHOWN[200]})
@@ -118,18 +113,3 @@ def end_download(parts: PartsDep, response: Response, download: DownloadDep) -> 
     else:
         response.status_code = 200
     return asked
-
-
-async def _changes(parts: Parts, identity: str, after: str) -> AsyncIterator[ServerSentEvent]:
-    downloads = parts.store.downloads
-    while True:
-        # asked before reading: an end that comes later than this also comes as an event later than this
-        over = not (await asyncio.to_thread(downloads.get, identity)).is_live
-        events = await asyncio.to_thread(downloads.events, after, identity)
-        for event in events:
-            after = event.id
-            yield ServerSentEvent(id=event.id, data=event.chore)
-        if not events:
-            if over:
-                return
-            await asyncio.sleep(EVENTS_EVERY_S)

@@ -1,0 +1,110 @@
+"""Images as people read them: a table, and how far a build is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from .line import Line, clean
+from .models_view import in_bytes
+from .records import ImageJob, Json
+from .render import table
+from .screen import Screen
+
+HEAD = ("PIN", "STATE", "VLLM", "TORCH", "CUDA", "DRIVER", "SIZE", "SHA256")
+STYLES = {"ready": "green", "outdated": "yellow", "missing": "dim", "unknown": "dim"}
+LINE_EVERY_S = 5.0
+# of what a stage counts
+UNITS = {"packages": "packages", "compile": "portions of files", "hash": "MiB"}
+
+
+def images_lines(images: Sequence[Json], width: int) -> list[Line]:
+    """A row and a note for each."""
+    notes = [note_of(image) for image in images]
+    styles = [STYLES.get(image["state"], "") for image in images]
+    return table(HEAD, [row_of(image) for image in images], width, notes=notes, styles=styles)
+
+
+def row_of(image: Json) -> tuple[str, ...]:
+    """One image; what is not known is a dash."""
+    size = in_bytes(image["bytes"]) if image.get("bytes") else "-"
+    driver = f">= {image['min_driver']}" if image.get("min_driver") else "-"
+    words = (image.get("vllm") or "-", image.get("torch") or "-", image.get("cuda") or "-", driver, size)
+    return (image["pin"], image["state"], *words, (image.get("sha256") or "-")[:12])
+
+
+def note_of(image: Json) -> str:
+    """Who uses it, and what is odd about it."""
+    said = []
+    if image.get("deployments"):
+        said.append(f"serves {', '.join(image['deployments'])}")
+    if image.get("is_default"):
+        said.append("the site's default")
+    elif not image.get("in_site"):
+        said.append("not in the site file, so no launch takes it")
+    if image.get("models"):
+        said.append(f"for {', '.join(image['models'])}")
+    if not image.get("known", True):
+        said.append("no pin of this name")
+    if image["state"] == "outdated":
+        said.append("made from an older recipe: `bouchet image build` renews it")
+    if image.get("oci"):
+        said.append(f"from {image['oci']}")
+    return "; ".join(said)
+
+
+def line_of(job: ImageJob) -> str:
+    """What it does and how far it is, in one line."""
+    counted = (
+        f": {job.done} of {job.of} {UNITS.get(job.stage, '')}".rstrip() if job.of and job.state == "running" else ""
+    )
+    return f"{job.pin} {job.state}: {clean(job.reason)}{counted}".rstrip(": ")
+
+
+@contextmanager
+def shown(screen: Screen) -> Iterator[Callable[[ImageJob], None]]:
+    """What shows one job after another look."""
+    if not screen.err.is_terminal:
+        yield _Lines(screen).show
+        return
+    # rich takes a while to load
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[counts]}"), TimeElapsedColumn())
+    with Progress(*columns, console=screen.err.console, transient=True) as progress:
+        yield _Bar(progress).show
+
+
+class _Lines:
+    """A line at every change of words, and every few seconds while something is counted."""
+
+    def __init__(self, screen: Screen) -> None:
+        self._screen, self._words, self._line, self._at = screen, ("", ""), "", 0.0
+
+    def show(self, job: ImageJob) -> None:
+        """Says it if it is news."""
+        words, now, line = (job.state, job.reason), time.monotonic(), line_of(job)
+        if words != self._words or (now - self._at > LINE_EVERY_S and line != self._line):
+            self._words, self._line, self._at = words, line, now
+            self._screen.say(line)
+
+
+class _Bar:
+    """rich's bar, moved by what the record counts."""
+
+    def __init__(self, progress: Any) -> None:
+        self._progress = progress
+        self._task = progress.add_task("", total=None, counts="")
+
+    def show(self, job: ImageJob) -> None:
+        """Moves it."""
+        counts = f"{job.done}/{job.of} {UNITS.get(job.stage, '')}".rstrip() if job.of else ""
+        self._progress.update(
+            self._task,
+            description=f"{job.pin} {job.state}: {clean(job.reason)}",
+            total=job.of or None,
+            completed=job.done,
+            counts=counts,
+        )
