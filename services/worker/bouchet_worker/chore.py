@@ -64,8 +64,8 @@ class Kind(Generic[AnyChore, AnyProgress]):
 
     word: in logs and leases. stem: the job's name but for the record's id. script, program: of the luggage; the program
     is asked to `detach` where the chore needs no job. start, stop: names of errands, and when: the one after the end.
-    counts: the fields of the record that the job's progress fills; idle: those while it waits. cut_short, cancelled: told
-    of such an end. hint: what we know better than the job.
+    counts: the fields of the record that the job's progress fills; idle: those while it waits.
+    cut_short, cancelled: what people are told of such an end. hint: what we know better than the job.
     """
 
     word: str
