@@ -21,9 +21,9 @@ from .weights import Tensors, of_named_size, on_one_gpu
 
 # outside of torch: CUDA's libraries, and NCCL's buffers where GPUs talk
 LIBRARIES_GIB, NCCL_GIB = 0.6, 0.5
-GRAPHS_GIB = 0.5
+GRAPHS_GIB = 0.8
 # the sampler holds each conversation's row of the vocabulary in 4 bytes so many times over
-SAMPLER_COPIES = 6
+SAMPLER_COPIES = 7
 # values of a token between two layers, and of the feed-forward part, alive at once
 BETWEEN, INSIDE = 6, 3
 # of weights: kernels keep some of them padded or twice
@@ -133,7 +133,8 @@ class Sum:
         if self.pool is None or self.cache_gib is None:
             return None
         most = self.asked.sequences
-        return min(self.pool.conversations(self.cache_gib * GIB, self.asked.window), most) * self.asked.parallel.data
+        each = self.pool.conversations(max(self.cache_gib, 0) * GIB, self.asked.window)
+        return min(each, most) * self.asked.parallel.data
 
 
 def reckon(model: Model, asked: Asked, gpu_gib: float | None, host_gib: float | None = None) -> Memory:
@@ -209,7 +210,7 @@ def _weights_sentence(total: Sum) -> str:
         )
     work = f", and its own work takes about {total.work_gib:.1f} GiB" if total.work_gib else ""
     return (
-        f"{total.model.name} does not fit: its weights take {weights:.1f} GiB on each of {_gpus(asked.parallel.gpus)}, "
+        f"{total.model.name} does not fit: its weights take {weights:.1f} GiB on {_gpus(asked.parallel.gpus)}, "
         f"where vLLM may use {total.usable_gib:.1f} GiB ({total.gpu_gib:g} x {asked.share:g}){work}{_would(total)}"
     )
 
@@ -221,7 +222,7 @@ def _window_sentence(total: Sum) -> str:
         left = f"its cache is set to {total.cache_gib:.2f} GiB"
     else:
         left = (
-            f"{max(total.cache_gib or 0, 0):.1f} GiB are left for it on each of {_gpus(asked.parallel.gpus)} "
+            f"{max(total.cache_gib or 0, 0):.1f} GiB are left for it on {_gpus(asked.parallel.gpus)} "
             f"({total.gpu_gib:g} x {asked.share:g} - {total.weights_gib:.1f} of weights - about {total.work_gib:.1f})"
         )
     return (
@@ -279,7 +280,7 @@ def _fits(total: Sum) -> bool:
 
 
 def _gpus(count: int) -> str:
-    return "1 GPU" if count == 1 else f"{count} GPUs"
+    return "the GPU" if count == 1 else f"each of {count} GPUs"
 
 
 def _rounded(value: float | None, digits: int = 2) -> float | None:
