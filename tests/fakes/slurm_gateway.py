@@ -57,6 +57,8 @@ class FakeSlurm:
         self.refusal = ""
         # what our own look at the models' folder would print; None: it cannot run
         self.on_disk: dict[str, object] | None = None
+        # the same of one model; a text is printed as it is
+        self.model_look: dict[str, object] | str | None = None
         # as with SLURM_TIME_FORMAT=%s
         self.epochs = False
         self.fault: Fault = lambda method, what: None
@@ -108,6 +110,8 @@ class FakeSlurm:
         program = words[0].rpartition("/")[2]
         if program == "download.py":
             return 0, "started\n", ""
+        if program == "model_look.py" and self.model_look is not None:
+            return 0, self.model_look if isinstance(self.model_look, str) else json.dumps(self.model_look), ""
         if program != "models_look.py" or self.on_disk is None:
             return 2, "", f"python3: can't open file '{words[0]}'\n"
         return 0, json.dumps({"models": self.on_disk, "free_bytes": 10**12}), ""

@@ -1,0 +1,84 @@
+"""A launch is looked at before it is submitted: what its model says on the cluster, and what comes of that."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from bouchet_core.models import Deployment, Phase
+from bouchet_worker.desk import Desk
+from bouchet_worker.jobspec import LUGGAGE_SEAL
+from bouchet_worker.preview import preview
+from bouchet_worker.submit import submit
+
+from tests.fakes.slurm_gateway import FakeSlurm
+
+from .conftest import Clock, requested
+
+# the scripted demo model
+CONFIG = {
+    "model_type": "qwen3", "num_hidden_layers": 2, "hidden_size": 128, "intermediate_size": 256, "vocab_size": 16448,
+    "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 64, "max_position_embeddings": 65536,
+    "dtype": "bfloat16",
+}  # fmt: skip
+LOOK: dict[str, Any] = {
+    "config": CONFIG, "tensors": [["model.embed_tokens.weight", "BF16", 2, 4_800_000]], "revision": None
+}  # fmt: skip
+
+
+def launched(desk: Desk, clock: Clock, **options: object) -> Deployment:
+    desk.store.create(requested("aa", clock(), **options))
+    submit(desk, "aa")
+    return desk.store.get("aa")
+
+
+def test_what_was_reckoned_is_on_the_record(desk: Desk, slurm: FakeSlurm, clock: Clock) -> None:
+    slurm.model_look = LOOK
+    record = launched(desk, clock)
+    assert record.phase is Phase.QUEUED and record.job is not None and record.job.memory is not None
+    memory = record.job.memory
+    assert memory.token_bytes == 2 * 2 * 64 * 2 and memory.longest == 65536
+    # 128 MiB of cache by the catalog's extra arguments
+    assert memory.cache_gib == 0.12 and memory.conversations == 4.0
+    assert memory.note == "about 4.0 conversations of the full window fit at once"
+
+
+def test_a_window_that_is_too_long_is_refused_before_anything_is_submitted(
+    desk: Desk, slurm: FakeSlurm, clock: Clock
+) -> None:
+    slurm.model_look = LOOK
+    record = launched(desk, clock, max_len=10_000_000)
+    assert record.phase is Phase.ENDED and slurm.jobs == {}
+    assert record.reason.endswith("its config.json says 65536; use --max-len 65536 or less")
+    assert not any("/jobs/" in path for path in slurm.files)
+
+
+def test_a_cache_that_is_too_small_is_refused(desk: Desk, slurm: FakeSlurm, clock: Clock) -> None:
+    slurm.model_look = {**LOOK, "config": {**CONFIG, "num_hidden_layers": 64}}
+    record = launched(desk, clock)
+    assert record.phase is Phase.ENDED and slurm.jobs == {}
+    assert "a window of 65536 tokens does not fit" in record.reason and "it would with --max-len 8000" in record.reason
+
+
+@pytest.mark.parametrize("said", ["", "no json", "[]", '{"config": {"model_type": 3}}', '{"config": 7}', "{}"])
+def test_what_cannot_be_learnt_refuses_nothing(desk: Desk, slurm: FakeSlurm, clock: Clock, said: str) -> None:
+    slurm.model_look = said
+    record = launched(desk, clock)
+    assert record.phase is Phase.QUEUED and record.job is not None and record.job.memory is not None
+    assert "not checked" in record.job.memory.note
+
+
+def test_the_type_of_the_cache_reaches_vllm(desk: Desk, slurm: FakeSlurm, clock: Clock) -> None:
+    launched(desk, clock, kv_cache_dtype="fp8")
+    staged = next(data.decode() for path, data in slurm.files.items() if path.endswith("/vllm.args"))
+    assert "--kv-cache-dtype\nfp8\n" in staged
+
+
+def test_a_preview_shows_the_sum_where_our_programs_lie_there(desk: Desk, slurm: FakeSlurm, clock: Clock) -> None:
+    slurm.model_look = LOOK
+    record = requested("preview", clock(), max_len=32768)
+    assert preview(desk, record)["memory"]["source"] == "the catalog"
+    folder = desk.layout.luggage(desk.luggage.digest)
+    slurm.files[f"{folder}/{LUGGAGE_SEAL}"] = b""
+    shown = preview(desk, record)["memory"]
+    assert shown["source"] == "the model on the cluster" and shown["conversations"] == 8.0
