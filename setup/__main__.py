@@ -13,6 +13,7 @@ from pathlib import Path
 from . import command, down, engine, locks, pins, tools, up
 from .env_file import ensure_env_file, read_env_file
 from .errors import SetupError
+from .file_map import print_map
 from .progress import Progress
 from .stack import Stack, find_stack
 
@@ -64,6 +65,8 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     pin = commands.add_parser("pin", help="renew the lock of each GPU image of one vLLM")
     pin.add_argument("vllm", nargs="?", default="")
     commands.add_parser("cli", help="make the Python environment of ./bouchet")
+    shown = commands.add_parser("map", help="each file and what it is about")
+    shown.add_argument("word", nargs="?", default="", help="only lines that hold this word")
     kit = commands.add_parser("tools", help="what the tests and checks need")
     kit.add_argument("--fast", action="store_true", help="only what tests without an engine need")
     return parser.parse_args(arguments)
@@ -84,6 +87,7 @@ def carry_out(options: argparse.Namespace, stack: Stack, progress: Progress) -> 
         "lock": lambda: locks.renew_all(stack.root, progress),
         "pin": lambda: pins.renew_pins(stack.root, options.vllm, progress),
         "cli": lambda: tools.ensure_cli(stack.root, progress),
+        "map": lambda: print_map(stack.root, options.word),
         "tools": lambda: tools.ensure_tools(stack.root, progress, fast=options.fast),
     }
     commands[options.command]()

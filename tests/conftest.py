@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -16,6 +17,10 @@ from bouchet_core.store import Store
 from hypothesis import settings
 
 START_TIMEOUT_S = 60.0
+
+# whoever runs us in the background has Ctrl-C ignored, and our programs would inherit that
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # for `make test-fast`; the whole run takes hypothesis' own number of examples
 settings.register_profile("quick", max_examples=25, deadline=None)

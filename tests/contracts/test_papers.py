@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAPERS = sorted(p for p in ROOT.rglob("*.md") if not {".venv", "node_modules", ".cache"} & set(p.parts))
-LOCKS = sorted(p for p in ROOT.rglob("requirements.lock") if not {".venv", "node_modules", ".cache"} & set(p.parts))
+NOT_OURS = re.compile(r"/(\.venv[^/]*|node_modules|\.cache)/")
+PAPERS = sorted(path for path in ROOT.rglob("*.md") if not NOT_OURS.search(str(path)))
+LOCKS = sorted(path for path in ROOT.rglob("requirements.lock") if not NOT_OURS.search(str(path)))
 ADDRESS = re.compile(r"https?://|--index-url|--extra-index-url|--find-links|file:")
 
 
