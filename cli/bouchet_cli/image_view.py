@@ -14,6 +14,7 @@ from .render import table
 from .screen import Screen
 
 HEAD = ("PIN", "STATE", "VLLM", "TORCH", "CUDA", "DRIVER", "SIZE", "SHA256")
+SHORT = 8
 STYLES = {"ready": "green", "outdated": "yellow", "missing": "dim", "unknown": "dim"}
 LINE_EVERY_S = 5.0
 # of what a stage counts
@@ -30,9 +31,10 @@ def images_lines(images: Sequence[Json], width: int) -> list[Line]:
 def row_of(image: Json) -> tuple[str, ...]:
     """One image; what is not known is a dash."""
     size = in_bytes(image["bytes"]) if image.get("bytes") else "-"
-    driver = f">= {image['min_driver']}" if image.get("min_driver") else "-"
-    words = (image.get("vllm") or "-", image.get("torch") or "-", image.get("cuda") or "-", driver, size)
-    return (image["pin"], image["state"], *words, (image.get("sha256") or "-")[:12])
+    driver = f">={image['min_driver']}" if image.get("min_driver") else "-"
+    # `+cpu` and the like is what CUDA says
+    versions = [str(image.get(name) or "-").partition("+")[0] for name in ("vllm", "torch", "cuda")]
+    return (image["pin"], image["state"], *versions, driver, size, (image.get("sha256") or "-")[:SHORT])
 
 
 def note_of(image: Json) -> str:

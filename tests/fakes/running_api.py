@@ -20,6 +20,7 @@ from tests.fakes.gateway_door import TOKEN, GatewayDoor
 
 KEY = "key-of-the-tests-0123456789"
 START_TIMEOUT_S = 60.0
+PINS = Path(__file__).parents[2] / "apptainer" / "pins"
 CATALOG = """
 default: Qwen/Qwen3-Coder-Next-FP8
 models:
@@ -67,6 +68,7 @@ def settings(directory: Path, redis: RedisServer, gateway: GatewayDoor) -> Setti
         api_key=KEY,
         redis_password=redis.password,
         gateway_token=TOKEN,
+        pins_dir=PINS,
     )
 
 

@@ -59,6 +59,8 @@ class FakeSlurm:
         self.on_disk: dict[str, object] | None = None
         # the same of one model; a text is printed as it is
         self.model_look: dict[str, object] | str | None = None
+        # what our look at the images' folder would print, by pin; None: it cannot run
+        self.images: dict[str, dict[str, object]] | None = None
         # as with SLURM_TIME_FORMAT=%s
         self.epochs = False
         self.fault: Fault = lambda method, what: None
@@ -110,11 +112,19 @@ class FakeSlurm:
         program = words[0].rpartition("/")[2]
         if program == "download.py":
             return 0, "started\n", ""
+        if program == "images.py" and self.images is not None:
+            return self._images(words[1:])
         if program == "model_look.py" and self.model_look is not None:
             return 0, self.model_look if isinstance(self.model_look, str) else json.dumps(self.model_look), ""
         if program != "models_look.py" or self.on_disk is None:
             return 2, "", f"python3: can't open file '{words[0]}'\n"
         return 0, json.dumps({"models": self.on_disk, "free_bytes": 10**12}), ""
+
+    def _images(self, words: list[str]) -> Answer:
+        assert self.images is not None
+        if words[0] == "look":
+            return 0, json.dumps({"images": self.images, "free_bytes": 10**12}), ""
+        return 0, f"{self.images.pop(words[2])['bytes']}\n", ""
 
     def squeue(self, words: list[str]) -> Answer:
         live = [job for job in self.jobs.values() if not job.is_over]

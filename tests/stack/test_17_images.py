@@ -1,0 +1,158 @@
+"""`bouchet image` on the demo cluster: built by a Slurm job, signed, the same twice, whole or not there."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from .harness import NUMBER, ROOT, Stack, eventually
+from .tiny_pin import FAILS, make_pin
+
+IMAGES = "/software/images"
+# of this stack alone: all stacks share the folder of the images
+TINY, BROKEN = f"tiny-{NUMBER}", f"broken-{NUMBER}"
+BUILD_TIMEOUT_S = 300.0
+# run in the image: a hash over every file of what was installed
+TREE = """
+import hashlib, os
+for folder, folders, names in os.walk("/opt/vllm"):
+    folders.sort()
+    for name in sorted(names):
+        path = os.path.join(folder, name)
+        content = os.readlink(path).encode() if os.path.islink(path) else open(path, "rb").read()
+        print(hashlib.sha256(content).hexdigest(), path)
+"""
+
+
+@pytest.fixture(scope="module")
+def pins(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A stack with two more pins, on a site that signs; pin -> its staged folder."""
+    own = tmp_path_factory.mktemp("images")
+    shutil.copytree(ROOT / "apptainer/pins", own / "pins")
+    shutil.copytree(ROOT / "sites", own / "sites")
+    staged = {TINY: make_pin(own / "pins", stack, TINY), BROKEN: make_pin(own / "pins", stack, BROKEN, FAILS)}
+    site = own / "sites/demo.yaml"
+    site.write_text(site.read_text() + f"signing_key: {_key(stack)}\n")
+    for path in (own, *own.parents):
+        if path.is_relative_to(tmp_path_factory.getbasetemp().parent):
+            path.chmod(0o755)
+    done = stack.make("up", BOUCHET_PINS_DIR=str(own / "pins"), BOUCHET_SITE_DIR=str(own / "sites"))
+    assert done.status == 0, done.output
+    try:
+        yield staged
+    finally:
+        for pin in staged:
+            stack.bouchet("image", "remove", pin, "--yes", "--force")
+        assert stack.make("up").status == 0
+
+
+def _key(stack: Stack) -> str:
+    """Fingerprint of a PGP key without a passphrase in the user's keyring."""
+    words = ("--name", "demo", "--email", "demo@example.org", "--comment", "test", "--password", "", "--push=false")
+    stack.slurm("apptainer", "key", "newpair", *words)
+    found = re.findall(r"\b[0-9A-F]{40}\b", stack.slurm("apptainer", "key", "list", "--secret"))
+    assert found
+    return found[-1]
+
+
+def files_of(stack: Stack, pin: str) -> list[str]:
+    """What lies in the images' folder for that pin, hidden files too."""
+    return [name for name in stack.slurm("ls", "-A", IMAGES).split() if pin in name]
+
+
+def tree_of(stack: Stack, image: str) -> str:
+    """Every installed file of the image, with its hash."""
+    argv = ["apptainer", "exec", "--cleanenv", "--no-home", image, "python3", "-c", TREE]
+    finished = stack.on("demo-node1", argv, user="researcher")
+    assert finished.status == 0, finished.output
+    return finished.stdout
+
+
+def listed(stack: Stack, pin: str) -> dict[str, Any]:
+    """The pin's row of `bouchet image list --json`."""
+    done = stack.bouchet("image", "list", "--json")
+    assert done.status == 0, done.output
+    return next(row for row in json.loads(done.stdout)["images"] if row["pin"] == pin)
+
+
+def test_a_build_shows_its_steps_and_lands_whole(stack: Stack, pins: dict[str, str]) -> None:
+    done = stack.bouchet("image", "build", TINY, "--from", pins[TINY], timeout_s=BUILD_TIMEOUT_S)
+    assert done.status == 0, done.output
+    assert "built in" in done.stdout
+    assert "packing the image" in done.stderr and "trying it" in done.stderr
+    assert sorted(files_of(stack, TINY)) == sorted(
+        [f".{TINY}.lock", f"{TINY}.manifest.json", f"{TINY}.sif", f"{TINY}.sif.sha256"]
+    )
+    row = listed(stack, TINY)
+    digest = stack.slurm("sha256sum", f"{IMAGES}/{TINY}.sif").split()[0]
+    assert (row["state"], row["vllm"], row["sha256"], row["in_site"]) == ("ready", "0.32.0", digest, False)
+    labels = json.loads(stack.slurm("apptainer", "inspect", "--json", "--labels", f"{IMAGES}/{TINY}.sif"))
+    said = labels["data"]["attributes"]["labels"]
+    assert said["bouchet.vllm"] == "0.32.0" and re.fullmatch(r"[0-9a-f]{64}", said["bouchet.lock_sha256"])
+    assert re.fullmatch(r"[0-9a-f]{40}(-changed)?", said["bouchet.commit"])
+
+
+def test_a_second_build_has_nothing_to_do(stack: Stack, pins: dict[str, str]) -> None:
+    done = stack.bouchet("image", "build", TINY, "--from", pins[TINY], "--json", timeout_s=BUILD_TIMEOUT_S)
+    assert done.status == 0, done.output
+    assert json.loads(done.stdout)["current"] is True
+
+
+def test_an_image_built_again_holds_the_same_files_and_is_signed(stack: Stack, pins: dict[str, str]) -> None:
+    before = tree_of(stack, f"{IMAGES}/{TINY}.sif")
+    assert "__pycache__" in before
+    done = stack.bouchet("image", "build", TINY, "--from", pins[TINY], "--rebuild", timeout_s=BUILD_TIMEOUT_S)
+    assert done.status == 0, done.output
+    assert tree_of(stack, f"{IMAGES}/{TINY}.sif") == before
+    verified = stack.bouchet("image", "verify", TINY, timeout_s=BUILD_TIMEOUT_S)
+    assert verified.status == 0, verified.output
+    assert "signed with the site's key" in verified.stdout
+
+
+def test_an_image_that_was_changed_is_found_out(stack: Stack, pins: dict[str, str]) -> None:
+    stack.slurm("bash", "-c", f"printf x >> {IMAGES}/{TINY}.sif")
+    done = stack.bouchet("image", "verify", TINY, timeout_s=BUILD_TIMEOUT_S)
+    assert done.status == 1
+    assert "is not what it was" in done.stderr and "build it again" in done.stderr
+
+
+def test_an_image_that_does_not_work_is_not_kept(stack: Stack, pins: dict[str, str]) -> None:
+    done = stack.bouchet("image", "build", BROKEN, "--from", pins[BROKEN], timeout_s=BUILD_TIMEOUT_S)
+    assert done.status == 1
+    assert "does not work, so it was not kept" in done.stderr and "libcudart.so.13" in done.stderr
+    assert files_of(stack, BROKEN) == [f".{BROKEN}.lock"]
+
+
+def test_a_build_that_is_cancelled_leaves_nothing(stack: Stack, pins: dict[str, str]) -> None:
+    asked = stack.bouchet("image", "build", BROKEN, "--from", pins[BROKEN], "--no-wait", "--json")
+    job = json.loads(asked.stdout)["id"]
+
+    def record() -> dict[str, Any]:
+        with stack.api() as api:
+            return dict(api.get(f"/v1/images/jobs/{job}").raise_for_status().json())
+
+    eventually(lambda: record()["state"] == "running" and record()["stage"], 60, lambda: json.dumps(record()))
+    assert stack.bouchet("image", "build", BROKEN, "--cancel").status == 0
+    ended = eventually(lambda: record()["state"] == "cancelled" and record(), 60, lambda: json.dumps(record()))
+    assert "nothing half-made is left" in ended["reason"]
+    eventually(lambda: files_of(stack, BROKEN) == [f".{BROKEN}.lock"], 20, lambda: str(files_of(stack, BROKEN)))
+
+
+def test_a_folder_that_holds_nothing_is_refused_in_words(stack: Stack, pins: dict[str, str]) -> None:
+    done = stack.bouchet("image", "build", TINY, "--rebuild", "--from", "~/nothing-here", timeout_s=BUILD_TIMEOUT_S)
+    assert done.status == 1
+    assert "nothing-here holds no base.tar and no wheels" in done.stderr
+
+
+def test_removing_asks_first(stack: Stack, pins: dict[str, str]) -> None:
+    assert stack.bouchet("image", "remove", TINY).status == 2
+    assert f"{TINY}.sif" in files_of(stack, TINY)
+    done = stack.bouchet("image", "remove", TINY, "--yes")
+    assert done.status == 0, done.output
+    assert files_of(stack, TINY) == []
+    assert listed(stack, TINY)["state"] == "missing"
