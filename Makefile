@@ -52,7 +52,7 @@ bench: tools engine ## the numbers that the project promises, measured
 lock: ## renew every requirements.lock
 	@$(PYTHON) -m setup lock
 
-pin: ## renew the lock of each GPU image of one vLLM: make pin VLLM=0.32.0
+pin: ## renew the lock of each image of one vLLM: make pin VLLM=0.32.0
 	@$(PYTHON) -m setup pin $(VLLM)
 
 docs: tools-fast ## renew what is made from the code: docs/cli.md, schemas/

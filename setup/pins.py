@@ -1,11 +1,13 @@
 """`make pin VLLM=0.32.0`: resolves and hashes everything that an image of that vLLM holds (apptainer/pins/<pin>/).
 
-A pin with a requirements.in beside its pin.yaml is made here. The CPU pin has none: its torch has an index of its own.
+A pin with a requirements.in beside its pin.yaml is made here. torch's builds for CPUs have an index of their own, which
+pip's configuration names; uv, which reads none of that, is told.
 """
 
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,17 +68,36 @@ def renew_pins(root: Path, vllm: str, progress: Progress) -> None:
 
 def pin_argv(uv: str, pin: Pin) -> list[str]:
     """uv's command line: wheels only, for the image's Python and platform. Wishes come on standard input."""
-    flags = ["--quiet", "--generate-hashes", "--no-emit-index-url", "--no-annotate", "--no-header", "--upgrade"]
+    wishes = (pin.folder / "requirements.in").read_text(encoding="utf-8")
+    flags = [*pip_sources(), *(word for name in left_out(wishes) for word in ("--no-emit-package", name))]
+    flags += ["--quiet", "--generate-hashes", "--no-emit-index-url", "--no-emit-find-links", "--no-annotate"]
+    flags += ["--no-header", "--upgrade"]
     target = ["--python-version", pin.facts["python"], "--python-platform", pin.platform, "--only-binary", ":all:"]
     as_of = ["--exclude-newer", pin.facts["as_of"]] if pin.facts.get("as_of") else []
     return [uv, "pip", "compile", *flags, *target, *as_of, "-"]
 
 
+def left_out(wishes: str) -> list[str]:
+    """What a requirements.in says is not to be installed: `# left out, for REASON: NAME...`."""
+    return [name for names in re.findall(r"^# left out[^:]*: (.+)$", wishes, re.M) for name in names.split()]
+
+
+def pip_sources() -> list[str]:
+    """Further places that pip is configured to look at, as uv's options. Other words of pip's are none of uv's."""
+    said = try_run([sys.executable, "-m", "pip", "config", "list"]) or ""
+    found = re.findall(r"^(?:global|:env:)\.(extra-index-url|find-links)='(.+)'$", said, re.M)
+    pairs = dict.fromkeys((option, place) for option, places in found for place in places.split())
+    words = [word for option, place in pairs for word in (f"--{option}", place)]
+    # as pip does; what is taken is hashed
+    return [*words, "--index-strategy", "unsafe-best-match"] if "--extra-index-url" in words else words
+
+
 def head_of(pin: Pin) -> str:
     """The lock's first lines."""
     facts = pin.facts
+    whom = "CPUs" if facts["cuda"] == "null" else f"CUDA {facts['cuda']}"
     return (
-        f"# vLLM {facts['vllm']} for CUDA {facts['cuda']}, everything it needs, for CPython {facts['python']} on "
+        f"# vLLM {facts['vllm']} for {whom}, everything it needs, for CPython {facts['python']} on "
         f"{facts['platform']}.\n# Made by `make pin VLLM={facts['vllm']}`. Nothing is resolved when it is installed "
         "(--no-deps --require-hashes).\n"
     )

@@ -10,7 +10,7 @@ import pytest
 from bouchet_core.site import load_site
 
 from setup.errors import SetupError
-from setup.pins import head_of, pin_argv, pins_of, read_pin
+from setup.pins import head_of, left_out, pin_argv, pins_of, read_pin
 
 ROOT = Path(__file__).parents[2]
 PINS = sorted(ROOT.glob("apptainer/pins/*"))
@@ -55,6 +55,22 @@ def test_the_images_manifest_says_which_driver_it_needs(folder: Path) -> None:
     needed = {name: facts[name] for name in ("cuda", "min_driver") if facts[name] != "null"}
     assert manifest.needs((folder / "pin.yaml").read_text()) == needed
     assert bool(needed) is folder.name.startswith("cuda")
+
+
+def test_the_lock_of_the_cpu_pin_answers_its_wishes_and_holds_nothing_that_is_left_out() -> None:
+    folder = ROOT / "apptainer/pins/cpu-0.32.0"
+    wishes, locked = (folder / "requirements.in").read_text(), versions((folder / "requirements.lock").read_text())
+    assert versions(wishes).items() <= locked.items()
+    assert "triton" in left_out(wishes) and not set(left_out(wishes)) & set(locked)
+
+
+def test_what_is_left_out_and_where_pip_looks_is_told_to_uv(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIP_EXTRA_INDEX_URL", "https://one.example/cpu https://two.example/cpu")
+    (pin,) = (pin for pin in pins_of(ROOT, "0.32.0") if pin.folder.name.startswith("cpu"))
+    words = pin_argv("uv", pin)
+    assert [words[i + 1] for i, word in enumerate(words) if word == "--no-emit-package"].count("triton") == 1
+    places = [words[i + 1] for i, word in enumerate(words) if word == "--extra-index-url"]
+    assert {"https://one.example/cpu", "https://two.example/cpu"} <= set(places)
 
 
 @pytest.mark.parametrize("path", SITES, ids=lambda path: path.stem)
