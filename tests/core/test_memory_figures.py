@@ -42,6 +42,11 @@ HELD = [
     ("MiniMax-M2.7", 4, 0, 40, 196_608, 676_496),
     ("gpt-oss-120b", 1, 0, 40, 131_072, 1_095_264),
     ("gemma-3-27b", 2, 0, 40, 131_072, 736_701),
+    ("DeepSeek-V3", 8, 0, 40, 163_840, 611_184),
+    ("GLM-4.7-FP8", 4, 0, 40, 202_752, 455_888),
+    ("Qwen3-Coder-Next-FP8", 1, 0, 40, 262_144, 1_725_423),
+    ("Qwen3-Coder-Next-FP8", 2, 0, 40, 262_144, 3_451_383),
+    ("Qwen3-Coder-480B-A35B-Instruct-FP8", 8, 0, 40, 262_144, 1_352_992),
 ]
 
 
@@ -84,6 +89,8 @@ BLOCKS = [
     # github.com/noonghunna/club-3090/issues/1047 and mitchross/talos-argocd-proxmox/pull/1995
     ("Qwen3.8-27B-FP8", 1, 1, 1568),
     ("Qwen3.8-27B-FP8", 2, 1, 1568),
+    # vLLM 0.32.0's own arithmetic
+    ("Qwen3-Coder-Next-FP8", 1, 2, 544),
 ]
 
 
@@ -137,6 +144,19 @@ GPT_OSS_TENSORS = [
     Tensors("lm_head.weight", "BF16", 2, 201088 * 2880 * 2),
 ]
 
+DEEPSEEK = {**CONFIGS["DeepSeek-V3"], "quantization_config": None}
+_LATENT_VALUES = {"q_a_proj": 7168 * 1536, "kv_a_proj_with_mqa": 7168 * 576, "q_b_proj": 1536 * 128 * 192,
+                  "kv_b_proj": 512 * 128 * 256, "o_proj": 128 * 128 * 7168}  # fmt: skip
+DEEPSEEK_TENSORS = [
+    *(Tensors(f"model.layers.*.self_attn.{name}.weight", "BF16", 2, 61 * n * 2) for name, n in _LATENT_VALUES.items()),
+    Tensors("model.layers.*.mlp.experts.*.up_proj.weight", "BF16", 2, 58 * 256 * 3 * 7168 * 2048 * 2),
+    Tensors("model.layers.*.mlp.shared_experts.up_proj.weight", "BF16", 2, 58 * 3 * 7168 * 2048 * 2),
+    Tensors("model.layers.*.mlp.up_proj.weight", "BF16", 2, 3 * 3 * 7168 * 18432 * 2),
+    Tensors("model.layers.*.mlp.gate.weight", "BF16", 2, 58 * 256 * 7168 * 2),
+    Tensors("model.embed_tokens.weight", "BF16", 2, 129280 * 7168 * 2),
+    Tensors("lm_head.weight", "BF16", 2, 129280 * 7168 * 2),
+]
+
 # config, tensors, GPUs, quantised while loading, "Model loading took N GiB" (or "weights took") on each
 LOADED = [
     # github.com/vllm-project/vllm/issues/10517
@@ -149,6 +169,11 @@ LOADED = [
     (LLAMA_70B, dense(LLAMA_70B), 1, True, 67.7229),
     # github.com/vllm-project/vllm/issues/33155, kernels of Triton; those of Marlin took 65.97 (issue 23278)
     (GPT_OSS, GPT_OSS_TENSORS, 1, False, 64.38),
+    # vLLM 0.32.0's own parameters on torch's meta device, in 16 bits; with 16 GPUs each key head lies on two
+    (CONFIGS["Qwen3-32B"], dense(CONFIGS["Qwen3-32B"]), 1, False, 61.024),
+    (CONFIGS["Qwen3-32B"], dense(CONFIGS["Qwen3-32B"]), 16, False, 3.893),
+    (CONFIGS["Qwen2.5-72B-Instruct"], dense(CONFIGS["Qwen2.5-72B-Instruct"]), 4, False, 33.858),
+    (DEEPSEEK, DEEPSEEK_TENSORS, 8, False, 157.916),
 ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -74,11 +75,15 @@ def test_the_type_of_the_cache_reaches_vllm(desk: Desk, slurm: FakeSlurm, clock:
     assert "--kv-cache-dtype\nfp8\n" in staged
 
 
-def test_a_preview_shows_the_sum_where_our_programs_lie_there(desk: Desk, slurm: FakeSlurm, clock: Clock) -> None:
+def test_a_preview_shows_the_sum_whether_our_programs_lie_there_or_not(
+    desk: Desk, slurm: FakeSlurm, clock: Clock
+) -> None:
     slurm.model_look = LOOK
     record = requested("preview", clock(), max_len=32768)
     assert preview(desk, record)["memory"]["source"] == "the catalog"
-    folder = desk.layout.luggage(desk.luggage.digest)
-    slurm.files[f"{folder}/{LUGGAGE_SEAL}"] = b""
+    slurm.files["/software/models/demo/scripted/config.json"] = json.dumps(CONFIG).encode()
+    shown = preview(desk, record)["memory"]
+    assert shown["source"] == "its config.json on the cluster, and the catalog" and shown["conversations"] == 8.0
+    slurm.files[f"{desk.layout.luggage(desk.luggage.digest)}/{LUGGAGE_SEAL}"] = b""
     shown = preview(desk, record)["memory"]
     assert shown["source"] == "the model on the cluster" and shown["conversations"] == 8.0

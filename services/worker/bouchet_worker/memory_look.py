@@ -53,12 +53,13 @@ def _model(desk: Desk, name: str, entry: ModelEntry) -> Model:
 
 
 def _look(desk: Desk, name: str) -> str:
-    """What the program prints; GatewayError where it does not lie there yet, which only a preview meets."""
+    """What the program prints; the bare config.json where no program lies there yet, which only a preview meets."""
     folder = desk.layout.luggage(desk.luggage.digest)
     try:
         desk.gateway.get(f"{folder}/{LUGGAGE_SEAL}", max_bytes=1)
-    except RemoteFileMissing as exc:
-        raise GatewayError("no program of ours lies on the cluster yet") from exc
+    except RemoteFileMissing:
+        config = desk.gateway.get(f"{desk.site.models_dir}/{name}/config.json").data
+        return json.dumps({"config": json.loads(config)})
     argv = ["python3", f"{folder}/{PROGRAM}", desk.site.models_dir, name]
     return desk.gateway.run(argv, timeout_s=TIMEOUT_S).stdout
 
