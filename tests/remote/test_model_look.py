@@ -8,6 +8,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from .conftest import OLDEST, REMOTE
 
 CONFIG = {
@@ -86,6 +88,23 @@ def test_what_cannot_be_read_is_not_guessed(tmp_path: Path) -> None:
     assert look(tmp_path)["tensors"] is None
     (folder / "model.safetensors.index.json").write_text('{"weight_map": {"w": "missing.safetensors"}}')
     assert look(tmp_path)["tensors"] is None
+
+
+@pytest.mark.parametrize(
+    ("config", "quantised"),
+    [
+        ({"quantization_config": {"quant_method": "fp8"}}, True),
+        ({"text_config": {"quantization_config": {"quant_method": "fp8"}}}, True),
+        ({"compression_config": {"format": "x"}}, True),
+        ({"quantization_config": None, "text_config": {}}, False),
+        ([], False),
+    ],
+)
+def test_a_checkpoint_that_is_quantised_already(tmp_path: Path, config: object, quantised: bool) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    asked = "import sys, model_folder; sys.exit(0 if model_folder.is_quantised(sys.argv[1]) else 3)"
+    done = subprocess.run([OLDEST, "-c", asked, str(tmp_path)], cwd=REMOTE, timeout=20)
+    assert done.returncode == (0 if quantised else 3)
 
 
 def test_a_model_that_is_not_there(tmp_path: Path) -> None:
