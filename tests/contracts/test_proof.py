@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import subprocess
 import sys
 import threading
@@ -85,7 +86,9 @@ def job(port: int, **facts: Any) -> Job:
 
 def watched(tmp_path: Path, port: int) -> str:
     (tmp_path / "key").write_text(f"{KEY}\n")
-    words = [sys.executable, str(REMOTE / "watch.py"), "probe", str(tmp_path), str(port)]
+    spec = {"version": 1, "root": "/r", "models_dir": "/m", "image": "/i"}
+    (tmp_path / "spec.json").write_text(json.dumps(spec))
+    words = [sys.executable, str(REMOTE / "watch.py"), "probe", str(tmp_path), str(port), str(tmp_path)]
     return subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
 
 

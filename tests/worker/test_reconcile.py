@@ -120,6 +120,15 @@ def test_one_slow_health_answer_is_no_news_and_a_long_silence_is() -> None:
         assert new.phase is Phase.READY and bool(new.reason) is says
 
 
+def test_a_node_that_lets_nobody_in_is_told_in_its_own_words() -> None:
+    running = SlurmSays(State.RUNNING, "RUNNING")
+    refused = Observed(running, health=Health(Answering.NO, 30.0, no_way="node7 says no"), progress="loading")
+    for phase in (Phase.STARTING, Phase.READY):
+        record = in_phase(phase)
+        new = apply(record, decide(record, refused, NOW), NOW)
+        assert (new.phase, new.reason) == (phase, "node7 says no")
+
+
 # endings
 
 
@@ -147,6 +156,17 @@ def test_how_it_ended(state: State | None, word: str, note: str | None, stop: bo
     written = EndNote.model_validate({"job_name": "x", "kind": note, "sentence": "said so"}) if note else None
     found, sentence = ending_of(record, record.job, says, written)
     assert found is ending and words in sentence
+
+
+def test_after_an_idle_end_people_know_how_soon_it_is_back() -> None:
+    record = in_phase(Phase.READY)
+    assert record.job is not None
+    note = EndNote.model_validate({"job_name": "x", "kind": "idle", "sentence": "idle for 45 min"})
+    times = {"queue": 900.0, "image": 2.0, "boot": 20.4, "load": 90.0, "compile": 30.0, "ready": 1042.4}
+    _, unmeasured = ending_of(record, record.job, None, note)
+    _, measured = ending_of(record, record.job.model_copy(update={"times": times}), None, note)
+    assert unmeasured == f"idle for 45 min; `bouchet launch {record.model}` brings it back"
+    assert measured == f"{unmeasured} in about 142 s (warm)"
 
 
 @pytest.mark.parametrize(

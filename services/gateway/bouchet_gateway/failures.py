@@ -1,6 +1,6 @@
 """Failures that only the gateway tells apart; outside they are the kinds of bouchet_core.errors."""
 
-from bouchet_core.errors import CouldNotAsk, GatewayError, HumanNeeded, RemoteRefused
+from bouchet_core.errors import NODE_REFUSED, CouldNotAsk, GatewayError, HumanNeeded, RemoteRefused
 
 
 class HostKeyRefused(HumanNeeded):
@@ -24,7 +24,7 @@ class NoTarget(CouldNotAsk):
 class NodeRefused(RemoteRefused):
     """A compute node let us not in (`via: node`): its sshd's word, its host key, or no answer."""
 
-    kind = "node_refused"
+    kind = NODE_REFUSED
 
 
 class BadRequest(GatewayError):

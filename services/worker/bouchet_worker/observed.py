@@ -71,7 +71,7 @@ class Connection(_FromJob):
     gpus: tuple[str, ...] = ()
     driver: str | None = None
     command: tuple[str, ...] = ()
-    nodes: tuple[str, ...] = ()
+    nodelist: str | None = Field(None, description="as Slurm writes it, e.g. node[1-2]")
     software: Software | None = None
     weights: Weights | None = None
     note: str = ""
@@ -104,12 +104,15 @@ class Answering(Enum):
 class Health:
     """The answer, and once it is yes what vLLM says of itself. failing_s: since when it is no, 0 when it is not.
 
-    stranger: something answers there, but it does not hold the job's key; a kind of no.
+    stranger: something answers there, but it does not hold the job's key; a kind of no. no_way: why the node could not
+    be reached over ssh, another kind. warning: of the job's own watch, about its end.
     """
 
     answering: Answering
     failing_s: float = 0.0
     stranger: bool = False
+    warning: str = ""
+    no_way: str = ""
     window: int | None = None
     vllm_version: str | None = None
 

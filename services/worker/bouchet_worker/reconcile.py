@@ -10,13 +10,15 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from bouchet_core.errors import SlurmOutputError
 from bouchet_core.models import Deployment, Ending, Job, Phase
 from bouchet_core.ran import Smoke
 
 from .endings import ending_of
-from .observed import Answering, Connection, CouldNotLook, Observed, SlurmKnowsNot, SlurmSays
+from .observed import Answering, Connection, CouldNotLook, Health, Observed, SlurmKnowsNot, SlurmSays
 from .phase_times import at_ready
 from .reasons import reason_in_words, what_starts_sooner
+from .slurm import expand_nodes
 from .states import STATES, Meaning, State
 
 # the API enqueues an errand for a new record; after this long without a change it must have been lost
@@ -132,7 +134,7 @@ def _starting(job: Job, observed: Observed, facts: Mapping[str, object]) -> Deci
         said = {"window": health.window or job.window, "vllm_version": health.vllm_version or job.vllm_version}
         tried = {**said, "smoke": observed.smoke, "progress": ""}
         return Decision(Phase.READY, reason=_words(observed.smoke), facts={**facts, **tried})
-    progress = STRANGER if health is not None and health.stranger else observed.progress or job.progress
+    progress = _trouble(health) or observed.progress or job.progress
     return Decision(reason=progress or None, facts={**facts, "progress": progress})
 
 
@@ -146,9 +148,9 @@ def _ready(job: Job, observed: Observed, facts: Mapping[str, object]) -> Decisio
         return Decision(facts=facts)
     if health.answering is Answering.YES:
         smoke = observed.smoke or job.smoke
-        return Decision(reason=_words(smoke), facts={**facts, "smoke": smoke})
+        return Decision(reason=health.warning or _words(smoke), facts={**facts, "smoke": smoke})
     is_news = health.failing_s >= FAILING_NEWS_S
-    words = STRANGER if health.stranger else "it does not answer its health check"
+    words = _trouble(health) or "it does not answer its health check"
     return Decision(reason=words if is_news else None, facts=facts)
 
 
@@ -193,6 +195,13 @@ def _vanished(record: Deployment, job: Job, observed: Observed, now: datetime) -
     return Decision(Phase.ENDED, ending, sentence, {"progress": ""})
 
 
+def _trouble(health: Health | None) -> str:
+    """What keeps us from it, other than that it does not answer."""
+    if health is None:
+        return ""
+    return STRANGER if health.stranger else health.no_way
+
+
 def _draining_from(record: Deployment) -> Phase | None:
     return Phase.DRAINING if record.phase in (Phase.STARTING, Phase.READY) else None
 
@@ -216,12 +225,20 @@ def _connected(job: Job, slurm: SlurmSays, connection: Connection | None) -> dic
         "gpus": connection.gpus,
         "driver": connection.driver,
         "command": connection.command or job.command,
-        "nodes": connection.nodes,
+        "nodes": _nodes(connection),
         "software": connection.software or job.software,
         "weights": connection.weights or job.weights,
         "note": connection.note,
         "proves": connection.proves,
     }
+
+
+def _nodes(connection: Connection) -> tuple[str, ...]:
+    """All nodes of the job, as far as Slurm's list can be read."""
+    try:
+        return tuple(expand_nodes(connection.nodelist or connection.node))
+    except SlurmOutputError:
+        return (connection.node,)
 
 
 def _place(of: Job | Connection) -> tuple[str | None, int | None, str | None]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import httpx
+from bouchet_core.errors import NODE_REFUSED
 from bouchet_core.models import Job, Phase
 from bouchet_core.secrets import NONCE_HEADER, PROOF_HEADER, job_key, new_nonce, proves
 
@@ -28,37 +30,38 @@ class SlotProbe:
 
     def health(self, job: Job) -> Health:
         """/health, then what vLLM says of itself when that is fine."""
-        answering, is_stranger = self._answering(job)
-        if answering is Answering.NO:
+        found = self._asked(job)
+        if found.answering is Answering.NO:
             since = self._failing_since.setdefault(job.name, time.monotonic())
-            return Health(answering, failing_s=time.monotonic() - since, stranger=is_stranger)
+            return replace(found, failing_s=time.monotonic() - since)
         self._failing_since.pop(job.name, None)
-        if answering is Answering.DRAINING or job.phase is Phase.READY:
-            return Health(answering)
-        return Health(answering, window=self._window(job), vllm_version=self._version(job))
+        if found.answering is Answering.DRAINING or job.phase is Phase.READY:
+            return found
+        return replace(found, window=self._window(job), vllm_version=self._version(job))
 
     def is_there(self, job: Job) -> bool:
         """Whether it answers now, and is not about to end."""
-        return self._answering(job)[0] is Answering.YES
+        return self._asked(job).answering is Answering.YES
 
     def client(self, job: Job) -> httpx.Client:
         """For further questions to a server that has just been healthy. Whoever asks closes it."""
         return httpx.Client(base_url=self._address(job), headers={"Authorization": f"Bearer {self._key(job)}"})
 
-    def _answering(self, job: Job) -> tuple[Answering, bool]:
-        """And whether it is a stranger who says so. The key is for those alone who have proved to hold it."""
+    def _asked(self, job: Job) -> Health:
+        """What /health says, and who says so. The key is for those alone who have proved to hold it."""
         nonce = new_nonce()
         try:
             response = self._http.get(self._address(job) + "/health", headers={NONCE_HEADER: nonce})
         except httpx.HTTPError:
-            return Answering.NO, False
+            return Health(Answering.NO)
         answering = Answering.YES if response.is_success else Answering.NO
         if response.headers.get("x-bouchet-state") == "draining":
             answering = Answering.DRAINING
         proof = response.headers.get(PROOF_HEADER)
         if answering is Answering.NO or not job.proves or proves(self._key(job), nonce, job.port or 0, proof):
-            return answering, False
-        return Answering.NO, True
+            warning = response.headers.get("x-bouchet-warning", "")
+            return Health(answering, no_way=_no_way(response) if answering is Answering.NO else "", warning=warning)
+        return Health(Answering.NO, stranger=True)
 
     def _window(self, job: Job) -> int | None:
         try:
@@ -80,3 +83,14 @@ class SlotProbe:
 
     def _key(self, job: Job) -> str:
         return job_key(self._secret, job.name, job.sealed_key)
+
+
+def _no_way(response: httpx.Response) -> str:
+    """The gateway's own words, where the node itself lets nobody in (`via: node`): nothing that time mends."""
+    if "problem+json" not in response.headers.get("content-type", ""):
+        return ""
+    try:
+        problem = response.json()
+        return str(problem["detail"]) if problem["kind"] == NODE_REFUSED else ""
+    except (ValueError, KeyError, TypeError):
+        return ""

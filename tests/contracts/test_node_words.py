@@ -1,0 +1,45 @@
+"""What the gateway says where a compute node lets nobody in is what the deployment's record says."""
+
+from __future__ import annotations
+
+import socketserver
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from bouchet_core.errors import BouchetError, RemoteRefused
+from bouchet_core.models import Job, Phase
+from bouchet_gateway.failures import NodeRefused
+from bouchet_gateway.forward import refusal
+from bouchet_worker.observed import Answering
+from bouchet_worker.slot_probe import SlotProbe
+
+WORDS = "cannot log in to node7: closed; it says: you have no active jobs on this node"
+
+
+@contextmanager
+def slot_that_refuses(error: BouchetError) -> Iterator[int]:
+    """A slot's port whose every caller hears the gateway's refusal."""
+
+    class Refuse(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(4096)
+            self.request.sendall(refusal(error))
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Refuse) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        yield server.server_address[1]
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(("error", "words"), [(NodeRefused(WORDS), WORDS), (RemoteRefused("nobody listens"), "")])
+def test_only_what_time_does_not_mend_is_told(error: BouchetError, words: str) -> None:
+    job = Job(name="j", slot=0, phase=Phase.STARTING, node="node7", socket="/tmp/s")
+    with slot_that_refuses(error) as port:
+        probe = SlotProbe("127.0.0.1", port, "secret")
+        found = probe.health(job)
+        probe.close()
+    assert (found.answering, found.no_way, found.stranger) == (Answering.NO, words, False)
