@@ -14,11 +14,13 @@ from tests.stack.harness import LOCAL_SERVICES, Stack, open_stack, say
 
 from .chain import compare_first_byte, streamed_rate
 from .figures import Figure, render
+from .images import build_twice
 from .kills import kill_at_random
 from .lag import seen_running
 from .prefix import prefix_cache
 from .proxy_peers import compare_proxies
 from .records import many_records
+from .script import compare_scripts
 from .start import compare_starts
 from .tunnel import compare_with_ssh
 
@@ -51,12 +53,14 @@ def measure(stack: Stack) -> list[Figure]:
 PARTS: dict[str, Callable[[Stack], list[Figure]]] = {
     "200 deployments on record": many_records,
     "a job's start": seen_running,
+    "the batch script beside a bare start": compare_scripts,
     "start of a model": compare_starts,
     "first byte of a Claude Code request": compare_first_byte,
     "streams": streamed_rate,
     "prefix cache of a Claude Code session": prefix_cache,
     "the proxy beside others": lambda _: compare_proxies(f"bouchet/proxy:{os.environ.get('BOUCHET_IMAGE_TAG', 'dev')}"),
     "the gateway beside ssh -L": lambda _: compare_with_ssh(),
+    "the CPU image, built twice": build_twice,
     "kills at random": kill_at_random,
 }
 

@@ -11,22 +11,13 @@ from typing import Any
 import pytest
 
 from .harness import NUMBER, ROOT, Stack, eventually
+from .image_trees import tree_of
 from .tiny_pin import FAILS, make_pin
 
 IMAGES = "/software/images"
 # of this stack alone: all stacks share the folder of the images
 TINY, BROKEN = f"tiny-{NUMBER}", f"broken-{NUMBER}"
 BUILD_TIMEOUT_S = 300.0
-# run in the image: a hash over every file of what was installed
-TREE = """
-import hashlib, os
-for folder, folders, names in os.walk("/opt/vllm"):
-    folders.sort()
-    for name in sorted(names):
-        path = os.path.join(folder, name)
-        content = os.readlink(path).encode() if os.path.islink(path) else open(path, "rb").read()
-        print(hashlib.sha256(content).hexdigest(), path)
-"""
 
 
 @pytest.fixture(scope="module")
@@ -63,14 +54,6 @@ def _key(stack: Stack) -> str:
 def files_of(stack: Stack, pin: str) -> list[str]:
     """What lies in the images' folder for that pin, hidden files too."""
     return [name for name in stack.slurm("ls", "-A", IMAGES).split() if pin in name]
-
-
-def tree_of(stack: Stack, image: str) -> str:
-    """Every installed file of the image, with its hash."""
-    argv = ["apptainer", "exec", "--cleanenv", "--no-home", image, "python3", "-c", TREE]
-    finished = stack.on("demo-node1", argv, user="researcher")
-    assert finished.status == 0, finished.output
-    return finished.stdout
 
 
 def listed(stack: Stack, pin: str) -> dict[str, Any]:
