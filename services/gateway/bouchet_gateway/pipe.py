@@ -47,8 +47,9 @@ class Half(asyncio.Protocol):
 
     def write(self, data: bytes) -> None:
         """Sends to this side, unless it is closing."""
-        if self.transport is not None and not self.transport.is_closing():
-            self.transport.write(data)
+        transport = self.transport
+        if transport is not None and not transport.is_closing():
+            transport.write(data)
 
     def finish(self) -> None:
         """Tells this side that no more will come; it may still speak."""
@@ -89,8 +90,9 @@ class Half(asyncio.Protocol):
 
     def data_received(self, data: bytes, datatype: int | None = None) -> None:
         self.heard += len(data)
-        if self._peer is not None:
-            self._peer.write(data)
+        peer = self._peer
+        if peer is not None:
+            peer.write(data)
             return
         self.spoke.set()
         if self.deaf:
