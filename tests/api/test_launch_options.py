@@ -18,7 +18,7 @@ NASTY = [
     "--wrap=id", "a b", "a\u0000b", "../../etc", "~", "a" * 300, "\ud800", "%j", "a=b",
 ]  # fmt: skip
 NO_NUMBERS = ["1e9", "NaN", "0x10", "1,5"]
-WORDS = ["name", "time", "partition", "quant", "account", "qos", "constraint", "model"]
+WORDS = ["name", "time", "partition", "quant", "kv_cache_dtype", "account", "qos", "constraint", "model"]
 NUMBERS = ["gpus", "nodes", "max_len", "idle_timeout_min"]
 GOOD = {
     "name": "mine-2.5_b", "time": "1-06:00:00", "partition": "gpu_h200", "quant": "none", "account": "prio_lab.x",

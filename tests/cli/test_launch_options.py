@@ -8,8 +8,8 @@ from .conftest import Bouchet
 
 NASTY = ["a'; echo x", "$(id)", "two\nlines", "ünïcode", "٣", "", "a" * 300, "a=b,c"]
 OPTIONS = [
-    "--name", "--gpus", "--nodes", "--time", "--partition", "--quant", "--max-len", "--account", "--qos",
-    "--constraint", "--as", "--idle-timeout", "--model",
+    "--name", "--gpus", "--nodes", "--time", "--partition", "--quant", "--kv-cache-dtype", "--max-len", "--account",
+    "--qos", "--constraint", "--as", "--idle-timeout", "--model",
 ]  # fmt: skip
 
 

@@ -220,6 +220,13 @@ def test_weights_that_do_not_fit() -> None:
     )
 
 
+def test_no_more_gpus_are_suggested_than_there_are() -> None:
+    with pytest.raises(LaunchRefused, match=r"--quant fp8$"):
+        reckon(model("Qwen2.5-72B-Instruct", 136), told(), H200, most_gpus=1)
+    with pytest.raises(LaunchRefused, match=r"nothing that can be asked for makes it fit$"):
+        reckon(Model("m", named_gib=900), told(), H200, most_gpus=2)
+
+
 @pytest.mark.parametrize("way", [{"fp8": True}, {"parallel": Parallel(tensor=2)}])
 def test_each_way_that_is_named_does_help(way: dict[str, Any]) -> None:
     found = reckon(model("Qwen2.5-72B-Instruct", 136), replace(told(), **way), H200)

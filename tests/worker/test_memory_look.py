@@ -7,14 +7,16 @@ from typing import Any
 
 import pytest
 from bouchet_core.models import Deployment, Phase
+from bouchet_core.site import Site
 from bouchet_worker.desk import Desk
 from bouchet_worker.jobspec import LUGGAGE_SEAL
 from bouchet_worker.preview import preview
 from bouchet_worker.submit import submit
 
+from tests.core.model_configs import CONFIGS
 from tests.fakes.slurm_gateway import FakeSlurm
 
-from .conftest import Clock, requested
+from .conftest import Clock, MakeDesk, requested
 
 # the scripted demo model
 CONFIG = {
@@ -87,3 +89,29 @@ def test_a_preview_shows_the_sum_whether_our_programs_lie_there_or_not(
     slurm.files[f"{desk.layout.luggage(desk.luggage.digest)}/{LUGGAGE_SEAL}"] = b""
     shown = preview(desk, record)["memory"]
     assert shown["source"] == "the model on the cluster" and shown["conversations"] == 8.0
+
+
+AT_BOUCHET = [
+    "Qwen/Qwen3-Coder-Next-FP8",
+    "Qwen/Qwen3-32B",
+    "Qwen/Qwen2.5-72B-Instruct",
+    "Qwen/Qwen3.8-27B-FP8",
+    "openai/gpt-oss-120b",
+    "MiniMaxAI/MiniMax-M2.7",
+    "zai-org/GLM-4.7-FP8",
+    "zai-org/GLM-5.1-FP8",
+    "Qwen/Qwen3-Coder-480B-A35B-Instruct-FP8",
+]
+
+
+@pytest.mark.parametrize("model", AT_BOUCHET)
+def test_the_catalog_fits_on_the_gpus_that_it_names(
+    make_desk: MakeDesk, slurm: FakeSlurm, clock: Clock, bouchet_site: Site, model: str
+) -> None:
+    desk = make_desk(site=bouchet_site)
+    slurm.files[f"{bouchet_site.models_dir}/{model}/config.json"] = json.dumps(
+        CONFIGS[model.rpartition("/")[2]]
+    ).encode()
+    memory = preview(desk, requested("preview", clock(), model=model))["memory"]
+    assert memory["gpu_gib"] == 139.8 and memory["window"] <= memory["longest"]
+    assert memory["conversations"] > 1.5, memory

@@ -44,12 +44,16 @@ class Model:
 
 @dataclass(frozen=True)
 class Sum:
-    """gpu_gib: of one GPU, None where it is not known (or there is none: host_gib is then the job's memory)."""
+    """gpu_gib: of one GPU, None where it is not known (or there is none: host_gib is then the job's memory).
+
+    most_gpus: what may be suggested.
+    """
 
     model: Model
     asked: Asked
     gpu_gib: float | None
     host_gib: float | None = None
+    most_gpus: int = MOST_GPUS
 
     @property
     def fp8(self) -> bool:
@@ -137,9 +141,15 @@ class Sum:
         return min(each, most) * self.asked.parallel.data
 
 
-def reckon(model: Model, asked: Asked, gpu_gib: float | None, host_gib: float | None = None) -> Memory:
+def reckon(
+    model: Model,
+    asked: Asked,
+    gpu_gib: float | None,
+    host_gib: float | None = None,
+    most_gpus: int = MOST_GPUS,
+) -> Memory:
     """The sum for one launch. LaunchRefused, in a sentence with the sum, where it cannot fit."""
-    total = Sum(model, asked, gpu_gib, host_gib)
+    total = Sum(model, asked, gpu_gib, host_gib, most_gpus)
     _refuse_long_window(total)
     if not total.weights_fit:
         raise LaunchRefused(_weights_sentence(total))
@@ -262,7 +272,7 @@ def _enough_gpus(total: Sum) -> int | None:
     parallel = total.asked.parallel
     if total.gpu_gib is None or total.asked.pool_bytes is not None:
         return None
-    while parallel.gpus < MOST_GPUS:
+    while parallel.gpus * 2 <= total.most_gpus:
         parallel = _doubled(parallel)
         if _fits(replace(total, asked=replace(total.asked, parallel=parallel))):
             return parallel.gpus

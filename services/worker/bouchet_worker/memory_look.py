@@ -6,7 +6,7 @@ import json
 import logging
 from typing import Any
 
-from bouchet_core.catalog import ModelEntry
+from bouchet_core.catalog import ModelEntry, entry_of
 from bouchet_core.errors import GatewayError, RemoteFileMissing
 from bouchet_core.memory.asked import asked_of
 from bouchet_core.memory.figures import Memory
@@ -15,7 +15,8 @@ from bouchet_core.memory.shape import read_shape
 from bouchet_core.memory.weights import Tensors
 from bouchet_core.models import Deployment, Job
 from bouchet_core.parallel import parallel_of
-from bouchet_core.placement import image_for
+from bouchet_core.placement import image_of
+from bouchet_core.site import Site
 
 from .desk import Desk
 from .jobspec import LUGGAGE_SEAL, spec_for
@@ -31,14 +32,22 @@ CPU_PINS = "cpu-"
 
 def memory_of(desk: Desk, record: Deployment, job: Job) -> Memory:
     """The sum for that job. LaunchRefused where it cannot fit; what cannot be learnt refuses nothing."""
-    _, entry = desk.catalog.find(record.model)
-    image, placement = image_for(entry, desk.site), placement_of(job)
+    entry = entry_of(record, desk.catalog)
+    image, placement = image_of(record, entry, desk.site), placement_of(job)
     spec = spec_for(record, job.name, entry, placement, image, desk.site)
     cpu = placement.gpus == 0 or image.pin.startswith(CPU_PINS)
     parallel = parallel_of(entry, placement.gpus, placement.nodes)
     asked = asked_of(spec.arguments, entry.env, spec.window, parallel, cpu=cpu)
     gpu_gib = None if cpu else desk.site.gpu_memory_gib.get(placement.gpu_type)
-    return reckon(_model(desk, record.model, entry), asked, gpu_gib, placement.memory_gib if cpu else None)
+    host_gib = placement.memory_gib if cpu else None
+    most = _most_gpus(desk.site, placement.nodes)
+    return reckon(_model(desk, record.model, entry), asked, gpu_gib, host_gib, most)
+
+
+def _most_gpus(site: Site, nodes: int) -> int:
+    """What a job on so many nodes can have at the site."""
+    there = [(p.gpus_per_node * nodes, p.max_gpus) for p in site.partitions]
+    return max((gpus if most is None else min(gpus, most) for gpus, most in there), default=0)
 
 
 def _model(desk: Desk, name: str, entry: ModelEntry) -> Model:
