@@ -25,6 +25,7 @@ from .hostkeys import UnknownKey, host_key_words, known_hosts, offered_key
 from .keys import KeyFile
 from .mfa import PromptDesk, printable
 from .packets import Thrift
+from .reach import Reach
 from .settings import SshSettings
 from .trusted import TrustedHosts
 
@@ -256,7 +257,8 @@ class Connector:
                 jump = f"{host} (the jump host to {self.host})"
                 via = (await self._hop(host, jump_user or None, int(number or 0) or None, via, seen, jump)).connection
         try:
-            login = await self._login(alias, who, {**options, "tunnel": via}, known)
+            through = via or (options["tunnel"] if isinstance(options["tunnel"], Reach) else None)
+            login = await self._login(alias, who, {**options, "tunnel": through}, known)
         except BaseException:
             if via is not None:
                 via.abort()
@@ -278,7 +280,7 @@ class Connector:
         only = sshdir.identity_files(identities, s.ssh_dir) if read("IdentitiesOnly") else []
         options: dict[str, Any] = {
             "config": files,
-            "tunnel": config.tunnel,
+            "tunnel": config.tunnel or (None if config.proxy_command else Reach(config.family, config.local_addr)),
             "known_hosts": known,
             "client_keys": [*sshdir.key_files(identities, s.ssh_dir), *([self._own_key] if self._own_key else [])],
             "ignore_encrypted": True,

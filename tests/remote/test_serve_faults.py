@@ -1,0 +1,80 @@
+"""vllm-serve.sbatch where the node or its disks are at fault: it ends, says why where it can, and leaves nothing."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+from .conftest import JOB_ID, Node
+from .test_serve import refused
+
+UNWRITABLE = 73
+
+
+def test_a_damaged_model_is_refused_before_vllm_is_started(node: Node) -> None:
+    (node.root / "models/Org/Name/config.json").write_text('{"architectures": [')
+    sentence = refused(node)
+    assert "config.json is broken" in sentence and "`bouchet download Org/Name`" in sentence
+
+
+def test_a_models_folder_that_cannot_be_read_is_no_missing_model(node: Node) -> None:
+    node.spec["models_dir"] = str(node.root / "gone")
+    sentence = refused(node)
+    assert f"{node.root}/gone on node7: No such file" in sentence and "download" not in sentence
+
+
+def test_a_missing_apptainer_is_named(node: Node) -> None:
+    node.spec["apptainer"] = "apptainer-9"
+    assert "there is no apptainer-9 on node7" in refused(node)
+
+
+def test_without_python_the_end_is_told_all_the_same(node: Node) -> None:
+    tools = node.root / "bin"
+    (tools / "python3").unlink()
+    for name in ("bash", "timeout", "mktemp", "flock", "mv", "rm", "cat", "sleep", "kill", "pgrep", "mkdir", "sed"):
+        for place in ("/usr/bin", "/bin"):
+            if not (tools / name).exists() and Path(place, name).exists():
+                (tools / name).symlink_to(f"{place}/{name}")
+    node.path = str(tools)
+    assert "there is no python3 on node7" in refused(node)
+    assert node.end()["job_name"] == "bouchet-aa-1" and node.end()["exit_status"] == 1
+
+
+def test_a_disk_that_does_not_answer_holds_no_gpu(node: Node) -> None:
+    node.environment["BOUCHET_DISK_S"] = "1"
+    process = node.start()
+    node.connection()
+    (node.job_dir / "spec.json").unlink()
+    os.mkfifo(node.job_dir / "spec.json")
+    # the vLLM inside is the last of them
+    server = max(pid for pid, words in node.processes().items() if "apptainer_program" in words)
+    os.kill(server, 9)
+    assert process.wait(15) == 137
+    assert node.end()["sentence"] == "vLLM ended with status 137" and node.left_behind() == []
+
+
+def test_where_nothing_can_be_written_slurm_is_told(node: Node) -> None:
+    node.mode = "crash"
+    notes = [node.root / "logs" / f"{name}-{JOB_ID}.json" for name in ("connection", "end")]
+    for note in notes:
+        # nothing can be renamed to a folder's name, not even by root
+        note.mkdir()
+    assert node.run() == UNWRITABLE
+    assert "Is a directory" in node.log() and node.left_behind() == []
+    left = {path for path in (node.root / "logs").iterdir() if path.suffix != ".log"}
+    assert left == set(notes) and not any(list(note.iterdir()) for note in notes), "nothing is half-written"
+
+
+def test_what_died_with_its_node_is_swept_and_what_lives_is_not(node: Node) -> None:
+    dead, living, foreign = (
+        node.temporary / name for name in ("bouchet-5-abcdef", "bouchet-6-abcdef", "other-7-abcdef")
+    )
+    for folder in (dead, living, foreign):
+        folder.mkdir()
+        (folder / "alive").touch()
+    with (living / "alive").open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        node.mode = "crash"
+        node.run()
+        assert {path.name for path in node.temporary.iterdir()} == {living.name, foreign.name}
