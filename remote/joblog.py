@@ -6,6 +6,9 @@ from typing import List, Optional
 
 TAIL_BYTES = 64 * 1024
 TAIL_LINES = 5
+NAMES_AN_ERROR = re.compile(
+    r"\b\w*(Error|Exception|error):|Value error,|^FATAL:|died unexpectedly|out of memory|No space left"
+)
 
 
 def error_lines(path: str, key: Optional[str] = None) -> List[str]:
@@ -18,11 +21,7 @@ def error_lines(path: str, key: Optional[str] = None) -> List[str]:
     except OSError:
         return []
     plain = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in lines]
-    named = [
-        line
-        for line in plain
-        if re.search(r"\b\w*(Error|Exception|error):|Value error,|^FATAL:|out of memory|No space left", line)
-    ]
+    named = [line for line in plain if NAMES_AN_ERROR.search(line)]
     # on several nodes the node's name stands in front, and stays
     prefix = r"^([\w.-]+: )?(?:\([^)]*\) )?(?:[A-Z]+ [\d-]+ [\d:]+ \[[^\]]*\] )?"
     return [masked(re.sub(prefix, r"\1", line).strip(), key)[:500] for line in named][-TAIL_LINES:]

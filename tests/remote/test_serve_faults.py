@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 from pathlib import Path
 
 from .conftest import JOB_ID, Node
@@ -78,3 +79,14 @@ def test_what_died_with_its_node_is_swept_and_what_lives_is_not(node: Node) -> N
         node.mode = "crash"
         node.run()
         assert {path.name for path in node.temporary.iterdir()} == {living.name, foreign.name}
+
+
+def test_a_vllm_that_waits_for_clients_for_ever_is_gone_before_the_walltime(node: Node) -> None:
+    node.mode = "stubborn"
+    with (node.job_dir / "vllm.args").open("a") as arguments:
+        arguments.write("--shutdown-timeout\n1\n")
+    node.start()
+    node.connection()
+    node.signal(signal.SIGUSR1)
+    assert node.wait() == 0
+    assert node.end()["kind"] == "walltime" and node.left_behind() == []

@@ -181,6 +181,11 @@ class Stream:
         finally:
             self.began.set()
 
+    def answered(self) -> bool:
+        """Whether it was let in, once that is known."""
+        assert self.began.wait(60)
+        return self.status == 200
+
     def under_way(self) -> Stream:
         """Itself, once it says something."""
         assert self.began.wait(60) and self.status == 200 and not self.error, (self.status, self.error, self.body)

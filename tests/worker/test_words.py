@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from bouchet_core.models import Placement
-from bouchet_worker.diagnosis import advice_for, cause_of
+from bouchet_worker.diagnosis import advice_for, advice_for_cause, cause_of
 from bouchet_worker.reasons import reason_in_words, what_starts_sooner
 from bouchet_worker.refusals import refusal_in_words
 
@@ -133,3 +133,11 @@ def test_what_to_do_about_it(line: str, words: str) -> None:
 
 def test_nothing_is_advised_about_the_unknown() -> None:
     assert advice_for("KeyError: 'moon'") == ""
+
+
+def test_an_engine_that_is_gone_is_the_cause_only_where_nothing_else_is() -> None:
+    gone = "Engine core proc EngineCore died unexpectedly, shutting down client."
+    assert advice_for(gone) == "" and "killed or crashed: launch again" in advice_for_cause(cause_of([gone]))
+    assert cause_of(["ValueError: no such thing", gone]) == "ValueError: no such thing"
+    cut = "FATAL:   container creation failed: image driver mount failure: image driver squashfuse_ll instance exited"
+    assert "`bouchet image verify`" in advice_for_cause(cause_of([cut]))

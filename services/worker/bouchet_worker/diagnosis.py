@@ -8,7 +8,10 @@ from collections.abc import Callable, Sequence
 _Match = re.Match[str]
 
 # what a main process says after the process that knows the cause
-_ECHO = re.compile(r"Engine core initialization failed|See root cause above|EngineDeadError|Engine process failed")
+_ECHO = re.compile(
+    r"Engine core initialization failed|See root cause above|EngineDeadError|Engine process failed|died unexpectedly"
+)
+_GONE = "its engine was killed or crashed: launch again; if it was for its use of memory, more --gpus bring more"
 _NO_ROOM = "the GPUs' memory does not hold it: a smaller --max-len, --quant fp8, or more --gpus"
 _OLD_DRIVER = "the node's driver is too old for this image: `image:` in models.yaml names one for an older CUDA"
 
@@ -40,6 +43,11 @@ def cause_of(tail: Sequence[str]) -> str:
     telling = [line for line in tail if advice_for(line)]
     plain = [line for line in tail if not _ECHO.search(line)]
     return (telling or plain or list(tail) or [""])[-1]
+
+
+def advice_for_cause(line: str) -> str:
+    """What to do about the line that says most, also where that is only that an engine is gone."""
+    return advice_for(line) or (_GONE if _ECHO.search(line) else "")
 
 
 def advice_for(line: str) -> str:

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from bouchet_core.models import Deployment, Ending, Job
 from bouchet_core.walltime import format_duration
 
-from .diagnosis import advice_for, cause_of
+from .diagnosis import advice_for_cause, cause_of
 from .observed import EndNote, SlurmSays
+from .phase_times import READY, STEPS
 from .states import STATES, State
 
 # {fields} are filled in `_facts`
@@ -40,7 +41,6 @@ _SLURM_KNOWS_BEST = frozenset(
     {State.OUT_OF_MEMORY, State.NODE_FAIL, State.PREEMPTED, State.BOOT_FAIL, State.LAUNCH_FAILED, State.RECONFIG_FAIL}
 )
 _NOTE_ENDINGS: Mapping[str, Ending] = {
-    "idle": Ending.IDLE,
     "walltime": Ending.TIMED_OUT,
     "vllm_exited": Ending.FAILED,
     "refused": Ending.FAILED,
@@ -57,6 +57,8 @@ def ending_of(record: Deployment, job: Job, slurm: SlurmSays | None, note: EndNo
         return STATES[slurm.state].ending or Ending.FAILED, SENTENCES[slurm.state].format_map(facts)
     if record.stop_requested_at is not None:
         return Ending.CANCELLED, "cancelled as asked"
+    if note is not None and note.kind == "idle":
+        return Ending.IDLE, f"{note.sentence}; `bouchet launch {record.model}` brings it back{_how_soon(job)}"
     if note is not None and note.kind in _NOTE_ENDINGS:
         return _NOTE_ENDINGS[note.kind], _with_tail(note)
     if slurm is None:
@@ -65,9 +67,15 @@ def ending_of(record: Deployment, job: Job, slurm: SlurmSays | None, note: EndNo
     return STATES[slurm.state].ending or Ending.FAILED, (sentence or SENTENCES[slurm.state]).format_map(facts)
 
 
+def _how_soon(job: Job) -> str:
+    """As this start took, but for the queue: the next one finds its kernels compiled and is no slower."""
+    took = sum(job.times.get(step, 0.0) for step in STEPS if step != "queue") if READY in job.times else 0.0
+    return f" in about {max(1, round(took))} s (warm)" if took else ""
+
+
 def _with_tail(note: EndNote) -> str:
     line = cause_of(note.tail)
-    advice = advice_for(line)
+    advice = advice_for_cause(line)
     if not line and note.exit_status == KILLED:
         advice = "something killed it, most likely for its use of the node's memory: more --gpus bring more memory"
     return ": ".join(part for part in (note.sentence, line) if part) + (f"; {advice}" if advice else "")
