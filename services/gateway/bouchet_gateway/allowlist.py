@@ -15,6 +15,11 @@ from bouchet_core.errors import NotAllowed
 
 _JOB_ID = re.compile(r"^\d+([_+]\d+)?$")
 _SCANCEL_OPTIONS = re.compile(r"^(-[bfQv]+|--(batch|full|quiet|verbose|signal=[A-Z0-9]+)|-s[A-Z0-9]+)$")
+# none takes a word of its own: behind `-M show` would stand another command
+_SHOW_OPTION = re.compile(r"^(-[odnpPQ]+|--(oneliner|details|noheader|parsable2?|quiet|json|yaml))$")
+# name=value; long options alone, so that no value stands apart, and never the one that makes a script of a word
+_SBATCH_OPTION = re.compile(r"^--(?!wr)([a-z][a-z0-9-]*)(?:=(.*))?$", re.DOTALL)
+_SBATCH_FILES = ("output", "error", "input", "chdir", "export-file", "bbf", "container")
 _SHOW_WORDS = frozenset({"show", "list"})
 _APPTAINER_WORDS = frozenset({"version", "inspect", "verify", "--version"})
 _TEST_FLAGS = frozenset({"-d", "-e", "-f", "-r", "-s", "-w", "-x"})
@@ -54,11 +59,25 @@ class Allowlist:
         """Programs that only look, whatever their options."""
 
     def _sbatch(self, argv: Sequence[str]) -> None:
-        if any(word.startswith("--wrap") for word in argv[1:]):
-            raise NotAllowed("sbatch --wrap is not allowed; stage a script and submit that")
-        for word in argv[1:]:
-            if not word.startswith("-") and ("/" in word or word.startswith("~")):
+        words = list(argv[1:])
+        while words and words[0].startswith("-"):
+            self._sbatch_option(words.pop(0))
+        if words:
+            self._script(words[:1])
+        elif "--test-only" not in argv:
+            raise NotAllowed("sbatch takes one of our own scripts; what it reads from its input can only be tried")
+        for word in words[1:]:
+            if "/" in word or word.startswith("~"):
                 self.path(word)
+
+    def _sbatch_option(self, word: str) -> None:
+        option = _SBATCH_OPTION.match(word)
+        if not option:
+            raise NotAllowed(f"sbatch option {word!r} is not allowed; long ones with their value behind `=` are")
+        name, value = option.group(1), option.group(2) or ""
+        # Slurm takes the beginning of an option for the whole
+        if value.startswith(("/", "~")) or any(full.startswith(name) for full in _SBATCH_FILES):
+            self.path(value)
 
     def _scancel(self, argv: Sequence[str]) -> None:
         words = [word for word in argv[1:] if not _SCANCEL_OPTIONS.match(word)]
@@ -66,8 +85,8 @@ class Allowlist:
             raise NotAllowed("scancel takes job ids here and nothing that names many jobs at once")
 
     def _show(self, argv: Sequence[str]) -> None:
-        words = [word for word in argv[1:] if not word.startswith("-")]
-        if not words or words[0] not in _SHOW_WORDS:
+        words = [word for word in argv[1:] if not _SHOW_OPTION.match(word)]
+        if not words or words[0] not in _SHOW_WORDS or any(word.startswith("-") for word in words):
             raise NotAllowed(f"{argv[0]} may only show; {' '.join(argv[1:3])!r} is not on the allow-list")
 
     def _apptainer(self, argv: Sequence[str]) -> None:

@@ -1,0 +1,45 @@
+"""Every command of Slurm's that the worker builds is one that the gateway lets through."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from bouchet_core.models import Placement
+from bouchet_gateway.allowlist import Allowlist
+from bouchet_worker import slurm
+from bouchet_worker.doctor import partitions
+
+ROOT = "~/project/bouchet-llm"
+ALLOWED = Allowlist((ROOT,), f"{ROOT}/remote")
+PLACE = Placement(
+    partition="gpu",
+    gpus=2,
+    gpu_type="h200",
+    nodes=1,
+    cpus=2,
+    memory_gib=6,
+    walltime_s=3600,
+    account="prio_x",
+    qos="high",
+    constraint="h200&nvlink|b200",
+)
+
+
+def test_what_the_worker_asks_of_slurm_is_on_the_list() -> None:
+    folder = f"{ROOT}/remote/0123456789ab"
+    job = [f"{ROOT}/jobs/bouchet-x-1", folder]
+    for argv in (
+        slurm.sbatch_argv(PLACE, "bouchet-x-1", f"{ROOT}/logs/%j.log", f"{folder}/vllm-serve.sbatch", job),
+        slurm.test_only_argv(PLACE),
+        slurm.squeue_argv(),
+        slurm.held_argv(),
+        slurm.sacct_argv([1, 2]),
+        slurm.sacct_by_name_argv("bouchet-x-1", datetime(2026, 11, 22, tzinfo=UTC)),
+        slurm.show_job_argv(1),
+        slurm.scancel_argv(1),
+        slurm.ask_to_end_argv(1),
+        [*partitions.SHOW_PARTITIONS],
+        [*partitions.SHOW_NODES],
+        [*partitions.SHOW_QOS],
+    ):
+        ALLOWED.argv(argv)
