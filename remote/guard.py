@@ -5,7 +5,8 @@ Once the drain file lies there, /health says so (503, `x-bouchet-state: draining
 under way go on.
 
 Who asks /health with a nonce (`x-bouchet-nonce`) gets a proof back (`x-bouchet-proof`) that only a holder of this job's
-key can give, for this port alone: a stranger who listens where this server did is sent neither key nor prompt.
+key can give, for this port alone: a stranger who listens where this server did is sent neither key nor prompt. A
+warning of the watch (keepalive.sh) is told there too, as `x-bouchet-warning`.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ class Guard:
         self._key = key.encode()
         self._wanted = f"Bearer {key}".encode() if key else None
         self._drain_file = os.environ.get("BOUCHET_DRAIN_FILE", "")
+        self._warning_file = os.path.join(os.path.dirname(self._drain_file), "warning")
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -45,7 +47,7 @@ class Guard:
             return
         is_open = scope["type"] == "http" and scope.get("path") in OPEN_PATHS
         if is_open:
-            send = self._proving(scope, send)
+            send = _with_headers(send, [*self._proof(scope), *self._warning()])
         if not is_open and not self._knows(scope):
             await _refuse(scope, send, 401, "the key is missing or wrong", (b"www-authenticate", b"Bearer"))
         elif self._is_draining():
@@ -53,22 +55,24 @@ class Guard:
         else:
             await self._app(scope, receive, send)
 
-    def _proving(self, scope: Message, send: Send) -> Send:
-        """A `send` that answers the asker's nonce, where there is one."""
+    def _proof(self, scope: Message) -> list[tuple[bytes, bytes]]:
+        """The answer to the asker's nonce, where there is one."""
         nonces = [value for name, value in scope.get("headers", ()) if name == b"x-bouchet-nonce"]
-        server = scope.get("server")
         if len(nonces) != 1 or not NONCE.fullmatch(nonces[0]) or not self._key:
-            return send
+            return []
+        server = scope.get("server")
         # a UNIX socket has no port
         words = b"bouchet-proof %d %s" % ((server[1] if server else None) or 0, nonces[0])
-        proof = (b"x-bouchet-proof", hmac.new(self._key, words, hashlib.sha256).hexdigest().encode())
+        return [(b"x-bouchet-proof", hmac.new(self._key, words, hashlib.sha256).hexdigest().encode())]
 
-        async def proving(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message = {**message, "headers": [*message.get("headers", ()), proof]}
-            await send(message)
-
-        return proving
+    def _warning(self) -> list[tuple[bytes, bytes]]:
+        """What the watch beside us wants people to know."""
+        try:
+            with open(self._warning_file, "rb") as source:
+                words = source.read(500).strip()
+        except OSError:
+            return []
+        return [(b"x-bouchet-warning", words)] if words.isascii() and b"\n" not in words else []
 
     def _is_draining(self) -> bool:
         # one stat of a node-local file: microseconds
@@ -79,6 +83,17 @@ class Guard:
             return False
         given = [value for name, value in scope.get("headers", ()) if name == b"authorization"]
         return len(given) == 1 and hmac.compare_digest(given[0], self._wanted)
+
+
+def _with_headers(send: Send, more: list[tuple[bytes, bytes]]) -> Send:
+    """A `send` that adds these."""
+
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message.get("headers", ()), *more]}
+        await send(message)
+
+    return sending
 
 
 async def _refuse(scope: Message, send: Send, status: int, words: str, header: tuple[bytes, bytes]) -> None:

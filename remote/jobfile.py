@@ -7,7 +7,6 @@ Standard library and Python 3.6 only: it runs under whatever Python the cluster'
     environment JOB_DIR ADDRESS     NAME=value of vLLM in the container, each ended by NUL
     meet PORT NODE...               where the job's nodes meet: this node's address and two ports, one a line
     address HOST                    this node's address on the way to that host
-    mark JOB_DIR                    where the job's log ends now
     other-port JOB_DIR MARK         another port, where the log says from there on that one was taken; else status 1
     connect JOB_DIR SCRATCH PORT WORD...   writes connection-<job id>.json; words: further ones of vLLM's command
     end JOB_DIR KIND STATUS WORDS   writes end-<job id>.json
@@ -21,6 +20,7 @@ import re
 import socket
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from caches import fetch, folder_of
@@ -230,9 +230,15 @@ def prepare(job_dir: str, scratch: str) -> None:
 
 def _prepared(job_dir: str, scratch: str) -> List[str]:
     spec = read_spec(job_dir)
-    digest = checked_image(spec)
+    cache = os.path.join(scratch, "cache")
+    with ThreadPoolExecutor(1) as beside:
+        # nvidia-smi takes a second or two, and so may the disks
+        looked = beside.submit(gpus_and_driver)
+        digest = checked_image(spec)
+        model, revision = find_model(spec)
+        fetch(folder_of(spec, digest), cache)
+        gpus, driver = looked.result()
     image = image_facts(spec["image"])
-    gpus, driver = gpus_and_driver()
     problem = problem_with(spec["image"], image, driver, node_name()) or socket_problem(spec["listen"], scratch)
     if problem:
         raise Refused(problem)
@@ -256,8 +262,6 @@ def _prepared(job_dir: str, scratch: str) -> List[str]:
         },
     )
     binds = [spec["models_dir"], *outside(model, spec["models_dir"])]
-    cache = os.path.join(scratch, "cache")
-    fetch(folder_of(spec, digest), cache)
     return [spec["apptainer"], spec["image"], model, cache, str(free_ports(1)[0]), spec["listen"]] + [
         "%s:%s:ro" % (b, b) for b in binds
     ]
@@ -287,12 +291,6 @@ def meet(port: str, *others: str) -> None:
 def address(host: str) -> None:
     """Prints this node's address as that host sees it."""
     print(address_towards(host))
-
-
-def mark(job_dir: str) -> None:
-    """Prints the length of the job's log; 0 where there is none."""
-    path = log_path(read_spec(job_dir), "{}.log")
-    print(os.path.getsize(path) if os.path.exists(path) else 0)
 
 
 def other_port(job_dir: str, begin_at: str) -> None:
@@ -356,7 +354,6 @@ COMMANDS = {
     "environment": environment,
     "meet": meet,
     "address": address,
-    "mark": mark,
     "other-port": other_port,
     "connect": connect,
     "end": end,

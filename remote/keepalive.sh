@@ -25,15 +25,19 @@ while kill -0 "$batch_pid" 2>/dev/null; do
     read -r state work <<< "$(watch probe "$job_dir" "$port" "$scratch")"
     if [ "$state" != ok ] || [ "$work" = busy ] || [ "$work" != "$last" ]; then
         idle_since=$now last=$work warned=''
+        rm -f "$scratch/warning"
     fi
     idle=$((now - idle_since))
     watch heartbeat "$job_dir" "$state" "$idle"
     if [ "$limit" -gt 0 ] && [ -z "$warned" ] && [ "$idle" -ge $((limit * 4 / 5)) ]; then
-        printf 'bouchet: idle for %d min; the job ends after %d min without a request\n' $((idle / 60)) $((limit / 60))
-        warned=yes
+        warned="nobody has asked it for $((idle / 60)) min; the job ends after $((limit / 60)) min without a request"
+        printf 'bouchet: %s\n' "$warned"
+        # the guard tells it to who asks for its health
+        printf '%s\n' "$warned" > "$scratch/warning"
     fi
     if [ "$limit" -gt 0 ] && [ "$idle" -ge "$limit" ]; then
-        printf 'idle for %d min, so the GPU was given back; launch it again when you need it\n' $((idle / 60)) > "$scratch/idle"
+        # how to have it back, and how soon, the worker adds: it has measured that
+        printf 'idle for %d min\n' $((idle / 60)) > "$scratch/idle"
         kill -TERM "$batch_pid"
         exit 0
     fi

@@ -8,7 +8,7 @@ jobfile() { python3 "$luggage/jobfile.py" "$@"; }
 step() { printf 'bouchet: %s\n' "$*"; }
 
 node=${SLURMD_NODENAME:-$(hostname -s)}
-scratch='' container_pid='' keeper_pid='' groups=() started=''
+scratch='' shm='' container_pid='' keeper_pid='' groups=() started=''
 
 # Node-local, so that vLLM's sockets and scratch files are on no network disk and go with the job.
 make_scratch() {
@@ -21,12 +21,20 @@ make_scratch() {
     scratch=$said
     # renamed once it is locked: nobody sees it unlocked while the job lives
     exec 8> "$scratch/alive.new" && flock 8 && mv "$scratch/alive.new" "$scratch/alive"
+    make_shm
+}
+# Shared memory of the job's own: processes that are killed leave semaphores behind in the node's.
+make_shm() {
+    if mkdir -m 700 "/dev/shm/${scratch##*/}" 2> /dev/null; then shm=/dev/shm/${scratch##*/}; fi
 }
 # What jobs left here that died with their node: nothing of theirs holds the lock.
 sweep() {
     local left
     for left in "$TMPDIR"/bouchet-*-??????/alive; do
-        if [ -O "$left" ] && flock --nonblock "$left" true; then rm -rf -- "${left%/alive}"; fi
+        if [ -O "$left" ] && flock --nonblock "$left" true; then
+            left=${left%/alive}
+            rm -rf -- "$left" "/dev/shm/${left##*/}"
+        fi
     done
 }
 
@@ -68,7 +76,7 @@ clean_up() {
     fi
     for group in "${groups[@]+"${groups[@]}"}"; do kill -KILL -- "-$group" 2>/dev/null; done
     if [ "${#groups[@]}" -gt 0 ]; then wait "${groups[@]}" 2>/dev/null; fi
-    rm -rf -- "$scratch"
+    rm -rf -- "$scratch" "${shm:-$scratch}"
 }
 
 # SIGTERM for vLLM itself, not for its engine: it finishes the answers under way within --shutdown-timeout.
@@ -110,6 +118,7 @@ prepare_node() {
     fi
     binds=()
     for bind in "${field[@]:6}"; do binds+=(--bind "$bind"); done
+    if [ -n "$shm" ]; then binds+=(--bind "$shm:/dev/shm"); fi
     mapfile -t arguments < "$scratch/vllm.args"
     IFS= read -r key < "$job_dir/key" ||
         finish refused 1 "the job's key file $job_dir/key cannot be read on $node; launch again"

@@ -79,6 +79,8 @@ class Node:
             "FAKE_APPTAINER_RECORD": str(self.root / "record.json"),
             "FAKE_APPTAINER_MODE": self.mode,
             "BOUCHET_KEEPALIVE_S": "0.2",
+            # a newer bash takes back what it has changed since
+            "BASH_COMPAT": "4.4",
             **self.environment,
         }
         words = ["bash", str(REMOTE / "vllm-serve.sbatch"), str(self.job_dir), str(REMOTE)]
@@ -118,7 +120,10 @@ class Node:
         return said
 
     def left_behind(self) -> list[str]:
-        """Scratch files of the job, and processes that still name its folder."""
+        """Scratch files of the job, and processes that still name its folder; the killed may take a moment to go."""
+        deadline = time.monotonic() + 5
+        while self.processes() and time.monotonic() < deadline:
+            time.sleep(0.05)
         return [*map(str, self.temporary.iterdir()), *self.processes().values()]
 
     def processes(self) -> dict[int, str]:
@@ -179,6 +184,8 @@ def end(node: Node) -> None:
     if node.process is not None and node.process.poll() is None:
         os.killpg(node.process.pid, signal.SIGKILL)
         node.process.wait()
+    for scratch in node.temporary.iterdir():
+        shutil.rmtree(f"/dev/shm/{scratch.name}", ignore_errors=True)
     # what the script started has process groups of its own
     for pid in node.processes():
         with suppress(ProcessLookupError):

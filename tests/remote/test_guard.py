@@ -77,6 +77,15 @@ async def test_draining_is_said_and_new_requests_are_refused(guard: MakeGuard, t
     assert (await ask(guarded, "/v1/messages")).status_code == 401
 
 
+async def test_a_warning_of_the_watch_is_told_with_the_health(guard: MakeGuard, tmp_path: Path) -> None:
+    guarded = guard()
+    assert "x-bouchet-warning" not in (await ask(guarded, "/health")).headers
+    (tmp_path / "warning").write_text("idle for 36 min\n")
+    assert (await ask(guarded, "/health")).headers["x-bouchet-warning"] == "idle for 36 min"
+    (tmp_path / "warning").write_text("a\nb: c\n")
+    assert "x-bouchet-warning" not in (await ask(guarded, "/health")).headers
+
+
 @pytest.mark.parametrize("path", ["/health", "/v1/realtime"])
 async def test_websockets_need_the_key_on_every_path(guard: MakeGuard, path: str) -> None:
     sent: list[dict[str, Any]] = []

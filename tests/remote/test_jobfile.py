@@ -1,8 +1,7 @@
-"""jobfile.py and watch.py by themselves; the grammar of Python 3.6 on machines without one."""
+"""jobfile.py and watch.py by themselves."""
 
 from __future__ import annotations
 
-import ast
 import importlib.util
 import os
 import socket
@@ -25,11 +24,6 @@ def load(name: str) -> ModuleType:
         return module
     finally:
         sys.path.remove(str(REMOTE))
-
-
-@pytest.mark.parametrize("name", ["jobfile.py", "joblog.py", "driver.py", "network.py", "watch.py", "look.py"])
-def test_what_runs_on_the_node_keeps_to_the_grammar_of_3_6(name: str) -> None:
-    ast.parse((REMOTE / name).read_text(), feature_version=(3, 6))
 
 
 def test_a_file_is_replaced_whole_and_for_its_owner_alone(tmp_path: Path) -> None:

@@ -5,29 +5,19 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
 import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from .conftest import KEY, REPOSITORY, Node, ask, program, until
-
-FAKES = REPOSITORY / "tests" / "fakes"
+from .conftest import KEY, Node, ask, of_two, program, until
 
 
 @pytest.fixture
 def two(node: Node) -> Node:
     """The same node, first of two."""
-    node.environment |= {"SLURM_JOB_NUM_NODES": "2", "SLURM_JOB_NODELIST": "node[7-8]"}
-    program(
-        node.root / "bin" / "scontrol",
-        'if [ "$2" = hostnames ]; then printf "localhost\\nlocalhost\\n"; else echo "KillWait = 7 sec"; fi',
-    )
-    program(node.root / "bin" / "srun", f'exec "{sys.executable}" "{FAKES / "srun_program.py"}" "$@"')
-    node.environment["FAKE_SRUN_RECORD"] = str(node.root / "record-{}.json")
-    return node
+    return of_two(node)
 
 
 def other(two: Node) -> dict[str, Any]:

@@ -35,8 +35,9 @@ def test_a_job_serves_and_says_where(node: Node) -> None:
     node.signal(signal.SIGTERM)
     assert node.wait() == 0
     assert node.end()["kind"] == "stopped"
-    assert not node.connection_file.exists()
-    assert node.left_behind() == []
+    left = {path.name for path in (node.root / "logs").iterdir()}
+    assert left == {f"{JOB_ID}.log", f"end-{JOB_ID}.json"}
+    assert node.left_behind() == [] and not Path(node.record()["binds"]["/dev/shm"]).exists()
 
 
 def test_what_apptainer_is_given(node: Node) -> None:
@@ -44,7 +45,9 @@ def test_what_apptainer_is_given(node: Node) -> None:
     said = node.connection()
     record = node.record()
     assert {"--nv", "--cleanenv", "--no-home"} <= set(record["flags"])
-    assert set(record["binds"]) == {"/tmp", "/bouchet/job", "/bouchet/remote", "/bouchet/cache", f"{node.root}/models"}
+    own = {"/tmp", "/dev/shm", "/bouchet/job", "/bouchet/remote", "/bouchet/cache"}
+    assert set(record["binds"]) == {*own, f"{node.root}/models"}
+    assert Path(record["binds"]["/dev/shm"]).parent == Path("/dev/shm"), "memory still, but not everybody's"
     assert record["binds"]["/bouchet/cache"].startswith(str(node.temporary)), "kernels are compiled on the node's disk"
     words = record["command"]
     assert words[words.index("vllm") :] == [
@@ -119,8 +122,8 @@ def test_a_port_taken_meanwhile_is_replaced(node: Node) -> None:
 def test_an_idle_job_gives_its_gpu_back(node: Node) -> None:
     node.spec["idle_timeout_s"] = 2
     assert node.run() == 0
-    assert node.end()["kind"] == "idle" and "given back" in node.end()["sentence"]
-    assert "idle for" in node.log()
+    assert (node.end()["kind"], node.end()["sentence"]) == ("idle", "idle for 0 min")
+    assert node.log().count("the job ends after 0 min without a request") == 1, "a warning comes first"
 
 
 def test_zero_is_never_idle(node: Node) -> None:

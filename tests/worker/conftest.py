@@ -113,7 +113,7 @@ class FakeVllm(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
-    state = "up"
+    state, warning = "up", ""
     job_name = ""
     # of a job taken over; else the derived one
     key = ""
@@ -135,6 +135,8 @@ class FakeVllm(BaseHTTPRequestHandler):
         self.send_response(status)
         if self.state == "draining":
             self.send_header("x-bouchet-state", "draining")
+        if self.warning:
+            self.send_header("x-bouchet-warning", self.warning)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)

@@ -164,10 +164,24 @@ def test_the_jobs_own_word_tells_why_vllm_ended(stage: Stage) -> None:
 
 def test_an_idle_job_ends_as_idle(stage: Stage) -> None:
     job_id = stage.ready()
-    write_end(stage.slurm, job_id, "idle", "idle for 45 min, so the GPU was given back")
+    write_end(stage.slurm, job_id, "idle", "idle for 45 min")
     stage.slurm.finish(job_id, "COMPLETED")
     stage.step()
-    assert stage.get().ending is Ending.IDLE
+    ended = stage.get()
+    assert ended.ending is Ending.IDLE and ended.job is not None
+    took = round(sum(seconds for step, seconds in ended.job.times.items() if step not in ("queue", "ready")))
+    how_soon = f" in about {max(1, took)} s (warm)" if took else ""
+    assert ended.reason == f"idle for 45 min; `bouchet launch demo/scripted` brings it back{how_soon}"
+
+
+def test_the_watchs_warning_stands_on_the_record_until_it_is_used(stage: Stage) -> None:
+    stage.ready()
+    stage.slot0.vllm.warning = "nobody has asked it for 36 min"
+    stage.step()
+    assert stage.get().reason == "nobody has asked it for 36 min"
+    stage.slot0.vllm.warning = ""
+    stage.step()
+    assert stage.get().reason == ""
 
 
 def test_a_job_nobody_knows_ends_after_a_while_only(stage: Stage) -> None:
