@@ -242,7 +242,6 @@ def _prepared(job_dir: str, scratch: str) -> List[str]:
     problem = problem_with(spec["image"], image, driver, node_name()) or socket_problem(spec["listen"], scratch)
     if problem:
         raise Refused(problem)
-    model, revision = find_model(spec)
     mark_used(spec)
     note = purge_words(model, spec.get("purge_days"), time.time())
     if note:
