@@ -1,0 +1,135 @@
+"""Whole jobs as text: what is staged and submitted for a shape, and what its nodes then run.
+
+.venv/bin/python -m tests.contracts.golden_jobs        writes tests/contracts/golden/ anew: look at the difference
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from bouchet_core.catalog import Catalog, load_catalog
+from bouchet_core.models import Deployment, LaunchRequest
+from bouchet_core.placement import candidates, image_for
+from bouchet_core.site import Site, catalogs_of, load_site
+from bouchet_worker.jobspec import SCRIPT, Layout, render_files, spec_for
+from bouchet_worker.slurm import sbatch_argv
+
+from tests.remote.conftest import KEY, OLDEST, REMOTE, REPOSITORY, Node, make_node, of_two, running, until
+
+GOLDEN = Path(__file__).parent / "golden"
+NAME = "bouchet-aa-1"
+NOW = datetime(2026, 11, 22, tzinfo=UTC)
+CODER_480B = "Qwen/Qwen3-Coder-480B-A35B-Instruct-FP8"
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A launch that stands for many."""
+
+    site: str
+    model: str
+    gpus: int | None = None
+    nodes: int | None = None
+
+
+SHAPES = {
+    "one-gpu-fp8": Shape("bouchet", "Qwen/Qwen3-Coder-Next-FP8"),
+    "eight-gpus-tensor-parallel": Shape("bouchet", "zai-org/GLM-5.1-FP8"),
+    "eight-gpus-data-and-expert-parallel": Shape("bouchet", CODER_480B),
+    "two-nodes-data-and-expert-parallel": Shape("bouchet", CODER_480B, 16, 2),
+    "two-nodes-pipeline-parallel": Shape("bouchet", "zai-org/GLM-5.1-FP8", 16, 2),
+    "demo-on-cpus": Shape("demo", "demo/scripted"),
+}
+
+
+def whole_job(shape: Shape, directory: Path) -> str:
+    """Everything about it, as one text; runs it on nodes made in that directory."""
+    files = {name: data.decode() for name, data in staged(shape)[1].items()}
+    parts = {"sbatch": lines(staged(shape)[0]), **files, **ran(files, directory)}
+    return "".join(f"== {name}\n{text}" for name, text in parts.items())
+
+
+def staged(shape: Shape) -> tuple[list[str], dict[str, bytes]]:
+    """sbatch's argv, and the files of the job's folder but for the key."""
+    site, catalog = loaded(shape.site)
+    identity, entry = catalog.find(shape.model)
+    request = LaunchRequest(model=identity, gpus=shape.gpus, nodes=shape.nodes)
+    record = Deployment(id="aa", model=identity, names=(entry.alias,), request=request, created_at=NOW, updated_at=NOW)
+    placement = candidates(entry, request, site, {})[0]
+    files = render_files(spec_for(record, NAME, entry, placement, image_for(entry, site), site), site, KEY)
+    layout, luggage = Layout(site.root), Layout(site.root).luggage("LUGGAGE")
+    argv = sbatch_argv(placement, NAME, layout.log("%j"), f"{luggage}/{SCRIPT}", [layout.job(NAME), luggage])
+    return argv, {name: data for name, data in files.items() if name != "key"}
+
+
+def loaded(name: str) -> tuple[Site, Catalog]:
+    """The site's file, and what can be served there."""
+    path = REPOSITORY / "sites" / f"{name}.yaml"
+    site = load_site(path)
+    return site, load_catalog(*catalogs_of(path, site, REPOSITORY / "models.yaml"))
+
+
+def ran(files: Mapping[str, str], directory: Path) -> dict[str, str]:
+    """What the batch script makes of these files on one node, or on two: Apptainer's argv and environment."""
+    node = make_node(directory, OLDEST)
+    spec: dict[str, Any] = json.loads(files["spec.json"])
+    ours = {name: node.spec[name] for name in ("root", "models_dir", "image", "image_sha256")}
+    node.spec = {**spec, **ours, "idle_timeout_s": 0}
+    for name in ("vllm.args", "setup.sh"):
+        (node.job_dir / name).write_text(files[name])
+    model = node.root / "models" / spec["model"]
+    model.mkdir(parents=True)
+    (model / "config.json").write_text("{}")
+    records = {"node7": node.root / "record.json"}
+    if spec["nodes"] > 1:
+        of_two(node)
+        records["node8"] = node.root / "record-1.json"
+    with running(node):
+        until(lambda: all(path.exists() for path in records.values()), node)
+        said = {name: json.loads(path.read_text()) for name, path in records.items()}
+        if spec["nodes"] > 1:
+            said["srun"] = json.loads((node.root / "record-srun.json").read_text())
+    return {name: plain(what_apptainer_got(record), node) for name, record in said.items()}
+
+
+def what_apptainer_got(record: Mapping[str, Any]) -> str:
+    """Its argv, or srun's, and what it hands into the container."""
+    words = record.get("argv") or [*record["flags"], *(f"{to}={at}" for to, at in record["binds"].items())]
+    given = {name: value for name, value in record["environment"].items() if name.startswith("APPTAINERENV_")}
+    command = record.get("command", [])
+    return lines([*words, *command]) + lines(f"{name}={value}" for name, value in sorted(given.items()))
+
+
+def plain(text: str, node: Node) -> str:
+    """Without what differs from run to run."""
+    for found, word in ((str(REMOTE), "LUGGAGE"), (str(node.root), "ROOT"), (KEY, "KEY"), (str(REPOSITORY), "HERE")):
+        text = text.replace(found, word)
+    text = re.sub(r"bouchet-77-\w{6}", "bouchet-77-XXXXXX", text)
+    text = re.sub(r"(?m)^(2|3)\d{4}$", "PORT", text)
+    return re.sub(r"(?m)^.*srun_program\.py$", "srun", text)
+
+
+def lines(words: Iterable[str]) -> str:
+    """A word a line."""
+    return "".join(f"{word}\n" for word in words)
+
+
+def main() -> None:
+    """Writes all of them."""
+    GOLDEN.mkdir(exist_ok=True)
+    for old in GOLDEN.glob("*.txt"):
+        old.unlink()
+    for name, shape in SHAPES.items():
+        with tempfile.TemporaryDirectory() as directory:
+            (GOLDEN / f"{name}.txt").write_text(whole_job(shape, Path(directory)))
+
+
+if __name__ == "__main__":
+    main()
