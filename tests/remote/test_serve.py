@@ -29,6 +29,7 @@ def test_a_job_serves_and_says_where(node: Node) -> None:
     )
     assert said["image_sha256"] == hashlib.sha256(b"an image").hexdigest()
     assert (said["gpus"], said["driver"]) == (["NVIDIA H200"], "580.95.05")
+    assert (said["vllm"], said["image"], said["proves"]) == ("0.32.0", "pin.sif", True)
     assert mode_of(node.connection_file) == 0o600
     until(lambda: (node.root / "logs" / f"heartbeat-{JOB_ID}.json").exists(), node)
     assert ask(said["port"], "/metrics") == 200
