@@ -5,6 +5,7 @@ The unlocked key stays in this process's memory, so that a reconnect asks for no
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import asyncssh
@@ -14,6 +15,9 @@ from .failures import LoginRefused
 from .mfa import PromptDesk
 
 TRIES = 3
+
+
+AGENT_TIMEOUT_S = 3.0
 
 
 class KeyFile:
@@ -53,3 +57,15 @@ class KeyFile:
             raise ConfigurationError(self._path.name, f"is no private key that can be used: {exc}") from exc
         except OSError as exc:
             raise ConfigurationError(self._path.name, f"cannot be read: {exc.strerror}") from exc
+
+
+async def agent_words(socket: str | None) -> str:
+    """What is wrong with the agent at that socket, in words; nothing while it holds a key, or where none is set."""
+    if socket is None:
+        return ""
+    try:
+        async with asyncio.timeout(AGENT_TIMEOUT_S), asyncssh.connect_agent(socket) as agent:
+            keys = await agent.get_keys()
+    except (OSError, TimeoutError, ValueError, asyncssh.Error) as exc:
+        return f"no ssh agent answers ({exc or 'in time'}): start one, `ssh-add`, then `make up`"
+    return "" if keys else "the ssh agent holds no key: `ssh-add` gives it yours, then `bouchet tunnel --connect`"

@@ -22,7 +22,7 @@ from bouchet_core.errors import BouchetError
 from . import sshdir
 from .failures import HostKeyRefused, LoginRefused, NodeRefused, PromptUnanswered
 from .hostkeys import UnknownKey, host_key_words, known_hosts, offered_key
-from .keys import KeyFile
+from .keys import KeyFile, agent_words
 from .mfa import PromptDesk, printable
 from .packets import Thrift
 from .reach import Reach
@@ -208,6 +208,9 @@ class Connector:
         except errors.TunnelDown:
             self._turn += 1
             raise
+        except LoginRefused as exc:
+            words = await agent_words(self._settings.agent_socket)
+            raise LoginRefused(f"{words}; {exc}") if words else exc from exc
 
     async def to_node(
         self, node: str, gate: asyncssh.SSHClientConnection, hosts: Sequence[str]
