@@ -7,6 +7,7 @@ import subprocess
 from typing import Dict, List, Optional, Tuple
 
 TIMEOUT_S = 20
+FACTS = ("torch", "cuda", "min_driver", "python", "recipe_sha256")
 
 
 def gpus_and_driver() -> Tuple[List[str], Optional[str]]:
@@ -23,11 +24,11 @@ def gpus_and_driver() -> Tuple[List[str], Optional[str]]:
 
 
 def image_facts(image: str) -> Dict[str, str]:
-    """What the manifest beside the image says: torch, cuda, min_driver, where it says them."""
+    """What the manifest beside the image says of these, where it says it."""
     try:
         with open(re.sub(r"\.sif$", "", image) + ".manifest.json", encoding="utf-8") as source:
             manifest = json.load(source)
-        return {name: str(manifest[name]) for name in ("torch", "cuda", "min_driver") if manifest.get(name)}
+        return {name: str(manifest[name]) for name in FACTS if manifest.get(name)}
     except (OSError, ValueError, TypeError, AttributeError):
         return {}
 

@@ -28,6 +28,8 @@ from driver import gpus_and_driver, image_facts, problem_with
 from joblog import error_lines, says_port_taken
 from model_folder import find, flaw_in, is_quantised, outside, purge_words, read_note
 from network import address_towards, free_ports, listening, network_environment, socket_problem
+from ran import given_to_vllm, software_of
+from weights import describe
 
 SPEC_VERSION = 1
 READ_BYTES = 1 << 20
@@ -173,7 +175,13 @@ def hash_of(path: str) -> str:
 
 def find_model(spec: Spec) -> Tuple[str, Optional[str]]:
     """Directory and revision (commit, where known) of the whole model; Refused where it is not there, or not whole."""
-    found, revision = find(spec["models_dir"], spec["model"])
+    pinned = spec.get("model_revision")
+    found, revision = find(spec["models_dir"], spec["model"], pinned)
+    if found and pinned and revision != pinned:
+        words = (
+            "the model %s is commit %s, and this launch is to run %s; `bouchet download %s --revision %s` fetches it"
+        )
+        raise Refused(words % (spec["model"], revision, pinned, spec["model"], pinned))
     if not found:
         words = "the model %s is not in %s; `bouchet download %s` fetches it"
         raise Refused(words % (spec["model"], spec["models_dir"], spec["model"]))
@@ -258,6 +266,8 @@ def _prepared(job_dir: str, scratch: str) -> List[str]:
             "driver": driver,
             "torch": image.get("torch"),
             "note": note,
+            "weights": describe(model),
+            "software": software_of(image, words, model),
         },
     )
     binds = [spec["models_dir"], *outside(model, spec["models_dir"])]
@@ -324,6 +334,8 @@ def connect(job_dir: str, scratch: str, port: str, *words: str) -> None:
     document.update(facts)
     document.update(listening(spec["listen"], port, scratch))
     document["command"] += words
+    document["nodelist"] = os.environ.get("SLURM_JOB_NODELIST")
+    document["software"].update(given_to_vllm(scratch))
     write_json(log_path(spec, "connection-{}.json"), document)
 
 

@@ -1,7 +1,9 @@
-"""A cheap look round the login node, for `bouchet doctor`. JSON in: what to look at; JSON out: what is there.
+"""A cheap look round the login node, for `bouchet doctor` and for a launch like an earlier one. JSON in, JSON out.
 
-in:  {"directories": [path], "images": [path], "hashes": folder, "models_dir": path, "models": [id], "quota": [word]}
-out: {"python", "time", "host", "directories": {path: {...}}, "images": {path: {...}}, "models": [id], "quota": text}
+in:  {"directories": [path], "images": [path], "hashes": folder, "models_dir": path, "models": [id], "quota": [word],
+      "weights": [[id, commit or null]]}
+out: {"python", "time", "host", "directories": {path: {...}}, "images": {path: {...}}, "models": [id], "quota": text,
+      "weights": {id: {"revision", "weights"} or null}}
 """
 
 import json
@@ -11,6 +13,9 @@ import subprocess
 import sys
 import time
 from typing import Any, Dict, List, Optional
+
+from model_folder import find
+from weights import describe
 
 QUOTA_TIMEOUT_S = 15
 QUOTA_CHARACTERS = 2000
@@ -71,6 +76,15 @@ def has_model(models_dir: str, model: str) -> bool:
     return any(os.path.isdir(place) for place in places)
 
 
+def weights(models_dir: str, model: str, wanted: Optional[str]) -> Optional[Dict[str, Any]]:
+    """Commit and digest of the model that a job would serve, None where there is none. wanted: the commit to prefer."""
+    try:
+        folder, revision = find(os.path.expanduser(models_dir), model, wanted)
+    except OSError:
+        return None
+    return {"revision": revision, "weights": describe(folder)} if folder else None
+
+
 def quota(words: List[str]) -> str:
     """What the site's own program says."""
     if not words:
@@ -100,6 +114,9 @@ def main() -> None:
             "directories": {path: directory(path) for path in asked["directories"]},
             "images": {path: image(path, asked["hashes"]) for path in asked["images"]},
             "models": [model for model in asked["models"] if has_model(asked["models_dir"], model)],
+            "weights": {
+                model: weights(asked["models_dir"], model, wanted) for model, wanted in asked.get("weights", [])
+            },
             "quota": quota(asked["quota"]),
         },
         sys.stdout,

@@ -47,31 +47,31 @@ def partial_folder(models_dir: str, model: str) -> str:
     return os.path.join(head, ".%s.partial" % name)
 
 
-def find(models_dir: str, model: str) -> Tuple[str, Optional[str]]:
+def find(models_dir: str, model: str, wanted: Optional[str] = None) -> Tuple[str, Optional[str]]:
     """Where it lies, and its commit where known: a plain folder, or a hub cache's snapshot; ("", None) where it is not.
 
-    OSError when the folder of all models cannot be read.
+    wanted: the commit to prefer where a hub cache has several. OSError when the folder of all models cannot be read.
     """
     plain = whole_folder(models_dir, model)
     os.listdir(models_dir)
     if os.path.isfile(os.path.join(plain, "config.json")):
         return plain, read_note(os.path.join(plain, REVISION))
     for hub in (models_dir, os.path.join(models_dir, "hub")):
-        snapshot = newest_snapshot(os.path.join(hub, "models--" + model.replace("/", "--")))
+        snapshot = newest_snapshot(os.path.join(hub, "models--" + model.replace("/", "--")), wanted)
         if snapshot:
             return snapshot, os.path.basename(snapshot)
     return "", None
 
 
-def newest_snapshot(repository: str) -> Optional[str]:
-    """The snapshot that refs/main names, else the newest one that has a config.json."""
+def newest_snapshot(repository: str, wanted: Optional[str] = None) -> Optional[str]:
+    """The snapshot that is wanted, else that refs/main names, else the newest one that has a config.json."""
     main = read_note(os.path.join(repository, "refs", "main"))
     folder = os.path.join(repository, "snapshots")
     try:
         names = sorted(os.listdir(folder), key=lambda n: os.path.getmtime(os.path.join(folder, n)), reverse=True)
     except OSError:
         return None
-    for name in ([main] if main in names else []) + names:
+    for name in [name for name in (wanted, main) if name in names] + names:
         if name and os.path.isfile(os.path.join(folder, name, "config.json")):
             return os.path.join(folder, name)
     return None

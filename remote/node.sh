@@ -125,32 +125,37 @@ prepare_node() {
 }
 
 # Starts vLLM in the container. ADDRESS: this node's own one, where the job has several; the rest is for `vllm serve`.
+# What it is given is written down first: the record shows it.
 start_vllm() { # ADDRESS ARGUMENT...
+    local address=$1
+    shift
     step "starting the container"
     mkdir -p "$scratch/tmp" "$cache"
-    apart in_container "$@"
+    jobfile environment "$job_dir" "$address" > "$scratch/environment"
+    # shellcheck disable=SC2016  # $$ and $@ are the inner shell's
+    container=("$apptainer" exec --nv --cleanenv --no-home --no-mount cwd --pwd /tmp
+        --bind "$scratch/tmp:/tmp" --bind "$scratch:/bouchet/job" --bind "$luggage:/bouchet/remote:ro"
+        --bind "$cache:/bouchet/cache" "${binds[@]}" "$image"
+        /bin/sh -c 'echo "$$" > /bouchet/job/vllm.pid; exec "$@"' vllm-serve
+        vllm serve "$model" "$@" "${arguments[@]}")
+    printf '%s\0' "${container[@]}" > "$scratch/container"
+    apart in_container
     container_pid=$started
     kernels=("${job_dir%/jobs/*}/logs/heartbeat-$SLURM_JOB_ID.json" "$cache" "$SLURM_JOB_ID-$node")
     keep_kernels_when_ready
 }
 
 # In a subshell of its own: what it exports reaches no other program of the job.
-in_container() { # ADDRESS ARGUMENT...
-    local address=$1 pair
-    shift
+in_container() {
+    local pair
     # Into the container through the environment: argv is for everybody to see.
     while IFS= read -r -d '' pair; do
         export "APPTAINERENV_$pair"
-    done < <(jobfile environment "$job_dir" "$address")
+    done < "$scratch/environment"
     export APPTAINERENV_VLLM_API_KEY=$key
     # What the login environment sets for Apptainer would reach into the container as well.
     unset APPTAINER_BIND APPTAINER_BINDPATH SINGULARITY_BIND SINGULARITY_BINDPATH
-    # shellcheck disable=SC2016  # $$ and $@ are the inner shell's
-    exec "$apptainer" exec --nv --cleanenv --no-home --no-mount cwd --pwd /tmp \
-        --bind "$scratch/tmp:/tmp" --bind "$scratch:/bouchet/job" --bind "$luggage:/bouchet/remote:ro" \
-        --bind "$cache:/bouchet/cache" "${binds[@]}" "$image" \
-        /bin/sh -c 'echo "$$" > /bouchet/job/vllm.pid; exec "$@"' vllm-serve \
-        vllm serve "$model" "$@" "${arguments[@]}" < /dev/null
+    exec "${container[@]}" < /dev/null
 }
 
 # What vLLM compiles is kept for later jobs: when it answers, and once more in the end.

@@ -36,6 +36,7 @@ none is taken away.
 | command | `--json` prints |
 |---|---|
 | `launch`, `status NAME`, `orphans --adopt` | a deployment; `launch --dry-run` a preview |
+| `status NAME --repro` | what ran: `model`, `revision`, `weights`, `image`, `software`, `slurm`, `container`, ... |
 | `status` | `deployments`, and `tunnel` (null where the gateway does not answer) |
 | `cancel` | `deployments`: those that are being ended |
 | `models`, `usage`, `keys`, `errands`, `orphans` | what `GET /v1/...` answers |

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, ValidationError
 
 from .documents import read_document
-from .errors import ConfigurationError, UnknownModel
-from .models import DeploymentName, Frozen, Traits
+from .errors import ConfigurationError, LaunchRefused, UnknownModel
+from .models import Deployment, DeploymentName, Frozen, Traits
 
 HubId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$")]
 # one line each: job parameters travel one a line
@@ -89,6 +89,20 @@ class Catalog:
                 return identity, entry
         words = [*self.entries, *(entry.alias for entry in self.entries.values())]
         raise UnknownModel(model, tuple(self.entries), _nearest(wanted, words))
+
+
+def entry_of(record: Deployment, catalog: Catalog) -> ModelEntry:
+    """The model's entry as it was when the deployment was asked for; today's of a record that does not hold it.
+
+    Raises UnknownModel, and LaunchRefused where the entry of another version means nothing to this one.
+    """
+    if not record.entry:
+        return catalog.find(record.model)[1]
+    try:
+        return ModelEntry.model_validate(record.entry)
+    except ValidationError as exc:
+        what = f"its catalog entry was kept by another version of bouchet-llm ({exc.errors()[0]['msg']})"
+        raise LaunchRefused(f"{what}; `bouchet launch {record.model}` asks for it anew") from exc
 
 
 def _nearest(wanted: str, words: Sequence[str]) -> Sequence[str]:

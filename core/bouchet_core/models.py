@@ -153,7 +153,7 @@ class Job(Frozen):
     torch_version: str | None = None
     gpus: tuple[str, ...] = Field((), description="names of the GPUs of its first node")
     driver: str | None = Field(None, description="version of NVIDIA's driver there")
-    nodes: tuple[str, ...] = Field((), description="all nodes that it ran on, where there are several")
+    nodes: tuple[str, ...] = Field((), description="all nodes that it ran on")
     command: tuple[str, ...] = ()
     arguments: tuple[str, ...] = Field((), description="what vLLM was to be given, as staged")
     submission: tuple[str, ...] = Field((), description="sbatch's command line")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from .catalog import ModelEntry
 from .errors import LaunchRefused
-from .models import LaunchRequest, Placement
+from .models import Deployment, LaunchRequest, Placement
 from .parallel import parallel_of
 from .site import Image, Partition, Site
 from .walltime import format_duration, parse_duration
@@ -95,6 +95,14 @@ def image_for(entry: ModelEntry, site: Site) -> Image:
     if _version(image.vllm) < _version(oldest):
         raise LaunchRefused(f"{entry.alias} needs vLLM {oldest} or newer; the image {pin} has {image.vllm}")
     return image
+
+
+def image_of(record: Deployment, entry: ModelEntry, site: Site) -> Image:
+    """The image of that deployment: the very one that it is pinned to, else what the site has for the model."""
+    pins = record.pins
+    if pins is None:
+        return image_for(entry, site)
+    return Image(pin=pins.image, vllm=pins.vllm, sha256=pins.image_sha256)
 
 
 def _version(text: str) -> tuple[int, ...]:

@@ -56,10 +56,33 @@ def test_what_apptainer_is_given(node: Node) -> None:
         *("--max-model-len", "4096", "--x", 'a\'; echo $(nasty) "b" *'),
     ]
     given = {name.removeprefix("APPTAINERENV_"): value for name, value in record["environment"].items()}
-    assert given["VLLM_API_KEY"] == KEY
+    assert given.pop("VLLM_API_KEY") == KEY
     assert given["PYTHONPATH"] == "/bouchet/remote:/own/plugins"
     assert given["HF_HUB_OFFLINE"] == given["PYTHONNOUSERSITE"] == "1"
     assert (given["VLLM_CACHE_ROOT"], given["CUDA_VISIBLE_DEVICES"]) == ("/bouchet/cache/vllm", "3")
+
+
+def test_the_record_tells_how_vllm_was_started_and_no_key(node: Node) -> None:
+    node.environment["SLURM_JOB_NODELIST"] = "node[7-8]"
+    node.start()
+    said = node.connection()
+    software = said["software"]
+    words = software["container"]
+    assert words[:3] == ["apptainer", "exec", "--nv"]
+    assert words[words.index("vllm-serve") + 1 :] == node.record()["command"][-len(said["command"]) - 4 :]
+    given = {name.removeprefix("APPTAINERENV_"): value for name, value in node.record()["environment"].items()}
+    del given["VLLM_API_KEY"]
+    assert software["environment"] == given
+    assert KEY not in node.connection_file.read_text()
+    assert (software["quant"], said["weights"]["how"], said["nodelist"]) == ("none", "headers", "node[7-8]")
+
+
+def test_a_model_of_another_commit_than_the_pinned_one_is_refused(node: Node) -> None:
+    node.spec["model_revision"] = "c0ffee"
+    (node.root / "models" / "Org" / "Name" / "REVISION").write_text("badcafe")
+    assert node.run() == 1
+    sentence = node.end()["sentence"]
+    assert "is commit badcafe, and this launch is to run c0ffee" in sentence and "--revision c0ffee" in sentence
 
 
 def test_the_key_is_on_no_command_line(node: Node) -> None:

@@ -41,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--as", dest="serve_as", type=_tiers, default=(), metavar="TIERS",
                         help="Claude tiers it answers for: opus,sonnet,haiku")  # fmt: skip
     parser.add_argument("--idle-timeout", type=int, metavar="MINUTES", help="end after so long unused; 0 is never")
+    parser.add_argument("--like", metavar="ID", help="run the very same again as this deployment, ended ones too")
     parser.add_argument("--wait", action=argparse.BooleanOptionalAction, default=None,
                         help="watch until the model answers (default: on a terminal)")  # fmt: skip
     parser.add_argument("--dry-run", action="store_true", help="show what would be submitted, and submit nothing")
@@ -90,10 +91,11 @@ def request_of(options: argparse.Namespace, api: Api) -> dict[str, Any]:
     named = {options.positional_model, options.model} - {None}
     if len(named) > 1:
         raise UsageError(f"two models are named: {' and '.join(sorted(named))}")
-    model = named.pop() if named else api.models()["default"]
-    if model is None:
+    model = named.pop() if named else None
+    if model is None and options.like is None and (model := api.models()["default"]) is None:
         raise UsageError("the catalog has no default model; name one (`bouchet models`)")
     request = {"model": model, **{field: getattr(options, field) for field in FIELDS}}
+    request["like"] = options.like
     request["serve_as"] = list(options.serve_as) or None
     request["idle_timeout_min"] = options.idle_timeout
     return {field: value for field, value in request.items() if value is not None}

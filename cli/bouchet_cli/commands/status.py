@@ -7,10 +7,11 @@ from datetime import UTC, datetime
 
 from bouchet_cli.api import Api
 from bouchet_cli.detail import detail_lines
-from bouchet_cli.errors import CommandError
+from bouchet_cli.errors import CommandError, UsageError
 from bouchet_cli.orphaned import orphan_hint
 from bouchet_cli.records import Deployment, Json
 from bouchet_cli.render import status_lines, tunnel_line, unasked_line
+from bouchet_cli.repro import repro, repro_lines
 from bouchet_cli.screen import Screen
 from bouchet_cli.tools import Tools
 
@@ -18,12 +19,16 @@ from bouchet_cli.tools import Tools
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `bouchet status`."""
     parser.add_argument("name", nargs="?", metavar="NAME", help="this one in full, with where its start's time went")
+    parser.add_argument("--repro", action="store_true", help="with NAME: all that is needed to run the same again")
     parser.add_argument("--all", action="store_true", help="also what has ended")
 
 
 def run(options: argparse.Namespace, tools: Tools) -> None:
     """Live deployments (all with --all) and the tunnel."""
     api, screen = tools.api, tools.screen
+    if options.repro:
+        _show_repro(options, api, screen)
+        return
     if options.name:
         _show_one(options, api, screen)
         return
@@ -60,6 +65,16 @@ def _say_unasked(api: Api, screen: Screen, now: datetime) -> None:
     told = api.unasked()
     if told:
         screen.show(unasked_line(told, now))
+
+
+def _show_repro(options: argparse.Namespace, api: Api, screen: Screen) -> None:
+    if not options.name:
+        raise UsageError("--repro wants the name or the id of a deployment; `bouchet status --all` lists them")
+    found = repro(api.deployment(options.name))
+    if options.json:
+        screen.show_json(found)
+    else:
+        screen.show(*repro_lines(found))
 
 
 def _show_one(options: argparse.Namespace, api: Api, screen: Screen) -> None:

@@ -19,6 +19,10 @@ LAUNCH: dict[str, Any] = {
             "serve_as": ["haiku"],
         },
     },
+    "the same again": {
+        "summary": "what an earlier deployment ran: image, commit, arguments and place",
+        "value": {"like": "x7k2m4qfh3ab", "name": "again", "time": "02:00:00"},
+    },
 }
 
 DEPLOYMENT: dict[str, Any] = {
@@ -27,10 +31,30 @@ DEPLOYMENT: dict[str, Any] = {
     "names": ["bouchet-qwen3-32b", "Qwen/Qwen3-32B"],
     "request": {"model": "Qwen/Qwen3-32B", "gpus": 1, "time": "06:00:00"},
     "traits": {"thinking": "off", "max_output": 8192, "tool_parser": "hermes", "reasoning_parser": "qwen3"},
-    "phase": "queued",
+    "phase": "ready",
     "ending": None,
-    "reason": "waits for its turn: jobs of higher priority come first",
-    "jobs": [{"name": "bouchet-x7k2m4qfh3ab-1", "slot": 0, "slurm_id": 4711, "phase": "queued"}],
+    "reason": "ready without tools: its call stayed text, so the parser 'hermes' does not fit it",
+    "jobs": [
+        {
+            "name": "bouchet-x7k2m4qfh3ab-1",
+            "slot": 0,
+            "slurm_id": 4711,
+            "phase": "ready",
+            "image": "cuda13-0.32.0.sif",
+            "image_sha256": "5f0c...",
+            "model_revision": "9216db5781bf21249d130ec9da846c4624c16137",
+            "weights": {"digest": "8ac1...", "how": "manifest", "files": 25, "bytes": 65_527_752_704, "folder": "..."},
+            "smoke": {
+                "chat": {"result": "ok", "said": "2 tokens"},
+                "stream": {"result": "ok", "said": "6 events"},
+                "tools": {"result": "failed", "said": "its call stayed text, so the parser 'hermes' does not fit it"},
+                "count": {"result": "ok", "said": "17 tokens, charged 17"},
+                "window": {"result": "ok", "said": "40960 tokens"},
+                "thinking": {"result": "ok", "said": "it does not think unasked"},
+                "took_s": 1.4,
+            },
+        }
+    ],
     "created_at": "2026-11-22T12:00:00Z",
     "updated_at": "2026-11-22T12:00:04Z",
     "version": 3,

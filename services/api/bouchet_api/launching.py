@@ -27,19 +27,25 @@ def requested(request: LaunchRequest, catalog: Catalog, identity: str, now: date
     """The record of a new promise. Raises UnknownModel, or LaunchRefused for a name that misleads clients."""
     model, entry = catalog.find(request.model)
     alias = request.name or entry.alias
-    if alias.startswith("claude-"):
-        # Claude Code assumes its own window sizes for names that begin so
-        raise LaunchRefused(f"the name {alias!r} must not begin with `claude-`; `--as` answers for Claude's names")
+    refuse_claude_name(alias)
     return Deployment(
         id=identity,
         model=model,
         names=(alias, model),
         request=request,
         traits=entry.traits,
+        entry=entry.model_dump(mode="json"),
         reason="",
         created_at=now,
         updated_at=now,
     )
+
+
+def refuse_claude_name(alias: str) -> None:
+    """LaunchRefused for a name that misleads clients."""
+    if alias.startswith("claude-"):
+        # Claude Code assumes its own window sizes for names that begin so
+        raise LaunchRefused(f"the name {alias!r} must not begin with `claude-`; `--as` answers for Claude's names")
 
 
 def refuse_misfit(deployment: Deployment, catalog: Catalog, site: Site) -> None:

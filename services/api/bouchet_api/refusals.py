@@ -55,7 +55,7 @@ WORDS: Mapping[str, str] = {
 _STORE = ("store_unavailable",)
 _CLUSTER = ("gateway_unreachable", "tunnel_down", "human_needed", "command_timeout")
 _WORKER = ("worker_silent", *_CLUSTER, *_STORE)
-_LAUNCH = ("bad_request", "unknown_model", "launch_refused", "configuration")
+_LAUNCH = ("bad_request", "unknown_model", "unknown_deployment", "launch_refused", "configuration")
 
 # method and path -> kinds, `unauthorized` left out: every path but /healthz has it
 REFUSALS: Mapping[tuple[str, str], tuple[str, ...]] = {

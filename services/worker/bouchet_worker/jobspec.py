@@ -31,7 +31,7 @@ LUGGAGE_FILES = (
     *("jobfile.py", "joblog.py", "network.py", "driver.py", "caches.py", "watch.py", "guard.py", "look.py"),
     *("chore.py", "image.sbatch", "image_job.py", "image_words.py", "images.py"),
     *("download.sbatch", "download.py", "hub_fetch.py", "hub_words.py"),
-    *("model_folder.py", "models_look.py", "model_look.py"),
+    *("model_folder.py", "models_look.py", "model_look.py", "weights.py", "ran.py"),
 )
 # a file of the luggage that is put last: where it lies, the rest lies too
 LUGGAGE_SEAL = "complete"
@@ -169,6 +169,7 @@ class JobSpec:
     placement: Placement
     image: Image
     idle_timeout_min: int
+    model_revision: str | None = None
 
 
 def spec_for(
@@ -192,6 +193,7 @@ def spec_for(
         placement=placement,
         image=image,
         idle_timeout_min=idle,
+        model_revision=deployment.pins.model_revision if deployment.pins is not None else None,
     )
 
 
@@ -211,6 +213,7 @@ def _render_spec(spec: JobSpec, site: Site) -> bytes:
         "job_name": spec.name,
         "deployment": spec.deployment,
         "model": spec.model,
+        "model_revision": spec.model_revision,
         "names": list(spec.names),
         "window": spec.window,
         "gpus": spec.placement.gpus,

@@ -9,14 +9,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from bouchet_core.catalog import entry_of
 from bouchet_core.errors import LaunchRefused, RemoteCommandFailed, SlurmOutputError
 from bouchet_core.models import Deployment, Job, Phase, Placement
-from bouchet_core.placement import EARLIEST, Held, candidates, image_for
+from bouchet_core.placement import EARLIEST, Held, candidates, image_of
 from bouchet_core.secrets import serving_key
 
 from . import slurm
 from .desk import Desk
 from .jobspec import SCRIPT, job_name, render_files, spec_for, window_of
+from .pinned import changed_arguments
 
 LOOK_TIMEOUT_S = 20.0
 SBATCH_TIMEOUT_S = 30.0
@@ -32,13 +34,19 @@ class Trial:
 
 def planned(desk: Desk, record: Deployment, slot: int) -> Job:
     """The next job of that deployment, placed. Raises LaunchRefused, UnknownModel, and the gateway's errors."""
-    _, entry = desk.catalog.find(record.model)
-    image = image_for(entry, desk.site)
+    entry = entry_of(record, desk.catalog)
+    image = image_of(record, entry, desk.site)
+    name, placement = job_name(record), _placement(desk, record)
+    arguments = spec_for(record, name, entry, placement, image, desk.site).arguments
+    changed = changed_arguments(record.pins.arguments, arguments) if record.pins is not None else ""
+    if changed:
+        placement = placement.model_copy(update={"why": f"{placement.why}; {changed}"})
     return Job.model_validate(
         {
-            "name": job_name(record),
+            "name": name,
             "slot": slot,
-            "placement": _placement(desk, record),
+            "placement": placement,
+            "arguments": arguments,
             "window": window_of(entry, record.request),
             "image": f"{image.pin}.sif",
             "vllm_version": image.vllm,
@@ -56,8 +64,8 @@ def placement_of(job: Job) -> Placement:
 
 def files_of(desk: Desk, record: Deployment, job: Job) -> dict[str, bytes]:
     """The files of the job's folder, by name; `key` is one of them."""
-    _, entry = desk.catalog.find(record.model)
-    spec = spec_for(record, job.name, entry, placement_of(job), image_for(entry, desk.site), desk.site)
+    entry = entry_of(record, desk.catalog)
+    spec = spec_for(record, job.name, entry, placement_of(job), image_of(record, entry, desk.site), desk.site)
     return render_files(spec, desk.site, serving_key(desk.serving_secret, job.name))
 
 
@@ -69,7 +77,7 @@ def command_of(desk: Desk, job: Job) -> list[str]:
 
 
 def _placement(desk: Desk, record: Deployment) -> Placement:
-    _, entry = desk.catalog.find(record.model)
+    entry = entry_of(record, desk.catalog)
     places = candidates(entry, record.request, desk.site, _held(desk))
     return _earliest(desk, places) if record.request.partition == EARLIEST else places[0]
 

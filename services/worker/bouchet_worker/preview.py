@@ -9,6 +9,7 @@ from bouchet_core.models import Deployment
 from .desk import Desk
 from .jobspec import SCRIPT
 from .memory_look import memory_of
+from .pinned import refuse_other_than_pinned
 from .planning import command_of, files_of, placement_of, planned
 
 # a preview takes no slot; no file of a job depends on it
@@ -19,6 +20,7 @@ SECRET_FILES = frozenset({"key"})
 def preview(desk: Desk, record: Deployment) -> dict[str, Any]:
     """JSON for the api (its `Preview`). Asks the cluster as a launch would; leaves nothing on it and in the store."""
     job = planned(desk, record, NO_SLOT)
+    refuse_other_than_pinned(desk, record)
     files = files_of(desk, record, job)
     return {
         "job_name": job.name,

@@ -26,6 +26,7 @@ from . import slurm
 from .desk import Desk
 from .disk_look import refuse_absent
 from .memory_look import memory_of
+from .pinned import refuse_other_than_pinned
 from .planning import SBATCH_TIMEOUT_S, command_of, files_of, placement_of, planned
 from .queue_look import find_job, may_still_arrive, queue_rows
 from .refusals import refusal_in_words
@@ -85,6 +86,7 @@ def _steps(desk: Desk, record: Deployment) -> str:
     if found is None:
         refuse_absent(desk, record.model)
         stage_luggage(desk)
+        refuse_other_than_pinned(desk, record)
         record = _fit(desk, record, job)
         job = _job(record)
         _stage_job(desk, record, job)
@@ -155,7 +157,8 @@ def _sbatch(desk: Desk, record: Deployment, job: Job) -> int | None:
 def _about_to_ask(old: Deployment, desk: Desk) -> Deployment:
     if old.job is None or old.stop_requested_at is not None or old.phase is not Phase.SUBMITTING:
         return old
-    return old.with_job(old.job.model_copy(update={"asked_at": desk.now()}), desk.now())
+    asked = {"asked_at": desk.now(), "submission": tuple(command_of(desk, old.job))}
+    return old.with_job(old.job.model_copy(update=asked), desk.now())
 
 
 # records

@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field
 
 from bouchet_api import examples
 from bouchet_api.launching import PREVIEW_ID, named_among, new_id, refuse_misfit, requested, without_model_name
+from bouchet_api.likeness import like, refuse_other_hardware
 from bouchet_api.parts import DeploymentDep, Parts, PartsDep
 from bouchet_api.problems import KeyReused
 
@@ -66,7 +67,7 @@ def launch(
     """Asks for a model to be served. Answers at once; the worker does the rest."""
     wanted = _wanted(parts, request, new_id())
     made = _create(parts.store, wanted, idempotency_key)
-    if made.request != request:
+    if made.request != wanted.request:
         raise KeyReused("this Idempotency-Key was used for another request; take a new one")
     if made.phase is Phase.REQUESTED:
         parts.errands.submit(made.id)
@@ -129,6 +130,11 @@ def end_deployment(parts: PartsDep, response: Response, deployment: DeploymentDe
 def _wanted(parts: Parts, request: LaunchRequest, identity: str) -> Deployment:
     """The record of what is asked for, once it is sure that the site has room for it in principle."""
     catalog = parts.catalog.current()
+    if request.like is not None:
+        earlier = parts.store.get(request.like)
+        again = like(earlier, request, catalog, identity, datetime.now(UTC))
+        refuse_other_hardware(again, earlier, catalog, parts.site)
+        return again
     wanted = requested(request, catalog, identity, datetime.now(UTC))
     refuse_misfit(wanted, catalog, parts.site)
     return wanted

@@ -1,0 +1,114 @@
+"""A launch like an earlier one: it runs what that one ran, or says before it is submitted what is gone."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from bouchet_core.catalog import Catalog
+from bouchet_core.models import Deployment, Ending, Phase
+from bouchet_core.ran import Pins, Weights
+from bouchet_worker.desk import Desk
+from bouchet_worker.pinned import changed_arguments, differences
+from bouchet_worker.preview import preview
+from bouchet_worker.submit import submit
+
+from tests.fakes.slurm_gateway import FakeSlurm, job_ids
+
+from .conftest import Clock, MakeDesk, requested
+from .stage import ROOT
+
+WEIGHTS = Weights(digest="ef" * 32, how="manifest", files=9, bytes=10)
+PINS = Pins(
+    deployment="earlier",
+    image="cpu-0.32.0",
+    image_sha256="ab" * 32,
+    vllm="0.32.0",
+    model_revision="c0ffee",
+    weights=WEIGHTS,
+)
+IMAGE = {"exists": True, "recorded": "ab" * 32, "computed": None}
+MODEL = {"revision": "c0ffee", "weights": {"how": "manifest", "digest": "ef" * 32}}
+
+
+def pinned(clock: Clock, catalog: Catalog, **pins: object) -> Deployment:
+    entry = catalog.entries["demo/scripted"].model_dump(mode="json")
+    made = requested("aa", clock(), partition="gpu_h200")
+    return made.model_copy(update={"entry": entry, "pins": PINS.model_copy(update=pins)})
+
+
+def looks(slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch, image: Any = IMAGE, model: Any = MODEL) -> None:
+    """What look.py says on the login node."""
+
+    def python3(words: list[str]) -> tuple[int, str, str]:
+        if not words[0].endswith("look.py") or words[0].endswith(("models_look.py", "model_look.py")):
+            return 2, "", "no such program"
+        return 0, json.dumps({"images": {"i": image}, "weights": {"demo/scripted": model}}), ""
+
+    monkeypatch.setattr(slurm, "python3", python3)
+
+
+@pytest.mark.parametrize(
+    ("image", "model", "words"),
+    [
+        (IMAGE, MODEL, []),
+        ({**IMAGE, "recorded": None}, {**MODEL, "weights": None}, []),
+        ({"exists": False}, MODEL, ["is gone"]),
+        ({**IMAGE, "computed": "cd" * 32}, MODEL, ["was replaced: its sha256 is cdcdcdcdcdcd"]),
+        (
+            {**IMAGE, "recorded": "cd" * 32},
+            None,
+            ["was replaced", "the model demo/scripted is gone; `bouchet download"],
+        ),
+        (IMAGE, {**MODEL, "revision": "badcafe"}, ["is commit badcafe now, it ran c0ffee; `bouchet download"]),
+        (IMAGE, {**MODEL, "weights": {"how": "manifest", "digest": "00"}}, ["files of the model demo/scripted have"]),
+        (IMAGE, {**MODEL, "weights": {"how": "headers", "digest": "00"}}, []),
+    ],
+)
+def test_what_is_gone_is_named(image: dict[str, Any], model: dict[str, Any] | None, words: list[str]) -> None:
+    found = differences({"image": image, "model": model}, "demo/scripted", PINS)
+    assert len(found) == len(words) and all(word in text for word, text in zip(words, found, strict=True))
+
+
+def test_what_is_still_there_is_submitted_with_its_pins(
+    desk: Desk, slurm: FakeSlurm, clock: Clock, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks(slurm, monkeypatch)
+    desk.store.create(pinned(clock, catalog))
+    assert submit(desk, "aa").startswith("job ")
+    spec = json.loads(slurm.files[f"{ROOT}/jobs/bouchet-aa-1/spec.json"])
+    assert (spec["image_sha256"], spec["model_revision"]) == ("ab" * 32, "c0ffee")
+    job = desk.store.get("aa").job
+    assert job is not None and job.submission == tuple(slurm.calls[-1])
+    staged = slurm.files[f"{ROOT}/jobs/bouchet-aa-1/vllm.args"].decode().splitlines()
+    assert list(job.arguments) == staged
+
+
+def test_what_is_gone_is_refused_before_it_is_submitted(
+    desk: Desk, slurm: FakeSlurm, clock: Clock, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks(slurm, monkeypatch, image={**IMAGE, "recorded": "cd" * 32})
+    desk.store.create(pinned(clock, catalog))
+    assert submit(desk, "aa") == "failed" and job_ids(slurm) == []
+    record = desk.store.get("aa")
+    assert (record.phase, record.ending) == (Phase.ENDED, Ending.FAILED)
+    assert "what deployment earlier ran is not there any more: the image cpu-0.32.0.sif was replaced" in record.reason
+
+
+def test_a_model_that_left_the_catalog_and_an_image_that_left_the_site_can_be_run_again(
+    make_desk: MakeDesk, slurm: FakeSlurm, clock: Clock, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks(slurm, monkeypatch)
+    desk = make_desk(catalog=Catalog({}))
+    record = pinned(clock, catalog, image="cpu-0.31.0", vllm="0.31.0")
+    shown = preview(desk, record)
+    assert shown["image"] == "cpu-0.31.0.sif" and "hermes" in shown["files"]["vllm.args"]
+
+
+def test_other_arguments_of_a_newer_version_are_told() -> None:
+    then = ("--served-model-name", "a", "b", "--max-model-len", "9", "--old")
+    assert changed_arguments((), then) == changed_arguments(then, ("--served-model-name", "c", *then[3:])) == ""
+    assert changed_arguments(then, ("--max-model-len", "8")).endswith(
+        "without --max-model-len 9, --old and with --max-model-len 8"
+    )
