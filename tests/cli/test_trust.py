@@ -60,3 +60,23 @@ def test_it_can_be_watched(bouchet: Bouchet, gateway: GatewayDoor) -> None:
         tty.type("\x03")
         assert tty.rest()[0] == 130
     assert bouchet("tunnel", "--watch", "--json").status == 2
+
+
+def test_nodes_and_a_key_that_waits_are_shown(bouchet: Bouchet, gateway: GatewayDoor) -> None:
+    key = {"place": "node2", "algorithm": "ssh-ed25519", "fingerprint": KEY, "changed": False}
+    gateway.tunnel |= {"nodes": {"node1": "", "node2": "cannot log in to node2"}, "host_key": key}
+    assert bouchet("tunnel").out.splitlines()[1:] == [
+        "  node1: reached over ssh",
+        "  node2: cannot log in to node2",
+        f"  node2 shows ssh-ed25519 {KEY}: `bouchet tunnel --trust` accepts it",
+    ]
+
+
+def test_the_host_that_asks_is_named(bouchet: Bouchet, gateway: GatewayDoor) -> None:
+    gateway.ask("p1", "Passcode: ")
+    gateway.tunnel["prompt"]["host"] = "gate (the jump host to cluster)"
+    with terminal(bouchet.program("tunnel"), bouchet.environment) as tty:
+        tty.until("gate (the jump host to cluster) asks:")
+        tty.until("Passcode: ")
+        tty.type("123456\n")
+        tty.until("tunnel to login: up")

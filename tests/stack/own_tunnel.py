@@ -38,11 +38,14 @@ def key_of(stack: Stack, user: str, folder: Path) -> None:
 
 @contextlib.asynccontextmanager
 async def tunnel_as(
-    stack: Stack, user: str, folder: Path, auto: str | None = None, **changes: Any
+    stack: Stack, user: str, folder: Path, auto: str | None = None, patience_s: float = 20, **changes: Any
 ) -> AsyncIterator[tuple[Tunnel, PromptDesk]]:
-    """A tunnel of that user's from this machine, that knows no host. auto: MFA_AUTO; changes: of its settings."""
+    """A tunnel of that user's from this machine, that knows no host.
+
+    auto: MFA_AUTO; patience_s: for which a question waits; changes: of its settings.
+    """
     key_of(stack, user, folder)
-    desk, trusted = PromptDesk(20, auto), TrustedHosts(folder / "accepted")
+    desk, trusted = PromptDesk(patience_s, auto), TrustedHosts(folder / "accepted")
     settings = SshSettings(hosts=(LOGIN_NODE,), ssh_dir=folder, trusted_hosts=trusted.path, user=user, port=22)
     tunnel = Tunnel(Connector(replace(settings, **changes), desk, trusted), desk, trusted)
     life = asyncio.get_running_loop().create_task(tunnel.run())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from datetime import UTC, datetime
+from typing import Literal
 
 from bouchet_core.errors import StoreUnavailable
 from bouchet_core.models import TunnelEvent, TunnelState, TunnelStatus
@@ -63,7 +64,9 @@ class News:
 
 def event_of(status: TunnelStatus) -> TunnelEvent:
     """What others may know of it."""
-    waits_for = "prompt" if status.prompt else "host_key" if status.host_key else ""
+    waits_for: Literal["", "prompt", "host_key"] = ""
+    if status.prompt or status.host_key:
+        waits_for = "prompt" if status.prompt else "host_key"
     return TunnelEvent(
         state=status.state, host=status.host, detail=status.detail, waits_for=waits_for, at=datetime.now(UTC)
     )
