@@ -47,6 +47,7 @@ def like(earlier: Deployment, request: LaunchRequest, catalog: Catalog, identity
             weights=job.weights,
             arguments=job.arguments,
         ),
+        reason="",
         created_at=now,
         updated_at=now,
     )
