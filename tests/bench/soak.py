@@ -16,6 +16,9 @@ from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bouchet_core.models import TunnelState
+from bouchet_core.store import FIRST_EVENT, Store
+
 from tests.gateway.conftest import serve_behind
 from tests.gateway.link import Link, link_to
 
@@ -41,6 +44,7 @@ class Counts:
     whole: int = 0
     broken: int = 0
     silent: list[str] = field(default_factory=list)
+    logins: int = 0
     back_s: list[float] = field(default_factory=list)
     waited_s: list[float] = field(default_factory=list)
 
@@ -48,7 +52,7 @@ class Counts:
 async def soak(seconds: float) -> list[Figure]:
     """Runs it for that long."""
     counts = Counts()
-    async with _gateway() as (way, link):
+    async with _gateway() as (way, link, store):
         until = time.monotonic() + seconds
         await asyncio.sleep(SETTLE_S)
         before = _size(way)
@@ -60,6 +64,7 @@ async def soak(seconds: float) -> list[Figure]:
         await asyncio.gather(*loads)
         share = (way.cpu_s() - cpu) / (time.monotonic() - began) * 100
         await asyncio.sleep(SETTLE_S)
+        counts.logins = sum(event.state is TunnelState.UP for _, event in store.tunnel.events(FIRST_EVENT))
         return _figures(counts, before, _size(way), cuts, share)
 
 
@@ -147,10 +152,12 @@ async def _answer(way: Way) -> None:
 class _Size:
     memory_mib: float
     descriptors: int
+    threads: int
 
 
 def _size(way: Way) -> _Size:
-    return _Size(way.memory_mib(), len(list(Path(f"/proc/{way.pid}/fd").iterdir())))
+    process = Path(f"/proc/{way.pid}")
+    return _Size(way.memory_mib(), *(len(list((process / kind).iterdir())) for kind in ("fd", "task")))
 
 
 def _figures(counts: Counts, before: _Size, after: _Size, cuts: int, share: float) -> list[Figure]:
@@ -163,14 +170,18 @@ def _figures(counts: Counts, before: _Size, after: _Size, cuts: int, share: floa
         Figure(f"soak: failed requests, {cuts} cuts", len(counts.failed), "", 0, asked),
         Figure("soak: streams that ended in silence", len(counts.silent), "", 0, heard),
         Figure("soak: back after the link", max(counts.back_s), "s", 2, back),
+        # where the login asks a person, each is a prompt
+        Figure("soak: logins more than cuts", counts.logins - 1 - cuts, "", 0, f"{counts.logins} logins in all"),
         Figure("soak: memory", after.memory_mib, "MiB", 150, f"{before.memory_mib:.0f} MiB before the load"),
         Figure("soak: descriptors more than before the load", after.descriptors - before.descriptors, "", 4),
+        # Python keeps a pool of them for what blocks
+        Figure("soak: threads more than before the load", after.threads - before.threads, "", 8),
         Figure("soak: CPU", share, "% of a core"),
     ]
 
 
 @asynccontextmanager
-async def _gateway() -> AsyncIterator[tuple[Way, Link]]:
+async def _gateway() -> AsyncIterator[tuple[Way, Link, Store]]:
     """A gateway whose connection goes over a link."""
     with tempfile.TemporaryDirectory(prefix="bouchet-soak-") as name, ExitStack() as running:
         folder = Path(name)
@@ -181,9 +192,10 @@ async def _gateway() -> AsyncIterator[tuple[Way, Link]]:
             hosts = folder / "known_hosts"
             hosts.write_text(hosts.read_text().replace(str(sshd_port), str(link.port)))
             way = start_gateway(folder, link.port, redis, start)
-            serve_behind(redis.store(), 0, target)
+            store = redis.store()
+            serve_behind(store, 0, target)
             await _answer(way)
-            yield way, link
+            yield way, link, store
 
 
 def main() -> int:
