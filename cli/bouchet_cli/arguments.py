@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import difflib
+import re
 from collections.abc import Collection, Sequence
 from typing import NoReturn
 
@@ -25,7 +27,17 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Called by argparse for every mistake."""
-        raise UsageError(f"{message}; see `{self.prog} --help`")
+        raise UsageError(_unknown_command(message) or f"{message}; see `{self.prog} --help`")
+
+
+def _unknown_command(message: str) -> str:
+    """argparse lists all commands; the nearest says more. Empty for any other mistake."""
+    found = re.match(r"""argument COMMAND: invalid choice: (['"])(.*)\1 \(choose""", message)
+    if not found:
+        return ""
+    near = difflib.get_close_matches(found[2], COMMANDS, n=1)
+    hint = f"did you mean `bouchet {near[0]}`?" if near else "`bouchet --help` lists them"
+    return f"there is no command {found[2]!r}; {hint}"
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:

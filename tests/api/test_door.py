@@ -22,6 +22,24 @@ from tests.fakes.running_api import KEY
 PATHS = ("/v1/models", "/v1/deployments", "/v1/events", "/v1/tunnel", "/openapi.json", "/nowhere", "/healthz/")
 
 
+async def test_a_body_as_curl_sends_it_is_json(api: httpx.AsyncClient) -> None:
+    form = {"content-type": "application/x-www-form-urlencoded"}
+    made = await api.post("/v1/deployments", content='{"model": "bouchet-qwen3-32b"}', headers=form)
+    assert made.status_code == 202, made.text
+    for body in ('"x"', "[1]", "3"):
+        wrong = await api.post("/v1/deployments", content=body, headers=form)
+        assert (wrong.status_code, wrong.json()["detail"]) == (422, "the body must be a JSON object")
+
+
+@pytest.mark.parametrize("span", ["3x", "", "0d", "-1h", "1e9s"])
+async def test_a_span_of_time_is_asked_for_in_words(api: httpx.AsyncClient, span: str) -> None:
+    used = await api.get("/v1/usage", params={"since": span})
+    made = await api.post("/v1/keys", json={"name": "bob", "expires_in": span})
+    assert (used.status_code, made.status_code) == (422, 422)
+    assert used.json()["detail"] == "since: must be a span of time such as 15m, 24h or 30d"
+    assert made.json()["detail"] == "expires_in: must be a span of time such as 12h, 30d or 8w"
+
+
 def kinds(error: type[BouchetError]) -> set[str]:
     """Of core's tree and the api's part of it; other rooms' errors never reach the api as objects."""
     own = {error.kind} if error.__module__.split(".")[0] in ("bouchet_core", "bouchet_api") else set()
@@ -97,7 +115,7 @@ async def test_unknown_paths_and_methods_are_problems(api: httpx.AsyncClient) ->
         ({"model": "m", "modle": 1}, "modle", "did you mean `model`?"),
         ({"model": "m", "serve_as": ["opus", "sonet"]}, "serve_as.1", "'sonnet'"),
         ({}, "model", "is missing"),
-        ([], "", "dictionary"),
+        ([], "", "must be a JSON object"),
     ],
 )
 async def test_a_bad_field_is_named_in_words(api: httpx.AsyncClient, body: Any, field: str, words: str) -> None:

@@ -67,7 +67,7 @@ def create_app(parts: Parts, key: str) -> FastAPI:
         docs_url=None,  # its pages load scripts from elsewhere
         redoc_url=None,
         lifespan=_lifespan,
-        strict_content_type=False,  # `curl -d` names no JSON; pages of other sites are kept out by the door
+        strict_content_type=False,  # some clients name none; pages of other sites are kept out by the door
     )
     app.state.parts = parts
     # streams before deployments, whose names may hold a slash

@@ -16,6 +16,8 @@ WANTED: Mapping[str, str] = {
     "account": "one word of letters, digits and `_.:&|,-`",
     "qos": "one word of letters, digits and `_.:&|,-`",
     "constraint": "one word of letters, digits and `_.:&|,-`",
+    "since": "a span of time such as 15m, 24h or 30d",
+    "expires_in": "a span of time such as 12h, 30d or 8w",
     "after": "an event's id, such as 1763800000000-0",
     "last-event-id": "the id of an event of this stream",
     "idempotency-key": "1 to 200 letters, digits or `_.:-`",
@@ -46,6 +48,8 @@ def _sentence(error: Mapping[str, Any], known: Sequence[str]) -> str:
         return "no such field" + (f"; did you mean `{near[0]}`?" if near else f"; there are {', '.join(known)}")
     if kind == "string_pattern_mismatch" and last.lower() in WANTED:
         return f"must be {WANTED[last.lower()]}"
+    if kind == "model_attributes_type" and len(error["loc"]) == 1:
+        return "the body must be a JSON object"
     if kind == "missing":
         return "is missing"
     said = encodable(str(error["msg"])).removeprefix("Input should be ")

@@ -7,8 +7,9 @@ into events, and only those that must change are decoded.
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 import orjson
 
@@ -24,19 +25,46 @@ DONE = b"data: [DONE]\n\n"
 _MODEL = re.compile(rb'"model":\s*"(?:[^"\\]|\\.)*"')
 
 
-class StreamFilter(Protocol):
+class StreamFilter(ABC):
     """A stream of events on its way to the client. failure: what it told the client instead of a proper end."""
 
-    failure: Failure | None
+    def __init__(self, route: Route, shown: str) -> None:
+        self._route = route
+        self._model = b'"model":' + orjson.dumps(shown)
+        self._cutter = Cutter()
+        self._ended = False
+        self._seen = 0
+        self.failure: Failure | None = None
 
     def feed(self, piece: bytes) -> bytes:
         """What the client gets for these bytes; b'' while an event is incomplete."""
+        events = self._cutter.feed(piece)
+        self._seen += len(events)
+        return b"".join([self._event(raw) for raw in events])
 
     def finish(self) -> bytes:
-        """What the client still gets when the server has closed, in order or not."""
+        """What the client still gets when the server has closed: an error, unless the stream had its proper end."""
+        return b"" if self._ended else self._end_with(cut_short(self._route.alias))
 
+    @abstractmethod
     def tokens(self) -> Tokens:
         """What the stream said of its tokens so far; to be asked when the client has its bytes."""
+
+    @abstractmethod
+    def _event(self, raw: bytes) -> bytes:
+        """What the client gets for one event."""
+
+    @abstractmethod
+    def _failed(self, failure: Failure) -> bytes:
+        """The end of this stream, in the dialect's words."""
+
+    def _end_with(self, failure: Failure) -> bytes:
+        self._ended, self.failure = True, failure
+        return self._failed(failure)
+
+    def _named(self, raw: bytes) -> bytes:
+        """The event under the model's name as its client wrote it."""
+        return _MODEL.sub(lambda _: self._model, raw, count=1)
 
 
 def stream_filter(
@@ -115,31 +143,15 @@ def _strip_choices(answer: dict[str, Any], opened: bool) -> None:
             message["content"] = strip_thinking(message["content"], opened)
 
 
-class AnthropicStream:
+class AnthropicStream(StreamFilter):
     """The filter for Anthropic's streams."""
 
     def __init__(self, route: Route, shown: str, opened: bool = False) -> None:
-        self._route, self._thinks, self._opened = route, _may_think(route), opened
-        self._model = b'"model":' + orjson.dumps(shown)
-        self._cutter = Cutter()
+        super().__init__(route, shown)
+        self._thinks, self._opened = _may_think(route), opened
         self._stripper: ThinkStripper | None = None
         self._index = 0
-        self._ended = False
-        self._seen = 0
         self._usage_events: list[bytes] = []
-        self.failure: Failure | None = None
-
-    def feed(self, piece: bytes) -> bytes:
-        """See StreamFilter."""
-        events = self._cutter.feed(piece)
-        self._seen += len(events)
-        return b"".join([self._event(raw) for raw in events])
-
-    def finish(self) -> bytes:
-        """See StreamFilter. An error event, unless the stream had its proper end."""
-        if self._ended:
-            return b""
-        return self._end_with(cut_short(self._route.alias))
 
     def tokens(self) -> Tokens:
         """See StreamFilter. Of a stream that broke off every event counts as a token."""
@@ -149,8 +161,7 @@ class AnthropicStream:
             return Tokens()
         return found[-1] if len(found) > 1 else replace(found[0], output=max(0, self._seen - 2))
 
-    def _end_with(self, failure: Failure) -> bytes:
-        self._ended, self.failure = True, failure
+    def _failed(self, failure: Failure) -> bytes:
         return failure_events(None, Dialect.ANTHROPIC, failure)
 
     def _event(self, raw: bytes) -> bytes:
@@ -162,7 +173,7 @@ class AnthropicStream:
             return self._block_border(raw)
         if raw.startswith(b"event: message_start"):
             self._usage_events.append(raw)
-            return _MODEL.sub(lambda _: self._model, raw, count=1)
+            return self._named(raw)
         if raw.startswith(b"event: message_stop"):
             self._ended = True
             return raw
@@ -208,31 +219,14 @@ class AnthropicStream:
         return self._end_with(from_upstream(500, data, self._route.alias))
 
 
-class OpenAIStream:
+class OpenAIStream(StreamFilter):
     """The filter for OpenAI's streams: one JSON object an event, `[DONE]` at the end."""
 
     def __init__(self, route: Route, shown: str, hide_usage: bool = False, opened: bool = False) -> None:
-        self._route, self._thinks, self._hide_usage = route, _may_think(route), hide_usage
-        self._opened = opened
-        self._model = b'"model":' + orjson.dumps(shown)
-        self._cutter = Cutter()
+        super().__init__(route, shown)
+        self._thinks, self._hide_usage, self._opened = _may_think(route), hide_usage, opened
         self._strippers: dict[int, ThinkStripper] = {}
-        self._ended = False
-        self._seen = 0
         self._usage_event = b""
-        self.failure: Failure | None = None
-
-    def feed(self, piece: bytes) -> bytes:
-        """See StreamFilter."""
-        events = self._cutter.feed(piece)
-        self._seen += len(events)
-        return b"".join([self._event(raw) for raw in events])
-
-    def finish(self) -> bytes:
-        """See StreamFilter. An error object and `[DONE]`, unless the stream had its proper end."""
-        if self._ended:
-            return b""
-        return self._end_with(cut_short(self._route.alias))
 
     def tokens(self) -> Tokens:
         """See StreamFilter. Of a stream that broke off every event counts as a token."""
@@ -240,8 +234,7 @@ class OpenAIStream:
             return Tokens(output=self._seen)
         return tokens_of(parse(self._usage_event).json().get("usage"))
 
-    def _end_with(self, failure: Failure) -> bytes:
-        self._ended, self.failure = True, failure
+    def _failed(self, failure: Failure) -> bytes:
         return failure_events(None, Dialect.OPENAI, failure)
 
     def _event(self, raw: bytes) -> bytes:
@@ -256,7 +249,7 @@ class OpenAIStream:
             self._usage_event = raw
             if self._hide_usage:
                 raw = _without_usage(raw)
-        raw = _MODEL.sub(lambda _: self._model, raw, count=1)
+        raw = self._named(raw)
         if self._thinks and not self._all_passing():
             return self._chunk(raw)
         return raw
