@@ -9,7 +9,7 @@ Standard library and Python 3.6 only: it runs under whatever Python the cluster'
     address HOST                    this node's address on the way to that host
     other-port JOB_DIR MARK         another port, where the log says from there on that one was taken; else status 1
     connect JOB_DIR SCRATCH PORT WORD...   writes connection-<job id>.json; words: further ones of vLLM's command
-    end JOB_DIR KIND STATUS WORDS   writes end-<job id>.json
+    end JOB_DIR KIND STATUS MARK WORDS   writes end-<job id>.json
 """
 
 import errno
@@ -339,15 +339,15 @@ def connect(job_dir: str, scratch: str, port: str, *words: str) -> None:
     write_json(log_path(spec, "connection-{}.json"), document)
 
 
-def end(job_dir: str, kind: str, status: str, *words: str) -> None:
-    """Says why the job ended."""
+def end(job_dir: str, kind: str, status: str, mark: str, *words: str) -> None:
+    """Says why the job ended. mark: where vLLM's last start begins in the log; what failed before was got over."""
     spec = read_spec(job_dir)
     document = {
         "job_name": spec["job_name"],
         "kind": kind,
         "exit_status": int(status),
         "sentence": " ".join(words),
-        "tail": error_lines(log_path(spec, "{}.log"), read_note(os.path.join(job_dir, "key")))
+        "tail": error_lines(log_path(spec, "{}.log"), read_note(os.path.join(job_dir, "key")), int(mark or 0))
         if kind == "vllm_exited"
         else [],
         "at": int(time.time()),

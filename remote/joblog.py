@@ -11,12 +11,12 @@ NAMES_AN_ERROR = re.compile(
 )
 
 
-def error_lines(path: str, key: Optional[str] = None) -> List[str]:
-    """The last lines of a log that name an error, without vLLM's prefixes, keys made illegible."""
+def error_lines(path: str, key: Optional[str] = None, begin_at: int = 0) -> List[str]:
+    """The last lines of a log that name an error, from that byte on, without vLLM's prefixes, keys made illegible."""
     try:
         with open(path, "rb") as source:
             source.seek(0, os.SEEK_END)
-            source.seek(max(0, source.tell() - TAIL_BYTES))
+            source.seek(max(begin_at, source.tell() - TAIL_BYTES))
             lines = source.read().decode("utf-8", "replace").splitlines()
     except OSError:
         return []

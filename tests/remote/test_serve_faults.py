@@ -7,7 +7,7 @@ import os
 import signal
 from pathlib import Path
 
-from .conftest import JOB_ID, Node
+from .conftest import JOB_ID, Node, until
 from .test_serve import refused
 
 UNWRITABLE = 73
@@ -90,3 +90,14 @@ def test_a_vllm_that_waits_for_clients_for_ever_is_gone_before_the_walltime(node
     node.signal(signal.SIGUSR1)
     assert node.wait() == 0
     assert node.end()["kind"] == "walltime" and node.left_behind() == []
+
+
+def test_what_went_wrong_before_the_last_start_is_not_its_end(node: Node) -> None:
+    node.mode = "port taken"
+    node.start()
+    until(lambda: node.log().count("starting the container") == 2, node)
+    node.connection()
+    server = max(pid for pid, words in node.processes().items() if "apptainer_program" in words)
+    os.kill(server, signal.SIGKILL)
+    assert node.wait() == 137
+    assert "ddress already in use" in node.log() and node.end()["tail"] == []

@@ -138,6 +138,8 @@ def test_nothing_is_advised_about_the_unknown() -> None:
 def test_an_engine_that_is_gone_is_the_cause_only_where_nothing_else_is() -> None:
     gone = "Engine core proc EngineCore died unexpectedly, shutting down client."
     assert advice_for(gone) == "" and "killed or crashed: launch again" in advice_for_cause(cause_of([gone]))
+    later = "pydantic_core._pydantic_core.ValidationError: 2 validation errors for ChatCompletionStreamResponse"
+    assert cause_of([gone, later]) == gone
     assert cause_of(["ValueError: no such thing", gone]) == "ValueError: no such thing"
     cut = "FATAL:   container creation failed: image driver mount failure: image driver squashfuse_ll instance exited"
     assert "`bouchet image verify`" in advice_for_cause(cause_of([cut]))

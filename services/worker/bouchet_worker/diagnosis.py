@@ -10,6 +10,7 @@ _Match = re.Match[str]
 # what a main process says after the process that knows the cause
 _ECHO = re.compile(
     r"Engine core initialization failed|See root cause above|EngineDeadError|Engine process failed|died unexpectedly"
+    r"|validation errors? for \w+Response"
 )
 _GONE = "its engine was killed or crashed: launch again; if it was for its use of memory, more --gpus bring more"
 _NO_ROOM = "the GPUs' memory does not hold it: a smaller --max-len, --quant fp8, or more --gpus"
@@ -42,7 +43,7 @@ def cause_of(tail: Sequence[str]) -> str:
     """The line that says most of these, empty when there is none."""
     telling = [line for line in tail if advice_for(line)]
     plain = [line for line in tail if not _ECHO.search(line)]
-    return (telling or plain or list(tail) or [""])[-1]
+    return (telling or plain or list(tail[:1]) or [""])[-1]
 
 
 def advice_for_cause(line: str) -> str:
