@@ -21,9 +21,9 @@ NO_NUMBERS = ["1e9", "NaN", "0x10", "1,5"]
 WORDS = ["name", "time", "partition", "quant", "kv_cache_dtype", "account", "qos", "constraint", "model"]
 NUMBERS = ["gpus", "nodes", "max_len", "idle_timeout_min"]
 GOOD = {
-    "name": "mine-2.5_b", "time": "1-06:00:00", "partition": "gpu_h200", "quant": "none", "account": "prio_lab.x",
-    "qos": "fast:1", "constraint": "h200&ib|nvme", "gpus": 2, "nodes": 1, "max_len": 40960, "idle_timeout_min": 0,
-    "serve_as": ["opus", "haiku"],
+    "name": "mine-2.5_b", "time": "1-06:00:00", "partition": "gpu_h200", "quant": "none", "kv_cache_dtype": "fp8",
+    "account": "prio_lab.x", "qos": "fast:1", "constraint": "h200&ib|nvme", "gpus": 2, "nodes": 1, "max_len": 40960,
+    "idle_timeout_min": 0, "serve_as": ["opus", "haiku"],
 }  # fmt: skip
 
 
