@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import signal
@@ -17,6 +18,7 @@ from bouchet_core.store import Store
 from hypothesis import settings
 
 START_TIMEOUT_S = 60.0
+FIRST_PORT, PORT_SHARES, PORTS_EACH = 12_000, 8, 2_200
 
 # whoever runs us in the background has Ctrl-C ignored, and our programs would inherit that
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -48,20 +50,36 @@ class RedisServer:
         self.process.wait()
 
 
+class Ports:
+    """Hands out ports one after the other, below those that the system gives to whoever dials: between our asking for
+    one and its server's listening nobody else takes it. Every pytest process has some of its own.
+    """
+
+    def __init__(self, worker: int) -> None:
+        self._first = FIRST_PORT + worker % PORT_SHARES * PORTS_EACH
+        self._next = random.randrange(PORTS_EACH)
+
+    def take(self, count: int) -> int:
+        """The first of so many in a row that are free now."""
+        for _ in range(100):
+            first = self._first + self._next % (PORTS_EACH - count)
+            self._next += count
+            if all(_is_free(port) for port in range(first, first + count)):
+                return first
+        raise AssertionError(f"no {count} free ports in a row")
+
+
+PORTS = Ports(int(os.environ.get("PYTEST_XDIST_WORKER", f"gw{os.getpid()}")[2:]))
+
+
 def free_port() -> int:
     """A TCP port of 127.0.0.1 that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return PORTS.take(1)
 
 
 def free_ports(count: int) -> int:
-    """The first of `count` ports in a row that nobody listens on, below those that the system hands out by itself."""
-    for _ in range(100):
-        first = random.randrange(12_000, 30_000)
-        if all(_is_free(port) for port in range(first, first + count)):
-            return first
-    raise AssertionError(f"no {count} free ports in a row")
+    """The first of `count` ports in a row that nobody listens on."""
+    return PORTS.take(count)
 
 
 def _is_free(port: int) -> bool:

@@ -11,6 +11,7 @@ from bouchet_core.models import Deployment, Ending, Phase
 from bouchet_core.secrets import serving_key
 from bouchet_core.store import Store
 from bouchet_worker.desk import Desk
+from bouchet_worker.jobspec import LUGGAGE_SEAL
 from bouchet_worker.stop import stop
 from bouchet_worker.submit import lease_name, submit
 
@@ -90,6 +91,18 @@ def test_the_luggage_is_staged_once(desk: Desk, slurm: FakeSlurm, clock: Clock) 
         desk.store.create(requested(identity, clock()))
         submit(desk, identity)
     assert len({path for path in slurm.files if "/remote/" in path}) == len(desk.luggage.files) + 1
+
+
+def test_luggage_that_came_in_part_is_not_sealed_and_comes_again(desk: Desk, slurm: FakeSlurm, clock: Clock) -> None:
+    folder = desk.layout.luggage(desk.luggage.digest)
+    slurm.fault = lambda method, what: "tunnel_down" if (method, what) == ("PUT", f"{folder}/guard.py") else None
+    desk.store.create(requested("aa", clock()))
+    assert submit(desk, "aa") == "later"
+    assert f"{folder}/{LUGGAGE_SEAL}" not in slurm.files and slurm.jobs == {}
+    slurm.fault = lambda method, what: None
+    clock.advance(SETTLED_S)
+    assert submit(desk, "aa") == "job 101"
+    assert {f"{folder}/{name}" for name in (*desk.luggage.files, LUGGAGE_SEAL)} <= slurm.files.keys()
 
 
 def test_submitting_again_does_nothing(desk: Desk, slurm: FakeSlurm, clock: Clock) -> None:

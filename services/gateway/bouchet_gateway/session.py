@@ -85,6 +85,7 @@ class Session:
         self._files_lock = asyncio.Lock()
         # two that make one folder at the same time would be in each other's way
         self._folders_lock = asyncio.Lock()
+        self._made_at: dict[str, float] = {}
 
     async def close(self) -> None:
         """Ends the connection, politely for a moment, then at once."""
@@ -175,8 +176,7 @@ class Session:
         try:
             file = await sftp.open(path, "wb", attrs)
         except asyncssh.SFTPNoSuchFile:
-            async with self._folders_lock:
-                await sftp.makedirs(path.rpartition("/")[0], asyncssh.SFTPAttrs(permissions=0o700), exist_ok=True)
+            await self._make_folder(sftp, path.rpartition("/")[0])
             file = await sftp.open(path, "wb", attrs)
         async with file:
             await file.write(data)
@@ -184,6 +184,14 @@ class Session:
             # not every file server has it
             with contextlib.suppress(asyncssh.SFTPOpUnsupported):
                 await file.fsync()
+
+    async def _make_folder(self, sftp: asyncssh.SFTPClient, folder: str) -> None:
+        """With its parents; whoever waited while another made it has it."""
+        missed_at = time.monotonic()
+        async with self._folders_lock:
+            if self._made_at.get(folder, 0.0) <= missed_at:
+                await sftp.makedirs(folder, asyncssh.SFTPAttrs(permissions=0o700), exist_ok=True)
+                self._made_at[folder] = time.monotonic()
 
     async def get(self, path: str, offset: int, max_bytes: int) -> tuple[bytes, int]:
         """Bytes from `offset` (negative: from the end), and the file's size."""
