@@ -63,8 +63,10 @@ def stage(stack: Stack) -> Staged:
 def ours_s(stack: Stack, staged: Staged) -> float:
     """One run of the batch script."""
     script = [f"{staged.luggage}/vllm-serve.sbatch", staged.job_dir, staged.luggage]
+    # kernels are kept once the watch has seen it answer
+    then = f"for _ in $(seq 200); do grep -qs ok {LOGS}/heartbeat-$job.json && break; sleep 0.2; done"
     port = "$(sed -n 's/^ *\"port\": \\([0-9]*\\).*/\\1/p' " + LOGS + "/connection-$job.json 2>/dev/null)"
-    return timed(stack, script, port)
+    return timed(stack, script, port, then)
 
 
 def bare_s(stack: Stack, command: list[str]) -> float:
@@ -79,8 +81,8 @@ def bare_s(stack: Stack, command: list[str]) -> float:
     return timed(stack, ["--wrap", line], str(PORT))
 
 
-def timed(stack: Stack, script: list[str], port: str) -> float:
-    """Seconds between the making of the job's log and a good /health. port: a word of the shell, about $job."""
+def timed(stack: Stack, script: list[str], port: str, then: str = ":") -> float:
+    """Seconds between the making of the job's log and a good /health. port, then: the shell's words, about $job."""
     submit = shlex.join(["sbatch", "--parsable", *RESOURCES, "-o", f"{LOGS}/%j.log", *script])
     look = f"""
         job=$({submit}) || exit 1
@@ -91,6 +93,7 @@ def timed(stack: Stack, script: list[str], port: str) -> float:
             fi
             sleep 0.2
         done
+        {then}
         scancel "$job"
         while squeue -h -j "$job" 2>/dev/null | grep -q .; do sleep 0.5; done
     """

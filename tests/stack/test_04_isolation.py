@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
+from bouchet_core.secrets import NONCE_HEADER, PROOF_HEADER, new_nonce, proves
 
 from .conftest import SMALL
 from .harness import ENV_FILE, LOCAL_SERVICES, Stack
@@ -89,6 +92,15 @@ def test_vllm_on_the_node_refuses_who_has_no_key(stack: Stack) -> None:
         code = stack.slurm("curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", base + path)
         assert code == "401", path
     assert stack.slurm("curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", base + "/health") == "200"
+
+
+def test_vllm_on_the_node_proves_that_it_is_the_jobs_own(stack: Stack) -> None:
+    job = stack.deployment(SMALL)["jobs"][-1]
+    key = stack.slurm("cat", f"/home/researcher/bouchet-llm/jobs/{job['name']}/key").strip()
+    nonce, address = new_nonce(), f"http://{job['node']}:{job['port']}/health"
+    heads = stack.slurm("curl", "-s", "-D", "-", "-o", "/dev/null", "-H", f"{NONCE_HEADER}: {nonce}", address)
+    found = re.search(rf"(?im)^{PROOF_HEADER}: (\w+)\r?$", heads)
+    assert found and proves(key, nonce, job["port"], found[1]), heads
 
 
 def test_the_key_is_in_no_process_list_on_the_node(stack: Stack) -> None:
