@@ -151,6 +151,7 @@ rm -rf "$images/.$pin".??????
 child=
 work=$(mktemp -d -p "$images" ".$pin.XXXXXX")
 scratch=$(mktemp -d)
+mkdir "$scratch/cache"
 readonly work scratch
 trap clean_up EXIT
 trap 'exit 143' TERM INT

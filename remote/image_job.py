@@ -62,7 +62,7 @@ def build(job_dir: str, spec: Spec, scratch: str) -> None:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        preexec_fn=os.setsid,
+        start_new_session=True,
     )
     reader = Reader(job_dir, child)
     try:
@@ -129,8 +129,10 @@ def free_bytes(folder: str) -> int:
 
 
 def check_source(spec: Spec) -> None:
-    """Refused where a staged folder was named that is none."""
+    """Refused where a staged folder was named that is none; where the site has staged the pin, that is taken."""
     source = spec["source"]
+    if not source and os.path.isdir(os.path.expanduser(spec.get("staged") or "")):
+        source = spec["staged"]
     if not source:
         return
     spec["source"] = source = os.path.expanduser(source)

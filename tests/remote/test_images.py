@@ -177,6 +177,16 @@ def test_a_staged_folder_that_lacks_something_is_refused(tmp_path: Path) -> None
     assert "holds no base.tar" in said(tmp_path)["sentence"]
 
 
+def test_what_the_site_has_staged_is_taken_where_it_is_there(tmp_path: Path) -> None:
+    image(tmp_path)
+    end = 'rmdir "$2/.tiny.abcdef"; echo "from ${3:-the network}"'
+    assert "from the network" in job(tmp_path, end=end, staged=str(tmp_path / "nothing")).stdout
+    staged = tmp_path / "staged"
+    (staged / "wheels").mkdir(parents=True)
+    (staged / "base.tar").touch()
+    assert f"from {staged}" in job(tmp_path, end=end, staged=str(staged)).stdout
+
+
 def test_verify_hashes_anew_and_keeps_the_hash_for_starts(tmp_path: Path) -> None:
     digest = image(tmp_path)
     assert job(tmp_path, "verify").returncode == 0

@@ -66,7 +66,7 @@ def test_a_site_without_network_on_its_nodes_names_where_images_are_staged(
     desk = dataclasses.replace(make_desk(site=site), pins_dir=ROOT / "apptainer/pins", recipe_dir=ROOT / "apptainer")
     image(desk, asked(desk).id)
     spec = json.loads(slurm.files[f"{desk.layout.job(slurm.jobs[101].name)}/spec.json"])
-    assert spec["source"] == f"/staging/{PIN}"
+    assert (spec["source"], spec["staged"]) == (None, f"/staging/{PIN}")
 
 
 def test_the_look_moves_a_build_to_its_end(desk: AnyDesk, slurm: FakeSlurm, loop: Loop) -> None:
