@@ -16,6 +16,7 @@ from bouchet_gateway.settings import Limits
 
 from .conftest import LoginNode, door_of, make_settings, reached, until
 
+SCRIPT = "~/bouchet/remote/x"
 ECHO = '#!/bin/sh\nprintf "%s|" "$@"\n'
 NASTY = ["a'; echo foo", "two\nlines", "ünï → 日本", '$HOME `id` \\ "q"', "", "*", "-n", "~", "a~/b"]
 
@@ -43,7 +44,7 @@ async def test_slurm_prints_times_that_need_no_zone(door: httpx.AsyncClient, log
 
 async def test_stdin_stderr_and_status_come_through(door: httpx.AsyncClient, login_node: LoginNode) -> None:
     login_node.program("sbatch", "#!/bin/sh\ncat; echo no >&2; exit 3\n")
-    answer = (await run(door, ["sbatch"], stdin="ja → nein")).json()
+    answer = (await run(door, ["sbatch", "--test-only"], stdin="ja → nein")).json()
     assert answer == {"exit_status": 3, "stdout": "ja → nein", "stderr": "no\n", "truncated": False}
 
 
@@ -204,17 +205,17 @@ async def test_while_down_commands_wait_and_then_run(
     login_node.program("sbatch", ECHO)
     await login_node.stop()
     await reached(gateway, TunnelState.DOWN)
-    waiting = asyncio.create_task(run(door, ["sbatch", "x"]))
+    waiting = asyncio.create_task(run(door, ["sbatch", SCRIPT]))
     await asyncio.sleep(0.3)
     await login_node.start()
-    assert (await waiting).json()["stdout"] == "x|"
+    assert (await waiting).json()["stdout"] == f"{login_node.home}/bouchet/remote/x|"
 
 
 async def test_a_command_that_cannot_start_says_the_tunnel_is_down(
     gateway: Gateway, door: httpx.AsyncClient, login_node: LoginNode
 ) -> None:
     await login_node.stop()
-    answer = await run(door, ["sbatch", "x"], timeout_s=0.3)
+    answer = await run(door, ["sbatch", SCRIPT], timeout_s=0.3)
     assert (answer.status_code, answer.json()["kind"]) == (503, "tunnel_down")
     await login_node.start()
 
@@ -230,7 +231,7 @@ async def test_a_command_cut_off_is_unknown_unless_it_only_looks(
     login_node.run = cut_once
     assert (await run(door, ["squeue", "again"])).json()["stdout"] == "again|"
     login_node.run = cut_once
-    answer = await run(door, ["sbatch", "x"])
+    answer = await run(door, ["sbatch", SCRIPT])
     assert (answer.status_code, answer.json()["kind"]) == (504, "command_timeout")
     assert "may or may not have run" in answer.json()["detail"]
     assert [_program(line) for line in login_node.commands] == ["squeue", "squeue", "sbatch"]
