@@ -8,7 +8,7 @@ jobfile() { python3 "$luggage/jobfile.py" "$@"; }
 step() { printf 'bouchet: %s\n' "$*"; }
 
 node=${SLURMD_NODENAME:-$(hostname -s)}
-scratch='' shm='' container_pid='' keeper_pid='' groups=() started=''
+scratch='' container_pid='' keeper_pid='' groups=() started=''
 
 # Node-local, so that vLLM's sockets and scratch files are on no network disk and go with the job.
 make_scratch() {
@@ -21,19 +21,13 @@ make_scratch() {
     scratch=$said
     # renamed once it is locked: nobody sees it unlocked while the job lives
     exec 8> "$scratch/alive.new" && flock 8 && mv "$scratch/alive.new" "$scratch/alive"
-    make_shm
-}
-# Shared memory of the job's own: processes that are killed leave semaphores behind in the node's.
-make_shm() {
-    if mkdir -m 700 "/dev/shm/${scratch##*/}" 2> /dev/null; then shm=/dev/shm/${scratch##*/}; fi
 }
 # What jobs left here that died with their node: nothing of theirs holds the lock.
 sweep() {
     local left
     for left in "$TMPDIR"/bouchet-*-??????/alive; do
         if [ -O "$left" ] && flock --nonblock "$left" true; then
-            left=${left%/alive}
-            rm -rf -- "$left" "/dev/shm/${left##*/}"
+            rm -rf -- "${left%/alive}"
         fi
     done
 }
@@ -76,7 +70,18 @@ clean_up() {
     fi
     for group in "${groups[@]+"${groups[@]}"}"; do kill -KILL -- "-$group" 2>/dev/null; done
     if [ "${#groups[@]}" -gt 0 ]; then wait "${groups[@]}" 2>/dev/null; fi
-    rm -rf -- "$scratch" "${shm:-$scratch}"
+    sweep_shared_memory
+    rm -rf -- "$scratch"
+}
+# What is killed leaves semaphores in the node's shared memory, which Apptainer will not replace by one of the job's own.
+# Removed are those made since the job began, where the user has no other process that could use them.
+sweep_shared_memory() {
+    local others
+    if [ -z "$scratch" ]; then return; fi
+    others=$(pgrep -U "$EUID") || return
+    if [ "$others" != "$$" ]; then return; fi
+    find /dev/shm -maxdepth 1 -type f -user "$EUID" -newer "$scratch/alive" \
+        \( -name 'sem.*' -o -name 'psm_*' -o -name 'nccl-*' -o -name 'torch_*' \) -delete 2> /dev/null
 }
 
 # SIGTERM for vLLM itself, not for its engine: it finishes the answers under way within --shutdown-timeout.
@@ -118,7 +123,6 @@ prepare_node() {
     fi
     binds=()
     for bind in "${field[@]:6}"; do binds+=(--bind "$bind"); done
-    if [ -n "$shm" ]; then binds+=(--bind "$shm:/dev/shm"); fi
     mapfile -t arguments < "$scratch/vllm.args"
     IFS= read -r key < "$job_dir/key" ||
         finish refused 1 "the job's key file $job_dir/key cannot be read on $node; launch again"

@@ -184,8 +184,6 @@ def end(node: Node) -> None:
     if node.process is not None and node.process.poll() is None:
         os.killpg(node.process.pid, signal.SIGKILL)
         node.process.wait()
-    for scratch in node.temporary.iterdir():
-        shutil.rmtree(f"/dev/shm/{scratch.name}", ignore_errors=True)
     # what the script started has process groups of its own
     for pid in node.processes():
         with suppress(ProcessLookupError):
