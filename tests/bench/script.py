@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import statistics
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ class Staged:
     luggage: str
     command: list[str]
     kernels: str
+    env: dict[str, str]
 
 
 def compare_scripts(stack: Stack) -> list[Figure]:
@@ -37,7 +39,7 @@ def compare_scripts(stack: Stack) -> list[Figure]:
     first = ours_s(stack, staged)
     ours, bare = [], []
     for _ in range(ROUNDS):
-        bare.append(bare_s(stack, staged.command))
+        bare.append(bare_s(stack, staged))
         ours.append(ours_s(stack, staged))
     added = statistics.median(ours) - statistics.median(bare)
     note = f"ours {seconds(ours)}; bare {seconds(bare)}"
@@ -54,10 +56,10 @@ def stage(stack: Stack) -> Staged:
     luggage = next(word for word in shown.split() if word.startswith("Command=")).removeprefix("Command=")
     stack.bouchet("cancel", MODEL)
     eventually(lambda: not [d for d in stack.deployments() if MODEL in d["names"]], 90)
-    folder = luggage.rpartition("/")[0]
-    return Staged(
-        f"{ROOT}/jobs/{job['name']}", folder, list(job["command"]), f"{ROOT}/cache/{job['image_sha256'][:16]}"
-    )
+    folder, job_dir = luggage.rpartition("/")[0], f"{ROOT}/jobs/{job['name']}"
+    env = json.loads(stack.slurm("cat", f"{job_dir}/spec.json"))["env"]
+    kernels = f"{ROOT}/cache/{job['image_sha256'][:16]}"
+    return Staged(job_dir, folder, list(job["command"]), kernels, env)
 
 
 def ours_s(stack: Stack, staged: Staged) -> float:
@@ -69,14 +71,15 @@ def ours_s(stack: Stack, staged: Staged) -> float:
     return timed(stack, script, port, then)
 
 
-def bare_s(stack: Stack, command: list[str]) -> float:
+def bare_s(stack: Stack, staged: Staged) -> float:
     """The same vLLM without us."""
-    words = command[command.index("serve") :]
+    words = staged.command[staged.command.index("serve") :]
     for option in ("--middleware", "--port", "--host"):
         if option in words:
             del words[words.index(option) : words.index(option) + 2]
     container = ["apptainer", "exec", "--nv", "--cleanenv", "--no-home", "--bind", "/software", "--env"]
-    container.append("PYTHONPATH=/software/models/demo/plugins,HF_HUB_OFFLINE=1,PYTHONUNBUFFERED=1")
+    given = {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1", "VLLM_NO_USAGE_STATS": "1", **staged.env}
+    container.append(",".join(f"{name}={value}" for name, value in given.items()))
     line = shlex.join([*container, IMAGE, "vllm", *words, "--host", "0.0.0.0", "--port", str(PORT)])
     return timed(stack, ["--wrap", line], str(PORT))
 
