@@ -93,12 +93,13 @@ def _image(image: Image, path: str, seen: Seen, *, needed: bool) -> Check:
     make = images.bad if needed else images.warn
     if not seen["exists"] or not seen.get("readable"):
         said = "is not there" if not seen["exists"] else "may not be read"
-        return make(image.pin, f"{path} {said}", f"build it with `apptainer/build.sh {image.pin}` on the cluster")
+        return make(image.pin, f"{path} {said}", f"`bouchet image build {image.pin}` builds it")
+    anew = f"`bouchet image build {image.pin} --rebuild` makes it anew"
     pinned, computed = image.sha256 or seen["recorded"], seen["computed"]
     if pinned is None:
-        return make(image.pin, f"{path} has no recorded hash", f"write it to {path}.sha256; jobs refuse it without")
+        return make(image.pin, f"{path} has no recorded hash", f"jobs refuse it so; {anew}")
     if computed is not None and computed != pinned:
         said = f"its sha256 is {computed[:12]}..., recorded is {pinned[:12]}..."
-        return make(image.pin, said, "build it again; jobs refuse it like that")
+        return make(image.pin, said, f"jobs refuse it so; {anew}")
     proof = "as a job computed it" if computed else "recorded; a job computes it before its first use"
     return images.good(image.pin, f"vLLM {image.vllm}, {gib(seen['size'])}, sha256 {pinned[:12]}... ({proof})")
