@@ -137,3 +137,23 @@ def test_a_network_that_goes_and_comes_back_with_other_addresses(stack: Stack) -
     now = [address(stack, service) for service in ("gateway", "demo-login")]
     assert all(now) and all(here != there for here, there in zip(now, before, strict=True)), (before, now)
     assert eventually(lambda: tunnel_state(stack)["connections"] == 1, 30)
+
+
+def test_a_lid_that_was_closed_until_the_login_node_gave_up(stack: Stack) -> None:
+    wait_for_tunnel(stack, up=True, within_s=60)
+    before = tunnel_state(stack)["reconnects"]
+    gateway = stack.container("gateway")
+    with ThreadPoolExecutor(ASKERS) as clients:
+        gateway.pause()
+        try:
+            asked = [clients.submit(ask, stack) for _ in range(ASKERS)]
+            # the far end of the connection, as sshd's ClientAliveInterval ends it in the night
+            ended = stack.on("demo-login", ["pkill", "-KILL", "-u", "researcher", "sshd"])
+            assert ended.status == 0, ended.output
+            time.sleep(8)
+        finally:
+            gateway.unpause()
+        assert [one.result(timeout=60) for one in asked] == [200] * ASKERS
+    wait_for_tunnel(stack, up=True, within_s=BACK_S)
+    assert tunnel_state(stack)["reconnects"] == before + 1
+    stack.wait_healthy("gateway")
