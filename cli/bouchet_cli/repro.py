@@ -19,9 +19,11 @@ HOW = {
     "headers": "configuration, tokenizer and safetensors headers; the weights themselves were not hashed",
 }
 BY_HAND = (
-    "# by hand, in an allocation like the one below; the job's key is not shown: any key of your own opens it",
+    "# by hand, in an allocation like the one above; the job's key is not shown: any key of your own opens it",
     'scratch=$(mktemp -d); mkdir -p "$scratch/tmp" "$scratch/cache"',
     "export APPTAINERENV_VLLM_API_KEY=choose-one",
+    # which GPUs is true of an allocation
+    'if [ -n "${CUDA_VISIBLE_DEVICES-}" ]; then export APPTAINERENV_CUDA_VISIBLE_DEVICES=$CUDA_VISIBLE_DEVICES; fi',
 )
 
 
@@ -86,7 +88,8 @@ def by_hand(container: Sequence[str], environment: Json) -> Iterator[str]:
     scratch = next(binds, "")
     yield from BY_HAND
     for name, value in environment.items():
-        yield f"export APPTAINERENV_{name}={shlex.quote(value)}"
+        if name != "CUDA_VISIBLE_DEVICES":
+            yield f"export APPTAINERENV_{name}={shlex.quote(value)}"
     yield " \\\n    ".join(_with_scratch(word, scratch) for word in container)
 
 

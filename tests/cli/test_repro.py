@@ -74,7 +74,8 @@ def test_what_has_not_started_or_has_no_name_is_said(bouchet: Bouchet) -> None:
 
 
 def test_the_lines_for_hands_are_a_shells() -> None:
-    text = "\n".join(by_hand(CONTAINER, {"A": "b c"}))
+    text = "\n".join(by_hand(CONTAINER, {"A": "b c", "CUDA_VISIBLE_DEVICES": "3"}))
+    assert "CUDA_VISIBLE_DEVICES=3" not in text
     script = text.replace("apptainer", "printf '%s\\n'", 1).replace("$(mktemp -d)", "/tmp/new", 1)
     script = script.replace("mkdir -p", "true")
     words = subprocess.run(["bash", "-ec", script], capture_output=True, text=True, check=True).stdout.splitlines()
