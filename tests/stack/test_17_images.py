@@ -39,6 +39,7 @@ def pins(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dic
     finally:
         for pin in staged:
             stack.bouchet("image", "remove", pin, "--yes", "--force")
+            stack.slurm("rm", "-f", f"{IMAGES}/.{pin}.lock")
         assert stack.make("up").status == 0
 
 
