@@ -1,8 +1,8 @@
 """A small real server that answers a smoke test as vLLM does, or with one oddity.
 
 Oddities, names of attributes that a test sets: `call` (how a tool call comes: read, forced, text, prose, broken, long,
-refused), `stream` (whole, early, error, slow), `window`, `thoughts` (in no place, `reasoning` or text), `counted`, and
-`chat_status`. `asked` lists the paths and bodies received.
+refused; stumbling: broken unless asked warmly), `stream` (whole, early, error, slow), `window`, `thoughts` (in no
+place, `reasoning` or text), `counted`, and `chat_status`. `asked` lists the paths and bodies received.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class OddVllm(BaseHTTPRequestHandler):
         elif self.path == "/v1/messages":
             self._stream()
         elif body.get("tools"):
-            self._tool_call(body["tool_choice"] != "auto")
+            self._tool_call(body["tool_choice"] != "auto", warm=body["temperature"] > 0)
         else:
             self._chat()
 
@@ -71,11 +71,11 @@ class OddVllm(BaseHTTPRequestHandler):
             message["reasoning"] = "hm"
         self._answer(message, "stop")
 
-    def _tool_call(self, forced: bool) -> None:
+    def _tool_call(self, forced: bool, warm: bool) -> None:
         made = {"role": "assistant", "content": None, "tool_calls": [{"type": "function", "function": CALL}]}
-        if self.call == "read" or (self.call == "forced" and forced):
+        if self.call == "read" or (self.call == "forced" and forced) or (self.call == "stumbling" and warm):
             self._answer(made, "tool_calls")
-        elif self.call == "broken":
+        elif self.call in ("broken", "stumbling"):
             function = {"name": "report_status", "arguments": '{"status": '}
             self._answer({**made, "tool_calls": [{"function": function}]}, "tool_calls")
         elif self.call == "text":

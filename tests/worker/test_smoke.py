@@ -58,6 +58,11 @@ def test_every_question_is_small_and_no_switch_is_sent() -> None:
     assert not any("chat_template_kwargs" in body or "thinking" in body for body in bodies)
 
 
+def test_a_model_that_stumbles_once_keeps_its_tools() -> None:
+    smoke = smoked(call="stumbling")
+    assert smoke.tools.result == "ok" and smoke.without_tools == ""
+
+
 @pytest.mark.parametrize(
     ("oddities", "name", "words"),
     [

@@ -25,6 +25,8 @@ CALL_TOKENS = 256
 # a template may render a prompt for the count a little differently, such as without its switches
 COUNT_SLACK = 16
 SAID_CHARACTERS = 200
+# of the second try of a tool call: the same words would stumble alike
+WARMER = 0.7
 
 GREETING = [{"role": "user", "content": "Answer with the one word OK."}]
 TOOL = "report_status"
@@ -231,11 +233,20 @@ def _thinking(promise: Promise, answer: Mapping[str, Any] | None) -> Check:
 
 
 def _tools(asker: _Asker) -> Check:
-    """First as clients ask, so that the parser has to read the model's own words; a model that only talks is forced."""
+    """A model may stumble once, and a failure takes its tools away: only what fails twice, then warmer, has failed."""
     parser = asker.promise.tool_parser
     if parser is None:
         return not_tried("the catalog names no tool parser")
-    message, ending = _tool_answer(asker, TOOLS, "auto")
+    first = _tool_call(asker, parser, 0)
+    if first.result != "failed":
+        return first
+    second = asker.check(lambda again: _tool_call(again, parser, WARMER))
+    return second if second.result == "ok" else first
+
+
+def _tool_call(asker: _Asker, parser: str, temperature: float) -> Check:
+    """First as clients ask, so that the parser has to read the model's own words; a model that only talks is forced."""
+    message, ending = _tool_answer(asker, TOOLS, "auto", temperature)
     if message.get("tool_calls"):
         return _call_read(message, "a call that it made itself")
     if _CALL_AS_TEXT.search(message.get("content") or ""):
@@ -243,12 +254,12 @@ def _tools(asker: _Asker) -> Check:
         return failed(f"its call stayed text, so the parser {parser!r} does not fit it: {text}")
     if ending == "length":
         return not_tried(f"its answer was cut short after {CALL_TOKENS} tokens, before any call")
-    return _forced(asker, parser)
+    return _forced(asker, parser, temperature)
 
 
-def _forced(asker: _Asker, parser: str) -> Check:
+def _forced(asker: _Asker, parser: str, temperature: float) -> Check:
     try:
-        message, ending = _tool_answer(asker, STRICT_TOOLS, "required")
+        message, ending = _tool_answer(asker, STRICT_TOOLS, "required", temperature)
     except _NoAnswer as exc:
         # it answered the same question unforced
         return not_tried(f"it made no call by itself, and a call cannot be forced: {exc}")
@@ -259,8 +270,10 @@ def _forced(asker: _Asker, parser: str) -> Check:
     return failed(f"even a forced call did not come as one (parser {parser!r})")
 
 
-def _tool_answer(asker: _Asker, tools: list[dict[str, object]], choice: str) -> tuple[Mapping[str, Any], str]:
-    body = asker.question(CALL_IT, CALL_TOKENS, tools=tools, tool_choice=choice)
+def _tool_answer(
+    asker: _Asker, tools: list[dict[str, object]], choice: str, temperature: float
+) -> tuple[Mapping[str, Any], str]:
+    body = asker.question(CALL_IT, CALL_TOKENS, tools=tools, tool_choice=choice, temperature=temperature)
     choice_made = asker.post("/v1/chat/completions", body)["choices"][0]
     return choice_made["message"], str(choice_made.get("finish_reason"))
 
