@@ -10,6 +10,9 @@ NAMES_AN_ERROR = re.compile(
     r"\b\w*(Error|Exception|error):|Value error,|^FATAL:|died unexpectedly|out of memory|No space left"
 )
 
+# vLLM warns of errors that might come
+HARMLESS = re.compile(r"\b(?:INFO|WARNING) \d\d-\d\d [\d:]+ \[")
+
 
 def error_lines(path: str, key: Optional[str] = None, begin_at: int = 0) -> List[str]:
     """The last lines of a log that name an error, from that byte on, without vLLM's prefixes, keys made illegible."""
@@ -21,7 +24,7 @@ def error_lines(path: str, key: Optional[str] = None, begin_at: int = 0) -> List
     except OSError:
         return []
     plain = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in lines]
-    named = [line for line in plain if NAMES_AN_ERROR.search(line)]
+    named = [line for line in plain if NAMES_AN_ERROR.search(line) and not HARMLESS.search(line)]
     # on several nodes the node's name stands in front, and stays
     prefix = r"^([\w.-]+: )?(?:\([^)]*\) )?(?:[A-Z]+ [\d-]+ [\d:]+ \[[^\]]*\] )?"
     return [masked(re.sub(prefix, r"\1", line).strip(), key)[:500] for line in named][-TAIL_LINES:]

@@ -102,6 +102,15 @@ def test_error_lines_lose_vllms_prefixes_and_nothing_else(tmp_path: Path) -> Non
     assert joblog.error_lines(str(tmp_path / "none")) == []
 
 
+def test_a_warning_of_an_error_is_none(tmp_path: Path) -> None:
+    log = tmp_path / "7.log"
+    log.write_text(
+        "(APIServer pid=1) WARNING 11-22 16:34:31 [system_utils.py:255] errors like `OSError: [Errno 24] Too many`\n"
+        "(APIServer pid=1) ERROR 11-22 17:09:07 [async_llm.py:906] vllm.EngineDeadError: EngineCore\n"
+    )
+    assert load("joblog").error_lines(str(log)) == ["vllm.EngineDeadError: EngineCore"]
+
+
 def test_error_lines_show_no_keys(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_text("ValueError: key abc123 and hf_abcdefghijkl, Authorization: Bearer xyz.1 refused\n")
