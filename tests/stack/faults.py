@@ -146,7 +146,7 @@ def left_behind(stack: Stack, slurm_ids: Sequence[int]) -> list[str]:
             said = stack.on(f"demo-{node}", ["pgrep", "-au", "researcher"]).stdout.splitlines()
             found += [f"{node}: {line}" for line in said if "sshd" not in line and "systemd" not in line]
     names = stack.on("demo-login", ["ls", LOGS], user="researcher").stdout.split()
-    found += [name for name in names if name.endswith(".tmp")]
+    found += [name for name in names if name.endswith(".tmp") and any(f"-{one}.json" in name for one in slurm_ids)]
     found += [name for name in names if name in [f"connection-{one}.json" for one in slurm_ids]]
     return found
 
