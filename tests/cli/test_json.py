@@ -19,6 +19,7 @@ ASKED: Mapping[str, tuple[tuple[str, ...], set[str]]] = {
     "status": ((), {"deployments", "tunnel"}),
     "models": ((), {"default", "models"}),
     "download": ((), {"downloads"}),
+    "image": (("build", "cpu-0.32.0", "--no-wait"), {"id", "pin", "state"}),
     "cancel": (("mine",), {"deployments"}),
     "errands": ((), {"errands"}),
     "logs": (("mine",), {"line"}),
