@@ -13,7 +13,8 @@ def test_inputs_exist() -> None:
     missing = {
         path for paths in (*ROOM_INPUTS.values(), *DEMO_INPUTS.values()) for path in paths if not (ROOT / path).exists()
     }
-    assert not missing
+    # `make up` writes it, where git can tell
+    assert missing <= {"apptainer/commit"}
 
 
 def test_the_digest_follows_content_name_mode_and_base(tmp_path: Path) -> None:
