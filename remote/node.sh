@@ -106,6 +106,9 @@ set_up_node() {
     set -u
 }
 
+# A large image is hashed within minutes. Disks that give nothing for so long must not hold the GPUs any longer.
+prepare_s=${BOUCHET_PREPARE_S:-1800}
+
 # Checks the image and the model. Sets apptainer, image, model, cache, port, listen, binds, arguments and key.
 prepare_node() {
     local prepared field bind
@@ -113,9 +116,11 @@ prepare_node() {
     if ! command -v python3 > /dev/null; then
         finish refused 1 "there is no python3 on $node: setup_lines of the site file may load one (module load ...)"
     fi
-    if ! prepared=$(jobfile prepare "$job_dir" "$scratch"); then
+    prepared=$(timeout -s KILL "$prepare_s" python3 "$luggage/jobfile.py" prepare "$job_dir" "$scratch") || {
+        if [ "$?" = 137 ]; then prepared="image and model could not be read on $node within $((prepare_s / 60)) min: its \
+disks do not answer; launch again elsewhere"; fi
         finish refused 1 "${prepared:-the job could not be prepared; its log says why}"
-    fi
+    }
     mapfile -t field <<< "$prepared"
     apptainer=${field[0]} image=${field[1]} model=${field[2]} cache=${field[3]} port=${field[4]} listen=${field[5]}
     if ! command -v "$apptainer" > /dev/null; then

@@ -25,6 +25,14 @@ def test_a_models_folder_that_cannot_be_read_is_no_missing_model(node: Node) -> 
     assert f"{node.root}/gone on node7: No such file" in sentence and "download" not in sentence
 
 
+def test_disks_that_give_nothing_hold_no_gpu_for_ever(node: Node) -> None:
+    node.environment["BOUCHET_PREPARE_S"] = "2"
+    image = Path(node.spec["image"])
+    image.unlink()
+    os.mkfifo(image)
+    assert "could not be read on node7 within 0 min: its disks do not answer" in refused(node)
+
+
 def test_a_missing_apptainer_is_named(node: Node) -> None:
     node.spec["apptainer"] = "apptainer-9"
     assert "there is no apptainer-9 on node7" in refused(node)
