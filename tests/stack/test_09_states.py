@@ -107,7 +107,7 @@ def node_of_the_demo_model(stack: Stack) -> str:
 def test_where_the_time_of_a_start_went(stack: Stack, launch: Callable[..., str]) -> None:
     identity = launch("timed", "--partition", "scavenge_gpu")
     times = stack.wait_for_phase(identity, "ready")["jobs"][-1]["times"]
-    assert list(times) == ["queue", "image", "boot", "load", "compile", "ready"]
+    assert [step for step in times if step != "smoke"] == ["queue", "image", "boot", "load", "compile", "ready"]
     assert times["ready"] == pytest.approx(sum(times[step] for step in list(times)[:-1]), abs=0.2)
     assert times["boot"] > times["compile"] > 0 and times["load"] > 0
     shown = stack.bouchet("status", "timed").stdout
