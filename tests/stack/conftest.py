@@ -59,6 +59,15 @@ def scripted(stack: Stack) -> dict[str, Any]:
     return stack.wait_for_phase(SCRIPTED, "ready")
 
 
+@pytest.fixture(scope="module")
+def room(stack: Stack) -> None:
+    """Each node has a GPU to give, of its two: the scripted model ends."""
+    for record in stack.deployments():
+        if SCRIPTED in record["names"]:
+            stack.bouchet("cancel", record["id"])
+            stack.wait_for_phase(record["id"], "ended", timeout_s=180)
+
+
 @pytest.fixture
 def relay(stack: Stack) -> Iterator[Relay]:
     """Between a client and the proxy; a test fails if a stream was illegal."""

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from .conftest import SCRIPTED
 from .harness import Stack, eventually
 
 NAME = "bouchet-two-nodes"
@@ -37,12 +36,8 @@ def left_behind(stack: Stack, slurm_id: int) -> str:
 
 
 @pytest.fixture(scope="module")
-def two(stack: Stack) -> Iterator[dict[str, Any]]:
-    """A deployment on both nodes, ready. Each must have a GPU to give: there are two on a node."""
-    for record in stack.deployments():
-        if SCRIPTED in record["names"]:
-            stack.bouchet("cancel", record["id"])
-            stack.wait_for_phase(record["id"], "ended", timeout_s=180)
+def two(stack: Stack, room: None) -> Iterator[dict[str, Any]]:
+    """A deployment on both nodes, ready."""
     launch(stack)
     yield stack.wait_for_phase(NAME, "ready", timeout_s=START_S)
     stack.bouchet("cancel", NAME)

@@ -40,7 +40,7 @@ Deployments = dict[str, Staged]
 
 
 @pytest.fixture(scope="module")
-def running(stack: Stack) -> Iterator[Deployments]:
+def running(stack: Stack, room: None) -> Iterator[Deployments]:
     """Three deployments on their way: `engine` and `node` on the spare node, `walltime` beside the demo's own."""
     made: Deployments = {}
     try:
