@@ -114,7 +114,7 @@ Records = dict[str, "Future[dict[str, Any]]"]
 
 
 @pytest.fixture(scope="module")
-def trial(stack: Stack) -> Iterator[Trial]:
+def trial(stack: Stack, room: None) -> Iterator[Trial]:
     shell(stack, "demo-login", MAKE)
     trial = Trial(stack)
     try:
