@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.proxy.contract import CHAT, MESSAGES, Contract, ask, checked, post, text_of, until
+from tests.proxy.contract import CHAT, MESSAGES, Contract, ask, post, until
 from tests.proxy.running import KEY, Door, Ground, front_in_thread
 from tests.proxy.serving_contract import ServingContract
 
@@ -26,21 +26,11 @@ class TestDirectLane(ServingContract, Contract):
             time.sleep(0.05)
             assert post(door, path, ask("SAY[a]")).status_code == 200
 
-    def test_a_client_that_leaves_stops_the_model(self, door: Door) -> None:
+    def test_bytes_arrive_as_they_come_and_a_client_that_leaves_stops_the_model(self, door: Door) -> None:
         counter = f"http://127.0.0.1:{door.ground.fake.port}/fake/aborted"
         before = httpx.get(counter, timeout=30).json()
+        # a stream of minutes: whoever waits for its end reads nothing within the limit
         body = ask(f"SAY[{'a ' * 500}] SLOW[0.3]", stream=True)
         with httpx.stream("POST", door.url + MESSAGES, json=body, headers={"x-api-key": KEY}, timeout=30) as answer:
-            assert answer.status_code == 200
+            assert any(b"content_block_delta" in piece for piece in answer.iter_raw())
         until(lambda: httpx.get(counter, timeout=30).json() == before + 1)
-
-    def test_bytes_arrive_as_they_come(self, door: Door) -> None:
-        sent = {"x-api-key": KEY}
-        body = ask("SAY[a b c] SLOW[0.4]", stream=True)
-        began = time.monotonic()
-        with httpx.stream("POST", door.url + MESSAGES, json=body, headers=sent, timeout=30) as answer:
-            headers_after_s = time.monotonic() - began
-            answer.read()
-        # the model takes its time between the words; who waits for them all has the head as late as the last
-        assert time.monotonic() - began - headers_after_s > 0.4
-        assert text_of(checked(answer)) == "a b c"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -57,15 +56,10 @@ def test_paths_and_methods_that_only_the_model_knows(door: Door) -> None:
 
 
 def test_a_stream_comes_as_it_is_said(door: Door) -> None:
-    body = ask("SAY[a b c] SLOW[0.3]", stream=True)
-    began = time.monotonic()
-    with httpx.stream("POST", f"{door.url}/raw/{ALIAS}{CHAT}", json=body, headers=AUTH, timeout=20) as answer:
+    url = f"{door.url}/raw/{ALIAS}{CHAT}"
+    with httpx.stream("POST", url, json=ask("SAY[a b c]", stream=True), headers=AUTH, timeout=30) as answer:
         assert answer.headers["content-type"].startswith("text/event-stream")
-        head_after_s = time.monotonic() - began
-        text = b"".join(answer.iter_raw())
-    # the model takes its time between the words: the head did not wait for the last
-    assert time.monotonic() - began - head_after_s > 0.3
-    assert text.endswith(b"data: [DONE]\n\n")
+        assert b"".join(answer.iter_raw()).endswith(b"data: [DONE]\n\n")
 
 
 def test_a_stream_that_dies_does_not_end_properly(door: Door) -> None:
@@ -77,11 +71,12 @@ def test_a_stream_that_dies_does_not_end_properly(door: Door) -> None:
         answer.read()
 
 
-def test_a_client_that_leaves_stops_the_model(door: Door) -> None:
+def test_bytes_arrive_as_they_come_and_a_client_that_leaves_stops_the_model(door: Door) -> None:
     before = raw(door, "GET", "/fake/aborted").json()
+    # a stream of minutes: whoever waits for its end reads nothing within the limit
     body = ask(f"SAY[{'a ' * 500}] SLOW[0.3]", stream=True)
     with httpx.stream("POST", f"{door.url}/raw/{ALIAS}{CHAT}", json=body, headers=AUTH, timeout=30) as answer:
-        assert answer.status_code == 200
+        assert any(b'"content":' in piece for piece in answer.iter_raw())
     until(lambda: raw(door, "GET", "/fake/aborted").json() == before + 1)
 
 
