@@ -2,7 +2,8 @@
 
 In the last user text: `SAY[text]` answers with it, `THINK[text]` puts it into a think block before, `CALL[name {json}]`
 calls a tool (several: parallel calls), `DIE[n]` closes the connection after n events, `SLOW[s]` waits s seconds before
-the first, `REFUSE[status]` answers with that status. Tokens are words; an event carries a word or the space before it.
+the first, `PACE[s]` after each, `REFUSE[status]` answers with that status. Tokens are words; an event carries a word or
+the space before it.
 `GET /fake/requests` gives the bodies received, oldest first; `/fake/aborted` how many streams the client left,
 `/fake/proofs` how often it was asked for a proof.
 """
@@ -26,7 +27,8 @@ from tests.fakes.vllm_responses import last_input, response_events, response_ite
 
 # of so many prompt tokens one was in the prefix cache
 CACHED_SHARE = 8
-COMMAND = re.compile(r"(SAY|THINK|CALL|DIE|SLOW|REFUSE)\[(.*?)\](?=\s|$|SAY|THINK|CALL|DIE|SLOW|REFUSE)", re.DOTALL)
+WORDS = "SAY|THINK|CALL|DIE|SLOW|PACE|REFUSE"
+COMMAND = re.compile(rf"({WORDS})\[(.*?)\](?=\s|$|{WORDS})", re.DOTALL)
 
 NUMBERS = itertools.count(1)
 
@@ -188,6 +190,7 @@ class Script:
         self.calls = [arguments for name, arguments in commands if name == "CALL"]
         self.die_after = int(found["DIE"]) if "DIE" in found else None
         self.wait_s = float(found.get("SLOW", 0))
+        self.pace_s = float(found.get("PACE", 0))
         self.refuse = int(found.get("REFUSE", 0))
 
     @property
@@ -342,6 +345,7 @@ async def send_events(request: web.Request, script: Script, events: Iterator[str
             request.transport.abort()
             return response
         await response.write(event.encode())
+        await asyncio.sleep(script.pace_s)
     await response.write_eof()
     return response
 

@@ -168,7 +168,7 @@ class TestUsage:
 
     def test_a_client_that_leaves_is_noted(self, door: Door, new_key: Callable[..., str]) -> None:
         key = new_key("erin")
-        body = ask(f"SAY[{'a ' * 500}] SLOW[0.3]", stream=True)
+        body = ask(f"SAY[{'a ' * 500}] PACE[0.3]", stream=True)
         with httpx.stream("POST", door.url + MESSAGES, json=body, headers={"x-api-key": key}, timeout=30) as answer:
             assert answer.status_code == 200
         last_record(door, key="erin", error="client_left")
@@ -200,7 +200,7 @@ class TestMetrics:
         assert after["bouchet_streams_open",] == 0
 
     def test_open_streams_are_counted(self, door: Door) -> None:
-        body = ask("SAY[a] SLOW[5]", stream=True)
+        body = ask(f"SAY[{'a ' * 500}] PACE[0.3]", stream=True)
         with httpx.stream("POST", door.url + MESSAGES, json=body, headers={"x-api-key": KEY}, timeout=30):
             assert metrics(door)["bouchet_streams_open",] == 1
         until(lambda: metrics(door)["bouchet_streams_open",] == 0)

@@ -30,7 +30,7 @@ class TestDirectLane(ServingContract, Contract):
         counter = f"http://127.0.0.1:{door.ground.fake.port}/fake/aborted"
         before = httpx.get(counter, timeout=30).json()
         # a stream of minutes: whoever waits for its end reads nothing within the limit
-        body = ask(f"SAY[{'a ' * 500}] SLOW[0.3]", stream=True)
+        body = ask(f"SAY[{'a ' * 500}] PACE[0.3]", stream=True)
         with httpx.stream("POST", door.url + MESSAGES, json=body, headers={"x-api-key": KEY}, timeout=30) as answer:
             assert any(b"content_block_delta" in piece for piece in answer.iter_raw())
         until(lambda: httpx.get(counter, timeout=30).json() == before + 1)

@@ -74,7 +74,7 @@ def test_a_stream_that_dies_does_not_end_properly(door: Door) -> None:
 def test_bytes_arrive_as_they_come_and_a_client_that_leaves_stops_the_model(door: Door) -> None:
     before = raw(door, "GET", "/fake/aborted").json()
     # a stream of minutes: whoever waits for its end reads nothing within the limit
-    body = ask(f"SAY[{'a ' * 500}] SLOW[0.3]", stream=True)
+    body = ask(f"SAY[{'a ' * 500}] PACE[0.3]", stream=True)
     with httpx.stream("POST", f"{door.url}/raw/{ALIAS}{CHAT}", json=body, headers=AUTH, timeout=30) as answer:
         assert any(b'"content":' in piece for piece in answer.iter_raw())
     until(lambda: raw(door, "GET", "/fake/aborted").json() == before + 1)
