@@ -69,8 +69,8 @@ def failure(argv: Sequence[str], status: int, output: str) -> CommandFailed:
 
 def end_all() -> None:
     """Interrupt every program that still runs, with all that it started, and let none start: for Ctrl-C."""
-    _interrupted.set()
     with _lock:
+        _interrupted.set()
         children = list(_running)
     _end(children)
 
@@ -81,10 +81,18 @@ def allow_again() -> None:
 
 
 def _start(argv: Sequence[str], env: Environ | None, cwd: Path | None, stdin: str | None) -> subprocess.Popen[str]:
-    if _interrupted.is_set():
-        raise SetupError("interrupted")
+    # one that starts while all are ended must be seen by whoever ends them
+    with _lock:
+        if _interrupted.is_set():
+            raise SetupError("interrupted")
+        process = _open(argv, env, cwd, stdin)
+        _running.add(process)
+    return process
+
+
+def _open(argv: Sequence[str], env: Environ | None, cwd: Path | None, stdin: str | None) -> subprocess.Popen[str]:
     try:
-        process = subprocess.Popen(
+        return subprocess.Popen(
             list(argv),
             env={**os.environ, **env} if env is not None else None,
             cwd=cwd,
@@ -97,9 +105,6 @@ def _start(argv: Sequence[str], env: Environ | None, cwd: Path | None, stdin: st
         )
     except FileNotFoundError as exc:
         raise ToolMissing(str(argv[0]), "install it, or put it on PATH") from exc
-    with _lock:
-        _running.add(process)
-    return process
 
 
 def _feed(process: subprocess.Popen[str], text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -78,6 +79,20 @@ def test_ending_all_ends_those_of_other_threads(tmp_path: Path) -> None:
     thread = threading.Thread(target=_sleep, args=(tmp_path / "runs",))
     thread.start()
     _until_there(tmp_path / "runs")
+    command.end_all()
+    thread.join(timeout=LONG_S / 2)
+    assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.001, 0.003])
+def test_one_that_starts_while_all_are_ended_is_ended_too(tmp_path: Path, after_s: float) -> None:
+    def work() -> None:
+        with contextlib.suppress(SetupError):
+            _sleep(tmp_path / "runs")
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    time.sleep(after_s)
     command.end_all()
     thread.join(timeout=LONG_S / 2)
     assert not thread.is_alive()
