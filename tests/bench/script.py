@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import statistics
 from dataclasses import dataclass
@@ -10,13 +9,12 @@ from dataclasses import dataclass
 from tests.stack.harness import READY_TIMEOUT_S, Stack, eventually
 
 from .figures import Figure
-from .start import IMAGE, MODEL, PORT, launch_s, seconds
+from .start import MODEL, PORT, ROOT, bare_line, environment_of, launch_s, seconds
 
 ROUNDS = 3
 ADDED_S = 3.0
 # measuring a second start twice on a busy machine differs by as much
 NOISE_S = 1.0
-ROOT = "/home/researcher/bouchet-llm"
 LOGS = f"{ROOT}/logs"
 RESOURCES = ("-p", "gpu_h200", "--gpus=h200:1", "-c", "2", "--mem=6G", "-w", "node2")
 
@@ -57,9 +55,8 @@ def stage(stack: Stack) -> Staged:
     stack.bouchet("cancel", MODEL)
     eventually(lambda: not [d for d in stack.deployments() if MODEL in d["names"]], 90)
     folder, job_dir = luggage.rpartition("/")[0], f"{ROOT}/jobs/{job['name']}"
-    env = json.loads(stack.slurm("cat", f"{job_dir}/spec.json"))["env"]
     kernels = f"{ROOT}/cache/{job['image_sha256'][:16]}"
-    return Staged(job_dir, folder, list(job["command"]), kernels, env)
+    return Staged(job_dir, folder, list(job["command"]), kernels, environment_of(stack, job))
 
 
 def ours_s(stack: Stack, staged: Staged) -> float:
@@ -73,14 +70,7 @@ def ours_s(stack: Stack, staged: Staged) -> float:
 
 def bare_s(stack: Stack, staged: Staged) -> float:
     """The same vLLM without us."""
-    words = staged.command[staged.command.index("serve") :]
-    for option in ("--middleware", "--port", "--host"):
-        if option in words:
-            del words[words.index(option) : words.index(option) + 2]
-    container = ["apptainer", "exec", "--nv", "--cleanenv", "--no-home", "--bind", "/software", "--env"]
-    given = {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1", "VLLM_NO_USAGE_STATS": "1", **staged.env}
-    container.append(",".join(f"{name}={value}" for name, value in given.items()))
-    line = shlex.join([*container, IMAGE, "vllm", *words, "--host", "0.0.0.0", "--port", str(PORT)])
+    line = bare_line(list(staged.command), staged.env)
     return timed(stack, ["--wrap", line], str(PORT))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import statistics
 import time
@@ -16,6 +17,7 @@ ROUNDS = 2
 PROMISE_S = 20.0
 PORT = 28765
 IMAGE = "/software/images/cpu-0.32.0.sif"
+ROOT = "/home/researcher/bouchet-llm"
 
 
 def compare_starts(stack: Stack) -> list[Figure]:
@@ -23,10 +25,11 @@ def compare_starts(stack: Stack) -> list[Figure]:
     ours, bare = [], []
     for _ in range(ROUNDS):
         ours.append(launch_s(stack))
-        command = stack.deployment(MODEL)["jobs"][-1]["command"]
+        job = stack.deployment(MODEL)["jobs"][-1]
+        line = bare_line(job["command"], environment_of(stack, job))
         stack.bouchet("cancel", MODEL)
         eventually(lambda: not [d for d in stack.deployments() if MODEL in d["names"]], 90)
-        bare.append(bare_s(stack, command))
+        bare.append(bare_s(stack, line))
     launch_s(stack)
     added = statistics.median(ours) - statistics.median(bare)
     note = f"launch to ready {seconds(ours)}; bare vllm serve to /health {seconds(bare)}"
@@ -42,7 +45,7 @@ def launch_s(stack: Stack) -> float:
     return time.monotonic() - started
 
 
-def bare_s(stack: Stack, command: list[str]) -> float:
+def bare_s(stack: Stack, line: str) -> float:
     """Seconds from sbatch of a bare `vllm serve` with the same arguments to its /health."""
     started = time.monotonic()
     job = stack.slurm(
@@ -59,7 +62,7 @@ def bare_s(stack: Stack, command: list[str]) -> float:
         "-o",
         "/dev/null",
         "--wrap",
-        bare_script(command),
+        line,
     ).strip()
     try:
         url = f"http://node2:{PORT}/health"
@@ -70,27 +73,24 @@ def bare_s(stack: Stack, command: list[str]) -> float:
         eventually(lambda: not stack.slurm("squeue", "-h", "--me", "-n", "wrap", "-o", "%i").strip(), 60)
 
 
-def bare_script(command: list[Any]) -> str:
-    """The recorded vLLM arguments, without our guard and on a fixed port."""
+def bare_line(command: list[Any], env: dict[str, str]) -> str:
+    """The recorded vLLM arguments in the same environment, without our guard and on a fixed port."""
     words = [str(word) for word in command]
     serve = words[words.index("serve") :]
     for option in ("--middleware", "--port", "--host"):
         if option in serve:
             place = serve.index(option)
             del serve[place : place + 2]
-    container = [
-        "apptainer",
-        "exec",
-        "--cleanenv",
-        "--no-home",
-        "--bind",
-        "/software",
-        "--env",
-        "PYTHONPATH=/software/models/demo/plugins,HF_HUB_OFFLINE=1",
-        IMAGE,
-        "vllm",
-    ]
-    return shlex.join([*container, *serve, "--host", "0.0.0.0", "--port", str(PORT)])
+    container = ["apptainer", "exec", "--nv", "--cleanenv", "--no-home", "--bind", "/software", "--env"]
+    given = {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1", "VLLM_NO_USAGE_STATS": "1", **env}
+    container.append(",".join(f"{name}={value}" for name, value in given.items()))
+    return shlex.join([*container, IMAGE, "vllm", *serve, "--host", "0.0.0.0", "--port", str(PORT)])
+
+
+def environment_of(stack: Stack, job: dict[str, Any]) -> dict[str, str]:
+    """What the job's spec gives vLLM: the catalog's and the site's variables, threads among them."""
+    given: dict[str, str] = json.loads(stack.slurm("cat", f"{ROOT}/jobs/{job['name']}/spec.json"))["env"]
+    return given
 
 
 def seconds(values: list[float]) -> str:
