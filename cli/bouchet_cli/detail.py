@@ -35,8 +35,8 @@ STEP_WORDS: Mapping[str, str] = {
 
 def detail_lines(deployment: Deployment, width: int, now: datetime) -> list[Line]:
     """The deployment, its job, and where the time of its start went."""
-    phase = deployment.ending or "ended" if deployment.phase == "ended" else deployment.phase
-    lines = [Line(clean(deployment.alias), "bold").append("  ").append(phase, PHASE_STYLE.get(deployment.phase, ""))]
+    standing = deployment.standing
+    lines = [Line(clean(deployment.alias), "bold").append("  ").append(standing, PHASE_STYLE.get(deployment.phase, ""))]
     for label, text in _facts(deployment, now):
         for number, part in enumerate(wrapped(text, max(width, MIN_WIDTH) - len(NOTE_INDENT) - LABEL)):
             lines.append(Line(NOTE_INDENT).append(f"{'' if number else label:{LABEL}}", "dim").append(part))

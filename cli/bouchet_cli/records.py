@@ -60,6 +60,13 @@ class Deployment:
         return self.names[0]
 
     @property
+    def standing(self) -> str:
+        """Its phase; of what has ended, how. `idle` alone would read as if it still ran."""
+        if self.phase != "ended":
+            return self.phase
+        return "ended" if self.ending in (None, "idle") else str(self.ending)
+
+    @property
     def words(self) -> str:
         """Why it is where it is."""
         return self.job.progress if self.phase == "starting" and self.job.progress else self.reason

@@ -122,11 +122,10 @@ def _note(text: str, width: int) -> list[str]:
 
 def _status_row(deployment: Deployment, now: datetime) -> tuple[str, ...]:
     job, over = deployment.job, deployment.phase == "ended"
-    phase = deployment.ending or "ended" if over else deployment.phase
     age = duration((now - (deployment.updated_at if over else deployment.created_at)).total_seconds())
     return (
         deployment.alias,
-        f"{phase}, ending" if deployment.stopping and not over else phase,
+        f"{deployment.standing}, ending" if deployment.stopping and not over else deployment.standing,
         job.node or "-",
         tokens(job.window),
         f"{age} ago" if over else age,

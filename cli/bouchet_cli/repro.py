@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from typing import Any
 
 from .detail import tried_in_words
@@ -63,14 +64,15 @@ def repro(deployment: Deployment) -> dict[str, Any]:
         "environment": software.get("environment") or {},
         "catalog_entry": deployment.raw.get("entry") or {},
         "smoke": job.get("smoke"),
+        "kept_until": job.get("kept_until"),
         "again": ["bouchet", "launch", "--like", deployment.id],
     }
 
 
-def repro_lines(found: Json) -> Iterator[Line | str]:
+def repro_lines(found: Json, now: datetime) -> Iterator[Line | str]:
     """The same for people: facts, then what to type."""
     yield Line(f"{found['name']} ({found['deployment']})", "bold")
-    for label, text in _facts(found):
+    for label, text in _facts(found, now):
         yield Line(f"{label:{LABEL}}", "dim").append(text)
     yield from _part("the very same again, if all of it is still there")
     yield shlex.join(found["again"])
@@ -99,7 +101,7 @@ def _with_scratch(word: str, scratch: str) -> str:
     return f'"$scratch"{shlex.quote(word[len(scratch) :]) if word != scratch else ""}'
 
 
-def _facts(found: Json) -> Iterator[tuple[str, str]]:
+def _facts(found: Json, now: datetime) -> Iterator[tuple[str, str]]:
     yield "model", f"{found['model']}, commit {found['revision'] or 'unknown'}"
     weights = found["weights"]
     if weights:
@@ -118,6 +120,10 @@ def _facts(found: Json) -> Iterator[tuple[str, str]]:
     yield "job", f"{slurm['job']} on {', '.join(slurm['nodes'])}{gpus}"
     if found["smoke"]:
         yield "tried", tried_in_words(found["smoke"])
+    if found["kept_until"]:
+        until = datetime.fromisoformat(found["kept_until"])
+        gone = "are gone from the cluster since" if until < now else "stay on the cluster until"
+        yield "files", f"the job's folder and log {gone} {until:%Y-%m-%d}; what stands here is on record"
 
 
 def _part(title: str) -> Iterator[Line | str]:

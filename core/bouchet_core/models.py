@@ -162,6 +162,9 @@ class Job(Frozen):
     smoke: Smoke | None = Field(None, description="the smoke test of its start, once it was made")
     log: str | None = Field(None, description="path of the job's log on the cluster, once it has a Slurm id")
     exit_code: str | None = Field(None, description="Slurm's `status:signal`")
+    kept_until: datetime | None = Field(
+        None, description="of an ended job: when its folder and log may be removed from the cluster"
+    )
     note: str = Field("", description="what a person should know while it serves, such as weights that will be deleted")
     sealed_key: str | None = Field(
         None, description="of a job taken over from another installation: its key, sealed with this one's secret"

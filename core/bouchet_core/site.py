@@ -78,6 +78,9 @@ class Site(Frozen):
     )
     scratch_dir: RemotePath | None = None
     scratch_purge_days: int | None = Field(None, ge=1, description="files there are deleted after so many days")
+    keep_jobs_days: int | None = Field(
+        30, ge=1, description="folders and logs of jobs are removed so many days after their end; null: never"
+    )
     apptainer: ShellWord = Field("apptainer", description="the program on the nodes: a name or a path")
     setup_lines: tuple[ShellLine, ...] = Field((), description="shell lines before anything else in a job (modules)")
     gpu_type: SlurmWord = "h200"

@@ -166,6 +166,19 @@ def test_a_line_longer_than_a_piece_still_comes(client: httpx.Client, live_api: 
         assert [len(m["data"]["line"]) for m in messages(all_)] == [65536, 100_000 - 65536, 3]
 
 
+def test_a_log_removed_by_its_age_says_so(client: httpx.Client, live_api: RunningApi) -> None:
+    made = make(live_api.parts, "aa", log=LOG)
+    past = datetime(2026, 1, 2, tzinfo=UTC)
+
+    def tidied(old: Deployment) -> Deployment:
+        assert old.job is not None
+        return old.with_job(old.job.model_copy(update={"kept_until": past}), past)
+
+    live_api.parts.store.update(made.id, tidied)
+    gone = client.get("/v1/deployments/aa/logs", params={"follow": False})
+    assert gone.status_code == 404 and "kept until 2026-01-02 and is removed" in gone.json()["detail"]
+
+
 def test_a_log_that_is_not_there_is_404_unless_it_may_come(client: httpx.Client, live_api: RunningApi) -> None:
     make(live_api.parts, "aa")
     none = client.get("/v1/deployments/aa/logs", params={"follow": False})

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import subprocess
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
+import pytest
 from bouchet_cli.repro import by_hand
 from bouchet_core.models import Deployment, Phase
 from bouchet_core.ran import Check, Smoke, Software, Weights
@@ -64,6 +65,19 @@ def test_repro_holds_all_that_ran_and_no_key(bouchet: Bouchet) -> None:
     for words in ("commit c0ffee", "ab" * 32, "ef" * 32, "CUDA 13.0", "driver 580.95.05", f"launch --like {identity}"):
         assert words in text
     assert "chat ok" in text and "sbatch" in text and "VLLM_API_KEY=choose-one" in text
+
+
+@pytest.mark.parametrize(("days", "words"), [(-1, "are gone from the cluster since"), (9, "stay on the cluster until")])
+def test_an_ended_one_says_how_long_its_files_are_there(bouchet: Bouchet, days: int, words: str) -> None:
+    identity, until = ran(bouchet), datetime.now(UTC) + timedelta(days=days)
+    assert "on the cluster" not in bouchet("status", identity, "--repro").out
+
+    def dated(record: Deployment) -> Deployment:
+        assert record.job is not None
+        return record.with_job(record.job.model_copy(update={"kept_until": until}), until)
+
+    bouchet.store.update(identity, dated)
+    assert f"{words} {until:%Y-%m-%d}" in bouchet("status", identity, "--repro").out
 
 
 def test_what_has_not_started_or_has_no_name_is_said(bouchet: Bouchet) -> None:

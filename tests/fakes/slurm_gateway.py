@@ -52,6 +52,9 @@ class FakeSlurm:
         self.jobs: dict[int, FakeJob] = {}
         self.files: dict[str, bytes] = {}
         self.calls: list[list[str]] = []
+        # what our own tidying was asked, each time
+        self.tidied: list[dict[str, list[str]]] = []
+        self.stdin = ""
         self.controller_forgot: set[int] = set()
         self.accounting = True
         self.refusal = ""
@@ -68,9 +71,10 @@ class FakeSlurm:
         self.lose_answer: Fault = lambda method, what: None
         self._lock = threading.Lock()
 
-    def run(self, argv: list[str]) -> Answer:
+    def run(self, argv: list[str], stdin: str = "") -> Answer:
         with self._lock:
             self.calls.append(argv)
+            self.stdin = stdin
             method = getattr(self, argv[0])
             answer: Answer = method(argv[1:])
             return answer
@@ -112,6 +116,8 @@ class FakeSlurm:
         program = words[0].rpartition("/")[2]
         if program == "download.py":
             return 0, "started\n", ""
+        if program == "tidy.py":
+            return self._tidy(json.loads(self.stdin))
         if program == "images.py" and self.images is not None:
             return self._images(words[1:])
         if program == "model_look.py" and self.model_look is not None:
@@ -119,6 +125,13 @@ class FakeSlurm:
         if program != "models_look.py" or self.on_disk is None:
             return 2, "", f"python3: can't open file '{words[0]}'\n"
         return 0, json.dumps({"models": self.on_disk, "free_bytes": 10**12}), ""
+
+    def _tidy(self, asked: dict[str, list[str]]) -> Answer:
+        self.tidied.append(asked)
+        ended = set(asked["ended"]) - set(asked["live"])
+        keys = [f"{asked['root']}/jobs/{name}/{secret}" for name in sorted(ended) for secret in ("key", "token")]
+        found = [path.split("/")[-2] for path in keys if self.files.pop(path, None) is not None]
+        return 0, json.dumps({"secrets": found, "folders": [], "logs": [], "trouble": None}), ""
 
     def _images(self, words: list[str]) -> Answer:
         assert self.images is not None
@@ -192,7 +205,7 @@ class _Door(BaseHTTPRequestHandler):
         body = json.loads(self._body())
         if self._faulty("POST", body["argv"][0], self.slurm.fault):
             return
-        status, stdout, stderr = self.slurm.run(body["argv"])
+        status, stdout, stderr = self.slurm.run(body["argv"], body.get("stdin") or "")
         if self._faulty("POST", body["argv"][0], self.slurm.lose_answer):
             return
         answer = {"exit_status": status, "stdout": stdout, "stderr": stderr, "truncated": False}

@@ -74,7 +74,7 @@ def _show_repro(options: argparse.Namespace, api: Api, screen: Screen) -> None:
     if options.json:
         screen.show_json(found)
     else:
-        screen.show(*repro_lines(found))
+        screen.show(*repro_lines(found, datetime.now(UTC)))
 
 
 def _show_one(options: argparse.Namespace, api: Api, screen: Screen) -> None:

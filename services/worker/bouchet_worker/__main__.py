@@ -30,6 +30,7 @@ from .observe import Observer
 from .settings import Settings
 from .slot_probe import SlotProbe
 from .smokes import Smokes
+from .tidying import Housekeeper
 
 log = logging.getLogger("bouchet_worker")
 
@@ -61,7 +62,8 @@ def build_loop(desk: Desk, settings: Settings, errands: ErrandQueue) -> Loop:
     """The loop, its errands going to the queue."""
     probe = SlotProbe(settings.slot_host, settings.slot_base_port, desk.serving_secret)
     smokes = Smokes(probe)
-    return Loop(desk, Observer(desk.gateway, desk.layout, probe, smokes), errands.send, errands.tend, smokes)
+    observer = Observer(desk.gateway, desk.layout, probe, smokes)
+    return Loop(desk, observer, errands.send, errands.tend, smokes, Housekeeper(desk))
 
 
 def work(desk: Desk, loop: Loop, queue: Queue) -> None:

@@ -2,7 +2,7 @@
 
 <root>/remote/<hash>/            luggage: our scripts, one folder per content
 <root>/jobs/<job name>/          spec.json, vllm.args (one argument a line), setup.sh, key; all 0600. record.json: the
-                                 deployment, to make its record again from
+                                 deployment, to make its record again from. Secrets and folder go after the end (tidying.py)
 <root>/logs/<job id>.log         what the job prints, vLLM's log included
 <root>/logs/connection-<job id>.json   where its vLLM listens (written by the job)
 <root>/logs/end-<job id>.json    why it ended (written by the job)
@@ -29,6 +29,7 @@ SCRIPT = "vllm-serve.sbatch"
 LUGGAGE_FILES = (
     *(SCRIPT, "node.sh", "rank.sh", "keepalive.sh"),
     *("jobfile.py", "joblog.py", "network.py", "driver.py", "caches.py", "watch.py", "guard.py", "look.py"),
+    "tidy.py",
     *("chore.py", "image.sbatch", "image_job.py", "image_words.py", "images.py"),
     *("download.sbatch", "download.py", "hub_fetch.py", "hub_words.py"),
     *("model_folder.py", "models_look.py", "model_look.py", "weights.py", "ran.py"),

@@ -26,6 +26,7 @@ from .reconcile import Decision, Errand, apply, decide
 from .settings import HEARTBEAT
 from .smokes import Smokes
 from .strays import Strays
+from .tidying import Housekeeper, kept_until
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +59,7 @@ class Loop:
     enqueue: Callable[[str, str], None]
     tend: Callable[[], None] = lambda: None
     smokes: Smokes | None = None
+    housekeeper: Housekeeper | None = None
     _sent: dict[tuple[str, str], _Sent] = field(default_factory=dict)
     _failures: int = 0
     # the store's epoch in which all jobs of the cluster were compared with the records
@@ -124,6 +126,8 @@ class Loop:
         records = self.desk.store.live()
         self._forget_all_but(records)
         chores = [(watch, watch.live()) for watch in self._chores]
+        if self.housekeeper is not None:
+            self.housekeeper.look([one.id for one in (*records, *(one for _, live in chores for one in live))])
         compare = epoch != self._compared
         if not records and not compare and not any(live for _, live in chores):
             self._failures = 0
@@ -155,7 +159,7 @@ class Loop:
 
         def change(old: Deployment) -> Deployment:
             made[:] = [decide(old, observed, self.desk.now())]
-            return apply(old, made[0], self.desk.now())
+            return self._dated(old, apply(old, made[0], self.desk.now()))
 
         try:
             new = self.desk.store.update(record.id, change)
@@ -165,6 +169,13 @@ class Loop:
             log.info("deployment %s: %s -> %s %s", record.id, record.phase, new.phase, new.reason)
         if made[0].errand is not None:
             self._send(made[0].errand, record.id)
+
+    def _dated(self, old: Deployment, record: Deployment) -> Deployment:
+        """One that has just ended says how long its files are kept."""
+        if not old.is_live or record.is_live or record.job is None:
+            return record
+        job = record.job.model_copy(update={"kept_until": kept_until(self.desk, record.updated_at)})
+        return record.model_copy(update={"jobs": (*record.jobs[:-1], job)})
 
     def _send(self, errand: Errand, deployment: str) -> None:
         key, now = (errand.value, deployment), time.monotonic()

@@ -12,7 +12,7 @@ def stage_luggage(desk: Desk) -> None:
     """Our scripts, where this version of them does not lie yet."""
     folder = desk.layout.luggage(desk.luggage.digest)
     seal = f"{folder}/{LUGGAGE_SEAL}"
-    if _exists(desk, seal):
+    if is_staged(desk, seal):
         return
     scripts = {f"{folder}/{name}": content for name, content in desk.luggage.files.items()}
     desk.gateway.put_all({**scripts, desk.layout.logs_readme(): logs_readme()})
@@ -20,7 +20,8 @@ def stage_luggage(desk: Desk) -> None:
     desk.gateway.put(seal, b"")
 
 
-def _exists(desk: Desk, path: str) -> bool:
+def is_staged(desk: Desk, path: str) -> bool:
+    """Whether that file of ours lies on the cluster."""
     try:
         desk.gateway.get(path, max_bytes=1)
     except RemoteFileMissing:

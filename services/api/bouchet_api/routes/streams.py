@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from typing import Annotated
 
 from bouchet_core.errors import BouchetError, CouldNotAsk, RemoteFileMissing
@@ -83,6 +84,7 @@ def log_start(
     except RemoteFileMissing:
         if waits:
             return 0
+        _refuse_tidied(deployment)
         raise
 
 
@@ -93,6 +95,14 @@ async def log_of_one(
     """The job's log, line by line. A message's id is the offset behind its line, in bytes."""
     async for message in _guarded(_log(parts, deployment, start, follow)):
         yield message
+
+
+def _refuse_tidied(deployment: Deployment) -> None:
+    """RemoteFileMissing with the reason, where the log has been removed by its age."""
+    kept_until = deployment.job.kept_until if deployment.job else None
+    if kept_until is not None and kept_until < datetime.now(UTC):
+        words = f"the log of deployment {deployment.id} was kept until {kept_until:%Y-%m-%d} and is removed"
+        raise RemoteFileMissing(f"{words} (keep_jobs_days of the site file says how long)")
 
 
 async def _events(parts: Parts, after: str, only: str | None) -> AsyncIterator[ServerSentEvent]:

@@ -1,0 +1,165 @@
+"""When the worker tidies the cluster, and what it says there is live and what has ended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pytest
+from bouchet_core.downloads import Download, DownloadState
+from bouchet_core.errors import GatewayError, RemoteTimeout
+from bouchet_core.gateway_client import GatewayClient
+from bouchet_core.models import Ending, Phase
+from bouchet_worker import tidying
+from bouchet_worker.desk import Desk
+from bouchet_worker.download import download
+from bouchet_worker.tidying import AGAIN, EVERY, GRACE, Housekeeper, kept_until, tidy
+
+from tests.fakes.slurm_gateway import FakeSlurm
+
+from .conftest import Clock, MakeDesk, Slot0
+from .stage import ROOT, Stage
+
+KEY = f"{ROOT}/jobs/bouchet-aa-1/key"
+
+
+@pytest.fixture
+def stage(desk: Desk, gateway: GatewayClient, slot0: Slot0, slurm: FakeSlurm, clock: Clock) -> Iterator[Stage]:
+    """Its loop tidies, at once and not beside."""
+    stage = Stage(desk, gateway, slot0, slurm, clock)
+    stage.loop.housekeeper = Housekeeper(desk, start=lambda work: work())
+    yield stage
+    stage.probe.close()
+
+
+def wait(stage: Stage, time: timedelta) -> None:
+    stage.clock.advance(time.total_seconds())
+    stage.step()
+
+
+def test_nothing_is_left_on_a_cluster_that_was_never_used(stage: Stage) -> None:
+    stage.step()
+    assert stage.slurm.files == {} and stage.slurm.tidied == []
+
+
+def test_a_job_keeps_its_key_as_long_as_slurm_lists_it(stage: Stage) -> None:
+    job_id = stage.ready()
+    stage.slurm.requeue(job_id)
+    wait(stage, EVERY)
+    stage.slurm.start(job_id)
+    wait(stage, EVERY)
+    assert len(stage.slurm.tidied) == 2 and KEY in stage.slurm.files
+    assert all(asked["live"] == ["bouchet-aa-1"] and asked["ended"] == [] for asked in stage.slurm.tidied)
+    assert stage.slurm.tidied[-1]["live_ids"] == [job_id]
+
+
+def test_the_key_goes_a_moment_after_the_end(stage: Stage) -> None:
+    job_id = stage.ready()
+    stage.slurm.finish(job_id, "FAILED", "1:0")
+    stage.step(2)
+    assert stage.get().phase is Phase.ENDED and KEY in stage.slurm.files, "Slurm may still put it back into the queue"
+    wait(stage, GRACE)
+    assert KEY not in stage.slurm.files
+    goes = len(stage.slurm.tidied)
+    wait(stage, timedelta(hours=1))
+    assert len(stage.slurm.tidied) == goes
+    wait(stage, EVERY)
+    assert len(stage.slurm.tidied) == goes + 1
+
+
+def test_a_job_that_came_back_after_its_end_keeps_its_key(stage: Stage) -> None:
+    job_id = stage.ready()
+    stage.slurm.finish(job_id, "NODE_FAIL")
+    stage.step(2)
+    assert stage.get().ending is Ending.FAILED
+    stage.slurm.requeue(job_id)
+    wait(stage, GRACE)
+    assert stage.slurm.tidied[-1]["ended"] == stage.slurm.tidied[-1]["live"] == ["bouchet-aa-1"]
+    assert KEY in stage.slurm.files
+
+
+def test_nothing_is_removed_while_slurm_cannot_be_asked(stage: Stage) -> None:
+    stage.slurm.finish(stage.ready(), "FAILED", "1:0")
+    stage.step(2)
+    stage.slurm.fault = lambda method, what: "command_timeout" if what == "squeue" else None
+    goes = len(stage.slurm.tidied)
+    wait(stage, GRACE)
+    assert len(stage.slurm.tidied) == goes and KEY in stage.slurm.files
+    stage.slurm.fault = lambda method, what: None
+    wait(stage, AGAIN)
+    assert KEY not in stage.slurm.files
+
+
+def test_jobs_that_are_no_serving_jobs_are_tidied_too(make_desk: MakeDesk, slurm: FakeSlurm, clock: Clock) -> None:
+    desk = make_desk(hub_token="hf_secret")
+    fetched = Download(id="abcdefghijkl", model="a/b", created_at=clock(), updated_at=clock())
+    desk.store.downloads.create(fetched)
+    download(desk, fetched.id)
+    name = slurm.jobs[101].name
+    tidy(desk)
+    assert slurm.tidied[-1]["live"] == [name] and slurm.tidied[-1]["ended"] == []
+    slurm.finish(101, "CANCELLED by 2001")
+    desk.store.downloads.update(fetched.id, lambda old: old.ended(clock(), DownloadState.FAILED, "cut short"))
+    clock.advance(GRACE.total_seconds())
+    removed = tidy(desk)
+    assert removed is not None and removed.secrets == (name,) and f"{ROOT}/jobs/{name}/token" not in slurm.files
+
+
+def test_an_ended_job_says_how_long_its_files_are_kept(stage: Stage) -> None:
+    stage.slurm.finish(stage.ready(), "COMPLETED")
+    stage.step()
+    ended = stage.get()
+    assert ended.job is not None and ended.job.kept_until == ended.updated_at + timedelta(days=30)
+    stage.step(2)
+    assert stage.get() == ended
+
+
+def test_a_site_may_keep_all_for_ever(make_desk: MakeDesk, desk: Desk, slurm: FakeSlurm, clock: Clock) -> None:
+    ever = make_desk(site=desk.site.model_copy(update={"keep_jobs_days": None}))
+    assert kept_until(ever, clock()) is None
+    slurm.files[f"{ROOT}/logs/README"] = b""
+    tidy(ever)
+    assert slurm.tidied[-1]["keep_days"] is None
+
+
+def test_an_answer_that_cannot_be_read_is_an_error(
+    desk: Desk, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slurm.files[f"{ROOT}/logs/README"] = b""
+    monkeypatch.setattr(slurm, "python3", lambda words: (0, "Traceback", ""))
+    with pytest.raises(GatewayError, match=r"cannot read what tidy\.py printed: 'Traceback'"):
+        tidy(desk)
+
+
+def test_a_bug_in_it_ends_no_loop(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(desk: Desk) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(tidying, "tidy", broken)
+    stage.ready()
+    assert stage.get().phase is Phase.READY
+
+
+def test_a_go_under_way_is_not_begun_again(desk: Desk, clock: Clock) -> None:
+    begun: list[object] = []
+    keeper = Housekeeper(desk, start=begun.append)
+    for _ in range(3):
+        keeper.look([])
+        clock.advance(EVERY.total_seconds())
+    assert len(begun) == 1
+
+
+def test_an_end_while_a_go_fails_is_not_forgotten(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    job_id = stage.ready()
+
+    def fails(desk: Desk) -> None:
+        raise RemoteTimeout("the tunnel gateway did not answer in time")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(tidying, "tidy", fails)
+        stage.slurm.finish(job_id, "COMPLETED")
+        stage.step(2)
+        wait(stage, GRACE)
+    assert KEY in stage.slurm.files
+    wait(stage, AGAIN)
+    assert KEY not in stage.slurm.files
