@@ -3,9 +3,9 @@
 in:  {"root": path, "live": [job name], "live_ids": [Slurm id], "ended": [job name], "keep_days": number or null}
 out: {"secrets": [job name], "folders": [job name], "logs": [file name], "trouble": why not all, or null}
 
-The key of a job (the token of a download) goes as soon as its record has ended. Its folder goes `keep_days` after the last
-change in it, of which that removal is one; a log that long after its last line. What is live stays, whatever its age, and
-so does what another user has put there.
+The key of a job (the token of a download) goes as soon as its record has ended. Its folder goes `keep_days` after the
+last change in it, of which that removal is one; a log that long after its last line. What is live stays, whatever its
+age, and so does what another user has put there.
 """
 
 import json
@@ -15,7 +15,7 @@ import shutil
 import stat
 import sys
 import time
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, List
 
 SECRETS = ("key", "token")
 JOB = re.compile(r"^bouchet-[A-Za-z0-9._-]+$")
@@ -41,7 +41,7 @@ class Tidying:
         self.oldest = now - asked["keep_days"] * DAY_S if asked["keep_days"] else None
         self.deadline = time.monotonic() + MOST_S
         self.removed = 0
-        self.trouble = None  # type: Optional[str]
+        self.trouble = ""
 
     def all(self) -> Dict[str, Any]:
         """What was removed."""
@@ -49,7 +49,7 @@ class Tidying:
         secrets = [name for name in folders if name in self.ended and self.done(self.forget_secrets, name)]
         old = [name for name in folders if self.done(self.forget_folder, name)]
         logs = [name for name in names_in(self.logs) if self.done(self.forget_log, name)]
-        return {"secrets": secrets, "folders": old, "logs": logs, "trouble": self.trouble}
+        return {"secrets": secrets, "folders": old, "logs": logs, "trouble": self.trouble or None}
 
     def done(self, act: Callable[[str], bool], name: str) -> bool:
         """Whether it removed anything. A file that cannot be removed keeps no other from it."""
@@ -82,10 +82,8 @@ class Tidying:
         folder = os.path.join(self.jobs, name)
         if not is_own(folder, stat.S_ISDIR):
             return False
-        newest = max(
-            os.lstat(path).st_mtime for path in [folder] + [os.path.join(folder, n) for n in os.listdir(folder)]
-        )
-        if not self.is_old(newest):
+        parts = [folder] + [os.path.join(folder, part) for part in os.listdir(folder)]
+        if not self.is_old(max(os.lstat(path).st_mtime for path in parts)):
             return False
         shutil.rmtree(folder)
         return True

@@ -55,6 +55,10 @@ def age(path: Path, days: float) -> None:
     os.utime(path, (moment, moment))
 
 
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
 def job(root: Path, name: str, days: float = 0, secret: str = "key") -> Path:
     folder = root / "jobs" / name
     for file in ("spec.json", "record.json", secret):
@@ -74,7 +78,7 @@ def test_the_key_goes_at_the_end_and_the_rest_stays(root: Path) -> None:
     ended = [over.name, running.name, fetched.name, "bouchet-gone-1"]
     found = tidy(root, ended=ended, live=[running.name])
     assert found["secrets"] == [over.name, fetched.name] and found["folders"] == []
-    assert sorted(os.listdir(over)) == sorted(os.listdir(fetched)) == ["record.json", "spec.json"]
+    assert names_in(over) == names_in(fetched) == ["record.json", "spec.json"]
     assert (running / "key").exists()
     assert tidy(root, ended=ended, live=[running.name])["secrets"] == []
 
@@ -88,7 +92,7 @@ def test_old_folders_go_unless_they_are_live(root: Path) -> None:
     old, live, young = (job(root, f"bouchet-{name}-1", days=31) for name in ("aa", "bb", "cc"))
     write(young / "progress.json")
     assert tidy(root, live=[live.name])["folders"] == [old.name]
-    assert sorted(os.listdir(root / "jobs")) == [live.name, young.name]
+    assert names_in(root / "jobs") == [live.name, young.name]
 
 
 def test_a_folder_stays_for_its_days_after_its_keys_removal(root: Path) -> None:
@@ -110,7 +114,7 @@ def test_old_files_of_ended_jobs_go_from_the_logs(root: Path) -> None:
     write(logs / "9.log")
     found = tidy(root, live_ids=[8], live=["bouchet-download-y-abcdefghijkl"])
     assert found["logs"] == sorted([*old, *chores])
-    assert sorted(os.listdir(logs)) == sorted([*kept, "9.log"])
+    assert names_in(logs) == sorted([*kept, "9.log"])
 
 
 def test_without_a_number_of_days_only_keys_go(root: Path) -> None:
@@ -123,9 +127,9 @@ def test_without_a_number_of_days_only_keys_go(root: Path) -> None:
 def test_what_is_not_a_job_of_ours_is_left_alone(root: Path, tmp_path: Path) -> None:
     elsewhere = job(tmp_path / "elsewhere", "bouchet-aa-1", days=99)
     job(root, "thesis", days=99)
-    os.symlink(elsewhere, root / "jobs" / "bouchet-aa-1")
+    (root / "jobs" / "bouchet-aa-1").symlink_to(elsewhere)
     write(root / "jobs" / "bouchet-file-1", 99)
-    os.makedirs(root / "logs" / "7.log")
+    (root / "logs" / "7.log").mkdir(parents=True)
     age(root / "logs" / "7.log", 99)
     (root / "logs" / "8.log").symlink_to(elsewhere / "spec.json")
     found = tidy(root, ended=["bouchet-aa-1", "thesis", "../jobs/thesis"])

@@ -2,7 +2,7 @@
 
 <root>/remote/<hash>/            luggage: our scripts, one folder per content
 <root>/jobs/<job name>/          spec.json, vllm.args (one argument a line), setup.sh, key; all 0600. record.json: the
-                                 deployment, to make its record again from. Secrets and folder go after the end (tidying.py)
+                                 deployment, to make its record again from. For how long: tidying.py
 <root>/logs/<job id>.log         what the job prints, vLLM's log included
 <root>/logs/connection-<job id>.json   where its vLLM listens (written by the job)
 <root>/logs/end-<job id>.json    why it ended (written by the job)
