@@ -12,6 +12,7 @@ from urllib.parse import quote
 from .errors import CommandError, NotReadyError, UnreachableError
 from .records import Deployment, Download, ImageJob, Json, Tunnel
 from .settings import Settings
+from .typed import as_typed
 from .wire import Refused, Wire
 
 # the API itself waits up to 7 s for a Redis that restarts
@@ -201,7 +202,7 @@ class Api:
             try:
                 answer: Json = self._wire.ask(method, path, body, headers, silence_s=silence_s)
             except Refused as exc:
-                raise error_of(exc) from exc
+                raise error_of(exc, path) from exc
             except UnreachableError:
                 if time.monotonic() > last:
                     raise
@@ -223,11 +224,11 @@ def parse_messages(lines: Iterator[str]) -> Iterator[Message]:
             fields[name] = value.removeprefix(" ")
 
 
-def error_of(refused: Refused) -> CommandError:
-    """What an answer that is no success means to a person."""
+def error_of(refused: Refused, path: str = "") -> CommandError:
+    """What an answer that is no success means to a person. path: of the request."""
     problem = refused.json()
     if isinstance(problem, dict) and "detail" in problem:
-        detail, kind = str(problem["detail"]), str(problem.get("kind", ""))
+        detail, kind = as_typed(problem, path), str(problem.get("kind", ""))
     else:
         detail, kind = f"{refused.place} answered {refused.status} without words", ""
     if refused.status == 401:

@@ -44,7 +44,10 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The parsed command line; `command` is None for a bare `bouchet`, `claude_arguments` is what followed `--`."""
     ours, theirs = _split(arguments)
     ours = translate(ours)
-    options = make_parser([name for name in COMMANDS if name in ours]).parse_args(ours)
+    options, unknown = make_parser([name for name in COMMANDS if name in ours]).parse_known_args(ours)
+    if unknown:
+        program = f"bouchet {options.command}" if options.command else "bouchet"
+        raise UsageError(f"unrecognized arguments: {' '.join(unknown)}; see `{program} --help`")
     options.claude_arguments = theirs
     if theirs and options.command not in (None, "launch", "completion"):
         raise UsageError("only `bouchet` and `bouchet launch` take arguments for Claude Code after `--`")

@@ -82,13 +82,13 @@ class RecordError(BouchetError):
 
 
 class UnknownDeployment(RecordError):
-    """No record has this id (or name)."""
+    """No record has this id (or name). hint: what to do where listing them is not it."""
 
     kind = "unknown_deployment"
 
-    def __init__(self, deployment: str) -> None:
+    def __init__(self, deployment: str, hint: str = "`bouchet status` lists them") -> None:
         self.deployment = deployment
-        super().__init__(f"no deployment {deployment!r}; `bouchet status` lists them")
+        super().__init__(f"no deployment {deployment!r}; {hint}")
 
 
 class UnknownDownload(RecordError):

@@ -126,7 +126,8 @@ def test_what_would_not_be_the_same_is_refused(bouchet: Bouchet) -> None:
         assert done.status == 1 and "would not be the same" in done.err
     taken = bouchet("launch", "--like", identity, "--no-wait")
     assert taken.status == 1 and "already served" in taken.err
-    assert bouchet("launch", "--like", "nosuch", "--no-wait").status == 3
+    unknown = bouchet("launch", "--like", "nosuch", "--no-wait")
+    assert unknown.status == 3 and "stands on its record alone" in unknown.err
     made = json.loads(bouchet("launch", QWEN, "--name", "early", "--no-wait", "--json").out)
     never = bouchet("launch", "--like", made["id"], "--no-wait")
     assert never.status == 1 and "never came so far" in never.err

@@ -9,6 +9,7 @@ from bouchet_core.models import Placement
 from bouchet_worker.diagnosis import advice_for, advice_for_cause, cause_of
 from bouchet_worker.reasons import reason_in_words, what_starts_sooner
 from bouchet_worker.refusals import refusal_in_words
+from bouchet_worker.unanswered import unanswered
 
 # JOB REASON CODES of squeue's manual, 24.11, those that a job with GPUs can have
 MANUAL_24_11 = (Path(__file__).parent / "slurm_words" / "reasons_24.11.txt").read_text().split()
@@ -143,3 +144,32 @@ def test_an_engine_that_is_gone_is_the_cause_only_where_nothing_else_is() -> Non
     assert cause_of(["ValueError: no such thing", gone]) == "ValueError: no such thing"
     cut = "FATAL:   container creation failed: image driver mount failure: image driver squashfuse_ll instance exited"
     assert "`bouchet image verify`" in advice_for_cause(cause_of([cut]))
+
+
+@pytest.mark.parametrize(
+    ("said", "part"),
+    [
+        ("squeue did not end within 20 s and was killed", "controller"),
+        ("scontrol did not end within 20 s", "controller"),
+        (
+            "squeue ended with status 1: slurm_load_jobs error: Unable to contact slurm controller (connect failure)",
+            "controller",
+        ),
+        (
+            "sbatch ended with status 1: sbatch: error: Unable to contact slurm controller (connect failure)",
+            "controller",
+        ),
+        ("sacct did not end within 20 s and was killed", "accounting"),
+        ("sacct ended with status 1: sacct: error: slurm_persist_conn_open: to slurmdbd", "accounting"),
+    ],
+)
+def test_a_slurm_that_does_not_answer_is_named_with_what_to_do(said: str, part: str) -> None:
+    words = unanswered(said)
+    assert words.startswith(f"Slurm's {part} does not answer ({said}): nothing is ended") and "support" in words
+
+
+@pytest.mark.parametrize(
+    "said", ["the tunnel is down", "look.py did not end within 60 s", "cat did not end within 9 s"]
+)
+def test_other_silence_is_told_as_it_is(said: str) -> None:
+    assert unanswered(said) == said

@@ -14,6 +14,11 @@ from bouchet_core.walltime import format_duration
 
 from .launching import refuse_claude_name
 
+# the job's folder on the cluster holds what was asked for, not what image and weights it then found
+NO_RECORD = (
+    "what one ran stands on its record alone, not in the files that its job left on the cluster: "
+    "`bouchet status --all` lists the records, `bouchet launch MODEL` asks for the model anew"
+)
 # what may differ: where and how long, for whom, and under which name
 FREE = (
     *("name", "time", "partition", "account", "qos", "constraint", "serve_as", "idle_timeout_min"),

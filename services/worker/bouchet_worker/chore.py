@@ -33,6 +33,7 @@ from .desk import Desk
 from .queue_look import find_job, may_still_arrive, queue_rows
 from .refusals import refusal_in_words
 from .staging import stage_luggage
+from .unanswered import unanswered
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +110,7 @@ def start(desk: Desk, kind: Kind[AnyChore, AnyProgress], identity: str) -> str:
     except (GatewayError, SlurmOutputError) as exc:
         waits = "waits for the SSH connection" if isinstance(exc, CouldNotAsk) else "will be tried again"
         log.warning("%s %s: %s: %s", kind.word, identity, waits, exc)
-        _note(desk, kind, identity, f"{waits}: {exc}")
+        _note(desk, kind, identity, f"{waits}: {unanswered(str(exc))}")
         return "later"
     finally:
         desk.store.release(lease, desk.owner)
@@ -123,7 +124,7 @@ def stop(desk: Desk, kind: Kind[AnyChore, AnyProgress], identity: str) -> str:
     try:
         return _stop(desk, kind, record)
     except (GatewayError, SlurmOutputError) as exc:
-        _note(desk, kind, identity, f"being cancelled, as soon as the cluster can be asked: {exc}")
+        _note(desk, kind, identity, f"being cancelled, as soon as the cluster can be asked: {unanswered(str(exc))}")
         return "later"
 
 

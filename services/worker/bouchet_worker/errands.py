@@ -27,6 +27,7 @@ from .preview import preview as _preview
 from .stop import stop as _stop
 from .submit import note
 from .submit import submit as _submit
+from .unanswered import unanswered
 
 _open: list[Desk] = []
 
@@ -126,4 +127,4 @@ def answered(question: Callable[[], Any]) -> dict[str, Any]:
     try:
         return {"answer": question()}
     except BouchetError as exc:
-        return {"kind": exc.kind, "detail": str(exc)}
+        return {"kind": exc.kind, "detail": unanswered(str(exc))}

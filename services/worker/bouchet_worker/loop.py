@@ -27,6 +27,7 @@ from .settings import HEARTBEAT
 from .smokes import Smokes
 from .strays import Strays
 from .tidying import Housekeeper, kept_until
+from .unanswered import unanswered
 
 log = logging.getLogger(__name__)
 
@@ -148,7 +149,7 @@ class Loop:
         """Keeps what was not answered for people who look, until all is."""
         details = [one.slurm.detail for one in seen.values() if isinstance(one.slurm, CouldNotLook) and one.slurm.asked]
         if details:
-            self.desk.store.sight.lost(details[0], self.desk.now())
+            self.desk.store.sight.lost(unanswered(details[0]), self.desk.now())
         elif self._told:
             self.desk.store.sight.clear()
         self._told = bool(details)

@@ -12,6 +12,7 @@ from . import slurm
 from .desk import Desk
 from .queue_look import find_job, may_still_arrive, queue_rows
 from .submit import LEASE_S, end, lease_name, note, take_id
+from .unanswered import unanswered
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ def stop(desk: Desk, deployment: str) -> str:
         return _stop(desk, desk.store.get(deployment))
     except (GatewayError, SlurmOutputError) as exc:
         log.warning("deployment %s: cancel will be tried again: %s", deployment, exc)
-        note(desk, deployment, f"being cancelled, as soon as the cluster can be asked: {exc}")
+        note(desk, deployment, f"being cancelled, as soon as the cluster can be asked: {unanswered(str(exc))}")
         return "later"
     finally:
         desk.store.release(lease_name(deployment), desk.owner)

@@ -32,6 +32,7 @@ from .queue_look import find_job, may_still_arrive, queue_rows
 from .refusals import refusal_in_words
 from .staging import stage_luggage
 from .strays import paper_of
+from .unanswered import unanswered
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +69,7 @@ def _submit(desk: Desk, record: Deployment) -> str:
     except (GatewayError, SlurmOutputError) as exc:
         waits = "waits for the SSH connection" if isinstance(exc, CouldNotAsk) else "will be tried again"
         log.warning("deployment %s: launch %s: %s", record.id, waits, exc)
-        note(desk, record.id, f"{waits}: {exc}")
+        note(desk, record.id, f"{waits}: {unanswered(str(exc))}")
         return "later"
 
 

@@ -6,7 +6,7 @@ import logging
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from bouchet_core.errors import NameTaken
+from bouchet_core.errors import NameTaken, UnknownDeployment
 from bouchet_core.memory.figures import Memory
 from bouchet_core.models import Deployment, LaunchRequest, Phase, Placement, Unasked
 from bouchet_core.store import Store
@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field
 
 from bouchet_api import examples
 from bouchet_api.launching import PREVIEW_ID, named_among, new_id, refuse_misfit, requested, without_model_name
-from bouchet_api.likeness import like, refuse_other_hardware
+from bouchet_api.likeness import NO_RECORD, like, refuse_other_hardware
 from bouchet_api.parts import DeploymentDep, Parts, PartsDep
 from bouchet_api.problems import KeyReused
 
@@ -131,13 +131,20 @@ def _wanted(parts: Parts, request: LaunchRequest, identity: str) -> Deployment:
     """The record of what is asked for, once it is sure that the site has room for it in principle."""
     catalog = parts.catalog.current()
     if request.like is not None:
-        earlier = parts.store.get(request.like)
+        earlier = _earlier(parts.store, request.like)
         again = like(earlier, request, catalog, identity, datetime.now(UTC))
         refuse_other_hardware(again, earlier, catalog, parts.site)
         return again
     wanted = requested(request, catalog, identity, datetime.now(UTC))
     refuse_misfit(wanted, catalog, parts.site)
     return wanted
+
+
+def _earlier(store: Store, identity: str) -> Deployment:
+    try:
+        return store.get(identity)
+    except UnknownDeployment as exc:
+        raise UnknownDeployment(identity, NO_RECORD) from exc
 
 
 def _create(store: Store, wanted: Deployment, key: str | None) -> Deployment:
