@@ -11,6 +11,7 @@ from pathlib import Path
 from .api import Api
 from .claude_env import (
     answer_tokens,
+    chat_alone,
     claude_environment,
     name_warning,
     scrubbed,
@@ -33,6 +34,7 @@ def start_claude(chosen: Deployment, arguments: Sequence[str], tools: Tools) -> 
     program = find_claude(tools.environment)
     ours = variables(chosen, tools.api.deployments(live=True), tools)
     given = [] if "--settings" in arguments else ["--settings", _settings(ours)]
+    given += chat_alone(chosen.without_tools, arguments)
     tools.screen.say(f"starting Claude Code on {chosen.alias}")
     os.execve(program, ["claude", *given, *arguments], scrubbed(tools.environment, ours))
 

@@ -23,6 +23,8 @@ LONGEST_RESERVED_ANSWER = 20_000
 # an answer may take this part of the window, so that a conversation fits beside it
 ANSWER_SHARE = 4
 TIERS = ("opus", "sonnet", "haiku")
+# Claude Code's options for a model whose tools do not work
+CHAT_ALONE = ("--tools", "", "--strict-mcp-config")
 
 # Variables that send Claude Code elsewhere, or describe another model.
 FOREIGN_PREFIXES = ("ANTHROPIC_", "CLAUDE_CODE_USE_", "CLAUDE_CODE_SKIP_", "VERTEX_REGION_")
@@ -108,10 +110,19 @@ def window_warning(window: int, answer: int) -> str | None:
 
 
 def tools_warning(without_tools: str) -> str | None:
-    """Why Claude Code will not get far on a model whose tools do not work, None where they do."""
+    """What a model whose tools do not work is good for, None where they do."""
     if not without_tools:
         return None
-    return f"Claude Code needs tools, and its requests will be refused: {without_tools}"
+    return (
+        f"its tools do not work ({without_tools}): it can chat, and neither read nor change files. `bouchet` starts Claude "
+        f"Code without tools then; by hand it is `claude {shlex.join(CHAT_ALONE)}`, or every request is refused"
+    )
+
+
+def chat_alone(without_tools: str, arguments: Sequence[str]) -> list[str]:
+    """Claude Code's options for a model without tools; none where it has them, or the user chose tools."""
+    chosen = any(word == "--tools" or word.startswith("--tools=") for word in arguments)
+    return list(CHAT_ALONE) if without_tools and not chosen else []
 
 
 def name_warning(alias: str) -> str | None:

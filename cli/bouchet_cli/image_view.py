@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 from .line import Line, clean
 from .models_view import in_bytes
 from .records import ImageJob, Json
 from .render import table
-from .screen import Screen
 
 HEAD = ("PIN", "STATE", "VLLM", "TORCH", "CUDA", "DRIVER", "SIZE", "SHA256")
 SHORT = 8
 STYLES = {"ready": "green", "outdated": "yellow", "missing": "dim", "unknown": "dim"}
-LINE_EVERY_S = 5.0
 # of what a stage counts
 UNITS = {"packages": "packages", "compile": "portions of files", "hash": "MiB"}
 
@@ -65,48 +61,11 @@ def line_of(job: ImageJob) -> str:
     return f"{job.pin} {job.state}: {clean(job.reason)}{counted}".rstrip(": ")
 
 
-@contextmanager
-def shown(screen: Screen) -> Iterator[Callable[[ImageJob], None]]:
-    """What shows one job after another look."""
-    if not screen.err.is_terminal:
-        yield _Lines(screen).show
-        return
-    # rich takes a while to load
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[counts]}"), TimeElapsedColumn())
-    with Progress(*columns, console=screen.err.console, transient=True) as progress:
-        yield _Bar(progress).show
-
-
-class _Lines:
-    """A line at every change of words, and every few seconds while something is counted."""
-
-    def __init__(self, screen: Screen) -> None:
-        self._screen, self._words, self._line, self._at = screen, ("", ""), "", 0.0
-
-    def show(self, job: ImageJob) -> None:
-        """Says it if it is news."""
-        words, now, line = (job.state, job.reason), time.monotonic(), line_of(job)
-        if words != self._words or (now - self._at > LINE_EVERY_S and line != self._line):
-            self._words, self._line, self._at = words, line, now
-            self._screen.say(line)
-
-
-class _Bar:
-    """rich's bar, moved by what the record counts."""
-
-    def __init__(self, progress: Any) -> None:
-        self._progress = progress
-        self._task = progress.add_task("", total=None, counts="")
-
-    def show(self, job: ImageJob) -> None:
-        """Moves it."""
-        counts = f"{job.done}/{job.of} {UNITS.get(job.stage, '')}".rstrip() if job.of else ""
-        self._progress.update(
-            self._task,
-            description=f"{job.pin} {job.state}: {clean(job.reason)}",
-            total=job.of or None,
-            completed=job.done,
-            counts=counts,
-        )
+def bar_of(job: ImageJob) -> dict[str, Any]:
+    """Where rich's bar stands, and the words beside it."""
+    return {
+        "description": f"{job.pin} {job.state}: {clean(job.reason)}",
+        "total": job.of or None,
+        "completed": job.done,
+        "counts": f"{job.done}/{job.of} {UNITS.get(job.stage, '')}".rstrip() if job.of else "",
+    }

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import time
 from datetime import UTC, datetime
 from functools import partial
 
 from bouchet_cli.api import Api
-from bouchet_cli.download_view import downloads_lines, shown
+from bouchet_cli.download_view import bar_of, downloads_lines, line_of
 from bouchet_cli.errors import CommandError, UsageError
 from bouchet_cli.models_view import in_bytes
-from bouchet_cli.patience import patiently
 from bouchet_cli.records import Download
 from bouchet_cli.screen import Screen
 from bouchet_cli.tools import Tools
-
-POLL_S = 0.5
+from bouchet_cli.watching import shown, until_over
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,13 +50,8 @@ def run(options: argparse.Namespace, tools: Tools) -> None:
 def _watched(download: Download, api: Api, screen: Screen) -> Download:
     """The download when it is over. Ctrl-C leaves it running."""
     try:
-        with shown(screen) as show:
-            while True:
-                show(download)
-                if download.over:
-                    return download
-                time.sleep(POLL_S)
-                download = patiently(partial(api.download_record, download.id))
+        with shown(screen, line_of, bar_of) as show:
+            return until_over(download, partial(api.download_record, download.id), show)
     except KeyboardInterrupt:
         model = download.model
         screen.say(f"{model} goes on without you; `bouchet download {model}` watches again, with --cancel it ends")

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import time
 from functools import partial
 
 from bouchet_cli.api import Api
 from bouchet_cli.errors import CommandError, UsageError
-from bouchet_cli.image_view import images_lines, shown
+from bouchet_cli.image_view import bar_of, images_lines, line_of
 from bouchet_cli.models_view import in_bytes
-from bouchet_cli.patience import patiently
 from bouchet_cli.records import ImageJob
 from bouchet_cli.screen import Screen
 from bouchet_cli.tools import Tools
-
-POLL_S = 0.5
+from bouchet_cli.watching import shown, until_over
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -84,13 +81,8 @@ def _job(options: argparse.Namespace, tools: Tools) -> None:
 def _watched(job: ImageJob, api: Api, screen: Screen) -> ImageJob:
     """The job when it is over. Ctrl-C leaves it running."""
     try:
-        with shown(screen) as show:
-            while True:
-                show(job)
-                if job.over:
-                    return job
-                time.sleep(POLL_S)
-                job = patiently(partial(api.image_record, job.id))
+        with shown(screen, line_of, bar_of, elapsed=True) as show:
+            return until_over(job, partial(api.image_record, job.id), show)
     except KeyboardInterrupt:
         again = f"bouchet image {job.action} {job.pin}"
         screen.say(f"it goes on without you; `{again}` watches again, with --cancel it ends")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 from bouchet_core.downloads import Download, DownloadRequest
 from bouchet_core.errors import UnknownDownload, UnknownModel
@@ -14,7 +13,7 @@ from fastapi import APIRouter, Body, Depends, Path, Query, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel
 
-from bouchet_api import examples
+from bouchet_api import chores, examples
 from bouchet_api.chore_events import changes_of
 from bouchet_api.downloading import asked_for, model_of
 from bouchet_api.launching import new_id
@@ -22,12 +21,9 @@ from bouchet_api.parts import PartsDep
 
 from .streams import AfterHeader, AfterQuery
 
-log = logging.getLogger(__name__)
 router = APIRouter(prefix="/v1", tags=["downloads"])
 
-SHOWN: dict[int | str, dict[str, Any]] = {
-    code: {"content": {"application/json": {"example": examples.DOWNLOAD}}} for code in (200, 202)
-}
+PLACE = "/v1/downloads"
 
 
 class Downloads(BaseModel):
@@ -53,11 +49,7 @@ def download_of(
 DownloadDep = Annotated[Download, Depends(download_of)]
 
 
-@router.post(
-    "/models/download",
-    status_code=202,
-    responses={202: {**SHOWN[202], "description": "on record; GET Location follows it"}},
-)
+@router.post("/models/download", status_code=202, responses=chores.asked_for(examples.DOWNLOAD))
 def start_download(
     parts: PartsDep,
     response: Response,
@@ -65,13 +57,7 @@ def start_download(
 ) -> Download:
     """Fetches a model to the cluster. While one of that model is under way, that one is the answer."""
     wanted = asked_for(request, parts.catalog.current(), new_id(), datetime.now(UTC))
-    made = parts.store.downloads.create(wanted)
-    if made.id == wanted.id:
-        log.info("download %s: %s (%s) asked for", made.id, made.model, made.revision)
-    if made.slurm_id is None:
-        parts.errands.download(made.id)
-    response.headers["Location"] = f"/v1/downloads/{made.id}"
-    return made
+    return chores.begin(parts.store.downloads, wanted, parts.errands.download, response, PLACE)
 
 
 @router.get("/downloads")
@@ -89,27 +75,15 @@ async def events_of_download(
         yield message
 
 
-@router.get("/downloads/{download:path}", responses={200: SHOWN[200]})
+@router.get("/downloads/{download:path}", responses=chores.shown(examples.DOWNLOAD))
 def get_download(download: DownloadDep) -> Download:
     """One download, by its id, or by its model while it is under way."""
     return download
 
 
 @router.delete(
-    "/downloads/{download:path}",
-    status_code=202,
-    responses={
-        202: {**SHOWN[202], "description": "it will end"},
-        200: {**SHOWN[200], "model": Download, "description": "it had ended already"},
-    },
+    "/downloads/{download:path}", status_code=202, responses=chores.asked_to_end(examples.DOWNLOAD, Download)
 )
 def end_download(parts: PartsDep, response: Response, download: DownloadDep) -> Download:
     """Ends a download; what has come is kept, and the next one goes on with it."""
-    now = datetime.now(UTC)
-    asked = parts.store.downloads.update(download.id, lambda old: old.asked_to_stop(now))
-    if asked.is_live:
-        parts.errands.stop_download(asked.id)
-        log.info("download %s: asked to end", asked.id)
-    else:
-        response.status_code = 200
-    return asked
+    return chores.end(parts.store.downloads, download, parts.errands.stop_download, response, PLACE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 from bouchet_core.images import ImageJob, ImageRequest, Images, PinName, Removed, find_pin
 from bouchet_core.store import FIRST_EVENT
@@ -13,7 +13,7 @@ from fastapi import APIRouter, Body, Depends, Path, Query, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel
 
-from bouchet_api import examples
+from bouchet_api import chores, examples
 from bouchet_api.chore_events import changes_of
 from bouchet_api.launching import new_id
 from bouchet_api.parts import PartsDep
@@ -25,9 +25,7 @@ router = APIRouter(prefix="/v1/images", tags=["images"])
 
 # the worker looks at the cluster
 WAIT_S = 45.0
-SHOWN: dict[int | str, dict[str, Any]] = {
-    code: {"content": {"application/json": {"example": examples.IMAGE_JOB}}} for code in (200, 202)
-}
+PLACE = "/v1/images/jobs"
 
 
 class ImageJobs(BaseModel):
@@ -52,11 +50,7 @@ def list_images(parts: PartsDep) -> Images:
     return Images.model_validate(parts.errands.ask("images", wait_s=WAIT_S))
 
 
-@router.post(
-    "/jobs",
-    status_code=202,
-    responses={202: {**SHOWN[202], "description": "on record; GET Location follows it"}},
-)
+@router.post("/jobs", status_code=202, responses=chores.asked_for(examples.IMAGE_JOB))
 def start_image_job(
     parts: PartsDep,
     response: Response,
@@ -67,13 +61,7 @@ def start_image_job(
         find_pin(parts.pins_dir, request.pin)
     now = datetime.now(UTC)
     wanted = ImageJob(id=new_id(), reason="asked for", created_at=now, updated_at=now, **request.model_dump())
-    made = parts.store.images.create(wanted)
-    if made.id == wanted.id:
-        log.info("image %s: %s of %s asked for", made.id, made.action, made.pin)
-    if made.slurm_id is None:
-        parts.errands.image(made.id)
-    response.headers["Location"] = f"/v1/images/jobs/{made.id}"
-    return made
+    return chores.begin(parts.store.images, wanted, parts.errands.image, response, PLACE)
 
 
 @router.get("/jobs")
@@ -91,29 +79,16 @@ async def events_of_image_job(
         yield message
 
 
-@router.get("/jobs/{job}", responses={200: SHOWN[200]})
+@router.get("/jobs/{job}", responses=chores.shown(examples.IMAGE_JOB))
 def get_image_job(job: JobDep) -> ImageJob:
     """One build or verification, by its id, or by its pin while it is under way."""
     return job
 
 
-@router.delete(
-    "/jobs/{job}",
-    status_code=202,
-    responses={
-        202: {**SHOWN[202], "description": "it will end"},
-        200: {**SHOWN[200], "model": ImageJob, "description": "it had ended already"},
-    },
-)
+@router.delete("/jobs/{job}", status_code=202, responses=chores.asked_to_end(examples.IMAGE_JOB, ImageJob))
 def end_image_job(parts: PartsDep, response: Response, job: JobDep) -> ImageJob:
     """Ends it; the image that was there before stays."""
-    asked = parts.store.images.update(job.id, lambda old: old.asked_to_stop(datetime.now(UTC)))
-    if asked.is_live:
-        parts.errands.stop_image(asked.id)
-        log.info("image %s: asked to end", asked.id)
-    else:
-        response.status_code = 200
-    return asked
+    return chores.end(parts.store.images, job, parts.errands.stop_image, response, PLACE)
 
 
 @router.delete("/{pin}")
