@@ -10,10 +10,10 @@ umask 077
 
 job_dir=$1 port=$2 scratch=$3 batch_pid=$4
 watch() { python3 "$(dirname "$0")/watch.py" "$@"; }
-# Seconds between looks; tests make it short.
-every=${BOUCHET_KEEPALIVE_S:-30}
 
 limit=$(watch idle-timeout "$job_dir") || exit 1
+# Seconds between looks. A short limit is watched closely: its warning has to come before its end. Tests make it short.
+every=${BOUCHET_KEEPALIVE_S:-$((limit > 0 && limit < 300 ? (limit + 9) / 10 : 30))}
 idle_since=$(date +%s) last='' warned=''
 
 while kill -0 "$batch_pid" 2>/dev/null; do

@@ -114,8 +114,8 @@ def tools_warning(without_tools: str) -> str | None:
     if not without_tools:
         return None
     return (
-        f"its tools do not work ({without_tools}): it can chat, and neither read nor change files. `bouchet` starts Claude "
-        f"Code without tools then; by hand it is `claude {shlex.join(CHAT_ALONE)}`, or every request is refused"
+        f"its tools do not work ({without_tools}): it can chat, and neither read nor change files. `bouchet` starts "
+        f"Claude Code without tools then; by hand it is `claude {shlex.join(CHAT_ALONE)}`, or every request is refused"
     )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from bouchet_core.models import Phase
+from bouchet_core.ran import Check, Smoke
 
 from tests.cli.conftest import LOG, Bouchet, advance, end
 from tests.fakes.gateway_door import GatewayDoor
@@ -314,6 +315,25 @@ def test_bare_bouchet_becomes_claude_code(bouchet: Bouchet, tmp_path: Path) -> N
     assert (env["ANTHROPIC_API_KEY"], env["CLAUDE_CODE_USE_BEDROCK"]) == ("", "")
     own = bouchet.whole("--", "--settings", "mine.json", PATH=path)
     assert own.out.splitlines()[1:] == ["--settings", "mine.json"]
+
+
+def test_a_model_without_tools_gets_a_claude_code_that_can_chat(bouchet: Bouchet, tmp_path: Path) -> None:
+    identity = launched(bouchet)
+    advance(bouchet.store, identity, *TO_READY)
+    smoke = Smoke(tools=Check(result="failed", said="its call stayed text"))
+    bouchet.store.update(
+        identity, lambda d: d.with_job(d.jobs[-1].model_copy(update={"smoke": smoke}), datetime.now(UTC))
+    )
+    program = tmp_path / "claude"
+    program.write_text('#!/bin/sh\nshift 2\nfor a in "$@"; do echo "<$a>"; done\n')
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    path = f"{tmp_path}:{bouchet.environment['PATH']}"
+    done = bouchet.whole("--", "-p", "hello", PATH=path)
+    assert done.out.splitlines() == ["<--tools>", "<>", "<--strict-mcp-config>", "<-p>", "<hello>"]
+    assert "its tools do not work (its call stayed text): it can chat" in done.err
+    chosen = bouchet.whole("--", "--tools", "Read", PATH=path)
+    assert chosen.out.splitlines() == ["<--tools>", "<Read>"], "the user's own choice stands"
+    assert "`claude --tools '' --strict-mcp-config`" in bouchet("env").err
 
 
 def test_chat_answers_a_question_from_a_pipe(bouchet: Bouchet) -> None:

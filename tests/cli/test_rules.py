@@ -46,6 +46,20 @@ def deployment(identity: str, phase: str = "ready", **fields: Any) -> Deployment
 
 
 @pytest.mark.parametrize(
+    ("phase", "ending", "standing"),
+    [
+        ("ready", None, "ready"),
+        ("ended", "failed", "failed"),
+        ("ended", None, "ended"),
+        # "idle" alone would read as if it still ran
+        ("ended", "idle", "ended"),
+    ],
+)
+def test_what_has_ended_does_not_look_alive(phase: str, ending: str | None, standing: str) -> None:
+    assert deployment("a", phase, ending=ending).standing == standing
+
+
+@pytest.mark.parametrize(
     ("old", "new"),
     [
         ("--launch --model X --gpus 1", "launch --claude-on-terminal --model X --gpus 1"),

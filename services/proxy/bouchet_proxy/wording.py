@@ -139,8 +139,9 @@ def no_threads(message: str) -> Failure:
 def no_tools(alias: str, why: str) -> Failure:
     """Its smoke test showed that tool calls do not come through: better an error than calls that stay text."""
     message = (
-        f"{alias} serves without tools, and this request brings some: {why}. Without tools it answers; for tools "
-        "mend `tool_parser` in models.yaml and launch it again, or take another model (`bouchet status`)"
+        f"{alias} serves without tools, and this request brings some: {why}. Without tools it answers (Claude Code: "
+        '`--tools "" --strict-mcp-config`, as `bouchet` starts it); for tools mend `tool_parser` in models.yaml and '
+        "launch it again, or take another model (`bouchet status`)"
     )
     return Failure(400, message, "tools_unavailable")
 
