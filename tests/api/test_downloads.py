@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
+from bouchet_api import disk
 from bouchet_api.parts import Parts
 from bouchet_core.downloads import DiskLook, Download, DownloadState, OnDisk
 
@@ -135,9 +137,18 @@ async def test_unknown_while_the_tunnel_is_down_and_at_once(
     assert queued(parts.store) == []
 
 
-async def test_a_look_is_asked_for_once_and_waited_for(api: httpx.AsyncClient, parts: Parts) -> None:
+async def test_a_look_is_asked_for_once_and_waited_for(
+    api: httpx.AsyncClient, parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disk, "MOMENT_S", 60.0)
     ready = look(qwen=OnDisk(state="ready", bytes=9, total_bytes=9, revision="c" * 40))
-    answered = threading.Timer(0.3, parts.store.downloads.keep_disk, (ready,))
+
+    def answer_when_asked() -> None:
+        while not queued(parts.store):
+            time.sleep(0.01)
+        parts.store.downloads.keep_disk(ready)
+
+    answered = threading.Thread(target=answer_when_asked)
     answered.start()
     answer = await api.get("/v1/models")
     answered.join()

@@ -7,7 +7,7 @@ import io
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -32,6 +32,21 @@ class Done:
     status: int
     out: str
     err: str
+
+
+class _Heard(io.StringIO):
+    """Does something when it is told certain words; once, and in their order."""
+
+    def __init__(self, steps: Mapping[str, Callable[[], object]]) -> None:
+        super().__init__()
+        self._left = list(steps.items())
+
+    def write(self, text: str) -> int:
+        """What a program says."""
+        written = super().write(text)
+        while self._left and self._left[0][0] in self.getvalue():
+            self._left.pop(0)[1]()
+        return written
 
 
 @dataclass(frozen=True)
@@ -60,6 +75,13 @@ class Bouchet:
                 status = main(arguments, {**self.environment, **extra})
         finally:
             sys.stdin = before
+        return Done(status, out.getvalue(), err.getvalue())
+
+    def reacting(self, steps: Mapping[str, Callable[[], object]], *arguments: str) -> Done:
+        """The command in this process; when it has said one of the words, what belongs to them is done at once."""
+        out, err = io.StringIO(), _Heard(steps)
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            status = main(arguments, self.environment)
         return Done(status, out.getvalue(), err.getvalue())
 
     def whole(self, *arguments: str, stdin: str = "", **extra: str) -> Done:

@@ -58,17 +58,16 @@ def test_launch_takes_the_catalogs_default_and_does_not_wait_in_a_pipe(bouchet: 
 
 
 def test_launch_waits_until_it_is_ready(bouchet: Bouchet) -> None:
-    def worker() -> None:
-        while not (live := bouchet.store.live()):
-            time.sleep(0.05)
-        for phase in TO_READY:
-            time.sleep(0.4)
-            advance(bouchet.store, live[0].id, phase)
+    def move(*phases: Phase) -> None:
+        advance(bouchet.store, bouchet.store.live()[0].id, *phases)
 
-    thread = threading.Thread(target=worker)
-    thread.start()
-    done = bouchet("launch", QWEN, "--wait", "--json")
-    thread.join()
+    done = bouchet.reacting(
+        {
+            "requested (id": lambda: move(*TO_READY[:2]),
+            "waits for GPUs": lambda: move(*TO_READY[2:]),
+        },
+        *("launch", QWEN, "--wait", "--json"),
+    )
     assert done.status == 0
     assert json.loads(done.out)["phase"] == "ready"
     assert "waits for GPUs" in done.err

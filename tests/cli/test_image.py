@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from datetime import UTC, datetime
 
 from bouchet_cli.image_view import images_lines, line_of
@@ -56,20 +55,16 @@ def test_watched_to_its_end(bouchet: Bouchet) -> None:
     asked = json.loads(bouchet("image", "build", PIN, "--no-wait", "--json").out)["id"]
     change = bouchet.store.images.update
     change(asked, lambda old: old.changed(NOW, state=ChoreState.RUNNING, reason="packing the image", stage="squash"))
-    end = threading.Timer(0.5, change, (asked, lambda old: old.ended(NOW, ChoreState.DONE, "built in 99 s")))
-    end.start()
-    done = bouchet("image", "build", PIN)
-    end.join()
+    end = lambda: change(asked, lambda old: old.ended(NOW, ChoreState.DONE, "built in 99 s"))  # noqa: E731
+    done = bouchet.reacting({"packing the image": end}, "image", "build", PIN)
     assert done.status == 0 and f"{PIN}: built in 99 s" in done.out and "packing the image" in done.err
 
 
 def test_a_failed_build_is_an_error_with_its_log(bouchet: Bouchet) -> None:
     asked = json.loads(bouchet("image", "build", PIN, "--no-wait", "--json").out)["id"]
     fail = lambda old: old.changed(NOW, log="~/logs/7.log").ended(NOW, ChoreState.FAILED, "the disk is full")  # noqa: E731
-    end = threading.Timer(0.5, bouchet.store.images.update, (asked, fail))
-    end.start()
-    done = bouchet("image", "build", PIN)
-    end.join()
+    end = lambda: bouchet.store.images.update(asked, fail)  # noqa: E731
+    done = bouchet.reacting({"asked for": end}, "image", "build", PIN)
     assert done.status == 1 and "the disk is full (log: ~/logs/7.log)" in done.err
 
 

@@ -6,6 +6,8 @@ import socket
 import threading
 import time
 
+import pytest
+
 from tests.cli.conftest import Bouchet
 from tests.conftest import free_port
 
@@ -30,7 +32,8 @@ def relay_later(port: int, target: int, after_s: float) -> threading.Thread:
     return thread
 
 
-def test_a_question_outlasts_a_restart_of_the_api(bouchet: Bouchet) -> None:
+def test_a_question_outlasts_a_restart_of_the_api(bouchet: Bouchet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bouchet_cli.api.RESTART_S", 60.0)
     port = free_port()
     relay = relay_later(port, int(bouchet.api.url.rpartition(":")[2]), after_s=0.5)
     done = bouchet("errands", "--json", BOUCHET_API_URL=f"http://127.0.0.1:{port}")

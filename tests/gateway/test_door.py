@@ -78,11 +78,17 @@ async def test_what_is_not_allowed_never_reaches_the_cluster(door: httpx.AsyncCl
 
 async def test_at_most_eight_commands_at_once_and_the_rest_wait(door: httpx.AsyncClient, login_node: LoginNode) -> None:
     now = most = 0
+    full = asyncio.Event()
 
     async def slow(process: asyncssh.SSHServerProcess[bytes]) -> None:
         nonlocal now, most
         now += 1
         most = max(most, now)
+        if now == 8:
+            full.set()
+        async with asyncio.timeout(30):
+            await full.wait()
+        # time for a ninth, if there were one
         await asyncio.sleep(0.05)
         now -= 1
         process.exit(0)

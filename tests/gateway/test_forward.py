@@ -7,7 +7,6 @@ import gc
 import json
 import socket
 import struct
-import time
 import tracemalloc
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -52,6 +51,13 @@ async def talk(port: int, data: bytes) -> bytes:
     answer = await asyncio.wait_for(reader.read(), 30)
     writer.close()
     return answer
+
+
+async def becomes(port: int, data: bytes, answer: bytes) -> None:
+    """Returns once that is what comes back."""
+    async with asyncio.timeout(30):
+        while await talk(port, data) != answer:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
 
 
 def words_of(answer: bytes) -> tuple[bytes, dict[str, object]]:
@@ -161,11 +167,11 @@ async def test_a_slow_server_slows_the_caller(gateway: Gateway, store: Store) ->
         writer.close()
 
 
-async def test_nothing_behind_the_slot_is_said_at_once(gateway: Gateway) -> None:
-    began = time.monotonic()
-    status, words = words_of(await talk(gateway.forwards.ports[1], REQUEST))
+async def test_nothing_behind_the_slot_is_said_at_once(login_node: LoginNode, store: Store) -> None:
+    gateway = Gateway(make_settings(login_node, limits=Limits(hold_s=600)), store)
+    async with gateway.running():
+        status, words = words_of(await talk(gateway.forwards.ports[1], REQUEST))
     assert (status, words["kind"]) == (b"HTTP/1.1 503 Service Unavailable", "no_target")
-    assert time.monotonic() - began < 10, "held"
 
 
 async def test_http_clients_hear_the_words(gateway: Gateway) -> None:
@@ -193,8 +199,7 @@ async def test_a_moved_job_is_followed(gateway: Gateway, store: Store, echo_port
         record = store.get("d0")
         assert record.job is not None
         store.save(record.with_job(record.job.model_copy(update={"port": port}), record.updated_at))
-        await asyncio.sleep(0.6)
-        assert await talk(echo_port, b"x") == b"moved"
+        await becomes(echo_port, b"x", b"moved")
 
 
 async def test_a_new_connection_is_held_until_ssh_is_back(
@@ -271,8 +276,7 @@ async def test_too_many_connections_to_one_slot_are_refused(login_node: LoginNod
         assert "2 connections already" in str(words["detail"])
         for _, writer in kept:
             writer.close()
-        await asyncio.sleep(0.1)
-        assert await talk(gateway.forwards.ports[0], b"again") == b"again"
+        await becomes(gateway.forwards.ports[0], b"again", b"again")
 
 
 async def test_while_redis_is_away_the_last_target_serves(
@@ -281,9 +285,7 @@ async def test_while_redis_is_away_the_last_target_serves(
     assert await talk(echo_port, b"before") == b"before"
     redis_server.stop()
     await asyncio.sleep(0.6)
-    began = time.monotonic()
     assert await talk(echo_port, b"after") == b"after"
-    assert time.monotonic() - began < 10
 
 
 async def test_without_redis_and_without_memory_the_words_say_so(gateway: Gateway, redis_server: RedisServer) -> None:

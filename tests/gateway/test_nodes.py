@@ -95,7 +95,7 @@ async def test_a_node_without_a_job_of_ours_says_so(
         await reached(gateway, TunnelState.UP)
         serve_behind(store, 0, port, node=NODE)
         for _ in range(3):
-            _, body = words_of(await asyncio.wait_for(talk(gateway.forwards.ports[0], REQUEST), 4))
+            _, body = words_of(await asyncio.wait_for(talk(gateway.forwards.ports[0], REQUEST), 20))
             assert body["kind"] == "node_refused"
             assert "it says: Access denied by pam_slurm_adopt: you have no active jobs" in str(body["detail"])
             assert "Welcome" not in str(body["detail"])
@@ -117,7 +117,7 @@ async def test_a_node_that_is_gone_is_said_and_the_tunnel_stays(
     async with gateway.running():
         await reached(gateway, TunnelState.UP)
         serve_behind(store, 0, 1, node=NODE)
-        _, body = words_of(await asyncio.wait_for(talk(gateway.forwards.ports[0], REQUEST), 4))
+        _, body = words_of(await asyncio.wait_for(talk(gateway.forwards.ports[0], REQUEST), 20))
         assert "cannot log in to node7" in str(body["detail"])
         assert (gateway.tunnel.status().state, gateway.tunnel.status().reconnects) == (TunnelState.UP, 0)
 
@@ -190,7 +190,7 @@ async def test_a_node_that_asks_is_never_answered(compute: LoginNode, login_node
     async with gateway.running():
         await reached(gateway, TunnelState.UP)
         serve_behind(store, 0, 1, node=NODE)
-        _, body = words_of(await asyncio.wait_for(talk(gateway.forwards.ports[0], REQUEST), 10))
+        _, body = words_of(await asyncio.wait_for(talk(gateway.forwards.ports[0], REQUEST), 20))
         assert "without a question (`via: node`" in str(body["detail"])
         assert gateway.desk.prompt is None
     assert compute.script.seen == []

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -24,6 +24,7 @@ from tests.conftest import free_port
 from tests.fakes.relay import Relay
 from tests.proxy.contract import CHAT, COUNT, MESSAGES, ask, chunks, post, text_of, until
 from tests.proxy.running import ALIAS, HOLD_S, KEY, MODEL, WINDOW, Door, FakeModel, deployment, start_fake
+from tests.proxy.stream_checker import check_stream
 
 RESPONSES, EMBEDDINGS = "/v1/responses", "/v1/embeddings"
 
@@ -53,6 +54,18 @@ def later(seconds: float, action: Any, *args: Any) -> threading.Timer:
     timer = threading.Timer(seconds, action, args)
     timer.start()
     return timer
+
+
+def held(door: Door, path: str, body: dict[str, Any], then: Callable[[], None]) -> httpx.Response:
+    """The whole stream; `then` is done when its first bytes have come, for then the request waits at the proxy."""
+    with httpx.stream("POST", door.url + path, json=body, headers={"x-api-key": KEY}, timeout=30) as answer:
+        assert answer.status_code == 200
+        pieces = answer.iter_bytes()
+        first = next(pieces)
+        then()
+        whole = first + b"".join(pieces)
+    check_stream(path, whole)
+    return httpx.Response(200, content=whole)
 
 
 def move(door: Door, identity: str, phase: Phase) -> None:
@@ -128,11 +141,9 @@ class ServingContract:
         door.ground.store.create(made)
         until(lambda: post(door, COUNT, ask("x", model="soon")).status_code == 529)
         with model_behind(door, 1, "soon"):
-            timer = later(1.0, move, door, made.id, Phase.READY)
-            answer = post(door, MESSAGES, ask("SAY[at last]", model="soon", stream=True))
-            timer.join()
+            body = ask("SAY[at last]", model="soon", stream=True)
+            answer = held(door, MESSAGES, body, lambda: move(door, made.id, Phase.READY))
         found = events([answer.content])
-        assert answer.status_code == 200
         assert found[0].name == "ping" and text_of(found) == "at last"
         assert found[-1].name == "message_stop"
 
@@ -141,9 +152,8 @@ class ServingContract:
         door.ground.store.create(made)
         until(lambda: post(door, COUNT, ask("x", model="soon")).status_code == 529)
         with model_behind(door, 1, "soon"):
-            timer = later(0.6, move, door, made.id, Phase.READY)
-            answer = post(door, CHAT, ask("SAY[at last]", model="soon", stream=True))
-            timer.join()
+            body = ask("SAY[at last]", model="soon", stream=True)
+            answer = held(door, CHAT, body, lambda: move(door, made.id, Phase.READY))
         assert answer.content.startswith(b": ")
         assert "".join(c["choices"][0]["delta"].get("content") or "" for c in chunks(answer)) == "at last"
 
@@ -167,9 +177,8 @@ class ServingContract:
         made = deployment("gone", "org/Gone", Phase.QUEUED, 1)
         door.ground.store.create(made)
         until(lambda: post(door, COUNT, ask("x", model="gone")).status_code == 529)
-        timer = later(0.5, move, door, made.id, Phase.ENDED)
-        answer = post(door, MESSAGES, ask("x", model="gone", stream=True))
-        timer.join()
+        body = ask("x", model="gone", stream=True)
+        answer = held(door, MESSAGES, body, lambda: move(door, made.id, Phase.ENDED))
         assert events([answer.content])[-1].json()["error"]["type"] == "not_found_error"
 
     def test_a_whole_answer_is_not_held(self, door: Door) -> None:

@@ -121,7 +121,7 @@ class Node:
 
     def left_behind(self) -> list[str]:
         """Scratch files of the job, and processes that still name its folder; the killed may take a moment to go."""
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + WAIT_S
         while self.processes() and time.monotonic() < deadline:
             time.sleep(0.05)
         return [*map(str, self.temporary.iterdir()), *self.processes().values()]

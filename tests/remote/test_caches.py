@@ -79,7 +79,7 @@ def test_only_what_is_new_is_kept_and_nothing_without_news(tmp_path: Path) -> No
 def test_jobs_side_by_side_keep_both(tmp_path: Path) -> None:
     one, two = (Job(tmp_path, name).fetch().compile(**{name: name}, same="s").answer() for name in ("one", "two"))
     running = [subprocess.Popen(job.argv("keep")) for job in (one, two)]
-    assert [process.wait(20) for process in running] == [0, 0]
+    assert [process.wait(60) for process in running] == [0, 0]
     assert Job(tmp_path, "three").fetch().kernels() == {"one": "one", "two": "two", "same": "s"}
 
 
@@ -146,7 +146,7 @@ def test_who_waits_for_an_answer_can_be_told_to_stop(tmp_path: Path) -> None:
     waiting = subprocess.Popen(job.argv("when-ready"))
     time.sleep(0.5)
     waiting.send_signal(signal.SIGTERM)
-    assert waiting.wait(5) != 0 and job.kept() == []
+    assert waiting.wait(60) != 0 and job.kept() == []
 
 
 def test_abandoned_layers_are_swept(tmp_path: Path) -> None:

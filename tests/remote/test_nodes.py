@@ -122,7 +122,7 @@ def test_before_the_walltime_ends_answers_under_way_finish_on_all_nodes(two: Nod
     slow.start()
     until(lambda: Path(two.record()["binds"]["/bouchet/job"], "slow").exists(), two)
     two.signal(signal.SIGUSR1)
-    slow.join(15)
+    slow.join(60)
     assert answers == [200]
     assert two.wait() == 0
     assert two.end()["kind"] == "walltime" and two.left_behind() == []

@@ -59,7 +59,7 @@ def test_a_disk_that_does_not_answer_holds_no_gpu(node: Node) -> None:
     # the vLLM inside is the last of them
     server = max(pid for pid, words in node.processes().items() if "apptainer_program" in words)
     os.kill(server, 9)
-    assert process.wait(15) == 137
+    assert process.wait(60) == 137
     assert node.end()["sentence"] == "vLLM ended with status 137" and node.left_behind() == []
 
 
