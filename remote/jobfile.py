@@ -239,11 +239,12 @@ def prepare(job_dir: str, scratch: str) -> None:
 def _prepared(job_dir: str, scratch: str) -> List[str]:
     spec = read_spec(job_dir)
     cache = os.path.join(scratch, "cache")
-    with ThreadPoolExecutor(1) as beside:
+    with ThreadPoolExecutor(2) as beside:
         # nvidia-smi takes a second or two, and so may the disks
         looked = beside.submit(gpus_and_driver)
         digest = checked_image(spec)
         model, revision = find_model(spec)
+        weights = beside.submit(describe, model)
         fetch(folder_of(spec, digest), cache)
         gpus, driver = looked.result()
     image = image_facts(spec["image"])
@@ -266,7 +267,7 @@ def _prepared(job_dir: str, scratch: str) -> List[str]:
             "driver": driver,
             "torch": image.get("torch"),
             "note": note,
-            "weights": describe(model),
+            "weights": weights.result(),
             "software": software_of(image, words, model),
         },
     )
