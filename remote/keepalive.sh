@@ -10,6 +10,7 @@ umask 077
 
 job_dir=$1 port=$2 scratch=$3 batch_pid=$4
 watch() { python3 "$(dirname "$0")/watch.py" "$@"; }
+in_words() { if [ "$1" -lt 60 ]; then echo "$1 s"; else echo "$(($1 / 60)) min"; fi; } # SECONDS
 
 limit=$(watch idle-timeout "$job_dir") || exit 1
 # Seconds between looks. A short limit is watched closely: its warning has to come before its end. Tests make it short.
@@ -30,14 +31,14 @@ while kill -0 "$batch_pid" 2>/dev/null; do
     idle=$((now - idle_since))
     watch heartbeat "$job_dir" "$state" "$idle"
     if [ "$limit" -gt 0 ] && [ -z "$warned" ] && [ "$idle" -ge $((limit * 4 / 5)) ]; then
-        warned="nobody has asked it for $((idle / 60)) min; the job ends after $((limit / 60)) min without a request"
+        warned="nobody has asked it for $(in_words "$idle"); the job ends after $(in_words "$limit") without a request"
         printf 'bouchet: %s\n' "$warned"
         # the guard tells it to who asks for its health
         printf '%s\n' "$warned" > "$scratch/warning"
     fi
     if [ "$limit" -gt 0 ] && [ "$idle" -ge "$limit" ]; then
         # how to have it back, and how soon, the worker adds: it has measured that
-        printf 'idle for %d min\n' $((idle / 60)) > "$scratch/idle"
+        printf 'idle for %s\n' "$(in_words "$idle")" > "$scratch/idle"
         kill -TERM "$batch_pid"
         exit 0
     fi

@@ -23,6 +23,8 @@ RESTART_LOOK_S = 0.2
 DOCTOR_TIMEOUT_S = 120.0
 # the server sends a keep-alive every 15 s
 STREAM_SILENCE_S = 60.0
+# the API's word where there is no deployment of that name
+UNKNOWN = "unknown_deployment"
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,17 @@ class Api:
     def deployment(self, name: str) -> Deployment:
         """One deployment by id or live name."""
         return Deployment.from_json(self._send("GET", _path(name)))
+
+    def remembered(self, name: str) -> Deployment:
+        """One deployment by id or live name; where none of that name lives, the newest one that did."""
+        try:
+            return self.deployment(name)
+        except CommandError as exc:
+            ended = self.deployments(live=False) if exc.kind == UNKNOWN else []
+            found = next((deployment for deployment in ended if deployment.answers_to(name)), None)
+            if found is None:
+                raise
+            return found
 
     def cancel(self, name: str) -> Deployment:
         """Asks that it end."""
@@ -235,7 +248,7 @@ def error_of(refused: Refused, path: str = "") -> CommandError:
         return UnreachableError(
             "the stack was started with another key than the one in .env; run `make up` again", kind
         )
-    if kind == "unknown_deployment":
+    if kind == UNKNOWN:
         return NotReadyError(detail, kind)
     return CommandError(detail, kind)
 

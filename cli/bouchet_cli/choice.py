@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 
 from .errors import NotReadyError
 from .records import Deployment
+
+# of what ended unasked, `bouchet status` tells so long, and of so many
+LATELY = timedelta(hours=12)
+MOST_ENDED = 3
 
 
 def ready_one(live: Sequence[Deployment], name: str | None) -> Deployment:
@@ -26,6 +31,18 @@ def on_its_way(live: Sequence[Deployment], name: str | None) -> Deployment | Non
     """The newest deployment (of that name) that will become ready, None when none will."""
     meant = [d for d in live if (name is None or d.answers_to(name)) and not d.stopping]
     return next((d for d in meant if d.phase not in ("ended", "draining")), None)
+
+
+def ended_lately(known: Sequence[Deployment], now: datetime) -> list[Deployment]:
+    """What ended unasked in the last hours and nothing has replaced, newest first. `known`: all, newest first."""
+    names: set[str] = set()
+    found: list[Deployment] = []
+    for deployment in known:
+        is_news = deployment.phase == "ended" and deployment.ending != "cancelled"
+        if is_news and deployment.alias not in names and now - deployment.updated_at < LATELY:
+            found.append(deployment)
+        names.update(deployment.names)
+    return found[:MOST_ENDED]
 
 
 def in_words(deployment: Deployment) -> str:

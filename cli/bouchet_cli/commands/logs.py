@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, tools: Tools) -> None:
     """Prints the end of the log; with --follow goes on until the deployment ends."""
     api, screen = tools.api, tools.screen
-    name = options.name or _newest(api)
+    name = api.remembered(options.name).id if options.name else _newest(api)
     for message in _messages(api, name, options.follow):
         if message.event == "problem":
             _problem(message, options.follow, screen)

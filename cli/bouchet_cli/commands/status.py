@@ -6,6 +6,7 @@ import argparse
 from datetime import UTC, datetime
 
 from bouchet_cli.api import Api
+from bouchet_cli.choice import ended_lately
 from bouchet_cli.detail import detail_lines
 from bouchet_cli.errors import CommandError, UsageError
 from bouchet_cli.orphaned import orphan_hint
@@ -40,7 +41,8 @@ def run(options: argparse.Namespace, tools: Tools) -> None:
         return
     now = datetime.now(UTC)
     if deployments:
-        screen.show(*status_lines(deployments, screen.out.width, now))
+        ended = [] if options.all else ended_lately(api.deployments(live=False), now)
+        screen.show(*status_lines([*deployments, *ended], screen.out.width, now))
     else:
         screen.show("nothing runs; `bouchet launch` starts a model")
         _show_last(api, screen, now)
@@ -70,7 +72,7 @@ def _say_unasked(api: Api, screen: Screen, now: datetime) -> None:
 def _show_repro(options: argparse.Namespace, api: Api, screen: Screen) -> None:
     if not options.name:
         raise UsageError("--repro wants the name or the id of a deployment; `bouchet status --all` lists them")
-    found = repro(api.deployment(options.name))
+    found = repro(api.remembered(options.name))
     if options.json:
         screen.show_json(found)
     else:
@@ -78,7 +80,7 @@ def _show_repro(options: argparse.Namespace, api: Api, screen: Screen) -> None:
 
 
 def _show_one(options: argparse.Namespace, api: Api, screen: Screen) -> None:
-    deployment = api.deployment(options.name)
+    deployment = api.remembered(options.name)
     if options.json:
         screen.show_json(deployment.raw)
     else:
