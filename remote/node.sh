@@ -76,12 +76,24 @@ clean_up() {
 # What is killed leaves semaphores in the node's shared memory, which Apptainer will not replace by one of the job's own.
 # Removed are those made since the job began, where the user has no other process that could use them.
 sweep_shared_memory() {
-    local others
+    local _
     if [ -z "$scratch" ]; then return; fi
-    others=$(pgrep -U "$EUID") || return
-    if [ "$others" != "$$" ]; then return; fi
-    find /dev/shm -maxdepth 1 -type f -user "$EUID" -newer "$scratch/alive" \
-        \( -name 'sem.*' -o -name 'psm_*' -o -name 'nccl-*' -o -name 'torch_*' \) -delete 2> /dev/null
+    for _ in 1 2 3; do
+        if is_alone; then
+            find "${BOUCHET_SHM:-/dev/shm}" -maxdepth 1 -type f -user "$EUID" -newer "$scratch/alive" \
+                \( -name 'sem.*' -o -name 'psm_*' -o -name 'nccl-*' -o -name 'torch_*' \) -delete 2> /dev/null
+            return
+        fi
+        sleep 0.2
+    done
+}
+# Whether nothing of the user runs here but this script. What is dead already may wait for a slow parent.
+is_alone() {
+    local pid parent state
+    ps -U "$EUID" -o pid=,ppid=,stat= > "$scratch/processes" || return 1
+    while read -r pid parent state; do
+        if [ "$pid" != "$$" ] && [ "$parent" != "$$" ] && [ "${state#Z}" = "$state" ]; then return 1; fi
+    done < "$scratch/processes"
 }
 
 # SIGTERM for vLLM itself, not for its engine: it finishes the answers under way within --shutdown-timeout.
