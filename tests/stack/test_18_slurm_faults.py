@@ -60,7 +60,7 @@ def quiet(stack: Stack) -> None:
 def test_a_hanging_squeue_ends_nothing_and_is_told(stack: Stack, staged: Staged) -> None:
     before = live(stack)
     with hanging(stack, "squeue"):
-        told(stack, "squeue did not end within 20 s")
+        told(stack, "Slurm's controller does not answer (squeue did not end within 20 s")
         assert live(stack) == before and asks(stack)
     quiet(stack)
     assert live(stack) == before
@@ -79,7 +79,7 @@ def test_while_slurmctld_is_away_models_answer_and_a_cancel_waits(stack: Stack, 
     controller.stop(timeout=10)
     try:
         # squeue says that at once where the host answers, and tries for long where it does not
-        told(stack, "squeue ")
+        told(stack, "Slurm's controller does not answer (squeue ")
         assert live(stack) == before and asks(stack)
         assert stack.bouchet("cancel", staged.id).status == 0
         record = stack.deployment(staged.id)

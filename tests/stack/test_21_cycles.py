@@ -14,6 +14,7 @@ import pytest
 from .harness import Stack, eventually
 
 NODES = ("node1", "node2")
+JOBS = "/home/researcher/bouchet-llm/jobs"
 CYCLES, AT_ONCE = 20, 5
 # from the queue to vLLM's own start, on this machine
 LATEST_S = 14.0
@@ -56,6 +57,15 @@ def notes(stack: Stack) -> set[str]:
     """Files that say of a job that it runs."""
     names = stack.slurm("ls", "/home/researcher/bouchet-llm/logs").split()
     return {name for name in names if name.startswith(("connection-", "heartbeat-")) or name.endswith(".tmp")}
+
+
+def keyless(stack: Stack, made: set[str]) -> set[str]:
+    """Those of them whose job was staged, and whose key is on the cluster no more."""
+    with_file = {
+        name: {path.split("/")[-2].split("-")[1] for path in stack.slurm("find", JOBS, "-name", name).split()}
+        for name in ("spec.json", "key")
+    }
+    return made & with_file["spec.json"] - with_file["key"]
 
 
 def gpus_held(stack: Stack) -> str:
@@ -102,4 +112,6 @@ def test_twenty_cancelled_starts_leave_nothing(quiet: Stack) -> None:
         found = look(stack, node, known[node]).beyond(before[node])
         assert not found, f"{node}: {found}"
     ran = [stack.deployment(identity)["jobs"] for identity in made]
+    # a minute after each end
+    eventually(lambda: bool(keyless(stack, made)), END_TIMEOUT_S)
     assert sum(bool(jobs and jobs[-1]["node"]) for jobs in ran) > CYCLES / 4, "few came as far as a node"

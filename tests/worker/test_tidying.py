@@ -67,6 +67,19 @@ def test_the_key_goes_a_moment_after_the_end(stage: Stage) -> None:
     assert len(stage.slurm.tidied) == goes + 1
 
 
+def test_ends_in_a_row_lose_their_keys_one_after_the_other(stage: Stage) -> None:
+    ids = {name: stage.launch(name, partition="gpu_h200") for name in ("aa", "bb")}
+    keys = [f"{ROOT}/jobs/bouchet-{name}-1/key" for name in ids]
+    for job_id in ids.values():
+        stage.slurm.finish(job_id, "FAILED", "1:0")
+        stage.step(2)
+        stage.clock.advance(GRACE.total_seconds() / 2)
+    stage.step()
+    assert [key in stage.slurm.files for key in keys] == [False, True]
+    wait(stage, GRACE / 2)
+    assert [key in stage.slurm.files for key in keys] == [False, False]
+
+
 def test_a_job_that_came_back_after_its_end_keeps_its_key(stage: Stage) -> None:
     job_id = stage.ready()
     stage.slurm.finish(job_id, "NODE_FAIL")

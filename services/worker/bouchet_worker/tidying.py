@@ -59,17 +59,22 @@ class Housekeeper:
     start: Start = in_a_thread
     _live: frozenset[str] = frozenset()
     _due: datetime | None = None
+    # when the newest end is old enough
+    _ripe: datetime | None = None
     _under_way: bool = False
 
     def look(self, live: Collection[str]) -> None:
         """Begins a go where one is due. live: ids of all that has not ended."""
         now = self.desk.now()
         if self._live - frozenset(live):
-            self._due = min(self._due or now, now + GRACE)
+            self._ripe = now + GRACE
+            self._due = min(self._due or now, self._ripe)
         self._live = frozenset(live)
         if self._under_way or (self._due is not None and now < self._due):
             return
-        self._under_way, self._due = True, now + EVERY
+        # what ended while this one was awaited is too young for it
+        after = self._ripe if self._ripe is not None and self._ripe > now else now + EVERY
+        self._under_way, self._due = True, after
         self.start(self._do)
 
     def _do(self) -> None:
