@@ -70,6 +70,14 @@ def test_no_body_breaks_a_rule_or_is_changed(body: dict[str, Any], endpoint: End
     assert body == before
 
 
+@pytest.mark.parametrize("endpoint", [Endpoint.MESSAGES, Endpoint.COUNT_TOKENS, Endpoint.CHAT])
+@pytest.mark.parametrize("turn", [None, "hi", ["user", "hi"]])
+def test_a_message_that_is_no_object_is_named_by_its_place(endpoint: Endpoint, turn: object) -> None:
+    body = {"model": "tiny", "messages": [{"role": "user", "content": "x"}, turn]}
+    with pytest.raises(BadBody, match=r"^messages\[1\]: must be an object"):
+        check_body(endpoint, body)
+
+
 @given(st.integers(1, 10**6), st.sampled_from(["max_tokens", "max_completion_tokens", "max_output_tokens"]))
 def test_a_limit_never_exceeds_the_window_and_else_stays(limit: int, word: str) -> None:
     assert clamp_tokens({word: limit}, 4096) == {word: min(limit, 4096)}

@@ -53,6 +53,7 @@ def test_an_overflow_counted_in_characters() -> None:
     ("body", "words"),
     [
         (b'{"error": {"message": "litellm.APIError: Hosted_vllmException - no"}}', "no"),
+        (b'{"error": {"message": "Invalid request format: litellm.APIConnectionError: X_Exception - no"}}', "no"),
         (b'{"detail": [{"loc": ["body"], "msg": "x"}]}', "{'loc': ['body'], 'msg': 'x'}"),
         (b"plain words", "plain words"),
         (b"", "the model's server gave no reason"),

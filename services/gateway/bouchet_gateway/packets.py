@@ -18,15 +18,16 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from .gcm import BLOCK_BYTES, MAC_BYTES, gcm_of
+from .gcm import BLOCK_BYTES, MAC_BYTES, Gcm, gcm_of
 
 MSG_IGNORE = 2
+WINDOW_ADJUST = 93
 CHANNEL_DATA = 94
 _LENGTH = struct.Struct(">I")
-# padding's length, kind, channel, length of the data; then the data, and at least 4 bytes of padding
+# padding's length, kind, channel, length of the data (or what the window grows by); data; 4 bytes of padding or more
 _HEAD = struct.Struct(">BBII")
 _HEAD_BYTES, _LEAST_PADDING = _HEAD.size, 4
-# data of this size are handed on at once and where they lie; smaller ones that came together go on together
+# packets of this size are handed on at once, a row of them in one piece; smaller ones that came together go on together
 _LARGE = 4096
 _CLOSED = frozenset({"close_pending", "closed"})
 _DUE_S = 0.001
@@ -150,29 +151,14 @@ class Thrift:
 
     def _send_data(self, channel: Any, data: bytes) -> bool:
         """Sends it in one packet; or nothing has happened, and asyncssh knows what to do with it."""
-        connection, size = self._connection, len(data)
-        cipher = gcm_of(connection._send_encryption)
-        if (
-            cipher is None
-            or not self._replaced
-            or not 0 < size <= channel._send_window
-            or size > channel._send_pktsize
-            or channel._send_buf
-            or channel._send_state != "open"
-            or connection._compressor
-            or not connection._kex_complete
-            or connection._rekey_bytes_sent >= connection._rekey_bytes
-            or (connection._rekey_seconds and time.monotonic() >= connection._rekey_time)
-        ):
+        size = len(data)
+        if not 0 < size <= channel._send_window or size > channel._send_pktsize or channel._send_buf:
             return False
-        padding = -(_HEAD_BYTES + _LEAST_PADDING + size) % BLOCK_BYTES + _LEAST_PADDING
-        head = _HEAD.pack(padding, CHANNEL_DATA, channel._send_chan, size)
-        packet = b"".join((head, data, self._padding[:padding]))
-        length = _LENGTH.pack(len(packet))
+        cipher = self._short_way(channel)
+        if cipher is None:
+            return False
         channel._send_window -= size
-        connection._send_seq = (connection._send_seq + 1) & 0xFFFFFFFF
-        connection._rekey_bytes_sent += len(packet)
-        self._pending += (length, cipher.seal(length, packet))
+        self._seal(cipher, CHANNEL_DATA, channel, size, data)
         # one that speaks alone need not wait for what others say in this turn of the loop
         if self._last is channel:
             self._flush()
@@ -180,6 +166,41 @@ class Thrift:
             self._loop.call_soon(self._flush)
         self._last = channel
         return True
+
+    def _widen(self, channel: Any) -> bool:
+        """Lets the server send a whole window again; or nothing has happened, and asyncssh must."""
+        cipher = self._short_way(channel)
+        if cipher is None:
+            return False
+        if not self._pending:
+            self._loop.call_soon(self._flush)
+        self._seal(cipher, WINDOW_ADJUST, channel, channel._init_recv_window - channel._recv_window)
+        channel._recv_window = channel._init_recv_window
+        return True
+
+    def _short_way(self, channel: Any) -> Gcm | None:
+        """The cipher, if a packet of that channel may leave past asyncssh."""
+        connection = self._connection
+        if (
+            not self._replaced
+            or channel._send_state != "open"
+            or connection._compressor
+            or not connection._kex_complete
+            or connection._rekey_bytes_sent >= connection._rekey_bytes
+            or (connection._rekey_seconds and time.monotonic() >= connection._rekey_time)
+        ):
+            return None
+        return gcm_of(connection._send_encryption)
+
+    def _seal(self, cipher: Gcm, kind: int, channel: Any, number: int, data: bytes = b"") -> None:
+        """One packet more that waits to be sent."""
+        connection = self._connection
+        padding = -(_HEAD_BYTES + _LEAST_PADDING + len(data)) % BLOCK_BYTES + _LEAST_PADDING
+        packet = b"".join((_HEAD.pack(padding, kind, channel._send_chan, number), data, self._padding[:padding]))
+        length = _LENGTH.pack(len(packet))
+        connection._send_seq = (connection._send_seq + 1) & 0xFFFFFFFF
+        connection._rekey_bytes_sent += len(packet)
+        self._pending += (length, cipher.seal(length, packet))
 
     # in
 
@@ -215,29 +236,90 @@ class Thrift:
             return True
         received, at, odd = connection._inpbuf, 0, False
         whole = len(received)
-        taken: dict[Any, list[bytes | memoryview]] = {}
+        taken: dict[Any, list[bytes]] = {}
         while at < whole:
             header, end = _ends(received, at)
             if end > whole:
                 # of a packet that is longer than it may be, the rest is not waited for
                 odd = end - at > connection._max_recv_pktlen
                 break
+            if end - at > _LARGE:
+                # the small ones would be pushed out of the cache
+                self._hand_on(taken)
+                begun, at = at, self._take_large(cipher, received, at)
+                odd = at == begun
+                if odd:
+                    break
+                continue
             packet = cipher.look(header, received[at + 4 : end]) if end - at > 2 * BLOCK_BYTES else None
-            line, data = _data_in(packet, lines) if packet is not None else (None, b"")
-            if line is None:
+            line, size = _data_in(packet, len(packet), lines) if packet is not None else (None, 0)
+            if packet is None or line is None:
                 odd = True
                 break
-            cipher.accept()
-            connection._recv_seq = (connection._recv_seq + 1) & 0xFFFFFFFF
-            line._recv_window -= len(data)
+            self._accept(cipher, line, size)
             at = end
-            taken.setdefault(line, []).append(data)
-            if len(data) >= _LARGE:
-                # this one would push itself out
-                _deliver(taken)
+            taken.setdefault(line, []).append(packet[_HEAD_BYTES : _HEAD_BYTES + size])
         connection._inpbuf = received[at:]
-        _deliver(taken)
+        self._hand_on(taken)
         return odd
+
+    def _take_large(self, cipher: Gcm, received: bytes, at: int) -> int:
+        """Delivers the large packets of data that lie there in a row; where they end, the place given if there is none.
+
+        Each is opened so that its data lie right behind those of the one before, for the time being with its head on
+        their end: so what one channel says leaves in one system call, and nothing is copied for it.
+        """
+        whole = len(received)
+        clear, sealed = bytearray(whole - at), memoryview(received)
+        room = memoryview(clear)
+        pieces: list[tuple[Any, int]] = []
+        to = _HEAD_BYTES
+        while at < whole:
+            header, end = _ends(received, at)
+            if end > whole or end - at <= _LARGE:
+                break
+            start, size = to - _HEAD_BYTES, end - at - len(header) - MAC_BYTES
+            covered = clear[start:to]
+            sound = cipher.look_into(room[start : start + size], header, sealed[at + 4 : end])
+            line, size = _data_in(room[start:], size, self._lines) if sound else (None, 0)
+            clear[start:to] = covered
+            if line is None:
+                break
+            self._accept(cipher, line, size)
+            at, to = end, to + size
+            if pieces and pieces[-1][0] is line:
+                pieces.pop()
+            pieces.append((line, to))
+        start = _HEAD_BYTES
+        for line, to in pieces:
+            self._deliver(line, room[start:to])
+            start = to
+        return at
+
+    def _accept(self, cipher: Gcm, line: Any, size: int) -> None:
+        """A packet of data has been looked at, and is taken."""
+        connection = self._connection
+        cipher.accept()
+        connection._recv_seq = (connection._recv_seq + 1) & 0xFFFFFFFF
+        line._recv_window -= size
+
+    def _hand_on(self, taken: dict[Any, list[bytes]]) -> None:
+        """Delivers what was taken, and leaves none."""
+        for line, pieces in taken.items():
+            self._deliver(line, pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        taken.clear()
+
+    def _deliver(self, line: Any, data: bytes | memoryview) -> None:
+        """As asyncssh's `_accept_data` does, from whose window these have been taken."""
+        if line._send_state in _CLOSED or not data:
+            return
+        if line._recv_paused:
+            # a view would keep all that came with it
+            line._recv_buf.append((bytes(data), None))
+        elif 2 * line._recv_window < line._init_recv_window and not self._widen(line):
+            line._deliver_data(data, None)
+        else:
+            line._session.data_received(data)
 
 
 def _ends(received: bytes, at: int) -> tuple[bytes, int]:
@@ -246,28 +328,15 @@ def _ends(received: bytes, at: int) -> tuple[bytes, int]:
     return header, at + 4 + int.from_bytes(header, "big") + MAC_BYTES
 
 
-def _data_in(packet: bytes, lines: dict[int, Any]) -> tuple[Any, bytes | memoryview]:
-    """The channel and its data, if it is a packet of data for one that is open and has room; else None."""
+def _data_in(packet: bytes | memoryview, length: int, lines: dict[int, Any]) -> tuple[Any, int]:
+    """The channel and the size of its data, if it is a packet of data for one that is open and has room; else None.
+
+    length: the packet's; what follows it is not of interest.
+    """
     padding, kind, number, size = _HEAD.unpack_from(packet)
     line = lines.get(number)
     if kind != CHANNEL_DATA or line is None or line._recv_state != "open":
-        return None, b""
-    if size != len(packet) - padding - _HEAD_BYTES or size > line._recv_window:
-        return None, b""
-    end = _HEAD_BYTES + size
-    return line, packet[_HEAD_BYTES:end] if size < _LARGE else memoryview(packet)[_HEAD_BYTES:end]
-
-
-def _deliver(taken: dict[Any, list[Any]]) -> None:
-    """As asyncssh's `_accept_data` does, from whose windows these have been taken. Leaves none."""
-    for line, pieces in taken.items():
-        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        if line._send_state in _CLOSED or not data:
-            continue
-        if line._recv_paused:
-            line._recv_buf.append((data, None))
-        elif 2 * line._recv_window < line._init_recv_window:
-            line._deliver_data(data, None)
-        else:
-            line._session.data_received(data)
-    taken.clear()
+        return None, 0
+    if size != length - padding - _HEAD_BYTES or size > line._recv_window:
+        return None, 0
+    return line, size

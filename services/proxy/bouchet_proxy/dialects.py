@@ -66,8 +66,8 @@ def check_body(endpoint: Endpoint, body: object) -> Body:
     model = body.get("model")
     if model is not None and not isinstance(model, str):
         raise BadBody("model: must be a string")
-    if endpoint in _CONVERSATIONS and not isinstance(body.get("messages"), list):
-        raise BadBody("messages: must be a list")
+    if endpoint in _CONVERSATIONS:
+        _check_messages(body.get("messages"))
     if endpoint in (Endpoint.MESSAGES, Endpoint.COUNT_TOKENS) and body.get("thread"):
         raise ThreadWanted("thread: conversations are not kept here; send all messages with every request")
     if endpoint is Endpoint.RESPONSES and body.get("previous_response_id"):
@@ -77,6 +77,14 @@ def check_body(endpoint: Endpoint, body: object) -> Body:
         if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
             raise BadBody(f"{word}: must be a whole number of at least 1")
     return body
+
+
+def _check_messages(messages: object) -> None:
+    if not isinstance(messages, list):
+        raise BadBody("messages: must be a list")
+    for place, message in enumerate(messages):
+        if not isinstance(message, dict):
+            raise BadBody(f"messages[{place}]: must be an object with a role and content")
 
 
 def prepare(endpoint: Endpoint, body: Body, route: Route) -> Body:

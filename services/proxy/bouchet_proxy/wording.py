@@ -43,7 +43,9 @@ _OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rat
 _TOKENS_OVER = re.compile(r"maximum context length is (\d+) tokens.*?contains (?:at least )?(\d+) input tokens", re.S)
 _CHARS_OVER = re.compile(r"maximum context length is (\d+) tokens.*?contains (\d+) characters", re.S)
 # LiteLLM puts its own and its adapter's exception names before what the server said
-_PREFIX = re.compile(r"^\s*(?:litellm\.)?(?:\w+(?:Error|Exception)\s*[:-]\s*)+", re.I)
+_PREFIX = re.compile(
+    r"^\s*(?:Invalid request format:\s*(?=litellm))?(?:litellm\.)?(?:\w+(?:Error|Exception)\s*[:-]\s*)+", re.I
+)
 # ... and what it tried, how often, after it
 _SUFFIX = re.compile(r"\.?\s*(?:Received Model Group=|Available Model Group Fallbacks=|LiteLLM\b).*$", re.DOTALL)
 # how the HTTP libraries say that the server went away in the middle

@@ -21,6 +21,11 @@ def _longest(found: _Match) -> str:
     return f"the window does not fit beside the weights: launch with --max-len {found[1]} at most, or more --gpus"
 
 
+def _parser(found: _Match) -> str:
+    field = "tool_parser" if found[1] == "tool-call" else "reasoning_parser"
+    return f"its {field} in models.yaml is another model's: correct it there, or leave it out"
+
+
 _CAUSES: tuple[tuple[str, str | Callable[[_Match], str]], ...] = (
     (r"estimated maximum model length is (\d+)", _longest),
     (r"KV cache is needed, which is larger|No available memory for the cache blocks", _NO_ROOM),
@@ -32,6 +37,7 @@ _CAUSES: tuple[tuple[str, str | Callable[[_Match], str]], ...] = (
     (r"No space left on device|Disk quota exceeded", "a disk is full: make room in the site file's directories"),
     (r"[Aa]ddress already in use", "its port was taken in between: launch again"),
     (r"unrecognized arguments: (.+)", lambda m: f"this vLLM has no option {m[1]}: correct extra_args in models.yaml"),
+    (r"--(tool-call|reasoning)-parser \S+ cannot be used", _parser),
     (r"[Mm]odel architectures? .* not supported|does not recognize this architecture", "the model needs a newer image"),
     (r"SafetensorError|HeaderToo|MetadataIncomplete", "its weights are not whole: `bouchet download` fetches the rest"),
     (r"FATAL: .*([Ii]mage|squashfs)", "Apptainer cannot mount the image: `bouchet image verify` says why"),
