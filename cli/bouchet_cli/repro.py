@@ -93,6 +93,10 @@ def by_hand(container: Sequence[str], environment: Json) -> Iterator[str]:
         if name != "CUDA_VISIBLE_DEVICES":
             yield f"export APPTAINERENV_{name}={shlex.quote(value)}"
     yield " \\\n    ".join(_with_scratch(word, scratch) for word in container)
+    if "--port" in container:
+        port = container[container.index("--port") + 1]
+        yield "# when it listens, on that node:"
+        yield f"#   curl -s http://127.0.0.1:{port}/v1/models -H 'Authorization: Bearer choose-one'"
 
 
 def _with_scratch(word: str, scratch: str) -> str:

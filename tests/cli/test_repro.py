@@ -18,6 +18,7 @@ SCRATCH = "/tmp/bouchet-7-Ab"
 CONTAINER = (
     *("apptainer", "exec", "--nv", "--bind", f"{SCRATCH}/tmp:/tmp", "--bind", f"{SCRATCH}:/bouchet/job"),
     *("/images/cuda13-0.32.0.sif", "/bin/sh", "-c", 'exec "$@"', "vllm-serve", "vllm", "serve", "/m", "--x", "it's"),
+    *("--port", "8123"),
 )
 FACTS = {
     "image": "cuda13-0.32.0.sif",
@@ -95,6 +96,7 @@ def test_the_lines_for_hands_are_a_shells() -> None:
     words = subprocess.run(["bash", "-ec", script], capture_output=True, text=True, check=True).stdout.splitlines()
     assert words == [word.replace(SCRATCH, "/tmp/new") for word in CONTAINER[1:]]
     assert "export APPTAINERENV_A='b c'" in text and SCRATCH not in text
+    assert "http://127.0.0.1:8123/v1/models -H 'Authorization: Bearer choose-one'" in text
 
 
 def test_the_same_again_after_it_has_ended(bouchet: Bouchet) -> None:

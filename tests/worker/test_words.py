@@ -124,6 +124,11 @@ def test_the_cause_is_told_and_not_its_echo() -> None:
         ("RuntimeError: No CUDA GPUs are available", "launch again"),
         ("OSError: [Errno 28] No space left on device", "make room"),
         ("api_server.py: error: unrecognized arguments: --moon-phase full", "no option --moon-phase full"),
+        (
+            "TypeError: --tool-call-parser llama3_json cannot be used with the tokenizer of '/m': no token",
+            "tool_parser in",
+        ),
+        ("TypeError: --reasoning-parser x cannot be used with the tokenizer of '/m': no token", "reasoning_parser in"),
         ("ValueError: Model architectures ['NewForCausalLM'] are not supported for now.", "newer image"),
         ("safetensors_rust.SafetensorError: Error while deserializing header: MetadataIncompleteBuffer", "download"),
     ],
