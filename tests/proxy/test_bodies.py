@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import re
 from typing import Any
 
 import pytest
 from bouchet_core.models import Traits
 from bouchet_proxy.anthropic_body import NO_IMAGES, prepare_count, prepare_messages
-from bouchet_proxy.clamp import clamp_tokens, default_tokens
+from bouchet_proxy.clamp import Body, clamp_tokens, default_tokens
 from bouchet_proxy.dialects import BadBody, Endpoint, check_body, prepare
 from bouchet_proxy.openai_body import prepare_chat, prepare_completion
 from bouchet_proxy.routing import Route
@@ -70,12 +71,34 @@ def test_no_body_breaks_a_rule_or_is_changed(body: dict[str, Any], endpoint: End
     assert body == before
 
 
+HI = {"role": "user", "content": "hi"}
+
+
 @pytest.mark.parametrize("endpoint", [Endpoint.MESSAGES, Endpoint.COUNT_TOKENS, Endpoint.CHAT])
-@pytest.mark.parametrize("turn", [None, "hi", ["user", "hi"]])
-def test_a_message_that_is_no_object_is_named_by_its_place(endpoint: Endpoint, turn: object) -> None:
-    body = {"model": "tiny", "messages": [{"role": "user", "content": "x"}, turn]}
-    with pytest.raises(BadBody, match=r"^messages\[1\]: must be an object"):
-        check_body(endpoint, body)
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"messages": None}, "messages: must be a list"),
+        ({"messages": [HI, None]}, "messages[1]: must be an object with a role and content"),
+        ({"messages": [{"role": 1, "content": "x"}]}, "messages[0].role: must be text"),
+        ({"messages": [HI, {**HI, "content": 5}]}, "messages[1].content: must be text or a list of objects"),
+        ({"messages": [{**HI, "content": [{"type": "text", "text": 5}]}]}, "messages[0].content[0].text: must be text"),
+        ({"tools": 1}, "tools: must be a list of objects"),
+        ({"tools": [None]}, "tools: must be a list of objects"),
+        ({"stream": "yes"}, "stream: must be true or false"),
+        ({"model": 7}, "model: must be text"),
+    ],
+)
+def test_a_field_of_another_shape_is_named_by_its_place(endpoint: Endpoint, fields: Body, words: str) -> None:
+    with pytest.raises(BadBody, match=f"^{re.escape(words)}$"):
+        check_body(endpoint, {"model": "tiny", "messages": [HI], **fields})
+
+
+@pytest.mark.parametrize("endpoint", Endpoint)
+def test_null_is_as_good_as_absent(endpoint: Endpoint) -> None:
+    nothing = dict.fromkeys(["system", "tools", "tool_choice", "metadata", "stop", "stream", "instructions", "model"])
+    body = {**nothing, "messages": [{"role": "assistant", "content": None}], "input": "x"}
+    assert check_body(endpoint, body) == body
 
 
 @given(st.integers(1, 10**6), st.sampled_from(["max_tokens", "max_completion_tokens", "max_output_tokens"]))

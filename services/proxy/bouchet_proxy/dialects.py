@@ -10,6 +10,7 @@ from .clamp import Body
 from .openai_body import prepare_chat, prepare_completion, prepare_embeddings
 from .responses_body import prepare_responses
 from .routing import Route
+from .shapes import ANTHROPIC_SHAPES, CHAT_SHAPES, MODEL_SHAPES, RESPONSES_SHAPES, misshapen, misshapen_message
 
 
 class Dialect(StrEnum):
@@ -36,8 +37,12 @@ _ENDPOINTS = {str(endpoint): endpoint for endpoint in Endpoint} | {
     "/embeddings": Endpoint.EMBEDDINGS,
     "/responses": Endpoint.RESPONSES,
 }
-
-
+_SHAPES = {
+    Endpoint.MESSAGES: ANTHROPIC_SHAPES,
+    Endpoint.COUNT_TOKENS: ANTHROPIC_SHAPES,
+    Endpoint.CHAT: CHAT_SHAPES,
+    Endpoint.RESPONSES: RESPONSES_SHAPES,
+}
 _CONVERSATIONS = (Endpoint.MESSAGES, Endpoint.COUNT_TOKENS, Endpoint.CHAT)
 
 
@@ -63,11 +68,11 @@ def check_body(endpoint: Endpoint, body: object) -> Body:
     """The body, if it has the parts without which no rule makes sense; BadBody otherwise."""
     if not isinstance(body, dict):
         raise BadBody("the request body must be a JSON object")
-    model = body.get("model")
-    if model is not None and not isinstance(model, str):
-        raise BadBody("model: must be a string")
-    if endpoint in _CONVERSATIONS:
-        _check_messages(body.get("messages"))
+    wrong = misshapen(body, _SHAPES.get(endpoint, MODEL_SHAPES))
+    if wrong is None and endpoint in _CONVERSATIONS:
+        wrong = misshapen_message(body.get("messages"))
+    if wrong is not None:
+        raise BadBody(wrong)
     if endpoint in (Endpoint.MESSAGES, Endpoint.COUNT_TOKENS) and body.get("thread"):
         raise ThreadWanted("thread: conversations are not kept here; send all messages with every request")
     if endpoint is Endpoint.RESPONSES and body.get("previous_response_id"):
@@ -77,14 +82,6 @@ def check_body(endpoint: Endpoint, body: object) -> Body:
         if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
             raise BadBody(f"{word}: must be a whole number of at least 1")
     return body
-
-
-def _check_messages(messages: object) -> None:
-    if not isinstance(messages, list):
-        raise BadBody("messages: must be a list")
-    for place, message in enumerate(messages):
-        if not isinstance(message, dict):
-            raise BadBody(f"messages[{place}]: must be an object with a role and content")
 
 
 def prepare(endpoint: Endpoint, body: Body, route: Route) -> Body:
