@@ -16,6 +16,7 @@ import pytest
 from bouchet_core.errors import RemoteRefused, TunnelDown
 from bouchet_core.models import TunnelState
 from bouchet_core.store import Store
+from bouchet_gateway import forward
 from bouchet_gateway.forward import refusal
 from bouchet_gateway.gateway import Gateway
 from bouchet_gateway.settings import Limits
@@ -344,3 +345,35 @@ async def test_bytes_are_counted_both_ways(gateway: Gateway, echo_port: int) -> 
     writer.close()
     await until(lambda: gateway.forwards.channels == 0)
     assert gateway.forwards.traffic == now
+
+
+async def test_callers_that_leave_while_they_are_connected_leave_no_channel(gateway: Gateway, echo_port: int) -> None:
+    async def leaves(after_s: float) -> None:
+        _, writer = await asyncio.open_connection("127.0.0.1", echo_port)
+        writer.write(REQUEST)
+        await asyncio.sleep(after_s)
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+
+    for _ in range(5):
+        await asyncio.gather(*(leaves(0.0002 * n) for n in range(50)))
+    await until(lambda: gateway.forwards.channels == 0)
+
+
+async def test_a_refused_caller_that_finished_speaking_gives_its_place_back(
+    login_node: LoginNode, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forward, "REFUSAL_TIMEOUT_S", 3600)
+    gateway = Gateway(make_settings(login_node, limits=Limits(connections_per_slot=1)), store)
+    async with gateway.running(), tcp_server(echo) as port:
+        serve_behind(store, 0, port)
+        slot = gateway.forwards.ports[0]
+        _, kept = await asyncio.open_connection("127.0.0.1", slot)
+        reader, refused = await asyncio.open_connection("127.0.0.1", slot)
+        refused.write(REQUEST)
+        words_of(await reader.read())
+        refused.write_eof()
+        kept.close()
+        while await talk(slot, b"again") != b"again":  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+        refused.close()

@@ -149,9 +149,11 @@ class Forwards:
     async def _serve(self, slot: int, guest: Half) -> None:
         gone = asyncio.ensure_future(guest.ended.wait())
         reaching = asyncio.ensure_future(self._reach(slot))
+        joined = False
         try:
             await asyncio.wait({gone, reaching}, return_when=asyncio.FIRST_COMPLETED)
             if reaching.done():
+                joined = True
                 guest.join(reaching.result())
                 self._told.pop(slot, None)
         except BouchetError as error:
@@ -162,6 +164,8 @@ class Forwards:
             guest.break_off()
         finally:
             gone.cancel()
+            if not joined:
+                reaching.add_done_callback(_let_go)
             reaching.cancel()
 
     def _tell(self, slot: int, error: BouchetError) -> None:
@@ -194,6 +198,12 @@ class Forwards:
         if not half.ended.is_set():
             self._channels.add(half)
         return half
+
+
+def _let_go(reaching: asyncio.Future[Half]) -> None:
+    """Closes a channel that opened just as its caller went away."""
+    if not reaching.cancelled() and reaching.exception() is None:
+        reaching.result().close()
 
 
 async def _refuse(guest: Half, error: BouchetError) -> None:

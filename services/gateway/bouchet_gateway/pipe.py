@@ -109,6 +109,9 @@ class Half(asyncio.Protocol):
             if self._peer.eof:
                 self._peer.close()
                 self.close()
+        elif self.deaf:
+            # both have said their last: it was refused, or its peer is gone
+            self.close()
         return True
 
     def pause_writing(self) -> None:
