@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -126,6 +126,15 @@ async def test_packets_that_come_in_pieces_are_put_together(slot: int, login_nod
     writer.close()
 
 
+def hold(login_node: LoginNode) -> tuple[bytearray, Callable[[bytes], None]]:
+    """What the server sends from now on, not sent; and what sends it."""
+    (connection,) = login_node.connections
+    speak_like_openssh(connection)
+    held = bytearray()
+    connection._send = held.extend
+    return held, connection._transport.write
+
+
 async def test_large_and_small_packets_of_several_that_come_together_are_told_apart(
     slot: int, login_node: LoginNode
 ) -> None:
@@ -134,11 +143,7 @@ async def test_large_and_small_packets_of_several_that_come_together_are_told_ap
     for reader, writer in ends:
         writer.write(b"x")
         assert await reader.readexactly(1) == b"x"
-    (connection,) = login_node.connections
-    speak_like_openssh(connection)
-    held = bytearray()
-    give: Any = connection._transport.write
-    connection._send = held.extend
+    held, give = hold(login_node)
     said: list[list[bytes]] = [[], [], []]
     sizes = [9000, 5000, 4097, 100, 7000, 6000, 1, 9000]
     for turn, who in enumerate([0, 0, 1, 1, 2, 0, 1, 0, 2, 2, 0, 1]):
@@ -159,11 +164,7 @@ async def test_a_packet_that_was_touched_ends_the_connection_and_no_byte_of_it_c
     reader, writer = await asyncio.open_connection("127.0.0.1", slot)
     writer.write(b"x")
     assert await reader.readexactly(1) == b"x"
-    (connection,) = login_node.connections
-    speak_like_openssh(connection)
-    held = bytearray()
-    give: Any = connection._transport.write
-    connection._send = held.extend
+    held, give = hold(login_node)
     for words, least in ((b"a" * 9000, 9000), (b"b" * 9000, 18000)):
         writer.write(words)
         await until(lambda least=least: len(held) > least)
