@@ -19,7 +19,7 @@ class ProvisionError(Exception):
 
 
 @dataclass
-class CommandFailed(ProvisionError):
+class CommandFailedError(ProvisionError):
     """A program ended badly. `output` is what it said on both streams."""
 
     argv: Sequence[str]
@@ -38,7 +38,7 @@ class CommandFailed(ProvisionError):
 
 
 def run(argv: Sequence[str], *, timeout_s: float, environ: Mapping[str, str] | None = None) -> str:
-    """What the program printed on stdout; CommandFailed when it fails, is missing or takes too long."""
+    """What the program printed on stdout; CommandFailedError when it fails, is missing or takes too long."""
     try:
         done = subprocess.run(
             argv,
@@ -50,11 +50,11 @@ def run(argv: Sequence[str], *, timeout_s: float, environ: Mapping[str, str] | N
             stdin=subprocess.DEVNULL,
         )
     except FileNotFoundError as exc:
-        raise CommandFailed(argv, 127, f"{argv[0]} is not installed") from exc
+        raise CommandFailedError(argv, 127, f"{argv[0]} is not installed") from exc
     except subprocess.TimeoutExpired as exc:
-        raise CommandFailed(argv, 124, f"no end after {timeout_s:.0f} s") from exc
+        raise CommandFailedError(argv, 124, f"no end after {timeout_s:.0f} s") from exc
     if done.returncode != 0:
-        raise CommandFailed(argv, done.returncode, done.stdout + done.stderr)
+        raise CommandFailedError(argv, done.returncode, done.stdout + done.stderr)
     return done.stdout
 
 

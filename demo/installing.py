@@ -45,7 +45,7 @@ class Cluster:
         return contents
 
     def run_job(self, script: PurePosixPath, *arguments: object) -> None:
-        """Submit a job and wait for it; CommandFailed with the end of its log."""
+        """Submit a job and wait for it; CommandFailedError with the end of its log."""
         argv = [str(STAGING / "jobs/run_job.sh"), PARTITION, str(script), *map(str, arguments)]
         self.ask(argv, timeout_s=JOB_TIMEOUT_S)
 

@@ -13,9 +13,9 @@ import subprocess
 import sys
 from typing import Dict, List, Optional
 
-import chore
-from chore import progress_path
-from jobfile import Refused, Spec, checked_image, main, read_note, read_spec
+import batch_job
+from batch_job import progress_path
+from job_files import Refused, Spec, checked_image, main, read_note, read_spec
 from model_folder import whole_folder
 
 QUOTA_TIMEOUT_S = 60
@@ -25,7 +25,7 @@ PROXY_NAMES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 
 def run(job_dir: str, luggage: str) -> None:
     """Ends when the download has; progress.json says how."""
-    chore.perform(
+    batch_job.perform(
         *(job_dir, "download", "checking the image", "what has come is kept"),
         work=lambda scratch: _fetch(job_dir, luggage, scratch),
         secret="token",
@@ -49,7 +49,7 @@ def _fetch(job_dir: str, luggage: str, scratch: str) -> None:
     words = argv_of(spec, job_dir, luggage, scratch)
     child = subprocess.Popen(words, env=environment_of(scratch), stdin=subprocess.PIPE)
     _hand_over(child, json.dumps(request).encode())
-    status = chore.wait_for(child, job_dir)
+    status = batch_job.wait_for(child, job_dir)
     if status:
         # said already, unless it was killed
         sentence = "the program that fetches ended with status %d; `bouchet download %s` goes on where it stopped"
@@ -110,7 +110,7 @@ def quota_left(line: str) -> Optional[int]:
 
 def detach(job_dir: str, luggage: str, log: str) -> None:
     """Starts `run` beside the login session, unless it runs already."""
-    chore.detach("download.sbatch", job_dir, luggage, log)
+    batch_job.detach("download.sbatch", job_dir, luggage, log)
 
 
 COMMANDS = {"run": run, "detach": detach}

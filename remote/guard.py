@@ -6,7 +6,7 @@ under way go on.
 
 Who asks /health with a nonce (`x-bouchet-nonce`) gets a proof back (`x-bouchet-proof`) that only a holder of this job's
 key can give, for this port alone: a stranger who listens where this server did is sent neither key nor prompt. A
-warning of the watch (keepalive.sh) is told there too, as `x-bouchet-warning`.
+warning of the watch (idle_watch.sh) is told there too, as `x-bouchet-warning`.
 """
 
 from __future__ import annotations

@@ -26,11 +26,11 @@ os.environ.setdefault("HF_HUB_DOWNLOAD_TIMEOUT", "30")
 # the image keeps vLLM from asking the hub
 os.environ.update(HF_HUB_OFFLINE="0", TRANSFORMERS_OFFLINE="0")
 
-from hub_words import Failed, in_words
+from download_errors import Failed, in_words
 from huggingface_hub import HfApi, constants, hf_hub_url
 from huggingface_hub.file_download import get_hf_file_metadata, http_get
 from huggingface_hub.utils import build_hf_headers
-from jobfile import write_json
+from job_files import write_json
 from model_folder import (
     NOTES,
     REVISION,

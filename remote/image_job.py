@@ -18,9 +18,9 @@ import threading
 import time
 from typing import Any, List
 
-import chore
-from image_words import Progress, failure_in_words, progress_of
-from jobfile import READ_BYTES, Refused, Spec, forget, main, read_spec, recorded_hash, write_whole
+import batch_job
+from build_output import Progress, failure_in_words, progress_of
+from job_files import READ_BYTES, Refused, Spec, forget, main, read_spec, recorded_hash, write_whole
 from model_folder import read_json
 
 GIB = 1 << 30
@@ -32,14 +32,14 @@ def run(job_dir: str, luggage: str) -> None:
     """Ends when the image has been built or verified; progress.json says how."""
     spec = read_spec(job_dir)
     work = {"build": build, "verify": verify}[spec["action"]]
-    chore.perform(
+    batch_job.perform(
         *(job_dir, "image", "starting", "nothing half-made is left"), work=lambda scratch: work(job_dir, spec, scratch)
     )
 
 
 def detach(job_dir: str, luggage: str, log: str) -> None:
     """Starts `run` beside the login session, unless it runs already."""
-    chore.detach("image.sbatch", job_dir, luggage, log)
+    batch_job.detach("image.sbatch", job_dir, luggage, log)
 
 
 # build
@@ -66,14 +66,14 @@ def build(job_dir: str, spec: Spec, scratch: str) -> None:
     )
     reader = Reader(job_dir, child)
     try:
-        status = chore.wait_for(child, job_dir, group=True)
+        status = batch_job.wait_for(child, job_dir, group=True)
     finally:
         reader.join()
         if child.returncode:
             _tidy(spec)
     if status:
         kind, sentence = failure_in_words(reader.lines, str(reader.known.get("stage")), spec["pin"], spec["source"])
-        chore.tell(job_dir, "failed", kind, sentence)
+        batch_job.tell(job_dir, "failed", kind, sentence)
         raise Refused(sentence)
     _tell_done(job_dir, spec, reader.lines, int(time.time() - began))
 
@@ -100,7 +100,7 @@ class Reader(threading.Thread):
         is_stage = new.get("stage") != self.known.get("stage")
         if new != self.known and (is_stage or time.time() - self._told > TELL_EVERY_S):
             self._told = time.time()
-            chore.tell(self._job_dir, "running", **new)
+            batch_job.tell(self._job_dir, "running", **new)
         self.known = new
 
 
@@ -159,7 +159,7 @@ def _tell_done(job_dir: str, spec: Spec, lines: List[str], seconds: int) -> None
             "; the site file names another sha256 (%s...), so jobs refuse it until that is changed"
             % (spec["image_sha256"][:12])
         )
-    chore.tell(job_dir, "done", sentence=sentence, sha256=digest, bytes=size, seconds=seconds, current=current)
+    batch_job.tell(job_dir, "done", sentence=sentence, sha256=digest, bytes=size, seconds=seconds, current=current)
 
 
 # signatures
@@ -213,7 +213,7 @@ def verify(job_dir: str, spec: Spec, scratch: str) -> None:
         signed = ", signed with the site's key"
     _keep_for_starts(spec, known, found)
     sentence = "its sha256 is as recorded: %s...%s" % (found[:12], signed)
-    chore.tell(job_dir, "done", sentence=sentence, sha256=found, bytes=known.st_size)
+    batch_job.tell(job_dir, "done", sentence=sentence, sha256=found, bytes=known.st_size)
 
 
 def _hash(job_dir: str, path: str, size: int) -> str:
@@ -221,13 +221,13 @@ def _hash(job_dir: str, path: str, size: int) -> str:
     with open(path, "rb") as source:
         for piece in iter(lambda: source.read(READ_BYTES), b""):
             if os.path.exists(os.path.join(job_dir, "stop")):
-                raise chore.Stopped()
+                raise batch_job.Stopped()
             whole.update(piece)
             read += len(piece)
             if time.time() - told > TELL_EVERY_S:
                 told = time.time()
                 mib = {"done": read >> 20, "of": size >> 20}
-                chore.tell(job_dir, "running", step="hashing it", stage="hash", **mib)
+                batch_job.tell(job_dir, "running", step="hashing it", stage="hash", **mib)
     return whole.hexdigest()
 
 

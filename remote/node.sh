@@ -4,7 +4,7 @@
 #
 #   finish KIND STATUS SENTENCE...    ends the script
 
-jobfile() { python3 "$luggage/jobfile.py" "$@"; }
+jobfile() { python3 "$luggage/job_files.py" "$@"; }
 step() { printf 'bouchet: %s\n' "$*"; }
 
 node=${SLURMD_NODENAME:-$(hostname -s)}
@@ -128,7 +128,7 @@ prepare_node() {
     if ! command -v python3 > /dev/null; then
         finish refused 1 "there is no python3 on $node: setup_lines of the site file may load one (module load ...)"
     fi
-    prepared=$(timeout -s KILL "$prepare_s" python3 "$luggage/jobfile.py" prepare "$job_dir" "$scratch") || {
+    prepared=$(timeout -s KILL "$prepare_s" python3 "$luggage/job_files.py" prepare "$job_dir" "$scratch") || {
         if [ "$?" = 137 ]; then prepared="image and model could not be read on $node within $((prepare_s / 60)) min: its \
 disks do not answer; launch again elsewhere"; fi
         finish refused 1 "${prepared:-the job could not be prepared; its log says why}"

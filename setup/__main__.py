@@ -10,12 +10,14 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from . import command, down, engine, locks, pins, tools, up
-from .env_file import ensure_env_file, read_env_file
+from . import command, down, up
+from .docker import engine
+from .docker.stack import Stack, find_stack
 from .errors import SetupError
 from .file_map import print_map
+from .files.env_file import ensure_env_file, read_env_file
 from .progress import Progress
-from .stack import Stack, find_stack
+from .python import locks, pins, tools
 
 ROOT = Path(__file__).resolve().parent.parent
 

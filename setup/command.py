@@ -1,4 +1,4 @@
-"""Programs that we run: argv lists in, text out, failures as CommandFailed.
+"""Programs that we run: argv lists in, text out, failures as CommandFailedError.
 
 Every child is in `_running` while it lives, so that Ctrl-C can end all of them, those of other threads too.
 """
@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from .errors import CommandFailed, DiskFull, SetupError, ToolMissing
+from .errors import CommandFailedError, DiskFullError, SetupError, ToolMissingError
 
 _running: set[subprocess.Popen[str]] = set()
 _lock = threading.Lock()
@@ -57,13 +57,13 @@ def try_run(argv: Sequence[str], *, env: Environ | None = None, cwd: Path | None
     """Like run, but None when the program is not there or says no: for questions, not for work."""
     try:
         return run(argv, env=env, cwd=cwd)
-    except (CommandFailed, ToolMissing):
+    except (CommandFailedError, ToolMissingError):
         return None
 
 
-def failure(argv: Sequence[str], status: int, output: str) -> CommandFailed:
+def failure(argv: Sequence[str], status: int, output: str) -> CommandFailedError:
     """The error for a program that said no."""
-    kind = DiskFull if "no space left on device" in output.lower() else CommandFailed
+    kind = DiskFullError if "no space left on device" in output.lower() else CommandFailedError
     return kind(argv, status, output)
 
 
@@ -104,7 +104,7 @@ def _open(argv: Sequence[str], env: Environ | None, cwd: Path | None, stdin: str
             process_group=0,  # so that a signal reaches what it starts, too; the terminal's Ctrl-C comes through us
         )
     except FileNotFoundError as exc:
-        raise ToolMissing(str(argv[0]), "install it, or put it on PATH") from exc
+        raise ToolMissingError(str(argv[0]), "install it, or put it on PATH") from exc
 
 
 def _feed(process: subprocess.Popen[str], text: str) -> None:

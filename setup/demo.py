@@ -6,9 +6,9 @@ import shlex
 import sys
 
 from .command import run
-from .compose import Compose
+from .docker.compose import Compose
+from .docker.stack import Stack
 from .progress import Progress
-from .stack import Stack
 
 
 def stage(progress: Progress, stack: Stack, compose: Compose) -> None:

@@ -7,19 +7,20 @@ import shlex
 import shutil
 import subprocess
 
-from . import images, launch
-from .base_image import DEMO_NODE_NAME, NAME
+from . import demo_launch as launch
 from .command import run, try_run
-from .compose import Compose, find_compose, with_files
-from .door import Door
-from .engine import ask_version
-from .env_file import read_env_file
-from .errors import CommandFailed, EnvFileError
-from .health import inspect_containers
-from .ports import published_ports
+from .concurrency import sole_use
+from .docker import images
+from .docker.base_image import DEMO_NODE_NAME, NAME
+from .docker.compose import Compose, find_compose, with_files
+from .docker.engine import ask_version
+from .docker.health import inspect_containers
+from .docker.ports import published_ports
+from .docker.stack import Stack, compose_environ
+from .errors import CommandFailedError, EnvFileError
+from .files.env_file import read_env_file
+from .http import Door
 from .progress import Progress, Step
-from .stack import Stack, compose_environ
-from .together import sole_use
 
 
 def compose_of(stack: Stack, progress: Progress) -> Compose:
@@ -91,7 +92,7 @@ def _remove_own_volumes(stack: Stack) -> None:
 def _remove_volumes(compose: Compose, progress: Progress) -> None:
     try:
         compose.run("down", "--volumes", "--remove-orphans")
-    except CommandFailed as exc:
+    except CommandFailedError as exc:
         if "volume is in use" not in exc.output:
             raise
         progress.note("a volume stays: another stack on this machine uses it")

@@ -2,15 +2,15 @@
 
 SetupError
  +-- EnvFileError       .env has a typo, or is readable by others
- +-- ToolMissing        an engine, Compose, a Debian package or Python is needed and cannot be installed here
- +-- EngineRefused      there is an engine, and it will not talk to us
- +-- PortTaken          somebody else listens where the proxy or the api should
- +-- AlreadyRunning     another `make up` of the same stack
- +-- CommandFailed      a program that we ran said no
- |    +-- DiskFull
- +-- ServiceUnhealthy   a container does not get well
- +-- ApiRefused         the api or the proxy answered with an error, or not at all
- +-- LaunchFailed       the demo deployment ended before it answered
+ +-- ToolMissingError        an engine, Compose, a Debian package or Python is needed and cannot be installed here
+ +-- EngineAccessError      there is an engine, and it will not talk to us
+ +-- PortTakenError          somebody else listens where the proxy or the api should
+ +-- AlreadyRunningError     another `make up` of the same stack
+ +-- CommandFailedError      a program that we ran said no
+ |    +-- DiskFullError
+ +-- ServiceUnhealthyError   a container does not get well
+ +-- ApiResponseError         the api or the proxy answered with an error, or not at all
+ +-- LaunchFailedError       the demo deployment ended before it answered
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class EnvFileError(SetupError):
         super().__init__(f"{where}: {problem}")
 
 
-class ToolMissing(SetupError):
+class ToolMissingError(SetupError):
     """Something has to be installed by a person."""
 
     def __init__(self, tool: str, advice: str) -> None:
@@ -43,11 +43,11 @@ class ToolMissing(SetupError):
         super().__init__(f"{tool} is missing; {advice}")
 
 
-class EngineRefused(SetupError):
+class EngineAccessError(SetupError):
     """A Docker engine exists and refuses this user, or will not start."""
 
 
-class PortTaken(SetupError):
+class PortTakenError(SetupError):
     """A port that we publish belongs to another program."""
 
     def __init__(self, port: int, variable: str, env_file: Path) -> None:
@@ -57,14 +57,14 @@ class PortTaken(SetupError):
         )
 
 
-class AlreadyRunning(SetupError):
+class AlreadyRunningError(SetupError):
     """Two runs on one stack would undo each other's work."""
 
     def __init__(self, project: str) -> None:
         super().__init__(f"another make command is working on the stack `{project}`; wait for it to end")
 
 
-class CommandFailed(SetupError):
+class CommandFailedError(SetupError):
     """A program ended with a non-zero status. `output` is what it printed, both streams."""
 
     def __init__(self, argv: Sequence[str], status: int, output: str) -> None:
@@ -73,7 +73,7 @@ class CommandFailed(SetupError):
         super().__init__(f"`{shorten(argv)}` ended with status {status}" + (f":\n{tail}" if tail else ""))
 
 
-class DiskFull(CommandFailed):
+class DiskFullError(CommandFailedError):
     """The same, because the disk is full."""
 
     def __str__(self) -> str:
@@ -84,7 +84,7 @@ class DiskFull(CommandFailed):
         )
 
 
-class ServiceUnhealthy(SetupError):
+class ServiceUnhealthyError(SetupError):
     """A container stopped, restarts again and again, or fails its health check for too long."""
 
     def __init__(self, service: str, state: str, log: str, probe: str = "") -> None:
@@ -95,7 +95,7 @@ class ServiceUnhealthy(SetupError):
         super().__init__("\n".join(lines))
 
 
-class ApiRefused(SetupError):
+class ApiResponseError(SetupError):
     """`detail` repeats what the other side said."""
 
     def __init__(self, url: str, detail: str) -> None:
@@ -103,7 +103,7 @@ class ApiRefused(SetupError):
         super().__init__(f"{url}: {detail}")
 
 
-class LaunchFailed(SetupError):
+class LaunchFailedError(SetupError):
     """The deployment ended, or was not ready in time."""
 
 

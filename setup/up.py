@@ -6,22 +6,24 @@ import difflib
 import os
 import sys
 
-from . import demo, images, launch
-from .base_image import ensure_base_image, ensure_base_source
+from . import demo
+from . import demo_launch as launch
 from .command import allow_again, end_all
-from .compose import Compose, find_compose, with_files
-from .door import Door
-from .engine import ensure_engine
-from .env_file import Settings, ensure_env_file, read_env_file
-from .errors import CommandFailed, PortTaken, SetupError
-from .health import inspect_containers, wait_until_healthy
-from .pins import note_commit
-from .ports import check_ports
+from .concurrency import run_together, sole_use
+from .docker import images
+from .docker.base_image import ensure_base_image, ensure_base_source
+from .docker.compose import Compose, find_compose, with_files
+from .docker.engine import ensure_engine
+from .docker.health import inspect_containers, wait_until_healthy
+from .docker.ports import check_ports
+from .docker.stack import Stack, compose_environ
+from .errors import CommandFailedError, PortTakenError, SetupError
+from .files.env_file import Settings, ensure_env_file, read_env_file
+from .files.secret_files import write_secret_files
+from .files.ssh_files import agent_variables, stage_ssh_files
+from .http import Door
 from .progress import Progress
-from .secret_files import write_secret_files
-from .ssh_files import agent_variables, stage_ssh_files
-from .stack import Stack, compose_environ
-from .together import run_together, sole_use
+from .python.pins import note_commit
 
 
 def bring_up(stack: Stack, progress: Progress, *, with_model: bool = True) -> None:
@@ -110,7 +112,7 @@ def start(stack: Stack, progress: Progress, compose: Compose) -> None:
             services = compose.run("config", "--services").split()
             compose.run("--progress", "plain", "up", "--detach", "--no-build", "--remove-orphans", on_line=step.say)
             wait_until_healthy(compose, stack.project, step, services)
-        except (KeyboardInterrupt, CommandFailed) as exc:
+        except (KeyboardInterrupt, CommandFailedError) as exc:
             if fresh:
                 undo(compose)
             taken = find_taken_port(exc, stack)
@@ -127,14 +129,14 @@ def undo(compose: Compose) -> None:
     compose.run("down", "--remove-orphans", "--timeout", "5")
 
 
-def find_taken_port(exc: BaseException, stack: Stack) -> PortTaken | None:
+def find_taken_port(exc: BaseException, stack: Stack) -> PortTakenError | None:
     """A port that was taken between our look and the start is the same sentence as before it."""
     words = ("port is already allocated", "address already in use")
-    if not isinstance(exc, CommandFailed) or not any(word in exc.output for word in words):
+    if not isinstance(exc, CommandFailedError) or not any(word in exc.output for word in words):
         return None
     settings = read_env_file(stack.env_file)
     ports = ((settings.proxy_port, "PROXY_PORT"), (settings.api_port, "API_PORT"))
-    return next((PortTaken(port, name, stack.env_file) for port, name in ports if f":{port}" in exc.output), None)
+    return next((PortTakenError(port, name, stack.env_file) for port, name in ports if f":{port}" in exc.output), None)
 
 
 def finish(stack: Stack, settings: Settings, progress: Progress) -> None:

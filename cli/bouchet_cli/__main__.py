@@ -7,8 +7,8 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from .arguments import parse
+from .client.errors import CommandError
 from .commands import load
-from .errors import CommandError
 from .tools import Tools
 
 INTERRUPTED = 130

@@ -9,9 +9,9 @@ from collections.abc import Collection, Sequence
 from typing import NoReturn
 
 from . import VERSION
+from .client.errors import UsageError
 from .commands import COMMANDS, load
-from .errors import UsageError
-from .seed_flags import translate
+from .legacy_flags import translate
 
 EXIT_STATUSES = """exit status:
   0 done    1 it did not work    2 the command line is wrong    3 nothing runs, or not yet

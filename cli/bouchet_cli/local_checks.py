@@ -9,10 +9,10 @@ import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from .checks import Check
-from .errors import UnreachableError
-from .settings import Settings
-from .wire import Refused, Wire
+from .client.errors import UnreachableError
+from .client.http import Refused, Wire
+from .client.settings import Settings
+from .view.checks import Check
 
 SERVICES = ("redis", "gateway", "worker", "api", "proxy")
 ENGINE_TIMEOUT_S = 10.0

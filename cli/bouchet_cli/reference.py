@@ -10,7 +10,7 @@ from pathlib import Path
 from .arguments import command_parser
 from .commands import COMMANDS
 from .commands.completion import SCRIPTS
-from .seed_flags import COMMANDS as SEED_COMMANDS
+from .legacy_flags import COMMANDS as SEED_COMMANDS
 
 HEAD = """# The `bouchet` command
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cached_property
 
-from .api import Api
-from .screen import Screen
-from .settings import Settings, read_settings
+from .client.api import Api
+from .client.settings import Settings, read_settings
+from .view.screen import Screen
 
 
 class Tools:

@@ -9,9 +9,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, ValidationError
 
-from .documents import read_document
-from .errors import ConfigurationError, LaunchRefused, UnknownModel
-from .models import Deployment, DeploymentName, Frozen, Traits
+from .base import FrozenModel
+from .deployments import Deployment, DeploymentName, Traits
+from .errors import ConfigurationError, LaunchRefusedError, UnknownModelError
+from .yaml_files import read_yaml
 
 HubId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$")]
 # one line each: job parameters travel one a line
@@ -19,7 +20,7 @@ Argument = Annotated[str, StringConstraints(pattern=r"^[^\n\r\x00]+$")]
 EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]*$")]
 
 
-class ModelEntry(Frozen):
+class ModelEntry(FrozenModel):
     """One model of the catalog. Sizes: window and max_output in tokens, weights in GiB."""
 
     alias: DeploymentName = Field(description="short name clients use; it must not begin with `claude-`")
@@ -63,7 +64,7 @@ class ModelEntry(Frozen):
         )
 
 
-class CatalogDocument(Frozen):
+class CatalogDocument(FrozenModel):
     """A catalog file."""
 
     default: HubId | None = None
@@ -82,19 +83,19 @@ class Catalog:
         return Catalog({**self.entries, **other.entries}, other.default or self.default)
 
     def find(self, model: str) -> tuple[str, ModelEntry]:
-        """Id and entry of a model named by its id or alias, in any case; UnknownModel names the nearest."""
+        """Id and entry of a model named by its id or alias, in any case; UnknownModelError names the nearest."""
         wanted = model.lower()
         for identity, entry in self.entries.items():
             if wanted in (identity.lower(), entry.alias):
                 return identity, entry
         words = [*self.entries, *(entry.alias for entry in self.entries.values())]
-        raise UnknownModel(model, tuple(self.entries), _nearest(wanted, words))
+        raise UnknownModelError(model, tuple(self.entries), _nearest(wanted, words))
 
 
 def entry_of(record: Deployment, catalog: Catalog) -> ModelEntry:
     """The model's entry as it was when the deployment was asked for; today's of a record that does not hold it.
 
-    Raises UnknownModel, and LaunchRefused where the entry of another version means nothing to this one.
+    Raises UnknownModelError, and LaunchRefusedError where the entry of another version means nothing to this one.
     """
     if not record.entry:
         return catalog.find(record.model)[1]
@@ -102,7 +103,7 @@ def entry_of(record: Deployment, catalog: Catalog) -> ModelEntry:
         return ModelEntry.model_validate(record.entry)
     except ValidationError as exc:
         what = f"its catalog entry was kept by another version of bouchet-llm ({exc.errors()[0]['msg']})"
-        raise LaunchRefused(f"{what}; `bouchet launch {record.model}` asks for it anew") from exc
+        raise LaunchRefusedError(f"{what}; `bouchet launch {record.model}` asks for it anew") from exc
 
 
 def _nearest(wanted: str, words: Sequence[str]) -> Sequence[str]:
@@ -116,7 +117,7 @@ def load_catalog(*paths: Path) -> Catalog:
     """The catalog files as one, later ones winning; ConfigurationError names file and line of what is wrong."""
     catalog = Catalog({})
     for path in paths:
-        document = read_document(path, CatalogDocument)
+        document = read_yaml(path, CatalogDocument)
         _refuse_bad_aliases(path, document)
         catalog |= Catalog(document.models, document.default)
     if catalog.default is not None and catalog.default not in catalog.entries:

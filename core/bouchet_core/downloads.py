@@ -8,25 +8,25 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints
 
-from .chores import Chore, ChoreState, names_a_chore
-from .models import Frozen
+from .base import FrozenModel
+from .batch_jobs import BatchJob, BatchJobState, is_batch_job_name
 
 ModelId = Annotated[
     str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=140)
 ]
 Revision = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,199}$")]
 JOB_PREFIX = "bouchet-download-"
-DownloadState = ChoreState
+DownloadState = BatchJobState
 
 
-class DownloadRequest(Frozen):
+class DownloadRequest(FrozenModel):
     """What a person asked for."""
 
     model: str = Field(min_length=1, max_length=200, description="name of the catalog, or a full id `org/name`")
     revision: Revision | None = Field(default=None, description="branch, tag or commit; the newest by default")
 
 
-class Download(Chore):
+class Download(BatchJob):
     """The record of one download."""
 
     model: ModelId
@@ -44,7 +44,7 @@ class Download(Chore):
         """One download a model."""
         return self.model
 
-    def ended(self, now: datetime, state: ChoreState, reason: str, kind: str = "", **fields: object) -> Self:
+    def ended(self, now: datetime, state: BatchJobState, reason: str, kind: str = "", **fields: object) -> Self:
         """The next version, over."""
         return super().ended(now, state, reason, kind, rate=0, eta_s=None, **fields)
 
@@ -56,13 +56,13 @@ def job_name_of(model: str, identity: str) -> str:
 
 def fetches(job_name: str, model: str) -> bool:
     """Whether a job of that name fetches this model."""
-    return names_a_chore(job_name, job_name_of(model, ""))
+    return is_batch_job_name(job_name, job_name_of(model, ""))
 
 
 DiskState = Literal["ready", "partial", "missing", "unknown"]
 
 
-class OnDisk(Frozen):
+class DiskModel(FrozenModel):
     """One model on the cluster's disk."""
 
     state: DiskState = "unknown"
@@ -79,13 +79,13 @@ class OnDisk(Frozen):
         return self.bytes * 100 // self.total_bytes if self.bytes is not None and self.total_bytes else None
 
 
-class DiskLook(Frozen):
+class DiskListing(FrozenModel):
     """What one look at the cluster's disk found. Models not named here are not there."""
 
-    models: Mapping[str, OnDisk] = Field(default_factory=dict)
+    models: Mapping[str, DiskModel] = Field(default_factory=dict)
     free_bytes: int | None = None
     looked_at: datetime
 
-    def of(self, model: str) -> OnDisk:
+    def of(self, model: str) -> DiskModel:
         """That model's row."""
-        return self.models.get(model) or OnDisk(state="missing")
+        return self.models.get(model) or DiskModel(state="missing")

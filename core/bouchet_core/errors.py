@@ -2,36 +2,36 @@
 
     BouchetError
     ├── ConfigurationError        a file the user wrote is wrong (catalog, site file, secret)
-    ├── UnknownModel              the catalog has no such model
-    ├── LaunchRefused             the request cannot be served; says what would
+    ├── UnknownModelError              the catalog has no such model
+    ├── LaunchRefusedError             the request cannot be served; says what would
     ├── RecordError
-    │   ├── UnknownDeployment
-    │   ├── UnknownDownload
-    │   ├── UnknownPin            the project has no image of this name
-    │   ├── UnknownImageJob
-    │   ├── ImageInUse            a live deployment serves from it
-    │   ├── ImageMissing          it does not lie on the cluster
-    │   ├── NameTaken
-    │   ├── NoFreeSlot
-    │   ├── IllegalMove
-    │   ├── UnknownOrphan         no such job without a record
-    │   ├── OrphanRefused         the job may not be taken over, or not be cancelled
-    │   ├── StaleRecord           somebody else moved the record first
-    │   ├── KeyNameTaken          a key of that name exists
-    │   └── UnknownKey            no key has that name
-    ├── StoreUnavailable          Redis did not answer
+    │   ├── UnknownDeploymentError
+    │   ├── UnknownDownloadError
+    │   ├── UnknownPinError            the project has no image of this name
+    │   ├── UnknownImageJobError
+    │   ├── ImageInUseError            a live deployment serves from it
+    │   ├── ImageMissingError          it does not lie on the cluster
+    │   ├── NameTakenError
+    │   ├── NoFreeSlotError
+    │   ├── IllegalTransitionError
+    │   ├── UnknownOrphanError         no such job without a record
+    │   ├── OrphanRefusedError         the job may not be taken over, or not be cancelled
+    │   ├── StaleRecordError           somebody else moved the record first
+    │   ├── KeyNameTakenError          a key of that name exists
+    │   └── UnknownKeyError            no key has that name
+    ├── StoreUnavailableError          Redis did not answer
     ├── GatewayError
-    │   ├── CouldNotAsk           nothing is known about the cluster: try again
-    │   │   ├── GatewayUnreachable
-    │   │   ├── TunnelDown
-    │   │   └── HumanNeeded       a prompt (Duo, passphrase, host key) waits for an answer
-    │   ├── RemoteTimeout         unknown whether the command ran
-    │   ├── RemoteCommandFailed   it ran and said no
-    │   ├── RemoteFileMissing
-    │   ├── RemoteRefused         SFTP said no: permission, space, quota
-    │   ├── NotAllowed            program or path outside the allow-list
-    │   ├── StalePrompt           the answered prompt is no longer open
-    │   └── NotTrusted            the host key to accept or forget is not the one at hand
+    │   ├── ClusterUnavailableError           nothing is known about the cluster: try again
+    │   │   ├── GatewayUnreachableError
+    │   │   ├── TunnelDownError
+    │   │   └── HumanNeededError       a prompt (Duo, passphrase, host key) waits for an answer
+    │   ├── RemoteTimeoutError         unknown whether the command ran
+    │   ├── RemoteCommandError   it ran and said no
+    │   ├── RemoteFileMissingError
+    │   ├── RemoteFileError         SFTP said no: permission, space, quota
+    │   ├── NotAllowedError            program or path outside the allow-list
+    │   ├── StalePromptError           the answered prompt is no longer open
+    │   └── HostKeyNotTrustedError            the host key to accept or forget is not the one at hand
     └── SlurmOutputError          Slurm printed what this version cannot read
 
 Every error carries fields for programs and a message for people: what happened, and what to do next.
@@ -58,7 +58,7 @@ class ConfigurationError(BouchetError):
         super().__init__(f"{place}: {problem}")
 
 
-class UnknownModel(BouchetError):
+class UnknownModelError(BouchetError):
     """No catalog entry has this id or alias."""
 
     kind = "unknown_model"
@@ -69,7 +69,7 @@ class UnknownModel(BouchetError):
         super().__init__(f"no model {model!r} in the catalog; {hint}")
 
 
-class LaunchRefused(BouchetError):
+class LaunchRefusedError(BouchetError):
     """The request fits no partition or no image; the message names the nearest that would."""
 
     kind = "launch_refused"
@@ -81,7 +81,7 @@ class RecordError(BouchetError):
     kind = "record"
 
 
-class UnknownDeployment(RecordError):
+class UnknownDeploymentError(RecordError):
     """No record has this id (or name). hint: what to do where listing them is not it."""
 
     kind = "unknown_deployment"
@@ -91,7 +91,7 @@ class UnknownDeployment(RecordError):
         super().__init__(f"no deployment {deployment!r}; {hint}")
 
 
-class UnknownDownload(RecordError):
+class UnknownDownloadError(RecordError):
     """No download has this id, and none of a model of this name is under way."""
 
     kind = "unknown_download"
@@ -101,7 +101,7 @@ class UnknownDownload(RecordError):
         super().__init__(f"no download {download!r}; `bouchet download MODEL` starts one")
 
 
-class UnknownPin(RecordError):
+class UnknownPinError(RecordError):
     """No folder of apptainer/pins has this name."""
 
     kind = "unknown_pin"
@@ -111,7 +111,7 @@ class UnknownPin(RecordError):
         super().__init__(f"no pin {pin!r}; there are {', '.join(known) or 'none'} (`bouchet image list`)")
 
 
-class UnknownImageJob(RecordError):
+class UnknownImageJobError(RecordError):
     """No build has this id, and none of a pin of this name is under way."""
 
     kind = "unknown_image_job"
@@ -121,7 +121,7 @@ class UnknownImageJob(RecordError):
         super().__init__(f"no build {job!r}; `bouchet image build PIN` starts one")
 
 
-class ImageInUse(RecordError):
+class ImageInUseError(RecordError):
     """A live deployment serves from the image."""
 
     kind = "image_in_use"
@@ -132,7 +132,7 @@ class ImageInUse(RecordError):
         super().__init__(f"{names} serves from the image {pin}; `bouchet cancel` that first, or say --force")
 
 
-class ImageMissing(RecordError):
+class ImageMissingError(RecordError):
     """No such image lies on the cluster."""
 
     kind = "image_missing"
@@ -142,7 +142,7 @@ class ImageMissing(RecordError):
         super().__init__(f"no image {pin!r} lies on the cluster; `bouchet image list` shows what does")
 
 
-class NameTaken(RecordError):
+class NameTakenError(RecordError):
     """A live deployment already answers under this name."""
 
     kind = "name_taken"
@@ -155,7 +155,7 @@ class NameTaken(RecordError):
         )
 
 
-class NoFreeSlot(RecordError):
+class NoFreeSlotError(RecordError):
     """All slots of the gateway are held by live deployments."""
 
     kind = "no_free_slot"
@@ -165,7 +165,7 @@ class NoFreeSlot(RecordError):
         super().__init__(f"all {count} slots are in use; cancel a deployment first (`bouchet status`)")
 
 
-class IllegalMove(RecordError):
+class IllegalTransitionError(RecordError):
     """The table of phases has no such row."""
 
     kind = "illegal_move"
@@ -175,7 +175,7 @@ class IllegalMove(RecordError):
         super().__init__(f"deployment {deployment} cannot move from {origin} to {target}")
 
 
-class UnknownOrphan(RecordError):
+class UnknownOrphanError(RecordError):
     """No job of that Slurm id is without a record."""
 
     kind = "unknown_orphan"
@@ -185,7 +185,7 @@ class UnknownOrphan(RecordError):
         super().__init__(f"no job {slurm_id} without a record; `bouchet orphans --all` lists them")
 
 
-class OrphanRefused(RecordError):
+class OrphanRefusedError(RecordError):
     """The job is not one that this installation may take over or cancel."""
 
     kind = "orphan_refused"
@@ -195,7 +195,7 @@ class OrphanRefused(RecordError):
         super().__init__(f"job {slurm_id} is left alone: {why}")
 
 
-class StaleRecord(RecordError):
+class StaleRecordError(RecordError):
     """Compare-and-set lost: read the record again and decide anew."""
 
     kind = "stale_record"
@@ -205,7 +205,7 @@ class StaleRecord(RecordError):
         super().__init__(f"deployment {deployment} was changed by somebody else; try again")
 
 
-class KeyNameTaken(RecordError):
+class KeyNameTakenError(RecordError):
     """A key of this name exists; it cannot be shown again."""
 
     kind = "key_name_taken"
@@ -215,7 +215,7 @@ class KeyNameTaken(RecordError):
         super().__init__(f"there is a key {name!r} already; `bouchet keys revoke {name}` first, or take another name")
 
 
-class UnknownKey(RecordError):
+class UnknownKeyError(RecordError):
     """No key has this name."""
 
     kind = "unknown_key"
@@ -225,7 +225,7 @@ class UnknownKey(RecordError):
         super().__init__(f"no key {name!r}; `bouchet keys list` shows them")
 
 
-class StoreUnavailable(BouchetError):
+class StoreUnavailableError(BouchetError):
     """Redis did not answer, or refused."""
 
     kind = "store_unavailable"
@@ -241,37 +241,37 @@ class GatewayError(BouchetError):
     kind = "gateway"
 
 
-class CouldNotAsk(GatewayError):
+class ClusterUnavailableError(GatewayError):
     """Nothing was learnt about the cluster. Never a reason to end anything."""
 
     kind = "could_not_ask"
 
 
-class GatewayUnreachable(CouldNotAsk):
+class GatewayUnreachableError(ClusterUnavailableError):
     """The gateway container itself did not answer."""
 
     kind = "gateway_unreachable"
 
 
-class TunnelDown(CouldNotAsk):
+class TunnelDownError(ClusterUnavailableError):
     """No SSH connection right now; the gateway is retrying."""
 
     kind = "tunnel_down"
 
 
-class HumanNeeded(CouldNotAsk):
+class HumanNeededError(ClusterUnavailableError):
     """The SSH login waits for a person: `bouchet tunnel` shows and answers the prompt."""
 
     kind = "human_needed"
 
 
-class RemoteTimeout(GatewayError):
+class RemoteTimeoutError(GatewayError):
     """No answer in time: the command may or may not have run. Look before repeating it."""
 
     kind = "command_timeout"
 
 
-class RemoteCommandFailed(GatewayError):
+class RemoteCommandError(GatewayError):
     """A program on the cluster ended with a non-zero status."""
 
     kind = "command_failed"
@@ -282,13 +282,13 @@ class RemoteCommandFailed(GatewayError):
         super().__init__(f"{argv[0]} ended with status {exit_status}: {said}")
 
 
-class RemoteFileMissing(GatewayError):
+class RemoteFileMissingError(GatewayError):
     """No such file on the cluster."""
 
     kind = "file_missing"
 
 
-class RemoteRefused(GatewayError):
+class RemoteFileError(GatewayError):
     """The file server on the cluster refused: permission, disk full, quota."""
 
     kind = "remote_refused"
@@ -298,19 +298,19 @@ class RemoteRefused(GatewayError):
 NODE_REFUSED = "node_refused"
 
 
-class NotAllowed(GatewayError):
+class NotAllowedError(GatewayError):
     """The program or path is not on the gateway's allow-list."""
 
     kind = "not_allowed"
 
 
-class StalePrompt(GatewayError):
+class StalePromptError(GatewayError):
     """The prompt was answered already, or the server gave up on it."""
 
     kind = "stale_prompt"
 
 
-class NotTrusted(GatewayError):
+class HostKeyNotTrustedError(GatewayError):
     """A host key was not accepted: it is not the one offered, has changed, or cannot be kept."""
 
     kind = "not_trusted"

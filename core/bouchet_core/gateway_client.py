@@ -12,7 +12,7 @@ import httpx
 from pydantic import ValidationError
 
 from . import errors
-from .models import TunnelStatus
+from .tunnel import TunnelStatus
 
 CONNECT_TIMEOUT_S = 5.0
 # the gateway answers when the remote command does; give it a little longer than the command's own limit
@@ -22,14 +22,14 @@ PUTS_AT_ONCE = 8
 _BY_KIND: dict[str, type[errors.GatewayError]] = {
     error.kind: error
     for error in (
-        errors.TunnelDown,
-        errors.HumanNeeded,
-        errors.RemoteTimeout,
-        errors.RemoteFileMissing,
-        errors.RemoteRefused,
-        errors.NotAllowed,
-        errors.StalePrompt,
-        errors.NotTrusted,
+        errors.TunnelDownError,
+        errors.HumanNeededError,
+        errors.RemoteTimeoutError,
+        errors.RemoteFileMissingError,
+        errors.RemoteFileError,
+        errors.NotAllowedError,
+        errors.StalePromptError,
+        errors.HostKeyNotTrustedError,
     )
 }
 
@@ -72,11 +72,11 @@ class GatewayClient:
         self._http.close()
 
     def run(self, argv: Sequence[str], *, stdin: str | None = None, timeout_s: float = 30.0) -> Output:
-        """Runs a program of the allow-list on the login node; a non-zero status raises RemoteCommandFailed."""
+        """Runs a program of the allow-list on the login node; a non-zero status raises RemoteCommandError."""
         body = {"argv": list(argv), "stdin": stdin, "timeout_s": timeout_s}
         answer = self._send("POST", "/v1/run", json=body, timeout=timeout_s + GRACE_S).json()
         if answer["exit_status"] != 0:
-            raise errors.RemoteCommandFailed(argv, answer["exit_status"], answer["stderr"])
+            raise errors.RemoteCommandError(argv, answer["exit_status"], answer["stderr"])
         return Output(answer["stdout"], answer["stderr"], answer["truncated"])
 
     def put(self, path: str, data: bytes, mode: int = 0o600) -> None:
@@ -103,7 +103,7 @@ class GatewayClient:
             return TunnelStatus.model_validate_json(answer.content)
         except ValidationError as exc:
             # an older or newer gateway, in the middle of `make up`
-            raise errors.GatewayUnreachable("the tunnel gateway speaks another version; `make up` renews it") from exc
+            raise errors.GatewayUnreachableError("the tunnel gateway speaks another version; `make up` renews it") from exc
 
     def connect(self) -> None:
         """Asks the gateway to try now instead of at the end of its back-off."""
@@ -125,9 +125,9 @@ class GatewayClient:
         try:
             response = self._http.request(method, path, **kwargs)  # type: ignore[arg-type]
         except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
-            raise errors.GatewayUnreachable(f"the tunnel gateway does not answer ({exc}); see `make logs`") from exc
+            raise errors.GatewayUnreachableError(f"the tunnel gateway does not answer ({exc}); see `make logs`") from exc
         except httpx.HTTPError as exc:
-            raise errors.RemoteTimeout(f"the tunnel gateway did not answer in time ({exc})") from exc
+            raise errors.RemoteTimeoutError(f"the tunnel gateway did not answer in time ({exc})") from exc
         if response.is_success:
             return response
         raise _error_from(response)

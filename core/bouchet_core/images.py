@@ -11,9 +11,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from .chores import Chore
-from .errors import ConfigurationError, UnknownPin
-from .frozen import Frozen
+from .base import FrozenModel
+from .batch_jobs import BatchJob
+from .errors import ConfigurationError, UnknownPinError
 from .site import RemotePath
 
 PinName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$")]
@@ -24,7 +24,7 @@ LOCK, FACTS = "requirements.lock", "pin.yaml"
 RECIPE = ("vllm.def", LOCK, FACTS)
 
 
-class Pin(Frozen):
+class ImagePin(FrozenModel):
     """One folder of apptainer/pins. A pin has a lock, or names an OCI image by its digest."""
 
     name: PinName
@@ -43,20 +43,20 @@ class Pin(Frozen):
         return hashlib.sha256(b"".join(files[name] for name in RECIPE if name in files)).hexdigest()
 
 
-def load_pins(folder: Path) -> dict[str, Pin]:
+def load_pins(folder: Path) -> dict[str, ImagePin]:
     """All pins by name; ConfigurationError names the file that is wrong."""
     return {path.parent.name: load_pin(path.parent) for path in sorted(folder.glob(f"*/{FACTS}"))}
 
 
-def find_pin(folder: Path, name: str) -> Pin:
-    """The pin of that name. Raises UnknownPin, ConfigurationError."""
+def find_pin(folder: Path, name: str) -> ImagePin:
+    """The pin of that name. Raises UnknownPinError, ConfigurationError."""
     known = sorted(path.parent.name for path in folder.glob(f"*/{FACTS}"))
     if name not in known:
-        raise UnknownPin(name, known)
+        raise UnknownPinError(name, known)
     return load_pin(folder / name)
 
 
-def load_pin(folder: Path) -> Pin:
+def load_pin(folder: Path) -> ImagePin:
     """pin.yaml holds flat `name: word` lines."""
     path = folder / FACTS
     try:
@@ -65,9 +65,9 @@ def load_pin(folder: Path) -> Pin:
         raise ConfigurationError(str(exc.filename), f"cannot be read: {exc.strerror}") from exc
     found = re.findall(r"^([a-z_]+): *(.*?) *$", files[FACTS].decode("utf-8", "replace"), re.M)
     facts = {name: word.strip("\"'") for name, word in found if word not in ("null", "")}
-    own = {name: word for name, word in facts.items() if name in Pin.model_fields}
+    own = {name: word for name, word in facts.items() if name in ImagePin.model_fields}
     try:
-        pin = Pin.model_validate({**own, "files": files})
+        pin = ImagePin.model_validate({**own, "files": files})
     except ValueError as exc:
         raise ConfigurationError(str(path), " ".join(str(exc).split())) from exc
     if pin.name != folder.name:
@@ -80,7 +80,7 @@ def load_pin(folder: Path) -> Pin:
     return pin
 
 
-class ImageRequest(Frozen):
+class ImageRequest(FrozenModel):
     """What a person asked for."""
 
     pin: PinName = Field(description="a folder of apptainer/pins")
@@ -92,7 +92,7 @@ class ImageRequest(Frozen):
     force: bool = Field(False, description="replace it although a live deployment serves from it")
 
 
-class ImageJob(Chore):
+class ImageJob(BatchJob):
     """The record of one build or verification."""
 
     pin: PinName
@@ -119,7 +119,7 @@ def job_stem(action: Action, pin: str) -> str:
     return f"bouchet-image-{action}-{pin}-"
 
 
-class Standing(Frozen):
+class ImageStatus(FrozenModel):
     """One pin, or one image on the cluster that no pin speaks of."""
 
     pin: str
@@ -143,15 +143,15 @@ class Standing(Frozen):
     deployments: tuple[str, ...] = Field((), description="live ones that serve from it")
 
 
-class Images(Frozen):
+class ImageList(FrozenModel):
     """All of them. problem: why the cluster could not be asked."""
 
-    images: tuple[Standing, ...]
+    images: tuple[ImageStatus, ...]
     free_bytes: int | None = None
     problem: str = ""
 
 
-class Removed(Frozen):
+class RemovedImage(FrozenModel):
     """An image that is there no more."""
 
     pin: str

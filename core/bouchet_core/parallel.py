@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .catalog import ModelEntry
-from .errors import LaunchRefused
+from .errors import LaunchRefusedError
 
 # vLLM's options and their short forms
 _SIZES = {
@@ -45,14 +45,14 @@ class Parallel:
 def parallel_of(entry: ModelEntry, gpus: int, nodes: int) -> Parallel:
     """The sizes for so many GPUs (all nodes together) on so many nodes, as the catalog wants them shared.
 
-    Sizes among the entry's extra_args win; LaunchRefused when those are for another number of GPUs.
+    Sizes among the entry's extra_args win; LaunchRefusedError when those are for another number of GPUs.
     """
     wanted = max(gpus, nodes)
     named = _named(entry.extra_args)
     if named is not None:
         if named.gpus != wanted:
             sizes = f"tensor {named.tensor} x pipeline {named.pipeline} x data {named.data}"
-            raise LaunchRefused(
+            raise LaunchRefusedError(
                 f"{entry.alias} is set to run on {named.gpus} GPUs ({sizes} in its extra_args), not on {wanted}; "
                 f"use --gpus {named.gpus}, or say `parallel:` in its catalog entry instead"
             )

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .catalog import ModelEntry
-from .errors import LaunchRefused
-from .models import Deployment, LaunchRequest, Placement
+from .deployments import Deployment, LaunchRequest, Placement
+from .durations import format_duration, parse_duration
+from .errors import LaunchRefusedError
 from .parallel import parallel_of
-from .site import Image, Partition, Site
-from .walltime import format_duration, parse_duration
+from .site import Partition, Site, SiteImage
 
-EARLIEST = "auto"
+AUTO_PARTITION = "auto"
 # Slurm counts in minutes and takes 0 for "without end"
 SHORTEST_S = 60
 # the options that every job gives vLLM (--shutdown-timeout came last)
@@ -20,7 +20,7 @@ OLDEST_VLLM = "0.18"
 
 
 @dataclass(frozen=True)
-class Wish:
+class ResourceRequest:
     """What has to be placed. gpus: all nodes together; walltime_s is None where nobody named one."""
 
     gpus: int
@@ -34,7 +34,7 @@ class Wish:
 
 
 @dataclass(frozen=True)
-class Held:
+class UserUsage:
     """What the user's jobs in one partition take of its limits: jobs queued or running, jobs running, their GPUs."""
 
     submitted: int = 0
@@ -42,34 +42,36 @@ class Held:
     gpus: int = 0
 
 
-def wish_of(entry: ModelEntry, request: LaunchRequest) -> Wish:
-    """The request, with the catalog's defaults. LaunchRefused when the GPUs cannot share the model."""
+def resource_request_of(entry: ModelEntry, request: LaunchRequest) -> ResourceRequest:
+    """The request, with the catalog's defaults. LaunchRefusedError when the GPUs cannot share the model."""
     gpus = entry.gpus if request.gpus is None else request.gpus
     nodes = entry.nodes if request.nodes is None else request.nodes
     if gpus % nodes:
-        raise LaunchRefused(f"{gpus} GPUs do not divide among {nodes} nodes; use a multiple of {nodes} with --gpus")
+        raise LaunchRefusedError(
+            f"{gpus} GPUs do not divide among {nodes} nodes; use a multiple of {nodes} with --gpus"
+        )
     parallel_of(entry, gpus, nodes)
     walltime_s = None if request.time is None else parse_duration(request.time)
     if walltime_s is not None and walltime_s < SHORTEST_S:
-        raise LaunchRefused(f"--time {request.time} is too short: a minute at least, e.g. 06:00:00")
-    return Wish(gpus, nodes, walltime_s)
+        raise LaunchRefusedError(f"--time {request.time} is too short: a minute at least, e.g. 06:00:00")
+    return ResourceRequest(gpus, nodes, walltime_s)
 
 
 def candidates(
-    entry: ModelEntry, request: LaunchRequest, site: Site, held: Mapping[str, Held]
+    entry: ModelEntry, request: LaunchRequest, site: Site, held: Mapping[str, UserUsage]
 ) -> tuple[Placement, ...]:
-    """Every placement that would do, the preferred one first; LaunchRefused says what would fit when none does.
+    """Every placement that would do, the preferred one first; LaunchRefusedError says what would fit when none does.
 
     held: what this user has in each partition; empty where nobody asked the cluster.
     """
-    wish = wish_of(entry, request)
-    if request.partition not in (None, EARLIEST):
+    wish = resource_request_of(entry, request)
+    if request.partition not in (None, AUTO_PARTITION):
         return (_named(wish, request, site, held),)
     chosen: list[Placement] = []
     waiting: list[Placement] = []
     refused: list[str] = []
     for partition in _automatic(wish, site):
-        now = held.get(partition.name, Held())
+        now = held.get(partition.name, UserUsage())
         problem = _misfit(wish, partition, site) or _closed(partition, now)
         wait = "" if problem else _wait(wish, partition, now)
         if problem or wait:
@@ -81,35 +83,35 @@ def candidates(
     if chosen or waiting:
         return (*chosen, *waiting)
     problems = "; ".join(refused) or "none is chosen unasked"
-    raise LaunchRefused(f"no partition takes it: {problems}{_nearest(wish, site)}")
+    raise LaunchRefusedError(f"no partition takes it: {problems}{_nearest(wish, site)}")
 
 
-def image_for(entry: ModelEntry, site: Site) -> Image:
-    """The pinned image to serve it with; LaunchRefused when the site has none, or one too old for the model."""
+def image_for(entry: ModelEntry, site: Site) -> SiteImage:
+    """The pinned image to serve it with; LaunchRefusedError when the site has none, or one too old for the model."""
     pin = entry.image or site.default_image
     image = site.image(pin)
     if image is None:
         known = ", ".join(i.pin for i in site.images)
-        raise LaunchRefused(f"the site file {site.name!r} lists no image {pin!r}; it has {known}")
+        raise LaunchRefusedError(f"the site file {site.name!r} lists no image {pin!r}; it has {known}")
     oldest = max(entry.min_vllm, OLDEST_VLLM, key=_version)
     if _version(image.vllm) < _version(oldest):
-        raise LaunchRefused(f"{entry.alias} needs vLLM {oldest} or newer; the image {pin} has {image.vllm}")
+        raise LaunchRefusedError(f"{entry.alias} needs vLLM {oldest} or newer; the image {pin} has {image.vllm}")
     return image
 
 
-def image_of(record: Deployment, entry: ModelEntry, site: Site) -> Image:
+def image_of(record: Deployment, entry: ModelEntry, site: Site) -> SiteImage:
     """The image of that deployment: the very one that it is pinned to, else what the site has for the model."""
     pins = record.pins
     if pins is None:
         return image_for(entry, site)
-    return Image(pin=pins.image, vllm=pins.vllm, sha256=pins.image_sha256)
+    return SiteImage(pin=pins.image, vllm=pins.vllm, sha256=pins.image_sha256)
 
 
 def _version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(".") if part.isdigit())
 
 
-def _automatic(wish: Wish, site: Site) -> list[Partition]:
+def _automatic(wish: ResourceRequest, site: Site) -> list[Partition]:
     """Partitions that may be chosen unasked, in the site file's order."""
     if wish.gpus == 0:
         cpu = site.partition(site.cpu_partition) if site.cpu_partition else None
@@ -117,22 +119,24 @@ def _automatic(wish: Wish, site: Site) -> list[Partition]:
     return [p for p in site.partitions if p.auto]
 
 
-def _named(wish: Wish, request: LaunchRequest, site: Site, held: Mapping[str, Held]) -> Placement:
+def _named(wish: ResourceRequest, request: LaunchRequest, site: Site, held: Mapping[str, UserUsage]) -> Placement:
     partition = site.partition(request.partition or "")
     if partition is None:
         known = ", ".join(p.name for p in site.partitions)
-        raise LaunchRefused(f"the site file {site.name!r} knows no partition {request.partition!r}; it has {known}")
+        raise LaunchRefusedError(
+            f"the site file {site.name!r} knows no partition {request.partition!r}; it has {known}"
+        )
     # jobs in the way only delay it there, and whoever names a partition may wait for it
     problem = _misfit(wish, partition, site, unasked=False)
     if problem:
-        raise LaunchRefused(f"{problem}{_nearest(wish, site)}")
-    now = held.get(partition.name, Held())
+        raise LaunchRefusedError(f"{problem}{_nearest(wish, site)}")
+    now = held.get(partition.name, UserUsage())
     waits = _closed(partition, now) or _wait(wish, partition, now)
     why = "named with --partition" + (f"; {waits}" if waits else "") + _warnings(partition)
     return _placement(wish, request, partition, site, why)
 
 
-def _misfit(wish: Wish, p: Partition, site: Site, *, unasked: bool = True) -> str:
+def _misfit(wish: ResourceRequest, p: Partition, site: Site, *, unasked: bool = True) -> str:
     """Why it does not fit, empty when it does."""
     if wish.gpus and p.max_gpus is not None and wish.gpus > p.max_gpus:
         return f"{p.name} gives one user {_gpus(p.max_gpus)}, not {wish.gpus}"
@@ -151,7 +155,7 @@ def _misfit(wish: Wish, p: Partition, site: Site, *, unasked: bool = True) -> st
     return ""
 
 
-def _spread(wish: Wish, p: Partition) -> str:
+def _spread(wish: ResourceRequest, p: Partition) -> str:
     """By how many nodes they would fit, where they can be spread over more."""
     if not p.gpus_per_node:
         return ""
@@ -160,14 +164,14 @@ def _spread(wish: Wish, p: Partition) -> str:
     return f" (--nodes {nodes} spreads them)" if fits else ""
 
 
-def _closed(p: Partition, held: Held) -> str:
+def _closed(p: Partition, held: UserUsage) -> str:
     """Why it takes no further job of the user now, empty when it does."""
     if p.max_submitted is not None and held.submitted >= p.max_submitted:
         return f"{p.name} takes {p.max_submitted} of your jobs at a time and has {held.submitted}"
     return ""
 
 
-def _wait(wish: Wish, p: Partition, held: Held) -> str:
+def _wait(wish: ResourceRequest, p: Partition, held: UserUsage) -> str:
     """Which of the user's own jobs a new one would have to wait for, empty when for none."""
     if p.max_running is not None and held.running >= p.max_running:
         return f"{p.name} runs {p.max_running} of your jobs at a time and runs {held.running}"
@@ -181,12 +185,12 @@ def _warnings(p: Partition) -> str:
     return "".join(f"; {word}" for word in words if word)
 
 
-def _why(wish: Wish, chosen: Partition, passed_over: list[str]) -> str:
+def _why(wish: ResourceRequest, chosen: Partition, passed_over: list[str]) -> str:
     size = f"{_gpus(wish.gpus)} for {format_duration(wish.walltime_s)}" if wish.walltime_s else _gpus(wish.gpus)
     return f"{chosen.name} is the first that takes {size}" + "".join(f"; {problem}" for problem in passed_over)
 
 
-def _placement(wish: Wish, request: LaunchRequest, p: Partition, site: Site, why: str) -> Placement:
+def _placement(wish: ResourceRequest, request: LaunchRequest, p: Partition, site: Site, why: str) -> Placement:
     """cpus and memory are per node, capped at what a node has; the site's walltime at what the partition allows."""
     share = max(wish.gpus_per_node, 1)
     longest = parse_duration(p.max_walltime)
@@ -216,7 +220,7 @@ def _capped(share: int, of_a_node: int, of_a_user: int | None, nodes: int) -> in
     return min(share, of_a_node, share if of_a_user is None else max(of_a_user // nodes, 1))
 
 
-def _nearest(wish: Wish, site: Site) -> str:
+def _nearest(wish: ResourceRequest, site: Site) -> str:
     """The request closest to the wish that some partition takes: first fewer hours, then fewer GPUs."""
     best: tuple[tuple[int, int], str] | None = None
     for p in site.partitions:
@@ -229,14 +233,14 @@ def _nearest(wish: Wish, site: Site) -> str:
     return f". The nearest that would fit: {best[1]}" if best else ""
 
 
-def _clipped(wish: Wish, p: Partition) -> Wish:
+def _clipped(wish: ResourceRequest, p: Partition) -> ResourceRequest:
     limit = p.gpus_per_node * wish.nodes
     gpus = min(wish.gpus, limit if p.max_gpus is None else min(limit, p.max_gpus))
     time = None if wish.walltime_s is None else min(wish.walltime_s, parse_duration(p.max_walltime))
-    return Wish(gpus - gpus % wish.nodes, wish.nodes, time)
+    return ResourceRequest(gpus - gpus % wish.nodes, wish.nodes, time)
 
 
-def _options(wish: Wish, p: Partition) -> str:
+def _options(wish: ResourceRequest, p: Partition) -> str:
     words = [f"--partition {p.name}", f"--gpus {wish.gpus}"]
     if wish.nodes > 1:
         words.append(f"--nodes {wish.nodes}")

@@ -8,8 +8,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from .documents import read_document
-from .models import Frozen, SlurmWord, Walltime
+from .base import FrozenModel
+from .deployments import SlurmWord, Walltime
+from .yaml_files import read_yaml
 
 # `~` is the user's home on the cluster
 RemotePath = Annotated[str, StringConstraints(pattern=r"^(~|/)[A-Za-z0-9_./@+=-]*$")]
@@ -20,7 +21,7 @@ Listen = Literal["network", "loopback", "socket"]
 ShellLine = Annotated[str, StringConstraints(pattern=r"^[^\n\r\x00]+$")]
 
 
-class Login(Frozen):
+class SiteLogin(FrozenModel):
     """Where SSH logs in. With `BOUCHET_HOST` set, that alias of ~/.ssh/config is used instead."""
 
     host: str
@@ -28,7 +29,7 @@ class Login(Frozen):
     user: str | None = None
 
 
-class Partition(Frozen):
+class Partition(FrozenModel):
     """One Slurm partition and its limits; None is no limit known."""
 
     name: SlurmWord
@@ -52,7 +53,7 @@ class Partition(Frozen):
     note: str = ""
 
 
-class Image(Frozen):
+class SiteImage(FrozenModel):
     """A pinned container image on the cluster."""
 
     pin: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")
@@ -60,12 +61,12 @@ class Image(Frozen):
     sha256: str | None = Field(None, description="of the SIF; the file `<pin>.sif.sha256` beside it when absent")
 
 
-class Site(Frozen):
+class Site(FrozenModel):
     """One cluster."""
 
     name: str
     title: str = ""
-    login: Login
+    login: SiteLogin
     root: RemotePath = Field(description="directory of ours on project storage: jobs, logs, caches, scripts")
     models_dir: RemotePath = Field(description="directory with one folder per model, or a hub cache")
     images_dir: RemotePath = Field(description="directory with <pin>.sif files")
@@ -114,7 +115,7 @@ class Site(Frozen):
         description="a shell line that prints the bytes that may still be written below models_dir, alone on a line",
     )
     default_image: str = Field(description="pin used when the catalog names none")
-    images: tuple[Image, ...]
+    images: tuple[SiteImage, ...]
     partitions: tuple[Partition, ...] = Field(min_length=1)
     extra_models: str | None = Field(None, description="a further catalog beside this file, for this site alone")
     default_model: str | None = None
@@ -123,7 +124,7 @@ class Site(Frozen):
         """The partition of that name."""
         return next((p for p in self.partitions if p.name == name), None)
 
-    def image(self, pin: str) -> Image | None:
+    def image(self, pin: str) -> SiteImage | None:
         """The image of that pin."""
         return next((i for i in self.images if i.pin == pin), None)
 
@@ -144,7 +145,7 @@ class Site(Frozen):
 
 def load_site(path: Path) -> Site:
     """The site file; ConfigurationError names file and line of what is wrong."""
-    return read_document(path, Site)
+    return read_yaml(path, Site)
 
 
 def catalogs_of(site_file: Path, site: Site, catalog: Path) -> tuple[Path, ...]:

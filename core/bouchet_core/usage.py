@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from pydantic import Field
 
-from .models import Frozen
+from .base import FrozenModel
 
 
 class UsageBy(StrEnum):
@@ -60,7 +60,7 @@ class UsageRecord:
         return found
 
 
-class UsageLine(Frozen):
+class UsageSummary(FrozenModel):
     """A sum over some time for one key, model, session or deployment. Tokens and requests are counts."""
 
     name: str
@@ -85,11 +85,11 @@ def sums_of(records: Iterable[UsageRecord]) -> dict[tuple[UsageBy, str], Counter
     return sums
 
 
-def line_of(name: str, counts: Mapping[str, int]) -> UsageLine:
+def summary_of(name: str, counts: Mapping[str, int]) -> UsageSummary:
     """The sum that people see."""
     streams, made_ms = counts.get("streams", 0), counts.get("made_ms", 0)
     kinds = {word.removeprefix("error."): count for word, count in counts.items() if word.startswith("error.")}
-    return UsageLine(
+    return UsageSummary(
         name=name,
         requests=counts.get("requests", 0),
         input_tokens=counts.get("input", 0),

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 from bouchet_api.app import create_app
-from bouchet_api.parts import Parts, opened
+from bouchet_api.dependencies import Parts, opened
 
 from tests.conftest import RedisServer
 from tests.fakes.gateway_door import GatewayDoor

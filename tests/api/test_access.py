@@ -7,9 +7,9 @@ from datetime import datetime, timedelta
 
 import httpx
 import pytest
-from bouchet_api.parts import Parts
+from bouchet_api.dependencies import Parts
 from bouchet_api.spans import parse_span
-from bouchet_core.access import KEY_PREFIX, sha256_of
+from bouchet_core.api_keys import KEY_PREFIX, sha256_of
 from bouchet_core.usage import UsageRecord
 
 

@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
-from bouchet_api.parts import Parts
-from bouchet_core.errands import MODULE, STOP, SUBMIT
-from bouchet_core.models import Ending, Phase
+from bouchet_api.dependencies import Parts
+from bouchet_core.deployments import Ending, Phase
 from bouchet_core.store import Store
+from bouchet_core.tasks import MODULE, STOP, SUBMIT
 from rq import Queue
 
 from tests.conftest import RedisServer

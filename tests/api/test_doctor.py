@@ -7,11 +7,11 @@ from typing import Any
 
 import httpx
 import pytest
+from bouchet_api.dependencies import Parts
 from bouchet_api.doctor import HEARTBEAT, tunnel_check
-from bouchet_api.parts import Parts
-from bouchet_core.checks import Verdict
-from bouchet_core.models import TunnelState, TunnelStatus
-from bouchet_worker.loop import HEARTBEAT as BEATEN
+from bouchet_core.doctor import Verdict
+from bouchet_core.tunnel import TunnelState, TunnelStatus
+from bouchet_worker.reconcile.loop import HEARTBEAT as BEATEN
 
 from tests.conftest import RedisServer
 from tests.fakes.gateway_door import GatewayDoor

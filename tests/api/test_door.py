@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 from bouchet_api.app import create_app
-from bouchet_api.parts import Parts
+from bouchet_api.dependencies import Parts
 from bouchet_api.problems import STATUS_BY_KIND, TITLES
 from bouchet_core.errors import BouchetError
 from fastapi import FastAPI

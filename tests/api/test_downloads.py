@@ -10,9 +10,9 @@ from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
-from bouchet_api import disk
-from bouchet_api.parts import Parts
-from bouchet_core.downloads import DiskLook, Download, DownloadState, OnDisk
+from bouchet_api import disk_listing as disk
+from bouchet_api.dependencies import Parts
+from bouchet_core.downloads import DiskListing, DiskModel, Download, DownloadState
 
 from tests.fakes.gateway_door import GatewayDoor
 from tests.fakes.running_api import KEY, RunningApi
@@ -36,7 +36,7 @@ async def test_a_download_is_on_record_and_in_the_queue(api: httpx.AsyncClient, 
     assert answer.status_code == 202
     made = answer.json()
     assert (made["model"], made["state"], made["revision"]) == (QWEN, "queued", "main")
-    assert queued(parts.store) == [("bouchet_worker.errands.download", (made["id"],))]
+    assert queued(parts.store) == [("bouchet_worker.tasks.download", (made["id"],))]
     assert (await api.get(answer.headers["location"])).json() == made
     assert (await api.get(f"/v1/downloads/{QWEN}")).json() == made
     assert (await api.get("/v1/downloads")).json()["downloads"] == [made]
@@ -79,7 +79,7 @@ async def test_ending_one_twice_does_no_harm(api: httpx.AsyncClient, parts: Part
     made = (await api.post("/v1/models/download", json={"model": QWEN})).json()
     answer = await api.delete(f"/v1/downloads/{QWEN}")
     assert answer.status_code == 202 and answer.json()["stop_requested_at"]
-    assert queued(parts.store)[-1] == ("bouchet_worker.errands.stop_download", (made["id"],))
+    assert queued(parts.store)[-1] == ("bouchet_worker.tasks.stop_download", (made["id"],))
     end(parts, made["id"], DownloadState.CANCELLED)
     assert (await api.delete(f"/v1/downloads/{made['id']}")).status_code == 200
     assert (await api.delete("/v1/downloads/nothing")).json()["kind"] == "unknown_download"
@@ -120,8 +120,8 @@ def messages(response: httpx.Response) -> Iterator[dict[str, object]]:
 # the cluster's disk
 
 
-def look(**states: OnDisk) -> DiskLook:
-    return DiskLook(models={QWEN: states["qwen"]} if states else {}, free_bytes=5, looked_at=datetime.now(UTC))
+def look(**states: DiskModel) -> DiskListing:
+    return DiskListing(models={QWEN: states["qwen"]} if states else {}, free_bytes=5, looked_at=datetime.now(UTC))
 
 
 def rows(answer: httpx.Response) -> dict[str, dict[str, object]]:
@@ -141,7 +141,7 @@ async def test_a_look_is_asked_for_once_and_waited_for(
     api: httpx.AsyncClient, parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(disk, "MOMENT_S", 60.0)
-    ready = look(qwen=OnDisk(state="ready", bytes=9, total_bytes=9, revision="c" * 40))
+    ready = look(qwen=DiskModel(state="ready", bytes=9, total_bytes=9, revision="c" * 40))
 
     def answer_when_asked() -> None:
         while not queued(parts.store):
@@ -155,13 +155,13 @@ async def test_a_look_is_asked_for_once_and_waited_for(
     assert (rows(answer)[QWEN]["state"], rows(answer)[QWEN]["percent"]) == ("ready", 100)
     others = [disk["state"] for name, disk in rows(answer).items() if name != QWEN]
     assert set(others) == {"missing"} and answer.json()["free_bytes"] == 5
-    assert queued(parts.store) == [("bouchet_worker.errands.look_at_disk", ("now",))]
+    assert queued(parts.store) == [("bouchet_worker.tasks.look_at_disk", ("now",))]
     await api.get("/v1/models")
     assert len(queued(parts.store)) == 1
 
 
 async def test_an_old_look_is_better_than_none(api: httpx.AsyncClient, parts: Parts) -> None:
-    old = look(qwen=OnDisk(state="ready", bytes=9, total_bytes=9))
+    old = look(qwen=DiskModel(state="ready", bytes=9, total_bytes=9))
     old = old.model_copy(update={"looked_at": datetime.now(UTC) - timedelta(hours=1)})
     parts.store.downloads.keep_disk(old)
     assert rows(await api.get("/v1/models?look=false"))[QWEN]["state"] == "ready"

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 
 import httpx
 import pytest
-from bouchet_api.parts import Parts
-from bouchet_core.chores import ChoreState
+from bouchet_api.dependencies import Parts
+from bouchet_core.batch_jobs import BatchJobState
 
 from .test_deployments import queued
 
@@ -20,7 +20,7 @@ async def test_a_build_is_on_record_and_in_the_queue(api: httpx.AsyncClient, par
     assert answer.status_code == 202
     made = answer.json()
     assert (made["pin"], made["action"], made["state"], made["source"]) == (PIN, "build", "queued", "~/staged")
-    assert queued(parts.store) == [("bouchet_worker.errands.image", (made["id"],))]
+    assert queued(parts.store) == [("bouchet_worker.tasks.image", (made["id"],))]
     assert (await api.get(answer.headers["location"])).json() == made
     assert (await api.get(f"/v1/images/jobs/{PIN}")).json() == made
     assert (await api.get("/v1/images/jobs")).json()["jobs"] == [made]
@@ -28,10 +28,10 @@ async def test_a_build_is_on_record_and_in_the_queue(api: httpx.AsyncClient, par
 
 async def test_one_at_a_time_for_a_pin(api: httpx.AsyncClient, parts: Parts) -> None:
     first = (await api.post("/v1/images/jobs", json={"pin": PIN})).json()
-    parts.store.images.update(first["id"], lambda old: old.changed(NOW, slurm_id=7, state=ChoreState.RUNNING))
+    parts.store.images.update(first["id"], lambda old: old.changed(NOW, slurm_id=7, state=BatchJobState.RUNNING))
     again = await api.post("/v1/images/jobs", json={"pin": PIN, "action": "verify"})
     assert (again.json()["id"], again.json()["action"]) == (first["id"], "build")
-    parts.store.images.update(first["id"], lambda old: old.ended(NOW, ChoreState.DONE, "built in 9 s"))
+    parts.store.images.update(first["id"], lambda old: old.ended(NOW, BatchJobState.DONE, "built in 9 s"))
     assert (await api.post("/v1/images/jobs", json={"pin": PIN, "action": "verify"})).json()["action"] == "verify"
 
 
@@ -58,8 +58,8 @@ async def test_a_build_is_asked_to_end_once(api: httpx.AsyncClient, parts: Parts
     made = (await api.post("/v1/images/jobs", json={"pin": PIN})).json()
     asked = await api.delete(f"/v1/images/jobs/{PIN}")
     assert asked.status_code == 202 and asked.json()["stop_requested_at"]
-    assert ("bouchet_worker.errands.stop_image", (made["id"],)) in queued(parts.store)
-    parts.store.images.update(made["id"], lambda old: old.ended(NOW, ChoreState.CANCELLED, "cancelled as asked"))
+    assert ("bouchet_worker.tasks.stop_image", (made["id"],)) in queued(parts.store)
+    parts.store.images.update(made["id"], lambda old: old.ended(NOW, BatchJobState.CANCELLED, "cancelled as asked"))
     assert (await api.delete(f"/v1/images/jobs/{made['id']}")).status_code == 200
     assert (await api.get(f"/v1/images/jobs/{PIN}")).status_code == 404
 
@@ -67,7 +67,7 @@ async def test_a_build_is_asked_to_end_once(api: httpx.AsyncClient, parts: Parts
 async def test_its_changes_are_a_stream(api: httpx.AsyncClient, parts: Parts) -> None:
     made = (await api.post("/v1/images/jobs", json={"pin": PIN})).json()["id"]
     change = parts.store.images.update
-    change(made, lambda old: old.changed(NOW, state=ChoreState.RUNNING, stage="packages", done=3, of=140))
-    change(made, lambda old: old.ended(NOW, ChoreState.DONE, "built in 9 s"))
+    change(made, lambda old: old.changed(NOW, state=BatchJobState.RUNNING, stage="packages", done=3, of=140))
+    change(made, lambda old: old.ended(NOW, BatchJobState.DONE, "built in 9 s"))
     text = (await api.get(f"/v1/images/jobs/{made}/events")).text
     assert text.count("data:") == 3 and '"of":140' in text and "built in 9 s" in text

@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 
 import httpx
 import pytest
-from bouchet_api.launching import named_among, requested
-from bouchet_api.parts import Parts
-from bouchet_core.models import LaunchRequest
+from bouchet_api.dependencies import Parts
+from bouchet_api.new_deployment import named_among, requested
+from bouchet_core.deployments import LaunchRequest
 from bouchet_core.store import Store
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 from bouchet_api.app import create_app
-from bouchet_api.door import OPEN_PATHS
-from bouchet_api.parts import Parts
+from bouchet_api.auth import OPEN_PATHS
+from bouchet_api.dependencies import Parts
+from bouchet_api.openapi.errors import OWN_STATUS, REFUSALS, WORDS, example_of
 from bouchet_api.problems import STATUS_BY_KIND, Problem
-from bouchet_api.refusals import OWN_STATUS, REFUSALS, WORDS, example_of
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from pydantic import TypeAdapter

@@ -17,10 +17,11 @@ from typing import Any
 
 import httpx
 import pytest
-from bouchet_api import bell
+from bouchet_api import notifier as bell
+from bouchet_api.dependencies import Parts
 from bouchet_api.log_lines import Line, whole_lines
-from bouchet_api.parts import Parts
-from bouchet_core.models import Deployment, Ending, Job, LaunchRequest, Phase, TunnelEvent, TunnelState
+from bouchet_core.deployments import Deployment, Ending, Job, LaunchRequest, Phase
+from bouchet_core.tunnel import TunnelEvent, TunnelState
 
 from tests.conftest import RedisServer, free_port
 from tests.fakes.gateway_door import TOKEN, GatewayDoor

@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import yaml
-from bouchet_core.models import Traits
+from bouchet_core.deployments import Traits
 
 from tests.conftest import free_port, start_redis
 from tests.proxy.running import (

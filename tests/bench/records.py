@@ -18,15 +18,15 @@ from pathlib import Path
 
 import httpx
 from bouchet_core.catalog import load_catalog
+from bouchet_core.deployments import Deployment, Ending, LaunchRequest, Phase
 from bouchet_core.gateway_client import GatewayClient
-from bouchet_core.models import Deployment, Ending, LaunchRequest, Phase
 from bouchet_core.site import catalogs_of, load_site
-from bouchet_worker.desk import Desk, utc_now
-from bouchet_worker.jobspec import load_luggage
-from bouchet_worker.loop import Loop
-from bouchet_worker.observe import Observer
-from bouchet_worker.slot_probe import SlotProbe
-from bouchet_worker.submit import submit
+from bouchet_worker.context import Desk, utc_now
+from bouchet_worker.launch.job_files import load_luggage
+from bouchet_worker.launch.submit import submit
+from bouchet_worker.reconcile.health import SlotProbe
+from bouchet_worker.reconcile.loop import Loop
+from bouchet_worker.reconcile.observe import Observer
 
 from tests.fakes.running_api import KEY, RunningApi, running_with_its_own
 from tests.fakes.running_worker import REPOSITORY, SERVING_SECRET

@@ -16,8 +16,8 @@ from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bouchet_core.models import TunnelState
 from bouchet_core.store import FIRST_EVENT, Store
+from bouchet_core.tunnel import TunnelState
 
 from tests.gateway.conftest import serve_behind
 from tests.gateway.link import Link, link_to

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from bouchet_cli.__main__ import main
-from bouchet_core.models import Deployment, Ending, Job, Phase, Placement
+from bouchet_core.deployments import Deployment, Ending, Job, Phase, Placement
 from bouchet_core.store import Store
 
 from tests.fakes.chat_proxy import ChatProxy

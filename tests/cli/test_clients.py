@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import yaml
-from bouchet_cli.clients import CLIENTS, Target, snippet
-from bouchet_core.models import Phase
+from bouchet_cli.integrations.snippets import CLIENTS, Target, snippet
+from bouchet_core.deployments import Phase
 
 from tests.cli.conftest import Bouchet, advance
 from tests.fakes.running_api import KEY

@@ -12,8 +12,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from bouchet_core.models import Phase
-from bouchet_core.ran import Check, Smoke
+from bouchet_core.deployments import Phase
+from bouchet_core.provenance import SmokeCheck, SmokeTest
 
 from tests.cli.conftest import LOG, Bouchet, advance, end
 from tests.fakes.gateway_door import GatewayDoor
@@ -319,7 +319,7 @@ def test_bare_bouchet_becomes_claude_code(bouchet: Bouchet, tmp_path: Path) -> N
 def test_a_model_without_tools_gets_a_claude_code_that_can_chat(bouchet: Bouchet, tmp_path: Path) -> None:
     identity = launched(bouchet)
     advance(bouchet.store, identity, *TO_READY)
-    smoke = Smoke(tools=Check(result="failed", said="its call stayed text"))
+    smoke = SmokeTest(tools=SmokeCheck(result="failed", said="its call stayed text"))
     bouchet.store.update(
         identity, lambda d: d.with_job(d.jobs[-1].model_copy(update={"smoke": smoke}), datetime.now(UTC))
     )

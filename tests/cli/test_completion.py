@@ -7,9 +7,9 @@ import subprocess
 from collections.abc import Sequence
 
 import pytest
+from bouchet_cli.client.settings import PROJECT
 from bouchet_cli.commands import COMMANDS
-from bouchet_cli.completing import Answer, answers
-from bouchet_cli.settings import PROJECT
+from bouchet_cli.shell_completion import Answer, answers
 
 from tests.cli.conftest import Bouchet
 from tests.cli.test_commands import launched

@@ -6,9 +6,9 @@ import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from bouchet_cli.detail import detail_lines, spent, time_lines
-from bouchet_cli.records import Deployment
-from bouchet_core.models import Phase
+from bouchet_cli.client.records import Deployment
+from bouchet_cli.view.deployment import detail_lines, spent, time_lines
+from bouchet_core.deployments import Phase
 
 from .conftest import Bouchet, advance
 

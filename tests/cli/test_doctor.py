@@ -7,8 +7,8 @@ import stat
 from pathlib import Path
 
 import pytest
-from bouchet_cli.checks import Check, check_lines, summary
 from bouchet_cli.local_checks import SERVICES, containers_check, secrecy_check, version_check
+from bouchet_cli.view.checks import Check, check_lines, summary
 
 from tests.cli.conftest import Bouchet
 from tests.fakes.gateway_door import GatewayDoor

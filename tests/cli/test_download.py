@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
-from bouchet_core.downloads import DiskLook, Download, DownloadState, OnDisk
+from bouchet_core.downloads import DiskListing, DiskModel, Download, DownloadState
 from bouchet_core.store import Store
 
 from .conftest import Bouchet
@@ -129,10 +129,10 @@ def test_the_catalog_says_what_lies_on_the_cluster(bouchet: Bouchet) -> None:
     used = NOW - timedelta(days=3, hours=1)
     other = "Qwen/Qwen3-Coder-Next-FP8"
     bouchet.store.downloads.keep_disk(
-        DiskLook(
+        DiskListing(
             models={
-                QWEN: OnDisk(state="ready", bytes=65_500_000_000, total_bytes=65_500_000_000, last_used=used),
-                other: OnDisk(state="partial", bytes=43, total_bytes=100),
+                QWEN: DiskModel(state="ready", bytes=65_500_000_000, total_bytes=65_500_000_000, last_used=used),
+                other: DiskModel(state="partial", bytes=43, total_bytes=100),
             },
             free_bytes=2 << 40,
             looked_at=datetime.now(UTC),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from bouchet_core.models import Ending, Phase
+from bouchet_core.deployments import Ending, Phase
 
 from .conftest import Bouchet, advance, end
 

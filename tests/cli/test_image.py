@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 
-from bouchet_cli.image_view import images_lines, line_of
-from bouchet_cli.records import ImageJob
-from bouchet_core.chores import ChoreState
+from bouchet_cli.client.records import ImageJob
+from bouchet_cli.view.images import images_lines, summary_of
+from bouchet_core.batch_jobs import BatchJobState
 
 from .conftest import Bouchet
 
@@ -37,7 +37,7 @@ def test_the_table_says_versions_size_and_who_uses_it() -> None:
 
 def test_a_build_under_way_is_one_line() -> None:
     job = ImageJob("a", PIN, "build", "running", "installing packages", "packages", 73, 140)
-    assert line_of(job) == f"{PIN} running: installing packages: 73 of 140 packages"
+    assert summary_of(job) == f"{PIN} running: installing packages: 73 of 140 packages"
 
 
 def test_without_waiting_it_says_how_to_watch(bouchet: Bouchet) -> None:
@@ -54,15 +54,15 @@ def test_without_waiting_it_says_how_to_watch(bouchet: Bouchet) -> None:
 def test_watched_to_its_end(bouchet: Bouchet) -> None:
     asked = json.loads(bouchet("image", "build", PIN, "--no-wait", "--json").out)["id"]
     change = bouchet.store.images.update
-    change(asked, lambda old: old.changed(NOW, state=ChoreState.RUNNING, reason="packing the image", stage="squash"))
-    end = lambda: change(asked, lambda old: old.ended(NOW, ChoreState.DONE, "built in 99 s"))  # noqa: E731
+    change(asked, lambda old: old.changed(NOW, state=BatchJobState.RUNNING, reason="packing the image", stage="squash"))
+    end = lambda: change(asked, lambda old: old.ended(NOW, BatchJobState.DONE, "built in 99 s"))  # noqa: E731
     done = bouchet.reacting({"packing the image": end}, "image", "build", PIN)
     assert done.status == 0 and f"{PIN}: built in 99 s" in done.out and "packing the image" in done.err
 
 
 def test_a_failed_build_is_an_error_with_its_log(bouchet: Bouchet) -> None:
     asked = json.loads(bouchet("image", "build", PIN, "--no-wait", "--json").out)["id"]
-    fail = lambda old: old.changed(NOW, log="~/logs/7.log").ended(NOW, ChoreState.FAILED, "the disk is full")  # noqa: E731
+    fail = lambda old: old.changed(NOW, log="~/logs/7.log").ended(NOW, BatchJobState.FAILED, "the disk is full")  # noqa: E731
     end = lambda: bouchet.store.images.update(asked, fail)  # noqa: E731
     done = bouchet.reacting({"asked for": end}, "image", "build", PIN)
     assert done.status == 1 and "the disk is full (log: ~/logs/7.log)" in done.err

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-from bouchet_cli.open_port import Unwelcome, rewritten
+from bouchet_cli.integrations.local_port import Unwelcome, rewritten
 
 from tests.cli.conftest import Bouchet, advance
 from tests.cli.test_commands import QWEN, TO_READY, launched

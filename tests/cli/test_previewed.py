@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import subprocess
 
-from bouchet_cli.line import Line
-from bouchet_cli.previewed import preview_lines, shell_line
+from bouchet_cli.view.line import Line
+from bouchet_cli.view.preview import preview_lines, shell_line
 
 PREVIEW = {
     "placement": {

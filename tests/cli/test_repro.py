@@ -7,9 +7,9 @@ import subprocess
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from bouchet_cli.repro import by_hand
-from bouchet_core.models import Deployment, Phase
-from bouchet_core.ran import Check, Smoke, Software, Weights
+from bouchet_cli.view.repro import by_hand
+from bouchet_core.deployments import Deployment, Phase
+from bouchet_core.provenance import SmokeCheck, SmokeTest, Software, Weights
 
 from .conftest import Bouchet, advance, end
 
@@ -32,7 +32,7 @@ FACTS = {
     "submission": ("sbatch", "--parsable", "--output=~/logs/%j.log", "x.sbatch"),
     "software": Software(container=CONTAINER, environment={"A": "b c"}, cuda="13.0", quant="fp8", recipe_sha256="cd"),
     "weights": Weights(digest="ef" * 32, how="manifest", files=9, bytes=61_000_000_000, folder="/m"),
-    "smoke": Smoke(chat=Check(result="ok", said="2 tokens")),
+    "smoke": SmokeTest(chat=SmokeCheck(result="ok", said="2 tokens")),
 }
 
 

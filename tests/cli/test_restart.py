@@ -33,7 +33,7 @@ def relay_later(port: int, target: int, after_s: float) -> threading.Thread:
 
 
 def test_a_question_outlasts_a_restart_of_the_api(bouchet: Bouchet, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bouchet_cli.api.RESTART_S", 60.0)
+    monkeypatch.setattr("bouchet_cli.client.api.RESTART_S", 60.0)
     port = free_port()
     relay = relay_later(port, int(bouchet.api.url.rpartition(":")[2]), after_s=0.5)
     done = bouchet("errands", "--json", BOUCHET_API_URL=f"http://127.0.0.1:{port}")

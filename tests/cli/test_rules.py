@@ -7,9 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bouchet_cli.api import parse_messages
-from bouchet_cli.choice import on_its_way, ready_one
-from bouchet_cli.claude_env import (
+from bouchet_cli.chat.conversation import Conversation, text_of, unfinished
+from bouchet_cli.chat.stream import Piece, pieces
+from bouchet_cli.client.api import parse_messages
+from bouchet_cli.client.errors import CommandError, NotReadyError, UnreachableError, UsageError
+from bouchet_cli.client.records import Deployment
+from bouchet_cli.client.settings import parse_env_file, read_settings
+from bouchet_cli.integrations.claude_env import (
     answer_tokens,
     claude_environment,
     foreign_variables,
@@ -17,14 +21,10 @@ from bouchet_cli.claude_env import (
     shell_lines,
     window_warning,
 )
-from bouchet_cli.completions import Piece, pieces
-from bouchet_cli.conversation import Conversation, text_of, unfinished
-from bouchet_cli.errors import CommandError, NotReadyError, UnreachableError, UsageError
-from bouchet_cli.line import Line, cells, clean, cut
-from bouchet_cli.records import Deployment
-from bouchet_cli.render import duration, starts, table, tokens
-from bouchet_cli.seed_flags import translate
-from bouchet_cli.settings import parse_env_file, read_settings
+from bouchet_cli.legacy_flags import translate
+from bouchet_cli.select import on_its_way, ready_one
+from bouchet_cli.view.line import Line, cells, clean, cut
+from bouchet_cli.view.tables import duration, starts, table, tokens
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from bouchet_core.models import Phase
+from bouchet_core.deployments import Phase
 
 from tests.cli.conftest import Bouchet, advance
 from tests.cli.test_commands import QWEN, TO_READY, launched

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from bouchet_cli.client.option_names import TYPED, as_typed
 from bouchet_cli.reference import reference
-from bouchet_cli.typed import TYPED, as_typed
+from bouchet_core.deployments import LaunchRequest
 from bouchet_core.downloads import DownloadRequest
 from bouchet_core.images import ImageRequest
-from bouchet_core.models import LaunchRequest
 from pydantic import BaseModel
 
 LAUNCH = "/v1/deployments"

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from bouchet_core.catalog import Catalog, load_catalog
-from bouchet_core.models import Deployment, LaunchRequest
+from bouchet_core.deployments import Deployment, LaunchRequest
 from bouchet_core.placement import candidates, image_for
 from bouchet_core.site import Site, catalogs_of, load_site
-from bouchet_worker.jobspec import SCRIPT, Layout, render_files, spec_for
-from bouchet_worker.slurm import sbatch_argv
+from bouchet_worker.launch.job_files import SCRIPT, Layout, render_files, spec_for
+from bouchet_worker.slurm.commands import sbatch_argv
 
 from tests.remote.conftest import KEY, OLDEST, REMOTE, REPOSITORY, Node, make_node, of_two, running, until
 

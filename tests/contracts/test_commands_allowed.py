@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from bouchet_core.models import Placement
+from bouchet_core.deployments import Placement
 from bouchet_gateway.allowlist import Allowlist
-from bouchet_worker import slurm
 from bouchet_worker.doctor import partitions
+from bouchet_worker.slurm import commands as slurm
 
 ROOT = "~/project/bouchet-llm"
 ALLOWED = Allowlist((ROOT,), f"{ROOT}/remote")

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from bouchet_core.errors import BouchetError, RemoteRefused
-from bouchet_core.models import Job, Phase
-from bouchet_gateway.failures import NodeRefused
-from bouchet_gateway.forward import refusal
-from bouchet_worker.observed import Answering
-from bouchet_worker.slot_probe import SlotProbe
+from bouchet_core.deployments import Job, Phase
+from bouchet_core.errors import BouchetError, RemoteFileError
+from bouchet_gateway.errors import NodeRefusedError
+from bouchet_gateway.slots.forward import refusal
+from bouchet_worker.reconcile.health import SlotProbe
+from bouchet_worker.reconcile.observation import Answering
 
 WORDS = "cannot log in to node7: closed; it says: you have no active jobs on this node"
 
@@ -35,7 +35,9 @@ def slot_that_refuses(error: BouchetError) -> Iterator[int]:
         thread.join()
 
 
-@pytest.mark.parametrize(("error", "words"), [(NodeRefused(WORDS), WORDS), (RemoteRefused("nobody listens"), "")])
+@pytest.mark.parametrize(
+    ("error", "words"), [(NodeRefusedError(WORDS), WORDS), (RemoteFileError("nobody listens"), "")]
+)
 def test_only_what_time_does_not_mend_is_told(error: BouchetError, words: str) -> None:
     job = Job(name="j", slot=0, phase=Phase.STARTING, node="node7", socket="/tmp/s")
     with slot_that_refuses(error) as port:

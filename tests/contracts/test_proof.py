@@ -17,10 +17,10 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
-from bouchet_core.models import Job, Phase
+from bouchet_core.deployments import Job, Phase
 from bouchet_core.secrets import new_nonce, proves, serving_key
-from bouchet_worker.observed import Answering
-from bouchet_worker.slot_probe import SlotProbe
+from bouchet_worker.reconcile.health import SlotProbe
+from bouchet_worker.reconcile.observation import Answering
 
 REMOTE = Path(__file__).parents[2] / "remote"
 SECRET, NAME = "serving-secret", "bouchet-aa-1"
@@ -88,7 +88,7 @@ def watched(tmp_path: Path, port: int) -> str:
     (tmp_path / "key").write_text(f"{KEY}\n")
     spec = {"version": 1, "root": "/r", "models_dir": "/m", "image": "/i"}
     (tmp_path / "spec.json").write_text(json.dumps(spec))
-    words = [sys.executable, str(REMOTE / "watch.py"), "probe", str(tmp_path), str(port), str(tmp_path)]
+    words = [sys.executable, str(REMOTE / "probe_vllm.py"), "probe", str(tmp_path), str(port), str(tmp_path)]
     return subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 from bouchet_core import errors
-from bouchet_core.errands import STOP, SUBMIT
+from bouchet_core.tasks import STOP, SUBMIT
 
 ROOT = Path(__file__).parents[2]
 
@@ -39,7 +39,7 @@ def test_every_errand_that_is_enqueued_by_name_exists_in_the_worker() -> None:
     text = "\n".join(p.read_text() for p in (ROOT / "services/api").rglob("*.py"))
     names = {SUBMIT, STOP, *re.findall(r'errands\.ask\(\s*"(\w+)"', text)}
     assert names >= {"submit", "stop", "preview", "orphans", "adopt", "cancel"}
-    errands = importlib.import_module("bouchet_worker.errands")
+    errands = importlib.import_module("bouchet_worker.tasks")
     assert [name for name in names if not callable(getattr(errands, name, None))] == []
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import httpx
 import pytest
-from bouchet_core.models import Phase
+from bouchet_core.deployments import Phase
 from bouchet_core.store import Store
 from rq import Queue
 from rq.job import Job, JobStatus
@@ -127,7 +127,7 @@ def fail_now(house: House, deployment: str, trace: str) -> None:
     connection = house.store.queue_connection()
     queue = Queue("errands", connection=connection, serializer="json")
     job = Job.create(
-        "bouchet_worker.errands.submit",
+        "bouchet_worker.tasks.submit",
         (deployment,),
         connection=connection,
         id=f"submit-{deployment}",

@@ -3,25 +3,25 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from bouchet_core.access import KEY_PREFIX, AccessKey, new_secret, sha256_of
-from bouchet_core.errors import KeyNameTaken, UnknownKey
+from bouchet_core.api_keys import KEY_PREFIX, ApiKey, new_secret, sha256_of
+from bouchet_core.errors import KeyNameTakenError, UnknownKeyError
 from bouchet_core.store import Store
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
 
-def key(name: str, secret: str = "sk-bouchet-x") -> AccessKey:
-    return AccessKey(name=name, sha256=sha256_of(secret), ending=secret[-4:], created_at=NOW)
+def key(name: str, secret: str = "sk-bouchet-x") -> ApiKey:
+    return ApiKey(name=name, sha256=sha256_of(secret), ending=secret[-4:], created_at=NOW)
 
 
 def test_keys_are_added_listed_and_revoked(store: Store) -> None:
     store.access.add(key("bob"))
     store.access.add(key("alice").model_copy(update={"created_at": NOW + timedelta(seconds=1)}))
-    with pytest.raises(KeyNameTaken, match="revoke bob"):
+    with pytest.raises(KeyNameTakenError, match="revoke bob"):
         store.access.add(key("bob", "another"))
     assert [k.name for k in store.access.all()] == ["bob", "alice"]
     assert store.access.revoke("bob") == key("bob")
-    with pytest.raises(UnknownKey, match="keys list"):
+    with pytest.raises(UnknownKeyError, match="keys list"):
         store.access.revoke("bob")
     assert [k.name for k in store.access.all()] == ["alice"]
 

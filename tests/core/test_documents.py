@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from bouchet_core.catalog import load_catalog
-from bouchet_core.errors import ConfigurationError, UnknownModel
+from bouchet_core.errors import ConfigurationError, UnknownModelError
 from bouchet_core.site import catalogs_of, load_site
 
 ROOT = Path(__file__).parents[2]
@@ -41,7 +41,7 @@ def test_a_model_is_found_by_alias_and_in_any_case() -> None:
 
 
 def test_an_unknown_model_names_the_nearest() -> None:
-    with pytest.raises(UnknownModel, match=r"did you mean Qwen/Qwen3-32B"):
+    with pytest.raises(UnknownModelError, match=r"did you mean Qwen/Qwen3-32B"):
         load_catalog(ROOT / "models.yaml").find("Qwen3-32")
 
 

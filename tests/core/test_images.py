@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from bouchet_core.errors import ConfigurationError, UnknownPin
+from bouchet_core.errors import ConfigurationError, UnknownPinError
 from bouchet_core.images import find_pin, load_pin, load_pins
 
 from demo.layout import Layout
@@ -61,5 +61,5 @@ def test_a_pin_that_cannot_be_used_is_named(tmp_path: Path, lock: bool, facts: d
 
 @pytest.mark.parametrize("name", ["cpu", "../pins/cpu-0.32.0", "", "cpu-0.32.0/"])
 def test_an_unknown_pin_is_told_which_there_are(name: str) -> None:
-    with pytest.raises(UnknownPin, match=r"there are cpu-0\.32\.0"):
+    with pytest.raises(UnknownPinError, match=r"there are cpu-0\.32\.0"):
         find_pin(PINS, name)

@@ -6,14 +6,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from bouchet_core.errors import LaunchRefused
-from bouchet_core.memory.asked import GIB, Asked, asked_of
-from bouchet_core.memory.cache import pool_of
-from bouchet_core.memory.figures import Memory
-from bouchet_core.memory.reckoning import Model, reckon
-from bouchet_core.memory.shape import longest_window, read_shape
-from bouchet_core.memory.weights import Tensors, on_one_gpu
+from bouchet_core.deployments import MemoryEstimate
+from bouchet_core.errors import LaunchRefusedError
 from bouchet_core.parallel import Parallel
+from bouchet_worker.memory.architecture import longest_window, read_shape
+from bouchet_worker.memory.estimate import Model, reckon
+from bouchet_worker.memory.kv_cache import pool_of
+from bouchet_worker.memory.vllm_args import GIB, Asked, asked_of
+from bouchet_worker.memory.weights import Tensors, on_one_gpu
 
 from .model_configs import CONFIGS
 
@@ -30,7 +30,7 @@ def model(name: str, gib: float | None) -> Model:
 
 
 def refusal(model: Model, asked: Asked, gpu_gib: float | None = H200, host_gib: float | None = None) -> str:
-    with pytest.raises(LaunchRefused) as caught:
+    with pytest.raises(LaunchRefusedError) as caught:
         reckon(model, asked, gpu_gib, host_gib)
     return str(caught.value)
 
@@ -221,9 +221,9 @@ def test_weights_that_do_not_fit() -> None:
 
 
 def test_no_more_gpus_are_suggested_than_there_are() -> None:
-    with pytest.raises(LaunchRefused, match=r"--quant fp8$"):
+    with pytest.raises(LaunchRefusedError, match=r"--quant fp8$"):
         reckon(model("Qwen2.5-72B-Instruct", 136), told(), H200, most_gpus=1)
-    with pytest.raises(LaunchRefused, match=r"nothing that can be asked for makes it fit$"):
+    with pytest.raises(LaunchRefusedError, match=r"nothing that can be asked for makes it fit$"):
         reckon(Model("m", named_gib=900), told(), H200, most_gpus=2)
 
 
@@ -293,4 +293,4 @@ def test_a_cache_of_a_named_size_on_a_cpu() -> None:
 
 def test_the_record_reads_what_it_wrote() -> None:
     found = reckon(model("Qwen3-32B", 61), told(window=40960), H200)
-    assert Memory.model_validate_json(found.model_dump_json()) == found
+    assert MemoryEstimate.model_validate_json(found.model_dump_json()) == found

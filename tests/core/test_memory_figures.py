@@ -6,12 +6,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from bouchet_core.memory.asked import GIB, Asked
-from bouchet_core.memory.cache import Pool, pool_of
-from bouchet_core.memory.reckoning import Model, Sum
-from bouchet_core.memory.shape import read_shape
-from bouchet_core.memory.weights import Tensors, on_one_gpu
 from bouchet_core.parallel import Parallel
+from bouchet_worker.memory.architecture import read_shape
+from bouchet_worker.memory.estimate import Model, Sum
+from bouchet_worker.memory.kv_cache import Pool, pool_of
+from bouchet_worker.memory.vllm_args import GIB, Asked
+from bouchet_worker.memory.weights import Tensors, on_one_gpu
 
 from .model_configs import CONFIGS
 

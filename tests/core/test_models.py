@@ -4,8 +4,8 @@ from datetime import UTC, datetime
 from itertools import product
 
 import pytest
-from bouchet_core.errors import IllegalMove
-from bouchet_core.models import LEGAL_MOVES, Deployment, Job, LaunchRequest, Phase
+from bouchet_core.deployments import LEGAL_MOVES, Deployment, Job, LaunchRequest, Phase
+from bouchet_core.errors import IllegalTransitionError
 from pydantic import ValidationError
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -37,7 +37,7 @@ def test_a_move_is_legal_exactly_when_the_table_says_so(origin: Phase, target: P
         assert (moved.phase, moved.reason, moved.version) == (target, "because", 1)
         assert moved.job is not None and moved.job.phase is target
     else:
-        with pytest.raises(IllegalMove, match=f"from {origin} to {target}"):
+        with pytest.raises(IllegalTransitionError, match=f"from {origin} to {target}"):
             record.moved(target, LATER)
 
 

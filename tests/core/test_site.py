@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 
 import pytest
+from bouchet_core.durations import parse_duration
 from bouchet_core.errors import ConfigurationError
-from bouchet_core.site import Login, Partition, Site, load_site
-from bouchet_core.walltime import parse_duration
+from bouchet_core.site import Partition, Site, SiteLogin, load_site
 
 ROOT = Path(__file__).parents[2]
 SITES = sorted((ROOT / "sites").glob("[a-z]*.yaml"))
@@ -23,7 +23,7 @@ def test_every_field_is_in_the_paper(field: str) -> None:
 
 
 def test_the_paper_invents_no_field() -> None:
-    assert {*Site.model_fields, *Partition.model_fields, *Login.model_fields} >= DOCUMENTED
+    assert {*Site.model_fields, *Partition.model_fields, *SiteLogin.model_fields} >= DOCUMENTED
 
 
 # as the site's documentation has them (August 2026)

@@ -5,8 +5,14 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from bouchet_core.errors import NameTaken, NoFreeSlot, StaleRecord, StoreUnavailable, UnknownDeployment
-from bouchet_core.models import Deployment, Ending, Job, LaunchRequest, Phase
+from bouchet_core.deployments import Deployment, Ending, Job, LaunchRequest, Phase
+from bouchet_core.errors import (
+    NameTakenError,
+    NoFreeSlotError,
+    StaleRecordError,
+    StoreUnavailableError,
+    UnknownDeploymentError,
+)
 from bouchet_core.store import FIRST_EVENT, Store
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -38,13 +44,13 @@ def test_a_record_comes_back_as_it_was(store: Store) -> None:
 
 
 def test_an_unknown_record_is_an_error_not_none(store: Store) -> None:
-    with pytest.raises(UnknownDeployment, match="bouchet status"):
+    with pytest.raises(UnknownDeploymentError, match="bouchet status"):
         store.get("zz")
 
 
 def test_a_taken_name_leaves_nothing_behind(store: Store) -> None:
     store.create(deployment("aa", "one"))
-    with pytest.raises(NameTaken, match="served by deployment aa"):
+    with pytest.raises(NameTakenError, match="served by deployment aa"):
         store.create(deployment("bb", "two", "one"))
     assert [d.id for d in store.page()] == ["aa"]
     store.create(deployment("cc", "two"))
@@ -54,7 +60,7 @@ def test_of_two_launches_of_one_name_one_wins(store: Store) -> None:
     def attempt(n: int) -> bool:
         try:
             store.create(deployment(f"d{n}", "same"))
-        except NameTaken:
+        except NameTakenError:
             return False
         return True
 
@@ -72,7 +78,7 @@ def test_the_same_idempotency_key_makes_one_record(store: Store) -> None:
 def test_a_save_on_an_old_version_is_refused(store: Store) -> None:
     record = store.create(deployment("aa"))
     store.save(record.moved(Phase.SUBMITTING, NOW))
-    with pytest.raises(StaleRecord):
+    with pytest.raises(StaleRecordError):
         store.save(record.moved(Phase.ENDED, NOW, ending=Ending.CANCELLED))
     assert store.get("aa").phase is Phase.SUBMITTING
 
@@ -103,7 +109,7 @@ def test_the_end_gives_names_slot_and_target_back(store: Store) -> None:
 
 def test_a_slot_is_kept_and_never_given_twice(store: Store) -> None:
     assert [store.take_slot("aa", 2), store.take_slot("bb", 2), store.take_slot("aa", 2)] == [0, 1, 0]
-    with pytest.raises(NoFreeSlot, match="all 2 slots"):
+    with pytest.raises(NoFreeSlotError, match="all 2 slots"):
         store.take_slot("cc", 2)
 
 
@@ -161,7 +167,7 @@ def test_what_could_not_be_asked_is_kept_with_its_beginning(store: Store) -> Non
 
 
 def test_a_dead_redis_is_one_error_of_ours() -> None:
-    with pytest.raises(StoreUnavailable, match="make logs"):
+    with pytest.raises(StoreUnavailableError, match="make logs"):
         Store.connect("127.0.0.1", 1, None).ping()
 
 
@@ -174,5 +180,5 @@ def test_the_queue_gets_bytes_from_the_same_redis(store: Store) -> None:
 
 def test_what_goes_wrong_in_the_queue_is_the_stores_error() -> None:
     queue = Store.connect("127.0.0.1", 1, None).queue_connection()
-    with pytest.raises(StoreUnavailable), Store.errors_mapped():
+    with pytest.raises(StoreUnavailableError), Store.errors_mapped():
         queue.ping()

@@ -3,7 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from bouchet_core.store import Store
-from bouchet_core.usage import UsageBy, UsageRecord, line_of
+from bouchet_core.usage import UsageBy, UsageRecord, summary_of
 
 NOW = 1_795_000_000.0
 HOUR = 3600
@@ -50,5 +50,5 @@ def test_the_last_requests_are_kept_one_by_one(store: Store) -> None:
 
 
 def test_a_sum_without_answers_has_no_speed() -> None:
-    line = line_of("x", {"requests": 1})
+    line = summary_of("x", {"requests": 1})
     assert (line.first_token_ms, line.tokens_per_second) == (None, None)

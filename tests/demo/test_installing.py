@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from demo.commands import CommandFailed, run, step
+from demo.commands import CommandFailedError, run, step
 from demo.installing import IMAGE, MADE_FROM, MANIFEST, Cluster, Contents, install
 from demo.layout import DEMO_MODELS, PLUGIN_FILES, PLUGINS, Layout, parse_flat_yaml
 from demo.staging import copy_changed, stage_files
@@ -116,16 +116,16 @@ def test_flat_yaml() -> None:
 
 
 def test_a_failed_command_shows_the_end_of_what_it_said() -> None:
-    with pytest.raises(CommandFailed) as caught:
+    with pytest.raises(CommandFailedError) as caught:
         run(["bash", "-c", "seq 100; echo last words >&2; exit 3"], timeout_s=10)
     assert caught.value.exit_status == 3
     assert "last words" in str(caught.value) and "\n50\n" not in str(caught.value)
 
 
 def test_a_missing_program_and_an_endless_one_are_failures_too() -> None:
-    with pytest.raises(CommandFailed, match="is not installed"):
+    with pytest.raises(CommandFailedError, match="is not installed"):
         run(["no-such-program"], timeout_s=1)
-    with pytest.raises(CommandFailed, match="no end after"):
+    with pytest.raises(CommandFailedError, match="no end after"):
         run(["sleep", "9"], timeout_s=0.1)
 
 

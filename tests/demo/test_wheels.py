@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from demo import wheels
-from demo.commands import CommandFailed, ProvisionError
+from demo.commands import CommandFailedError, ProvisionError
 from demo.wheels import Requirement, Target
 
 ROOT = Path(__file__).parents[2]
@@ -89,7 +89,7 @@ def test_a_wheel_cut_short_is_not_kept(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_a_full_disk_is_one_line() -> None:
     output = "Traceback (most recent call last):\n  copy\nOSError: [Errno 28] No space left on device: 'a.whl'\n"
-    assert str(CommandFailed(["pip", "download"], 1, output)).count("\n") == 0
+    assert str(CommandFailedError(["pip", "download"], 1, output)).count("\n") == 0
 
 
 def test_another_lock_is_another_download(tmp_path: Path) -> None:
@@ -113,4 +113,4 @@ def test_another_lock_is_another_download(tmp_path: Path) -> None:
     ],
 )
 def test_a_failed_download_says_what_to_do(output: str, advice: str) -> None:
-    assert advice in str(wheels.explain(CommandFailed(["pip"], 1, output)))
+    assert advice in str(wheels.explain(CommandFailedError(["pip"], 1, output)))

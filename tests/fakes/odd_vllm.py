@@ -49,7 +49,7 @@ class OddVllm(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.asked.append((self.path, body))
         if self.key and self.headers["Authorization"] != f"Bearer {self.key}":
-            self._json(401, {"error": {"message": "Unauthorized"}})
+            self._json(401, {"error": {"message": "UnauthorizedError"}})
         elif self.path == "/tokenize":
             self._json(200, {"count": self.counted})
         elif self.path == "/v1/messages":

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import uvicorn
 from bouchet_api.app import create_app
-from bouchet_api.parts import Parts, opened
+from bouchet_api.dependencies import Parts, opened
 from bouchet_api.settings import Settings
 
 from tests.conftest import RedisServer, free_port, start_redis

@@ -116,13 +116,13 @@ class FakeSlurm:
         program = words[0].rpartition("/")[2]
         if program == "download.py":
             return 0, "started\n", ""
-        if program == "tidy.py":
+        if program == "cleanup.py":
             return self._tidy(json.loads(self.stdin))
-        if program == "images.py" and self.images is not None:
+        if program == "list_images.py" and self.images is not None:
             return self._images(words[1:])
-        if program == "model_look.py" and self.model_look is not None:
+        if program == "inspect_model.py" and self.model_look is not None:
             return 0, self.model_look if isinstance(self.model_look, str) else json.dumps(self.model_look), ""
-        if program != "models_look.py" or self.on_disk is None:
+        if program != "list_models.py" or self.on_disk is None:
             return 2, "", f"python3: can't open file '{words[0]}'\n"
         return 0, json.dumps({"models": self.on_disk, "free_bytes": 10**12}), ""
 

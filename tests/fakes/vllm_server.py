@@ -122,7 +122,7 @@ class FakeVLLM:
         """Counts whatever its length, as vLLM does."""
         body = await request.json()
         if request.headers.get("authorization") != f"Bearer {self.key}":
-            return web.json_response({"error": "Unauthorized"}, status=401)
+            return web.json_response({"error": "UnauthorizedError"}, status=401)
         tokens = prompt_tokens(body) if "messages" in body else len(str(body["prompt"]).split())
         # as the templates of models that always think end their prompts
         ending = {"token_strs": ["assistant", "Ċ", "<think>", "Ċ"]} if "thinker" in self.names else {}
@@ -165,7 +165,7 @@ class FakeVLLM:
         self, request: web.Request, body: dict[str, Any], script: Script, tokens: int
     ) -> tuple[int, dict[str, str]] | None:
         if request.headers.get("authorization") != f"Bearer {self.key}":
-            return 401, {"message": "Unauthorized", "type": "UnauthorizedError"}
+            return 401, {"message": "UnauthorizedError", "type": "UnauthorizedError"}
         if body["model"] not in self.names:
             return 404, {"message": f"The model `{body['model']}` does not exist.", "type": "NotFoundError"}
         if script.refuse:

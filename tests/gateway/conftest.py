@@ -15,9 +15,10 @@ from typing import Any
 import asyncssh
 import httpx
 import pytest
-from bouchet_core.models import Deployment, Job, LaunchRequest, Phase, TunnelState, TunnelStatus
-from bouchet_core.site import Image, Login, Partition, Site
+from bouchet_core.deployments import Deployment, Job, LaunchRequest, Phase
+from bouchet_core.site import Partition, Site, SiteImage, SiteLogin
 from bouchet_core.store import Store
+from bouchet_core.tunnel import TunnelState, TunnelStatus
 from bouchet_gateway.gateway import Gateway
 from bouchet_gateway.settings import Limits, Settings, SshSettings
 
@@ -212,12 +213,12 @@ class _Files(asyncssh.SFTPServer):
 def make_site(node: LoginNode) -> Site:
     return Site(
         name="test",
-        login=Login(host="127.0.0.1", port=node.port, user=USER),
+        login=SiteLogin(host="127.0.0.1", port=node.port, user=USER),
         root="~/bouchet",
         models_dir=str(node.home / "models"),
         images_dir="~/images",
         default_image="x",
-        images=(Image(pin="x", vllm="0"),),
+        images=(SiteImage(pin="x", vllm="0"),),
         partitions=(Partition(name="gpu", max_walltime="1:00:00"),),
     )
 

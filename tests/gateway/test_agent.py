@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from bouchet_core.models import TunnelState
 from bouchet_core.store import Store
+from bouchet_core.tunnel import TunnelState
 from bouchet_gateway.gateway import Gateway
 
 from .conftest import LoginNode, make_settings, reached

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from bouchet_core.errors import NotAllowed
+from bouchet_core.errors import NotAllowedError
 from bouchet_gateway.allowlist import Allowlist
 
 ALLOWED = Allowlist(("~/project/bouchet-llm", "/software/models"), "~/project/bouchet-llm/remote")
@@ -90,7 +90,7 @@ def test_what_we_use_may_run(line: list[str]) -> None:
     ],
 )
 def test_nothing_else_may_run(line: list[str]) -> None:
-    with pytest.raises(NotAllowed):
+    with pytest.raises(NotAllowedError):
         ALLOWED.argv(line)
 
 
@@ -126,7 +126,7 @@ def test_paths_in_the_roots_are_tidied(path: str, tidy: str) -> None:
     ],
 )
 def test_paths_outside_the_roots_are_refused(path: str) -> None:
-    with pytest.raises(NotAllowed):
+    with pytest.raises(NotAllowedError):
         ALLOWED.path(path)
 
 

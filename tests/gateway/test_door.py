@@ -9,8 +9,8 @@ import time
 import asyncssh
 import httpx
 import pytest
-from bouchet_core.models import TunnelState, TunnelStatus
 from bouchet_core.store import Store
+from bouchet_core.tunnel import TunnelState, TunnelStatus
 from bouchet_gateway.gateway import Gateway
 from bouchet_gateway.settings import Limits
 

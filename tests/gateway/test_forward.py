@@ -13,13 +13,13 @@ from pathlib import Path
 
 import httpx
 import pytest
-from bouchet_core.errors import RemoteRefused, TunnelDown
-from bouchet_core.models import TunnelState
+from bouchet_core.errors import RemoteFileError, TunnelDownError
 from bouchet_core.store import Store
-from bouchet_gateway import forward
-from bouchet_gateway.forward import refusal
+from bouchet_core.tunnel import TunnelState
 from bouchet_gateway.gateway import Gateway
 from bouchet_gateway.settings import Limits
+from bouchet_gateway.slots import forward
+from bouchet_gateway.slots.forward import refusal
 
 from tests.conftest import RedisServer
 
@@ -328,7 +328,7 @@ def descriptors() -> int:
 
 
 def test_refusals_say_who_is_to_blame() -> None:
-    for error in (TunnelDown("ü"), RemoteRefused("x")):
+    for error in (TunnelDownError("ü"), RemoteFileError("x")):
         _, words = words_of(refusal(error))
         assert (words["kind"], words["detail"], words["status"]) == (error.kind, str(error), 503)
 

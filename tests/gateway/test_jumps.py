@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from bouchet_core.models import TunnelState
 from bouchet_core.store import Store
-from bouchet_gateway.mfa import NOT_ACCEPTED
+from bouchet_core.tunnel import TunnelState
 from bouchet_gateway.settings import SshSettings
+from bouchet_gateway.ssh.prompts import NOT_ACCEPTED
 
 from .conftest import LoginNode, Script, make_settings, reached, until
 from .test_tunnel import answer, prompted, started

@@ -13,9 +13,9 @@ from pathlib import Path
 import httpx
 import pytest
 import yaml
-from bouchet_core.errors import ConfigurationError, NotAllowed
+from bouchet_core.errors import ConfigurationError, NotAllowedError
 from bouchet_core.gateway_client import GatewayClient
-from bouchet_core.models import TunnelState
+from bouchet_core.tunnel import TunnelState
 from bouchet_gateway.settings import read_settings
 
 from tests.conftest import RedisServer, free_port
@@ -80,7 +80,7 @@ async def test_it_serves_the_other_rooms_and_stops_in_order(environ: dict[str, s
             many = {f"~/bouchet/new/folder/{number}": b"%d" % number for number in range(20)}
             await asyncio.to_thread(client.put_all, many)
             assert {path: (login_node.home / path[2:]).read_bytes() for path in many} == many
-            with pytest.raises(NotAllowed):
+            with pytest.raises(NotAllowedError):
                 await asyncio.to_thread(client.put_all, {**many, "/etc/passwd": b""})
             assert (await asyncio.to_thread(client.status)).state is TunnelState.UP
         process.send_signal(signal.SIGTERM)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from bouchet_core.errors import StalePrompt
-from bouchet_gateway.failures import BadRequest, PromptUnanswered
-from bouchet_gateway.mfa import NOT_ACCEPTED, PromptDesk, printable
+from bouchet_core.errors import StalePromptError
+from bouchet_gateway.errors import BadRequestError, PromptUnansweredError
+from bouchet_gateway.ssh.prompts import NOT_ACCEPTED, PromptDesk, printable
 
 MENU = [("Passcode or option (1-2): ", False)]
 
@@ -18,45 +18,45 @@ async def test_an_empty_challenge_is_answered_with_nothing() -> None:
 
 async def test_an_unanswered_prompt_ends_with_words() -> None:
     desk = PromptDesk(0.05)
-    with pytest.raises(PromptUnanswered, match="bouchet tunnel"):
+    with pytest.raises(PromptUnansweredError, match="bouchet tunnel"):
         await desk.ask("", MENU)
     assert desk.prompt is None
 
 
 async def test_only_the_open_prompt_takes_answers_and_only_once() -> None:
     desk = PromptDesk(5)
-    with pytest.raises(StalePrompt):
+    with pytest.raises(StalePromptError):
         desk.answer("x", ["1"])
     asking = asyncio.create_task(desk.ask("", MENU))
     await asyncio.sleep(0)
     assert desk.prompt is not None
     prompt = desk.prompt.id
-    with pytest.raises(BadRequest):
+    with pytest.raises(BadRequestError):
         desk.answer(prompt, [])
     desk.answer(prompt, ["1"])
-    with pytest.raises(StalePrompt):
+    with pytest.raises(StalePromptError):
         desk.answer(prompt, ["2"])
     assert await asking == ["1"]
-    with pytest.raises(StalePrompt):
+    with pytest.raises(StalePromptError):
         desk.answer(prompt, ["3"])
 
 
 async def test_the_automatic_answer_is_for_menus_and_once_a_minute() -> None:
     now = [1000.0]
     desk = PromptDesk(0.01, "1", lambda: now[0])
-    with pytest.raises(PromptUnanswered):
+    with pytest.raises(PromptUnansweredError):
         await desk.ask("", [("Password: ", False)])
     assert await desk.ask("", MENU) == ["1"]
     for now[0] in (1000.0, 1059.9):
         desk.begin()
-        with pytest.raises(PromptUnanswered):
+        with pytest.raises(PromptUnansweredError):
             await desk.ask("", MENU)
     now[0] = 1060.0
     assert await desk.ask("", MENU) == ["1"]
 
 
 async def test_off_means_never() -> None:
-    with pytest.raises(PromptUnanswered):
+    with pytest.raises(PromptUnansweredError):
         await PromptDesk(0.01).ask("", MENU)
 
 

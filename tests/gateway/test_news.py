@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 
-from bouchet_core.models import TunnelEvent, TunnelState
 from bouchet_core.store import Store
+from bouchet_core.tunnel import TunnelEvent, TunnelState
 from bouchet_gateway.gateway import Gateway
 
 from .conftest import LoginNode, Script, make_settings, reached, until

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import asyncssh
 import pytest
-from bouchet_core.models import TunnelState
 from bouchet_core.store import Store
-from bouchet_gateway import nodes
+from bouchet_core.tunnel import TunnelState
 from bouchet_gateway.gateway import Gateway
+from bouchet_gateway.ssh import nodes
 
 from .conftest import LoginNode, Script, door_of, make_settings, reached, serve_behind, tcp_server, until
 from .test_forward import REQUEST, echo, talk, words_of

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 
 import asyncssh
 import pytest
-from bouchet_core.models import TunnelState
 from bouchet_core.store import Store
+from bouchet_core.tunnel import TunnelState
 from bouchet_gateway.gateway import Gateway
 
 from .conftest import LoginNode, make_settings, reached, serve_behind, tcp_server, until

@@ -8,7 +8,7 @@ import socket
 from collections.abc import Iterator
 
 import pytest
-from bouchet_gateway.reach import Reach, first_of
+from bouchet_gateway.ssh.tcp import Reach, first_of
 
 from .conftest import tcp_server, until
 from .test_forward import echo

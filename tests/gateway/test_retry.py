@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from bouchet_core.errors import ConfigurationError, TunnelDown
-from bouchet_core.models import TunnelState
-from bouchet_gateway.failures import HostKeyRefused, LoginRefused, PromptUnanswered
-from bouchet_gateway.retry import Cause, cause_of, network_delay_s, next_try
+from bouchet_core.errors import ConfigurationError, TunnelDownError
+from bouchet_core.tunnel import TunnelState
+from bouchet_gateway.errors import HostKeyRefusedError, LoginRefusedError, PromptUnansweredError
+from bouchet_gateway.ssh.backoff import Cause, cause_of, network_delay_s, next_try
 
 
 def test_every_cause_has_an_answer() -> None:
@@ -40,12 +40,12 @@ def test_nobody_is_asked_twice_unasked() -> None:
 @pytest.mark.parametrize(
     ("error", "cause"),
     [
-        (TunnelDown("x"), Cause.NETWORK),
-        (LoginRefused("x"), Cause.LOGIN),
-        (HostKeyRefused("x"), Cause.HOST_KEY),
-        (PromptUnanswered("x"), Cause.UNANSWERED),
+        (TunnelDownError("x"), Cause.NETWORK),
+        (LoginRefusedError("x"), Cause.LOGIN),
+        (HostKeyRefusedError("x"), Cause.HOST_KEY),
+        (PromptUnansweredError("x"), Cause.UNANSWERED),
         (ConfigurationError("x", "y"), Cause.CONFIGURATION),
     ],
 )
-def test_errors_have_causes(error: TunnelDown, cause: Cause) -> None:
+def test_errors_have_causes(error: TunnelDownError, cause: Cause) -> None:
     assert cause_of(error) is cause

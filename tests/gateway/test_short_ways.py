@@ -11,8 +11,8 @@ import pytest
 from asyncssh.crypto.cipher import GCMCipher
 from bouchet_core.store import Store
 from bouchet_gateway.gateway import Gateway
-from bouchet_gateway.gcm import MAC_BYTES, Gcm
-from bouchet_gateway.packets import MSG_IGNORE
+from bouchet_gateway.ssh.fast_path.gcm import MAC_BYTES, Gcm
+from bouchet_gateway.ssh.fast_path.packets import MSG_IGNORE
 
 from .conftest import LoginNode, serve_behind, tcp_server, until
 from .test_forward import echo

@@ -11,8 +11,8 @@ import asyncssh
 import pytest
 from bouchet_core import errors
 from bouchet_core.errors import BouchetError
-from bouchet_gateway.failures import HostKeyRefused, LoginRefused
-from bouchet_gateway.ssh import mapped, mapped_error, quoted
+from bouchet_gateway.errors import HostKeyRefusedError, LoginRefusedError
+from bouchet_gateway.ssh.connect import mapped, mapped_error, quoted
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -47,20 +47,20 @@ def test_nothing_foreign_leaves_the_border(cls: type[Exception]) -> None:
 @pytest.mark.parametrize(
     ("foreign", "ours"),
     [
-        (asyncssh.SFTPNoSuchFile("x"), errors.RemoteFileMissing),
-        (asyncssh.SFTPPermissionDenied("x"), errors.RemoteRefused),
-        (asyncssh.SFTPNoSpaceOnFilesystem("x"), errors.RemoteRefused),
-        (asyncssh.SFTPQuotaExceeded("x"), errors.RemoteRefused),
-        (asyncssh.SFTPConnectionLost("x"), errors.TunnelDown),
-        (asyncssh.ConnectionLost("x"), errors.TunnelDown),
-        (asyncssh.HostKeyNotVerifiable("x"), HostKeyRefused),
-        (asyncssh.KeyExchangeFailed("No matching host key algorithm"), HostKeyRefused),
-        (asyncssh.KeyExchangeFailed("No matching cipher"), errors.TunnelDown),
-        (asyncssh.PermissionDenied("x"), LoginRefused),
-        (asyncssh.DisconnectError(2, "Too many authentication failures"), LoginRefused),
+        (asyncssh.SFTPNoSuchFile("x"), errors.RemoteFileMissingError),
+        (asyncssh.SFTPPermissionDenied("x"), errors.RemoteFileError),
+        (asyncssh.SFTPNoSpaceOnFilesystem("x"), errors.RemoteFileError),
+        (asyncssh.SFTPQuotaExceeded("x"), errors.RemoteFileError),
+        (asyncssh.SFTPConnectionLost("x"), errors.TunnelDownError),
+        (asyncssh.ConnectionLost("x"), errors.TunnelDownError),
+        (asyncssh.HostKeyNotVerifiable("x"), HostKeyRefusedError),
+        (asyncssh.KeyExchangeFailed("No matching host key algorithm"), HostKeyRefusedError),
+        (asyncssh.KeyExchangeFailed("No matching cipher"), errors.TunnelDownError),
+        (asyncssh.PermissionDenied("x"), LoginRefusedError),
+        (asyncssh.DisconnectError(2, "Too many authentication failures"), LoginRefusedError),
         (asyncssh.ConfigParseError("x"), errors.ConfigurationError),
-        (ConnectionRefusedError(111, "x"), errors.TunnelDown),
-        (TimeoutError("x"), errors.TunnelDown),
+        (ConnectionRefusedError(111, "x"), errors.TunnelDownError),
+        (TimeoutError("x"), errors.TunnelDownError),
     ],
     ids=lambda value: getattr(value, "__name__", str(value)),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from bouchet_gateway import sshdir
+from bouchet_gateway.ssh import config_files as sshdir
 
 
 @pytest.mark.parametrize(

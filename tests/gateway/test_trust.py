@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 import asyncssh
 import httpx
 import pytest
-from bouchet_core.models import TunnelState, TunnelStatus
 from bouchet_core.store import Store
+from bouchet_core.tunnel import TunnelState, TunnelStatus
 from bouchet_gateway.gateway import Gateway
 
 from .conftest import LoginNode, door_of, make_settings, reached, until

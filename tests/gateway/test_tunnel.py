@@ -11,10 +11,10 @@ from dataclasses import replace
 
 import asyncssh
 import pytest
-from bouchet_core.models import TunnelState, TunnelStatus
 from bouchet_core.store import Store
+from bouchet_core.tunnel import TunnelState, TunnelStatus
 from bouchet_gateway.gateway import Gateway
-from bouchet_gateway.mfa import NOT_ACCEPTED
+from bouchet_gateway.ssh.prompts import NOT_ACCEPTED
 
 from .conftest import LoginNode, Script, door_of, make_settings, reached, tcp_server, until
 

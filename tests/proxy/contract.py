@@ -10,10 +10,10 @@ from typing import Any
 
 import httpx
 import pytest
-from bouchet_core.models import Deployment, LaunchRequest, Phase
+from bouchet_core.deployments import Deployment, LaunchRequest, Phase
 from bouchet_core.store import Store
-from bouchet_proxy.sse import Event, events
-from bouchet_proxy.tally import session_hash
+from bouchet_proxy.streams.sse import Event, events
+from bouchet_proxy.usage.request import session_hash
 
 from tests.proxy.running import ALIAS, KEY, MODEL, SERVING_SECRET, WINDOW, Door, deployment
 from tests.proxy.stream_checker import check_stream

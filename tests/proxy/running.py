@@ -18,16 +18,16 @@ from typing import Any
 
 import httpx
 import uvicorn
-from bouchet_core.models import Deployment, Job, LaunchRequest, Phase, Traits
+from bouchet_core.deployments import Deployment, Job, LaunchRequest, Phase, Traits
 from bouchet_core.secrets import serving_key
 from bouchet_core.store import Store
+from bouchet_proxy.app import Front
 from bouchet_proxy.asgi import App, Message, Receive, Scope, Send
-from bouchet_proxy.front import Front
-from bouchet_proxy.key_watcher import KeyWatcher
-from bouchet_proxy.lane import DirectLane
-from bouchet_proxy.recorder import Recorder
+from bouchet_proxy.auth.key_watcher import KeyWatcher
+from bouchet_proxy.backends.direct import DirectLane
+from bouchet_proxy.routing.watcher import TableWatcher
 from bouchet_proxy.settings import Settings
-from bouchet_proxy.watcher import TableWatcher
+from bouchet_proxy.usage.recorder import Recorder
 
 from tests.conftest import free_port
 from tests.proxy.stream_checker import IllegalStream, check_stream

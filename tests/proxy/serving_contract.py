@@ -15,8 +15,8 @@ from typing import Any
 
 import httpx
 import pytest
-from bouchet_core.models import Deployment, LaunchRequest, Phase, Traits
-from bouchet_proxy.sse import events
+from bouchet_core.deployments import Deployment, LaunchRequest, Phase, Traits
+from bouchet_proxy.streams.sse import events
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import orjson
-from bouchet_proxy.sse import Cutter, Event, parse
+from bouchet_proxy.streams.sse import Cutter, Event, parse
 
 DONE = b"[DONE]"
 STOP_REASONS = {"end_turn", "max_tokens", "stop_sequence", "tool_use", "pause_turn", "refusal"}

@@ -10,8 +10,8 @@ from typing import Any
 
 import httpx
 import pytest
-from bouchet_core.access import AccessKey, new_secret, sha256_of
-from bouchet_core.models import Phase
+from bouchet_core.api_keys import ApiKey, new_secret, sha256_of
+from bouchet_core.deployments import Phase
 from bouchet_core.usage import UsageBy
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -39,7 +39,7 @@ def new_key(door: Door) -> Iterator[Callable[..., str]]:
     def make(name: str, **fields: Any) -> str:
         secret = new_secret()
         made = {"name": name, "sha256": sha256_of(secret), "ending": secret[-4:], "created_at": datetime.now(UTC)}
-        access.add(AccessKey.model_validate({**made, **fields}))
+        access.add(ApiKey.model_validate({**made, **fields}))
         until(lambda: send(door, secret, ask("x"), COUNT).status_code == 200)
         return secret
 
@@ -86,7 +86,7 @@ class TestKeys:
     def test_an_expired_key_is_refused(self, door: Door, new_key: Callable[..., str]) -> None:
         brief, past = new_secret(), datetime.now(UTC) - timedelta(seconds=1)
         made = {"name": "brief", "sha256": sha256_of(brief), "ending": brief[-4:], "created_at": past}
-        door.ground.store.access.add(AccessKey.model_validate({**made, "expires_at": past}))
+        door.ground.store.access.add(ApiKey.model_validate({**made, "expires_at": past}))
         later = new_key("later", expires_at=datetime.now(UTC) + timedelta(minutes=5))
         # who knows the later one has read the other, too
         assert [send(door, key, ask("x")).status_code for key in (brief, later)] == [401, 200]

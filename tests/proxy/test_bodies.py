@@ -6,12 +6,12 @@ import re
 from typing import Any
 
 import pytest
-from bouchet_core.models import Traits
-from bouchet_proxy.anthropic_body import NO_IMAGES, prepare_count, prepare_messages
-from bouchet_proxy.clamp import Body, clamp_tokens, default_tokens
-from bouchet_proxy.dialects import BadBody, Endpoint, check_body, prepare
-from bouchet_proxy.openai_body import prepare_chat, prepare_completion
-from bouchet_proxy.routing import Route
+from bouchet_core.deployments import Traits
+from bouchet_proxy.dialects.anthropic import NO_IMAGES, prepare_count, prepare_messages
+from bouchet_proxy.dialects.endpoints import BadBodyError, Endpoint, check_body, prepare
+from bouchet_proxy.dialects.openai import prepare_chat, prepare_completion
+from bouchet_proxy.dialects.token_limits import Body, clamp_tokens, default_tokens
+from bouchet_proxy.routing.table import Route
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -66,7 +66,7 @@ def messages(*turns: Any, **fields: Any) -> dict[str, Any]:
 @given(st.dictionaries(st.sampled_from(WORDS), JSON), st.sampled_from(Endpoint))
 def test_no_body_breaks_a_rule_or_is_changed(body: dict[str, Any], endpoint: Endpoint) -> None:
     before = copy.deepcopy(body)
-    with contextlib.suppress(BadBody):
+    with contextlib.suppress(BadBodyError):
         prepare(endpoint, check_body(endpoint, body), ROUTE)
     assert body == before
 
@@ -90,7 +90,7 @@ HI = {"role": "user", "content": "hi"}
     ],
 )
 def test_a_field_of_another_shape_is_named_by_its_place(endpoint: Endpoint, fields: Body, words: str) -> None:
-    with pytest.raises(BadBody, match=f"^{re.escape(words)}$"):
+    with pytest.raises(BadBodyError, match=f"^{re.escape(words)}$"):
         check_body(endpoint, {"model": "tiny", "messages": [HI], **fields})
 
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import pytest
-from bouchet_core.access import OWNER, AccessKey, new_secret, sha256_of
-from bouchet_proxy.callers import KeyTable
-from bouchet_proxy.meter import Meter, TooMuch
+from bouchet_core.api_keys import OWNER, ApiKey, new_secret, sha256_of
+from bouchet_proxy.auth.api_keys import KeyTable
+from bouchet_proxy.auth.rate_limit import Meter, TooMuch
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 SECRET = new_secret()
 
 
-def key(**fields: object) -> AccessKey:
+def key(**fields: object) -> ApiKey:
     made = {"name": "bob", "sha256": sha256_of(SECRET), "ending": SECRET[-4:], "created_at": NOW}
-    return AccessKey.model_validate({**made, **fields})
+    return ApiKey.model_validate({**made, **fields})
 
 
 def found(table: KeyTable, given: str, now: float = 0.0) -> str | None:

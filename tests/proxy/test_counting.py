@@ -5,10 +5,10 @@ import copy
 from typing import Any
 
 import pytest
-from bouchet_core.models import Traits
-from bouchet_proxy.counting import count_bodies, ends_inside
-from bouchet_proxy.dialects import BadBody, Endpoint, check_body, prepare
-from bouchet_proxy.routing import Route
+from bouchet_core.deployments import Traits
+from bouchet_proxy.dialects.endpoints import BadBodyError, Endpoint, check_body, prepare
+from bouchet_proxy.dialects.tokenize import count_bodies, ends_inside
+from bouchet_proxy.routing.table import Route
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -29,7 +29,7 @@ JSON = st.recursive(
 
 @given(st.dictionaries(st.sampled_from(WORDS.split()), JSON), st.sampled_from(Endpoint))
 def test_no_prepared_body_is_beyond_it(body: dict[str, Any], endpoint: Endpoint) -> None:
-    with contextlib.suppress(BadBody):
+    with contextlib.suppress(BadBodyError):
         prepared = prepare(endpoint, check_body(endpoint, body), ROUTE)
         before = copy.deepcopy(prepared)
         assert all(isinstance(asked, dict) for asked in count_bodies(endpoint, prepared))

@@ -3,9 +3,9 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from bouchet_core.models import Phase
-from bouchet_proxy.routing import UNKNOWN, NoSuchModel, NothingRuns, Unknown, Waiting
-from bouchet_proxy.serving import refusal, worth_waiting
+from bouchet_core.deployments import Phase
+from bouchet_proxy.dispatch import refusal, worth_waiting
+from bouchet_proxy.routing.table import UNKNOWN, NoSuchModel, NothingRuns, Unknown, Waiting
 from bouchet_proxy.settings import HOLD_STARTING_S, settings_from
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
 import pytest
-from bouchet_core.models import Phase
+from bouchet_core.deployments import Phase
 
 from tests.proxy.contract import CHAT, COUNT, MESSAGES, ask, post, until
 from tests.proxy.running import KEY, Door, Ground, deployment, front_in_thread

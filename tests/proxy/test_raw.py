@@ -9,8 +9,8 @@ from typing import Any
 
 import httpx
 import pytest
-from bouchet_core.access import AccessKey, new_secret, sha256_of
-from bouchet_core.models import Phase
+from bouchet_core.api_keys import ApiKey, new_secret, sha256_of
+from bouchet_core.deployments import Phase
 from bouchet_core.secrets import serving_key
 
 from tests.proxy.contract import CHAT, ask, until
@@ -83,7 +83,7 @@ def test_bytes_arrive_as_they_come_and_a_client_that_leaves_stops_the_model(door
 def test_only_the_owners_key_opens_it(door: Door) -> None:
     secret = new_secret()
     fields = {"name": "visitor", "sha256": sha256_of(secret), "ending": secret[-4:], "created_at": datetime.now(UTC)}
-    door.ground.store.access.add(AccessKey.model_validate(fields))
+    door.ground.store.access.add(ApiKey.model_validate(fields))
     visitor = {"x-api-key": secret}
     until(lambda: httpx.get(f"{door.url}/v1/models", headers=visitor, timeout=30).status_code == 200)
     before = door.ground.fake.count()

@@ -9,8 +9,8 @@ from typing import Any
 
 import httpx
 import pytest
-from bouchet_core.models import Phase, Traits
-from bouchet_proxy.anthropic_body import BILLING, NO_IMAGES, prepare_messages
+from bouchet_core.deployments import Phase, Traits
+from bouchet_proxy.dialects.anthropic import BILLING, NO_IMAGES, prepare_messages
 
 from tests.claude.shapes import RECORDED, SENTENCE, blanked, pack, recordings, unpack
 from tests.proxy.contract import MESSAGES, until

@@ -6,9 +6,9 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from bouchet_core.models import Phase, Traits
-from bouchet_proxy.replicas import MOST_REMEMBERED, Replicas, choose, conversation_of
-from bouchet_proxy.routing import Group, Route, Waiting, build_table
+from bouchet_core.deployments import Phase, Traits
+from bouchet_proxy.routing.affinity import MOST_REMEMBERED, Replicas, choose, conversation_of
+from bouchet_proxy.routing.table import Group, Route, Waiting, build_table
 from hypothesis import given
 from hypothesis import strategies as st
 

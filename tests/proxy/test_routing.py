@@ -3,10 +3,10 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from bouchet_core.models import Deployment, LaunchRequest, Phase
-from bouchet_proxy.dialects import Dialect
-from bouchet_proxy.listing import model_list
-from bouchet_proxy.routing import NoSuchModel, NothingRuns, Route, Waiting, build_table
+from bouchet_core.deployments import Deployment, LaunchRequest, Phase
+from bouchet_proxy.dialects.endpoints import Dialect
+from bouchet_proxy.model_list import model_list
+from bouchet_proxy.routing.table import NoSuchModel, NothingRuns, Route, Waiting, build_table
 
 from tests.proxy.running import CATALOG, deployment
 

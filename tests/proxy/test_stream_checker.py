@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from bouchet_proxy.sse import render
+from bouchet_proxy.streams.sse import render
 
 from tests.fakes.vllm_server import Script, anthropic_events, openai_events
 from tests.proxy.stream_checker import IllegalStream, check_stream

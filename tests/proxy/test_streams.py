@@ -5,11 +5,11 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from bouchet_core.models import Traits
-from bouchet_proxy.answers import stream_filter, whole_answer
-from bouchet_proxy.dialects import Dialect, Endpoint
-from bouchet_proxy.routing import Route
-from bouchet_proxy.sse import Cutter, events, render
+from bouchet_core.deployments import Traits
+from bouchet_proxy.dialects.endpoints import Dialect, Endpoint
+from bouchet_proxy.routing.table import Route
+from bouchet_proxy.streams.filters import stream_filter, whole_answer
+from bouchet_proxy.streams.sse import Cutter, events, render
 from hypothesis import given
 from hypothesis import strategies as st
 

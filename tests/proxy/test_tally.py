@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 import pytest
-from bouchet_proxy.tally import session_hash, session_of
-from bouchet_proxy.tokens import Tokens, tokens_of
+from bouchet_proxy.dialects.usage_counts import Tokens, tokens_of
+from bouchet_proxy.usage.request import session_hash, session_of
 
 SESSION = "0f3c1d52-0d0e-4d58-9a53-0d6a5b1c2d3e"
 

@@ -4,8 +4,8 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from bouchet_core.models import Traits
-from bouchet_proxy.thinking import ThinkStripper, settle_anthropic, settle_openai, strip_thinking
+from bouchet_core.deployments import Traits
+from bouchet_proxy.dialects.thinking import ThinkStripper, settle_anthropic, settle_openai, strip_thinking
 from hypothesis import given
 from hypothesis import strategies as st
 

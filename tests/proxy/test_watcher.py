@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from bouchet_core.store import Store
-from bouchet_proxy.routing import Route
-from bouchet_proxy.watcher import TableWatcher
+from bouchet_proxy.routing.table import Route
+from bouchet_proxy.routing.watcher import TableWatcher
 
 from tests.conftest import RedisServer, start_redis
 from tests.proxy.running import deployment

@@ -6,15 +6,15 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from bouchet_core.access import AccessKey, sha256_of
+from bouchet_core.api_keys import ApiKey, sha256_of
 from bouchet_core.store import Store
-from bouchet_core.usage import UsageBy, UsageLine
-from bouchet_proxy.callers import Caller
-from bouchet_proxy.dialects import Endpoint
-from bouchet_proxy.key_watcher import KeyWatcher
-from bouchet_proxy.recorder import Recorder
-from bouchet_proxy.tally import Tally
-from bouchet_proxy.tokens import Tokens
+from bouchet_core.usage import UsageBy, UsageSummary
+from bouchet_proxy.auth.api_keys import Caller
+from bouchet_proxy.auth.key_watcher import KeyWatcher
+from bouchet_proxy.dialects.endpoints import Endpoint
+from bouchet_proxy.dialects.usage_counts import Tokens
+from bouchet_proxy.usage.recorder import Recorder
+from bouchet_proxy.usage.request import Tally
 
 from tests.conftest import RedisServer, start_redis
 
@@ -29,7 +29,7 @@ def within(limit_s: float, condition: Callable[[], bool]) -> None:
 
 
 def test_the_last_known_keys_go_on_and_usage_is_written_later(store: Store, redis_server: RedisServer) -> None:
-    made = AccessKey(name="bob", sha256=sha256_of(SECRET), ending="test", created_at=datetime.now(UTC))
+    made = ApiKey(name="bob", sha256=sha256_of(SECRET), ending="test", created_at=datetime.now(UTC))
     store.access.add(made)
     keys, recorder = KeyWatcher(store, "owner-key"), Recorder(store, "secret")
     keys.start()
@@ -78,5 +78,5 @@ def tally(recorder: Recorder) -> Tally:
     return made
 
 
-def recorded(store: Store) -> list[UsageLine]:
+def recorded(store: Store) -> list[UsageSummary]:
     return store.usage.lines(UsageBy.KEY, time.time() - 60, time.time())

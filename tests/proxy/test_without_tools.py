@@ -7,15 +7,15 @@ from typing import Any
 
 import httpx
 import pytest
-from bouchet_core.models import Phase
-from bouchet_core.ran import Check, Smoke
-from bouchet_proxy.routing import Group, Route, build_table
+from bouchet_core.deployments import Phase
+from bouchet_core.provenance import SmokeCheck, SmokeTest
+from bouchet_proxy.routing.table import Group, Route, build_table
 
 from tests.proxy.contract import CHAT, COUNT, MESSAGES, ask, until
 from tests.proxy.running import ALIAS, KEY, MODEL, Ground, deployment, front_in_thread
 
 WHY = "its call stayed text, so the parser 'hermes' does not fit it"
-BROKEN = Smoke(tools=Check(result="failed", said=WHY))
+BROKEN = SmokeTest(tools=SmokeCheck(result="failed", said=WHY))
 ANTHROPIC_TOOL = {"name": "bash", "input_schema": {"type": "object"}}
 OPENAI_TOOL = {"type": "function", "function": {"name": "bash", "parameters": {"type": "object"}}}
 
@@ -49,7 +49,7 @@ def test_tools_are_refused_with_the_reason_and_all_else_is_answered(ground: Grou
 @pytest.mark.parametrize("result", ["ok", "not_tried"])
 def test_only_what_was_seen_to_fail_takes_tools_away(result: str) -> None:
     record = deployment()
-    smoke = Smoke(tools=Check.model_validate({"result": result, "said": "x"}))
+    smoke = SmokeTest(tools=SmokeCheck.model_validate({"result": result, "said": "x"}))
     job = record.jobs[0].model_copy(update={"smoke": smoke})
     found = build_table([record.model_copy(update={"jobs": (job,)})], {}).find(ALIAS)
     assert isinstance(found, Route) and found.no_tools == ""

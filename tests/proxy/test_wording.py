@@ -4,10 +4,10 @@ import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from bouchet_core.models import Phase
-from bouchet_proxy.dialects import Dialect
-from bouchet_proxy.routing import Waiting
-from bouchet_proxy.wording import Failure, error_body, from_upstream, not_ready, said, status_in
+from bouchet_core.deployments import Phase
+from bouchet_proxy.dialects.endpoints import Dialect
+from bouchet_proxy.errors import Failure, error_body, from_upstream, not_ready, said, status_in
+from bouchet_proxy.routing.table import Waiting
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -16,7 +16,7 @@ import pytest
 from .conftest import OLDEST, REMOTE
 
 sys.path.insert(0, str(REMOTE))
-from image_words import failure_in_words, progress_of
+from build_output import failure_in_words, progress_of
 
 # stands for build.sh: says what a build says, then does what the test wants
 BUILD = """#!/bin/bash
@@ -209,7 +209,7 @@ def test_verify_finds_whatever_does_not_fit(tmp_path: Path, record: str) -> None
 
 
 def look(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    argv = [OLDEST, str(REMOTE / "images.py"), *words]
+    argv = [OLDEST, str(REMOTE / "list_images.py"), *words]
     return subprocess.run([*argv[:3], str(folder), *argv[3:]], capture_output=True, text=True, timeout=60)
 
 

@@ -1,4 +1,4 @@
-"""jobfile.py and watch.py by themselves."""
+"""job_files.py and probe_vllm.py by themselves."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def load(name: str) -> ModuleType:
 
 
 def test_a_file_is_replaced_whole_and_for_its_owner_alone(tmp_path: Path) -> None:
-    jobfile = load("jobfile")
+    jobfile = load("job_files")
     path = tmp_path / "c.json"
     old = os.umask(0)
     try:
@@ -63,7 +63,7 @@ def test_an_address_is_the_one_on_the_way_and_has_an_interface() -> None:
 
 
 def test_a_spec_of_another_version_is_refused(tmp_path: Path) -> None:
-    jobfile = load("jobfile")
+    jobfile = load("job_files")
     (tmp_path / "spec.json").write_text('{"version": 99}')
     with pytest.raises(jobfile.Refused, match="version 99"):
         jobfile.read_spec(str(tmp_path))

@@ -20,7 +20,7 @@ CONFIG = {
 
 
 def look(models: Path, model: str = "Org/m") -> dict[str, Any]:
-    words = [OLDEST, str(REMOTE / "model_look.py"), str(models), model]
+    words = [OLDEST, str(REMOTE / "inspect_model.py"), str(models), model]
     done = subprocess.run(words, capture_output=True, text=True, timeout=20)
     assert done.returncode == 0, done.stderr
     return dict(json.loads(done.stdout))

@@ -21,7 +21,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def look(root: Path) -> dict[str, Any]:
-    words = [OLDEST, str(REMOTE / "models_look.py"), str(root), str(root / "models")]
+    words = [OLDEST, str(REMOTE / "list_models.py"), str(root), str(root / "models")]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     return dict(json.loads(done.stdout))

@@ -12,14 +12,14 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from bouchet_worker.jobspec import LUGGAGE_FILES
+from bouchet_worker.launch.job_files import SCRIPT_FILES
 
 from .conftest import REMOTE, REPOSITORY
 
-SHELL = sorted(name for name in LUGGAGE_FILES if name.endswith((".sh", ".sbatch")))
+SHELL = sorted(name for name in SCRIPT_FILES if name.endswith((".sh", ".sbatch")))
 # these run in the image, under its Python
-IN_IMAGE = {"guard.py", "hub_fetch.py", "hub_words.py"}
-PYTHON = sorted(name for name in LUGGAGE_FILES if name.endswith(".py") and name not in IN_IMAGE)
+IN_IMAGE = {"guard.py", "hub_fetch.py", "download_errors.py"}
+PYTHON = sorted(name for name in SCRIPT_FILES if name.endswith(".py") and name not in IN_IMAGE)
 
 # words and forms by the release of bash that brought them
 NEWER_BASH = {
@@ -76,4 +76,4 @@ def test_the_look_for_newer_functions_finds_them(line: str) -> None:
 
 def test_all_that_runs_on_the_cluster_is_looked_at() -> None:
     there = {path.name for path in REMOTE.iterdir() if path.is_file()}
-    assert there == {*SHELL, *PYTHON, *IN_IMAGE}, f"{REMOTE.relative_to(REPOSITORY)} and LUGGAGE_FILES differ"
+    assert there == {*SHELL, *PYTHON, *IN_IMAGE}, f"{REMOTE.relative_to(REPOSITORY)} and SCRIPT_FILES differ"

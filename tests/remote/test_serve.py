@@ -299,6 +299,6 @@ def test_a_requeued_job_forgets_its_first_run(node: Node) -> None:
 def test_the_scripts_pass_shellcheck() -> None:
     binary = shutil.which("shellcheck")
     assert binary, "shellcheck is not installed"
-    scripts = [str(REMOTE / name) for name in ("vllm-serve.sbatch", "rank.sh", "node.sh", "keepalive.sh")]
+    scripts = [str(REMOTE / name) for name in ("vllm-serve.sbatch", "rank.sh", "node.sh", "idle_watch.sh")]
     done = subprocess.run([binary, *scripts], stdout=subprocess.PIPE, text=True)
     assert done.returncode == 0, done.stdout

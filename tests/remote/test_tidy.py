@@ -27,7 +27,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def tidying() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("tidy", REMOTE / "tidy.py")
+    spec = importlib.util.spec_from_file_location("cleanup", REMOTE / "cleanup.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -37,7 +37,7 @@ def tidying() -> ModuleType:
 def tidy(root: Path, python: str = OLDEST, **asked: Any) -> dict[str, Any]:
     document = {"root": str(root), "live": [], "live_ids": [], "ended": [], "keep_days": 30, **asked}
     done = subprocess.run(
-        [python, str(REMOTE / "tidy.py")], input=json.dumps(document), capture_output=True, text=True, timeout=60
+        [python, str(REMOTE / "cleanup.py")], input=json.dumps(document), capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 0, done.stderr
     return dict(json.loads(done.stdout))

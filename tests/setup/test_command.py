@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from setup import command
-from setup.errors import CommandFailed, DiskFull, SetupError, ToolMissing
-from setup.together import run_together
+from setup.concurrency import run_together
+from setup.errors import CommandFailedError, DiskFullError, SetupError, ToolMissingError
 
 PYTHON = sys.executable
 LONG_S = 60
@@ -40,18 +40,18 @@ def test_standard_input_and_environment() -> None:
 
 
 def test_a_no_repeats_what_the_program_said() -> None:
-    with pytest.raises(CommandFailed, match="status 3") as caught:
+    with pytest.raises(CommandFailedError, match="status 3") as caught:
         command.run([PYTHON, "-c", "print('the reason'); raise SystemExit(3)"])
     assert "the reason" in str(caught.value)
 
 
 def test_a_full_disk_says_what_to_do() -> None:
-    with pytest.raises(DiskFull, match="free some space"):
+    with pytest.raises(DiskFullError, match="free some space"):
         command.run([PYTHON, "-c", "raise SystemExit('write /x: no space left on device')"])
 
 
 def test_a_missing_program_is_named() -> None:
-    with pytest.raises(ToolMissing, match="no-such-program-here"):
+    with pytest.raises(ToolMissingError, match="no-such-program-here"):
         command.run(["no-such-program-here"])
     assert command.try_run(["no-such-program-here"]) is None
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from setup import engine
-from setup.errors import EngineRefused, ToolMissing
+from setup.docker import engine
+from setup.errors import EngineAccessError, ToolMissingError
 from setup.progress import Progress
 
 # Answers as the client does once $STATE/running is there, which only dockerd makes.
@@ -71,7 +71,7 @@ def test_without_root_one_sentence_says_what_to_install(
     machine: Machine, progress: Progress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine, "can_install", lambda: False)
-    with pytest.raises(ToolMissing, match=r"Docker engine is missing; install"):
+    with pytest.raises(ToolMissingError, match=r"Docker engine is missing; install"):
         engine.ensure_engine(progress)
 
 
@@ -89,13 +89,13 @@ def test_one_that_does_not_run_is_started_once(machine: Machine, progress: Progr
 def test_one_that_cannot_start_shows_the_end_of_its_log(machine: Machine, progress: Progress) -> None:
     machine.has("docker", DOCKER)
     machine.has("dockerd", "#!/bin/bash\necho 'failed to mount overlay: no such device'; exit 1\n")
-    with pytest.raises(EngineRefused, match="failed to mount overlay"):
+    with pytest.raises(EngineAccessError, match="failed to mount overlay"):
         engine.ensure_engine(progress)
 
 
 def test_an_engine_of_other_people_says_which_group(machine: Machine, progress: Progress) -> None:
     machine.has("docker", "#!/bin/bash\necho 'permission denied while trying to connect' >&2; exit 1\n")
-    with pytest.raises(EngineRefused, match="usermod -aG docker"):
+    with pytest.raises(EngineAccessError, match="usermod -aG docker"):
         engine.ensure_engine(progress)
 
 
@@ -104,5 +104,5 @@ def test_an_engine_elsewhere_that_is_silent_is_named(
 ) -> None:
     machine.has("docker", DOCKER)
     monkeypatch.setenv("DOCKER_HOST", "tcp://far:2375")
-    with pytest.raises(EngineRefused, match="DOCKER_HOST=tcp://far:2375"):
+    with pytest.raises(EngineAccessError, match="DOCKER_HOST=tcp://far:2375"):
         engine.ensure_engine(progress)

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from setup.env_file import CHECKS, OPTIONAL, ensure_env_file, parse_env_file, read_env_file, render_env_file
 from setup.errors import EnvFileError
+from setup.files.env_file import CHECKS, OPTIONAL, ensure_env_file, parse_env_file, read_env_file, render_env_file
 
 TEMPLATE = Path(__file__).parents[2] / ".env.example"
 SECRET = "0123456789abcdef0123456789abcdef"

@@ -19,7 +19,7 @@ def test_every_file_has_a_sentence() -> None:
 
 def test_a_word_finds_its_files(capsys: pytest.CaptureFixture[str]) -> None:
     print_map(ROOT, "ROUTING table")
-    assert "services/proxy/bouchet_proxy/watcher.py  " in capsys.readouterr().out
+    assert "services/proxy/bouchet_proxy/routing/watcher.py  " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from setup.errors import ServiceUnhealthy
-from setup.health import Container, parse_container
+from setup.docker.health import Container, parse_container
+from setup.errors import ServiceUnhealthyError
 
 
 def inspected(
@@ -46,6 +46,6 @@ def test_the_last_probe_is_kept() -> None:
 
 
 def test_an_unhealthy_service_is_named_with_its_last_lines() -> None:
-    text = str(ServiceUnhealthy("api", "stopped with status 1", "\n".join(map(str, range(40))), "refused"))
+    text = str(ServiceUnhealthyError("api", "stopped with status 1", "\n".join(map(str, range(40))), "refused"))
     assert text.startswith("api is not healthy: it stopped with status 1\nits health check said: refused")
     assert "| 39" in text and "| 10" not in text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from setup.images import DEMO_INPUTS, ROOM_INPUTS, Image, digest_of
+from setup.docker.images import DEMO_INPUTS, ROOM_INPUTS, Image, digest_of
 
 ROOT = Path(__file__).parents[2]
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from setup import launch
-from setup.door import Door
-from setup.errors import ApiRefused, LaunchFailed
+from setup import demo_launch as launch
+from setup.errors import ApiResponseError, LaunchFailedError
+from setup.http import Door
 from setup.progress import Progress
 
 KEY = "the-key"
@@ -106,14 +106,14 @@ def test_an_end_repeats_the_reason(script: Script, door: Door, progress: Progres
     script.answers["GET /v1/deployments?live=true"] = [(200, {"deployments": []})]
     script.answers["POST /v1/deployments"] = [(202, record("requested"))]
     script.answers["GET /v1/deployments/d-1"] = [(200, record("ended", ending="failed", reason="no GPU left"))]
-    with pytest.raises(LaunchFailed, match=r"failed: no GPU left \(`./bouchet logs d-1`"):
+    with pytest.raises(LaunchFailedError, match=r"failed: no GPU left \(`./bouchet logs d-1`"):
         launch.ensure_deployment(progress, door)
 
 
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        ({"title": "Unauthorized", "detail": "wrong key"}, "wrong key"),
+        ({"title": "UnauthorizedError", "detail": "wrong key"}, "wrong key"),
         ({"error": {"type": "x", "message": "no such model"}}, "no such model"),
         ("plain", "status 401: plain"),
     ],
@@ -122,7 +122,7 @@ def test_a_refusal_repeats_the_other_side(
     script: Script, door: Door, progress: Progress, body: Any, words: str
 ) -> None:
     script.answers["GET /v1/deployments?live=true"] = [(401, body)]
-    with pytest.raises(ApiRefused, match=words):
+    with pytest.raises(ApiResponseError, match=words):
         launch.ensure_deployment(progress, door)
 
 

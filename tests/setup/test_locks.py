@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from setup.locks import LOCKS, Lock, compile_argv, read_wishes, wishes
+from setup.python.locks import LOCKS, Lock, compile_argv, read_wishes, wishes
 
 ROOT = Path(__file__).parents[2]
 

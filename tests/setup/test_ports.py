@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from setup import ports
-from setup.env_file import Settings
-from setup.errors import PortTaken
-from setup.stack import Stack
+from setup.docker import ports
+from setup.docker.stack import Stack
+from setup.errors import PortTakenError
+from setup.files.env_file import Settings
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_free_ports_pass(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_taken_port_names_itself_and_what_to_set(monkeypatch: pytest.MonkeyPatch, taken: int) -> None:
-    with pytest.raises(PortTaken, match=rf"{taken}.*API_PORT=.*/x/\.env"):
+    with pytest.raises(PortTakenError, match=rf"{taken}.*API_PORT=.*/x/\.env"):
         check(monkeypatch, settings_with(free_port(), taken), set())
 
 

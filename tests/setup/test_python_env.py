@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from setup.python_env import lead_to
+from setup.python.python_env import lead_to
 
 
 def made(folder: Path, name: str, said: str) -> Path:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import stat
 from pathlib import Path
 
-from setup.env_file import Settings
-from setup.secret_files import FILES, write_private_file, write_secret_files
-from setup.stack import Stack, compose_environ, read_generation
+from setup.docker.stack import Stack, compose_environ, read_generation
+from setup.files.env_file import Settings
+from setup.files.secret_files import FILES, write_private_file, write_secret_files
 
 VALUES = {
     **dict.fromkeys(FILES.values(), "0123456789abcdef"),

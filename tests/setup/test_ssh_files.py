@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from setup.env_file import Settings
-from setup.ssh_files import find_agent, find_key, localize, parse_identity_agent, stage_ssh_files
-from setup.stack import Stack
+from setup.docker.stack import Stack
+from setup.files.env_file import Settings
+from setup.files.ssh_files import find_agent, find_key, localize, parse_identity_agent, stage_ssh_files
 
 SETTINGS = Settings({"BOUCHET_UID": "10001", "BOUCHET_GID": "10001"})
 CONFIG = """\

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx
-from bouchet_core.models import Traits
-from bouchet_proxy.anthropic_body import prepare_messages
+from bouchet_core.deployments import Traits
+from bouchet_proxy.dialects.anthropic import prepare_messages
 
 from .harness import Stack
 

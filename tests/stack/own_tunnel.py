@@ -11,11 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bouchet_gateway.mfa import PromptDesk
 from bouchet_gateway.settings import SshSettings
-from bouchet_gateway.ssh import Connector
-from bouchet_gateway.trusted import TrustedHosts
-from bouchet_gateway.tunnel import Tunnel
+from bouchet_gateway.ssh.connect import Connector
+from bouchet_gateway.ssh.prompts import PromptDesk
+from bouchet_gateway.ssh.trusted_hosts import TrustedHosts
+from bouchet_gateway.ssh.tunnel import Tunnel
 
 from .harness import SUBNET, Stack
 

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from bouchet_core.models import Placement
-from bouchet_worker.refusals import refusal_in_words
-from bouchet_worker.slurm import test_only_argv as probe_argv
+from bouchet_core.deployments import Placement
+from bouchet_worker.slurm.commands import test_only_argv as probe_argv
+from bouchet_worker.slurm.submit_errors import refusal_in_words
 
 from .harness import Stack, eventually
 

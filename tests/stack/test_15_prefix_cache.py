@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bouchet_proxy.sse import events
+from bouchet_proxy.streams.sse import events
 
 from .claude_code import ClaudeCode, call, exported
 from .conftest import SCRIPTED

@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 import pytest
-from bouchet_core.models import Prompt, TunnelState
+from bouchet_core.tunnel import LoginPrompt, TunnelState
 
 from .conftest import SMALL
 from .harness import ROOT, Stack, eventually
@@ -168,7 +168,7 @@ async def test_a_second_factor_is_asked_for_once_a_cut(stack: Stack, tmp_path: P
     async with tunnel_as(stack, "guarded", tmp_path) as (tunnel, desk):
         told = desk.on_change
 
-        def noted(prompt: Prompt | None) -> None:
+        def noted(prompt: LoginPrompt | None) -> None:
             shown.extend([prompt.id] if prompt else [])
             told(prompt)
 

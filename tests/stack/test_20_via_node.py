@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bouchet_core.models import SlotTarget, TunnelState
-from bouchet_gateway.failures import NodeRefused
-from bouchet_gateway.pipe import Half
-from bouchet_gateway.tunnel import Tunnel
+from bouchet_core.tunnel import SlotTarget, TunnelState
+from bouchet_gateway.errors import NodeRefusedError
+from bouchet_gateway.slots.relay import Half
+from bouchet_gateway.ssh.tunnel import Tunnel
 
 from .conftest import SMALL
 from .harness import ROOT, Stack, eventually
@@ -151,7 +151,7 @@ async def test_a_node_costs_no_further_prompt_and_wants_a_job(stack: Stack, tmp_
         assert desk.prompt is not None and desk.prompt.host
         desk.answer(desk.prompt.id, [PASSCODE])
         await until(lambda: tunnel.status().state is TunnelState.UP, tunnel.status)
-        with pytest.raises(NodeRefused, match=r"nodes let in those who have a job there"):
+        with pytest.raises(NodeRefusedError, match=r"nodes let in those who have a job there"):
             await asked(tunnel, SlotTarget(node="node2", port=PORT, loopback=True, deployment="x"))
         assert tunnel.status().state is TunnelState.UP and tunnel.status().nodes["node2"]
 

@@ -7,16 +7,16 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from bouchet_core.models import Prompt, TunnelState
-from bouchet_gateway.mfa import NOT_ACCEPTED, PromptDesk
-from bouchet_gateway.tunnel import Tunnel
+from bouchet_core.tunnel import LoginPrompt, TunnelState
+from bouchet_gateway.ssh.prompts import NOT_ACCEPTED, PromptDesk
+from bouchet_gateway.ssh.tunnel import Tunnel
 
 from .harness import SUBNET, Stack, eventually
 from .own_tunnel import LOGIN_NODE, PASSCODE, trust_the_host, tunnel_as, until
 from .test_16_tunnel import ASKERS, BACK_S, NOTICED_S, ask, tunnel_state, wait_for_tunnel
 
 
-async def question(tunnel: Tunnel, desk: PromptDesk, after: Prompt | None = None) -> Prompt:
+async def question(tunnel: Tunnel, desk: PromptDesk, after: LoginPrompt | None = None) -> LoginPrompt:
     """The prompt that is open, another than the one before."""
     await until(lambda: desk.prompt not in (None, after), tunnel.status)
     assert desk.prompt is not None

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 from bouchet_core.catalog import Catalog, load_catalog
+from bouchet_core.deployments import Deployment, LaunchRequest
 from bouchet_core.gateway_client import GatewayClient
-from bouchet_core.models import Deployment, LaunchRequest
 from bouchet_core.secrets import serving_key
 from bouchet_core.site import Site, catalogs_of, load_site
 from bouchet_core.store import Store
-from bouchet_worker.desk import Desk
-from bouchet_worker.jobspec import load_luggage
+from bouchet_worker.context import Desk
+from bouchet_worker.launch.job_files import load_luggage
 
 from tests.fakes.slurm_gateway import TOKEN, FakeSlurm, running_gateway, serve_http
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 
+from bouchet_core.deployments import Deployment, Phase
 from bouchet_core.gateway_client import GatewayClient
-from bouchet_core.models import Deployment, Phase
-from bouchet_worker import stop as stopping
-from bouchet_worker import submit as submitting
-from bouchet_worker.desk import Desk
-from bouchet_worker.loop import Loop
-from bouchet_worker.observe import Observer
-from bouchet_worker.slot_probe import SlotProbe
+from bouchet_worker.context import Desk
+from bouchet_worker.launch import cancel as stopping
+from bouchet_worker.launch import submit as submitting
+from bouchet_worker.reconcile.health import SlotProbe
+from bouchet_worker.reconcile.loop import Loop
+from bouchet_worker.reconcile.observe import Observer
 
 from tests.fakes.slurm_gateway import FakeSlurm
 

@@ -14,12 +14,12 @@ import httpx
 import pytest
 import yaml
 from bouchet_core.catalog import Catalog
-from bouchet_core.checks import Check, Verdict
-from bouchet_core.errors import TunnelDown
+from bouchet_core.deployments import Job
+from bouchet_core.doctor import DoctorCheck, Verdict
+from bouchet_core.errors import TunnelDownError
 from bouchet_core.gateway_client import GatewayClient
-from bouchet_core.models import Job
 from bouchet_core.site import Site
-from bouchet_worker.desk import Desk
+from bouchet_worker.context import Desk
 from bouchet_worker.doctor import look_round
 from bouchet_worker.doctor.models import OLDEST_DRIVER, catalog_checks, driver_checks
 from bouchet_worker.doctor.partitions import parse_nodes, parse_partitions, parse_qos, partition_checks
@@ -28,7 +28,7 @@ from bouchet_worker.doctor.place import image_checks, image_path, storage_checks
 from tests.worker.conftest import requested
 
 ROOT = Path(__file__).parents[2]
-LOOK = ROOT / "remote" / "look.py"
+LOOK = ROOT / "remote" / "probe_login_node.py"
 PINS = ROOT / "apptainer" / "pins"
 # slurm 24.11 of the demo cluster
 PARTITIONS = """\
@@ -51,7 +51,7 @@ gpu_h200||gres/gpu=3||
 """
 
 
-def verdicts(checks: list[Check]) -> dict[str, str]:
+def verdicts(checks: list[DoctorCheck]) -> dict[str, str]:
     return {check.name: check.verdict.value for check in checks}
 
 
@@ -289,5 +289,5 @@ def test_no_way_to_the_cluster_is_no_finding(desk: Desk) -> None:
     def down(_: httpx.Request) -> httpx.Response:
         return httpx.Response(503, json={"kind": "tunnel_down", "detail": "no SSH connection"})
 
-    with pytest.raises(TunnelDown):
+    with pytest.raises(TunnelDownError):
         look_round(replace(desk, gateway=GatewayClient("http://gateway", "token", httpx.MockTransport(down))))

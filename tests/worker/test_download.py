@@ -6,15 +6,15 @@ import json
 from datetime import timedelta
 
 import pytest
+from bouchet_core.deployments import Phase
 from bouchet_core.downloads import Download, DownloadState, fetches, job_name_of
-from bouchet_core.models import Phase
-from bouchet_worker.desk import Desk
-from bouchet_worker.disk_look import look_at_disk, refuse_absent
-from bouchet_worker.download import download, stop_download
-from bouchet_worker.loop import Loop
-from bouchet_worker.observe import Observer
-from bouchet_worker.slot_probe import SlotProbe
-from bouchet_worker.submit import submit
+from bouchet_worker.batch.download import download, stop_download
+from bouchet_worker.context import Desk
+from bouchet_worker.launch.model_check import look_at_disk, refuse_absent
+from bouchet_worker.launch.submit import submit
+from bouchet_worker.reconcile.health import SlotProbe
+from bouchet_worker.reconcile.loop import Loop
+from bouchet_worker.reconcile.observe import Observer
 
 from tests.fakes.slurm_gateway import FakeSlurm
 

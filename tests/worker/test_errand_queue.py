@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from bouchet_core.errands import RETRY_AFTER_S
-from bouchet_core.models import Phase
+from bouchet_core.deployments import Phase
 from bouchet_core.store import Store
-from bouchet_worker.desk import Desk
-from bouchet_worker.errand_queue import ErrandQueue
-from bouchet_worker.errands import open_desk
+from bouchet_core.tasks import RETRY_AFTER_S
+from bouchet_worker.context import Desk
+from bouchet_worker.task_queue import ErrandQueue
+from bouchet_worker.tasks import open_desk
 from rq import Queue, SimpleWorker
 from rq.job import JobStatus
 from rq.serializers import JSONSerializer

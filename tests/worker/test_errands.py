@@ -7,13 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from bouchet_core.models import Deployment, Ending, Phase
+from bouchet_core.deployments import Deployment, Ending, Phase
 from bouchet_core.secrets import serving_key
 from bouchet_core.store import Store
-from bouchet_worker.desk import Desk
-from bouchet_worker.jobspec import LUGGAGE_SEAL
-from bouchet_worker.stop import stop
-from bouchet_worker.submit import lease_name, submit
+from bouchet_worker.context import Desk
+from bouchet_worker.launch.cancel import stop
+from bouchet_worker.launch.job_files import COMPLETE_MARKER
+from bouchet_worker.launch.submit import lease_name, submit
 
 from tests.fakes.slurm_gateway import FakeSlurm, job_ids
 
@@ -98,11 +98,11 @@ def test_luggage_that_came_in_part_is_not_sealed_and_comes_again(desk: Desk, slu
     slurm.fault = lambda method, what: "tunnel_down" if (method, what) == ("PUT", f"{folder}/guard.py") else None
     desk.store.create(requested("aa", clock()))
     assert submit(desk, "aa") == "later"
-    assert f"{folder}/{LUGGAGE_SEAL}" not in slurm.files and slurm.jobs == {}
+    assert f"{folder}/{COMPLETE_MARKER}" not in slurm.files and slurm.jobs == {}
     slurm.fault = lambda method, what: None
     clock.advance(SETTLED_S)
     assert submit(desk, "aa") == "job 101"
-    assert {f"{folder}/{name}" for name in (*desk.luggage.files, LUGGAGE_SEAL)} <= slurm.files.keys()
+    assert {f"{folder}/{name}" for name in (*desk.luggage.files, COMPLETE_MARKER)} <= slurm.files.keys()
 
 
 def test_submitting_again_does_nothing(desk: Desk, slurm: FakeSlurm, clock: Clock) -> None:

@@ -7,15 +7,15 @@ import json
 from pathlib import Path
 
 import pytest
-from bouchet_core.chores import ChoreState
-from bouchet_core.errors import ImageInUse, ImageMissing
+from bouchet_core.batch_jobs import BatchJobState
+from bouchet_core.errors import ImageInUseError, ImageMissingError
 from bouchet_core.images import ImageJob, find_pin
-from bouchet_worker.desk import Desk as AnyDesk
-from bouchet_worker.images import image, list_images, remove_image, stop_image
-from bouchet_worker.loop import Loop
-from bouchet_worker.observe import Observer
-from bouchet_worker.slot_probe import SlotProbe
-from bouchet_worker.submit import submit
+from bouchet_worker.batch.image import image, list_images, remove_image, stop_image
+from bouchet_worker.context import Desk as AnyDesk
+from bouchet_worker.launch.submit import submit
+from bouchet_worker.reconcile.health import SlotProbe
+from bouchet_worker.reconcile.loop import Loop
+from bouchet_worker.reconcile.observe import Observer
 
 from tests.fakes.slurm_gateway import FakeSlurm
 
@@ -77,14 +77,14 @@ def test_the_look_moves_a_build_to_its_end(desk: AnyDesk, slurm: FakeSlurm, loop
     slurm.files[path] = json.dumps({**told, "stage": "packages", "done": 3, "of": 140}).encode()
     loop.step()
     record = desk.store.images.get(ID)
-    assert (record.state, record.reason) == (ChoreState.RUNNING, "installing packages")
+    assert (record.state, record.reason) == (BatchJobState.RUNNING, "installing packages")
     assert (record.stage, record.done, record.of) == ("packages", 3, 140)
     done = {"state": "done", "sentence": "built in 100 s", "sha256": "ab" * 32, "bytes": 5, "seconds": 100}
     slurm.files[path] = json.dumps({**told, **done}).encode()
     slurm.finish(101, "COMPLETED")
     loop.step()
     ended = desk.store.images.get(ID)
-    assert (ended.state, ended.sha256, ended.seconds) == (ChoreState.DONE, "ab" * 32, 100)
+    assert (ended.state, ended.sha256, ended.seconds) == (BatchJobState.DONE, "ab" * 32, 100)
 
 
 def test_a_build_cut_short_says_how_to_begin_anew(desk: AnyDesk, slurm: FakeSlurm, loop: Loop) -> None:
@@ -93,7 +93,7 @@ def test_a_build_cut_short_says_how_to_begin_anew(desk: AnyDesk, slurm: FakeSlur
     slurm.finish(101, "NODE_FAIL")
     loop.step()
     ended = desk.store.images.get(ID)
-    assert ended.state is ChoreState.FAILED and f"`bouchet image build {PIN}`" in ended.reason
+    assert ended.state is BatchJobState.FAILED and f"`bouchet image build {PIN}`" in ended.reason
 
 
 def test_a_cancelled_build_leaves_nothing(desk: AnyDesk, slurm: FakeSlurm, loop: Loop) -> None:
@@ -101,7 +101,7 @@ def test_a_cancelled_build_leaves_nothing(desk: AnyDesk, slurm: FakeSlurm, loop:
     slurm.start(101)
     assert stop_image(desk, ID) == "cancelled job 101"
     loop.step()
-    assert desk.store.images.get(ID).state is ChoreState.CANCELLED
+    assert desk.store.images.get(ID).state is BatchJobState.CANCELLED
 
 
 def test_a_pin_that_went_meanwhile_fails_in_words(desk: AnyDesk, slurm: FakeSlurm) -> None:
@@ -134,9 +134,9 @@ def test_an_image_in_use_is_not_removed(desk: AnyDesk, slurm: FakeSlurm) -> None
     desk.store.create(requested("d1", desk.now()))
     submit(desk, "d1")
     assert [row.deployments for row in list_images(desk).images if row.pin == PIN] == [(desk.store.get("d1").alias,)]
-    with pytest.raises(ImageInUse, match="--force"):
+    with pytest.raises(ImageInUseError, match="--force"):
         remove_image(desk, PIN, force=False)
     assert slurm.images
     assert remove_image(desk, PIN, force=True).bytes == 5 and not slurm.images
-    with pytest.raises(ImageMissing):
+    with pytest.raises(ImageMissingError):
         remove_image(desk, PIN, force=True)

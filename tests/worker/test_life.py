@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from bouchet_core.deployments import Ending, Phase
 from bouchet_core.gateway_client import GatewayClient
-from bouchet_core.models import Ending, Phase
-from bouchet_worker.desk import Desk
+from bouchet_worker.context import Desk
 
 from tests.fakes.slurm_gateway import FakeSlurm
 

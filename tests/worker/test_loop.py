@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from bouchet_core.deployments import Ending, Phase
 from bouchet_core.gateway_client import GatewayClient
-from bouchet_core.models import Ending, Phase
 from bouchet_core.store import Store
-from bouchet_worker import submit as submitting
-from bouchet_worker.desk import Desk
+from bouchet_worker.context import Desk
+from bouchet_worker.launch import submit as submitting
 from rq import Queue
 from rq.serializers import JSONSerializer
 
@@ -366,7 +366,7 @@ def test_a_worker_killed_in_the_middle_of_a_launch_goes_on_at_once_when_it_is_ba
 def enqueue(store: Store, deployment: str) -> None:
     connection = store.queue_connection()
     Queue("errands", connection=connection, serializer=JSONSerializer).enqueue(
-        "bouchet_worker.errands.submit", deployment
+        "bouchet_worker.tasks.submit", deployment
     )
     connection.close()
 
@@ -383,7 +383,7 @@ def test_a_container_without_a_worker_is_unhealthy(redis_server: RedisServer, tm
 
 
 def health(environment: dict[str, str]) -> int:
-    return subprocess.run([sys.executable, "-m", "bouchet_worker.health"], env=environment, timeout=60).returncode
+    return subprocess.run([sys.executable, "-m", "bouchet_worker.heartbeat"], env=environment, timeout=60).returncode
 
 
 def wait_for(store: Store, deployment: str, phase: Phase) -> None:

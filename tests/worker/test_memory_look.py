@@ -6,12 +6,12 @@ import json
 from typing import Any
 
 import pytest
-from bouchet_core.models import Deployment, Phase
+from bouchet_core.deployments import Deployment, Phase
 from bouchet_core.site import Site
-from bouchet_worker.desk import Desk
-from bouchet_worker.jobspec import LUGGAGE_SEAL
-from bouchet_worker.preview import preview
-from bouchet_worker.submit import submit
+from bouchet_worker.context import Desk
+from bouchet_worker.launch.job_files import COMPLETE_MARKER
+from bouchet_worker.launch.preview import preview
+from bouchet_worker.launch.submit import submit
 
 from tests.core.model_configs import CONFIGS
 from tests.fakes.slurm_gateway import FakeSlurm
@@ -86,7 +86,7 @@ def test_a_preview_shows_the_sum_whether_our_programs_lie_there_or_not(
     slurm.files["/software/models/demo/scripted/config.json"] = json.dumps(CONFIG).encode()
     shown = preview(desk, record)["memory"]
     assert shown["source"] == "its config.json on the cluster, and the catalog" and shown["conversations"] == 8.0
-    slurm.files[f"{desk.layout.luggage(desk.luggage.digest)}/{LUGGAGE_SEAL}"] = b""
+    slurm.files[f"{desk.layout.luggage(desk.luggage.digest)}/{COMPLETE_MARKER}"] = b""
     shown = preview(desk, record)["memory"]
     assert shown["source"] == "the model on the cluster" and shown["conversations"] == 8.0
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from bouchet_core.models import Job, Phase
-from bouchet_worker.phase_times import READY, STEPS, at_ready, engine_times
+from bouchet_core.deployments import Job, Phase
+from bouchet_worker.reconcile.startup_times import READY, STEPS, at_ready, engine_times
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 from bouchet_core.catalog import Catalog
-from bouchet_core.models import Deployment, Ending, Phase
-from bouchet_core.ran import Pins, Weights
-from bouchet_worker.desk import Desk
-from bouchet_worker.pinned import changed_arguments, differences
-from bouchet_worker.preview import preview
-from bouchet_worker.submit import submit
+from bouchet_core.deployments import Deployment, Ending, Phase
+from bouchet_core.provenance import LaunchPins, Weights
+from bouchet_worker.context import Desk
+from bouchet_worker.launch.pin_check import changed_arguments, differences
+from bouchet_worker.launch.preview import preview
+from bouchet_worker.launch.submit import submit
 
 from tests.fakes.slurm_gateway import FakeSlurm, job_ids
 
@@ -20,7 +20,7 @@ from .conftest import Clock, MakeDesk, requested
 from .stage import ROOT
 
 WEIGHTS = Weights(digest="ef" * 32, how="manifest", files=9, bytes=10)
-PINS = Pins(
+PINS = LaunchPins(
     deployment="earlier",
     image="cpu-0.32.0",
     image_sha256="ab" * 32,
@@ -39,10 +39,10 @@ def pinned(clock: Clock, catalog: Catalog, **pins: object) -> Deployment:
 
 
 def looks(slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch, image: Any = IMAGE, model: Any = MODEL) -> None:
-    """What look.py says on the login node."""
+    """What probe_login_node.py says on the login node."""
 
     def python3(words: list[str]) -> tuple[int, str, str]:
-        if not words[0].endswith("look.py") or words[0].endswith(("models_look.py", "model_look.py")):
+        if not words[0].endswith("probe_login_node.py") or words[0].endswith(("list_models.py", "inspect_model.py")):
             return 2, "", "no such program"
         return 0, json.dumps({"images": {"i": image}, "weights": {"demo/scripted": model}}), ""
 

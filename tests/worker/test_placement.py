@@ -6,16 +6,16 @@ import re
 
 import pytest
 from bouchet_core.catalog import Catalog, ModelEntry
-from bouchet_core.errors import LaunchRefused
-from bouchet_core.models import LaunchRequest, Placement
-from bouchet_core.placement import Held, candidates, image_for
-from bouchet_core.site import Image, Site
-from bouchet_core.walltime import format_duration, parse_duration
+from bouchet_core.deployments import LaunchRequest, Placement
+from bouchet_core.durations import format_duration, parse_duration
+from bouchet_core.errors import LaunchRefusedError
+from bouchet_core.placement import UserUsage, candidates, image_for
+from bouchet_core.site import Site, SiteImage
 from hypothesis import given
 from hypothesis import strategies as st
 
 
-def place(site: Site, entry: ModelEntry, held: dict[str, Held] | None = None, **options: object) -> Placement:
+def place(site: Site, entry: ModelEntry, held: dict[str, UserUsage] | None = None, **options: object) -> Placement:
     request = LaunchRequest.model_validate({"model": "m", **options})
     return candidates(entry, request, site, held or {})[0]
 
@@ -80,14 +80,14 @@ def test_the_sites_walltime_is_cut_to_the_partitions(bouchet_site: Site, one_gpu
 def test_what_fits_nowhere_is_told_what_would(
     bouchet_site: Site, one_gpu: ModelEntry, options: dict[str, object], words: list[str]
 ) -> None:
-    with pytest.raises(LaunchRefused) as refused:
+    with pytest.raises(LaunchRefusedError) as refused:
         place(bouchet_site, one_gpu, **options)
     for word in words:
         assert word in str(refused.value)
 
 
 def test_full_partitions_are_passed_over_unless_named(bouchet_site: Site, one_gpu: ModelEntry) -> None:
-    full = {"gpu_devel": Held(submitted=1)}
+    full = {"gpu_devel": UserUsage(submitted=1)}
     assert place(bouchet_site, one_gpu, full).partition == "gpu_h200"
     assert "has 1" in place(bouchet_site, one_gpu, full).why
     assert place(bouchet_site, one_gpu, full, partition="gpu_devel").partition == "gpu_devel"
@@ -115,14 +115,14 @@ def test_accounts_are_the_requests_then_the_partitions(bouchet_site: Site, one_g
     [
         ({"image": "none-1"}, (), "lists no image 'none-1'"),
         ({"min_vllm": "0.33"}, (), "needs vLLM 0.33"),
-        ({}, (Image(pin="cuda13-0.32.0", vllm="0.17.1", sha256=None),), "needs vLLM 0.18"),
+        ({}, (SiteImage(pin="cuda13-0.32.0", vllm="0.17.1", sha256=None),), "needs vLLM 0.18"),
     ],
 )
 def test_images_that_will_not_do(
-    bouchet_site: Site, one_gpu: ModelEntry, entry: dict[str, object], images: tuple[Image, ...], words: str
+    bouchet_site: Site, one_gpu: ModelEntry, entry: dict[str, object], images: tuple[SiteImage, ...], words: str
 ) -> None:
     site = bouchet_site.model_copy(update={"images": images or bouchet_site.images})
-    with pytest.raises(LaunchRefused, match=words):
+    with pytest.raises(LaunchRefusedError, match=words):
         image_for(one_gpu.model_copy(update=entry), site)
 
 
@@ -134,10 +134,10 @@ def test_every_model_of_the_catalog_has_a_place_and_an_image(bouchet_site: Site,
 
 
 def test_the_users_own_jobs_are_counted(bouchet_site: Site, one_gpu: ModelEntry) -> None:
-    running = {"gpu_h200": Held(submitted=6, running=6, gpus=6)}
+    running = {"gpu_h200": UserUsage(submitted=6, running=6, gpus=6)}
     waits = place(bouchet_site, one_gpu, running, gpus=2)
     assert waits.partition == "gpu_h200" and "runs 6 of your jobs at a time and runs 6" in waits.why
-    full = {"gpu_h200": Held(submitted=2, running=2, gpus=15)}
+    full = {"gpu_h200": UserUsage(submitted=2, running=2, gpus=15)}
     assert "your jobs there hold 15" in place(bouchet_site, one_gpu, full, gpus=2, partition="gpu_h200").why
     assert "hold" not in place(bouchet_site, one_gpu, full, gpus=1, partition="gpu_h200").why
 
@@ -145,7 +145,9 @@ def test_the_users_own_jobs_are_counted(bouchet_site: Site, one_gpu: ModelEntry)
 def test_where_it_would_wait_comes_after_where_it_would_not(bouchet_site: Site, one_gpu: ModelEntry) -> None:
     partitions = tuple(p.model_copy(update={"max_submitted": None}) for p in bouchet_site.partitions)
     site = bouchet_site.model_copy(update={"partitions": partitions})
-    offered = candidates(one_gpu, LaunchRequest(model="m"), site, {"gpu_devel": Held(submitted=1, running=1, gpus=1)})
+    offered = candidates(
+        one_gpu, LaunchRequest(model="m"), site, {"gpu_devel": UserUsage(submitted=1, running=1, gpus=1)}
+    )
     assert [p.partition for p in offered] == ["gpu_h200", "gpu_devel"]
 
 
@@ -186,7 +188,7 @@ def test_a_request_is_placed_within_the_limits_or_refused_with_what_would_be(
 ) -> None:
     try:
         placed = place(bouchet_site, one_gpu, **options)
-    except LaunchRefused as refused:
+    except LaunchRefusedError as refused:
         assert "\n" not in str(refused)
         nearest = re.search(r"The nearest that would fit: ([^(]*)", str(refused))
         if nearest:

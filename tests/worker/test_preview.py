@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from bouchet_core.secrets import serving_key
-from bouchet_worker import errands
-from bouchet_worker.desk import Desk
-from bouchet_worker.preview import preview
-from bouchet_worker.submit import submit
+from bouchet_worker import tasks as errands
+from bouchet_worker.context import Desk
+from bouchet_worker.launch.preview import preview
+from bouchet_worker.launch.submit import submit
 
 from tests.fakes.slurm_gateway import FakeSlurm
 

@@ -7,9 +7,9 @@ import threading
 import time
 from pathlib import Path
 
-from bouchet_core.models import Phase
+from bouchet_core.deployments import Phase
 from bouchet_core.store import Store
-from bouchet_worker.errand_queue import ErrandQueue
+from bouchet_worker.task_queue import ErrandQueue
 from rq import Queue
 from rq.serializers import JSONSerializer
 

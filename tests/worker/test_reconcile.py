@@ -6,9 +6,10 @@ from datetime import UTC, datetime, timedelta
 from itertools import product
 
 import pytest
-from bouchet_core.models import LEGAL_MOVES, Deployment, Ending, Job, Phase, Placement
-from bouchet_worker.endings import ending_of
-from bouchet_worker.observed import (
+from bouchet_core.deployments import LEGAL_MOVES, Deployment, Ending, Job, Phase, Placement
+from bouchet_worker.reconcile.decide import NOTHING, Errand, apply, decide
+from bouchet_worker.reconcile.endings import ending_of
+from bouchet_worker.reconcile.observation import (
     Answering,
     Connection,
     CouldNotLook,
@@ -19,10 +20,9 @@ from bouchet_worker.observed import (
     SlurmKnowsNot,
     SlurmSays,
 )
-from bouchet_worker.progress import progress_in
-from bouchet_worker.reasons import WAITS, reason_in_words
-from bouchet_worker.reconcile import NOTHING, Errand, apply, decide
-from bouchet_worker.states import STATES, Meaning, State
+from bouchet_worker.reconcile.vllm_progress import progress_in
+from bouchet_worker.slurm.pending_reasons import WAITS, reason_in_words
+from bouchet_worker.slurm.states import STATES, Meaning, State
 
 from .conftest import requested
 

@@ -6,13 +6,13 @@ from datetime import UTC, datetime
 
 import pytest
 from bouchet_core.catalog import Catalog, ModelEntry
-from bouchet_core.errors import LaunchRefused
-from bouchet_core.models import Deployment, LaunchRequest
+from bouchet_core.deployments import Deployment, LaunchRequest
+from bouchet_core.errors import LaunchRefusedError
 from bouchet_core.parallel import Parallel, parallel_of
 from bouchet_core.placement import candidates, image_for
 from bouchet_core.site import Site
-from bouchet_worker.jobspec import spec_for
-from bouchet_worker.slurm import sbatch_argv
+from bouchet_worker.launch.job_files import spec_for
+from bouchet_worker.slurm.commands import sbatch_argv
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 CODER_480B = "Qwen/Qwen3-Coder-480B-A35B-Instruct-FP8"
@@ -104,7 +104,7 @@ def test_shapes_on_h200s(
 def test_shapes_that_no_partition_has(
     bouchet_site: Site, catalog: Catalog, options: dict[str, object], words: str
 ) -> None:
-    with pytest.raises(LaunchRefused) as refused:
+    with pytest.raises(LaunchRefusedError) as refused:
         commands(bouchet_site, catalog, CODER_480B, **options)
     assert words in str(refused.value)
 
@@ -129,7 +129,7 @@ def test_sizes(changes: dict[str, object], gpus: int, nodes: int, expected: Para
 
 def test_sizes_written_by_hand_must_match_the_gpus() -> None:
     entry = ENTRY.model_copy(update={"extra_args": ("--tensor-parallel-size", "8")})
-    with pytest.raises(LaunchRefused, match=r"run on 8 GPUs \(tensor 8 x pipeline 1 x data 1 .* use --gpus 8"):
+    with pytest.raises(LaunchRefusedError, match=r"run on 8 GPUs \(tensor 8 x pipeline 1 x data 1 .* use --gpus 8"):
         parallel_of(entry, 4, 1)
 
 

@@ -6,13 +6,13 @@ import contextlib
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from bouchet_core.deployments import Ending, Placement
+from bouchet_core.durations import format_duration, parse_duration
 from bouchet_core.errors import SlurmOutputError
-from bouchet_core.models import Ending, Placement
-from bouchet_core.walltime import format_duration, parse_duration
-from bouchet_worker import slurm
-from bouchet_worker.endings import SENTENCES
-from bouchet_worker.slurm import QueueRow
-from bouchet_worker.states import STATES, Meaning, State, parse_state
+from bouchet_worker.reconcile.endings import SENTENCES
+from bouchet_worker.slurm import commands as slurm
+from bouchet_worker.slurm.commands import QueueRow
+from bouchet_worker.slurm.states import STATES, Meaning, State, parse_state
 from hypothesis import given
 from hypothesis import strategies as st
 

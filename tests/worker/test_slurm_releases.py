@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from bouchet_core.placement import Held
-from bouchet_worker import slurm
-from bouchet_worker.states import parse_state
+from bouchet_core.placement import UserUsage
+from bouchet_worker.slurm import commands as slurm
+from bouchet_worker.slurm.states import parse_state
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -69,8 +69,8 @@ def test_the_estimate(release: str) -> None:
 
 def test_what_a_user_holds_by_partition() -> None:
     held = slurm.parse_held(text("24.11", "held"))
-    assert held["gpu_devel"] == Held(submitted=1, running=1, gpus=1)
-    assert held["scavenge_gpu"] == Held(submitted=1), "jobs that wait count, and hold no GPU"
+    assert held["gpu_devel"] == UserUsage(submitted=1, running=1, gpus=1)
+    assert held["scavenge_gpu"] == UserUsage(submitted=1), "jobs that wait count, and hold no GPU"
 
 
 @pytest.mark.parametrize(

@@ -11,16 +11,16 @@ from contextlib import ExitStack, contextmanager
 
 import httpx
 import pytest
+from bouchet_core.deployments import Job, Phase, Traits
 from bouchet_core.gateway_client import GatewayClient
-from bouchet_core.models import Job, Phase, Traits
-from bouchet_core.ran import Check, Smoke
+from bouchet_core.provenance import SmokeCheck, SmokeTest
 from bouchet_core.secrets import serving_key
-from bouchet_worker import smoke as smoking
-from bouchet_worker.desk import Desk
-from bouchet_worker.loop import Loop
-from bouchet_worker.observe import Observer
-from bouchet_worker.smoke import Lost, Promise, smoke_test
-from bouchet_worker.smokes import Smokes, in_a_thread, promise_of
+from bouchet_worker.context import Desk
+from bouchet_worker.reconcile import smoke_test as smoking
+from bouchet_worker.reconcile.loop import Loop
+from bouchet_worker.reconcile.observe import Observer
+from bouchet_worker.reconcile.smoke_runner import Smokes, in_a_thread, promise_of
+from bouchet_worker.reconcile.smoke_test import Lost, Promise, smoke_test
 
 from tests.fakes.odd_vllm import CHARGED, OddVllm, odd_vllm
 from tests.fakes.slurm_gateway import FakeSlurm, serve_http
@@ -38,14 +38,14 @@ def served(**oddities: object) -> Iterator[tuple[httpx.Client, type[OddVllm]]]:
         yield http, server
 
 
-def smoked(promise: Promise = PROMISE, *, there: bool = True, **oddities: object) -> Smoke:
+def smoked(promise: Promise = PROMISE, *, there: bool = True, **oddities: object) -> SmokeTest:
     with served(**oddities) as (http, _):
         return smoke_test(http, promise, lambda: there)
 
 
 def test_a_model_as_the_catalog_says_passes_everything() -> None:
     smoke = smoked()
-    checks = {name: value.result for name, value in smoke if isinstance(value, Check)}
+    checks = {name: value.result for name, value in smoke if isinstance(value, SmokeCheck)}
     assert checks == dict.fromkeys(("chat", "stream", "tools", "count", "window", "thinking"), "ok")
     assert smoke.words == "" and smoke.without_tools == ""
 
@@ -80,7 +80,7 @@ def test_a_model_that_stumbles_once_keeps_its_tools() -> None:
 )
 def test_what_is_wrong_is_named_and_nothing_else(oddities: dict[str, object], name: str, words: str) -> None:
     smoke = smoked(**oddities)
-    wrong = [key for key, value in smoke if isinstance(value, Check) and value.result == "failed"]
+    wrong = [key for key, value in smoke if isinstance(value, SmokeCheck) and value.result == "failed"]
     assert wrong == [name]
     assert words in getattr(smoke, name).said and words in smoke.words
 
@@ -111,7 +111,7 @@ def test_a_slow_answer_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     assert smoke.stream.result == "not_tried" and "no answer within" in smoke.stream.said
     monkeypatch.setattr(smoking, "WHOLE_S", 0.0)
     smoke = smoked()
-    assert {value.result for _, value in smoke if isinstance(value, Check)} == {"not_tried"}
+    assert {value.result for _, value in smoke if isinstance(value, SmokeCheck)} == {"not_tried"}
 
 
 def test_a_lost_way_says_nothing_of_the_model() -> None:
@@ -222,7 +222,7 @@ def test_a_slow_model_is_waited_for_a_moment_and_the_loop_goes_on_meanwhile(
     stage.slurm.start(other)
     stage.step()
     assert stage.get("bb").phase is Phase.STARTING
-    monkeypatch.setattr("bouchet_worker.smokes.PATIENCE_S", 0.0)
+    monkeypatch.setattr("bouchet_worker.reconcile.smoke_runner.PATIENCE_S", 0.0)
     stage.step()
     record = stage.get()
     assert record.phase is Phase.READY and record.job is not None and record.job.smoke is None
@@ -249,9 +249,9 @@ def test_a_new_start_is_tried_anew(begin: Begin) -> None:
 
 
 def test_the_loop_wakes_when_a_test_is_over(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bouchet_worker.loop.STEP_S", 600.0)
+    monkeypatch.setattr("bouchet_worker.reconcile.loop.STEP_S", 600.0)
     # then its patience never ends before the test does
-    monkeypatch.setattr("bouchet_worker.smokes.PATIENCE_S", 600.0)
+    monkeypatch.setattr("bouchet_worker.reconcile.smoke_runner.PATIENCE_S", 600.0)
     stage = begin()
     stage.step()
     stopping = threading.Event()

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from bouchet_core.errors import OrphanRefused, UnknownOrphan
+from bouchet_core.deployments import Ending, Phase
+from bouchet_core.errors import OrphanRefusedError, UnknownOrphanError
 from bouchet_core.gateway_client import GatewayClient
-from bouchet_core.models import Ending, Phase
 from bouchet_core.secrets import job_key, serving_key
 from bouchet_core.store import Store
-from bouchet_worker.desk import Desk
-from bouchet_worker.loop import Loop
-from bouchet_worker.orphans import adopt_orphan, cancel_orphan, list_orphans
-from bouchet_worker.strays import FOUND_AGAIN, deployment_in
-from bouchet_worker.submit import submit
+from bouchet_worker.context import Desk
+from bouchet_worker.launch.submit import submit
+from bouchet_worker.reconcile.loop import Loop
+from bouchet_worker.reconcile.orphans import adopt_orphan, cancel_orphan, list_orphans
+from bouchet_worker.reconcile.recovery import FOUND_AGAIN, deployment_in
 
 from tests.conftest import RedisServer
 from tests.fakes.slurm_gateway import FakeJob, FakeSlurm
@@ -196,7 +196,7 @@ def test_a_job_whose_deployment_has_ended_waits_for_a_persons_word(stage: Stage,
     assert record.id != "aa" and record.is_live
     assert not stage.get("aa").is_live
     assert list_orphans(stage.desk) == ()
-    with pytest.raises(OrphanRefused, match=record.id):
+    with pytest.raises(OrphanRefusedError, match=record.id):
         adopt_orphan(stage.desk, job_id)
 
 
@@ -207,7 +207,7 @@ def test_a_job_without_its_papers_can_be_cancelled_and_not_taken_over(stage: Sta
     stage.step()
     (orphan,) = stage.desk.store.orphans.seen()
     assert (orphan.owner, orphan.can_adopt) == ("unknown", False)
-    with pytest.raises(OrphanRefused):
+    with pytest.raises(OrphanRefusedError):
         adopt_orphan(stage.desk, job_id)
     cancel_orphan(stage.desk, job_id)
     assert stage.slurm.calls[-1] == ["scancel", str(job_id)]
@@ -219,7 +219,12 @@ def test_only_jobs_of_ours_without_a_record_are_cancelled(desk: Desk, slurm: Fak
     submit(desk, "aa")
     slurm.jobs[900] = FakeJob(900, "bouchet-zz-1", "day", [])
     slurm.jobs[901] = FakeJob(901, "train", "day", [])
-    for job_id, error in ((101, OrphanRefused), (900, OrphanRefused), (901, UnknownOrphan), (902, UnknownOrphan)):
+    for job_id, error in (
+        (101, OrphanRefusedError),
+        (900, OrphanRefusedError),
+        (901, UnknownOrphanError),
+        (902, UnknownOrphanError),
+    ):
         with pytest.raises(error):
             cancel_orphan(desk, job_id)
     assert "scancel" not in slurm.programs()

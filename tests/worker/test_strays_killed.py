@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 
 import pytest
-from bouchet_core.models import Phase
+from bouchet_core.deployments import Phase
 from bouchet_core.store import Store
-from bouchet_worker.orphans import adopt_orphan, list_orphans
-from bouchet_worker.submit import submit
+from bouchet_worker.launch.submit import submit
+from bouchet_worker.reconcile.orphans import adopt_orphan, list_orphans
 
 from tests.conftest import RedisServer
 from tests.fakes.slurm_gateway import FakeSlurm

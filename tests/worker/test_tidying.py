@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
+from bouchet_core.deployments import Ending, Phase
 from bouchet_core.downloads import Download, DownloadState
-from bouchet_core.errors import GatewayError, RemoteTimeout
+from bouchet_core.errors import GatewayError, RemoteTimeoutError
 from bouchet_core.gateway_client import GatewayClient
-from bouchet_core.models import Ending, Phase
-from bouchet_worker import tidying
-from bouchet_worker.desk import Desk
-from bouchet_worker.download import download
-from bouchet_worker.tidying import AGAIN, EVERY, GRACE, Housekeeper, kept_until, tidy
+from bouchet_worker.batch.download import download
+from bouchet_worker.context import Desk
+from bouchet_worker.reconcile import cleanup as tidying
+from bouchet_worker.reconcile.cleanup import AGAIN, EVERY, GRACE, Housekeeper, kept_until, tidy
 
 from tests.fakes.slurm_gateway import FakeSlurm
 
@@ -166,7 +166,7 @@ def test_an_end_while_a_go_fails_is_not_forgotten(stage: Stage, monkeypatch: pyt
     job_id = stage.ready()
 
     def fails(desk: Desk) -> None:
-        raise RemoteTimeout("the tunnel gateway did not answer in time")
+        raise RemoteTimeoutError("the tunnel gateway did not answer in time")
 
     with monkeypatch.context() as patched:
         patched.setattr(tidying, "tidy", fails)

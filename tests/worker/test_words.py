@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from bouchet_core.models import Placement
-from bouchet_worker.diagnosis import advice_for, advice_for_cause, cause_of
-from bouchet_worker.reasons import reason_in_words, what_starts_sooner
-from bouchet_worker.refusals import refusal_in_words
-from bouchet_worker.unanswered import unanswered
+from bouchet_core.deployments import Placement
+from bouchet_worker.reconcile.vllm_errors import advice_for, advice_for_cause, cause_of
+from bouchet_worker.slurm.outage import unanswered
+from bouchet_worker.slurm.pending_reasons import reason_in_words, what_starts_sooner
+from bouchet_worker.slurm.submit_errors import refusal_in_words
 
 # JOB REASON CODES of squeue's manual, 24.11, those that a job with GPUs can have
 MANUAL_24_11 = (Path(__file__).parent / "slurm_words" / "reasons_24.11.txt").read_text().split()
@@ -174,7 +174,7 @@ def test_a_slurm_that_does_not_answer_is_named_with_what_to_do(said: str, part: 
 
 
 @pytest.mark.parametrize(
-    "said", ["the tunnel is down", "look.py did not end within 60 s", "cat did not end within 9 s"]
+    "said", ["the tunnel is down", "probe_login_node.py did not end within 60 s", "cat did not end within 9 s"]
 )
 def test_other_silence_is_told_as_it_is(said: str) -> None:
     assert unanswered(said) == said

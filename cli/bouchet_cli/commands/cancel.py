@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from bouchet_cli.api import Api
-from bouchet_cli.errors import NotReadyError, UsageError
+from bouchet_cli.client.api import Api
+from bouchet_cli.client.errors import NotReadyError, UsageError
 from bouchet_cli.tools import Tools
 
 

@@ -6,15 +6,15 @@ import argparse
 import sys
 from pathlib import Path
 
-from bouchet_cli.api import Api
-from bouchet_cli.choice import in_words, ready_one
-from bouchet_cli.completions import Completions
-from bouchet_cli.conversation import HELP, Conversation, text_of, unfinished
-from bouchet_cli.errors import CommandError, UsageError
-from bouchet_cli.history import history_path, remembered
-from bouchet_cli.line import Line, clean
-from bouchet_cli.screen import Screen
+from bouchet_cli.chat.conversation import HELP, Conversation, text_of, unfinished
+from bouchet_cli.chat.history import history_path, remembered
+from bouchet_cli.chat.stream import Completions
+from bouchet_cli.client.api import Api
+from bouchet_cli.client.errors import CommandError, UsageError
+from bouchet_cli.select import in_words, ready_one
 from bouchet_cli.tools import Tools
+from bouchet_cli.view.line import Line, clean
+from bouchet_cli.view.screen import Screen
 
 FAREWELLS = ("/exit", "/quit")
 

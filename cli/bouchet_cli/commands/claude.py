@@ -5,15 +5,15 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from bouchet_cli.api import Api
-from bouchet_cli.choice import in_words, on_its_way, ready_one
-from bouchet_cli.claude_code import start_claude
-from bouchet_cli.errors import NotReadyError
-from bouchet_cli.follow import follow
-from bouchet_cli.records import Deployment
-from bouchet_cli.screen import Screen
-from bouchet_cli.submit import submit
+from bouchet_cli.client.api import Api
+from bouchet_cli.client.errors import NotReadyError
+from bouchet_cli.client.records import Deployment
+from bouchet_cli.client.submit import submit
+from bouchet_cli.integrations.claude_code import start_claude
+from bouchet_cli.select import in_words, on_its_way, ready_one
 from bouchet_cli.tools import Tools
+from bouchet_cli.view.launch_progress import follow
+from bouchet_cli.view.screen import Screen
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -6,12 +6,12 @@ import argparse
 import shlex
 from collections.abc import Mapping, Sequence
 
-from bouchet_cli.api import Api
-from bouchet_cli.completing import Answer, answers
-from bouchet_cli.errors import CommandError, UsageError
-from bouchet_cli.line import clean
-from bouchet_cli.settings import PROJECT
+from bouchet_cli.client.api import Api
+from bouchet_cli.client.errors import CommandError, UsageError
+from bouchet_cli.client.settings import PROJECT
+from bouchet_cli.shell_completion import Answer, answers
 from bouchet_cli.tools import Tools
+from bouchet_cli.view.line import clean
 
 # a person waits at the TAB key
 PATIENCE_S = 1.0

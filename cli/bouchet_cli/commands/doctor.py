@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 
 from bouchet_cli import VERSION
-from bouchet_cli.checks import Check, check_lines, report_json, summary
-from bouchet_cli.claude_code import find_claude
-from bouchet_cli.errors import CommandError
+from bouchet_cli.client.errors import CommandError
+from bouchet_cli.client.settings import PROJECT, env_file
+from bouchet_cli.integrations.claude_code import find_claude
 from bouchet_cli.local_checks import (
     claude_check,
     door_checks,
@@ -18,8 +18,8 @@ from bouchet_cli.local_checks import (
     secret_files,
     version_check,
 )
-from bouchet_cli.settings import PROJECT, env_file
 from bouchet_cli.tools import Tools
+from bouchet_cli.view.checks import Check, check_lines, report_json, summary
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

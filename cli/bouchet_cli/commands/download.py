@@ -6,14 +6,14 @@ import argparse
 from datetime import UTC, datetime
 from functools import partial
 
-from bouchet_cli.api import Api
-from bouchet_cli.download_view import bar_of, downloads_lines, line_of
-from bouchet_cli.errors import CommandError, UsageError
-from bouchet_cli.models_view import in_bytes
-from bouchet_cli.records import Download
-from bouchet_cli.screen import Screen
+from bouchet_cli.client.api import Api
+from bouchet_cli.client.errors import CommandError, UsageError
+from bouchet_cli.client.records import Download
 from bouchet_cli.tools import Tools
-from bouchet_cli.watching import shown, until_over
+from bouchet_cli.view.downloads import bar_of, downloads_lines, summary_of
+from bouchet_cli.view.models import in_bytes
+from bouchet_cli.view.progress import shown, until_over
+from bouchet_cli.view.screen import Screen
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,7 +50,7 @@ def run(options: argparse.Namespace, tools: Tools) -> None:
 def _watched(download: Download, api: Api, screen: Screen) -> Download:
     """The download when it is over. Ctrl-C leaves it running."""
     try:
-        with shown(screen, line_of, bar_of) as show:
+        with shown(screen, summary_of, bar_of) as show:
             return until_over(download, partial(api.download_record, download.id), show)
     except KeyboardInterrupt:
         model = download.model

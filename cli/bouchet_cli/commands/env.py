@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 
-from bouchet_cli.choice import ready_one
-from bouchet_cli.claude_code import variables, window_of
-from bouchet_cli.claude_env import answer_tokens, foreign_variables, shell_lines
-from bouchet_cli.clients import CLIENTS, Target, advice, snippet
-from bouchet_cli.records import Deployment
-from bouchet_cli.settings import PROJECT
+from bouchet_cli.client.records import Deployment
+from bouchet_cli.client.settings import PROJECT
+from bouchet_cli.integrations.claude_code import variables, window_of
+from bouchet_cli.integrations.claude_env import answer_tokens, foreign_variables, shell_lines
+from bouchet_cli.integrations.snippets import CLIENTS, Target, advice, snippet
+from bouchet_cli.select import ready_one
 from bouchet_cli.tools import Tools
 
 CLAUDE, KEY = "claude", "key"

@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 from functools import partial
 
-from bouchet_cli.api import Api
-from bouchet_cli.errors import CommandError, UsageError
-from bouchet_cli.image_view import bar_of, images_lines, line_of
-from bouchet_cli.models_view import in_bytes
-from bouchet_cli.records import ImageJob
-from bouchet_cli.screen import Screen
+from bouchet_cli.client.api import Api
+from bouchet_cli.client.errors import CommandError, UsageError
+from bouchet_cli.client.records import ImageJob
 from bouchet_cli.tools import Tools
-from bouchet_cli.watching import shown, until_over
+from bouchet_cli.view.images import bar_of, images_lines, summary_of
+from bouchet_cli.view.models import in_bytes
+from bouchet_cli.view.progress import shown, until_over
+from bouchet_cli.view.screen import Screen
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -81,7 +81,7 @@ def _job(options: argparse.Namespace, tools: Tools) -> None:
 def _watched(job: ImageJob, api: Api, screen: Screen) -> ImageJob:
     """The job when it is over. Ctrl-C leaves it running."""
     try:
-        with shown(screen, line_of, bar_of, elapsed=True) as show:
+        with shown(screen, summary_of, bar_of, elapsed=True) as show:
             return until_over(job, partial(api.image_record, job.id), show)
     except KeyboardInterrupt:
         again = f"bouchet image {job.action} {job.pin}"

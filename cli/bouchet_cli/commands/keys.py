@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from datetime import UTC, datetime
 
-from bouchet_cli.access_view import key_lines
 from bouchet_cli.tools import Tools
+from bouchet_cli.view.api_keys import key_lines
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

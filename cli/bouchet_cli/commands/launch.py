@@ -5,16 +5,16 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from bouchet_cli.api import Api
-from bouchet_cli.claude_code import start_claude
-from bouchet_cli.claude_env import TIERS
-from bouchet_cli.errors import UsageError
-from bouchet_cli.follow import follow
-from bouchet_cli.previewed import preview_lines
-from bouchet_cli.records import Deployment
-from bouchet_cli.screen import Screen
-from bouchet_cli.submit import submit
+from bouchet_cli.client.api import Api
+from bouchet_cli.client.errors import UsageError
+from bouchet_cli.client.records import Deployment
+from bouchet_cli.client.submit import submit
+from bouchet_cli.integrations.claude_code import start_claude
+from bouchet_cli.integrations.claude_env import TIERS
 from bouchet_cli.tools import Tools
+from bouchet_cli.view.launch_progress import follow
+from bouchet_cli.view.preview import preview_lines
+from bouchet_cli.view.screen import Screen
 
 # option -> field of the request, where the two are not spelled alike
 FIELDS = (

@@ -6,10 +6,10 @@ import argparse
 import time
 from collections.abc import Iterator
 
-from bouchet_cli.api import Api, Message
-from bouchet_cli.errors import CommandError, NotReadyError, UnreachableError
-from bouchet_cli.screen import Screen
+from bouchet_cli.client.api import Api, Message
+from bouchet_cli.client.errors import CommandError, NotReadyError, UnreachableError
 from bouchet_cli.tools import Tools
+from bouchet_cli.view.screen import Screen
 
 RECONNECT_S = 1.0
 RECONNECTS = 30

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from datetime import UTC, datetime
 
-from bouchet_cli.models_view import Model, in_bytes, models_lines
 from bouchet_cli.tools import Tools
+from bouchet_cli.view.models import Model, in_bytes, models_lines
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from bouchet_cli.errors import UsageError
-from bouchet_cli.orphaned import Orphan, orphan_lines
+from bouchet_cli.client.errors import UsageError
 from bouchet_cli.tools import Tools
+from bouchet_cli.view.orphans import Orphan, orphan_lines
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

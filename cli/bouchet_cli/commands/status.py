@@ -5,16 +5,16 @@ from __future__ import annotations
 import argparse
 from datetime import UTC, datetime
 
-from bouchet_cli.api import Api
-from bouchet_cli.choice import ended_lately
-from bouchet_cli.detail import detail_lines
-from bouchet_cli.errors import CommandError, UsageError
-from bouchet_cli.orphaned import orphan_hint
-from bouchet_cli.records import Deployment, Json
-from bouchet_cli.render import status_lines, tunnel_line, unasked_line
-from bouchet_cli.repro import repro, repro_lines
-from bouchet_cli.screen import Screen
+from bouchet_cli.client.api import Api
+from bouchet_cli.client.errors import CommandError, UsageError
+from bouchet_cli.client.records import Deployment, Json
+from bouchet_cli.select import ended_lately
 from bouchet_cli.tools import Tools
+from bouchet_cli.view.deployment import detail_lines
+from bouchet_cli.view.orphans import orphan_hint
+from bouchet_cli.view.repro import repro, repro_lines
+from bouchet_cli.view.screen import Screen
+from bouchet_cli.view.tables import status_lines, tunnel_line, unasked_line
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

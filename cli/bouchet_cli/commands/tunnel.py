@@ -6,15 +6,15 @@ import argparse
 import time
 from datetime import UTC, datetime
 
-from bouchet_cli.api import Api
-from bouchet_cli.choice import ready_one
-from bouchet_cli.errors import CommandError, NotReadyError, UsageError
-from bouchet_cli.open_port import LISTEN, open_port
-from bouchet_cli.prompts import answer_prompt
-from bouchet_cli.records import Tunnel
-from bouchet_cli.screen import Screen
+from bouchet_cli.client.api import Api
+from bouchet_cli.client.errors import CommandError, NotReadyError, UsageError
+from bouchet_cli.client.records import Tunnel
+from bouchet_cli.integrations.local_port import LISTEN, open_port
+from bouchet_cli.select import ready_one
 from bouchet_cli.tools import Tools
-from bouchet_cli.tunnel_view import tunnel_lines, watch
+from bouchet_cli.view.prompts import answer_prompt
+from bouchet_cli.view.screen import Screen
+from bouchet_cli.view.tunnel import tunnel_lines, watch
 
 POLL_S = 0.5
 # a Duo push wants a telephone to be found

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from datetime import datetime
 
-from bouchet_cli.access_view import usage_lines
 from bouchet_cli.tools import Tools
+from bouchet_cli.view.api_keys import usage_lines
 
 BY = ("key", "model", "session", "deployment")
 

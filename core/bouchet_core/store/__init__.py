@@ -3,8 +3,8 @@
 Each kind of state has a module of its own over the same client.
 """
 
-from .chores import ChoreStore
+from .batch_jobs import BatchJobStore
 from .connection import SOCKET_TIMEOUT_S
-from .records import EVENTS_KEPT, FIRST_EVENT, ONCE_TTL_S, Store
+from .deployments import EVENTS_KEPT, FIRST_EVENT, ONCE_TTL_S, Store
 
-__all__ = ["EVENTS_KEPT", "FIRST_EVENT", "ONCE_TTL_S", "SOCKET_TIMEOUT_S", "ChoreStore", "Store"]
+__all__ = ["EVENTS_KEPT", "FIRST_EVENT", "ONCE_TTL_S", "SOCKET_TIMEOUT_S", "BatchJobStore", "Store"]

@@ -10,7 +10,7 @@ import redis
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.retry import Retry
 
-from bouchet_core.errors import StoreUnavailable
+from bouchet_core.errors import StoreUnavailableError
 
 PREFIX = "bouchet:"
 SOCKET_TIMEOUT_S = 5.0
@@ -33,11 +33,11 @@ def open_client(host: str, port: int, password: str | None, *, decode_responses:
 
 @contextmanager
 def mapped() -> Iterator[None]:
-    """Errors of Redis become StoreUnavailable."""
+    """Errors of Redis become StoreUnavailableError."""
     try:
         yield
     except redis.RedisError as exc:
-        raise StoreUnavailable(str(exc)) from exc
+        raise StoreUnavailableError(str(exc)) from exc
 
 
 def evaluate(client: redis.Redis, script: str, keys: Sequence[str], arguments: Sequence[str | int | float]) -> Any:

@@ -1,7 +1,7 @@
 """Downloads of models (see chores.py), and the last look at the cluster's disk.
 
 Keys (under `bouchet:`):
-    disk               string  DiskLook as JSON
+    disk               string  DiskListing as JSON
     disk-asked         string  set while a look is wanted, ASKED_TTL_S
 """
 
@@ -11,10 +11,10 @@ from typing import cast
 
 import redis
 
-from bouchet_core.downloads import DiskLook, Download
-from bouchet_core.errors import UnknownDownload
+from bouchet_core.downloads import DiskListing, Download
+from bouchet_core.errors import UnknownDownloadError
 
-from .chores import ChoreStore
+from .batch_jobs import BatchJobStore
 from .connection import PREFIX, mapped
 
 ASKED_TTL_S = 20
@@ -22,19 +22,19 @@ ASKED_TTL_S = 20
 _DISK, _DISK_ASKED = PREFIX + "disk", PREFIX + "disk-asked"
 
 
-class DownloadStore(ChoreStore[Download]):
-    """The records of downloads. Methods raise RecordError subclasses or StoreUnavailable."""
+class DownloadStore(BatchJobStore[Download]):
+    """The records of downloads. Methods raise RecordError subclasses or StoreUnavailableError."""
 
     def __init__(self, client: redis.Redis) -> None:
-        super().__init__(client, "download", Download, UnknownDownload)
+        super().__init__(client, "download", Download, UnknownDownloadError)
 
-    def disk(self) -> DiskLook | None:
+    def disk(self) -> DiskListing | None:
         """The last look, however old; None before the first."""
         with mapped():
             body = self._redis.get(_DISK)
-        return DiskLook.model_validate_json(cast(str, body)) if body else None
+        return DiskListing.model_validate_json(cast(str, body)) if body else None
 
-    def keep_disk(self, look: DiskLook) -> None:
+    def keep_disk(self, look: DiskListing) -> None:
         """Replaces the last look."""
         with mapped():
             self._redis.set(_DISK, look.model_dump_json())

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import redis
 
-from bouchet_core.errors import UnknownImageJob
+from bouchet_core.errors import UnknownImageJobError
 from bouchet_core.images import ImageJob
 
-from .chores import ChoreStore
+from .batch_jobs import BatchJobStore
 
 
-class ImageStore(ChoreStore[ImageJob]):
-    """Their records. Methods raise RecordError subclasses or StoreUnavailable."""
+class ImageStore(BatchJobStore[ImageJob]):
+    """Their records. Methods raise RecordError subclasses or StoreUnavailableError."""
 
     def __init__(self, client: redis.Redis) -> None:
-        super().__init__(client, "image", ImageJob, UnknownImageJob)
+        super().__init__(client, "image", ImageJob, UnknownImageJobError)

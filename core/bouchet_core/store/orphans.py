@@ -14,7 +14,7 @@ from typing import cast
 import redis
 from pydantic import TypeAdapter
 
-from bouchet_core.models import Orphan
+from bouchet_core.deployments import Orphan
 
 from .connection import PREFIX, mapped
 
@@ -23,7 +23,7 @@ _LIST = TypeAdapter(tuple[Orphan, ...])
 
 
 class OrphanStore:
-    """What the last look found. Raises StoreUnavailable."""
+    """What the last look found. Raises StoreUnavailableError."""
 
     def __init__(self, client: redis.Redis) -> None:
         self._redis = client

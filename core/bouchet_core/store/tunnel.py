@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import redis
 
-from bouchet_core.models import TunnelEvent
+from bouchet_core.tunnel import TunnelEvent
 
 from .connection import PREFIX, mapped
 
@@ -20,7 +20,7 @@ _FIRST = "0-0"
 
 
 class TunnelStore:
-    """Changes of the connection, oldest first. Raises StoreUnavailable."""
+    """Changes of the connection, oldest first. Raises StoreUnavailableError."""
 
     def __init__(self, client: redis.Redis) -> None:
         self._redis = client

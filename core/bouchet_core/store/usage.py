@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import redis
 
-from bouchet_core.usage import UsageBy, UsageLine, UsageRecord, line_of, sums_of
+from bouchet_core.usage import UsageBy, UsageRecord, UsageSummary, summary_of, sums_of
 
 from .connection import PREFIX, mapped
 
@@ -27,7 +27,7 @@ _REQUESTS, _SUM = PREFIX + "usage:requests", PREFIX + "usage:sum:"
 
 
 class UsageStore:
-    """What was used. Methods raise StoreUnavailable."""
+    """What was used. Methods raise StoreUnavailableError."""
 
     def __init__(self, client: redis.Redis) -> None:
         self._redis = client
@@ -48,7 +48,7 @@ class UsageStore:
                 pipe.expire(key, SUMS_KEPT_S)
             pipe.execute()
 
-    def lines(self, by: UsageBy, since: float, now: float) -> list[UsageLine]:
+    def lines(self, by: UsageBy, since: float, now: float) -> list[UsageSummary]:
         """Sums from the bucket of `since` to now (Unix times), the busiest first."""
         oldest = max(bucket_of(since), bucket_of(now - SUMS_KEPT_S))
         with mapped():
@@ -63,7 +63,7 @@ class UsageStore:
                 name, _, count = rest.rpartition("|")
                 if kind == by:
                     sums.setdefault(name, Counter())[count] += int(number)
-        return sorted((line_of(name, counts) for name, counts in sums.items()), key=_busiest_first)
+        return sorted((summary_of(name, counts) for name, counts in sums.items()), key=_busiest_first)
 
     def last(self, limit: int = 100) -> list[dict[str, str]]:
         """The last requests, newest first, as they are kept."""
@@ -77,5 +77,5 @@ def bucket_of(at: float) -> int:
     return int(at) // BUCKET_S * BUCKET_S
 
 
-def _busiest_first(line: UsageLine) -> tuple[int, int, str]:
+def _busiest_first(line: UsageSummary) -> tuple[int, int, str]:
     return -(line.input_tokens + line.output_tokens), -line.requests, line.name

@@ -10,7 +10,7 @@ import uvicorn
 from bouchet_core.errors import ConfigurationError
 
 from .app import create_app
-from .parts import opened
+from .dependencies import opened
 from .settings import Settings
 
 # open event streams are cut after so long when the container stops

@@ -9,23 +9,22 @@ from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from bouchet_core.deployments import LaunchRequest
 from bouchet_core.downloads import DownloadRequest
 from bouchet_core.errors import BouchetError
 from bouchet_core.images import ImageRequest
-from bouchet_core.models import LaunchRequest
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from .door import Door
-from .openapi import DescribedApi
-from .parts import Parts
+from .auth import Door
+from .dependencies import Parts
+from .openapi.document import DescribedApi
 from .problems import TITLES, problem, problem_of, problem_response
 from .routes import (
     deployments,
     doctor,
     downloads,
-    errands,
     health,
     images,
     keys,
@@ -36,10 +35,11 @@ from .routes import (
     tunnel,
     usage,
 )
+from .routes import tasks as errands
 from .routes.keys import KeyRequest
 from .routes.tunnel import Answer
+from .validation_messages import field_problems, in_one_line
 from .version import VERSION
-from .words import field_problems, in_one_line
 
 log = logging.getLogger(__name__)
 

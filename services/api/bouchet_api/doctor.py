@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bouchet_core.checks import Check, Verdict
+from bouchet_core.doctor import DoctorCheck, Verdict
 from bouchet_core.errors import BouchetError
-from bouchet_core.models import TunnelState, TunnelStatus
+from bouchet_core.tunnel import TunnelState, TunnelStatus
 
-from .parts import Parts
+from .dependencies import Parts
 
-# as bouchet_worker.loop writes it
+# as bouchet_worker.reconcile.loop writes it
 HEARTBEAT = "worker"
 ERRAND = "doctor"
 # some ten questions to Slurm, each of which may have to wait for its turn
@@ -18,7 +18,7 @@ WAIT_S = 75.0
 LOGS = "`make logs` says why; `make up` starts it anew"
 
 
-def checks_of(parts: Parts) -> Iterator[Check]:
+def checks_of(parts: Parts) -> Iterator[DoctorCheck]:
     """All checks but those of the machine that the stack runs on. Never raises what a check can say."""
     redis = _redis(parts)
     yield redis
@@ -34,7 +34,7 @@ def checks_of(parts: Parts) -> Iterator[Check]:
         yield _check("slurm", "cluster", "unknown", said, broken.fix)
 
 
-def _redis(parts: Parts) -> Check:
+def _redis(parts: Parts) -> DoctorCheck:
     try:
         parts.store.ping()
     except BouchetError as exc:
@@ -42,7 +42,7 @@ def _redis(parts: Parts) -> Check:
     return _check("stack", "redis", "pass", "answers")
 
 
-def _worker(parts: Parts) -> Check:
+def _worker(parts: Parts) -> DoctorCheck:
     try:
         beats = parts.store.beats(HEARTBEAT)
     except BouchetError as exc:
@@ -52,7 +52,7 @@ def _worker(parts: Parts) -> Check:
     return _check("stack", "worker", "pass", "its heartbeat is fresh")
 
 
-def _ssh(parts: Parts) -> Iterator[Check]:
+def _ssh(parts: Parts) -> Iterator[DoctorCheck]:
     try:
         tunnel = parts.gateway.status()
     except BouchetError as exc:
@@ -67,7 +67,7 @@ def _ssh(parts: Parts) -> Iterator[Check]:
         yield _check("ssh", "host key", "pass", f"{tunnel.host}'s is a known one")
 
 
-def tunnel_check(tunnel: TunnelStatus) -> Check:
+def tunnel_check(tunnel: TunnelStatus) -> DoctorCheck:
     """The state of the connection. Pure."""
     why = f": {tunnel.detail}" if tunnel.detail else ""
     match tunnel.state:
@@ -88,13 +88,13 @@ def tunnel_check(tunnel: TunnelStatus) -> Check:
             return _check("ssh", "tunnel", "fail", f"down{why}", fix)
 
 
-def _cluster(parts: Parts) -> Iterator[Check]:
+def _cluster(parts: Parts) -> Iterator[DoctorCheck]:
     try:
         answers = parts.errands.ask(ERRAND, wait_s=WAIT_S)
-        yield from (Check.model_validate(answer) for answer in answers)
+        yield from (DoctorCheck.model_validate(answer) for answer in answers)
     except BouchetError as exc:
         yield _check("slurm", "cluster", "unknown", str(exc), "`bouchet doctor` again; `make logs` says more")
 
 
-def _check(area: str, name: str, verdict: str, said: str, fix: str = "") -> Check:
-    return Check(area=area, name=name, verdict=Verdict(verdict), said=said, fix=fix)
+def _check(area: str, name: str, verdict: str, said: str, fix: str = "") -> DoctorCheck:
+    return DoctorCheck(area=area, name=name, verdict=Verdict(verdict), said=said, fix=fix)

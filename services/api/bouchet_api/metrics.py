@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from bouchet_core.models import Phase, TunnelState, TunnelStatus
+from bouchet_core.deployments import Phase
+from bouchet_core.tunnel import TunnelState, TunnelStatus
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 

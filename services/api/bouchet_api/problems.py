@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-from bouchet_core.errors import BouchetError, UnknownModel
+from bouchet_core.errors import BouchetError, UnknownModelError
 from fastapi import Response
 from pydantic import BaseModel, Field
 
@@ -14,13 +14,13 @@ MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 5
 
 
-class KeyReused(BouchetError):
+class IdempotencyKeyReusedError(BouchetError):
     """One Idempotency-Key, two different requests."""
 
     kind = "idempotency_key_reused"
 
 
-class NoLogYet(BouchetError):
+class LogNotFoundError(BouchetError):
     """The deployment's job has written nothing so far."""
 
     kind = "no_log_yet"
@@ -113,7 +113,7 @@ def problem(status: int, kind: str, detail: str, errors: Sequence[FieldProblem] 
 def problem_of(error: BouchetError) -> Problem:
     """The problem that stands for an error of the tree."""
     made = problem(STATUS_BY_KIND[error.kind], error.kind, str(error))
-    return made.model_copy(update={"near": list(error.near)}) if isinstance(error, UnknownModel) else made
+    return made.model_copy(update={"near": list(error.near)}) if isinstance(error, UnknownModelError) else made
 
 
 def encodable(text: str) -> str:

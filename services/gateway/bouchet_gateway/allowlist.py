@@ -1,4 +1,4 @@
-"""What may run and be touched on the cluster. Pure: argv and paths in, a value or NotAllowed out.
+"""What may run and be touched on the cluster. Pure: argv and paths in, a value or NotAllowedError out.
 
 The door is open to rooms that hold its token. The list keeps a bug there (or a stolen token) from becoming a shell:
 only Slurm's programs with the subcommands we use, our own scripts, and files below the directories the site names.
@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from bouchet_core.errors import NotAllowed
+from bouchet_core.errors import NotAllowedError
 
 _JOB_ID = re.compile(r"^\d+([_+]\d+)?$")
 _SCANCEL_OPTIONS = re.compile(r"^(-[bfQv]+|--(batch|full|quiet|verbose|signal=[A-Z0-9]+)|-s[A-Z0-9]+)$")
@@ -40,14 +40,14 @@ class Allowlist:
         tidy = tidied(path)
         if any(_is_below(tidy, tidied(root)) for root in self.roots):
             return tidy
-        raise NotAllowed(f"{path!r} is outside the site's directories ({', '.join(self.roots)})")
+        raise NotAllowedError(f"{path!r} is outside the site's directories ({', '.join(self.roots)})")
 
     def argv(self, argv: Sequence[str]) -> None:
-        """Raises NotAllowed unless this command line may run."""
+        """Raises NotAllowedError unless this command line may run."""
         if not argv:
-            raise NotAllowed("an empty command cannot run")
+            raise NotAllowedError("an empty command cannot run")
         if any("\0" in word for word in argv):
-            raise NotAllowed("a word of a command cannot hold a NUL character")
+            raise NotAllowedError("a word of a command cannot hold a NUL character")
         rule = _RULES.get(argv[0], Allowlist._script)
         rule(self, argv)
 
@@ -65,7 +65,7 @@ class Allowlist:
         if words:
             self._script(words[:1])
         elif "--test-only" not in argv:
-            raise NotAllowed("sbatch takes one of our own scripts; what it reads from its input can only be tried")
+            raise NotAllowedError("sbatch takes one of our own scripts; what it reads from its input can only be tried")
         for word in words[1:]:
             if "/" in word or word.startswith("~"):
                 self.path(word)
@@ -73,7 +73,7 @@ class Allowlist:
     def _sbatch_option(self, word: str) -> None:
         option = _SBATCH_OPTION.match(word)
         if not option:
-            raise NotAllowed(f"sbatch option {word!r} is not allowed; long ones with their value behind `=` are")
+            raise NotAllowedError(f"sbatch option {word!r} is not allowed; long ones with their value behind `=` are")
         name, value = option.group(1), option.group(2) or ""
         # Slurm takes the beginning of an option for the whole
         if value.startswith(("/", "~")) or any(full.startswith(name) for full in _SBATCH_FILES):
@@ -82,29 +82,29 @@ class Allowlist:
     def _scancel(self, argv: Sequence[str]) -> None:
         words = [word for word in argv[1:] if not _SCANCEL_OPTIONS.match(word)]
         if not words or not all(_JOB_ID.match(word) for word in words):
-            raise NotAllowed("scancel takes job ids here and nothing that names many jobs at once")
+            raise NotAllowedError("scancel takes job ids here and nothing that names many jobs at once")
 
     def _show(self, argv: Sequence[str]) -> None:
         words = [word for word in argv[1:] if not _SHOW_OPTION.match(word)]
         if not words or words[0] not in _SHOW_WORDS or any(word.startswith("-") for word in words):
-            raise NotAllowed(f"{argv[0]} may only show; {' '.join(argv[1:3])!r} is not on the allow-list")
+            raise NotAllowedError(f"{argv[0]} may only show; {' '.join(argv[1:3])!r} is not on the allow-list")
 
     def _apptainer(self, argv: Sequence[str]) -> None:
         if len(argv) < 2 or argv[1] not in _APPTAINER_WORDS:
-            raise NotAllowed(f"apptainer may only {', '.join(sorted(_APPTAINER_WORDS))} on the login node")
+            raise NotAllowedError(f"apptainer may only {', '.join(sorted(_APPTAINER_WORDS))} on the login node")
 
     def _test(self, argv: Sequence[str]) -> None:
         if len(argv) != 3 or argv[1] not in _TEST_FLAGS:
-            raise NotAllowed("test takes one flag and one path here")
+            raise NotAllowedError("test takes one flag and one path here")
         self.path(argv[2])
 
     def _getent(self, argv: Sequence[str]) -> None:
         if len(argv) != 3 or argv[1] != "passwd" or not argv[2].isdigit():
-            raise NotAllowed("getent may only name a user by number: getent passwd UID")
+            raise NotAllowedError("getent may only name a user by number: getent passwd UID")
 
     def _interpreter(self, argv: Sequence[str]) -> None:
         if len(argv) < 2:
-            raise NotAllowed(f"{argv[0]} needs one of our own scripts")
+            raise NotAllowedError(f"{argv[0]} needs one of our own scripts")
         self._script(argv[1:])
 
     def _script(self, argv: Sequence[str]) -> None:
@@ -112,7 +112,7 @@ class Allowlist:
             script = tidied(argv[0])
             if script != tidied(self.scripts) and _is_below(script, tidied(self.scripts)):
                 return
-        raise NotAllowed(f"{argv[0]!r} is not on the gateway's allow-list")
+        raise NotAllowedError(f"{argv[0]!r} is not on the gateway's allow-list")
 
 
 _RULES: dict[str, Callable[[Allowlist, Sequence[str]], None]] = {
@@ -131,11 +131,11 @@ _RULES: dict[str, Callable[[Allowlist, Sequence[str]], None]] = {
 
 
 def tidied(path: str) -> str:
-    """The path without `.` and doubled slashes; NotAllowed when it is relative or climbs."""
+    """The path without `.` and doubled slashes; NotAllowedError when it is relative or climbs."""
     if "\0" in path or ".." in path.split("/"):
-        raise NotAllowed(f"{path!r} is not a path that may be used: no `..`")
+        raise NotAllowedError(f"{path!r} is not a path that may be used: no `..`")
     if path != "~" and not path.startswith(("/", "~/")):
-        raise NotAllowed(f"{path!r} is not a path that may be used: begin with `/` or `~/`")
+        raise NotAllowedError(f"{path!r} is not a path that may be used: begin with `/` or `~/`")
     # POSIX keeps two leading slashes apart from one; nobody means that here
     return re.sub("^//", "/", posixpath.normpath(path))
 

@@ -10,15 +10,15 @@ from bouchet_core.store import Store
 from fastapi import FastAPI
 
 from .allowlist import Allowlist
-from .cluster import Cluster
-from .door import Door
-from .forward import Forwards, Targets
-from .mfa import PromptDesk
-from .news import News
+from .api import Door
+from .events import News
+from .remote_commands import Cluster
 from .settings import Settings
-from .ssh import Connector
-from .trusted import TrustedHosts
-from .tunnel import Tunnel
+from .slots.forward import Forwards, Targets
+from .ssh.connect import Connector
+from .ssh.prompts import PromptDesk
+from .ssh.trusted_hosts import TrustedHosts
+from .ssh.tunnel import Tunnel
 
 # how long a gateway that stops waits for the store to take what happened last
 LAST_WORDS_S = 1.0

@@ -14,13 +14,13 @@ from bouchet_core.errors import BouchetError, ConfigurationError
 from bouchet_core.secrets import read_secret
 from bouchet_core.store import Store
 
-from .carrier import LiteLLMCarrier
-from .front import Front
-from .key_watcher import KeyWatcher
-from .lane import DirectLane
-from .recorder import Recorder
+from .app import Front
+from .auth.key_watcher import KeyWatcher
+from .backends.direct import DirectLane
+from .backends.litellm import LiteLLMCarrier
+from .routing.watcher import TableWatcher
 from .settings import Settings, settings_from
-from .watcher import TableWatcher
+from .usage.recorder import Recorder
 
 SECRETS = ("api_key", "serving_secret", "redis_password")
 # streams get this long to end after SIGTERM

@@ -15,11 +15,11 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Header = tuple[bytes, bytes]
 
 
-class BodyTooLarge(Exception):
+class BodyTooLargeError(Exception):
     """The client sends more than is read."""
 
 
-class ClientGone(Exception):
+class ClientGoneError(Exception):
     """The client closed before its request was whole."""
 
 
@@ -29,19 +29,19 @@ def header(scope: Scope, name: bytes) -> bytes | None:
 
 
 async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
-    """The whole request body; raises BodyTooLarge or ClientGone."""
+    """The whole request body; raises BodyTooLargeError or ClientGoneError."""
     declared = header(scope, b"content-length")
     if declared is not None and declared.isdigit() and int(declared) > limit_bytes:
-        raise BodyTooLarge
+        raise BodyTooLargeError
     pieces, size, more = [], 0, True
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise ClientGone
+            raise ClientGoneError
         piece, more = message.get("body", b""), message.get("more_body", False)
         size += len(piece)
         if size > limit_bytes:
-            raise BodyTooLarge
+            raise BodyTooLargeError
         pieces.append(piece)
     return b"".join(pieces)
 

@@ -11,26 +11,26 @@ import uuid
 from types import FrameType
 
 from bouchet_core.catalog import load_catalog
-from bouchet_core.errands import QUEUE
-from bouchet_core.errors import BouchetError, StoreUnavailable
+from bouchet_core.errors import BouchetError, StoreUnavailableError
 from bouchet_core.gateway_client import GatewayClient
 from bouchet_core.secrets import optional_secret, read_secret
 from bouchet_core.site import catalogs_of, load_site
 from bouchet_core.store import Store
+from bouchet_core.tasks import QUEUE
 from rq import Queue, SimpleWorker
 from rq.exceptions import StopRequested
 from rq.serializers import JSONSerializer
 
-from .desk import Desk
-from .errand_queue import ErrandQueue
-from .errands import open_desk
-from .jobspec import load_luggage
-from .loop import Loop
-from .observe import Observer
+from .context import Desk
+from .launch.job_files import load_luggage
+from .reconcile.cleanup import Housekeeper
+from .reconcile.health import SlotProbe
+from .reconcile.loop import Loop
+from .reconcile.observe import Observer
+from .reconcile.smoke_runner import Smokes
 from .settings import Settings
-from .slot_probe import SlotProbe
-from .smokes import Smokes
-from .tidying import Housekeeper
+from .task_queue import ErrandQueue
+from .tasks import open_desk
 
 log = logging.getLogger("bouchet_worker")
 
@@ -104,7 +104,7 @@ def _do_errands(owner: str, queue: Queue, asked: threading.Event) -> None:
             worker.work(logging_level=None)
     except StopRequested:
         asked.set()
-    except StoreUnavailable as exc:
+    except StoreUnavailableError as exc:
         log.warning("errands wait: %s", exc)
 
 

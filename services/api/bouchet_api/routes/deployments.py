@@ -6,18 +6,17 @@ import logging
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from bouchet_core.errors import NameTaken, UnknownDeployment
-from bouchet_core.memory.figures import Memory
-from bouchet_core.models import Deployment, LaunchRequest, Phase, Placement, Unasked
+from bouchet_core.deployments import ClusterOutage, Deployment, LaunchRequest, MemoryEstimate, Phase, Placement
+from bouchet_core.errors import NameTakenError, UnknownDeploymentError
 from bouchet_core.store import Store
 from fastapi import APIRouter, Body, Header, Query, Response
 from pydantic import BaseModel, Field
 
-from bouchet_api import examples
-from bouchet_api.launching import PREVIEW_ID, named_among, new_id, refuse_misfit, requested, without_model_name
-from bouchet_api.likeness import NO_RECORD, like, refuse_other_hardware
-from bouchet_api.parts import DeploymentDep, Parts, PartsDep
-from bouchet_api.problems import KeyReused
+from bouchet_api.dependencies import DeploymentDep, Parts, PartsDep
+from bouchet_api.new_deployment import PREVIEW_ID, named_among, new_id, refuse_misfit, requested, without_model_name
+from bouchet_api.openapi import examples
+from bouchet_api.problems import IdempotencyKeyReusedError
+from bouchet_api.relaunch import NO_RECORD, like, refuse_other_hardware
 
 log = logging.getLogger(__name__)
 IDEMPOTENCY = (
@@ -37,7 +36,7 @@ class Page(BaseModel):
 
     deployments: list[Deployment]
     next_offset: int | None = Field(default=None, description="`offset` of the next page, null on the last")
-    unasked: Unasked | None = Field(default=None, description="what of the cluster could not be asked lately")
+    unasked: ClusterOutage | None = Field(default=None, description="what of the cluster could not be asked lately")
 
 
 class Preview(BaseModel):
@@ -47,7 +46,7 @@ class Preview(BaseModel):
     placement: Placement
     image: str
     window: int
-    memory: Memory
+    memory: MemoryEstimate
     folder: str = Field(description="the job's folder on the cluster, where its files would lie")
     script: str = Field(description="the batch script")
     command: list[str] = Field(description="the command that would submit it, word by word")
@@ -68,7 +67,7 @@ def launch(
     wanted = _wanted(parts, request, new_id())
     made = _create(parts.store, wanted, idempotency_key)
     if made.request != wanted.request:
-        raise KeyReused("this Idempotency-Key was used for another request; take a new one")
+        raise IdempotencyKeyReusedError("this Idempotency-Key was used for another request; take a new one")
     if made.phase is Phase.REQUESTED:
         parts.errands.submit(made.id)
         log.info("deployment %s: %s requested as %s", made.id, made.model, made.alias)
@@ -143,15 +142,15 @@ def _wanted(parts: Parts, request: LaunchRequest, identity: str) -> Deployment:
 def _earlier(store: Store, identity: str) -> Deployment:
     try:
         return store.get(identity)
-    except UnknownDeployment as exc:
-        raise UnknownDeployment(identity, NO_RECORD) from exc
+    except UnknownDeploymentError as exc:
+        raise UnknownDeploymentError(identity, NO_RECORD) from exc
 
 
 def _create(store: Store, wanted: Deployment, key: str | None) -> Deployment:
     """The record made now, or earlier for the same key. With a name of its own a second one of a model may live."""
     try:
         return store.create(wanted, once=key)
-    except NameTaken as exc:
+    except NameTakenError as exc:
         if wanted.request.name is None or exc.name != wanted.model:
             raise
     return store.create(without_model_name(wanted), once=key)

@@ -7,17 +7,18 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 from bouchet_core.downloads import Download, DownloadRequest
-from bouchet_core.errors import UnknownDownload, UnknownModel
+from bouchet_core.errors import UnknownDownloadError, UnknownModelError
 from bouchet_core.store import FIRST_EVENT
 from fastapi import APIRouter, Body, Depends, Path, Query, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel
 
-from bouchet_api import chores, examples
-from bouchet_api.chore_events import changes_of
-from bouchet_api.downloading import asked_for, model_of
-from bouchet_api.launching import new_id
-from bouchet_api.parts import PartsDep
+from bouchet_api import batch_jobs as chores
+from bouchet_api.batch_job_events import changes_of
+from bouchet_api.dependencies import PartsDep
+from bouchet_api.model_status import asked_for, model_of
+from bouchet_api.new_deployment import new_id
+from bouchet_api.openapi import examples
 
 from .streams import AfterHeader, AfterQuery
 
@@ -38,10 +39,10 @@ def download_of(
     """The record that the path names; a name of the catalog stands for its model."""
     try:
         return parts.store.downloads.get(download)
-    except UnknownDownload:
+    except UnknownDownloadError:
         try:
             return parts.store.downloads.get(model_of(download, parts.catalog.current()))
-        except (UnknownModel, UnknownDownload):
+        except (UnknownModelError, UnknownDownloadError):
             pass
         raise
 

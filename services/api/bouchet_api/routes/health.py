@@ -7,7 +7,7 @@ from typing import Literal
 from fastapi import APIRouter
 from pydantic import BaseModel
 
-from bouchet_api.parts import PartsDep
+from bouchet_api.dependencies import PartsDep
 
 router = APIRouter(tags=["health"])
 

@@ -7,16 +7,17 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Annotated
 
-from bouchet_core.images import ImageJob, ImageRequest, Images, PinName, Removed, find_pin
+from bouchet_core.images import ImageJob, ImageList, ImageRequest, PinName, RemovedImage, find_pin
 from bouchet_core.store import FIRST_EVENT
 from fastapi import APIRouter, Body, Depends, Path, Query, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel
 
-from bouchet_api import chores, examples
-from bouchet_api.chore_events import changes_of
-from bouchet_api.launching import new_id
-from bouchet_api.parts import PartsDep
+from bouchet_api import batch_jobs as chores
+from bouchet_api.batch_job_events import changes_of
+from bouchet_api.dependencies import PartsDep
+from bouchet_api.new_deployment import new_id
+from bouchet_api.openapi import examples
 
 from .streams import AfterHeader, AfterQuery
 
@@ -45,9 +46,9 @@ JobDep = Annotated[ImageJob, Depends(job_of)]
 
 
 @router.get("")
-def list_images(parts: PartsDep) -> Images:
+def list_images(parts: PartsDep) -> ImageList:
     """Pins of the project and images on the cluster; the cluster is asked."""
-    return Images.model_validate(parts.errands.ask("images", wait_s=WAIT_S))
+    return ImageList.model_validate(parts.errands.ask("images", wait_s=WAIT_S))
 
 
 @router.post("/jobs", status_code=202, responses=chores.asked_for(examples.IMAGE_JOB))
@@ -96,8 +97,8 @@ def remove_image(
     parts: PartsDep,
     pin: PinName,
     force: Annotated[bool, Query(description="although a live deployment serves from it")] = False,
-) -> Removed:
+) -> RemovedImage:
     """Removes an image from the cluster."""
-    removed = Removed.model_validate(parts.errands.ask("remove_image", pin, force, wait_s=WAIT_S))
+    removed = RemovedImage.model_validate(parts.errands.ask("remove_image", pin, force, wait_s=WAIT_S))
     log.info("image %s: removed", pin)
     return removed

@@ -6,12 +6,12 @@ import logging
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from bouchet_core.access import KEY_PREFIX, OWNER, SHOWN_END, AccessKey, KeyName, PerMinute, new_secret, sha256_of
+from bouchet_core.api_keys import KEY_PREFIX, OWNER, SHOWN_END, ApiKey, KeyName, PerMinute, new_secret, sha256_of
 from fastapi import APIRouter, Body, Path, Response
 from pydantic import BaseModel, Field, field_validator
 
-from bouchet_api import examples
-from bouchet_api.parts import PartsDep
+from bouchet_api.dependencies import PartsDep
+from bouchet_api.openapi import examples
 from bouchet_api.spans import Span, parse_span
 
 log = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ def add_key(
 ) -> NewKey:
     """Makes a key. It opens the proxy at once."""
     secret, now = new_secret(), datetime.now(UTC)
-    key = AccessKey(
+    key = ApiKey(
         name=request.name,
         sha256=sha256_of(secret),
         ending=secret[-SHOWN_END:],
@@ -100,7 +100,7 @@ def revoke_key(parts: PartsDep, name: Annotated[str, Path(max_length=100)]) -> K
     return _key(revoked, datetime.now(UTC))
 
 
-def _key(key: AccessKey, now: datetime) -> Key:
+def _key(key: ApiKey, now: datetime) -> Key:
     return Key(
         name=key.name,
         shown=f"{KEY_PREFIX}...{key.ending}",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from bouchet_core.errors import GatewayError
-from bouchet_core.models import TunnelStatus
+from bouchet_core.tunnel import TunnelStatus
 from fastapi import APIRouter, Response
 from fastapi.responses import PlainTextResponse
 
+from bouchet_api.dependencies import Parts, PartsDep
 from bouchet_api.metrics import CONTENT_TYPE, render
-from bouchet_api.parts import Parts, PartsDep
 
 router = APIRouter(tags=["health"])
 WORKER = "worker"

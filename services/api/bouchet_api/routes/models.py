@@ -7,14 +7,14 @@ from datetime import datetime
 from typing import Annotated, Literal
 
 from bouchet_core.catalog import ModelEntry
-from bouchet_core.downloads import DiskLook, DiskState, Download
-from bouchet_core.models import Deployment, Phase
+from bouchet_core.deployments import Deployment, Phase
+from bouchet_core.downloads import DiskListing, DiskState, Download
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
-from bouchet_api.disk import disk_now
-from bouchet_api.downloading import disk_of
-from bouchet_api.parts import PartsDep
+from bouchet_api.dependencies import PartsDep
+from bouchet_api.disk_listing import disk_now
+from bouchet_api.model_status import disk_of
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
@@ -85,7 +85,7 @@ def list_models(
     )
 
 
-def _disk(identity: str, look: DiskLook | None, coming: Sequence[Download]) -> Disk:
+def _disk(identity: str, look: DiskListing | None, coming: Sequence[Download]) -> Disk:
     found = disk_of(identity, look, coming)
     return Disk(
         **found.model_dump(),

@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 from typing import Annotated, Any
 
-from bouchet_core.models import Deployment, Orphan
+from bouchet_core.deployments import Deployment, Orphan
 from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel
 
-from bouchet_api import examples
-from bouchet_api.parts import PartsDep
+from bouchet_api.dependencies import PartsDep
+from bouchet_api.openapi import examples
 
 log = logging.getLogger(__name__)
 router = APIRouter(prefix="/v1/orphans", tags=["orphans"])

@@ -10,17 +10,17 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Annotated
 
-from bouchet_core.errors import BouchetError, CouldNotAsk, RemoteFileMissing
-from bouchet_core.models import Deployment
+from bouchet_core.deployments import Deployment
+from bouchet_core.errors import BouchetError, ClusterUnavailableError, RemoteFileMissingError
 from bouchet_core.store import FIRST_EVENT
 from fastapi import APIRouter, Depends, Header, Query
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel
 
-from bouchet_api.bell import wait_for_ring
+from bouchet_api.dependencies import DeploymentDep, Parts, PartsDep
 from bouchet_api.log_lines import Line, whole_lines
-from bouchet_api.parts import DeploymentDep, Parts, PartsDep
-from bouchet_api.problems import NoLogYet, problem_of
+from bouchet_api.notifier import wait_for_ring
+from bouchet_api.problems import LogNotFoundError, problem_of
 
 router = APIRouter(tags=["streams"], default_response_class=EventSourceResponse)
 
@@ -78,10 +78,10 @@ def log_start(
         return int(last_event_id)
     waits = follow and deployment.is_live
     if _log_path(deployment) is None and not waits:
-        raise NoLogYet(f"deployment {deployment.id} has no log: {deployment.reason or deployment.phase}")
+        raise LogNotFoundError(f"deployment {deployment.id} has no log: {deployment.reason or deployment.phase}")
     try:
         return _tail_offset(parts, deployment, tail)
-    except RemoteFileMissing:
+    except RemoteFileMissingError:
         if waits:
             return 0
         _refuse_tidied(deployment)
@@ -98,11 +98,11 @@ async def log_of_one(
 
 
 def _refuse_tidied(deployment: Deployment) -> None:
-    """RemoteFileMissing with the reason, where the log has been removed by its age."""
+    """RemoteFileMissingError with the reason, where the log has been removed by its age."""
     kept_until = deployment.job.kept_until if deployment.job else None
     if kept_until is not None and kept_until < datetime.now(UTC):
         words = f"the log of deployment {deployment.id} was kept until {kept_until:%Y-%m-%d} and is removed"
-        raise RemoteFileMissing(f"{words} (keep_jobs_days of the site file says how long)")
+        raise RemoteFileMissingError(f"{words} (keep_jobs_days of the site file says how long)")
 
 
 async def _events(parts: Parts, after: str, only: str | None) -> AsyncIterator[ServerSentEvent]:
@@ -132,7 +132,7 @@ async def _log(parts: Parts, deployment: Deployment, start: int, follow: bool) -
         over = not follow or not deployment.is_live
         try:
             lines, size = await asyncio.to_thread(_read, parts, path, position, over)
-        except CouldNotAsk as exc:
+        except ClusterUnavailableError as exc:
             if over:
                 raise
             yield _problem_message(exc)
@@ -158,7 +158,7 @@ def _read(parts: Parts, path: str | None, position: int, over: bool) -> tuple[li
         return [], position
     try:
         piece = parts.gateway.get(path, position, PIECE_BYTES)
-    except RemoteFileMissing:
+    except RemoteFileMissingError:
         if over:
             raise
         return [], position

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from bouchet_core.models import TunnelStatus
+from bouchet_core.tunnel import TunnelStatus
 from fastapi import APIRouter, Body
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from bouchet_api import examples
-from bouchet_api.parts import PartsDep
+from bouchet_api.dependencies import PartsDep
+from bouchet_api.openapi import examples
 
 router = APIRouter(prefix="/v1/tunnel", tags=["tunnel"])
 

@@ -6,11 +6,11 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 from bouchet_core.store.usage import SUMS_KEPT_S, bucket_of
-from bouchet_core.usage import UsageBy, UsageLine
+from bouchet_core.usage import UsageBy, UsageSummary
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
-from bouchet_api.parts import PartsDep
+from bouchet_api.dependencies import PartsDep
 from bouchet_api.spans import PATTERN, parse_span
 
 router = APIRouter(prefix="/v1/usage", tags=["usage"])
@@ -21,7 +21,7 @@ class Usage(BaseModel):
 
     by: UsageBy
     since: datetime = Field(description="where counting began: the quarter of an hour in which the span begins")
-    lines: list[UsageLine]
+    lines: list[UsageSummary]
 
 
 @router.get("")

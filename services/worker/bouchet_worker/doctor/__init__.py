@@ -1,5 +1,5 @@
 """The cluster's half of `bouchet doctor`: a few cheap looks, each turned into checks by pure functions."""
 
-from .look import look_round
+from .probe import look_round
 
 __all__ = ["look_round"]

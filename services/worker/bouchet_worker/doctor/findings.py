@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bouchet_core.checks import Check, Verdict
+from bouchet_core.doctor import DoctorCheck, Verdict
 
 
 class Findings:
@@ -11,21 +11,21 @@ class Findings:
     def __init__(self, area: str) -> None:
         self._area = area
 
-    def good(self, name: str, said: str) -> Check:
+    def good(self, name: str, said: str) -> DoctorCheck:
         """All is well."""
-        return Check(area=self._area, name=name, verdict=Verdict.PASS, said=said)
+        return DoctorCheck(area=self._area, name=name, verdict=Verdict.PASS, said=said)
 
-    def warn(self, name: str, said: str, fix: str) -> Check:
+    def warn(self, name: str, said: str, fix: str) -> DoctorCheck:
         """It works, and may cost somebody an evening."""
-        return Check(area=self._area, name=name, verdict=Verdict.WARN, said=said, fix=fix)
+        return DoctorCheck(area=self._area, name=name, verdict=Verdict.WARN, said=said, fix=fix)
 
-    def bad(self, name: str, said: str, fix: str) -> Check:
+    def bad(self, name: str, said: str, fix: str) -> DoctorCheck:
         """It does not work."""
-        return Check(area=self._area, name=name, verdict=Verdict.FAIL, said=said, fix=fix)
+        return DoctorCheck(area=self._area, name=name, verdict=Verdict.FAIL, said=said, fix=fix)
 
-    def unknown(self, name: str, said: str, fix: str = "") -> Check:
+    def unknown(self, name: str, said: str, fix: str = "") -> DoctorCheck:
         """It could not be looked at."""
-        return Check(area=self._area, name=name, verdict=Verdict.UNKNOWN, said=said, fix=fix)
+        return DoctorCheck(area=self._area, name=name, verdict=Verdict.UNKNOWN, said=said, fix=fix)
 
 
 def gib(count: int) -> str:

@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 
 from bouchet_core.catalog import Catalog
-from bouchet_core.checks import Check
-from bouchet_core.errors import LaunchRefused
+from bouchet_core.doctor import DoctorCheck
+from bouchet_core.errors import LaunchRefusedError
 from bouchet_core.placement import image_for
 from bouchet_core.site import Site
 
@@ -20,13 +20,13 @@ catalog_found = Findings("catalog")
 gpus_found = Findings("gpus")
 
 
-def catalog_checks(catalog: Catalog, site: Site, there: Sequence[str]) -> list[Check]:
+def catalog_checks(catalog: Catalog, site: Site, there: Sequence[str]) -> list[DoctorCheck]:
     """Whether every entry can be served here. there: the models that have a folder in models_dir."""
     refused = []
     for identity, entry in catalog.entries.items():
         try:
             image_for(entry, site)
-        except LaunchRefused as exc:
+        except LaunchRefusedError as exc:
             refused.append(f"{identity}: {exc}")
     checks = [
         catalog_found.warn("images", "; ".join(refused), "add the image to the site file, or correct the entry")
@@ -36,7 +36,7 @@ def catalog_checks(catalog: Catalog, site: Site, there: Sequence[str]) -> list[C
     return [*checks, _aliases(catalog), _models(catalog, site, there)]
 
 
-def _aliases(catalog: Catalog) -> Check:
+def _aliases(catalog: Catalog) -> DoctorCheck:
     owners: dict[str, list[str]] = {}
     for identity, entry in catalog.entries.items():
         owners.setdefault(entry.alias, []).append(identity)
@@ -46,7 +46,7 @@ def _aliases(catalog: Catalog) -> Check:
     return catalog_found.good("aliases", "no two models share one")
 
 
-def _models(catalog: Catalog, site: Site, there: Sequence[str]) -> Check:
+def _models(catalog: Catalog, site: Site, there: Sequence[str]) -> DoctorCheck:
     count = f"{len(there)} of {len(catalog.entries)} models have a folder in {site.models_dir}"
     default = site.default_model or catalog.default
     if default and default not in there:
@@ -56,7 +56,7 @@ def _models(catalog: Catalog, site: Site, there: Sequence[str]) -> Check:
     return catalog_found.good("models", count)
 
 
-def driver_checks(site: Site, version: str | None, job: str) -> list[Check]:
+def driver_checks(site: Site, version: str | None, job: str) -> list[DoctorCheck]:
     """The driver that a job found (None: none) against each image's CUDA. job: in words, empty where none has run."""
     needs = {image.pin: _needed(image.pin) for image in site.images}
     wanted = {pin: oldest for pin, oldest in needs.items() if oldest}
@@ -68,7 +68,7 @@ def driver_checks(site: Site, version: str | None, job: str) -> list[Check]:
     return [_driver(pin, oldest, version, job) for pin, oldest in wanted.items()]
 
 
-def _driver(pin: str, oldest: int, version: str, job: str) -> Check:
+def _driver(pin: str, oldest: int, version: str, job: str) -> DoctorCheck:
     major = re.match(r"\d+", version)
     if major is None:
         return gpus_found.unknown(f"driver for {pin}", f"{job} saw {version!r}, which is no version")

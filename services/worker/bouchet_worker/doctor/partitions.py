@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from bouchet_core.checks import Check
+from bouchet_core.doctor import DoctorCheck
+from bouchet_core.durations import format_duration, parse_duration
 from bouchet_core.errors import SlurmOutputError
 from bouchet_core.site import Partition, Site
-from bouchet_core.walltime import format_duration, parse_duration
 
 from .findings import Findings
 
@@ -99,7 +99,7 @@ def parse_qos(text: str) -> dict[str, Limits]:
 
 def partition_checks(
     site: Site, shown: Mapping[str, Shown], nodes: Mapping[str, Nodes], qos: Mapping[str, Limits] | None
-) -> list[Check]:
+) -> list[DoctorCheck]:
     """One check a partition of the site file. qos: None where it could not be read."""
     checks = [_check(site, p, shown, nodes.get(p.name, Nodes()), qos or {}) for p in site.partitions]
     if qos is None:
@@ -109,7 +109,9 @@ def partition_checks(
     return checks
 
 
-def _check(site: Site, ours: Partition, shown: Mapping[str, Shown], nodes: Nodes, qos: Mapping[str, Limits]) -> Check:
+def _check(
+    site: Site, ours: Partition, shown: Mapping[str, Shown], nodes: Nodes, qos: Mapping[str, Limits]
+) -> DoctorCheck:
     theirs, file = shown.get(ours.name), f"sites/{site.name}.yaml"
     if theirs is None:
         needed = ours.auto or ours.name == site.cpu_partition

@@ -1,4 +1,4 @@
-"""Directories, space, quota and images, as look.py saw them on the login node. Pure."""
+"""Directories, space, quota and images, as probe_login_node.py saw them on the login node. Pure."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from bouchet_core.checks import Check
-from bouchet_core.site import Image, Site
+from bouchet_core.doctor import DoctorCheck
+from bouchet_core.site import Site, SiteImage
 
 from .findings import Findings, gib
 
@@ -24,12 +24,12 @@ storage = Findings("storage")
 images = Findings("images")
 
 
-def image_path(site: Site, image: Image) -> str:
+def image_path(site: Site, image: SiteImage) -> str:
     """Where its file is."""
     return posixpath.join(site.images_dir, f"{image.pin}.sif")
 
 
-def storage_checks(site: Site, seen: Seen) -> list[Check]:
+def storage_checks(site: Site, seen: Seen) -> list[DoctorCheck]:
     """The site's directories, and the quota where its command is known."""
     named = (
         ("root", site.root), ("models_dir", site.models_dir), ("images_dir", site.images_dir),
@@ -39,7 +39,7 @@ def storage_checks(site: Site, seen: Seen) -> list[Check]:
     return [*checks, _quota(site, str(seen["quota"]))]
 
 
-def clock_check(seen: Seen, now_s: float) -> Check:
+def clock_check(seen: Seen, now_s: float) -> DoctorCheck:
     """Slurm's times are compared with ours."""
     skew = float(seen["time"]) - now_s
     said = f"the login node's clock is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} this machine's"
@@ -48,7 +48,7 @@ def clock_check(seen: Seen, now_s: float) -> Check:
     return storage.good("clock", f"within {abs(skew):.0f} s of the login node's (Python {seen['python']} there)")
 
 
-def _directory(name: str, path: str, seen: Seen) -> Check:
+def _directory(name: str, path: str, seen: Seen) -> DoctorCheck:
     label = f"{name} {path}"
     if "free" not in seen:
         return storage.bad(label, str(seen.get("error", "cannot be read")), f"correct {name} in the site file")
@@ -68,7 +68,7 @@ def _directory(name: str, path: str, seen: Seen) -> Check:
     return storage.good(label, free if seen["writable"] else f"{free}; read only")
 
 
-def _quota(site: Site, said: str) -> Check:
+def _quota(site: Site, said: str) -> DoctorCheck:
     if not site.quota_command:
         return storage.unknown("quota", "the site file names no quota_command", "free space is all that is known")
     lines = [" ".join(line.split()) for line in said.splitlines() if re.search(r"\d", line)]
@@ -82,14 +82,14 @@ def _quota(site: Site, said: str) -> Check:
     return storage.good("quota", "; ".join(lines[:4]))
 
 
-def image_checks(site: Site, seen: Seen) -> Iterator[Check]:
+def image_checks(site: Site, seen: Seen) -> Iterator[DoctorCheck]:
     """Each pinned image: there, readable, and its hash. The file itself is hashed by jobs, not here."""
     for image in site.images:
         path = image_path(site, image)
         yield _image(image, path, seen["images"][path], needed=image.pin == site.default_image)
 
 
-def _image(image: Image, path: str, seen: Seen, *, needed: bool) -> Check:
+def _image(image: SiteImage, path: str, seen: Seen, *, needed: bool) -> DoctorCheck:
     make = images.bad if needed else images.warn
     if not seen["exists"] or not seen.get("readable"):
         said = "is not there" if not seen["exists"] else "may not be read"

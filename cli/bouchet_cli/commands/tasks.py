@@ -1,0 +1,46 @@
+"""`bouchet errands`: what the worker could not do, after all its tries."""
+
+from __future__ import annotations
+
+import argparse
+from datetime import UTC, datetime
+
+from bouchet_cli.client.records import Json
+from bouchet_cli.tools import Tools
+from bouchet_cli.view.tables import duration, table
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `bouchet errands`."""
+    one = parser.add_mutually_exclusive_group()
+    one.add_argument("--retry", metavar="ID", help="try this one once more, now")
+    one.add_argument("--drop", metavar="ID", help="forget this one; its deployment goes on until it is cancelled")
+
+
+def run(options: argparse.Namespace, tools: Tools) -> None:
+    """Lists, or acts on one."""
+    api, screen = tools.api, tools.screen
+    if options.retry or options.drop:
+        done = api.retry_errand(options.retry) if options.retry else api.drop_errand(options.drop)
+        if options.json:
+            screen.show_json(done)
+        else:
+            screen.show(f"{done['id']} {'is tried again' if options.retry else 'is forgotten'}")
+        return
+    failed = api.failed_errands()
+    if options.json:
+        screen.show_json({"errands": failed})
+    elif failed:
+        now = datetime.now(UTC)
+        rows = [(one["id"], one["errand"], one["deployment"], _age(one, now)) for one in failed]
+        notes = [one["reason"] for one in failed]
+        screen.show(*table(("ID", "ERRAND", "DEPLOYMENT", "FAILED"), rows, screen.out.width, notes=notes))
+    else:
+        screen.show("no errand has failed")
+
+
+def _age(failed: Json, now: datetime) -> str:
+    if not failed.get("failed_at"):
+        return "-"
+    moment = datetime.fromisoformat(failed["failed_at"])
+    return f"{duration((now - (moment if moment.tzinfo else moment.replace(tzinfo=UTC))).total_seconds())} ago"

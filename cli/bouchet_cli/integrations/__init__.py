@@ -1,0 +1,1 @@
+"""Claude Code and other clients that are started on a model."""

@@ -1,0 +1,70 @@
+"""What downloads and image builds have in common: one Slurm job without GPUs, and a record of it. Values are frozen."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from enum import StrEnum
+from typing import Self
+
+from pydantic import Field
+
+from .base import FrozenModel
+
+# the end of a chore's job name is its record's id
+_ID = r"[a-z2-7]{12}"
+
+
+class BatchJobState(StrEnum):
+    """Where a chore is. The last three are ends."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class BatchJob(FrozenModel):
+    """The record of one. `version` counts its changes; a save must know the version it replaces."""
+
+    id: str
+    state: BatchJobState = BatchJobState.QUEUED
+    reason: str = Field(default="", description="why it waits, what it does, or how it ended: a sentence")
+    kind: str = Field(default="", description="one word for programs where it failed")
+    job_name: str = Field(default="", description="Slurm's job name; its end is this record's id")
+    slurm_id: int | None = None
+    asked_at: datetime | None = Field(default=None, description="when sbatch was called last")
+    log: str | None = Field(default=None, description="path of the job's log on the cluster")
+    stop_requested_at: datetime | None = None
+    created_at: datetime
+    updated_at: datetime
+    version: int = 0
+
+    @property
+    def subject(self) -> str:
+        """What it is about; of one subject only one chore is live."""
+        raise NotImplementedError
+
+    @property
+    def is_live(self) -> bool:
+        """Whether anything may still come of it."""
+        return self.state in (BatchJobState.QUEUED, BatchJobState.RUNNING)
+
+    def changed(self, now: datetime, **fields: object) -> Self:
+        """The next version with these fields; the very same value when nothing changes."""
+        new = self.model_copy(update=fields)
+        return self if new == self else new.model_copy(update={"updated_at": now, "version": self.version + 1})
+
+    def asked_to_stop(self, now: datetime) -> Self:
+        """The same, no longer wanted; what has ended stays as it is."""
+        return self.changed(now, stop_requested_at=self.stop_requested_at or now) if self.is_live else self
+
+    def ended(self, now: datetime, state: BatchJobState, reason: str, kind: str = "", **fields: object) -> Self:
+        """The next version, over."""
+        return self.changed(now, state=state, reason=reason, kind=kind, **fields)
+
+
+def is_batch_job_name(job_name: str, stem: str) -> bool:
+    """Whether a job of that name does this chore: `stem` and the id of a record, perhaps a lost one."""
+    return re.fullmatch(re.escape(stem) + _ID, job_name) is not None

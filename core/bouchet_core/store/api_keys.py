@@ -1,0 +1,69 @@
+"""Keys of the people who share the stack.
+
+Keys in Redis:
+    access:keys     hash    name -> ApiKey as JSON (its hash, not the key)
+    access:changes  stream  one entry a change, so that readers need not ask again and again
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import redis
+
+from bouchet_core.api_keys import ApiKey
+from bouchet_core.errors import KeyNameTakenError, UnknownKeyError
+
+from .connection import PREFIX, mapped
+
+_KEYS, _CHANGES = PREFIX + "access:keys", PREFIX + "access:changes"
+CHANGES_KEPT = 100
+FIRST_CHANGE = "0-0"
+
+
+class ApiKeyStore:
+    """All keys but the owner's. Methods raise RecordError subclasses or StoreUnavailableError."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._redis = client
+
+    def add(self, key: ApiKey) -> None:
+        """Keeps a new key, or raises KeyNameTakenError."""
+        with mapped():
+            made = self._redis.hsetnx(_KEYS, key.name, key.model_dump_json())
+        if not made:
+            raise KeyNameTakenError(key.name)
+        self._changed(key.name)
+
+    def revoke(self, name: str) -> ApiKey:
+        """Forgets a key, or raises UnknownKeyError."""
+        with mapped():
+            pipe = self._redis.pipeline(transaction=True)
+            pipe.hget(_KEYS, name)
+            pipe.hdel(_KEYS, name)
+            body, _ = pipe.execute()
+        if body is None:
+            raise UnknownKeyError(name)
+        self._changed(name)
+        return ApiKey.model_validate_json(body)
+
+    def all(self) -> list[ApiKey]:
+        """All keys, the oldest first."""
+        with mapped():
+            bodies = cast("list[str]", self._redis.hvals(_KEYS))
+        return sorted((ApiKey.model_validate_json(body) for body in bodies), key=lambda key: key.created_at)
+
+    def last_change(self) -> str:
+        """The id of the newest change, FIRST_CHANGE when there is none."""
+        with mapped():
+            newest = cast("list[tuple[str, Any]]", self._redis.xrevrange(_CHANGES, count=1))
+        return newest[0][0] if newest else FIRST_CHANGE
+
+    def wait_for_change(self, after: str, wait_s: float) -> None:
+        """Returns at the first change after that one, or when wait_s is over; it must stay below SOCKET_TIMEOUT_S."""
+        with mapped():
+            self._redis.xread({_CHANGES: after}, count=1, block=int(wait_s * 1000))
+
+    def _changed(self, name: str) -> None:
+        with mapped():
+            self._redis.xadd(_CHANGES, {"name": name}, maxlen=CHANGES_KEPT, approximate=True)

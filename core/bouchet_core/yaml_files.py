@@ -1,0 +1,83 @@
+"""YAML files that people write, read strictly: duplicates, typos and wrong types are refused with their line."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from .errors import ConfigurationError
+
+Model = TypeVar("Model", bound=BaseModel)
+Place = tuple[str | int, ...]
+
+
+def read_yaml(path: Path, model: type[Model]) -> Model:
+    """The file as a value of `model`; ConfigurationError names the line and the nearest known word."""
+    node = _compose(path)
+    lines: dict[Place, int] = {}
+    _note_lines(path, node, (), lines)
+    data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    try:
+        return model.model_validate(data if data is not None else {})
+    except ValidationError as exc:
+        first = exc.errors()[0]
+        raise ConfigurationError(str(path), _sentence(first, model), _line_of(first["loc"], lines)) from exc
+
+
+def _compose(path: Path) -> yaml.Node | None:
+    try:
+        return yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    except OSError as exc:
+        raise ConfigurationError(str(path), f"cannot be read: {exc.strerror}") from exc
+    except UnicodeDecodeError as exc:
+        raise ConfigurationError(str(path), "is not UTF-8 text") from exc
+    except yaml.MarkedYAMLError as exc:
+        line = exc.problem_mark.line + 1 if exc.problem_mark else 0
+        raise ConfigurationError(str(path), f"is not valid YAML: {exc.problem}", line) from exc
+
+
+def _note_lines(path: Path, node: yaml.Node | None, place: Place, lines: dict[Place, int]) -> None:
+    """Fills `lines` with the 1-based line of every key and item; refuses a key written twice."""
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            inner = (*place, key.value)
+            line = key.start_mark.line + 1
+            if inner in lines:
+                problem = f"{key.value!r} is written twice (first in line {lines[inner]})"
+                raise ConfigurationError(str(path), problem, line)
+            lines[inner] = line
+            _note_lines(path, value, inner, lines)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            lines[(*place, index)] = item.start_mark.line + 1
+            _note_lines(path, item, (*place, index), lines)
+
+
+def _line_of(place: Place, lines: dict[Place, int]) -> int:
+    """The line of the innermost part of `place` that stands in the file, 1 when none does."""
+    for length in range(len(place), 0, -1):
+        if place[:length] in lines:
+            return lines[place[:length]]
+    return 1
+
+
+def _sentence(error: ErrorDetails, model: type[BaseModel]) -> str:
+    place = ".".join(str(part) for part in error["loc"])
+    if error["type"] != "extra_forbidden":
+        return f"{place}: {error['msg']}" if place else str(error["msg"])
+    typo = str(error["loc"][-1])
+    near = difflib.get_close_matches(typo, _known_words(model), n=1)
+    return f"unknown field {typo!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+
+
+def _known_words(model: type[BaseModel]) -> Sequence[str]:
+    """Every field name of the model and of the models it is made of."""
+    schema: dict[str, Any] = model.model_json_schema()
+    parts = [schema, *schema.get("$defs", {}).values()]
+    return sorted({name for part in parts for name in part.get("properties", {})})

@@ -1,0 +1,115 @@
+"""Which errors each operation may answer with, and what each looks like, for /openapi.json."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from bouchet_api.problems import STATUS_BY_KIND, TITLES
+
+# what the door and the framework say, beside the tree of errors
+OWN_STATUS: Mapping[str, int] = {
+    "bad_request": 422,
+    "foreign_host": 403,
+    "foreign_origin": 403,
+    "internal": 500,
+    "length_required": 411,
+    "method_not_allowed": 405,
+    "not_found": 404,
+    "too_large": 413,
+    "unauthorized": 401,
+}
+
+WORDS: Mapping[str, str] = {
+    "bad_request": "gpus: must be a whole number; time: must be a walltime such as 06:00:00 or 2-00:00:00",
+    "unauthorized": "send BOUCHET_API_KEY of .env as `Authorization: Bearer` or `x-api-key`",
+    "unknown_model": "no model 'qwen3-23b' in the catalog; did you mean bouchet-qwen3-32b?",
+    "launch_refused": "gpu_devel gives one user 2 GPUs at most; gpu_h200 would take 4",
+    "name_taken": "'mine' is already served by deployment x7k2m4qfh3ab; choose another with --name, or "
+    "`bouchet cancel x7k2m4qfh3ab` first",
+    "idempotency_key_reused": "this Idempotency-Key was used for another request; take a new one",
+    "unknown_deployment": "no deployment 'mine'; `bouchet status` lists them",
+    "unknown_download": "no download 'q2m4x7kfh3ab'; `bouchet download` lists them",
+    "unknown_pin": "no pin 'cuda13'; there are cpu-0.32.0, cuda128-0.19.1, cuda13-0.32.0 (`bouchet image list`)",
+    "unknown_image_job": "no build 'q2m4x7kfh3ab'; `bouchet image build PIN` starts one",
+    "image_in_use": "mine serves from the image cuda13-0.32.0; `bouchet cancel` that first, or say --force",
+    "image_missing": "no image 'cuda13-0.32.0' lies on the cluster; `bouchet image list` shows what does",
+    "no_log_yet": "deployment x7k2m4qfh3ab has no log: queued",
+    "file_missing": "no file /home/you/bouchet-llm/logs/4711.log",
+    "store_unavailable": "Redis does not answer; see `make logs`",
+    "gateway_unreachable": "the tunnel gateway does not answer; see `make logs`",
+    "tunnel_down": "no SSH connection to bouchet; trying again in 4 s",
+    "human_needed": "the login to bouchet waits for you; `bouchet tunnel`",
+    "command_timeout": "squeue did not end within 30 s",
+    "worker_silent": "the worker did not answer 'preview' within 20 s; see `make logs`",
+    "configuration": "/etc/bouchet/models.yaml:12: unknown field 'windw'; did you mean 'window'?",
+    "stale_prompt": "that prompt is no longer open; GET /v1/tunnel shows the one that is",
+    "not_trusted": "bouchet shows another key now; compare again",
+    "unknown_orphan": "no job 4711 without a record; `bouchet orphans` lists them",
+    "orphan_refused": "job 4711 cannot be taken over: its files are gone; cancel it",
+    "unknown_errand": "no failed errand '5f0c'; `bouchet errands` lists them",
+    "key_name_taken": "there is a key 'alice' already; revoke it first, or take another name",
+    "unknown_key": "no key 'alice'; `bouchet keys` lists them",
+}
+
+_STORE = ("store_unavailable",)
+_CLUSTER = ("gateway_unreachable", "tunnel_down", "human_needed", "command_timeout")
+_WORKER = ("worker_silent", *_CLUSTER, *_STORE)
+_LAUNCH = ("bad_request", "unknown_model", "unknown_deployment", "launch_refused", "configuration")
+
+# method and path -> kinds, `unauthorized` left out: every path but /healthz has it
+REFUSALS: Mapping[tuple[str, str], tuple[str, ...]] = {
+    ("get", "/healthz"): _STORE,
+    ("get", "/metrics"): _STORE,
+    ("get", "/v1/events"): ("bad_request", *_STORE),
+    ("get", "/v1/deployments"): ("bad_request", *_STORE),
+    ("post", "/v1/deployments"): (*_LAUNCH, "name_taken", "idempotency_key_reused", *_STORE),
+    ("post", "/v1/deployments/preview"): (*_LAUNCH, "name_taken", *_WORKER),
+    ("get", "/v1/deployments/{deployment}"): ("unknown_deployment", *_STORE),
+    ("delete", "/v1/deployments/{deployment}"): ("unknown_deployment", *_STORE),
+    ("get", "/v1/deployments/{deployment}/events"): ("bad_request", "unknown_deployment", *_STORE),
+    ("get", "/v1/deployments/{deployment}/logs"): (
+        "bad_request", "unknown_deployment", "no_log_yet", "file_missing", *_CLUSTER, *_STORE,
+    ),
+    ("get", "/v1/models"): ("configuration", *_STORE),
+    ("post", "/v1/models/download"): ("bad_request", "unknown_model", *_STORE),
+    ("get", "/v1/downloads"): ("bad_request", *_STORE),
+    ("get", "/v1/downloads/{download}"): ("unknown_download", *_STORE),
+    ("delete", "/v1/downloads/{download}"): ("unknown_download", *_STORE),
+    ("get", "/v1/downloads/{download}/events"): ("bad_request", "unknown_download", *_STORE),
+    ("get", "/v1/images"): ("configuration", *_WORKER),
+    ("delete", "/v1/images/{pin}"): ("bad_request", "image_in_use", "image_missing", *_WORKER),
+    ("post", "/v1/images/jobs"): ("bad_request", "unknown_pin", "configuration", *_STORE),
+    ("get", "/v1/images/jobs"): ("bad_request", *_STORE),
+    ("get", "/v1/images/jobs/{job}"): ("unknown_image_job", *_STORE),
+    ("delete", "/v1/images/jobs/{job}"): ("unknown_image_job", *_STORE),
+    ("get", "/v1/images/jobs/{job}/events"): ("bad_request", "unknown_image_job", *_STORE),
+    ("get", "/v1/tunnel"): ("gateway_unreachable",),
+    ("post", "/v1/tunnel/answer"): ("bad_request", "stale_prompt", "gateway_unreachable"),
+    ("post", "/v1/tunnel/trust"): ("bad_request", "not_trusted", "gateway_unreachable"),
+    ("post", "/v1/tunnel/forget"): ("bad_request", "not_trusted", "gateway_unreachable"),
+    ("post", "/v1/tunnel/connect"): ("gateway_unreachable",),
+    ("get", "/v1/orphans"): _WORKER,
+    ("post", "/v1/orphans/{slurm_id}/adopt"): ("unknown_orphan", "orphan_refused", "name_taken", *_WORKER),
+    ("delete", "/v1/orphans/{slurm_id}"): ("unknown_orphan", "orphan_refused", *_WORKER),
+    ("get", "/v1/errands/failed"): _STORE,
+    ("post", "/v1/errands/failed/{errand}/retry"): ("unknown_errand", *_STORE),
+    ("delete", "/v1/errands/failed/{errand}"): ("unknown_errand", *_STORE),
+    ("get", "/v1/keys"): _STORE,
+    ("post", "/v1/keys"): ("bad_request", "key_name_taken", *_STORE),
+    ("delete", "/v1/keys/{name}"): ("unknown_key", *_STORE),
+    ("get", "/v1/usage"): ("bad_request", *_STORE),
+    # what is down is an answer there
+    ("get", "/v1/doctor"): (),
+}  # fmt: skip
+
+
+def status_of(kind: str) -> int:
+    """The HTTP status of a kind, wherever it comes from."""
+    return STATUS_BY_KIND[kind] if kind in STATUS_BY_KIND else OWN_STATUS[kind]
+
+
+def example_of(kind: str) -> dict[str, Any]:
+    """A problem of that kind."""
+    status = status_of(kind)
+    return {"type": "about:blank", "title": TITLES[status], "status": status, "detail": WORDS[kind], "kind": kind}

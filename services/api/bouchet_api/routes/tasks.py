@@ -1,0 +1,51 @@
+"""/v1/errands: what the worker was asked to do and could not, after all its tries."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Path
+from pydantic import BaseModel, ConfigDict, Field
+
+from bouchet_api.dependencies import PartsDep
+
+router = APIRouter(prefix="/v1/errands", tags=["errands"])
+
+ErrandId = Annotated[str, Path(max_length=300, description="as the list names it", examples=["submit-x7k2m4qfh3ab"])]
+
+
+class Failed(BaseModel):
+    """An errand that failed at every try. Its deployment gets another round later, whatever becomes of this."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: str
+    errand: str = Field(description="submit or stop")
+    deployment: str
+    failed_at: datetime | None
+    reason: str = Field(description="the error, in one line; the worker's log has its trace")
+
+
+class FailedErrands(BaseModel):
+    """The newest first."""
+
+    errands: list[Failed]
+
+
+@router.get("/failed")
+def list_failed(parts: PartsDep) -> FailedErrands:
+    """Errands that wait for a person."""
+    return FailedErrands(errands=[Failed.model_validate(one) for one in parts.errands.failed()])
+
+
+@router.post("/failed/{errand}/retry", status_code=202)
+def retry(parts: PartsDep, errand: ErrandId) -> Failed:
+    """Tries it once more, now."""
+    return Failed.model_validate(parts.errands.retry(errand))
+
+
+@router.delete("/failed/{errand}")
+def drop(parts: PartsDep, errand: ErrandId) -> Failed:
+    """Forgets it. The deployment itself goes on until it is ended."""
+    return Failed.model_validate(parts.errands.drop(errand))

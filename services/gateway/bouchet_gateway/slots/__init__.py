@@ -1,0 +1,1 @@
+"""Fixed ports that lead to jobs on the cluster."""

@@ -1,0 +1,1 @@
+"""The one SSH connection: login, prompts, host keys, commands and files."""

@@ -1,0 +1,1 @@
+"""Faster replacements of asyncssh's packet handling."""

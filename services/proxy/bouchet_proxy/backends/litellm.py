@@ -1,0 +1,206 @@
+"""Carries exchanges through LiteLLM's own app, in this process. One of the two files that know LiteLLM (and hook.py).
+
+LiteLLM's configuration never changes: one entry for each of the gateway's slots. Where a slot leads is the gateway's
+business, and which key opens it the hook's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import importlib
+import io
+import logging
+import os
+import secrets
+import sys
+import tempfile
+from types import ModuleType
+from typing import Any, cast
+
+import orjson
+import yaml
+
+from bouchet_proxy.asgi import App, Message, Receive, Scope, Send
+from bouchet_proxy.dialects.endpoints import Endpoint
+from bouchet_proxy.settings import Settings
+from bouchet_proxy.upstream_request import Exchange, Reply, current
+
+# seconds without a byte before a request is given up; a long prompt on a busy GPU takes minutes
+SILENCE_S = 1800
+WARM_UP = "warm-up"
+
+_ENVIRONMENT = {
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    "LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS": "True",
+    "LITELLM_MODE": "PRODUCTION",
+    "LITELLM_LOG": "ERROR",
+    "LITELLM_TELEMETRY": "False",
+    "DISABLE_ADMIN_UI": "True",
+    "NO_DOCS": "True",
+    "NO_REDOC": "True",
+}
+# LiteLLM would open its own connections with these
+_OTHERS = ("REDIS_", "DATABASE_", "LITELLM_", "OTEL_", "OPENAI_", "ANTHROPIC_", "HOSTED_VLLM_")
+_LOGGERS = ("LiteLLM", "LiteLLM Proxy", "LiteLLM Router")
+_DEFAULT_ENCODING = "litellm.litellm_core_utils.default_encoding"
+
+
+def litellm_config(settings: Settings) -> dict[str, Any]:
+    """The configuration file of LiteLLM: `slot-3/ALIAS` goes to slot 3 as ALIAS."""
+    return {
+        "model_list": [
+            *(_entry(f"slot-{slot}", settings.slot_url(slot)) for slot in range(settings.slot_count)),
+            _entry(WARM_UP, "http://127.0.0.1:9"),
+        ],
+        "litellm_settings": {
+            "callbacks": ["bouchet_proxy.backends.litellm_hook.clamp_hook"],
+            "drop_params": True,
+            "num_retries": 0,
+            "request_timeout": SILENCE_S,
+            "telemetry": False,
+            # it would keep every chunk of a stream until its end
+            "disable_streaming_logging": True,
+            "turn_off_message_logging": True,
+        },
+        "router_settings": {"num_retries": 0, "disable_cooldowns": True, "timeout": SILENCE_S},
+        "general_settings": {"disable_model_info_refresh": True},
+    }
+
+
+def _entry(name: str, url: str) -> dict[str, Any]:
+    return {
+        "model_name": f"{name}/*",
+        "litellm_params": {
+            "model": "hosted_vllm/*",
+            "api_base": f"{url}/v1",
+            # replaced by the hook with the key of the job behind the slot
+            "api_key": "unset",
+        },
+        # straight to vLLM's own Anthropic endpoint, untranslated
+        "model_info": {"supported_endpoints": ["/v1/messages"]},
+    }
+
+
+class LiteLLMCarrier:
+    """LiteLLM's app, as one that only takes exchanges."""
+
+    def __init__(self, app: App, master_key: str) -> None:
+        self._app, self._authorization = app, b"Bearer " + master_key.encode()
+
+    @classmethod
+    def mount(cls, settings: Settings) -> LiteLLMCarrier:
+        """Imports LiteLLM, configured for these settings. Takes seconds and about 200 MB."""
+        master_key = f"sk-{secrets.token_urlsafe(32)}"
+        with tempfile.NamedTemporaryFile("w", suffix=".yaml", delete=False) as file:
+            yaml.safe_dump(litellm_config(settings), file)
+        for name in [name for name in os.environ if name.startswith(_OTHERS)]:
+            del os.environ[name]
+        os.environ.update(_ENVIRONMENT, LITELLM_MASTER_KEY=master_key, CONFIG_FILE_PATH=file.name)
+        sys.modules[_DEFAULT_ENCODING] = _byte_encoding()
+        importlib.import_module("litellm")
+        for name in _LOGGERS:
+            # its error lines quote requests
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+        server = importlib.import_module("litellm.proxy.proxy_server")
+        return cls(cast(App, server.app), master_key)
+
+    async def carry(self, exchange: Exchange, reply: Reply, scope: Scope) -> None:
+        """Asks LiteLLM and relays its answer."""
+        body = {**exchange.body, "model": f"slot-{exchange.route.slot}/{exchange.route.alias}"}
+        relay = _Relay(reply)
+        encoded = orjson.dumps(body)
+        token = current.set(exchange)
+        try:
+            await self._app(
+                self._scope(exchange.endpoint, scope, len(encoded)), _replay(encoded, reply.client.receive), relay
+            )
+        finally:
+            current.reset(token)
+
+    async def lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI's lifespan, in which LiteLLM starts; it is done when the first request will find all modules loaded."""
+        with contextlib.ExitStack() as quiet:
+            quiet.enter_context(contextlib.redirect_stdout(io.StringIO()))
+
+            async def started(message: Message) -> None:
+                if message["type"] == "lifespan.startup.complete":
+                    await self._warm_up()
+                    # half a million objects that live as long as the process: the collector need not look at them again
+                    gc.collect()
+                    gc.freeze()
+                quiet.close()
+                await send(message)
+
+            await self._app(scope, receive, started)
+
+    async def _warm_up(self) -> None:
+        """One request to nowhere in each dialect: LiteLLM loads a good part of itself only then, for seconds."""
+        body = {"model": f"{WARM_UP}/x", "max_tokens": 1, "messages": [{"role": "user", "content": "x"}]}
+        encoded = orjson.dumps(body)
+        base = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "scheme": "http"}
+        for endpoint in (Endpoint.MESSAGES, Endpoint.CHAT):
+            await self._app(self._scope(endpoint, base, len(encoded)), _replay(encoded, _never), _ignore)
+
+    def _scope(self, endpoint: Endpoint, scope: Scope, length: int) -> Scope:
+        headers = [
+            (b"host", b"localhost"),
+            (b"authorization", self._authorization),
+            (b"content-type", b"application/json"),
+            (b"content-length", str(length).encode()),
+        ]
+        path = str(endpoint)
+        kept = {key: value for key, value in scope.items() if key not in ("state", "app", "endpoint", "router")}
+        return {**kept, "path": path, "raw_path": path.encode(), "query_string": b"", "headers": headers}
+
+
+def _byte_encoding() -> ModuleType:
+    """Stands in for LiteLLM's default tokenizer, a vocabulary of 80 MB that takes 3 s to load at the first request.
+
+    LiteLLM counts with it only for its own estimates; the counts that clients see are vLLM's.
+    """
+    tiktoken = importlib.import_module("tiktoken")
+    module = ModuleType(_DEFAULT_ENCODING)
+    single_bytes = {bytes([value]): value for value in range(256)}
+    encoding = tiktoken.Encoding("cl100k_base", pat_str=r"[\s\S]", mergeable_ranks=single_bytes, special_tokens={})
+    vars(module)["encoding"] = encoding
+    return module
+
+
+async def _never() -> Message:
+    forever: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+    return await forever
+
+
+async def _ignore(message: Message) -> None:
+    """An ASGI `send` for answers that nobody reads."""
+
+
+class _Relay:
+    """An ASGI `send` that feeds a Reply."""
+
+    def __init__(self, reply: Reply) -> None:
+        self._reply = reply
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = {key.lower(): value for key, value in message.get("headers", ())}
+            await self._reply.begin(message["status"], headers.get(b"content-type", b"").decode("latin-1"))
+        elif message["type"] == "http.response.body":
+            if message.get("body"):
+                await self._reply.feed(message["body"])
+            if not message.get("more_body", False):
+                await self._reply.finish()
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """An ASGI `receive` that gives this body, then what the real one says."""
+    pending = [body]
+
+    async def replay() -> Message:
+        if pending:
+            return {"type": "http.request", "body": pending.pop(), "more_body": False}
+        return await receive()
+
+    return replay

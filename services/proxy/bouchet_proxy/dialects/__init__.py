@@ -1,0 +1,1 @@
+"""Pure rules of the Anthropic and OpenAI dialects: what a request may contain."""

@@ -1,0 +1,1 @@
+"""Which deployment and which replica answers a request."""

@@ -1,0 +1,1 @@
+"""What a response stream may contain, and how it reaches the client."""

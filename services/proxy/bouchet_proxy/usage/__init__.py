@@ -1,0 +1,1 @@
+"""What is recorded about a request, and the metrics made from it."""

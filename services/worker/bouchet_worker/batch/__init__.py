@@ -1,0 +1,1 @@
+"""Batch jobs without GPUs: model downloads and image builds."""

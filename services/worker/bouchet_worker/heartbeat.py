@@ -1,0 +1,31 @@
+"""`python -m bouchet_worker.heartbeat`: exit status 0 while this container's worker beats."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from bouchet_core.errors import BouchetError
+from bouchet_core.secrets import read_secret
+from bouchet_core.store import Store
+
+from .settings import HEARTBEAT, Settings
+
+
+def main() -> int:
+    """0: beats. 1: does not, or the store cannot be asked; says which."""
+    settings = Settings.from_environment(os.environ)
+    try:
+        password = read_secret(settings.secrets_dir, "redis_password")
+        store = Store.connect(settings.redis_host, settings.redis_port, password)
+        if store.beats(f"{HEARTBEAT}:{settings.owner}"):
+            return 0
+    except BouchetError as exc:
+        print(exc, file=sys.stderr)
+        return 1
+    print("the worker has not said lately that it lives", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""From a launch request to a submitted Slurm job, and its cancellation."""

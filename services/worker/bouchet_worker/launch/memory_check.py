@@ -1,0 +1,83 @@
+"""Whether a launch fits into the memory of its GPUs: what the model on the cluster says of itself, and the sum."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+from bouchet_core.catalog import ModelEntry, entry_of
+from bouchet_core.deployments import Deployment, Job, MemoryEstimate
+from bouchet_core.errors import GatewayError, RemoteFileMissingError
+from bouchet_core.parallel import parallel_of
+from bouchet_core.placement import image_of
+from bouchet_core.site import Site
+
+from bouchet_worker.context import Desk
+from bouchet_worker.memory.architecture import read_shape
+from bouchet_worker.memory.estimate import Model, reckon
+from bouchet_worker.memory.vllm_args import asked_of
+from bouchet_worker.memory.weights import Tensors
+
+from .job_files import COMPLETE_MARKER, spec_for
+from .plan import placement_of
+
+log = logging.getLogger(__name__)
+
+PROGRAM = "inspect_model.py"
+TIMEOUT_S = 60.0
+# pins of this name serve without a GPU
+CPU_PINS = "cpu-"
+
+
+def memory_of(desk: Desk, record: Deployment, job: Job) -> MemoryEstimate:
+    """The sum for that job. LaunchRefusedError where it cannot fit; what cannot be learnt refuses nothing."""
+    entry = entry_of(record, desk.catalog)
+    image, placement = image_of(record, entry, desk.site), placement_of(job)
+    spec = spec_for(record, job.name, entry, placement, image, desk.site)
+    cpu = placement.gpus == 0 or image.pin.startswith(CPU_PINS)
+    parallel = parallel_of(entry, placement.gpus, placement.nodes)
+    asked = asked_of(spec.arguments, entry.env, spec.window, parallel, cpu=cpu)
+    gpu_gib = None if cpu else desk.site.gpu_memory_gib.get(placement.gpu_type)
+    host_gib = placement.memory_gib if cpu else None
+    most = _most_gpus(desk.site, placement.nodes)
+    return reckon(_model(desk, record.model, entry), asked, gpu_gib, host_gib, most)
+
+
+def _most_gpus(site: Site, nodes: int) -> int:
+    """What a job on so many nodes can have at the site."""
+    there = [(p.gpus_per_node * nodes, p.max_gpus) for p in site.partitions]
+    return max((gpus if most is None else min(gpus, most) for gpus, most in there), default=0)
+
+
+def _model(desk: Desk, name: str, entry: ModelEntry) -> Model:
+    by_catalog = Model(entry.alias, named_gib=entry.weights_gib, source="the catalog")
+    try:
+        return parse_look(_look(desk, name), by_catalog)
+    except GatewayError as exc:
+        log.info("could not look what %s is made of: %s", name, exc)
+    except (ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError) as exc:
+        log.warning("cannot read what %s said of %s: %r", PROGRAM, name, exc)
+    return by_catalog
+
+
+def _look(desk: Desk, name: str) -> str:
+    """What the program prints; the bare config.json where no program lies there yet, which only a preview meets."""
+    folder = desk.layout.luggage(desk.luggage.digest)
+    try:
+        desk.gateway.get(f"{folder}/{COMPLETE_MARKER}", max_bytes=1)
+    except RemoteFileMissingError:
+        config = desk.gateway.get(f"{desk.site.models_dir}/{name}/config.json").data
+        return json.dumps({"config": json.loads(config)})
+    argv = ["python3", f"{folder}/{PROGRAM}", desk.site.models_dir, name]
+    return desk.gateway.run(argv, timeout_s=TIMEOUT_S).stdout
+
+
+def parse_look(text: str, otherwise: Model) -> Model:
+    """What inspect_model.py prints. ValueError, KeyError, TypeError or AttributeError where it is something else."""
+    said: dict[str, Any] = json.loads(text)
+    if not said.get("config"):
+        return otherwise
+    tensors = tuple(Tensors(*row) for row in said.get("tensors") or ())
+    source = "the model on the cluster" if tensors else "its config.json on the cluster, and the catalog"
+    return Model(otherwise.name, read_shape(said["config"]), tensors, otherwise.named_gib, source)

@@ -1,0 +1,1 @@
+"""GPU memory estimates: whether a model fits before it is submitted."""

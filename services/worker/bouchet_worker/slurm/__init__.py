@@ -1,0 +1,1 @@
+"""Slurm as text: command lines, their output, states and reasons."""

@@ -1,0 +1,106 @@
+"""Waiting until every container is healthy, or saying which one is not and why."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from setup.command import run, try_run
+from setup.errors import ServiceUnhealthyError
+from setup.progress import Step
+
+from .compose import Compose
+
+POLL_S = 0.5
+TIMEOUT_S = 180
+MAX_RESTARTS = 3
+
+
+@dataclass(frozen=True)
+class Container:
+    """What the engine says about one container. `health` is empty where there is no health check."""
+
+    service: str
+    status: str
+    health: str
+    exit_code: int
+    restarts: int
+    probe: str
+
+    @property
+    def is_fine(self) -> bool:
+        """Healthy, or a one-shot container that did its work."""
+        return (self.status == "running" and self.health in ("", "healthy")) or self.has_done_its_work
+
+    @property
+    def has_done_its_work(self) -> bool:
+        """Ended with success, as init containers do."""
+        return self.status == "exited" and self.exit_code == 0
+
+    @property
+    def trouble(self) -> str:
+        """Why waiting longer makes no sense, empty while it does."""
+        if self.status == "exited" and self.exit_code:
+            return f"stopped with status {self.exit_code}"
+        if self.restarts >= MAX_RESTARTS:
+            return f"was restarted {self.restarts} times"
+        if self.status == "running" and self.health == "unhealthy":
+            return "fails its health check"
+        return ""
+
+
+def parse_container(raw: dict[str, object]) -> Container:
+    """Of `docker inspect`."""
+    state = _dict(raw["State"])
+    labels = _dict(_dict(raw["Config"])["Labels"])
+    health = _dict(state.get("Health") or {})
+    log = health.get("Log") or []
+    last = _dict(log[-1]) if isinstance(log, list) and log else {}
+    return Container(
+        service=str(labels.get("com.docker.compose.service", "?")),
+        status=str(state["Status"]),
+        health=str(health.get("Status", "")),
+        exit_code=int(str(state.get("ExitCode", 0))),
+        restarts=int(str(raw.get("RestartCount", 0))),
+        probe=str(last.get("Output", "")).strip()[-300:],
+    )
+
+
+def _dict(value: object) -> dict[str, object]:
+    assert isinstance(value, dict)
+    return value
+
+
+def inspect_containers(project: str) -> list[Container]:
+    """All containers of a stack."""
+    ids = run(
+        ["docker", "ps", "--all", "--no-trunc", "--quiet", "--filter", f"label=com.docker.compose.project={project}"]
+    ).split()
+    text = try_run(["docker", "inspect", *ids]) if ids else None  # None: one went away meanwhile
+    return [parse_container(raw) for raw in json.loads(text)] if text else []
+
+
+def wait_until_healthy(compose: Compose, project: str, step: Step, expected: Sequence[str]) -> None:
+    """Return when all `expected` services are fine; ServiceUnhealthyError as soon as one cannot become so."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while True:
+        containers = {container.service: container for container in inspect_containers(project)}
+        waiting = [name for name in expected if name not in containers or not containers[name].is_fine]
+        if not waiting:
+            return
+        step.say("waiting for " + ", ".join(waiting))
+        late = time.monotonic() > deadline
+        for name in waiting:
+            _raise_if_hopeless(compose, name, containers.get(name), late)
+        time.sleep(POLL_S)
+
+
+def _raise_if_hopeless(compose: Compose, name: str, container: Container | None, late: bool) -> None:
+    trouble = container.trouble if container is not None else ""
+    if not trouble and not late:
+        return
+    state = trouble or f"is {container.health or container.status if container else 'not there'} after {TIMEOUT_S} s"
+    log = try_run([*compose.prefix, "logs", "--no-color", "--no-log-prefix", "--tail", "15", name], env=compose.env)
+    raise ServiceUnhealthyError(name, state, log or "(none)", container.probe if container else "")

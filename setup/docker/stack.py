@@ -1,0 +1,101 @@
+"""One stack: which files, names and folders belong to it. Several can live on one host (tests bring their own)."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from setup.errors import SetupError
+from setup.files.env_file import Settings
+
+DEFAULT_PROJECT = "bouchet"
+HOST_BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
+SECRETS_GENERATION = "generation"
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Where one stack lives. `overrides` are the variables of Compose files that the caller's environment set."""
+
+    root: Path
+    project: str
+    env_file: Path
+    overrides: Mapping[str, str]
+
+    @property
+    def state_name(self) -> str:
+        """Suffix that keeps the files of several stacks apart."""
+        return "" if self.project == DEFAULT_PROJECT else f"-{self.project}"
+
+    @property
+    def secrets_dir(self) -> Path:
+        """Where the containers' secret files lie."""
+        return self.root / f".secrets{self.state_name}"
+
+    @property
+    def cache_dir(self) -> Path:
+        """Tools, staged files and locks; git-ignored, may be deleted while nothing runs."""
+        return self.root / ".cache"
+
+    @property
+    def lock_file(self) -> Path:
+        """Held while a make command works on this stack."""
+        return self.cache_dir / f"stack{self.state_name}.lock"
+
+    @property
+    def ssh_dir(self) -> Path:
+        """What the gateway may see of ~/.ssh."""
+        return self.secrets_dir / "ssh"
+
+
+def find_stack(root: Path, environ: Mapping[str, str]) -> Stack:
+    """The stack that the environment names; the default one if it names none."""
+    project = environ.get("COMPOSE_PROJECT_NAME") or DEFAULT_PROJECT
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", project):
+        raise SetupError(f"COMPOSE_PROJECT_NAME is `{project}`; use lower-case letters, digits, - and _")
+    files = ("BOUCHET_SITE_DIR", "BOUCHET_CATALOG_FILE", "BOUCHET_PINS_DIR")
+    names = ("DEMO_SUBNET", *files, "BOUCHET_IMAGE_TAG", "BOUCHET_BASE_IMAGE")
+    overrides = {name: environ[name] for name in names if environ.get(name)}
+    return Stack(root, project, root / (environ.get("BOUCHET_ENV_FILE") or ".env"), overrides)
+
+
+def ca_bundle(environ: Mapping[str, str]) -> Path:
+    """The CA bundle that build steps trust: the host's, so that builds work behind an inspecting proxy too."""
+    named = [environ.get(name, "") for name in ("BUILD_CA_BUNDLE", "PIP_CERT", "SSL_CERT_FILE")]
+    for candidate in [*(Path(name) for name in named if name), HOST_BUNDLE]:
+        if candidate.is_file() and os.access(candidate, os.R_OK):
+            return candidate
+    return Path("/dev/null")
+
+
+def compose_environ(stack: Stack, settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables of the Compose files. No secret is among them: `docker inspect` would show it."""
+    return {
+        "COMPOSE_PROJECT_NAME": stack.project,
+        "BOUCHET_UID": str(settings.uid),
+        "BOUCHET_GID": str(settings.gid),
+        "PROXY_PORT": str(settings.proxy_port),
+        "API_PORT": str(settings.api_port),
+        "BOUCHET_HOST": settings.host,
+        "BOUCHET_SITE": settings.site,
+        "MFA_AUTO": settings.values.get("MFA_AUTO", ""),
+        "DIRECT_LANE": settings.values.get("DIRECT_LANE") or "on",
+        "HOLD_STARTING_S": settings.values.get("HOLD_STARTING_S", ""),
+        "WORKERS": settings.values.get("WORKERS") or "1",
+        "LOG_LEVEL": settings.values.get("LOG_LEVEL") or "INFO",
+        "BOUCHET_SECRETS_DIR": str(stack.secrets_dir),
+        "BOUCHET_SECRETS_GENERATION": read_generation(stack),
+        "BUILD_CA_BUNDLE": str(ca_bundle(environ)),
+        **stack.overrides,
+    }
+
+
+def read_generation(stack: Stack) -> str:
+    """A random word that changes with the secrets, empty before there are any; says nothing about them."""
+    try:
+        return (stack.secrets_dir / SECRETS_GENERATION).read_text(encoding="ascii").strip()
+    except FileNotFoundError:
+        return ""

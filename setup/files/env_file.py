@@ -1,0 +1,259 @@
+"""The env file (.env): made once with random secrets, read strictly, never overwritten.
+
+A typo is an error with file and line, because Compose would take it in silence: an unknown key is ignored there,
+and the stack comes up on another port or with another cluster than the person asked for.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import secrets
+import stat
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from setup.errors import EnvFileError
+
+SECRET_BYTES = 32
+MIN_SECRET_LENGTH = 16
+ROOT_STAND_IN_UID = 10001  # containers never run as root, even when root starts them
+
+Check = Callable[[str], str | None]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the env file says. `host` empty means: no cluster, so the demo."""
+
+    values: Mapping[str, str]
+
+    @property
+    def host(self) -> str:
+        """The cluster's login node, an alias of ~/.ssh/config or a name; empty for the demo."""
+        return self.values.get("BOUCHET_HOST", "")
+
+    @property
+    def site(self) -> str:
+        """Which file of sites/ describes the cluster."""
+        return self.values.get("BOUCHET_SITE") or ("bouchet" if self.host else "demo")
+
+    @property
+    def uid(self) -> int:
+        """The user that containers run as."""
+        return int(self.values["BOUCHET_UID"])
+
+    @property
+    def gid(self) -> int:
+        """The group that containers run as."""
+        return int(self.values["BOUCHET_GID"])
+
+    @property
+    def proxy_port(self) -> int:
+        """Where the proxy is published on 127.0.0.1."""
+        return int(self.values["PROXY_PORT"])
+
+    @property
+    def api_port(self) -> int:
+        """Where the api is published on 127.0.0.1."""
+        return int(self.values["API_PORT"])
+
+    @property
+    def api_key(self) -> str:
+        """Opens proxy and api."""
+        return self.values["BOUCHET_API_KEY"]
+
+
+def check_secret(value: str) -> str | None:
+    """What is wrong with a password or key, None if nothing is."""
+    if len(value) < MIN_SECRET_LENGTH:
+        return f"is too short ({len(value)} characters, at least {MIN_SECRET_LENGTH}); `openssl rand -hex 32` makes one"
+    if not re.fullmatch(r"[A-Za-z0-9._~+/=-]+", value):
+        return "may hold letters, digits and . _ ~ + / = - only"
+    return None
+
+
+def check_port(value: str) -> str | None:
+    """What is wrong with a port, None if nothing is."""
+    if not re.fullmatch(r"[0-9]{1,5}", value) or not 1 <= int(value) <= 65535:
+        return f"is `{value}`, not a port (1 to 65535)"
+    return None
+
+
+def check_id(value: str) -> str | None:
+    """What is wrong with a uid or gid, None if nothing is."""
+    if not re.fullmatch(r"[0-9]{1,10}", value):
+        return f"is `{value}`, not a number; `id -u` and `id -g` print yours"
+    return "is 0; containers of this project never run as root" if int(value) == 0 else None
+
+
+def check_host(value: str) -> str | None:
+    """What is wrong with the login nodes' aliases, None if nothing is. A leading dash would be an option to ssh."""
+    for alias in value.split(",") if value else []:
+        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.:-]*", alias.strip()):
+            return f"is `{value}`; `{alias}` is not a host name or an alias of ~/.ssh/config (the user name goes there)"
+    return None
+
+
+def check_token(value: str) -> str | None:
+    """What is wrong with a token of the hub, None if nothing is. It is never repeated."""
+    return None if re.fullmatch(r"[A-Za-z0-9_-]{8,200}", value) else "is no token (they begin with `hf_`)"
+
+
+def check_workers(value: str) -> str | None:
+    """What is wrong with a number of workers, None if nothing is."""
+    return None if re.fullmatch(r"[1-9]", value) else f"is `{value}`; it is a number from 1 to 9"
+
+
+def check_site(value: str) -> str | None:
+    """What is wrong with a site's name, None if nothing is."""
+    if value and not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", value):
+        return f"is `{value}`; it names a file of sites/ without `.yaml`"
+    return None
+
+
+def check_level(value: str) -> str | None:
+    """What is wrong with a log level, None if nothing is."""
+    levels = ("DEBUG", "INFO", "WARNING", "ERROR")
+    return None if value in levels else f"is `{value}`, not one of {', '.join(levels)}"
+
+
+def check_switch(value: str) -> str | None:
+    """What is wrong with an on/off switch, None if nothing is."""
+    return None if value in ("on", "off") else f"is `{value}`, neither on nor off"
+
+
+def check_choice(value: str) -> str | None:
+    """What is wrong with a menu's option, None if nothing is."""
+    return None if re.fullmatch(r"[0-9]{1,2}", value) else "is not the number of an option of the login's menu, e.g. 1"
+
+
+def check_seconds(value: str) -> str | None:
+    """What is wrong with a number of seconds, None if nothing is."""
+    return None if re.fullmatch(r"[0-9]{1,4}", value) else "is not a number of seconds from 0 to 9999"
+
+
+CHECKS: Mapping[str, Check] = {
+    "BOUCHET_API_KEY": check_secret,
+    "REDIS_PASSWORD": check_secret,
+    "GATEWAY_TOKEN": check_secret,
+    "SERVING_SECRET": check_secret,
+    "BOUCHET_UID": check_id,
+    "BOUCHET_GID": check_id,
+    "PROXY_PORT": check_port,
+    "API_PORT": check_port,
+    "BOUCHET_HOST": check_host,
+    "BOUCHET_SITE": check_site,
+    "HF_TOKEN": check_token,
+    "MFA_AUTO": check_choice,
+    "DIRECT_LANE": check_switch,
+    "HOLD_STARTING_S": check_seconds,
+    "WORKERS": check_workers,
+    "LOG_LEVEL": check_level,
+}
+TAKEN_OVER = ("PROXY_PORT", "API_PORT", "BOUCHET_HOST", "BOUCHET_SITE")  # from the environment, into a new file
+OPTIONAL = frozenset(
+    {"BOUCHET_HOST", "BOUCHET_SITE", "HF_TOKEN", "MFA_AUTO", "DIRECT_LANE", "HOLD_STARTING_S", "LOG_LEVEL", "WORKERS"}
+)
+
+
+def ensure_env_file(path: Path, template: Path, environ: Mapping[str, str]) -> bool:
+    """Make the env file of `template` unless there is one; True if it was made.
+
+    TAKEN_OVER names what a new file takes from `environ`.
+    """
+    if path.exists() or path.is_symlink():
+        return False
+    text = render_env_file(template.read_text(encoding="utf-8"), environ, os.getuid(), os.getgid())
+    # O_EXCL: two runs at once must not both write, and nothing that appeared meanwhile is overwritten.
+    scratch = path.with_name(f"{path.name}.{os.getpid()}.new")
+    try:
+        descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.link(scratch, path)
+    except FileExistsError:
+        return False
+    finally:
+        scratch.unlink(missing_ok=True)
+    return True
+
+
+def render_env_file(template: str, environ: Mapping[str, str], uid: int, gid: int) -> str:
+    """A new env file: the template with its empty keys filled in."""
+    fresh = {name: secrets.token_hex(SECRET_BYTES) for name, check in CHECKS.items() if check is check_secret}
+    fresh["BOUCHET_UID"] = str(uid or ROOT_STAND_IN_UID)
+    fresh["BOUCHET_GID"] = str(gid or ROOT_STAND_IN_UID)
+    given = {name: environ[name] for name in TAKEN_OVER if environ.get(name)}
+    lines = [_fill(line, {**fresh, **given}) for line in template.splitlines()]
+    return "\n".join(lines) + "\n"
+
+
+def _fill(line: str, values: Mapping[str, str]) -> str:
+    match = re.fullmatch(r"(?:# ?)?([A-Z_]+)=(.*)", line)
+    if match is None or match[1] not in values:
+        return line
+    return f"{match[1]}={values[match[1]]}"
+
+
+def read_env_file(path: Path) -> Settings:
+    """The file's settings; raises EnvFileError for the first thing that is wrong with it."""
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode)
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as exc:
+        raise EnvFileError(path, 0, f"cannot be read ({exc}); move it away and `make up` writes a new one") from exc
+    if mode & 0o077:
+        raise EnvFileError(path, 0, f"holds keys and others may read it (mode {mode:o}); run `chmod 600 {path}`")
+    return Settings(parse_env_file(text, path))
+
+
+def parse_env_file(text: str, path: Path) -> dict[str, str]:
+    """Key to value. Raises EnvFileError for a line that is not KEY=value with a known key and a usable value."""
+    values: dict[str, str] = {}
+    seen: dict[str, int] = {}
+    for number, raw in enumerate(text.splitlines(), start=1):
+        line = raw.strip()
+        if not line or line.startswith("#"):
+            continue
+        key, value = _parse_line(line, path, number)
+        if key in seen:
+            raise EnvFileError(path, number, f"{key} is set twice (first in line {seen[key]}); keep one")
+        problem = None if key in OPTIONAL and not value else CHECKS[key](value)
+        if problem:
+            raise EnvFileError(path, number, f"{key} {problem}")
+        values[key], seen[key] = value, number
+    _require_all(values, seen, path)
+    return values
+
+
+def _parse_line(line: str, path: Path, number: int) -> tuple[str, str]:
+    if line.startswith("export "):
+        raise EnvFileError(path, number, "has `export`; write KEY=value alone (`set -a; source .env` exports all)")
+    key, equals, value = line.partition("=")
+    if not equals:
+        word = line.split()[0].rstrip(":")
+        hint = f"; write {word}=value" if word in CHECKS else ""
+        raise EnvFileError(path, number, f"`{word} ...` is not KEY=value{hint}")
+    if key != key.strip() or value != value.strip():
+        raise EnvFileError(path, number, f"has a blank around `=`; write {key.strip()}={value.strip()}")
+    if key not in CHECKS:
+        raise EnvFileError(path, number, f"unknown key {key}{_suggest(key)}")
+    if len(value) >= 2 and value[0] == value[-1] and value[0] in "\"'":
+        value = value[1:-1]
+    return key, value
+
+
+def _suggest(key: str) -> str:
+    close = difflib.get_close_matches(key.upper(), CHECKS, n=1, cutoff=0.6)
+    return f"; did you mean {close[0]}?" if close else f"; known are {', '.join(CHECKS)}"
+
+
+def _require_all(values: Mapping[str, str], seen: Mapping[str, int], path: Path) -> None:
+    for key in CHECKS:
+        if key not in OPTIONAL and key not in values:
+            raise EnvFileError(path, 0, f"{key} is missing; add it, or move the file away for a new one")
+    if values["PROXY_PORT"] == values["API_PORT"]:
+        raise EnvFileError(path, seen["API_PORT"], "API_PORT and PROXY_PORT are the same; give each its own")

@@ -1,0 +1,1 @@
+"""Python environments, locks and tools."""

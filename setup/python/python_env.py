@@ -1,0 +1,99 @@
+"""Python environments made from hashed locks. A lock that changes makes a new one beside; a link leads to it then."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import sys
+import venv
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from setup.command import OnLine, run
+from setup.errors import CommandFailedError, ToolMissingError
+from setup.progress import Progress
+
+from .packages import can_install, install
+
+STAMP = ".made-from"
+# of the digest, in a folder's name
+DIGEST_LENGTH = 12
+PIP = ("-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--require-hashes", "--no-deps")
+
+
+def ensure_environment(
+    progress: Progress, target: Path, locks: Sequence[Path], finish: Callable[[Path], None] | None = None
+) -> Path:
+    """A virtual environment at `target` with exactly what `locks` say; its python.
+
+    Locks are installed one after another without build isolation, so an earlier one may hold what a later one
+    builds with. `finish` gets the new environment's python (for our own packages).
+    """
+    wanted = digest_of(locks)
+    stamp = target / STAMP
+    python = target / "bin" / "python"
+    if python.exists() and stamp.is_file() and stamp.read_text() == wanted:
+        return python
+    place = target.with_name(f"{target.name}-{wanted[:DIGEST_LENGTH]}")
+    with progress.step(f"Python environment {target.name}") as step:
+        _ensure_venv_module(progress)
+        _make(place, locks, step.say)
+        if finish is not None:
+            finish(place / "bin" / "python")
+        (place / STAMP).write_text(wanted)
+        lead_to(place, target)
+    return python
+
+
+def digest_of(files: Sequence[Path]) -> str:
+    """Names this Python and the files' contents."""
+    summary = hashlib.sha256(sys.version.encode())
+    for file in files:
+        summary.update(file.read_bytes())
+    return summary.hexdigest()
+
+
+def lead_to(place: Path, target: Path) -> None:
+    """Makes `target` a link to the folder `place` beside it, in one step. The last one before stays for who runs it."""
+    before = target.with_name(f"{target.name}-{'0' * DIGEST_LENGTH}")
+    if target.is_symlink():
+        before = target.parent / target.readlink()
+    elif target.exists():
+        target.rename(before)
+    link = target.with_name(f"{target.name}.next")
+    link.unlink(missing_ok=True)
+    link.symlink_to(place.name)
+    link.replace(target)
+    ours = re.compile(rf"{re.escape(target.name)}-[0-9a-f]{{{DIGEST_LENGTH}}}")
+    for other in target.parent.iterdir():
+        if ours.fullmatch(other.name) and other not in (place, before):
+            shutil.rmtree(other, ignore_errors=True)
+
+
+def _make(place: Path, locks: Sequence[Path], say: OnLine) -> None:
+    """A venv has its own path in its scripts, so it is never moved; the stamp, written last, says it is whole."""
+    shutil.rmtree(place, ignore_errors=True)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        venv.create(place, with_pip=True, symlinks=os.name != "nt")
+        for lock in locks:
+            say(lock.name)
+            run([str(place / "bin" / "python"), *PIP, "--no-build-isolation", "-r", str(lock)])
+    except BaseException:
+        shutil.rmtree(place, ignore_errors=True)
+        raise
+
+
+def _ensure_venv_module(progress: Progress) -> None:
+    """Debian packs ensurepip apart from Python, so `import venv` alone proves nothing."""
+    try:
+        run([sys.executable, "-c", "import ensurepip, venv"])
+    except CommandFailedError as exc:
+        package = f"python{sys.version_info.major}.{sys.version_info.minor}-venv"
+        if not can_install():
+            raise ToolMissingError(
+                "Python's venv module", f"install {package} (`sudo apt-get install {package}`)"
+            ) from exc
+        install(progress, "Python's venv module", [package])
