@@ -21,7 +21,7 @@ class Stopped(Exception):
 
 
 def progress_path(job_dir: str) -> str:
-    """Where the chore says how it goes."""
+    """Where the batch job says how it goes."""
     return os.path.join(job_dir, "progress.json")
 
 
@@ -83,7 +83,7 @@ def wait_for(child: Any, job_dir: str, group: bool = False) -> int:
                 child.wait()
 
 
-def detach(script: str, job_dir: str, luggage: str, log: str) -> None:
+def detach(script: str, job_dir: str, scripts: str, log: str) -> None:
     """Starts the script beside the login session, unless it runs already; prints what came of it."""
     with open(os.path.join(job_dir, "run.lock"), "w") as lock:
         try:
@@ -91,7 +91,7 @@ def detach(script: str, job_dir: str, luggage: str, log: str) -> None:
         except OSError:
             print("it runs already")
             return
-    words = ["bash", os.path.join(luggage, script), job_dir, luggage]
+    words = ["bash", os.path.join(scripts, script), job_dir, scripts]
     with open(log, "ab") as output:
         subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True)
     print("started")

@@ -23,16 +23,16 @@ QUOTA_TIMEOUT_S = 60
 PROXY_NAMES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 
 
-def run(job_dir: str, luggage: str) -> None:
+def run(job_dir: str, scripts: str) -> None:
     """Ends when the download has; progress.json says how."""
     batch_job.perform(
         *(job_dir, "download", "checking the image", "what has come is kept"),
-        work=lambda scratch: _fetch(job_dir, luggage, scratch),
+        work=lambda scratch: _fetch(job_dir, scripts, scratch),
         secret="token",
     )
 
 
-def _fetch(job_dir: str, luggage: str, scratch: str) -> None:
+def _fetch(job_dir: str, scripts: str, scratch: str) -> None:
     spec = read_spec(job_dir)
     checked_image(spec)
     request = {
@@ -46,7 +46,7 @@ def _fetch(job_dir: str, luggage: str, scratch: str) -> None:
         "quota_left": quota_left(spec.get("quota_line") or ""),
     }
     os.makedirs(os.path.dirname(whole_folder(spec["models_dir"], spec["model"])), exist_ok=True)
-    words = argv_of(spec, job_dir, luggage, scratch)
+    words = argv_of(spec, job_dir, scripts, scratch)
     child = subprocess.Popen(words, env=environment_of(scratch), stdin=subprocess.PIPE)
     _hand_over(child, json.dumps(request).encode())
     status = batch_job.wait_for(child, job_dir)
@@ -66,12 +66,12 @@ def _hand_over(child: "subprocess.Popen[bytes]", request: bytes) -> None:
         pass
 
 
-def argv_of(spec: Spec, job_dir: str, luggage: str, scratch: str) -> List[str]:
+def argv_of(spec: Spec, job_dir: str, scripts: str, scratch: str) -> List[str]:
     """The container's command line. Folders have the same names inside as outside."""
     words = [spec["apptainer"], "exec", "--cleanenv", "--no-home", "--no-mount", "cwd", "--pwd", "/tmp"]
-    for source in (scratch + ":/tmp", luggage + ":" + luggage + ":ro", job_dir, spec["models_dir"]):
+    for source in (scratch + ":/tmp", scripts + ":" + scripts + ":ro", job_dir, spec["models_dir"]):
         words += ["--bind", source if ":" in source else "%s:%s" % (source, source)]
-    return [*words, spec["image"], "python3", os.path.join(luggage, "hub_fetch.py")]
+    return [*words, spec["image"], "python3", os.path.join(scripts, "hub_fetch.py")]
 
 
 def environment_of(scratch: str) -> Dict[str, str]:
@@ -108,9 +108,9 @@ def quota_left(line: str) -> Optional[int]:
     return int(numbers[-1]) if numbers else None
 
 
-def detach(job_dir: str, luggage: str, log: str) -> None:
+def detach(job_dir: str, scripts: str, log: str) -> None:
     """Starts `run` beside the login session, unless it runs already."""
-    batch_job.detach("download.sbatch", job_dir, luggage, log)
+    batch_job.detach("download.sbatch", job_dir, scripts, log)
 
 
 COMMANDS = {"run": run, "detach": detach}

@@ -28,7 +28,7 @@ TAIL_LINES = 60
 TELL_EVERY_S = 1.0
 
 
-def run(job_dir: str, luggage: str) -> None:
+def run(job_dir: str, scripts: str) -> None:
     """Ends when the image has been built or verified; progress.json says how."""
     spec = read_spec(job_dir)
     work = {"build": build, "verify": verify}[spec["action"]]
@@ -37,9 +37,9 @@ def run(job_dir: str, luggage: str) -> None:
     )
 
 
-def detach(job_dir: str, luggage: str, log: str) -> None:
+def detach(job_dir: str, scripts: str, log: str) -> None:
     """Starts `run` beside the login session, unless it runs already."""
-    batch_job.detach("image.sbatch", job_dir, luggage, log)
+    batch_job.detach("image.sbatch", job_dir, scripts, log)
 
 
 # build

@@ -1,10 +1,10 @@
 # shellcheck shell=bash disable=SC2154,SC2034  # variables are the sourcing script's too
 # One node's part of a job: its scratch folder, its vLLM in the container, its end. Sourced by vllm-serve.sbatch on the
-# first node and by rank.sh on every other one, which set job_dir and luggage, and say in `finish` how an end is told.
+# first node and by rank.sh on every other one, which set job_dir and scripts, and say in `finish` how an end is told.
 #
 #   finish KIND STATUS SENTENCE...    ends the script
 
-jobfile() { python3 "$luggage/job_files.py" "$@"; }
+jobfile() { python3 "$scripts/job_files.py" "$@"; }
 step() { printf 'bouchet: %s\n' "$*"; }
 
 node=${SLURMD_NODENAME:-$(hostname -s)}
@@ -128,7 +128,7 @@ prepare_node() {
     if ! command -v python3 > /dev/null; then
         finish refused 1 "there is no python3 on $node: setup_lines of the site file may load one (module load ...)"
     fi
-    prepared=$(timeout -s KILL "$prepare_s" python3 "$luggage/job_files.py" prepare "$job_dir" "$scratch") || {
+    prepared=$(timeout -s KILL "$prepare_s" python3 "$scripts/job_files.py" prepare "$job_dir" "$scratch") || {
         if [ "$?" = 137 ]; then prepared="image and model could not be read on $node within $((prepare_s / 60)) min: its \
 disks do not answer; launch again elsewhere"; fi
         finish refused 1 "${prepared:-the job could not be prepared; its log says why}"
@@ -155,7 +155,7 @@ start_vllm() { # ADDRESS ARGUMENT...
     jobfile environment "$job_dir" "$address" > "$scratch/environment"
     # shellcheck disable=SC2016  # $$ and $@ are the inner shell's
     container=("$apptainer" exec --nv --cleanenv --no-home --no-mount cwd --pwd /tmp
-        --bind "$scratch/tmp:/tmp" --bind "$scratch:/bouchet/job" --bind "$luggage:/bouchet/remote:ro"
+        --bind "$scratch/tmp:/tmp" --bind "$scratch:/bouchet/job" --bind "$scripts:/bouchet/remote:ro"
         --bind "$cache:/bouchet/cache" "${binds[@]}" "$image"
         /bin/sh -c 'echo "$$" > /bouchet/job/vllm.pid; exec "$@"' vllm-serve
         vllm serve "$model" "$@" "${arguments[@]}")
@@ -182,14 +182,14 @@ in_container() {
 # What vLLM compiles is kept for later jobs: when it answers, and once more in the end.
 keep_kernels_when_ready() {
     if [ -n "$keeper_pid" ]; then return; fi
-    apart python3 "$luggage/caches.py" when-ready "${kernels[@]}"
+    apart python3 "$scripts/caches.py" when-ready "${kernels[@]}"
     keeper_pid=$started
 }
 keep_kernels() { # SECONDS
     if [ -z "$keeper_pid" ]; then return; fi
     kill -TERM -- "-$keeper_pid" 2>/dev/null
     wait "$keeper_pid" 2>/dev/null
-    timeout -k 1 "$1" python3 "$luggage/caches.py" keep "${kernels[@]}"
+    timeout -k 1 "$1" python3 "$scripts/caches.py" keep "${kernels[@]}"
 }
 
 # Waits for vLLM's end; its status is in $status. A trap ends `wait` early; vLLM may still be finishing answers.

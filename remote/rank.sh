@@ -1,7 +1,7 @@
 #!/bin/bash
 # The vLLM of one further node of a job: srun starts this there, one task a node (vllm-serve.sbatch, start_others).
 #
-#   rank.sh JOB_DIR LUGGAGE_DIR NODES ADDRESS MASTER_PORT RPC_PORT
+#   rank.sh JOB_DIR SCRIPTS_DIR NODES ADDRESS MASTER_PORT RPC_PORT
 #
 # Standard output: what vLLM prints, with the node's name in front. Standard error: one line that says how it ended,
 # `bouchet-rank: KIND SENTENCE`; it reaches the first node through srun, which is sooner than any shared disk.
@@ -9,11 +9,11 @@
 set -u -o pipefail
 umask 077
 
-job_dir=$1 luggage=$2 nodes=$3 head_address=$4 master_port=$5 rpc_port=$6
+job_dir=$1 scripts=$2 nodes=$3 head_address=$4 master_port=$5 rpc_port=$6
 rank=$((${SLURM_PROCID:?} + 1))
 stopped=''
 # shellcheck source-path=SCRIPTDIR source=node.sh
-. "$luggage/node.sh"
+. "$scripts/node.sh"
 exec 3>&2 > >(trap '' TERM INT; exec sed -u "s/^/$node: /") 2>&1
 
 finish() { # KIND STATUS SENTENCE...

@@ -39,7 +39,7 @@ none is taken away.
 | `status NAME --repro` | what ran: `model`, `revision`, `weights`, `image`, `software`, `slurm`, `container`, ... |
 | `status` | `deployments`, and `tunnel` (null where the gateway does not answer) |
 | `cancel` | `deployments`: those that are being ended |
-| `models`, `usage`, `keys`, `errands`, `orphans` | what `GET /v1/...` answers |
+| `models`, `usage`, `keys`, `tasks`, `orphans` | what `GET /v1/...` answers |
 | `download` | `downloads`; with a model that download |
 | `tunnel` | the tunnel's status |
 | `logs` | `line`, an object a line |

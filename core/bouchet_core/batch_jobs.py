@@ -11,12 +11,12 @@ from pydantic import Field
 
 from .base import FrozenModel
 
-# the end of a chore's job name is its record's id
+# the end of a batch job's job name is its record's id
 _ID = r"[a-z2-7]{12}"
 
 
 class BatchJobState(StrEnum):
-    """Where a chore is. The last three are ends."""
+    """Where a batch job is. The last three are ends."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -43,7 +43,7 @@ class BatchJob(FrozenModel):
 
     @property
     def subject(self) -> str:
-        """What it is about; of one subject only one chore is live."""
+        """What it is about; of one subject only one batch job is live."""
         raise NotImplementedError
 
     @property
@@ -66,5 +66,5 @@ class BatchJob(FrozenModel):
 
 
 def is_batch_job_name(job_name: str, stem: str) -> bool:
-    """Whether a job of that name does this chore: `stem` and the id of a record, perhaps a lost one."""
+    """Whether a job of that name does this batch job: `stem` and the id of a record, perhaps a lost one."""
     return re.fullmatch(re.escape(stem) + _ID, job_name) is not None

@@ -24,7 +24,7 @@ class DoctorCheck(FrozenModel):
     area: str = Field(description="stack, ssh, slurm, partitions, storage, images, gpus or catalog")
     name: str
     verdict: Verdict
-    said: str = Field(description="what was seen")
+    message: str = Field(description="what was seen")
     fix: str = Field(default="", description="what to do about it; empty where nothing need be done")
 
 

@@ -168,7 +168,7 @@ class NoFreeSlotError(RecordError):
 class IllegalTransitionError(RecordError):
     """The table of phases has no such row."""
 
-    kind = "illegal_move"
+    kind = "illegal_transition"
 
     def __init__(self, deployment: str, origin: str, target: str) -> None:
         self.deployment, self.origin, self.target = deployment, origin, target
@@ -244,7 +244,7 @@ class GatewayError(BouchetError):
 class ClusterUnavailableError(GatewayError):
     """Nothing was learnt about the cluster. Never a reason to end anything."""
 
-    kind = "could_not_ask"
+    kind = "cluster_unavailable"
 
 
 class GatewayUnreachableError(ClusterUnavailableError):
@@ -313,7 +313,7 @@ class StalePromptError(GatewayError):
 class HostKeyNotTrustedError(GatewayError):
     """A host key was not accepted: it is not the one offered, has changed, or cannot be kept."""
 
-    kind = "not_trusted"
+    kind = "host_key_not_trusted"
 
 
 class SlurmOutputError(BouchetError):

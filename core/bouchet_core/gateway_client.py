@@ -103,7 +103,9 @@ class GatewayClient:
             return TunnelStatus.model_validate_json(answer.content)
         except ValidationError as exc:
             # an older or newer gateway, in the middle of `make up`
-            raise errors.GatewayUnreachableError("the tunnel gateway speaks another version; `make up` renews it") from exc
+            raise errors.GatewayUnreachableError(
+                "the tunnel gateway speaks another version; `make up` renews it"
+            ) from exc
 
     def connect(self) -> None:
         """Asks the gateway to try now instead of at the end of its back-off."""
@@ -125,7 +127,9 @@ class GatewayClient:
         try:
             response = self._http.request(method, path, **kwargs)  # type: ignore[arg-type]
         except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
-            raise errors.GatewayUnreachableError(f"the tunnel gateway does not answer ({exc}); see `make logs`") from exc
+            raise errors.GatewayUnreachableError(
+                f"the tunnel gateway does not answer ({exc}); see `make logs`"
+            ) from exc
         except httpx.HTTPError as exc:
             raise errors.RemoteTimeoutError(f"the tunnel gateway did not answer in time ({exc})") from exc
         if response.is_success:

@@ -14,7 +14,7 @@ class SmokeCheck(FrozenModel):
     """One check of a smoke test. said: what was seen; of a failure a sentence that a person can act on."""
 
     result: Literal["ok", "failed", "not_tried"] = "not_tried"
-    said: str = ""
+    message: str = ""
 
 
 class SmokeTest(FrozenModel):
@@ -33,16 +33,16 @@ class SmokeTest(FrozenModel):
     @property
     def without_tools(self) -> str:
         """Why requests with tools cannot be served, empty where they can."""
-        return self.tools.said if self.tools.result == "failed" else ""
+        return self.tools.message if self.tools.result == "failed" else ""
 
     @property
     def words(self) -> str:
         """All that failed in one sentence, empty when nothing did."""
-        parts = [f"ready without tools: {self.tools.said}"] if self.without_tools else []
+        parts = [f"ready without tools: {self.tools.message}"] if self.without_tools else []
         for name in ("chat", "stream", "count", "window", "thinking"):
             check: SmokeCheck = getattr(self, name)
             if check.result == "failed":
-                parts.append(f"{name}: {check.said}")
+                parts.append(f"{name}: {check.message}")
         return "; ".join(parts)
 
 

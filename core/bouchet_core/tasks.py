@@ -1,34 +1,59 @@
-"""How an errand stands on the queue: what the api, which writes it, and the worker, which does it, spell alike."""
+"""Background tasks as they are written to the RQ queue: the API enqueues them by name, the worker runs them."""
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Any
 
-QUEUE = "errands"
+QUEUE = "tasks"
 MODULE = "bouchet_worker.tasks."
-SUBMIT, STOP = "submit", "stop"
-# an errand waits at the gateway for a person (Duo) at most this long
+# name of the worker's heartbeat in the store
+HEARTBEAT = "worker"
+# the longest time that a task waits at the gateway for a person (Duo)
 TIMEOUT_S = 300
-# one that raised is tried again after these pauses, then it waits for a person
+# pauses before a task that raised is tried again; after the last one it waits for a person
 RETRY_AFTER_S = (2, 10, 60)
-# finished ones are of no use to anybody; those that kept failing stay for a week to be looked at
+# results are read at once; tasks that failed every try are kept a week for `bouchet tasks`
 RESULT_TTL_S = 60
 FAILURE_TTL_S = 7 * 24 * 3600
 
 
-def task_id(errand: str, deployment: str) -> str:
-    """The same errand for the same deployment is one thing, however often it is put on the queue."""
-    return f"{errand}-{deployment}"
+class TaskName(StrEnum):
+    """Every task, by the name of its function in `bouchet_worker.tasks`.
+
+    Tasks of the second group are queries: the API waits for what they return.
+    """
+
+    SUBMIT = "submit"
+    CANCEL = "cancel"
+    DOWNLOAD = "download"
+    CANCEL_DOWNLOAD = "cancel_download"
+    IMAGE = "image"
+    CANCEL_IMAGE = "cancel_image"
+    LIST_MODELS = "list_models"
+
+    PREVIEW = "preview"
+    LIST_IMAGES = "list_images"
+    REMOVE_IMAGE = "remove_image"
+    LIST_ORPHANS = "list_orphans"
+    ADOPT_ORPHAN = "adopt_orphan"
+    CANCEL_ORPHAN = "cancel_orphan"
+    DOCTOR = "doctor"
 
 
-def task_call(errand: str, deployment: str) -> dict[str, Any]:
-    """What rq's `enqueue_call` takes for it, its tries apart."""
+def task_id(task: TaskName, subject: str) -> str:
+    """Return the RQ job id: one task for one deployment (or batch job) is on the queue once."""
+    return f"{task}-{subject}"
+
+
+def task_call(task: TaskName, subject: str) -> dict[str, Any]:
+    """Return the arguments of rq's `enqueue_call`, without the retry policy."""
     return {
-        "func": MODULE + errand,
-        "args": (deployment,),
+        "func": MODULE + task,
+        "args": (subject,),
         "timeout": TIMEOUT_S,
         "result_ttl": RESULT_TTL_S,
         "failure_ttl": FAILURE_TTL_S,
-        "description": f"{errand} {deployment}",
-        "job_id": task_id(errand, deployment),
+        "description": f"{task} {subject}",
+        "job_id": task_id(task, subject),
     }

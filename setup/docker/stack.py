@@ -82,7 +82,7 @@ def compose_environ(stack: Stack, settings: Settings, environ: Mapping[str, str]
         "BOUCHET_HOST": settings.host,
         "BOUCHET_SITE": settings.site,
         "MFA_AUTO": settings.values.get("MFA_AUTO", ""),
-        "DIRECT_LANE": settings.values.get("DIRECT_LANE") or "on",
+        "DIRECT": settings.values.get("DIRECT") or "on",
         "HOLD_STARTING_S": settings.values.get("HOLD_STARTING_S", ""),
         "WORKERS": settings.values.get("WORKERS") or "1",
         "LOG_LEVEL": settings.values.get("LOG_LEVEL") or "INFO",

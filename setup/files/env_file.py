@@ -148,14 +148,14 @@ CHECKS: Mapping[str, Check] = {
     "BOUCHET_SITE": check_site,
     "HF_TOKEN": check_token,
     "MFA_AUTO": check_choice,
-    "DIRECT_LANE": check_switch,
+    "DIRECT": check_switch,
     "HOLD_STARTING_S": check_seconds,
     "WORKERS": check_workers,
     "LOG_LEVEL": check_level,
 }
 TAKEN_OVER = ("PROXY_PORT", "API_PORT", "BOUCHET_HOST", "BOUCHET_SITE")  # from the environment, into a new file
 OPTIONAL = frozenset(
-    {"BOUCHET_HOST", "BOUCHET_SITE", "HF_TOKEN", "MFA_AUTO", "DIRECT_LANE", "HOLD_STARTING_S", "LOG_LEVEL", "WORKERS"}
+    {"BOUCHET_HOST", "BOUCHET_SITE", "HF_TOKEN", "MFA_AUTO", "DIRECT", "HOLD_STARTING_S", "LOG_LEVEL", "WORKERS"}
 )
 
 

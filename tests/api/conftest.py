@@ -11,7 +11,7 @@ from bouchet_api.app import create_app
 from bouchet_api.dependencies import Parts, opened
 
 from tests.conftest import RedisServer
-from tests.fakes.gateway_door import GatewayDoor
+from tests.fakes.gateway_api import GatewayDoor
 from tests.fakes.running_api import KEY, RunningApi, emptied, running_with_its_own, settings
 
 

@@ -31,7 +31,7 @@ async def test_a_key_is_shown_once_and_kept_as_a_hash(api: httpx.AsyncClient, pa
     assert lifetime == timedelta(days=30)
     listed = (await api.get("/v1/keys")).text
     assert '"alice"' in listed and body["key"] not in listed
-    (kept,) = parts.store.access.all()
+    (kept,) = parts.store.api_keys.all()
     assert kept.sha256 == sha256_of(body["key"])
     assert body["key"] not in kept.model_dump_json()
 
@@ -68,7 +68,7 @@ async def test_a_request_that_makes_no_sense(api: httpx.AsyncClient, parts: Part
     refused = await api.post("/v1/keys", json=body)
     assert refused.status_code == 422
     assert refused.json()["errors"]
-    assert parts.store.access.all() == []
+    assert parts.store.api_keys.all() == []
 
 
 async def test_usage_by_key_and_model(api: httpx.AsyncClient, parts: Parts) -> None:

@@ -9,7 +9,7 @@ import httpx
 from bouchet_api.dependencies import Parts
 from bouchet_core.deployments import Ending, Phase
 from bouchet_core.store import Store
-from bouchet_core.tasks import MODULE, STOP, SUBMIT
+from bouchet_core.tasks import MODULE, TaskName
 from rq import Queue
 
 from tests.conftest import RedisServer
@@ -21,7 +21,7 @@ NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 def queued(store: Store) -> list[tuple[str, tuple[str, ...]]]:
     """What lies in the worker's queue, as a worker would read it."""
     connection = store.queue_connection()
-    jobs = Queue("errands", connection=connection, serializer="json").jobs
+    jobs = Queue("tasks", connection=connection, serializer="json").jobs
     found = [(job.func_name, tuple(job.args)) for job in jobs]
     connection.close()
     return found
@@ -42,7 +42,7 @@ async def test_a_launch_is_on_record_and_in_the_queue(api: httpx.AsyncClient, pa
     assert len(made["id"]) == 12
     assert made["id"] == made["id"].lower()
     assert parts.store.get(made["id"]).request.gpus == 1
-    assert queued(parts.store) == [(MODULE + SUBMIT, (made["id"],))]
+    assert queued(parts.store) == [(MODULE + TaskName.SUBMIT, (made["id"],))]
     assert (await api.get(answer.headers["location"])).json() == made
 
 
@@ -93,8 +93,8 @@ async def test_the_same_idempotency_key_makes_one_deployment(api: httpx.AsyncCli
     again = await api.post("/v1/deployments", json={"model": QWEN}, headers=headers)
     assert (again.status_code, again.json()) == (202, first.json())
     assert len(parts.store.page()) == 1
-    # asked for again, in case the first errand was lost; the worker submits once
-    assert set(queued(parts.store)) == {(MODULE + SUBMIT, (first.json()["id"],))}
+    # asked for again, in case the first task was lost; the worker submits once
+    assert set(queued(parts.store)) == {(MODULE + TaskName.SUBMIT, (first.json()["id"],))}
     other = await api.post("/v1/deployments", json={"model": QWEN, "gpus": 2}, headers=headers)
     assert other.status_code == 422
     assert other.json()["kind"] == "idempotency_key_reused"
@@ -106,7 +106,7 @@ async def test_deleting_asks_the_worker_and_is_repeatable(api: httpx.AsyncClient
     again = await api.delete("/v1/deployments/bouchet-qwen3-32b")
     assert (first.status_code, again.status_code) == (202, 202)
     assert first.json()["stop_requested_at"] == again.json()["stop_requested_at"] is not None
-    assert queued(parts.store)[1:] == [(MODULE + STOP, (made["id"],))] * 2
+    assert queued(parts.store)[1:] == [(MODULE + TaskName.CANCEL, (made["id"],))] * 2
     end(parts.store, made["id"])
     gone = await api.delete(f"/v1/deployments/{made['id']}")
     assert (gone.status_code, gone.json()["phase"]) == (200, "ended")

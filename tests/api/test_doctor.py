@@ -14,7 +14,7 @@ from bouchet_core.tunnel import TunnelState, TunnelStatus
 from bouchet_worker.reconcile.loop import HEARTBEAT as BEATEN
 
 from tests.conftest import RedisServer
-from tests.fakes.gateway_door import GatewayDoor
+from tests.fakes.gateway_api import GatewayDoor
 
 
 async def look(api: httpx.AsyncClient) -> dict[str, dict[str, Any]]:
@@ -33,7 +33,7 @@ async def test_without_a_worker_the_cluster_is_unknown(api: httpx.AsyncClient) -
     assert checks["stack: worker"]["verdict"] == "fail"
     assert checks["ssh: tunnel"]["verdict"] == "pass"
     assert checks["slurm: cluster"]["verdict"] == "unknown"
-    assert "stack, worker" in checks["slurm: cluster"]["said"]
+    assert "stack, worker" in checks["slurm: cluster"]["message"]
 
 
 async def test_without_redis_it_still_answers(api: httpx.AsyncClient, redis_server: RedisServer) -> None:
@@ -51,7 +51,7 @@ async def test_a_host_key_that_nobody_knows(api: httpx.AsyncClient, parts: Parts
     gateway.tunnel = {**gateway.tunnel, "state": "refused", "host_key": key, "connections": 0}
     checks = await look(api)
     assert (checks["ssh: tunnel"]["verdict"], checks["ssh: host key"]["verdict"]) == ("fail", "fail")
-    assert "SHA256:abc" in checks["ssh: host key"]["said"]
+    assert "SHA256:abc" in checks["ssh: host key"]["message"]
     assert "--trust" in checks["ssh: host key"]["fix"]
 
 
@@ -68,4 +68,4 @@ def test_every_state_of_the_tunnel_says_what_to_do(state: TunnelState) -> None:
     check = tunnel_check(TunnelStatus(state=state, host="bouchet", since=datetime.now(UTC), detail="no route"))
     assert (check.verdict is Verdict.PASS) == (state is TunnelState.UP)
     assert check.fix or check.verdict is Verdict.PASS
-    assert "bouchet" in check.said + check.fix
+    assert "bouchet" in check.message + check.fix

@@ -14,7 +14,7 @@ from bouchet_api import disk_listing as disk
 from bouchet_api.dependencies import Parts
 from bouchet_core.downloads import DiskListing, DiskModel, Download, DownloadState
 
-from tests.fakes.gateway_door import GatewayDoor
+from tests.fakes.gateway_api import GatewayDoor
 from tests.fakes.running_api import KEY, RunningApi
 
 from .test_deployments import queued
@@ -79,7 +79,7 @@ async def test_ending_one_twice_does_no_harm(api: httpx.AsyncClient, parts: Part
     made = (await api.post("/v1/models/download", json={"model": QWEN})).json()
     answer = await api.delete(f"/v1/downloads/{QWEN}")
     assert answer.status_code == 202 and answer.json()["stop_requested_at"]
-    assert queued(parts.store)[-1] == ("bouchet_worker.tasks.stop_download", (made["id"],))
+    assert queued(parts.store)[-1] == ("bouchet_worker.tasks.cancel_download", (made["id"],))
     end(parts, made["id"], DownloadState.CANCELLED)
     assert (await api.delete(f"/v1/downloads/{made['id']}")).status_code == 200
     assert (await api.delete("/v1/downloads/nothing")).json()["kind"] == "unknown_download"
@@ -155,7 +155,7 @@ async def test_a_look_is_asked_for_once_and_waited_for(
     assert (rows(answer)[QWEN]["state"], rows(answer)[QWEN]["percent"]) == ("ready", 100)
     others = [disk["state"] for name, disk in rows(answer).items() if name != QWEN]
     assert set(others) == {"missing"} and answer.json()["free_bytes"] == 5
-    assert queued(parts.store) == [("bouchet_worker.tasks.look_at_disk", ("now",))]
+    assert queued(parts.store) == [("bouchet_worker.tasks.list_models", ("now",))]
     await api.get("/v1/models")
     assert len(queued(parts.store)) == 1
 

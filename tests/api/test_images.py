@@ -58,7 +58,7 @@ async def test_a_build_is_asked_to_end_once(api: httpx.AsyncClient, parts: Parts
     made = (await api.post("/v1/images/jobs", json={"pin": PIN})).json()
     asked = await api.delete(f"/v1/images/jobs/{PIN}")
     assert asked.status_code == 202 and asked.json()["stop_requested_at"]
-    assert ("bouchet_worker.tasks.stop_image", (made["id"],)) in queued(parts.store)
+    assert ("bouchet_worker.tasks.cancel_image", (made["id"],)) in queued(parts.store)
     parts.store.images.update(made["id"], lambda old: old.ended(NOW, BatchJobState.CANCELLED, "cancelled as asked"))
     assert (await api.delete(f"/v1/images/jobs/{made['id']}")).status_code == 200
     assert (await api.get(f"/v1/images/jobs/{PIN}")).status_code == 404

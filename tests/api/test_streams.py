@@ -24,7 +24,7 @@ from bouchet_core.deployments import Deployment, Ending, Job, LaunchRequest, Pha
 from bouchet_core.tunnel import TunnelEvent, TunnelState
 
 from tests.conftest import RedisServer, free_port
-from tests.fakes.gateway_door import TOKEN, GatewayDoor
+from tests.fakes.gateway_api import TOKEN, GatewayDoor
 from tests.fakes.running_api import CATALOG, KEY, SITE, RunningApi
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)

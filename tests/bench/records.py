@@ -22,7 +22,7 @@ from bouchet_core.deployments import Deployment, Ending, LaunchRequest, Phase
 from bouchet_core.gateway_client import GatewayClient
 from bouchet_core.site import catalogs_of, load_site
 from bouchet_worker.context import Desk, utc_now
-from bouchet_worker.launch.job_files import load_luggage
+from bouchet_worker.launch.job_files import load_scripts
 from bouchet_worker.launch.submit import submit
 from bouchet_worker.reconcile.health import SlotProbe
 from bouchet_worker.reconcile.loop import Loop
@@ -68,8 +68,8 @@ def office() -> Iterator[Office]:
         api = opened.enter_context(running_with_its_own(folder))
         client = opened.enter_context(GatewayClient(opened.enter_context(running_gateway(slurm)), TOKEN))
         catalog = load_catalog(*catalogs_of(site_file, site, REPOSITORY / "models.yaml"))
-        luggage = load_luggage(REPOSITORY / "remote")
-        yield Office(api, Desk(api.parts.store, client, site, catalog, luggage, SERVING_SECRET, LIVE, "bench"), slurm)
+        scripts = load_scripts(REPOSITORY / "remote")
+        yield Office(api, Desk(api.parts.store, client, site, catalog, scripts, SERVING_SECRET, LIVE, "bench"), slurm)
 
 
 def fill(house: Office) -> None:
@@ -125,7 +125,7 @@ def reconciling(house: Office) -> list[Figure]:
     """The processor time of one step of the loop, and how often it asked Slurm."""
     probe = SlotProbe("127.0.0.1", 1, SERVING_SECRET)
     observer = Observer(house.desk.gateway, house.desk.layout, probe)
-    loop = Loop(house.desk, observer, lambda errand, deployment: None)
+    loop = Loop(house.desk, observer, lambda task, deployment: None)
     for _ in range(2):
         loop.step()
     house.slurm.calls.clear()

@@ -24,7 +24,7 @@ class Staged:
     """A job's folders as a launch has left them, and vLLM's words as it ran."""
 
     job_dir: str
-    luggage: str
+    scripts: str
     command: list[str]
     kernels: str
     env: dict[str, str]
@@ -51,17 +51,17 @@ def stage(stack: Stack) -> Staged:
     record = stack.deployment(MODEL)
     job = record["jobs"][-1]
     shown = stack.slurm("scontrol", "show", "job", str(job["slurm_id"]))
-    luggage = next(word for word in shown.split() if word.startswith("Command=")).removeprefix("Command=")
+    scripts = next(word for word in shown.split() if word.startswith("Command=")).removeprefix("Command=")
     stack.bouchet("cancel", MODEL)
     eventually(lambda: not [d for d in stack.deployments() if MODEL in d["names"]], 90)
-    folder, job_dir = luggage.rpartition("/")[0], f"{ROOT}/jobs/{job['name']}"
+    folder, job_dir = scripts.rpartition("/")[0], f"{ROOT}/jobs/{job['name']}"
     kernels = f"{ROOT}/cache/{job['image_sha256'][:16]}"
     return Staged(job_dir, folder, list(job["command"]), kernels, environment_of(stack, job))
 
 
 def ours_s(stack: Stack, staged: Staged) -> float:
     """One run of the batch script."""
-    script = [f"{staged.luggage}/vllm-serve.sbatch", staged.job_dir, staged.luggage]
+    script = [f"{staged.scripts}/vllm-serve.sbatch", staged.job_dir, staged.scripts]
     # kernels are kept once the watch has seen it answer
     then = f"for _ in $(seq 200); do grep -qs ok {LOGS}/heartbeat-$job.json && break; sleep 0.2; done"
     port = "$(sed -n 's/^ *\"port\": \\([0-9]*\\).*/\\1/p' " + LOGS + "/connection-$job.json 2>/dev/null)"

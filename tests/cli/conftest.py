@@ -18,7 +18,7 @@ from bouchet_core.deployments import Deployment, Ending, Job, Phase, Placement
 from bouchet_core.store import Store
 
 from tests.fakes.chat_proxy import ChatProxy
-from tests.fakes.gateway_door import GatewayDoor
+from tests.fakes.gateway_api import GatewayDoor
 from tests.fakes.running_api import KEY, RunningApi, emptied, running_with_its_own
 
 FOREIGN = ("ANTHROPIC_", "CLAUDE_", "BOUCHET_")

@@ -30,7 +30,7 @@ def test_a_key_is_the_only_thing_on_stdout(bouchet: Bouchet) -> None:
     words = "--requests-per-minute 60 --tokens-per-minute 200000 --expires 30d"
     done = bouchet("keys", "add", "alice", *words.split())
     assert done.status == 0, done.err
-    (kept,) = bouchet.store.access.all()
+    (kept,) = bouchet.store.api_keys.all()
     assert kept.sha256 == sha256_of(done.out.strip())
     assert (kept.name, kept.requests_per_minute, kept.tokens_per_minute) == ("alice", 60, 200_000)
     assert "cannot be shown again" in done.err and done.out.strip() not in done.err
@@ -61,7 +61,7 @@ def test_mistakes_are_one_line(bouchet: Bouchet, words: tuple[str, ...], status:
     done = bouchet("keys", *words)
     assert done.status == status, done.err
     assert done.err.startswith("error: ") and done.err.count("\n") == 1
-    assert bouchet.store.access.all() == []
+    assert bouchet.store.api_keys.all() == []
 
 
 def test_usage_is_a_table(bouchet: Bouchet) -> None:

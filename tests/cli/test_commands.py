@@ -16,7 +16,7 @@ from bouchet_core.deployments import Phase
 from bouchet_core.provenance import SmokeCheck, SmokeTest
 
 from tests.cli.conftest import LOG, Bouchet, advance, end
-from tests.fakes.gateway_door import GatewayDoor
+from tests.fakes.gateway_api import GatewayDoor
 from tests.fakes.running_api import KEY
 
 QWEN = "Qwen/Qwen3-32B"
@@ -319,7 +319,7 @@ def test_bare_bouchet_becomes_claude_code(bouchet: Bouchet, tmp_path: Path) -> N
 def test_a_model_without_tools_gets_a_claude_code_that_can_chat(bouchet: Bouchet, tmp_path: Path) -> None:
     identity = launched(bouchet)
     advance(bouchet.store, identity, *TO_READY)
-    smoke = SmokeTest(tools=SmokeCheck(result="failed", said="its call stayed text"))
+    smoke = SmokeTest(tools=SmokeCheck(result="failed", message="its call stayed text"))
     bouchet.store.update(
         identity, lambda d: d.with_job(d.jobs[-1].model_copy(update={"smoke": smoke}), datetime.now(UTC))
     )
@@ -376,9 +376,9 @@ def test_the_seeds_spellings_work(bouchet: Bouchet) -> None:
 
 
 def test_status_says_what_the_cluster_did_not_answer(bouchet: Bouchet) -> None:
-    bouchet.store.sight.lost("squeue did not end within 20 s", datetime.now(UTC) - timedelta(seconds=90))
+    bouchet.store.outage.lost("squeue did not end within 20 s", datetime.now(UTC) - timedelta(seconds=90))
     done = bouchet("status")
     assert done.status == 0 and "has not answered for 1m: squeue did not end" in done.out
-    assert json.loads(bouchet("status", "--json").out)["unasked"]["detail"].startswith("squeue")
-    bouchet.store.sight.clear()
+    assert json.loads(bouchet("status", "--json").out)["cluster_outage"]["detail"].startswith("squeue")
+    bouchet.store.outage.clear()
     assert "not answered" not in bouchet("status").out

@@ -11,7 +11,7 @@ from bouchet_cli.local_checks import SERVICES, containers_check, secrecy_check, 
 from bouchet_cli.view.checks import Check, check_lines, summary
 
 from tests.cli.conftest import Bouchet
-from tests.fakes.gateway_door import GatewayDoor
+from tests.fakes.gateway_api import GatewayDoor
 
 ROWS = [
     json.dumps(
@@ -98,11 +98,11 @@ def test_a_docker_that_refuses_this_user(bouchet: Bouchet, tmp_path: Path) -> No
 def test_containers() -> None:
     assert containers_check("\n".join(ROWS), "p").verdict == "pass"
     missing = containers_check("\n".join(ROWS[1:]), "p")
-    assert (missing.verdict, missing.said) == ("fail", "p has no container redis")
+    assert (missing.verdict, missing.message) == ("fail", "p has no container redis")
     ill = containers_check("\n".join([*ROWS[:-1], ROWS[-1].replace("(healthy)", "(unhealthy)")]), "p")
-    assert (ill.verdict, ill.said) == ("fail", "proxy: Up 2 hours (unhealthy)")
+    assert (ill.verdict, ill.message) == ("fail", "proxy: Up 2 hours (unhealthy)")
     second = containers_check("\n".join([ROWS[2].replace("(healthy)", "(health: starting)"), *ROWS]), "p")
-    assert (second.verdict, second.said) == ("fail", "worker: Up 2 hours (health: starting)")
+    assert (second.verdict, second.message) == ("fail", "worker: Up 2 hours (health: starting)")
 
 
 def test_keys_that_others_may_read(tmp_path: Path) -> None:

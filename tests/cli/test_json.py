@@ -11,7 +11,7 @@ from bouchet_cli.commands import COMMANDS
 
 from tests.cli.conftest import LOG, Bouchet, advance
 from tests.cli.test_commands import QWEN, TO_READY, launched
-from tests.fakes.gateway_door import GatewayDoor
+from tests.fakes.gateway_api import GatewayDoor
 
 # command -> what to type besides, and what the document must have
 ASKED: Mapping[str, tuple[tuple[str, ...], set[str]]] = {
@@ -21,7 +21,7 @@ ASKED: Mapping[str, tuple[tuple[str, ...], set[str]]] = {
     "download": ((), {"downloads"}),
     "image": (("build", "cpu-0.32.0", "--no-wait"), {"id", "pin", "state"}),
     "cancel": (("mine",), {"deployments"}),
-    "errands": ((), {"errands"}),
+    "tasks": ((), {"tasks"}),
     "logs": (("mine",), {"line"}),
     "tunnel": ((), {"state", "host", "since"}),
     "env": ((), {"ANTHROPIC_BASE_URL", "ANTHROPIC_AUTH_TOKEN"}),

@@ -52,7 +52,7 @@ def test_what_a_tool_asks_reaches_the_proxy_with_the_owners_key(
             answer = tool.post("/v1/chat/completions", json={"model": alias}, headers={"authorization": "Bearer x"})
             assert answer.text.endswith("data: [DONE]\n\n")
     assert bouchet.proxy.keys == [f"Bearer {KEY}"] * 2
-    assert bouchet.proxy.paths == [f"/raw/{alias}/v1/chat/completions"] * 2
+    assert bouchet.proxy.paths == [f"/passthrough/{alias}/v1/chat/completions"] * 2
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 130
 
@@ -97,12 +97,12 @@ def test_without_a_model_there_is_no_port(bouchet: Bouchet) -> None:
 
 
 def test_a_request_gets_the_path_and_the_key() -> None:
-    lines = rewritten(HEAD, "/raw/m", "127.0.0.1:4000", "k").decode().split("\r\n")
-    assert lines[0] == "POST /raw/m/v1/chat/completions?a=%2F HTTP/1.1"
+    lines = rewritten(HEAD, "/passthrough/m", "127.0.0.1:4000", "k").decode().split("\r\n")
+    assert lines[0] == "POST /passthrough/m/v1/chat/completions?a=%2F HTTP/1.1"
     assert sorted(lines[1:-2]) == ["Authorization: Bearer k", "Connection: close", "Host: 127.0.0.1:4000", "X-Mine: 1"]
 
 
 @pytest.mark.parametrize("first", [b"GET http://x/ HTTP/1.1", b"CONNECT x:1 HTTP/1.1", b"GET /", b"\x16\x03\x01", b""])
 def test_what_is_no_request_for_a_path_is_refused(first: bytes) -> None:
     with pytest.raises(Unwelcome):
-        rewritten(first + b"\r\nHost: localhost\r\n\r\n", "/raw/m", "p", "k")
+        rewritten(first + b"\r\nHost: localhost\r\n\r\n", "/passthrough/m", "p", "k")

@@ -32,7 +32,7 @@ FACTS = {
     "submission": ("sbatch", "--parsable", "--output=~/logs/%j.log", "x.sbatch"),
     "software": Software(container=CONTAINER, environment={"A": "b c"}, cuda="13.0", quant="fp8", recipe_sha256="cd"),
     "weights": Weights(digest="ef" * 32, how="manifest", files=9, bytes=61_000_000_000, folder="/m"),
-    "smoke": SmokeTest(chat=SmokeCheck(result="ok", said="2 tokens")),
+    "smoke": SmokeTest(chat=SmokeCheck(result="ok", message="2 tokens")),
 }
 
 

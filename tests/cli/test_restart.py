@@ -36,20 +36,20 @@ def test_a_question_outlasts_a_restart_of_the_api(bouchet: Bouchet, monkeypatch:
     monkeypatch.setattr("bouchet_cli.client.api.RESTART_S", 60.0)
     port = free_port()
     relay = relay_later(port, int(bouchet.api.url.rpartition(":")[2]), after_s=0.5)
-    done = bouchet("errands", "--json", BOUCHET_API_URL=f"http://127.0.0.1:{port}")
+    done = bouchet("tasks", "--json", BOUCHET_API_URL=f"http://127.0.0.1:{port}")
     relay.join()
     assert done.status == 0, done.err
-    assert '"errands": []' in done.out
+    assert '"tasks": []' in done.out
 
 
 def test_an_api_that_stays_away_is_one_line_and_soon(bouchet: Bouchet) -> None:
     began = time.monotonic()
-    done = bouchet("errands", BOUCHET_API_URL=f"http://127.0.0.1:{free_port()}")
+    done = bouchet("tasks", BOUCHET_API_URL=f"http://127.0.0.1:{free_port()}")
     assert done.status == 4
     assert done.err.count("\n") == 1 and "`make up`" in done.err
     assert time.monotonic() - began < 60
 
 
 def test_a_change_is_asked_for_once(bouchet: Bouchet) -> None:
-    done = bouchet("errands", "--retry", "x", BOUCHET_API_URL=f"http://127.0.0.1:{free_port()}")
+    done = bouchet("tasks", "--retry", "x", BOUCHET_API_URL=f"http://127.0.0.1:{free_port()}")
     assert done.status == 4 and done.err.count("\n") == 1

@@ -20,7 +20,7 @@ from bouchet_core.deployments import Phase
 
 from tests.cli.conftest import Bouchet, advance
 from tests.cli.test_commands import QWEN, TO_READY, launched
-from tests.fakes.gateway_door import GatewayDoor
+from tests.fakes.gateway_api import GatewayDoor
 
 WAIT_S = 60.0
 # the terminal must be the session's own, so that Ctrl-C reaches the program as a signal

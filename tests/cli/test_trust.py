@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.fakes.gateway_door import GatewayDoor
+from tests.fakes.gateway_api import GatewayDoor
 
 from .conftest import Bouchet
 from .test_terminal import terminal

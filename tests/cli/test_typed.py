@@ -14,7 +14,7 @@ LAUNCH = "/v1/deployments"
 
 
 @pytest.mark.parametrize(
-    ("path", "request_type", "command", "unasked"),
+    ("path", "request_type", "command", "not_options"),
     [
         (LAUNCH, LaunchRequest, "launch", set()),
         ("/v1/models/download", DownloadRequest, "download", set()),
@@ -23,9 +23,9 @@ LAUNCH = "/v1/deployments"
     ],
 )
 def test_every_field_has_an_option_that_is_there(
-    path: str, request_type: type[BaseModel], command: str, unasked: set[str]
+    path: str, request_type: type[BaseModel], command: str, not_options: set[str]
 ) -> None:
-    assert set(TYPED[path]) == set(request_type.model_fields) - unasked
+    assert set(TYPED[path]) == set(request_type.model_fields) - not_options
     shown = reference().partition(f"\n## `bouchet {command}`\n")[2].partition("\n## ")[0]
     assert [option for option in TYPED[path].values() if option not in shown] == []
 

@@ -64,8 +64,8 @@ def staged(shape: Shape) -> tuple[list[str], dict[str, bytes]]:
     record = Deployment(id="aa", model=identity, names=(entry.alias,), request=request, created_at=NOW, updated_at=NOW)
     placement = candidates(entry, request, site, {})[0]
     files = render_files(spec_for(record, NAME, entry, placement, image_for(entry, site), site), site, KEY)
-    layout, luggage = Layout(site.root), Layout(site.root).luggage("LUGGAGE")
-    argv = sbatch_argv(placement, NAME, layout.log("%j"), f"{luggage}/{SCRIPT}", [layout.job(NAME), luggage])
+    layout, scripts = Layout(site.root), Layout(site.root).scripts("LUGGAGE")
+    argv = sbatch_argv(placement, NAME, layout.log("%j"), f"{scripts}/{SCRIPT}", [layout.job(NAME), scripts])
     return argv, {name: data for name, data in files.items() if name != "key"}
 
 

@@ -1,4 +1,4 @@
-"""API, worker and `bouchet` over one Redis: questions that only the worker can answer, and errands that fail."""
+"""API, worker and `bouchet` over one Redis: questions that only the worker can answer, and tasks that fail."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from rq.job import Job, JobStatus
 from rq.results import Result
 
 from tests.conftest import RedisServer
-from tests.fakes.gateway_door import GatewayDoor
+from tests.fakes.gateway_api import GatewayDoor
 from tests.fakes.running_api import KEY, RunningApi, running
 from tests.fakes.running_worker import running_worker, worker_environment
 from tests.fakes.slurm_gateway import FakeJob, FakeSlurm, running_gateway
@@ -106,32 +106,32 @@ def test_orphans_from_the_cluster_to_the_terminal(house: House) -> None:
     assert house.bouchet("orphans", "--cancel", "x").returncode == 2
 
 
-def test_an_errand_that_always_fails_becomes_a_dead_letter_in_one_sentence(house: House) -> None:
-    assert house.ask("GET", "/v1/errands/failed").json() == {"errands": []}
+def test_an_task_that_always_fails_becomes_a_dead_letter_in_one_sentence(house: House) -> None:
+    assert house.ask("GET", "/v1/tasks/failed").json() == {"tasks": []}
     fail_now(house, "gone", "Traceback (most recent call last):\n  File ...\nKeyError: 'surprise'\n")
-    (failed,) = house.ask("GET", "/v1/errands/failed").json()["errands"]
-    assert (failed["id"], failed["errand"], failed["reason"]) == ("submit-gone", "submit", "KeyError: 'surprise'")
-    shown = house.bouchet("errands")
+    (failed,) = house.ask("GET", "/v1/tasks/failed").json()["tasks"]
+    assert (failed["id"], failed["task"], failed["reason"]) == ("submit-gone", "submit", "KeyError: 'surprise'")
+    shown = house.bouchet("tasks")
     assert "submit-gone" in shown.stdout and "surprise" in shown.stdout and "Traceback" not in shown.stdout
-    assert house.ask("POST", "/v1/errands/failed/nothing/retry").json()["kind"] == "unknown_errand"
-    assert house.bouchet("errands", "--retry", "submit-gone").returncode == 0
-    eventually(lambda: house.ask("GET", "/v1/errands/failed").json() == {"errands": []})
+    assert house.ask("POST", "/v1/tasks/failed/nothing/retry").json()["kind"] == "unknown_task"
+    assert house.bouchet("tasks", "--retry", "submit-gone").returncode == 0
+    eventually(lambda: house.ask("GET", "/v1/tasks/failed").json() == {"tasks": []})
     # another one: the first may be under way in the worker at this moment
     fail_now(house, "left", "")
-    assert house.bouchet("errands", "--drop", "submit-left").returncode == 0
-    assert "no errand has failed" in house.bouchet("errands").stdout
+    assert house.bouchet("tasks", "--drop", "submit-left").returncode == 0
+    assert "no task has failed" in house.bouchet("tasks").stdout
 
 
 def fail_now(house: House, deployment: str, trace: str) -> None:
-    """What RQ leaves behind when the last try of the errand has failed."""
+    """What RQ leaves behind when the last try of the task has failed."""
     connection = house.store.queue_connection()
-    queue = Queue("errands", connection=connection, serializer="json")
+    queue = Queue("tasks", connection=connection, serializer="json")
     job = Job.create(
         "bouchet_worker.tasks.submit",
         (deployment,),
         connection=connection,
         id=f"submit-{deployment}",
-        origin="errands",
+        origin="tasks",
         serializer="json",
         failure_ttl=1000,
     )

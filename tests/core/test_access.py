@@ -15,22 +15,22 @@ def key(name: str, secret: str = "sk-bouchet-x") -> ApiKey:
 
 
 def test_keys_are_added_listed_and_revoked(store: Store) -> None:
-    store.access.add(key("bob"))
-    store.access.add(key("alice").model_copy(update={"created_at": NOW + timedelta(seconds=1)}))
+    store.api_keys.add(key("bob"))
+    store.api_keys.add(key("alice").model_copy(update={"created_at": NOW + timedelta(seconds=1)}))
     with pytest.raises(KeyNameTakenError, match="revoke bob"):
-        store.access.add(key("bob", "another"))
-    assert [k.name for k in store.access.all()] == ["bob", "alice"]
-    assert store.access.revoke("bob") == key("bob")
+        store.api_keys.add(key("bob", "another"))
+    assert [k.name for k in store.api_keys.all()] == ["bob", "alice"]
+    assert store.api_keys.revoke("bob") == key("bob")
     with pytest.raises(UnknownKeyError, match="keys list"):
-        store.access.revoke("bob")
-    assert [k.name for k in store.access.all()] == ["alice"]
+        store.api_keys.revoke("bob")
+    assert [k.name for k in store.api_keys.all()] == ["alice"]
 
 
 def test_a_change_wakes_whoever_waits(store: Store) -> None:
-    before = store.access.last_change()
-    store.access.add(key("bob"))
-    store.access.wait_for_change(before, wait_s=4.0)
-    assert store.access.last_change() != before
+    before = store.api_keys.last_change()
+    store.api_keys.add(key("bob"))
+    store.api_keys.wait_for_change(before, wait_s=4.0)
+    assert store.api_keys.last_change() != before
 
 
 def test_secrets_are_long_unlike_and_recognised() -> None:

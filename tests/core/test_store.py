@@ -157,13 +157,13 @@ def test_a_heartbeat_lapses(store: Store) -> None:
 
 
 def test_what_could_not_be_asked_is_kept_with_its_beginning(store: Store) -> None:
-    assert store.sight.unasked() is None
-    store.sight.lost("squeue hangs", NOW)
-    store.sight.lost("sacct hangs", NOW + timedelta(seconds=20))
-    told = store.sight.unasked()
+    assert store.outage.current() is None
+    store.outage.lost("squeue hangs", NOW)
+    store.outage.lost("sacct hangs", NOW + timedelta(seconds=20))
+    told = store.outage.current()
     assert told is not None and (told.since, told.detail) == (NOW, "sacct hangs")
-    store.sight.clear()
-    assert store.sight.unasked() is None
+    store.outage.clear()
+    assert store.outage.current() is None
 
 
 def test_a_dead_redis_is_one_error_of_ours() -> None:

@@ -16,7 +16,7 @@ from bouchet_api.dependencies import Parts, opened
 from bouchet_api.settings import Settings
 
 from tests.conftest import RedisServer, free_port, start_redis
-from tests.fakes.gateway_door import TOKEN, GatewayDoor
+from tests.fakes.gateway_api import TOKEN, GatewayDoor
 
 KEY = "key-of-the-tests-0123456789"
 START_TIMEOUT_S = 60.0

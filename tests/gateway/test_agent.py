@@ -51,7 +51,7 @@ async def test_the_agent_logs_in(login_node: LoginNode, store: Store, agent: Pat
     gateway = gateway_with(agent, login_node, store)
     async with gateway.running():
         await reached(gateway, TunnelState.UP)
-        assert gateway.desk.prompt is None
+        assert gateway.broker.prompt is None
 
 
 async def test_an_agent_without_keys_is_told_and_given_one(

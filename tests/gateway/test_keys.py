@@ -32,11 +32,11 @@ def gateway_with(key: Path, login_node: LoginNode, store: Store) -> Gateway:
 
 
 async def answer(gateway: Gateway, text: str) -> None:
-    await until(lambda: gateway.desk.prompt is not None)
-    prompt = gateway.desk.prompt
+    await until(lambda: gateway.broker.prompt is not None)
+    prompt = gateway.broker.prompt
     assert prompt is not None
-    gateway.desk.answer(prompt.id, [text])
-    await until(lambda: gateway.desk.prompt is not prompt)
+    gateway.broker.answer(prompt.id, [text])
+    await until(lambda: gateway.broker.prompt is not prompt)
 
 
 async def test_it_is_asked_for_once_and_a_reconnect_asks_nothing(
@@ -50,8 +50,8 @@ async def test_it_is_asked_for_once_and_a_reconnect_asks_nothing(
         assert (status.prompt.questions, status.prompt.echo) == (("Passphrase for the key my_key: ",), (False,))
         assert login_node.accepted == 0
         await answer(gateway, "wrong")
-        await until(lambda: gateway.desk.prompt is not None)
-        assert NOT_ACCEPTED in (gateway.desk.prompt.title if gateway.desk.prompt else "")
+        await until(lambda: gateway.broker.prompt is not None)
+        assert NOT_ACCEPTED in (gateway.broker.prompt.title if gateway.broker.prompt else "")
         await answer(gateway, SECRET)
         await reached(gateway, TunnelState.UP)
         login_node.cut()
@@ -67,7 +67,7 @@ async def test_three_wrong_ones_end_it_until_somebody_asks(locked: Path, login_n
             await answer(gateway, "wrong")
         status = await reached(gateway, TunnelState.REFUSED)
         assert "3 wrong passphrases for my_key" in status.detail
-        assert (gateway.desk.prompt, login_node.accepted) == (None, 0)
+        assert (gateway.broker.prompt, login_node.accepted) == (None, 0)
         gateway.tunnel.connect_now()
         await answer(gateway, SECRET)
         await reached(gateway, TunnelState.UP)

@@ -7,89 +7,89 @@ import asyncio
 import pytest
 from bouchet_core.errors import StalePromptError
 from bouchet_gateway.errors import BadRequestError, PromptUnansweredError
-from bouchet_gateway.ssh.prompts import NOT_ACCEPTED, PromptDesk, printable
+from bouchet_gateway.ssh.prompts import NOT_ACCEPTED, PromptBroker, printable
 
 MENU = [("Passcode or option (1-2): ", False)]
 
 
 async def test_an_empty_challenge_is_answered_with_nothing() -> None:
-    assert await PromptDesk(1).ask("Success. Logging you in...", []) == []
+    assert await PromptBroker(1).ask("Success. Logging you in...", []) == []
 
 
 async def test_an_unanswered_prompt_ends_with_words() -> None:
-    desk = PromptDesk(0.05)
+    broker = PromptBroker(0.05)
     with pytest.raises(PromptUnansweredError, match="bouchet tunnel"):
-        await desk.ask("", MENU)
-    assert desk.prompt is None
+        await broker.ask("", MENU)
+    assert broker.prompt is None
 
 
 async def test_only_the_open_prompt_takes_answers_and_only_once() -> None:
-    desk = PromptDesk(5)
+    broker = PromptBroker(5)
     with pytest.raises(StalePromptError):
-        desk.answer("x", ["1"])
-    asking = asyncio.create_task(desk.ask("", MENU))
+        broker.answer("x", ["1"])
+    asking = asyncio.create_task(broker.ask("", MENU))
     await asyncio.sleep(0)
-    assert desk.prompt is not None
-    prompt = desk.prompt.id
+    assert broker.prompt is not None
+    prompt = broker.prompt.id
     with pytest.raises(BadRequestError):
-        desk.answer(prompt, [])
-    desk.answer(prompt, ["1"])
+        broker.answer(prompt, [])
+    broker.answer(prompt, ["1"])
     with pytest.raises(StalePromptError):
-        desk.answer(prompt, ["2"])
+        broker.answer(prompt, ["2"])
     assert await asking == ["1"]
     with pytest.raises(StalePromptError):
-        desk.answer(prompt, ["3"])
+        broker.answer(prompt, ["3"])
 
 
 async def test_the_automatic_answer_is_for_menus_and_once_a_minute() -> None:
     now = [1000.0]
-    desk = PromptDesk(0.01, "1", lambda: now[0])
+    broker = PromptBroker(0.01, "1", lambda: now[0])
     with pytest.raises(PromptUnansweredError):
-        await desk.ask("", [("Password: ", False)])
-    assert await desk.ask("", MENU) == ["1"]
+        await broker.ask("", [("Password: ", False)])
+    assert await broker.ask("", MENU) == ["1"]
     for now[0] in (1000.0, 1059.9):
-        desk.begin()
+        broker.begin()
         with pytest.raises(PromptUnansweredError):
-            await desk.ask("", MENU)
+            await broker.ask("", MENU)
     now[0] = 1060.0
-    assert await desk.ask("", MENU) == ["1"]
+    assert await broker.ask("", MENU) == ["1"]
 
 
 async def test_off_means_never() -> None:
     with pytest.raises(PromptUnansweredError):
-        await PromptDesk(0.01).ask("", MENU)
+        await PromptBroker(0.01).ask("", MENU)
 
 
 async def test_a_new_login_forgets_the_last_one() -> None:
-    desk = PromptDesk(5)
+    broker = PromptBroker(5)
     for expected in ("", NOT_ACCEPTED):
-        desk.method_started()
-        asking = asyncio.create_task(desk.ask("", MENU))
+        broker.method_started()
+        asking = asyncio.create_task(broker.ask("", MENU))
         await asyncio.sleep(0)
-        assert desk.prompt is not None
-        assert desk.prompt.title == expected
-        desk.answer(desk.prompt.id, ["x"])
+        assert broker.prompt is not None
+        assert broker.prompt.title == expected
+        broker.answer(broker.prompt.id, ["x"])
         await asking
-    desk.begin()
-    desk.method_started()
-    asking = asyncio.create_task(desk.ask("t", MENU))
+    broker.begin()
+    broker.method_started()
+    asking = asyncio.create_task(broker.ask("t", MENU))
     await asyncio.sleep(0)
-    assert desk.prompt is not None
-    assert desk.prompt.title == "t"
+    assert broker.prompt is not None
+    assert broker.prompt.title == "t"
     asking.cancel()
     await asyncio.gather(asking, return_exceptions=True)
-    assert desk.prompt is None
+    assert broker.prompt is None
 
 
 async def test_the_same_question_again_means_a_wrong_answer() -> None:
-    desk = PromptDesk(5)
-    desk.method_started()
+    broker = PromptBroker(5)
+    broker.method_started()
     for questions, expected in ((MENU, ""), (MENU, NOT_ACCEPTED), ([("Code: ", False)], "")):
-        asking = asyncio.create_task(desk.ask("", questions))
+        asking = asyncio.create_task(broker.ask("", questions))
         await asyncio.sleep(0)
-        assert desk.prompt is not None
-        assert desk.prompt.title == expected
-        desk.answer(desk.prompt.id, ["x"])
+        assert broker.prompt is not None
+        assert broker.prompt.title == expected
+        broker.answer(broker.prompt.id, ["x"])
         await asking
 
 

@@ -24,9 +24,9 @@ async def test_a_login_with_a_question_is_told_without_it(login_node: LoginNode,
     login_node.script = Script([("Call from 555-1234", [("Passcode: ", False)])], lambda answers: True)
     gateway = Gateway(make_settings(login_node), store)
     async with gateway.running():
-        await until(lambda: gateway.desk.prompt is not None)
-        assert gateway.desk.prompt is not None
-        gateway.desk.answer(gateway.desk.prompt.id, ["424242"])
+        await until(lambda: gateway.broker.prompt is not None)
+        assert gateway.broker.prompt is not None
+        gateway.broker.answer(gateway.broker.prompt.id, ["424242"])
         await reached(gateway, TunnelState.UP)
         await gateway._news.told(2)
         assert await states(store) == [("connecting", ""), ("needs_human", "prompt"), ("connecting", ""), ("up", "")]

@@ -192,5 +192,5 @@ async def test_a_node_that_asks_is_never_answered(compute: LoginNode, login_node
         serve_behind(store, 0, 1, node=NODE)
         _, body = words_of(await asyncio.wait_for(talk(gateway.forwards.ports[0], REQUEST), 20))
         assert "without a question (`via: node`" in str(body["detail"])
-        assert gateway.desk.prompt is None
+        assert gateway.broker.prompt is None
     assert compute.script.seen == []

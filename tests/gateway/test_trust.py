@@ -57,7 +57,7 @@ async def test_trusting_it_connects_at_once_and_is_kept(unknown: Gateway, login_
 async def test_another_fingerprint_is_refused_in_words(unknown: Gateway, login_node: LoginNode) -> None:
     other = asyncssh.generate_private_key("ssh-ed25519").get_fingerprint()
     answer = await post(unknown, "/v1/trust", fingerprint=other)
-    assert (answer.status_code, answer.json()["kind"]) == (409, "not_trusted")
+    assert (answer.status_code, answer.json()["kind"]) == (409, "host_key_not_trusted")
     assert login_node.host_key.get_fingerprint() in answer.json()["detail"]
     assert (await shown(unknown)).state is TunnelState.REFUSED
     assert not make_settings(login_node).ssh.trusted_hosts.exists()
@@ -105,4 +105,4 @@ async def test_nothing_to_trust_is_said(login_node: LoginNode, store: Store) -> 
     async with gateway.running():
         await reached(gateway, TunnelState.UP)
         answer = await post(gateway, "/v1/trust", fingerprint="SHA256:x")
-    assert (answer.status_code, answer.json()["kind"]) == (409, "not_trusted")
+    assert (answer.status_code, answer.json()["kind"]) == (409, "host_key_not_trusted")

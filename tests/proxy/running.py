@@ -259,7 +259,7 @@ def _environment(ground: Ground, port: int, direct_lane: bool) -> dict[str, str]
         "SLOT_BASE_PORT": str(ground.slot_base_port),
         "SLOT_COUNT": str(SLOTS),
         "BOUCHET_CATALOG": "/etc/bouchet/models.yaml" if IMAGE_VARIABLE in os.environ else str(ROOT / "models.yaml"),
-        "DIRECT_LANE": "on" if direct_lane else "off",
+        "DIRECT": "on" if direct_lane else "off",
         "HOLD_STARTING_S": str(HOLD_S),
     }
 

@@ -34,7 +34,7 @@ def door(ground: Ground) -> Iterator[Door]:
 @pytest.fixture
 def new_key(door: Door) -> Iterator[Callable[..., str]]:
     """Makes a key that the proxy knows; all are revoked in the end."""
-    access = door.ground.store.access
+    access = door.ground.store.api_keys
 
     def make(name: str, **fields: Any) -> str:
         secret = new_secret()
@@ -77,7 +77,7 @@ class TestKeys:
         assert send(door, bob, ask("SAY[hi]")).json()["content"][0]["text"] == "hi"
         bearer = httpx.get(f"{door.url}/v1/models", headers={"authorization": f"Bearer {bob}"}, timeout=30)
         assert bearer.status_code == 200
-        door.ground.store.access.revoke("bob")
+        door.ground.store.api_keys.revoke("bob")
         revoked_at = time.monotonic()
         while send(door, bob, ask("x"), COUNT).status_code != 401:
             assert time.monotonic() - revoked_at < 30
@@ -86,7 +86,7 @@ class TestKeys:
     def test_an_expired_key_is_refused(self, door: Door, new_key: Callable[..., str]) -> None:
         brief, past = new_secret(), datetime.now(UTC) - timedelta(seconds=1)
         made = {"name": "brief", "sha256": sha256_of(brief), "ending": brief[-4:], "created_at": past}
-        door.ground.store.access.add(ApiKey.model_validate({**made, "expires_at": past}))
+        door.ground.store.api_keys.add(ApiKey.model_validate({**made, "expires_at": past}))
         later = new_key("later", expires_at=datetime.now(UTC) + timedelta(minutes=5))
         # who knows the later one has read the other, too
         assert [send(door, key, ask("x")).status_code for key in (brief, later)] == [401, 200]

@@ -45,7 +45,7 @@ class Stranger(BaseHTTPRequestHandler):
     do_POST = do_GET
 
 
-@pytest.mark.parametrize("path", [MESSAGES, CHAT, COUNT, "/raw/stranger/v1/messages"])
+@pytest.mark.parametrize("path", [MESSAGES, CHAT, COUNT, "/passthrough/stranger/v1/messages"])
 def test_a_stranger_on_the_port_gets_neither_key_nor_prompt(door: Door, path: str) -> None:
     kind = type("One", (Stranger,), {})
     with ThreadingHTTPServer(("127.0.0.1", door.ground.slot_base_port + 1), kind) as server:

@@ -1,4 +1,4 @@
-"""`/raw/NAME/...`: the model's server as it is, for the owner alone."""
+"""`/passthrough/NAME/...`: the model's server as it is, for the owner alone."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def door(ground: Ground) -> Iterator[Door]:
 
 
 def raw(door: Door, method: str, path: str, name: str = ALIAS, **options: Any) -> httpx.Response:
-    return httpx.request(method, f"{door.url}/raw/{name}{path}", **{"headers": AUTH, "timeout": 20, **options})
+    return httpx.request(method, f"{door.url}/passthrough/{name}{path}", **{"headers": AUTH, "timeout": 20, **options})
 
 
 def test_a_request_goes_as_it_is_but_for_its_key(door: Door) -> None:
@@ -56,7 +56,7 @@ def test_paths_and_methods_that_only_the_model_knows(door: Door) -> None:
 
 
 def test_a_stream_comes_as_it_is_said(door: Door) -> None:
-    url = f"{door.url}/raw/{ALIAS}{CHAT}"
+    url = f"{door.url}/passthrough/{ALIAS}{CHAT}"
     with httpx.stream("POST", url, json=ask("SAY[a b c]", stream=True), headers=AUTH, timeout=30) as answer:
         assert answer.headers["content-type"].startswith("text/event-stream")
         assert b"".join(answer.iter_raw()).endswith(b"data: [DONE]\n\n")
@@ -66,7 +66,7 @@ def test_a_stream_that_dies_does_not_end_properly(door: Door) -> None:
     body = ask("SAY[a b c] DIE[2]", stream=True)
     with (
         pytest.raises(httpx.RemoteProtocolError),
-        httpx.stream("POST", f"{door.url}/raw/{ALIAS}{CHAT}", json=body, headers=AUTH, timeout=30) as answer,
+        httpx.stream("POST", f"{door.url}/passthrough/{ALIAS}{CHAT}", json=body, headers=AUTH, timeout=30) as answer,
     ):
         answer.read()
 
@@ -75,7 +75,7 @@ def test_bytes_arrive_as_they_come_and_a_client_that_leaves_stops_the_model(door
     before = raw(door, "GET", "/fake/aborted").json()
     # a stream of minutes: whoever waits for its end reads nothing within the limit
     body = ask(f"SAY[{'a ' * 500}] PACE[0.3]", stream=True)
-    with httpx.stream("POST", f"{door.url}/raw/{ALIAS}{CHAT}", json=body, headers=AUTH, timeout=30) as answer:
+    with httpx.stream("POST", f"{door.url}/passthrough/{ALIAS}{CHAT}", json=body, headers=AUTH, timeout=30) as answer:
         assert any(b'"content":' in piece for piece in answer.iter_raw())
     until(lambda: raw(door, "GET", "/fake/aborted").json() == before + 1)
 
@@ -83,7 +83,7 @@ def test_bytes_arrive_as_they_come_and_a_client_that_leaves_stops_the_model(door
 def test_only_the_owners_key_opens_it(door: Door) -> None:
     secret = new_secret()
     fields = {"name": "visitor", "sha256": sha256_of(secret), "ending": secret[-4:], "created_at": datetime.now(UTC)}
-    door.ground.store.access.add(ApiKey.model_validate(fields))
+    door.ground.store.api_keys.add(ApiKey.model_validate(fields))
     visitor = {"x-api-key": secret}
     until(lambda: httpx.get(f"{door.url}/v1/models", headers=visitor, timeout=30).status_code == 200)
     before = door.ground.fake.count()
@@ -91,12 +91,12 @@ def test_only_the_owners_key_opens_it(door: Door) -> None:
     assert (refused.status_code, "owner's key" in refused.text) == (403, True)
     assert raw(door, "GET", "/health", headers={}).status_code == 401
     assert door.ground.fake.count() == before
-    door.ground.store.access.revoke("visitor")
+    door.ground.store.api_keys.revoke("visitor")
 
 
 def test_names_and_places_that_lead_nowhere(door: Door) -> None:
     assert raw(door, "GET", "/health", name="nobody").status_code == 404
-    assert httpx.get(f"{door.url}/raw/{ALIAS}", headers=AUTH, timeout=30).status_code == 404
+    assert httpx.get(f"{door.url}/passthrough/{ALIAS}", headers=AUTH, timeout=30).status_code == 404
     record = door.ground.store.create(deployment("away", "org/Away", slot=1))
     until(lambda: "cannot be reached" in raw(door, "GET", "/health", name="away").text)
     assert raw(door, "GET", "/health", name="away").status_code in (503, 529)

@@ -30,7 +30,7 @@ def within(limit_s: float, condition: Callable[[], bool]) -> None:
 
 def test_the_last_known_keys_go_on_and_usage_is_written_later(store: Store, redis_server: RedisServer) -> None:
     made = ApiKey(name="bob", sha256=sha256_of(SECRET), ending="test", created_at=datetime.now(UTC))
-    store.access.add(made)
+    store.api_keys.add(made)
     keys, recorder = KeyWatcher(store, "owner-key"), Recorder(store, "secret")
     keys.start()
     recorder.start()
@@ -44,7 +44,7 @@ def test_the_last_known_keys_go_on_and_usage_is_written_later(store: Store, redi
         revived = start_redis(redis_server.directory, redis_server.port)
         try:
             within(30, lambda: [line.output_tokens for line in recorded(store)] == [7])
-            store.access.revoke("bob")
+            store.api_keys.revoke("bob")
             within(30, lambda: keys.table.find(SECRET.encode(), time.time()) is None)
         finally:
             revived.stop()

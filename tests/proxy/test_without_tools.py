@@ -15,7 +15,7 @@ from tests.proxy.contract import CHAT, COUNT, MESSAGES, ask, until
 from tests.proxy.running import ALIAS, KEY, MODEL, Ground, deployment, front_in_thread
 
 WHY = "its call stayed text, so the parser 'hermes' does not fit it"
-BROKEN = SmokeTest(tools=SmokeCheck(result="failed", said=WHY))
+BROKEN = SmokeTest(tools=SmokeCheck(result="failed", message=WHY))
 ANTHROPIC_TOOL = {"name": "bash", "input_schema": {"type": "object"}}
 OPENAI_TOOL = {"type": "function", "function": {"name": "bash", "parameters": {"type": "object"}}}
 

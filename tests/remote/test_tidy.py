@@ -107,13 +107,13 @@ def test_a_folder_stays_for_its_days_after_its_keys_removal(root: Path) -> None:
 def test_old_files_of_ended_jobs_go_from_the_logs(root: Path) -> None:
     logs = root / "logs"
     old = ["7.log", "end-7.json", "connection-7.json", "heartbeat-7.json", "end-7.json.12.tmp", "end-7.json.tmp"]
-    chores = ["bouchet-download-x-abcdefghijkl.log"]
+    batch_jobs = ["bouchet-download-x-abcdefghijkl.log"]
     kept = ["README", "8.log", "connection-8.json", "notes.log", "7.log.gz", "bouchet-download-y-abcdefghijkl.log"]
-    for name in (*old, *chores, *kept):
+    for name in (*old, *batch_jobs, *kept):
         write(logs / name, 31)
     write(logs / "9.log")
     found = tidy(root, live_ids=[8], live=["bouchet-download-y-abcdefghijkl"])
-    assert found["logs"] == sorted([*old, *chores])
+    assert found["logs"] == sorted([*old, *batch_jobs])
     assert names_in(logs) == sorted([*kept, "9.log"])
 
 

@@ -80,7 +80,7 @@ def test_a_dangling_link_is_not_written_through(tmp_path: Path) -> None:
         (text_of() + "export LOG_LEVEL=INFO\n", 9, "export"),
         (text_of() + "LOG_LEVEL = INFO\n", 9, "write LOG_LEVEL=INFO"),
         (text_of() + "LOG_LEVEL=LOUD\n", 9, "not one of DEBUG"),
-        (text_of() + "DIRECT_LANE=maybe\n", 9, "neither on nor off"),
+        (text_of() + "DIRECT=maybe\n", 9, "neither on nor off"),
         (text_of() + "MFA_AUTO=push\n", 9, "number of an option"),
         (text_of() + "API_PORT=4001\n", 9, "set twice (first in line 8)"),
         (text_of(PROXY_PORT="70000"), 7, "not a port"),

@@ -147,7 +147,7 @@ def test_a_plain_port_leads_to_the_models_own_vllm(stack: Stack) -> None:
                     lines = [line for line in answer.iter_lines() if line]
                 assert lines[-1] == "data: [DONE]" and len(lines) > 2
                 # the job's key stays on the proxy's side
-                assert httpx.get(f"{stack.proxy_url}/raw/{SMALL}/v1/models", timeout=30).status_code == 401
+                assert httpx.get(f"{stack.proxy_url}/passthrough/{SMALL}/v1/models", timeout=30).status_code == 401
         finally:
             command.send_signal(signal.SIGINT)
         assert command.wait(10) == 130

@@ -15,8 +15,8 @@ from bouchet_core.gateway_client import GatewayClient
 from bouchet_core.secrets import serving_key
 from bouchet_core.site import Site, catalogs_of, load_site
 from bouchet_core.store import Store
-from bouchet_worker.context import Desk
-from bouchet_worker.launch.job_files import load_luggage
+from bouchet_worker.context import WorkerContext
+from bouchet_worker.launch.job_files import load_scripts
 
 from tests.fakes.slurm_gateway import TOKEN, FakeSlurm, running_gateway, serve_http
 
@@ -69,31 +69,33 @@ def clock() -> Clock:
     return Clock()
 
 
-MakeDesk = Callable[..., Desk]
+MakeWorkerContext = Callable[..., WorkerContext]
 
 
 @pytest.fixture
-def make_desk(store: Store, gateway: GatewayClient, demo_site: Site, catalog: Catalog, clock: Clock) -> MakeDesk:
-    def make(owner: str = "worker-1", **changes: object) -> Desk:
+def make_context(
+    store: Store, gateway: GatewayClient, demo_site: Site, catalog: Catalog, clock: Clock
+) -> MakeWorkerContext:
+    def make(owner: str = "worker-1", **changes: object) -> WorkerContext:
         fields: dict[str, object] = {
             "store": store,
             "gateway": gateway,
             "site": demo_site,
             "catalog": catalog,
-            "luggage": load_luggage(REPOSITORY / "remote"),
+            "job scripts": load_scripts(REPOSITORY / "remote"),
             "serving_secret": SECRET,
             "slot_count": SLOTS,
             "owner": owner,
             "now": clock,
         }
-        return Desk(**{**fields, **changes})  # type: ignore[arg-type]
+        return WorkerContext(**{**fields, **changes})  # type: ignore[arg-type]
 
     return make
 
 
 @pytest.fixture
-def desk(make_desk: MakeDesk) -> Desk:
-    return make_desk()
+def context(make_context: MakeWorkerContext) -> WorkerContext:
+    return make_context()
 
 
 def requested(identity: str, now: datetime, model: str = "demo/scripted", **options: object) -> Deployment:

@@ -1,4 +1,4 @@
-"""A loop over a small Slurm whose errands run at once, and the files that jobs write."""
+"""A loop over a small Slurm whose tasks run at once, and the files that jobs write."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 
 from bouchet_core.deployments import Deployment, Phase
 from bouchet_core.gateway_client import GatewayClient
-from bouchet_worker.context import Desk
+from bouchet_worker.context import WorkerContext
 from bouchet_worker.launch import cancel as stopping
 from bouchet_worker.launch import submit as submitting
 from bouchet_worker.reconcile.health import SlotProbe
@@ -49,20 +49,22 @@ def write_end(slurm: FakeSlurm, job_id: int, kind: str, sentence: str, tail: lis
 
 
 class Stage:
-    """A loop whose errands run at once."""
+    """A loop whose tasks run at once."""
 
-    def __init__(self, desk: Desk, gateway: GatewayClient, slot0: Slot0, slurm: FakeSlurm, clock: Clock) -> None:
-        self.desk, self.slurm, self.slot0, self.clock = desk, slurm, slot0, clock
+    def __init__(
+        self, context: WorkerContext, gateway: GatewayClient, slot0: Slot0, slurm: FakeSlurm, clock: Clock
+    ) -> None:
+        self.context, self.slurm, self.slot0, self.clock = context, slurm, slot0, clock
         self.probe = SlotProbe("127.0.0.1", slot0.port, SECRET)
         self.enqueued: list[tuple[str, str]] = []
-        self.loop = Loop(desk, Observer(gateway, desk.layout, self.probe), self._enqueue)
+        self.loop = Loop(context, Observer(gateway, context.layout, self.probe), self._enqueue)
 
-    def _enqueue(self, errand: str, deployment: str) -> None:
-        self.enqueued.append((errand, deployment))
-        {"submit": submitting.submit, "stop": stopping.stop}[errand](self.desk, deployment)
+    def _enqueue(self, task: str, deployment: str) -> None:
+        self.enqueued.append((task, deployment))
+        {"submit": submitting.submit, "cancel": stopping.stop}[task](self.context, deployment)
 
     def launch(self, identity: str = "aa", **options: object) -> int:
-        self.desk.store.create(requested(identity, self.clock(), **options))
+        self.context.store.create(requested(identity, self.clock(), **options))
         self.clock.advance(5)
         self.step()
         job = self.get(identity).job
@@ -83,4 +85,4 @@ class Stage:
             self.loop.step()
 
     def get(self, identity: str = "aa") -> Deployment:
-        return self.desk.store.get(identity)
+        return self.context.store.get(identity)

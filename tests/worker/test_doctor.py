@@ -19,7 +19,7 @@ from bouchet_core.doctor import DoctorCheck, Verdict
 from bouchet_core.errors import TunnelDownError
 from bouchet_core.gateway_client import GatewayClient
 from bouchet_core.site import Site
-from bouchet_worker.context import Desk
+from bouchet_worker.context import WorkerContext
 from bouchet_worker.doctor import look_round
 from bouchet_worker.doctor.models import OLDEST_DRIVER, catalog_checks, driver_checks
 from bouchet_worker.doctor.partitions import parse_nodes, parse_partitions, parse_qos, partition_checks
@@ -74,7 +74,7 @@ def test_a_site_file_like_its_slurm_passes(demo_site: Site) -> None:
     checks = partition_checks(demo_site, parse_partitions(PARTITIONS), parse_nodes(NODES), parse_qos(QOS))
     assert set(verdicts(checks)) == {p.name for p in demo_site.partitions}
     assert {check.verdict for check in checks} == {Verdict.PASS}, checks
-    assert "2 GPUs, 16 CPUs, 125 GiB" in next(c.said for c in checks if c.name == "gpu_h200")
+    assert "2 GPUs, 16 CPUs, 125 GiB" in next(c.message for c in checks if c.name == "gpu_h200")
 
 
 def test_what_differs_from_slurm_is_named(demo_site: Site) -> None:
@@ -87,13 +87,13 @@ def test_what_differs_from_slurm_is_named(demo_site: Site) -> None:
     by_name = {check.name: check for check in checks}
     # downloads run there
     assert by_name["day"].verdict is Verdict.FAIL
-    assert "it has d, gpu_devel" in by_name["day"].said
-    said = by_name["gpu_h200"].said
+    assert "it has d, gpu_devel" in by_name["day"].message
+    said = by_name["gpu_h200"].message
     for words in ("max_walltime is 2-00:00:00, Slurm's is 12:00:00", "max_gpus is 3, Slurm's is 2",
                   "max_memory_gib is not set, Slurm's is 64", "max_running is not set, Slurm's is 4",
                   "max_submitted is not set, Slurm's is 9"):  # fmt: skip
         assert words in said
-    said = by_name["scavenge_gpu"].said
+    said = by_name["scavenge_gpu"].message
     assert "gpus_per_node is 2, its largest node has 1" in said
     assert "no h200 GPUs there, but a100" in said
     assert "sites/demo.yaml" in by_name["scavenge_gpu"].fix
@@ -117,8 +117,8 @@ def test_storage(bouchet_site: Site) -> None:
     assert {name: check.verdict.value for name, check in checks.items()} == {
         "root": "fail", "models_dir": "fail", "images_dir": "warn", "scratch_dir": "fail", "quota": "warn",
     }  # fmt: skip
-    assert "/gpfs may not be written" in checks["models_dir"].said
-    assert checks["quota"].said == "project 950 1000 95%"
+    assert "/gpfs may not be written" in checks["models_dir"].message
+    assert checks["quota"].message == "project 950 1000 95%"
     good = verdicts(storage_checks(site, seen(site, quota="project 10 1000 1%")))
     assert set(good.values()) == {"pass"}
 
@@ -145,7 +145,7 @@ def test_images(demo_site: Site, change: dict[str, Any], verdict: str, words: st
     path = image_path(demo_site, demo_site.images[0])
     look["images"][path] = {**look["images"][path], **change}
     [check] = image_checks(demo_site, look)
-    assert (check.verdict.value, words in check.said) == (verdict, True), check
+    assert (check.verdict.value, words in check.message) == (verdict, True), check
 
 
 def test_an_image_that_is_not_the_default_is_only_a_warning(bouchet_site: Site) -> None:
@@ -156,12 +156,12 @@ def test_an_image_that_is_not_the_default_is_only_a_warning(bouchet_site: Site) 
 
 def test_the_driver_against_each_images_cuda(bouchet_site: Site, demo_site: Site) -> None:
     [untold] = driver_checks(bouchet_site, None, "")
-    assert (untold.verdict, "no job has run yet" in untold.said) == (Verdict.UNKNOWN, True)
+    assert (untold.verdict, "no job has run yet" in untold.message) == (Verdict.UNKNOWN, True)
     [none] = driver_checks(bouchet_site, None, "job 7")
-    assert (none.verdict, "job 7 found no NVIDIA driver" in none.said) == (Verdict.UNKNOWN, True)
+    assert (none.verdict, "job 7 found no NVIDIA driver" in none.message) == (Verdict.UNKNOWN, True)
     old = driver_checks(bouchet_site, "575.57.08", "job 7")
     assert verdicts(old) == {"driver for cuda13-0.32.0": "fail", "driver for cuda128-0.19.1": "pass"}
-    assert "job 7 saw driver 575.57.08; cuda13-0.32.0 needs 580 or newer" in old[0].said
+    assert "job 7 saw driver 575.57.08; cuda13-0.32.0 needs 580 or newer" in old[0].message
     assert verdicts(driver_checks(demo_site, None, "")) == {"driver": "pass"}
 
 
@@ -173,14 +173,14 @@ def test_the_oldest_drivers_are_the_pins_own() -> None:
         assert needed == ([oldest] if oldest else []), pin
 
 
-def test_the_newest_job_that_knows_tells_the_driver(desk: Desk, bouchet_site: Site) -> None:
+def test_the_newest_job_that_knows_tells_the_driver(context: WorkerContext, bouchet_site: Site) -> None:
     for identity, driver in (("a", "580.95.05"), ("b", None)):
-        record = requested(identity, desk.now())
-        desk.store.create(record)
+        record = requested(identity, context.now())
+        context.store.create(record)
         job = Job(name=f"bouchet-{identity}-1", slot=0, slurm_id=7, image_sha256="a" * 64, driver=driver)
-        desk.store.update(identity, lambda d, job=job: d.with_job(job, desk.now()))
-    checks = look_round(replace(desk, site=bouchet_site, gateway=door(healthy(bouchet_site))))
-    said = next(c.said for c in checks if c.name == "driver for cuda13-0.32.0")
+        context.store.update(identity, lambda d, job=job: d.with_job(job, context.now()))
+    checks = look_round(replace(context, site=bouchet_site, gateway=door(healthy(bouchet_site))))
+    said = next(c.message for c in checks if c.name == "driver for cuda13-0.32.0")
     assert said == "job 7 saw driver 580.95.05; cuda13-0.32.0 needs 580 or newer"
 
 
@@ -193,8 +193,8 @@ def test_the_catalog(bouchet_site: Site, demo_site: Site, catalog: Catalog) -> N
     clash = Catalog({"a/a": entry, "b/b": entry.model_copy(update={"image": "nosuch"})})
     found = {check.name: check for check in catalog_checks(clash, bouchet_site, ["a/a"])}
     assert found["aliases"].verdict is Verdict.FAIL
-    assert "a/a and b/b" in found["aliases"].said
-    assert "'nosuch'" in found["images"].said
+    assert "a/a and b/b" in found["aliases"].message
+    assert "'nosuch'" in found["images"].message
 
 
 def test_the_look_at_a_login_node(tmp_path: Path) -> None:
@@ -258,9 +258,9 @@ def healthy(site: Site) -> Programs:
     }
 
 
-def test_a_round_over_a_healthy_cluster(desk: Desk) -> None:
-    desk = replace(desk, gateway=door(healthy(desk.site)))
-    checks = look_round(desk)
+def test_a_round_over_a_healthy_cluster(context: WorkerContext) -> None:
+    context = replace(context, gateway=door(healthy(context.site)))
+    checks = look_round(context)
     assert {c.name: c.verdict.value for c in checks if c.verdict is not Verdict.PASS} == {
         "quota": "unknown",
         "clock": "warn",  # this login node lives in 1970
@@ -269,25 +269,25 @@ def test_a_round_over_a_healthy_cluster(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("broken", ["sinfo", "squeue", "sacct", "scontrol", "sacctmgr", "sbatch", "python3"])
-def test_a_program_that_fails_is_one_check_and_the_others_go_on(desk: Desk, broken: str) -> None:
-    programs = healthy(desk.site)
+def test_a_program_that_fails_is_one_check_and_the_others_go_on(context: WorkerContext, broken: str) -> None:
+    programs = healthy(context.site)
     programs[broken] = lambda argv: (1, "", f"{broken}: it is broken")
-    checks = look_round(replace(desk, gateway=door(programs)))
-    assert any("it is broken" in c.said or "does not show" in c.said for c in checks)
+    checks = look_round(replace(context, gateway=door(programs)))
+    assert any("it is broken" in c.message or "does not show" in c.message for c in checks)
     assert sum(c.verdict is Verdict.PASS for c in checks) >= 8
     assert all(c.fix for c in checks if c.verdict in (Verdict.WARN, Verdict.FAIL))
 
 
-def test_ones_own_jobs_in_the_way_are_no_fault(desk: Desk) -> None:
-    programs = healthy(desk.site)
+def test_ones_own_jobs_in_the_way_are_no_fault(context: WorkerContext) -> None:
+    programs = healthy(context.site)
     programs["sbatch"] = lambda argv: (1, "", "sbatch: error: QOSMaxSubmitJobPerUserLimit\nallocation failure")
-    checks = look_round(replace(desk, gateway=door(programs)))
+    checks = look_round(replace(context, gateway=door(programs)))
     assert {c.verdict for c in checks if c.name.startswith("sbatch")} == {Verdict.PASS}
 
 
-def test_no_way_to_the_cluster_is_no_finding(desk: Desk) -> None:
+def test_no_way_to_the_cluster_is_no_finding(context: WorkerContext) -> None:
     def down(_: httpx.Request) -> httpx.Response:
         return httpx.Response(503, json={"kind": "tunnel_down", "detail": "no SSH connection"})
 
     with pytest.raises(TunnelDownError):
-        look_round(replace(desk, gateway=GatewayClient("http://gateway", "token", httpx.MockTransport(down))))
+        look_round(replace(context, gateway=GatewayClient("http://gateway", "token", httpx.MockTransport(down))))

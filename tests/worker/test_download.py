@@ -9,7 +9,7 @@ import pytest
 from bouchet_core.deployments import Phase
 from bouchet_core.downloads import Download, DownloadState, fetches, job_name_of
 from bouchet_worker.batch.download import download, stop_download
-from bouchet_worker.context import Desk
+from bouchet_worker.context import WorkerContext
 from bouchet_worker.launch.model_check import look_at_disk, refuse_absent
 from bouchet_worker.launch.submit import submit
 from bouchet_worker.reconcile.health import SlotProbe
@@ -18,7 +18,7 @@ from bouchet_worker.reconcile.observe import Observer
 
 from tests.fakes.slurm_gateway import FakeSlurm
 
-from .conftest import SECRET, Clock, MakeDesk, requested
+from .conftest import SECRET, Clock, MakeWorkerContext, requested
 
 MODEL = "Qwen/Qwen3-32B"
 ID = "abcdefghijkl"
@@ -30,22 +30,24 @@ def sent() -> list[tuple[str, str]]:
 
 
 @pytest.fixture
-def loop(desk: Desk, sent: list[tuple[str, str]]) -> Loop:
+def loop(context: WorkerContext, sent: list[tuple[str, str]]) -> Loop:
     probe = SlotProbe("127.0.0.1", 1, SECRET)
-    return Loop(desk, Observer(desk.gateway, desk.layout, probe), lambda errand, record: sent.append((errand, record)))
+    return Loop(
+        context, Observer(context.gateway, context.layout, probe), lambda task, record: sent.append((task, record))
+    )
 
 
-def asked(desk: Desk, model: str = MODEL, identity: str = ID) -> Download:
+def asked(context: WorkerContext, model: str = MODEL, identity: str = ID) -> Download:
     """A record as the api makes it."""
-    now = desk.now()
-    return desk.store.downloads.create(Download(id=identity, model=model, created_at=now, updated_at=now))
+    now = context.now()
+    return context.store.downloads.create(Download(id=identity, model=model, created_at=now, updated_at=now))
 
 
-def says(slurm: FakeSlurm, desk: Desk, **fields: object) -> None:
+def says(slurm: FakeSlurm, context: WorkerContext, **fields: object) -> None:
     """The job of the only download writes its progress file."""
-    record = desk.store.downloads.get(ID)
+    record = context.store.downloads.get(ID)
     said = {"job_name": record.job_name, "state": "running", "step": "fetching", "bytes": 250, "total_bytes": 1000}
-    slurm.files[f"{desk.layout.job(record.job_name)}/progress.json"] = json.dumps({**said, **fields}).encode()
+    slurm.files[f"{context.layout.job(record.job_name)}/progress.json"] = json.dumps({**said, **fields}).encode()
 
 
 def test_a_job_names_its_model_and_no_other() -> None:
@@ -54,71 +56,71 @@ def test_a_job_names_its_model_and_no_other() -> None:
     assert not fetches(job_name_of("a/bx", ID), "a/b") and not fetches("bouchet-abc-1", "a/b")
 
 
-def test_it_is_submitted_to_the_cpu_partition_without_gpus(desk: Desk, slurm: FakeSlurm) -> None:
-    record = asked(desk)
-    assert download(desk, record.id) == "job 101"
+def test_it_is_submitted_to_the_cpu_partition_without_gpus(context: WorkerContext, slurm: FakeSlurm) -> None:
+    record = asked(context)
+    assert download(context, record.id) == "job 101"
     job = slurm.jobs[101]
     assert job.partition == "day" and not any(word.startswith("--gpus") for word in job.argv)
     assert job.name == job_name_of(MODEL, ID)
-    spec = json.loads(slurm.files[f"{desk.layout.job(job.name)}/spec.json"])
-    assert spec["model"] == MODEL and spec["endpoint"] == desk.site.hub_endpoint and spec["revision"] == "main"
-    assert f"{desk.layout.job(job.name)}/token" not in slurm.files
-    assert desk.store.downloads.get(ID).slurm_id == 101
-    assert download(desk, record.id) == "nothing to do" and len(slurm.jobs) == 1
+    spec = json.loads(slurm.files[f"{context.layout.job(job.name)}/spec.json"])
+    assert spec["model"] == MODEL and spec["endpoint"] == context.site.hub_endpoint and spec["revision"] == "main"
+    assert f"{context.layout.job(job.name)}/token" not in slurm.files
+    assert context.store.downloads.get(ID).slurm_id == 101
+    assert download(context, record.id) == "nothing to do" and len(slurm.jobs) == 1
 
 
-def test_the_token_travels_in_a_file_alone(make_desk: MakeDesk, slurm: FakeSlurm) -> None:
-    desk = make_desk(hub_token="hf_secret")
-    download(desk, asked(desk).id)
+def test_the_token_travels_in_a_file_alone(make_context: MakeWorkerContext, slurm: FakeSlurm) -> None:
+    context = make_context(hub_token="hf_secret")
+    download(context, asked(context).id)
     name = slurm.jobs[101].name
-    assert slurm.files.pop(f"{desk.layout.job(name)}/token") == b"hf_secret\n"
-    assert "hf_secret" not in str(slurm.calls) + str(slurm.files) + desk.store.downloads.get(ID).model_dump_json()
+    assert slurm.files.pop(f"{context.layout.job(name)}/token") == b"hf_secret\n"
+    assert "hf_secret" not in str(slurm.calls) + str(slurm.files) + context.store.downloads.get(ID).model_dump_json()
 
 
-def test_a_job_that_fetches_the_model_already_is_adopted(desk: Desk, slurm: FakeSlurm) -> None:
-    download(desk, asked(desk).id)
-    desk.store.queue_connection().flushall()
-    again = asked(desk, identity="mnopqrstuvwx")
-    assert download(desk, again.id) == "job 101"
-    assert len(slurm.jobs) == 1 and desk.store.downloads.get(again.id).job_name == job_name_of(MODEL, ID)
+def test_a_job_that_fetches_the_model_already_is_adopted(context: WorkerContext, slurm: FakeSlurm) -> None:
+    download(context, asked(context).id)
+    context.store.queue_connection().flushall()
+    again = asked(context, identity="mnopqrstuvwx")
+    assert download(context, again.id) == "job 101"
+    assert len(slurm.jobs) == 1 and context.store.downloads.get(again.id).job_name == job_name_of(MODEL, ID)
 
 
-def test_a_lost_answer_of_sbatch_makes_no_second_job(desk: Desk, slurm: FakeSlurm, clock: Clock) -> None:
-    record = asked(desk)
+def test_a_lost_answer_of_sbatch_makes_no_second_job(context: WorkerContext, slurm: FakeSlurm, clock: Clock) -> None:
+    record = asked(context)
     slurm.lose_answer = lambda method, what: "command_timeout" if what == "sbatch" else None
-    assert download(desk, record.id) == "later"
+    assert download(context, record.id) == "later"
     slurm.lose_answer = lambda method, what: None
     clock.advance(100)
-    assert download(desk, record.id) == "job 101" and len(slurm.jobs) == 1
+    assert download(context, record.id) == "job 101" and len(slurm.jobs) == 1
 
 
-def test_without_a_cpu_partition_it_says_what_to_write_where(make_desk: MakeDesk, slurm: FakeSlurm) -> None:
-    desk = make_desk()
-    desk = make_desk(site=desk.site.model_copy(update={"cpu_partition": None}))
-    assert download(desk, asked(desk).id) == "failed"
-    assert "cpu_partition" in desk.store.downloads.get(ID).reason and not slurm.jobs
+def test_without_a_cpu_partition_it_says_what_to_write_where(make_context: MakeWorkerContext, slurm: FakeSlurm) -> None:
+    context = make_context()
+    context = make_context(site=context.site.model_copy(update={"cpu_partition": None}))
+    assert download(context, asked(context).id) == "failed"
+    assert "cpu_partition" in context.store.downloads.get(ID).reason and not slurm.jobs
 
 
 def test_the_look_moves_it_from_the_queue_to_its_end(
-    desk: Desk, slurm: FakeSlurm, loop: Loop, sent: list[tuple[str, str]]
+    context: WorkerContext, slurm: FakeSlurm, loop: Loop, sent: list[tuple[str, str]]
 ) -> None:
-    download(desk, asked(desk).id)
+    download(context, asked(context).id)
     loop.step()
-    waiting = desk.store.downloads.get(ID)
+    waiting = context.store.downloads.get(ID)
     assert waiting.state is DownloadState.QUEUED and "ahead of it" in waiting.reason
     slurm.start(101)
-    says(slurm, desk, rate=25, files=1, total_files=4)
+    says(slurm, context, rate=25, files=1, total_files=4)
     loop.step()
-    running = desk.store.downloads.get(ID)
+    running = context.store.downloads.get(ID)
     assert running.state is DownloadState.RUNNING and running.reason == "fetching"
     assert (running.bytes, running.total_bytes, running.rate, running.eta_s) == (250, 1000, 25, 30)
-    says(slurm, desk, state="done", bytes=1000, sentence="4 files, every hash as the hub has it", commit="c" * 40)
+    says(slurm, context, state="done", bytes=1000, sentence="4 files, every hash as the hub has it", commit="c" * 40)
     slurm.finish(101, "COMPLETED")
     loop.step()
-    done = desk.store.downloads.get(ID)
+    done = context.store.downloads.get(ID)
     assert (done.state, done.bytes, done.commit) == (DownloadState.DONE, 1000, "c" * 40) and "every hash" in done.reason
-    assert ("look_at_disk", ID) in sent
-    events = [event.chore.state for event in desk.store.downloads.events("0-0", ID)]
+    assert ("list_models", ID) in sent
+    events = [event.batch_job.state for event in context.store.downloads.events("0-0", ID)]
     assert [s for s, before in zip(events, [None, *events], strict=False) if s is not before] == [
         DownloadState.QUEUED,
         DownloadState.RUNNING,
@@ -126,19 +128,19 @@ def test_the_look_moves_it_from_the_queue_to_its_end(
     ]
 
 
-def test_one_squeue_serves_downloads_and_deployments(desk: Desk, slurm: FakeSlurm, loop: Loop) -> None:
+def test_one_squeue_serves_downloads_and_deployments(context: WorkerContext, slurm: FakeSlurm, loop: Loop) -> None:
     for number, model in enumerate(("a/one", "a/two", "a/three")):
         identity = f"abcdefghijk{'lmn'[number]}"
-        download(desk, asked(desk, model, identity).id)
-    desk.store.create(requested("d1", desk.now()))
-    submit(desk, "d1")
+        download(context, asked(context, model, identity).id)
+    context.store.create(requested("d1", context.now()))
+    submit(context, "d1")
     loop.step()
     slurm.calls.clear()
     loop.step()
     assert slurm.programs() == ["squeue"]
 
 
-def test_nothing_is_asked_when_no_download_lives(desk: Desk, slurm: FakeSlurm, loop: Loop) -> None:
+def test_nothing_is_asked_when_no_download_lives(context: WorkerContext, slurm: FakeSlurm, loop: Loop) -> None:
     loop.step()
     slurm.calls.clear()
     loop.step()
@@ -146,76 +148,82 @@ def test_nothing_is_asked_when_no_download_lives(desk: Desk, slurm: FakeSlurm, l
 
 
 @pytest.mark.parametrize("word", ["TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "FAILED"])
-def test_a_job_that_ended_without_a_word_says_how_to_go_on(desk: Desk, slurm: FakeSlurm, loop: Loop, word: str) -> None:
-    download(desk, asked(desk).id)
+def test_a_job_that_ended_without_a_word_says_how_to_go_on(
+    context: WorkerContext, slurm: FakeSlurm, loop: Loop, word: str
+) -> None:
+    download(context, asked(context).id)
     slurm.start(101)
-    says(slurm, desk)
+    says(slurm, context)
     loop.step()
     slurm.finish(101, word)
     loop.step()
-    ended = desk.store.downloads.get(ID)
+    ended = context.store.downloads.get(ID)
     assert ended.state is DownloadState.FAILED and f"bouchet download {MODEL}" in ended.reason
     assert ended.bytes == 250
 
 
-def test_what_the_job_said_of_its_failure_is_the_reason(desk: Desk, slurm: FakeSlurm, loop: Loop) -> None:
-    download(desk, asked(desk).id)
+def test_what_the_job_said_of_its_failure_is_the_reason(context: WorkerContext, slurm: FakeSlurm, loop: Loop) -> None:
+    download(context, asked(context).id)
     slurm.start(101)
-    says(slurm, desk, state="failed", kind="gated", sentence="it is gated: accept its terms")
+    says(slurm, context, state="failed", kind="gated", sentence="it is gated: accept its terms")
     slurm.finish(101, "FAILED", "1:0")
     loop.step()
-    ended = desk.store.downloads.get(ID)
+    ended = context.store.downloads.get(ID)
     assert (ended.state, ended.kind, ended.reason) == (DownloadState.FAILED, "gated", "it is gated: accept its terms")
 
 
-def test_a_model_the_hub_does_not_know_is_compared_with_the_catalog(desk: Desk, slurm: FakeSlurm, loop: Loop) -> None:
-    download(desk, asked(desk, "Qwen/Qwen3-23B").id)
-    says(slurm, desk, state="failed", kind="unknown_model", sentence="the hub knows no model Qwen/Qwen3-23B")
+def test_a_model_the_hub_does_not_know_is_compared_with_the_catalog(
+    context: WorkerContext, slurm: FakeSlurm, loop: Loop
+) -> None:
+    download(context, asked(context, "Qwen/Qwen3-23B").id)
+    says(slurm, context, state="failed", kind="unknown_model", sentence="the hub knows no model Qwen/Qwen3-23B")
     slurm.finish(101, "FAILED", "1:0")
     loop.step()
-    assert desk.store.downloads.get(ID).reason.endswith(f"; perhaps {MODEL}")
+    assert context.store.downloads.get(ID).reason.endswith(f"; perhaps {MODEL}")
 
 
-def test_could_not_ask_ends_nothing(desk: Desk, slurm: FakeSlurm, loop: Loop) -> None:
-    download(desk, asked(desk).id)
+def test_could_not_ask_ends_nothing(context: WorkerContext, slurm: FakeSlurm, loop: Loop) -> None:
+    download(context, asked(context).id)
     slurm.fault = lambda method, what: "tunnel_down"
     loop.step()
-    assert desk.store.downloads.get(ID).is_live
+    assert context.store.downloads.get(ID).is_live
 
 
-def test_cancel_goes_by_id_and_ends_when_the_job_has(desk: Desk, slurm: FakeSlurm, loop: Loop) -> None:
-    download(desk, asked(desk).id)
+def test_cancel_goes_by_id_and_ends_when_the_job_has(context: WorkerContext, slurm: FakeSlurm, loop: Loop) -> None:
+    download(context, asked(context).id)
     slurm.start(101)
-    says(slurm, desk)
-    assert stop_download(desk, ID) == "cancelled job 101"
+    says(slurm, context)
+    assert stop_download(context, ID) == "cancelled job 101"
     assert ["scancel", "101"] in slurm.calls
     loop.step()
-    ended = desk.store.downloads.get(ID)
+    ended = context.store.downloads.get(ID)
     assert ended.state is DownloadState.CANCELLED and "kept" in ended.reason
-    assert stop_download(desk, ID) == "has ended"
+    assert stop_download(context, ID) == "has ended"
 
 
 def test_a_cancel_that_did_not_reach_slurm_is_sent_again(
-    desk: Desk, slurm: FakeSlurm, loop: Loop, clock: Clock, sent: list[tuple[str, str]]
+    context: WorkerContext, slurm: FakeSlurm, loop: Loop, clock: Clock, sent: list[tuple[str, str]]
 ) -> None:
-    download(desk, asked(desk).id)
+    download(context, asked(context).id)
     slurm.start(101)
     slurm.fault = lambda method, what: "tunnel_down"
-    assert stop_download(desk, ID) == "later"
+    assert stop_download(context, ID) == "later"
     slurm.fault = lambda method, what: None
     clock.advance(5)
     loop.step()
-    assert sent == [("stop_download", ID)] and desk.store.downloads.get(ID).reason == "being cancelled"
+    assert sent == [("cancel_download", ID)] and context.store.downloads.get(ID).reason == "being cancelled"
 
 
-def test_cancelled_before_it_was_submitted(desk: Desk, slurm: FakeSlurm) -> None:
-    asked(desk)
-    stop_download(desk, ID)
-    assert desk.store.downloads.get(ID).state is DownloadState.CANCELLED and not slurm.jobs
+def test_cancelled_before_it_was_submitted(context: WorkerContext, slurm: FakeSlurm) -> None:
+    asked(context)
+    stop_download(context, ID)
+    assert context.store.downloads.get(ID).state is DownloadState.CANCELLED and not slurm.jobs
 
 
-def test_a_lost_errand_is_sent_again(desk: Desk, loop: Loop, clock: Clock, sent: list[tuple[str, str]]) -> None:
-    asked(desk)
+def test_a_lost_task_is_sent_again(
+    context: WorkerContext, loop: Loop, clock: Clock, sent: list[tuple[str, str]]
+) -> None:
+    asked(context)
     loop.step()
     assert sent == []
     clock.advance(5)
@@ -224,45 +232,45 @@ def test_a_lost_errand_is_sent_again(desk: Desk, loop: Loop, clock: Clock, sent:
     assert sent == [("download", ID)]
 
 
-def test_on_the_login_node_it_needs_no_slurm(make_desk: MakeDesk, slurm: FakeSlurm, clock: Clock) -> None:
-    desk = make_desk()
-    desk = make_desk(site=desk.site.model_copy(update={"download_on": "login", "cpu_partition": None}))
+def test_on_the_login_node_it_needs_no_slurm(make_context: MakeWorkerContext, slurm: FakeSlurm, clock: Clock) -> None:
+    context = make_context()
+    context = make_context(site=context.site.model_copy(update={"download_on": "login", "cpu_partition": None}))
     sent: list[tuple[str, str]] = []
     probe = SlotProbe("127.0.0.1", 1, SECRET)
-    loop = Loop(desk, Observer(desk.gateway, desk.layout, probe), lambda *words: sent.append(words))  # type: ignore[arg-type]
+    loop = Loop(context, Observer(context.gateway, context.layout, probe), lambda *words: sent.append(words))  # type: ignore[arg-type]
     loop.step()
-    assert download(desk, asked(desk).id) == "started" and not slurm.jobs
+    assert download(context, asked(context).id) == "started" and not slurm.jobs
     slurm.calls.clear()
-    says(slurm, desk, at=desk.now().timestamp())
+    says(slurm, context, at=context.now().timestamp())
     loop.step()
-    assert desk.store.downloads.get(ID).state is DownloadState.RUNNING and slurm.calls == []
+    assert context.store.downloads.get(ID).state is DownloadState.RUNNING and slurm.calls == []
     clock.advance(200)
     loop.step()
     assert sent == [("download", ID)], "it has been silent for long: started again, which finds it if it lives"
-    stop_download(desk, ID)
-    assert f"{desk.layout.job(job_name_of(MODEL, ID))}/stop" in slurm.files
-    says(slurm, desk, state="stopped")
+    stop_download(context, ID)
+    assert f"{context.layout.job(job_name_of(MODEL, ID))}/stop" in slurm.files
+    says(slurm, context, state="stopped")
     loop.step()
-    assert desk.store.downloads.get(ID).state is DownloadState.CANCELLED
+    assert context.store.downloads.get(ID).state is DownloadState.CANCELLED
 
 
 READY = {"state": "ready", "bytes": 5, "total_bytes": 5, "revision": "c" * 40, "last_used": 1763800000}
 
 
-def test_a_look_is_kept_with_its_time(desk: Desk, slurm: FakeSlurm) -> None:
+def test_a_look_is_kept_with_its_time(context: WorkerContext, slurm: FakeSlurm) -> None:
     slurm.on_disk = {MODEL: READY}
-    assert look_at_disk(desk) == "1 models"
-    look = desk.store.downloads.disk()
-    assert look is not None and look.looked_at == desk.now()
+    assert look_at_disk(context) == "1 models"
+    look = context.store.downloads.disk()
+    assert look is not None and look.looked_at == context.now()
     assert look.of(MODEL).percent == 100 and look.of("a/b").state == "missing"
 
 
-def test_a_look_that_failed_forgets_nothing(desk: Desk, slurm: FakeSlurm) -> None:
+def test_a_look_that_failed_forgets_nothing(context: WorkerContext, slurm: FakeSlurm) -> None:
     slurm.on_disk = {MODEL: READY}
-    look_at_disk(desk)
+    look_at_disk(context)
     slurm.on_disk = None
-    assert look_at_disk(desk) == "could not ask"
-    assert desk.store.downloads.disk() is not None
+    assert look_at_disk(context) == "could not ask"
+    assert context.store.downloads.disk() is not None
 
 
 @pytest.mark.parametrize(
@@ -270,23 +278,23 @@ def test_a_look_that_failed_forgets_nothing(desk: Desk, slurm: FakeSlurm) -> Non
     [({}, "is not on the cluster yet"), ({"demo/scripted": {**READY, "state": "partial", "total_bytes": 12}}, "41 %")],
 )
 def test_a_launch_of_an_absent_model_ends_before_a_gpu_is_asked_for(
-    desk: Desk, slurm: FakeSlurm, on_disk: dict[str, object], words: str
+    context: WorkerContext, slurm: FakeSlurm, on_disk: dict[str, object], words: str
 ) -> None:
     slurm.on_disk = on_disk
-    desk.store.create(requested("d1", desk.now()))
-    submit(desk, "d1")
-    ended = desk.store.get("d1")
+    context.store.create(requested("d1", context.now()))
+    submit(context, "d1")
+    ended = context.store.get("d1")
     assert ended.phase is Phase.ENDED and words in ended.reason and "bouchet download demo/scripted" in ended.reason
     assert "sbatch" not in slurm.programs()
 
 
 def test_an_old_look_is_not_believed_and_an_unknown_disk_blocks_nothing(
-    desk: Desk, slurm: FakeSlurm, clock: Clock
+    context: WorkerContext, slurm: FakeSlurm, clock: Clock
 ) -> None:
     slurm.on_disk = {}
-    look_at_disk(desk)
+    look_at_disk(context)
     slurm.on_disk = {MODEL: READY}
-    refuse_absent(desk, MODEL)
+    refuse_absent(context, MODEL)
     slurm.on_disk = None
     clock.advance(timedelta(hours=1).total_seconds())
-    refuse_absent(desk, "a/b")
+    refuse_absent(context, "a/b")

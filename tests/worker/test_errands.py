@@ -10,14 +10,14 @@ import pytest
 from bouchet_core.deployments import Deployment, Ending, Phase
 from bouchet_core.secrets import serving_key
 from bouchet_core.store import Store
-from bouchet_worker.context import Desk
+from bouchet_worker.context import WorkerContext
 from bouchet_worker.launch.cancel import stop
 from bouchet_worker.launch.job_files import COMPLETE_MARKER
 from bouchet_worker.launch.submit import lease_name, submit
 
 from tests.fakes.slurm_gateway import FakeSlurm, job_ids
 
-from .conftest import SECRET, Clock, MakeDesk, requested
+from .conftest import SECRET, Clock, MakeWorkerContext, requested
 
 SETTLED_S = 60.0
 
@@ -52,9 +52,11 @@ class Mortal:
         return call
 
 
-def mortal(make_desk: MakeDesk, store: Store, gateway: object, calls: int, after: bool) -> tuple[Desk, list[int]]:
+def mortal(
+    make_context: MakeWorkerContext, store: Store, gateway: object, calls: int, after: bool
+) -> tuple[WorkerContext, list[int]]:
     fuse = [calls]
-    return make_desk("mortal", store=Mortal(store, fuse, after), gateway=Mortal(gateway, fuse, after)), fuse
+    return make_context("mortal", store=Mortal(store, fuse, after), gateway=Mortal(gateway, fuse, after)), fuse
 
 
 def bury(store: Store, deployment: str) -> None:
@@ -62,17 +64,17 @@ def bury(store: Store, deployment: str) -> None:
     store.release(lease_name(deployment), "mortal")
 
 
-def finish(desk: Desk, clock: Clock, deployment: str) -> Deployment:
+def finish(context: WorkerContext, clock: Clock, deployment: str) -> Deployment:
     for _ in range(4):
-        submit(desk, deployment)
+        submit(context, deployment)
         clock.advance(SETTLED_S)
-    return desk.store.get(deployment)
+    return context.store.get(deployment)
 
 
-def test_a_launch_becomes_one_queued_job(desk: Desk, slurm: FakeSlurm, clock: Clock) -> None:
-    desk.store.create(requested("aa", clock()))
-    assert submit(desk, "aa") == "job 101"
-    record = desk.store.get("aa")
+def test_a_launch_becomes_one_queued_job(context: WorkerContext, slurm: FakeSlurm, clock: Clock) -> None:
+    context.store.create(requested("aa", clock()))
+    assert submit(context, "aa") == "job 101"
+    record = context.store.get("aa")
     assert record.phase is Phase.QUEUED and record.job is not None
     job = record.job
     assert (job.name, job.slot, job.slurm_id, job.image) == ("bouchet-aa-1", 0, 101, "cpu-0.32.0.sif")
@@ -86,112 +88,118 @@ def test_a_launch_becomes_one_queued_job(desk: Desk, slurm: FakeSlurm, clock: Cl
     assert words[-3].endswith("/vllm-serve.sbatch") and words[-3] in slurm.files
 
 
-def test_the_luggage_is_staged_once(desk: Desk, slurm: FakeSlurm, clock: Clock) -> None:
+def test_the_scripts_is_staged_once(context: WorkerContext, slurm: FakeSlurm, clock: Clock) -> None:
     for identity in ("aa", "bb"):
-        desk.store.create(requested(identity, clock()))
-        submit(desk, identity)
-    assert len({path for path in slurm.files if "/remote/" in path}) == len(desk.luggage.files) + 1
+        context.store.create(requested(identity, clock()))
+        submit(context, identity)
+    assert len({path for path in slurm.files if "/remote/" in path}) == len(context.scripts.files) + 1
 
 
-def test_luggage_that_came_in_part_is_not_sealed_and_comes_again(desk: Desk, slurm: FakeSlurm, clock: Clock) -> None:
-    folder = desk.layout.luggage(desk.luggage.digest)
+def test_scripts_that_came_in_part_is_not_sealed_and_comes_again(
+    context: WorkerContext, slurm: FakeSlurm, clock: Clock
+) -> None:
+    folder = context.layout.scripts(context.scripts.digest)
     slurm.fault = lambda method, what: "tunnel_down" if (method, what) == ("PUT", f"{folder}/guard.py") else None
-    desk.store.create(requested("aa", clock()))
-    assert submit(desk, "aa") == "later"
+    context.store.create(requested("aa", clock()))
+    assert submit(context, "aa") == "later"
     assert f"{folder}/{COMPLETE_MARKER}" not in slurm.files and slurm.jobs == {}
     slurm.fault = lambda method, what: None
     clock.advance(SETTLED_S)
-    assert submit(desk, "aa") == "job 101"
-    assert {f"{folder}/{name}" for name in (*desk.luggage.files, COMPLETE_MARKER)} <= slurm.files.keys()
+    assert submit(context, "aa") == "job 101"
+    assert {f"{folder}/{name}" for name in (*context.scripts.files, COMPLETE_MARKER)} <= slurm.files.keys()
 
 
-def test_submitting_again_does_nothing(desk: Desk, slurm: FakeSlurm, clock: Clock) -> None:
-    desk.store.create(requested("aa", clock()))
-    submit(desk, "aa")
-    assert submit(desk, "aa") == "nothing to do"
+def test_submitting_again_does_nothing(context: WorkerContext, slurm: FakeSlurm, clock: Clock) -> None:
+    context.store.create(requested("aa", clock()))
+    submit(context, "aa")
+    assert submit(context, "aa") == "nothing to do"
     assert job_ids(slurm) == [101]
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_killed_at_any_call_a_launch_still_makes_one_job(
-    make_desk: MakeDesk, store: Store, gateway: object, slurm: FakeSlurm, clock: Clock, after: bool
+    make_context: MakeWorkerContext, store: Store, gateway: object, slurm: FakeSlurm, clock: Clock, after: bool
 ) -> None:
     for calls in range(1, 100):
         identity = f"d{calls}"
         slurm.files.clear()
         before = len(slurm.jobs)
         store.create(requested(identity, clock(), partition="gpu_h200"))
-        dying, fuse = mortal(make_desk, store, gateway, calls, after)
+        dying, fuse = mortal(make_context, store, gateway, calls, after)
         with contextlib.suppress(Killed):
             submit(dying, identity)
         bury(store, identity)
-        record = finish(make_desk("heir"), clock, identity)
+        record = finish(make_context("heir"), clock, identity)
         assert record.phase is Phase.QUEUED, f"killed at call {calls}"
         assert record.job is not None and record.job.slurm_id == job_ids(slurm, record.job.name)[0]
         assert len(slurm.jobs) == before + 1, f"killed at call {calls}"
-        stop(make_desk("heir"), identity)
+        stop(make_context("heir"), identity)
         slurm.finish(record.job.slurm_id or 0, "CANCELLED")
         store.update(identity, lambda d: d.moved(Phase.ENDED, clock(), ending=Ending.CANCELLED))
         if fuse[0] > 0:
-            assert calls > 15, "the errand makes many calls, or the test tests nothing"
+            assert calls > 15, "the task makes many calls, or the test tests nothing"
             return
     raise AssertionError("it never got through")
 
 
-def test_a_lost_answer_is_looked_for_and_not_repeated(desk: Desk, slurm: FakeSlurm, clock: Clock) -> None:
-    desk.store.create(requested("aa", clock()))
+def test_a_lost_answer_is_looked_for_and_not_repeated(context: WorkerContext, slurm: FakeSlurm, clock: Clock) -> None:
+    context.store.create(requested("aa", clock()))
     slurm.lose_answer = lambda method, what: "command_timeout" if what == "sbatch" else None
-    assert submit(desk, "aa") == "later"
-    assert desk.store.get("aa").phase is Phase.SUBMITTING
+    assert submit(context, "aa") == "later"
+    assert context.store.get("aa").phase is Phase.SUBMITTING
     slurm.lose_answer = lambda method, what: None
-    assert submit(desk, "aa") == "job 101"
+    assert submit(context, "aa") == "job 101"
     assert job_ids(slurm) == [101]
 
 
 def test_a_job_that_ended_before_its_answer_came_is_found_in_accounting(
-    desk: Desk, slurm: FakeSlurm, clock: Clock
+    context: WorkerContext, slurm: FakeSlurm, clock: Clock
 ) -> None:
-    desk.store.create(requested("aa", clock()))
+    context.store.create(requested("aa", clock()))
     slurm.lose_answer = lambda method, what: "command_timeout" if what == "sbatch" else None
-    submit(desk, "aa")
+    submit(context, "aa")
     slurm.finish(101, "FAILED", "1:0")
     slurm.lose_answer = lambda method, what: None
-    assert submit(desk, "aa") == "job 101"
+    assert submit(context, "aa") == "job 101"
 
 
 def test_an_sbatch_that_never_arrived_is_repeated_only_when_it_cannot_arrive_any_more(
-    desk: Desk, slurm: FakeSlurm, clock: Clock
+    context: WorkerContext, slurm: FakeSlurm, clock: Clock
 ) -> None:
-    desk.store.create(requested("aa", clock()))
+    context.store.create(requested("aa", clock()))
     slurm.fault = lambda method, what: "command_timeout" if what == "sbatch" else None
-    assert submit(desk, "aa") == "later"
+    assert submit(context, "aa") == "later"
     slurm.fault = lambda method, what: None
-    assert submit(desk, "aa") == "later"
+    assert submit(context, "aa") == "later"
     clock.advance(SETTLED_S)
-    assert submit(desk, "aa") == "job 101"
+    assert submit(context, "aa") == "job 101"
 
 
-def test_a_slurm_that_timed_out_on_sbatch_is_looked_at_first(desk: Desk, slurm: FakeSlurm, clock: Clock) -> None:
-    desk.store.create(requested("aa", clock()))
+def test_a_slurm_that_timed_out_on_sbatch_is_looked_at_first(
+    context: WorkerContext, slurm: FakeSlurm, clock: Clock
+) -> None:
+    context.store.create(requested("aa", clock()))
     slurm.refusal = "Batch job submission failed: Socket timed out on send/recv operation"
-    assert submit(desk, "aa") == "later"
-    assert desk.store.get("aa").is_live
+    assert submit(context, "aa") == "later"
+    assert context.store.get("aa").is_live
 
 
-def test_two_workers_at_once_make_one_job(make_desk: MakeDesk, store: Store, slurm: FakeSlurm, clock: Clock) -> None:
+def test_two_workers_at_once_make_one_job(
+    make_context: MakeWorkerContext, store: Store, slurm: FakeSlurm, clock: Clock
+) -> None:
     store.create(requested("aa", clock()))
-    desks = [make_desk(f"worker-{n}") for n in range(6)]
+    contexts = [make_context(f"worker-{n}") for n in range(6)]
     with ThreadPoolExecutor(6) as pool:
-        answers = list(pool.map(lambda d: submit(d, "aa"), desks))
+        answers = list(pool.map(lambda d: submit(d, "aa"), contexts))
     assert job_ids(slurm) == [101]
     assert answers.count("job 101") == 1
 
 
-def test_what_slurm_refuses_ends_with_its_words(desk: Desk, slurm: FakeSlurm, clock: Clock) -> None:
-    desk.store.create(requested("aa", clock()))
+def test_what_slurm_refuses_ends_with_its_words(context: WorkerContext, slurm: FakeSlurm, clock: Clock) -> None:
+    context.store.create(requested("aa", clock()))
     slurm.refusal = "Batch job submission failed: Invalid account or account/partition combination specified"
-    submit(desk, "aa")
-    record = desk.store.get("aa")
+    submit(context, "aa")
+    record = context.store.get("aa")
     assert record.ending is Ending.FAILED and "Invalid account" in record.reason
 
 
@@ -204,134 +212,140 @@ def test_what_slurm_refuses_ends_with_its_words(desk: Desk, slurm: FakeSlurm, cl
     ],
 )
 def test_what_fits_nowhere_is_refused_before_slurm_hears_of_it(
-    desk: Desk, slurm: FakeSlurm, clock: Clock, options: dict[str, object], words: str
+    context: WorkerContext, slurm: FakeSlurm, clock: Clock, options: dict[str, object], words: str
 ) -> None:
-    desk.store.create(requested("aa", clock(), **options))
-    assert submit(desk, "aa") == "failed"
-    assert words in desk.store.get("aa").reason
+    context.store.create(requested("aa", clock(), **options))
+    assert submit(context, "aa") == "failed"
+    assert words in context.store.get("aa").reason
     assert "sbatch" not in slurm.programs()
 
 
-def test_several_nodes_are_asked_of_slurm_each_with_its_gpus(desk: Desk, slurm: FakeSlurm, clock: Clock) -> None:
-    desk.store.create(requested("aa", clock(), partition="gpu_h200", gpus=2, nodes=2))
-    submit(desk, "aa")
+def test_several_nodes_are_asked_of_slurm_each_with_its_gpus(
+    context: WorkerContext, slurm: FakeSlurm, clock: Clock
+) -> None:
+    context.store.create(requested("aa", clock(), partition="gpu_h200", gpus=2, nodes=2))
+    submit(context, "aa")
     (argv,) = [argv for argv in slurm.calls if argv[0] == "sbatch"]
     assert {"--nodes=2", "--ntasks-per-node=1", "--gpus-per-node=h200:1"} <= set(argv)
 
 
-def test_no_free_slot_ends_the_launch_and_holds_nothing(desk: Desk, slurm: FakeSlurm, clock: Clock) -> None:
+def test_no_free_slot_ends_the_launch_and_holds_nothing(context: WorkerContext, slurm: FakeSlurm, clock: Clock) -> None:
     for n in range(5):
-        desk.store.create(requested(f"d{n}", clock(), partition="gpu_h200"))
-        submit(desk, f"d{n}")
-    record = desk.store.get("d4")
+        context.store.create(requested(f"d{n}", clock(), partition="gpu_h200"))
+        submit(context, f"d{n}")
+    record = context.store.get("d4")
     assert record.ending is Ending.FAILED and "slots" in record.reason
     assert len(slurm.jobs) == 4
 
 
-def test_a_full_partition_is_passed_over_and_the_record_says_why(desk: Desk, slurm: FakeSlurm, clock: Clock) -> None:
+def test_a_full_partition_is_passed_over_and_the_record_says_why(
+    context: WorkerContext, slurm: FakeSlurm, clock: Clock
+) -> None:
     for n in range(3):
-        desk.store.create(requested(f"d{n}", clock()))
-        submit(desk, f"d{n}")
-    job = desk.store.get("d2").job
+        context.store.create(requested(f"d{n}", clock()))
+        submit(context, f"d{n}")
+    job = context.store.get("d2").job
     assert job is not None and job.placement is not None
     assert job.placement.partition == "gpu_h200" and "gpu_devel takes 2" in job.placement.why
 
 
-def test_partition_auto_takes_the_earliest_start(desk: Desk, clock: Clock) -> None:
-    desk.store.create(requested("aa", clock(), partition="auto"))
-    submit(desk, "aa")
-    job = desk.store.get("aa").job
+def test_partition_auto_takes_the_earliest_start(context: WorkerContext, clock: Clock) -> None:
+    context.store.create(requested("aa", clock(), partition="auto"))
+    submit(context, "aa")
+    job = context.store.get("aa").job
     assert job is not None and job.placement is not None
     assert job.placement.partition == "gpu_h200" and "12:00:00" in job.placement.why
 
 
 @pytest.mark.parametrize("kind", ["tunnel_down", "human_needed"])
-def test_a_tunnel_that_is_down_waits(desk: Desk, slurm: FakeSlurm, clock: Clock, kind: str) -> None:
-    desk.store.create(requested("aa", clock()))
+def test_a_tunnel_that_is_down_waits(context: WorkerContext, slurm: FakeSlurm, clock: Clock, kind: str) -> None:
+    context.store.create(requested("aa", clock()))
     slurm.fault = lambda method, what: kind
-    assert submit(desk, "aa") == "later"
-    record = desk.store.get("aa")
+    assert submit(context, "aa") == "later"
+    record = context.store.get("aa")
     assert record.is_live and "waits for the SSH connection" in record.reason
     slurm.fault = lambda method, what: None
-    assert submit(desk, "aa") == "job 101"
+    assert submit(context, "aa") == "job 101"
 
 
-def test_a_full_disk_ends_the_launch_in_words(desk: Desk, slurm: FakeSlurm, clock: Clock) -> None:
-    desk.store.create(requested("aa", clock()))
+def test_a_full_disk_ends_the_launch_in_words(context: WorkerContext, slurm: FakeSlurm, clock: Clock) -> None:
+    context.store.create(requested("aa", clock()))
     slurm.fault = lambda method, what: "remote_refused" if method == "PUT" else None
-    assert submit(desk, "aa") == "failed"
+    assert submit(context, "aa") == "failed"
     assert not slurm.jobs
 
 
 # stop
 
 
-def test_stop_before_anything_happened_ends_at_once(desk: Desk, slurm: FakeSlurm, clock: Clock) -> None:
-    desk.store.create(requested("aa", clock()))
-    stop(desk, "aa")
-    assert desk.store.get("aa").ending is Ending.CANCELLED
-    assert submit(desk, "aa") == "nothing to do"
+def test_stop_before_anything_happened_ends_at_once(context: WorkerContext, slurm: FakeSlurm, clock: Clock) -> None:
+    context.store.create(requested("aa", clock()))
+    stop(context, "aa")
+    assert context.store.get("aa").ending is Ending.CANCELLED
+    assert submit(context, "aa") == "nothing to do"
     assert not slurm.jobs
 
 
-def test_stop_cancels_by_id_and_waits_for_slurms_word(desk: Desk, slurm: FakeSlurm, clock: Clock) -> None:
-    desk.store.create(requested("aa", clock()))
-    submit(desk, "aa")
-    assert stop(desk, "aa") == "cancelled job 101"
+def test_stop_cancels_by_id_and_waits_for_slurms_word(context: WorkerContext, slurm: FakeSlurm, clock: Clock) -> None:
+    context.store.create(requested("aa", clock()))
+    submit(context, "aa")
+    assert stop(context, "aa") == "cancelled job 101"
     assert slurm.calls[-1] == ["scancel", "101"]
-    assert desk.store.get("aa").is_live
+    assert context.store.get("aa").is_live
 
 
 def test_a_serving_job_may_finish_its_answers_before_it_is_cancelled_by_force(
-    desk: Desk, slurm: FakeSlurm, clock: Clock
+    context: WorkerContext, slurm: FakeSlurm, clock: Clock
 ) -> None:
-    desk.store.create(requested("aa", clock()))
-    submit(desk, "aa")
-    desk.store.update("aa", lambda d: d.moved(Phase.STARTING, clock()))
-    desk.store.update("aa", lambda d: d.with_job(d.jobs[-1].model_copy(update={"node": "node1", "port": 1}), clock()))
-    desk.store.update("aa", lambda d: d.moved(Phase.READY, clock()))
-    stop(desk, "aa")
+    context.store.create(requested("aa", clock()))
+    submit(context, "aa")
+    context.store.update("aa", lambda d: d.moved(Phase.STARTING, clock()))
+    context.store.update(
+        "aa", lambda d: d.with_job(d.jobs[-1].model_copy(update={"node": "node1", "port": 1}), clock())
+    )
+    context.store.update("aa", lambda d: d.moved(Phase.READY, clock()))
+    stop(context, "aa")
     assert slurm.calls[-1] == ["scancel", "--batch", "--signal=TERM", "101"]
-    assert desk.store.get("aa").phase is Phase.DRAINING
-    assert desk.store.slot_target(0) is not None, "answers under way still pass"
+    assert context.store.get("aa").phase is Phase.DRAINING
+    assert context.store.slot_target(0) is not None, "answers under way still pass"
     slurm.jobs[101].state = "RUNNING"
     clock.advance(60)
-    stop(desk, "aa")
+    stop(context, "aa")
     assert slurm.calls[-1] == ["scancel", "101"]
 
 
-def test_stop_leaves_a_job_alone_that_is_not_ours(desk: Desk, slurm: FakeSlurm, clock: Clock) -> None:
-    desk.store.create(requested("aa", clock()))
-    submit(desk, "aa")
+def test_stop_leaves_a_job_alone_that_is_not_ours(context: WorkerContext, slurm: FakeSlurm, clock: Clock) -> None:
+    context.store.create(requested("aa", clock()))
+    submit(context, "aa")
     slurm.jobs[101].name = "somebody-elses"
-    assert stop(desk, "aa") == "not in the queue"
+    assert stop(context, "aa") == "not in the queue"
     assert "scancel" not in slurm.programs()
 
 
-def test_stop_finds_a_job_whose_answer_was_lost(desk: Desk, slurm: FakeSlurm, clock: Clock) -> None:
-    desk.store.create(requested("aa", clock()))
+def test_stop_finds_a_job_whose_answer_was_lost(context: WorkerContext, slurm: FakeSlurm, clock: Clock) -> None:
+    context.store.create(requested("aa", clock()))
     slurm.lose_answer = lambda method, what: "command_timeout" if what == "sbatch" else None
-    submit(desk, "aa")
-    assert stop(desk, "aa") == "cancelled job 101"
-    record = desk.store.get("aa")
+    submit(context, "aa")
+    assert stop(context, "aa") == "cancelled job 101"
+    record = context.store.get("aa")
     assert record.job is not None and record.job.slurm_id == 101
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_killed_at_any_call_a_cancel_still_cancels(
-    make_desk: MakeDesk, store: Store, gateway: object, slurm: FakeSlurm, clock: Clock, after: bool
+    make_context: MakeWorkerContext, store: Store, gateway: object, slurm: FakeSlurm, clock: Clock, after: bool
 ) -> None:
     for calls in range(1, 30):
         identity = f"d{calls}"
         store.create(requested(identity, clock(), partition="gpu_h200"))
-        submit(make_desk(), identity)
+        submit(make_context(), identity)
         job = store.get(identity).job
         assert job is not None and job.slurm_id is not None
-        dying, fuse = mortal(make_desk, store, gateway, calls, after)
+        dying, fuse = mortal(make_context, store, gateway, calls, after)
         with contextlib.suppress(Killed):
             stop(dying, identity)
         bury(store, identity)
-        stop(make_desk("heir"), identity)
+        stop(make_context("heir"), identity)
         assert slurm.jobs[job.slurm_id].state.startswith("CANCELLED"), f"killed at call {calls}"
         store.update(identity, lambda d: d.moved(Phase.ENDED, clock(), ending=Ending.CANCELLED))
         if fuse[0] > 0:

@@ -11,7 +11,7 @@ from bouchet_core.deployments import Deployment, LaunchRequest
 from bouchet_core.errors import ConfigurationError
 from bouchet_core.placement import candidates, image_for
 from bouchet_core.site import Site
-from bouchet_worker.launch.job_files import JobSpec, Layout, load_luggage, render_files, spec_for
+from bouchet_worker.launch.job_files import JobSpec, Layout, load_scripts, render_files, spec_for
 
 from .conftest import REPOSITORY
 
@@ -139,12 +139,12 @@ def test_paths_below_a_home() -> None:
     assert layout.log("%j") == "~/project/bouchet-llm/logs/%j.log"
 
 
-def test_the_luggage_is_named_by_its_content() -> None:
-    luggage = load_luggage(REPOSITORY / "remote")
-    changed = type(luggage)({**luggage.files, "guard.py": b"other"})
-    assert len(luggage.digest) == 12 and luggage.digest != changed.digest
+def test_the_scripts_is_named_by_its_content() -> None:
+    scripts = load_scripts(REPOSITORY / "remote")
+    changed = type(scripts)({**scripts.files, "guard.py": b"other"})
+    assert len(scripts.digest) == 12 and scripts.digest != changed.digest
 
 
-def test_missing_luggage_is_named() -> None:
+def test_missing_scripts_is_named() -> None:
     with pytest.raises(ConfigurationError, match="build the images again"):
-        load_luggage(REPOSITORY / "nowhere")
+        load_scripts(REPOSITORY / "nowhere")

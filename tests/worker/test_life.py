@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from bouchet_core.deployments import Ending, Phase
 from bouchet_core.gateway_client import GatewayClient
-from bouchet_worker.context import Desk
+from bouchet_worker.context import WorkerContext
 
 from tests.fakes.slurm_gateway import FakeSlurm
 
@@ -17,8 +17,10 @@ from .stage import ROOT, Stage, write_connection
 
 
 @pytest.fixture
-def stage(desk: Desk, gateway: GatewayClient, slot0: Slot0, slurm: FakeSlurm, clock: Clock) -> Iterator[Stage]:
-    stage = Stage(desk, gateway, slot0, slurm, clock)
+def stage(
+    context: WorkerContext, gateway: GatewayClient, slot0: Slot0, slurm: FakeSlurm, clock: Clock
+) -> Iterator[Stage]:
+    stage = Stage(context, gateway, slot0, slurm, clock)
     yield stage
     stage.probe.close()
 
@@ -63,13 +65,13 @@ def test_a_job_put_back_into_the_queue_waits_again_and_finds_its_new_run(stage: 
     assert record.phase is Phase.QUEUED and record.job is not None
     assert "back into the queue" in record.reason and "BeginTime" in record.reason
     assert record.job.node is None and record.job.port is None and record.job.times == {}
-    assert stage.desk.store.slot_target(0) is None
+    assert stage.context.store.slot_target(0) is None
     stage.slurm.start(job_id, "node2")
     write_connection(stage.slurm, job_id, node="node2", port=20002)
     stage.step(3)
     record = stage.get()
     assert record.phase is Phase.READY and record.job is not None and record.job.node == "node2"
-    target = stage.desk.store.slot_target(0)
+    target = stage.context.store.slot_target(0)
     assert target is not None and (target.node, target.port) == ("node2", 20002)
 
 

@@ -16,7 +16,7 @@ import pytest
 from bouchet_core.deployments import Ending, Phase
 from bouchet_core.gateway_client import GatewayClient
 from bouchet_core.store import Store
-from bouchet_worker.context import Desk
+from bouchet_worker.context import WorkerContext
 from bouchet_worker.launch import submit as submitting
 from rq import Queue
 from rq.serializers import JSONSerializer
@@ -24,15 +24,17 @@ from rq.serializers import JSONSerializer
 from tests.conftest import RedisServer, start_redis
 from tests.fakes.slurm_gateway import TOKEN, FakeSlurm, job_ids, running_gateway
 
-from .conftest import REPOSITORY, SECRET, Clock, MakeDesk, Slot0, requested
+from .conftest import REPOSITORY, SECRET, Clock, MakeWorkerContext, Slot0, requested
 from .stage import ROOT, Stage, write_connection, write_end
 
 READY_TIMEOUT_S = 60.0
 
 
 @pytest.fixture
-def stage(desk: Desk, gateway: GatewayClient, slot0: Slot0, slurm: FakeSlurm, clock: Clock) -> Iterator[Stage]:
-    stage = Stage(desk, gateway, slot0, slurm, clock)
+def stage(
+    context: WorkerContext, gateway: GatewayClient, slot0: Slot0, slurm: FakeSlurm, clock: Clock
+) -> Iterator[Stage]:
+    stage = Stage(context, gateway, slot0, slurm, clock)
     yield stage
     stage.probe.close()
 
@@ -57,7 +59,7 @@ def test_from_request_to_ready_and_to_cancelled(stage: Stage) -> None:
     assert stage.get().reason == "checking the image"
     write_connection(stage.slurm, job_id)
     stage.step()
-    target = stage.desk.store.slot_target(0)
+    target = stage.context.store.slot_target(0)
     assert target is not None and (target.node, target.port) == ("node1", 20001)
     stage.slot0.vllm.state = "up"
     stage.step()
@@ -71,11 +73,11 @@ def test_from_request_to_ready_and_to_cancelled(stage: Stage) -> None:
         "ab" * 32,
     )
     assert set(job.since) == {Phase.SUBMITTING, Phase.QUEUED, Phase.STARTING, Phase.READY}
-    stage.desk.store.update("aa", lambda d: d.asked_to_stop(stage.clock()))
+    stage.context.store.update("aa", lambda d: d.asked_to_stop(stage.clock()))
     stage.step(2)
     ended = stage.get()
     assert (ended.phase, ended.ending) == (Phase.ENDED, Ending.CANCELLED)
-    assert stage.desk.store.slot_target(0) is None
+    assert stage.context.store.slot_target(0) is None
     calls = len(stage.slurm.calls)
     stage.step(2)
     assert len(stage.slurm.calls) == calls
@@ -89,12 +91,12 @@ def test_a_quiet_look_changes_nothing_on_the_record(stage: Stage) -> None:
 
 
 def test_one_squeue_for_fifty_live_jobs(
-    make_desk: MakeDesk, gateway: GatewayClient, slot0: Slot0, slurm: FakeSlurm, clock: Clock
+    make_context: MakeWorkerContext, gateway: GatewayClient, slot0: Slot0, slurm: FakeSlurm, clock: Clock
 ) -> None:
-    stage = Stage(make_desk(slot_count=50), gateway, slot0, slurm, clock)
+    stage = Stage(make_context(slot_count=50), gateway, slot0, slurm, clock)
     for n in range(50):
-        stage.desk.store.create(requested(f"d{n}", clock(), partition="gpu_h200"))
-        submitting.submit(stage.desk, f"d{n}")
+        stage.context.store.create(requested(f"d{n}", clock(), partition="gpu_h200"))
+        submitting.submit(stage.context, f"d{n}")
     slurm.calls.clear()
     stage.step()
     assert slurm.programs() == ["squeue"]
@@ -212,11 +214,11 @@ def test_a_requeued_job_starts_anew_elsewhere(stage: Stage) -> None:
     stage.step()
     record = stage.get()
     assert record.phase is Phase.QUEUED and "back into the queue" in record.reason
-    assert stage.desk.store.slot_target(0) is None
+    assert stage.context.store.slot_target(0) is None
     stage.slurm.start(job_id, "node2")
     write_connection(stage.slurm, job_id, 20002)
     stage.step(3)
-    target = stage.desk.store.slot_target(0)
+    target = stage.context.store.slot_target(0)
     assert stage.get().phase is Phase.READY and target is not None and target.node == "node2"
 
 
@@ -225,7 +227,7 @@ def test_another_jobs_connection_file_is_not_believed(stage: Stage) -> None:
     stage.slurm.start(job_id)
     write_connection(stage.slurm, job_id, name="bouchet-other-1")
     stage.step(3)
-    assert stage.get().phase is Phase.STARTING and stage.desk.store.slot_target(0) is None
+    assert stage.get().phase is Phase.STARTING and stage.context.store.slot_target(0) is None
 
 
 def test_the_start_estimate_knows_the_clusters_time_zone(stage: Stage) -> None:
@@ -237,10 +239,10 @@ def test_the_start_estimate_knows_the_clusters_time_zone(stage: Stage) -> None:
     assert seen is not None and seen.start_estimate == job.start
 
 
-def test_a_lost_errand_is_sent_again_but_not_at_every_step(stage: Stage) -> None:
-    stage.desk.store.create(requested("aa", stage.clock()))
+def test_a_lost_task_is_sent_again_but_not_at_every_step(stage: Stage) -> None:
+    stage.context.store.create(requested("aa", stage.clock()))
     stage.step()
-    assert stage.enqueued == [], "the API's own errand gets its chance first"
+    assert stage.enqueued == [], "the API's own task gets its chance first"
     stage.slurm.fault = lambda method, what: "tunnel_down"
     stage.clock.advance(10)
     stage.step(5)
@@ -248,11 +250,11 @@ def test_a_lost_errand_is_sent_again_but_not_at_every_step(stage: Stage) -> None
 
 
 def test_only_one_of_two_loops_works(
-    stage: Stage, make_desk: MakeDesk, gateway: GatewayClient, slot0: Slot0, slurm: FakeSlurm, clock: Clock
+    stage: Stage, make_context: MakeWorkerContext, gateway: GatewayClient, slot0: Slot0, slurm: FakeSlurm, clock: Clock
 ) -> None:
     stage.step()
-    other = Stage(make_desk("worker-2"), gateway, slot0, slurm, clock)
-    other.desk.store.create(requested("aa", clock()))
+    other = Stage(make_context("worker-2"), gateway, slot0, slurm, clock)
+    other.context.store.create(requested("aa", clock()))
     clock.advance(10)
     calls = list(slurm.calls)
     other.step()
@@ -365,9 +367,7 @@ def test_a_worker_killed_in_the_middle_of_a_launch_goes_on_at_once_when_it_is_ba
 
 def enqueue(store: Store, deployment: str) -> None:
     connection = store.queue_connection()
-    Queue("errands", connection=connection, serializer=JSONSerializer).enqueue(
-        "bouchet_worker.tasks.submit", deployment
-    )
+    Queue("tasks", connection=connection, serializer=JSONSerializer).enqueue("bouchet_worker.tasks.submit", deployment)
     connection.close()
 
 

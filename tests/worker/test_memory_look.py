@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from bouchet_core.deployments import Deployment, Phase
 from bouchet_core.site import Site
-from bouchet_worker.context import Desk
+from bouchet_worker.context import WorkerContext
 from bouchet_worker.launch.job_files import COMPLETE_MARKER
 from bouchet_worker.launch.preview import preview
 from bouchet_worker.launch.submit import submit
@@ -16,7 +16,7 @@ from bouchet_worker.launch.submit import submit
 from tests.core.model_configs import CONFIGS
 from tests.fakes.slurm_gateway import FakeSlurm
 
-from .conftest import Clock, MakeDesk, requested
+from .conftest import Clock, MakeWorkerContext, requested
 
 # the scripted demo model
 CONFIG = {
@@ -29,15 +29,15 @@ LOOK: dict[str, Any] = {
 }  # fmt: skip
 
 
-def launched(desk: Desk, clock: Clock, **options: object) -> Deployment:
-    desk.store.create(requested("aa", clock(), **options))
-    submit(desk, "aa")
-    return desk.store.get("aa")
+def launched(context: WorkerContext, clock: Clock, **options: object) -> Deployment:
+    context.store.create(requested("aa", clock(), **options))
+    submit(context, "aa")
+    return context.store.get("aa")
 
 
-def test_what_was_reckoned_is_on_the_record(desk: Desk, slurm: FakeSlurm, clock: Clock) -> None:
+def test_what_was_reckoned_is_on_the_record(context: WorkerContext, slurm: FakeSlurm, clock: Clock) -> None:
     slurm.model_look = LOOK
-    record = launched(desk, clock)
+    record = launched(context, clock)
     assert record.phase is Phase.QUEUED and record.job is not None and record.job.memory is not None
     memory = record.job.memory
     assert memory.token_bytes == 2 * 2 * 64 * 2 and memory.longest == 65536
@@ -47,47 +47,49 @@ def test_what_was_reckoned_is_on_the_record(desk: Desk, slurm: FakeSlurm, clock:
 
 
 def test_a_window_that_is_too_long_is_refused_before_anything_is_submitted(
-    desk: Desk, slurm: FakeSlurm, clock: Clock
+    context: WorkerContext, slurm: FakeSlurm, clock: Clock
 ) -> None:
     slurm.model_look = LOOK
-    record = launched(desk, clock, max_len=10_000_000)
+    record = launched(context, clock, max_len=10_000_000)
     assert record.phase is Phase.ENDED and slurm.jobs == {}
     assert record.reason.endswith("its config.json says 65536; use --max-len 65536 or less")
     assert not any("/jobs/" in path for path in slurm.files)
 
 
-def test_a_cache_that_is_too_small_is_refused(desk: Desk, slurm: FakeSlurm, clock: Clock) -> None:
+def test_a_cache_that_is_too_small_is_refused(context: WorkerContext, slurm: FakeSlurm, clock: Clock) -> None:
     slurm.model_look = {**LOOK, "config": {**CONFIG, "num_hidden_layers": 64}}
-    record = launched(desk, clock)
+    record = launched(context, clock)
     assert record.phase is Phase.ENDED and slurm.jobs == {}
     assert "a window of 65536 tokens does not fit" in record.reason and "it would with --max-len 8000" in record.reason
 
 
-@pytest.mark.parametrize("said", ["", "no json", "[]", '{"config": {"model_type": 3}}', '{"config": 7}', "{}"])
-def test_what_cannot_be_learnt_refuses_nothing(desk: Desk, slurm: FakeSlurm, clock: Clock, said: str) -> None:
+@pytest.mark.parametrize("message", ["", "no json", "[]", '{"config": {"model_type": 3}}', '{"config": 7}', "{}"])
+def test_what_cannot_be_learnt_refuses_nothing(
+    context: WorkerContext, slurm: FakeSlurm, clock: Clock, said: str
+) -> None:
     slurm.model_look = said
-    record = launched(desk, clock)
+    record = launched(context, clock)
     assert record.phase is Phase.QUEUED and record.job is not None and record.job.memory is not None
     assert "not checked" in record.job.memory.note
 
 
-def test_the_type_of_the_cache_reaches_vllm(desk: Desk, slurm: FakeSlurm, clock: Clock) -> None:
-    launched(desk, clock, kv_cache_dtype="fp8")
+def test_the_type_of_the_cache_reaches_vllm(context: WorkerContext, slurm: FakeSlurm, clock: Clock) -> None:
+    launched(context, clock, kv_cache_dtype="fp8")
     staged = next(data.decode() for path, data in slurm.files.items() if path.endswith("/vllm.args"))
     assert "--kv-cache-dtype\nfp8\n" in staged
 
 
 def test_a_preview_shows_the_sum_whether_our_programs_lie_there_or_not(
-    desk: Desk, slurm: FakeSlurm, clock: Clock
+    context: WorkerContext, slurm: FakeSlurm, clock: Clock
 ) -> None:
     slurm.model_look = LOOK
     record = requested("preview", clock(), max_len=32768)
-    assert preview(desk, record)["memory"]["source"] == "the catalog"
+    assert preview(context, record)["memory"]["source"] == "the catalog"
     slurm.files["/software/models/demo/scripted/config.json"] = json.dumps(CONFIG).encode()
-    shown = preview(desk, record)["memory"]
+    shown = preview(context, record)["memory"]
     assert shown["source"] == "its config.json on the cluster, and the catalog" and shown["conversations"] == 8.0
-    slurm.files[f"{desk.layout.luggage(desk.luggage.digest)}/{COMPLETE_MARKER}"] = b""
-    shown = preview(desk, record)["memory"]
+    slurm.files[f"{context.layout.scripts(context.scripts.digest)}/{COMPLETE_MARKER}"] = b""
+    shown = preview(context, record)["memory"]
     assert shown["source"] == "the model on the cluster" and shown["conversations"] == 8.0
 
 
@@ -106,12 +108,12 @@ AT_BOUCHET = [
 
 @pytest.mark.parametrize("model", AT_BOUCHET)
 def test_the_catalog_fits_on_the_gpus_that_it_names(
-    make_desk: MakeDesk, slurm: FakeSlurm, clock: Clock, bouchet_site: Site, model: str
+    make_context: MakeWorkerContext, slurm: FakeSlurm, clock: Clock, bouchet_site: Site, model: str
 ) -> None:
-    desk = make_desk(site=bouchet_site)
+    context = make_context(site=bouchet_site)
     slurm.files[f"{bouchet_site.models_dir}/{model}/config.json"] = json.dumps(
         CONFIGS[model.rpartition("/")[2]]
     ).encode()
-    memory = preview(desk, requested("preview", clock(), model=model))["memory"]
+    memory = preview(context, requested("preview", clock(), model=model))["memory"]
     assert memory["gpu_gib"] == 139.8 and memory["window"] <= memory["longest"]
     assert memory["conversations"] > 1.5, memory

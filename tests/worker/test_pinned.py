@@ -9,14 +9,14 @@ import pytest
 from bouchet_core.catalog import Catalog
 from bouchet_core.deployments import Deployment, Ending, Phase
 from bouchet_core.provenance import LaunchPins, Weights
-from bouchet_worker.context import Desk
+from bouchet_worker.context import WorkerContext
 from bouchet_worker.launch.pin_check import changed_arguments, differences
 from bouchet_worker.launch.preview import preview
 from bouchet_worker.launch.submit import submit
 
 from tests.fakes.slurm_gateway import FakeSlurm, job_ids
 
-from .conftest import Clock, MakeDesk, requested
+from .conftest import Clock, MakeWorkerContext, requested
 from .stage import ROOT
 
 WEIGHTS = Weights(digest="ef" * 32, how="manifest", files=9, bytes=10)
@@ -72,37 +72,37 @@ def test_what_is_gone_is_named(image: dict[str, Any], model: dict[str, Any] | No
 
 
 def test_what_is_still_there_is_submitted_with_its_pins(
-    desk: Desk, slurm: FakeSlurm, clock: Clock, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+    context: WorkerContext, slurm: FakeSlurm, clock: Clock, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looks(slurm, monkeypatch)
-    desk.store.create(pinned(clock, catalog))
-    assert submit(desk, "aa").startswith("job ")
+    context.store.create(pinned(clock, catalog))
+    assert submit(context, "aa").startswith("job ")
     spec = json.loads(slurm.files[f"{ROOT}/jobs/bouchet-aa-1/spec.json"])
     assert (spec["image_sha256"], spec["model_revision"]) == ("ab" * 32, "c0ffee")
-    job = desk.store.get("aa").job
+    job = context.store.get("aa").job
     assert job is not None and job.submission == tuple(slurm.calls[-1])
     staged = slurm.files[f"{ROOT}/jobs/bouchet-aa-1/vllm.args"].decode().splitlines()
     assert list(job.arguments) == staged
 
 
 def test_what_is_gone_is_refused_before_it_is_submitted(
-    desk: Desk, slurm: FakeSlurm, clock: Clock, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+    context: WorkerContext, slurm: FakeSlurm, clock: Clock, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looks(slurm, monkeypatch, image={**IMAGE, "recorded": "cd" * 32})
-    desk.store.create(pinned(clock, catalog))
-    assert submit(desk, "aa") == "failed" and job_ids(slurm) == []
-    record = desk.store.get("aa")
+    context.store.create(pinned(clock, catalog))
+    assert submit(context, "aa") == "failed" and job_ids(slurm) == []
+    record = context.store.get("aa")
     assert (record.phase, record.ending) == (Phase.ENDED, Ending.FAILED)
     assert "what deployment earlier ran is not there any more: the image cpu-0.32.0.sif was replaced" in record.reason
 
 
 def test_a_model_that_left_the_catalog_and_an_image_that_left_the_site_can_be_run_again(
-    make_desk: MakeDesk, slurm: FakeSlurm, clock: Clock, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+    make_context: MakeWorkerContext, slurm: FakeSlurm, clock: Clock, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looks(slurm, monkeypatch)
-    desk = make_desk(catalog=Catalog({}))
+    context = make_context(catalog=Catalog({}))
     record = pinned(clock, catalog, image="cpu-0.31.0", vllm="0.31.0")
-    shown = preview(desk, record)
+    shown = preview(context, record)
     assert shown["image"] == "cpu-0.31.0.sif" and "hermes" in shown["files"]["vllm.args"]
 
 

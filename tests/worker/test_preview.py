@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from bouchet_core.secrets import serving_key
-from bouchet_worker import tasks as errands
-from bouchet_worker.context import Desk
+from bouchet_worker import tasks as tasks
+from bouchet_worker.context import WorkerContext
 from bouchet_worker.launch.preview import preview
 from bouchet_worker.launch.submit import submit
 
@@ -14,21 +14,23 @@ from .conftest import SECRET, Clock, requested
 from .stage import ROOT
 
 
-def test_a_preview_leaves_nothing_behind(desk: Desk, slurm: FakeSlurm, clock: Clock) -> None:
+def test_a_preview_leaves_nothing_behind(context: WorkerContext, slurm: FakeSlurm, clock: Clock) -> None:
     for partition in ("gpu_h200", "auto"):
-        preview(desk, requested("preview", clock(), partition=partition))
+        preview(context, requested("preview", clock(), partition=partition))
     assert slurm.files == {} and slurm.jobs == {}
-    assert desk.store.page(10, 0) == [] and desk.store.take_slot("other", 1) == 0
+    assert context.store.page(10, 0) == [] and context.store.take_slot("other", 1) == 0
     assert set(slurm.programs()) == {"squeue", "sbatch"}
     assert all("--test-only" in argv for argv in slurm.calls if argv[0] == "sbatch")
 
 
-def test_the_launch_stages_and_runs_what_the_preview_shows(desk: Desk, slurm: FakeSlurm, clock: Clock) -> None:
+def test_the_launch_stages_and_runs_what_the_preview_shows(
+    context: WorkerContext, slurm: FakeSlurm, clock: Clock
+) -> None:
     options = {"gpus": 2, "time": "01:30:00", "max_len": 4096, "idle_timeout_min": 7, "qos": "q", "constraint": "a&b"}
-    shown = preview(desk, requested("preview", clock(), **options))
+    shown = preview(context, requested("preview", clock(), **options))
     record = requested("aa", clock(), **options)
-    desk.store.create(record.model_copy(update={"names": ("bouchet-preview",)}))
-    submit(desk, "aa")
+    context.store.create(record.model_copy(update={"names": ("bouchet-preview",)}))
+    submit(context, "aa")
 
     def launched(text: str) -> str:
         return text.replace("bouchet-preview-1", "bouchet-aa-1").replace('"preview"', '"aa"')
@@ -42,14 +44,14 @@ def test_the_launch_stages_and_runs_what_the_preview_shows(desk: Desk, slurm: Fa
     assert slurm.files[command[-3]].decode() == shown["script"]
 
 
-def test_no_secret_is_in_it(desk: Desk, clock: Clock) -> None:
-    shown = preview(desk, requested("preview", clock()))
+def test_no_secret_is_in_it(context: WorkerContext, clock: Clock) -> None:
+    shown = preview(context, requested("preview", clock()))
     assert "key" not in shown["files"]
     assert SECRET not in str(shown) and serving_key(SECRET, shown["job_name"]) not in str(shown)
 
 
-def test_what_cannot_be_is_an_answer_too(desk: Desk, clock: Clock) -> None:
-    errands.open_desk(desk)
+def test_what_cannot_be_is_an_answer_too(context: WorkerContext, clock: Clock) -> None:
+    tasks.open_context(context)
     record = requested("preview", clock(), gpus=3, partition="gpu_devel").model_dump(mode="json")
-    answer = errands.preview(record)
+    answer = tasks.preview(record)
     assert answer["kind"] == "launch_refused" and "nearest that would fit" in answer["detail"]

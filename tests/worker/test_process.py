@@ -1,4 +1,4 @@
-"""The worker's process in the midst of an errand: Redis goes away and comes back, and the process is still there."""
+"""The worker's process in the midst of a task: Redis goes away and comes back, and the process is still there."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bouchet_core.deployments import Phase
 from bouchet_core.store import Store
-from bouchet_worker.task_queue import ErrandQueue
+from bouchet_worker.task_queue import TaskQueue
 from rq import Queue
 from rq.serializers import JSONSerializer
 
@@ -22,7 +22,7 @@ from .conftest import Clock, requested
 TIMEOUT_S = 60.0
 
 
-def test_redis_lost_in_the_midst_of_an_errand_ends_no_worker(
+def test_redis_lost_in_the_midst_of_an_task_ends_no_worker(
     tmp_path: Path, redis_server: RedisServer, store: Store, slurm: FakeSlurm, clock: Clock
 ) -> None:
     reached, hold = threading.Event(), threading.Event()
@@ -38,7 +38,7 @@ def test_redis_lost_in_the_midst_of_an_errand_ends_no_worker(
         with running_worker(environment, "one") as worker:
             store.create(requested("aa", clock()))
             connection = store.queue_connection()
-            ErrandQueue(Queue("errands", connection=connection, serializer=JSONSerializer)).send("submit", "aa")
+            TaskQueue(Queue("tasks", connection=connection, serializer=JSONSerializer)).send("submit", "aa")
             connection.close()
             assert reached.wait(TIMEOUT_S)
             redis_server.process.kill()

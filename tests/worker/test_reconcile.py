@@ -7,7 +7,8 @@ from itertools import product
 
 import pytest
 from bouchet_core.deployments import LEGAL_MOVES, Deployment, Ending, Job, Phase, Placement
-from bouchet_worker.reconcile.decide import NOTHING, Errand, apply, decide
+from bouchet_core.tasks import TaskName
+from bouchet_worker.reconcile.decide import NOTHING, apply, decide
 from bouchet_worker.reconcile.endings import ending_of
 from bouchet_worker.reconcile.observation import (
     Answering,
@@ -92,15 +93,17 @@ def test_whoever_is_wanted_no_more_is_stopped_while_slurm_has_it() -> None:
     for phase, state in product(submitted_phases(), State):
         decision = decide(in_phase(phase, stop=True), Observed(SlurmSays(state, state.value)), NOW)
         runs = STATES[state].meaning in (Meaning.WAITING, Meaning.RUNNING, Meaning.PAUSED)
-        assert (decision.errand is Errand.STOP) == runs, (phase, state)
+        assert (decision.task is TaskName.CANCEL) == runs, (phase, state)
 
 
-def test_a_lost_errand_is_sent_again_after_a_moment() -> None:
+def test_a_lost_task_is_sent_again_after_a_moment() -> None:
     for phase in (Phase.REQUESTED, Phase.SUBMITTING):
         record = in_phase(phase, submitted=False)
-        assert decide(record, Observed(CouldNotLook()), LONG_AGO + timedelta(seconds=1)).errand is None
-        assert decide(record, Observed(CouldNotLook()), NOW).errand is Errand.SUBMIT
-        assert decide(in_phase(phase, submitted=False, stop=True), Observed(CouldNotLook()), NOW).errand is Errand.STOP
+        assert decide(record, Observed(CouldNotLook()), LONG_AGO + timedelta(seconds=1)).task is None
+        assert decide(record, Observed(CouldNotLook()), NOW).task is TaskName.SUBMIT
+        assert (
+            decide(in_phase(phase, submitted=False, stop=True), Observed(CouldNotLook()), NOW).task is TaskName.CANCEL
+        )
 
 
 def test_ready_needs_an_answer_and_a_place() -> None:

@@ -15,7 +15,7 @@ from bouchet_core.deployments import Job, Phase, Traits
 from bouchet_core.gateway_client import GatewayClient
 from bouchet_core.provenance import SmokeCheck, SmokeTest
 from bouchet_core.secrets import serving_key
-from bouchet_worker.context import Desk
+from bouchet_worker.context import WorkerContext
 from bouchet_worker.reconcile import smoke_test as smoking
 from bouchet_worker.reconcile.loop import Loop
 from bouchet_worker.reconcile.observe import Observer
@@ -82,17 +82,17 @@ def test_what_is_wrong_is_named_and_nothing_else(oddities: dict[str, object], na
     smoke = smoked(**oddities)
     wrong = [key for key, value in smoke if isinstance(value, SmokeCheck) and value.result == "failed"]
     assert wrong == [name]
-    assert words in getattr(smoke, name).said and words in smoke.words
+    assert words in getattr(smoke, name).message and words in smoke.words
 
 
 def test_a_model_that_talks_instead_of_calling_passes_with_a_forced_call() -> None:
-    assert "forced" in smoked(call="forced").tools.said
+    assert "forced" in smoked(call="forced").tools.message
 
 
 @pytest.mark.parametrize("call", ["long", "refused"])
 def test_a_call_that_could_not_be_tried_takes_no_tools_away(call: str) -> None:
     smoke = smoked(call=call)
-    assert smoke.tools.result == "not_tried" and smoke.tools.said and smoke.words == ""
+    assert smoke.tools.result == "not_tried" and smoke.tools.message and smoke.words == ""
 
 
 def test_a_catalog_without_a_parser_or_thoughts_promises_nothing() -> None:
@@ -108,7 +108,7 @@ def test_a_model_that_always_thinks_has_its_thoughts_parted_from_the_text(though
 def test_a_slow_answer_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(smoking, "QUESTION_S", 0.3)
     smoke = smoked(stream="slow")
-    assert smoke.stream.result == "not_tried" and "no answer within" in smoke.stream.said
+    assert smoke.stream.result == "not_tried" and "no answer within" in smoke.stream.message
     monkeypatch.setattr(smoking, "WHOLE_S", 0.0)
     smoke = smoked()
     assert {value.result for _, value in smoke if isinstance(value, SmokeCheck)} == {"not_tried"}
@@ -145,7 +145,7 @@ class SmokeStage(Stage):
 
     def __init__(
         self,
-        desk: Desk,
+        context: WorkerContext,
         gateway: GatewayClient,
         port: int,
         server: type[OddVllm],
@@ -153,17 +153,17 @@ class SmokeStage(Stage):
         clock: Clock,
         start: Callable[[Callable[[], None]], None],
     ) -> None:
-        super().__init__(desk, gateway, Slot0(port, server), slurm, clock)  # type: ignore[arg-type]
+        super().__init__(context, gateway, Slot0(port, server), slurm, clock)  # type: ignore[arg-type]
         self.server = server
         self.smokes = Smokes(self.probe, start)
-        observer = Observer(gateway, desk.layout, self.probe, self.smokes)
-        self.loop = Loop(desk, observer, self._enqueue, smokes=self.smokes)
+        observer = Observer(gateway, context.layout, self.probe, self.smokes)
+        self.loop = Loop(context, observer, self._enqueue, smokes=self.smokes)
         self.job_id = self.launch()
         job = self.get().job
         assert job is not None
         server.key = serving_key(SECRET, job.name)
         parsed = {"traits": Traits(tool_parser="hermes")}
-        desk.store.update("aa", lambda d: d.moved(d.phase, clock()).model_copy(update=parsed))
+        context.store.update("aa", lambda d: d.moved(d.phase, clock()).model_copy(update=parsed))
         slurm.start(self.job_id)
         write_connection(slurm, self.job_id)
 
@@ -172,12 +172,12 @@ Begin = Callable[..., SmokeStage]
 
 
 @pytest.fixture
-def begin(desk: Desk, gateway: GatewayClient, slurm: FakeSlurm, clock: Clock) -> Iterator[Begin]:
+def begin(context: WorkerContext, gateway: GatewayClient, slurm: FakeSlurm, clock: Clock) -> Iterator[Begin]:
     with ExitStack() as opened:
 
         def make(start: Callable[[Callable[[], None]], None] = in_a_thread, **oddities: object) -> SmokeStage:
             server = odd_vllm(**oddities)
-            stage = SmokeStage(desk, gateway, opened.enter_context(serve_http(server)), server, slurm, clock, start)
+            stage = SmokeStage(context, gateway, opened.enter_context(serve_http(server)), server, slurm, clock, start)
             opened.callback(stage.probe.close)
             return stage
 
@@ -204,7 +204,7 @@ def test_a_parser_that_does_not_fit_is_ready_without_tools_and_says_so_in_record
     stage.step(2)
     record = stage.get()
     assert record.phase is Phase.READY and record.reason.startswith("ready without tools: its call stayed text")
-    last = stage.desk.store.events("0-0")[-1]
+    last = stage.context.store.events("0-0")[-1]
     assert (last.phase, last.reason) == (Phase.READY, record.reason)
     stage.step(2)
     assert stage.get().reason == record.reason, "it stays there"

@@ -10,7 +10,7 @@ from bouchet_core.errors import OrphanRefusedError, UnknownOrphanError
 from bouchet_core.gateway_client import GatewayClient
 from bouchet_core.secrets import job_key, serving_key
 from bouchet_core.store import Store
-from bouchet_worker.context import Desk
+from bouchet_worker.context import WorkerContext
 from bouchet_worker.launch.submit import submit
 from bouchet_worker.reconcile.loop import Loop
 from bouchet_worker.reconcile.orphans import adopt_orphan, cancel_orphan, list_orphans
@@ -19,15 +19,17 @@ from bouchet_worker.reconcile.recovery import FOUND_AGAIN, deployment_in
 from tests.conftest import RedisServer
 from tests.fakes.slurm_gateway import FakeJob, FakeSlurm
 
-from .conftest import Clock, MakeDesk, Slot0, requested
+from .conftest import Clock, MakeWorkerContext, Slot0, requested
 from .stage import ROOT, Stage, write_connection
 
 OTHER_SECRET = "the secret of another laptop"
 
 
 @pytest.fixture
-def stage(desk: Desk, gateway: GatewayClient, slot0: Slot0, slurm: FakeSlurm, clock: Clock) -> Iterator[Stage]:
-    stage = Stage(desk, gateway, slot0, slurm, clock)
+def stage(
+    context: WorkerContext, gateway: GatewayClient, slot0: Slot0, slurm: FakeSlurm, clock: Clock
+) -> Iterator[Stage]:
+    stage = Stage(context, gateway, slot0, slurm, clock)
     yield stage
     stage.probe.close()
 
@@ -39,11 +41,11 @@ def empty(redis_server: RedisServer) -> None:
     connection.close()
 
 
-def other_launches(make_desk: MakeDesk, store: Store, clock: Clock, identity: str = "bb") -> int:
+def other_launches(make_context: MakeWorkerContext, store: Store, clock: Clock, identity: str = "bb") -> int:
     """Another installation's job on the same cluster; its records lie elsewhere. The Slurm id."""
     store.create(requested(identity, clock(), partition="gpu_h200"))
-    desk = make_desk("elsewhere", serving_secret=OTHER_SECRET)
-    submit(desk, identity)
+    context = make_context("elsewhere", serving_secret=OTHER_SECRET)
+    submit(context, identity)
     job = store.get(identity).job
     assert job is not None and job.slurm_id is not None
     return job.slurm_id
@@ -87,7 +89,7 @@ def test_an_emptied_redis_gets_its_live_records_back_and_they_become_ready(
     for fact in ("name", "slurm_id", "placement", "log", "port", "node", "image_sha256", "window", "sealed_key"):
         assert getattr(after.job, fact) == getattr(before.job, fact), fact
     assert stage.slurm.programs().count("sbatch") == 1 and job_id == after.job.slurm_id
-    assert stage.desk.store.slot_target(after.job.slot) is not None
+    assert stage.context.store.slot_target(after.job.slot) is not None
 
 
 def test_an_emptied_redis_is_noticed_while_nothing_else_lives(stage: Stage, redis_server: RedisServer) -> None:
@@ -96,7 +98,7 @@ def test_an_emptied_redis_is_noticed_while_nothing_else_lives(stage: Stage, redi
     empty(redis_server)
     stage.slurm.fault = lambda method, what: "tunnel_down"
     stage.step(2)
-    assert stage.desk.store.live() == []
+    assert stage.context.store.live() == []
     stage.slurm.fault = lambda method, what: None
     stage.step()
     assert stage.get().is_live and stage.get().reason
@@ -107,7 +109,7 @@ def test_a_file_that_could_not_be_asked_for_is_asked_for_again(stage: Stage, red
     empty(redis_server)
     stage.slurm.fault = lambda method, what: "tunnel_down" if what.endswith("record.json") else None
     stage.step(2)
-    assert stage.desk.store.live() == [] and stage.desk.store.orphans.seen() == ()
+    assert stage.context.store.live() == [] and stage.context.store.orphans.seen() == ()
     stage.slurm.fault = lambda method, what: None
     stage.step()
     assert stage.get().reason == FOUND_AGAIN
@@ -121,7 +123,7 @@ def test_a_new_worker_compares_once(stage: Stage) -> None:
     stage.step()
     assert not stage.get().is_live
     stage.slurm.calls.clear()
-    again = Loop(stage.desk, stage.loop.observer, stage.loop.enqueue)
+    again = Loop(stage.context, stage.loop.observer, stage.loop.enqueue)
     for _ in range(3):
         again.step()
     assert stage.slurm.programs() == ["squeue"]
@@ -131,29 +133,31 @@ def test_names_taken_meanwhile_stay_with_their_new_owner(stage: Stage, redis_ser
     stage.launch()
     alias = stage.get().alias
     empty(redis_server)
-    stage.desk.store.create(requested("cc", clock()).model_copy(update={"names": (alias,)}))
+    stage.context.store.create(requested("cc", clock()).model_copy(update={"names": (alias,)}))
     stage.step()
-    assert stage.desk.store.get(alias).id == "cc"
+    assert stage.context.store.get(alias).id == "cc"
     again = stage.get("aa")
     assert again.is_live and again.alias == f"{alias}-aa"
 
 
-def test_a_record_that_is_made_while_we_look_is_no_stray(desk: Desk, slurm: FakeSlurm, clock: Clock) -> None:
-    desk.store.create(requested("aa", clock()))
-    submit(desk, "aa")
-    before = desk.store.get("aa")
-    assert list_orphans(desk) == ()
-    assert desk.store.get("aa") == before
+def test_a_record_that_is_made_while_we_look_is_no_stray(
+    context: WorkerContext, slurm: FakeSlurm, clock: Clock
+) -> None:
+    context.store.create(requested("aa", clock()))
+    submit(context, "aa")
+    before = context.store.get("aa")
+    assert list_orphans(context) == ()
+    assert context.store.get("aa") == before
 
 
 def test_another_installations_job_is_shown_and_left_alone(
-    stage: Stage, make_desk: MakeDesk, redis_server: RedisServer, clock: Clock
+    stage: Stage, make_context: MakeWorkerContext, redis_server: RedisServer, clock: Clock
 ) -> None:
-    job_id = other_launches(make_desk, stage.desk.store, clock)
+    job_id = other_launches(make_context, stage.context.store, clock)
     empty(redis_server)
     stage.step(2)
-    assert stage.desk.store.live() == []
-    (orphan,) = stage.desk.store.orphans.seen()
+    assert stage.context.store.live() == []
+    (orphan,) = stage.context.store.orphans.seen()
     assert (orphan.slurm_id, orphan.owner, orphan.model, orphan.can_adopt) == (
         job_id,
         "another",
@@ -161,18 +165,18 @@ def test_another_installations_job_is_shown_and_left_alone(
         True,
     )
     stage.slurm.finish(job_id, "COMPLETED")
-    assert list_orphans(stage.desk) == ()
+    assert list_orphans(stage.context) == ()
 
 
 def test_a_job_of_another_installation_that_is_taken_over_can_be_asked_with_its_own_key(
-    stage: Stage, make_desk: MakeDesk, redis_server: RedisServer, clock: Clock
+    stage: Stage, make_context: MakeWorkerContext, redis_server: RedisServer, clock: Clock
 ) -> None:
-    job_id = other_launches(make_desk, stage.desk.store, clock)
+    job_id = other_launches(make_context, stage.context.store, clock)
     empty(redis_server)
-    record = adopt_orphan(stage.desk, job_id)
+    record = adopt_orphan(stage.context, job_id)
     assert record.job is not None and record.job.sealed_key is not None
     theirs = serving_key(OTHER_SECRET, record.job.name)
-    assert job_key(stage.desk.serving_secret, record.job.name, record.job.sealed_key) == theirs
+    assert job_key(stage.context.serving_secret, record.job.name, record.job.sealed_key) == theirs
     assert theirs not in record.model_dump_json()
     stage.slurm.start(job_id)
     write_connection(stage.slurm, job_id)
@@ -189,15 +193,15 @@ def test_a_job_of_another_installation_that_is_taken_over_can_be_asked_with_its_
 
 def test_a_job_whose_deployment_has_ended_waits_for_a_persons_word(stage: Stage, clock: Clock) -> None:
     job_id = stage.launch()
-    stage.desk.store.update("aa", lambda d: d.moved(Phase.ENDED, clock(), ending=Ending.FAILED, reason="lost"))
-    (orphan,) = list_orphans(stage.desk)
+    stage.context.store.update("aa", lambda d: d.moved(Phase.ENDED, clock(), ending=Ending.FAILED, reason="lost"))
+    (orphan,) = list_orphans(stage.context)
     assert (orphan.owner, orphan.slurm_id) == ("this", job_id) and "lost" in orphan.note
-    record = adopt_orphan(stage.desk, job_id)
+    record = adopt_orphan(stage.context, job_id)
     assert record.id != "aa" and record.is_live
     assert not stage.get("aa").is_live
-    assert list_orphans(stage.desk) == ()
+    assert list_orphans(stage.context) == ()
     with pytest.raises(OrphanRefusedError, match=record.id):
-        adopt_orphan(stage.desk, job_id)
+        adopt_orphan(stage.context, job_id)
 
 
 def test_a_job_without_its_papers_can_be_cancelled_and_not_taken_over(stage: Stage, redis_server: RedisServer) -> None:
@@ -205,18 +209,20 @@ def test_a_job_without_its_papers_can_be_cancelled_and_not_taken_over(stage: Sta
     empty(redis_server)
     del stage.slurm.files[f"{ROOT}/jobs/bouchet-aa-1/record.json"]
     stage.step()
-    (orphan,) = stage.desk.store.orphans.seen()
+    (orphan,) = stage.context.store.orphans.seen()
     assert (orphan.owner, orphan.can_adopt) == ("unknown", False)
     with pytest.raises(OrphanRefusedError):
-        adopt_orphan(stage.desk, job_id)
-    cancel_orphan(stage.desk, job_id)
+        adopt_orphan(stage.context, job_id)
+    cancel_orphan(stage.context, job_id)
     assert stage.slurm.calls[-1] == ["scancel", str(job_id)]
-    assert stage.desk.store.orphans.seen() == ()
+    assert stage.context.store.orphans.seen() == ()
 
 
-def test_only_jobs_of_ours_without_a_record_are_cancelled(desk: Desk, slurm: FakeSlurm, clock: Clock) -> None:
-    desk.store.create(requested("aa", clock()))
-    submit(desk, "aa")
+def test_only_jobs_of_ours_without_a_record_are_cancelled(
+    context: WorkerContext, slurm: FakeSlurm, clock: Clock
+) -> None:
+    context.store.create(requested("aa", clock()))
+    submit(context, "aa")
     slurm.jobs[900] = FakeJob(900, "bouchet-zz-1", "day", [])
     slurm.jobs[901] = FakeJob(901, "train", "day", [])
     for job_id, error in (
@@ -226,35 +232,35 @@ def test_only_jobs_of_ours_without_a_record_are_cancelled(desk: Desk, slurm: Fak
         (902, UnknownOrphanError),
     ):
         with pytest.raises(error):
-            cancel_orphan(desk, job_id)
+            cancel_orphan(context, job_id)
     assert "scancel" not in slurm.programs()
 
 
 def test_without_a_slot_a_job_found_again_stays_listed_and_says_why(stage: Stage, redis_server: RedisServer) -> None:
     stage.launch()
     empty(redis_server)
-    for n in range(stage.desk.slot_count):
-        stage.desk.store.take_slot(f"other{n}", stage.desk.slot_count)
+    for n in range(stage.context.slot_count):
+        stage.context.store.take_slot(f"other{n}", stage.context.slot_count)
     stage.step()
-    (orphan,) = stage.desk.store.orphans.seen()
+    (orphan,) = stage.context.store.orphans.seen()
     assert orphan.owner == "this" and "slots" in orphan.note
 
 
-def test_one_squeue_tells_of_strays_too(stage: Stage, make_desk: MakeDesk, clock: Clock) -> None:
+def test_one_squeue_tells_of_strays_too(stage: Stage, make_context: MakeWorkerContext, clock: Clock) -> None:
     stage.launch()
     stage.slurm.jobs[900] = FakeJob(900, "bouchet-zz-1", "day", [])
     stage.step()
     stage.slurm.calls.clear()
     stage.step(3)
     assert stage.slurm.programs() == ["squeue"] * 3
-    assert [orphan.slurm_id for orphan in stage.desk.store.orphans.seen()] == [900]
+    assert [orphan.slurm_id for orphan in stage.context.store.orphans.seen()] == [900]
 
 
 def test_a_second_job_of_a_name_is_shown_and_can_be_cancelled_by_its_id(stage: Stage) -> None:
     stage.launch()
     stage.slurm.jobs[900] = FakeJob(900, "bouchet-aa-1", "gpu_h200", [])
     stage.step()
-    (orphan,) = stage.desk.store.orphans.seen()
+    (orphan,) = stage.context.store.orphans.seen()
     assert (orphan.slurm_id, orphan.owner) == (900, "this") and "aa" in orphan.note
-    cancel_orphan(stage.desk, 900)
+    cancel_orphan(stage.context, 900)
     assert [job.job_id for job in stage.slurm.jobs.values() if job.is_over] == [900]

@@ -13,14 +13,14 @@ from bouchet_worker.reconcile.orphans import adopt_orphan, list_orphans
 from tests.conftest import RedisServer
 from tests.fakes.slurm_gateway import FakeSlurm
 
-from .conftest import Clock, MakeDesk, requested
-from .test_errands import Killed, mortal
+from .conftest import Clock, MakeWorkerContext, requested
 from .test_strays import OTHER_SECRET, empty
+from .test_tasks import Killed, mortal
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_killed_at_any_call_jobs_are_found_again_once(
-    make_desk: MakeDesk,
+    make_context: MakeWorkerContext,
     store: Store,
     gateway: object,
     slurm: FakeSlurm,
@@ -30,13 +30,13 @@ def test_killed_at_any_call_jobs_are_found_again_once(
 ) -> None:
     for identity in ("aa", "bb"):
         store.create(requested(identity, clock(), partition="gpu_h200"))
-        submit(make_desk(), identity)
+        submit(make_context(), identity)
     for calls in range(1, 60):
         empty(redis_server)
-        dying, fuse = mortal(make_desk, store, gateway, calls, after)
+        dying, fuse = mortal(make_context, store, gateway, calls, after)
         with contextlib.suppress(Killed):
             list_orphans(dying)
-        assert list_orphans(make_desk("heir")) == ()
+        assert list_orphans(make_context("heir")) == ()
         assert {d.id: d.job.slurm_id for d in store.live() if d.job} == {"aa": 101, "bb": 102}
         assert {d.job.slot for d in store.live() if d.job} == {0, 1}, f"killed at call {calls}"
         if fuse[0] > 0:
@@ -48,7 +48,7 @@ def test_killed_at_any_call_jobs_are_found_again_once(
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_killed_at_any_call_a_job_is_taken_over_once(
-    make_desk: MakeDesk,
+    make_context: MakeWorkerContext,
     store: Store,
     gateway: object,
     slurm: FakeSlurm,
@@ -59,15 +59,15 @@ def test_killed_at_any_call_a_job_is_taken_over_once(
     for calls in range(1, 60):
         identity = f"d{calls}"
         store.create(requested(identity, clock(), partition="gpu_h200"))
-        submit(make_desk("elsewhere", serving_secret=OTHER_SECRET), identity)
+        submit(make_context("elsewhere", serving_secret=OTHER_SECRET), identity)
         job = store.get(identity).job
         assert job is not None and job.slurm_id is not None
         empty(redis_server)
-        dying, fuse = mortal(make_desk, store, gateway, calls, after)
+        dying, fuse = mortal(make_context, store, gateway, calls, after)
         with contextlib.suppress(Killed):
             adopt_orphan(dying, job.slurm_id)
         store.release(f"orphan:{job.slurm_id}", "mortal")
-        heir = make_desk("heir")
+        heir = make_context("heir")
         if list_orphans(heir):
             adopt_orphan(heir, job.slurm_id)
         assert [(d.id, d.phase, d.job.slurm_id) for d in store.live() if d.job] == [

@@ -11,23 +11,25 @@ from bouchet_core.downloads import Download, DownloadState
 from bouchet_core.errors import GatewayError, RemoteTimeoutError
 from bouchet_core.gateway_client import GatewayClient
 from bouchet_worker.batch.download import download
-from bouchet_worker.context import Desk
+from bouchet_worker.context import WorkerContext
 from bouchet_worker.reconcile import cleanup as tidying
 from bouchet_worker.reconcile.cleanup import AGAIN, EVERY, GRACE, Housekeeper, kept_until, tidy
 
 from tests.fakes.slurm_gateway import FakeSlurm
 
-from .conftest import Clock, MakeDesk, Slot0
+from .conftest import Clock, MakeWorkerContext, Slot0
 from .stage import ROOT, Stage
 
 KEY = f"{ROOT}/jobs/bouchet-aa-1/key"
 
 
 @pytest.fixture
-def stage(desk: Desk, gateway: GatewayClient, slot0: Slot0, slurm: FakeSlurm, clock: Clock) -> Iterator[Stage]:
+def stage(
+    context: WorkerContext, gateway: GatewayClient, slot0: Slot0, slurm: FakeSlurm, clock: Clock
+) -> Iterator[Stage]:
     """Its loop tidies, at once and not beside."""
-    stage = Stage(desk, gateway, slot0, slurm, clock)
-    stage.loop.housekeeper = Housekeeper(desk, start=lambda work: work())
+    stage = Stage(context, gateway, slot0, slurm, clock)
+    stage.loop.housekeeper = Housekeeper(context, start=lambda work: work())
     yield stage
     stage.probe.close()
 
@@ -103,18 +105,20 @@ def test_nothing_is_removed_while_slurm_cannot_be_asked(stage: Stage) -> None:
     assert KEY not in stage.slurm.files
 
 
-def test_jobs_that_are_no_serving_jobs_are_tidied_too(make_desk: MakeDesk, slurm: FakeSlurm, clock: Clock) -> None:
-    desk = make_desk(hub_token="hf_secret")
+def test_jobs_that_are_no_serving_jobs_are_tidied_too(
+    make_context: MakeWorkerContext, slurm: FakeSlurm, clock: Clock
+) -> None:
+    context = make_context(hub_token="hf_secret")
     fetched = Download(id="abcdefghijkl", model="a/b", created_at=clock(), updated_at=clock())
-    desk.store.downloads.create(fetched)
-    download(desk, fetched.id)
+    context.store.downloads.create(fetched)
+    download(context, fetched.id)
     name = slurm.jobs[101].name
-    tidy(desk)
+    tidy(context)
     assert slurm.tidied[-1]["live"] == [name] and slurm.tidied[-1]["ended"] == []
     slurm.finish(101, "CANCELLED by 2001")
-    desk.store.downloads.update(fetched.id, lambda old: old.ended(clock(), DownloadState.FAILED, "cut short"))
+    context.store.downloads.update(fetched.id, lambda old: old.ended(clock(), DownloadState.FAILED, "cut short"))
     clock.advance(GRACE.total_seconds())
-    removed = tidy(desk)
+    removed = tidy(context)
     assert removed is not None and removed.secrets == (name,) and f"{ROOT}/jobs/{name}/token" not in slurm.files
 
 
@@ -127,8 +131,10 @@ def test_an_ended_job_says_how_long_its_files_are_kept(stage: Stage) -> None:
     assert stage.get() == ended
 
 
-def test_a_site_may_keep_all_for_ever(make_desk: MakeDesk, desk: Desk, slurm: FakeSlurm, clock: Clock) -> None:
-    ever = make_desk(site=desk.site.model_copy(update={"keep_jobs_days": None}))
+def test_a_site_may_keep_all_for_ever(
+    make_context: MakeWorkerContext, context: WorkerContext, slurm: FakeSlurm, clock: Clock
+) -> None:
+    ever = make_context(site=context.site.model_copy(update={"keep_jobs_days": None}))
     assert kept_until(ever, clock()) is None
     slurm.files[f"{ROOT}/logs/README"] = b""
     tidy(ever)
@@ -136,16 +142,16 @@ def test_a_site_may_keep_all_for_ever(make_desk: MakeDesk, desk: Desk, slurm: Fa
 
 
 def test_an_answer_that_cannot_be_read_is_an_error(
-    desk: Desk, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+    context: WorkerContext, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slurm.files[f"{ROOT}/logs/README"] = b""
     monkeypatch.setattr(slurm, "python3", lambda words: (0, "Traceback", ""))
     with pytest.raises(GatewayError, match=r"cannot read what tidy\.py printed: 'Traceback'"):
-        tidy(desk)
+        tidy(context)
 
 
 def test_a_bug_in_it_ends_no_loop(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(desk: Desk) -> None:
+    def broken(context: WorkerContext) -> None:
         raise ZeroDivisionError
 
     monkeypatch.setattr(tidying, "tidy", broken)
@@ -153,9 +159,9 @@ def test_a_bug_in_it_ends_no_loop(stage: Stage, monkeypatch: pytest.MonkeyPatch)
     assert stage.get().phase is Phase.READY
 
 
-def test_a_go_under_way_is_not_begun_again(desk: Desk, clock: Clock) -> None:
+def test_a_go_under_way_is_not_begun_again(context: WorkerContext, clock: Clock) -> None:
     begun: list[object] = []
-    keeper = Housekeeper(desk, start=begun.append)
+    keeper = Housekeeper(context, start=begun.append)
     for _ in range(3):
         keeper.look([])
         clock.advance(EVERY.total_seconds())
@@ -165,7 +171,7 @@ def test_a_go_under_way_is_not_begun_again(desk: Desk, clock: Clock) -> None:
 def test_an_end_while_a_go_fails_is_not_forgotten(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     job_id = stage.ready()
 
-    def fails(desk: Desk) -> None:
+    def fails(context: WorkerContext) -> None:
         raise RemoteTimeoutError("the tunnel gateway did not answer in time")
 
     with monkeypatch.context() as patched:

@@ -152,7 +152,7 @@ def test_an_engine_that_is_gone_is_the_cause_only_where_nothing_else_is() -> Non
 
 
 @pytest.mark.parametrize(
-    ("said", "part"),
+    ("message", "part"),
     [
         ("squeue did not end within 20 s and was killed", "controller"),
         ("scontrol did not end within 20 s", "controller"),
@@ -174,7 +174,7 @@ def test_a_slurm_that_does_not_answer_is_named_with_what_to_do(said: str, part: 
 
 
 @pytest.mark.parametrize(
-    "said", ["the tunnel is down", "probe_login_node.py did not end within 60 s", "cat did not end within 9 s"]
+    "message", ["the tunnel is down", "probe_login_node.py did not end within 60 s", "cat did not end within 9 s"]
 )
 def test_other_silence_is_told_as_it_is(said: str) -> None:
     assert unanswered(said) == said

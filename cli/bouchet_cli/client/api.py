@@ -57,7 +57,7 @@ class Api:
 
     def unasked(self) -> Json | None:
         """What the worker could not ask the cluster lately; None while all is answered."""
-        found = self._send("GET", "/v1/deployments?live=true&limit=1").get("unasked")
+        found = self._send("GET", "/v1/deployments?live=true&limit=1").get("cluster_outage")
         return dict(found) if found else None
 
     def deployment(self, name: str) -> Deployment:
@@ -92,17 +92,17 @@ class Api:
         """Ends a job without a record."""
         return self._send("DELETE", f"/v1/orphans/{slurm_id}")
 
-    def failed_errands(self) -> list[Json]:
+    def failed_tasks(self) -> list[Json]:
         """What the worker could not do."""
-        return list(self._send("GET", "/v1/errands/failed")["errands"])
+        return list(self._send("GET", "/v1/tasks/failed")["tasks"])
 
-    def retry_errand(self, errand: str) -> Json:
-        """Tries a failed errand once more."""
-        return self._send("POST", f"/v1/errands/failed/{quote(errand, safe='')}/retry")
+    def retry_task(self, task: str) -> Json:
+        """Tries a failed task once more."""
+        return self._send("POST", f"/v1/tasks/failed/{quote(task, safe='')}/retry")
 
-    def drop_errand(self, errand: str) -> Json:
-        """Forgets a failed errand."""
-        return self._send("DELETE", f"/v1/errands/failed/{quote(errand, safe='')}")
+    def drop_task(self, task: str) -> Json:
+        """Forgets a failed task."""
+        return self._send("DELETE", f"/v1/tasks/failed/{quote(task, safe='')}")
 
     def models(self, *, look: bool = False) -> Json:
         """The catalog: `default` and `models`. look: the cluster's disk is looked at anew, which may take a moment."""

@@ -76,7 +76,7 @@ class Deployment:
         """Why requests with tools are refused, as its smoke test found; empty where they are not."""
         jobs: Sequence[Json] = self.raw.get("jobs") or ({},)
         tools: Json = (jobs[-1].get("smoke") or {}).get("tools") or {}
-        return str(tools.get("said") or "") if tools.get("result") == "failed" else ""
+        return str(tools.get("message") or "") if tools.get("result") == "failed" else ""
 
     def answers_to(self, name: str) -> bool:
         """Whether a person who types this name means this deployment."""

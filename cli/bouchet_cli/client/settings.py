@@ -8,8 +8,8 @@ from pathlib import Path
 
 from .errors import UnreachableError
 
-# cli/bouchet_cli/client/settings.py lies two folders below the project
-PROJECT = Path(__file__).resolve().parents[2]
+# cli/bouchet_cli/client/settings.py lies three folders below the project
+PROJECT = Path(__file__).resolve().parents[3]
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ COMMANDS: Mapping[str, str] = {
     "image": "the container images on the cluster: build, list, verify, remove",
     "cancel": "end deployments and give their GPUs back",
     "orphans": "jobs on the cluster without a record: take them over or end them",
-    "errands": "what the worker could not do, after all its tries",
+    "tasks": "what the worker could not do, after all its tries",
     "logs": "what the job has written",
     "tunnel": "the SSH connection: show it, answer its prompts (Duo)",
     "env": 'variables for a client: eval "$(bouchet env)"',

@@ -36,7 +36,7 @@ def run(options: argparse.Namespace, tools: Tools) -> None:
     deployments = api.deployments(live=not options.all)
     if options.json:
         screen.show_json(
-            {"deployments": [d.raw for d in deployments], "tunnel": _tunnel_json(api), "unasked": api.unasked()}
+            {"deployments": [d.raw for d in deployments], "tunnel": _tunnel_json(api), "cluster_outage": api.unasked()}
         )
         return
     now = datetime.now(UTC)

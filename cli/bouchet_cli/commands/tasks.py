@@ -1,4 +1,4 @@
-"""`bouchet errands`: what the worker could not do, after all its tries."""
+"""`bouchet tasks`: what the worker could not do, after all its tries."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bouchet_cli.view.tables import duration, table
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of `bouchet errands`."""
+    """Options of `bouchet tasks`."""
     one = parser.add_mutually_exclusive_group()
     one.add_argument("--retry", metavar="ID", help="try this one once more, now")
     one.add_argument("--drop", metavar="ID", help="forget this one; its deployment goes on until it is cancelled")
@@ -21,22 +21,22 @@ def run(options: argparse.Namespace, tools: Tools) -> None:
     """Lists, or acts on one."""
     api, screen = tools.api, tools.screen
     if options.retry or options.drop:
-        done = api.retry_errand(options.retry) if options.retry else api.drop_errand(options.drop)
+        done = api.retry_task(options.retry) if options.retry else api.drop_task(options.drop)
         if options.json:
             screen.show_json(done)
         else:
             screen.show(f"{done['id']} {'is tried again' if options.retry else 'is forgotten'}")
         return
-    failed = api.failed_errands()
+    failed = api.failed_tasks()
     if options.json:
-        screen.show_json({"errands": failed})
+        screen.show_json({"tasks": failed})
     elif failed:
         now = datetime.now(UTC)
-        rows = [(one["id"], one["errand"], one["deployment"], _age(one, now)) for one in failed]
+        rows = [(one["id"], one["task"], one["deployment"], _age(one, now)) for one in failed]
         notes = [one["reason"] for one in failed]
         screen.show(*table(("ID", "ERRAND", "DEPLOYMENT", "FAILED"), rows, screen.out.width, notes=notes))
     else:
-        screen.show("no errand has failed")
+        screen.show("no task has failed")
 
 
 def _age(failed: Json, now: datetime) -> str:

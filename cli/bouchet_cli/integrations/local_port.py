@@ -65,7 +65,7 @@ def _check_origin(headers: dict[str, str]) -> None:
 
 
 async def _serve(settings: Settings, port: int, alias: str, opened: Callable[[int], None]) -> None:
-    prefix = f"/raw/{quote(alias, safe='')}"
+    prefix = f"/passthrough/{quote(alias, safe='')}"
 
     async def guest(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):

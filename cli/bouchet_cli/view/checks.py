@@ -21,18 +21,18 @@ class Check:
     area: str
     name: str
     verdict: str
-    said: str
+    message: str
     fix: str = ""
 
     @classmethod
     def from_json(cls, raw: Json) -> Check:
         """One element of GET /v1/doctor's checks."""
-        return cls(raw["area"], raw["name"], raw["verdict"], raw["said"], raw.get("fix") or "")
+        return cls(raw["area"], raw["name"], raw["verdict"], raw["message"], raw.get("fix") or "")
 
 
 def check_lines(check: Check, width: int) -> Iterator[Line]:
     """Verdict and what was seen; below it what to do."""
-    first, *more = wrapped(f"{check.area}: {check.name}: {check.said}", width - VERDICT_WIDTH) or [""]
+    first, *more = wrapped(f"{check.area}: {check.name}: {check.message}", width - VERDICT_WIDTH) or [""]
     yield Line(f"{check.verdict:<{VERDICT_WIDTH}}", STYLES.get(check.verdict, "")).append(first)
     yield from (Line(INDENT + part) for part in more)
     if check.fix:

@@ -99,7 +99,7 @@ def tried_in_words(smoke: Json) -> str:
     parts = []
     for name, check in smoke.items():
         if isinstance(check, Mapping):
-            said = f" ({check['said']})" if check["said"] and check["result"] != "ok" else ""
+            said = f" ({check['said']})" if check["message"] and check["result"] != "ok" else ""
             parts.append(f"{name} {CHECK_WORDS.get(check['result'], check['result'])}{said}")
     return ", ".join(parts)
 

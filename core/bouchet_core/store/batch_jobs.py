@@ -1,4 +1,4 @@
-"""Records of chores: one store a kind, named by a word.
+"""Records of batch jobs: one store a kind, named by a word.
 
 Keys (all under `bouchet:`), for the word `download`:
     download:<id>      hash    version, body (the record as JSON)
@@ -50,10 +50,10 @@ return 1
 
 @dataclass(frozen=True)
 class BatchJobEvent(Generic[AnyBatchJob]):
-    """One change of one chore. `id` is the event stream's."""
+    """One change of one batch_job. `id` is the event stream's."""
 
     id: str
-    chore: AnyBatchJob
+    batch_job: AnyBatchJob
 
 
 class BatchJobStore(Generic[AnyBatchJob]):
@@ -66,16 +66,24 @@ class BatchJobStore(Generic[AnyBatchJob]):
         stem = PREFIX + word
         self._all, self._live, self._events = f"{stem}s", f"{stem}s-live", f"{stem}-events"
 
-    def create(self, chore: AnyBatchJob) -> AnyBatchJob:
+    def create(self, batch_job: AnyBatchJob) -> AnyBatchJob:
         """Keeps a new record; the one under way for the same subject is returned instead."""
-        keys = [self._record(chore.id), self._all, self._live, self._events]
-        body, created = chore.model_dump_json(), chore.created_at.timestamp()
-        args: list[str | int | float] = [chore.id, chore.subject, chore.version, body, created, EVENTS_KEPT, self._word]
+        keys = [self._record(batch_job.id), self._all, self._live, self._events]
+        body, created = batch_job.model_dump_json(), batch_job.created_at.timestamp()
+        args: list[str | int | float] = [
+            batch_job.id,
+            batch_job.subject,
+            batch_job.version,
+            body,
+            created,
+            EVENTS_KEPT,
+            self._word,
+        ]
         made = str(self._eval(_CREATE, keys, args))
-        if made != chore.id:
+        if made != batch_job.id:
             return self.get(made)
         self._forget_oldest()
-        return chore
+        return batch_job
 
     def get(self, name: str) -> AnyBatchJob:
         """The record of that id, or of the one under way for that subject."""
@@ -92,7 +100,7 @@ class BatchJobStore(Generic[AnyBatchJob]):
         """All that have not ended, oldest first."""
         with mapped():
             ids = cast("list[str]", self._redis.hvals(self._live))
-        return sorted(self._load(sorted(ids)), key=lambda chore: chore.created_at)
+        return sorted(self._load(sorted(ids)), key=lambda batch_job: batch_job.created_at)
 
     def page(self, limit: int = 50) -> list[AnyBatchJob]:
         """Newest first."""
@@ -114,7 +122,7 @@ class BatchJobStore(Generic[AnyBatchJob]):
         raise StaleRecordError(identity)
 
     def events(self, after: str, only: str, count: int = 200) -> list[BatchJobEvent[AnyBatchJob]]:
-        """Changes of one chore later than that event, oldest first. Does not wait."""
+        """Changes of one batch job later than that event, oldest first. Does not wait."""
         with mapped():
             answer = cast(Any, self._redis.xrange(self._events, f"({after}", "+", count=count))
         wanted = [(identity, fields) for identity, fields in answer if fields[self._word] == only]

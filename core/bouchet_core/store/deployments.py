@@ -121,13 +121,13 @@ class Store:
 
     def __init__(self, client: redis.Redis) -> None:
         self._redis = client
-        self.access = ApiKeyStore(client)
+        self.api_keys = ApiKeyStore(client)
         self.downloads = DownloadStore(client)
         self.images = ImageStore(client)
         self.usage = UsageStore(client)
         self.orphans = OrphanStore(client)
         self.tunnel = TunnelStore(client)
-        self.sight = OutageStore(client)
+        self.outage = OutageStore(client)
 
     @classmethod
     def connect(cls, host: str, port: int, password: str | None) -> Store:

@@ -1,4 +1,4 @@
-"""Downloads of models (see chores.py), and the last look at the cluster's disk.
+"""Downloads of models (see batch jobs.py), and the last look at the cluster's disk.
 
 Keys (under `bouchet:`):
     disk               string  DiskListing as JSON

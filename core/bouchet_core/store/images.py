@@ -1,4 +1,4 @@
-"""Builds and verifications of images (see chores.py)."""
+"""Builds and verifications of images (see batch jobs.py)."""
 
 from __future__ import annotations
 

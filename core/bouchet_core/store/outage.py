@@ -16,7 +16,7 @@ from bouchet_core.deployments import ClusterOutage
 from .connection import PREFIX, mapped
 
 TTL_S = 120
-_UNASKED = PREFIX + "unasked"
+_UNASKED = PREFIX + "outage"
 
 
 class OutageStore:
@@ -27,7 +27,7 @@ class OutageStore:
 
     def lost(self, detail: str, now: datetime) -> None:
         """Says what could not be asked; since when is kept from the first time on."""
-        known = self.unasked()
+        known = self.current()
         told = ClusterOutage(since=known.since if known else now, detail=detail)
         with mapped():
             self._redis.set(_UNASKED, told.model_dump_json(), ex=TTL_S)
@@ -37,7 +37,7 @@ class OutageStore:
         with mapped():
             self._redis.delete(_UNASKED)
 
-    def unasked(self) -> ClusterOutage | None:
+    def current(self) -> ClusterOutage | None:
         """What could not be asked, None while all is answered."""
         with mapped():
             body = cast("str | None", self._redis.get(_UNASKED))

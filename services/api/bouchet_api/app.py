@@ -35,7 +35,7 @@ from .routes import (
     tunnel,
     usage,
 )
-from .routes import tasks as errands
+from .routes import tasks as tasks
 from .routes.keys import KeyRequest
 from .routes.tunnel import Answer
 from .validation_messages import field_problems, in_one_line
@@ -79,7 +79,7 @@ def create_app(parts: Parts, key: str) -> FastAPI:
         images,
         deployments,
         orphans,
-        errands,
+        tasks,
         models,
         tunnel,
         doctor,

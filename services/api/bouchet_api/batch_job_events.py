@@ -1,4 +1,4 @@
-"""The changes of one chore (a download, an image build) as server-sent events."""
+"""The changes of one batch job (a download, an image build) as server-sent events."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EVENTS_EVERY_S = 0.5
 
 
 async def changes_of(records: BatchJobStore[Any], identity: str, after: str) -> AsyncIterator[ServerSentEvent]:
-    """Every change later than that event; ends when the chore has. What fails on the way is a `problem`."""
+    """Every change later than that event; ends when the batch job has. What fails on the way is a `problem`."""
     try:
         async for message in _changes(records, identity, after):
             yield message
@@ -31,7 +31,7 @@ async def _changes(records: BatchJobStore[Any], identity: str, after: str) -> As
         events = await asyncio.to_thread(records.events, after, identity)
         for event in events:
             after = event.id
-            yield ServerSentEvent(id=event.id, data=event.chore)
+            yield ServerSentEvent(id=event.id, data=event.batch_job)
         if not events:
             if over:
                 return

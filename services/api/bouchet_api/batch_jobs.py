@@ -41,7 +41,7 @@ def begin(
     response: Response,
     place: str,
 ) -> AnyBatchJob:
-    """The record, or the one under way for the same subject; its errand is sent. place: of all such records."""
+    """The record, or the one under way for the same subject; its task is sent. place: of all such records."""
     made = records.create(wanted)
     if made.id == wanted.id:
         log.info("%s/%s: %s asked for", place, made.id, made.subject)
@@ -58,7 +58,7 @@ def end(
     response: Response,
     place: str,
 ) -> AnyBatchJob:
-    """The record, no longer wanted, and its errand sent; 200 where it had ended."""
+    """The record, no longer wanted, and its task sent; 200 where it had ended."""
     asked = records.update(record.id, lambda old: old.asked_to_stop(datetime.now(UTC)))
     if asked.is_live:
         send(asked.id)

@@ -17,7 +17,7 @@ from fastapi import Depends, Path, Request
 from .catalog_files import CatalogFiles
 from .notifier import Bell
 from .settings import Settings
-from .task_client import Errands
+from .task_client import Tasks
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Parts:
     """Store, queue, gateway, site and catalog of one running API; pins_dir holds a folder a pin."""
 
     store: Store
-    errands: Errands
+    tasks: Tasks
     gateway: GatewayClient
     catalog: CatalogFiles
     bell: Bell
@@ -40,12 +40,12 @@ def opened(settings: Settings) -> Iterator[Parts]:
     catalog = CatalogFiles(catalogs_of(settings.site_file, site, settings.catalog), site.default_model)
     catalog.current()
     store = Store.connect(settings.redis_host, settings.redis_port, settings.redis_password)
-    errands = Errands(store)
+    tasks = Tasks(store)
     with GatewayClient(settings.gateway_url, settings.gateway_token) as gateway:
         try:
-            yield Parts(store, errands, gateway, catalog, Bell(store), site, settings.pins_dir)
+            yield Parts(store, tasks, gateway, catalog, Bell(store), site, settings.pins_dir)
         finally:
-            errands.close()
+            tasks.close()
             store.close()
 
 

@@ -24,7 +24,7 @@ def disk_now(parts: Parts) -> DiskListing | None:
         return known
     if not _tunnel_is_up(parts) or not parts.store.downloads.may_ask_for_disk():
         return known
-    parts.errands.look_at_disk()
+    parts.tasks.look_at_disk()
     deadline = time.monotonic() + MOMENT_S
     while time.monotonic() < deadline:
         time.sleep(LOOK_S)

@@ -6,13 +6,11 @@ from collections.abc import Iterator
 
 from bouchet_core.doctor import DoctorCheck, Verdict
 from bouchet_core.errors import BouchetError
+from bouchet_core.tasks import HEARTBEAT, TaskName
 from bouchet_core.tunnel import TunnelState, TunnelStatus
 
 from .dependencies import Parts
 
-# as bouchet_worker.reconcile.loop writes it
-HEARTBEAT = "worker"
-ERRAND = "doctor"
 # some ten questions to Slurm, each of which may have to wait for its turn
 WAIT_S = 75.0
 LOGS = "`make logs` says why; `make up` starts it anew"
@@ -30,7 +28,7 @@ def checks_of(parts: Parts) -> Iterator[DoctorCheck]:
     if broken is None:
         yield from _cluster(parts)
     else:
-        said = f"was not looked at: {broken.area}, {broken.name}: {broken.said}"
+        said = f"was not looked at: {broken.area}, {broken.name}: {broken.message}"
         yield _check("slurm", "cluster", "unknown", said, broken.fix)
 
 
@@ -90,11 +88,11 @@ def tunnel_check(tunnel: TunnelStatus) -> DoctorCheck:
 
 def _cluster(parts: Parts) -> Iterator[DoctorCheck]:
     try:
-        answers = parts.errands.ask(ERRAND, wait_s=WAIT_S)
+        answers = parts.tasks.ask(TaskName.DOCTOR, wait_s=WAIT_S)
         yield from (DoctorCheck.model_validate(answer) for answer in answers)
     except BouchetError as exc:
         yield _check("slurm", "cluster", "unknown", str(exc), "`bouchet doctor` again; `make logs` says more")
 
 
 def _check(area: str, name: str, verdict: str, said: str, fix: str = "") -> DoctorCheck:
-    return DoctorCheck(area=area, name=name, verdict=Verdict(verdict), said=said, fix=fix)
+    return DoctorCheck(area=area, name=name, verdict=Verdict(verdict), message=said, fix=fix)

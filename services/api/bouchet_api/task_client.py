@@ -1,4 +1,4 @@
-"""What the API asks of the worker: errands by name, so that neither imports the other."""
+"""What the API asks of the worker: tasks by name, so that neither imports the other."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from bouchet_core.errors import BouchetError
 from bouchet_core.store import Store
-from bouchet_core.tasks import MODULE, QUEUE, RESULT_TTL_S, RETRY_AFTER_S, STOP, SUBMIT, TIMEOUT_S, task_call
+from bouchet_core.tasks import MODULE, QUEUE, RESULT_TTL_S, RETRY_AFTER_S, TIMEOUT_S, TaskName, task_call
 from rq import Queue, Retry
 from rq.exceptions import InvalidJobOperation, NoSuchJobError
 from rq.job import Job, JobStatus
@@ -38,20 +38,20 @@ class TaskFailedError(BouchetError):
 
 
 class UnknownTaskError(BouchetError):
-    """No failed errand has this id."""
+    """No failed task has this id."""
 
-    kind = "unknown_errand"
+    kind = "unknown_task"
 
     def __init__(self, identity: str) -> None:
-        super().__init__(f"no failed errand {identity!r}; `bouchet errands` lists them")
+        super().__init__(f"no failed task {identity!r}; `bouchet tasks` lists them")
 
 
 @dataclass(frozen=True)
-class FailedErrand:
-    """An errand that was tried to the end. reason: one line, no trace; the worker's log has that."""
+class FailedTask:
+    """A task that was tried to the end. reason: one line, no trace; the worker's log has that."""
 
     id: str
-    errand: str
+    task: str
     deployment: str
     failed_at: datetime | None
     reason: str
@@ -67,7 +67,7 @@ def failure_in_words(trace: str) -> str:
     return lines[-1][:REASON_LENGTH]
 
 
-class Errands:
+class Tasks:
     """The queue, seen from its writing end. Raises StoreUnavailableError."""
 
     def __init__(self, store: Store) -> None:
@@ -80,34 +80,34 @@ class Errands:
 
     def submit(self, deployment: str) -> None:
         """Asks the worker to submit a job for the deployment. May be asked twice: the worker adopts what is there."""
-        self._enqueue(SUBMIT, deployment)
+        self._enqueue(TaskName.SUBMIT, deployment)
 
     def stop(self, deployment: str) -> None:
         """Asks the worker to end the deployment's jobs. May be asked twice."""
-        self._enqueue(STOP, deployment)
+        self._enqueue(TaskName.CANCEL, deployment)
 
     def download(self, download: str) -> None:
         """Asks the worker to fetch a model. May be asked twice: a job that fetches it already is adopted."""
-        self._enqueue("download", download)
+        self._enqueue(TaskName.DOWNLOAD, download)
 
     def stop_download(self, download: str) -> None:
         """Asks the worker to end a download. May be asked twice."""
-        self._enqueue("stop_download", download)
+        self._enqueue(TaskName.CANCEL_DOWNLOAD, download)
 
     def image(self, job: str) -> None:
         """Asks the worker to build or verify an image. May be asked twice: a job that does it already is adopted."""
-        self._enqueue("image", job)
+        self._enqueue(TaskName.IMAGE, job)
 
     def stop_image(self, job: str) -> None:
         """Asks the worker to end that. May be asked twice."""
-        self._enqueue("stop_image", job)
+        self._enqueue(TaskName.CANCEL_IMAGE, job)
 
     def look_at_disk(self) -> None:
         """Asks the worker which models lie on the cluster; the store has the answer."""
-        self._enqueue("look_at_disk", "now")
+        self._enqueue(TaskName.LIST_MODELS, "now")
 
-    def ask(self, question: str, *arguments: Any, wait_s: float = 20.0) -> Any:
-        """Has the worker's errand `question` answered: the JSON that it returns. Arguments are JSON too.
+    def ask(self, question: TaskName, *arguments: Any, wait_s: float = 20.0) -> Any:
+        """Has the worker's task `question` answered: the JSON that it returns. Arguments are JSON too.
 
         Raises WorkerTimeoutError after wait_s, and TaskFailedError for an error that the worker met.
         """
@@ -128,13 +128,13 @@ class Errands:
             raise TaskFailedError(said["kind"], said["detail"])
         return said["answer"]
 
-    def failed(self) -> list[FailedErrand]:
+    def failed(self) -> list[FailedTask]:
         """Those that were tried to the end and wait for a person, the newest first."""
         with Store.errors_mapped():
             found = [self._failed(identity) for identity in self._queue.failed_job_registry.get_job_ids(desc=True)]
-        return [errand for errand in found if errand is not None]
+        return [task for task in found if task is not None]
 
-    def retry(self, identity: str) -> FailedErrand:
+    def retry(self, identity: str) -> FailedTask:
         """Tries a failed one once more, now. Raises UnknownTaskError."""
         with Store.errors_mapped():
             known = self._known(identity)
@@ -144,20 +144,20 @@ class Errands:
                 raise UnknownTaskError(identity) from exc
         return known
 
-    def drop(self, identity: str) -> FailedErrand:
+    def drop(self, identity: str) -> FailedTask:
         """Forgets a failed one. Raises UnknownTaskError."""
         with Store.errors_mapped():
             known = self._known(identity)
             self._queue.failed_job_registry.remove(identity, delete_job=True)
         return known
 
-    def _known(self, identity: str) -> FailedErrand:
+    def _known(self, identity: str) -> FailedTask:
         found = self._failed(identity)
         if found is None:
             raise UnknownTaskError(identity)
         return found
 
-    def _failed(self, identity: str) -> FailedErrand | None:
+    def _failed(self, identity: str) -> FailedTask | None:
         try:
             job = Job.fetch(identity, connection=self._connection, serializer="json")
         except NoSuchJobError:
@@ -167,12 +167,12 @@ class Errands:
             return None
         result = job.latest_result()
         said = (result.exc_string if result else None) or ""
-        errand = str(job.func_name).removeprefix(MODULE)
-        return FailedErrand(identity, errand, str(job.args[0]), job.ended_at, failure_in_words(said))
+        task = str(job.func_name).removeprefix(MODULE)
+        return FailedTask(identity, task, str(job.args[0]), job.ended_at, failure_in_words(said))
 
-    def _enqueue(self, errand: str, deployment: str) -> None:
+    def _enqueue(self, task: TaskName, deployment: str) -> None:
         with Store.errors_mapped():
-            self._queue.enqueue_call(**task_call(errand, deployment), retry=TRIES)
+            self._queue.enqueue_call(**task_call(task, deployment), retry=TRIES)
 
 
 def _result(job: Job, wait_s: float) -> dict[str, Any] | None:
@@ -180,7 +180,7 @@ def _result(job: Job, wait_s: float) -> dict[str, Any] | None:
     while time.monotonic() < deadline:
         result = job.latest_result()
         if result is not None:
-            # an errand that raised says so in the worker's log
+            # a task that raised says so in the worker's log
             return result.return_value or {"kind": "error", "detail": "the worker failed; `make logs` shows why"}
         time.sleep(LOOK_S)
     return None

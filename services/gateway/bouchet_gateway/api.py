@@ -17,20 +17,20 @@ from pydantic import BaseModel, ConfigDict, Field
 from .errors import BadRequestError
 from .remote_commands import Cluster
 from .slots.forward import Forwards
-from .ssh.prompts import PromptDesk
+from .ssh.prompts import PromptBroker
 from .ssh.tunnel import Tunnel
 
 STATUS_OF_KIND = {
     "tunnel_down": 503,
     "human_needed": 503,
-    "could_not_ask": 503,
+    "cluster_unavailable": 503,
     "store_unavailable": 503,
     "command_timeout": 504,
     "file_missing": 404,
     "not_allowed": 403,
     "remote_refused": 502,
     "stale_prompt": 409,
-    "not_trusted": 409,
+    "host_key_not_trusted": 409,
     "bad_request": 400,
 }
 MAX_CHUNK = 16 << 20
@@ -82,9 +82,9 @@ class Door:
     """The endpoints, over the parts that do the work."""
 
     def __init__(
-        self, tunnel: Tunnel, cluster: Cluster, forwards: Forwards, desk: PromptDesk, token: str, file_bytes: int
+        self, tunnel: Tunnel, cluster: Cluster, forwards: Forwards, broker: PromptBroker, token: str, file_bytes: int
     ) -> None:
-        self._tunnel, self._cluster, self._forwards, self._desk = tunnel, cluster, forwards, desk
+        self._tunnel, self._cluster, self._forwards, self._broker = tunnel, cluster, forwards, broker
         self._token, self._file_bytes = token.encode(), file_bytes
 
     def app(self, lifespan: Lifespan | None = None) -> FastAPI:
@@ -136,7 +136,7 @@ class Door:
 
     async def answer(self, body: AnswerBody) -> Response:
         """Hands a person's answers to the SSH server."""
-        self._desk.answer(body.prompt_id, body.responses)
+        self._broker.answer(body.prompt_id, body.responses)
         return Response(status_code=202)
 
     async def trust(self, body: TrustBody) -> Response:

@@ -16,7 +16,7 @@ from .remote_commands import Cluster
 from .settings import Settings
 from .slots.forward import Forwards, Targets
 from .ssh.connect import Connector
-from .ssh.prompts import PromptDesk
+from .ssh.prompts import PromptBroker
 from .ssh.trusted_hosts import TrustedHosts
 from .ssh.tunnel import Tunnel
 
@@ -30,15 +30,15 @@ class Gateway:
     def __init__(self, settings: Settings, store: Store) -> None:
         self._settings = settings
         site, limits = settings.site, settings.limits
-        self.desk = PromptDesk(settings.prompt_timeout_s, settings.mfa_auto)
+        self.broker = PromptBroker(settings.prompt_timeout_s, settings.mfa_auto)
         trusted = TrustedHosts(settings.ssh.trusted_hosts)
-        self.tunnel = Tunnel(Connector(settings.ssh, self.desk, trusted), self.desk, trusted)
+        self.tunnel = Tunnel(Connector(settings.ssh, self.broker, trusted), self.broker, trusted)
         allowlist = Allowlist(site.allowed_roots, site.root.rstrip("/") + "/remote")
         self.cluster = Cluster(self.tunnel, allowlist, limits)
         self.forwards = Forwards(self.tunnel, Targets(store), limits)
         self._news = News(store)
         self.tunnel.on_change = self._news.note
-        door = Door(self.tunnel, self.cluster, self.forwards, self.desk, settings.token, limits.file_bytes)
+        door = Door(self.tunnel, self.cluster, self.forwards, self.broker, settings.token, limits.file_bytes)
         self.app = door.app(self._lifespan)
 
     @contextlib.asynccontextmanager

@@ -51,7 +51,9 @@ _SUFFIX = re.compile(r"\.?\s*(?:Received Model Group=|Available Model Group Fall
 # how the HTTP libraries say that the server went away in the middle
 _BROKEN = re.compile(r"payload is not completed|TransferEncodingError|disconnected|peer closed", re.IGNORECASE)
 # the gateway's own refusals, also inside the words of a library
-_GATEWAYS = re.compile(rb'kind\\*":\s*\\*"(?:tunnel_down|human_needed|no_target|could_not_ask|gateway_unreachable)')
+_GATEWAYS = re.compile(
+    rb'kind\\*":\s*\\*"(?:tunnel_down|human_needed|no_target|cluster_unavailable|gateway_unreachable)'
+)
 # a cautious guess, for overflows that vLLM refuses before it has counted the tokens
 _CHARS_PER_TOKEN = 4
 

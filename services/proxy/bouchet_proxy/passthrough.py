@@ -1,4 +1,4 @@
-"""`/raw/NAME/...`: a deployment's vLLM as it is, for the owner's tools; `bouchet tunnel --port` leads here.
+"""`/passthrough/NAME/...`: a deployment's vLLM as it is, for the owner's tools; `bouchet tunnel --port` leads here.
 
 The request goes to the slot as it came, but for the caller's key, in whose place the job's own is put; the answer comes
 back as it comes. No name is translated, nothing is clamped, held, counted or moved to a replica.
@@ -21,7 +21,7 @@ from .routing.table import Group, Route, RoutingTable
 from .settings import Settings
 from .streams.client import Client, while_there
 
-PREFIX = "/raw/"
+PREFIX = "/passthrough/"
 # seconds without a byte: a whole answer without streaming is silent until its end
 SILENCE_S = 1800.0
 # said by each hop for itself, or not meant for the model

@@ -48,7 +48,7 @@ def settings_from(env: Mapping[str, str], secrets: Mapping[str, str]) -> Setting
         slot_base_port=int(env.get("SLOT_BASE_PORT", "8100")),
         slot_count=int(env.get("SLOT_COUNT", "8")),
         catalog=Path(env.get("BOUCHET_CATALOG", "/etc/bouchet/models.yaml")),
-        direct_lane=env.get("DIRECT_LANE", "on").strip().lower() not in ("off", "0", "no", "false"),
+        direct_lane=env.get("DIRECT", "on").strip().lower() not in ("off", "0", "no", "false"),
         hold_starting_s=float(env.get("HOLD_STARTING_S") or HOLD_STARTING_S),
         log_level=env.get("LOG_LEVEL", "INFO").upper(),
     )

@@ -1,4 +1,4 @@
-"""`python -m bouchet_worker`: errands from the queue in the main thread, the reconcile loop beside them."""
+"""`python -m bouchet_worker`: tasks from the queue in the main thread, the reconcile loop beside them."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from rq import Queue, SimpleWorker
 from rq.exceptions import StopRequested
 from rq.serializers import JSONSerializer
 
-from .context import Desk
-from .launch.job_files import load_luggage
+from .context import WorkerContext
+from .launch.job_files import load_scripts
 from .reconcile.cleanup import Housekeeper
 from .reconcile.health import SlotProbe
 from .reconcile.loop import Loop
 from .reconcile.observe import Observer
 from .reconcile.smoke_runner import Smokes
 from .settings import Settings
-from .task_queue import ErrandQueue
-from .tasks import open_desk
+from .task_queue import TaskQueue
+from .tasks import open_context
 
 log = logging.getLogger("bouchet_worker")
 
@@ -39,16 +39,16 @@ LOOP_STOP_TIMEOUT_S = 15.0
 AGAIN_S = 1.0
 
 
-def build_desk(settings: Settings, owner: str) -> Desk:
+def build_context(settings: Settings, owner: str) -> WorkerContext:
     """Reads site, catalog, scripts and secrets; ConfigurationError names the file that is wrong."""
     site = load_site(settings.site_file)
     password = read_secret(settings.secrets_dir, "redis_password")
-    return Desk(
+    return WorkerContext(
         store=Store.connect(settings.redis_host, settings.redis_port, password),
         gateway=GatewayClient(settings.gateway_url, read_secret(settings.secrets_dir, "gateway_token")),
         site=site,
         catalog=load_catalog(*catalogs_of(settings.site_file, site, settings.catalog)),
-        luggage=load_luggage(settings.remote_dir),
+        scripts=load_scripts(settings.remote_dir),
         pins_dir=settings.pins_dir,
         recipe_dir=settings.recipe_dir,
         serving_secret=read_secret(settings.secrets_dir, "serving_secret"),
@@ -58,24 +58,24 @@ def build_desk(settings: Settings, owner: str) -> Desk:
     )
 
 
-def build_loop(desk: Desk, settings: Settings, errands: ErrandQueue) -> Loop:
-    """The loop, its errands going to the queue."""
-    probe = SlotProbe(settings.slot_host, settings.slot_base_port, desk.serving_secret)
+def build_loop(context: WorkerContext, settings: Settings, tasks: TaskQueue) -> Loop:
+    """The loop, its tasks going to the queue."""
+    probe = SlotProbe(settings.slot_host, settings.slot_base_port, context.serving_secret)
     smokes = Smokes(probe)
-    observer = Observer(desk.gateway, desk.layout, probe, smokes)
-    return Loop(desk, observer, errands.send, errands.tend, smokes, Housekeeper(desk))
+    observer = Observer(context.gateway, context.layout, probe, smokes)
+    return Loop(context, observer, tasks.send, tasks.tend, smokes, Housekeeper(context))
 
 
-def work(desk: Desk, loop: Loop, queue: Queue) -> None:
-    """Until SIGTERM: RQ finishes the errand under way, the loop its step."""
+def work(context: WorkerContext, loop: Loop, queue: Queue) -> None:
+    """Until SIGTERM: RQ finishes the task under way, the loop its step."""
     stopping = threading.Event()
     thread = threading.Thread(target=loop.run, args=(stopping,), name="reconcile", daemon=True)
     thread.start()
     try:
-        open_desk(desk)
+        open_context(context)
         asked = threading.Event()
         while not asked.is_set():
-            _do_errands(desk.owner, queue, asked)
+            _do_tasks(context.owner, queue, asked)
             with contextlib.suppress(StopRequested):
                 asked.wait(AGAIN_S)
     finally:
@@ -83,8 +83,8 @@ def work(desk: Desk, loop: Loop, queue: Queue) -> None:
         thread.join(LOOP_STOP_TIMEOUT_S)
 
 
-class _ErrandWorker(SimpleWorker):
-    """Tells whether it ended because it was asked to: RQ's also ends when Redis goes away in the midst of an errand."""
+class _TaskWorker(SimpleWorker):
+    """Tells whether it ended because it was asked to: RQ's also ends when Redis goes away in the midst of a task."""
 
     asked: threading.Event
 
@@ -94,40 +94,40 @@ class _ErrandWorker(SimpleWorker):
         super().request_stop(signum, frame)  # type: ignore[no-untyped-call]
 
 
-def _do_errands(owner: str, queue: Queue, asked: threading.Event) -> None:
+def _do_tasks(owner: str, queue: Queue, asked: threading.Event) -> None:
     # RQ takes the name of a worker that was killed for that of a living one
     name = f"{owner}-{uuid.uuid4().hex[:8]}"
     try:
         with Store.errors_mapped():
-            worker = _ErrandWorker([queue], name=name, connection=queue.connection, serializer=JSONSerializer)
+            worker = _TaskWorker([queue], name=name, connection=queue.connection, serializer=JSONSerializer)
             worker.asked = asked
             worker.work(logging_level=None)
     except StopRequested:
         asked.set()
     except StoreUnavailableError as exc:
-        log.warning("errands wait: %s", exc)
+        log.warning("tasks wait: %s", exc)
 
 
 def main() -> int:
     """Exit status 1 with one sentence when a file that it needs is wrong."""
     settings = Settings.from_environment(os.environ)
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    # errands and moves are logged by ourselves, with the deployment's id
+    # tasks and moves are logged by ourselves, with the deployment's id
     for chatty in ("httpx", "rq.worker"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
-        desk = build_desk(settings, owner=settings.owner)
+        context = build_context(settings, owner=settings.owner)
     except BouchetError as exc:
         log.error("%s", exc)
         return 1
-    connection = desk.store.queue_connection()
+    connection = context.store.queue_connection()
     queue = Queue(QUEUE, connection=connection, serializer=JSONSerializer)
     try:
-        work(desk, build_loop(desk, settings, ErrandQueue(queue)), queue)
+        work(context, build_loop(context, settings, TaskQueue(queue)), queue)
     finally:
         connection.close()
-        desk.gateway.close()
-        desk.store.close()
+        context.gateway.close()
+        context.store.close()
     return 0
 
 

@@ -1,4 +1,4 @@
-"""What errands and the loop work with, built once in main() and handed over."""
+"""What tasks and the loop work with, built once in main() and handed over."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bouchet_core.secrets import installation_id
 from bouchet_core.site import Site
 from bouchet_core.store import Store
 
-from .launch.job_files import Layout, Luggage
+from .launch.job_files import Layout, ScriptBundle
 
 
 def utc_now() -> datetime:
@@ -22,7 +22,7 @@ def utc_now() -> datetime:
 
 
 @dataclass(frozen=True)
-class Desk:
+class WorkerContext:
     """owner: who holds this worker's leases.
 
     It is the container's name, which a restarted worker keeps: what its predecessor held is its own at once.
@@ -34,7 +34,7 @@ class Desk:
     gateway: GatewayClient
     site: Site
     catalog: Catalog
-    luggage: Luggage
+    scripts: ScriptBundle
     serving_secret: str
     slot_count: int
     owner: str

@@ -8,8 +8,9 @@ import sys
 from bouchet_core.errors import BouchetError
 from bouchet_core.secrets import read_secret
 from bouchet_core.store import Store
+from bouchet_core.tasks import HEARTBEAT
 
-from .settings import HEARTBEAT, Settings
+from .settings import Settings
 
 
 def main() -> int:

@@ -7,9 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-# what a worker says in Redis while it lives
-HEARTBEAT = "worker"
-
 
 @dataclass(frozen=True)
 class Settings:

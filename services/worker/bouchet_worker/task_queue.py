@@ -1,37 +1,37 @@
-"""The queue, seen from the worker: errands that got lost are put on it again, those that failed wait their time."""
+"""The queue, seen from the worker: tasks that got lost are put on it again, those that failed wait their time."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
 from bouchet_core.store import Store
-from bouchet_core.tasks import RETRY_AFTER_S, task_call, task_id
+from bouchet_core.tasks import RETRY_AFTER_S, TaskName, task_call, task_id
 from rq import Queue, Retry
 from rq.exceptions import NoSuchJobError
 from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 
-# after its last try a failed errand waits for a person this long, then it gets another round
+# after its last try a failed task waits for a person this long, then it gets another round
 FAILED_AGAIN = timedelta(minutes=10)
 TRIES = Retry(len(RETRY_AFTER_S), RETRY_AFTER_S)
 
 
-class ErrandQueue:
+class TaskQueue:
     """Raises StoreUnavailableError."""
 
     def __init__(self, queue: Queue) -> None:
         self.queue = queue
 
-    def send(self, errand: str, deployment: str) -> None:
-        """Puts the errand on the queue, unless it waits for its next try or for a person. Twice does no harm."""
-        identity = task_id(errand, deployment)
+    def send(self, task: TaskName, deployment: str) -> None:
+        """Puts the task on the queue, unless it waits for its next try or for a person. Twice does no harm."""
+        identity = task_id(task, deployment)
         with Store.errors_mapped():
             if self._rests(identity):
                 return
-            self.queue.enqueue_call(**task_call(errand, deployment), retry=TRIES)
+            self.queue.enqueue_call(**task_call(task, deployment), retry=TRIES)
 
     def tend(self) -> None:
-        """Brings errands whose pause is over back to the queue."""
+        """Brings tasks whose pause is over back to the queue."""
         with Store.errors_mapped():
             pauses = self.queue.scheduled_job_registry
             for identity in pauses.get_jobs_to_schedule():

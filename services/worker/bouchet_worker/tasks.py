@@ -1,6 +1,6 @@
 """The functions that RQ calls by name. Each is a step and never a wait; each may be called again at any time.
 
-A *question* is an errand whose answer the api waits for: it returns `{"answer": ...}`, or `{"kind", "detail"}` of the
+A *question* is a task whose answer the api waits for: it returns `{"answer": ...}`, or `{"kind", "detail"}` of the
 error that it met, both JSON.
 """
 
@@ -16,25 +16,27 @@ from bouchet_core.errors import BouchetError, UnknownDeploymentError
 from .batch.download import download as _download
 from .batch.download import stop_download as _stop_download
 from .batch.image import image as _image
-from .batch.image import list_images
+from .batch.image import list_images as _list_images
 from .batch.image import remove_image as _remove_image
 from .batch.image import stop_image as _stop_image
-from .context import Desk
+from .context import WorkerContext
 from .doctor import look_round
 from .launch.cancel import stop as _stop
 from .launch.model_check import look_at_disk as _look_at_disk
 from .launch.preview import preview as _preview
 from .launch.submit import note
 from .launch.submit import submit as _submit
-from .reconcile.orphans import adopt_orphan, cancel_orphan, list_orphans
+from .reconcile.orphans import adopt_orphan as _adopt_orphan
+from .reconcile.orphans import cancel_orphan as _cancel_orphan
+from .reconcile.orphans import list_orphans as _list_orphans
 from .slurm.outage import unanswered
 
-_open: list[Desk] = []
+_open: list[WorkerContext] = []
 
 
-def open_desk(desk: Desk) -> None:
-    """Errands of this process work with that desk from now on; called once, by main()."""
-    _open[:] = [desk]
+def open_context(context: WorkerContext) -> None:
+    """Tasks of this process work with that desk from now on; called once, by main()."""
+    _open[:] = [context]
 
 
 def submit(deployment: str) -> str:
@@ -42,7 +44,7 @@ def submit(deployment: str) -> str:
     return _noted(_submit, deployment)
 
 
-def stop(deployment: str) -> str:
+def cancel(deployment: str) -> str:
     """Cancels a deployment's job, or ends the deployment where it has none."""
     return _noted(_stop, deployment)
 
@@ -52,7 +54,7 @@ def download(identity: str) -> str:
     return _download(_open[0], identity)
 
 
-def stop_download(identity: str) -> str:
+def cancel_download(identity: str) -> str:
     """Ends a download's job; what has come is kept."""
     return _stop_download(_open[0], identity)
 
@@ -62,14 +64,14 @@ def image(identity: str) -> str:
     return _image(_open[0], identity)
 
 
-def stop_image(identity: str) -> str:
+def cancel_image(identity: str) -> str:
     """Ends an image's job."""
     return _stop_image(_open[0], identity)
 
 
-def images() -> dict[str, Any]:
+def list_images() -> dict[str, Any]:
     """Question: pins, and which images lie on the cluster."""
-    return answered(lambda: list_images(_open[0]).model_dump(mode="json"))
+    return answered(lambda: _list_images(_open[0]).model_dump(mode="json"))
 
 
 def remove_image(pin: str, force: bool) -> dict[str, Any]:
@@ -77,12 +79,12 @@ def remove_image(pin: str, force: bool) -> dict[str, Any]:
     return answered(lambda: _remove_image(_open[0], pin, force).model_dump(mode="json"))
 
 
-def look_at_disk(_: str = "") -> str:
+def list_models(_: str = "") -> str:
     """Looks which models lie on the cluster."""
     return _look_at_disk(_open[0])
 
 
-def _noted(act: Callable[[Desk, str], str], deployment: str) -> str:
+def _noted(act: Callable[[WorkerContext, str], str], deployment: str) -> str:
     """Does it. An error that nobody foresaw is told on the record, and raised: the queue tries again, then gives up."""
     try:
         return act(_open[0], deployment)
@@ -91,7 +93,7 @@ def _noted(act: Callable[[Desk, str], str], deployment: str) -> str:
     except BouchetError:
         raise
     except Exception as exc:
-        words = f"an error nobody foresaw ({type(exc).__name__}: {exc}); it is tried again, see `bouchet errands`"
+        words = f"an error nobody foresaw ({type(exc).__name__}: {exc}); it is tried again, see `bouchet tasks`"
         with contextlib.suppress(BouchetError):
             note(_open[0], deployment, words)
         raise
@@ -102,19 +104,19 @@ def preview(record: dict[str, Any]) -> dict[str, Any]:
     return answered(lambda: _preview(_open[0], Deployment.model_validate(record)))
 
 
-def orphans() -> dict[str, Any]:
+def list_orphans() -> dict[str, Any]:
     """Question: the jobs without a record."""
-    return answered(lambda: [orphan.model_dump(mode="json") for orphan in list_orphans(_open[0])])
+    return answered(lambda: [orphan.model_dump(mode="json") for orphan in _list_orphans(_open[0])])
 
 
-def adopt(slurm_id: int) -> dict[str, Any]:
+def adopt_orphan(slurm_id: int) -> dict[str, Any]:
     """Question: takes over a job without a record; the deployment that it is from now on."""
-    return answered(lambda: adopt_orphan(_open[0], slurm_id).model_dump(mode="json"))
+    return answered(lambda: _adopt_orphan(_open[0], slurm_id).model_dump(mode="json"))
 
 
-def cancel(slurm_id: int) -> dict[str, Any]:
+def cancel_orphan(slurm_id: int) -> dict[str, Any]:
     """Question: ends a job without a record."""
-    return answered(lambda: cancel_orphan(_open[0], slurm_id).model_dump(mode="json"))
+    return answered(lambda: _cancel_orphan(_open[0], slurm_id).model_dump(mode="json"))
 
 
 def doctor() -> dict[str, Any]:

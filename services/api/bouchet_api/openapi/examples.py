@@ -45,12 +45,15 @@ DEPLOYMENT: dict[str, Any] = {
             "model_revision": "9216db5781bf21249d130ec9da846c4624c16137",
             "weights": {"digest": "8ac1...", "how": "manifest", "files": 25, "bytes": 65_527_752_704, "folder": "..."},
             "smoke": {
-                "chat": {"result": "ok", "said": "2 tokens"},
-                "stream": {"result": "ok", "said": "6 events"},
-                "tools": {"result": "failed", "said": "its call stayed text, so the parser 'hermes' does not fit it"},
-                "count": {"result": "ok", "said": "17 tokens, charged 17"},
-                "window": {"result": "ok", "said": "40960 tokens"},
-                "thinking": {"result": "ok", "said": "it does not think unasked"},
+                "chat": {"result": "ok", "message": "2 tokens"},
+                "stream": {"result": "ok", "message": "6 events"},
+                "tools": {
+                    "result": "failed",
+                    "message": "its call stayed text, so the parser 'hermes' does not fit it",
+                },
+                "count": {"result": "ok", "message": "17 tokens, charged 17"},
+                "window": {"result": "ok", "message": "40960 tokens"},
+                "thinking": {"result": "ok", "message": "it does not think unasked"},
                 "took_s": 1.4,
             },
         }
@@ -167,12 +170,12 @@ ORPHANS: dict[str, Any] = {
 REPORT: dict[str, Any] = {
     "version": "0.1.0",
     "checks": [
-        {"area": "stack", "name": "redis", "verdict": "pass", "said": "answers", "fix": ""},
+        {"area": "stack", "name": "redis", "verdict": "pass", "message": "answers", "fix": ""},
         {
             "area": "partitions",
             "name": "gpu_h200",
             "verdict": "warn",
-            "said": "max_walltime is 2-00:00:00, Slurm's is 1-00:00:00",
+            "message": "max_walltime is 2-00:00:00, Slurm's is 1-00:00:00",
             "fix": "edit sites/bouchet.yaml",
         },
     ],

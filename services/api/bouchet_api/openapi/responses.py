@@ -37,7 +37,7 @@ _MODEL: dict[str, Any] = {
 _KEY: dict[str, Any] = {name: value for name, value in examples.NEW_KEY.items() if name != "key"}
 _FAILED: dict[str, Any] = {
     "id": "5f0c",
-    "errand": "submit",
+    "task": "submit",
     "deployment": "x7k2m4qfh3ab",
     "failed_at": "2026-11-22T12:00:00Z",
     "reason": "sbatch could not be asked: no SSH connection",
@@ -60,7 +60,7 @@ ANSWERS: Mapping[str, dict[str, Any]] = {
     "Download": examples.DOWNLOAD,
     "Downloads": {"downloads": [examples.DOWNLOAD]},
     "Failed": _FAILED,
-    "FailedErrands": {"errands": [_FAILED]},
+    "FailedTasks": {"tasks": [_FAILED]},
     "Health": {"status": "ok", "redis": "ok"},
     "ImageJob": examples.IMAGE_JOB,
     "ImageJobs": {"jobs": [examples.IMAGE_JOB]},
@@ -71,7 +71,7 @@ ANSWERS: Mapping[str, dict[str, Any]] = {
     "NewKey": examples.NEW_KEY,
     "Orphan": examples.ORPHANS["orphans"][0],
     "Orphans": examples.ORPHANS,
-    "Page": {"deployments": [examples.DEPLOYMENT], "next_offset": 50, "unasked": None},
+    "Page": {"deployments": [examples.DEPLOYMENT], "next_offset": 50, "cluster_outage": None},
     "Preview": examples.PREVIEW,
     "Removed": {"pin": "cuda128-0.19.1", "bytes": 8_400_000_000},
     "Report": examples.REPORT,

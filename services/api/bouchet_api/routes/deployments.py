@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from bouchet_core.deployments import ClusterOutage, Deployment, LaunchRequest, MemoryEstimate, Phase, Placement
 from bouchet_core.errors import NameTakenError, UnknownDeploymentError
 from bouchet_core.store import Store
+from bouchet_core.tasks import TaskName
 from fastapi import APIRouter, Body, Header, Query, Response
 from pydantic import BaseModel, Field
 
@@ -36,7 +37,9 @@ class Page(BaseModel):
 
     deployments: list[Deployment]
     next_offset: int | None = Field(default=None, description="`offset` of the next page, null on the last")
-    unasked: ClusterOutage | None = Field(default=None, description="what of the cluster could not be asked lately")
+    cluster_outage: ClusterOutage | None = Field(
+        default=None, description="what of the cluster could not be asked lately"
+    )
 
 
 class Preview(BaseModel):
@@ -69,7 +72,7 @@ def launch(
     if made.request != wanted.request:
         raise IdempotencyKeyReusedError("this Idempotency-Key was used for another request; take a new one")
     if made.phase is Phase.REQUESTED:
-        parts.errands.submit(made.id)
+        parts.tasks.submit(made.id)
         log.info("deployment %s: %s requested as %s", made.id, made.model, made.alias)
     response.headers["Location"] = f"/v1/deployments/{made.id}"
     return made
@@ -81,7 +84,7 @@ def preview_launch(
 ) -> Preview:
     """What a launch would submit, in full. Nothing is submitted, kept or left on the cluster."""
     wanted = named_among(_wanted(parts, request, PREVIEW_ID), parts.store.live())
-    return Preview.model_validate(parts.errands.ask("preview", wanted.model_dump(mode="json")))
+    return Preview.model_validate(parts.tasks.ask(TaskName.PREVIEW, wanted.model_dump(mode="json")))
 
 
 @router.get("")
@@ -97,7 +100,7 @@ def list_deployments(
     else:
         found = parts.store.page(limit + 1, offset)
     following = offset + limit if len(found) > limit else None
-    return Page(deployments=found[:limit], next_offset=following, unasked=parts.store.sight.unasked())
+    return Page(deployments=found[:limit], next_offset=following, cluster_outage=parts.store.outage.current())
 
 
 @router.get("/{deployment:path}", responses={200: SHOWN[200]})
@@ -119,7 +122,7 @@ def end_deployment(parts: PartsDep, response: Response, deployment: DeploymentDe
     now = datetime.now(UTC)
     asked = parts.store.update(deployment.id, lambda record: _wanted_no_more(record, now))
     if asked.is_live:
-        parts.errands.stop(asked.id)
+        parts.tasks.stop(asked.id)
         log.info("deployment %s: asked to end", asked.id)
     else:
         response.status_code = 200

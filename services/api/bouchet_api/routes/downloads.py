@@ -13,7 +13,7 @@ from fastapi import APIRouter, Body, Depends, Path, Query, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel
 
-from bouchet_api import batch_jobs as chores
+from bouchet_api import batch_jobs as batch_jobs
 from bouchet_api.batch_job_events import changes_of
 from bouchet_api.dependencies import PartsDep
 from bouchet_api.model_status import asked_for, model_of
@@ -50,7 +50,7 @@ def download_of(
 DownloadDep = Annotated[Download, Depends(download_of)]
 
 
-@router.post("/models/download", status_code=202, responses=chores.asked_for(examples.DOWNLOAD))
+@router.post("/models/download", status_code=202, responses=batch_jobs.asked_for(examples.DOWNLOAD))
 def start_download(
     parts: PartsDep,
     response: Response,
@@ -58,7 +58,7 @@ def start_download(
 ) -> Download:
     """Fetches a model to the cluster. While one of that model is under way, that one is the answer."""
     wanted = asked_for(request, parts.catalog.current(), new_id(), datetime.now(UTC))
-    return chores.begin(parts.store.downloads, wanted, parts.errands.download, response, PLACE)
+    return batch_jobs.begin(parts.store.downloads, wanted, parts.tasks.download, response, PLACE)
 
 
 @router.get("/downloads")
@@ -76,15 +76,15 @@ async def events_of_download(
         yield message
 
 
-@router.get("/downloads/{download:path}", responses=chores.shown(examples.DOWNLOAD))
+@router.get("/downloads/{download:path}", responses=batch_jobs.shown(examples.DOWNLOAD))
 def get_download(download: DownloadDep) -> Download:
     """One download, by its id, or by its model while it is under way."""
     return download
 
 
 @router.delete(
-    "/downloads/{download:path}", status_code=202, responses=chores.asked_to_end(examples.DOWNLOAD, Download)
+    "/downloads/{download:path}", status_code=202, responses=batch_jobs.asked_to_end(examples.DOWNLOAD, Download)
 )
 def end_download(parts: PartsDep, response: Response, download: DownloadDep) -> Download:
     """Ends a download; what has come is kept, and the next one goes on with it."""
-    return chores.end(parts.store.downloads, download, parts.errands.stop_download, response, PLACE)
+    return batch_jobs.end(parts.store.downloads, download, parts.tasks.stop_download, response, PLACE)

@@ -9,11 +9,12 @@ from typing import Annotated
 
 from bouchet_core.images import ImageJob, ImageList, ImageRequest, PinName, RemovedImage, find_pin
 from bouchet_core.store import FIRST_EVENT
+from bouchet_core.tasks import TaskName
 from fastapi import APIRouter, Body, Depends, Path, Query, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel
 
-from bouchet_api import batch_jobs as chores
+from bouchet_api import batch_jobs as batch_jobs
 from bouchet_api.batch_job_events import changes_of
 from bouchet_api.dependencies import PartsDep
 from bouchet_api.new_deployment import new_id
@@ -48,10 +49,10 @@ JobDep = Annotated[ImageJob, Depends(job_of)]
 @router.get("")
 def list_images(parts: PartsDep) -> ImageList:
     """Pins of the project and images on the cluster; the cluster is asked."""
-    return ImageList.model_validate(parts.errands.ask("images", wait_s=WAIT_S))
+    return ImageList.model_validate(parts.tasks.ask(TaskName.LIST_IMAGES, wait_s=WAIT_S))
 
 
-@router.post("/jobs", status_code=202, responses=chores.asked_for(examples.IMAGE_JOB))
+@router.post("/jobs", status_code=202, responses=batch_jobs.asked_for(examples.IMAGE_JOB))
 def start_image_job(
     parts: PartsDep,
     response: Response,
@@ -62,7 +63,7 @@ def start_image_job(
         find_pin(parts.pins_dir, request.pin)
     now = datetime.now(UTC)
     wanted = ImageJob(id=new_id(), reason="asked for", created_at=now, updated_at=now, **request.model_dump())
-    return chores.begin(parts.store.images, wanted, parts.errands.image, response, PLACE)
+    return batch_jobs.begin(parts.store.images, wanted, parts.tasks.image, response, PLACE)
 
 
 @router.get("/jobs")
@@ -80,16 +81,16 @@ async def events_of_image_job(
         yield message
 
 
-@router.get("/jobs/{job}", responses=chores.shown(examples.IMAGE_JOB))
+@router.get("/jobs/{job}", responses=batch_jobs.shown(examples.IMAGE_JOB))
 def get_image_job(job: JobDep) -> ImageJob:
     """One build or verification, by its id, or by its pin while it is under way."""
     return job
 
 
-@router.delete("/jobs/{job}", status_code=202, responses=chores.asked_to_end(examples.IMAGE_JOB, ImageJob))
+@router.delete("/jobs/{job}", status_code=202, responses=batch_jobs.asked_to_end(examples.IMAGE_JOB, ImageJob))
 def end_image_job(parts: PartsDep, response: Response, job: JobDep) -> ImageJob:
     """Ends it; the image that was there before stays."""
-    return chores.end(parts.store.images, job, parts.errands.stop_image, response, PLACE)
+    return batch_jobs.end(parts.store.images, job, parts.tasks.stop_image, response, PLACE)
 
 
 @router.delete("/{pin}")
@@ -99,6 +100,6 @@ def remove_image(
     force: Annotated[bool, Query(description="although a live deployment serves from it")] = False,
 ) -> RemovedImage:
     """Removes an image from the cluster."""
-    removed = RemovedImage.model_validate(parts.errands.ask("remove_image", pin, force, wait_s=WAIT_S))
+    removed = RemovedImage.model_validate(parts.tasks.ask(TaskName.REMOVE_IMAGE, pin, force, wait_s=WAIT_S))
     log.info("image %s: removed", pin)
     return removed

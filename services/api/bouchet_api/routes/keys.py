@@ -79,7 +79,7 @@ def add_key(
         created_at=now,
         expires_at=now + parse_span(request.expires_in) if request.expires_in else None,
     )
-    parts.store.access.add(key)
+    parts.store.api_keys.add(key)
     log.info("key %s made", key.name)
     response.headers["Cache-Control"] = "no-store"
     return NewKey(**_key(key, now).model_dump(), key=secret)
@@ -89,13 +89,13 @@ def add_key(
 def list_keys(parts: PartsDep) -> Keys:
     """All keys, and what they may ask for."""
     now = datetime.now(UTC)
-    return Keys(keys=[_key(key, now) for key in parts.store.access.all()])
+    return Keys(keys=[_key(key, now) for key in parts.store.api_keys.all()])
 
 
 @router.delete("/{name}")
 def revoke_key(parts: PartsDep, name: Annotated[str, Path(max_length=100)]) -> Key:
     """Makes a key worthless, within two seconds."""
-    revoked = parts.store.access.revoke(name)
+    revoked = parts.store.api_keys.revoke(name)
     log.info("key %s revoked", name)
     return _key(revoked, datetime.now(UTC))
 

@@ -6,6 +6,7 @@ import logging
 from typing import Annotated, Any
 
 from bouchet_core.deployments import Deployment, Orphan
+from bouchet_core.tasks import TaskName
 from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel
 
@@ -38,13 +39,13 @@ def list_orphans(
     """Jobs without a record. This installation's own that can be made deployments again are, and are not listed."""
     if not fresh:
         return Orphans(orphans=list(parts.store.orphans.seen()))
-    return Orphans(orphans=parts.errands.ask("orphans", wait_s=WAIT_S))
+    return Orphans(orphans=parts.tasks.ask(TaskName.LIST_ORPHANS, wait_s=WAIT_S))
 
 
 @router.post("/{slurm_id}/adopt", status_code=201)
 def adopt(parts: PartsDep, slurm_id: SlurmId) -> Deployment:
     """Makes the job a deployment of this installation, whoever launched it."""
-    made = Deployment.model_validate(parts.errands.ask("adopt", slurm_id, wait_s=WAIT_S))
+    made = Deployment.model_validate(parts.tasks.ask(TaskName.ADOPT_ORPHAN, slurm_id, wait_s=WAIT_S))
     log.info("deployment %s: took over job %s", made.id, slurm_id)
     return made
 
@@ -52,6 +53,6 @@ def adopt(parts: PartsDep, slurm_id: SlurmId) -> Deployment:
 @router.delete("/{slurm_id}", status_code=202)
 def cancel(parts: PartsDep, slurm_id: SlurmId) -> Orphan:
     """Ends the job, if it is one of ours without a record."""
-    ended = Orphan.model_validate(parts.errands.ask("cancel", slurm_id, wait_s=WAIT_S))
+    ended = Orphan.model_validate(parts.tasks.ask(TaskName.CANCEL_ORPHAN, slurm_id, wait_s=WAIT_S))
     log.info("job %s, without a record: cancelled", slurm_id)
     return ended

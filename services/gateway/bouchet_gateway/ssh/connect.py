@@ -26,7 +26,7 @@ from . import config_files as sshdir
 from .fast_path.packets import Thrift
 from .host_keys import UnknownKeyError, host_key_words, known_hosts, offered_key
 from .private_key import KeyFile, agent_words
-from .prompts import PromptDesk, printable
+from .prompts import PromptBroker, printable
 from .tcp import Reach
 from .trusted_hosts import TrustedHosts
 
@@ -133,8 +133,8 @@ class _Client(asyncssh.SSHClient):
     who: the host, in words for people; None asks nobody anything. banner: what it says before it lets anybody in.
     """
 
-    def __init__(self, desk: PromptDesk, who: str | None, extend: Callable[[str], None]) -> None:
-        self._desk, self._who, self._extend = desk, who, extend
+    def __init__(self, broker: PromptBroker, who: str | None, extend: Callable[[str], None]) -> None:
+        self._broker, self._who, self._extend = broker, who, extend
         self.unknown_key: UnknownKeyError | None = None
         self.banner = ""
         self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -144,7 +144,7 @@ class _Client(asyncssh.SSHClient):
 
     def begin_auth(self, username: str) -> None:
         if self._who is not None:
-            self._desk.begin_with(self._who)
+            self._broker.begin_with(self._who)
         self._extend("login")
 
     def auth_banner_received(self, msg: str, lang: str) -> None:
@@ -159,13 +159,13 @@ class _Client(asyncssh.SSHClient):
         return False
 
     def kbdint_auth_requested(self) -> str:
-        self._desk.method_started()
+        self._broker.method_started()
         return ""
 
     async def kbdint_challenge_received(
         self, name: str, instructions: str, lang: str, prompts: Sequence[tuple[str, bool]]
     ) -> list[str]:
-        return await self._desk.ask("\n".join(part for part in (name, instructions) if part), prompts)
+        return await self._broker.ask("\n".join(part for part in (name, instructions) if part), prompts)
 
 
 @dataclass(frozen=True)
@@ -180,10 +180,10 @@ class Login:
 class Connector:
     """Opens the one connection, over the jump hosts that the ssh config names."""
 
-    def __init__(self, settings: SshSettings, desk: PromptDesk, trusted: TrustedHosts) -> None:
-        self._settings, self._desk, self._trusted = settings, desk, trusted
+    def __init__(self, settings: SshSettings, broker: PromptBroker, trusted: TrustedHosts) -> None:
+        self._settings, self._broker, self._trusted = settings, broker, trusted
         self._turn = 0
-        self._key_file = KeyFile(settings.key_file, desk)
+        self._key_file = KeyFile(settings.key_file, broker)
         self._own_key: asyncssh.SSHKey | None = None
 
     @property
@@ -202,7 +202,7 @@ class Connector:
         A login node that cannot be reached leaves its turn to the next one.
         """
         self._own_key = await self._key_file.key()
-        self._desk.begin()
+        self._broker.begin()
         self._trusted.offered = None
         try:
             return await self._hop(self.host, self._settings.user, self._settings.port, None, (), self.host)
@@ -221,7 +221,7 @@ class Connector:
         hosts: known_hosts files of the login node, beside the person's own. Raises NodeRefusedError with what to do, and
         TunnelDownError when the connection that is up broke meanwhile.
         """
-        client = _Client(self._desk, None, lambda _: None)
+        client = _Client(self._broker, None, lambda _: None)
         with mapped(f"the ssh settings for {node} cannot be used"):
             known, options = self._options(node, str(gate.get_extra_info("username")), None, hosts)
         unasked = {**options, "tunnel": gate, "kbdint_auth": False}
@@ -323,13 +323,13 @@ class Connector:
                 timer.reschedule(loop.time() + limits[reached])
 
         def client() -> asyncssh.SSHClient:
-            clients.append(_Client(self._desk, who, extend))
+            clients.append(_Client(self._broker, who, extend))
             return clients[-1]
 
         timer = asyncio.timeout(limits[stage])
         try:
             async with timer:
-                with _told_apart(alias, who, self._desk, clients, known, self._trusted):
+                with _told_apart(alias, who, self._broker, clients, known, self._trusted):
                     conn = await asyncssh.connect(alias, client_factory=client, **options)
         except TimeoutError as exc:
             raise self._too_slow(who, stage, limits[stage]) from exc
@@ -337,14 +337,14 @@ class Connector:
 
     def _too_slow(self, who: str, stage: str, limit_s: float) -> BouchetError:
         words = f"{who} did not answer within {limit_s:.0f} s ({stage})"
-        return LoginRefusedError(words) if self._desk.asked else errors.TunnelDownError(words)
+        return LoginRefusedError(words) if self._broker.asked else errors.TunnelDownError(words)
 
 
 @contextlib.contextmanager
 def _told_apart(
     alias: str,
     who: str,
-    desk: PromptDesk,
+    broker: PromptBroker,
     clients: list[_Client],
     known: asyncssh.SSHKnownHosts,
     trusted: TrustedHosts,
@@ -360,7 +360,7 @@ def _told_apart(
         raise LoginRefusedError(f"{exc}; check `ssh {alias}` in a terminal, then `bouchet tunnel`") from exc
     except errors.TunnelDownError as exc:
         # the server hung up on a question: asking again unasked would ring a phone for nothing
-        if desk.asked:
+        if broker.asked:
             raise PromptUnansweredError(f"{exc}, while a login prompt was open; `bouchet tunnel` asks again") from exc
         raise
 

@@ -13,7 +13,7 @@ from bouchet_core.errors import ConfigurationError
 
 from bouchet_gateway.errors import LoginRefusedError
 
-from .prompts import PromptDesk
+from .prompts import PromptBroker
 
 TRIES = 3
 
@@ -24,8 +24,8 @@ AGENT_TIMEOUT_S = 3.0
 class KeyFile:
     """One private key file. `path` None: there is none, the agent has the keys."""
 
-    def __init__(self, path: Path | None, desk: PromptDesk) -> None:
-        self._path, self._desk = path, desk
+    def __init__(self, path: Path | None, broker: PromptBroker) -> None:
+        self._path, self._broker = path, broker
         self._key: asyncssh.SSHKey | None = None
 
     async def key(self) -> asyncssh.SSHKey | None:
@@ -40,9 +40,9 @@ class KeyFile:
 
     async def _unlocked(self) -> asyncssh.SSHKey:
         assert self._path is not None
-        self._desk.begin()
+        self._broker.begin()
         for _ in range(TRIES):
-            (passphrase,) = await self._desk.ask("", [(f"Passphrase for the key {self._path.name}: ", False)])
+            (passphrase,) = await self._broker.ask("", [(f"Passphrase for the key {self._path.name}: ", False)])
             if found := self._read(passphrase):
                 return found
         raise LoginRefusedError(

@@ -20,7 +20,7 @@ AUTO_INTERVAL_S = 60.0
 NOT_ACCEPTED = "The last answer was not accepted."
 
 
-class PromptDesk:
+class PromptBroker:
     """At most one open prompt at a time.
 
     auto: answer to give by itself to a Duo menu ("Passcode or option (1-3):"), None asks a person every time.

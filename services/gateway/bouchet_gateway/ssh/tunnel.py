@@ -14,7 +14,7 @@ from bouchet_core.tunnel import LoginPrompt, TunnelState, TunnelStatus
 
 from .backoff import Cause, cause_of, next_try
 from .connect import Connector
-from .prompts import PromptDesk
+from .prompts import PromptBroker
 from .session import Session
 from .trusted_hosts import TrustedHosts
 
@@ -30,8 +30,8 @@ _WAITS_FOR_HUMAN = frozenset({TunnelState.NEEDS_HUMAN, TunnelState.REFUSED})
 class Tunnel:
     """One SSH connection, opened again whenever it is lost. `run` is its life; everything else only looks or waits."""
 
-    def __init__(self, connector: Connector, desk: PromptDesk, trusted: TrustedHosts) -> None:
-        self._connector, self._desk, self._trusted = connector, desk, trusted
+    def __init__(self, connector: Connector, broker: PromptBroker, trusted: TrustedHosts) -> None:
+        self._connector, self._broker, self._trusted = connector, broker, trusted
         self._session: Session | None = None
         self._status = TunnelStatus(
             state=TunnelState.CONNECTING, host=connector.host, since=_now(), detail="starting", connections=0
@@ -46,14 +46,14 @@ class Tunnel:
         self._round_trip_s: float | None = None
         self._logged: tuple[TunnelState, str] | None = None
         self.on_change: Callable[[TunnelStatus], None] = lambda status: None
-        desk.on_change = self._on_prompt
+        broker.on_change = self._on_prompt
 
     def status(self, open_channels: int = 0) -> TunnelStatus:
         """What the tunnel is doing now."""
         return self._status.model_copy(
             update={
                 "host": self._connector.host,
-                "prompt": self._desk.prompt,
+                "prompt": self._broker.prompt,
                 "host_key": self._trusted.offered.shown if self._trusted.offered else None,
                 "connections": 1 if self._session else 0,
                 "reconnects": max(0, self._logins - 1),
@@ -168,8 +168,8 @@ class Tunnel:
     def _unavailable(self) -> BouchetError:
         status = self._status
         kind: Callable[[str], BouchetError] = HumanNeededError if status.state in _WAITS_FOR_HUMAN else TunnelDownError
-        if status.state is TunnelState.NEEDS_HUMAN and self._desk.prompt is not None:
-            who = self._desk.prompt.host or f"the login to {self._connector.host}"
+        if status.state is TunnelState.NEEDS_HUMAN and self._broker.prompt is not None:
+            who = self._broker.prompt.host or f"the login to {self._connector.host}"
             return kind(f"{who} asks a question; `bouchet tunnel` shows it and takes the answer")
         return kind(f"no SSH connection to {self._connector.host}: {status.detail}")
 

@@ -24,10 +24,10 @@ class KeyWatcher(Watcher):
         self.table = KeyTable(owner_key.encode())
 
     def _renew(self) -> None:
-        self.table = self.table.renewed(self._store.access.all(), time.monotonic)
+        self.table = self.table.renewed(self._store.api_keys.all(), time.monotonic)
 
     def _last_change(self) -> str:
-        return self._store.access.last_change()
+        return self._store.api_keys.last_change()
 
     def _wait_for_change(self, after: str, wait_s: float) -> None:
-        self._store.access.wait_for_change(after, wait_s)
+        self._store.api_keys.wait_for_change(after, wait_s)

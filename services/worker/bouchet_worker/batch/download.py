@@ -1,4 +1,4 @@
-"""Downloads of models: a kind of chore (see batch_job.py), and its errands."""
+"""Downloads of models: a kind of batch job (see batch_job.py), and its tasks."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 from bouchet_core.downloads import Download, job_name_of
 from bouchet_core.errors import UnknownModelError
+from bouchet_core.tasks import TaskName
 
-from bouchet_worker.context import Desk
+from bouchet_worker.context import WorkerContext
 
 from .download_output import PROGRAM, SCRIPT, files_for, placement_for
 from .submit import Kind, Progress, start, stop
@@ -24,14 +25,14 @@ class DownloadProgress(Progress):
     rate: int = 0
 
 
-def download(desk: Desk, identity: str) -> str:
+def download(context: WorkerContext, identity: str) -> str:
     """Submits the job, or adopts the one that is there. Says in a word what came of it."""
-    return start(desk, DOWNLOADS, identity)
+    return start(context, DOWNLOADS, identity)
 
 
-def stop_download(desk: Desk, identity: str) -> str:
+def stop_download(context: WorkerContext, identity: str) -> str:
     """Ends the job by its id; what has come is kept. The record ends when the job has."""
-    return stop(desk, DOWNLOADS, identity)
+    return stop(context, DOWNLOADS, identity)
 
 
 def counts(progress: DownloadProgress) -> Mapping[str, object]:
@@ -49,12 +50,12 @@ def counts(progress: DownloadProgress) -> Mapping[str, object]:
     return {**found, "commit": progress.commit} if progress.commit else found
 
 
-def hint(desk: Desk, record: Download, progress: DownloadProgress) -> DownloadProgress:
+def hint(context: WorkerContext, record: Download, progress: DownloadProgress) -> DownloadProgress:
     """Where the hub knows no such model, the catalog may know what was meant."""
     if progress.kind != "unknown_model":
         return progress
     try:
-        desk.catalog.find(record.model)
+        context.catalog.find(record.model)
     except UnknownModelError as exc:
         if exc.near:
             return progress.model_copy(update={"sentence": f"{progress.sentence}; perhaps {exc.near[0]}"})
@@ -70,13 +71,13 @@ DOWNLOADS = Kind(
     on_login=lambda _record, site: site.download_on == "login",
     script=SCRIPT,
     program=PROGRAM,
-    start="download",
-    stop="stop_download",
+    start=TaskName.DOWNLOAD,
+    stop=TaskName.CANCEL_DOWNLOAD,
     progress=DownloadProgress,
     counts=counts,
     cut_short=lambda record: f"what has come is kept, and `bouchet download {record.model}` goes on with it",
     cancelled=lambda record: "cancelled as asked" + ("; what has come is kept" if record.bytes else ""),
     idle={"rate": 0, "eta_s": None},
     hint=hint,
-    after="look_at_disk",
+    after=TaskName.LIST_MODELS,
 )

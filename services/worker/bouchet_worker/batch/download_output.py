@@ -11,7 +11,7 @@ from bouchet_core.durations import parse_duration
 from bouchet_core.errors import ConfigurationError, LaunchRefusedError
 from bouchet_core.site import Site
 
-from bouchet_worker.context import Desk
+from bouchet_worker.context import WorkerContext
 from bouchet_worker.launch.job_files import SPEC_VERSION
 
 SCRIPT = "download.sbatch"
@@ -41,9 +41,9 @@ def placement_for(site: Site) -> Placement:
     )
 
 
-def files_for(download: Download, desk: Desk) -> dict[str, bytes]:
+def files_for(download: Download, context: WorkerContext) -> dict[str, bytes]:
     """The files of the job's folder, by name. The token is there only where this installation has one."""
-    site = desk.site
+    site = context.site
     image = site.image(site.default_image)
     if image is None:
         raise ConfigurationError(site.name, f"default_image {site.default_image!r} is not among its images")
@@ -64,4 +64,4 @@ def files_for(download: Download, desk: Desk) -> dict[str, bytes]:
         "spec.json": (json.dumps(spec, indent=1, sort_keys=True) + "\n").encode(),
         "setup.sh": "".join(f"{line}\n" for line in site.setup_lines).encode(),
     }
-    return {**files, "token": f"{desk.hub_token}\n".encode()} if desk.hub_token else files
+    return {**files, "token": f"{context.hub_token}\n".encode()} if context.hub_token else files

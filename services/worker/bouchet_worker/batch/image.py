@@ -1,4 +1,4 @@
-"""Images: builds and verifications are a kind of chore (see batch_job.py); what lies there is asked on the login node."""
+"""Images: builds and verifications are a kind of batch job (see batch_job.py); what lies there is asked on the login node."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Any
 
 from bouchet_core.errors import GatewayError, ImageInUseError, ImageMissingError, RemoteCommandError
 from bouchet_core.images import ImageList, ImagePin, ImageStatus, RemovedImage, job_stem, load_pins
+from bouchet_core.tasks import TaskName
 
-from bouchet_worker.context import Desk
-from bouchet_worker.scripts import stage_luggage
+from bouchet_worker.context import WorkerContext
+from bouchet_worker.scripts import stage_scripts
 
 from .image_output import PROGRAM, SCRIPT, files_for, placement_for, recipe_files, users_of
 from .submit import Kind, Progress, start, stop
@@ -35,14 +36,14 @@ class ImageProgress(Progress):
     current: bool = False
 
 
-def image(desk: Desk, identity: str) -> str:
+def image(context: WorkerContext, identity: str) -> str:
     """Submits the job, or adopts the one that is there. Says in a word what came of it."""
-    return start(desk, IMAGES, identity)
+    return start(context, IMAGES, identity)
 
 
-def stop_image(desk: Desk, identity: str) -> str:
+def stop_image(context: WorkerContext, identity: str) -> str:
     """Ends the job by its id; the image that was there before stays."""
-    return stop(desk, IMAGES, identity)
+    return stop(context, IMAGES, identity)
 
 
 def counts(progress: ImageProgress) -> Mapping[str, object]:
@@ -60,8 +61,8 @@ IMAGES = Kind(
     on_login=lambda record, site: record.action == "verify" and site.download_on == "login",
     script=SCRIPT,
     program=PROGRAM,
-    start="image",
-    stop="stop_image",
+    start=TaskName.IMAGE,
+    stop=TaskName.CANCEL_IMAGE,
     progress=ImageProgress,
     counts=counts,
     cut_short=lambda record: f"nothing half-made is left; `bouchet image {record.action} {record.pin}` begins anew",
@@ -72,42 +73,44 @@ IMAGES = Kind(
 # what lies there
 
 
-def list_images(desk: Desk) -> ImageList:
+def list_images(context: WorkerContext) -> ImageList:
     """Pins and images; where the cluster cannot be asked, `problem` says why."""
-    pins = load_pins(desk.pins_dir)
+    pins = load_pins(context.pins_dir)
     try:
-        found, free, problem = *_look(desk), ""
+        found, free, problem = *_look(context), ""
     except GatewayError as exc:
         found, free, problem = None, None, str(exc)
     names = [*pins, *sorted(set(found or ()) - set(pins))]
     return ImageList(
-        images=tuple(_standing(name, pins.get(name), found, desk) for name in names), free_bytes=free, problem=problem
+        images=tuple(_standing(name, pins.get(name), found, context) for name in names),
+        free_bytes=free,
+        problem=problem,
     )
 
 
-def remove_image(desk: Desk, pin: str, force: bool) -> RemovedImage:
+def remove_image(context: WorkerContext, pin: str, force: bool) -> RemovedImage:
     """Removes image and records. Raises ImageInUseError (unless forced), ImageMissingError, GatewayError."""
-    users = users_of(pin, desk)
+    users = users_of(pin, context)
     if users and not force:
         raise ImageInUseError(pin, users)
-    found, _ = _look(desk)
+    found, _ = _look(context)
     if pin not in found:
         raise ImageMissingError(pin)
-    folder = desk.layout.luggage(desk.luggage.digest)
-    argv = ["python3", f"{folder}/{LOOKER}", "remove", desk.site.images_dir, pin]
+    folder = context.layout.scripts(context.scripts.digest)
+    argv = ["python3", f"{folder}/{LOOKER}", "remove", context.site.images_dir, pin]
     try:
-        text = desk.gateway.run(argv, timeout_s=TIMEOUT_S).stdout
+        text = context.gateway.run(argv, timeout_s=TIMEOUT_S).stdout
     except RemoteCommandError as exc:
         raise GatewayError(f"the image {pin} could not be removed: {exc.stderr.strip() or exc}") from exc
     log.info("image %s: removed%s", pin, f", although {', '.join(users)} serve from it" if users else "")
     return RemovedImage(pin=pin, bytes=int(text))
 
 
-def _look(desk: Desk) -> tuple[dict[str, dict[str, Any]], int | None]:
-    stage_luggage(desk)
-    folder = desk.layout.luggage(desk.luggage.digest)
-    argv = ["python3", f"{folder}/{LOOKER}", "look", desk.site.images_dir]
-    text = desk.gateway.run(argv, timeout_s=TIMEOUT_S).stdout
+def _look(context: WorkerContext) -> tuple[dict[str, dict[str, Any]], int | None]:
+    stage_scripts(context)
+    folder = context.layout.scripts(context.scripts.digest)
+    argv = ["python3", f"{folder}/{LOOKER}", "look", context.site.images_dir]
+    text = context.gateway.run(argv, timeout_s=TIMEOUT_S).stdout
     try:
         said = json.loads(text)
         return dict(said["images"]), said["free_bytes"]
@@ -116,7 +119,7 @@ def _look(desk: Desk) -> tuple[dict[str, dict[str, Any]], int | None]:
 
 
 def _standing(
-    name: str, pin: ImagePin | None, found: Mapping[str, Mapping[str, Any]] | None, desk: Desk
+    name: str, pin: ImagePin | None, found: Mapping[str, Mapping[str, Any]] | None, context: WorkerContext
 ) -> ImageStatus:
     planned = {"vllm": pin.vllm, "torch": pin.torch, "cuda": pin.cuda, "min_driver": pin.min_driver} if pin else {}
     row = (found or {}).get(name)
@@ -130,24 +133,24 @@ def _standing(
             "pin": name,
             "known": pin is not None,
             "made_at": datetime.fromtimestamp(made, UTC) if made else None,
-            "is_default": name == desk.site.default_image,
-            "in_site": desk.site.image(name) is not None,
-            "models": _models_of(name, desk),
-            "deployments": tuple(users_of(name, desk)),
-            "state": _state(pin, row, desk) if found is not None else "unknown",
+            "is_default": name == context.site.default_image,
+            "in_site": context.site.image(name) is not None,
+            "models": _models_of(name, context),
+            "deployments": tuple(users_of(name, context)),
+            "state": _state(pin, row, context) if found is not None else "unknown",
         }
     )
 
 
-def _state(pin: ImagePin | None, row: Mapping[str, Any] | None, desk: Desk) -> str:
+def _state(pin: ImagePin | None, row: Mapping[str, Any] | None, context: WorkerContext) -> str:
     if row is None:
         return "missing"
     if pin is None:
         return "ready"
-    wanted = pin.recipe_sha256(recipe_files(desk)["vllm.def"])
+    wanted = pin.recipe_sha256(recipe_files(context)["vllm.def"])
     return "ready" if row.get("recipe_sha256") == wanted else "outdated"
 
 
-def _models_of(name: str, desk: Desk) -> Sequence[str]:
+def _models_of(name: str, context: WorkerContext) -> Sequence[str]:
     """Those of the catalog that name the image; those that name none take the site's default."""
-    return tuple(entry.alias for entry in desk.catalog.entries.values() if entry.image == name)
+    return tuple(entry.alias for entry in context.catalog.entries.values() if entry.image == name)

@@ -13,7 +13,7 @@ from bouchet_core.images import ImageJob, ImagePin, find_pin
 from bouchet_core.placement import image_for
 from bouchet_core.site import Site
 
-from bouchet_worker.context import Desk
+from bouchet_worker.context import WorkerContext
 from bouchet_worker.launch.job_files import SPEC_VERSION
 
 SCRIPT = "image.sbatch"
@@ -46,36 +46,36 @@ def placement_for(record: ImageJob, site: Site) -> Placement:
     )
 
 
-def files_for(record: ImageJob, desk: Desk) -> dict[str, bytes]:
+def files_for(record: ImageJob, context: WorkerContext) -> dict[str, bytes]:
     """The files of the job's folder, by name: what it is told, the pin, and what every pin is built with."""
-    pin = pin_of(desk, record.pin) if record.action == "build" else None
+    pin = pin_of(context, record.pin) if record.action == "build" else None
     files = {
-        "spec.json": (json.dumps(_spec(record, pin, desk), indent=1, sort_keys=True) + "\n").encode(),
-        "setup.sh": "".join(f"{line}\n" for line in desk.site.setup_lines).encode(),
+        "spec.json": (json.dumps(_spec(record, pin, context), indent=1, sort_keys=True) + "\n").encode(),
+        "setup.sh": "".join(f"{line}\n" for line in context.site.setup_lines).encode(),
     }
-    return {**files, **pin.files, **recipe_files(desk)} if pin is not None else files
+    return {**files, **pin.files, **recipe_files(context)} if pin is not None else files
 
 
-def pin_of(desk: Desk, name: str) -> ImagePin:
+def pin_of(context: WorkerContext, name: str) -> ImagePin:
     """LaunchRefusedError where there is none: it was there when it was asked for."""
     try:
-        return find_pin(desk.pins_dir, name)
+        return find_pin(context.pins_dir, name)
     except UnknownPinError as exc:
         raise LaunchRefusedError(str(exc)) from exc
 
 
-def recipe_files(desk: Desk) -> dict[str, bytes]:
+def recipe_files(context: WorkerContext) -> dict[str, bytes]:
     """What every pin is built with; ConfigurationError when a file is missing."""
     try:
-        files = {name: (desk.recipe_dir / name).read_bytes() for name in RECIPE_FILES}
+        files = {name: (context.recipe_dir / name).read_bytes() for name in RECIPE_FILES}
     except OSError as exc:
         raise ConfigurationError(str(exc.filename), f"cannot be read: {exc.strerror}; run `make up` again") from exc
-    commit = desk.recipe_dir / COMMIT
+    commit = context.recipe_dir / COMMIT
     return {**files, COMMIT: commit.read_bytes()} if commit.is_file() else files
 
 
-def _spec(record: ImageJob, pin: ImagePin | None, desk: Desk) -> dict[str, object]:
-    site = desk.site
+def _spec(record: ImageJob, pin: ImagePin | None, context: WorkerContext) -> dict[str, object]:
+    site = context.site
     listed = site.image(record.pin)
     staged = posixpath.join(site.staged_images, record.pin) if site.staged_images else None
     return {
@@ -95,21 +95,21 @@ def _spec(record: ImageJob, pin: ImagePin | None, desk: Desk) -> dict[str, objec
         "build_gib": pin.build_gib if pin else 0,
         "image_gib": pin.image_gib if pin else 0,
         "rebuild": record.rebuild,
-        "in_use": [] if record.force else list(users_of(record.pin, desk)),
+        "in_use": [] if record.force else list(users_of(record.pin, context)),
         "signing_key": site.signing_key,
         "apptainer": site.apptainer,
     }
 
 
-def users_of(pin: str, desk: Desk) -> Sequence[str]:
+def users_of(pin: str, context: WorkerContext) -> Sequence[str]:
     """The live deployments that serve from the image, or will."""
-    return [record.alias for record in desk.store.live() if _image_of(record, desk) == f"{pin}.sif"]
+    return [record.alias for record in context.store.live() if _image_of(record, context) == f"{pin}.sif"]
 
 
-def _image_of(record: Deployment, desk: Desk) -> str | None:
+def _image_of(record: Deployment, context: WorkerContext) -> str | None:
     if record.job is not None and record.job.image is not None:
         return record.job.image
     try:
-        return f"{image_for(desk.catalog.find(record.model)[1], desk.site).pin}.sif"
+        return f"{image_for(context.catalog.find(record.model)[1], context.site).pin}.sif"
     except LaunchRefusedError:
         return None

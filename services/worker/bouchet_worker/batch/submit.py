@@ -1,4 +1,4 @@
-"""The errands that start and stop a chore (a download, an image build). Every step may be the last one before a crash.
+"""The tasks that start and stop a batch job (a download, an image build). Every step may be the last one before a crash.
 
 One job a subject: sbatch is called only under the subject's lease, never while a job that does the same is there (it is
 adopted, whoever submitted it) or may still arrive.
@@ -27,10 +27,11 @@ from bouchet_core.errors import (
 )
 from bouchet_core.site import Site
 from bouchet_core.store import BatchJobStore, Store
+from bouchet_core.tasks import TaskName
 from pydantic import ConfigDict
 
-from bouchet_worker.context import Desk
-from bouchet_worker.scripts import stage_luggage
+from bouchet_worker.context import WorkerContext
+from bouchet_worker.scripts import stage_scripts
 from bouchet_worker.slurm import commands as slurm
 from bouchet_worker.slurm.find_job import find_job, may_still_arrive, queue_rows
 from bouchet_worker.slurm.outage import unanswered
@@ -44,7 +45,7 @@ _HOPELESS = (LaunchRefusedError, ConfigurationError, NotAllowedError, RemoteFile
 
 
 class Progress(FrozenModel):
-    """progress.json, as every chore's job writes it. Newer scripts may say more."""
+    """progress.json, as every batch job's job writes it. Newer scripts may say more."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
 
@@ -62,10 +63,10 @@ AnyProgress = TypeVar("AnyProgress", bound=Progress)
 
 @dataclass(frozen=True)
 class Kind(Generic[AnyBatchJob, AnyProgress]):
-    """What one kind of chore has of its own.
+    """What one kind of batch job has of its own.
 
-    word: in logs and leases. stem: the job's name but for the record's id. script, program: of the luggage; the program
-    is asked to `detach` where the chore needs no job. start, stop: names of errands, and when: the one after the end.
+    word: in logs and leases. stem: the job's name but for the record's id. script, program: of the job scripts; the program
+    is asked to `detach` where the batch job needs no job. start, stop: names of tasks, and when: the one after the end.
     counts: the fields of the record that the job's progress fills; idle: those while it waits.
     cut_short, cancelled: what people are told of such an end. hint: what we know better than the job.
     """
@@ -73,59 +74,61 @@ class Kind(Generic[AnyBatchJob, AnyProgress]):
     word: str
     records: Callable[[Store], BatchJobStore[AnyBatchJob]]
     stem: Callable[[AnyBatchJob], str]
-    files: Callable[[AnyBatchJob, Desk], Mapping[str, bytes]]
+    files: Callable[[AnyBatchJob, WorkerContext], Mapping[str, bytes]]
     placement: Callable[[AnyBatchJob, Site], Placement]
     on_login: Callable[[AnyBatchJob, Site], bool]
     script: str
     program: str
-    start: str
-    stop: str
+    start: TaskName
+    stop: TaskName
     progress: type[AnyProgress]
     counts: Callable[[AnyProgress], Mapping[str, object]]
     cut_short: Callable[[AnyBatchJob], str]
     cancelled: Callable[[AnyBatchJob], str]
     idle: Mapping[str, object] = field(default_factory=dict)
-    hint: Callable[[Desk, AnyBatchJob, AnyProgress], AnyProgress] = lambda _desk, _record, progress: progress
-    after: str | None = None
+    hint: Callable[[WorkerContext, AnyBatchJob, AnyProgress], AnyProgress] = lambda _context, _record, progress: (
+        progress
+    )
+    after: TaskName | None = None
 
     def job_name(self, record: AnyBatchJob) -> str:
         """Says what it does, so that a job is found again by whoever wants the same."""
         return self.stem(record) + record.id
 
 
-def start(desk: Desk, kind: Kind[AnyBatchJob, AnyProgress], identity: str) -> str:
+def start(context: WorkerContext, kind: Kind[AnyBatchJob, AnyProgress], identity: str) -> str:
     """Submits the job, or adopts the one that is there. Says in a word what came of it."""
-    records = kind.records(desk.store)
+    records = kind.records(context.store)
     try:
         record = records.get(identity)
     except RecordError:
         return f"no such {kind.word}"
     lease = f"{kind.word}:{record.subject}"
-    if not _is_wanted(record) or not desk.store.lease(lease, desk.owner, LEASE_S):
+    if not _is_wanted(record) or not context.store.lease(lease, context.owner, LEASE_S):
         return "nothing to do"
     try:
-        return _start(desk, kind, records.get(identity))
+        return _start(context, kind, records.get(identity))
     except _HOPELESS as exc:
-        _end(desk, kind, identity, BatchJobState.FAILED, str(exc), exc.kind)
+        _end(context, kind, identity, BatchJobState.FAILED, str(exc), exc.kind)
         return "failed"
     except (GatewayError, SlurmOutputError) as exc:
         waits = "waits for the SSH connection" if isinstance(exc, ClusterUnavailableError) else "will be tried again"
         log.warning("%s %s: %s: %s", kind.word, identity, waits, exc)
-        _note(desk, kind, identity, f"{waits}: {unanswered(str(exc))}")
+        _note(context, kind, identity, f"{waits}: {unanswered(str(exc))}")
         return "later"
     finally:
-        desk.store.release(lease, desk.owner)
+        context.store.release(lease, context.owner)
 
 
-def stop(desk: Desk, kind: Kind[AnyBatchJob, AnyProgress], identity: str) -> str:
+def stop(context: WorkerContext, kind: Kind[AnyBatchJob, AnyProgress], identity: str) -> str:
     """Ends the job by its id. The record ends when the job has."""
-    record = kind.records(desk.store).update(identity, lambda old: old.asked_to_stop(desk.now()))
+    record = kind.records(context.store).update(identity, lambda old: old.asked_to_stop(context.now()))
     if not record.is_live:
         return "has ended"
     try:
-        return _stop(desk, kind, record)
+        return _stop(context, kind, record)
     except (GatewayError, SlurmOutputError) as exc:
-        _note(desk, kind, identity, f"being cancelled, as soon as the cluster can be asked: {unanswered(str(exc))}")
+        _note(context, kind, identity, f"being cancelled, as soon as the cluster can be asked: {unanswered(str(exc))}")
         return "later"
 
 
@@ -133,94 +136,94 @@ def _is_wanted(record: BatchJob) -> bool:
     return record.is_live and record.slurm_id is None and record.stop_requested_at is None
 
 
-def _start(desk: Desk, kind: Kind[AnyBatchJob, AnyProgress], record: AnyBatchJob) -> str:
+def _start(context: WorkerContext, kind: Kind[AnyBatchJob, AnyProgress], record: AnyBatchJob) -> str:
     if not _is_wanted(record):
         return "nothing to do"
     name = kind.job_name(record)
-    record = kind.records(desk.store).update(record.id, lambda old: old.changed(desk.now(), job_name=name))
-    if kind.on_login(record, desk.site):
-        return _start_on_login_node(desk, kind, record)
-    rows = queue_rows(desk)
-    there = _job_there(desk, kind, record, rows)
-    if there is None and may_still_arrive(desk, _as_job(record)):
-        _note(desk, kind, record.id, "sbatch has not answered; looking whether the job arrived")
+    record = kind.records(context.store).update(record.id, lambda old: old.changed(context.now(), job_name=name))
+    if kind.on_login(record, context.site):
+        return _start_on_login_node(context, kind, record)
+    rows = queue_rows(context)
+    there = _job_there(context, kind, record, rows)
+    if there is None and may_still_arrive(context, _as_job(record)):
+        _note(context, kind, record.id, "sbatch has not answered; looking whether the job arrived")
         return "later"
     if there is None:
-        kind.placement(record, desk.site)
-        _stage(desk, kind, record)
-        there = _sbatch(desk, kind, record)
-    _take(desk, kind, record.id, *there)
+        kind.placement(record, context.site)
+        _stage(context, kind, record)
+        there = _sbatch(context, kind, record)
+    _take(context, kind, record.id, *there)
     log.info("%s %s: Slurm job %s (%s)", kind.word, record.id, *there)
     return f"job {there[0]}"
 
 
 def _job_there(
-    desk: Desk, kind: Kind[AnyBatchJob, AnyProgress], record: AnyBatchJob, rows: Sequence[slurm.QueueRow]
+    context: WorkerContext, kind: Kind[AnyBatchJob, AnyProgress], record: AnyBatchJob, rows: Sequence[slurm.QueueRow]
 ) -> tuple[int, str] | None:
     """Id and name of a job that does the same: this record's, or one whose record is lost."""
-    own = find_job(desk, _as_job(record), rows)
+    own = find_job(context, _as_job(record), rows)
     if own is not None:
         return own, record.job_name
     stem = kind.stem(record)
     return next(((row.job_id, row.name) for row in rows if is_batch_job_name(row.name, stem)), None)
 
 
-def _stage(desk: Desk, kind: Kind[AnyBatchJob, AnyProgress], record: AnyBatchJob) -> None:
-    stage_luggage(desk)
-    folder = desk.layout.job(record.job_name)
-    desk.gateway.put_all({f"{folder}/{name}": content for name, content in kind.files(record, desk).items()})
+def _stage(context: WorkerContext, kind: Kind[AnyBatchJob, AnyProgress], record: AnyBatchJob) -> None:
+    stage_scripts(context)
+    folder = context.layout.job(record.job_name)
+    context.gateway.put_all({f"{folder}/{name}": content for name, content in kind.files(record, context).items()})
 
 
-def _sbatch(desk: Desk, kind: Kind[AnyBatchJob, AnyProgress], record: AnyBatchJob) -> tuple[int, str]:
-    kind.records(desk.store).update(record.id, lambda old: old.changed(desk.now(), asked_at=desk.now()))
-    job_dir, folder = desk.layout.job(record.job_name), desk.layout.luggage(desk.luggage.digest)
-    placement = kind.placement(record, desk.site)
+def _sbatch(context: WorkerContext, kind: Kind[AnyBatchJob, AnyProgress], record: AnyBatchJob) -> tuple[int, str]:
+    kind.records(context.store).update(record.id, lambda old: old.changed(context.now(), asked_at=context.now()))
+    job_dir, folder = context.layout.job(record.job_name), context.layout.scripts(context.scripts.digest)
+    placement = kind.placement(record, context.site)
     argv = slurm.sbatch_argv(
-        placement, record.job_name, desk.layout.log("%j"), f"{folder}/{kind.script}", [job_dir, folder]
+        placement, record.job_name, context.layout.log("%j"), f"{folder}/{kind.script}", [job_dir, folder]
     )
     try:
-        return slurm.parse_job_id(desk.gateway.run(argv, timeout_s=SBATCH_TIMEOUT_S).stdout), record.job_name
+        return slurm.parse_job_id(context.gateway.run(argv, timeout_s=SBATCH_TIMEOUT_S).stdout), record.job_name
     except RemoteCommandError as exc:
         if slurm.may_have_submitted(exc.stderr) or slurm.is_busy(exc.stderr):
             raise
         raise LaunchRefusedError(refusal_in_words(exc.stderr)) from exc
 
 
-def _start_on_login_node(desk: Desk, kind: Kind[AnyBatchJob, AnyProgress], record: AnyBatchJob) -> str:
+def _start_on_login_node(context: WorkerContext, kind: Kind[AnyBatchJob, AnyProgress], record: AnyBatchJob) -> str:
     """Beside the SSH session. Starting it twice does no harm: the second one sees the first."""
-    _stage(desk, kind, record)
-    job_dir, folder = desk.layout.job(record.job_name), desk.layout.luggage(desk.luggage.digest)
-    log_file = desk.layout.log(record.job_name)
+    _stage(context, kind, record)
+    job_dir, folder = context.layout.job(record.job_name), context.layout.scripts(context.scripts.digest)
+    log_file = context.layout.log(record.job_name)
     argv = ["python3", f"{folder}/{kind.program}", "detach", job_dir, folder, log_file]
-    said = desk.gateway.run(argv, timeout_s=SBATCH_TIMEOUT_S).stdout.strip()
+    said = context.gateway.run(argv, timeout_s=SBATCH_TIMEOUT_S).stdout.strip()
     reason = "starting on the login node"
 
     def change(old: AnyBatchJob) -> AnyBatchJob:
-        return old.changed(desk.now(), asked_at=desk.now(), log=log_file, reason=old.reason or reason)
+        return old.changed(context.now(), asked_at=context.now(), log=log_file, reason=old.reason or reason)
 
-    kind.records(desk.store).update(record.id, change)
+    kind.records(context.store).update(record.id, change)
     log.info("%s %s: on the login node: %s", kind.word, record.id, said)
     return said
 
 
-def _stop(desk: Desk, kind: Kind[AnyBatchJob, AnyProgress], record: AnyBatchJob) -> str:
-    if kind.on_login(record, desk.site) and record.asked_at is not None:
-        desk.gateway.put(f"{desk.layout.job(record.job_name)}/stop", b"")
-        _note(desk, kind, record.id, "being cancelled")
+def _stop(context: WorkerContext, kind: Kind[AnyBatchJob, AnyProgress], record: AnyBatchJob) -> str:
+    if kind.on_login(record, context.site) and record.asked_at is not None:
+        context.gateway.put(f"{context.layout.job(record.job_name)}/stop", b"")
+        _note(context, kind, record.id, "being cancelled")
         return "told to stop"
-    rows = queue_rows(desk)
-    there = (record.slurm_id, record.job_name) if record.slurm_id else _job_there(desk, kind, record, rows)
+    rows = queue_rows(context)
+    there = (record.slurm_id, record.job_name) if record.slurm_id else _job_there(context, kind, record, rows)
     if there is None:
-        if may_still_arrive(desk, _as_job(record)):
+        if may_still_arrive(context, _as_job(record)):
             return "later"
-        _end(desk, kind, record.id, BatchJobState.CANCELLED, "cancelled before it was submitted")
+        _end(context, kind, record.id, BatchJobState.CANCELLED, "cancelled before it was submitted")
         return "cancelled before it was submitted"
     if any((row.job_id, row.name) == there for row in rows):
-        desk.gateway.run(slurm.scancel_argv(there[0]), timeout_s=SBATCH_TIMEOUT_S)
+        context.gateway.run(slurm.scancel_argv(there[0]), timeout_s=SBATCH_TIMEOUT_S)
         log.info("%s %s: scancel %s", kind.word, record.id, there[0])
     if record.slurm_id is None:
-        _take(desk, kind, record.id, *there)
-    _note(desk, kind, record.id, "being cancelled")
+        _take(context, kind, record.id, *there)
+    _note(context, kind, record.id, "being cancelled")
     return f"cancelled job {there[0]}"
 
 
@@ -233,24 +236,29 @@ def _as_job(record: BatchJob) -> Job:
     return Job.model_validate(fields)
 
 
-def _take(desk: Desk, kind: Kind[AnyBatchJob, AnyProgress], identity: str, job_id: int, name: str) -> None:
+def _take(context: WorkerContext, kind: Kind[AnyBatchJob, AnyProgress], identity: str, job_id: int, name: str) -> None:
     def change(old: AnyBatchJob) -> AnyBatchJob:
-        log_file = desk.layout.log(job_id)
-        return old.changed(desk.now(), slurm_id=job_id, job_name=name, log=log_file, reason="submitted")
+        log_file = context.layout.log(job_id)
+        return old.changed(context.now(), slurm_id=job_id, job_name=name, log=log_file, reason="submitted")
 
-    kind.records(desk.store).update(identity, change)
+    kind.records(context.store).update(identity, change)
 
 
-def _note(desk: Desk, kind: Kind[AnyBatchJob, AnyProgress], identity: str, reason: str) -> None:
-    kind.records(desk.store).update(
-        identity, lambda old: old.changed(desk.now(), reason=reason) if old.is_live else old
+def _note(context: WorkerContext, kind: Kind[AnyBatchJob, AnyProgress], identity: str, reason: str) -> None:
+    kind.records(context.store).update(
+        identity, lambda old: old.changed(context.now(), reason=reason) if old.is_live else old
     )
 
 
 def _end(
-    desk: Desk, kind: Kind[AnyBatchJob, AnyProgress], identity: str, state: BatchJobState, reason: str, word: str = ""
+    context: WorkerContext,
+    kind: Kind[AnyBatchJob, AnyProgress],
+    identity: str,
+    state: BatchJobState,
+    reason: str,
+    word: str = "",
 ) -> None:
     log.info("%s %s: %s: %s", kind.word, identity, state, reason)
-    kind.records(desk.store).update(
-        identity, lambda old: old.ended(desk.now(), state, reason, word) if old.is_live else old
+    kind.records(context.store).update(
+        identity, lambda old: old.ended(context.now(), state, reason, word) if old.is_live else old
     )

@@ -1,4 +1,4 @@
-"""Keeps the records of chores true, within the loop's one look. `seen` is pure; the rest is thin."""
+"""Keeps the records of batch jobs true, within the loop's one look. `seen` is pure; the rest is thin."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from bouchet_core.errors import (
     SlurmOutputError,
     StaleRecordError,
 )
+from bouchet_core.tasks import TaskName
 from pydantic import ValidationError
 
-from bouchet_worker.context import Desk
+from bouchet_worker.context import WorkerContext
 from bouchet_worker.slurm import commands as slurm
 from bouchet_worker.slurm.pending_reasons import reason_in_words
 from bouchet_worker.slurm.states import STATES, Meaning, parse_state
@@ -30,9 +31,9 @@ from .submit import AnyBatchJob, AnyProgress, Kind, Progress
 log = logging.getLogger(__name__)
 
 LOOK_TIMEOUT_S = 20.0
-# the api puts an errand on the queue; after this long without a change it must have been lost
-LOST_ERRAND = timedelta(seconds=3)
-ERRAND_AGAIN_S = 6.0
+# the api puts a task on the queue; after this long without a change it must have been lost
+LOST_TASK = timedelta(seconds=3)
+TASK_AGAIN_S = 6.0
 # a program on the login node that has said nothing for so long is started again
 SILENT_S = 90.0
 GONE = "it ended without a word"
@@ -68,17 +69,17 @@ def is_over(
 
 
 @dataclass
-class ChoreWatch(Generic[AnyBatchJob, AnyProgress]):
-    """send(errand, id) puts an errand on the queue."""
+class BatchJobWatch(Generic[AnyBatchJob, AnyProgress]):
+    """send(task, id) puts a task on the queue."""
 
-    desk: Desk
+    context: WorkerContext
     kind: Kind[AnyBatchJob, AnyProgress]
-    send: Callable[[str, str], None]
+    send: Callable[[TaskName, str], None]
     _sent: dict[str, float] = field(default_factory=dict)
 
     def live(self) -> list[AnyBatchJob]:
         """The records to watch."""
-        return self.kind.records(self.desk.store).live()
+        return self.kind.records(self.context.store).live()
 
     def settle(self, live: Sequence[AnyBatchJob], rows: Sequence[slurm.QueueRow] | None) -> None:
         """Moves every record to what was seen. rows: None when Slurm could not be asked, which changes nothing."""
@@ -103,14 +104,14 @@ class ChoreWatch(Generic[AnyBatchJob, AnyProgress]):
         word = "" if row is not None or is_told else self._word(record)
         self._save(record, lambda old: self._seen(old, row, progress, word))
         asked = record.stop_requested_at
-        if row is not None and asked is not None and self.desk.now() - asked >= LOST_ERRAND:
+        if row is not None and asked is not None and self.context.now() - asked >= LOST_TASK:
             self._send(record)
 
     def _seen(
         self, record: AnyBatchJob, row: slurm.QueueRow | None, progress: AnyProgress | None, word: str
     ) -> AnyBatchJob:
         """The record after one look. row: None where squeue lists the job no more; word: Slurm's about its end."""
-        now = self.desk.now()
+        now = self.context.now()
         if row is not None and STATES[parse_state(row.state)].meaning is Meaning.WAITING:
             reason = "being cancelled" if record.stop_requested_at else reason_in_words(row.reason)
             return record.changed(now, state=BatchJobState.QUEUED, reason=reason, **self.kind.idle)
@@ -121,10 +122,10 @@ class ChoreWatch(Generic[AnyBatchJob, AnyProgress]):
         return is_over(record, self.kind, progress, word, now)
 
     def _unsubmitted(self, record: AnyBatchJob) -> None:
-        on_login = self.kind.on_login(record, self.desk.site) and record.asked_at is not None
+        on_login = self.kind.on_login(record, self.context.site) and record.asked_at is not None
         if on_login and self._on_login_node(record):
             return
-        if self.desk.now() - record.updated_at >= LOST_ERRAND:
+        if self.context.now() - record.updated_at >= LOST_TASK:
             self._send(record)
 
     def _on_login_node(self, record: AnyBatchJob) -> bool:
@@ -132,7 +133,7 @@ class ChoreWatch(Generic[AnyBatchJob, AnyProgress]):
         progress = self._progress(record)
         if progress is None:
             return False
-        now, counts = self.desk.now(), self.kind.counts(progress)
+        now, counts = self.context.now(), self.kind.counts(progress)
         if progress.state == "running":
             self._save(record, lambda old: runs(old.changed(now, **counts), progress, now))
             return now.timestamp() - progress.at < SILENT_S and record.stop_requested_at is None
@@ -140,7 +141,7 @@ class ChoreWatch(Generic[AnyBatchJob, AnyProgress]):
         return True
 
     def _save(self, record: AnyBatchJob, change: Callable[[AnyBatchJob], AnyBatchJob]) -> None:
-        records = self.kind.records(self.desk.store)
+        records = self.kind.records(self.context.store)
         new = records.update(record.id, lambda old: change(old) if old.is_live else old)
         if new.state is not record.state:
             log.info("%s %s: %s -> %s %s", self.kind.word, record.id, record.state, new.state, new.reason)
@@ -149,24 +150,24 @@ class ChoreWatch(Generic[AnyBatchJob, AnyProgress]):
 
     def _send(self, record: BatchJob) -> None:
         now = time.monotonic()
-        if now - self._sent.get(record.id, -ERRAND_AGAIN_S) < ERRAND_AGAIN_S:
+        if now - self._sent.get(record.id, -TASK_AGAIN_S) < TASK_AGAIN_S:
             return
         self._sent[record.id] = now
         self.send(self.kind.start if record.stop_requested_at is None else self.kind.stop, record.id)
 
     def _progress(self, record: AnyBatchJob) -> AnyProgress | None:
         """What the job says; None while it has said nothing, or another job did."""
-        path = posixpath.join(self.desk.layout.job(record.job_name), "progress.json")
+        path = posixpath.join(self.context.layout.job(record.job_name), "progress.json")
         try:
-            found = self.kind.progress.model_validate_json(self.desk.gateway.get(path).data)
+            found = self.kind.progress.model_validate_json(self.context.gateway.get(path).data)
         except (RemoteFileMissingError, ValidationError):
             return None
-        return self.kind.hint(self.desk, record, found) if found.job_name == record.job_name else None
+        return self.kind.hint(self.context, record, found) if found.job_name == record.job_name else None
 
     def _word(self, record: BatchJob) -> str:
         """Slurm's word about a job that is not queued any more, empty where it has forgotten it."""
         try:
-            text = self.desk.gateway.run(slurm.show_job_argv(record.slurm_id or 0), timeout_s=LOOK_TIMEOUT_S).stdout
+            text = self.context.gateway.run(slurm.show_job_argv(record.slurm_id or 0), timeout_s=LOOK_TIMEOUT_S).stdout
             row = slurm.parse_job(text)
         except (RemoteCommandError, SlurmOutputError):
             return ""

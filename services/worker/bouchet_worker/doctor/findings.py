@@ -13,19 +13,19 @@ class Findings:
 
     def good(self, name: str, said: str) -> DoctorCheck:
         """All is well."""
-        return DoctorCheck(area=self._area, name=name, verdict=Verdict.PASS, said=said)
+        return DoctorCheck(area=self._area, name=name, verdict=Verdict.PASS, message=said)
 
     def warn(self, name: str, said: str, fix: str) -> DoctorCheck:
         """It works, and may cost somebody an evening."""
-        return DoctorCheck(area=self._area, name=name, verdict=Verdict.WARN, said=said, fix=fix)
+        return DoctorCheck(area=self._area, name=name, verdict=Verdict.WARN, message=said, fix=fix)
 
     def bad(self, name: str, said: str, fix: str) -> DoctorCheck:
         """It does not work."""
-        return DoctorCheck(area=self._area, name=name, verdict=Verdict.FAIL, said=said, fix=fix)
+        return DoctorCheck(area=self._area, name=name, verdict=Verdict.FAIL, message=said, fix=fix)
 
     def unknown(self, name: str, said: str, fix: str = "") -> DoctorCheck:
         """It could not be looked at."""
-        return DoctorCheck(area=self._area, name=name, verdict=Verdict.UNKNOWN, said=said, fix=fix)
+        return DoctorCheck(area=self._area, name=name, verdict=Verdict.UNKNOWN, message=said, fix=fix)
 
 
 def gib(count: int) -> str:

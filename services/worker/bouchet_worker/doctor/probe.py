@@ -12,8 +12,8 @@ from bouchet_core.doctor import DoctorCheck
 from bouchet_core.errors import ClusterUnavailableError, GatewayError, RemoteCommandError, SlurmOutputError
 from bouchet_core.site import Partition
 
-from bouchet_worker.context import Desk
-from bouchet_worker.scripts import stage_luggage
+from bouchet_worker.context import WorkerContext
+from bouchet_worker.scripts import stage_scripts
 from bouchet_worker.slurm import commands as slurm
 
 from .findings import Findings
@@ -41,36 +41,36 @@ _FULL = re.compile(r"MaxSubmitJob|MaxJobs|submit limit", re.I)
 found = Findings("slurm")
 
 
-def look_round(desk: Desk) -> list[DoctorCheck]:
+def look_round(context: WorkerContext) -> list[DoctorCheck]:
     """Every check of the cluster's side. ClusterUnavailableError where there is no way to it."""
-    seen = _seen(desk)
-    checks = [_version(desk), _queue(desk), _accounting(desk), *_trials(desk), *_partitions(desk)]
+    seen = _seen(context)
+    checks = [_version(context), _queue(context), _accounting(context), *_trials(context), *_partitions(context)]
     if isinstance(seen, DoctorCheck):
-        return [*checks, seen, *driver_checks(desk.site, *_driver(desk))]
-    checks += [*storage_checks(desk.site, seen), clock_check(seen, desk.now().timestamp())]
-    checks += [*image_checks(desk.site, seen), *driver_checks(desk.site, *_driver(desk))]
-    return [*checks, *catalog_checks(desk.catalog, desk.site, seen["models"])]
+        return [*checks, seen, *driver_checks(context.site, *_driver(context))]
+    checks += [*storage_checks(context.site, seen), clock_check(seen, context.now().timestamp())]
+    checks += [*image_checks(context.site, seen), *driver_checks(context.site, *_driver(context))]
+    return [*checks, *catalog_checks(context.catalog, context.site, seen["models"])]
 
 
-def _ask(desk: Desk, argv: Sequence[str], stdin: str | None = None) -> str:
-    return desk.gateway.run(argv, stdin=stdin, timeout_s=LOOK_TIMEOUT_S).stdout
+def _ask(context: WorkerContext, argv: Sequence[str], stdin: str | None = None) -> str:
+    return context.gateway.run(argv, stdin=stdin, timeout_s=LOOK_TIMEOUT_S).stdout
 
 
-def _seen(desk: Desk) -> dict[str, Any] | DoctorCheck:
+def _seen(context: WorkerContext) -> dict[str, Any] | DoctorCheck:
     """What probe_login_node.py says; a failed check where it cannot run."""
-    site = desk.site
+    site = context.site
     request = {
         "directories": [path for path in (site.root, site.models_dir, site.images_dir, site.scratch_dir) if path],
         "images": [image_path(site, image) for image in site.images],
         "hashes": f"{site.root}/cache/hashes",
         "models_dir": site.models_dir,
-        "models": list(desk.catalog.entries),
+        "models": list(context.catalog.entries),
         "quota": list(site.quota_command),
     }
-    program = f"{desk.layout.luggage(desk.luggage.digest)}/{SCRIPT}"
+    program = f"{context.layout.scripts(context.scripts.digest)}/{SCRIPT}"
     try:
-        stage_luggage(desk)
-        answer: dict[str, Any] = json.loads(_ask(desk, ["python3", program], json.dumps(request)))
+        stage_scripts(context)
+        answer: dict[str, Any] = json.loads(_ask(context, ["python3", program], json.dumps(request)))
     except ClusterUnavailableError:
         raise
     except (GatewayError, ValueError) as exc:
@@ -79,9 +79,9 @@ def _seen(desk: Desk) -> dict[str, Any] | DoctorCheck:
     return answer
 
 
-def _version(desk: Desk) -> DoctorCheck:
+def _version(context: WorkerContext) -> DoctorCheck:
     try:
-        said = _ask(desk, ["sinfo", "--version"]).strip()
+        said = _ask(context, ["sinfo", "--version"]).strip()
     except RemoteCommandError as exc:
         return found.bad("version", str(exc), "Slurm's programs must be on the PATH of a login shell's commands")
     numbers = re.search(r"(\d+)\.(\d+)", said)
@@ -92,31 +92,31 @@ def _version(desk: Desk) -> DoctorCheck:
     return found.good("version", said)
 
 
-def _queue(desk: Desk) -> DoctorCheck:
+def _queue(context: WorkerContext) -> DoctorCheck:
     try:
-        rows = slurm.parse_queue(_ask(desk, slurm.squeue_argv()))
+        rows = slurm.parse_queue(_ask(context, slurm.squeue_argv()))
     except (RemoteCommandError, SlurmOutputError) as exc:
         return found.bad("squeue", str(exc), "without it no job can be followed; report this with the Slurm version")
     return found.good("squeue", f"prints what is needed; {len(rows)} of your jobs are there")
 
 
-def _accounting(desk: Desk) -> DoctorCheck:
+def _accounting(context: WorkerContext) -> DoctorCheck:
     try:
-        slurm.parse_accounting(_ask(desk, slurm.sacct_argv([1])))
+        slurm.parse_accounting(_ask(context, slurm.sacct_argv([1])))
     except (RemoteCommandError, SlurmOutputError) as exc:
         fix = "nothing need be done: why a job ended is asked of scontrol, which forgets it after some minutes"
         return found.warn("accounting", str(exc), fix)
     return found.good("accounting", "sacct answers")
 
 
-def _trials(desk: Desk) -> list[DoctorCheck]:
+def _trials(context: WorkerContext) -> list[DoctorCheck]:
     """Whether sbatch would take a small job in each partition that may be chosen unasked."""
-    return [_trial(desk, partition) for partition in desk.site.partitions if partition.auto]
+    return [_trial(context, partition) for partition in context.site.partitions if partition.auto]
 
 
-def _trial(desk: Desk, partition: Partition) -> DoctorCheck:
+def _trial(context: WorkerContext, partition: Partition) -> DoctorCheck:
     name = f"sbatch --test-only in {partition.name}"
-    site = desk.site
+    site = context.site
     place = Placement(
         partition=partition.name,
         gpus=1,
@@ -128,7 +128,7 @@ def _trial(desk: Desk, partition: Partition) -> DoctorCheck:
         account=partition.account,
     )
     try:
-        output = desk.gateway.run(slurm.test_only_argv(place), stdin="#!/bin/bash\n", timeout_s=LOOK_TIMEOUT_S)
+        output = context.gateway.run(slurm.test_only_argv(place), stdin="#!/bin/bash\n", timeout_s=LOOK_TIMEOUT_S)
     except RemoteCommandError as exc:
         if _FULL.search(exc.stderr):
             return found.good(name, "would be taken later: your own jobs fill what one user may submit now")
@@ -138,22 +138,22 @@ def _trial(desk: Desk, partition: Partition) -> DoctorCheck:
     return found.good(name, f"one GPU would be given on {test.nodes}" if test else "one GPU would be given")
 
 
-def _partitions(desk: Desk) -> list[DoctorCheck]:
+def _partitions(context: WorkerContext) -> list[DoctorCheck]:
     try:
-        shown = parse_partitions(_ask(desk, SHOW_PARTITIONS))
-        nodes = parse_nodes(_ask(desk, SHOW_NODES))
+        shown = parse_partitions(_ask(context, SHOW_PARTITIONS))
+        nodes = parse_nodes(_ask(context, SHOW_NODES))
     except (RemoteCommandError, ValueError) as exc:
         return [Findings("partitions").unknown("partitions", str(exc))]
     try:
-        limits = parse_qos(_ask(desk, SHOW_QOS))
+        limits = parse_qos(_ask(context, SHOW_QOS))
     except RemoteCommandError:
         limits = None
-    return partition_checks(desk.site, shown, nodes, limits)
+    return partition_checks(context.site, shown, nodes, limits)
 
 
-def _driver(desk: Desk) -> tuple[str | None, str]:
+def _driver(context: WorkerContext) -> tuple[str | None, str]:
     """The driver that the newest job found on its node, and the job in words; empty where none has run."""
-    jobs = [record.job for record in desk.store.page(RECORDS, 0)]
+    jobs = [record.job for record in context.store.page(RECORDS, 0)]
     ran = [job for job in jobs if job is not None and job.image_sha256 is not None]
     newest = next((job for job in ran if job.driver), ran[0] if ran else None)
     return (newest.driver, f"job {newest.slurm_id}") if newest else (None, "")

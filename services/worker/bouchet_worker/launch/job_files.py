@@ -1,6 +1,6 @@
 """What lies on the cluster and under which name, and what goes into a job's files. The one place that knows file names.
 
-<root>/remote/<hash>/            luggage: our scripts, one folder per content
+<root>/remote/<hash>/            job scripts: our scripts, one folder per content
 <root>/jobs/<job name>/          spec.json, vllm.args (one argument a line), setup.sh, key; all 0600. record.json: the
                                  deployment, to make its record again from. For how long: tidying.py
 <root>/logs/<job id>.log         what the job prints, vLLM's log included
@@ -28,13 +28,22 @@ SPEC_VERSION = 1
 SCRIPT = "vllm-serve.sbatch"
 SCRIPT_FILES = (
     *(SCRIPT, "node.sh", "rank.sh", "idle_watch.sh"),
-    *("job_files.py", "joblog.py", "network.py", "gpu_driver.py", "caches.py", "probe_vllm.py", "guard.py", "probe_login_node.py"),
+    *(
+        "job_files.py",
+        "joblog.py",
+        "network.py",
+        "gpu_driver.py",
+        "caches.py",
+        "probe_vllm.py",
+        "guard.py",
+        "probe_login_node.py",
+    ),
     "cleanup.py",
     *("batch_job.py", "image.sbatch", "image_job.py", "build_output.py", "list_images.py"),
     *("download.sbatch", "download.py", "hub_fetch.py", "download_errors.py"),
     *("model_folder.py", "list_models.py", "inspect_model.py", "weights.py", "provenance.py"),
 )
-# a file of the luggage that is put last: where it lies, the rest lies too
+# a file of the job scripts that is put last: where it lies, the rest lies too
 COMPLETE_MARKER = "complete"
 # vLLM finishes the streams under way this long after SIGTERM; the job hears of its end 120 s before
 DRAIN_S = 100
@@ -47,7 +56,7 @@ class Layout:
 
     root: str
 
-    def luggage(self, digest: str) -> str:
+    def scripts(self, digest: str) -> str:
         """The folder of our scripts with that content."""
         return posixpath.join(self.root, "remote", digest)
 
@@ -77,7 +86,7 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class Luggage:
+class ScriptBundle:
     """Our scripts for the cluster, by name. Their content names their folder, so versions live side by side."""
 
     files: Mapping[str, bytes]
@@ -91,10 +100,10 @@ class Luggage:
         return whole.hexdigest()[:12]
 
 
-def load_luggage(directory: Path) -> Luggage:
+def load_scripts(directory: Path) -> ScriptBundle:
     """The scripts of remote/; ConfigurationError when one is missing."""
     try:
-        return Luggage({name: (directory / name).read_bytes() for name in SCRIPT_FILES})
+        return ScriptBundle({name: (directory / name).read_bytes() for name in SCRIPT_FILES})
     except OSError as exc:
         raise ConfigurationError(str(exc.filename), f"cannot be read: {exc.strerror}; build the images again") from exc
 

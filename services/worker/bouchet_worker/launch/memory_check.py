@@ -13,7 +13,7 @@ from bouchet_core.parallel import parallel_of
 from bouchet_core.placement import image_of
 from bouchet_core.site import Site
 
-from bouchet_worker.context import Desk
+from bouchet_worker.context import WorkerContext
 from bouchet_worker.memory.architecture import read_shape
 from bouchet_worker.memory.estimate import Model, reckon
 from bouchet_worker.memory.vllm_args import asked_of
@@ -30,18 +30,18 @@ TIMEOUT_S = 60.0
 CPU_PINS = "cpu-"
 
 
-def memory_of(desk: Desk, record: Deployment, job: Job) -> MemoryEstimate:
+def memory_of(context: WorkerContext, record: Deployment, job: Job) -> MemoryEstimate:
     """The sum for that job. LaunchRefusedError where it cannot fit; what cannot be learnt refuses nothing."""
-    entry = entry_of(record, desk.catalog)
-    image, placement = image_of(record, entry, desk.site), placement_of(job)
-    spec = spec_for(record, job.name, entry, placement, image, desk.site)
+    entry = entry_of(record, context.catalog)
+    image, placement = image_of(record, entry, context.site), placement_of(job)
+    spec = spec_for(record, job.name, entry, placement, image, context.site)
     cpu = placement.gpus == 0 or image.pin.startswith(CPU_PINS)
     parallel = parallel_of(entry, placement.gpus, placement.nodes)
     asked = asked_of(spec.arguments, entry.env, spec.window, parallel, cpu=cpu)
-    gpu_gib = None if cpu else desk.site.gpu_memory_gib.get(placement.gpu_type)
+    gpu_gib = None if cpu else context.site.gpu_memory_gib.get(placement.gpu_type)
     host_gib = placement.memory_gib if cpu else None
-    most = _most_gpus(desk.site, placement.nodes)
-    return reckon(_model(desk, record.model, entry), asked, gpu_gib, host_gib, most)
+    most = _most_gpus(context.site, placement.nodes)
+    return reckon(_model(context, record.model, entry), asked, gpu_gib, host_gib, most)
 
 
 def _most_gpus(site: Site, nodes: int) -> int:
@@ -50,10 +50,10 @@ def _most_gpus(site: Site, nodes: int) -> int:
     return max((gpus if most is None else min(gpus, most) for gpus, most in there), default=0)
 
 
-def _model(desk: Desk, name: str, entry: ModelEntry) -> Model:
+def _model(context: WorkerContext, name: str, entry: ModelEntry) -> Model:
     by_catalog = Model(entry.alias, named_gib=entry.weights_gib, source="the catalog")
     try:
-        return parse_look(_look(desk, name), by_catalog)
+        return parse_look(_look(context, name), by_catalog)
     except GatewayError as exc:
         log.info("could not look what %s is made of: %s", name, exc)
     except (ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError) as exc:
@@ -61,16 +61,16 @@ def _model(desk: Desk, name: str, entry: ModelEntry) -> Model:
     return by_catalog
 
 
-def _look(desk: Desk, name: str) -> str:
+def _look(context: WorkerContext, name: str) -> str:
     """What the program prints; the bare config.json where no program lies there yet, which only a preview meets."""
-    folder = desk.layout.luggage(desk.luggage.digest)
+    folder = context.layout.scripts(context.scripts.digest)
     try:
-        desk.gateway.get(f"{folder}/{COMPLETE_MARKER}", max_bytes=1)
+        context.gateway.get(f"{folder}/{COMPLETE_MARKER}", max_bytes=1)
     except RemoteFileMissingError:
-        config = desk.gateway.get(f"{desk.site.models_dir}/{name}/config.json").data
+        config = context.gateway.get(f"{context.site.models_dir}/{name}/config.json").data
         return json.dumps({"config": json.loads(config)})
-    argv = ["python3", f"{folder}/{PROGRAM}", desk.site.models_dir, name]
-    return desk.gateway.run(argv, timeout_s=TIMEOUT_S).stdout
+    argv = ["python3", f"{folder}/{PROGRAM}", context.site.models_dir, name]
+    return context.gateway.run(argv, timeout_s=TIMEOUT_S).stdout
 
 
 def parse_look(text: str, otherwise: Model) -> Model:

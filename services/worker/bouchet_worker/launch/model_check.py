@@ -1,4 +1,4 @@
-"""The errand that looks which models lie on the cluster: one small program on the login node."""
+"""The task that looks which models lie on the cluster: one small program on the login node."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from bouchet_core.downloads import DiskListing, DiskModel
 from bouchet_core.errors import BouchetError, GatewayError, LaunchRefusedError
 from bouchet_core.tunnel import TunnelState
 
-from bouchet_worker.context import Desk
-from bouchet_worker.scripts import stage_luggage
+from bouchet_worker.context import WorkerContext
+from bouchet_worker.scripts import stage_scripts
 
 log = logging.getLogger(__name__)
 
@@ -22,29 +22,29 @@ TIMEOUT_S = 30.0
 FRESH = timedelta(minutes=10)
 
 
-def look_at_disk(desk: Desk) -> str:
+def look_at_disk(context: WorkerContext) -> str:
     """Keeps what it found. While the tunnel is down nothing is asked and nothing is forgotten."""
     try:
-        if desk.gateway.status().state is not TunnelState.UP:
+        if context.gateway.status().state is not TunnelState.UP:
             return "the tunnel is down"
-        look = _look(desk)
+        look = _look(context)
     except BouchetError as exc:
         log.warning("could not look which models are on the cluster: %s", exc)
         return "could not ask"
-    desk.store.downloads.keep_disk(look)
+    context.store.downloads.keep_disk(look)
     return f"{len(look.models)} models"
 
 
-def refuse_absent(desk: Desk, model: str) -> None:
+def refuse_absent(context: WorkerContext, model: str) -> None:
     """LaunchRefusedError when the model is known not to be there whole. What cannot be learnt blocks nothing."""
-    known = desk.store.downloads.disk()
-    if known is None or desk.now() - known.looked_at > FRESH or known.of(model).state != "ready":
+    known = context.store.downloads.disk()
+    if known is None or context.now() - known.looked_at > FRESH or known.of(model).state != "ready":
         try:
-            known = _look(desk)
+            known = _look(context)
         except GatewayError as exc:
             log.info("could not look whether %s is on the cluster: %s", model, exc)
             return
-        desk.store.downloads.keep_disk(known)
+        context.store.downloads.keep_disk(known)
     found = known.of(model)
     if found.state == "partial":
         part = f"{found.percent} % of it" if found.percent is not None else "a part of it"
@@ -53,13 +53,13 @@ def refuse_absent(desk: Desk, model: str) -> None:
         raise LaunchRefusedError(f"the model {model} is not on the cluster yet; `bouchet download {model}` fetches it")
 
 
-def _look(desk: Desk) -> DiskListing:
-    stage_luggage(desk)
-    folder = desk.layout.luggage(desk.luggage.digest)
-    argv = ["python3", f"{folder}/{PROGRAM}", desk.site.root, desk.site.models_dir]
-    text = desk.gateway.run(argv, timeout_s=TIMEOUT_S).stdout
+def _look(context: WorkerContext) -> DiskListing:
+    stage_scripts(context)
+    folder = context.layout.scripts(context.scripts.digest)
+    argv = ["python3", f"{folder}/{PROGRAM}", context.site.root, context.site.models_dir]
+    text = context.gateway.run(argv, timeout_s=TIMEOUT_S).stdout
     try:
-        return parse_look(text, desk.now())
+        return parse_look(text, context.now())
     except (ValueError, KeyError, TypeError) as exc:
         raise GatewayError(f"cannot read what {PROGRAM} printed: {text[:200]!r}") from exc
 

@@ -12,7 +12,7 @@ from bouchet_core.deployments import Deployment
 from bouchet_core.errors import GatewayError, LaunchRefusedError, RemoteFileMissingError
 from bouchet_core.provenance import LaunchPins
 
-from bouchet_worker.context import Desk
+from bouchet_worker.context import WorkerContext
 
 from .job_files import COMPLETE_MARKER
 
@@ -23,7 +23,7 @@ TIMEOUT_S = 60.0
 SHORT = 12
 
 
-def refuse_other_than_pinned(desk: Desk, record: Deployment) -> None:
+def refuse_other_than_pinned(context: WorkerContext, record: Deployment) -> None:
     """LaunchRefusedError where image or weights are not those that ran. What cannot be learnt is left to the job to check.
 
     Nothing is staged for it: a preview before the first launch of a new version finds no program of ours to ask.
@@ -32,7 +32,7 @@ def refuse_other_than_pinned(desk: Desk, record: Deployment) -> None:
     if pins is None:
         return
     try:
-        seen = _look(desk, record, pins)
+        seen = _look(context, record, pins)
     except RemoteFileMissingError:
         log.info("deployment %s: no program of ours lies on the cluster yet to compare with %s", record.id, pins.image)
         return
@@ -44,19 +44,19 @@ def refuse_other_than_pinned(desk: Desk, record: Deployment) -> None:
         )
 
 
-def _look(desk: Desk, record: Deployment, pins: LaunchPins) -> dict[str, Any]:
-    folder = desk.layout.luggage(desk.luggage.digest)
-    desk.gateway.get(f"{folder}/{COMPLETE_MARKER}", max_bytes=1)
+def _look(context: WorkerContext, record: Deployment, pins: LaunchPins) -> dict[str, Any]:
+    folder = context.layout.scripts(context.scripts.digest)
+    context.gateway.get(f"{folder}/{COMPLETE_MARKER}", max_bytes=1)
     asked = {
         "directories": [],
-        "images": [posixpath.join(desk.site.images_dir, f"{pins.image}.sif")],
-        "hashes": f"{desk.site.root}/cache/hashes",
-        "models_dir": desk.site.models_dir,
+        "images": [posixpath.join(context.site.images_dir, f"{pins.image}.sif")],
+        "hashes": f"{context.site.root}/cache/hashes",
+        "models_dir": context.site.models_dir,
         "models": [],
         "weights": [[record.model, pins.model_revision]],
         "quota": [],
     }
-    text = desk.gateway.run(["python3", f"{folder}/{PROGRAM}"], stdin=json.dumps(asked), timeout_s=TIMEOUT_S).stdout
+    text = context.gateway.run(["python3", f"{folder}/{PROGRAM}"], stdin=json.dumps(asked), timeout_s=TIMEOUT_S).stdout
     try:
         said: dict[str, Any] = json.loads(text)
         return {"image": next(iter(said["images"].values())), "model": said["weights"][record.model]}

@@ -15,7 +15,7 @@ from bouchet_core.errors import LaunchRefusedError, RemoteCommandError, SlurmOut
 from bouchet_core.placement import AUTO_PARTITION, UserUsage, candidates, image_of
 from bouchet_core.secrets import serving_key
 
-from bouchet_worker.context import Desk
+from bouchet_worker.context import WorkerContext
 from bouchet_worker.slurm import commands as slurm
 
 from .job_files import SCRIPT, job_name, render_files, spec_for, window_of
@@ -33,12 +33,12 @@ class Trial:
     start: str
 
 
-def planned(desk: Desk, record: Deployment, slot: int) -> Job:
+def planned(context: WorkerContext, record: Deployment, slot: int) -> Job:
     """The next job of that deployment, placed. Raises LaunchRefusedError, UnknownModelError, and the gateway's errors."""
-    entry = entry_of(record, desk.catalog)
-    image = image_of(record, entry, desk.site)
-    name, placement = job_name(record), _placement(desk, record)
-    arguments = spec_for(record, name, entry, placement, image, desk.site).arguments
+    entry = entry_of(record, context.catalog)
+    image = image_of(record, entry, context.site)
+    name, placement = job_name(record), _placement(context, record)
+    arguments = spec_for(record, name, entry, placement, image, context.site).arguments
     changed = changed_arguments(record.pins.arguments, arguments) if record.pins is not None else ""
     if changed:
         placement = placement.model_copy(update={"why": f"{placement.why}; {changed}"})
@@ -51,7 +51,7 @@ def planned(desk: Desk, record: Deployment, slot: int) -> Job:
             "window": window_of(entry, record.request),
             "image": f"{image.pin}.sif",
             "vllm_version": image.vllm,
-            "since": {Phase.SUBMITTING: desk.now()},
+            "since": {Phase.SUBMITTING: context.now()},
         }
     )
 
@@ -63,44 +63,44 @@ def placement_of(job: Job) -> Placement:
     return job.placement
 
 
-def files_of(desk: Desk, record: Deployment, job: Job) -> dict[str, bytes]:
+def files_of(context: WorkerContext, record: Deployment, job: Job) -> dict[str, bytes]:
     """The files of the job's folder, by name; `key` is one of them."""
-    entry = entry_of(record, desk.catalog)
-    spec = spec_for(record, job.name, entry, placement_of(job), image_of(record, entry, desk.site), desk.site)
-    return render_files(spec, desk.site, serving_key(desk.serving_secret, job.name))
+    entry = entry_of(record, context.catalog)
+    spec = spec_for(record, job.name, entry, placement_of(job), image_of(record, entry, context.site), context.site)
+    return render_files(spec, context.site, serving_key(context.serving_secret, job.name))
 
 
-def command_of(desk: Desk, job: Job) -> list[str]:
+def command_of(context: WorkerContext, job: Job) -> list[str]:
     """The command that submits it."""
-    folder = desk.layout.luggage(desk.luggage.digest)
-    arguments = [desk.layout.job(job.name), folder]
-    return slurm.sbatch_argv(placement_of(job), job.name, desk.layout.log("%j"), f"{folder}/{SCRIPT}", arguments)
+    folder = context.layout.scripts(context.scripts.digest)
+    arguments = [context.layout.job(job.name), folder]
+    return slurm.sbatch_argv(placement_of(job), job.name, context.layout.log("%j"), f"{folder}/{SCRIPT}", arguments)
 
 
-def _placement(desk: Desk, record: Deployment) -> Placement:
-    entry = entry_of(record, desk.catalog)
-    places = candidates(entry, record.request, desk.site, _held(desk))
-    return _earliest(desk, places) if record.request.partition == AUTO_PARTITION else places[0]
+def _placement(context: WorkerContext, record: Deployment) -> Placement:
+    entry = entry_of(record, context.catalog)
+    places = candidates(entry, record.request, context.site, _held(context))
+    return _earliest(context, places) if record.request.partition == AUTO_PARTITION else places[0]
 
 
-def _held(desk: Desk) -> Mapping[str, UserUsage]:
+def _held(context: WorkerContext) -> Mapping[str, UserUsage]:
     """What the user's jobs hold now; nothing where this Slurm cannot say it, for it will queue the job all the same."""
     try:
-        return slurm.parse_held(desk.gateway.run(slurm.held_argv(), timeout_s=LOOK_TIMEOUT_S).stdout)
+        return slurm.parse_held(context.gateway.run(slurm.held_argv(), timeout_s=LOOK_TIMEOUT_S).stdout)
     except (RemoteCommandError, SlurmOutputError):
         return {}
 
 
-def _earliest(desk: Desk, places: Sequence[Placement]) -> Placement:
+def _earliest(context: WorkerContext, places: Sequence[Placement]) -> Placement:
     """Of several placements the one that Slurm would start first, by its own estimate."""
     if len(places) == 1:
         return places[0]
-    tried = [_try(desk, place) for place in places]
+    tried = [_try(context, place) for place in places]
     dated = [trial for trial in tried if trial.start]
     if not dated:
         return places[0]
     best = min(dated, key=lambda trial: slurm.order_of_start(trial.start))
-    told = ", ".join(f"{t.place.partition} {_when(t.start, desk.now())}" for t in tried)
+    told = ", ".join(f"{t.place.partition} {_when(t.start, context.now())}" for t in tried)
     return best.place.model_copy(update={"why": f"{best.place.partition} starts it first by Slurm's estimate ({told})"})
 
 
@@ -114,10 +114,10 @@ def _when(start: str, now: datetime) -> str:
     return f"in {minutes} min" if minutes < 120 else f"in {minutes / 60:.0f} h"
 
 
-def _try(desk: Desk, place: Placement) -> Trial:
-    script = desk.luggage.files[SCRIPT].decode()
+def _try(context: WorkerContext, place: Placement) -> Trial:
+    script = context.scripts.files[SCRIPT].decode()
     try:
-        output = desk.gateway.run(slurm.test_only_argv(place), stdin=script, timeout_s=SBATCH_TIMEOUT_S)
+        output = context.gateway.run(slurm.test_only_argv(place), stdin=script, timeout_s=SBATCH_TIMEOUT_S)
     except RemoteCommandError:
         return Trial(place, "")
     found = slurm.parse_start_test(output.stderr)

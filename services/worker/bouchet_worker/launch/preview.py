@@ -6,7 +6,7 @@ from typing import Any
 
 from bouchet_core.deployments import Deployment
 
-from bouchet_worker.context import Desk
+from bouchet_worker.context import WorkerContext
 
 from .job_files import SCRIPT
 from .memory_check import memory_of
@@ -18,19 +18,19 @@ NO_SLOT = 0
 SECRET_FILES = frozenset({"key"})
 
 
-def preview(desk: Desk, record: Deployment) -> dict[str, Any]:
+def preview(context: WorkerContext, record: Deployment) -> dict[str, Any]:
     """JSON for the api (its `Preview`). Asks the cluster as a launch would; leaves nothing on it and in the store."""
-    job = planned(desk, record, NO_SLOT)
-    refuse_other_than_pinned(desk, record)
-    files = files_of(desk, record, job)
+    job = planned(context, record, NO_SLOT)
+    refuse_other_than_pinned(context, record)
+    files = files_of(context, record, job)
     return {
         "job_name": job.name,
         "placement": placement_of(job).model_dump(mode="json"),
         "image": job.image,
         "window": job.window,
-        "memory": memory_of(desk, record, job).model_dump(mode="json"),
-        "folder": desk.layout.job(job.name),
-        "script": desk.luggage.files[SCRIPT].decode(),
-        "command": command_of(desk, job),
+        "memory": memory_of(context, record, job).model_dump(mode="json"),
+        "folder": context.layout.job(job.name),
+        "script": context.scripts.files[SCRIPT].decode(),
+        "command": command_of(context, job),
         "files": {name: content.decode() for name, content in files.items() if name not in SECRET_FILES},
     }

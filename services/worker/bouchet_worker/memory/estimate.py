@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+from bouchet_core.deployments import MemoryEstimate
 from bouchet_core.errors import LaunchRefusedError
 from bouchet_core.parallel import Parallel
 
 from .architecture import Shape
-from bouchet_core.deployments import MemoryEstimate
 from .kv_cache import Pool, pool_of
 from .vllm_args import GIB, Asked
 from .weights import Tensors, of_named_size, on_one_gpu

@@ -17,8 +17,8 @@ from bouchet_core.deployments import Deployment
 from bouchet_core.errors import BouchetError, ClusterUnavailableError, GatewayError
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from bouchet_worker.context import Desk
-from bouchet_worker.scripts import is_staged, stage_luggage
+from bouchet_worker.context import WorkerContext
+from bouchet_worker.scripts import is_staged, stage_scripts
 from bouchet_worker.slurm.find_job import queue_rows
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ class Removed(BaseModel):
 
 
 def in_a_thread(work: Callable[[], None]) -> None:
-    """Does it beside: no errand waits for it. It dies with the process, and the next worker begins with it."""
+    """Does it beside: no task waits for it. It dies with the process, and the next worker begins with it."""
     threading.Thread(target=work, name="tidy", daemon=True).start()
 
 
@@ -55,7 +55,7 @@ def in_a_thread(work: Callable[[], None]) -> None:
 class Housekeeper:
     """Tidies once a day, and soon after something has ended. start: how a go is begun; at once in tests."""
 
-    desk: Desk
+    context: WorkerContext
     start: Start = in_a_thread
     _live: frozenset[str] = frozenset()
     _due: datetime | None = None
@@ -65,7 +65,7 @@ class Housekeeper:
 
     def look(self, live: Collection[str]) -> None:
         """Begins a go where one is due. live: ids of all that has not ended."""
-        now = self.desk.now()
+        now = self.context.now()
         if self._live - frozenset(live):
             self._ripe = now + GRACE
             self._due = min(self._due or now, self._ripe)
@@ -79,9 +79,9 @@ class Housekeeper:
 
     def _do(self) -> None:
         try:
-            tidy(self.desk)
+            tidy(self.context)
         except BouchetError as exc:
-            self._due = self.desk.now() + AGAIN
+            self._due = self.context.now() + AGAIN
             log.log(
                 logging.DEBUG if isinstance(exc, ClusterUnavailableError) else logging.WARNING, "not tidied: %s", exc
             )
@@ -92,24 +92,27 @@ class Housekeeper:
             self._under_way = False
 
 
-def tidy(desk: Desk) -> Removed | None:
+def tidy(context: WorkerContext) -> Removed | None:
     """What was removed; None where nothing of ours lies there yet. Raises what gateway and store raise."""
-    if not is_staged(desk, desk.layout.logs_readme()):
+    if not is_staged(context, context.layout.logs_readme()):
         return None
     # in this order: what ends meanwhile counts as live
-    ended = _ended(desk)
-    rows = queue_rows(desk)
-    live = {*_names(desk.store.live()), *_chores([*desk.store.downloads.live(), *desk.store.images.live()])}
-    stage_luggage(desk)
+    ended = _ended(context)
+    rows = queue_rows(context)
+    live = {
+        *_names(context.store.live()),
+        *_batch_jobs([*context.store.downloads.live(), *context.store.images.live()]),
+    }
+    stage_scripts(context)
     asked = {
-        "root": desk.site.root,
+        "root": context.site.root,
         "live": sorted({*live, *(row.name for row in rows)}),
         "live_ids": sorted(row.job_id for row in rows),
         "ended": sorted(ended),
-        "keep_days": desk.site.keep_jobs_days,
+        "keep_days": context.site.keep_jobs_days,
     }
-    argv = ["python3", f"{desk.layout.luggage(desk.luggage.digest)}/{PROGRAM}"]
-    text = desk.gateway.run(argv, stdin=json.dumps(asked), timeout_s=TIMEOUT_S).stdout
+    argv = ["python3", f"{context.layout.scripts(context.scripts.digest)}/{PROGRAM}"]
+    text = context.gateway.run(argv, stdin=json.dumps(asked), timeout_s=TIMEOUT_S).stdout
     try:
         removed = Removed.model_validate_json(text)
     except ValidationError as exc:
@@ -118,24 +121,24 @@ def tidy(desk: Desk) -> Removed | None:
     return removed
 
 
-def kept_until(desk: Desk, ended_at: datetime) -> datetime | None:
+def kept_until(context: WorkerContext, ended_at: datetime) -> datetime | None:
     """When folder and log of a job that ended then may go; None: never."""
-    return ended_at + timedelta(days=desk.site.keep_jobs_days) if desk.site.keep_jobs_days else None
+    return ended_at + timedelta(days=context.site.keep_jobs_days) if context.site.keep_jobs_days else None
 
 
-def _ended(desk: Desk) -> set[str]:
+def _ended(context: WorkerContext) -> set[str]:
     """Names of jobs whose records ended long enough ago."""
-    until = desk.now() - GRACE
-    records = [one for one in desk.store.page(LOOKED_AT) if not one.is_live and one.updated_at <= until]
-    chores: list[BatchJob] = [*desk.store.downloads.page(LOOKED_AT), *desk.store.images.page(LOOKED_AT)]
-    return {*_names(records), *_chores(one for one in chores if not one.is_live and one.updated_at <= until)}
+    until = context.now() - GRACE
+    records = [one for one in context.store.page(LOOKED_AT) if not one.is_live and one.updated_at <= until]
+    batch_jobs: list[BatchJob] = [*context.store.downloads.page(LOOKED_AT), *context.store.images.page(LOOKED_AT)]
+    return {*_names(records), *_batch_jobs(one for one in batch_jobs if not one.is_live and one.updated_at <= until)}
 
 
 def _names(records: Iterable[Deployment]) -> set[str]:
     return {job.name for record in records for job in record.jobs}
 
 
-def _chores(records: Iterable[BatchJob]) -> set[str]:
+def _batch_jobs(records: Iterable[BatchJob]) -> set[str]:
     return {record.job_name for record in records if record.job_name}
 
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from enum import StrEnum
 
 from bouchet_core.deployments import Deployment, Ending, Job, Phase
 from bouchet_core.errors import SlurmOutputError
 from bouchet_core.provenance import SmokeTest
+from bouchet_core.tasks import TaskName
 
 from bouchet_worker.slurm.commands import expand_nodes
 from bouchet_worker.slurm.pending_reasons import reason_in_words, what_starts_sooner
@@ -22,8 +22,8 @@ from .endings import ending_of
 from .observation import Answering, Connection, CouldNotLook, Health, Observed, SlurmKnowsNot, SlurmSays
 from .startup_times import at_ready
 
-# the API enqueues an errand for a new record; after this long without a change it must have been lost
-LOST_ERRAND = timedelta(seconds=3)
+# the API enqueues a task for a new record; after this long without a change it must have been lost
+LOST_TASK = timedelta(seconds=3)
 # a job just submitted, or just ended, may be in neither squeue nor accounting for a moment
 VANISH_GRACE = timedelta(seconds=60)
 # one slow answer under load is no news
@@ -41,13 +41,6 @@ _NOWHERE: Mapping[str, object] = {"node": None, "port": None, "socket": None, "l
 _NOT_CONNECTED: Mapping[str, object] = {**_NOWHERE, "progress": "", "times": {}, "smoke": None}
 
 
-class Errand(StrEnum):
-    """Work for the queue; the values are the functions' names in bouchet_worker.tasks."""
-
-    SUBMIT = "submit"
-    STOP = "stop"
-
-
 @dataclass(frozen=True)
 class Decision:
     """What to change. None leaves a thing as it is; facts are fields of the current job."""
@@ -56,7 +49,7 @@ class Decision:
     ending: Ending | None = None
     reason: str | None = None
     facts: Mapping[str, object] = field(default_factory=dict)
-    errand: Errand | None = None
+    task: TaskName | None = None
 
 
 NOTHING = Decision()
@@ -98,15 +91,15 @@ def apply(record: Deployment, decision: Decision, now: datetime) -> Deployment:
 
 
 def _unsubmitted(record: Deployment, now: datetime) -> Decision:
-    if now - record.updated_at < LOST_ERRAND:
+    if now - record.updated_at < LOST_TASK:
         return NOTHING
-    return Decision(errand=Errand.SUBMIT if record.stop_requested_at is None else Errand.STOP)
+    return Decision(task=TaskName.SUBMIT if record.stop_requested_at is None else TaskName.CANCEL)
 
 
 def _waiting(record: Deployment, job: Job, slurm: SlurmSays, observed: Observed) -> Decision:
     if record.stop_requested_at is not None:
         phase = None if record.phase is Phase.DRAINING else Phase.QUEUED
-        return Decision(phase, reason="being cancelled", facts=_NOT_CONNECTED, errand=Errand.STOP)
+        return Decision(phase, reason="being cancelled", facts=_NOT_CONNECTED, task=TaskName.CANCEL)
     sooner = what_starts_sooner(slurm.reason, job.placement)
     reason = reason_in_words(slurm.reason) + (f"; {sooner}" if sooner else "")
     if record.phase is not Phase.QUEUED:
@@ -117,7 +110,7 @@ def _waiting(record: Deployment, job: Job, slurm: SlurmSays, observed: Observed)
 def _running(record: Deployment, job: Job, slurm: SlurmSays, observed: Observed) -> Decision:
     facts = _connected(job, slurm, observed.connection)
     if record.stop_requested_at is not None:
-        return Decision(_draining_from(record), reason="being cancelled", facts=facts, errand=Errand.STOP)
+        return Decision(_draining_from(record), reason="being cancelled", facts=facts, task=TaskName.CANCEL)
     if record.phase is Phase.QUEUED:
         return Decision(Phase.STARTING, reason="the job has started", facts=facts)
     if record.phase is Phase.STARTING:
@@ -162,7 +155,7 @@ def _words(smoke: SmokeTest | None) -> str:
 
 def _paused(record: Deployment, job: Job, slurm: SlurmSays, observed: Observed) -> Decision:
     if record.stop_requested_at is not None:
-        return Decision(_draining_from(record), reason="being cancelled", errand=Errand.STOP)
+        return Decision(_draining_from(record), reason="being cancelled", task=TaskName.CANCEL)
     phase = Phase.STARTING if record.phase is Phase.QUEUED else None
     return Decision(phase, reason=f"Slurm has stopped it for now ({slurm.word})")
 

@@ -28,7 +28,7 @@ from bouchet_core.secrets import sealed_key
 from bouchet_core.store import Store
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from bouchet_worker.context import Desk
+from bouchet_worker.context import WorkerContext
 from bouchet_worker.launch.job_files import Layout
 from bouchet_worker.slurm.commands import QueueRow
 from bouchet_worker.slurm.states import STATES, Meaning, parse_state
@@ -103,7 +103,7 @@ def record_again(paper: Paper, row: QueueRow, job: Job, layout: Layout, now: dat
 class Strays:
     """What the folders of strays say is read once a job and remembered."""
 
-    desk: Desk
+    context: WorkerContext
     _papers: dict[tuple[int, str], Paper | None] = field(default_factory=dict)
 
     def settle(self, rows: Sequence[QueueRow], records: Sequence[Deployment]) -> bool:
@@ -124,24 +124,24 @@ class Strays:
                 continue
             if orphan is not None:
                 orphans.append(orphan)
-        if self.desk.store.orphans.seen() != tuple(orphans):
-            self.desk.store.orphans.keep(orphans)
+        if self.context.store.orphans.seen() != tuple(orphans):
+            self.context.store.orphans.keep(orphans)
         return whole
 
     def _settle(self, row: QueueRow) -> Orphan | None:
         paper = self._paper(row)
-        known = known_record(self.desk.store, deployment_in(row.name) or "")
+        known = known_record(self.context.store, deployment_in(row.name) or "")
         if known is not None and known.is_live and owns(known, row):
             return None
         if paper is None:
             return orphan_of(row, None, "unknown", "its folder holds no record.json, so nothing says what it serves")
-        if paper.installation != self.desk.installation:
+        if paper.installation != self.context.installation:
             return orphan_of(row, paper, "another", "launched by another installation, which may still look after it")
         if known is not None:
             said = known.reason or str(known.ending or known.phase)
             return orphan_of(row, paper, "this", f"its deployment {known.id} is on record without it: {said}")
         try:
-            record = take_up(self.desk, paper, row, paper.deployment.id)
+            record = take_up(self.context, paper, row, paper.deployment.id)
         except RecordError as exc:
             return orphan_of(row, paper, "this", str(exc))
         log.warning("deployment %s: made again from job %s (%s)", record.id, row.job_id, row.name)
@@ -150,14 +150,14 @@ class Strays:
     def _paper(self, row: QueueRow) -> Paper | None:
         key = (row.job_id, row.name)
         if key not in self._papers:
-            self._papers[key] = read_paper(self.desk, row.name)
+            self._papers[key] = read_paper(self.context, row.name)
         return self._papers[key]
 
 
-def read_paper(desk: Desk, job_name: str) -> Paper | None:
+def read_paper(context: WorkerContext, job_name: str) -> Paper | None:
     """What lies beside the job; None where nothing does that can be read. Raises ClusterUnavailableError and RemoteTimeoutError."""
     try:
-        paper = Paper.model_validate_json(desk.gateway.get(desk.layout.record(job_name)).data)
+        paper = Paper.model_validate_json(context.gateway.get(context.layout.record(job_name)).data)
     except (ClusterUnavailableError, RemoteTimeoutError):
         raise
     except (GatewayError, ValidationError):
@@ -175,16 +175,16 @@ def known_record(store: Store, deployment: str) -> Deployment | None:
     return found if found.id == deployment else None
 
 
-def take_up(desk: Desk, paper: Paper, row: QueueRow, identity: str) -> Deployment:
+def take_up(context: WorkerContext, paper: Paper, row: QueueRow, identity: str) -> Deployment:
     """A new record `identity` for that job. May be called again. Raises RecordError and what the gateway raises."""
     job = paper.deployment.job
     if job is None:
         raise OrphanRefusedError(row.job_id, "its record.json names no job")
-    seal = _seal(desk, row)
-    slot = desk.store.take_slot(identity, desk.slot_count)
+    seal = _seal(context, row)
+    slot = context.store.take_slot(identity, context.slot_count)
     job = job.model_copy(update={"slot": slot, "sealed_key": seal})
-    record = record_again(paper, row, job, desk.layout, desk.now())
-    return _create(desk.store, record.model_copy(update={"id": identity}))
+    record = record_again(paper, row, job, context.layout, context.now())
+    return _create(context.store, record.model_copy(update={"id": identity}))
 
 
 def orphan_of(row: QueueRow, paper: Paper | None, owner: Owner, note: str) -> Orphan:
@@ -203,11 +203,11 @@ def orphan_of(row: QueueRow, paper: Paper | None, owner: Owner, note: str) -> Or
     )
 
 
-def _seal(desk: Desk, row: QueueRow) -> str | None:
+def _seal(context: WorkerContext, row: QueueRow) -> str | None:
     """What the record must hold so that the job's key can be had: read from its 0600 file on the cluster."""
     try:
-        key = desk.gateway.get(f"{desk.layout.job(row.name)}/key", max_bytes=_KEY_BYTES).data
-        return sealed_key(desk.serving_secret, row.name, key.decode("ascii", "replace").strip())
+        key = context.gateway.get(f"{context.layout.job(row.name)}/key", max_bytes=_KEY_BYTES).data
+        return sealed_key(context.serving_secret, row.name, key.decode("ascii", "replace").strip())
     except (ClusterUnavailableError, RemoteTimeoutError):
         raise
     except (GatewayError, ValueError) as exc:

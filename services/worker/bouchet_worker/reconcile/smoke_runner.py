@@ -103,5 +103,5 @@ def _start_of(job: Job) -> tuple[object, ...]:
 
 
 def _never(why: str) -> SmokeTest:
-    check = SmokeCheck(said=why)
+    check = SmokeCheck(message=why)
     return SmokeTest(chat=check, stream=check, tools=check, count=check, window=check, thinking=check)

@@ -159,17 +159,17 @@ class _Asker:
 
 def passed(said: str) -> SmokeCheck:
     """Seen to be right."""
-    return SmokeCheck(result="ok", said=said)
+    return SmokeCheck(result="ok", message=said)
 
 
 def failed(said: str) -> SmokeCheck:
     """Seen to be wrong."""
-    return SmokeCheck(result="failed", said=said)
+    return SmokeCheck(result="failed", message=said)
 
 
 def not_tried(said: str) -> SmokeCheck:
     """Nothing can be said."""
-    return SmokeCheck(result="not_tried", said=said)
+    return SmokeCheck(result="not_tried", message=said)
 
 
 def _answered(answer: Mapping[str, Any]) -> SmokeCheck:

@@ -8,7 +8,7 @@ from datetime import timedelta
 from bouchet_core.deployments import Job
 from bouchet_core.errors import RemoteCommandError
 
-from bouchet_worker.context import Desk
+from bouchet_worker.context import WorkerContext
 
 from . import commands as slurm
 
@@ -17,12 +17,12 @@ LOOK_TIMEOUT_S = 20.0
 SETTLE = timedelta(seconds=45)
 
 
-def queue_rows(desk: Desk) -> list[slurm.QueueRow]:
+def queue_rows(context: WorkerContext) -> list[slurm.QueueRow]:
     """All jobs of the user, now."""
-    return slurm.parse_queue(desk.gateway.run(slurm.squeue_argv(), timeout_s=LOOK_TIMEOUT_S).stdout)
+    return slurm.parse_queue(context.gateway.run(slurm.squeue_argv(), timeout_s=LOOK_TIMEOUT_S).stdout)
 
 
-def find_job(desk: Desk, job: Job, rows: Sequence[slurm.QueueRow]) -> int | None:
+def find_job(context: WorkerContext, job: Job, rows: Sequence[slurm.QueueRow]) -> int | None:
     """The Slurm id of the job of that name; accounting is asked when sbatch was called and squeue shows none."""
     for row in rows:
         if row.name == job.name:
@@ -30,7 +30,7 @@ def find_job(desk: Desk, job: Job, rows: Sequence[slurm.QueueRow]) -> int | None
     if job.asked_at is None:
         return None
     try:
-        text = desk.gateway.run(slurm.sacct_by_name_argv(job.name, job.asked_at), timeout_s=LOOK_TIMEOUT_S).stdout
+        text = context.gateway.run(slurm.sacct_by_name_argv(job.name, job.asked_at), timeout_s=LOOK_TIMEOUT_S).stdout
     except RemoteCommandError:
         # no accounting on this cluster: squeue's word has to do
         return None
@@ -38,6 +38,6 @@ def find_job(desk: Desk, job: Job, rows: Sequence[slurm.QueueRow]) -> int | None
     return found[-1] if found else None
 
 
-def may_still_arrive(desk: Desk, job: Job) -> bool:
+def may_still_arrive(context: WorkerContext, job: Job) -> bool:
     """Whether an sbatch without an answer may yet reach Slurm."""
-    return job.asked_at is not None and desk.now() - job.asked_at < SETTLE
+    return job.asked_at is not None and context.now() - job.asked_at < SETTLE

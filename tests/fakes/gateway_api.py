@@ -54,7 +54,7 @@ class GatewayDoor:
     def _trust(self, fingerprint: str) -> tuple[int, dict[str, Any] | bytes, dict[str, str]]:
         key = self.tunnel.get("host_key") or {}
         if key.get("fingerprint") != fingerprint or key.get("changed"):
-            return problem(409, "not_trusted", f"the server shows {key.get('fingerprint')}")
+            return problem(409, "host_key_not_trusted", f"the server shows {key.get('fingerprint')}")
         self.tunnel = {"state": "up", "host": "login", "since": SINCE, "connections": 1}
         return 202, {}, {}
 
@@ -69,7 +69,7 @@ class GatewayDoor:
     def get(self, path: str, query: dict[str, list[str]]) -> tuple[int, dict[str, Any] | bytes, dict[str, str]]:
         """Status, body and headers of a GET."""
         if self.mute:
-            return problem(503, "could_not_ask", "not now")
+            return problem(503, "cluster_unavailable", "not now")
         if path == "/v1/status":
             return 200, self.tunnel, {}
         if self.down:
