@@ -49,7 +49,7 @@ def test_tools_are_refused_with_the_reason_and_all_else_is_answered(ground: Grou
 @pytest.mark.parametrize("result", ["ok", "not_tried"])
 def test_only_what_was_seen_to_fail_takes_tools_away(result: str) -> None:
     record = deployment()
-    smoke = SmokeTest(tools=SmokeCheck.model_validate({"result": result, "said": "x"}))
+    smoke = SmokeTest(tools=SmokeCheck.model_validate({"result": result, "message": "x"}))
     job = record.jobs[0].model_copy(update={"smoke": smoke})
     found = build_table([record.model_copy(update={"jobs": (job,)})], {}).find(ALIAS)
     assert isinstance(found, Route) and found.no_tools == ""

@@ -81,7 +81,7 @@ python_gc_objects_total 7
 
 
 def test_work_is_what_vllm_has_done() -> None:
-    watch = load("watch")
+    watch = load("probe_vllm")
     assert watch.work_in(METRICS % ("1.0", "10.0")) == "busy"
     assert watch.work_in(METRICS % ("0.0", "10.0")) == "1510"
     assert watch.work_in(METRICS % ("0.0", "11.0")) == "1511"

@@ -82,7 +82,7 @@ def make_context(
             "gateway": gateway,
             "site": demo_site,
             "catalog": catalog,
-            "job scripts": load_scripts(REPOSITORY / "remote"),
+            "scripts": load_scripts(REPOSITORY / "remote"),
             "serving_secret": SECRET,
             "slot_count": SLOTS,
             "owner": owner,
