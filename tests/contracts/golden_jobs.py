@@ -21,7 +21,16 @@ from bouchet_core.site import Site, catalogs_of, load_site
 from bouchet_worker.launch.job_files import SCRIPT, Layout, render_files, spec_for
 from bouchet_worker.slurm.commands import sbatch_argv
 
-from tests.remote.conftest import KEY, OLDEST, REMOTE, REPOSITORY, Node, make_node, of_two, running, until
+from tests.remote.compute_node import (
+    KEY,
+    OLDEST,
+    REPOSITORY,
+    SCRIPTS,
+    ComputeNode,
+    add_second_node,
+    make_compute_node,
+    running,
+)
 
 GOLDEN = Path(__file__).parent / "golden"
 NAME = "bouchet-aa-1"
@@ -64,7 +73,7 @@ def staged(shape: Shape) -> tuple[list[str], dict[str, bytes]]:
     record = Deployment(id="aa", model=identity, names=(entry.alias,), request=request, created_at=NOW, updated_at=NOW)
     placement = candidates(entry, request, site, {})[0]
     files = render_files(spec_for(record, NAME, entry, placement, image_for(entry, site), site), site, KEY)
-    layout, scripts = Layout(site.root), Layout(site.root).scripts("LUGGAGE")
+    layout, scripts = Layout(site.root), Layout(site.root).scripts("SCRIPTS")
     argv = sbatch_argv(placement, NAME, layout.log("%j"), f"{scripts}/{SCRIPT}", [layout.job(NAME), scripts])
     return argv, {name: data for name, data in files.items() if name != "key"}
 
@@ -78,7 +87,7 @@ def loaded(name: str) -> tuple[Site, Catalog]:
 
 def ran(files: Mapping[str, str], directory: Path) -> dict[str, str]:
     """What the batch script makes of these files on one node, or on two: Apptainer's argv and environment."""
-    node = make_node(directory, OLDEST)
+    node = make_compute_node(directory, OLDEST)
     spec: dict[str, Any] = json.loads(files["spec.json"])
     ours = {name: node.spec[name] for name in ("root", "models_dir", "image", "image_sha256")}
     node.spec = {**spec, **ours, "idle_timeout_s": 0}
@@ -89,10 +98,10 @@ def ran(files: Mapping[str, str], directory: Path) -> dict[str, str]:
     (model / "config.json").write_text("{}")
     records = {"node7": node.root / "record.json"}
     if spec["nodes"] > 1:
-        of_two(node)
+        add_second_node(node)
         records["node8"] = node.root / "record-1.json"
     with running(node):
-        until(lambda: all(path.exists() for path in records.values()), node)
+        node.wait_for(lambda: all(path.exists() for path in records.values()))
         said = {name: json.loads(path.read_text()) for name, path in records.items()}
         if spec["nodes"] > 1:
             said["srun"] = json.loads((node.root / "record-srun.json").read_text())
@@ -107,9 +116,9 @@ def what_apptainer_got(record: Mapping[str, Any]) -> str:
     return lines([*words, *command]) + lines(f"{name}={value}" for name, value in sorted(given.items()))
 
 
-def plain(text: str, node: Node) -> str:
+def plain(text: str, node: ComputeNode) -> str:
     """Without what differs from run to run."""
-    for found, word in ((str(REMOTE), "LUGGAGE"), (str(node.root), "ROOT"), (KEY, "KEY"), (str(REPOSITORY), "HERE")):
+    for found, word in ((str(SCRIPTS), "SCRIPTS"), (str(node.root), "ROOT"), (KEY, "KEY"), (str(REPOSITORY), "HERE")):
         text = text.replace(found, word)
     text = re.sub(r"bouchet-77-\w{6}", "bouchet-77-XXXXXX", text)
     text = re.sub(r"(?m)^(2|3)\d{4}$", "PORT", text)

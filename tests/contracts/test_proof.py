@@ -22,7 +22,8 @@ from bouchet_core.secrets import new_nonce, proves, serving_key
 from bouchet_worker.reconcile.health import SlotProbe
 from bouchet_worker.reconcile.observation import Answering
 
-REMOTE = Path(__file__).parents[2] / "remote"
+from tests.remote.compute_node import SCRIPTS
+
 SECRET, NAME = "serving-secret", "bouchet-aa-1"
 KEY = serving_key(SECRET, NAME)
 METRICS = b'vllm:num_requests_running{engine="0"} 0.0\nvllm:generation_tokens_total{engine="0"} 12\n'
@@ -41,7 +42,7 @@ def guarded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[int]:
     """The port of a server behind the real guard."""
     monkeypatch.setenv("VLLM_API_KEY", KEY)
     monkeypatch.setenv("BOUCHET_DRAIN_FILE", str(tmp_path / "drain"))
-    spec = importlib.util.spec_from_file_location("guard", REMOTE / "guard.py")
+    spec = importlib.util.spec_from_file_location("guard", SCRIPTS / "guard.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -88,7 +89,7 @@ def watched(tmp_path: Path, port: int) -> str:
     (tmp_path / "key").write_text(f"{KEY}\n")
     spec = {"version": 1, "root": "/r", "models_dir": "/m", "image": "/i"}
     (tmp_path / "spec.json").write_text(json.dumps(spec))
-    words = [sys.executable, str(REMOTE / "probe_vllm.py"), "probe", str(tmp_path), str(port), str(tmp_path)]
+    words = [sys.executable, str(SCRIPTS / "probe_vllm.py"), "probe", str(tmp_path), str(port), str(tmp_path)]
     return subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
 
 

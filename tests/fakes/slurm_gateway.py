@@ -135,7 +135,7 @@ class FakeSlurm:
 
     def _images(self, words: list[str]) -> Answer:
         assert self.images is not None
-        if words[0] == "look":
+        if words[0] == "list":
             return 0, json.dumps({"images": self.images, "free_bytes": 10**12}), ""
         return 0, f"{self.images.pop(words[2])['bytes']}\n", ""
 

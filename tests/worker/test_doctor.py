@@ -25,10 +25,10 @@ from bouchet_worker.doctor.models import OLDEST_DRIVER, catalog_checks, driver_c
 from bouchet_worker.doctor.partitions import parse_nodes, parse_partitions, parse_qos, partition_checks
 from bouchet_worker.doctor.place import image_checks, image_path, storage_checks
 
+from tests.remote.compute_node import SCRIPTS
 from tests.worker.conftest import requested
 
 ROOT = Path(__file__).parents[2]
-LOOK = ROOT / "remote" / "probe_login_node.py"
 PINS = ROOT / "apptainer" / "pins"
 # slurm 24.11 of the demo cluster
 PARTITIONS = """\
@@ -216,7 +216,13 @@ def test_the_look_at_a_login_node(tmp_path: Path) -> None:
         "models": ["org/one", "org/two", "org/three"],
         "quota": ["echo", "used 5 of 10"],
     }
-    done = subprocess.run([sys.executable, LOOK], input=json.dumps(asked), capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, SCRIPTS / "probe_login_node.py"],
+        input=json.dumps(asked),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     told = json.loads(done.stdout)
     assert told["directories"][str(tmp_path)]["exists"] is True
     new = told["directories"][str(tmp_path / "new" / "er")]

@@ -10,7 +10,7 @@ from bouchet_core.tasks import TaskName
 
 from bouchet_worker.context import WorkerContext
 
-from .download_output import PROGRAM, SCRIPT, files_for, placement_for
+from .download_output import PROGRAM, files_for, placement_for
 from .submit import Kind, Progress, start, stop
 
 
@@ -69,7 +69,6 @@ DOWNLOADS = Kind(
     files=files_for,
     placement=lambda _record, site: placement_for(site),
     on_login=lambda _record, site: site.download_on == "login",
-    script=SCRIPT,
     program=PROGRAM,
     start=TaskName.DOWNLOAD,
     stop=TaskName.CANCEL_DOWNLOAD,

@@ -14,7 +14,6 @@ from bouchet_core.site import Site
 from bouchet_worker.context import WorkerContext
 from bouchet_worker.launch.job_files import SPEC_VERSION
 
-SCRIPT = "download.sbatch"
 PROGRAM = "download.py"
 CPUS, MEMORY_GIB = 4, 8
 MOST_WALLTIME_S = 24 * 3600

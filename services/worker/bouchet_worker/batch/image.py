@@ -15,7 +15,7 @@ from bouchet_core.tasks import TaskName
 from bouchet_worker.context import WorkerContext
 from bouchet_worker.scripts import stage_scripts
 
-from .image_output import PROGRAM, SCRIPT, files_for, placement_for, recipe_files, users_of
+from .image_output import PROGRAM, files_for, placement_for, recipe_files, users_of
 from .submit import Kind, Progress, start, stop
 
 log = logging.getLogger(__name__)
@@ -59,7 +59,6 @@ IMAGES = Kind(
     files=files_for,
     placement=placement_for,
     on_login=lambda record, site: record.action == "verify" and site.download_on == "login",
-    script=SCRIPT,
     program=PROGRAM,
     start=TaskName.IMAGE,
     stop=TaskName.CANCEL_IMAGE,
@@ -109,7 +108,7 @@ def remove_image(context: WorkerContext, pin: str, force: bool) -> RemovedImage:
 def _look(context: WorkerContext) -> tuple[dict[str, dict[str, Any]], int | None]:
     stage_scripts(context)
     folder = context.layout.scripts(context.scripts.digest)
-    argv = ["python3", f"{folder}/{LOOKER}", "look", context.site.images_dir]
+    argv = ["python3", f"{folder}/{LOOKER}", "list", context.site.images_dir]
     text = context.gateway.run(argv, timeout_s=TIMEOUT_S).stdout
     try:
         said = json.loads(text)

@@ -16,7 +16,6 @@ from bouchet_core.site import Site
 from bouchet_worker.context import WorkerContext
 from bouchet_worker.launch.job_files import SPEC_VERSION
 
-SCRIPT = "image.sbatch"
 PROGRAM = "image_job.py"
 # of apptainer/: what every pin is built with; `commit` is the version of all these, where it is known
 RECIPE_FILES = ("vllm.def", "build.sh", "manifest.py", "oci.py")

@@ -41,6 +41,8 @@ log = logging.getLogger(__name__)
 
 LEASE_S = 90.0
 SBATCH_TIMEOUT_S = 30.0
+# of the job scripts: `batch.sbatch PROGRAM JOB_DIR SCRIPTS_DIR`
+BATCH_SCRIPT = "batch.sbatch"
 _HOPELESS = (LaunchRefusedError, ConfigurationError, NotAllowedError, RemoteFileError)
 
 
@@ -65,8 +67,8 @@ AnyProgress = TypeVar("AnyProgress", bound=Progress)
 class Kind(Generic[AnyBatchJob, AnyProgress]):
     """What one kind of batch job has of its own.
 
-    word: in logs and leases. stem: the job's name but for the record's id. script, program: of the job scripts; the program
-    is asked to `detach` where the batch job needs no job. start, stop: names of tasks, and when: the one after the end.
+    word: in logs and leases. stem: the job's name but for the record's id. program: of the job scripts; it is asked to
+    `detach` where the batch job needs no job. start, stop: names of tasks, and when: the one after the end.
     counts: the fields of the record that the job's progress fills; idle: those while it waits.
     cut_short, cancelled: what people are told of such an end. hint: what we know better than the job.
     """
@@ -77,7 +79,6 @@ class Kind(Generic[AnyBatchJob, AnyProgress]):
     files: Callable[[AnyBatchJob, WorkerContext], Mapping[str, bytes]]
     placement: Callable[[AnyBatchJob, Site], Placement]
     on_login: Callable[[AnyBatchJob, Site], bool]
-    script: str
     program: str
     start: TaskName
     stop: TaskName
@@ -178,9 +179,8 @@ def _sbatch(context: WorkerContext, kind: Kind[AnyBatchJob, AnyProgress], record
     kind.records(context.store).update(record.id, lambda old: old.changed(context.now(), asked_at=context.now()))
     job_dir, folder = context.layout.job(record.job_name), context.layout.scripts(context.scripts.digest)
     placement = kind.placement(record, context.site)
-    argv = slurm.sbatch_argv(
-        placement, record.job_name, context.layout.log("%j"), f"{folder}/{kind.script}", [job_dir, folder]
-    )
+    script, arguments = f"{folder}/{BATCH_SCRIPT}", [kind.program, job_dir, folder]
+    argv = slurm.sbatch_argv(placement, record.job_name, context.layout.log("%j"), script, arguments)
     try:
         return slurm.parse_job_id(context.gateway.run(argv, timeout_s=SBATCH_TIMEOUT_S).stdout), record.job_name
     except RemoteCommandError as exc:

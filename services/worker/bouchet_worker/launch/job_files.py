@@ -6,7 +6,7 @@
 <root>/logs/<job id>.log         what the job prints, vLLM's log included
 <root>/logs/connection-<job id>.json   where its vLLM listens (written by the job)
 <root>/logs/end-<job id>.json    why it ended (written by the job)
-<root>/cache/<SIF hash>/<model>-<nodes>x<GPUs>/   compiled kernels in layers, as jobs leave them (remote/caches.py)
+<root>/cache/<SIF hash>/<model>-<nodes>x<GPUs>/   compiled kernels in layers, as jobs leave them (kernel_cache.py)
 """
 
 from __future__ import annotations
@@ -26,23 +26,9 @@ from bouchet_core.site import Site, SiteImage
 
 SPEC_VERSION = 1
 SCRIPT = "vllm-serve.sbatch"
-SCRIPT_FILES = (
-    *(SCRIPT, "node.sh", "rank.sh", "idle_watch.sh"),
-    *(
-        "job_files.py",
-        "joblog.py",
-        "network.py",
-        "gpu_driver.py",
-        "caches.py",
-        "probe_vllm.py",
-        "guard.py",
-        "probe_login_node.py",
-    ),
-    "cleanup.py",
-    *("batch_job.py", "image.sbatch", "image_job.py", "build_output.py", "list_images.py"),
-    *("download.sbatch", "download.py", "hub_fetch.py", "download_errors.py"),
-    *("model_folder.py", "list_models.py", "inspect_model.py", "weights.py", "provenance.py"),
-)
+# of remote/: where the scripts run, and what several of them import; on the cluster they are in one folder
+SCRIPT_FOLDERS = ("job", "batch", "login", "shared")
+SCRIPT_SUFFIXES = (".py", ".sh", ".sbatch")
 # a file of the job scripts that is put last: where it lies, the rest lies too
 COMPLETE_MARKER = "complete"
 # vLLM finishes the streams under way this long after SIGTERM; the job hears of its end 120 s before
@@ -101,9 +87,11 @@ class ScriptBundle:
 
 
 def load_scripts(directory: Path) -> ScriptBundle:
-    """The scripts of remote/; ConfigurationError when one is missing."""
+    """Read the job scripts of all sub-folders by base name. ConfigurationError when a folder or file cannot be read."""
     try:
-        return ScriptBundle({name: (directory / name).read_bytes() for name in SCRIPT_FILES})
+        folders = [sorted((directory / name).iterdir()) for name in SCRIPT_FOLDERS]
+        paths = [path for folder in folders for path in folder if path.suffix in SCRIPT_SUFFIXES]
+        return ScriptBundle({path.name: path.read_bytes() for path in paths})
     except OSError as exc:
         raise ConfigurationError(str(exc.filename), f"cannot be read: {exc.strerror}; build the images again") from exc
 
