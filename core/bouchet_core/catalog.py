@@ -25,31 +25,37 @@ class ModelEntry(FrozenModel):
 
     alias: DeploymentName = Field(description="short name clients use; it must not begin with `claude-`")
     description: str = ""
-    gpus: int = Field(1, ge=0, le=256, description="GPUs it needs; 0 serves on the CPU and still asks for none")
-    nodes: int = Field(1, ge=1, le=32, description="nodes that its GPUs are spread over evenly")
+    gpus: int = Field(default=1, ge=0, le=256, description="GPUs it needs; 0 serves on the CPU and still asks for none")
+    nodes: int = Field(default=1, ge=1, le=32, description="nodes that its GPUs are spread over evenly")
     parallel: Literal["tensor", "wide", "data", "expert"] = Field(
-        "tensor",
+        default="tensor",
         description="how GPUs share it. tensor: every layer within a node, groups of layers between nodes; "
         "wide: every layer, over all nodes; "
         "data: a copy each; expert: a copy each but for the experts, which are spread over all",
     )
     window: int = Field(ge=256, description="context window in tokens (--max-model-len)")
-    quant: Literal["fp8", "none"] = Field("none", description="fp8 quantises at load; none serves what is there")
-    kv_cache_dtype: Literal["auto", "fp8"] = Field(
-        "auto", description="type of the KV cache: fp8 halves it, and with it what a long window takes"
+    quant: Literal["fp8", "none"] = Field(
+        default="none", description="fp8 quantises at load; none serves what is there"
     )
-    tool_parser: str | None = Field(None, description="vLLM's --tool-call-parser; without it the model has no tools")
+    kv_cache_dtype: Literal["auto", "fp8"] = Field(
+        default="auto", description="type of the KV cache: fp8 halves it, and with it what a long window takes"
+    )
+    tool_parser: str | None = Field(
+        default=None, description="vLLM's --tool-call-parser; without it the model has no tools"
+    )
     reasoning_parser: str | None = None
     chat_template: str | None = None
     thinking: Literal["none", "off", "on", "always"] = Field(
-        "none", description="none: cannot think; off, on: its default here; always: cannot be turned off"
+        default="none", description="none: cannot think; off, on: its default here; always: cannot be turned off"
     )
     vision: bool = False
-    max_output: int = Field(32_000, ge=1, description="answer length when a client names none")
-    min_vllm: str = Field("0.10", pattern=r"^\d+(\.\d+){1,2}$")
-    weights_gib: float | None = Field(None, gt=0, description="size of its weights; where it is on disk, that counts")
-    image: str | None = Field(None, description="image pin; the site's default when absent")
-    extra_args: tuple[Argument, ...] = Field((), description="further arguments of `vllm serve`")
+    max_output: int = Field(default=32_000, ge=1, description="answer length when a client names none")
+    min_vllm: str = Field(default="0.10", pattern=r"^\d+(\.\d+){1,2}$")
+    weights_gib: float | None = Field(
+        default=None, gt=0, description="size of its weights; where it is on disk, that counts"
+    )
+    image: str | None = Field(default=None, description="image pin; the site's default when absent")
+    extra_args: tuple[Argument, ...] = Field(default=(), description="further arguments of `vllm serve`")
     env: Mapping[EnvName, Argument] = Field(default_factory=dict, description="environment of vLLM in the container")
 
     @property

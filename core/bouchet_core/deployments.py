@@ -63,31 +63,35 @@ class LaunchRequest(FrozenModel):
     """What a person asked for. None means: the catalog's default, then the site's."""
 
     like: str | None = Field(
-        None, min_length=1, max_length=100, description="id of an earlier deployment: run the very same again"
+        default=None, min_length=1, max_length=100, description="id of an earlier deployment: run the very same again"
     )
     model: str = Field(
-        "",
+        default="",
         validate_default=True,
         max_length=200,
         examples=["Qwen/Qwen3-Coder-Next-FP8"],
         description="id or alias of the catalog; may be left out with `like` only",
     )
-    name: DeploymentName | None = Field(None, description="alias to serve under; the catalog's alias by default")
-    gpus: int | None = Field(None, strict=True, ge=1, le=256)
-    nodes: int | None = Field(None, strict=True, ge=1, le=32)
-    time: Walltime | None = Field(None, description="walltime as Slurm writes it, e.g. 06:00:00 or 2-00:00:00")
-    partition: SlurmWord | None = Field(None, description="a partition, or `auto` for the earliest start")
+    name: DeploymentName | None = Field(
+        default=None, description="alias to serve under; the catalog's alias by default"
+    )
+    gpus: int | None = Field(default=None, strict=True, ge=1, le=256)
+    nodes: int | None = Field(default=None, strict=True, ge=1, le=32)
+    time: Walltime | None = Field(default=None, description="walltime as Slurm writes it, e.g. 06:00:00 or 2-00:00:00")
+    partition: SlurmWord | None = Field(default=None, description="a partition, or `auto` for the earliest start")
     quant: Literal["fp8", "none"] | None = None
     kv_cache_dtype: Literal["auto", "fp8"] | None = Field(
-        None, description="type of the KV cache: fp8 halves it; auto is the model's own"
+        default=None, description="type of the KV cache: fp8 halves it; auto is the model's own"
     )
-    max_len: int | None = Field(None, strict=True, ge=256, le=10_485_760, description="context window in tokens")
+    max_len: int | None = Field(
+        default=None, strict=True, ge=256, le=10_485_760, description="context window in tokens"
+    )
     account: SlurmWord | None = None
     qos: SlurmWord | None = None
     constraint: SlurmWord | None = None
-    serve_as: tuple[ClaudeTier, ...] = Field((), description="Claude tiers this deployment answers for")
+    serve_as: tuple[ClaudeTier, ...] = Field(default=(), description="Claude tiers this deployment answers for")
     idle_timeout_min: int | None = Field(
-        None, strict=True, ge=0, le=10_080, description="minutes without requests; 0 is never"
+        default=None, strict=True, ge=0, le=10_080, description="minutes without requests; 0 is never"
     )
 
     @field_validator("model")
@@ -127,18 +131,24 @@ class Placement(FrozenModel):
 class MemoryEstimate(FrozenModel):
     """The sum: gpu x share - weights - work = left for the cache. What is None is not known, and was not checked."""
 
-    gpu_gib: float | None = Field(None, description="memory of one GPU, as CUDA reports it")
-    share: float | None = Field(None, description="part of it that vLLM may use (--gpu-memory-utilization)")
-    weights_gib: float | None = Field(None, description="weights on one GPU")
-    work_gib: float | None = Field(None, description="what running takes besides: activations, graphs, NCCL; estimated")
-    cache_gib: float | None = Field(None, description="what is left for the KV cache of one GPU")
-    token_bytes: int | None = Field(None, description="KV cache that one more token takes on one GPU")
-    window_gib: float | None = Field(None, description="KV cache that one conversation of the full window takes there")
+    gpu_gib: float | None = Field(default=None, description="memory of one GPU, as CUDA reports it")
+    share: float | None = Field(default=None, description="part of it that vLLM may use (--gpu-memory-utilization)")
+    weights_gib: float | None = Field(default=None, description="weights on one GPU")
+    work_gib: float | None = Field(
+        default=None, description="what running takes besides: activations, graphs, NCCL; estimated"
+    )
+    cache_gib: float | None = Field(default=None, description="what is left for the KV cache of one GPU")
+    token_bytes: int | None = Field(default=None, description="KV cache that one more token takes on one GPU")
+    window_gib: float | None = Field(
+        default=None, description="KV cache that one conversation of the full window takes there"
+    )
     window: int = Field(description="context window in tokens")
-    longest: int | None = Field(None, description="the longest window that the model's config.json allows")
-    conversations: float | None = Field(None, description="conversations of the full window that fit at once, in all")
-    source: str = Field("", description="where the figures of the model are from")
-    note: str = Field("", description="the outcome in a sentence")
+    longest: int | None = Field(default=None, description="the longest window that the model's config.json allows")
+    conversations: float | None = Field(
+        default=None, description="conversations of the full window that fit at once, in all"
+    )
+    source: str = Field(default="", description="where the figures of the model are from")
+    note: str = Field(default="", description="the outcome in a sentence")
 
 
 class Job(FrozenModel):
@@ -150,44 +160,52 @@ class Job(FrozenModel):
     phase: Phase = Phase.SUBMITTING
     slurm_state: str = ""
     reason: str = ""
-    progress: str = Field("", description="what vLLM is doing while it starts, in words")
+    progress: str = Field(default="", description="what vLLM is doing while it starts, in words")
     placement: Placement | None = None
     start_estimate: datetime | None = None
     asked_at: datetime | None = Field(
-        None, description="when sbatch was called last; without an answer, look for the job before calling it again"
+        default=None,
+        description="when sbatch was called last; without an answer, look for the job before calling it again",
     )
     node: str | None = None
     port: int | None = None
-    socket: str | None = Field(None, description="UNIX socket on the node where it listens on no port (`via: node`)")
-    loopback: bool = Field(False, description="it listens for its own node alone, so the way leads over ssh to it")
-    window: int | None = Field(None, description="context window in tokens, as vLLM reports it")
-    memory: MemoryEstimate | None = Field(
-        None, description="what was reckoned of the GPUs' memory before it was submitted"
+    socket: str | None = Field(
+        default=None, description="UNIX socket on the node where it listens on no port (`via: node`)"
     )
-    image: str | None = Field(None, description="file name of the SIF")
+    loopback: bool = Field(
+        default=False, description="it listens for its own node alone, so the way leads over ssh to it"
+    )
+    window: int | None = Field(default=None, description="context window in tokens, as vLLM reports it")
+    memory: MemoryEstimate | None = Field(
+        default=None, description="what was reckoned of the GPUs' memory before it was submitted"
+    )
+    image: str | None = Field(default=None, description="file name of the SIF")
     image_sha256: str | None = None
     model_revision: str | None = None
     vllm_version: str | None = None
     torch_version: str | None = None
-    gpus: tuple[str, ...] = Field((), description="names of the GPUs of its first node")
-    driver: str | None = Field(None, description="version of NVIDIA's driver there")
-    nodes: tuple[str, ...] = Field((), description="all nodes that it ran on")
+    gpus: tuple[str, ...] = Field(default=(), description="names of the GPUs of its first node")
+    driver: str | None = Field(default=None, description="version of NVIDIA's driver there")
+    nodes: tuple[str, ...] = Field(default=(), description="all nodes that it ran on")
     command: tuple[str, ...] = ()
-    arguments: tuple[str, ...] = Field((), description="what vLLM was to be given, as staged")
-    submission: tuple[str, ...] = Field((), description="sbatch's command line")
+    arguments: tuple[str, ...] = Field(default=(), description="what vLLM was to be given, as staged")
+    submission: tuple[str, ...] = Field(default=(), description="sbatch's command line")
     software: Software | None = None
     weights: Weights | None = None
-    smoke: SmokeTest | None = Field(None, description="the smoke test of its start, once it was made")
-    log: str | None = Field(None, description="path of the job's log on the cluster, once it has a Slurm id")
-    exit_code: str | None = Field(None, description="Slurm's `status:signal`")
+    smoke: SmokeTest | None = Field(default=None, description="the smoke test of its start, once it was made")
+    log: str | None = Field(default=None, description="path of the job's log on the cluster, once it has a Slurm id")
+    exit_code: str | None = Field(default=None, description="Slurm's `status:signal`")
     kept_until: datetime | None = Field(
-        None, description="of an ended job: when its folder and log may be removed from the cluster"
+        default=None, description="of an ended job: when its folder and log may be removed from the cluster"
     )
-    note: str = Field("", description="what a person should know while it serves, such as weights that will be deleted")
+    note: str = Field(
+        default="", description="what a person should know while it serves, such as weights that will be deleted"
+    )
     sealed_key: str | None = Field(
-        None, description="of a job taken over from another installation: its key, sealed with this one's secret"
+        default=None,
+        description="of a job taken over from another installation: its key, sealed with this one's secret",
     )
-    proves: bool = Field(False, description="its server proves on /health that it holds the job's key")
+    proves: bool = Field(default=False, description="its server proves on /health that it holds the job's key")
     since: Mapping[Phase, datetime] = Field(default_factory=dict, description="when each phase was entered last")
     times: Mapping[str, float] = Field(
         default_factory=dict,
@@ -214,7 +232,7 @@ class Deployment(FrozenModel):
     )
     phase: Phase = Phase.REQUESTED
     ending: Ending | None = None
-    reason: str = Field("", description="a sentence a person can act on")
+    reason: str = Field(default="", description="a sentence a person can act on")
     jobs: tuple[Job, ...] = ()
     stop_requested_at: datetime | None = None
     created_at: datetime
@@ -270,11 +288,11 @@ class Orphan(FrozenModel):
     state: str = Field(description="Slurm's word")
     partition: str = ""
     node: str | None = None
-    model: str | None = Field(None, description="Hugging Face id; null where the job's files do not say")
+    model: str | None = Field(default=None, description="Hugging Face id; null where the job's files do not say")
     names: tuple[str, ...] = ()
     owner: Literal["this", "another", "unknown"] = Field(description="which installation of bouchet-llm launched it")
     can_adopt: bool = True
-    note: str = Field("", description="why it stands here, for people")
+    note: str = Field(default="", description="why it stands here, for people")
 
 
 class ClusterOutage(FrozenModel):

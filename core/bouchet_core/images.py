@@ -33,8 +33,8 @@ class ImagePin(FrozenModel):
     cuda: str | None = None
     min_driver: str | None = None
     oci: str | None = None
-    build_gib: int = Field(40, ge=1, description="what a build takes on the node's own disk")
-    image_gib: int = Field(12, ge=1)
+    build_gib: int = Field(default=40, ge=1, description="what a build takes on the node's own disk")
+    image_gib: int = Field(default=12, ge=1)
     files: Mapping[str, bytes] = Field(repr=False)
 
     def recipe_sha256(self, definition: bytes) -> str:
@@ -86,10 +86,10 @@ class ImageRequest(FrozenModel):
     pin: PinName = Field(description="a folder of apptainer/pins")
     action: Action = "build"
     source: RemotePath | None = Field(
-        None, description="folder on the cluster with wheels/ and base.tar, where nodes have no network"
+        default=None, description="folder on the cluster with wheels/ and base.tar, where nodes have no network"
     )
-    rebuild: bool = Field(False, description="build it although the one there was made from the same recipe")
-    force: bool = Field(False, description="replace it although a live deployment serves from it")
+    rebuild: bool = Field(default=False, description="build it although the one there was made from the same recipe")
+    force: bool = Field(default=False, description="replace it although a live deployment serves from it")
 
 
 class ImageJob(BatchJob):
@@ -100,13 +100,17 @@ class ImageJob(BatchJob):
     source: RemotePath | None = None
     rebuild: bool = False
     force: bool = False
-    stage: str = Field("", description="where a build is: base, system, packages, compile, test, squash, sign, hash")
-    done: int = Field(0, description="of what the stage counts: packages, portions of files, MiB")
+    stage: str = Field(
+        default="", description="where a build is: base, system, packages, compile, test, squash, sign, hash"
+    )
+    done: int = Field(default=0, description="of what the stage counts: packages, portions of files, MiB")
     of: int = 0
     sha256: str | None = None
     bytes: int | None = None
-    seconds: int | None = Field(None, description="what the build took, without its time in the queue")
-    current: bool = Field(False, description="there was nothing to do: the one there was made from the same recipe")
+    seconds: int | None = Field(default=None, description="what the build took, without its time in the queue")
+    current: bool = Field(
+        default=False, description="there was nothing to do: the one there was made from the same recipe"
+    )
 
     @property
     def subject(self) -> str:
@@ -123,9 +127,9 @@ class ImageStatus(FrozenModel):
     """One pin, or one image on the cluster that no pin speaks of."""
 
     pin: str
-    known: bool = Field(True, description="whether the project has a pin of this name")
+    known: bool = Field(default=True, description="whether the project has a pin of this name")
     state: Literal["ready", "outdated", "missing", "unknown"] = Field(
-        "unknown", description="ready: made from the pin as it is now; outdated: from an older one"
+        default="unknown", description="ready: made from the pin as it is now; outdated: from an older one"
     )
     bytes: int | None = None
     sha256: str | None = None
@@ -134,13 +138,15 @@ class ImageStatus(FrozenModel):
     torch: str | None = None
     cuda: str | None = None
     min_driver: str | None = None
-    oci: str | None = Field(None, description="the image by digest that it is made from")
-    oci_manifest: str | None = Field(None, description="what that digest was resolved to for the cluster's platform")
-    commit: str | None = Field(None, description="version of the recipe that it was made from")
+    oci: str | None = Field(default=None, description="the image by digest that it is made from")
+    oci_manifest: str | None = Field(
+        default=None, description="what that digest was resolved to for the cluster's platform"
+    )
+    commit: str | None = Field(default=None, description="version of the recipe that it was made from")
     is_default: bool = False
-    in_site: bool = Field(False, description="whether the site file lists it; only then launches find it")
-    models: tuple[str, ...] = Field((), description="of the catalog, those that name it")
-    deployments: tuple[str, ...] = Field((), description="live ones that serve from it")
+    in_site: bool = Field(default=False, description="whether the site file lists it; only then launches find it")
+    models: tuple[str, ...] = Field(default=(), description="of the catalog, those that name it")
+    deployments: tuple[str, ...] = Field(default=(), description="live ones that serve from it")
 
 
 class ImageList(FrozenModel):

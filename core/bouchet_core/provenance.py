@@ -20,14 +20,16 @@ class SmokeCheck(FrozenModel):
 class SmokeTest(FrozenModel):
     """What a model showed right after its start, asked as clients ask."""
 
-    chat: SmokeCheck = Field(SmokeCheck(), description="a short answer")
-    stream: SmokeCheck = Field(SmokeCheck(), description="a short answer piece by piece, to its proper end")
-    tools: SmokeCheck = Field(SmokeCheck(), description="a tool call that the catalog's parser could read")
+    chat: SmokeCheck = Field(default=SmokeCheck(), description="a short answer")
+    stream: SmokeCheck = Field(default=SmokeCheck(), description="a short answer piece by piece, to its proper end")
+    tools: SmokeCheck = Field(default=SmokeCheck(), description="a tool call that the catalog's parser could read")
     count: SmokeCheck = Field(
-        SmokeCheck(), description="the tokenizer's count of a prompt beside what vLLM charged for it"
+        default=SmokeCheck(), description="the tokenizer's count of a prompt beside what vLLM charged for it"
     )
-    window: SmokeCheck = Field(SmokeCheck(), description="the context window beside the one asked for")
-    thinking: SmokeCheck = Field(SmokeCheck(), description="whether it thinks unasked just where the catalog says so")
+    window: SmokeCheck = Field(default=SmokeCheck(), description="the context window beside the one asked for")
+    thinking: SmokeCheck = Field(
+        default=SmokeCheck(), description="whether it thinks unasked just where the catalog says so"
+    )
     took_s: float = 0.0
 
     @property
@@ -57,20 +59,22 @@ class Weights(FrozenModel):
     )
     files: int
     bytes: int
-    folder: str = Field("", description="where they lay on the cluster")
+    folder: str = Field(default="", description="where they lay on the cluster")
 
 
 class Software(FrozenModel):
     """How the job's vLLM was started, word by word, without any key."""
 
-    container: tuple[str, ...] = Field((), description="Apptainer's command line on the first node")
+    container: tuple[str, ...] = Field(default=(), description="Apptainer's command line on the first node")
     environment: Mapping[str, str] = Field(
         default_factory=dict, description="of vLLM in the container, without the key"
     )
-    cuda: str | None = Field(None, description="CUDA of the image; null in one without")
+    cuda: str | None = Field(default=None, description="CUDA of the image; null in one without")
     python: str | None = None
-    recipe_sha256: str | None = Field(None, description="of the image's definition, lock and pin, as its manifest says")
-    quant: str | None = Field(None, description="fp8: quantised at load; checkpoint: quantised already; none")
+    recipe_sha256: str | None = Field(
+        default=None, description="of the image's definition, lock and pin, as its manifest says"
+    )
+    quant: str | None = Field(default=None, description="fp8: quantised at load; checkpoint: quantised already; none")
 
 
 class LaunchPins(FrozenModel):
@@ -82,4 +86,4 @@ class LaunchPins(FrozenModel):
     vllm: str
     model_revision: str | None = None
     weights: Weights | None = None
-    arguments: tuple[str, ...] = Field((), description="what vLLM was given, as staged")
+    arguments: tuple[str, ...] = Field(default=(), description="what vLLM was given, as staged")

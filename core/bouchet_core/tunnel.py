@@ -52,7 +52,9 @@ class LoginPrompt(FrozenModel):
     title: str = ""
     questions: tuple[str, ...]
     echo: tuple[bool, ...]
-    host: str = Field("", description="who asks: the login node, or a jump host before it; empty: the key itself")
+    host: str = Field(
+        default="", description="who asks: the login node, or a jump host before it; empty: the key itself"
+    )
 
 
 class HostKey(FrozenModel):
@@ -71,7 +73,7 @@ class TunnelEvent(FrozenModel):
     host: str
     detail: str = ""
     waits_for: Literal["", "prompt", "host_key"] = Field(
-        "", description="a person: to answer the login's question, or to accept a host key"
+        default="", description="a person: to answer the login's question, or to accept a host key"
     )
     at: datetime
 
@@ -87,7 +89,7 @@ class TunnelStatus(FrozenModel):
     host_key: HostKey | None = Field(
         default=None, description="waits for `bouchet tunnel --trust`, unless it has changed"
     )
-    connections: int = Field(0, description="SSH connections open now: 0 or 1")
+    connections: int = Field(default=0, description="SSH connections open now: 0 or 1")
     reconnects: int = 0
     open_channels: int = 0
     nodes: Mapping[str, str] = Field(

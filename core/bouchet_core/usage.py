@@ -65,11 +65,13 @@ class UsageSummary(FrozenModel):
 
     name: str
     requests: int = 0
-    input_tokens: int = Field(0, description="prompt tokens that were computed")
-    cached_tokens: int = Field(0, description="prompt tokens found in the prefix cache")
+    input_tokens: int = Field(default=0, description="prompt tokens that were computed")
+    cached_tokens: int = Field(default=0, description="prompt tokens found in the prefix cache")
     output_tokens: int = 0
-    first_token_ms: int | None = Field(None, description="mean over streams, from asking the model to the first byte")
-    tokens_per_second: float | None = Field(None, description="mean speed of one answer while it is made")
+    first_token_ms: int | None = Field(
+        default=None, description="mean over streams, from asking the model to the first byte"
+    )
+    tokens_per_second: float | None = Field(default=None, description="mean speed of one answer while it is made")
     errors: int = 0
     errors_by_kind: Mapping[str, int] = {}
 

@@ -282,7 +282,7 @@ def test_the_program_names_what_is_missing(tmp_path: Path) -> None:
         [sys.executable, "-m", "bouchet_api"], env=environment, capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 1
-    assert "api_key" in done.stderr
+    assert "redis_password" in done.stderr
     assert "Traceback" not in done.stderr
 
 

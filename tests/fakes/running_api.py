@@ -13,7 +13,8 @@ from pathlib import Path
 import uvicorn
 from bouchet_api.app import create_app
 from bouchet_api.dependencies import Parts, opened
-from bouchet_api.settings import Settings
+from bouchet_api.settings import ApiSettings
+from pydantic import SecretStr
 
 from tests.conftest import RedisServer, free_port, start_redis
 from tests.fakes.gateway_api import TOKEN, GatewayDoor
@@ -52,12 +53,12 @@ class RunningApi:
     gateway: GatewayDoor
 
 
-def settings(directory: Path, redis: RedisServer, gateway: GatewayDoor) -> Settings:
+def settings(directory: Path, redis: RedisServer, gateway: GatewayDoor) -> ApiSettings:
     """Settings of an API over these; the catalog and site file are written into `directory`."""
     catalog, site = directory / "models.yaml", directory / "site.yaml"
     catalog.write_text(CATALOG)
     site.write_text(SITE)
-    return Settings(
+    return ApiSettings(
         site_file=site,
         catalog=catalog,
         redis_host="127.0.0.1",
@@ -65,9 +66,9 @@ def settings(directory: Path, redis: RedisServer, gateway: GatewayDoor) -> Setti
         gateway_url=gateway.url,
         api_port=0,
         log_level="WARNING",
-        api_key=KEY,
-        redis_password=redis.password,
-        gateway_token=TOKEN,
+        api_key=SecretStr(KEY),
+        redis_password=SecretStr(redis.password),
+        gateway_token=SecretStr(TOKEN),
         pins_dir=PINS,
     )
 

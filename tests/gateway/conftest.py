@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ from bouchet_core.site import Partition, Site, SiteImage, SiteLogin
 from bouchet_core.store import Store
 from bouchet_core.tunnel import TunnelState, TunnelStatus
 from bouchet_gateway.gateway import Gateway
-from bouchet_gateway.settings import Limits, Settings, SshSettings
+from bouchet_gateway.settings import GatewayLimits, GatewaySettings, SshSettings
+from pydantic import SecretStr
 
 TOKEN = "test-token"
 USER = "researcher"
@@ -223,30 +224,30 @@ def make_site(node: LoginNode) -> Site:
     )
 
 
-def make_settings(node: LoginNode, **changes: object) -> Settings:
+def make_settings(node: LoginNode, **changes: object) -> GatewaySettings:
     ssh = SshSettings(
         hosts=("127.0.0.1",),
         ssh_dir=node.ssh_dir,
-        trusted_hosts=node.ssh_dir.parent / "data" / "known_hosts",
+        data_dir=node.ssh_dir.parent / "data",
         user=USER,
         port=node.port,
         keepalive_interval_s=0.2,
         connect_timeout_s=2,
     )
-    settings = Settings(
+    settings = GatewaySettings(
         ssh=ssh,
         site=make_site(node),
-        token=TOKEN,
+        gateway_token=SecretStr(TOKEN),
         redis_host="",
         redis_port=0,
-        redis_password="",
-        limits=Limits(hold_s=20, open_timeout_s=2),
+        redis_password=SecretStr(""),
+        limits=GatewayLimits(hold_s=20, open_timeout_s=2),
         slot_host="127.0.0.1",
         slot_base_port=0,
         slot_count=2,
         prompt_timeout_s=5,
     )
-    return replace(settings, **changes)  # type: ignore[arg-type]
+    return settings.model_copy(update=changes)
 
 
 async def until(condition: Callable[[], bool], within_s: float = 30.0) -> None:

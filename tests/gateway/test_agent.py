@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -43,7 +42,9 @@ def add(agent: Path, key: Path) -> None:
 
 def gateway_with(agent: Path, login_node: LoginNode, store: Store) -> Gateway:
     settings = make_settings(login_node)
-    return Gateway(replace(settings, ssh=replace(settings.ssh, agent_socket=str(agent))), store)
+    return Gateway(
+        settings.model_copy(update={"ssh": settings.ssh.model_copy(update={"agent_socket": str(agent)})}), store
+    )
 
 
 async def test_the_agent_logs_in(login_node: LoginNode, store: Store, agent: Path, key: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from bouchet_core.store import Store
 from bouchet_core.tunnel import TunnelState, TunnelStatus
 from bouchet_gateway.gateway import Gateway
-from bouchet_gateway.settings import Limits
+from bouchet_gateway.settings import GatewayLimits
 
 from .conftest import LoginNode, door_of, make_settings, reached, until
 
@@ -59,7 +59,7 @@ async def test_a_slow_command_times_out_and_is_ended(door: httpx.AsyncClient, lo
 
 async def test_too_much_output_is_cut_and_said(login_node: LoginNode, store: Store) -> None:
     login_node.program("squeue", "#!/bin/sh\nhead -c 300000 /dev/zero | tr '\\0' x\nexit 4\n")
-    gateway = Gateway(make_settings(login_node, limits=Limits(output_bytes=1000)), store)
+    gateway = Gateway(make_settings(login_node, limits=GatewayLimits(output_bytes=1000)), store)
     async with gateway.running(), door_of(gateway) as door:
         answer = (await run(door, ["squeue"])).json()
     assert answer == {"exit_status": 4, "stdout": "x" * 1000, "stderr": "", "truncated": True}
@@ -108,7 +108,7 @@ async def test_a_command_that_finds_no_place_in_time_was_not_started(login_node:
         process.exit(0)
 
     login_node.run = slow
-    gateway = Gateway(make_settings(login_node, limits=Limits(commands=1)), store)
+    gateway = Gateway(make_settings(login_node, limits=GatewayLimits(commands=1)), store)
     async with gateway.running(), door_of(gateway) as door:
         await reached(gateway, TunnelState.UP)
         first = asyncio.create_task(run(door, ["squeue"]))

@@ -17,7 +17,7 @@ from bouchet_core.errors import RemoteFileError, TunnelDownError
 from bouchet_core.store import Store
 from bouchet_core.tunnel import TunnelState
 from bouchet_gateway.gateway import Gateway
-from bouchet_gateway.settings import Limits
+from bouchet_gateway.settings import GatewayLimits
 from bouchet_gateway.slots import forward
 from bouchet_gateway.slots.forward import refusal
 
@@ -169,7 +169,7 @@ async def test_a_slow_server_slows_the_caller(gateway: Gateway, store: Store) ->
 
 
 async def test_nothing_behind_the_slot_is_said_at_once(login_node: LoginNode, store: Store) -> None:
-    gateway = Gateway(make_settings(login_node, limits=Limits(hold_s=600)), store)
+    gateway = Gateway(make_settings(login_node, limits=GatewayLimits(hold_s=600)), store)
     async with gateway.running():
         status, words = words_of(await talk(gateway.forwards.ports[1], REQUEST))
     assert (status, words["kind"]) == (b"HTTP/1.1 503 Service Unavailable", "no_target")
@@ -220,7 +220,7 @@ async def test_a_new_connection_is_held_until_ssh_is_back(
 async def test_a_connection_is_not_held_for_ever(login_node: LoginNode, store: Store) -> None:
     serve_behind(store, 0, 9)
     await login_node.stop()
-    gateway = Gateway(make_settings(login_node, limits=Limits(hold_s=0.3)), store)
+    gateway = Gateway(make_settings(login_node, limits=GatewayLimits(hold_s=0.3)), store)
     async with gateway.running():
         _, words = words_of(await talk(gateway.forwards.ports[0], REQUEST))
     assert words["kind"] == "tunnel_down"
@@ -269,7 +269,7 @@ async def test_a_stream_that_is_cut_ends_in_an_error_not_in_a_proper_end(
 
 
 async def test_too_many_connections_to_one_slot_are_refused(login_node: LoginNode, store: Store) -> None:
-    gateway = Gateway(make_settings(login_node, limits=Limits(connections_per_slot=2)), store)
+    gateway = Gateway(make_settings(login_node, limits=GatewayLimits(connections_per_slot=2)), store)
     async with gateway.running(), tcp_server(echo) as port:
         serve_behind(store, 0, port)
         kept = [await asyncio.open_connection("127.0.0.1", gateway.forwards.ports[0]) for _ in range(2)]
@@ -364,7 +364,7 @@ async def test_a_refused_caller_that_finished_speaking_gives_its_place_back(
     login_node: LoginNode, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(forward, "REFUSAL_TIMEOUT_S", 3600)
-    gateway = Gateway(make_settings(login_node, limits=Limits(connections_per_slot=1)), store)
+    gateway = Gateway(make_settings(login_node, limits=GatewayLimits(connections_per_slot=1)), store)
     async with gateway.running(), tcp_server(echo) as port:
         serve_behind(store, 0, port)
         slot = gateway.forwards.ports[0]

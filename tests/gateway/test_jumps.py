@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,7 +24,7 @@ async def test_jump_hosts_are_gone_through(login_node: LoginNode, store: Store) 
         "Host cluster\n  User inner\n  ProxyJump jump\nHost jump\n  User outer\n"
     )
     settings = make_settings(login_node)
-    ssh = replace(settings.ssh, hosts=("cluster",), user=None, port=None)
+    ssh = settings.ssh.model_copy(update={"hosts": ("cluster",), "user": None, "port": None})
     async with started(login_node, store, ssh=ssh) as gateway:
         await reached(gateway, TunnelState.UP)
         assert (login_node.logins, login_node.channels) == (["outer", "inner"], 1)
@@ -42,7 +41,7 @@ def two_hops(login_node: LoginNode, first: LoginNode, ssh_dir_of: LoginNode) -> 
     )
     known = [(node.ssh_dir / "known_hosts").read_text() for node in (login_node, first)]
     (ssh_dir_of.ssh_dir / "known_hosts").write_text("".join(known))
-    return replace(make_settings(login_node).ssh, hosts=("cluster",), port=None)
+    return make_settings(login_node).ssh.model_copy(update={"hosts": ("cluster",), "port": None})
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,7 +27,7 @@ def locked(login_node: LoginNode, tmp_path: Path) -> Path:
 
 def gateway_with(key: Path, login_node: LoginNode, store: Store) -> Gateway:
     settings = make_settings(login_node)
-    return Gateway(replace(settings, ssh=replace(settings.ssh, key_file=key)), store)
+    return Gateway(settings.model_copy(update={"ssh": settings.ssh.model_copy(update={"key_file": key})}), store)
 
 
 async def answer(gateway: Gateway, text: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from dataclasses import replace
 
 import pytest
 from bouchet_core.store import Store
@@ -32,8 +31,8 @@ async def link(login_node: LoginNode) -> AsyncIterator[Link]:
 @pytest.fixture
 async def gateway(login_node: LoginNode, link: Link, store: Store) -> AsyncIterator[Gateway]:
     settings = make_settings(login_node)
-    ssh = replace(settings.ssh, port=link.port, handshake_timeout_s=1)
-    gateway = Gateway(replace(settings, ssh=ssh), store)
+    ssh = settings.ssh.model_copy(update={"port": link.port, "handshake_timeout_s": 1})
+    gateway = Gateway(settings.model_copy(update={"ssh": ssh}), store)
     async with gateway.running():
         await reached(gateway, TunnelState.UP)
         yield gateway
@@ -123,8 +122,8 @@ async def test_a_stream_over_a_silent_link_ends_in_an_error(gateway: Gateway, li
 async def test_a_slow_login_is_waited_for(login_node: LoginNode, store: Store) -> None:
     login_node.slow_login_s = 0.6
     settings = make_settings(login_node)
-    ssh = replace(settings.ssh, handshake_timeout_s=0.3, login_timeout_s=5)
-    gateway = Gateway(replace(settings, ssh=ssh), store)
+    ssh = settings.ssh.model_copy(update={"handshake_timeout_s": 0.3, "login_timeout_s": 5})
+    gateway = Gateway(settings.model_copy(update={"ssh": ssh}), store)
     async with gateway.running():
         await reached(gateway, TunnelState.UP)
     assert login_node.accepted == 1
@@ -133,7 +132,9 @@ async def test_a_slow_login_is_waited_for(login_node: LoginNode, store: Store) -
 async def test_a_login_that_never_ends_is_given_up(login_node: LoginNode, store: Store) -> None:
     login_node.slow_login_s = 60
     settings = make_settings(login_node)
-    gateway = Gateway(replace(settings, ssh=replace(settings.ssh, login_timeout_s=0.3)), store)
+    gateway = Gateway(
+        settings.model_copy(update={"ssh": settings.ssh.model_copy(update={"login_timeout_s": 0.3})}), store
+    )
     async with gateway.running():
         status = await reached(gateway, TunnelState.DOWN)
     assert "did not answer within" in status.detail and "(login)" in status.detail

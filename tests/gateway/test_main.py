@@ -16,7 +16,7 @@ import yaml
 from bouchet_core.errors import ConfigurationError, NotAllowedError
 from bouchet_core.gateway_client import GatewayClient
 from bouchet_core.tunnel import TunnelState
-from bouchet_gateway.settings import read_settings
+from bouchet_gateway.settings import GatewaySettings
 
 from tests.conftest import RedisServer, free_port
 
@@ -99,13 +99,13 @@ async def test_a_missing_secret_is_said_and_ends_it(environ: dict[str, str]) -> 
 
 
 def test_the_alias_of_the_person_wins_over_the_site(environ: dict[str, str], login_node: LoginNode) -> None:
-    assert read_settings(environ).ssh.hosts == ("127.0.0.1",)
-    assert read_settings(environ).ssh.port == login_node.port
-    own = read_settings(environ | {"BOUCHET_HOST": "my-cluster"}).ssh
+    assert GatewaySettings.from_environment(environ).ssh.hosts == ("127.0.0.1",)
+    assert GatewaySettings.from_environment(environ).ssh.port == login_node.port
+    own = GatewaySettings.from_environment(environ | {"BOUCHET_HOST": "my-cluster"}).ssh
     assert (own.hosts, own.port) == (("my-cluster",), None)
-    assert read_settings(environ | {"BOUCHET_HOST": "one, two"}).ssh.hosts == ("one", "two")
+    assert GatewaySettings.from_environment(environ | {"BOUCHET_HOST": "one, two"}).ssh.hosts == ("one", "two")
 
 
 def test_a_missing_site_file_is_a_configuration_error(environ: dict[str, str]) -> None:
     with pytest.raises(ConfigurationError):
-        read_settings(environ | {"BOUCHET_SITE_FILE": "/none.yaml"})
+        GatewaySettings.from_environment(environ | {"BOUCHET_SITE_FILE": "/none.yaml"})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 
 import asyncssh
@@ -42,7 +41,7 @@ def tell(login_node: LoginNode, node: LoginNode, key: asyncssh.SSHKey) -> None:
 
 def gateway_via_node(login_node: LoginNode, store: Store) -> Gateway:
     settings = make_settings(login_node)
-    return Gateway(replace(settings, ssh=replace(settings.ssh, via_node=True)), store)
+    return Gateway(settings.model_copy(update={"ssh": settings.ssh.model_copy(update={"via_node": True})}), store)
 
 
 async def test_the_way_leads_over_the_node_and_is_kept(compute: LoginNode, login_node: LoginNode, store: Store) -> None:

@@ -7,7 +7,6 @@ import logging
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 
 import asyncssh
 import pytest
@@ -275,7 +274,7 @@ async def test_a_server_of_garbage_is_survived(login_node: LoginNode, store: Sto
 
     for hostile in (garbage, endless_banner):
         async with tcp_server(hostile) as port:
-            ssh = replace(make_settings(login_node).ssh, port=port, handshake_timeout_s=0.5)
+            ssh = make_settings(login_node).ssh.model_copy(update={"port": port, "handshake_timeout_s": 0.5})
             async with started(login_node, store, ssh=ssh) as gateway:
                 status = await reached(gateway, TunnelState.DOWN)
                 assert status.retry_at is not None
@@ -287,7 +286,7 @@ async def test_a_server_that_never_speaks_is_given_up(login_node: LoginNode, sto
         writer.close()
 
     async with tcp_server(mute) as port:
-        ssh = replace(make_settings(login_node).ssh, port=port, handshake_timeout_s=0.2)
+        ssh = make_settings(login_node).ssh.model_copy(update={"port": port, "handshake_timeout_s": 0.2})
         async with started(login_node, store, ssh=ssh) as gateway:
             status = await reached(gateway, TunnelState.DOWN)
             assert "did not answer" in status.detail
@@ -303,7 +302,7 @@ async def test_the_ssh_config_is_honoured(login_node: LoginNode, store: Store) -
     )
     login_node.program("squeue", "#!/bin/sh\necho fine\n")
     settings = make_settings(login_node)
-    ssh = replace(settings.ssh, hosts=("cluster",), user="not-used", port=None)
+    ssh = settings.ssh.model_copy(update={"hosts": ("cluster",), "user": "not-used", "port": None})
     async with started(login_node, store, ssh=ssh) as gateway, door_of(gateway) as door:
         await reached(gateway, TunnelState.UP)
         assert (await door.post("/v1/run", json={"argv": ["squeue"]})).json()["stdout"] == "fine\n"
@@ -332,7 +331,7 @@ async def test_another_login_node_takes_over_when_one_is_gone(login_node: LoginN
         f"Host gone\n  HostName 127.0.0.1\n  Port {nobody.getsockname()[1]}\n"
         f"Host there\n  HostName 127.0.0.1\n  Port {login_node.port}\n"
     )
-    ssh = replace(make_settings(login_node).ssh, hosts=("gone", "there"), port=None)
+    ssh = make_settings(login_node).ssh.model_copy(update={"hosts": ("gone", "there"), "port": None})
     async with started(login_node, store, ssh=ssh) as gateway:
         assert (await reached(gateway, TunnelState.UP)).host == "there"
         login_node.cut()

@@ -26,8 +26,9 @@ from bouchet_proxy.asgi import App, Message, Receive, Scope, Send
 from bouchet_proxy.auth.key_watcher import KeyWatcher
 from bouchet_proxy.backends.direct import DirectLane
 from bouchet_proxy.routing.watcher import TableWatcher
-from bouchet_proxy.settings import Settings
+from bouchet_proxy.settings import ProxySettings
 from bouchet_proxy.usage.recorder import Recorder
+from pydantic import SecretStr
 
 from tests.conftest import free_port
 from tests.proxy.stream_checker import IllegalStream, check_stream
@@ -87,19 +88,19 @@ class Ground:
     slot_base_port: int
     fake: FakeModel
 
-    def settings(self, port: int, direct_lane: bool = True) -> Settings:
+    def settings(self, port: int, direct_lane: bool = True) -> ProxySettings:
         """Settings for a proxy on this ground."""
-        return Settings(
-            api_key=KEY,
-            serving_secret=SERVING_SECRET,
-            redis_password=self.redis_password,
+        return ProxySettings(
+            api_key=SecretStr(KEY),
+            serving_secret=SecretStr(SERVING_SECRET),
+            redis_password=SecretStr(self.redis_password),
             redis_host="127.0.0.1",
             redis_port=self.redis_port,
             port=port,
             slot_host="127.0.0.1",
             slot_base_port=self.slot_base_port,
             slot_count=SLOTS,
-            direct_lane=direct_lane,
+            direct=direct_lane,
             hold_starting_s=HOLD_S,
         )
 

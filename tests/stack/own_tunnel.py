@@ -7,7 +7,6 @@ import contextlib
 import io
 import tarfile
 from collections.abc import AsyncIterator, Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +45,8 @@ async def tunnel_as(
     """
     key_of(stack, user, folder)
     desk, trusted = PromptDesk(patience_s, auto), TrustedHosts(folder / "accepted")
-    settings = SshSettings(hosts=(LOGIN_NODE,), ssh_dir=folder, trusted_hosts=trusted.path, user=user, port=22)
-    tunnel = Tunnel(Connector(replace(settings, **changes), desk, trusted), desk, trusted)
+    settings = SshSettings(hosts=(LOGIN_NODE,), ssh_dir=folder, data_dir=folder, user=user, port=22)
+    tunnel = Tunnel(Connector(settings.model_copy(update=changes), desk, trusted), desk, trusted)
     life = asyncio.get_running_loop().create_task(tunnel.run())
     try:
         yield tunnel, desk

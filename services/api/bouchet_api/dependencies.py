@@ -16,7 +16,7 @@ from fastapi import Depends, Path, Request
 
 from .catalog_files import CatalogFiles
 from .notifier import Bell
-from .settings import Settings
+from .settings import ApiSettings
 from .task_client import Tasks
 
 
@@ -34,14 +34,14 @@ class Parts:
 
 
 @contextmanager
-def opened(settings: Settings) -> Iterator[Parts]:
+def opened(settings: ApiSettings) -> Iterator[Parts]:
     """All parts; closed in the end. Raises ConfigurationError; Redis and gateway need not answer yet."""
     site = load_site(settings.site_file)
     catalog = CatalogFiles(catalogs_of(settings.site_file, site, settings.catalog), site.default_model)
     catalog.current()
-    store = Store.connect(settings.redis_host, settings.redis_port, settings.redis_password)
+    store = Store.connect(settings.redis_host, settings.redis_port, settings.redis_password.get_secret_value())
     tasks = Tasks(store)
-    with GatewayClient(settings.gateway_url, settings.gateway_token) as gateway:
+    with GatewayClient(settings.gateway_url, settings.gateway_token.get_secret_value()) as gateway:
         try:
             yield Parts(store, tasks, gateway, catalog, Bell(store), site, settings.pins_dir)
         finally:

@@ -15,7 +15,7 @@ from bouchet_core.errors import BouchetError
 from bouchet_core.store import Store
 
 from .gateway import Gateway
-from .settings import Settings, read_settings
+from .settings import GatewaySettings
 
 GRACE_S = 5
 # objects that may be made before cycles are looked for; every packet makes a few dozen, and nearly none is in a cycle
@@ -25,7 +25,7 @@ GC_AFTER = 50_000
 def main() -> int:
     """Runs the gateway; 2 when a setting cannot be used."""
     try:
-        settings = read_settings(os.environ)
+        settings = GatewaySettings.from_environment(os.environ)
     except BouchetError as error:
         print(f"gateway: {error}", file=sys.stderr)
         return 2
@@ -46,16 +46,16 @@ def _be_at_home(home: Path, ssh_dir: Path) -> None:
     os.environ.setdefault("LOGNAME", "bouchet")
 
 
-def _serve(settings: Settings) -> None:
+def _serve(settings: GatewaySettings) -> None:
     # uvicorn stops in order at SIGTERM, then raises the signal again for whoever had it before: us, to leave in order
     signal.signal(signal.SIGTERM, _leave)
-    store = Store.connect(settings.redis_host, settings.redis_port, settings.redis_password)
+    store = Store.connect(settings.redis_host, settings.redis_port, settings.redis_password.get_secret_value())
     gateway = Gateway(settings, store)
     _collect_rarely()
     config = uvicorn.Config(
         gateway.app,
-        host=settings.door_host,
-        port=settings.door_port,
+        host=settings.api_host,
+        port=settings.api_port,
         loop="uvloop",
         log_config=None,
         access_log=False,

@@ -13,7 +13,7 @@ from .allowlist import Allowlist
 from .api import Door
 from .events import News
 from .remote_commands import Cluster
-from .settings import Settings
+from .settings import GatewaySettings
 from .slots.forward import Forwards, Targets
 from .ssh.connect import Connector
 from .ssh.prompts import PromptBroker
@@ -27,7 +27,7 @@ LAST_WORDS_S = 1.0
 class Gateway:
     """All parts of one gateway. Inside `running` they work; `app` is the door."""
 
-    def __init__(self, settings: Settings, store: Store) -> None:
+    def __init__(self, settings: GatewaySettings, store: Store) -> None:
         self._settings = settings
         site, limits = settings.site, settings.limits
         self.broker = PromptBroker(settings.prompt_timeout_s, settings.mfa_auto)
@@ -38,7 +38,14 @@ class Gateway:
         self.forwards = Forwards(self.tunnel, Targets(store), limits)
         self._news = News(store)
         self.tunnel.on_change = self._news.note
-        door = Door(self.tunnel, self.cluster, self.forwards, self.broker, settings.token, limits.file_bytes)
+        door = Door(
+            self.tunnel,
+            self.cluster,
+            self.forwards,
+            self.broker,
+            settings.gateway_token.get_secret_value(),
+            limits.file_bytes,
+        )
         self.app = door.app(self._lifespan)
 
     @contextlib.asynccontextmanager

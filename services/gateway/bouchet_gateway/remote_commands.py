@@ -10,7 +10,7 @@ from bouchet_core.errors import RemoteTimeoutError, TunnelDownError
 
 from .allowlist import Allowlist
 from .errors import BadRequestError
-from .settings import Limits
+from .settings import GatewayLimits
 from .ssh.session import Finished, Session
 from .ssh.tunnel import Tunnel
 
@@ -20,7 +20,7 @@ LEAST_S = 0.5
 class Cluster:
     """Commands and files on the login node. All methods raise GatewayError subclasses."""
 
-    def __init__(self, tunnel: Tunnel, allowlist: Allowlist, limits: Limits) -> None:
+    def __init__(self, tunnel: Tunnel, allowlist: Allowlist, limits: GatewayLimits) -> None:
         self._tunnel, self._allowlist, self._limits = tunnel, allowlist, limits
         # a Semaphore wakes its waiters first come, first served
         self._turns = asyncio.Semaphore(limits.commands)

@@ -1,52 +1,63 @@
-"""Settings of the gateway: read once in main, passed on as values."""
+"""Settings of the gateway, read from environment variables, the site file and secret files."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Any, Self
 
-from bouchet_core.secrets import read_secret
+from bouchet_core.settings import DEFAULT_SITE_FILE, Count, EnvironmentSettings, Port, ServiceSettings
 from bouchet_core.site import Site, load_site
+from pydantic import BeforeValidator, Field, SecretStr
 
 
-@dataclass(frozen=True)
-class SshSettings:
-    """How to log in. hosts: login nodes of one cluster, the first is tried first.
+def _split(value: object) -> object:
+    """Split a comma-separated list of host aliases."""
+    return tuple(word.strip() for word in value.split(",") if word.strip()) if isinstance(value, str) else value
 
-    `user` and `port` count only where the ssh config names none.
+
+class SshSettings(EnvironmentSettings):
+    """How to log in. hosts: login nodes of one cluster, tried in this order.
+
+    `user` and `port` apply only where the ssh config has none.
     """
 
-    hosts: tuple[str, ...]
-    ssh_dir: Path
-    # host keys that a person accepted through us; ssh_dir is read-only
-    trusted_hosts: Path
+    hosts: Annotated[tuple[str, ...], BeforeValidator(_split)] = Field(default=(), validation_alias="BOUCHET_HOST")
+    ssh_dir: Path = Field(default=Path("/run/ssh"), validation_alias="SSH_DIR")
+    # ssh_dir is read-only, so host keys that the user accepted are kept here
+    data_dir: Path = Field(default=Path("/data"), validation_alias="GATEWAY_DATA_DIR")
     user: str | None = None
     port: int | None = None
-    agent_socket: str | None = None
-    # for people without an agent; mounted, not copied
-    key_file: Path | None = None
-    # forwards end on the compute node, over a further connection through the first
+    agent_socket: str | None = Field(default=None, validation_alias="SSH_AUTH_SOCK")
+    # a private key for users without an agent; mounted, not copied
+    key_file: Path | None = Field(default=None, validation_alias="SSH_KEY_FILE")
+    # forwards end on the compute node, over a second connection through the first
     via_node: bool = False
     connect_timeout_s: float = 5.0
     handshake_timeout_s: float = 15.0
-    # sshd's own LoginGraceTime is 120 s by default; it usually ends a login first
+    # sshd's LoginGraceTime is 120 s by default and usually ends a login first
     login_timeout_s: float = 180.0
     # a dead peer is noticed after interval x (count + 1) = 6 s
     keepalive_interval_s: float = 2.0
     keepalive_count: int = 2
 
+    @property
+    def trusted_hosts(self) -> Path:
+        """The known_hosts file of accepted host keys."""
+        return self.data_dir / "known_hosts"
+
 
 @dataclass(frozen=True)
-class Limits:
-    """Bounds on what callers may ask of the one connection."""
+class GatewayLimits:
+    """Bounds on what callers may ask of the one SSH connection."""
 
-    # OpenSSH's MaxSessions is 10 by default: 8 commands, 1 file server, 1 to spare
+    # OpenSSH's MaxSessions is 10 by default: 8 commands, 1 file server, 1 spare
     commands: int = 8
     output_bytes: int = 1 << 20
     file_bytes: int = 64 << 20
     command_timeout_s: float = 600.0
-    # callers of files wait 10 s to read and 60 s to write, and should hear our words by then
+    # callers wait 10 s for a read and 60 s for a write; these limits end first, so that callers get an error body
     file_hold_s: float = 5.0
     file_timeout_s: float = 50.0
     open_timeout_s: float = 10.0
@@ -54,57 +65,31 @@ class Limits:
     connections_per_slot: int = 512
 
 
-@dataclass(frozen=True)
-class Settings:
-    """Everything the gateway needs to know at its start."""
+class GatewaySettings(ServiceSettings):
+    """Addresses, limits and secrets of one gateway."""
 
     ssh: SshSettings
     site: Site
-    token: str
-    redis_host: str
-    redis_port: int
-    redis_password: str
-    limits: Limits = Limits()
-    door_host: str = "0.0.0.0"
-    door_port: int = 8090
+    gateway_token: SecretStr
+    limits: GatewayLimits = GatewayLimits()
+    api_host: str = "0.0.0.0"
+    api_port: Port = Field(default=8090, validation_alias="GATEWAY_PORT")
     slot_host: str = "0.0.0.0"
-    slot_base_port: int = 8100
-    slot_count: int = 8
-    # below sshd's LoginGraceTime, so that the words are ours and not "connection lost"
+    slot_base_port: Port = Field(default=8100, validation_alias="SLOT_BASE_PORT")
+    slot_count: Count = Field(default=8, validation_alias="SLOT_COUNT")
+    # below sshd's LoginGraceTime, so that our message is shown and not "connection lost"
     prompt_timeout_s: float = 110.0
-    mfa_auto: str | None = None
-    log_level: str = "INFO"
+    mfa_auto: str | None = Field(default=None, validation_alias="MFA_AUTO")
 
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str], **given: Any) -> Self:
+        """Read the site file and all settings.
 
-def read_settings(environ: Mapping[str, str]) -> Settings:
-    """Settings from the environment, the site file and the secrets; ConfigurationError when one cannot be used."""
-    site = load_site(Path(environ.get("BOUCHET_SITE_FILE", "/etc/bouchet/sites/demo.yaml")))
-    secrets = Path(environ.get("SECRETS_DIR", "/run/secrets"))
-    return Settings(
-        ssh=read_ssh_settings(environ, site),
-        site=site,
-        token=read_secret(secrets, "gateway_token"),
-        redis_host=environ.get("REDIS_HOST", "redis"),
-        redis_port=int(environ.get("REDIS_PORT", "6379")),
-        redis_password=read_secret(secrets, "redis_password"),
-        door_port=int(environ.get("GATEWAY_PORT", "8090")),
-        slot_base_port=int(environ.get("SLOT_BASE_PORT", "8100")),
-        slot_count=int(environ.get("SLOT_COUNT", "8")),
-        mfa_auto=environ.get("MFA_AUTO") or None,
-        log_level=environ.get("LOG_LEVEL", "INFO"),
-    )
-
-
-def read_ssh_settings(environ: Mapping[str, str], site: Site) -> SshSettings:
-    """Where to log in: the aliases in BOUCHET_HOST, with the person's own ssh config, or the site's login host."""
-    aliases = tuple(word.strip() for word in environ.get("BOUCHET_HOST", "").split(",") if word.strip())
-    return SshSettings(
-        hosts=aliases or (site.login.host,),
-        user=site.login.user,
-        port=None if aliases else site.login.port,
-        ssh_dir=Path(environ.get("SSH_DIR", "/run/ssh")),
-        trusted_hosts=Path(environ.get("GATEWAY_DATA_DIR", "/data")) / "known_hosts",
-        agent_socket=environ.get("SSH_AUTH_SOCK") or None,
-        via_node=site.via == "node",
-        key_file=Path(environ["SSH_KEY_FILE"]) if environ.get("SSH_KEY_FILE") else None,
-    )
+        The aliases of BOUCHET_HOST (with the user's own ssh config) replace the site's login host and port.
+        """
+        site = load_site(Path(environment.get("BOUCHET_SITE_FILE") or DEFAULT_SITE_FILE))
+        login: dict[str, Any] = {"user": site.login.user, "via_node": site.via == "node"}
+        ssh = SshSettings.from_environment(environment, **login)
+        if not ssh.hosts:
+            ssh = SshSettings.from_environment(environment, hosts=(site.login.host,), port=site.login.port, **login)
+        return super().from_environment(environment, ssh=ssh, site=site, **given)

@@ -11,7 +11,6 @@ from pathlib import Path
 import uvicorn
 from bouchet_core.catalog import load_catalog
 from bouchet_core.errors import BouchetError, ConfigurationError
-from bouchet_core.secrets import read_secret
 from bouchet_core.store import Store
 
 from .app import Front
@@ -19,10 +18,9 @@ from .auth.key_watcher import KeyWatcher
 from .backends.direct import DirectLane
 from .backends.litellm import LiteLLMCarrier
 from .routing.watcher import TableWatcher
-from .settings import Settings, settings_from
+from .settings import ProxySettings
 from .usage.recorder import Recorder
 
-SECRETS = ("api_key", "serving_secret", "redis_password")
 # streams get this long to end after SIGTERM
 GRACE_S = 20
 
@@ -33,8 +31,7 @@ def main() -> int:
     """Serves until told to stop; 1 when a file that the user wrote cannot be used."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
-        directory = Path(os.environ.get("SECRETS_DIR", "/run/secrets"))
-        settings = settings_from(os.environ, {name: read_secret(directory, name) for name in SECRETS})
+        settings = ProxySettings.from_environment(os.environ)
     except BouchetError as exc:
         log.error("%s", exc)
         return 1
@@ -43,11 +40,14 @@ def main() -> int:
     return 0
 
 
-async def serve(settings: Settings) -> None:
+async def serve(settings: ProxySettings) -> None:
     """Opens everything, serves, closes everything."""
-    store = Store.connect(settings.redis_host, settings.redis_port, settings.redis_password)
+    store = Store.connect(settings.redis_host, settings.redis_port, settings.redis_password.get_secret_value())
     watcher = TableWatcher(store, catalog_words(settings.catalog))
-    keys, recorder = KeyWatcher(store, settings.api_key), Recorder(store, settings.serving_secret)
+    keys, recorder = (
+        KeyWatcher(store, settings.api_key.get_secret_value()),
+        Recorder(store, settings.serving_secret.get_secret_value()),
+    )
     litellm = LiteLLMCarrier.mount(settings)
     async with DirectLane(settings) as lane:
         front = Front(settings, lambda: watcher.table, lambda: keys.table, recorder, lane, litellm, litellm.lifespan)
@@ -74,7 +74,7 @@ def catalog_words(path: Path) -> dict[str, str]:
     return {**aliases, **{alias: alias for alias in aliases.values()}}
 
 
-def _server_config(front: Front, settings: Settings) -> uvicorn.Config:
+def _server_config(front: Front, settings: ProxySettings) -> uvicorn.Config:
     return uvicorn.Config(
         front,
         host="0.0.0.0",

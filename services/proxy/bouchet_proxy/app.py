@@ -26,7 +26,7 @@ from .errors import (
 from .model_list import find_line, model_line, model_list
 from .passthrough import PREFIX, relay
 from .routing.table import DEFAULT, RoutingTable
-from .settings import Settings
+from .settings import ProxySettings
 from .streams.client import Client
 from .usage.metrics import CONTENT_TYPE
 from .usage.recorder import Recorder
@@ -42,7 +42,7 @@ class Front:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: ProxySettings,
         table: Callable[[], RoutingTable],
         keys: Callable[[], KeyTable],
         recorder: Recorder,

@@ -21,7 +21,7 @@ from .http.connection import Wire
 from .http.server_auth import Target
 from .routing.affinity import Replicas, conversation_of
 from .routing.table import Answer, Group, NoSuchModel, NothingRuns, Route, RoutingTable, Unknown, Waiting
-from .settings import Settings
+from .settings import ProxySettings
 from .streams.client import Client
 from .upstream_request import Exchange, Reply
 from .usage.request import Tally
@@ -83,7 +83,9 @@ class Call:
 class Serving:
     """Serves calls. `table` gives the routing table of the moment."""
 
-    def __init__(self, settings: Settings, table: Callable[[], RoutingTable], lane: Lane, litellm: Carrier) -> None:
+    def __init__(
+        self, settings: ProxySettings, table: Callable[[], RoutingTable], lane: Lane, litellm: Carrier
+    ) -> None:
         self._settings, self._table = settings, table
         self._lane, self._litellm = lane, litellm
         self._replicas = Replicas()
@@ -139,13 +141,13 @@ class Serving:
         tally.routed(route)
         if route.no_tools and wants_tools(call.endpoint, call.body):
             raise Refused(no_tools(route.alias, route.no_tools))
-        key = job_key(self._settings.serving_secret, route.job_name, route.sealed_key)
+        key = job_key(self._settings.serving_secret.get_secret_value(), route.job_name, route.sealed_key)
         prepared = prepare(call.endpoint, call.body, route)
         hidden = "stream_options" in prepared and not wants_usage(call.body)
         return Exchange(call.endpoint, client.dialect, route, call.shown, prepared, key, tally, hidden)
 
     def _carrier(self, endpoint: Endpoint) -> Carrier:
-        direct = endpoint in ALWAYS_DIRECT or (self._settings.direct_lane and endpoint is Endpoint.MESSAGES)
+        direct = endpoint in ALWAYS_DIRECT or (self._settings.direct and endpoint is Endpoint.MESSAGES)
         return self._lane if direct else self._litellm
 
 

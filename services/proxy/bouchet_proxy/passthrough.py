@@ -18,7 +18,7 @@ from .errors import no_such_path, timed_out, unreachable
 from .http.connection import Silent, WireError
 from .http.server_auth import Target, target_of
 from .routing.table import Group, Route, RoutingTable
-from .settings import Settings
+from .settings import ProxySettings
 from .streams.client import Client, while_there
 
 PREFIX = "/passthrough/"
@@ -33,13 +33,13 @@ _OF_THE_HOP = frozenset((b"connection", b"keep-alive", b"transfer-encoding"))
 
 
 async def relay(
-    lane: Lane, settings: Settings, table: RoutingTable, client: Client, scope: Scope, receive: Receive, send: Send
+    lane: Lane, settings: ProxySettings, table: RoutingTable, client: Client, scope: Scope, receive: Receive, send: Send
 ) -> None:
     """Asks the model behind the path, and relays its answer. Raises Refused, BodyTooLargeError and ClientGoneError."""
     name, target = split_path(scope)
     route = _route(table, name)
     body = await read_body(scope, receive, settings.max_body_bytes)
-    key = job_key(settings.serving_secret, route.job_name, route.sealed_key)
+    key = job_key(settings.serving_secret.get_secret_value(), route.job_name, route.sealed_key)
     host = f"{settings.slot_host}:{settings.slot_base_port + route.slot}"
     head = request_head(scope, target, host, key, len(body))
     asked = (target_of(route, key), head, body)

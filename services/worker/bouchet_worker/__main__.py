@@ -13,7 +13,6 @@ from types import FrameType
 from bouchet_core.catalog import load_catalog
 from bouchet_core.errors import BouchetError, StoreUnavailableError
 from bouchet_core.gateway_client import GatewayClient
-from bouchet_core.secrets import optional_secret, read_secret
 from bouchet_core.site import catalogs_of, load_site
 from bouchet_core.store import Store
 from bouchet_core.tasks import QUEUE
@@ -28,7 +27,7 @@ from .reconcile.health import SlotProbe
 from .reconcile.loop import Loop
 from .reconcile.observe import Observer
 from .reconcile.smoke_runner import Smokes
-from .settings import Settings
+from .settings import WorkerSettings
 from .task_queue import TaskQueue
 from .tasks import open_context
 
@@ -39,26 +38,25 @@ LOOP_STOP_TIMEOUT_S = 15.0
 AGAIN_S = 1.0
 
 
-def build_context(settings: Settings, owner: str) -> WorkerContext:
-    """Reads site, catalog, scripts and secrets; ConfigurationError names the file that is wrong."""
+def build_context(settings: WorkerSettings, owner: str) -> WorkerContext:
+    """Read site, catalog and scripts; ConfigurationError names the file that is wrong."""
     site = load_site(settings.site_file)
-    password = read_secret(settings.secrets_dir, "redis_password")
     return WorkerContext(
-        store=Store.connect(settings.redis_host, settings.redis_port, password),
-        gateway=GatewayClient(settings.gateway_url, read_secret(settings.secrets_dir, "gateway_token")),
+        store=Store.connect(settings.redis_host, settings.redis_port, settings.redis_password.get_secret_value()),
+        gateway=GatewayClient(settings.gateway_url, settings.gateway_token.get_secret_value()),
         site=site,
         catalog=load_catalog(*catalogs_of(settings.site_file, site, settings.catalog)),
         scripts=load_scripts(settings.remote_dir),
         pins_dir=settings.pins_dir,
         recipe_dir=settings.recipe_dir,
-        serving_secret=read_secret(settings.secrets_dir, "serving_secret"),
-        hub_token=optional_secret(settings.secrets_dir, "hf_token"),
+        serving_secret=settings.serving_secret.get_secret_value(),
+        hub_token=settings.hf_token.get_secret_value() if settings.hf_token else None,
         slot_count=settings.slot_count,
         owner=owner,
     )
 
 
-def build_loop(context: WorkerContext, settings: Settings, tasks: TaskQueue) -> Loop:
+def build_loop(context: WorkerContext, settings: WorkerSettings, tasks: TaskQueue) -> Loop:
     """The loop, its tasks going to the queue."""
     probe = SlotProbe(settings.slot_host, settings.slot_base_port, context.serving_secret)
     smokes = Smokes(probe)
@@ -110,7 +108,11 @@ def _do_tasks(owner: str, queue: Queue, asked: threading.Event) -> None:
 
 def main() -> int:
     """Exit status 1 with one sentence when a file that it needs is wrong."""
-    settings = Settings.from_environment(os.environ)
+    try:
+        settings = WorkerSettings.from_environment(os.environ)
+    except BouchetError as exc:
+        print(f"worker: {exc}", file=sys.stderr)
+        return 1
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     # tasks and moves are logged by ourselves, with the deployment's id
     for chatty in ("httpx", "rq.worker"):

@@ -6,18 +6,17 @@ import os
 import sys
 
 from bouchet_core.errors import BouchetError
-from bouchet_core.secrets import read_secret
 from bouchet_core.store import Store
 from bouchet_core.tasks import HEARTBEAT
 
-from .settings import Settings
+from .settings import WorkerSettings
 
 
 def main() -> int:
     """0: beats. 1: does not, or the store cannot be asked; says which."""
-    settings = Settings.from_environment(os.environ)
     try:
-        password = read_secret(settings.secrets_dir, "redis_password")
+        settings = WorkerSettings.from_environment(os.environ)
+        password = settings.redis_password.get_secret_value()
         store = Store.connect(settings.redis_host, settings.redis_port, password)
         if store.beats(f"{HEARTBEAT}:{settings.owner}"):
             return 0

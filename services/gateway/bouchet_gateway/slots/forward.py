@@ -18,7 +18,7 @@ from bouchet_core.store import Store
 from bouchet_core.tunnel import SlotTarget
 
 from bouchet_gateway.errors import NoTargetError
-from bouchet_gateway.settings import Limits
+from bouchet_gateway.settings import GatewayLimits
 from bouchet_gateway.ssh.tunnel import Tunnel
 
 from .relay import Half
@@ -93,7 +93,7 @@ def _no_store(exc: Exception) -> StoreUnavailableError:
 class Forwards:
     """Listeners for all slots. `ports` after `start` says where; port 0 lets the system choose (tests)."""
 
-    def __init__(self, tunnel: Tunnel, targets: Targets, limits: Limits) -> None:
+    def __init__(self, tunnel: Tunnel, targets: Targets, limits: GatewayLimits) -> None:
         self._tunnel, self._targets, self._limits = tunnel, targets, limits
         self._servers: list[asyncio.Server] = []
         self._tasks: set[asyncio.Task[None]] = set()

@@ -16,7 +16,7 @@ from bouchet_proxy.dialects.tokenize import count_bodies, ending_body, ends_insi
 from bouchet_proxy.errors import timed_out, unreachable
 from bouchet_proxy.http.connection import NoConnection, Place, Pool, Silent, Wire, WireError, post_head
 from bouchet_proxy.http.server_auth import Target, prove, target_of
-from bouchet_proxy.settings import Settings
+from bouchet_proxy.settings import ProxySettings
 from bouchet_proxy.streams.client import while_there
 from bouchet_proxy.upstream_request import Exchange, Reply
 
@@ -33,7 +33,7 @@ _COUNT = re.compile(rb'"count":\s*(\d+)')
 class DirectLane:
     """Asks the models behind the gateway's slots."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: ProxySettings) -> None:
         self._host, self._settings = settings.slot_host, settings
         self._pool = Pool(KEEPALIVE_S, CONNECT_S)
         self._opens: dict[tuple[str, bytes], bool] = {}

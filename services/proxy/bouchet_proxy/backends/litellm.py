@@ -24,7 +24,7 @@ import yaml
 
 from bouchet_proxy.asgi import App, Message, Receive, Scope, Send
 from bouchet_proxy.dialects.endpoints import Endpoint
-from bouchet_proxy.settings import Settings
+from bouchet_proxy.settings import ProxySettings
 from bouchet_proxy.upstream_request import Exchange, Reply, current
 
 # seconds without a byte before a request is given up; a long prompt on a busy GPU takes minutes
@@ -47,7 +47,7 @@ _LOGGERS = ("LiteLLM", "LiteLLM Proxy", "LiteLLM Router")
 _DEFAULT_ENCODING = "litellm.litellm_core_utils.default_encoding"
 
 
-def litellm_config(settings: Settings) -> dict[str, Any]:
+def litellm_config(settings: ProxySettings) -> dict[str, Any]:
     """The configuration file of LiteLLM: `slot-3/ALIAS` goes to slot 3 as ALIAS."""
     return {
         "model_list": [
@@ -90,7 +90,7 @@ class LiteLLMCarrier:
         self._app, self._authorization = app, b"Bearer " + master_key.encode()
 
     @classmethod
-    def mount(cls, settings: Settings) -> LiteLLMCarrier:
+    def mount(cls, settings: ProxySettings) -> LiteLLMCarrier:
         """Imports LiteLLM, configured for these settings. Takes seconds and about 200 MB."""
         master_key = f"sk-{secrets.token_urlsafe(32)}"
         with tempfile.NamedTemporaryFile("w", suffix=".yaml", delete=False) as file:
