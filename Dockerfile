@@ -1,10 +1,10 @@
-# The Python rooms and Redis; the proxy has its own (services/proxy/Dockerfile).
+# The images of the four services and Redis, one target each. LiteLLM and SSH are in different images.
 # Dialect: BuildKit 1.2, what engine 20.10 knows without asking a registry: no syntax line, heredocs or COPY --link.
 ARG BASE=debian:trixie-slim
 
 FROM ${BASE} AS base
 ENV DEBIAN_FRONTEND=noninteractive PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
-    PATH=/opt/venv/bin:$PATH PYTHONPATH=/opt/room
+    PATH=/opt/venv/bin:$PATH PYTHONPATH=/opt/app
 RUN --mount=type=cache,target=/var/cache/apt,sharing=locked \
     --mount=type=cache,target=/var/lib/apt/lists,sharing=locked \
     rm -f /etc/apt/apt.conf.d/docker-clean \
@@ -13,8 +13,8 @@ RUN --mount=type=cache,target=/var/cache/apt,sharing=locked \
  && rm -rf /var/log/apt /var/log/dpkg.log
 COPY --chmod=0755 setup/image/http-ok /usr/local/bin/http-ok
 
-# /opt/build has pip, /opt/venv what a room runs on. Our own sources come last, as they are: a changed line of ours
-# costs no installation. Modes are set, for a checkout may be for its owner alone.
+# /opt/build has pip, /opt/venv what a service runs on. Our own sources come last: a changed line of ours costs no
+# installation. Modes are set, because only the owner may be able to read a checkout.
 FROM base AS build
 RUN --mount=type=cache,target=/var/cache/apt,sharing=locked \
     --mount=type=cache,target=/var/lib/apt/lists,sharing=locked \
@@ -37,23 +37,33 @@ COPY services/api/requirements.lock /locks/api.lock
 RUN --mount=type=cache,target=/root/.cache/pip --mount=type=secret,id=build_ca \
     pip-install /opt/venv --require-hashes -r /locks/api.lock
 
+FROM build AS proxy-build
+COPY services/proxy/requirements.lock services/proxy/unused-packages.txt /locks/
+# What LiteLLM brings for clouds, databases and its admin pages is removed in the same layer. The import proves
+# that none of it is needed to start.
+RUN --mount=type=cache,target=/root/.cache/pip --mount=type=secret,id=build_ca \
+    pip-install /opt/venv --require-hashes -r /locks/requirements.lock \
+ && /opt/build/bin/python -m pip --python /opt/venv/bin/python uninstall --quiet --yes -r /locks/unused-packages.txt \
+ && rm -rf /opt/venv/lib/python3*/site-packages/litellm/proxy/_experimental/out \
+ && LITELLM_LOCAL_MODEL_COST_MAP=True /opt/venv/bin/python -c 'import litellm.proxy.proxy_server'
+
 FROM base AS gateway
 # writable for any uid: the container's is chosen at run time (BOUCHET_UID)
 RUN install -d -m 1777 /data
 COPY --from=gateway-build /opt/venv /opt/venv
-COPY --chmod=0755 core/bouchet_core /opt/room/bouchet_core
-COPY --chmod=0755 services/gateway/bouchet_gateway /opt/room/bouchet_gateway
-RUN python3 -m compileall -q /opt/room
+COPY --chmod=0755 core/bouchet_core /opt/app/bouchet_core
+COPY --chmod=0755 services/gateway/bouchet_gateway /opt/app/bouchet_gateway
+RUN python3 -m compileall -q /opt/app
 USER 10001:10001
 CMD ["python", "-m", "bouchet_gateway"]
 
 FROM base AS worker
 COPY --from=worker-build /opt/venv /opt/venv
-COPY --chmod=0755 core/bouchet_core /opt/room/bouchet_core
-COPY --chmod=0755 services/worker/bouchet_worker /opt/room/bouchet_worker
-RUN python3 -m compileall -q /opt/room
+COPY --chmod=0755 core/bouchet_core /opt/app/bouchet_core
+COPY --chmod=0755 services/worker/bouchet_worker /opt/app/bouchet_worker
+RUN python3 -m compileall -q /opt/app
 COPY --chmod=0755 remote /app/remote
-# with the version of all these, where `make up` could tell it
+# `commit` exists if `make up` found git
 COPY --chmod=0755 apptainer/vllm.def apptainer/build.sh apptainer/manifest.py apptainer/oci.py apptainer/commi[t] \
     /app/apptainer/
 USER 10001:10001
@@ -61,11 +71,22 @@ CMD ["python", "-m", "bouchet_worker"]
 
 FROM base AS api
 COPY --from=api-build /opt/venv /opt/venv
-COPY --chmod=0755 core/bouchet_core /opt/room/bouchet_core
-COPY --chmod=0755 services/api/bouchet_api /opt/room/bouchet_api
-RUN python3 -m compileall -q /opt/room
+COPY --chmod=0755 core/bouchet_core /opt/app/bouchet_core
+COPY --chmod=0755 services/api/bouchet_api /opt/app/bouchet_api
+RUN python3 -m compileall -q /opt/app
 USER 10001:10001
 CMD ["python", "-m", "bouchet_api"]
+
+FROM base AS proxy
+# one heap for all threads: less memory is retained
+ENV MALLOC_ARENA_MAX=1
+COPY --from=proxy-build /opt/venv /opt/venv
+COPY --chmod=0755 core/bouchet_core /opt/app/bouchet_core
+COPY --chmod=0755 services/proxy/bouchet_proxy /opt/app/bouchet_proxy
+RUN python3 -m compileall -q /opt/app
+USER 10001:10001
+EXPOSE 4000
+CMD ["python", "-m", "bouchet_proxy"]
 
 FROM ${BASE} AS redis
 ENV DEBIAN_FRONTEND=noninteractive

@@ -9,7 +9,7 @@ QUICK_TESTS = $(filter-out tests/stack tests/stack/ tests/claude tests/claude/ t
 PARALLEL = -n 4 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help up down remove clean env logs status test test-fast check lock pin docs map bench engine tools tools-fast lint
+.PHONY: help up down remove clean env logs status test test-fast check lock pin docs bench soak engine tools tools-fast lint
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -58,9 +58,6 @@ pin: ## renew the lock of each image of one vLLM: make pin VLLM=0.32.0
 docs: tools-fast ## renew what is made from the code: docs/cli.md, schemas/
 	@$(BIN)/python -m bouchet_cli.reference docs/cli.md
 	@$(BIN)/python -m bouchet_core.schemas schemas
-
-map: ## what each file is about, by its own first sentence: make map WORD=queue
-	@$(PYTHON) -m setup map $(WORD)
 
 engine:
 	@$(PYTHON) -m setup engine

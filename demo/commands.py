@@ -20,16 +20,16 @@ class ProvisionError(Exception):
 
 @dataclass
 class CommandFailedError(ProvisionError):
-    """A program ended badly. `output` is what it said on both streams."""
+    """A program failed. `output` is both of its streams."""
 
     argv: Sequence[str]
     exit_status: int
     output: str
 
     def __str__(self) -> str:
-        said = [line.strip() for line in self.output.splitlines() if "No space left on device" in line]
-        if said:
-            return f"the disk is full; make room and repeat (`docker system df` shows what Docker holds): {said[-1]}"
+        full = [line.strip() for line in self.output.splitlines() if "No space left on device" in line]
+        if full:
+            return f"the disk is full; free some space and repeat (`docker system df` shows its users): {full[-1]}"
         return f"`{' '.join(self.argv[:6])} ...` ended with status {self.exit_status}:\n{self._tail}"
 
     @property
@@ -38,7 +38,7 @@ class CommandFailedError(ProvisionError):
 
 
 def run(argv: Sequence[str], *, timeout_s: float, environ: Mapping[str, str] | None = None) -> str:
-    """What the program printed on stdout; CommandFailedError when it fails, is missing or takes too long."""
+    """Run a program and return its stdout; CommandFailedError if it fails, is missing or takes too long."""
     try:
         done = subprocess.run(
             argv,
@@ -52,7 +52,7 @@ def run(argv: Sequence[str], *, timeout_s: float, environ: Mapping[str, str] | N
     except FileNotFoundError as exc:
         raise CommandFailedError(argv, 127, f"{argv[0]} is not installed") from exc
     except subprocess.TimeoutExpired as exc:
-        raise CommandFailedError(argv, 124, f"no end after {timeout_s:.0f} s") from exc
+        raise CommandFailedError(argv, 124, f"timed out after {timeout_s:.0f} s") from exc
     if done.returncode != 0:
         raise CommandFailedError(argv, done.returncode, done.stdout + done.stderr)
     return done.stdout
@@ -60,7 +60,7 @@ def run(argv: Sequence[str], *, timeout_s: float, environ: Mapping[str, str] | N
 
 @contextmanager
 def step(title: str) -> Iterator[None]:
-    """Prints the title, the elapsed time every few seconds, and the time that it took."""
+    """Print the title, the elapsed time every few seconds, and the total time."""
     began = time.monotonic()
     ended = threading.Event()
 

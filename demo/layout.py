@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from .wheels import Target
+from .wheels import WheelTarget
 
 PIN = "cpu-0.32.0"
 
@@ -19,7 +19,7 @@ PLUGINS = MODELS / "demo/plugins"
 
 
 @dataclass(frozen=True)
-class Pin:
+class DemoPin:
     """A pinned image's folder, and what its pin.yaml says."""
 
     folder: Path
@@ -30,13 +30,13 @@ class Pin:
         return self.folder / "requirements.lock"
 
     @property
-    def target(self) -> Target:
+    def target(self) -> WheelTarget:
         machine = {"linux/amd64": "x86_64", "linux/arm64": "aarch64"}[self.facts["platform"]]
-        return Target(self.facts["python"], self.facts["glibc"], machine)
+        return WheelTarget(self.facts["python"], self.facts["glibc"], machine)
 
 
 @dataclass(frozen=True)
-class Model:
+class DemoModel:
     """A model that the demo makes: its name under MODELS, and the script in demo/models."""
 
     name: str
@@ -49,14 +49,14 @@ class Model:
 
 
 DEMO_MODELS = (
-    Model("HuggingFaceTB/SmolLM2-135M-Instruct", "convert_smollm2.py", ()),
-    Model("demo/scripted", "make_scripted_model.py", ("chatml.jinja",)),
+    DemoModel("HuggingFaceTB/SmolLM2-135M-Instruct", "convert_smollm2.py", ()),
+    DemoModel("demo/scripted", "make_scripted_model.py", ("chatml.jinja",)),
 )
 PLUGIN_FILES = ("scripted.py", "scripted_reply.py")
 
 
 @dataclass(frozen=True)
-class Layout:
+class DemoLayout:
     """The repository's folder and the staging folder."""
 
     root: Path
@@ -71,22 +71,22 @@ class Layout:
         names = ("vllm.def", "build.sh", "manifest.py", "oci.py", "commit")
         return [path for name in names if (path := self.root / "apptainer" / name).is_file()]
 
-    def pin(self) -> Pin:
+    def pin(self) -> DemoPin:
         folder = self.root / "apptainer" / "pins" / PIN
-        return Pin(folder, parse_flat_yaml((folder / "pin.yaml").read_text()))
+        return DemoPin(folder, parse_flat_yaml((folder / "pin.yaml").read_text()))
 
     def image_recipe(self) -> str:
-        """As apptainer/build.sh computes it."""
+        """Compute the recipe's digest as apptainer/build.sh does."""
         pin = self.pin().folder
         return _digest([self.root / "apptainer" / "vllm.def", pin / "requirements.lock", pin / "pin.yaml"])
 
-    def model_recipe(self, model: Model) -> str:
+    def model_recipe(self, model: DemoModel) -> str:
         names = (model.script, *model.inputs, "requirements.lock")
         return _digest(self.model_sources / name for name in names)
 
 
 def parse_flat_yaml(text: str) -> dict[str, str]:
-    """A file of `name: word` lines; comments and quotes dropped, null is empty."""
+    """Parse `name: value` lines; comments and quotes are dropped, null is empty."""
     pairs = (line.split(":", 1) for line in text.splitlines() if ":" in line and not line.startswith("#"))
     words = {name.strip(): word.strip().strip("\"'") for name, word in pairs}
     return {name: "" if word == "null" else word for name, word in words.items()}

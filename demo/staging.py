@@ -10,30 +10,30 @@ from pathlib import Path
 
 from . import wheels
 from .commands import run, step
-from .layout import PIN, Layout
+from .layout import PIN, DemoLayout
 
 BUILD_TIMEOUT_S = 900
 BASE_ARCHIVE = "base.tar"
 
 
-def stage(layout: Layout) -> None:
-    """Everything, in parallel; what is there already is left alone."""
+def stage(layout: DemoLayout) -> None:
+    """Stage everything in parallel; existing files are kept."""
     stage_files(layout)
-    parts: list[Callable[[Layout], None]] = [stage_packages, stage_base, stage_model_sources]
+    parts: list[Callable[[DemoLayout], None]] = [stage_packages, stage_base, stage_model_sources]
     with ThreadPoolExecutor(len(parts)) as pool:
         for done in [pool.submit(part, layout) for part in parts]:
             done.result()
 
 
-def stage_files(layout: Layout) -> None:
-    """Recipes and scripts: small, and copied whenever they differ."""
+def stage_files(layout: DemoLayout) -> None:
+    """Copy recipes and scripts that differ."""
     copy_changed([*layout.pin_files, *layout.pin().folder.iterdir()], layout.staging / PIN)
     copy_changed((layout.root / "demo" / "jobs").glob("*.sh"), layout.staging / "jobs")
     copy_changed((file for file in layout.model_sources.iterdir() if file.is_file()), layout.staging / "models")
 
 
-def stage_packages(layout: Layout) -> None:
-    """vLLM and all that it needs: about 450 MB."""
+def stage_packages(layout: DemoLayout) -> None:
+    """Download vLLM and its dependencies: about 450 MB."""
     pin = layout.pin()
     into = layout.staging / PIN / "wheels"
     if not wheels.is_complete(pin.lock, into):
@@ -41,8 +41,8 @@ def stage_packages(layout: Layout) -> None:
             wheels.download(pin.lock, into, pin.target)
 
 
-def stage_model_sources(layout: Layout) -> None:
-    """What the models are made from: about 100 MB."""
+def stage_model_sources(layout: DemoLayout) -> None:
+    """Download what the models are made from: about 100 MB."""
     lock = layout.model_sources / "requirements.lock"
     into = layout.staging / "models" / "wheels"
     if not wheels.is_complete(lock, into):
@@ -50,8 +50,8 @@ def stage_model_sources(layout: Layout) -> None:
             wheels.download(lock, into, layout.pin().target)
 
 
-def stage_base(layout: Layout) -> None:
-    """The distribution's part of the image, as an archive."""
+def stage_base(layout: DemoLayout) -> None:
+    """Make the archive of the image's base distribution."""
     archive = layout.staging / PIN / BASE_ARCHIVE
     recipe = layout.root / "apptainer" / "base.Dockerfile"
     mark = archive.with_suffix(".made-from")
@@ -63,7 +63,7 @@ def stage_base(layout: Layout) -> None:
         mark.write_text(digest)
 
 
-def _make_base(layout: Layout, recipe: Path, archive: Path) -> None:
+def _make_base(layout: DemoLayout, recipe: Path, archive: Path) -> None:
     base = layout.pin().facts["base"]
     tag = f"bouchet/vllm-base:{PIN}"
     script = str(layout.root / "demo" / "base_image.sh")
@@ -78,7 +78,7 @@ def _make_base(layout: Layout, recipe: Path, archive: Path) -> None:
 
 
 def copy_changed(files: Iterable[Path], folder: Path) -> None:
-    """Copies for other users to read: a checkout's own modes may forbid it."""
+    """Copy files so that other users can read them: a checkout's own modes may forbid it."""
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o755)
     for file in files:

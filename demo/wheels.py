@@ -35,7 +35,7 @@ class Requirement:
 
 
 @dataclass(frozen=True)
-class Target:
+class WheelTarget:
     """What the wheels have to run on: Python "3.11", glibc "2.36", machine "x86_64"."""
 
     python: str
@@ -44,22 +44,22 @@ class Target:
 
 
 def parse_lock(text: str) -> list[Requirement]:
-    """The entries of a lock; ValueError if a line is anything else."""
+    """Parse the entries of a lock; ValueError for any other line."""
     rest = re.sub(r"(?m)^#.*\n", "", _REQUIREMENT.sub("", text)).strip()
     if rest:
         raise ValueError(f"not a locked requirement: {rest.splitlines()[0]}")
     return [Requirement(**match.groupdict()) for match in _REQUIREMENT.finditer(text)]
 
 
-def platform_tags(target: Target) -> list[str]:
-    """Every tag of a wheel that runs there, the newest first."""
+def platform_tags(target: WheelTarget) -> list[str]:
+    """Return every platform tag of a wheel that runs there, the newest first."""
     newest = int(target.glibc.split(".")[1])
     tags = [f"manylinux_2_{minor}_{target.machine}" for minor in range(newest, 4, -1)]
     return [*tags, *(f"manylinux{year}_{target.machine}" for year in ("2014", "2010", "1"))]
 
 
-def download_argv(target: Target, requirements: Path, into: Path) -> list[str]:
-    """pip's command line. Nothing is resolved, and nothing is accepted that the lock does not name."""
+def download_argv(target: WheelTarget, requirements: Path, into: Path) -> list[str]:
+    """Return pip's command line. Nothing is resolved, and only what the lock names is accepted."""
     argv = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"]
     argv += ["--no-deps", "--require-hashes", "--only-binary=:all:"]
     argv += ["--python-version", target.python, "--implementation", "cp"]
@@ -71,12 +71,12 @@ def download_argv(target: Target, requirements: Path, into: Path) -> list[str]:
 
 
 def is_complete(lock: Path, into: Path) -> bool:
-    """Whether a download of this very lock ended well there."""
+    """Tell whether a download of this lock completed there."""
     mark = into / COMPLETE
     return mark.is_file() and mark.read_text() == _digest(lock)
 
 
-def download(lock: Path, into: Path, target: Target) -> None:
+def download(lock: Path, into: Path, target: WheelTarget) -> None:
     """Fetch what is missing; ProvisionError with advice when a wheel cannot be had."""
     if is_complete(lock, into):
         return
@@ -96,14 +96,14 @@ def download(lock: Path, into: Path, target: Target) -> None:
 
 
 def _remove_others(into: Path, locked: Sequence[Requirement]) -> None:
-    """Takes away what no entry names: a wheel that a full disk or a lost line cut short."""
+    """Remove wheels that no entry names, such as those that a full disk or a lost connection truncated."""
     known = {requirement.sha256 for requirement in locked}
     for wheel in into.glob("*.whl"):
         if _digest(wheel) not in known:
             wheel.unlink()
 
 
-def _download_part(part: Sequence[Requirement], into: Path, target: Target) -> None:
+def _download_part(part: Sequence[Requirement], into: Path, target: WheelTarget) -> None:
     if not part:
         return
     with TemporaryDirectory() as folder:
@@ -116,17 +116,17 @@ def _download_part(part: Sequence[Requirement], into: Path, target: Target) -> N
 
 
 def explain(failure: CommandFailedError) -> ProvisionError:
-    """pip's failure in words that say what to do; the failure itself where there is nothing to add."""
+    """Turn pip's failure into a message with the next step; other failures are returned unchanged."""
     if "No module named pip" in failure.output:
         return ProvisionError(f"{sys.executable} has no pip: install python3-pip, or run with a Python that has it")
     if unfound := re.search(r"No matching distribution found for (\S+)", failure.output):
-        return ProvisionError(f"pip finds no wheel for {unfound[1]}: {_where_to_look(unfound[1])}")
+        return ProvisionError(f"pip finds no wheel for {unfound[1]}: {_index_hint(unfound[1])}")
     if "DO NOT MATCH THE HASHES" in failure.output:
         return ProvisionError(f"a package index gave another file than the lock names. {failure}")
     return failure
 
 
-def _where_to_look(requirement: str) -> str:
+def _index_hint(requirement: str) -> str:
     if requirement.startswith("torch==") and "+cpu" in requirement:
         return "point PIP_EXTRA_INDEX_URL at PyTorch's CPU wheel index"
     return "is the package index of pip's configuration reachable, and complete?"

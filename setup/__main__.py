@@ -14,7 +14,6 @@ from . import command, down, up
 from .docker import engine
 from .docker.stack import Stack, find_stack
 from .errors import SetupError
-from .file_map import print_map
 from .files.env_file import ensure_env_file, read_env_file
 from .progress import Progress
 from .python import locks, pins, tools
@@ -23,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def main(arguments: list[str]) -> int:
-    """Run one command; the exit status. Every expected failure is one `error:` line."""
+    """Run one command and return the exit status. Every expected failure is one `error:` line."""
     options = parse_arguments(arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a runner's time limit is a Ctrl-C too
     try:
@@ -43,14 +42,14 @@ def main(arguments: list[str]) -> int:
 
 
 def explain(exc: OSError) -> str:
-    """What the system said, as a sentence."""
+    """Describe an error of the operating system in a sentence."""
     if exc.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"the disk is full ({exc.filename or 'no space left on device'}); free some space and run it again"
     return f"{exc.filename or 'the system'}: {exc.strerror or exc}"
 
 
 def parse_arguments(arguments: list[str]) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(prog="python3 -m setup", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     start = commands.add_parser("up", help="everything: engine, images, secrets, services, the demo")
@@ -67,8 +66,6 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     pin = commands.add_parser("pin", help="renew the lock of each GPU image of one vLLM")
     pin.add_argument("vllm", nargs="?", default="")
     commands.add_parser("cli", help="make the Python environment of ./bouchet")
-    shown = commands.add_parser("map", help="each file and what it is about")
-    shown.add_argument("word", nargs="?", default="", help="only lines that hold this word")
     kit = commands.add_parser("tools", help="what the tests and checks need")
     kit.add_argument("--fast", action="store_true", help="only what tests without an engine need")
     return parser.parse_args(arguments)
@@ -89,7 +86,6 @@ def carry_out(options: argparse.Namespace, stack: Stack, progress: Progress) -> 
         "lock": lambda: locks.renew_all(stack.root, progress),
         "pin": lambda: pins.renew_pins(stack.root, options.vllm, progress),
         "cli": lambda: tools.ensure_cli(stack.root, progress),
-        "map": lambda: print_map(stack.root, options.word),
         "tools": lambda: tools.ensure_tools(stack.root, progress, fast=options.fast),
     }
     commands[options.command]()

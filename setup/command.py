@@ -1,4 +1,4 @@
-"""Programs that we run: argv lists in, text out, failures as CommandFailedError.
+"""Programs: run as argv lists, failures raised as CommandFailedError; missing ones are installed with apt.
 
 Every child is in `_running` while it lives, so that Ctrl-C can end all of them, those of other threads too.
 """
@@ -6,14 +6,17 @@ Every child is in `_running` while it lives, so that Ctrl-C can end all of them,
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 from .errors import CommandFailedError, DiskFullError, SetupError, ToolMissingError
+from .progress import Progress
 
 _running: set[subprocess.Popen[str]] = set()
 _lock = threading.Lock()
@@ -54,7 +57,7 @@ def run(
 
 
 def try_run(argv: Sequence[str], *, env: Environ | None = None, cwd: Path | None = None) -> str | None:
-    """Like run, but None when the program is not there or says no: for questions, not for work."""
+    """Run `argv` and return None if the program is missing or fails: for queries."""
     try:
         return run(argv, env=env, cwd=cwd)
     except (CommandFailedError, ToolMissingError):
@@ -62,7 +65,7 @@ def try_run(argv: Sequence[str], *, env: Environ | None = None, cwd: Path | None
 
 
 def failure(argv: Sequence[str], status: int, output: str) -> CommandFailedError:
-    """The error for a program that said no."""
+    """Make the error for a program that failed."""
     kind = DiskFullError if "no space left on device" in output.lower() else CommandFailedError
     return kind(argv, status, output)
 
@@ -76,7 +79,7 @@ def end_all() -> None:
 
 
 def allow_again() -> None:
-    """Programs may start again: what cleans up after Ctrl-C needs them."""
+    """Allow programs to start again: cleaning up after Ctrl-C needs them."""
     _interrupted.clear()
 
 
@@ -135,10 +138,57 @@ def _end(processes: Sequence[subprocess.Popen[str]]) -> None:
 
 
 def _signal(process: subprocess.Popen[str], number: int) -> bool:
-    """Whether there still was somebody to signal. poll() buries the leader, which would count as alive else."""
+    """Send a signal to a process group; False if none is left.
+
+    poll() reaps the leader, which would count as alive otherwise.
+    """
     process.poll()
     try:
         os.killpg(process.pid, number)
     except (ProcessLookupError, PermissionError):
         return False
     return True
+
+
+QUIET: Environ = {"DEBIAN_FRONTEND": "noninteractive"}
+
+
+def can_install() -> bool:
+    """Tell whether apt is available to this user."""
+    return os.getuid() == 0 and shutil.which("apt-get") is not None
+
+
+def ensure_program(progress: Progress, program: str, packages: Sequence[str], advice: str = "") -> None:
+    """Make sure that `program` is on PATH, by apt if need be."""
+    if shutil.which(program) is None:
+        install(progress, program, packages, advice)
+
+
+def install(progress: Progress, what: str, packages: Sequence[str], advice: str = "") -> None:
+    """Install Debian packages and show it; ToolMissingError without the rights to do so."""
+    wanted = " ".join(packages)
+    if not can_install():
+        raise ToolMissingError(what, advice or f"install it (on Debian and Ubuntu: `sudo apt-get install {wanted}`)")
+    with progress.step(f"installing {wanted} (apt)") as step:
+        run(["apt-get", "update"], env=QUIET)
+        known = [name for name in packages if try_run(["apt-cache", "show", name])]  # names differ between releases
+        run(
+            ["apt-get", "install", "-y", "--no-install-recommends", *(known or packages)],
+            env=QUIET,
+            on_line=step.say,
+        )
+
+
+def run_together(*jobs: Callable[[], None]) -> None:
+    """Run all jobs in threads. If one fails, the programs of the others are ended, and the first error is raised."""
+    with ThreadPoolExecutor(max_workers=max(1, len(jobs))) as pool:
+        futures = [pool.submit(job) for job in jobs]
+        try:
+            done, _ = wait(futures, return_when="FIRST_EXCEPTION")
+            for future in done:
+                future.result()
+        except BaseException:
+            end_all()
+            wait(futures)
+            allow_again()
+            raise

@@ -7,24 +7,22 @@ import shlex
 import shutil
 import subprocess
 
-from . import demo_launch as launch
+from . import demo
 from .command import run, try_run
-from .concurrency import sole_use
 from .docker import images
-from .docker.base_image import DEMO_NODE_NAME, NAME
 from .docker.compose import Compose, find_compose, with_files
+from .docker.containers import inspect_containers, published_ports
 from .docker.engine import ask_version
-from .docker.health import inspect_containers
-from .docker.ports import published_ports
-from .docker.stack import Stack, compose_environ
+from .docker.images import DEMO_NODE_NAME, NAME
+from .docker.stack import Stack, compose_environ, sole_use
 from .errors import CommandFailedError, EnvFileError
 from .files.env_file import read_env_file
-from .http import Door
+from .http import HttpClient
 from .progress import Progress, Step
 
 
 def compose_of(stack: Stack, progress: Progress) -> Compose:
-    """Compose for what is there, whatever state the env file is in: a typo must not keep a stack running."""
+    """Return Compose for whatever exists, even if the env file is invalid: a typo must not keep a stack running."""
     try:
         env = compose_environ(stack, read_env_file(stack.env_file), os.environ)
     except EnvFileError:
@@ -34,7 +32,7 @@ def compose_of(stack: Stack, progress: Progress) -> Compose:
 
 
 def compose_prefix(stack: Stack, progress: Progress) -> str:
-    """For scripts: `eval "$(python3 -m setup compose) ps"`."""
+    """Render Compose's command line for scripts: `eval "$(python3 -m setup compose) ps"`."""
     compose = compose_of(stack, progress)
     variables = [f"{name}={value}" for name, value in compose.env.items()]
     return shlex.join(["env", *variables, *compose.prefix])
@@ -50,14 +48,14 @@ def take_down(stack: Stack, progress: Progress) -> None:
 
 
 def _stop_demo_jobs(stack: Stack, step: Step) -> None:
-    """The demo's nodes stop too. Their jobs are cancelled first: Slurm would take minutes to find them dead."""
+    """Cancel the demo's jobs before its nodes stop: Slurm would take minutes to find them dead."""
     try:
         settings = read_env_file(stack.env_file)
     except EnvFileError:
         return
     if not settings.host and settings.api_port in published_ports(stack):
         step.say("cancelling the demo's jobs")
-        launch.stop_all(Door(f"http://127.0.0.1:{settings.api_port}", settings.api_key))
+        demo.stop_all(HttpClient(f"http://127.0.0.1:{settings.api_port}", settings.api_key))
 
 
 def clean(stack: Stack, progress: Progress) -> None:
@@ -82,7 +80,7 @@ def remove(stack: Stack, progress: Progress) -> None:
 
 
 def _remove_own_volumes(stack: Stack) -> None:
-    """By name: a shared volume carries the label of whichever stack came first."""
+    """Remove volumes by name: a shared volume carries the label of whichever stack came first."""
     names = run(["docker", "volume", "ls", "--quiet"]).split()
     ours = [name for name in names if name.startswith(f"{stack.project}_")]
     if ours:
@@ -99,7 +97,7 @@ def _remove_volumes(compose: Compose, progress: Progress) -> None:
 
 
 def _remove_images(compose: Compose) -> None:
-    """Names and markers; what another stack runs on stays, the engine sees to that."""
+    """Remove images by name and input tag; the engine keeps those that another stack uses."""
     names = set(images.image_names(compose).values())
     repositories = {name.rsplit(":", 1)[0] for name in names}
     listing = run(["docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}"]).split()
@@ -112,7 +110,7 @@ def _remove_images(compose: Compose) -> None:
 
 
 def print_status(stack: Stack, progress: Progress) -> None:
-    """One line a container."""
+    """Print one line per container."""
     if not _engine_answers(progress):
         return
     containers = sorted(inspect_containers(stack.project), key=lambda container: container.service)
@@ -123,7 +121,7 @@ def print_status(stack: Stack, progress: Progress) -> None:
 
 
 def follow_logs(stack: Stack, progress: Progress) -> None:
-    """What the containers say, until Ctrl-C."""
+    """Follow the output of the containers until Ctrl-C."""
     if not _engine_answers(progress):
         return
     compose = compose_of(stack, progress)

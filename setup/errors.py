@@ -1,16 +1,16 @@
-"""Everything that can go wrong on the way up, as one tree. Each message is a sentence that says what to do.
+"""Everything that can go wrong in `make`, as one tree. Each message says what to do.
 
 SetupError
- +-- EnvFileError       .env has a typo, or is readable by others
- +-- ToolMissingError        an engine, Compose, a Debian package or Python is needed and cannot be installed here
- +-- EngineAccessError      there is an engine, and it will not talk to us
- +-- PortTakenError          somebody else listens where the proxy or the api should
- +-- AlreadyRunningError     another `make up` of the same stack
- +-- CommandFailedError      a program that we ran said no
+ +-- EnvFileError             .env has a typo, or other users can read it
+ +-- ToolMissingError         an engine, Compose, a Debian package or Python is needed and cannot be installed here
+ +-- EngineAccessError        there is an engine, and it refuses this user
+ +-- PortTakenError           another program listens on the port of the proxy or the API
+ +-- AlreadyRunningError      another make command works on the same stack
+ +-- CommandFailedError       a program failed
  |    +-- DiskFullError
- +-- ServiceUnhealthyError   a container does not get well
- +-- ApiResponseError         the api or the proxy answered with an error, or not at all
- +-- LaunchFailedError       the demo deployment ended before it answered
+ +-- ServiceUnhealthyError    a container does not become healthy
+ +-- ApiResponseError         the API or the proxy answered with an error, or not at all
+ +-- LaunchFailedError        the demo deployment ended before it answered
 """
 
 from __future__ import annotations
@@ -90,13 +90,13 @@ class ServiceUnhealthyError(SetupError):
     def __init__(self, service: str, state: str, log: str, probe: str = "") -> None:
         self.service, self.state = service, state
         lines = [f"{service} is not healthy: it {state}"]
-        lines += [f"its health check said: {probe}"] if probe else []
-        lines += ["its last lines:", *(f"  | {line}" for line in log.strip().splitlines()[-TAIL_LINES:])]
+        lines += [f"health check: {probe}"] if probe else []
+        lines += ["last lines of its log:", *(f"  | {line}" for line in log.strip().splitlines()[-TAIL_LINES:])]
         super().__init__("\n".join(lines))
 
 
 class ApiResponseError(SetupError):
-    """`detail` repeats what the other side said."""
+    """`detail` is the message of the response."""
 
     def __init__(self, url: str, detail: str) -> None:
         self.url, self.detail = url, detail
@@ -108,6 +108,6 @@ class LaunchFailedError(SetupError):
 
 
 def shorten(argv: Sequence[str], limit: int = 100) -> str:
-    """The command as a person would type it, cut to `limit` characters."""
+    """Render a command as typed, cut to `limit` characters."""
     text = shlex.join(argv)
     return text if len(text) <= limit else text[: limit - 4] + " ..."

@@ -1,4 +1,4 @@
-"""The api and the proxy, as HTTP clients see them: JSON in and out, errors as ApiResponseError."""
+"""HTTP requests to the API and the proxy: JSON in and out."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Answer:
-    """Status and parsed body; status 0 when nobody answered, with the reason under `detail`."""
+class HttpResponse:
+    """Status and parsed body; status 0 if there was no answer, with the reason under `detail`."""
 
     status: int
     body: Any
 
     @property
     def detail(self) -> str:
-        """The other side's own words, in whichever dialect it speaks."""
+        """The message of an error response, in any of the dialects."""
         if not isinstance(self.body, dict):
             return f"status {self.status}: {str(self.body)[:300]}"
         error = self.body.get("error")
@@ -28,14 +28,14 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Door:
+class HttpClient:
     """One of the two published ports."""
 
     url: str
     key: str = field(repr=False)
 
-    def ask(self, method: str, path: str, body: object = None, timeout_s: float = 10) -> Answer:
-        """One request; never raises for what the other side says."""
+    def ask(self, method: str, path: str, body: object = None, timeout_s: float = 10) -> HttpResponse:
+        """Send one request. An error response is returned, not raised."""
         request = urllib.request.Request(
             self.url + path,
             method=method,
@@ -46,11 +46,11 @@ class Door:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
             with opener.open(request, timeout=timeout_s) as response:
-                return Answer(response.status, _parse(response.read()))
+                return HttpResponse(response.status, _parse(response.read()))
         except urllib.error.HTTPError as exc:
-            return Answer(exc.code, _parse(exc.read()))
+            return HttpResponse(exc.code, _parse(exc.read()))
         except (OSError, http.client.HTTPException) as exc:
-            return Answer(0, {"detail": f"no answer ({exc})"})
+            return HttpResponse(0, {"detail": f"no answer ({exc})"})
 
 
 def _parse(raw: bytes) -> Any:

@@ -27,7 +27,7 @@ class Step:
         self.pulsed = started
 
     def say(self, detail: str) -> None:
-        """What is going on now, in a few words."""
+        """Show what is going on now."""
         self.detail = detail
 
 
@@ -56,7 +56,7 @@ class Progress:
 
     @contextmanager
     def step(self, title: str) -> Iterator[Step]:
-        """One step: its line is printed when the block ends, marked if it failed."""
+        """Show one step: its line is printed when the block ends, marked if it failed."""
         step = Step(title, time.monotonic())
         with self._lock:
             self._active.append(step)
@@ -70,7 +70,7 @@ class Progress:
                 self._print(render_line(mark, step.title, time.monotonic() - step.started))
 
     def note(self, text: str) -> None:
-        """A line between the steps."""
+        """Print a line between the steps."""
         with self._lock:
             self._print(text)
 
@@ -107,12 +107,12 @@ class Progress:
 
 
 def render_line(mark: str, title: str, elapsed_s: float) -> str:
-    """`ok      images                12.3 s`"""
+    """Render `ok      images                12.3 s`."""
     return f"{mark:<7} {title:<56} {elapsed_s:7.1f} s"
 
 
 def render_live(steps: list[Step], spinner: str, now: float) -> str:
-    """All running steps on one line."""
+    """Render all running steps on one line."""
     parts = [f"{_describe(step)} {now - step.started:.0f} s" for step in steps]
     return f"{spinner} " + "  |  ".join(parts)
 

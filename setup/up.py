@@ -7,27 +7,24 @@ import os
 import sys
 
 from . import demo
-from . import demo_launch as launch
-from .command import allow_again, end_all
-from .concurrency import run_together, sole_use
+from .command import allow_again, end_all, run_together
 from .docker import images
-from .docker.base_image import ensure_base_image, ensure_base_source
 from .docker.compose import Compose, find_compose, with_files
+from .docker.containers import check_ports, inspect_containers, wait_until_healthy
 from .docker.engine import ensure_engine
-from .docker.health import inspect_containers, wait_until_healthy
-from .docker.ports import check_ports
-from .docker.stack import Stack, compose_environ
+from .docker.images import ensure_base_image, ensure_base_source
+from .docker.stack import Stack, compose_environ, sole_use
 from .errors import CommandFailedError, PortTakenError, SetupError
-from .files.env_file import Settings, ensure_env_file, read_env_file
+from .files.env_file import EnvSettings, ensure_env_file, read_env_file
 from .files.secret_files import write_secret_files
 from .files.ssh_files import agent_variables, stage_ssh_files
-from .http import Door
+from .http import HttpClient
 from .progress import Progress
 from .python.pins import note_commit
 
 
 def bring_up(stack: Stack, progress: Progress, *, with_model: bool = True) -> None:
-    """Everything, in order; safe to repeat, and then quick."""
+    """Start everything, in order. Repeating it is safe and fast."""
     if ensure_env_file(stack.env_file, stack.root / ".env.example", os.environ):
         progress.note(f"made {stack.env_file.name} with new keys (mode 0600); it is yours now and never overwritten")
     settings = read_env_file(stack.env_file)
@@ -46,8 +43,8 @@ def bring_up(stack: Stack, progress: Progress, *, with_model: bool = True) -> No
         finish(stack, settings, progress)
 
 
-def check_mounts(stack: Stack, settings: Settings) -> None:
-    """The site file and the catalog are there and the containers' user may read them."""
+def check_mounts(stack: Stack, settings: EnvSettings) -> None:
+    """Check that the containers' user may read the site file and the catalog."""
     sites = stack.root / stack.overrides.get("BOUCHET_SITE_DIR", "sites")
     site = sites / f"{settings.site}.yaml"
     if not site.is_file():
@@ -64,8 +61,8 @@ def check_mounts(stack: Stack, settings: Settings) -> None:
             raise SetupError(f"the containers' user ({settings.uid}) may not read {path}; run `chmod a+r {path}`")
 
 
-def prepare(stack: Stack, settings: Settings, progress: Progress) -> Compose:
-    """Secret files written, Compose found; the Compose of this stack."""
+def prepare(stack: Stack, settings: EnvSettings, progress: Progress) -> Compose:
+    """Write the secret files, find Compose, and return the Compose of this stack."""
     write_secret_files(stack, settings)
     program = find_compose(progress, stack)
     env = compose_environ(stack, settings, os.environ)
@@ -79,10 +76,12 @@ def prepare(stack: Stack, settings: Settings, progress: Progress) -> Compose:
     return with_files(program, stack, files, env)
 
 
-def provide_images(stack: Stack, settings: Settings, progress: Progress, compose: Compose) -> list[images.Image]:
-    """Base image and builds; what the demo's nodes need is fetched meanwhile."""
+def provide_images(
+    stack: Stack, settings: EnvSettings, progress: Progress, compose: Compose
+) -> list[images.BuiltImage]:
+    """Build the images, and fetch meanwhile what the demo's nodes need."""
     note_commit(stack.root)
-    known: list[images.Image] = []
+    known: list[images.BuiltImage] = []
     ensure_base_source(progress, stack.root)
     jobs = [lambda: known.extend(build_images(stack, settings, progress, compose))]
     if not settings.host:
@@ -91,10 +90,10 @@ def provide_images(stack: Stack, settings: Settings, progress: Progress, compose
     return known
 
 
-def build_images(stack: Stack, settings: Settings, progress: Progress, compose: Compose) -> list[images.Image]:
-    """All that we build; those whose inputs changed are built now."""
+def build_images(stack: Stack, settings: EnvSettings, progress: Progress, compose: Compose) -> list[images.BuiltImage]:
+    """Build the images whose inputs changed; return all that we build."""
     base = ensure_base_image(progress, stack.root)
-    inputs = images.ROOM_INPUTS if settings.host else {**images.ROOM_INPUTS, **images.DEMO_INPUTS}
+    inputs = images.SERVICE_INPUTS if settings.host else {**images.SERVICE_INPUTS, **images.DEMO_INPUTS}
     with progress.step("images") as step:
         known = images.find_images(compose, stack.root, inputs, base)
         stale = images.find_stale(known)
@@ -105,7 +104,7 @@ def build_images(stack: Stack, settings: Settings, progress: Progress, compose: 
 
 
 def start(stack: Stack, progress: Progress, compose: Compose) -> None:
-    """Start what does not run and wait until all are healthy; a first start that is broken off is undone."""
+    """Start the containers and wait until all are healthy. An interrupted first start is undone."""
     fresh = not inspect_containers(stack.project)
     with progress.step("containers") as step:
         try:
@@ -123,14 +122,14 @@ def start(stack: Stack, progress: Progress, compose: Compose) -> None:
 
 
 def undo(compose: Compose) -> None:
-    """Remove the containers and networks of a start that did not come to its end; volumes stay."""
+    """Remove the containers and networks of an incomplete start; volumes stay."""
     end_all()
     allow_again()
     compose.run("down", "--remove-orphans", "--timeout", "5")
 
 
 def find_taken_port(exc: BaseException, stack: Stack) -> PortTakenError | None:
-    """A port that was taken between our look and the start is the same sentence as before it."""
+    """Return the error for a port that was taken between our check and the start, as if found before it."""
     words = ("port is already allocated", "address already in use")
     if not isinstance(exc, CommandFailedError) or not any(word in exc.output for word in words):
         return None
@@ -139,26 +138,28 @@ def find_taken_port(exc: BaseException, stack: Stack) -> PortTakenError | None:
     return next((PortTakenError(port, name, stack.env_file) for port, name in ports if f":{port}" in exc.output), None)
 
 
-def finish(stack: Stack, settings: Settings, progress: Progress) -> None:
-    """Demo: a ready model and its first answer. A real cluster: what to do next."""
-    proxy = Door(f"http://127.0.0.1:{settings.proxy_port}", settings.api_key)
-    api = Door(f"http://127.0.0.1:{settings.api_port}", settings.api_key)
+def finish(stack: Stack, settings: EnvSettings, progress: Progress) -> None:
+    """Show the first answer of the demo's model; on a real cluster, the next steps."""
+    proxy = HttpClient(f"http://127.0.0.1:{settings.proxy_port}", settings.api_key)
+    api = HttpClient(f"http://127.0.0.1:{settings.api_port}", settings.api_key)
     if settings.host:
         print(render_next_steps(settings, proxy.url, api.url))
         return
-    deployment = launch.ensure_deployment(progress, api)
-    answer = launch.ask_model(progress, api, proxy, deployment)
+    deployment = demo.ensure_deployment(progress, api)
+    answer = demo.ask_model(progress, api, proxy, deployment)
     progress.close()
-    curl = launch.render_curl(proxy.url, stack.env_file, deployment.alias)
+    curl = demo.render_curl(proxy.url, stack.env_file, deployment.alias)
     print(f"\nAsk it yourself:\n\n{curl}\n\nIts answer: {answer}\n")
     print(f"proxy {proxy.url}   api {api.url}   `./bouchet status` shows the rest", file=sys.stderr)
 
 
-def render_next_steps(settings: Settings, proxy_url: str, api_url: str) -> str:
-    """What a person does once the services are up."""
+def render_next_steps(settings: EnvSettings, proxy_url: str, api_url: str) -> str:
+    """Render what to do once the services are up."""
     return f"""
-The services are up; nothing was sent to {settings.host} yet but the connection's first hello.
-  ./bouchet tunnel                   log in: answers the second factor if {settings.host} asks for one
-  ./bouchet models                   what can be launched
-  ./bouchet launch MODEL             ask Slurm for it
+The services are up; {settings.host} has not been asked to log in yet.
+  ./bouchet tunnel                   log in, and answer the second factor if there is one
+  ./bouchet doctor                   check the site file, directories and limits
+  ./bouchet image build PIN          build the container image (once)
+  ./bouchet download MODEL           download a model
+  ./bouchet launch MODEL             submit its job
 proxy {proxy_url}   api {api_url}"""

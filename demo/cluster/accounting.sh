@@ -1,6 +1,6 @@
 #!/bin/bash
 # The controller's accounting: a database, slurmdbd, and the associations and limits that the real site has.
-# The state lies in /var/lib/demo, a volume: job numbers must never start again at 1 for clients that remember them.
+# The state is in /var/lib/demo, a volume: job numbers must never start again at 1 for clients that remember them.
 set -euo pipefail
 
 readonly data=/var/lib/demo/mysql

@@ -1,6 +1,6 @@
 """A stand-in for Duo's PAM module: the menu, the passcode and the push that a login node shows.
 
-Loaded by pam_python, which passes the PAM handle. Only the passcode below opens the door by code; option 1 is a
+Loaded by pam_python, which passes the PAM handle. Only the passcode below logs in by code; option 1 is a
 push that is approved after a second; everything else is refused, and three refusals end the login.
 """
 

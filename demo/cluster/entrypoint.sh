@@ -15,7 +15,7 @@ start_munge() {
   runuser -u munge -- /usr/sbin/munged
 }
 
-# The host key comes from the keys volume, so clients' known_hosts stay true when a container is made anew.
+# The host key comes from the keys volume, so clients' known_hosts stay true when a container is made again.
 prepare_sshd() {
   local flavour=$1
   install -d /run/sshd

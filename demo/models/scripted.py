@@ -29,7 +29,7 @@ CLOSING = ('"', "}", '"}', "}}", '"}}', '","', '":', '":"', '{"')
 CLOSING_BIAS = 8.0
 BLANK_BIAS = -16.0
 
-# The script's tokens, and the tokens said so far: the request's own list, which vLLM appends to.
+# The script's tokens, and the tokens generated so far: the request's own list, which vLLM appends to.
 Progress = tuple[list[int], list[int]]
 
 
@@ -50,28 +50,28 @@ class Scripted(LogitsProcessor):
             return
         for row in batch_update.removed:
             self._forget(row)
-        for row, params, prompt, said in batch_update.added:
+        for row, params, prompt, generated in batch_update.added:
             self._forget(row)
-            self._begin(row, params, prompt or [], said)
+            self._begin(row, params, prompt or [], generated)
         for source, target, direction in batch_update.moved:
             self._move(source, target, swap=direction == MoveDirectionality.SWAP)
 
     def apply(self, logits: torch.Tensor) -> torch.Tensor:
-        for row, (script, said) in self._scripts.items():
-            token = script[min(len(said), len(script) - 1)]
+        for row, (script, generated) in self._scripts.items():
+            token = script[min(len(generated), len(script) - 1)]
             logits[row].fill_(float("-inf"))
             logits[row, token] = 0.0
         for row in self._free:
             logits[row] += self._bias
         return logits
 
-    def _begin(self, row: int, params: "SamplingParams", prompt: list[int], said: list[int]) -> None:
+    def _begin(self, row: int, params: "SamplingParams", prompt: list[int], generated: list[int]) -> None:
         text = script_for(self._tokenizer.decode(prompt))
         if text is None and params.structured_outputs is not None:
             self._free.add(row)
             return
         script = self._tokenizer.encode(text or UNSCRIPTED, add_special_tokens=False)
-        self._scripts[row] = ([*script, self._tokenizer.eos_token_id], said)
+        self._scripts[row] = ([*script, self._tokenizer.eos_token_id], generated)
 
     def _forget(self, row: int) -> None:
         self._scripts.pop(row, None)

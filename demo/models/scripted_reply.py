@@ -1,14 +1,14 @@
-"""What the scripted model has to say to a prompt: the pure half of the logits processor in scripted.py.
+"""Replies of the scripted model: the pure half of the logits processor in scripted.py.
 
 A user's turn holds the script:
 
-    SAY[text]          says the text, whatever it is: prose, <think>...</think>; brackets inside have to balance
+    SAY[text]          replies with the text: prose, <think>...</think>; brackets inside have to balance
     CALL[name {json}]  calls that tool; several in one step are parallel calls
-    COUNT[n]           says "1 2 3 ... n", a long and steady stream
-    SEEN[words]        says how often these words stand in the prompt, besides here
+    COUNT[n]           replies "1 2 3 ... n", a long and steady stream
+    SEEN[words]        replies how often this text occurs in the prompt, besides here
     A THEN B           A now, B after the next tool result or user's turn
 
-`$RESULTS` in a text is the number of tool results since the assistant spoke last. The last turn that holds a script
+`$RESULTS` in a text is the number of tool results since the assistant's last turn. The last turn that holds a script
 counts. When its steps are used up a tool's result is repeated. Asked to sum the conversation up, as Claude Code does
 when it compacts, the model says what is left of the script, and so goes on with it afterwards.
 """
@@ -26,7 +26,7 @@ _TOOL_RESPONSE = re.compile(r"<tool_response>\n?(.*?)\n?</tool_response>", re.DO
 _SUM_UP = re.compile(r"detailed summary of (?:the|this) conversation")
 
 Turn = tuple[str, str]
-# a directive's name and what stands in its brackets
+# a directive's name and the content of its brackets
 Directive = tuple[str, str]
 
 
@@ -44,7 +44,7 @@ class Prompt:
         self.turns = _closed_turns(text)
 
     def results(self) -> list[str]:
-        """What the tools returned since the assistant spoke last."""
+        """Return what the tools returned since the assistant's last turn."""
         found: list[str] = []
         for role, text in reversed(self.turns):
             if role == "assistant":
@@ -53,31 +53,31 @@ class Prompt:
         return found
 
     def script(self) -> tuple[int, list[Step]]:
-        """The last turn that holds a script, and the steps that are not yet said; -1 where there is none."""
+        """Return the last turn with a script, and its remaining steps; -1 if there is none."""
         for index in range(len(self.turns) - 1, -1, -1):
             role, text = self.turns[index]
-            steps = list(_steps(_own_words(text))) if role == "user" else []
+            steps = list(_steps(_own_text(text))) if role == "user" else []
             if steps:
                 taken = sum(later == "assistant" for later, _ in self.turns[index + 1 :])
                 return index, steps[taken:]
         return -1, []
 
     def wants_summary(self) -> bool:
-        """Whether the user, speaking last, asks to sum the conversation up."""
+        """Tell whether the user's last turn asks for a summary of the conversation."""
         for role, text in reversed(self.turns):
-            if role == "user" and (words := _own_words(text).strip()):
-                return _SUM_UP.search(words) is not None
+            if role == "user" and (text_of_user := _own_text(text).strip()):
+                return _SUM_UP.search(text_of_user) is not None
             if role == "assistant":
                 break
         return False
 
     def count(self, words: str) -> int:
-        """How often these words stand in the turns, the questions for them left out."""
+        """Count how often a text occurs in the turns, without the questions about it."""
         return sum(text.count(words) - text.count(f"SEEN[{words}]") for _, text in self.turns)
 
 
 def script_for(prompt: str) -> str | None:
-    """The reply to a rendered ChatML prompt, or None where nothing is scripted."""
+    """Return the reply to a rendered ChatML prompt, or None if nothing is scripted."""
     asked = Prompt(prompt)
     index, steps = asked.script()
     results = asked.results()
@@ -85,8 +85,8 @@ def script_for(prompt: str) -> str | None:
         left = steps[0].rest if steps else "nothing"
         return f"<summary>\nLeft to do: {left}\n</summary>"
     if steps:
-        said = [_render(name, body, asked) for name, body in steps[0].directives]
-        return "\n".join(said).replace("$RESULTS", str(len(results)))
+        lines = [_render(name, body, asked) for name, body in steps[0].directives]
+        return "\n".join(lines).replace("$RESULTS", str(len(results)))
     return "The tool returned: " + " | ".join(results) if results else None
 
 
@@ -99,13 +99,13 @@ def _closed_turns(prompt: str) -> list[Turn]:
     return turns
 
 
-def _own_words(text: str) -> str:
-    """A turn without what the client adds to it: tool results, and the reminders of Claude Code."""
+def _own_text(text: str) -> str:
+    """Return a turn without what the client adds: tool results, and Claude Code's reminders."""
     return _REMINDER.sub("", _TOOL_RESPONSE.sub("", text))
 
 
 def _steps(text: str) -> Iterator[Step]:
-    """The directives up to each THEN."""
+    """Split the directives at each THEN."""
     found: list[Directive] = []
     position = begun = 0
     while match := _DIRECTIVE.search(text, position):
@@ -120,7 +120,7 @@ def _steps(text: str) -> Iterator[Step]:
 
 
 def _body(text: str, start: int) -> tuple[str, int]:
-    """The text up to the bracket that closes the one before `start`, and the position after that bracket."""
+    """Return the text up to the closing bracket of the one before `start`, and the position after it."""
     depth = 1
     for position in range(start, len(text)):
         depth += {"[": 1, "]": -1}.get(text[position], 0)

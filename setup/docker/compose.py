@@ -32,12 +32,12 @@ class Compose:
         return run([*self.prefix, *arguments], env=self.env, on_line=on_line)
 
     def containers(self) -> list[dict[str, object]]:
-        """`ps --all` as Compose writes it: Service, State, Health, ExitCode, ..."""
+        """List containers as `ps --all` of Compose does: Service, State, Health, ExitCode, ..."""
         return parse_ps(self.run("ps", "--all", "--format", "json"))
 
 
 def parse_ps(text: str) -> list[dict[str, object]]:
-    """One JSON object a line (or, from older versions, one array); warnings between them are passed over."""
+    """Parse one JSON object per line (or, from older versions, one array); warnings between them are skipped."""
     rows: list[dict[str, object]] = []
     for line in text.splitlines():
         if line.startswith("{"):
@@ -48,7 +48,7 @@ def parse_ps(text: str) -> list[dict[str, object]]:
 
 
 def find_compose(progress: Progress, stack: Stack) -> list[str]:
-    """argv of a Compose that works here."""
+    """Return the argv of a Compose that works here."""
     version = try_run(["docker", "compose", "version", "--short"])
     if version and parse_version(version) >= OLDEST_PLUGIN:
         return ["docker", "compose"]
@@ -66,13 +66,13 @@ def find_compose(progress: Progress, stack: Stack) -> list[str]:
 
 
 def parse_version(text: str) -> tuple[int, int]:
-    """(2, 40) of `v2.40.3`; (0, 0) of anything else."""
+    """Parse `v2.40.3` into (2, 40); anything else into (0, 0)."""
     parts = text.strip().splitlines()[-1].lstrip("v").split(".") if text.strip() else []
     return (int(parts[0]), int(parts[1])) if len(parts) >= 2 and parts[0].isdigit() and parts[1].isdigit() else (0, 0)
 
 
 def with_files(program: Sequence[str], stack: Stack, files: Sequence[Path], env: Mapping[str, str]) -> Compose:
-    """Compose for this stack. Its own reading of .env is off: our parser is stricter, and no key gets near it."""
+    """Return Compose for this stack. It does not read .env: our parser is stricter, and no key gets near Compose."""
     chosen = [argument for file in files for argument in ("--file", str(file))]
     prefix = (
         *program,

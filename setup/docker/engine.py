@@ -12,10 +12,9 @@ import sys
 import time
 from pathlib import Path
 
-from setup.command import run, try_run
+from setup.command import can_install, install, run, try_run
 from setup.errors import CommandFailedError, EngineAccessError, ToolMissingError
 from setup.progress import Progress
-from setup.python.packages import can_install, install
 
 PACKAGES = ("docker.io", "docker-cli", "iptables", "ca-certificates")
 LOG = Path("/var/log/dockerd.log")
@@ -30,7 +29,7 @@ ADVICE = {
 
 
 def ensure_engine(progress: Progress) -> str:
-    """The version of a Docker engine that answers, after installing and starting one if need be."""
+    """Return the version of a Docker engine that answers, after installing and starting one if necessary."""
     version = ask_version()
     if version:
         return version
@@ -47,7 +46,7 @@ def ensure_engine(progress: Progress) -> str:
 
 
 def ask_version() -> str | None:
-    """The engine's version, None if none answers. EngineAccessError if one is there and not for us."""
+    """Return the engine's version, None if none answers. EngineAccessError if it refuses this user."""
     if shutil.which("docker") is None:
         return None
     try:
@@ -95,7 +94,7 @@ def _start_by_hand() -> None:
 
 
 def _drop_stale_pid() -> None:
-    """After a crash the file may name a number that now belongs to another program; dockerd would believe it."""
+    """Remove the pid file of a crashed engine: its number may belong to another program now."""
     if PID_FILE.exists() and not _pid_of_engine():
         PID_FILE.unlink(missing_ok=True)
 

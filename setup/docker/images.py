@@ -1,7 +1,7 @@
-"""Images: what goes into each, and building those whose inputs changed.
+"""Images: what goes into each, building those whose inputs changed, and the Debian base image.
 
 After a build the image gets a second tag, `inputs-<digest>`. While that tag names the same image as the one that
-Compose uses, nothing has to be built, nor asked of the builder.
+Compose uses, nothing has to be built, and the builder is not called.
 """
 
 from __future__ import annotations
@@ -9,12 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from setup.command import run, try_run
-from setup.progress import Step
+from setup.command import ensure_program, run, try_run
+from setup.errors import CommandFailedError, DiskFullError, SetupError
+from setup.progress import Progress, Step
 
 from .compose import Compose
 
@@ -23,8 +25,8 @@ COMMON = ("Dockerfile", ".dockerignore", "setup/image")
 # what images for the cluster are built with, and the version of these
 RECIPE = tuple(f"apptainer/{name}" for name in ("vllm.def", "build.sh", "manifest.py", "oci.py", "commit"))
 # Compose service -> files and folders that its image is made of
-ROOM_INPUTS: Mapping[str, tuple[str, ...]] = {
-    "redis": ("Dockerfile", ".dockerignore", "setup/image"),
+SERVICE_INPUTS: Mapping[str, tuple[str, ...]] = {
+    "redis": COMMON,
     "gateway": (*COMMON, "core", "services/gateway"),
     "worker": (*COMMON, "core", "services/worker", "remote", *RECIPE),
     "api": (*COMMON, "core", "services/api"),
@@ -34,7 +36,7 @@ DEMO_INPUTS: Mapping[str, tuple[str, ...]] = {"demo-keys": ("demo/cluster",)}
 
 
 @dataclass(frozen=True)
-class Image:
+class BuiltImage:
     """An image that we build: the Compose service that builds it, its name, and its inputs' digest."""
 
     service: str
@@ -47,24 +49,24 @@ class Image:
         return f"{self.name.rsplit(':', 1)[0]}:inputs-{self.digest}"
 
 
-def find_images(compose: Compose, root: Path, inputs: Mapping[str, tuple[str, ...]], base: str) -> list[Image]:
-    """All images of the Compose files that we build; `base` is the base image's id."""
+def find_images(compose: Compose, root: Path, inputs: Mapping[str, tuple[str, ...]], base: str) -> list[BuiltImage]:
+    """Return all images of the Compose files that we build; `base` is the base image's id."""
     names = image_names(compose)
     return [
-        Image(service, names[service], digest_of(root, paths, base))
+        BuiltImage(service, names[service], digest_of(root, paths, base))
         for service, paths in inputs.items()
         if service in names
     ]
 
 
 def image_names(compose: Compose) -> dict[str, str]:
-    """Service to image name, of the services that have a build section."""
+    """Map service to image name, for services with a build section."""
     services = json.loads(compose.run("config", "--format", "json"))["services"]
     return {name: service["image"] for name, service in services.items() if "build" in service}
 
 
 def digest_of(root: Path, paths: Iterable[str], base: str) -> str:
-    """16 hex digits over the files' names, modes and contents."""
+    """Compute 16 hex digits over the files' names, modes and contents."""
     summary = hashlib.sha256(base.encode())
     for path in paths:
         for file in sorted(_files_under(root / path)):
@@ -85,22 +87,22 @@ def _files_under(path: Path) -> list[Path]:
 
 
 def image_ids(names: Iterable[str]) -> dict[str, str]:
-    """Name to id, of those images that exist."""
+    """Map name to id, for the images that exist."""
     wanted = list(names)
     listing = run(["docker", "image", "ls", "--no-trunc", "--format", "{{.Repository}}:{{.Tag}} {{.ID}}"])
     known = dict(line.split(" ", 1) for line in listing.splitlines() if " " in line)
     return {name: known[name] for name in wanted if name in known}
 
 
-def find_stale(images: Iterable[Image]) -> list[Image]:
-    """Those that are not there, or were built of other files."""
+def find_stale(images: Iterable[BuiltImage]) -> list[BuiltImage]:
+    """Select the images that do not exist or were built from other files."""
     wanted = list(images)
     ids = image_ids([name for image in wanted for name in (image.name, image.marker)])
     return [image for image in wanted if image.name not in ids or ids.get(image.marker) != ids[image.name]]
 
 
-def build(step: Step, compose: Compose, stale: list[Image]) -> None:
-    """Build them, all at once, and mark them."""
+def build(step: Step, compose: Compose, stale: list[BuiltImage]) -> None:
+    """Build the images in parallel, and tag them with their inputs."""
     services = [image.service for image in stale]
     step.say(f"building {', '.join(services)}")
     compose.run("--progress", "plain", "build", *services, on_line=lambda line: step.say(line[-60:]))
@@ -108,11 +110,57 @@ def build(step: Step, compose: Compose, stale: list[Image]) -> None:
         run(["docker", "image", "tag", image.name, image.marker])
 
 
-def prune(images: Iterable[Image]) -> None:
-    """Remove the tags of older inputs, and with them the images; only after a start is no container left on them."""
+def prune(images: Iterable[BuiltImage]) -> None:
+    """Remove the tags of older inputs, and with them the images. Only after a start no container uses them."""
     current = {image.marker for image in images}
     repositories = {marker.rsplit(":", 1)[0] for marker in current}
     listing = run(["docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}"]).split()
     markers = [name for name in listing if ":inputs-" in name and name.rsplit(":", 1)[0] in repositories]
     for name in set(markers) - current:
         try_run(["docker", "image", "rm", name])  # another stack may still run on it
+
+
+SUITE = "trixie"
+NAME = "debian:trixie-slim"
+DEMO_NODE_NAME = "debian:bookworm-slim"  # what vLLM's image for the demo is made from (apptainer/pins)
+
+
+def ensure_base_image(progress: Progress, root: Path, name: str = NAME, suite: str = SUITE) -> str:
+    """Return the id of the base image, after getting it if necessary."""
+    known = try_run(["docker", "image", "inspect", "--format", "{{.Id}}", name])
+    if known:
+        return known.strip()
+    with progress.step(f"base image {name}") as step:
+        step.say("pulled, or made of this machine's own package source")
+        _get(progress, root, name, suite)
+    return run(["docker", "image", "inspect", "--format", "{{.Id}}", name]).strip()
+
+
+def ensure_base_source(progress: Progress, root: Path, name: str = NAME, suite: str = SUITE) -> None:
+    """Ensure that a registry gives base images, or that mmdebstrap can make them.
+
+    This runs before the parallel steps, because two of them need a base image and apt installs one at a time.
+    """
+    if shutil.which("mmdebstrap") or try_run(["docker", "image", "inspect", "--format", "{{.Id}}", name]):
+        return
+    try:
+        run(_argv(root, name, suite))
+    except DiskFullError:
+        raise
+    except CommandFailedError:
+        advice = f"no registry gives {name}, and without it nothing can make it; `docker pull {name}` may say why"
+        ensure_program(progress, "mmdebstrap", ["mmdebstrap"], advice)
+
+
+def _get(progress: Progress, root: Path, name: str, suite: str) -> None:
+    ensure_base_source(progress, root, name, suite)
+    try:
+        run(_argv(root, name, suite))
+    except DiskFullError:
+        raise
+    except CommandFailedError as exc:
+        raise SetupError(f"no registry gives {name}, and it could not be made here: {exc}") from exc
+
+
+def _argv(root: Path, name: str, suite: str) -> list[str]:
+    return ["bash", str(root / "demo" / "base_image.sh"), name, suite]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from setup.errors import SetupError
-from setup.files.env_file import Settings
+from setup.errors import AlreadyRunningError, SetupError
+from setup.files.env_file import EnvSettings
 
 DEFAULT_PROJECT = "bouchet"
 HOST_BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
@@ -52,7 +54,7 @@ class Stack:
 
 
 def find_stack(root: Path, environ: Mapping[str, str]) -> Stack:
-    """The stack that the environment names; the default one if it names none."""
+    """Return the stack that the environment names; the default one if it names none."""
     project = environ.get("COMPOSE_PROJECT_NAME") or DEFAULT_PROJECT
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", project):
         raise SetupError(f"COMPOSE_PROJECT_NAME is `{project}`; use lower-case letters, digits, - and _")
@@ -63,7 +65,7 @@ def find_stack(root: Path, environ: Mapping[str, str]) -> Stack:
 
 
 def ca_bundle(environ: Mapping[str, str]) -> Path:
-    """The CA bundle that build steps trust: the host's, so that builds work behind an inspecting proxy too."""
+    """Return the CA bundle that build steps trust: the host's, so that builds work behind an inspecting proxy too."""
     named = [environ.get(name, "") for name in ("BUILD_CA_BUNDLE", "PIP_CERT", "SSL_CERT_FILE")]
     for candidate in [*(Path(name) for name in named if name), HOST_BUNDLE]:
         if candidate.is_file() and os.access(candidate, os.R_OK):
@@ -71,8 +73,8 @@ def ca_bundle(environ: Mapping[str, str]) -> Path:
     return Path("/dev/null")
 
 
-def compose_environ(stack: Stack, settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
-    """The variables of the Compose files. No secret is among them: `docker inspect` would show it."""
+def compose_environ(stack: Stack, settings: EnvSettings, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables of the Compose files. No secret is among them: `docker inspect` would show it."""
     return {
         "COMPOSE_PROJECT_NAME": stack.project,
         "BOUCHET_UID": str(settings.uid),
@@ -94,8 +96,20 @@ def compose_environ(stack: Stack, settings: Settings, environ: Mapping[str, str]
 
 
 def read_generation(stack: Stack) -> str:
-    """A random word that changes with the secrets, empty before there are any; says nothing about them."""
+    """Return the random identifier that changes with the secrets, empty before there are any."""
     try:
         return (stack.secrets_dir / SECRETS_GENERATION).read_text(encoding="ascii").strip()
     except FileNotFoundError:
         return ""
+
+
+@contextmanager
+def sole_use(stack: Stack) -> Iterator[None]:
+    """Lock the stack, until this process ends; AlreadyRunningError if another make command works on it."""
+    stack.cache_dir.mkdir(exist_ok=True)
+    with stack.lock_file.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            raise AlreadyRunningError(stack.project) from exc
+        yield

@@ -15,6 +15,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from bouchet_core.env_file import EnvEntry, EnvLineError, parse_env_lines
+
 from setup.errors import EnvFileError
 
 SECRET_BYTES = 32
@@ -25,7 +27,7 @@ Check = Callable[[str], str | None]
 
 
 @dataclass(frozen=True)
-class Settings:
+class EnvSettings:
     """What the env file says. `host` empty means: no cluster, so the demo."""
 
     values: Mapping[str, str]
@@ -67,7 +69,7 @@ class Settings:
 
 
 def check_secret(value: str) -> str | None:
-    """What is wrong with a password or key, None if nothing is."""
+    """Return the problem with a password or key, None if it is valid."""
     if len(value) < MIN_SECRET_LENGTH:
         return f"is too short ({len(value)} characters, at least {MIN_SECRET_LENGTH}); `openssl rand -hex 32` makes one"
     if not re.fullmatch(r"[A-Za-z0-9._~+/=-]+", value):
@@ -76,21 +78,21 @@ def check_secret(value: str) -> str | None:
 
 
 def check_port(value: str) -> str | None:
-    """What is wrong with a port, None if nothing is."""
+    """Return the problem with a port, None if it is valid."""
     if not re.fullmatch(r"[0-9]{1,5}", value) or not 1 <= int(value) <= 65535:
         return f"is `{value}`, not a port (1 to 65535)"
     return None
 
 
 def check_id(value: str) -> str | None:
-    """What is wrong with a uid or gid, None if nothing is."""
+    """Return the problem with a uid or gid, None if it is valid."""
     if not re.fullmatch(r"[0-9]{1,10}", value):
         return f"is `{value}`, not a number; `id -u` and `id -g` print yours"
     return "is 0; containers of this project never run as root" if int(value) == 0 else None
 
 
 def check_host(value: str) -> str | None:
-    """What is wrong with the login nodes' aliases, None if nothing is. A leading dash would be an option to ssh."""
+    """Return the problem with the aliases of login nodes, if any. ssh would read a leading dash as an option."""
     for alias in value.split(",") if value else []:
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.:-]*", alias.strip()):
             return f"is `{value}`; `{alias}` is not a host name or an alias of ~/.ssh/config (the user name goes there)"
@@ -98,40 +100,40 @@ def check_host(value: str) -> str | None:
 
 
 def check_token(value: str) -> str | None:
-    """What is wrong with a token of the hub, None if nothing is. It is never repeated."""
+    """Return the problem with a token of the hub, None if it is valid. The token is never repeated."""
     return None if re.fullmatch(r"[A-Za-z0-9_-]{8,200}", value) else "is no token (they begin with `hf_`)"
 
 
 def check_workers(value: str) -> str | None:
-    """What is wrong with a number of workers, None if nothing is."""
+    """Return the problem with the number of workers, None if it is valid."""
     return None if re.fullmatch(r"[1-9]", value) else f"is `{value}`; it is a number from 1 to 9"
 
 
 def check_site(value: str) -> str | None:
-    """What is wrong with a site's name, None if nothing is."""
+    """Return the problem with a site's name, None if it is valid."""
     if value and not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", value):
         return f"is `{value}`; it names a file of sites/ without `.yaml`"
     return None
 
 
 def check_level(value: str) -> str | None:
-    """What is wrong with a log level, None if nothing is."""
+    """Return the problem with a log level, None if it is valid."""
     levels = ("DEBUG", "INFO", "WARNING", "ERROR")
     return None if value in levels else f"is `{value}`, not one of {', '.join(levels)}"
 
 
 def check_switch(value: str) -> str | None:
-    """What is wrong with an on/off switch, None if nothing is."""
+    """Return the problem with an on/off switch, None if it is valid."""
     return None if value in ("on", "off") else f"is `{value}`, neither on nor off"
 
 
 def check_choice(value: str) -> str | None:
-    """What is wrong with a menu's option, None if nothing is."""
+    """Return the problem with a menu option, None if it is valid."""
     return None if re.fullmatch(r"[0-9]{1,2}", value) else "is not the number of an option of the login's menu, e.g. 1"
 
 
 def check_seconds(value: str) -> str | None:
-    """What is wrong with a number of seconds, None if nothing is."""
+    """Return the problem with a number of seconds, None if it is valid."""
     return None if re.fullmatch(r"[0-9]{1,4}", value) else "is not a number of seconds from 0 to 9999"
 
 
@@ -153,16 +155,16 @@ CHECKS: Mapping[str, Check] = {
     "WORKERS": check_workers,
     "LOG_LEVEL": check_level,
 }
-TAKEN_OVER = ("PROXY_PORT", "API_PORT", "BOUCHET_HOST", "BOUCHET_SITE")  # from the environment, into a new file
+INHERITED = ("PROXY_PORT", "API_PORT", "BOUCHET_HOST", "BOUCHET_SITE")  # from the environment, into a new file
 OPTIONAL = frozenset(
     {"BOUCHET_HOST", "BOUCHET_SITE", "HF_TOKEN", "MFA_AUTO", "DIRECT", "HOLD_STARTING_S", "LOG_LEVEL", "WORKERS"}
 )
 
 
 def ensure_env_file(path: Path, template: Path, environ: Mapping[str, str]) -> bool:
-    """Make the env file of `template` unless there is one; True if it was made.
+    """Make the env file from `template` unless it exists; True if it was made.
 
-    TAKEN_OVER names what a new file takes from `environ`.
+    INHERITED names what a new file takes from `environ`.
     """
     if path.exists() or path.is_symlink():
         return False
@@ -182,11 +184,11 @@ def ensure_env_file(path: Path, template: Path, environ: Mapping[str, str]) -> b
 
 
 def render_env_file(template: str, environ: Mapping[str, str], uid: int, gid: int) -> str:
-    """A new env file: the template with its empty keys filled in."""
+    """Render a new env file: the template with its empty keys filled in."""
     fresh = {name: secrets.token_hex(SECRET_BYTES) for name, check in CHECKS.items() if check is check_secret}
     fresh["BOUCHET_UID"] = str(uid or ROOT_STAND_IN_UID)
     fresh["BOUCHET_GID"] = str(gid or ROOT_STAND_IN_UID)
-    given = {name: environ[name] for name in TAKEN_OVER if environ.get(name)}
+    given = {name: environ[name] for name in INHERITED if environ.get(name)}
     lines = [_fill(line, {**fresh, **given}) for line in template.splitlines()]
     return "\n".join(lines) + "\n"
 
@@ -198,8 +200,8 @@ def _fill(line: str, values: Mapping[str, str]) -> str:
     return f"{match[1]}={values[match[1]]}"
 
 
-def read_env_file(path: Path) -> Settings:
-    """The file's settings; raises EnvFileError for the first thing that is wrong with it."""
+def read_env_file(path: Path) -> EnvSettings:
+    """Read the file's settings; raises EnvFileError for the first problem."""
     try:
         mode = stat.S_IMODE(path.stat().st_mode)
         text = path.read_text(encoding="utf-8")
@@ -207,43 +209,32 @@ def read_env_file(path: Path) -> Settings:
         raise EnvFileError(path, 0, f"cannot be read ({exc}); move it away and `make up` writes a new one") from exc
     if mode & 0o077:
         raise EnvFileError(path, 0, f"holds keys and others may read it (mode {mode:o}); run `chmod 600 {path}`")
-    return Settings(parse_env_file(text, path))
+    return EnvSettings(parse_env_file(text, path))
 
 
 def parse_env_file(text: str, path: Path) -> dict[str, str]:
-    """Key to value. Raises EnvFileError for a line that is not KEY=value with a known key and a usable value."""
+    """Parse the env file into key and value.
+
+    Raises EnvFileError for a line that is not KEY=value with a known key and a usable value.
+    """
     values: dict[str, str] = {}
-    seen: dict[str, int] = {}
-    for number, raw in enumerate(text.splitlines(), start=1):
-        line = raw.strip()
-        if not line or line.startswith("#"):
-            continue
-        key, value = _parse_line(line, path, number)
-        if key in seen:
-            raise EnvFileError(path, number, f"{key} is set twice (first in line {seen[key]}); keep one")
-        problem = None if key in OPTIONAL and not value else CHECKS[key](value)
+    lines: dict[str, int] = {}
+    for entry in _entries(text, path):
+        if entry.key not in CHECKS:
+            raise EnvFileError(path, entry.line, f"unknown key {entry.key}{_suggest(entry.key)}")
+        problem = None if entry.key in OPTIONAL and not entry.value else CHECKS[entry.key](entry.value)
         if problem:
-            raise EnvFileError(path, number, f"{key} {problem}")
-        values[key], seen[key] = value, number
-    _require_all(values, seen, path)
+            raise EnvFileError(path, entry.line, f"{entry.key} {problem}")
+        values[entry.key], lines[entry.key] = entry.value, entry.line
+    _require_all(values, lines, path)
     return values
 
 
-def _parse_line(line: str, path: Path, number: int) -> tuple[str, str]:
-    if line.startswith("export "):
-        raise EnvFileError(path, number, "has `export`; write KEY=value alone (`set -a; source .env` exports all)")
-    key, equals, value = line.partition("=")
-    if not equals:
-        word = line.split()[0].rstrip(":")
-        hint = f"; write {word}=value" if word in CHECKS else ""
-        raise EnvFileError(path, number, f"`{word} ...` is not KEY=value{hint}")
-    if key != key.strip() or value != value.strip():
-        raise EnvFileError(path, number, f"has a blank around `=`; write {key.strip()}={value.strip()}")
-    if key not in CHECKS:
-        raise EnvFileError(path, number, f"unknown key {key}{_suggest(key)}")
-    if len(value) >= 2 and value[0] == value[-1] and value[0] in "\"'":
-        value = value[1:-1]
-    return key, value
+def _entries(text: str, path: Path) -> list[EnvEntry]:
+    try:
+        return parse_env_lines(text)
+    except EnvLineError as exc:
+        raise EnvFileError(path, exc.line, exc.problem) from exc
 
 
 def _suggest(key: str) -> str:
@@ -251,9 +242,9 @@ def _suggest(key: str) -> str:
     return f"; did you mean {close[0]}?" if close else f"; known are {', '.join(CHECKS)}"
 
 
-def _require_all(values: Mapping[str, str], seen: Mapping[str, int], path: Path) -> None:
+def _require_all(values: Mapping[str, str], lines: Mapping[str, int], path: Path) -> None:
     for key in CHECKS:
         if key not in OPTIONAL and key not in values:
             raise EnvFileError(path, 0, f"{key} is missing; add it, or move the file away for a new one")
     if values["PROXY_PORT"] == values["API_PORT"]:
-        raise EnvFileError(path, seen["API_PORT"], "API_PORT and PROXY_PORT are the same; give each its own")
+        raise EnvFileError(path, lines["API_PORT"], "API_PORT and PROXY_PORT are the same; give each its own")

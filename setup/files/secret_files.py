@@ -9,7 +9,7 @@ from pathlib import Path
 from setup.docker.stack import SECRETS_GENERATION, Stack
 from setup.errors import SetupError
 
-from .env_file import Settings
+from .env_file import EnvSettings
 
 # file in /run/secrets -> key of the env file; one that is not there leaves an empty file
 FILES = {
@@ -21,8 +21,8 @@ FILES = {
 }
 
 
-def write_secret_files(stack: Stack, settings: Settings) -> bool:
-    """Bring the files in line with the env file; True if any changed.
+def write_secret_files(stack: Stack, settings: EnvSettings) -> bool:
+    """Write the secret files that differ from the env file; True if any changed.
 
     An unchanged file is not touched: a running container has its inode mounted.
     """
@@ -38,15 +38,15 @@ def write_secret_files(stack: Stack, settings: Settings) -> bool:
     return any(changed)
 
 
-def make_private_dir(directory: Path, settings: Settings) -> None:
-    """The folder, mode 0700, owned by the containers' user."""
+def make_private_dir(directory: Path, settings: EnvSettings) -> None:
+    """Make a folder with mode 0700, owned by the containers' user."""
     directory.mkdir(mode=0o700, exist_ok=True)
     directory.chmod(0o700)
     _give(directory, settings)
 
 
-def write_private_file(path: Path, content: str, settings: Settings) -> bool:
-    """Write beside and rename; False if it was like that already. Mode and owner are put right either way."""
+def write_private_file(path: Path, content: str, settings: EnvSettings) -> bool:
+    """Write a temporary file and rename it; False if the content is unchanged. Mode and owner are set in both cases."""
     if path.is_file() and path.read_text(encoding="utf-8") == content:
         path.chmod(0o600)
         _give(path, settings)
@@ -63,6 +63,6 @@ def write_private_file(path: Path, content: str, settings: Settings) -> bool:
     return True
 
 
-def _give(path: Path, settings: Settings) -> None:
+def _give(path: Path, settings: EnvSettings) -> None:
     if os.getuid() == 0:
         os.chown(path, settings.uid, settings.gid)

@@ -17,7 +17,7 @@ from setup.command import try_run
 from setup.docker.stack import Stack
 from setup.progress import Progress
 
-from .env_file import Settings
+from .env_file import EnvSettings
 from .secret_files import make_private_dir, write_private_file
 
 INSIDE = "/run/ssh"
@@ -30,8 +30,8 @@ DROPPED = re.compile(r"\s*(identityagent|controlpath|controlmaster|controlpersis
 INCLUDE = re.compile(r"(\s*include\s+)(.*)", re.IGNORECASE)
 
 
-def stage_ssh_files(stack: Stack, settings: Settings, home: Path | None = None) -> None:
-    """Copy what is allowed into the stack's ssh folder; files that are gone from ~/.ssh go there too."""
+def stage_ssh_files(stack: Stack, settings: EnvSettings, home: Path | None = None) -> None:
+    """Copy the allowed files into the stack's ssh folder, and remove there what is gone from ~/.ssh."""
     source = (home or Path.home()) / ".ssh"
     make_private_dir(stack.ssh_dir, settings)
     wanted = find_files(source)
@@ -49,7 +49,7 @@ def stage_ssh_files(stack: Stack, settings: Settings, home: Path | None = None) 
 
 
 def find_files(source: Path) -> list[Path]:
-    """config, what it includes from the same folder, known hosts, public keys."""
+    """Find config, what it includes from the same folder, known hosts, and public keys."""
     found = {path for pattern in NAMES for path in source.glob(pattern) if path.is_file()}
     queue = [path for path in found if path.name == "config"]
     while queue:
@@ -68,7 +68,7 @@ def _included(text: str, source: Path) -> list[Path]:
 
 
 def localize(text: str, source: Path) -> str:
-    """The configuration as it has to read in the container, where ~/.ssh is /run/ssh."""
+    """Rewrite the configuration for the container, where ~/.ssh is /run/ssh."""
     lines: list[str] = []
     for line in text.splitlines():
         if DROPPED.match(line):
@@ -81,7 +81,7 @@ def localize(text: str, source: Path) -> str:
 
 
 def _inside(pattern: str, source: Path) -> str:
-    """ssh reads relative names of Include as relative to ~/.ssh."""
+    """Translate a name of Include; ssh reads relative ones as relative to ~/.ssh."""
     replaced = _replace_home(pattern.strip('"'), source)
     return replaced if replaced.startswith(("/", "~")) else f"{INSIDE}/{replaced}"
 
@@ -92,8 +92,8 @@ def _replace_home(text: str, source: Path) -> str:
     return text
 
 
-def agent_variables(settings: Settings, stack: Stack, progress: Progress) -> dict[str, str]:
-    """The variables of compose.cluster.yaml: where the files and the agent's socket are."""
+def agent_variables(settings: EnvSettings, stack: Stack, progress: Progress) -> dict[str, str]:
+    """Return the variables of compose.cluster.yaml: paths of the files and of the agent's socket."""
     variables = {"BOUCHET_SSH_DIR": str(stack.ssh_dir)}
     if sys.platform == "darwin":  # Docker Desktop forwards the agent to this path of its VM, owned by root's group
         return variables | _agent(DOCKER_DESKTOP_AGENT) | {"BOUCHET_AGENT_GROUP": "0"}
@@ -109,7 +109,7 @@ def agent_variables(settings: Settings, stack: Stack, progress: Progress) -> dic
 
 
 def find_agent(host: str, environ: Mapping[str, str], stack: Stack) -> Path | None:
-    """A socket at which an agent listens: ssh's IdentityAgent for the host, else $SSH_AUTH_SOCK.
+    """Find a socket on which an agent listens: ssh's IdentityAgent for the host, else $SSH_AUTH_SOCK.
 
     The one in use is kept while it answers: another shell has another socket, and a changed mount would cost the
     gateway its connection, and the person a second factor.
@@ -122,7 +122,7 @@ def find_agent(host: str, environ: Mapping[str, str], stack: Stack) -> Path | No
 
 
 def parse_identity_agent(text: str) -> str:
-    """Of `ssh -G`: a path, or empty."""
+    """Parse the agent's path from `ssh -G`; empty if there is none."""
     for line in text.splitlines():
         word, _, value = line.partition(" ")
         if word.lower() == "identityagent" and value.lower() not in ("none", "ssh_auth_sock") and value[:1] in "/~":
@@ -131,7 +131,7 @@ def parse_identity_agent(text: str) -> str:
 
 
 def listens(path: Path) -> bool:
-    """Whether somebody answers at this socket."""
+    """Tell whether a program accepts connections on this socket."""
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
             probe.settimeout(2)
@@ -141,8 +141,8 @@ def listens(path: Path) -> bool:
     return True
 
 
-def _own_key(settings: Settings, progress: Progress) -> dict[str, str]:
-    """Without an agent: the private key file that ssh would take, mounted where it lies. Never copied."""
+def _own_key(settings: EnvSettings, progress: Progress) -> dict[str, str]:
+    """Mount the private key file that ssh would use, for people without an agent. It is never copied."""
     answer = try_run(["ssh", "-G", "--", first_host(settings)]) if shutil.which("ssh") else None
     key = find_key(answer or "")
     if key is None:
@@ -151,18 +151,18 @@ def _own_key(settings: Settings, progress: Progress) -> dict[str, str]:
             '(`eval "$(ssh-agent)"; ssh-add`) and run `make up` again'
         )
         return {}
-    progress.note(f"no ssh agent answers: the gateway reads {key} where it lies, and asks for its passphrase once")
+    progress.note(f"no ssh agent answers: the gateway reads {key}, and asks for its passphrase once")
     return {"BOUCHET_KEY_FILE": str(key), "BOUCHET_KEY_INSIDE": f"{KEYS_INSIDE}/{key.name}"}
 
 
 def find_key(text: str) -> Path | None:
-    """Of `ssh -G`: the first identity file that exists."""
+    """Find the first identity file of `ssh -G` that exists."""
     names = [value for word, _, value in (line.partition(" ") for line in text.splitlines()) if word == "identityfile"]
     return next((path for name in names if (path := Path(name).expanduser()).is_file()), None)
 
 
-def first_host(settings: Settings) -> str:
-    """The login node whose ssh settings stand for all."""
+def first_host(settings: EnvSettings) -> str:
+    """Return the login node whose ssh settings apply to all of them."""
     return settings.host.split(",")[0].strip()
 
 

@@ -22,7 +22,7 @@ HEAVY = re.compile(r"litellm\b")  # 120 packages, and it wants another rq than t
 
 @dataclass(frozen=True)
 class Lock:
-    """One lock file: its Python, and the pyproject.toml and .in files whose wishes it answers."""
+    """One lock file: its Python, and the pyproject.toml and .in files whose requirements it answers."""
 
     output: str
     python: str
@@ -30,7 +30,7 @@ class Lock:
     without_heavy: bool = False
 
 
-ROOM_SOURCES = ("core", "services/gateway", "services/worker", "services/api", "services/proxy", "cli")
+PACKAGE_FOLDERS = ("core", "services/gateway", "services/worker", "services/api", "services/proxy", "cli")
 LOCKS = (
     *(
         Lock(f"setup/locks/{name}.lock", OLDEST_PYTHON, (f"setup/locks/{name}.in",))
@@ -38,24 +38,24 @@ LOCKS = (
     ),
     *(
         Lock(
-            f"services/{room}/requirements.lock",
+            f"services/{service}/requirements.lock",
             CONTAINER_PYTHON,
-            ("core/pyproject.toml", f"services/{room}/pyproject.toml"),
+            ("core/pyproject.toml", f"services/{service}/pyproject.toml"),
         )
-        for room in ("gateway", "worker", "api", "proxy")
+        for service in ("gateway", "worker", "api", "proxy")
     ),
     Lock("cli/requirements.lock", OLDEST_PYTHON, ("cli/pyproject.toml",)),
     Lock(
         "tests/requirements.lock",
         OLDEST_PYTHON,
-        (*(f"{room}/pyproject.toml" for room in ROOM_SOURCES), "tests/requirements.in"),
+        (*(f"{folder}/pyproject.toml" for folder in PACKAGE_FOLDERS), "tests/requirements.in"),
         without_heavy=True,
     ),
 )
 
 
 def renew_all(root: Path, progress: Progress) -> None:
-    """All lock files, to the newest versions that the sources allow."""
+    """Renew all lock files to the newest versions that the sources allow."""
     uv = uv_program(root, progress)
     for lock in LOCKS:
         with progress.step(lock.output):
@@ -63,35 +63,35 @@ def renew_all(root: Path, progress: Progress) -> None:
 
 
 def uv_program(root: Path, progress: Progress) -> str:
-    """uv, in an environment of its own."""
+    """Return the path of uv, in its own environment."""
     python = ensure_environment(progress, root / ".cache" / "tools" / "uv", [root / "setup" / "locks" / "uv.lock"])
     return str(python.parent / "uv")
 
 
 def renew(root: Path, uv: str, lock: Lock) -> None:
-    """One lock file."""
-    text = run(compile_argv(uv, lock), stdin="\n".join(wishes(root, lock)) + "\n", cwd=root)
+    """Renew one lock file."""
+    text = run(compile_argv(uv, lock), stdin="\n".join(requirements(root, lock)) + "\n", cwd=root)
     if "://" in text:
         raise SetupError(f"{lock.output} would hold an address; pin what asks for it to a release")
     (root / lock.output).write_text(text, encoding="utf-8")
 
 
 def compile_argv(uv: str, lock: Lock) -> list[str]:
-    """uv's command line; wishes come on standard input, so that no path gets into the lock."""
+    """Return uv's command line. Requirements come on standard input, so that no path gets into the lock."""
     flags = ["--quiet", "--universal", "--generate-hashes", "--no-emit-index-url", "--no-annotate", "--no-header"]
     return [uv, "pip", "compile", *flags, "--upgrade", "--python-version", lock.python, "-"]
 
 
-def wishes(root: Path, lock: Lock) -> list[str]:
-    """Requirements of all sources; our own packages are not on any registry, and must not be looked for there."""
-    found = [wish for source in lock.sources for wish in read_wishes(root / source)]
-    if any(re.match(r"bouchet[-_]core\b", wish) for wish in found) and "core/pyproject.toml" not in lock.sources:
-        found += read_wishes(root / "core" / "pyproject.toml")
-    return sorted({wish for wish in found if not OURS.match(wish) and not (lock.without_heavy and HEAVY.match(wish))})
+def requirements(root: Path, lock: Lock) -> list[str]:
+    """Collect the requirements of all sources, without our own packages, which are on no registry."""
+    found = [line for source in lock.sources for line in read_requirements(root / source)]
+    if any(re.match(r"bouchet[-_]core\b", line) for line in found) and "core/pyproject.toml" not in lock.sources:
+        found += read_requirements(root / "core" / "pyproject.toml")
+    return sorted({line for line in found if not OURS.match(line) and not (lock.without_heavy and HEAVY.match(line))})
 
 
-def read_wishes(path: Path) -> Iterable[str]:
-    """The dependencies of a pyproject.toml, or the lines of an .in file."""
+def read_requirements(path: Path) -> Iterable[str]:
+    """Read the dependencies of a pyproject.toml, or the lines of an .in file."""
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".toml":
         return list(map(str, tomllib.loads(text)["project"].get("dependencies", [])))

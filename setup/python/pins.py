@@ -1,7 +1,7 @@
 """`make pin VLLM=0.32.0`: resolves and hashes everything that an image of that vLLM holds (apptainer/pins/<pin>/).
 
 A pin with a requirements.in beside its pin.yaml is made here. torch's builds for CPUs have an index of their own, which
-pip's configuration names; uv, which reads none of that, is told.
+pip's configuration names; uv does not read that, so it gets the index as an option.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PLATFORMS = {"linux/amd64": "x86_64", "linux/arm64": "aarch64"}
 
 
 @dataclass(frozen=True)
-class Pin:
+class PinFolder:
     """A pin's folder and the words of its pin.yaml."""
 
     folder: Path
@@ -33,14 +33,14 @@ class Pin:
         return f"{PLATFORMS[self.facts['platform']]}-manylinux_{self.facts['glibc'].replace('.', '_')}"
 
 
-def read_pin(folder: Path) -> Pin:
-    """pin.yaml holds flat `name: word` lines."""
+def read_pin(folder: Path) -> PinFolder:
+    """Read pin.yaml, which has flat `name: value` lines."""
     found = re.findall(r"^([a-z_]+): *(.*)$", (folder / "pin.yaml").read_text(encoding="utf-8"), re.M)
-    return Pin(folder, {name: word.strip().strip("\"'") for name, word in found})
+    return PinFolder(folder, {name: word.strip().strip("\"'") for name, word in found})
 
 
-def pins_of(root: Path, vllm: str) -> list[Pin]:
-    """The pins of that vLLM which are resolved here; SetupError names those that there are."""
+def pins_of(root: Path, vllm: str) -> list[PinFolder]:
+    """Return the pins of a vLLM version that are resolved here; SetupError lists the known versions."""
     pins = [read_pin(path.parent) for path in sorted(root.glob("apptainer/pins/*/requirements.in"))]
     found = [pin for pin in pins if pin.facts["vllm"] == vllm]
     if not found:
@@ -53,13 +53,13 @@ def pins_of(root: Path, vllm: str) -> list[Pin]:
 
 
 def renew_pins(root: Path, vllm: str, progress: Progress) -> None:
-    """The lock file of each pin of that vLLM."""
+    """Renew the lock file of each pin of a vLLM version."""
     pins = pins_of(root, vllm)
     uv = uv_program(root, progress)
     for pin in pins:
         with progress.step(f"{pin.folder.name}/requirements.lock"):
-            wishes = (pin.folder / "requirements.in").read_text(encoding="utf-8")
-            text = run(pin_argv(uv, pin), stdin=wishes, cwd=root)
+            requirements = (pin.folder / "requirements.in").read_text(encoding="utf-8")
+            text = run(pin_argv(uv, pin), stdin=requirements, cwd=root)
             if "://" in text:
                 raise SetupError(
                     f"the lock of {pin.folder.name} would hold an address; pin what asks for it to a release"
@@ -67,10 +67,10 @@ def renew_pins(root: Path, vllm: str, progress: Progress) -> None:
             (pin.folder / "requirements.lock").write_text(head_of(pin) + text, encoding="utf-8")
 
 
-def pin_argv(uv: str, pin: Pin) -> list[str]:
-    """uv's command line: wheels only, for the image's Python and platform. Wishes come on standard input."""
-    wishes = (pin.folder / "requirements.in").read_text(encoding="utf-8")
-    flags = [*pip_sources(), *(word for name in left_out(wishes) for word in ("--no-emit-package", name))]
+def pin_argv(uv: str, pin: PinFolder) -> list[str]:
+    """Return uv's argv: wheels only, for the image's Python and platform. Requirements come on standard input."""
+    requirements = (pin.folder / "requirements.in").read_text(encoding="utf-8")
+    flags = [*pip_sources(), *(word for name in left_out(requirements) for word in ("--no-emit-package", name))]
     flags += ["--quiet", "--generate-hashes", "--no-emit-index-url", "--no-emit-find-links", "--no-annotate"]
     flags += ["--no-header", "--upgrade"]
     target = ["--python-version", pin.facts["python"], "--python-platform", pin.platform, "--only-binary", ":all:"]
@@ -78,23 +78,23 @@ def pin_argv(uv: str, pin: Pin) -> list[str]:
     return [uv, "pip", "compile", *flags, *target, *as_of, "-"]
 
 
-def left_out(wishes: str) -> list[str]:
-    """What a requirements.in says is not to be installed: `# left out, for REASON: NAME...`."""
-    return [name for names in re.findall(r"^# left out[^:]*: (.+)$", wishes, re.M) for name in names.split()]
+def left_out(requirements: str) -> list[str]:
+    """Parse what a requirements.in excludes: `# left out, for REASON: NAME...`."""
+    return [name for names in re.findall(r"^# left out[^:]*: (.+)$", requirements, re.M) for name in names.split()]
 
 
 def pip_sources() -> list[str]:
-    """Further places that pip is configured to look at, as uv's options. Other words of pip's are none of uv's."""
-    said = try_run([sys.executable, "-m", "pip", "config", "list"]) or ""
-    found = re.findall(r"^(?:global|:env:)\.(extra-index-url|find-links)='(.+)'$", said, re.M)
+    """Return further package sources of pip's configuration as uv's options."""
+    config = try_run([sys.executable, "-m", "pip", "config", "list"]) or ""
+    found = re.findall(r"^(?:global|:env:)\.(extra-index-url|find-links)='(.+)'$", config, re.M)
     pairs = dict.fromkeys((option, place) for option, places in found for place in places.split())
     words = [word for option, place in pairs for word in (f"--{option}", place)]
     # as pip does; what is taken is hashed
     return [*words, "--index-strategy", "unsafe-best-match"] if "--extra-index-url" in words else words
 
 
-def head_of(pin: Pin) -> str:
-    """The lock's first lines."""
+def head_of(pin: PinFolder) -> str:
+    """Render the lock's first lines."""
     facts = pin.facts
     whom = "CPUs" if facts["cuda"] == "null" else f"CUDA {facts['cuda']}"
     return (
@@ -105,7 +105,7 @@ def head_of(pin: Pin) -> str:
 
 
 def note_commit(root: Path) -> None:
-    """Writes down which commit the image recipe is, for the images made from it; not where that cannot be told."""
+    """Write the commit of the image recipe to a file for the images made from it, if git knows it."""
     commit = (try_run(["git", "-C", str(root), "log", "-1", "--format=%H", "--", "apptainer"]) or "").strip()
     if not re.fullmatch(r"[0-9a-f]{40,64}", commit):
         return

@@ -11,11 +11,9 @@ import venv
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from setup.command import OnLine, run
+from setup.command import OnLine, can_install, install, run
 from setup.errors import CommandFailedError, ToolMissingError
 from setup.progress import Progress
-
-from .packages import can_install, install
 
 STAMP = ".made-from"
 # of the digest, in a folder's name
@@ -26,9 +24,9 @@ PIP = ("-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--requ
 def ensure_environment(
     progress: Progress, target: Path, locks: Sequence[Path], finish: Callable[[Path], None] | None = None
 ) -> Path:
-    """A virtual environment at `target` with exactly what `locks` say; its python.
+    """Make a virtual environment at `target` with exactly the content of `locks`, and return its python.
 
-    Locks are installed one after another without build isolation, so an earlier one may hold what a later one
+    Locks are installed one after another without build isolation, so an earlier one may contain what a later one
     builds with. `finish` gets the new environment's python (for our own packages).
     """
     wanted = digest_of(locks)
@@ -43,20 +41,20 @@ def ensure_environment(
         if finish is not None:
             finish(place / "bin" / "python")
         (place / STAMP).write_text(wanted)
-        lead_to(place, target)
+        point_link_to(place, target)
     return python
 
 
 def digest_of(files: Sequence[Path]) -> str:
-    """Names this Python and the files' contents."""
+    """Compute a digest of this Python and the files' contents."""
     summary = hashlib.sha256(sys.version.encode())
     for file in files:
         summary.update(file.read_bytes())
     return summary.hexdigest()
 
 
-def lead_to(place: Path, target: Path) -> None:
-    """Makes `target` a link to the folder `place` beside it, in one step. The last one before stays for who runs it."""
+def point_link_to(place: Path, target: Path) -> None:
+    """Make `target` a link to the folder `place` beside it, atomically. The previous folder stays for its users."""
     before = target.with_name(f"{target.name}-{'0' * DIGEST_LENGTH}")
     if target.is_symlink():
         before = target.parent / target.readlink()
@@ -73,7 +71,7 @@ def lead_to(place: Path, target: Path) -> None:
 
 
 def _make(place: Path, locks: Sequence[Path], say: OnLine) -> None:
-    """A venv has its own path in its scripts, so it is never moved; the stamp, written last, says it is whole."""
+    """Make the environment where it stays: a venv has its own path in its scripts. The stamp marks it complete."""
     shutil.rmtree(place, ignore_errors=True)
     place.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -87,7 +85,7 @@ def _make(place: Path, locks: Sequence[Path], say: OnLine) -> None:
 
 
 def _ensure_venv_module(progress: Progress) -> None:
-    """Debian packs ensurepip apart from Python, so `import venv` alone proves nothing."""
+    """Install the venv module if needed. Debian packages ensurepip apart, so `import venv` proves nothing."""
     try:
         run([sys.executable, "-c", "import ensurepip, venv"])
     except CommandFailedError as exc:

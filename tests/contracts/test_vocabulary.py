@@ -20,7 +20,9 @@ WITHDRAWN = frozenset(
     """.split()
 )
 # Common English words that are withdrawn as names: a part of an identifier, not a word of a sentence.
-WITHDRAWN_IN_NAMES = frozenset("bell exchange front look looked looker looks mark meet promise room tell tells words".split())
+WITHDRAWN_IN_NAMES = frozenset(
+    "bell exchange front look looked looker looks mark meet promise room tell tells words".split()
+)
 
 # Recorded or third-party text, which is not ours to reword; and this list itself.
 NOT_OURS = (

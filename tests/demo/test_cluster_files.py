@@ -22,15 +22,15 @@ def partition_line(name: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("partition", PARTITIONS, ids=lambda partition: partition["name"])
-def test_partitions_have_the_times_of_the_site_file(partition: dict[str, Any]) -> None:
+def test_slurm_conf_walltimes_match_site_file(partition: dict[str, Any]) -> None:
     assert partition_line(partition["name"])["MaxTime"] == partition["max_walltime"]
 
 
-def test_there_are_no_other_partitions() -> None:
+def test_slurm_conf_has_no_other_partitions() -> None:
     assert sorted(re.findall(r"^PartitionName=(\S+)", SLURM_CONF, re.M)) == sorted(p["name"] for p in PARTITIONS)
 
 
-def test_nodes_have_the_resources_of_the_site_file() -> None:
+def test_slurm_conf_nodes_match_site_file() -> None:
     (line,) = re.findall(r"^NodeName=.*$", SLURM_CONF, re.M)
     node = dict(word.split("=", 1) for word in line.split())
     for partition in PARTITIONS:
@@ -40,20 +40,20 @@ def test_nodes_have_the_resources_of_the_site_file() -> None:
 
 
 @pytest.mark.parametrize("name", ["gpu_devel", "gpu_h200"])
-def test_gpu_limits_are_those_of_the_site_file(name: str) -> None:
+def test_accounting_gpu_limits_match_site_file(name: str) -> None:
     (partition,) = [partition for partition in PARTITIONS if partition["name"] == name]
     assert partition_line(name)["QOS"] == name
     assert f"modify qos {name} set MaxTRESPU=gres/gpu={partition['max_gpus']}\n" in ACCOUNTING
 
 
-def test_gpu_devel_limits_jobs() -> None:
+def test_accounting_limits_jobs_of_gpu_devel() -> None:
     (partition,) = [partition for partition in PARTITIONS if partition["name"] == "gpu_devel"]
     limits = f"MaxJobsPU={partition['max_running']} MaxSubmitJobsPU={partition['max_submitted']}"
     assert f"add qos gpu_devel set {limits} " in ACCOUNTING
 
 
 @pytest.mark.parametrize("name", LIVING)
-def test_containers_have_few_rights_and_bounded_memory(name: str) -> None:
+def test_demo_containers_are_hardened(name: str) -> None:
     service = COMPOSE["services"][name]
     assert service["cap_drop"] == ["ALL"]
     assert "SYS_ADMIN" not in service["cap_add"]
@@ -63,13 +63,13 @@ def test_containers_have_few_rights_and_bounded_memory(name: str) -> None:
     assert not service.get("ports")
 
 
-def test_only_the_login_node_is_on_the_uplink() -> None:
+def test_demo_uplink_has_login_node_only() -> None:
     on_uplink = [name for name in LIVING if "uplink" in COMPOSE["services"][name]["networks"]]
     assert on_uplink == ["demo-login"]
     assert COMPOSE["networks"]["cluster"]["internal"] is True
 
 
-def test_the_gateway_sees_its_keys_and_nothing_else_of_the_cluster() -> None:
+def test_gateway_mounts_demo_keys_only() -> None:
     assert [volume["source"] for volume in COMPOSE["services"]["gateway"]["volumes"]] == ["demo-gateway-keys"]
     holders = {
         name

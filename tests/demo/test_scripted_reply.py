@@ -47,37 +47,37 @@ def calls_in(reply: str) -> list[dict[str, object]]:
         ("SAY[never closed", "never closed"),
     ],
 )
-def test_says_what_is_scripted(text: str, reply: str) -> None:
+def test_script_for_say_returns_text(text: str, reply: str) -> None:
     assert script_for(render(("user", text))) == reply
 
 
-def test_a_call_is_hermes_markup() -> None:
+def test_script_for_call_is_hermes_markup() -> None:
     reply = script_for(render(("user", 'CALL[Read {"path": "/a [b]"}]')))
     assert calls_in(reply) == [{"name": "Read", "arguments": {"path": "/a [b]"}}]
 
 
-def test_calls_of_one_step_are_parallel_and_text_stays_before_them() -> None:
+def test_script_for_parallel_calls_follow_text() -> None:
     reply = script_for(render(("user", 'SAY[I look.] CALL[Read {"path": "/a"}] CALL[List]')))
     assert reply.startswith("I look.\n<tool_call>")
     assert calls_in(reply) == [{"name": "Read", "arguments": {"path": "/a"}}, {"name": "List", "arguments": {}}]
 
 
-def test_the_last_script_counts() -> None:
+def test_script_for_uses_last_script() -> None:
     turns = [("system", "SAY[system]"), ("user", "SAY[first]"), ("assistant", "first"), ("user", "SAY[second]")]
     assert script_for(render(*turns)) == "second"
 
 
-def test_what_the_client_adds_is_no_script() -> None:
+def test_script_for_ignores_client_reminders() -> None:
     text = "<system-reminder>\nSAY[reminder]\n</system-reminder>\nSAY[mine]\n<system-reminder>[x]</system-reminder>"
     assert script_for(render(("user", text))) == "mine"
 
 
-def test_a_tool_result_is_repeated() -> None:
+def test_script_for_repeats_tool_result() -> None:
     turns = [("user", "CALL[Read {}]"), ("assistant", "<tool_call>"), ("user", tool_response("SAY[forty-two]"))]
     assert script_for(render(*turns)) == "The tool returned: SAY[forty-two]"
 
 
-def test_all_results_since_the_assistant_spoke_are_repeated() -> None:
+def test_script_for_repeats_all_new_results() -> None:
     turns = [
         ("user", "CALL[Read {}]"),
         ("assistant", "calls"),
@@ -89,7 +89,7 @@ def test_all_results_since_the_assistant_spoke_are_repeated() -> None:
     assert script_for(render(*turns)) == "The tool returned: one | two"
 
 
-def test_then_waits_for_the_next_turn() -> None:
+def test_script_for_then_waits_for_next_turn() -> None:
     script = ("user", 'CALL[Read {"path": "/a"}] THEN SAY[between] THEN SAY[end]')
     result = ("user", tool_response("text"))
     call = script_for(render(script))
@@ -99,27 +99,27 @@ def test_then_waits_for_the_next_turn() -> None:
     assert script_for(render(*turns)) == "end"
 
 
-def test_a_new_script_overrules_a_tool_result() -> None:
+def test_script_for_new_script_overrides_tool_result() -> None:
     turns = [("user", "CALL[Read {}]"), ("assistant", "call"), ("user", tool_response("x")), ("user", "SAY[stop]")]
     assert script_for(render(*turns)) == "stop"
 
 
 @pytest.mark.parametrize("prompt", ["", "hello", render(("user", "hello")), render(("system", "SAY[no]"))])
-def test_nothing_scripted_is_none(prompt: str) -> None:
+def test_script_for_unscripted_is_none(prompt: str) -> None:
     assert script_for(prompt) is None
 
 
-def test_an_open_turn_with_an_empty_thought_is_not_a_step() -> None:
+def test_script_for_empty_thought_is_no_step() -> None:
     assert script_for(render(("user", "SAY[a] THEN SAY[b]")) + "<think>\n\n</think>\n\n") == "a"
 
 
-def test_the_number_of_results_can_be_told() -> None:
+def test_script_for_results_placeholder_is_count() -> None:
     script = ("user", "CALL[a] CALL[b] THEN SAY[$RESULTS came]")
     turns = [script, ("assistant", "calls"), ("user", tool_response("x") + tool_response("y"))]
     assert script_for(render(*turns)) == "2 came"
 
 
-def test_words_are_counted_outside_the_script() -> None:
+def test_script_for_count_ignores_script() -> None:
     turns = [("system", "blue"), ("user", "blue"), ("assistant", "blue, blue"), ("user", "a blue SEEN[blue]")]
     assert script_for(render(*turns)) == "blue: 5"
     assert script_for(render(("user", "SEEN[red]"))) == "red: 0"
@@ -128,7 +128,7 @@ def test_words_are_counted_outside_the_script() -> None:
 SUM_UP = ("user", "Your task is to create a detailed summary of the conversation so far, with all that matters.")
 
 
-def test_a_summary_carries_what_is_left_of_the_script() -> None:
+def test_script_for_summary_keeps_remaining_script() -> None:
     script = ("user", 'do CALL[Read {"a": [1]}] THEN CALL[b] SAY[c] THEN SAY[end]')
     reply = script_for(render(script, ("assistant", "call"), ("user", tool_response("x")), SUM_UP))
     assert reply == "<summary>\nLeft to do: CALL[b] SAY[c] THEN SAY[end]\n</summary>"
@@ -137,16 +137,16 @@ def test_a_summary_carries_what_is_left_of_the_script() -> None:
     assert script_for(render(continued, ("assistant", "call"), ("user", tool_response("x")))) == "end"
 
 
-def test_a_reminder_after_the_question_for_a_summary_changes_nothing() -> None:
+def test_script_for_summary_ignores_later_reminder() -> None:
     turns = [("user", "SAY[a] THEN SAY[b]"), ("assistant", "a"), SUM_UP]
     for last in (("user", "<system-reminder>\nbe brief\n</system-reminder>"), ("system", "be brief")):
         assert script_for(render(*turns, last)) == "<summary>\nLeft to do: SAY[b]\n</summary>"
 
 
-def test_a_summary_of_a_script_that_is_over() -> None:
+def test_script_for_summary_of_finished_script() -> None:
     turns = [("user", "SAY[a]"), ("assistant", "a"), SUM_UP]
     assert script_for(render(*turns)) == "<summary>\nLeft to do: nothing\n</summary>"
 
 
-def test_an_unscripted_conversation_has_an_unscripted_summary() -> None:
+def test_script_for_summary_of_unscripted_is_none() -> None:
     assert script_for(render(("user", "hello"), ("assistant", "hm"), SUM_UP)) is None

@@ -8,16 +8,16 @@ import pytest
 
 from demo import wheels
 from demo.commands import CommandFailedError, ProvisionError
-from demo.wheels import Requirement, Target
+from demo.wheels import Requirement, WheelTarget
 
 ROOT = Path(__file__).parents[2]
 LOCKS = sorted([*ROOT.glob("apptainer/pins/cpu-*/requirements.lock"), ROOT / "demo/models/requirements.lock"])
-TARGET = Target(python="3.11", glibc="2.36", machine="x86_64")
+TARGET = WheelTarget(python="3.11", glibc="2.36", machine="x86_64")
 SHA = "0" * 64
 
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.parent.name)
-def test_a_lock_has_a_hash_for_everything_and_no_address(lock: Path) -> None:
+def test_parse_lock_requires_hashes_and_no_address(lock: Path) -> None:
     text = lock.read_text()
     requirements = wheels.parse_lock(text)
     assert len(requirements) == text.count("==")
@@ -25,7 +25,7 @@ def test_a_lock_has_a_hash_for_everything_and_no_address(lock: Path) -> None:
     assert not re.search(r"https?:|file:|--(extra-)?index|--find-links", text)
 
 
-def test_the_image_lock_holds_the_pinned_vllm() -> None:
+def test_image_lock_contains_pinned_vllm() -> None:
     versions = {
         r.name: r.version for r in wheels.parse_lock((ROOT / "apptainer/pins/cpu-0.32.0/requirements.lock").read_text())
     }
@@ -34,19 +34,19 @@ def test_the_image_lock_holds_the_pinned_vllm() -> None:
 
 
 @pytest.mark.parametrize("line", ["torch==1.0", "torch>=1.0 \\\n    --hash=sha256:" + SHA, "--index-url x"])
-def test_anything_else_is_no_lock(line: str) -> None:
+def test_parse_lock_other_line_raises(line: str) -> None:
     with pytest.raises(ValueError):
         wheels.parse_lock(f"# a comment\n{line}\n")
 
 
-def test_platform_tags_end_with_the_node_glibc() -> None:
+def test_platform_tags_begin_with_node_glibc() -> None:
     tags = wheels.platform_tags(TARGET)
     assert tags[0] == "manylinux_2_36_x86_64"
     assert "manylinux_2_37_x86_64" not in tags
     assert {"manylinux_2_5_x86_64", "manylinux2014_x86_64", "manylinux1_x86_64"} <= set(tags)
 
 
-def test_pip_resolves_nothing_and_takes_only_hashed_wheels() -> None:
+def test_download_argv_resolves_nothing_and_requires_hashes() -> None:
     argv = wheels.download_argv(TARGET, Path("r.txt"), Path("into"))
     assert {"--no-deps", "--require-hashes", "--only-binary=:all:"} <= set(argv)
     assert argv[argv.index("--python-version") + 1] == "3.11"
@@ -58,7 +58,7 @@ def write_lock(path: Path, *contents: bytes) -> Path:
     return path
 
 
-def test_only_what_is_missing_is_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_download_fetches_missing_wheels_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lock = write_lock(tmp_path / "lock", b"there", b"missing")
     into = tmp_path / "wheels"
     into.mkdir()
@@ -73,7 +73,7 @@ def test_only_what_is_missing_is_downloaded(tmp_path: Path, monkeypatch: pytest.
     assert len(asked) == 1
 
 
-def test_a_wheel_cut_short_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_download_removes_truncated_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
@@ -87,12 +87,12 @@ def test_a_wheel_cut_short_is_not_kept(tmp_path: Path, monkeypatch: pytest.Monke
     assert [wheel.name for wheel in into.glob("*.whl")] == ["whole-1-py3-none-any.whl"]
 
 
-def test_a_full_disk_is_one_line() -> None:
+def test_download_full_disk_is_one_line() -> None:
     output = "Traceback (most recent call last):\n  copy\nOSError: [Errno 28] No space left on device: 'a.whl'\n"
     assert str(CommandFailedError(["pip", "download"], 1, output)).count("\n") == 0
 
 
-def test_another_lock_is_another_download(tmp_path: Path) -> None:
+def test_is_complete_other_lock_is_false(tmp_path: Path) -> None:
     lock = write_lock(tmp_path / "lock")
     into = tmp_path / "wheels"
     wheels.download(lock, into, TARGET)
@@ -112,5 +112,5 @@ def test_another_lock_is_another_download(tmp_path: Path) -> None:
         ("boom", "status 1"),
     ],
 )
-def test_a_failed_download_says_what_to_do(output: str, advice: str) -> None:
+def test_explain_failed_download_names_next_step(output: str, advice: str) -> None:
     assert advice in str(wheels.explain(CommandFailedError(["pip"], 1, output)))

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from setup import command
-from setup.concurrency import run_together
+from setup.command import run_together
 from setup.errors import CommandFailedError, DiskFullError, SetupError, ToolMissingError
 
 PYTHON = sys.executable
@@ -27,36 +27,36 @@ def _fresh() -> Iterator[None]:
     command.allow_again()
 
 
-def test_output_of_both_streams_and_each_line() -> None:
+def test_run_returns_both_streams_and_reports_each_line() -> None:
     seen: list[str] = []
     code = "import sys; print('one', flush=True); print('two', file=sys.stderr, flush=True); print()"
     assert command.run([PYTHON, "-c", code], on_line=seen.append) == "one\ntwo\n\n"
     assert seen == ["one", "two"]
 
 
-def test_standard_input_and_environment() -> None:
+def test_run_passes_standard_input_and_environment() -> None:
     code = "import os, sys; print(sys.stdin.read() + os.environ['X'])"
     assert command.run([PYTHON, "-c", code], stdin="in ", env={"X": "out"}) == "in out\n"
 
 
-def test_a_no_repeats_what_the_program_said() -> None:
+def test_run_failing_program_repeats_its_output() -> None:
     with pytest.raises(CommandFailedError, match="status 3") as caught:
         command.run([PYTHON, "-c", "print('the reason'); raise SystemExit(3)"])
     assert "the reason" in str(caught.value)
 
 
-def test_a_full_disk_says_what_to_do() -> None:
+def test_run_full_disk_names_next_step() -> None:
     with pytest.raises(DiskFullError, match="free some space"):
         command.run([PYTHON, "-c", "raise SystemExit('write /x: no space left on device')"])
 
 
-def test_a_missing_program_is_named() -> None:
+def test_run_missing_program_is_named() -> None:
     with pytest.raises(ToolMissingError, match="no-such-program-here"):
         command.run(["no-such-program-here"])
     assert command.try_run(["no-such-program-here"]) is None
 
 
-def test_one_failure_ends_the_others(tmp_path: Path) -> None:
+def test_run_together_failure_ends_the_others(tmp_path: Path) -> None:
     started = time.monotonic()
 
     def fail() -> None:
@@ -69,13 +69,13 @@ def test_one_failure_ends_the_others(tmp_path: Path) -> None:
     assert command.run([PYTHON, "-c", "print(1)"]) == "1\n", "programs may start again"
 
 
-def test_together_runs_all() -> None:
+def test_run_together_runs_all_jobs() -> None:
     done: list[int] = []
     run_together(lambda: done.append(1), lambda: done.append(2))
     assert sorted(done) == [1, 2]
 
 
-def test_ending_all_ends_those_of_other_threads(tmp_path: Path) -> None:
+def test_end_all_ends_programs_of_other_threads(tmp_path: Path) -> None:
     thread = threading.Thread(target=_sleep, args=(tmp_path / "runs",))
     thread.start()
     _until_there(tmp_path / "runs")
@@ -85,7 +85,7 @@ def test_ending_all_ends_those_of_other_threads(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("after_s", [0.0, 0.001, 0.003])
-def test_one_that_starts_while_all_are_ended_is_ended_too(tmp_path: Path, after_s: float) -> None:
+def test_end_all_ends_program_that_starts_meanwhile(tmp_path: Path, after_s: float) -> None:
     def work() -> None:
         with contextlib.suppress(SetupError):
             _sleep(tmp_path / "runs")
@@ -98,7 +98,7 @@ def test_one_that_starts_while_all_are_ended_is_ended_too(tmp_path: Path, after_
     assert not thread.is_alive()
 
 
-def test_what_a_program_started_ends_with_it(tmp_path: Path) -> None:
+def test_end_all_ends_whole_process_group(tmp_path: Path) -> None:
     """As `docker compose exec` under a provisioning script."""
     script = f"sleep 60 & echo $! > {tmp_path}/pid; wait"
     thread = threading.Thread(target=command.try_run, args=(["bash", "-c", script],))
@@ -111,7 +111,7 @@ def test_what_a_program_started_ends_with_it(tmp_path: Path) -> None:
 
 
 def _sleep(mark: Path) -> None:
-    """A program that runs for LONG_S, and says by a file that it does."""
+    """Return a program that runs for LONG_S and makes a file when it starts."""
     command.try_run(["bash", "-c", 'echo runs > "$1"; exec sleep "$2"', "bash", str(mark), str(LONG_S)])
 
 
@@ -120,7 +120,7 @@ def _until_there(mark: Path) -> None:
         time.sleep(0.02)
 
 
-def test_the_command_line_prints_sentences_not_tracebacks(tmp_path: Path) -> None:
+def test_main_expected_failure_prints_one_line(tmp_path: Path) -> None:
     done = subprocess.run(
         [PYTHON, "-m", "setup", "env"],
         env={"PATH": "/usr/bin:/bin", "COMPOSE_PROJECT_NAME": "Bad Name"},

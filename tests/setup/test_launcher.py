@@ -15,7 +15,7 @@ STUB = '#!/bin/bash\nprintf "%s\\n" "$@"\n'
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A project folder whose environment is there already; its python prints what it is given."""
+    """Make a project folder with an environment whose python prints its arguments."""
     root = tmp_path / "a folder"
     (root / "cli").mkdir(parents=True)
     (root / "cli" / "requirements.lock").write_text("httpx==1\n")
@@ -33,11 +33,11 @@ def run(*argv: str | Path, cwd: Path) -> list[str]:
     return done.stdout.splitlines()
 
 
-def test_arguments_arrive_as_they_are(root: Path) -> None:
+def test_launcher_passes_arguments_unchanged(root: Path) -> None:
     assert run(root / "bouchet", "launch", "a b", "", cwd=Path("/")) == ["-P", "-m", "bouchet_cli", "launch", "a b", ""]
 
 
-def test_from_its_own_folder_and_through_links(root: Path, tmp_path: Path) -> None:
+def test_launcher_works_through_links(root: Path, tmp_path: Path) -> None:
     assert run("./bouchet", "x", cwd=root)[-1] == "x"
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "bouchet").symlink_to("../a folder/bouchet")
@@ -45,14 +45,14 @@ def test_from_its_own_folder_and_through_links(root: Path, tmp_path: Path) -> No
     assert run(tmp_path / "again", "x", cwd=Path("/"))[-1] == "x"
 
 
-def test_a_changed_lock_makes_the_environment_anew(root: Path) -> None:
+def test_launcher_changed_lock_renews_environment(root: Path) -> None:
     (root / "cli" / "requirements.lock").write_text("httpx==2\n")
     (root / "setup").mkdir()
     (root / "setup" / "__main__.py").write_text("import sys; print('made', sys.argv[1:], flush=True)\n")
     assert run(root / "bouchet", "x", cwd=Path("/"))[0] == "made ['cli']"
 
 
-def test_a_call_costs_little(root: Path) -> None:
+def test_launcher_starts_no_extra_process(root: Path) -> None:
     def timed() -> float:
         started = time.monotonic()
         run(root / "bouchet", cwd=root)
@@ -61,7 +61,7 @@ def test_a_call_costs_little(root: Path) -> None:
     assert min(timed() for _ in range(5)) < 0.5
 
 
-def test_no_python_is_a_sentence(root: Path, tmp_path: Path) -> None:
+def test_launcher_without_python_names_next_step(root: Path, tmp_path: Path) -> None:
     (root / ".cache" / "cli" / "lock").unlink()
     (tmp_path / "empty").mkdir()
     done = subprocess.run(

@@ -12,28 +12,28 @@ import pytest
 from setup.progress import Progress, Step, render_line, render_live
 
 
-def test_a_step_is_one_line_with_its_time() -> None:
+def test_step_prints_one_line_with_time() -> None:
     out = io.StringIO()
     with Progress(out) as progress, progress.step("images") as step:
         step.title = "images: 2 built"
     assert re.fullmatch(r"ok +images: 2 built +\d+\.\d s\n", out.getvalue())
 
 
-def test_a_failed_step_says_so_and_lets_the_error_through() -> None:
+def test_step_failure_is_marked_and_raised() -> None:
     out = io.StringIO()
     with pytest.raises(ValueError), Progress(out) as progress, progress.step("engine"):
         raise ValueError
     assert out.getvalue().startswith("failed  engine")
 
 
-def test_a_pipe_gets_no_control_characters() -> None:
+def test_progress_on_pipe_has_no_control_characters() -> None:
     out = io.StringIO()
     with Progress(out) as progress, progress.step("slow"):
         time.sleep(0.5)
     assert "\r" not in out.getvalue() and "\x1b" not in out.getvalue()
 
 
-def test_a_terminal_sees_what_is_going_on() -> None:
+def test_progress_on_terminal_shows_live_line() -> None:
     out = io.StringIO()
     with Progress(out, live=True) as progress, progress.step("images") as step:
         step.say("step 3 of 7")
@@ -43,7 +43,7 @@ def test_a_terminal_sees_what_is_going_on() -> None:
             time.sleep(0.02)
 
 
-def test_steps_of_several_threads_do_not_mix_lines() -> None:
+def test_progress_lines_of_threads_do_not_mix() -> None:
     out = io.StringIO()
 
     def work(progress: Progress, number: int) -> None:
@@ -60,7 +60,7 @@ def test_steps_of_several_threads_do_not_mix_lines() -> None:
     assert sorted(int(re.fullmatch(r"ok +step (\d+) +\d+\.\d s", line)[1]) for line in lines) == list(range(20))  # type: ignore[index]
 
 
-def test_rendering() -> None:
+def test_render_line_and_live_line() -> None:
     assert render_line("ok", "images", 1.26) == "ok      " + "images".ljust(57) + "    1.3 s"
     one, two = Step("a", 0.0), Step("b", 5.0)
     two.say("half")

@@ -38,7 +38,7 @@ class Machine:
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
-    """A machine without an engine, ours to install on, without an init system."""
+    """Simulate a machine without engine and init system, with the right to install."""
     machine = Machine(tmp_path)
     for name in ("bash", "sleep", "touch"):
         (machine.bin / name).symlink_to(f"/bin/{name}")
@@ -61,13 +61,13 @@ def progress() -> Iterator[Progress]:
         yield progress
 
 
-def test_an_engine_that_answers_is_used(machine: Machine, progress: Progress) -> None:
+def test_ensure_engine_running_is_used(machine: Machine, progress: Progress) -> None:
     machine.has("docker", DOCKER)
     (machine.state / "running").touch()
     assert engine.ensure_engine(progress) == "20.10.24"
 
 
-def test_without_root_one_sentence_says_what_to_install(
+def test_ensure_engine_without_root_names_packages(
     machine: Machine, progress: Progress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine, "can_install", lambda: False)
@@ -76,7 +76,7 @@ def test_without_root_one_sentence_says_what_to_install(
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # the engine outlives us on purpose
-def test_one_that_does_not_run_is_started_once(machine: Machine, progress: Progress) -> None:
+def test_ensure_engine_stopped_is_started_once(machine: Machine, progress: Progress) -> None:
     machine.has("docker", DOCKER)
     machine.has("dockerd", DOCKERD)
     (machine.state / "docker.pid").write_text(str(os.getpid()))  # left by a crash; the number is another program's
@@ -86,20 +86,20 @@ def test_one_that_does_not_run_is_started_once(machine: Machine, progress: Progr
     assert not (machine.state / "docker.pid").exists()
 
 
-def test_one_that_cannot_start_shows_the_end_of_its_log(machine: Machine, progress: Progress) -> None:
+def test_ensure_engine_failing_start_shows_log(machine: Machine, progress: Progress) -> None:
     machine.has("docker", DOCKER)
     machine.has("dockerd", "#!/bin/bash\necho 'failed to mount overlay: no such device'; exit 1\n")
     with pytest.raises(EngineAccessError, match="failed to mount overlay"):
         engine.ensure_engine(progress)
 
 
-def test_an_engine_of_other_people_says_which_group(machine: Machine, progress: Progress) -> None:
+def test_ask_version_permission_denied_names_group(machine: Machine, progress: Progress) -> None:
     machine.has("docker", "#!/bin/bash\necho 'permission denied while trying to connect' >&2; exit 1\n")
     with pytest.raises(EngineAccessError, match="usermod -aG docker"):
         engine.ensure_engine(progress)
 
 
-def test_an_engine_elsewhere_that_is_silent_is_named(
+def test_ask_version_silent_docker_host_is_named(
     machine: Machine, progress: Progress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine.has("docker", DOCKER)

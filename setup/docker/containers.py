@@ -1,17 +1,21 @@
-"""Waiting until every container is healthy, or saying which one is not and why."""
+"""Containers of a stack: waiting until they are healthy, and whether their ports are free."""
 
 from __future__ import annotations
 
+import errno
 import json
+import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from setup.command import run, try_run
-from setup.errors import ServiceUnhealthyError
+from setup.errors import PortTakenError, ServiceUnhealthyError, SetupError
+from setup.files.env_file import EnvSettings
 from setup.progress import Step
 
 from .compose import Compose
+from .stack import Stack
 
 POLL_S = 0.5
 TIMEOUT_S = 180
@@ -52,7 +56,7 @@ class Container:
 
 
 def parse_container(raw: dict[str, object]) -> Container:
-    """Of `docker inspect`."""
+    """Parse one entry of `docker inspect`."""
     state = _dict(raw["State"])
     labels = _dict(_dict(raw["Config"])["Labels"])
     health = _dict(state.get("Health") or {})
@@ -74,7 +78,7 @@ def _dict(value: object) -> dict[str, object]:
 
 
 def inspect_containers(project: str) -> list[Container]:
-    """All containers of a stack."""
+    """Return all containers of a stack."""
     ids = run(
         ["docker", "ps", "--all", "--no-trunc", "--quiet", "--filter", f"label=com.docker.compose.project={project}"]
     ).split()
@@ -83,7 +87,7 @@ def inspect_containers(project: str) -> list[Container]:
 
 
 def wait_until_healthy(compose: Compose, project: str, step: Step, expected: Sequence[str]) -> None:
-    """Return when all `expected` services are fine; ServiceUnhealthyError as soon as one cannot become so."""
+    """Wait until all `expected` services are healthy; ServiceUnhealthyError as soon as one cannot become so."""
     deadline = time.monotonic() + TIMEOUT_S
     while True:
         containers = {container.service: container for container in inspect_containers(project)}
@@ -104,3 +108,40 @@ def _raise_if_hopeless(compose: Compose, name: str, container: Container | None,
     state = trouble or f"is {container.health or container.status if container else 'not there'} after {TIMEOUT_S} s"
     log = try_run([*compose.prefix, "logs", "--no-color", "--no-log-prefix", "--tail", "15", name], env=compose.env)
     raise ServiceUnhealthyError(name, state, log or "(none)", container.probe if container else "")
+
+
+def check_ports(stack: Stack, settings: EnvSettings) -> None:
+    """Check that the ports of proxy and API are free or used by this stack; else PortTakenError."""
+    ours = published_ports(stack)
+    wanted: Mapping[str, int] = {"PROXY_PORT": settings.proxy_port, "API_PORT": settings.api_port}
+    for variable, port in wanted.items():
+        if port not in ours and not is_free(port):
+            raise PortTakenError(port, variable, stack.env_file)
+
+
+def published_ports(stack: Stack) -> set[int]:
+    """Return the host ports that containers of this stack publish now."""
+    text = run(
+        ["docker", "ps", "--filter", f"label=com.docker.compose.project={stack.project}", "--format", "{{.Ports}}"]
+    )
+    return parse_published(text)
+
+
+def parse_published(text: str) -> set[int]:
+    """Parse `127.0.0.1:4000->4000/tcp, 8090/tcp` into {4000}."""
+    words = text.replace(",", " ").split()
+    hosts = [word.split("->")[0] for word in words if "->" in word]
+    return {int(host.rsplit(":", 1)[1]) for host in hosts if ":" in host and host.rsplit(":", 1)[1].isdigit()}
+
+
+def is_free(port: int) -> bool:
+    """Try to listen on a port of 127.0.0.1. A scan of listeners would miss other network namespaces."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as exc:
+            if exc.errno == errno.EACCES:
+                raise SetupError(f"port {port} needs root; choose one above 1023") from exc
+            return False
+    return True

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from setup.docker.stack import Stack
-from setup.files.env_file import Settings
+from setup.files.env_file import EnvSettings
 from setup.files.ssh_files import find_agent, find_key, localize, parse_identity_agent, stage_ssh_files
 
-SETTINGS = Settings({"BOUCHET_UID": "10001", "BOUCHET_GID": "10001"})
+SETTINGS = EnvSettings({"BOUCHET_UID": "10001", "BOUCHET_GID": "10001"})
 CONFIG = """\
 Include config.d/* ~/.ssh/more
 Host bouchet
@@ -26,7 +26,7 @@ Host bouchet
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """A home folder with keys."""
+    """Make a home folder with keys."""
     ssh = tmp_path / "home" / ".ssh"
     (ssh / "config.d").mkdir(parents=True)
     for name, text in {
@@ -44,12 +44,12 @@ def home(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def stack(tmp_path: Path) -> Stack:
-    """A stack in an empty folder."""
+    """Return a stack in an empty folder."""
     (tmp_path / ".secrets").mkdir(mode=0o700)
     return Stack(tmp_path, "bouchet", tmp_path / ".env", {})
 
 
-def test_configuration_known_hosts_and_public_keys_are_copied(home: Path, stack: Stack) -> None:
+def test_stage_ssh_files_copies_config_known_hosts_and_public_keys(home: Path, stack: Stack) -> None:
     stage_ssh_files(stack, SETTINGS, home)
     names = {str(path.relative_to(stack.ssh_dir)) for path in stack.ssh_dir.rglob("*") if path.is_file()}
     assert names == {"config", "known_hosts", "id_ed25519.pub", "config.d/jump"}
@@ -57,19 +57,19 @@ def test_configuration_known_hosts_and_public_keys_are_copied(home: Path, stack:
     assert all("PRIVATE" not in path.read_text() for path in stack.ssh_dir.rglob("*") if path.is_file())
 
 
-def test_what_is_gone_from_home_goes_here_too(home: Path, stack: Stack) -> None:
+def test_stage_ssh_files_removes_files_gone_from_home(home: Path, stack: Stack) -> None:
     stage_ssh_files(stack, SETTINGS, home)
     (home / ".ssh" / "id_ed25519.pub").unlink()
     stage_ssh_files(stack, SETTINGS, home)
     assert not (stack.ssh_dir / "id_ed25519.pub").exists()
 
 
-def test_no_ssh_folder_is_no_error(tmp_path: Path, stack: Stack) -> None:
-    stage_ssh_files(stack, SETTINGS, tmp_path / "nobody")
+def test_stage_ssh_files_without_ssh_folder_is_empty(tmp_path: Path, stack: Stack) -> None:
+    stage_ssh_files(stack, SETTINGS, tmp_path / "nohome")
     assert list(stack.ssh_dir.iterdir()) == []
 
 
-def test_paths_read_as_they_are_in_the_container() -> None:
+def test_localize_rewrites_paths_for_container() -> None:
     text = localize(CONFIG, Path("/home/me/.ssh"))
     assert "Include /run/ssh/config.d/* /run/ssh/more" in text
     assert "IdentityFile /run/ssh/id_ed25519" in text
@@ -86,11 +86,11 @@ def test_paths_read_as_they_are_in_the_container() -> None:
         ("", ""),
     ],
 )
-def test_identity_agent(text: str, path: str) -> None:
+def test_parse_identity_agent_reads_ssh_config(text: str, path: str) -> None:
     assert parse_identity_agent(text) == path
 
 
-def test_the_agent_in_use_is_kept_while_it_answers(stack: Stack, tmp_path: Path) -> None:
+def test_find_agent_keeps_agent_in_use(stack: Stack, tmp_path: Path) -> None:
     old, new = tmp_path / "old", tmp_path / "new"
     with socket.socket(socket.AF_UNIX) as one, socket.socket(socket.AF_UNIX) as two:
         for listener, path in ((one, old), (two, new)):
@@ -104,7 +104,7 @@ def test_the_agent_in_use_is_kept_while_it_answers(stack: Stack, tmp_path: Path)
     assert find_agent("no-such-host", environ, stack) is None
 
 
-def test_without_an_agent_the_first_key_file_that_exists_is_read_where_it_lies(tmp_path: Path) -> None:
+def test_find_key_returns_first_existing_file(tmp_path: Path) -> None:
     key = tmp_path / "work key"
     key.write_text("...")
     answer = f"user me\nidentityfile {tmp_path}/none\nidentityfile {key}\nidentityfile {tmp_path}/other\n"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from setup.errors import EnvFileError
 from setup.files.env_file import CHECKS, OPTIONAL, ensure_env_file, parse_env_file, read_env_file, render_env_file
 
-TEMPLATE = Path(__file__).parents[2] / ".env.example"
+TEMPLATE = Path(__file__).parents[3] / ".env.example"
 SECRET = "0123456789abcdef0123456789abcdef"
 GOOD = {
     **dict.fromkeys(("BOUCHET_API_KEY", "REDIS_PASSWORD", "GATEWAY_TOKEN", "SERVING_SECRET"), SECRET),
@@ -27,7 +27,7 @@ def text_of(**changes: str) -> str:
     return "".join(f"{key}={value}\n" for key, value in {**GOOD, **changes}.items())
 
 
-def test_a_new_file_is_private_complete_and_readable(tmp_path: Path) -> None:
+def test_ensure_env_file_is_private_and_complete(tmp_path: Path) -> None:
     path = tmp_path / ".env"
     assert ensure_env_file(path, TEMPLATE, {})
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -37,13 +37,13 @@ def test_a_new_file_is_private_complete_and_readable(tmp_path: Path) -> None:
     assert [child.name for child in tmp_path.iterdir()] == [".env"]
 
 
-def test_two_new_files_share_no_secret() -> None:
+def test_render_env_file_secrets_are_random() -> None:
     one, two = (parse_env_file(render_env_file(TEMPLATE.read_text(), {}, 5, 5), Path(".env")) for _ in range(2))
     secrets = ("BOUCHET_API_KEY", "REDIS_PASSWORD", "GATEWAY_TOKEN", "SERVING_SECRET")
     assert len({values[name] for values in (one, two) for name in secrets}) == 8
 
 
-def test_a_new_file_takes_ports_and_host_from_the_environment() -> None:
+def test_render_env_file_takes_ports_and_host_from_environment() -> None:
     environ = {"PROXY_PORT": "4100", "BOUCHET_HOST": "bouchet", "BOUCHET_API_KEY": "from-the-shell-is-not-taken"}
     found = parse_env_file(render_env_file(TEMPLATE.read_text(), environ, 0, 0), Path(".env"))
     assert (found["PROXY_PORT"], found["BOUCHET_HOST"]) == ("4100", "bouchet")
@@ -53,7 +53,7 @@ def test_a_new_file_takes_ports_and_host_from_the_environment() -> None:
 
 @given(content=st.binary(max_size=200))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
-def test_an_existing_file_is_never_written(tmp_path: Path, content: bytes) -> None:
+def test_ensure_env_file_existing_is_unchanged(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / ".env"
     path.write_bytes(content)
     before = path.stat()
@@ -62,14 +62,14 @@ def test_an_existing_file_is_never_written(tmp_path: Path, content: bytes) -> No
     assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
-def test_a_dangling_link_is_not_written_through(tmp_path: Path) -> None:
+def test_ensure_env_file_dangling_link_is_unchanged(tmp_path: Path) -> None:
     (tmp_path / ".env").symlink_to(tmp_path / "elsewhere")
     assert not ensure_env_file(tmp_path / ".env", TEMPLATE, {})
     assert not (tmp_path / "elsewhere").exists()
 
 
 @pytest.mark.parametrize(
-    ("text", "line", "words"),
+    ("text", "line", "detail"),
     [
         (text_of() + "PROXI_PORT=4000\n", 9, "did you mean PROXY_PORT?"),
         (text_of() + "bouchet_host=x\n", 9, "did you mean BOUCHET_HOST?"),
@@ -95,25 +95,25 @@ def test_a_dangling_link_is_not_written_through(tmp_path: Path) -> None:
         (text_of(BOUCHET_SITE="../etc"), 9, "a file of sites/"),
     ],
 )
-def test_a_typo_names_its_line_and_a_way_out(text: str, line: int, words: str) -> None:
+def test_parse_env_file_typo_names_line_and_fix(text: str, line: int, detail: str) -> None:
     with pytest.raises(EnvFileError) as caught:
         parse_env_file(text, Path("some/.env"))
     assert caught.value.line == line
     assert str(caught.value).startswith(f"some/.env:{line}: ")
-    assert words in str(caught.value)
+    assert detail in str(caught.value)
 
 
-def test_a_missing_key_is_named() -> None:
+def test_parse_env_file_missing_key_is_named() -> None:
     with pytest.raises(EnvFileError, match="GATEWAY_TOKEN is missing"):
         parse_env_file(text_of().replace("GATEWAY_TOKEN", "# GATEWAY_TOKEN"), Path(".env"))
 
 
-def test_quotes_comments_and_empty_options_are_fine() -> None:
+def test_parse_env_file_accepts_quotes_comments_and_empty_options() -> None:
     found = parse_env_file(text_of(API_PORT='"4711"') + "# a comment\n\nBOUCHET_HOST=\n", Path(".env"))
     assert (found["API_PORT"], found["BOUCHET_HOST"]) == ("4711", "")
 
 
-def test_a_file_that_others_may_read_is_refused(tmp_path: Path) -> None:
+def test_read_env_file_readable_by_others_is_refused(tmp_path: Path) -> None:
     path = tmp_path / ".env"
     path.write_text(text_of())
     path.chmod(0o644)
@@ -122,7 +122,7 @@ def test_a_file_that_others_may_read_is_refused(tmp_path: Path) -> None:
 
 
 @given(text=st.text(max_size=300))
-def test_any_text_is_settings_or_one_error(text: str) -> None:
+def test_parse_env_file_any_text_parses_or_raises(text: str) -> None:
     try:
         parse_env_file(text, Path(".env"))
     except EnvFileError as exc:

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from setup import demo_launch as launch
+from setup import demo
 from setup.errors import ApiResponseError, LaunchFailedError
-from setup.http import Door
+from setup.http import HttpClient
 from setup.progress import Progress
 
 KEY = "the-key"
@@ -23,8 +23,8 @@ KEY = "the-key"
 def record(phase: str, **more: Any) -> dict[str, Any]:
     return {
         "id": "d-1",
-        "names": ["small", launch.DEMO_MODEL],
-        "model": launch.DEMO_MODEL,
+        "names": ["small", demo.DEMO_MODEL],
+        "model": demo.DEMO_MODEL,
         "phase": phase,
         "jobs": [],
         **more,
@@ -45,13 +45,13 @@ class Script:
 
 @pytest.fixture
 def script() -> Script:
-    """What the server says."""
+    """Return the scripted answers."""
     return Script()
 
 
 @pytest.fixture
-def door(script: Script) -> Iterator[Door]:
-    """A door to it."""
+def client(script: Script) -> Iterator[HttpClient]:
+    """Yield a client of the scripted API."""
 
     class Handler(BaseHTTPRequestHandler):
         def do(self) -> None:
@@ -75,7 +75,7 @@ def door(script: Script) -> Iterator[Door]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
-    yield Door(f"http://127.0.0.1:{server.server_address[1]}", KEY)
+    yield HttpClient(f"http://127.0.0.1:{server.server_address[1]}", KEY)
     server.shutdown()
     server.server_close()
     thread.join()
@@ -88,83 +88,83 @@ def progress() -> Iterator[Progress]:
         yield progress
 
 
-def test_a_live_deployment_is_used(script: Script, door: Door, progress: Progress) -> None:
+def test_ensure_deployment_uses_live_one(script: Script, client: HttpClient, progress: Progress) -> None:
     script.answers["GET /v1/deployments?live=true"] = [(200, {"deployments": [record("ready")]})]
-    assert launch.ensure_deployment(progress, door).alias == "small"
+    assert demo.ensure_deployment(progress, client).alias == "small"
     assert [line for line, _ in script.asked] == ["GET /v1/deployments?live=true"]
 
 
-def test_none_is_launched_and_followed(script: Script, door: Door, progress: Progress) -> None:
+def test_ensure_deployment_launches_and_waits(script: Script, client: HttpClient, progress: Progress) -> None:
     script.answers["GET /v1/deployments?live=true"] = [(200, {"deployments": [record("draining")]})]
     script.answers["POST /v1/deployments"] = [(202, record("requested"))]
     script.answers["GET /v1/deployments/d-1"] = [(200, record("queued")), (503, {}), (200, record("ready"))]
-    assert launch.ensure_deployment(progress, door).phase == "ready"
-    assert ("POST /v1/deployments", {"model": launch.DEMO_MODEL}) in script.asked
+    assert demo.ensure_deployment(progress, client).phase == "ready"
+    assert ("POST /v1/deployments", {"model": demo.DEMO_MODEL}) in script.asked
 
 
-def test_an_end_repeats_the_reason(script: Script, door: Door, progress: Progress) -> None:
+def test_ensure_deployment_ended_raises_reason(script: Script, client: HttpClient, progress: Progress) -> None:
     script.answers["GET /v1/deployments?live=true"] = [(200, {"deployments": []})]
     script.answers["POST /v1/deployments"] = [(202, record("requested"))]
     script.answers["GET /v1/deployments/d-1"] = [(200, record("ended", ending="failed", reason="no GPU left"))]
     with pytest.raises(LaunchFailedError, match=r"failed: no GPU left \(`./bouchet logs d-1`"):
-        launch.ensure_deployment(progress, door)
+        demo.ensure_deployment(progress, client)
 
 
 @pytest.mark.parametrize(
-    ("body", "words"),
+    ("body", "detail"),
     [
         ({"title": "UnauthorizedError", "detail": "wrong key"}, "wrong key"),
         ({"error": {"type": "x", "message": "no such model"}}, "no such model"),
         ("plain", "status 401: plain"),
     ],
 )
-def test_a_refusal_repeats_the_other_side(
-    script: Script, door: Door, progress: Progress, body: Any, words: str
+def test_ensure_deployment_refusal_repeats_detail(
+    script: Script, client: HttpClient, progress: Progress, body: Any, detail: str
 ) -> None:
     script.answers["GET /v1/deployments?live=true"] = [(401, body)]
-    with pytest.raises(ApiResponseError, match=words):
-        launch.ensure_deployment(progress, door)
+    with pytest.raises(ApiResponseError, match=detail):
+        demo.ensure_deployment(progress, client)
 
 
-def test_nobody_there_is_a_sentence() -> None:
-    answer = Door("http://127.0.0.1:1", KEY).ask("GET", "/healthz", timeout_s=2)
+def test_http_client_without_server_returns_detail() -> None:
+    answer = HttpClient("http://127.0.0.1:1", KEY).ask("GET", "/healthz", timeout_s=2)
     assert answer.status == 0 and "no answer" in answer.detail
 
 
-def test_the_model_is_asked_until_the_proxy_knows_it(script: Script, door: Door, progress: Progress) -> None:
+def test_ask_model_retries_until_proxy_serves(script: Script, client: HttpClient, progress: Progress) -> None:
     busy = {"type": "error", "error": {"type": "overloaded_error", "message": "starting"}}
     script.answers["POST /v1/messages"] = [(529, busy), (200, {"content": [{"type": "text", "text": " Paris. "}]})]
     script.answers["GET /v1/deployments?live=true"] = [(200, {"deployments": [record("ready")]})]
-    assert launch.ask_model(progress, door, door, launch.parse_deployment(record("ready"))) == "Paris."
+    assert demo.ask_model(progress, client, client, demo.parse_deployment(record("ready"))) == "Paris."
     assert script.asked[0][1]["model"] == "small"
 
 
-def test_a_job_that_died_unseen_is_launched_anew(script: Script, door: Door, progress: Progress) -> None:
+def test_ask_model_ended_deployment_launches_again(script: Script, client: HttpClient, progress: Progress) -> None:
     refused = {"type": "error", "error": {"type": "overloaded_error", "message": "no connection to the node"}}
     script.answers["POST /v1/messages"] = [(529, refused), (200, {"content": [{"type": "text", "text": "Paris."}]})]
     script.answers["GET /v1/deployments?live=true"] = [(200, {"deployments": []})]
     script.answers["POST /v1/deployments"] = [(202, record("requested"))]
-    assert launch.ask_model(progress, door, door, launch.parse_deployment(record("ready"))) == "Paris."
-    assert ("POST /v1/deployments", {"model": launch.DEMO_MODEL}) in script.asked
+    assert demo.ask_model(progress, client, client, demo.parse_deployment(record("ready"))) == "Paris."
+    assert ("POST /v1/deployments", {"model": demo.DEMO_MODEL}) in script.asked
 
 
-def test_stopping_cancels_each_and_waits_for_the_record(script: Script, door: Door) -> None:
+def test_stop_all_cancels_and_waits(script: Script, client: HttpClient) -> None:
     live = (200, {"deployments": [record("ready")]})
     script.answers["GET /v1/deployments?live=true"] = [live, live, (200, {"deployments": []})]
-    launch.stop_all(door)
+    demo.stop_all(client)
     assert [line for line, _ in script.asked].count("DELETE /v1/deployments/d-1") == 1
 
 
-def test_stopping_without_an_api_is_no_error() -> None:
-    launch.stop_all(Door("http://127.0.0.1:1", KEY))
+def test_stop_all_without_api_does_nothing() -> None:
+    demo.stop_all(HttpClient("http://127.0.0.1:1", KEY))
 
 
-def test_the_curl_line_reads_the_key_and_does_not_show_it() -> None:
-    text = launch.render_curl("http://127.0.0.1:4000", Path("/some/where/.env"), "small")
+def test_render_curl_does_not_show_key() -> None:
+    text = demo.render_curl("http://127.0.0.1:4000", Path("/some/where/.env"), "small")
     assert text.splitlines()[0] == ". ./.env"
     assert "$BOUCHET_API_KEY" in text
-    assert json.loads(text.split("-d '")[1].rstrip("'")) == launch.question_body("small")
+    assert json.loads(text.split("-d '")[1].rstrip("'")) == demo.question_body("small")
 
 
-def test_a_key_is_in_no_repr() -> None:
-    assert KEY not in repr(Door("http://x", KEY))
+def test_http_client_repr_hides_key() -> None:
+    assert KEY not in repr(HttpClient("http://x", KEY))

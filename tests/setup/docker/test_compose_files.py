@@ -10,17 +10,17 @@ import yaml
 
 from setup.docker.compose import parse_ps, parse_version
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 
 
-def test_the_five() -> None:
+def test_compose_defines_five_services() -> None:
     assert set(SERVICES) == {"redis", "gateway", "worker", "api", "proxy"}
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_a_container_can_do_little(name: str) -> None:
+def test_containers_are_hardened(name: str) -> None:
     service = SERVICES[name]
     assert service["read_only"] is True and service["init"] is True
     assert service["cap_drop"] == ["ALL"] and "cap_add" not in service
@@ -31,20 +31,20 @@ def test_a_container_can_do_little(name: str) -> None:
         assert service[key]
 
 
-def test_only_proxy_and_api_publish_and_only_on_loopback() -> None:
+def test_compose_publishes_proxy_and_api_on_loopback_only() -> None:
     published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
     assert set(published) == {"proxy", "api"}
     assert all(port.startswith("127.0.0.1:") for ports in published.values() for port in ports)
 
 
-def test_only_the_gateway_has_a_way_out() -> None:
+def test_uplink_network_has_gateway_only() -> None:
     assert [name for name, service in SERVICES.items() if "uplink" in service["networks"]] == ["gateway"]
     assert COMPOSE["networks"]["inside"] == {"internal": True}
     masquerade = COMPOSE["networks"]["edge"]["driver_opts"]["com.docker.network.bridge.enable_ip_masquerade"]
     assert masquerade == "false"
 
 
-def test_each_container_gets_its_own_secrets_alone() -> None:
+def test_services_mount_only_their_own_secrets() -> None:
     assert {name: set(service["secrets"]) for name, service in SERVICES.items()} == {
         "redis": {"redis_password"},
         "gateway": {"gateway_token", "redis_password"},
@@ -54,12 +54,12 @@ def test_each_container_gets_its_own_secrets_alone() -> None:
     }
 
 
-def test_no_environment_variable_looks_like_a_secret() -> None:
+def test_compose_environment_has_no_secret() -> None:
     names = {name for service in SERVICES.values() for name in service.get("environment", {})}
     assert not [name for name in names if name.endswith(("_KEY", "_TOKEN", "_PASSWORD", "_SECRET"))]
 
 
-def test_output_of_ps_in_both_shapes() -> None:
+def test_parse_ps_accepts_lines_and_array() -> None:
     lines = 'time="x" level=warning msg="y"\n{"Service":"a","State":"running"}\n{"Service":"b"}\n'
     assert [row["Service"] for row in parse_ps(lines)] == ["a", "b"]
     assert [row["Service"] for row in parse_ps('[{"Service":"a"}]\n')] == ["a"]
@@ -68,5 +68,5 @@ def test_output_of_ps_in_both_shapes() -> None:
 @pytest.mark.parametrize(
     ("text", "version"), [("2.40.3\n", (2, 40)), ("v2.5.0-rc1", (2, 5)), ("", (0, 0)), ("dev", (0, 0))]
 )
-def test_versions(text: str, version: tuple[int, int]) -> None:
+def test_parse_version_reads_major_and_minor(text: str, version: tuple[int, int]) -> None:
     assert parse_version(text) == version

@@ -1,4 +1,4 @@
-"""What is made anew, and what is left alone."""
+"""Provisioning the demo cluster: what is made again, and what is kept."""
 
 import re
 from collections.abc import Sequence
@@ -7,14 +7,14 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from demo.commands import CommandFailedError, run, step
-from demo.installing import IMAGE, MADE_FROM, MANIFEST, Cluster, Contents, install
-from demo.layout import DEMO_MODELS, PLUGIN_FILES, PLUGINS, Layout, parse_flat_yaml
+from demo.layout import DEMO_MODELS, PLUGIN_FILES, PLUGINS, DemoLayout, parse_flat_yaml
+from demo.provision import IMAGE, MADE_FROM, MANIFEST, Contents, DemoCluster, install
 from demo.staging import copy_changed, stage_files
 
 ROOT = Path(__file__).parents[2]
 
 
-class FakeCluster(Cluster):
+class FakeCluster(DemoCluster):
     """A cluster that has some files, and remembers what it was asked to run."""
 
     def __init__(self, files: Contents) -> None:
@@ -39,23 +39,23 @@ class FakeCluster(Cluster):
 
 
 @pytest.fixture
-def layout(tmp_path: Path) -> Layout:
-    return Layout(ROOT, tmp_path / "staging")
+def layout(tmp_path: Path) -> DemoLayout:
+    return DemoLayout(ROOT, tmp_path / "staging")
 
 
-def finished(layout: Layout) -> Contents:
+def finished(layout: DemoLayout) -> Contents:
     files: Contents = {str(IMAGE): "SIF", str(MANIFEST): f'{{"recipe_sha256": "{layout.image_recipe()}"}}'}
     files |= {str(model.folder / MADE_FROM): f"{layout.model_recipe(model)}\n" for model in DEMO_MODELS}
     return files | {str(PLUGINS / name): (layout.model_sources / name).read_text() for name in PLUGIN_FILES}
 
 
-def test_nothing_is_run_when_all_is_there(layout: Layout) -> None:
+def test_install_complete_cluster_runs_nothing(layout: DemoLayout) -> None:
     cluster = FakeCluster(finished(layout))
     install(layout, cluster)
     assert not cluster.jobs and not cluster.asked
 
 
-def test_an_empty_cluster_gets_the_image_first(layout: Layout) -> None:
+def test_install_empty_cluster_builds_image_first(layout: DemoLayout) -> None:
     cluster = FakeCluster({})
     install(layout, cluster)
     assert cluster.jobs[0].startswith("build.sh")
@@ -64,19 +64,19 @@ def test_an_empty_cluster_gets_the_image_first(layout: Layout) -> None:
 
 
 @pytest.mark.parametrize("path", [IMAGE, MANIFEST])
-def test_an_image_without_its_manifest_is_built_again(layout: Layout, path: PurePosixPath) -> None:
+def test_install_image_without_manifest_is_rebuilt(layout: DemoLayout, path: PurePosixPath) -> None:
     cluster = FakeCluster({**finished(layout), str(path): None})
     install(layout, cluster)
     assert [job.split()[0] for job in cluster.jobs] == ["build.sh"]
 
 
-def test_a_model_made_from_something_else_is_made_again(layout: Layout) -> None:
+def test_install_model_of_other_recipe_is_rebuilt(layout: DemoLayout) -> None:
     cluster = FakeCluster({**finished(layout), str(DEMO_MODELS[0].folder / MADE_FROM): "older\n"})
     install(layout, cluster)
     assert [job.split()[1] for job in cluster.jobs] == [DEMO_MODELS[0].script]
 
 
-def test_the_recipe_is_what_the_build_script_computes(layout: Layout) -> None:
+def test_image_recipe_matches_build_script(layout: DemoLayout) -> None:
     stage_files(layout)
     staged = layout.staging / "cpu-0.32.0"
     found = r"^sha256_of\(\)[^\n]*$|^recipe_sha256\(\) \{\n.*?^\}$"
@@ -85,13 +85,13 @@ def test_the_recipe_is_what_the_build_script_computes(layout: Layout) -> None:
     assert run(["bash", "-euc", script], timeout_s=10).strip() == layout.image_recipe()
 
 
-def test_staged_files_can_be_read_by_other_users(layout: Layout) -> None:
+def test_copy_changed_is_readable_by_others(layout: DemoLayout) -> None:
     stage_files(layout)
     assert (layout.staging / "jobs/run_job.sh").stat().st_mode & 0o777 == 0o755
     assert (layout.staging / "models/scripted.py").stat().st_mode & 0o777 == 0o644
 
 
-def test_files_that_did_not_change_are_left_alone(tmp_path: Path) -> None:
+def test_copy_changed_keeps_unchanged_files(tmp_path: Path) -> None:
     source, folder = tmp_path / "a.sh", tmp_path / "there"
     source.write_text("1")
     copy_changed([source], folder)
@@ -104,32 +104,32 @@ def test_files_that_did_not_change_are_left_alone(tmp_path: Path) -> None:
     assert [path.name for path in folder.iterdir()] == ["a.sh"]
 
 
-def test_the_pin_says_what_its_wheels_run_on(layout: Layout) -> None:
+def test_demo_pin_target_matches_facts(layout: DemoLayout) -> None:
     pin = layout.pin()
     assert pin.facts["name"] == pin.folder.name
     assert pin.facts["cuda"] == ""
     assert (pin.target.python, pin.target.machine) == ("3.11", "x86_64")
 
 
-def test_flat_yaml() -> None:
+def test_parse_flat_yaml_drops_comments_and_quotes() -> None:
     assert parse_flat_yaml('# c: d\na: "1.0"\nb: debian:x\nc: null\n') == {"a": "1.0", "b": "debian:x", "c": ""}
 
 
-def test_a_failed_command_shows_the_end_of_what_it_said() -> None:
+def test_run_failure_shows_end_of_output() -> None:
     with pytest.raises(CommandFailedError) as caught:
         run(["bash", "-c", "seq 100; echo last words >&2; exit 3"], timeout_s=10)
     assert caught.value.exit_status == 3
     assert "last words" in str(caught.value) and "\n50\n" not in str(caught.value)
 
 
-def test_a_missing_program_and_an_endless_one_are_failures_too() -> None:
+def test_run_missing_or_endless_program_fails() -> None:
     with pytest.raises(CommandFailedError, match="is not installed"):
         run(["no-such-program"], timeout_s=1)
-    with pytest.raises(CommandFailedError, match="no end after"):
+    with pytest.raises(CommandFailedError, match="timed out after"):
         run(["sleep", "9"], timeout_s=0.1)
 
 
-def test_a_step_says_how_it_ended(capsys: pytest.CaptureFixture[str]) -> None:
+def test_demo_step_prints_outcome(capsys: pytest.CaptureFixture[str]) -> None:
     with step("one"):
         pass
     with pytest.raises(ZeroDivisionError), step("two"):

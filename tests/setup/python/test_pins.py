@@ -12,7 +12,7 @@ from bouchet_core.site import load_site
 from setup.errors import SetupError
 from setup.python.pins import head_of, left_out, pin_argv, pins_of, read_pin
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PINS = sorted(ROOT.glob("apptainer/pins/*"))
 SITES = sorted(path for path in ROOT.glob("sites/*.yaml") if "models" not in path.name)
 
@@ -22,7 +22,7 @@ def versions(lock: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("folder", PINS, ids=lambda folder: folder.name)
-def test_a_pins_lock_is_hashed_and_holds_what_its_facts_say(folder: Path) -> None:
+def test_pin_lock_is_hashed_and_matches_facts(folder: Path) -> None:
     facts = read_pin(folder).facts
     lock = (folder / "requirements.lock").read_text()
     locked = versions(lock)
@@ -34,7 +34,7 @@ def test_a_pins_lock_is_hashed_and_holds_what_its_facts_say(folder: Path) -> Non
 
 
 @pytest.mark.parametrize("folder", [f for f in PINS if f.name.startswith("cuda")], ids=lambda folder: folder.name)
-def test_a_gpu_pins_lock_is_of_its_cuda_and_answers_its_wishes(folder: Path) -> None:
+def test_gpu_pin_lock_matches_cuda_and_requirements(folder: Path) -> None:
     pin = read_pin(folder)
     lock = (folder / "requirements.lock").read_text()
     assert lock.startswith(head_of(pin))
@@ -46,7 +46,7 @@ def test_a_gpu_pins_lock_is_of_its_cuda_and_answers_its_wishes(folder: Path) -> 
 
 
 @pytest.mark.parametrize("folder", PINS, ids=lambda folder: folder.name)
-def test_the_images_manifest_says_which_driver_it_needs(folder: Path) -> None:
+def test_manifest_has_required_driver(folder: Path) -> None:
     spec = importlib.util.spec_from_file_location("manifest", ROOT / "apptainer" / "manifest.py")
     assert spec is not None and spec.loader is not None
     manifest = importlib.util.module_from_spec(spec)
@@ -57,37 +57,40 @@ def test_the_images_manifest_says_which_driver_it_needs(folder: Path) -> None:
     assert bool(needed) is folder.name.startswith("cuda")
 
 
-def test_the_lock_of_the_cpu_pin_answers_its_wishes_and_holds_nothing_that_is_left_out() -> None:
+def test_cpu_pin_lock_satisfies_requirements_without_excluded_packages() -> None:
     folder = ROOT / "apptainer/pins/cpu-0.32.0"
-    wishes, locked = (folder / "requirements.in").read_text(), versions((folder / "requirements.lock").read_text())
-    assert versions(wishes).items() <= locked.items()
-    assert "triton" in left_out(wishes) and not set(left_out(wishes)) & set(locked)
+    requirements, locked = (
+        (folder / "requirements.in").read_text(),
+        versions((folder / "requirements.lock").read_text()),
+    )
+    assert versions(requirements).items() <= locked.items()
+    assert "triton" in left_out(requirements) and not set(left_out(requirements)) & set(locked)
 
 
-def test_what_is_left_out_and_where_pip_looks_is_told_to_uv(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pin_argv_passes_excluded_packages_and_pip_sources(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_EXTRA_INDEX_URL", "https://one.example/cpu https://two.example/cpu")
     (pin,) = (pin for pin in pins_of(ROOT, "0.32.0") if pin.folder.name.startswith("cpu"))
-    words = pin_argv("uv", pin)
-    assert [words[i + 1] for i, word in enumerate(words) if word == "--no-emit-package"].count("triton") == 1
-    places = [words[i + 1] for i, word in enumerate(words) if word == "--extra-index-url"]
+    argv = pin_argv("uv", pin)
+    assert [argv[i + 1] for i, word in enumerate(argv) if word == "--no-emit-package"].count("triton") == 1
+    places = [argv[i + 1] for i, word in enumerate(argv) if word == "--extra-index-url"]
     assert {"https://one.example/cpu", "https://two.example/cpu"} <= set(places)
 
 
 @pytest.mark.parametrize("path", SITES, ids=lambda path: path.stem)
-def test_every_image_of_a_site_has_its_pin(path: Path) -> None:
+def test_site_images_have_pins(path: Path) -> None:
     for image in load_site(path).images:
         assert read_pin(ROOT / "apptainer" / "pins" / image.pin).facts["vllm"] == image.vllm
 
 
-def test_uv_is_asked_for_wheels_of_the_images_platform() -> None:
+def test_pin_argv_requests_wheels_of_image_platform() -> None:
     (pin,) = pins_of(ROOT, "0.19.1")
-    words = pin_argv("uv", pin)
-    assert words[words.index("--python-platform") + 1] == "x86_64-manylinux_2_36"
-    assert words[words.index("--exclude-newer") + 1] == "2026-05-01"
-    assert {"--generate-hashes", "--only-binary", "--no-emit-index-url"} <= set(words)
+    argv = pin_argv("uv", pin)
+    assert argv[argv.index("--python-platform") + 1] == "x86_64-manylinux_2_36"
+    assert argv[argv.index("--exclude-newer") + 1] == "2026-05-01"
+    assert {"--generate-hashes", "--only-binary", "--no-emit-index-url"} <= set(argv)
 
 
 @pytest.mark.parametrize("vllm", ["", "9.9"])
-def test_a_vllm_without_a_pin_is_told_which_there_are(vllm: str) -> None:
+def test_pins_of_unknown_vllm_lists_known_versions(vllm: str) -> None:
     with pytest.raises(SetupError, match=r"there are 0\.19\.1, 0\.32\.0"):
         pins_of(ROOT, vllm)
