@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 from bouchet_api.app import create_app
-from bouchet_api.dependencies import Parts, opened
+from bouchet_api.dependencies import AppState, open_state
 
 from tests.conftest import RedisServer
 from tests.fakes.gateway_api import GatewayDoor
@@ -22,15 +22,15 @@ def gateway() -> Iterator[GatewayDoor]:
 
 
 @pytest.fixture
-def parts(tmp_path: Path, redis_server: RedisServer, gateway: GatewayDoor) -> Iterator[Parts]:
-    with opened(settings(tmp_path, redis_server, gateway)) as parts:
-        yield parts
+def state(tmp_path: Path, redis_server: RedisServer, gateway: GatewayDoor) -> Iterator[AppState]:
+    with open_state(settings(tmp_path, redis_server, gateway)) as state:
+        yield state
 
 
 @pytest.fixture
-async def api(parts: Parts) -> AsyncIterator[httpx.AsyncClient]:
+async def api(state: AppState) -> AsyncIterator[httpx.AsyncClient]:
     """A client that holds the key, over ASGI."""
-    transport = httpx.ASGITransport(create_app(parts, KEY), raise_app_exceptions=False)
+    transport = httpx.ASGITransport(create_app(state, KEY), raise_app_exceptions=False)
     headers = {"Authorization": f"Bearer {KEY}"}
     async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1", headers=headers) as client:
         yield client

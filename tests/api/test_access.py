@@ -7,9 +7,9 @@ from datetime import datetime, timedelta
 
 import httpx
 import pytest
-from bouchet_api.dependencies import Parts
-from bouchet_api.spans import parse_span
+from bouchet_api.dependencies import AppState
 from bouchet_core.api_keys import KEY_PREFIX, sha256_of
+from bouchet_core.durations import parse_time_span
 from bouchet_core.usage import UsageRecord
 
 
@@ -19,7 +19,7 @@ def record(**fields: object) -> UsageRecord:
     return UsageRecord(**{**made, **rest, "first_ms": 200, "generating_ms": 1000, **fields})  # type: ignore[arg-type]
 
 
-async def test_a_key_is_shown_once_and_kept_as_a_hash(api: httpx.AsyncClient, parts: Parts) -> None:
+async def test_a_key_is_shown_once_and_kept_as_a_hash(api: httpx.AsyncClient, state: AppState) -> None:
     limits = {"requests_per_minute": 60, "tokens_per_minute": 1000}
     made = await api.post("/v1/keys", json={"name": "alice", "expires_in": "30d", **limits})
     assert made.status_code == 201
@@ -31,7 +31,7 @@ async def test_a_key_is_shown_once_and_kept_as_a_hash(api: httpx.AsyncClient, pa
     assert lifetime == timedelta(days=30)
     listed = (await api.get("/v1/keys")).text
     assert '"alice"' in listed and body["key"] not in listed
-    (kept,) = parts.store.api_keys.all()
+    (kept,) = state.store.api_keys.all()
     assert kept.sha256 == sha256_of(body["key"])
     assert body["key"] not in kept.model_dump_json()
 
@@ -64,15 +64,15 @@ async def test_a_key_of_others_does_not_open_the_api(api: httpx.AsyncClient) -> 
         {"name": "a", "token_per_minute": 5},
     ],
 )
-async def test_a_request_that_makes_no_sense(api: httpx.AsyncClient, parts: Parts, body: dict[str, object]) -> None:
+async def test_a_request_that_makes_no_sense(api: httpx.AsyncClient, state: AppState, body: dict[str, object]) -> None:
     refused = await api.post("/v1/keys", json=body)
     assert refused.status_code == 422
     assert refused.json()["errors"]
-    assert parts.store.api_keys.all() == []
+    assert state.store.api_keys.all() == []
 
 
-async def test_usage_by_key_and_model(api: httpx.AsyncClient, parts: Parts) -> None:
-    parts.store.usage.add([record(), record(key="bob", error="http_500", status=500, output=0)])
+async def test_usage_by_key_and_model(api: httpx.AsyncClient, state: AppState) -> None:
+    state.store.usage.add([record(), record(key="bob", error="http_500", status=500, output=0)])
     by_key = (await api.get("/v1/usage")).json()
     assert by_key["by"] == "key"
     assert {line["name"]: line["errors_by_kind"] for line in by_key["lines"]} == {"alice": {}, "bob": {"http_500": 1}}
@@ -92,10 +92,10 @@ async def test_usage_asked_for_in_other_words(api: httpx.AsyncClient, query: dic
 
 
 def test_spans() -> None:
-    assert [parse_span(text) for text in ("90s", "24h", "2w")] == [
+    assert [parse_time_span(text) for text in ("90s", "24h", "2w")] == [
         timedelta(seconds=90),
         timedelta(hours=24),
         timedelta(weeks=2),
     ]
     with pytest.raises(ValueError, match="24h or 30d"):
-        parse_span("1y")
+        parse_time_span("1y")

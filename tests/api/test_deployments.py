@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
-from bouchet_api.dependencies import Parts
+from bouchet_api.dependencies import AppState
 from bouchet_core.deployments import Ending, Phase
 from bouchet_core.store import Store
 from bouchet_core.tasks import MODULE, TaskName
@@ -31,7 +31,7 @@ def end(store: Store, identity: str) -> None:
     store.update(identity, lambda d: d.moved(Phase.ENDED, NOW, reason="done", ending=Ending.COMPLETED))
 
 
-async def test_a_launch_is_on_record_and_in_the_queue(api: httpx.AsyncClient, parts: Parts) -> None:
+async def test_a_launch_is_on_record_and_in_the_queue(api: httpx.AsyncClient, state: AppState) -> None:
     answer = await api.post("/v1/deployments", json={"model": "bouchet-qwen3-32b", "gpus": 1, "time": "06:00:00"})
     assert answer.status_code == 202
     made = answer.json()
@@ -41,8 +41,8 @@ async def test_a_launch_is_on_record_and_in_the_queue(api: httpx.AsyncClient, pa
     assert made["traits"]["thinking"] == "off"
     assert len(made["id"]) == 12
     assert made["id"] == made["id"].lower()
-    assert parts.store.get(made["id"]).request.gpus == 1
-    assert queued(parts.store) == [(MODULE + TaskName.SUBMIT, (made["id"],))]
+    assert state.store.get(made["id"]).request.gpus == 1
+    assert queued(state.store) == [(MODULE + TaskName.SUBMIT, (made["id"],))]
     assert (await api.get(answer.headers["location"])).json() == made
 
 
@@ -52,23 +52,23 @@ async def test_a_deployment_is_found_by_any_of_its_names(api: httpx.AsyncClient)
         assert (await api.get(f"/v1/deployments/{name}")).json() == made
 
 
-async def test_an_unknown_model_is_404_and_names_the_nearest(api: httpx.AsyncClient, parts: Parts) -> None:
+async def test_an_unknown_model_is_404_and_names_the_nearest(api: httpx.AsyncClient, state: AppState) -> None:
     answer = await api.post("/v1/deployments", json={"model": "Qwen/Qwen3-23B"})
     assert answer.status_code == 404
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.json()["kind"] == "unknown_model"
     assert QWEN in answer.json()["near"]
-    assert parts.store.page() == []
+    assert state.store.page() == []
 
 
-async def test_a_name_is_taken_until_its_owner_ends(api: httpx.AsyncClient, parts: Parts) -> None:
+async def test_a_name_is_taken_until_its_owner_ends(api: httpx.AsyncClient, state: AppState) -> None:
     first = (await api.post("/v1/deployments", json={"model": QWEN})).json()
     second = await api.post("/v1/deployments", json={"model": QWEN})
     assert second.status_code == 409
     assert second.json()["kind"] == "name_taken"
     assert first["id"] in second.json()["detail"]
-    assert len(queued(parts.store)) == 1
-    end(parts.store, first["id"])
+    assert len(queued(state.store)) == 1
+    end(state.store, first["id"])
     assert (await api.post("/v1/deployments", json={"model": QWEN})).status_code == 202
 
 
@@ -87,30 +87,30 @@ async def test_names_that_mislead_claude_code_are_refused(api: httpx.AsyncClient
     assert "--as" in answer.json()["detail"]
 
 
-async def test_the_same_idempotency_key_makes_one_deployment(api: httpx.AsyncClient, parts: Parts) -> None:
+async def test_the_same_idempotency_key_makes_one_deployment(api: httpx.AsyncClient, state: AppState) -> None:
     headers = {"Idempotency-Key": "once-1"}
     first = await api.post("/v1/deployments", json={"model": QWEN}, headers=headers)
     again = await api.post("/v1/deployments", json={"model": QWEN}, headers=headers)
     assert (again.status_code, again.json()) == (202, first.json())
-    assert len(parts.store.page()) == 1
+    assert len(state.store.page()) == 1
     # asked for again, in case the first task was lost; the worker submits once
-    assert set(queued(parts.store)) == {(MODULE + TaskName.SUBMIT, (first.json()["id"],))}
+    assert set(queued(state.store)) == {(MODULE + TaskName.SUBMIT, (first.json()["id"],))}
     other = await api.post("/v1/deployments", json={"model": QWEN, "gpus": 2}, headers=headers)
     assert other.status_code == 422
     assert other.json()["kind"] == "idempotency_key_reused"
 
 
-async def test_deleting_asks_the_worker_and_is_repeatable(api: httpx.AsyncClient, parts: Parts) -> None:
+async def test_deleting_asks_the_worker_and_is_repeatable(api: httpx.AsyncClient, state: AppState) -> None:
     made = (await api.post("/v1/deployments", json={"model": QWEN})).json()
     first = await api.delete(f"/v1/deployments/{made['id']}")
     again = await api.delete("/v1/deployments/bouchet-qwen3-32b")
     assert (first.status_code, again.status_code) == (202, 202)
     assert first.json()["stop_requested_at"] == again.json()["stop_requested_at"] is not None
-    assert queued(parts.store)[1:] == [(MODULE + TaskName.CANCEL, (made["id"],))] * 2
-    end(parts.store, made["id"])
+    assert queued(state.store)[1:] == [(MODULE + TaskName.CANCEL, (made["id"],))] * 2
+    end(state.store, made["id"])
     gone = await api.delete(f"/v1/deployments/{made['id']}")
     assert (gone.status_code, gone.json()["phase"]) == (200, "ended")
-    assert len(queued(parts.store)) == 3
+    assert len(queued(state.store)) == 3
 
 
 async def test_an_unknown_deployment_is_404(api: httpx.AsyncClient) -> None:
@@ -119,12 +119,12 @@ async def test_an_unknown_deployment_is_404(api: httpx.AsyncClient) -> None:
         assert (answer.status_code, answer.json()["kind"]) == (404, "unknown_deployment")
 
 
-async def test_lists_are_paged_newest_first(api: httpx.AsyncClient, parts: Parts) -> None:
+async def test_lists_are_paged_newest_first(api: httpx.AsyncClient, state: AppState) -> None:
     ids = []
     for name in ("one", "two", "three"):
         made = await api.post("/v1/deployments", json={"model": QWEN, "name": name})
         ids.append(made.json()["id"])
-    end(parts.store, ids[1])
+    end(state.store, ids[1])
     page = (await api.get("/v1/deployments", params={"limit": 2})).json()
     assert [d["id"] for d in page["deployments"]] == [ids[2], ids[1]]
     rest = (await api.get("/v1/deployments", params={"limit": 2, "offset": page["next_offset"]})).json()

@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
-from bouchet_api.dependencies import Parts
+from bouchet_api.dependencies import AppState
 from bouchet_api.doctor import HEARTBEAT, tunnel_check
 from bouchet_core.doctor import Verdict
 from bouchet_core.tunnel import TunnelState, TunnelStatus
@@ -45,8 +45,8 @@ async def test_without_redis_it_still_answers(api: httpx.AsyncClient, redis_serv
     assert checks["slurm: cluster"]["verdict"] == "unknown"
 
 
-async def test_a_host_key_that_nobody_knows(api: httpx.AsyncClient, parts: Parts, gateway: GatewayDoor) -> None:
-    parts.store.beat(HEARTBEAT, 60)
+async def test_a_host_key_that_nobody_knows(api: httpx.AsyncClient, state: AppState, gateway: GatewayDoor) -> None:
+    state.store.beat(HEARTBEAT, 60)
     key = {"place": "login", "algorithm": "ssh-ed25519", "fingerprint": "SHA256:abc", "changed": False}
     gateway.tunnel = {**gateway.tunnel, "state": "refused", "host_key": key, "connections": 0}
     checks = await look(api)
@@ -55,8 +55,8 @@ async def test_a_host_key_that_nobody_knows(api: httpx.AsyncClient, parts: Parts
     assert "--trust" in checks["ssh: host key"]["fix"]
 
 
-async def test_without_a_gateway(api: httpx.AsyncClient, parts: Parts, gateway: GatewayDoor) -> None:
-    parts.store.beat(HEARTBEAT, 60)
+async def test_without_a_gateway(api: httpx.AsyncClient, state: AppState, gateway: GatewayDoor) -> None:
+    state.store.beat(HEARTBEAT, 60)
     gateway.stop()
     checks = await look(api)
     assert checks["ssh: gateway"]["verdict"] == "fail"

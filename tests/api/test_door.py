@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 from bouchet_api.app import create_app
-from bouchet_api.dependencies import Parts
+from bouchet_api.dependencies import AppState
 from bouchet_api.problems import STATUS_BY_KIND, TITLES
 from bouchet_core.errors import BouchetError
 from fastapi import FastAPI
@@ -36,8 +36,8 @@ async def test_a_span_of_time_is_asked_for_in_words(api: httpx.AsyncClient, span
     used = await api.get("/v1/usage", params={"since": span})
     made = await api.post("/v1/keys", json={"name": "bob", "expires_in": span})
     assert (used.status_code, made.status_code) == (422, 422)
-    assert used.json()["detail"] == "since: must be a span of time such as 15m, 24h or 30d"
-    assert made.json()["detail"] == "expires_in: must be a span of time such as 12h, 30d or 8w"
+    assert used.json()["detail"] == "since: must be a time span such as 15m, 24h or 30d"
+    assert made.json()["detail"] == "expires_in: must be a time span such as 12h, 30d or 8w"
 
 
 def kinds(error: type[BouchetError]) -> set[str]:
@@ -151,8 +151,8 @@ async def test_a_passcode_is_not_repeated_by_an_error(api: httpx.AsyncClient) ->
     assert "987654" not in answer.text
 
 
-async def test_an_error_nobody_foresaw_shows_no_trace(parts: Parts) -> None:
-    app = create_app(parts, KEY)
+async def test_an_error_nobody_foresaw_shows_no_trace(state: AppState) -> None:
+    app = create_app(state, KEY)
 
     @app.get("/broken")
     def broken() -> None:
@@ -172,8 +172,8 @@ BODIES = st.dictionaries(FIELDS | st.text(st.characters(), max_size=10), VALUES,
 
 
 @pytest.fixture
-def app(parts: Parts) -> FastAPI:
-    return create_app(parts, KEY)
+def app(state: AppState) -> FastAPI:
+    return create_app(state, KEY)
 
 
 @examples(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -10,8 +10,8 @@ from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
-from bouchet_api import disk_listing as disk
-from bouchet_api.dependencies import Parts
+from bouchet_api import model_status as disk
+from bouchet_api.dependencies import AppState
 from bouchet_core.downloads import DiskListing, DiskModel, Download, DownloadState
 
 from tests.fakes.gateway_api import GatewayDoor
@@ -23,31 +23,31 @@ QWEN = "Qwen/Qwen3-32B"
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
 
-def advance(parts: Parts, identity: str, **fields: object) -> Download:
-    return parts.store.downloads.update(identity, lambda old: old.changed(NOW, **fields))
+def advance(app: AppState, identity: str, **fields: object) -> Download:
+    return app.store.downloads.update(identity, lambda old: old.changed(NOW, **fields))
 
 
-def end(parts: Parts, identity: str, state: DownloadState = DownloadState.DONE) -> None:
-    parts.store.downloads.update(identity, lambda old: old.ended(NOW, state, "over"))
+def end(api_state: AppState, identity: str, state: DownloadState = DownloadState.DONE) -> None:
+    api_state.store.downloads.update(identity, lambda old: old.ended(NOW, state, "over"))
 
 
-async def test_a_download_is_on_record_and_in_the_queue(api: httpx.AsyncClient, parts: Parts) -> None:
+async def test_a_download_is_on_record_and_in_the_queue(api: httpx.AsyncClient, state: AppState) -> None:
     answer = await api.post("/v1/models/download", json={"model": "bouchet-qwen3-32b"})
     assert answer.status_code == 202
     made = answer.json()
     assert (made["model"], made["state"], made["revision"]) == (QWEN, "queued", "main")
-    assert queued(parts.store) == [("bouchet_worker.tasks.download", (made["id"],))]
+    assert queued(state.store) == [("bouchet_worker.tasks.download", (made["id"],))]
     assert (await api.get(answer.headers["location"])).json() == made
     assert (await api.get(f"/v1/downloads/{QWEN}")).json() == made
     assert (await api.get("/v1/downloads")).json()["downloads"] == [made]
 
 
-async def test_asking_again_while_it_runs_is_the_same_download(api: httpx.AsyncClient, parts: Parts) -> None:
+async def test_asking_again_while_it_runs_is_the_same_download(api: httpx.AsyncClient, state: AppState) -> None:
     first = (await api.post("/v1/models/download", json={"model": QWEN})).json()
-    advance(parts, first["id"], slurm_id=7, state=DownloadState.RUNNING)
+    advance(state, first["id"], slurm_id=7, state=DownloadState.RUNNING)
     again = await api.post("/v1/models/download", json={"model": QWEN, "revision": "v2"})
     assert (again.status_code, again.json()["id"]) == (202, first["id"])
-    end(parts, first["id"])
+    end(state, first["id"])
     assert (await api.post("/v1/models/download", json={"model": QWEN})).json()["id"] != first["id"]
 
 
@@ -63,11 +63,11 @@ async def test_asking_again_while_it_runs_is_the_same_download(api: httpx.AsyncC
     ],
 )
 async def test_what_makes_no_sense_is_refused(
-    api: httpx.AsyncClient, parts: Parts, body: dict[str, str], status: int, words: str
+    api: httpx.AsyncClient, state: AppState, body: dict[str, str], status: int, words: str
 ) -> None:
     answer = await api.post("/v1/models/download", json=body)
     assert answer.status_code == status and words in answer.json()["detail"]
-    assert queued(parts.store) == []
+    assert queued(state.store) == []
 
 
 async def test_a_full_id_outside_the_catalog_is_taken(api: httpx.AsyncClient) -> None:
@@ -75,24 +75,24 @@ async def test_a_full_id_outside_the_catalog_is_taken(api: httpx.AsyncClient) ->
     assert (answer.status_code, answer.json()["model"]) == (202, "org/Some.Model_1-x")
 
 
-async def test_ending_one_twice_does_no_harm(api: httpx.AsyncClient, parts: Parts) -> None:
+async def test_ending_one_twice_does_no_harm(api: httpx.AsyncClient, state: AppState) -> None:
     made = (await api.post("/v1/models/download", json={"model": QWEN})).json()
     answer = await api.delete(f"/v1/downloads/{QWEN}")
     assert answer.status_code == 202 and answer.json()["stop_requested_at"]
-    assert queued(parts.store)[-1] == ("bouchet_worker.tasks.cancel_download", (made["id"],))
-    end(parts, made["id"], DownloadState.CANCELLED)
+    assert queued(state.store)[-1] == ("bouchet_worker.tasks.cancel_download", (made["id"],))
+    end(state, made["id"], DownloadState.CANCELLED)
     assert (await api.delete(f"/v1/downloads/{made['id']}")).status_code == 200
     assert (await api.delete("/v1/downloads/nothing")).json()["kind"] == "unknown_download"
 
 
 def test_its_changes_are_a_stream_that_resumes_and_ends(live_api: RunningApi) -> None:
-    parts = live_api.parts
+    state = live_api.state
     with httpx.Client(base_url=live_api.url, headers={"x-api-key": KEY}, timeout=60, trust_env=False) as client:
         made = client.post("/v1/models/download", json={"model": QWEN}).json()["id"]
         other = client.post("/v1/models/download", json={"model": "a/b"}).json()["id"]
-        advance(parts, made, state=DownloadState.RUNNING, bytes=10, total_bytes=100)
-        advance(parts, other, bytes=1)
-        done = threading.Timer(0.2, end, (parts, made))
+        advance(state, made, state=DownloadState.RUNNING, bytes=10, total_bytes=100)
+        advance(state, other, bytes=1)
+        done = threading.Timer(0.2, end, (state, made))
         done.start()
         with client.stream("GET", f"/v1/downloads/{made}/events") as response:
             seen = list(messages(response))
@@ -129,24 +129,24 @@ def rows(answer: httpx.Response) -> dict[str, dict[str, object]]:
 
 
 async def test_unknown_while_the_tunnel_is_down_and_at_once(
-    api: httpx.AsyncClient, parts: Parts, gateway: GatewayDoor
+    api: httpx.AsyncClient, state: AppState, gateway: GatewayDoor
 ) -> None:
     gateway.tunnel = {**gateway.tunnel, "state": "down"}
     disk = rows(await api.get("/v1/models"))[QWEN]
     assert (disk["state"], disk["percent"], disk["looked_at"]) == ("unknown", None, None)
-    assert queued(parts.store) == []
+    assert queued(state.store) == []
 
 
 async def test_a_look_is_asked_for_once_and_waited_for(
-    api: httpx.AsyncClient, parts: Parts, monkeypatch: pytest.MonkeyPatch
+    api: httpx.AsyncClient, state: AppState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(disk, "MOMENT_S", 60.0)
+    monkeypatch.setattr(disk, "WAIT_S", 60.0)
     ready = look(qwen=DiskModel(state="ready", bytes=9, total_bytes=9, revision="c" * 40))
 
     def answer_when_asked() -> None:
-        while not queued(parts.store):
+        while not queued(state.store):
             time.sleep(0.01)
-        parts.store.downloads.keep_disk(ready)
+        state.store.downloads.keep_disk(ready)
 
     answered = threading.Thread(target=answer_when_asked)
     answered.start()
@@ -155,24 +155,24 @@ async def test_a_look_is_asked_for_once_and_waited_for(
     assert (rows(answer)[QWEN]["state"], rows(answer)[QWEN]["percent"]) == ("ready", 100)
     others = [disk["state"] for name, disk in rows(answer).items() if name != QWEN]
     assert set(others) == {"missing"} and answer.json()["free_bytes"] == 5
-    assert queued(parts.store) == [("bouchet_worker.tasks.list_models", ("now",))]
+    assert queued(state.store) == [("bouchet_worker.tasks.list_models", ("now",))]
     await api.get("/v1/models")
-    assert len(queued(parts.store)) == 1
+    assert len(queued(state.store)) == 1
 
 
-async def test_an_old_look_is_better_than_none(api: httpx.AsyncClient, parts: Parts) -> None:
+async def test_an_old_look_is_better_than_none(api: httpx.AsyncClient, state: AppState) -> None:
     old = look(qwen=DiskModel(state="ready", bytes=9, total_bytes=9))
     old = old.model_copy(update={"looked_at": datetime.now(UTC) - timedelta(hours=1)})
-    parts.store.downloads.keep_disk(old)
-    assert rows(await api.get("/v1/models?look=false"))[QWEN]["state"] == "ready"
-    assert queued(parts.store) == []
+    state.store.downloads.keep_disk(old)
+    assert rows(await api.get("/v1/models?refresh=false"))[QWEN]["state"] == "ready"
+    assert queued(state.store) == []
     assert rows(await api.get("/v1/models"))[QWEN]["state"] == "ready"
-    assert len(queued(parts.store)) == 1
+    assert len(queued(state.store)) == 1
 
 
-async def test_a_download_under_way_is_newer_than_the_look(api: httpx.AsyncClient, parts: Parts) -> None:
-    parts.store.downloads.keep_disk(look())
+async def test_a_download_under_way_is_newer_than_the_look(api: httpx.AsyncClient, state: AppState) -> None:
+    state.store.downloads.keep_disk(look())
     made = (await api.post("/v1/models/download", json={"model": QWEN})).json()["id"]
-    advance(parts, made, state=DownloadState.RUNNING, bytes=43, total_bytes=100)
+    advance(state, made, state=DownloadState.RUNNING, bytes=43, total_bytes=100)
     disk = rows(await api.get("/v1/models"))[QWEN]
     assert (disk["state"], disk["percent"], disk["download"]) == ("partial", 43, made)

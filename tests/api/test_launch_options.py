@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 
 import httpx
 import pytest
-from bouchet_api.dependencies import Parts
-from bouchet_api.new_deployment import named_among, requested
+from bouchet_api.dependencies import AppState
+from bouchet_api.new_deployment import new_deployment, resolve_names
 from bouchet_core.deployments import LaunchRequest
 from bouchet_core.store import Store
 
@@ -42,13 +42,13 @@ def is_one_clear_line(answer: httpx.Response, field: str) -> None:
 @pytest.mark.parametrize("path", ["/v1/deployments", "/v1/deployments/preview"])
 @pytest.mark.parametrize("field", [*WORDS, *NUMBERS, "serve_as"])
 async def test_nasty_values_are_refused_in_one_line(
-    api: httpx.AsyncClient, parts: Parts, field: str, path: str
+    api: httpx.AsyncClient, state: AppState, field: str, path: str
 ) -> None:
     for value in [*NASTY, *(NO_NUMBERS if field in (*NUMBERS, "time") else [])]:
         sent = [value] if field == "serve_as" else value
         body = json.dumps({"model": "bouchet-qwen3-32b", field: sent})
         is_one_clear_line(await api.post(path, content=body), field)
-    assert kept(parts.store) == []
+    assert kept(state.store) == []
 
 
 @pytest.mark.parametrize("field", NUMBERS)
@@ -57,9 +57,9 @@ async def test_numbers_out_of_bounds_are_refused(api: httpx.AsyncClient, field: 
         is_one_clear_line(await api.post("/v1/deployments", json={"model": "bouchet-qwen3-32b", field: value}), field)
 
 
-async def test_good_values_are_kept_to_the_letter(api: httpx.AsyncClient, parts: Parts) -> None:
+async def test_good_values_are_kept_to_the_letter(api: httpx.AsyncClient, state: AppState) -> None:
     made = (await api.post("/v1/deployments", json={"model": "bouchet-qwen3-32b", **GOOD})).json()
-    request = parts.store.get(made["id"]).request.model_dump(mode="json")
+    request = state.store.get(made["id"]).request.model_dump(mode="json")
     assert request == {"like": None, "model": "bouchet-qwen3-32b", **GOOD}
 
 
@@ -74,12 +74,12 @@ async def test_good_values_are_kept_to_the_letter(api: httpx.AsyncClient, parts:
     ],
 )
 async def test_what_can_never_run_there_is_refused_at_once(
-    api: httpx.AsyncClient, parts: Parts, wish: dict[str, object], words: str
+    api: httpx.AsyncClient, state: AppState, wish: dict[str, object], words: str
 ) -> None:
     answer = await api.post("/v1/deployments", json={"model": "bouchet-qwen3-32b", **wish})
     assert (answer.status_code, answer.json()["kind"]) == (422, "launch_refused")
     assert words in answer.json()["detail"]
-    assert kept(parts.store) == []
+    assert kept(state.store) == []
 
 
 async def test_a_preview_of_a_name_that_is_taken_is_refused_as_the_launch_would_be(api: httpx.AsyncClient) -> None:
@@ -89,9 +89,13 @@ async def test_a_preview_of_a_name_that_is_taken_is_refused_as_the_launch_would_
     assert made["id"] in answer.json()["detail"]
 
 
-async def test_a_second_one_of_a_model_is_shown_under_its_own_name_alone(api: httpx.AsyncClient, parts: Parts) -> None:
+async def test_a_second_one_of_a_model_is_shown_under_its_own_name_alone(
+    api: httpx.AsyncClient, state: AppState
+) -> None:
     await api.post("/v1/deployments", json={"model": "bouchet-qwen3-32b"})
     second = (await api.post("/v1/deployments", json={"model": "bouchet-qwen3-32b", "name": "mine"})).json()
-    live = [record for record in parts.store.live() if record.id != second["id"]]
-    wanted = requested(LaunchRequest(model="bouchet-qwen3-32b", name="mine"), parts.catalog.current(), "x", NOW)
-    assert list(named_among(wanted, live).names) == second["names"] == ["mine"]
+    live = [record for record in state.store.live() if record.id != second["id"]]
+    wanted = new_deployment(
+        LaunchRequest(model="bouchet-qwen3-32b", name="mine"), state.catalog.current(), state.site, "x", NOW
+    )
+    assert list(resolve_names(wanted, live).names) == second["names"] == ["mine"]

@@ -28,7 +28,7 @@ def read(client: httpx.Client) -> dict[tuple[str, str], float]:
 def test_deployments_and_the_tunnel_are_counted(client: httpx.Client, live_api: RunningApi) -> None:
     live_api.gateway.tunnel |= {"reconnects": 2, "round_trip_ms": 12.5, "bytes_up": 10_000_001, "bytes_down": 7}
     client.post("/v1/deployments", json={"model": "Qwen/Qwen3-32B"}).raise_for_status()
-    live_api.parts.store.beat("worker", 10)
+    live_api.state.store.beat("worker", 10)
     seen = read(client)
     assert seen[("bouchet_deployments", "requested")] == 1
     assert seen[("bouchet_deployments", "ready")] == 0

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from bouchet_api.app import create_app
 from bouchet_api.auth import OPEN_PATHS
-from bouchet_api.dependencies import Parts
-from bouchet_api.openapi.errors import OWN_STATUS, REFUSALS, WORDS, example_of
+from bouchet_api.dependencies import AppState
+from bouchet_api.openapi.errors import DETAIL_EXAMPLES, ERROR_KINDS, OWN_STATUS, problem_example
 from bouchet_api.problems import STATUS_BY_KIND, Problem
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
@@ -25,8 +25,8 @@ TEXT = "text/plain"
 
 
 @pytest.fixture
-def app(parts: Parts) -> FastAPI:
-    return create_app(parts, KEY)
+def app(state: AppState) -> FastAPI:
+    return create_app(state, KEY)
 
 
 @pytest.fixture
@@ -46,8 +46,8 @@ def routes(app: FastAPI) -> Iterator[APIRoute]:
     yield from found
 
 
-def _routes(parts: Any) -> Iterator[APIRoute]:
-    for part in parts:
+def _routes(state: Any) -> Iterator[APIRoute]:
+    for part in state:
         if isinstance(part, APIRoute):
             yield part
         elif hasattr(part, "original_router"):
@@ -56,7 +56,7 @@ def _routes(parts: Any) -> Iterator[APIRoute]:
 
 def test_the_errors_of_every_operation_are_said(document: dict[str, Any]) -> None:
     there = {(method, path) for method, path, _ in operations(document)}
-    assert there == set(REFUSALS)
+    assert there == set(ERROR_KINDS)
     for method, path, operation in operations(document):
         errors = {status: r for status, r in operation["responses"].items() if status >= "4" and status != "default"}
         assert errors, (method, path)
@@ -71,10 +71,10 @@ def test_the_errors_of_every_operation_are_said(document: dict[str, Any]) -> Non
 
 
 def test_every_kind_that_is_said_has_words() -> None:
-    said = {kind for kinds in REFUSALS.values() for kind in kinds} | {"unauthorized"}
-    assert said == set(WORDS)
+    said = {kind for kinds in ERROR_KINDS.values() for kind in kinds} | {"unauthorized"}
+    assert said == set(DETAIL_EXAMPLES)
     assert said <= {*STATUS_BY_KIND, *OWN_STATUS}
-    assert all(example_of(kind)["detail"] for kind in WORDS)
+    assert all(problem_example(kind)["detail"] for kind in DETAIL_EXAMPLES)
 
 
 def test_every_answer_and_every_body_has_an_example(document: dict[str, Any]) -> None:
@@ -129,7 +129,7 @@ def test_streams_tell_how_to_resume(document: dict[str, Any]) -> None:
 def test_a_launch_tells_of_its_idempotency_key(document: dict[str, Any]) -> None:
     parameters = document["paths"]["/v1/deployments"]["post"]["parameters"]
     [key] = [p for p in parameters if p["name"].lower() == "idempotency-key"]
-    assert "makes no second one" in key["description"]
+    assert "creates no second one" in key["description"]
 
 
 def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:

@@ -18,8 +18,8 @@ from typing import Any
 import httpx
 import pytest
 from bouchet_api import notifier as bell
-from bouchet_api.dependencies import Parts
-from bouchet_api.log_lines import Line, whole_lines
+from bouchet_api.dependencies import AppState
+from bouchet_api.routes.streams import LogLine, split_lines
 from bouchet_core.deployments import Deployment, Ending, Job, LaunchRequest, Phase
 from bouchet_core.tunnel import TunnelEvent, TunnelState
 
@@ -37,16 +37,16 @@ def client(live_api: RunningApi) -> Iterator[httpx.Client]:
         yield client
 
 
-def make(parts: Parts, identity: str = "aa", *, log: str | None = None) -> Deployment:
+def make(state: AppState, identity: str = "aa", *, log: str | None = None) -> Deployment:
     names, request = (f"bouchet-{identity}",), LaunchRequest(model="Qwen/Qwen3-32B")
     record = Deployment(id=identity, model=request.model, names=names, request=request, created_at=NOW, updated_at=NOW)
     if log:
         record = record.model_copy(update={"jobs": (Job(name="j", slot=0, slurm_id=7, log=log),)})
-    return parts.store.create(record)
+    return state.store.create(record)
 
 
-def move(parts: Parts, identity: str, phase: Phase, ending: Ending | None = None) -> None:
-    parts.store.update(identity, lambda d: d.moved(phase, NOW, reason=f"now {phase}", ending=ending))
+def move(state: AppState, identity: str, phase: Phase, ending: Ending | None = None) -> None:
+    state.store.update(identity, lambda d: d.moved(phase, NOW, reason=f"now {phase}", ending=ending))
 
 
 def messages(response: httpx.Response) -> Iterator[dict[str, Any]]:
@@ -64,16 +64,16 @@ def messages(response: httpx.Response) -> Iterator[dict[str, Any]]:
 
 
 def test_a_deployments_moves_come_in_order_and_the_stream_ends(client: httpx.Client, live_api: RunningApi) -> None:
-    parts = live_api.parts
-    make(parts, "aa")
-    make(parts, "bb")
+    state = live_api.state
+    make(state, "aa")
+    make(state, "bb")
 
     def go_on() -> None:
-        move(parts, "bb", Phase.SUBMITTING)
+        move(state, "bb", Phase.SUBMITTING)
         for phase in (Phase.SUBMITTING, Phase.QUEUED):
             time.sleep(0.1)
-            move(parts, "aa", phase)
-        move(parts, "aa", Phase.ENDED, Ending.CANCELLED)
+            move(state, "aa", phase)
+        move(state, "aa", Phase.ENDED, Ending.CANCELLED)
 
     with client.stream("GET", "/v1/deployments/bouchet-aa/events") as response:
         assert response.headers["content-type"].startswith("text/event-stream")
@@ -88,19 +88,19 @@ def test_a_deployments_moves_come_in_order_and_the_stream_ends(client: httpx.Cli
 
 
 def test_moves_arrive_at_once(client: httpx.Client, live_api: RunningApi, monkeypatch: pytest.MonkeyPatch) -> None:
-    make(live_api.parts, "aa")
+    make(live_api.state, "aa")
     # whoever waits for no ring looks after that
     monkeypatch.setattr(bell, "LONGEST_WAIT_S", 600.0)
     with client.stream("GET", "/v1/events") as response:
         stream = messages(response)
         for phase in (Phase.SUBMITTING, Phase.QUEUED, Phase.STARTING):
-            move(live_api.parts, "aa", phase)
+            move(live_api.state, "aa", phase)
             assert next(stream)["data"]["reason"] == f"now {phase}"
 
 
 def test_all_events_begin_now_or_where_asked(client: httpx.Client, live_api: RunningApi) -> None:
-    make(live_api.parts, "aa")
-    make(live_api.parts, "bb")
+    make(live_api.state, "aa")
+    make(live_api.state, "bb")
     with client.stream("GET", "/v1/events", params={"after": "0"}) as response:
         assert [m["data"]["deployment"] for m in islice(messages(response), 2)] == ["aa", "bb"]
     bad = client.get("/v1/events", headers={"Last-Event-ID": "nonsense"})
@@ -109,7 +109,7 @@ def test_all_events_begin_now_or_where_asked(client: httpx.Client, live_api: Run
 
 
 def test_a_hundred_streams_hold_no_threads(client: httpx.Client, live_api: RunningApi) -> None:
-    make(live_api.parts, "aa")
+    make(live_api.state, "aa")
     limits = httpx.Limits(max_connections=200)
     with httpx.Client(
         base_url=live_api.url, headers={"x-api-key": KEY}, limits=limits, timeout=60, trust_env=False
@@ -117,7 +117,7 @@ def test_a_hundred_streams_hold_no_threads(client: httpx.Client, live_api: Runni
         streams = [many.stream("GET", "/v1/events") for _ in range(100)]
         opened = [stream.__enter__() for stream in streams]
         assert client.get("/v1/models").status_code == 200
-        move(live_api.parts, "aa", Phase.SUBMITTING)
+        move(live_api.state, "aa", Phase.SUBMITTING)
         assert all(next(messages(response))["data"]["phase"] == "submitting" for response in opened)
         for stream in streams:
             stream.__exit__(None, None, None)
@@ -130,14 +130,14 @@ def test_an_unknown_deployment_has_no_stream(client: httpx.Client) -> None:
 
 
 def test_a_log_is_followed_to_its_end(client: httpx.Client, live_api: RunningApi) -> None:
-    make(live_api.parts, "aa", log=LOG)
+    make(live_api.state, "aa", log=LOG)
     live_api.gateway.files[LOG] = b"one\ntwo\nhal"
 
     def go_on() -> None:
         time.sleep(0.5)
         live_api.gateway.files[LOG] += b"f\n 10%\r 20%\r 30%\nlast without newline"
         time.sleep(0.5)
-        move(live_api.parts, "aa", Phase.ENDED, Ending.FAILED)
+        move(live_api.state, "aa", Phase.ENDED, Ending.FAILED)
 
     writer = threading.Thread(target=go_on)
     with client.stream("GET", "/v1/deployments/aa/logs") as response:
@@ -151,7 +151,7 @@ def test_a_log_is_followed_to_its_end(client: httpx.Client, live_api: RunningApi
 
 
 def test_the_tail_begins_with_a_whole_line(client: httpx.Client, live_api: RunningApi) -> None:
-    make(live_api.parts, "aa", log=LOG)
+    make(live_api.state, "aa", log=LOG)
     live_api.gateway.files[LOG] = b"".join(b"line %d\n" % n for n in range(1000))
     with client.stream("GET", "/v1/deployments/aa/logs", params={"tail": 20, "follow": False}) as response:
         assert [m["data"]["line"] for m in messages(response)] == ["line 998", "line 999"]
@@ -160,30 +160,30 @@ def test_the_tail_begins_with_a_whole_line(client: httpx.Client, live_api: Runni
 
 
 def test_a_line_longer_than_a_piece_still_comes(client: httpx.Client, live_api: RunningApi) -> None:
-    make(live_api.parts, "aa", log=LOG)
+    make(live_api.state, "aa", log=LOG)
     live_api.gateway.files[LOG] = b"x" * 100_000 + b"\nend\n"
     with client.stream("GET", "/v1/deployments/aa/logs", headers={"Last-Event-ID": "0"}, params={"follow": 0}) as all_:
         assert [len(m["data"]["line"]) for m in messages(all_)] == [65536, 100_000 - 65536, 3]
 
 
 def test_a_log_removed_by_its_age_says_so(client: httpx.Client, live_api: RunningApi) -> None:
-    made = make(live_api.parts, "aa", log=LOG)
+    made = make(live_api.state, "aa", log=LOG)
     past = datetime(2026, 1, 2, tzinfo=UTC)
 
     def tidied(old: Deployment) -> Deployment:
         assert old.job is not None
         return old.with_job(old.job.model_copy(update={"kept_until": past}), past)
 
-    live_api.parts.store.update(made.id, tidied)
+    live_api.state.store.update(made.id, tidied)
     gone = client.get("/v1/deployments/aa/logs", params={"follow": False})
-    assert gone.status_code == 404 and "kept until 2026-01-02 and is removed" in gone.json()["detail"]
+    assert gone.status_code == 404 and "kept until 2026-01-02 and has been removed" in gone.json()["detail"]
 
 
 def test_a_log_that_is_not_there_is_404_unless_it_may_come(client: httpx.Client, live_api: RunningApi) -> None:
-    make(live_api.parts, "aa")
+    make(live_api.state, "aa")
     none = client.get("/v1/deployments/aa/logs", params={"follow": False})
     assert (none.status_code, none.json()["kind"]) == (404, "no_log_yet")
-    make(live_api.parts, "bb", log=LOG)
+    make(live_api.state, "bb", log=LOG)
     gone = client.get("/v1/deployments/bb/logs", params={"follow": False})
     assert (gone.status_code, gone.json()["kind"]) == (404, "file_missing")
 
@@ -199,7 +199,7 @@ def test_a_log_that_is_not_there_is_404_unless_it_may_come(client: httpx.Client,
 
 
 def test_a_log_survives_a_tunnel_that_breaks(client: httpx.Client, live_api: RunningApi) -> None:
-    make(live_api.parts, "aa", log=LOG)
+    make(live_api.state, "aa", log=LOG)
     live_api.gateway.files[LOG] = b"before\n"
     with client.stream("GET", "/v1/deployments/aa/logs") as response:
         stream = messages(response)
@@ -216,11 +216,11 @@ def test_a_log_survives_a_tunnel_that_breaks(client: httpx.Client, live_api: Run
 
 
 def test_lines_of_a_piece() -> None:
-    assert whole_lines(b"a\nb", 10) == [Line("a", 12)]
-    assert whole_lines(b"a\nb", 10, all_of_it=True) == [Line("a", 12), Line("b", 13)]
-    assert whole_lines("ü\r\n".encode(), 0) == [Line("ü", 4)]
-    assert whole_lines(b"\xc3", 0, all_of_it=True) == [Line("\ufffd", 1)]
-    assert whole_lines(b"", 5, all_of_it=True) == []
+    assert split_lines(b"a\nb", 10) == [LogLine("a", 12)]
+    assert split_lines(b"a\nb", 10, complete=True) == [LogLine("a", 12), LogLine("b", 13)]
+    assert split_lines("ü\r\n".encode(), 0) == [LogLine("ü", 4)]
+    assert split_lines(b"\xc3", 0, complete=True) == [LogLine("\ufffd", 1)]
+    assert split_lines(b"", 5, complete=True) == []
 
 
 def test_the_tunnel_is_shown_answered_and_woken(client: httpx.Client, live_api: RunningApi) -> None:
@@ -302,21 +302,21 @@ def test_the_tunnels_changes_come_among_the_events(
 ) -> None:
     # they come by the bell, not by looking
     monkeypatch.setattr(bell, "LONGEST_WAIT_S", 600.0)
-    store = live_api.parts.store
+    store = live_api.state.store
     before = TunnelEvent(state=TunnelState.CONNECTING, host="login", at=NOW)
     store.tunnel.tell(before)
     asks = TunnelEvent(state=TunnelState.NEEDS_HUMAN, host="login", detail="login asks", waits_for="prompt", at=NOW)
     up = TunnelEvent(state=TunnelState.UP, host="login", at=NOW)
-    make(live_api.parts, "aa")
+    make(live_api.state, "aa")
     with client.stream("GET", "/v1/events") as response:
         stream = messages(response)
         # the tunnel's count from the stream's first look on
-        move(live_api.parts, "aa", Phase.SUBMITTING)
+        move(live_api.state, "aa", Phase.SUBMITTING)
         next(stream)
         seen = []
         for tell in (
             lambda: store.tunnel.tell(asks),
-            lambda: move(live_api.parts, "aa", Phase.QUEUED),
+            lambda: move(live_api.state, "aa", Phase.QUEUED),
             lambda: store.tunnel.tell(up),
         ):
             tell()
@@ -327,9 +327,9 @@ def test_the_tunnels_changes_come_among_the_events(
 
 
 def test_a_deployments_own_events_are_its_own(client: httpx.Client, live_api: RunningApi) -> None:
-    make(live_api.parts, "aa")
+    make(live_api.state, "aa")
     with client.stream("GET", "/v1/deployments/aa/events") as response:
-        live_api.parts.store.tunnel.tell(TunnelEvent(state=TunnelState.UP, host="login", at=NOW))
-        move(live_api.parts, "aa", Phase.ENDED, Ending.CANCELLED)
+        live_api.state.store.tunnel.tell(TunnelEvent(state=TunnelState.UP, host="login", at=NOW))
+        move(live_api.state, "aa", Phase.ENDED, Ending.CANCELLED)
         seen = list(messages(response))
     assert [m["data"]["phase"] for m in seen] == ["requested", "ended"]

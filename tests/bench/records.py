@@ -69,12 +69,12 @@ def office() -> Iterator[Office]:
         client = opened.enter_context(GatewayClient(opened.enter_context(running_gateway(slurm)), TOKEN))
         catalog = load_catalog(*catalogs_of(site_file, site, REPOSITORY / "models.yaml"))
         scripts = load_scripts(REPOSITORY / "remote")
-        yield Office(api, Desk(api.parts.store, client, site, catalog, scripts, SERVING_SECRET, LIVE, "bench"), slurm)
+        yield Office(api, Desk(api.state.store, client, site, catalog, scripts, SERVING_SECRET, LIVE, "bench"), slurm)
 
 
 def fill(house: Office) -> None:
     """LIVE deployments with queued jobs; the rest has ended."""
-    store = house.api.parts.store
+    store = house.api.state.store
     for n in range(ON_RECORD):
         store.create(record(f"d{n:03}"))
         if n < LIVE:

@@ -60,7 +60,7 @@ class Bouchet:
     @property
     def store(self) -> Store:
         """The API's own store."""
-        return self.api.parts.store
+        return self.api.state.store
 
     def program(self, *arguments: str) -> list[str]:
         """The argv."""

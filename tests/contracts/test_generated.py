@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from bouchet_api.version import VERSION as API_VERSION
+from bouchet_api.app import VERSION as API_VERSION
 from bouchet_cli import VERSION as CLI_VERSION
 from bouchet_cli.reference import reference
 from bouchet_core.catalog import load_catalog

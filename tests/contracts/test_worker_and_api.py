@@ -46,7 +46,7 @@ class House:
     @property
     def store(self) -> Store:
         """The API's own."""
-        return self.api.parts.store
+        return self.api.state.store
 
     def ask(self, method: str, path: str, **options: Any) -> httpx.Response:
         """One request with the key."""

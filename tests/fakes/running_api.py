@@ -12,7 +12,7 @@ from pathlib import Path
 
 import uvicorn
 from bouchet_api.app import create_app
-from bouchet_api.dependencies import Parts, opened
+from bouchet_api.dependencies import AppState, open_state
 from bouchet_api.settings import ApiSettings
 from pydantic import SecretStr
 
@@ -46,15 +46,15 @@ partitions: [{name: gpu_h200, max_walltime: "2-00:00:00", max_gpus: 16, auto: tr
 
 @dataclass(frozen=True)
 class RunningApi:
-    """A live API. `parts` are its own; tests write records through parts.store."""
+    """A live API. `state` are its own; tests write records through state.store."""
 
     url: str
-    parts: Parts
+    state: AppState
     gateway: GatewayDoor
 
 
 def settings(directory: Path, redis: RedisServer, gateway: GatewayDoor) -> ApiSettings:
-    """Settings of an API over these; the catalog and site file are written into `directory`."""
+    """ApiSettings of an API over these; the catalog and site file are written into `directory`."""
     catalog, site = directory / "models.yaml", directory / "site.yaml"
     catalog.write_text(CATALOG)
     site.write_text(SITE)
@@ -75,7 +75,7 @@ def settings(directory: Path, redis: RedisServer, gateway: GatewayDoor) -> ApiSe
 
 def emptied(api: RunningApi) -> RunningApi:
     """The same API with nothing on record, for the next test."""
-    connection = api.parts.store.queue_connection()
+    connection = api.state.store.queue_connection()
     connection.flushall()
     connection.close()
     api.gateway.reset()
@@ -98,15 +98,15 @@ def running_with_its_own(directory: Path) -> Iterator[RunningApi]:
 @contextmanager
 def running(directory: Path, redis: RedisServer, gateway: GatewayDoor) -> Iterator[RunningApi]:
     """The API, answering."""
-    with opened(settings(directory, redis, gateway)) as parts, socket.socket() as listener:
+    with open_state(settings(directory, redis, gateway)) as state, socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        config = uvicorn.Config(create_app(parts, KEY), log_level="warning", timeout_graceful_shutdown=1)
+        config = uvicorn.Config(create_app(state, KEY), log_level="warning", timeout_graceful_shutdown=1)
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:
             _wait(server)
-            yield RunningApi(f"http://127.0.0.1:{listener.getsockname()[1]}", parts, gateway)
+            yield RunningApi(f"http://127.0.0.1:{listener.getsockname()[1]}", state, gateway)
         finally:
             server.should_exit = True
             thread.join()

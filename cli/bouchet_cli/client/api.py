@@ -106,7 +106,7 @@ class Api:
 
     def models(self, *, look: bool = False) -> Json:
         """The catalog: `default` and `models`. look: the cluster's disk is looked at anew, which may take a moment."""
-        return self._send("GET", f"/v1/models?look={str(look).lower()}")
+        return self._send("GET", f"/v1/models?refresh={str(look).lower()}")
 
     def download(self, model: str, revision: str | None) -> Download:
         """Asks that a model be fetched; one under way is the answer as it is."""

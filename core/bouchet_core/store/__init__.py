@@ -5,6 +5,6 @@ Each kind of state has a module of its own over the same client.
 
 from .batch_jobs import BatchJobStore
 from .connection import SOCKET_TIMEOUT_S
-from .deployments import EVENTS_KEPT, FIRST_EVENT, ONCE_TTL_S, Store
+from .deployments import ENDED_KEPT, EVENTS_KEPT, FIRST_EVENT, ONCE_TTL_S, Store
 
-__all__ = ["EVENTS_KEPT", "FIRST_EVENT", "ONCE_TTL_S", "SOCKET_TIMEOUT_S", "BatchJobStore", "Store"]
+__all__ = ["ENDED_KEPT", "EVENTS_KEPT", "FIRST_EVENT", "ONCE_TTL_S", "SOCKET_TIMEOUT_S", "BatchJobStore", "Store"]

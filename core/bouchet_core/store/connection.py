@@ -16,13 +16,16 @@ PREFIX = "bouchet:"
 SOCKET_TIMEOUT_S = 5.0
 
 
-def open_client(host: str, port: int, password: str | None, *, decode_responses: bool) -> redis.Redis:
-    """A pool of connections; nothing is sent before the first call."""
+def open_client(
+    host: str, port: int, password: str | None, *, decode_responses: bool, protocol: int | None = None
+) -> redis.Redis:
+    """Return a pool of connections; nothing is sent before the first call. `protocol`: RESP version, None for any."""
     return redis.Redis(
         host=host,
         port=port,
         password=password,
         decode_responses=decode_responses,
+        protocol=protocol,
         socket_timeout=SOCKET_TIMEOUT_S,
         socket_connect_timeout=SOCKET_TIMEOUT_S,
         health_check_interval=30,

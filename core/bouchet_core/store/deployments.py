@@ -4,6 +4,7 @@ Keys (all under `bouchet:`):
     deployment:<id>   hash   version, body (the record as JSON)
     all               zset   ids by creation time
     live              set    ids of deployments that have not ended
+    ended             zset   ids of deployments by the time of their end, newest ENDED_KEPT
     names             hash   every name of a live deployment -> its id
     slots             hash   slot -> id of the deployment that holds it
     targets           hash   slot -> SlotTarget as JSON
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from datetime import datetime
 from typing import Any, cast
 
 import redis
@@ -38,8 +40,9 @@ from .usage import UsageStore
 EVENTS_KEPT = 10_000
 ONCE_TTL_S = 24 * 3600
 FIRST_EVENT = "0-0"
+ENDED_KEPT = 200
 
-_ALL, _LIVE, _NAMES = _P + "all", _P + "live", _P + "names"
+_ALL, _LIVE, _ENDED, _NAMES = _P + "all", _P + "live", _P + "ended", _P + "names"
 _SLOTS, _TARGETS, _EVENTS = _P + "slots", _P + "targets", _P + "events"
 _NEWS = (_EVENTS, TUNNEL_EVENTS)
 
@@ -66,17 +69,20 @@ return {'ok'}
 """
 
 # Compare-and-set; an ended deployment gives its names and slots back in the same step.
-# KEYS: record live names slots targets events
-# ARGV: id expected version body ended kept phase ending reason at, then slot target pairs
+# KEYS: record live names slots targets events ended
+# ARGV: id expected version body ended kept phase ending reason at timestamp ended-kept, then slot target pairs
 _SAVE = """
 if redis.call('HGET', KEYS[1], 'version') ~= ARGV[2] then return 0 end
 redis.call('HSET', KEYS[1], 'version', ARGV[3], 'body', ARGV[4])
-for i = 11, #ARGV, 2 do
+for i = 13, #ARGV, 2 do
   if ARGV[i + 1] == '' then redis.call('HDEL', KEYS[5], ARGV[i])
   else redis.call('HSET', KEYS[5], ARGV[i], ARGV[i + 1]) end
 end
 if ARGV[5] == '1' then
-  redis.call('SREM', KEYS[2], ARGV[1])
+  if redis.call('SREM', KEYS[2], ARGV[1]) == 1 then
+    redis.call('ZADD', KEYS[7], ARGV[11], ARGV[1])
+    redis.call('ZREMRANGEBYRANK', KEYS[7], 0, -ARGV[12] - 1)
+  end
   for _, key in ipairs({KEYS[3], KEYS[4]}) do
     local held = redis.call('HGETALL', key)
     for i = 1, #held, 2 do
@@ -139,9 +145,10 @@ class Store:
         self._redis.close()
 
     def queue_connection(self) -> redis.Redis:
-        """A client of the same Redis for RQ, which wants bytes. Whoever asks closes it."""
+        """Return a client of the same Redis for RQ, which expects bytes; the caller closes it."""
         known = self._redis.get_connection_kwargs()
-        return open_client(known["host"], known["port"], known["password"], decode_responses=False)
+        # rq's blocking read of a result indexes XREAD's reply as the list that RESP2 has
+        return open_client(known["host"], known["port"], known["password"], decode_responses=False, protocol=2)
 
     @staticmethod
     def errors_mapped() -> AbstractContextManager[None]:
@@ -202,10 +209,16 @@ class Store:
             ids = cast("list[str]", self._redis.zrevrange(_ALL, offset, offset + limit - 1))
         return self._load(ids)
 
+    def ended_since(self, moment: datetime) -> list[Deployment]:
+        """Return the deployments that ended after that moment, the last to end first; at most ENDED_KEPT."""
+        with mapped():
+            ids = cast("list[str]", self._redis.zrevrangebyscore(_ENDED, "+inf", moment.timestamp()))
+        return self._load(ids)
+
     def save(self, deployment: Deployment) -> Deployment:
         """Replaces the version before this one, or raises StaleRecordError; appends the event in the same step."""
-        keys = [_record(deployment.id), _LIVE, _NAMES, _SLOTS, _TARGETS, _EVENTS]
-        args: list[str | int] = [
+        keys = [_record(deployment.id), _LIVE, _NAMES, _SLOTS, _TARGETS, _EVENTS, _ENDED]
+        args: list[str | int | float] = [
             deployment.id,
             deployment.version - 1,
             deployment.version,
@@ -216,6 +229,8 @@ class Store:
             deployment.ending or "",
             deployment.reason,
             deployment.updated_at.isoformat(),
+            deployment.updated_at.timestamp(),
+            ENDED_KEPT,
             *_slot_targets(deployment),
         ]
         if not self._eval(_SAVE, keys, args):

@@ -1,1 +1,1 @@
-"""The outside door: deployments, models, the tunnel and their events over HTTP."""
+"""HTTP API for the command line and scripts: deployments, models, images, the tunnel, keys and usage."""

@@ -1,4 +1,4 @@
-"""`python -m bouchet_api`: serves the API on all addresses of its container."""
+"""`python -m bouchet_api`: serve the API on all addresses of its container."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ import uvicorn
 from bouchet_core.errors import ConfigurationError
 
 from .app import create_app
-from .dependencies import opened
+from .dependencies import open_state
 from .settings import ApiSettings
 
-# open event streams are cut after so long when the container stops
+# open event streams are closed after this time when the container stops
 SHUTDOWN_S = 3
 
 
 def main() -> int:
-    """Runs until it is told to stop; 1 when the configuration cannot be used."""
+    """Serve until SIGTERM or SIGINT; return 1 when the configuration cannot be used."""
     try:
         settings = ApiSettings.from_environment(os.environ)
         logging.basicConfig(level=settings.log_level, format="%(levelname)s %(name)s %(message)s")
-        # it would write a line for every question to the gateway
+        # httpx logs one line per request to the gateway at INFO
         logging.getLogger("httpx").setLevel(logging.WARNING)
-        with opened(settings) as parts:
+        with open_state(settings) as state:
             uvicorn.run(
-                create_app(parts, settings.api_key.get_secret_value()),
-                host="0.0.0.0",  # inside the container; Compose publishes it on 127.0.0.1 alone
+                create_app(state, settings.api_key.get_secret_value()),
+                host="0.0.0.0",  # inside the container; Compose publishes the port on 127.0.0.1 only
                 port=settings.api_port,
                 log_level=settings.log_level.lower(),
                 access_log=False,

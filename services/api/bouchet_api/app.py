@@ -1,4 +1,4 @@
-"""The application: routes, door and errors put together."""
+"""The FastAPI application: routers, authentication and error handlers put together."""
 
 from __future__ import annotations
 
@@ -17,88 +17,73 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from .auth import Door
-from .dependencies import Parts
+from .auth import AuthMiddleware
+from .dependencies import AppState
 from .openapi.document import DescribedApi
 from .problems import TITLES, problem, problem_of, problem_response
-from .routes import (
-    deployments,
-    doctor,
-    downloads,
-    health,
-    images,
-    keys,
-    metrics,
-    models,
-    orphans,
-    streams,
-    tunnel,
-    usage,
-)
-from .routes import tasks as tasks
-from .routes.keys import KeyRequest
+from .routes import deployments, downloads, health, images, keys_and_usage, models, recovery, status, streams, tunnel
+from .routes.keys_and_usage import ApiKeyRequest
 from .routes.tunnel import Answer
 from .validation_messages import field_problems, in_one_line
-from .version import VERSION
 
 log = logging.getLogger(__name__)
 
-# threads for what event and log streams ask of Redis and the gateway; a waiting stream holds none
+# all packages of the project share one version; the CLI compares it with its own
+VERSION = "0.1.0"
+# threads for the Redis and gateway calls of event and log streams; a waiting stream holds no thread
 STREAM_THREADS = 32
+# streams come before deployments, whose names may contain a slash
+ROUTERS = (
+    health.router,
+    status.router,
+    streams.router,
+    downloads.router,
+    images.router,
+    deployments.router,
+    recovery.router,
+    models.router,
+    tunnel.router,
+    keys_and_usage.router,
+)
 KNOWN_FIELDS = (
     *LaunchRequest.model_fields,
     *DownloadRequest.model_fields,
     *ImageRequest.model_fields,
     *Answer.model_fields,
-    *KeyRequest.model_fields,
+    *ApiKeyRequest.model_fields,
 )
-ABOUT = (
-    "Launches models on a Slurm cluster and says how they are doing. Every path but /healthz needs BOUCHET_API_KEY, "
+DESCRIPTION = (
+    "Launch models on a Slurm cluster and follow their state. Every path except /healthz needs BOUCHET_API_KEY, "
     "as `Authorization: Bearer` or `x-api-key`. Errors are application/problem+json."
 )
 
 
-def create_app(parts: Parts, key: str) -> FastAPI:
-    """The API over these parts. `key` opens it."""
+def create_app(state: AppState, key: str) -> FastAPI:
+    """Return the ASGI application over this state; `key` is the only key that it accepts."""
     app = DescribedApi(
         title="bouchet-llm",
         version=VERSION,
-        description=ABOUT,
-        docs_url=None,  # its pages load scripts from elsewhere
+        description=DESCRIPTION,
+        docs_url=None,  # its pages load scripts from another host
         redoc_url=None,
         lifespan=_lifespan,
-        strict_content_type=False,  # some clients name none; pages of other sites are kept out by the door
+        strict_content_type=False,  # some clients send none; AuthMiddleware rejects pages of other sites
     )
-    app.state.parts = parts
-    # streams before deployments, whose names may hold a slash
-    for module in (
-        health,
-        metrics,
-        streams,
-        downloads,
-        images,
-        deployments,
-        orphans,
-        tasks,
-        models,
-        tunnel,
-        doctor,
-        keys,
-        usage,
-    ):
-        app.include_router(module.router)
-    app.add_exception_handler(BouchetError, _known)
-    app.add_exception_handler(RequestValidationError, _unreadable)
-    app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(Exception, _unforeseen)
-    app.add_middleware(Door, key=key)
+    app.state.bouchet = state
+    for router in ROUTERS:
+        app.include_router(router)
+    app.add_exception_handler(BouchetError, _handle_known_error)
+    app.add_exception_handler(RequestValidationError, _handle_invalid_request)
+    app.add_exception_handler(HTTPException, _handle_http_error)
+    app.add_exception_handler(Exception, _handle_unexpected_error)
+    app.add_middleware(AuthMiddleware, key=key)
     return app
 
 
 @contextlib.asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(STREAM_THREADS, "stream"))
-    watch = asyncio.create_task(app.state.parts.bell.watch())
+    watch = asyncio.create_task(app.state.bouchet.notifier.watch())
     try:
         yield
     finally:
@@ -107,7 +92,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             await watch
 
 
-async def _known(_: Request, exc: Exception) -> Response:
+async def _handle_known_error(_: Request, exc: Exception) -> Response:
     assert isinstance(exc, BouchetError)
     found = problem_of(exc)
     if found.status >= 500:
@@ -115,25 +100,26 @@ async def _known(_: Request, exc: Exception) -> Response:
     return problem_response(found)
 
 
-async def _unreadable(_: Request, exc: Exception) -> Response:
+async def _handle_invalid_request(_: Request, exc: Exception) -> Response:
     assert isinstance(exc, RequestValidationError)
     errors: list[dict[str, Any]] = list(exc.errors())
     fields = field_problems(errors, KNOWN_FIELDS)
-    status = 400 if any(error["type"] == "json_invalid" for error in errors) else 422
-    return problem_response(problem(status, "bad_request", in_one_line(fields), fields))
+    code = 400 if any(error["type"] == "json_invalid" for error in errors) else 422
+    return problem_response(problem(code, "bad_request", in_one_line(fields), fields))
 
 
-async def _http(request: Request, exc: Exception) -> Response:
+async def _handle_http_error(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, HTTPException)
     if exc.status_code == 404:
-        found = problem(404, "not_found", f"no path {request.url.path}; GET /openapi.json lists them")
+        found = problem(404, "not_found", f"no path {request.url.path}; GET /openapi.json lists all paths")
     elif exc.status_code == 405:
-        found = problem(405, "method_not_allowed", f"{request.method} is not for this path; see /openapi.json")
+        detail = f"{request.method} is not supported on this path; see GET /openapi.json"
+        found = problem(405, "method_not_allowed", detail)
     else:
         found = problem(exc.status_code if exc.status_code in TITLES else 400, "bad_request", str(exc.detail))
     return problem_response(found, exc.headers)
 
 
-async def _unforeseen(_: Request, __: Exception) -> Response:
-    # the server logs it, with its trace
-    return problem_response(problem(500, "internal", "an error nobody foresaw; `make logs` shows it"))
+async def _handle_unexpected_error(_: Request, __: Exception) -> Response:
+    # uvicorn logs the traceback
+    return problem_response(problem(500, "internal", "internal error; `make logs` shows the traceback"))

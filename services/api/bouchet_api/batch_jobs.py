@@ -1,68 +1,102 @@
-"""What the doors of downloads and image builds have in common: a record begun, a record ended, OpenAPI's answers."""
+"""What downloads and image builds share: start and cancel a batch job, stream its changes, describe its responses."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from bouchet_core.batch_jobs import BatchJob
+from bouchet_core.errors import BouchetError
 from bouchet_core.store import BatchJobStore
 from fastapi import Response
+from fastapi.sse import ServerSentEvent
+
+from .problems import problem_of
 
 log = logging.getLogger(__name__)
 
+# pause between two reads of a batch job's change stream
+EVENTS_INTERVAL_S = 0.5
+
 AnyBatchJob = TypeVar("AnyBatchJob", bound=BatchJob)
-Answers = dict[int | str, dict[str, Any]]
+OpenApiResponses = dict[int | str, dict[str, Any]]
 
 
-def shown(example: Mapping[str, Any], status: int = 200, description: str = "") -> Answers:
-    """An answer with that example in it."""
+def start_batch_job(
+    records: BatchJobStore[AnyBatchJob],
+    new: AnyBatchJob,
+    enqueue: Callable[[str], None],
+    response: Response,
+    collection: str,
+) -> AnyBatchJob:
+    """Return the new record, or the one of a batch job that is under way for the same subject.
+
+    `enqueue` gets the record's id while no Slurm job exists; `collection` is the URL of all such records.
+    """
+    record = records.create(new)
+    if record.id == new.id:
+        log.info("%s/%s: requested for %s", collection, record.id, record.subject)
+    if record.slurm_id is None:
+        enqueue(record.id)
+    response.headers["Location"] = f"{collection}/{record.id}"
+    return record
+
+
+def cancel_batch_job(
+    records: BatchJobStore[AnyBatchJob],
+    record: AnyBatchJob,
+    enqueue: Callable[[str], None],
+    response: Response,
+    collection: str,
+) -> AnyBatchJob:
+    """Record that the batch job shall end and enqueue its task; the status is 200 when it has ended already."""
+    updated = records.update(record.id, lambda old: old.asked_to_stop(datetime.now(UTC)))
+    if updated.is_live:
+        enqueue(updated.id)
+        log.info("%s/%s: cancel requested", collection, updated.id)
+    else:
+        response.status_code = 200
+    return updated
+
+
+async def batch_job_events(records: BatchJobStore[Any], identity: str, after: str) -> AsyncIterator[ServerSentEvent]:
+    """Yield every change after that event id until the batch job has ended; an error becomes a `problem` event."""
+    try:
+        async for message in _changes(records, identity, after):
+            yield message
+    except BouchetError as exc:
+        yield ServerSentEvent(event="problem", data=problem_of(exc))
+
+
+async def _changes(records: BatchJobStore[Any], identity: str, after: str) -> AsyncIterator[ServerSentEvent]:
+    while True:
+        # read before the events: an end that is recorded after this read also has a later event
+        over = not (await asyncio.to_thread(records.get, identity)).is_live
+        events = await asyncio.to_thread(records.events, after, identity)
+        for event in events:
+            after = event.id
+            yield ServerSentEvent(id=event.id, data=event.batch_job)
+        if not events:
+            if over:
+                return
+            await asyncio.sleep(EVENTS_INTERVAL_S)
+
+
+def json_example(example: Mapping[str, Any], status: int = 200, description: str = "") -> OpenApiResponses:
+    """Return the OpenAPI response of this status with this example."""
     described = {"description": description} if description else {}
     return {status: {"content": {"application/json": {"example": example}}, **described}}
 
 
-def asked_for(example: Mapping[str, Any]) -> Answers:
-    """What starting one answers."""
-    return shown(example, 202, "on record; GET Location follows it")
+def start_responses(example: Mapping[str, Any]) -> OpenApiResponses:
+    """Return the OpenAPI responses of a request that starts a batch job."""
+    return json_example(example, 202, "recorded; GET Location follows it")
 
 
-def asked_to_end(example: Mapping[str, Any], model: type[BatchJob]) -> Answers:
-    """What ending one answers."""
-    over = shown(example, 200, "it had ended already")
-    return {**shown(example, 202, "it will end"), 200: {**over[200], "model": model}}
-
-
-def begin(
-    records: BatchJobStore[AnyBatchJob],
-    wanted: AnyBatchJob,
-    send: Callable[[str], None],
-    response: Response,
-    place: str,
-) -> AnyBatchJob:
-    """The record, or the one under way for the same subject; its task is sent. place: of all such records."""
-    made = records.create(wanted)
-    if made.id == wanted.id:
-        log.info("%s/%s: %s asked for", place, made.id, made.subject)
-    if made.slurm_id is None:
-        send(made.id)
-    response.headers["Location"] = f"{place}/{made.id}"
-    return made
-
-
-def end(
-    records: BatchJobStore[AnyBatchJob],
-    record: AnyBatchJob,
-    send: Callable[[str], None],
-    response: Response,
-    place: str,
-) -> AnyBatchJob:
-    """The record, no longer wanted, and its task sent; 200 where it had ended."""
-    asked = records.update(record.id, lambda old: old.asked_to_stop(datetime.now(UTC)))
-    if asked.is_live:
-        send(asked.id)
-        log.info("%s/%s: asked to end", place, asked.id)
-    else:
-        response.status_code = 200
-    return asked
+def cancel_responses(example: Mapping[str, Any], model: type[BatchJob]) -> OpenApiResponses:
+    """Return the OpenAPI responses of a request that cancels a batch job."""
+    ended = json_example(example, 200, "it had ended already")
+    return {**json_example(example, 202, "cancel requested"), 200: {**ended[200], "model": model}}

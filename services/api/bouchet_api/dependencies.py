@@ -1,68 +1,101 @@
-"""What the handlers work with, made once in main and handed to them by FastAPI's dependencies."""
+"""State shared by all request handlers, and the FastAPI dependencies that hand it out."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path as FilePath
+from threading import Lock
 from typing import Annotated
 
+from bouchet_core.catalog import Catalog, load_catalog
 from bouchet_core.deployments import Deployment
 from bouchet_core.gateway_client import GatewayClient
 from bouchet_core.site import Site, catalogs_of, load_site
 from bouchet_core.store import Store
 from fastapi import Depends, Path, Request
 
-from .catalog_files import CatalogFiles
-from .notifier import Bell
+from .notifier import EventNotifier
 from .settings import ApiSettings
-from .task_client import Tasks
+from .task_client import TaskClient
+
+# modification time in ns and size of each catalog file
+FileVersions = tuple[tuple[int, int], ...]
+
+
+class CatalogFiles:
+    """The catalog files, loaded again when one of them changes. `default` overrides the files' default model."""
+
+    def __init__(self, paths: Sequence[FilePath], default: str | None = None) -> None:
+        self._paths, self._default = tuple(paths), default
+        self._lock = Lock()
+        self._loaded: tuple[FileVersions, Catalog] | None = None
+
+    def current(self) -> Catalog:
+        """Return the catalog; a broken file raises ConfigurationError with its name and line."""
+        with self._lock:
+            versions = tuple(_file_version(path) for path in self._paths)
+            if self._loaded is None or self._loaded[0] != versions:
+                files = load_catalog(*self._paths)
+                self._loaded = versions, Catalog(files.entries, self._default or files.default)
+            return self._loaded[1]
 
 
 @dataclass(frozen=True)
-class Parts:
-    """Store, queue, gateway, site and catalog of one running API; pins_dir holds a folder a pin."""
+class AppState:
+    """Store, task queue, gateway, site and catalog of one running API; `pins_dir` holds one folder per image pin."""
 
     store: Store
-    tasks: Tasks
+    tasks: TaskClient
     gateway: GatewayClient
     catalog: CatalogFiles
-    bell: Bell
+    notifier: EventNotifier
     site: Site
     pins_dir: FilePath = FilePath("/etc/bouchet/pins")
 
 
 @contextmanager
-def opened(settings: ApiSettings) -> Iterator[Parts]:
-    """All parts; closed in the end. Raises ConfigurationError; Redis and gateway need not answer yet."""
+def open_state(settings: ApiSettings) -> Iterator[AppState]:
+    """Open all clients and close them at the end.
+
+    Raises ConfigurationError for the site file or catalog; Redis and the gateway need not answer yet.
+    """
     site = load_site(settings.site_file)
     catalog = CatalogFiles(catalogs_of(settings.site_file, site, settings.catalog), site.default_model)
     catalog.current()
     store = Store.connect(settings.redis_host, settings.redis_port, settings.redis_password.get_secret_value())
-    tasks = Tasks(store)
+    tasks = TaskClient(store)
     with GatewayClient(settings.gateway_url, settings.gateway_token.get_secret_value()) as gateway:
         try:
-            yield Parts(store, tasks, gateway, catalog, Bell(store), site, settings.pins_dir)
+            yield AppState(store, tasks, gateway, catalog, EventNotifier(store), site, settings.pins_dir)
         finally:
             tasks.close()
             store.close()
 
 
-def parts_of(request: Request) -> Parts:
-    """The parts of the app that got this request."""
-    parts: Parts = request.app.state.parts
-    return parts
+def get_state(request: Request) -> AppState:
+    """Return the state of the application that serves this request."""
+    state: AppState = request.app.state.bouchet
+    return state
 
 
-PartsDep = Annotated[Parts, Depends(parts_of)]
+StateDep = Annotated[AppState, Depends(get_state)]
 
 
-def deployment_of(
-    parts: PartsDep, deployment: Annotated[str, Path(description="id, or a name of a live deployment", max_length=300)]
+def find_deployment(
+    state: StateDep, deployment: Annotated[str, Path(description="id, or a name of a live deployment", max_length=300)]
 ) -> Deployment:
-    """The record that the path names."""
-    return parts.store.get(deployment)
+    """Return the record that the path names."""
+    return state.store.get(deployment)
 
 
-DeploymentDep = Annotated[Deployment, Depends(deployment_of)]
+DeploymentDep = Annotated[Deployment, Depends(find_deployment)]
+
+
+def _file_version(path: FilePath) -> tuple[int, int]:
+    try:
+        found = path.stat()
+    except OSError:
+        return 0, 0  # load_catalog raises the error that names the file
+    return found.st_mtime_ns, found.st_size

@@ -1,4 +1,4 @@
-"""The api's half of `bouchet doctor`: Redis, worker, tunnel; the rest is the worker's to say."""
+"""The API's checks of `bouchet doctor`: Redis, worker and tunnel. The worker checks the cluster."""
 
 from __future__ import annotations
 
@@ -9,90 +9,100 @@ from bouchet_core.errors import BouchetError
 from bouchet_core.tasks import HEARTBEAT, TaskName
 from bouchet_core.tunnel import TunnelState, TunnelStatus
 
-from .dependencies import Parts
+from .dependencies import AppState
 
-# some ten questions to Slurm, each of which may have to wait for its turn
+# about ten Slurm commands, each of which may wait for a command slot
 WAIT_S = 75.0
-LOGS = "`make logs` says why; `make up` starts it anew"
+LOGS = "`make logs` shows the cause; `make up` restarts it"
 
 
-def checks_of(parts: Parts) -> Iterator[DoctorCheck]:
-    """All checks but those of the machine that the stack runs on. Never raises what a check can say."""
-    redis = _redis(parts)
+def run_checks(state: AppState) -> Iterator[DoctorCheck]:
+    """Yield all checks except those of the local machine. Errors become failed or unknown checks."""
+    redis = _check_redis(state)
     yield redis
-    worker = _worker(parts) if redis.verdict is Verdict.PASS else _check("stack", "worker", "unknown", "Redis is down")
+    worker = _check_worker(state) if redis.verdict is Verdict.PASS else _unknown("stack", "worker", "Redis is down")
     yield worker
-    ssh = list(_ssh(parts))
+    ssh = list(_check_ssh(state))
     yield from ssh
-    broken = next((c for c in (redis, worker, *ssh) if c.verdict is Verdict.FAIL), None)
-    if broken is None:
-        yield from _cluster(parts)
+    failed = next((c for c in (redis, worker, *ssh) if c.verdict is Verdict.FAIL), None)
+    if failed is None:
+        yield from _check_cluster(state)
     else:
-        said = f"was not looked at: {broken.area}, {broken.name}: {broken.message}"
-        yield _check("slurm", "cluster", "unknown", said, broken.fix)
-
-
-def _redis(parts: Parts) -> DoctorCheck:
-    try:
-        parts.store.ping()
-    except BouchetError as exc:
-        return _check("stack", "redis", "fail", str(exc), LOGS)
-    return _check("stack", "redis", "pass", "answers")
-
-
-def _worker(parts: Parts) -> DoctorCheck:
-    try:
-        beats = parts.store.beats(HEARTBEAT)
-    except BouchetError as exc:
-        return _check("stack", "worker", "unknown", str(exc), LOGS)
-    if not beats:
-        return _check("stack", "worker", "fail", "has not said lately that it lives", LOGS)
-    return _check("stack", "worker", "pass", "its heartbeat is fresh")
-
-
-def _ssh(parts: Parts) -> Iterator[DoctorCheck]:
-    try:
-        tunnel = parts.gateway.status()
-    except BouchetError as exc:
-        yield _check("ssh", "gateway", "fail", str(exc), LOGS)
-        return
-    yield tunnel_check(tunnel)
-    if tunnel.host_key is not None:
-        said = f"{tunnel.host} shows a host key that is not known here: {tunnel.host_key.fingerprint}"
-        fix = "compare it with what the site publishes, then `bouchet tunnel --trust`"
-        yield _check("ssh", "host key", "fail", said, fix)
-    elif tunnel.state is TunnelState.UP:
-        yield _check("ssh", "host key", "pass", f"{tunnel.host}'s is a known one")
+        yield _unknown("slurm", "cluster", f"not checked: {failed.area}, {failed.name}: {failed.message}", failed.fix)
 
 
 def tunnel_check(tunnel: TunnelStatus) -> DoctorCheck:
-    """The state of the connection. Pure."""
+    """Return the check of the SSH connection."""
     why = f": {tunnel.detail}" if tunnel.detail else ""
     match tunnel.state:
         case TunnelState.UP:
-            trip = f", {tunnel.round_trip_ms:.0f} ms there and back" if tunnel.round_trip_ms is not None else ""
-            lost = f"; mended {tunnel.reconnects} times" if tunnel.reconnects else ""
-            return _check("ssh", "tunnel", "pass", f"up to {tunnel.host} since {tunnel.since:%F %R} UTC{trip}{lost}")
+            trip = f", round trip {tunnel.round_trip_ms:.0f} ms" if tunnel.round_trip_ms is not None else ""
+            times = f"{tunnel.reconnects} time{'s' if tunnel.reconnects > 1 else ''}"
+            again = f", reconnected {times}" if tunnel.reconnects else ""
+            return _pass("ssh", "tunnel", f"connected to {tunnel.host} since {tunnel.since:%F %R} UTC{trip}{again}")
         case TunnelState.NEEDS_HUMAN:
-            said = f"the login to {tunnel.host} waits for you (Duo, passphrase){why}"
-            return _check("ssh", "tunnel", "fail", said, "`bouchet tunnel`")
+            message = f"the login to {tunnel.host} waits for you (Duo, passphrase){why}"
+            return _fail("ssh", "tunnel", message, "run `bouchet tunnel`")
         case TunnelState.REFUSED:
-            fix = f"see that `ssh {tunnel.host}` works and `ssh-add -l` lists the key, then `bouchet tunnel --connect`"
-            return _check("ssh", "tunnel", "fail", f"{tunnel.host} refused the login{why}", fix)
+            fix = (
+                f"check that `ssh {tunnel.host}` works and `ssh-add -l` lists the key, then `bouchet tunnel --connect`"
+            )
+            return _fail("ssh", "tunnel", f"{tunnel.host} refused the login{why}", fix)
         case TunnelState.CONNECTING:
-            return _check("ssh", "tunnel", "fail", f"is being opened to {tunnel.host}{why}", "ask again in a moment")
+            return _fail("ssh", "tunnel", f"connecting to {tunnel.host}{why}", "try again in a moment")
         case TunnelState.DOWN:
-            fix = f"see that the network (VPN) and `ssh {tunnel.host}` work, then `bouchet tunnel --connect`"
-            return _check("ssh", "tunnel", "fail", f"down{why}", fix)
+            fix = f"check the network (VPN) and that `ssh {tunnel.host}` works, then `bouchet tunnel --connect`"
+            return _fail("ssh", "tunnel", f"not connected to {tunnel.host}{why}", fix)
 
 
-def _cluster(parts: Parts) -> Iterator[DoctorCheck]:
+def _check_redis(state: AppState) -> DoctorCheck:
     try:
-        answers = parts.tasks.ask(TaskName.DOCTOR, wait_s=WAIT_S)
-        yield from (DoctorCheck.model_validate(answer) for answer in answers)
+        state.store.ping()
     except BouchetError as exc:
-        yield _check("slurm", "cluster", "unknown", str(exc), "`bouchet doctor` again; `make logs` says more")
+        return _fail("stack", "redis", str(exc), LOGS)
+    return _pass("stack", "redis", "reachable")
 
 
-def _check(area: str, name: str, verdict: str, said: str, fix: str = "") -> DoctorCheck:
-    return DoctorCheck(area=area, name=name, verdict=Verdict(verdict), message=said, fix=fix)
+def _check_worker(state: AppState) -> DoctorCheck:
+    try:
+        alive = state.store.beats(HEARTBEAT)
+    except BouchetError as exc:
+        return _unknown("stack", "worker", str(exc), LOGS)
+    if not alive:
+        return _fail("stack", "worker", "no recent heartbeat", LOGS)
+    return _pass("stack", "worker", "recent heartbeat")
+
+
+def _check_ssh(state: AppState) -> Iterator[DoctorCheck]:
+    try:
+        tunnel = state.gateway.status()
+    except BouchetError as exc:
+        yield _fail("ssh", "gateway", str(exc), LOGS)
+        return
+    yield tunnel_check(tunnel)
+    if tunnel.host_key is not None:
+        message = f"unknown host key of {tunnel.host}: {tunnel.host_key.fingerprint}"
+        fix = "compare it with the fingerprint that the site publishes, then run `bouchet tunnel --trust`"
+        yield _fail("ssh", "host key", message, fix)
+    elif tunnel.state is TunnelState.UP:
+        yield _pass("ssh", "host key", f"the host key of {tunnel.host} is known")
+
+
+def _check_cluster(state: AppState) -> Iterator[DoctorCheck]:
+    try:
+        checks = state.tasks.query(TaskName.DOCTOR, wait_s=WAIT_S)
+        yield from (DoctorCheck.model_validate(check) for check in checks)
+    except BouchetError as exc:
+        yield _unknown("slurm", "cluster", str(exc), "run `bouchet doctor` again; `make logs` shows more")
+
+
+def _pass(area: str, name: str, message: str) -> DoctorCheck:
+    return DoctorCheck(area=area, name=name, verdict=Verdict.PASS, message=message)
+
+
+def _fail(area: str, name: str, message: str, fix: str) -> DoctorCheck:
+    return DoctorCheck(area=area, name=name, verdict=Verdict.FAIL, message=message, fix=fix)
+
+
+def _unknown(area: str, name: str, message: str, fix: str = "") -> DoctorCheck:
+    return DoctorCheck(area=area, name=name, verdict=Verdict.UNKNOWN, message=message, fix=fix)

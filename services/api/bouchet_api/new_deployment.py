@@ -1,4 +1,4 @@
-"""From a request to a record. Pure: the id and the time are handed in."""
+"""From a launch request to a deployment's record. No I/O: id and time are arguments."""
 
 from __future__ import annotations
 
@@ -7,27 +7,31 @@ import secrets
 from collections.abc import Sequence
 from datetime import datetime
 
-from bouchet_core.catalog import Catalog
+from bouchet_core.catalog import Catalog, ModelEntry
 from bouchet_core.deployments import Deployment, LaunchRequest
 from bouchet_core.errors import LaunchRefusedError, NameTakenError
 from bouchet_core.placement import candidates, image_for
 from bouchet_core.site import Site
 
 ID_LENGTH = 12
-# stands where a launch has its id
+# a preview has this in place of an id
 PREVIEW_ID = "preview"
 
 
 def new_id() -> str:
-    """A random id of lower-case base32 letters, 60 bits: goes into job names and file names."""
+    """Return a random id of lower-case base32 letters, 60 bits; job and file names contain it."""
     return base64.b32encode(secrets.token_bytes(8)).decode()[:ID_LENGTH].lower()
 
 
-def requested(request: LaunchRequest, catalog: Catalog, identity: str, now: datetime) -> Deployment:
-    """The record of a new promise. Raises UnknownModelError, or LaunchRefusedError for a name that misleads clients."""
+def new_deployment(request: LaunchRequest, catalog: Catalog, site: Site, identity: str, now: datetime) -> Deployment:
+    """Return the record of a new deployment.
+
+    Raises UnknownModelError, or LaunchRefusedError for a misleading name or for what can never run at this site.
+    """
     model, entry = catalog.find(request.model)
     alias = request.name or entry.alias
-    refuse_claude_name(alias)
+    check_name(alias)
+    check_placement(request, entry, site)
     return Deployment(
         id=identity,
         model=model,
@@ -41,29 +45,30 @@ def requested(request: LaunchRequest, catalog: Catalog, identity: str, now: date
     )
 
 
-def refuse_claude_name(alias: str) -> None:
-    """LaunchRefusedError for a name that misleads clients."""
+def check_name(alias: str) -> None:
+    """Raise LaunchRefusedError for a name that misleads clients."""
     if alias.startswith("claude-"):
-        # Claude Code assumes its own window sizes for names that begin so
-        raise LaunchRefusedError(f"the name {alias!r} must not begin with `claude-`; `--as` answers for Claude's names")
+        # Claude Code assumes its own window sizes for such names
+        raise LaunchRefusedError(
+            f"the name {alias!r} must not begin with `claude-`; use `--as` to serve under Claude's names"
+        )
 
 
-def refuse_misfit(deployment: Deployment, catalog: Catalog, site: Site) -> None:
-    """Raises LaunchRefusedError for what can never run at the site, whatever runs there now. The worker asks again."""
-    _, entry = catalog.find(deployment.model)
+def check_placement(request: LaunchRequest, entry: ModelEntry, site: Site) -> None:
+    """Raise LaunchRefusedError for what no image or partition of the site can run; the worker checks again."""
     image_for(entry, site)
-    candidates(entry, deployment.request, site, {})
+    candidates(entry, request, site, {})
 
 
-def named_among(deployment: Deployment, live: Sequence[Deployment]) -> Deployment:
-    """The record under the names that a launch would give it beside those that live; NameTakenError like a launch."""
+def resolve_names(deployment: Deployment, live: Sequence[Deployment]) -> Deployment:
+    """Return the record with the names that a launch would give it; raise NameTakenError as a launch would."""
     owners = {name: record.id for record in live for name in record.names}
     for name in deployment.names:
         if name in owners and (name != deployment.model or deployment.request.name is None):
             raise NameTakenError(name, owners[name])
-    return without_model_name(deployment) if deployment.model in owners else deployment
+    return with_alias_only(deployment) if deployment.model in owners else deployment
 
 
-def without_model_name(deployment: Deployment) -> Deployment:
-    """The same, answering to its alias alone: a second deployment of a model, the first keeps the model's id."""
+def with_alias_only(deployment: Deployment) -> Deployment:
+    """Return the record without the model's id among its names: an earlier deployment of the model keeps it."""
     return deployment.model_copy(update={"names": deployment.names[:1]})

@@ -1,4 +1,4 @@
-"""One read that waits at Redis for all open event streams, instead of a thread and a connection for each."""
+"""Notification of event streams: one blocking XREAD shared by all of them, instead of a thread for each."""
 
 from __future__ import annotations
 
@@ -8,51 +8,51 @@ import logging
 from bouchet_core.errors import StoreUnavailableError
 from bouchet_core.store import Store
 
-# also how long a shutdown waits for the read to come back
+# also the longest time that a shutdown waits for the pending read
 READ_WAIT_S = 1.0
 PAUSE_AFTER_FAILURE_S = 1.0
-# streams look by themselves so often, should a ring be missed
+# streams read at least this often, so that a missed notification only delays them
 LONGEST_WAIT_S = 5.0
 
 log = logging.getLogger(__name__)
 
 
-class Bell:
-    """Rings when something has happened to a deployment or to the tunnel."""
+class EventNotifier:
+    """Wakes waiting streams when a deployment or the tunnel has changed."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._ring = asyncio.Event()
+        self._next = asyncio.Event()
 
     @property
-    def next_ring(self) -> asyncio.Event:
-        """Set at the next ring. Take it before you look, wait for it after: nothing falls between."""
-        return self._ring
+    def next_change(self) -> asyncio.Event:
+        """The event that the next change sets; get it before reading, so that no change is missed."""
+        return self._next
 
     async def watch(self) -> None:
-        """Runs until it is cancelled."""
+        """Read the change streams until cancelled."""
         after: tuple[str, str] | None = None
         while True:
             try:
                 if after is None:
-                    after = await asyncio.to_thread(self._newest)
+                    after = await asyncio.to_thread(self._last_ids)
                 newest = await asyncio.to_thread(self._store.wait_for_news, after, READ_WAIT_S)
             except StoreUnavailableError as exc:
-                log.warning("event streams wait: %s", exc)
+                log.warning("event streams are paused: %s", exc)
                 await asyncio.sleep(PAUSE_AFTER_FAILURE_S)
                 continue
             if newest != after:
                 after = newest
-                self._ring.set()
-                self._ring = asyncio.Event()
+                self._next.set()
+                self._next = asyncio.Event()
 
-    def _newest(self) -> tuple[str, str]:
+    def _last_ids(self) -> tuple[str, str]:
         return self._store.last_event(), self._store.tunnel.last_event()
 
 
-async def wait_for_ring(ring: asyncio.Event) -> None:
-    """Returns at the ring, or after LONGEST_WAIT_S."""
+async def wait_for_change(change: asyncio.Event) -> None:
+    """Return when the event is set, or after LONGEST_WAIT_S seconds."""
     try:
-        await asyncio.wait_for(ring.wait(), LONGEST_WAIT_S)
+        await asyncio.wait_for(change.wait(), LONGEST_WAIT_S)
     except TimeoutError:
         return

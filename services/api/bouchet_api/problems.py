@@ -1,4 +1,4 @@
-"""Errors as clients see them: application/problem+json (RFC 9457), one status for every kind of error."""
+"""Errors as application/problem+json (RFC 9457): one HTTP status for every kind of error."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from fastapi import Response
 from pydantic import BaseModel, Field
 
 MEDIA_TYPE = "application/problem+json"
-# what a client may sensibly wait before it asks again
+# value of the Retry-After header of every 503
 RETRY_AFTER_S = 5
 
 
 class IdempotencyKeyReusedError(BouchetError):
-    """One Idempotency-Key, two different requests."""
+    """An Idempotency-Key was sent with two different requests."""
 
     kind = "idempotency_key_reused"
 
 
 class LogNotFoundError(BouchetError):
-    """The deployment's job has written nothing so far."""
+    """The deployment's job has no log file yet."""
 
     kind = "no_log_yet"
 
 
-# Every kind of core's tree and of ours; a test holds it total.
+# All kinds of the error trees of bouchet_core and bouchet_api; a test checks that none is missing.
 STATUS_BY_KIND: Mapping[str, int] = {
     "error": 500,
     "configuration": 500,
@@ -76,18 +76,18 @@ TITLES: Mapping[int, str] = {
     409: "Conflict",
     411: "Length required",
     413: "Too large",
-    422: "Cannot be done as asked",
-    500: "Something is wrong on this side",
-    502: "The cluster said no",
+    422: "Cannot be processed",
+    500: "Internal error",
+    502: "The cluster refused",
     503: "Not available right now",
-    504: "No answer in time",
+    504: "Timed out",
 }
 
 
 class FieldProblem(BaseModel):
-    """What is wrong with one field of a request."""
+    """An invalid field of a request."""
 
-    field: str = Field(description="where: names and positions joined by dots; empty for the whole body")
+    field: str = Field(description="names and positions joined by dots; empty for the whole body")
     problem: str
 
 
@@ -97,32 +97,30 @@ class Problem(BaseModel):
     type: str = "about:blank"
     title: str
     status: int
-    detail: str = Field(description="what happened and what to do next, for people")
-    kind: str = Field(description="one word for programs")
-    errors: list[FieldProblem] = Field(
-        default=[], description="the fields at fault in a request that could not be read"
-    )
-    near: list[str] = Field(default=[], description="names that were perhaps meant")
+    detail: str = Field(description="what happened and what to do next")
+    kind: str = Field(description="identifier of the error, for programs")
+    errors: list[FieldProblem] = Field(default=[], description="the invalid fields of the request")
+    near: list[str] = Field(default=[], description="similar names, where a name is unknown")
 
 
 def problem(status: int, kind: str, detail: str, errors: Sequence[FieldProblem] = ()) -> Problem:
-    """A problem with its usual title."""
+    """Return a problem with the title of its status."""
     return Problem(title=TITLES[status], status=status, detail=encodable(detail), kind=kind, errors=list(errors))
 
 
 def problem_of(error: BouchetError) -> Problem:
-    """The problem that stands for an error of the tree."""
+    """Return the problem of an error."""
     made = problem(STATUS_BY_KIND[error.kind], error.kind, str(error))
     return made.model_copy(update={"near": list(error.near)}) if isinstance(error, UnknownModelError) else made
 
 
 def encodable(text: str) -> str:
-    """The text without lone surrogates, which JSON may carry and UTF-8 may not."""
+    """Return the text without lone surrogates, which JSON can contain and UTF-8 cannot."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def problem_response(problem: Problem, headers: Mapping[str, str] | None = None) -> Response:
-    """The problem as an HTTP response; empty lists are left out."""
+    """Return the problem as an HTTP response, without its empty lists."""
     extra = dict(headers or {})
     if problem.status == 503:
         extra.setdefault("Retry-After", str(RETRY_AFTER_S))

@@ -1,10 +1,10 @@
-"""From an earlier deployment to the record of one that runs the very same again. Pure."""
+"""From an earlier deployment to the record of one with its image, weights, arguments and resources. No I/O."""
 
 from __future__ import annotations
 
 from datetime import datetime
 
-from bouchet_core.catalog import Catalog, entry_of
+from bouchet_core.catalog import Catalog, ModelEntry, entry_of
 from bouchet_core.deployments import Deployment, Job, LaunchRequest, Placement
 from bouchet_core.durations import format_duration
 from bouchet_core.errors import LaunchRefusedError, UnknownModelError
@@ -12,35 +12,43 @@ from bouchet_core.placement import candidates
 from bouchet_core.provenance import LaunchPins
 from bouchet_core.site import Site
 
-from .new_deployment import refuse_claude_name
+from .new_deployment import check_name
 
-# the job's folder on the cluster holds what was asked for, not what image and weights it then found
-NO_RECORD = (
-    "what one ran stands on its record alone, not in the files that its job left on the cluster: "
-    "`bouchet status --all` lists the records, `bouchet launch MODEL` asks for the model anew"
+# a job's folder on the cluster holds the request, not the image and weights that the job found
+RECORD_REQUIRED = (
+    "reproduction data is kept in the local record only, not on the cluster; `bouchet status --all` lists the "
+    "records, `bouchet launch MODEL` starts the model from the catalog"
 )
-# what may differ: where and how long, for whom, and under which name
-FREE = (
+# fields of a request that may differ from the earlier one: resources, limits and names
+CHANGEABLE = (
     *("name", "time", "partition", "account", "qos", "constraint", "serve_as", "idle_timeout_min"),
     *("like", "model"),
 )
 
 
-def like(earlier: Deployment, request: LaunchRequest, catalog: Catalog, identity: str, now: datetime) -> Deployment:
-    """The record. Raises LaunchRefusedError where the earlier one cannot be run again, or is not to be run as it was."""
-    job, place = _that_ran(earlier)
-    _refuse_changes(earlier, request)
+def relaunch(
+    earlier: Deployment, request: LaunchRequest, catalog: Catalog, site: Site, identity: str, now: datetime
+) -> Deployment:
+    """Return the record of a deployment that reproduces `earlier`.
+
+    Raises LaunchRefusedError when `earlier` never started vLLM, when the request changes what makes it reproducible,
+    and when the site no longer has its partition or GPUs.
+    """
+    job, placement = _started_job(earlier)
+    _check_unchanged(earlier, request)
     try:
         entry = entry_of(earlier, catalog)
     except UnknownModelError as exc:
-        raise LaunchRefusedError(f"{exc}; the record of {earlier.id} is too old to hold its entry") from exc
-    asked = _expanded(earlier, request, place)
-    refuse_claude_name(asked.name or entry.alias)
+        raise LaunchRefusedError(f"{exc}; the record of {earlier.id} is too old to contain its entry") from exc
+    merged = _merged_request(earlier, request, placement)
+    alias = merged.name or entry.alias
+    check_name(alias)
+    _check_same_hardware(merged, entry, site, earlier.id, placement)
     return Deployment(
         id=identity,
         model=earlier.model,
-        names=(asked.name or entry.alias, earlier.model),
-        request=asked,
+        names=(alias, earlier.model),
+        request=merged,
         traits=entry.traits,
         entry=entry.model_dump(mode="json"),
         pins=LaunchPins(
@@ -58,52 +66,56 @@ def like(earlier: Deployment, request: LaunchRequest, catalog: Catalog, identity
     )
 
 
-def refuse_other_hardware(wanted: Deployment, earlier: Deployment, catalog: Catalog, site: Site) -> None:
-    """LaunchRefusedError where the site has no such partition any more, or other GPUs in it."""
-    _, before = _that_ran(earlier)
-    try:
-        place = candidates(entry_of(wanted, catalog), wanted.request, site, {})[0]
-    except LaunchRefusedError as exc:
-        raise LaunchRefusedError(f"{earlier.id} cannot be run again where it ran: {exc}") from exc
-    if place.partition == before.partition and place.gpu_type != before.gpu_type:
-        what = f"{place.partition} has {place.gpu_type} GPUs now, it ran on {before.gpu_type}"
-        raise LaunchRefusedError(f"{earlier.id} cannot be run again as it was: {what}; --partition names another")
-
-
-def _that_ran(earlier: Deployment) -> tuple[Job, Placement]:
-    """The newest of its jobs that started vLLM."""
+def _started_job(earlier: Deployment) -> tuple[Job, Placement]:
+    """Return the newest job that started vLLM, and its placement."""
     for job in reversed(earlier.jobs):
         if job.image and job.image_sha256 and job.placement is not None:
             return job, job.placement
     raise LaunchRefusedError(
-        f"deployment {earlier.id} never came so far as to start vLLM, so there is nothing to run again; "
-        f"`bouchet launch {earlier.model}` asks for it anew"
+        f"deployment {earlier.id} never started vLLM, so there is nothing to reproduce; "
+        f"use `bouchet launch {earlier.model}`"
     )
 
 
-def _refuse_changes(earlier: Deployment, request: LaunchRequest) -> None:
+def _check_unchanged(earlier: Deployment, request: LaunchRequest) -> None:
     named = request.model_dump(exclude_defaults=True)
-    wrong = [f"--{field.replace('_', '-')}" for field in named if field not in FREE]
+    wrong = [f"--{field.replace('_', '-')}" for field in named if field not in CHANGEABLE]
     if request.model and request.model.lower() not in (earlier.model.lower(), *earlier.names):
         wrong.insert(0, f"model {request.model}")
     if wrong:
         raise LaunchRefusedError(
-            f"with {' and '.join(wrong)} it would not be the same as deployment {earlier.id} ({earlier.model}); "
-            "leave that out, or launch without --like"
+            f"{' and '.join(wrong)} would differ from deployment {earlier.id} ({earlier.model}); "
+            "leave it out, or launch without --like"
         )
 
 
-def _expanded(earlier: Deployment, request: LaunchRequest, place: Placement) -> LaunchRequest:
-    """The earlier request with what Slurm was asked for in numbers, and with what may differ."""
-    ran = {
+def _check_same_hardware(
+    request: LaunchRequest, entry: ModelEntry, site: Site, earlier: str, before: Placement
+) -> None:
+    try:
+        placement = candidates(entry, request, site, {})[0]
+    except LaunchRefusedError as exc:
+        raise LaunchRefusedError(f"{earlier} cannot be reproduced on its partition: {exc}") from exc
+    if placement.partition == before.partition and placement.gpu_type != before.gpu_type:
+        raise LaunchRefusedError(
+            f"{earlier} cannot be reproduced: {placement.partition} has {placement.gpu_type} GPUs now, "
+            f"it ran on {before.gpu_type}; choose another partition with --partition"
+        )
+
+
+def _merged_request(earlier: Deployment, request: LaunchRequest, placement: Placement) -> LaunchRequest:
+    """Return the earlier request with its placement in numbers, and with the changes of the new one."""
+    same = {
         "like": earlier.id,
         "model": earlier.model,
-        "gpus": place.gpus or None,
-        "nodes": place.nodes,
-        "partition": place.partition,
-        "time": format_duration(place.walltime_s),
+        "gpus": placement.gpus or None,
+        "nodes": placement.nodes,
+        "partition": placement.partition,
+        "time": format_duration(placement.walltime_s),
     }
-    changes = {field: value for field in FREE if (value := getattr(request, field)) and field not in ("like", "model")}
+    changes = {
+        field: value for field in CHANGEABLE if (value := getattr(request, field)) and field not in ("like", "model")
+    }
     if request.idle_timeout_min is not None:
         changes["idle_timeout_min"] = request.idle_timeout_min
-    return earlier.request.model_copy(update={**ran, **changes})
+    return earlier.request.model_copy(update={**same, **changes})

@@ -1,36 +1,38 @@
-"""What the API asks of the worker: tasks by name, so that neither imports the other."""
+"""Client of the task queue: the API enqueues the worker's tasks by name, so that neither package imports the other."""
 
 from __future__ import annotations
 
+import math
 import time
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from bouchet_core.errors import BouchetError
-from bouchet_core.store import Store
+from bouchet_core.store import SOCKET_TIMEOUT_S, Store
 from bouchet_core.tasks import MODULE, QUEUE, RESULT_TTL_S, RETRY_AFTER_S, TIMEOUT_S, TaskName, task_call
+from pydantic import BaseModel, Field
 from rq import Queue, Retry
 from rq.exceptions import InvalidJobOperation, NoSuchJobError
 from rq.job import Job, JobStatus
+from rq.results import Result
 
 REASON_LENGTH = 300
-# how often a waiting question looks for its answer
-LOOK_S = 0.02
-TRIES = Retry(len(RETRY_AFTER_S), RETRY_AFTER_S)
+# one blocking read of a result ends before the socket's timeout does
+WAIT_SLICE_S = int(SOCKET_TIMEOUT_S) - 1
+RETRIES = Retry(len(RETRY_AFTER_S), RETRY_AFTER_S)
 
 
 class WorkerTimeoutError(BouchetError):
-    """The worker did not answer a question in time."""
+    """The worker did not answer a query in time."""
 
     kind = "worker_silent"
 
-    def __init__(self, question: str, waited_s: float) -> None:
-        super().__init__(f"the worker did not answer {question!r} within {waited_s:.0f} s; see `make logs`")
+    def __init__(self, task: str, waited_s: float) -> None:
+        super().__init__(f"the worker did not answer {task!r} within {waited_s:.0f} s; see `make logs`")
 
 
 class TaskFailedError(BouchetError):
-    """The error that the worker met; `kind` is that error's."""
+    """A query failed in the worker; `kind` is that of the worker's error."""
 
     def __init__(self, kind: str, detail: str) -> None:
         self.kind = kind
@@ -46,96 +48,74 @@ class UnknownTaskError(BouchetError):
         super().__init__(f"no failed task {identity!r}; `bouchet tasks` lists them")
 
 
-@dataclass(frozen=True)
-class FailedTask:
-    """A task that was tried to the end. reason: one line, no trace; the worker's log has that."""
+class FailedTask(BaseModel):
+    """A background task that failed at every try. The worker tries its deployment again later."""
 
     id: str
-    task: str
-    deployment: str
+    task: str = Field(description="name of the task, such as submit or cancel")
+    deployment: str = Field(description="id of the deployment, download or image job")
     failed_at: datetime | None
-    reason: str
+    reason: str = Field(description="the error in one line; the worker's log has the traceback")
 
 
-def failure_in_words(trace: str) -> str:
-    """The last line of a Python trace, which names the error."""
+def failure_reason(trace: str) -> str:
+    """Return the last line of a Python traceback, which names the error."""
     lines = [line.strip() for line in trace.splitlines() if line.strip()]
     if not lines:
-        return "it left no word; `make logs` may show more"
+        return "no error was recorded; see `make logs`"
     if "AbandonedJobError" in lines[-1]:
-        return "its worker died while it was at it"
+        return "the worker died during this task"
     return lines[-1][:REASON_LENGTH]
 
 
-class Tasks:
-    """The queue, seen from its writing end. Raises StoreUnavailableError."""
+class TaskClient:
+    """Enqueues tasks and waits for the results of queries. Methods raise StoreUnavailableError."""
 
     def __init__(self, store: Store) -> None:
         self._connection = store.queue_connection()
         self._queue = Queue(QUEUE, connection=self._connection, serializer="json")
 
     def close(self) -> None:
-        """Closes the pooled connections."""
+        """Close the pooled connections."""
         self._connection.close()
 
-    def submit(self, deployment: str) -> None:
-        """Asks the worker to submit a job for the deployment. May be asked twice: the worker adopts what is there."""
-        self._enqueue(TaskName.SUBMIT, deployment)
+    def enqueue(self, task: TaskName, subject: str) -> None:
+        """Enqueue a task for the deployment, download or image job of this id; safe to repeat."""
+        with Store.errors_mapped():
+            self._queue.enqueue_call(**task_call(task, subject), retry=RETRIES)
 
-    def stop(self, deployment: str) -> None:
-        """Asks the worker to end the deployment's jobs. May be asked twice."""
-        self._enqueue(TaskName.CANCEL, deployment)
+    def query(self, task: TaskName, *arguments: Any, wait_s: float = 20.0) -> Any:
+        """Run a task in the worker and return its JSON result. `arguments` are JSON values.
 
-    def download(self, download: str) -> None:
-        """Asks the worker to fetch a model. May be asked twice: a job that fetches it already is adopted."""
-        self._enqueue(TaskName.DOWNLOAD, download)
-
-    def stop_download(self, download: str) -> None:
-        """Asks the worker to end a download. May be asked twice."""
-        self._enqueue(TaskName.CANCEL_DOWNLOAD, download)
-
-    def image(self, job: str) -> None:
-        """Asks the worker to build or verify an image. May be asked twice: a job that does it already is adopted."""
-        self._enqueue(TaskName.IMAGE, job)
-
-    def stop_image(self, job: str) -> None:
-        """Asks the worker to end that. May be asked twice."""
-        self._enqueue(TaskName.CANCEL_IMAGE, job)
-
-    def look_at_disk(self) -> None:
-        """Asks the worker which models lie on the cluster; the store has the answer."""
-        self._enqueue(TaskName.LIST_MODELS, "now")
-
-    def ask(self, question: TaskName, *arguments: Any, wait_s: float = 20.0) -> Any:
-        """Has the worker's task `question` answered: the JSON that it returns. Arguments are JSON too.
-
-        Raises WorkerTimeoutError after wait_s, and TaskFailedError for an error that the worker met.
+        Raises WorkerTimeoutError after `wait_s` seconds, and TaskFailedError for an error in the worker.
         """
         with Store.errors_mapped():
             job = self._queue.enqueue_call(
-                MODULE + question,
+                MODULE + task,
                 args=arguments,
                 timeout=TIMEOUT_S,
-                ttl=max(1, int(wait_s)),  # nobody waits for it any longer
+                ttl=max(1, int(wait_s)),  # the worker skips a query whose caller has given up
                 result_ttl=RESULT_TTL_S,
                 failure_ttl=RESULT_TTL_S,
-                description=question,
+                description=task,
             )
-            said = _result(job, wait_s)
-        if said is None:
-            raise WorkerTimeoutError(question, wait_s)
-        if "kind" in said:
-            raise TaskFailedError(said["kind"], said["detail"])
-        return said["answer"]
+            result = _wait_for_result(job, wait_s)
+        if result is None:
+            raise WorkerTimeoutError(task, wait_s)
+        if not result.return_value:
+            raise TaskFailedError("error", f"task {task!r} failed in the worker; see `make logs`")
+        if "kind" in result.return_value:
+            raise TaskFailedError(result.return_value["kind"], result.return_value["detail"])
+        return result.return_value["answer"]
 
     def failed(self) -> list[FailedTask]:
-        """Those that were tried to the end and wait for a person, the newest first."""
+        """Return the tasks that failed at every try, newest first."""
         with Store.errors_mapped():
-            found = [self._failed(identity) for identity in self._queue.failed_job_registry.get_job_ids(desc=True)]
+            found = [self._failed_task(identity) for identity in self._queue.failed_job_registry.get_job_ids(desc=True)]
         return [task for task in found if task is not None]
 
     def retry(self, identity: str) -> FailedTask:
-        """Tries a failed one once more, now. Raises UnknownTaskError."""
+        """Enqueue a failed task again; raise UnknownTaskError when there is none of this id."""
         with Store.errors_mapped():
             known = self._known(identity)
             try:
@@ -145,42 +125,42 @@ class Tasks:
         return known
 
     def drop(self, identity: str) -> FailedTask:
-        """Forgets a failed one. Raises UnknownTaskError."""
+        """Delete a failed task; raise UnknownTaskError when there is none of this id."""
         with Store.errors_mapped():
             known = self._known(identity)
             self._queue.failed_job_registry.remove(identity, delete_job=True)
         return known
 
     def _known(self, identity: str) -> FailedTask:
-        found = self._failed(identity)
+        found = self._failed_task(identity)
         if found is None:
             raise UnknownTaskError(identity)
         return found
 
-    def _failed(self, identity: str) -> FailedTask | None:
+    def _failed_task(self, identity: str) -> FailedTask | None:
         try:
             job = Job.fetch(identity, connection=self._connection, serializer="json")
         except NoSuchJobError:
             return None
-        # a question's asker has heard of it; one that was put on the queue again is failed no more
+        # a query's error went to its caller; a task that was enqueued again is no longer failed
         if job.get_status(refresh=False) is not JobStatus.FAILED or not job.args or job.failure_ttl == RESULT_TTL_S:
             return None
         result = job.latest_result()
-        said = (result.exc_string if result else None) or ""
-        task = str(job.func_name).removeprefix(MODULE)
-        return FailedTask(identity, task, str(job.args[0]), job.ended_at, failure_in_words(said))
+        return FailedTask(
+            id=identity,
+            task=str(job.func_name).removeprefix(MODULE),
+            deployment=str(job.args[0]),
+            failed_at=job.ended_at,
+            reason=failure_reason((result.exc_string if result else None) or ""),
+        )
 
-    def _enqueue(self, task: TaskName, deployment: str) -> None:
-        with Store.errors_mapped():
-            self._queue.enqueue_call(**task_call(task, deployment), retry=TRIES)
 
-
-def _result(job: Job, wait_s: float) -> dict[str, Any] | None:
+def _wait_for_result(job: Job, wait_s: float) -> Result | None:
+    """Block on the job's result stream until it has an entry; None after `wait_s` seconds (rounded up)."""
     deadline = time.monotonic() + wait_s
-    while time.monotonic() < deadline:
-        result = job.latest_result()
+    while (left_s := deadline - time.monotonic()) > 0:
+        # rq takes whole seconds
+        result = job.latest_result(timeout=min(WAIT_SLICE_S, math.ceil(left_s)))
         if result is not None:
-            # a task that raised says so in the worker's log
-            return result.return_value or {"kind": "error", "detail": "the worker failed; `make logs` shows why"}
-        time.sleep(LOOK_S)
+            return result
     return None

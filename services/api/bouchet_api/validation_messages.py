@@ -1,4 +1,4 @@
-"""Why a request could not be read, in words that name the field. Never repeats the value: it may be a passcode."""
+"""Messages for invalid requests. They name the field and never repeat its value: it may be a passcode."""
 
 from __future__ import annotations
 
@@ -8,49 +8,52 @@ from typing import Any
 
 from .problems import FieldProblem, encodable
 
-# What a field of this name takes, where the schema's pattern would say it badly.
-WANTED: Mapping[str, str] = {
-    "name": "lower-case letters, digits, `.`, `_` and `-` (at most 63, a letter or digit at both ends)",
-    "time": "a walltime as Slurm writes it, such as 06:00:00 or 2-00:00:00",
-    "partition": "one word of letters, digits and `_.:&|,-`",
-    "account": "one word of letters, digits and `_.:&|,-`",
-    "qos": "one word of letters, digits and `_.:&|,-`",
-    "constraint": "one word of letters, digits and `_.:&|,-`",
-    "since": "a span of time such as 15m, 24h or 30d",
-    "expires_in": "a span of time such as 12h, 30d or 8w",
-    "after": "an event's id, such as 1763800000000-0",
+# what a field of this name takes, where pydantic's message would show a regular expression
+_SLURM_NAME = "letters, digits and `_.:&|,-`, without spaces"
+EXPECTED: Mapping[str, str] = {
+    "name": "lower-case letters, digits, `.`, `_` and `-` (at most 63, with a letter or digit at both ends)",
+    "time": "a walltime in Slurm's format, such as 06:00:00 or 2-00:00:00",
+    "partition": _SLURM_NAME,
+    "account": _SLURM_NAME,
+    "qos": _SLURM_NAME,
+    "constraint": _SLURM_NAME,
+    "since": "a time span such as 15m, 24h or 30d",
+    "expires_in": "a time span such as 12h, 30d or 8w",
+    "after": "an event id, such as 1763800000000-0",
     "last-event-id": "the id of an event of this stream",
     "idempotency-key": "1 to 200 letters, digits or `_.:-`",
 }
 
 
 def field_problems(errors: Iterable[Mapping[str, Any]], known: Sequence[str]) -> list[FieldProblem]:
-    """pydantic's errors as sentences; `known` are the field names to suggest for a misspelt one."""
-    return [FieldProblem(field=_place(error["loc"]), problem=_sentence(error, known)) for error in errors]
+    """Return pydantic's errors as field problems; `known` are the field names to suggest for a misspelt one."""
+    return [FieldProblem(field=_field_path(error), problem=_message(error, known)) for error in errors]
 
 
 def in_one_line(problems: Sequence[FieldProblem]) -> str:
-    """All problems in one sentence."""
+    """Return all problems in one line."""
     return "; ".join(f"{p.field}: {p.problem}" if p.field else p.problem for p in problems)
 
 
-def _place(loc: Sequence[str | int]) -> str:
-    # the first part says body, query, path or header, which the names tell anyway
-    return encodable(".".join(str(part) for part in loc[1:]))
+def _field_path(error: Mapping[str, Any]) -> str:
+    # for invalid JSON the place is a position in the text; the first part is body, query, path or header
+    parts = () if error["type"] == "json_invalid" else error["loc"][1:]
+    return encodable(".".join(str(part) for part in parts))
 
 
-def _sentence(error: Mapping[str, Any], known: Sequence[str]) -> str:
+def _message(error: Mapping[str, Any], known: Sequence[str]) -> str:
     kind, last = error["type"], str(error["loc"][-1])
     if kind == "json_invalid":
-        return f"is not valid JSON: {error.get('ctx', {}).get('error', 'cannot be read')}"
+        return f"the body is not valid JSON: {error.get('ctx', {}).get('error', 'cannot be decoded')}"
     if kind == "extra_forbidden":
         near = difflib.get_close_matches(last, known, n=1)
-        return "no such field" + (f"; did you mean `{near[0]}`?" if near else f"; there are {', '.join(known)}")
-    if kind == "string_pattern_mismatch" and last.lower() in WANTED:
-        return f"must be {WANTED[last.lower()]}"
+        return "unknown field; " + (f"did you mean `{near[0]}`?" if near else f"known fields: {', '.join(known)}")
+    if kind == "string_pattern_mismatch" and last.lower() in EXPECTED:
+        return f"must be {EXPECTED[last.lower()]}"
     if kind == "model_attributes_type" and len(error["loc"]) == 1:
         return "the body must be a JSON object"
     if kind == "missing":
         return "is missing"
-    said = encodable(str(error["msg"])).removeprefix("Input should be ")
-    return f"must be {said}" if said != error["msg"] else said[:1].lower() + said[1:]
+    text = encodable(str(error["msg"]))
+    expected = text.removeprefix("Input should be ")
+    return f"must be {expected}" if expected != text else text[:1].lower() + text[1:]

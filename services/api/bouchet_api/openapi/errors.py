@@ -1,4 +1,4 @@
-"""Which errors each operation may answer with, and what each looks like, for /openapi.json."""
+"""The errors of each operation, with an example of each, for /openapi.json."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from bouchet_api.problems import STATUS_BY_KIND, TITLES
 
-# what the door and the framework say, beside the tree of errors
+# kinds of the middleware and of request validation, which are not in the error trees
 OWN_STATUS: Mapping[str, int] = {
     "bad_request": 422,
     "foreign_host": 403,
@@ -20,20 +20,20 @@ OWN_STATUS: Mapping[str, int] = {
     "unauthorized": 401,
 }
 
-WORDS: Mapping[str, str] = {
+DETAIL_EXAMPLES: Mapping[str, str] = {
     "bad_request": "gpus: must be a whole number; time: must be a walltime such as 06:00:00 or 2-00:00:00",
     "unauthorized": "send BOUCHET_API_KEY of .env as `Authorization: Bearer` or `x-api-key`",
     "unknown_model": "no model 'qwen3-23b' in the catalog; did you mean bouchet-qwen3-32b?",
-    "launch_refused": "gpu_devel gives one user 2 GPUs at most; gpu_h200 would take 4",
+    "launch_refused": "gpu_devel allows at most 2 GPUs per user; gpu_h200 would take 4",
     "name_taken": "'mine' is already served by deployment x7k2m4qfh3ab; choose another with --name, or "
     "`bouchet cancel x7k2m4qfh3ab` first",
-    "idempotency_key_reused": "this Idempotency-Key was used for another request; take a new one",
+    "idempotency_key_reused": "this Idempotency-Key was used for another request; choose a new one",
     "unknown_deployment": "no deployment 'mine'; `bouchet status` lists them",
     "unknown_download": "no download 'q2m4x7kfh3ab'; `bouchet download` lists them",
     "unknown_pin": "no pin 'cuda13'; there are cpu-0.32.0, cuda128-0.19.1, cuda13-0.32.0 (`bouchet image list`)",
     "unknown_image_job": "no build 'q2m4x7kfh3ab'; `bouchet image build PIN` starts one",
-    "image_in_use": "mine serves from the image cuda13-0.32.0; `bouchet cancel` that first, or say --force",
-    "image_missing": "no image 'cuda13-0.32.0' lies on the cluster; `bouchet image list` shows what does",
+    "image_in_use": "mine serves from the image cuda13-0.32.0; `bouchet cancel` that first, or add --force",
+    "image_missing": "no image 'cuda13-0.32.0' on the cluster; `bouchet image list` shows all",
     "no_log_yet": "deployment x7k2m4qfh3ab has no log: queued",
     "file_missing": "no file /home/you/bouchet-llm/logs/4711.log",
     "store_unavailable": "Redis does not answer; see `make logs`",
@@ -44,11 +44,11 @@ WORDS: Mapping[str, str] = {
     "worker_silent": "the worker did not answer 'preview' within 20 s; see `make logs`",
     "configuration": "/etc/bouchet/models.yaml:12: unknown field 'windw'; did you mean 'window'?",
     "stale_prompt": "that prompt is no longer open; GET /v1/tunnel shows the one that is",
-    "host_key_not_trusted": "bouchet shows another key now; compare again",
-    "unknown_orphan": "no job 4711 without a record; `bouchet orphans` lists them",
-    "orphan_refused": "job 4711 cannot be taken over: its files are gone; cancel it",
+    "host_key_not_trusted": "bouchet shows a different key now; compare its fingerprint again",
+    "unknown_orphan": "job 4711 is not an orphan; `bouchet orphans` lists them",
+    "orphan_refused": "job 4711 cannot be adopted: its files are gone; cancel it",
     "unknown_task": "no failed task '5f0c'; `bouchet tasks` lists them",
-    "key_name_taken": "there is a key 'alice' already; revoke it first, or take another name",
+    "key_name_taken": "there is a key 'alice' already; revoke it first, or choose another name",
     "unknown_key": "no key 'alice'; `bouchet keys` lists them",
 }
 
@@ -57,10 +57,11 @@ _CLUSTER = ("gateway_unreachable", "tunnel_down", "human_needed", "command_timeo
 _WORKER = ("worker_silent", *_CLUSTER, *_STORE)
 _LAUNCH = ("bad_request", "unknown_model", "unknown_deployment", "launch_refused", "configuration")
 
-# method and path -> kinds, `unauthorized` left out: every path but /healthz has it
-REFUSALS: Mapping[tuple[str, str], tuple[str, ...]] = {
+# method and path -> kinds, without `unauthorized`, which every path except /healthz has
+ERROR_KINDS: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("get", "/healthz"): _STORE,
     ("get", "/metrics"): _STORE,
+    ("get", "/v1/status"): _STORE,
     ("get", "/v1/events"): ("bad_request", *_STORE),
     ("get", "/v1/deployments"): ("bad_request", *_STORE),
     ("post", "/v1/deployments"): (*_LAUNCH, "name_taken", "idempotency_key_reused", *_STORE),
@@ -99,17 +100,23 @@ REFUSALS: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("post", "/v1/keys"): ("bad_request", "key_name_taken", *_STORE),
     ("delete", "/v1/keys/{name}"): ("unknown_key", *_STORE),
     ("get", "/v1/usage"): ("bad_request", *_STORE),
-    # what is down is an answer there
+    # whatever is down is a failed check there
     ("get", "/v1/doctor"): (),
 }  # fmt: skip
 
 
 def status_of(kind: str) -> int:
-    """The HTTP status of a kind, wherever it comes from."""
+    """Return the HTTP status of a kind of either table."""
     return STATUS_BY_KIND[kind] if kind in STATUS_BY_KIND else OWN_STATUS[kind]
 
 
-def example_of(kind: str) -> dict[str, Any]:
-    """A problem of that kind."""
+def problem_example(kind: str) -> dict[str, Any]:
+    """Return an example problem of this kind."""
     status = status_of(kind)
-    return {"type": "about:blank", "title": TITLES[status], "status": status, "detail": WORDS[kind], "kind": kind}
+    return {
+        "type": "about:blank",
+        "title": TITLES[status],
+        "status": status,
+        "detail": DETAIL_EXAMPLES[kind],
+        "kind": kind,
+    }

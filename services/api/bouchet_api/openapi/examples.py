@@ -1,13 +1,13 @@
-"""Examples for /openapi.json."""
+"""Examples of request bodies and records for /openapi.json."""
 
 from __future__ import annotations
 
 from typing import Any
 
 LAUNCH: dict[str, Any] = {
-    "defaults": {"summary": "as the catalog says", "value": {"model": "Qwen/Qwen3-Coder-Next-FP8"}},
-    "by hand": {
-        "summary": "every resource named",
+    "defaults": {"summary": "with the catalog's defaults", "value": {"model": "Qwen/Qwen3-Coder-Next-FP8"}},
+    "explicit": {
+        "summary": "with all resources",
         "value": {
             "model": "bouchet-qwen3-32b",
             "name": "mine",
@@ -19,8 +19,8 @@ LAUNCH: dict[str, Any] = {
             "serve_as": ["haiku"],
         },
     },
-    "the same again": {
-        "summary": "what an earlier deployment ran: image, commit, arguments and place",
+    "relaunch": {
+        "summary": "with the image, revision, arguments and resources of an earlier deployment",
         "value": {"like": "x7k2m4qfh3ab", "name": "again", "time": "02:00:00"},
     },
 }
@@ -33,7 +33,7 @@ DEPLOYMENT: dict[str, Any] = {
     "traits": {"thinking": "off", "max_output": 8192, "tool_parser": "hermes", "reasoning_parser": "qwen3"},
     "phase": "ready",
     "ending": None,
-    "reason": "ready without tools: its call stayed text, so the parser 'hermes' does not fit it",
+    "reason": "ready without tools: tool call returned as plain text: parser 'hermes' does not match this model",
     "jobs": [
         {
             "name": "bouchet-x7k2m4qfh3ab-1",
@@ -49,11 +49,11 @@ DEPLOYMENT: dict[str, Any] = {
                 "stream": {"result": "ok", "message": "6 events"},
                 "tools": {
                     "result": "failed",
-                    "message": "its call stayed text, so the parser 'hermes' does not fit it",
+                    "message": "tool call returned as plain text: parser 'hermes' does not match this model",
                 },
-                "count": {"result": "ok", "message": "17 tokens, charged 17"},
+                "count": {"result": "ok", "message": "17 tokens, as in the usage"},
                 "window": {"result": "ok", "message": "40960 tokens"},
-                "thinking": {"result": "ok", "message": "it does not think unasked"},
+                "thinking": {"result": "ok", "message": "no reasoning by default"},
                 "took_s": 1.4,
             },
         }
@@ -63,7 +63,7 @@ DEPLOYMENT: dict[str, Any] = {
     "version": 3,
 }
 
-KEY: dict[str, Any] = {
+KEY_REQUEST: dict[str, Any] = {
     "with limits": {
         "value": {"name": "alice", "requests_per_minute": 60, "tokens_per_minute": 200_000, "expires_in": "30d"}
     },
@@ -82,7 +82,7 @@ NEW_KEY: dict[str, Any] = {
 }
 
 DOWNLOAD_REQUEST: dict[str, Any] = {
-    "newest": {"summary": "its newest commit", "value": {"model": "Qwen/Qwen3-32B"}},
+    "newest": {"summary": "the newest commit", "value": {"model": "Qwen/Qwen3-32B"}},
     "pinned": {"summary": "a branch, tag or commit", "value": {"model": "bouchet-qwen3-32b", "revision": "main"}},
 }
 
@@ -111,10 +111,13 @@ PROMPT_ANSWER: dict[str, Any] = {
 }
 
 TRUST: dict[str, Any] = {
-    "a key compared with the site's": {"value": {"fingerprint": "SHA256:uNiVztksCsDhcc0u9e8BrNtxfPWYnvQdsqMJ9VJ4Cdo"}},
+    "compared": {
+        "summary": "a key compared with the site's list",
+        "value": {"fingerprint": "SHA256:uNiVztksCsDhcc0u9e8BrNtxfPWYnvQdsqMJ9VJ4Cdo"},
+    },
 }
 
-FORGET: dict[str, Any] = {"a host": {"value": {"place": "bouchet.ycrc.yale.edu"}}}
+FORGET: dict[str, Any] = {"host": {"value": {"place": "bouchet.ycrc.yale.edu"}}}
 
 PREVIEW: dict[str, Any] = {
     "job_name": "bouchet-preview-1",
@@ -126,7 +129,7 @@ PREVIEW: dict[str, Any] = {
         "cpus": 6,
         "memory_gib": 240,
         "walltime_s": 21600,
-        "why": "gpu_devel is the first that takes 1 GPU",
+        "why": "gpu_devel is the first partition that fits 1 GPU",
     },
     "image": "cuda13-0.32.0.sif",
     "window": 40960,
@@ -162,15 +165,15 @@ ORPHANS: dict[str, Any] = {
             "names": ["bouchet-qwen3-32b", "Qwen/Qwen3-32B"],
             "owner": "another",
             "can_adopt": True,
-            "note": "launched by another installation, which may still look after it",
+            "note": "launched by another installation, which may still manage it",
         }
     ]
 }
 
-REPORT: dict[str, Any] = {
+DOCTOR_REPORT: dict[str, Any] = {
     "version": "0.1.0",
     "checks": [
-        {"area": "stack", "name": "redis", "verdict": "pass", "message": "answers", "fix": ""},
+        {"area": "stack", "name": "redis", "verdict": "pass", "message": "reachable", "fix": ""},
         {
             "area": "partitions",
             "name": "gpu_h200",
@@ -187,7 +190,7 @@ IMAGE_REQUEST: dict[str, Any] = {
         "summary": "from a folder on the cluster",
         "value": {"pin": "cuda13-0.32.0", "source": "~/project/staged/cuda13-0.32.0"},
     },
-    "verify": {"summary": "hash it again", "value": {"pin": "cuda13-0.32.0", "action": "verify"}},
+    "verify": {"summary": "hash an existing image", "value": {"pin": "cuda13-0.32.0", "action": "verify"}},
 }
 
 IMAGE_JOB: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""An example for every answer, by the name of its schema, for /openapi.json."""
+"""Examples of responses for /openapi.json, by the name of their schema."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _FAILED: dict[str, Any] = {
     "task": "submit",
     "deployment": "x7k2m4qfh3ab",
     "failed_at": "2026-11-22T12:00:00Z",
-    "reason": "sbatch could not be asked: no SSH connection",
+    "reason": "sbatch failed: no SSH connection",
 }
 _USAGE_LINE: dict[str, Any] = {
     "name": "alice",
@@ -53,48 +53,56 @@ _USAGE_LINE: dict[str, Any] = {
     "errors": 1,
     "errors_by_kind": {"overloaded_error": 1},
 }
+_TUNNEL: dict[str, Any] = {
+    "state": "needs_human",
+    "host": "bouchet",
+    "since": "2026-11-22T12:00:00Z",
+    "prompt": {"id": "3f9c", "title": "Duo", "questions": ["Passcode or option (1-3): "], "echo": [True]},
+    "connections": 0,
+}
 
-ANSWERS: Mapping[str, dict[str, Any]] = {
+RESPONSE_EXAMPLES: Mapping[str, dict[str, Any]] = {
     "Accepted": {"status": "accepted"},
     "Deployment": examples.DEPLOYMENT,
     "Download": examples.DOWNLOAD,
-    "Downloads": {"downloads": [examples.DOWNLOAD]},
-    "Failed": _FAILED,
-    "FailedTasks": {"tasks": [_FAILED]},
-    "Health": {"status": "ok", "redis": "ok"},
+    "DownloadList": {"downloads": [examples.DOWNLOAD]},
+    "FailedTask": _FAILED,
+    "FailedTaskList": {"tasks": [_FAILED]},
+    "ApiHealth": {"status": "ok", "redis": "ok"},
     "ImageJob": examples.IMAGE_JOB,
-    "ImageJobs": {"jobs": [examples.IMAGE_JOB]},
-    "Images": examples.IMAGES,
-    "Key": _KEY,
-    "Keys": {"keys": [_KEY]},
-    "Models": {"default": "Qwen/Qwen3-32B", "models": [_MODEL], "free_bytes": 2_000_000_000_000},
-    "NewKey": examples.NEW_KEY,
+    "ImageJobList": {"jobs": [examples.IMAGE_JOB]},
+    "ImageList": examples.IMAGES,
+    "ApiKeyInfo": _KEY,
+    "ApiKeyList": {"keys": [_KEY]},
+    "ModelList": {"default": "Qwen/Qwen3-32B", "models": [_MODEL], "free_bytes": 2_000_000_000_000},
+    "NewApiKey": examples.NEW_KEY,
     "Orphan": examples.ORPHANS["orphans"][0],
-    "Orphans": examples.ORPHANS,
-    "Page": {"deployments": [examples.DEPLOYMENT], "next_offset": 50, "cluster_outage": None},
-    "Preview": examples.PREVIEW,
-    "Removed": {"pin": "cuda128-0.19.1", "bytes": 8_400_000_000},
-    "Report": examples.REPORT,
-    "TunnelStatus": {
-        "state": "needs_human",
-        "host": "bouchet",
-        "since": "2026-11-22T12:00:00Z",
-        "prompt": {"id": "3f9c", "title": "Duo", "questions": ["Passcode or option (1-3): "], "echo": [True]},
-        "connections": 0,
+    "OrphanList": examples.ORPHANS,
+    "DeploymentPage": {"deployments": [examples.DEPLOYMENT], "next_offset": 50, "cluster_outage": None},
+    "LaunchPreview": examples.PREVIEW,
+    "RemovedImage": {"pin": "cuda128-0.19.1", "bytes": 8_400_000_000},
+    "DoctorReport": examples.DOCTOR_REPORT,
+    "StatusReport": {
+        "deployments": [examples.DEPLOYMENT],
+        "ended": [],
+        "tunnel": _TUNNEL,
+        "tunnel_error": None,
+        "cluster_outage": None,
     },
-    "Usage": {"by": "key", "since": "2026-11-21T12:00:00Z", "lines": [_USAGE_LINE]},
+    "TunnelStatus": _TUNNEL,
+    "UsageReport": {"by": "key", "since": "2026-11-21T12:00:00Z", "lines": [_USAGE_LINE]},
 }
 
-# a stream's first lines, by the end of its path
-STREAMS: Mapping[str, str] = {
+# the first event of a stream, by the end of its path
+STREAM_EXAMPLES: Mapping[str, str] = {
     "/events": 'id: 1763812804000-0\ndata: {"id":"1763812804000-0","deployment":"x7k2m4qfh3ab","phase":"queued",'
-    '"ending":null,"reason":"waits for its turn","at":"2026-11-22T12:00:04Z"}\n\n',
+    '"ending":null,"reason":"waits for its priority","at":"2026-11-22T12:00:04Z"}\n\n',
     "/logs": 'id: 4711\ndata: {"line":"INFO loading weights"}\n\n',
     "/images/jobs/{job}/events": f"id: 1763812804000-0\ndata: {json.dumps(examples.IMAGE_JOB)}\n\n",
     "/downloads/{download}/events": f"id: 1763812804000-0\ndata: {json.dumps(examples.DOWNLOAD)}\n\n",
 }
-RESUMING = (
-    "Server-sent events. To go on where a connection broke, send the `id` of the last message as `Last-Event-ID` "
-    "(browsers do so by themselves): nothing comes twice and nothing is left out. Lines that begin with a colon are "
-    "keep-alives, one in 15 s. A message of the event `problem` says, as a problem, why nothing comes at the moment."
+STREAM_DESCRIPTION = (
+    "Server-sent events. To resume after a broken connection, send the `id` of the last event as `Last-Event-ID` "
+    "(browsers do it by themselves): no event is repeated or lost. Lines that begin with a colon are keep-alives, "
+    "one in 15 s. An event named `problem` contains the error that interrupts the stream."
 )

@@ -1,1 +1,1 @@
-"""What one may curl, a file per noun."""
+"""The routers, one file per subject."""

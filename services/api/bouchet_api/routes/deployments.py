@@ -1,4 +1,4 @@
-"""/v1/deployments: ask for one, look at them, end one."""
+"""/v1/deployments: launch, preview, list, get and cancel deployments."""
 
 from __future__ import annotations
 
@@ -13,52 +13,54 @@ from bouchet_core.tasks import TaskName
 from fastapi import APIRouter, Body, Header, Query, Response
 from pydantic import BaseModel, Field
 
-from bouchet_api.dependencies import DeploymentDep, Parts, PartsDep
-from bouchet_api.new_deployment import PREVIEW_ID, named_among, new_id, refuse_misfit, requested, without_model_name
+from bouchet_api.dependencies import AppState, DeploymentDep, StateDep
+from bouchet_api.new_deployment import PREVIEW_ID, new_deployment, new_id, resolve_names, with_alias_only
 from bouchet_api.openapi import examples
 from bouchet_api.problems import IdempotencyKeyReusedError
-from bouchet_api.relaunch import NO_RECORD, like, refuse_other_hardware
+from bouchet_api.relaunch import RECORD_REQUIRED, relaunch
 
 log = logging.getLogger(__name__)
-IDEMPOTENCY = (
-    "A word of your own for this request. Sent again with the same body (because the answer was lost, say) it answers "
-    "with the deployment made the first time and makes no second one; with another body it is refused. "
-    "Remembered for 24 h."
-)
 router = APIRouter(prefix="/v1/deployments", tags=["deployments"])
 
-SHOWN: dict[int | str, dict[str, Any]] = {
+IDEMPOTENCY = (
+    "A unique string of your choice. A request that is sent again with the same key and body, for example because the "
+    "response was lost, returns the first deployment and creates no second one; with another body it is refused. "
+    "Remembered for 24 h."
+)
+RESPONSES: dict[int | str, dict[str, Any]] = {
     code: {"content": {"application/json": {"example": examples.DEPLOYMENT}}} for code in (200, 202)
 }
 
 
-class Page(BaseModel):
+class DeploymentPage(BaseModel):
     """Deployments, newest first."""
 
     deployments: list[Deployment]
     next_offset: int | None = Field(default=None, description="`offset` of the next page, null on the last")
     cluster_outage: ClusterOutage | None = Field(
-        default=None, description="what of the cluster could not be asked lately"
+        default=None, description="the last failed query to the cluster; null when all queries succeed"
     )
 
 
-class Preview(BaseModel):
-    """What a launch would do. Where `preview` stands in names and paths, the launch has the deployment's id."""
+class LaunchPreview(BaseModel):
+    """What a launch would submit. `preview` in names and paths is replaced by the id on a real launch."""
 
     job_name: str
     placement: Placement
     image: str
     window: int
     memory: MemoryEstimate
-    folder: str = Field(description="the job's folder on the cluster, where its files would lie")
+    folder: str = Field(description="the job's folder on the cluster")
     script: str = Field(description="the batch script")
-    command: list[str] = Field(description="the command that would submit it, word by word")
+    command: list[str] = Field(description="arguments of the command that submits it")
     files: dict[str, str] = Field(description="the job's files by name, without its key")
 
 
-@router.post("", status_code=202, responses={202: {**SHOWN[202], "description": "on record; GET Location follows it"}})
+@router.post(
+    "", status_code=202, responses={202: {**RESPONSES[202], "description": "recorded; GET Location follows it"}}
+)
 def launch(
-    parts: PartsDep,
+    state: StateDep,
     response: Response,
     request: Annotated[LaunchRequest, Body(openapi_examples=examples.LAUNCH)],
     idempotency_key: Annotated[
@@ -66,46 +68,47 @@ def launch(
         Header(pattern=r"^[A-Za-z0-9_.:-]{1,200}$", description=IDEMPOTENCY),
     ] = None,
 ) -> Deployment:
-    """Asks for a model to be served. Answers at once; the worker does the rest."""
-    wanted = _wanted(parts, request, new_id())
-    made = _create(parts.store, wanted, idempotency_key)
-    if made.request != wanted.request:
-        raise IdempotencyKeyReusedError("this Idempotency-Key was used for another request; take a new one")
-    if made.phase is Phase.REQUESTED:
-        parts.tasks.submit(made.id)
-        log.info("deployment %s: %s requested as %s", made.id, made.model, made.alias)
-    response.headers["Location"] = f"/v1/deployments/{made.id}"
-    return made
+    """Launch a model. Returns at once; the worker submits the job."""
+    new = _new_record(state, request, new_id())
+    record = _create(state.store, new, idempotency_key)
+    if record.request != new.request:
+        raise IdempotencyKeyReusedError("this Idempotency-Key was used for another request; choose a new one")
+    if record.phase is Phase.REQUESTED:
+        state.tasks.enqueue(TaskName.SUBMIT, record.id)
+        log.info("deployment %s: %s requested as %s", record.id, record.model, record.alias)
+    response.headers["Location"] = f"/v1/deployments/{record.id}"
+    return record
 
 
 @router.post("/preview", responses={200: {"content": {"application/json": {"example": examples.PREVIEW}}}})
 def preview_launch(
-    parts: PartsDep, request: Annotated[LaunchRequest, Body(openapi_examples=examples.LAUNCH)]
-) -> Preview:
-    """What a launch would submit, in full. Nothing is submitted, kept or left on the cluster."""
-    wanted = named_among(_wanted(parts, request, PREVIEW_ID), parts.store.live())
-    return Preview.model_validate(parts.tasks.ask(TaskName.PREVIEW, wanted.model_dump(mode="json")))
+    state: StateDep, request: Annotated[LaunchRequest, Body(openapi_examples=examples.LAUNCH)]
+) -> LaunchPreview:
+    """Show in full what a launch would submit. Nothing is submitted, recorded or written to the cluster."""
+    record = resolve_names(_new_record(state, request, PREVIEW_ID), state.store.live())
+    return LaunchPreview.model_validate(state.tasks.query(TaskName.PREVIEW, record.model_dump(mode="json")))
 
 
 @router.get("")
 def list_deployments(
-    parts: PartsDep,
+    state: StateDep,
     live: Annotated[bool, Query(description="only those that have not ended")] = False,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     offset: Annotated[int, Query(ge=0, le=1_000_000)] = 0,
-) -> Page:
-    """Deployments, newest first; those that ended too unless `live`."""
+) -> DeploymentPage:
+    """List deployments, newest first, including ended ones unless `live`."""
     if live:
-        found = parts.store.live()[::-1][offset : offset + limit + 1]
+        found = state.store.live()[::-1][offset : offset + limit + 1]
     else:
-        found = parts.store.page(limit + 1, offset)
+        found = state.store.page(limit + 1, offset)
     following = offset + limit if len(found) > limit else None
-    return Page(deployments=found[:limit], next_offset=following, cluster_outage=parts.store.outage.current())
+    outage = state.store.outage.current()
+    return DeploymentPage(deployments=found[:limit], next_offset=following, cluster_outage=outage)
 
 
-@router.get("/{deployment:path}", responses={200: SHOWN[200]})
+@router.get("/{deployment:path}", responses={200: RESPONSES[200]})
 def get_deployment(deployment: DeploymentDep) -> Deployment:
-    """One deployment, by its id or by a name that it answers to while it lives."""
+    """Return one deployment by its id, or by one of its names while it is live."""
     return deployment
 
 
@@ -113,51 +116,46 @@ def get_deployment(deployment: DeploymentDep) -> Deployment:
     "/{deployment:path}",
     status_code=202,
     responses={
-        202: {**SHOWN[202], "description": "it will end"},
-        200: {**SHOWN[200], "model": Deployment, "description": "it had ended already"},
+        202: {**RESPONSES[202], "description": "cancel requested"},
+        200: {**RESPONSES[200], "model": Deployment, "description": "it had ended already"},
     },
 )
-def end_deployment(parts: PartsDep, response: Response, deployment: DeploymentDep) -> Deployment:
-    """Ends a deployment and gives its GPUs back. Repeating it does no harm."""
+def cancel_deployment(state: StateDep, response: Response, deployment: DeploymentDep) -> Deployment:
+    """Cancel a deployment and release its GPUs; safe to repeat."""
     now = datetime.now(UTC)
-    asked = parts.store.update(deployment.id, lambda record: _wanted_no_more(record, now))
-    if asked.is_live:
-        parts.tasks.stop(asked.id)
-        log.info("deployment %s: asked to end", asked.id)
+    record = state.store.update(deployment.id, lambda old: _with_cancel_request(old, now))
+    if record.is_live:
+        state.tasks.enqueue(TaskName.CANCEL, record.id)
+        log.info("deployment %s: cancel requested", record.id)
     else:
         response.status_code = 200
-    return asked
+    return record
 
 
-def _wanted(parts: Parts, request: LaunchRequest, identity: str) -> Deployment:
-    """The record of what is asked for, once it is sure that the site has room for it in principle."""
-    catalog = parts.catalog.current()
-    if request.like is not None:
-        earlier = _earlier(parts.store, request.like)
-        again = like(earlier, request, catalog, identity, datetime.now(UTC))
-        refuse_other_hardware(again, earlier, catalog, parts.site)
-        return again
-    wanted = requested(request, catalog, identity, datetime.now(UTC))
-    refuse_misfit(wanted, catalog, parts.site)
-    return wanted
-
-
-def _earlier(store: Store, identity: str) -> Deployment:
+def _new_record(state: AppState, request: LaunchRequest, identity: str) -> Deployment:
+    """Return the record for this request; raise LaunchRefusedError for what can never run at this site."""
+    catalog, now = state.catalog.current(), datetime.now(UTC)
+    if request.like is None:
+        return new_deployment(request, catalog, state.site, identity, now)
     try:
-        return store.get(identity)
+        earlier = state.store.get(request.like)
     except UnknownDeploymentError as exc:
-        raise UnknownDeploymentError(identity, NO_RECORD) from exc
+        raise UnknownDeploymentError(request.like, RECORD_REQUIRED) from exc
+    return relaunch(earlier, request, catalog, state.site, identity, now)
 
 
-def _create(store: Store, wanted: Deployment, key: str | None) -> Deployment:
-    """The record made now, or earlier for the same key. With a name of its own a second one of a model may live."""
+def _create(store: Store, new: Deployment, key: str | None) -> Deployment:
+    """Store the record, or return the one stored earlier for the same key.
+
+    When a live deployment has the model's id as a name, a record with a name of its own is stored without that id.
+    """
     try:
-        return store.create(wanted, once=key)
+        return store.create(new, once=key)
     except NameTakenError as exc:
-        if wanted.request.name is None or exc.name != wanted.model:
+        if new.request.name is None or exc.name != new.model:
             raise
-    return store.create(without_model_name(wanted), once=key)
+    return store.create(with_alias_only(new), once=key)
 
 
-def _wanted_no_more(record: Deployment, now: datetime) -> Deployment:
+def _with_cancel_request(record: Deployment, now: datetime) -> Deployment:
     return record.asked_to_stop(now) if record.is_live and record.stop_requested_at is None else record

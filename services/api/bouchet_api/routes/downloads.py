@@ -1,22 +1,30 @@
-"""Downloads of models to the cluster: ask for one, look at them, end one, follow one."""
+"""/v1/downloads: start, list, follow and cancel downloads of models to the cluster."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated
 
 from bouchet_core.downloads import Download, DownloadRequest
 from bouchet_core.errors import UnknownDownloadError, UnknownModelError
 from bouchet_core.store import FIRST_EVENT
+from bouchet_core.tasks import TaskName
 from fastapi import APIRouter, Body, Depends, Path, Query, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel
 
-from bouchet_api import batch_jobs as batch_jobs
-from bouchet_api.batch_job_events import changes_of
-from bouchet_api.dependencies import PartsDep
-from bouchet_api.model_status import asked_for, model_of
+from bouchet_api.batch_jobs import (
+    batch_job_events,
+    cancel_batch_job,
+    cancel_responses,
+    json_example,
+    start_batch_job,
+    start_responses,
+)
+from bouchet_api.dependencies import StateDep
+from bouchet_api.model_status import new_download, resolve_model
 from bouchet_api.new_deployment import new_id
 from bouchet_api.openapi import examples
 
@@ -24,67 +32,67 @@ from .streams import AfterHeader, AfterQuery
 
 router = APIRouter(prefix="/v1", tags=["downloads"])
 
-PLACE = "/v1/downloads"
+COLLECTION = "/v1/downloads"
 
 
-class Downloads(BaseModel):
+class DownloadList(BaseModel):
     """Downloads, newest first."""
 
     downloads: list[Download]
 
 
-def download_of(
-    parts: PartsDep, download: Annotated[str, Path(description="id, or the model of one under way", max_length=300)]
+def find_download(
+    state: StateDep, download: Annotated[str, Path(description="id, or the model of a live download", max_length=300)]
 ) -> Download:
-    """The record that the path names; a name of the catalog stands for its model."""
+    """Return the record that the path names; a catalog name stands for its model."""
     try:
-        return parts.store.downloads.get(download)
+        return state.store.downloads.get(download)
     except UnknownDownloadError:
         try:
-            return parts.store.downloads.get(model_of(download, parts.catalog.current()))
+            return state.store.downloads.get(resolve_model(download, state.catalog.current()))
         except (UnknownModelError, UnknownDownloadError):
             pass
         raise
 
 
-DownloadDep = Annotated[Download, Depends(download_of)]
+DownloadDep = Annotated[Download, Depends(find_download)]
 
 
-@router.post("/models/download", status_code=202, responses=batch_jobs.asked_for(examples.DOWNLOAD))
+@router.post("/models/download", status_code=202, responses=start_responses(examples.DOWNLOAD))
 def start_download(
-    parts: PartsDep,
+    state: StateDep,
     response: Response,
     request: Annotated[DownloadRequest, Body(openapi_examples=examples.DOWNLOAD_REQUEST)],
 ) -> Download:
-    """Fetches a model to the cluster. While one of that model is under way, that one is the answer."""
-    wanted = asked_for(request, parts.catalog.current(), new_id(), datetime.now(UTC))
-    return batch_jobs.begin(parts.store.downloads, wanted, parts.tasks.download, response, PLACE)
+    """Download a model to the cluster. Returns the live download of this model if there is one."""
+    new = new_download(request, state.catalog.current(), new_id(), datetime.now(UTC))
+    enqueue = partial(state.tasks.enqueue, TaskName.DOWNLOAD)
+    return start_batch_job(state.store.downloads, new, enqueue, response, COLLECTION)
 
 
 @router.get("/downloads")
-def list_downloads(parts: PartsDep, limit: Annotated[int, Query(ge=1, le=200)] = 50) -> Downloads:
-    """Downloads, newest first; ended ones too."""
-    return Downloads(downloads=parts.store.downloads.page(limit))
+def list_downloads(state: StateDep, limit: Annotated[int, Query(ge=1, le=200)] = 50) -> DownloadList:
+    """List downloads, newest first, including ended ones."""
+    return DownloadList(downloads=state.store.downloads.page(limit))
 
 
 @router.get("/downloads/{download:path}/events", response_class=EventSourceResponse)
-async def events_of_download(
-    parts: PartsDep, download: DownloadDep, last_event_id: AfterHeader = None, after: AfterQuery = None
+async def stream_download_events(
+    state: StateDep, download: DownloadDep, last_event_id: AfterHeader = None, after: AfterQuery = None
 ) -> AsyncIterator[ServerSentEvent]:
-    """Every change of one download, from its first on; ends when the download has."""
-    async for message in changes_of(parts.store.downloads, download.id, last_event_id or after or FIRST_EVENT):
+    """Stream every change of one download from its first on, until the download has ended."""
+    async for message in batch_job_events(state.store.downloads, download.id, last_event_id or after or FIRST_EVENT):
         yield message
 
 
-@router.get("/downloads/{download:path}", responses=batch_jobs.shown(examples.DOWNLOAD))
+@router.get("/downloads/{download:path}", responses=json_example(examples.DOWNLOAD))
 def get_download(download: DownloadDep) -> Download:
-    """One download, by its id, or by its model while it is under way."""
+    """Return one download by its id, or by its model while it is live."""
     return download
 
 
-@router.delete(
-    "/downloads/{download:path}", status_code=202, responses=batch_jobs.asked_to_end(examples.DOWNLOAD, Download)
-)
-def end_download(parts: PartsDep, response: Response, download: DownloadDep) -> Download:
-    """Ends a download; what has come is kept, and the next one goes on with it."""
-    return batch_jobs.end(parts.store.downloads, download, parts.tasks.stop_download, response, PLACE)
+@router.delete("/downloads/{download:path}", status_code=202, responses=cancel_responses(examples.DOWNLOAD, Download))
+def cancel_download(state: StateDep, response: Response, download: DownloadDep) -> Download:
+    """Cancel a download. Its files stay, and the next download of the model resumes from them."""
+    enqueue = partial(state.tasks.enqueue, TaskName.CANCEL_DOWNLOAD)
+    return cancel_batch_job(state.store.downloads, download, enqueue, response, COLLECTION)

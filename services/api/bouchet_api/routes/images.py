@@ -1,10 +1,11 @@
-"""/v1/images: what the cluster serves with: pins, images there, and the jobs that build and verify them."""
+"""/v1/images: container images on the cluster, and the jobs that build and verify them."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated
 
 from bouchet_core.images import ImageJob, ImageList, ImageRequest, PinName, RemovedImage, find_pin
@@ -14,9 +15,15 @@ from fastapi import APIRouter, Body, Depends, Path, Query, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel
 
-from bouchet_api import batch_jobs as batch_jobs
-from bouchet_api.batch_job_events import changes_of
-from bouchet_api.dependencies import PartsDep
+from bouchet_api.batch_jobs import (
+    batch_job_events,
+    cancel_batch_job,
+    cancel_responses,
+    json_example,
+    start_batch_job,
+    start_responses,
+)
+from bouchet_api.dependencies import StateDep
 from bouchet_api.new_deployment import new_id
 from bouchet_api.openapi import examples
 
@@ -25,81 +32,83 @@ from .streams import AfterHeader, AfterQuery
 log = logging.getLogger(__name__)
 router = APIRouter(prefix="/v1/images", tags=["images"])
 
-# the worker looks at the cluster
+# the worker runs a script on the login node
 WAIT_S = 45.0
-PLACE = "/v1/images/jobs"
+COLLECTION = "/v1/images/jobs"
 
 
-class ImageJobs(BaseModel):
+class ImageJobList(BaseModel):
     """Builds and verifications, newest first."""
 
     jobs: list[ImageJob]
 
 
-def job_of(
-    parts: PartsDep, job: Annotated[str, Path(description="id, or the pin of one under way", max_length=100)]
+def find_image_job(
+    state: StateDep, job: Annotated[str, Path(description="id, or the pin of a live job", max_length=100)]
 ) -> ImageJob:
-    """The record that the path names."""
-    return parts.store.images.get(job)
+    """Return the record that the path names."""
+    return state.store.images.get(job)
 
 
-JobDep = Annotated[ImageJob, Depends(job_of)]
+ImageJobDep = Annotated[ImageJob, Depends(find_image_job)]
 
 
 @router.get("")
-def list_images(parts: PartsDep) -> ImageList:
-    """Pins of the project and images on the cluster; the cluster is asked."""
-    return ImageList.model_validate(parts.tasks.ask(TaskName.LIST_IMAGES, wait_s=WAIT_S))
+def list_images(state: StateDep) -> ImageList:
+    """List the project's pins and the images on the cluster. Queries the cluster."""
+    return ImageList.model_validate(state.tasks.query(TaskName.LIST_IMAGES, wait_s=WAIT_S))
 
 
-@router.post("/jobs", status_code=202, responses=batch_jobs.asked_for(examples.IMAGE_JOB))
+@router.post("/jobs", status_code=202, responses=start_responses(examples.IMAGE_JOB))
 def start_image_job(
-    parts: PartsDep,
+    state: StateDep,
     response: Response,
     request: Annotated[ImageRequest, Body(openapi_examples=examples.IMAGE_REQUEST)],
 ) -> ImageJob:
-    """Builds or verifies an image. While something of that pin is under way, that is the answer."""
+    """Build or verify an image. Returns the live job of this pin if there is one."""
     if request.action == "build":
-        find_pin(parts.pins_dir, request.pin)
+        find_pin(state.pins_dir, request.pin)
     now = datetime.now(UTC)
-    wanted = ImageJob(id=new_id(), reason="asked for", created_at=now, updated_at=now, **request.model_dump())
-    return batch_jobs.begin(parts.store.images, wanted, parts.tasks.image, response, PLACE)
+    new = ImageJob(id=new_id(), reason="requested", created_at=now, updated_at=now, **request.model_dump())
+    enqueue = partial(state.tasks.enqueue, TaskName.IMAGE)
+    return start_batch_job(state.store.images, new, enqueue, response, COLLECTION)
 
 
 @router.get("/jobs")
-def list_image_jobs(parts: PartsDep, limit: Annotated[int, Query(ge=1, le=200)] = 50) -> ImageJobs:
-    """Builds and verifications, newest first; ended ones too."""
-    return ImageJobs(jobs=parts.store.images.page(limit))
+def list_image_jobs(state: StateDep, limit: Annotated[int, Query(ge=1, le=200)] = 50) -> ImageJobList:
+    """List builds and verifications, newest first, including ended ones."""
+    return ImageJobList(jobs=state.store.images.page(limit))
 
 
 @router.get("/jobs/{job}/events", response_class=EventSourceResponse)
-async def events_of_image_job(
-    parts: PartsDep, job: JobDep, last_event_id: AfterHeader = None, after: AfterQuery = None
+async def stream_image_job_events(
+    state: StateDep, job: ImageJobDep, last_event_id: AfterHeader = None, after: AfterQuery = None
 ) -> AsyncIterator[ServerSentEvent]:
-    """Every change of one, from its first on; ends when the job has."""
-    async for message in changes_of(parts.store.images, job.id, last_event_id or after or FIRST_EVENT):
+    """Stream every change of one job from its first on, until the job has ended."""
+    async for message in batch_job_events(state.store.images, job.id, last_event_id or after or FIRST_EVENT):
         yield message
 
 
-@router.get("/jobs/{job}", responses=batch_jobs.shown(examples.IMAGE_JOB))
-def get_image_job(job: JobDep) -> ImageJob:
-    """One build or verification, by its id, or by its pin while it is under way."""
+@router.get("/jobs/{job}", responses=json_example(examples.IMAGE_JOB))
+def get_image_job(job: ImageJobDep) -> ImageJob:
+    """Return one build or verification by its id, or by its pin while it is live."""
     return job
 
 
-@router.delete("/jobs/{job}", status_code=202, responses=batch_jobs.asked_to_end(examples.IMAGE_JOB, ImageJob))
-def end_image_job(parts: PartsDep, response: Response, job: JobDep) -> ImageJob:
-    """Ends it; the image that was there before stays."""
-    return batch_jobs.end(parts.store.images, job, parts.tasks.stop_image, response, PLACE)
+@router.delete("/jobs/{job}", status_code=202, responses=cancel_responses(examples.IMAGE_JOB, ImageJob))
+def cancel_image_job(state: StateDep, response: Response, job: ImageJobDep) -> ImageJob:
+    """Cancel a build or verification. An existing image of this pin stays."""
+    enqueue = partial(state.tasks.enqueue, TaskName.CANCEL_IMAGE)
+    return cancel_batch_job(state.store.images, job, enqueue, response, COLLECTION)
 
 
 @router.delete("/{pin}")
 def remove_image(
-    parts: PartsDep,
+    state: StateDep,
     pin: PinName,
-    force: Annotated[bool, Query(description="although a live deployment serves from it")] = False,
+    force: Annotated[bool, Query(description="remove it even while a live deployment uses it")] = False,
 ) -> RemovedImage:
-    """Removes an image from the cluster."""
-    removed = RemovedImage.model_validate(parts.tasks.ask(TaskName.REMOVE_IMAGE, pin, force, wait_s=WAIT_S))
+    """Remove an image from the cluster."""
+    removed = RemovedImage.model_validate(state.tasks.query(TaskName.REMOVE_IMAGE, pin, force, wait_s=WAIT_S))
     log.info("image %s: removed", pin)
     return removed

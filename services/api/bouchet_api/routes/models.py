@@ -1,4 +1,4 @@
-"""/v1/models: the catalog, and what of it is live."""
+"""GET /v1/models: the catalog, with each model's live deployments and its state on the cluster's disk."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from bouchet_core.downloads import DiskListing, DiskState, Download
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
-from bouchet_api.dependencies import PartsDep
-from bouchet_api.disk_listing import disk_now
-from bouchet_api.model_status import disk_of
+from bouchet_api.dependencies import StateDep
+from bouchet_api.model_status import disk_model, refresh_disk_listing
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
@@ -27,8 +26,8 @@ class LiveDeployment(BaseModel):
     phase: Phase
 
 
-class Disk(BaseModel):
-    """A model on the cluster's disk; sizes in bytes. `unknown` while the cluster cannot be asked."""
+class ModelDiskStatus(BaseModel):
+    """A model on the cluster's disk; sizes in bytes. `unknown` while the cluster cannot be queried."""
 
     state: DiskState
     percent: int | None
@@ -36,12 +35,12 @@ class Disk(BaseModel):
     total_bytes: int | None
     revision: str | None = Field(description="commit")
     last_used: datetime | None = Field(description="when a job last served it")
-    looked_at: datetime | None
-    download: str | None = Field(description="id of the download under way")
+    looked_at: datetime | None = Field(description="time of the disk listing")
+    download: str | None = Field(description="id of the live download")
 
 
-class Model(BaseModel):
-    """A catalog entry. Window and max_output are tokens, weights are GiB."""
+class CatalogModel(BaseModel):
+    """A catalog entry. `window` and `max_output` are tokens, `weights_gib` is GiB."""
 
     id: str = Field(description="Hugging Face id")
     alias: str
@@ -56,47 +55,48 @@ class Model(BaseModel):
     vision: bool
     weights_gib: float | None
     live: list[LiveDeployment]
-    disk: Disk
+    disk: ModelDiskStatus
 
 
-class Models(BaseModel):
-    """The catalog. `default` is what a launch without a model takes."""
+class ModelList(BaseModel):
+    """The catalog."""
 
-    default: str | None
-    models: list[Model]
-    free_bytes: int | None = Field(description="left on the disk of the models")
+    default: str | None = Field(description="the model of a launch that names none")
+    models: list[CatalogModel]
+    free_bytes: int | None = Field(description="free space on the models' disk")
 
 
 @router.get("")
 def list_models(
-    parts: PartsDep,
-    look: Annotated[bool, Query(description="wait a moment for a new look at the disk, where the last is old")] = True,
-) -> Models:
-    """All models that can be launched, in the catalog's order, and what of them lies on the cluster."""
-    catalog = parts.catalog.current()
-    live, coming = parts.store.live(), parts.store.downloads.live()
-    disk = disk_now(parts) if look else parts.store.downloads.disk()
-    return Models(
+    state: StateDep,
+    refresh: Annotated[bool, Query(description="wait up to 2 s for a new disk listing when the last is old")] = True,
+) -> ModelList:
+    """List all models of the catalog, in its order, and which of them are on the cluster."""
+    catalog = state.catalog.current()
+    live, downloads = state.store.live(), state.store.downloads.live()
+    listing = refresh_disk_listing(state) if refresh else state.store.downloads.disk()
+    return ModelList(
         default=catalog.default,
         models=[
-            _model(identity, entry, live, _disk(identity, disk, coming)) for identity, entry in catalog.entries.items()
+            _catalog_model(identity, entry, live, _disk_status(identity, listing, downloads))
+            for identity, entry in catalog.entries.items()
         ],
-        free_bytes=disk.free_bytes if disk else None,
+        free_bytes=listing.free_bytes if listing else None,
     )
 
 
-def _disk(identity: str, look: DiskListing | None, coming: Sequence[Download]) -> Disk:
-    found = disk_of(identity, look, coming)
-    return Disk(
+def _disk_status(identity: str, listing: DiskListing | None, downloads: Sequence[Download]) -> ModelDiskStatus:
+    found = disk_model(identity, listing, downloads)
+    return ModelDiskStatus(
         **found.model_dump(),
         percent=found.percent,
-        looked_at=look.looked_at if look else None,
-        download=next((d.id for d in coming if d.model == identity), None),
+        looked_at=listing.looked_at if listing else None,
+        download=next((d.id for d in downloads if d.model == identity), None),
     )
 
 
-def _model(identity: str, entry: ModelEntry, live: Sequence[Deployment], disk: Disk) -> Model:
-    return Model(
+def _catalog_model(identity: str, entry: ModelEntry, live: Sequence[Deployment], disk: ModelDiskStatus) -> CatalogModel:
+    return CatalogModel(
         id=identity,
         alias=entry.alias,
         description=entry.description,

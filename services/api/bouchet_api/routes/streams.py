@@ -1,12 +1,13 @@
-"""Server-sent events: moves of deployments, and the lines of a job's log. Both resume at Last-Event-ID.
+"""Server-sent events: changes of deployments, and the lines of a job's log. Both resume at Last-Event-ID.
 
-Lines that begin with a colon are keep-alives. A message named `problem` says why nothing comes at the moment.
+Lines that begin with a colon are keep-alives. An event named `problem` contains the error that interrupts the stream.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -17,167 +18,195 @@ from fastapi import APIRouter, Depends, Header, Query
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel
 
-from bouchet_api.dependencies import DeploymentDep, Parts, PartsDep
-from bouchet_api.log_lines import Line, whole_lines
-from bouchet_api.notifier import wait_for_ring
+from bouchet_api.dependencies import AppState, DeploymentDep, StateDep
+from bouchet_api.notifier import wait_for_change
 from bouchet_api.problems import LogNotFoundError, problem_of
 
 router = APIRouter(tags=["streams"], default_response_class=EventSourceResponse)
 
-PIECE_BYTES = 64 * 1024
-LOG_PAUSE_S = 1.0
+CHUNK_BYTES = 64 * 1024
+LOG_INTERVAL_S = 1.0
 PAUSE_AFTER_FAILURE_S = 3.0
-EVENTS_AT_ONCE = 1000
+MAX_EVENTS = 1000
 EVENT_ID = r"^[0-9]{1,19}(-[0-9]{1,19})?$"
 OFFSET = r"^[0-9]{1,15}$"
 
 AfterHeader = Annotated[str | None, Header(alias="Last-Event-ID", pattern=EVENT_ID)]
-AfterQuery = Annotated[str | None, Query(pattern=EVENT_ID, description="like Last-Event-ID; `0` for all that is kept")]
+AfterQuery = Annotated[str | None, Query(pattern=EVENT_ID, description="like Last-Event-ID; `0` for all kept events")]
 
 
-class LogLine(BaseModel):
+class LogLineEvent(BaseModel):
     """A line of a log, without its newline."""
 
     line: str
 
 
-def resume_point(parts: PartsDep, last_event_id: AfterHeader = None, after: AfterQuery = None) -> str:
-    """Where the stream of all events begins: behind the named event, else now."""
-    return last_event_id or after or parts.store.last_event()
+@dataclass(frozen=True)
+class LogLine:
+    """A line of text, and the offset in bytes where the next line begins."""
+
+    text: str
+    end: int
+
+
+def split_lines(data: bytes, start: int, *, complete: bool = False) -> list[LogLine]:
+    """Return the lines of a chunk that begins at offset `start`.
+
+    Text after the last newline is still being written and left out, unless `complete`.
+    """
+    lines: list[LogLine] = []
+    position = 0
+    while (newline := data.find(b"\n", position)) >= 0:
+        lines.append(LogLine(_decode_line(data[position:newline]), start + newline + 1))
+        position = newline + 1
+    if complete and position < len(data):
+        lines.append(LogLine(_decode_line(data[position:]), start + len(data)))
+    return lines
+
+
+def get_start_event(state: StateDep, last_event_id: AfterHeader = None, after: AfterQuery = None) -> str:
+    """Return the event id after which the stream of all events begins: the named one, else the newest."""
+    return last_event_id or after or state.store.last_event()
 
 
 @router.get("/v1/events")
-async def all_events(parts: PartsDep, after: Annotated[str, Depends(resume_point)]) -> AsyncIterator[ServerSentEvent]:
-    """Every move of every deployment from now on; never ends by itself.
+async def stream_all_events(
+    state: StateDep, after: Annotated[str, Depends(get_start_event)]
+) -> AsyncIterator[ServerSentEvent]:
+    """Stream every change of every deployment from now on, without end.
 
-    Messages named `tunnel` tell of the SSH connection: its state, and whether it waits for a person. They have no id:
-    who resumes gets those from now on, and the state from GET /v1/tunnel.
+    Events named `tunnel` are changes of the SSH connection: its state, and whether it needs a person. They have no id:
+    a resumed stream has those from now on; GET /v1/tunnel has the present state.
     """
-    async for message in _guarded(_events(parts, after, None)):
+    async for message in _with_problems(_events(state, after, None)):
         yield message
 
 
 @router.get("/v1/deployments/{deployment:path}/events")
-async def events_of_one(
-    parts: PartsDep, deployment: DeploymentDep, last_event_id: AfterHeader = None, after: AfterQuery = None
+async def stream_deployment_events(
+    state: StateDep, deployment: DeploymentDep, last_event_id: AfterHeader = None, after: AfterQuery = None
 ) -> AsyncIterator[ServerSentEvent]:
-    """Every move of one deployment, from its first on; ends when the deployment has ended."""
-    async for message in _guarded(_events(parts, last_event_id or after or FIRST_EVENT, deployment.id)):
+    """Stream every change of one deployment from its first on, until the deployment has ended."""
+    async for message in _with_problems(_events(state, last_event_id or after or FIRST_EVENT, deployment.id)):
         yield message
 
 
-def log_start(
-    parts: PartsDep,
+def get_log_start(
+    state: StateDep,
     deployment: DeploymentDep,
     last_event_id: Annotated[str | None, Header(alias="Last-Event-ID", pattern=OFFSET)] = None,
-    follow: Annotated[bool, Query(description="go on until the deployment ends")] = True,
-    tail: Annotated[int, Query(ge=0, le=PIECE_BYTES, description="bytes of the past to begin with")] = 16 * 1024,
+    follow: Annotated[bool, Query(description="continue until the deployment ends")] = True,
+    tail: Annotated[int, Query(ge=0, le=CHUNK_BYTES, description="bytes before the end to begin at")] = 16 * 1024,
 ) -> int:
-    """The offset to begin at. Raises what cannot be waited for, while an HTTP status can still say it."""
+    """Return the offset to begin at. Raises permanent errors here, while the HTTP status can still report them."""
     if last_event_id is not None:
         return int(last_event_id)
     waits = follow and deployment.is_live
     if _log_path(deployment) is None and not waits:
         raise LogNotFoundError(f"deployment {deployment.id} has no log: {deployment.reason or deployment.phase}")
     try:
-        return _tail_offset(parts, deployment, tail)
+        return _tail_offset(state, deployment, tail)
     except RemoteFileMissingError:
         if waits:
             return 0
-        _refuse_tidied(deployment)
+        _check_not_removed(deployment)
         raise
 
 
 @router.get("/v1/deployments/{deployment:path}/logs")
-async def log_of_one(
-    parts: PartsDep, deployment: DeploymentDep, start: Annotated[int, Depends(log_start)], follow: bool = True
+async def stream_log(
+    state: StateDep, deployment: DeploymentDep, start: Annotated[int, Depends(get_log_start)], follow: bool = True
 ) -> AsyncIterator[ServerSentEvent]:
-    """The job's log, line by line. A message's id is the offset behind its line, in bytes."""
-    async for message in _guarded(_log(parts, deployment, start, follow)):
+    """Stream the job's log line by line. An event's id is the offset in bytes where the next line begins."""
+    async for message in _with_problems(_log_events(state, deployment, start, follow)):
         yield message
 
 
-def _refuse_tidied(deployment: Deployment) -> None:
-    """RemoteFileMissingError with the reason, where the log has been removed by its age."""
+def _check_not_removed(deployment: Deployment) -> None:
+    """Raise RemoteFileMissingError with the reason when the cleanup has removed the log."""
     kept_until = deployment.job.kept_until if deployment.job else None
     if kept_until is not None and kept_until < datetime.now(UTC):
-        words = f"the log of deployment {deployment.id} was kept until {kept_until:%Y-%m-%d} and is removed"
-        raise RemoteFileMissingError(f"{words} (keep_jobs_days of the site file says how long)")
+        raise RemoteFileMissingError(
+            f"the log of deployment {deployment.id} was kept until {kept_until:%Y-%m-%d} and has been removed "
+            "(`keep_jobs_days` in the site file)"
+        )
 
 
-async def _events(parts: Parts, after: str, only: str | None) -> AsyncIterator[ServerSentEvent]:
-    tunnel_after = await asyncio.to_thread(parts.store.tunnel.last_event)
+async def _events(state: AppState, after: str, only: str | None) -> AsyncIterator[ServerSentEvent]:
+    tunnel_after = await asyncio.to_thread(state.store.tunnel.last_event)
     while True:
-        ring = parts.bell.next_ring
-        # asked before reading: an end that comes later than this also comes as an event later than this
-        over = only is not None and not (await asyncio.to_thread(parts.store.get, only)).is_live
-        events = await asyncio.to_thread(parts.store.events, after, 0.0, EVENTS_AT_ONCE)
+        change = state.notifier.next_change
+        # read before the events: an end that is recorded after this read also has a later event
+        over = only is not None and not (await asyncio.to_thread(state.store.get, only)).is_live
+        events = await asyncio.to_thread(state.store.events, after, 0.0, MAX_EVENTS)
         for event in events:
             after = event.id
             if only in (None, event.deployment):
                 yield ServerSentEvent(id=event.id, data=event)
-        told = await asyncio.to_thread(parts.store.tunnel.events, tunnel_after) if only is None else []
-        for identity, change in told:
+        tunnel_events = await asyncio.to_thread(state.store.tunnel.events, tunnel_after) if only is None else []
+        for identity, tunnel_event in tunnel_events:
             tunnel_after = identity
-            yield ServerSentEvent(event="tunnel", data=change)
-        if not events and not told:
+            yield ServerSentEvent(event="tunnel", data=tunnel_event)
+        if not events and not tunnel_events:
             if over:
                 return
-            await wait_for_ring(ring)
+            await wait_for_change(change)
 
 
-async def _log(parts: Parts, deployment: Deployment, start: int, follow: bool) -> AsyncIterator[ServerSentEvent]:
+async def _log_events(
+    state: AppState, deployment: Deployment, start: int, follow: bool
+) -> AsyncIterator[ServerSentEvent]:
     path, position = _log_path(deployment), start
     while True:
         over = not follow or not deployment.is_live
         try:
-            lines, size = await asyncio.to_thread(_read, parts, path, position, over)
+            lines, size = await asyncio.to_thread(_read_lines, state, path, position, over)
         except ClusterUnavailableError as exc:
             if over:
                 raise
-            yield _problem_message(exc)
+            yield _problem_event(exc)
             await asyncio.sleep(PAUSE_AFTER_FAILURE_S)
             continue
         for line in lines:
             position = line.end
-            yield ServerSentEvent(id=str(line.end), data=LogLine(line=line.text))
+            yield ServerSentEvent(id=str(line.end), data=LogLineEvent(line=line.text))
         if size < position:
-            position = 0  # requeued: Slurm began the file anew
+            position = 0  # Slurm truncates the log of a requeued job
         if not lines:
             if over:
                 return
-            await asyncio.sleep(LOG_PAUSE_S)
-            deployment = await asyncio.to_thread(parts.store.get, deployment.id)
+            await asyncio.sleep(LOG_INTERVAL_S)
+            deployment = await asyncio.to_thread(state.store.get, deployment.id)
             if _log_path(deployment) != path:
                 path, position = _log_path(deployment), 0
 
 
-def _read(parts: Parts, path: str | None, position: int, over: bool) -> tuple[list[Line], int]:
-    """The next whole lines and the size of the file; nothing while it is not there and may still come."""
+def _read_lines(state: AppState, path: str | None, position: int, over: bool) -> tuple[list[LogLine], int]:
+    """Return the next whole lines and the file's size; no lines while the file may still appear."""
     if path is None:
         return [], position
     try:
-        piece = parts.gateway.get(path, position, PIECE_BYTES)
+        chunk = state.gateway.get(path, position, CHUNK_BYTES)
     except RemoteFileMissingError:
         if over:
             raise
         return [], position
-    lines = whole_lines(piece.data, position, all_of_it=over and position + len(piece.data) >= piece.size)
-    if not lines and len(piece.data) == PIECE_BYTES:
-        lines = whole_lines(piece.data, position, all_of_it=True)
-    return lines, piece.size
+    lines = split_lines(chunk.data, position, complete=over and position + len(chunk.data) >= chunk.size)
+    if not lines and len(chunk.data) == CHUNK_BYTES:
+        lines = split_lines(chunk.data, position, complete=True)
+    return lines, chunk.size
 
 
-def _tail_offset(parts: Parts, deployment: Deployment, tail: int) -> int:
-    """The offset of the first line that begins within the last `tail` bytes."""
+def _tail_offset(state: AppState, deployment: Deployment, tail: int) -> int:
+    """Return the offset of the first line that begins in the last `tail` bytes."""
     path = _log_path(deployment)
     if path is None:
         return 0
-    size = parts.gateway.get(path, 0, 1).size
+    size = state.gateway.get(path, 0, 1).size
     if size <= tail:
         return 0
     begin = size - tail
-    data = parts.gateway.get(path, begin, tail).data if tail else b""
+    data = state.gateway.get(path, begin, tail).data if tail else b""
     return begin + data.find(b"\n") + 1
 
 
@@ -185,14 +214,19 @@ def _log_path(deployment: Deployment) -> str | None:
     return deployment.job.log if deployment.job else None
 
 
-async def _guarded(messages: AsyncIterator[ServerSentEvent]) -> AsyncIterator[ServerSentEvent]:
-    """The messages; an error in their midst becomes the last one."""
+def _decode_line(line: bytes) -> str:
+    """Return what a terminal would show: text after a carriage return overwrites the text before it."""
+    return line.decode("utf-8", "replace").rstrip("\r").rpartition("\r")[2]
+
+
+async def _with_problems(messages: AsyncIterator[ServerSentEvent]) -> AsyncIterator[ServerSentEvent]:
+    """Yield the messages; an error becomes a `problem` event, the last one."""
     try:
         async for message in messages:
             yield message
     except BouchetError as exc:
-        yield _problem_message(exc)
+        yield _problem_event(exc)
 
 
-def _problem_message(error: BouchetError) -> ServerSentEvent:
+def _problem_event(error: BouchetError) -> ServerSentEvent:
     return ServerSentEvent(event="problem", data=problem_of(error))

@@ -1,4 +1,4 @@
-"""/v1/tunnel: the one SSH connection, and the prompts (Duo, passphrase) that a person answers."""
+"""/v1/tunnel: the SSH connection, its prompts (Duo, passphrase) and its host keys."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from bouchet_core.tunnel import TunnelStatus
 from fastapi import APIRouter, Body
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from bouchet_api.dependencies import PartsDep
+from bouchet_api.dependencies import StateDep
 from bouchet_api.openapi import examples
 
 router = APIRouter(prefix="/v1/tunnel", tags=["tunnel"])
@@ -23,16 +23,16 @@ class Answer(BaseModel):
     responses: list[Annotated[str, StringConstraints(max_length=1024)]] = Field(max_length=16, repr=False)
 
 
-class Trust(BaseModel):
-    """The fingerprint of the host key that a person has compared."""
+class TrustRequest(BaseModel):
+    """The fingerprint of the host key to accept, compared with the one that the site publishes."""
 
     model_config = ConfigDict(extra="forbid")
 
     fingerprint: str = Field(min_length=1, max_length=200)
 
 
-class Forget(BaseModel):
-    """A host, as `host_key.place` writes it."""
+class ForgetRequest(BaseModel):
+    """A host, written as in `host_key.place`."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -40,40 +40,42 @@ class Forget(BaseModel):
 
 
 class Accepted(BaseModel):
-    """The gateway is on it; GET /v1/tunnel shows how it goes."""
+    """The gateway has accepted the request; GET /v1/tunnel shows its progress."""
 
     status: str = "accepted"
 
 
 @router.get("")
-def show(parts: PartsDep) -> TunnelStatus:
-    """What the tunnel is doing now, and the prompt that waits, if any."""
-    return parts.gateway.status()
+def get_tunnel(state: StateDep) -> TunnelStatus:
+    """Return the state of the SSH connection, and the open prompt if there is one."""
+    return state.gateway.status()
 
 
 @router.post("/answer", status_code=202)
-def answer(parts: PartsDep, body: Annotated[Answer, Body(openapi_examples=examples.PROMPT_ANSWER)]) -> Accepted:
-    """Answers the open prompt; 409 when it is no longer the open one."""
-    parts.gateway.answer(body.prompt_id, body.responses)
+def answer_prompt(state: StateDep, body: Annotated[Answer, Body(openapi_examples=examples.PROMPT_ANSWER)]) -> Accepted:
+    """Answer the open prompt; 409 when this prompt is no longer open."""
+    state.gateway.answer(body.prompt_id, body.responses)
     return Accepted()
 
 
 @router.post("/trust", status_code=202)
-def trust(parts: PartsDep, body: Annotated[Trust, Body(openapi_examples=examples.TRUST)]) -> Accepted:
-    """Accepts the host key that GET /v1/tunnel shows as `host_key`; 409 when it is another one, or has changed."""
-    parts.gateway.trust(body.fingerprint)
+def trust_host_key(state: StateDep, body: Annotated[TrustRequest, Body(openapi_examples=examples.TRUST)]) -> Accepted:
+    """Accept the host key that GET /v1/tunnel shows as `host_key`; 409 when it differs or replaces a known key."""
+    state.gateway.trust(body.fingerprint)
     return Accepted()
 
 
 @router.post("/forget", status_code=202)
-def forget(parts: PartsDep, body: Annotated[Forget, Body(openapi_examples=examples.FORGET)]) -> Accepted:
-    """Forgets the host keys that were accepted for a host; those of ~/.ssh/known_hosts are not touched."""
-    parts.gateway.forget(body.place)
+def forget_host_keys(
+    state: StateDep, body: Annotated[ForgetRequest, Body(openapi_examples=examples.FORGET)]
+) -> Accepted:
+    """Forget the host keys accepted for a host; those in ~/.ssh/known_hosts stay."""
+    state.gateway.forget(body.place)
     return Accepted()
 
 
 @router.post("/connect", status_code=202)
-def connect(parts: PartsDep) -> Accepted:
-    """Tries to connect now instead of after the pause."""
-    parts.gateway.connect()
+def connect_now(state: StateDep) -> Accepted:
+    """Connect now instead of after the pause between tries."""
+    state.gateway.connect()
     return Accepted()

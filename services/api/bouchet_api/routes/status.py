@@ -1,0 +1,71 @@
+"""GET /v1/status: everything that `bouchet status` shows, in one response."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+from bouchet_core.deployments import ClusterOutage, Deployment, Ending
+from bouchet_core.errors import GatewayError
+from bouchet_core.tunnel import TunnelStatus
+from fastapi import APIRouter
+from pydantic import BaseModel, Field
+
+from bouchet_api.dependencies import AppState, StateDep
+
+router = APIRouter(tags=["status"])
+
+# how long, and how many, deployments that ended unexpectedly stay listed
+ENDED_WITHIN = timedelta(hours=12)
+MAX_ENDED = 3
+
+
+class StatusReport(BaseModel):
+    """Live deployments, recent failures and the state of the SSH connection."""
+
+    deployments: list[Deployment] = Field(description="all live deployments, newest first")
+    ended: list[Deployment] = Field(
+        description="deployments that ended unexpectedly in the last 12 hours and whose name no later one has taken; "
+        "newest first, at most 3"
+    )
+    tunnel: TunnelStatus | None = Field(description="null when the gateway did not answer")
+    tunnel_error: str | None = Field(description="why `tunnel` is null")
+    cluster_outage: ClusterOutage | None = Field(
+        description="the last failed query to the cluster; null when all queries succeed"
+    )
+
+
+@router.get("/v1/status")
+def get_status(state: StateDep) -> StatusReport:
+    """Return all live deployments, recent failures, the tunnel's state and the cluster's outage."""
+    live = state.store.live()[::-1]
+    ended = ended_unexpectedly(live, state.store.ended_since(datetime.now(UTC) - ENDED_WITHIN))
+    tunnel, tunnel_error = _tunnel(state)
+    return StatusReport(
+        deployments=live,
+        ended=ended,
+        tunnel=tunnel,
+        tunnel_error=tunnel_error,
+        cluster_outage=state.store.outage.current(),
+    )
+
+
+def ended_unexpectedly(live: Sequence[Deployment], ended: Sequence[Deployment]) -> list[Deployment]:
+    """Return up to MAX_ENDED of `ended` that were not cancelled and whose alias no later deployment has, newest first.
+
+    `ended` are all deployments that ended recently: a later deployment of the same name is among them or live.
+    """
+    names: set[str] = set()
+    found: list[Deployment] = []
+    for deployment in sorted((*live, *ended), key=lambda record: record.created_at, reverse=True):
+        if not deployment.is_live and deployment.ending is not Ending.CANCELLED and deployment.alias not in names:
+            found.append(deployment)
+        names.update(deployment.names)
+    return found[:MAX_ENDED]
+
+
+def _tunnel(state: AppState) -> tuple[TunnelStatus | None, str | None]:
+    try:
+        return state.gateway.status(), None
+    except GatewayError as exc:
+        return None, str(exc)
