@@ -1,4 +1,4 @@
-"""`python -m bouchet_cli`, started by `./bouchet`."""
+"""Entry point: `python -m bouchet_cli`, which the script `./bouchet` runs."""
 
 from __future__ import annotations
 
@@ -8,27 +8,31 @@ from collections.abc import Mapping, Sequence
 
 from .arguments import parse
 from .client.errors import CommandError
-from .commands import load
-from .tools import Tools
+from .commands import BARE, load
+from .context import CommandContext
 
 INTERRUPTED = 130
-# what a bare `bouchet` does
-BARE = "claude"
+# set by the shell functions that `bouchet completion` prints
+COMPLETION_VARIABLE = "_ARGCOMPLETE"
 
 
 def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
-    """Runs one command; the exit status (see arguments.EXIT_STATUSES)."""
-    tools = Tools(environment)
+    """Run one command and return its exit status (see arguments.EXIT_STATUSES)."""
+    context = CommandContext(environment)
+    if COMPLETION_VARIABLE in environment:
+        from .completion import complete  # argcomplete loads only when a shell asks for completions
+
+        complete(context)
     try:
         options = parse(arguments)
-        load(options.command or BARE).run(options, tools)
+        load(options.command or BARE).run(options, context)
     except CommandError as exc:
-        tools.screen.fail(str(exc))
+        context.screen.error(str(exc))
         return exc.exit_status
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        # the reader (head, less) has seen enough; nothing may be flushed to it at exit
+        # the reader of the pipe (head, less) has exited, and Python would flush to it at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 

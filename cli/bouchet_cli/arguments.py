@@ -1,90 +1,113 @@
-"""The command line: the frame round the commands' own options, and what --help says."""
+"""The command line: parser, help text, and the older spelling of the commands."""
 
 from __future__ import annotations
 
 import argparse
 import difflib
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NoReturn
 
 from . import VERSION
 from .client.errors import UsageError
 from .commands import COMMANDS, load
-from .legacy_flags import translate
 
 EXIT_STATUSES = """exit status:
-  0 done    1 it did not work    2 the command line is wrong    3 nothing runs, or not yet
+  0 success    1 failed    2 wrong command line    3 no deployment is running, or not ready yet
   4 the local stack does not answer    130 interrupted
 
-Options after `--` go to Claude Code. The older spellings (bouchet --launch --model X, --status, ...) work too."""
-# what these print is no data
+Options after `--` are passed to Claude Code. Older spellings (bouchet --launch --model X, --status, ...) still work."""
+# their output is not data
 WITHOUT_JSON = ("completion",)
+# older spelling -> arguments. `--launch` also started Claude Code as soon as the model was ready.
+LEGACY_FLAGS: Mapping[str, tuple[str, ...]] = {
+    "--launch": ("launch", "--claude-on-terminal"),
+    "--status": ("status",),
+    "--models": ("models",),
+    "--download": ("download",),
+    "--cancel": ("cancel",),
+    "--chat": ("chat",),
+    "--tunnel": ("tunnel",),
+}
 
 
-class Parser(argparse.ArgumentParser):
-    """Raises instead of printing its usage: an error is one line."""
+class CommandParser(argparse.ArgumentParser):
+    """Raises UsageError for a wrong command line, so that an error is one line."""
 
     def error(self, message: str) -> NoReturn:
-        """Called by argparse for every mistake."""
+        """Raise UsageError. Called by argparse for every mistake."""
         raise UsageError(_unknown_command(message) or f"{message}; see `{self.prog} --help`")
 
 
-def _unknown_command(message: str) -> str:
-    """argparse lists all commands; the nearest says more. Empty for any other mistake."""
-    found = re.match(r"""argument COMMAND: invalid choice: (['"])(.*)\1 \(choose""", message)
-    if not found:
-        return ""
-    near = difflib.get_close_matches(found[2], COMMANDS, n=1)
-    hint = f"did you mean `bouchet {near[0]}`?" if near else "`bouchet --help` lists them"
-    return f"there is no command {found[2]!r}; {hint}"
-
-
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """The parsed command line; `command` is None for a bare `bouchet`, `claude_arguments` is what followed `--`."""
-    ours, theirs = _split(arguments)
-    ours = translate(ours)
-    options, unknown = make_parser([name for name in COMMANDS if name in ours]).parse_known_args(ours)
+    """Parse the command line.
+
+    `command` is None for a bare `bouchet`; `claude_arguments` are those after `--`.
+    """
+    own, claude_arguments = _split(arguments)
+    own = translate_legacy(own)
+    options, unknown = make_parser([name for name in COMMANDS if name in own]).parse_known_args(own)
     if unknown:
         program = f"bouchet {options.command}" if options.command else "bouchet"
         raise UsageError(f"unrecognized arguments: {' '.join(unknown)}; see `{program} --help`")
-    options.claude_arguments = theirs
-    if theirs and options.command not in (None, "launch", "completion"):
+    options.claude_arguments = claude_arguments
+    if claude_arguments and options.command not in (None, "launch"):
         raise UsageError("only `bouchet` and `bouchet launch` take arguments for Claude Code after `--`")
     return options
 
 
-def make_parser(whole: Collection[str] = tuple(COMMANDS)) -> Parser:
-    """All commands; only those in `whole` with their options, which costs the loading of their modules."""
-    parser = Parser(
+def translate_legacy(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with the command first (`--launch --model X` becomes `launch --model X`).
+
+    Arguments that begin with a command, or have no older spelling in them, are returned unchanged.
+    """
+    if not arguments or not arguments[0].startswith("-"):
+        return list(arguments)
+    chosen = [argument for argument in arguments if argument in LEGACY_FLAGS]
+    if len(chosen) > 1:
+        raise UsageError(f"{' and '.join(chosen)} cannot be combined; give one command at a time")
+    if not chosen:
+        return list(arguments)
+    return [*LEGACY_FLAGS[chosen[0]], *(argument for argument in arguments if argument != chosen[0])]
+
+
+def make_parser(loaded: Collection[str] = tuple(COMMANDS)) -> CommandParser:
+    """Return the parser of all commands. Only those in `loaded` get options: the others' modules are not imported."""
+    parser = CommandParser(
         prog="bouchet",
-        description="Serve open models on a Slurm cluster and use them with Claude Code. "
-        "Without a command: start Claude Code on what runs.",
+        description="Serve open models on a Slurm cluster and use them with Claude Code.\n"
+        "Without a command: start Claude Code with a running model.",
         epilog=EXIT_STATUSES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--model", metavar="NAME", help="which deployment, when several run (default: the newest)")
+    parser.add_argument("--model", metavar="NAME", help="deployment to use (default: the newest ready one)")
     parser.add_argument("--version", action="version", version=f"bouchet {VERSION}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
-    for name, about in COMMANDS.items():
-        command = commands.add_parser(name, help=about, description=about, allow_abbrev=False)
-        if name in whole:
-            _fill(command, name)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=CommandParser)
+    for name, entry in COMMANDS.items():
+        command = commands.add_parser(
+            name, help=entry.summary, description=_sentence(entry.summary), allow_abbrev=False
+        )
+        if name in loaded:
+            _add_arguments(command, name)
     return parser
 
 
-def command_parser(name: str) -> Parser:
-    """One command by itself."""
-    parser = Parser(prog=f"bouchet {name}", description=COMMANDS[name], allow_abbrev=False)
-    _fill(parser, name)
+def command_parser(name: str) -> CommandParser:
+    """Return the parser of one command."""
+    parser = CommandParser(prog=f"bouchet {name}", description=_sentence(COMMANDS[name].summary), allow_abbrev=False)
+    _add_arguments(parser, name)
     return parser
 
 
-def _fill(parser: Parser, name: str) -> None:
+def _add_arguments(parser: CommandParser, name: str) -> None:
     load(name).add_arguments(parser)
     if name not in WITHOUT_JSON:
-        parser.add_argument("--json", action="store_true", help="for programs")
+        parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _sentence(summary: str) -> str:
+    return f"{summary[0].upper()}{summary[1:]}."
 
 
 def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -92,3 +115,13 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         return list(arguments), []
     border = list(arguments).index("--")
     return list(arguments[:border]), list(arguments[border + 1 :])
+
+
+def _unknown_command(message: str) -> str:
+    """Return a message that suggests the nearest command, where argparse lists all; empty for another mistake."""
+    found = re.match(r"""argument COMMAND: invalid choice: (['"])(.*)\1 \(choose""", message)
+    if not found:
+        return ""
+    near = difflib.get_close_matches(found[2], COMMANDS, n=1)
+    hint = f"did you mean `bouchet {near[0]}`?" if near else "see `bouchet --help`"
+    return f"there is no command {found[2]!r}; {hint}"

@@ -1,1 +1,1 @@
-"""The conversation of 'bouchet chat'."""
+"""The parts of `bouchet chat`: conversation, typed input, streamed answers."""

@@ -1,4 +1,4 @@
-"""Answers of the proxy (/v1/chat/completions), piece by piece."""
+"""Streamed answers of the proxy's /v1/chat/completions."""
 
 from __future__ import annotations
 
@@ -7,74 +7,59 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from bouchet_cli.client.errors import CommandError, NotReadyError, UnreachableError
-from bouchet_cli.client.http import BrokeOff, Refused, Wire
-from bouchet_cli.client.settings import Settings
+from bouchet_cli.client.errors import CommandError, ResponseLostError
+from bouchet_cli.client.http import HttpStatusError, ServiceClient
+from bouchet_cli.client.problems import error_text, proxy_error
+from bouchet_cli.client.settings import CliSettings
 
-# a long prompt on a busy GPU, before its first token
-SILENCE_S = 600.0
-# not ready yet, in the words of OpenAI's and Anthropic's dialects
-NOT_READY = (503, 529)
+# a long prompt on a busy GPU takes minutes before its first token
+FIRST_TOKEN_TIMEOUT_S = 600.0
 
 
 @dataclass(frozen=True)
-class Piece:
-    """Some of an answer. thought: of what the model thinks before it says something."""
+class AnswerPart:
+    """Some text of an answer. thinking: text before the actual answer."""
 
     text: str
-    thought: bool = False
+    thinking: bool = False
 
 
-class Completions:
-    """The proxy, with the key."""
+class ChatClient:
+    """The proxy's chat completions, with the key."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._wire = Wire(settings.proxy_url, settings.key, SILENCE_S)
+    def __init__(self, settings: CliSettings) -> None:
+        self._service = ServiceClient(settings.proxy_url, settings.key, FIRST_TOKEN_TIMEOUT_S)
 
-    def stream(self, request: dict[str, Any]) -> Iterator[Piece]:
-        """The answer as it comes. Raises CommandError subclasses."""
+    def stream(self, request: dict[str, Any]) -> Iterator[AnswerPart]:
+        """Yield the answer as it arrives. Raises CommandError subclasses."""
         try:
-            yield from pieces(self._wire.lines("POST", "/v1/chat/completions", request))
-        except Refused as exc:
-            raise error_of(exc) from exc
-        except BrokeOff as exc:
-            raise CommandError("the answer broke off; try again") from exc
+            yield from parse_answer(self._service.lines("POST", "/v1/chat/completions", request))
+        except HttpStatusError as exc:
+            raise proxy_error(exc) from exc
+        except ResponseLostError as exc:
+            raise CommandError("the connection was lost during the answer; try again") from exc
 
 
-def pieces(lines: Iterator[str]) -> Iterator[Piece]:
-    """The text in the chunks of a stream; an error in their midst raises."""
+def parse_answer(lines: Iterator[str]) -> Iterator[AnswerPart]:
+    """Parse the lines of a stream. Raises CommandError for an error event."""
     for line in lines:
         data = line.removeprefix("data:").strip()
         if not line.startswith("data:") or data == "[DONE]":
             continue
-        chunk = _chunk(data)
+        chunk = _parse_chunk(data)
         if "error" in chunk:
-            raise CommandError(_message(chunk))
+            raise CommandError(error_text(chunk))
         for choice in chunk.get("choices") or ():
             delta = choice.get("delta") or {}
-            if thought := delta.get("reasoning_content") or delta.get("reasoning"):
-                yield Piece(thought, thought=True)
+            if thinking := delta.get("reasoning_content") or delta.get("reasoning"):
+                yield AnswerPart(thinking, thinking=True)
             if text := delta.get("content"):
-                yield Piece(text)
+                yield AnswerPart(text)
 
 
-def _chunk(data: str) -> dict[str, Any]:
+def _parse_chunk(data: str) -> dict[str, Any]:
     try:
         chunk = json.loads(data)
     except ValueError as exc:
-        raise CommandError(f"the proxy sent what is no JSON: {data[:80]}") from exc
+        raise CommandError(f"the proxy sent an event that is not JSON: {data[:80]}") from exc
     return chunk if isinstance(chunk, dict) else {}
-
-
-def error_of(refused: Refused) -> CommandError:
-    """What an answer that is no success means."""
-    if refused.status == 401:
-        return UnreachableError("the stack was started with another key than the one in .env; run `make up` again")
-    body = refused.json()
-    said = _message(body) if body else f"the proxy answered {refused.status}"
-    return NotReadyError(said) if refused.status in NOT_READY else CommandError(said)
-
-
-def _message(body: Any) -> str:
-    error = body.get("error") if isinstance(body, dict) else None
-    return str(error.get("message") or error) if isinstance(error, dict) else str(error or body)

@@ -1,1 +1,1 @@
-"""The HTTP client of the API, and its records."""
+"""The HTTP client of the API, and the records that it returns."""

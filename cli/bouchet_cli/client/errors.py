@@ -1,16 +1,18 @@
-"""Why a command could not do its work.
+"""Reasons why a command fails, each with its exit status.
 
-    CommandError          exit status 1   it was tried and did not work
-    ├── UsageError        exit status 2   the command line makes no sense
-    ├── NotReadyError     exit status 3   nothing runs, or not yet
-    └── UnreachableError  exit status 4   the local stack does not answer
+    CommandError                  exit status 1   the command was tried and failed
+    ├── UsageError                exit status 2   the command line is wrong
+    ├── NotReadyError             exit status 3   no deployment, or none that is ready
+    └── UnreachableError          exit status 4   the local stack does not answer, or there is no key
+        ├── ConnectionFailedError                 no connection: the request was not received
+        └── ResponseLostError                     the connection ended early: the request may have been received
 
-The message is one line and says what to do next.
+A message is one line that ends with the next step.
 """
 
 
 class CommandError(Exception):
-    """Ends the command. `kind` is the API's word for the problem, empty when the API said nothing."""
+    """Ends the command. `kind` is the problem's kind in the API's answer, empty when the API did not send one."""
 
     exit_status = 1
 
@@ -20,18 +22,26 @@ class CommandError(Exception):
 
 
 class UsageError(CommandError):
-    """The command line asks for nothing that can be done."""
+    """The command line is wrong."""
 
     exit_status = 2
 
 
 class NotReadyError(CommandError):
-    """No deployment, or none that is ready."""
+    """No deployment is running, or none that is ready."""
 
     exit_status = 3
 
 
 class UnreachableError(CommandError):
-    """API or proxy of this machine do not answer, or there is no key to ask with."""
+    """The API or the proxy on this machine does not answer, or there is no key for it."""
 
     exit_status = 4
+
+
+class ConnectionFailedError(UnreachableError):
+    """No connection could be opened, so the request was not received."""
+
+
+class ResponseLostError(UnreachableError):
+    """The connection ended or timed out before the answer was complete; the request may have been received."""

@@ -1,6 +1,6 @@
-"""HTTP to the services of this machine, with the standard library: what httpx costs to import is half a `status`.
+"""HTTP to the services on this machine, with the standard library: importing httpx would double the start-up time.
 
-Each request has a connection of its own, so none is ever stale; on 127.0.0.1 that costs nothing.
+Each request opens its own connection, so none is ever stale; on 127.0.0.1 this costs nothing.
 """
 
 from __future__ import annotations
@@ -12,58 +12,52 @@ from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnec
 from typing import Any
 from urllib.parse import urlsplit
 
-from .errors import UnreachableError
+from .errors import ConnectionFailedError, ResponseLostError, UnreachableError
+
+Json = Mapping[str, Any]
 
 CONNECT_TIMEOUT_S = 3.0
 SUCCESS = range(200, 300)
 
 
-class Refused(Exception):
-    """An answer that is no success."""
+class HttpStatusError(Exception):
+    """An answer with a status other than 2xx."""
 
-    def __init__(self, place: str, status: int, body: bytes) -> None:
-        self.place, self.status, self.body = place, status, body
-        super().__init__(f"{place} answered {status}")
+    def __init__(self, url: str, status: int, body: bytes) -> None:
+        self.url, self.status, self.body = url, status, body
+        super().__init__(f"{url} returned HTTP {status}")
 
     def json(self) -> Any:
-        """The body, None where it is no JSON."""
+        """Return the parsed body, None if it is not JSON."""
         try:
             return json.loads(self.body)
         except ValueError:
             return None
 
 
-class NothingListensError(UnreachableError):
-    """No connection could be made: the request was surely not seen."""
+class ServiceClient:
+    """One service and its key. Its methods raise HttpStatusError and UnreachableError subclasses."""
 
+    def __init__(self, url: str, key: str, timeout_s: float) -> None:
+        self.url, self._key, self._timeout_s = url, key, timeout_s
 
-class BrokeOff(UnreachableError):
-    """The connection ended or fell silent before the answer was whole: the request may have been seen."""
-
-
-class Wire:
-    """A service and the key that opens it. Raises Refused, NothingListensError and BrokeOff."""
-
-    def __init__(self, url: str, key: str, silence_s: float) -> None:
-        self.url, self._key, self._silence_s = url, key, silence_s
-
-    def ask(
+    def request(
         self,
         method: str,
         path: str,
         body: Any = None,
         headers: Mapping[str, str] | None = None,
         *,
-        silence_s: float | None = None,
+        timeout_s: float | None = None,
     ) -> Any:
-        """The JSON of the answer, None where it has no body."""
-        with self._answer(method, path, body, headers, silence_s or self._silence_s) as response:
-            whole = response.read()
+        """Return the JSON of the answer, None if its body is empty."""
+        with self._response(method, path, body, headers, timeout_s or self._timeout_s) as response:
+            content = response.read()
         try:
-            return json.loads(whole) if whole else None
+            return json.loads(content) if content else None
         except ValueError as exc:
-            fix = "change the port in .env, or end the program that holds it"
-            raise UnreachableError(f"what answers at {self.url} is another program; {fix}") from exc
+            fix = "change the port in .env, or stop that program"
+            raise UnreachableError(f"another program answers at {self.url}; {fix}") from exc
 
     def lines(
         self,
@@ -72,31 +66,31 @@ class Wire:
         body: Any = None,
         headers: Mapping[str, str] | None = None,
         *,
-        silence_s: float | None = None,
+        timeout_s: float | None = None,
     ) -> Iterator[str]:
-        """The lines of the answer as they come, without their ends."""
-        with self._answer(method, path, body, headers, silence_s or self._silence_s) as response:
+        """Yield the lines of the answer as they arrive, without line ends."""
+        with self._response(method, path, body, headers, timeout_s or self._timeout_s) as response:
             for line in response:
                 yield line.decode("utf-8", "replace").rstrip("\r\n")
 
     @contextmanager
-    def _answer(
-        self, method: str, path: str, body: Any, headers: Mapping[str, str] | None, silence_s: float
+    def _response(
+        self, method: str, path: str, body: Any, headers: Mapping[str, str] | None, timeout_s: float
     ) -> Iterator[HTTPResponse]:
         connection = _connection(self.url)
         sent = {"Authorization": f"Bearer {self._key}", "Connection": "close", **(headers or {})}
         if body is not None:
             sent["Content-Type"] = "application/json"
         try:
-            _connect(connection, self.url, silence_s)
+            _connect(connection, self.url, timeout_s)
             _send(connection, method, path, json.dumps(body) if body is not None else None, sent)
             response = connection.getresponse()
             if response.status not in SUCCESS:
-                raise Refused(self.url, response.status, response.read())
+                raise HttpStatusError(self.url, response.status, response.read())
             yield response
         except (OSError, HTTPException) as exc:
-            raise BrokeOff(
-                f"{self.url} did not answer in time ({type(exc).__name__}); `make logs` may say why"
+            raise ResponseLostError(
+                f"no complete answer from {self.url} ({type(exc).__name__}); see `make logs`"
             ) from exc
         finally:
             connection.close()
@@ -106,10 +100,10 @@ def _connection(url: str) -> HTTPConnection:
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
-    except ValueError:  # a port that is no number
+    except ValueError:  # the port is not a number
         host, port = None, None
     if not host:
-        raise UnreachableError(f"{url!r} is no address; one looks like http://127.0.0.1:4001")
+        raise UnreachableError(f"{url!r} is not a URL such as http://127.0.0.1:4001")
     kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
     return kind(host, port, timeout=CONNECT_TIMEOUT_S)
 
@@ -117,13 +111,13 @@ def _connection(url: str) -> HTTPConnection:
 def _send(connection: HTTPConnection, method: str, path: str, body: str | None, headers: Mapping[str, str]) -> None:
     try:
         connection.request(method, path, body, headers)
-    except ValueError as exc:  # a header that would be two, or is no Latin-1
-        raise UnreachableError("BOUCHET_API_KEY holds a character that no key has; `make env` checks .env") from exc
+    except ValueError as exc:  # a header with a line break, or one that is not Latin-1
+        raise UnreachableError("BOUCHET_API_KEY contains an invalid character; `make env` checks .env") from exc
 
 
-def _connect(connection: HTTPConnection, url: str, silence_s: float) -> None:
+def _connect(connection: HTTPConnection, url: str, timeout_s: float) -> None:
     try:
         connection.connect()
     except OSError as exc:
-        raise NothingListensError(f"nothing answers at {url}; `make up` starts the stack") from exc
-    connection.sock.settimeout(silence_s)
+        raise ConnectionFailedError(f"nothing is listening at {url}; start the stack with `make up`") from exc
+    connection.sock.settimeout(timeout_s)

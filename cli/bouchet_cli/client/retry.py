@@ -1,28 +1,43 @@
-"""Asking again while the API restarts: whoever watches something should not lose sight of it for that."""
+"""Repeat requests while the API restarts, and submit a launch exactly once."""
 
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from .api import ApiClient
+from .deployments import DeploymentInfo
 from .errors import CommandError, UnreachableError
 
-POLL_S = 0.5
-# the API may be away for so long (a restart) before watching gives up
-PATIENCE_S = 60.0
+RETRY_INTERVAL_S = 0.5
+# how long the API may be away, for example during a restart
+RETRY_FOR_S = 60.0
+STORE_UNAVAILABLE = "store_unavailable"
 
 Answer = TypeVar("Answer")
 
 
-def patiently(ask: Callable[[], Answer]) -> Answer:
-    """What `ask` answers; where API or Redis is away it is asked again for PATIENCE_S. Raises CommandError."""
-    deadline = time.monotonic() + PATIENCE_S
+def retry_while_unavailable(request: Callable[[], Answer]) -> Answer:
+    """Return the answer of `request`, repeated for RETRY_FOR_S while the API or Redis is down. Raises CommandError."""
+    deadline = time.monotonic() + RETRY_FOR_S
     while True:
         try:
-            return ask()
+            return request()
         except CommandError as exc:
-            passing = isinstance(exc, UnreachableError) or exc.kind == "store_unavailable"
-            if not passing or exc.kind == "unauthorized" or time.monotonic() > deadline:
+            temporary = isinstance(exc, UnreachableError) or exc.kind == STORE_UNAVAILABLE
+            if not temporary or exc.kind == "unauthorized" or time.monotonic() > deadline:
                 raise
-            time.sleep(POLL_S)
+            time.sleep(RETRY_INTERVAL_S)
+
+
+def submit_launch(api: ApiClient, request: dict[str, Any]) -> DeploymentInfo:
+    """Submit a launch; repeat it once if the answer was lost, with the same idempotency key."""
+    key = uuid.uuid4().hex
+    try:
+        return api.launch(request, key)
+    except UnreachableError as exc:
+        if exc.kind:
+            raise
+        return api.launch(request, key)

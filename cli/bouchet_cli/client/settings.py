@@ -1,4 +1,4 @@
-"""Where the local stack listens, and the key that opens it: from the project's `.env` and the environment."""
+"""Addresses and key of the local stack, read from the project's `.env` and the environment."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from pathlib import Path
 
 from .errors import UnreachableError
 
-# cli/bouchet_cli/client/settings.py lies three folders below the project
+# this file is three folders below the project
 PROJECT = Path(__file__).resolve().parents[3]
 
 
 @dataclass(frozen=True)
-class Settings:
-    """`key` opens both."""
+class CliSettings:
+    """Addresses of the API and the proxy. `key` is valid for both."""
 
     api_url: str
     proxy_url: str
     key: str = field(repr=False)
 
 
-def read_settings(environment: Mapping[str, str], project: Path = PROJECT) -> Settings:
-    """The environment's word counts before the file's. Raises UnreachableError when there is no key."""
+def read_settings(environment: Mapping[str, str], project: Path = PROJECT) -> CliSettings:
+    """Return the settings; the environment takes precedence over the file. Raises UnreachableError without a key."""
     path = env_file(environment, project)
     values = parse_env_file(path.read_text(encoding="utf-8")) if path.is_file() else {}
     key = environment.get("BOUCHET_API_KEY") or values.get("BOUCHET_API_KEY")
     if not key:
-        missing = "has no BOUCHET_API_KEY" if path.is_file() else "is not there"
-        raise UnreachableError(f"{path} {missing}; `make up` makes it")
-    return Settings(
+        missing = "has no BOUCHET_API_KEY" if path.is_file() else "does not exist"
+        raise UnreachableError(f"{path} {missing}; `make up` creates it")
+    return CliSettings(
         api_url=environment.get("BOUCHET_API_URL") or _local(values.get("API_PORT") or "4001"),
         proxy_url=environment.get("BOUCHET_PROXY_URL") or _local(values.get("PROXY_PORT") or "4000"),
         key=key,
@@ -37,12 +37,12 @@ def read_settings(environment: Mapping[str, str], project: Path = PROJECT) -> Se
 
 
 def env_file(environment: Mapping[str, str], project: Path = PROJECT) -> Path:
-    """Where the key is, as `make up` reads it."""
+    """Return the path of the file that holds the key, the one that `make up` reads."""
     return project / (environment.get("BOUCHET_ENV_FILE") or ".env")
 
 
 def parse_env_file(text: str) -> dict[str, str]:
-    """NAME=VALUE lines; comments and quotes around a value fall away."""
+    """Parse NAME=VALUE lines, without comments and without quotes around values."""
     values: dict[str, str] = {}
     for line in text.splitlines():
         name, equals, value = line.strip().removeprefix("export ").partition("=")

@@ -1,49 +1,59 @@
-"""The commands: one module each, loaded only when it is named, so that every call starts at once.
+"""The commands, in the order of the help. Their modules are imported only when a command is used: start-up is quick.
 
-A command is a line in COMMANDS and a module of that name here, with two functions: `add_arguments(parser)` says what
-may be typed, `run(options, tools)` does it. `--json` is added by itself.
+A command NAME is an entry of COMMANDS, and two functions in the module named there: `add_NAME_arguments(parser)` and
+`run_NAME(options, context)`. Every command gets `--json` by itself.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from importlib import import_module
-from typing import Protocol, cast
 
-from bouchet_cli.tools import Tools
+from bouchet_cli.context import CommandContext
 
-# name -> what --help says; in the order of the help
-COMMANDS: Mapping[str, str] = {
-    "launch": "submit a Slurm job that serves a model",
-    "status": "what runs, why a job waits, when it will start",
-    "models": "the catalog, and what of it lies on the cluster",
-    "download": "fetch a model to the cluster",
-    "image": "the container images on the cluster: build, list, verify, remove",
-    "cancel": "end deployments and give their GPUs back",
-    "orphans": "jobs on the cluster without a record: take them over or end them",
-    "tasks": "what the worker could not do, after all its tries",
-    "logs": "what the job has written",
-    "tunnel": "the SSH connection: show it, answer its prompts (Duo)",
-    "env": 'variables for a client: eval "$(bouchet env)"',
-    "chat": "talk with a model here",
-    "keys": "keys for others who share this stack: add, list, revoke",
-    "usage": "who used how much: tokens, speed, errors",
-    "doctor": "look at everything between here and the GPUs, and say what to do",
-    "completion": "completion for bash, zsh or fish",
+# the command of a bare `bouchet`
+BARE = "claude"
+
+
+@dataclass(frozen=True)
+class CommandEntry:
+    """A command in the help. module: in this package."""
+
+    summary: str
+    module: str
+
+
+@dataclass(frozen=True)
+class LoadedCommand:
+    """The functions of a command. `run` raises CommandError subclasses."""
+
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace, CommandContext], None]
+
+
+COMMANDS: Mapping[str, CommandEntry] = {
+    "launch": CommandEntry("submit a Slurm job that serves a model", "launch"),
+    "status": CommandEntry("show deployments: what is running, why a job is waiting, when it will start", "status"),
+    "chat": CommandEntry("chat with a model in the terminal", "chat"),
+    "env": CommandEntry('print the settings of a client: eval "$(bouchet env)"', "clients"),
+    "logs": CommandEntry("print the log of a deployment's job", "status"),
+    "cancel": CommandEntry("stop deployments and release their GPUs", "launch"),
+    "models": CommandEntry("list the models in the catalog, and which are downloaded", "models"),
+    "download": CommandEntry("download a model to the cluster", "models"),
+    "image": CommandEntry("build, list, verify and remove container images on the cluster", "image"),
+    "tunnel": CommandEntry("show the SSH connection and answer its login prompts (Duo)", "tunnel"),
+    "doctor": CommandEntry("check the local stack, the SSH connection and the cluster, and suggest fixes", "doctor"),
+    "keys": CommandEntry("add, list and revoke API keys for other people", "keys"),
+    "usage": CommandEntry("show usage: requests, tokens, speed, errors", "keys"),
+    "completion": CommandEntry("print the completion code for bash, zsh or fish", "completion"),
+    "tasks": CommandEntry("list, retry and discard failed background tasks", "tasks"),
+    "orphans": CommandEntry("list, adopt and cancel Slurm jobs that no deployment lists", "tasks"),
 }
 
 
-class Command(Protocol):
-    """What a module here has."""
-
-    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Says what may be typed."""
-
-    def run(self, options: argparse.Namespace, tools: Tools) -> None:
-        """Does it. Raises CommandError subclasses."""
-
-
-def load(name: str) -> Command:
-    """The module of a command of COMMANDS."""
-    return cast(Command, import_module(f"{__name__}.{name}"))
+def load(name: str) -> LoadedCommand:
+    """Import a command of COMMANDS, or BARE."""
+    module = import_module(f"{__name__}.{COMMANDS[name].module if name in COMMANDS else 'clients'}")
+    return LoadedCommand(getattr(module, f"add_{name}_arguments"), getattr(module, f"run_{name}"))

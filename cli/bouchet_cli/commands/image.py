@@ -1,129 +1,126 @@
-"""`bouchet image`: the container images that models are served with."""
+"""`bouchet image`: the container images in which vLLM runs."""
 
 from __future__ import annotations
 
 import argparse
 from functools import partial
 
-from bouchet_cli.client.api import Api
+from bouchet_cli.client.api import ApiClient
 from bouchet_cli.client.errors import CommandError, UsageError
-from bouchet_cli.client.records import ImageJob
-from bouchet_cli.tools import Tools
-from bouchet_cli.view.images import bar_of, images_lines, summary_of
-from bouchet_cli.view.models import in_bytes
-from bouchet_cli.view.progress import shown, until_over
+from bouchet_cli.client.records import ImageJobInfo
+from bouchet_cli.context import CommandContext
+from bouchet_cli.view.images import image_job_bar, image_job_line, image_lines
+from bouchet_cli.view.numbers import binary_size
+from bouchet_cli.view.progress import job_display, wait_until_finished
 from bouchet_cli.view.screen import Screen
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """`bouchet image build|list|verify|remove`; list is what a bare `image` does."""
+def add_image_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add `bouchet image build|list|verify|remove`; a bare `image` lists."""
     actions = parser.add_subparsers(dest="action", metavar="build|list|verify|remove", parser_class=type(parser))
-    build = actions.add_parser("build", help="build a pinned image in a Slurm job on the cluster", allow_abbrev=False)
-    build.add_argument("pin", metavar="PIN", help="a folder of apptainer/pins")
-    build.add_argument(
-        "--from", dest="source", metavar="DIR", help="where nodes have no network: folder on the cluster"
-    )
-    build.add_argument("--rebuild", action="store_true", help="although the one there was made from the same recipe")
-    build.add_argument("--force", action="store_true", help="although a live deployment serves from the one there")
-    listed = actions.add_parser("list", help="pins, and which images are on the cluster", allow_abbrev=False)
-    verify = actions.add_parser("verify", help="hash an image again and compare with its records", allow_abbrev=False)
-    verify.add_argument("pin", metavar="PIN", help="an image on the cluster")
+    build = actions.add_parser("build", help="build an image in a Slurm job on the cluster", allow_abbrev=False)
+    build.add_argument("pin", metavar="PIN", help="folder name in apptainer/pins")
+    build.add_argument("--from", dest="source", metavar="DIR",
+                       help="folder on the cluster with all downloads, for nodes without internet access")  # fmt: skip
+    build.add_argument("--rebuild", action="store_true", help="build even if the image was built from this recipe")
+    build.add_argument("--force", action="store_true", help="replace the image even if a live deployment uses it")
+    listed = actions.add_parser("list", help="list pins, and which images are on the cluster", allow_abbrev=False)
+    verify = actions.add_parser("verify", help="hash an image and compare it with its record", allow_abbrev=False)
+    verify.add_argument("pin", metavar="PIN", help="image on the cluster")
     for action in (build, verify):
-        action.add_argument("--wait", action=argparse.BooleanOptionalAction, default=True, help="watch until its end")
-        action.add_argument("--cancel", action="store_true", help="end what is under way for this pin")
+        action.add_argument("--wait", action=argparse.BooleanOptionalAction, default=True,
+                            help="show progress to the end")  # fmt: skip
+        action.add_argument("--cancel", action="store_true", help="stop the active job of this pin")
     remove = actions.add_parser("remove", help="remove an image from the cluster", allow_abbrev=False)
-    remove.add_argument("pin", metavar="PIN", help="an image on the cluster")
-    remove.add_argument("--yes", action="store_true", help="do not ask")
-    remove.add_argument("--force", action="store_true", help="although a live deployment serves from it")
+    remove.add_argument("pin", metavar="PIN", help="image on the cluster")
+    remove.add_argument("--yes", action="store_true", help="do not ask for confirmation")
+    remove.add_argument("--force", action="store_true", help="remove it even if a live deployment uses it")
     for action in (build, listed, verify, remove):
-        action.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="for programs")
+        action.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON")
 
 
-def run(options: argparse.Namespace, tools: Tools) -> None:
-    """Does what the action says."""
+def run_image(options: argparse.Namespace, context: CommandContext) -> None:
+    """Build, verify, remove or list images."""
     match options.action:
         case "build" | "verify":
-            _job(options, tools)
+            _run_job(options, context)
         case "remove":
-            _remove(options, tools)
+            _remove(options, context)
         case _:
-            _list(options, tools)
+            _list(options, context)
 
 
-def _job(options: argparse.Namespace, tools: Tools) -> None:
-    api, screen = tools.api, tools.screen
+def _run_job(options: argparse.Namespace, context: CommandContext) -> None:
+    api, screen = context.api, context.screen
     if options.cancel:
-        _cancel(options, tools)
+        _cancel(options, context)
         return
-    wanted = {"pin": options.pin, "action": options.action}
+    request = {"pin": options.pin, "action": options.action}
     if options.action == "build":
-        asked = {"source": options.source, "rebuild": options.rebuild, "force": options.force}
-        wanted |= {name: value for name, value in asked.items() if value}
-    job = api.image_job(wanted)
+        extra = {"source": options.source, "rebuild": options.rebuild, "force": options.force}
+        request |= {name: value for name, value in extra.items() if value}
+    job = api.image_job(request)
     if job.action != options.action:
-        raise CommandError(
-            f"{job.pin}: a {job.action} is under way (id {job.id}); wait for it, or end it with --cancel"
-        )
+        raise CommandError(f"{job.pin}: {job.action} in progress (id {job.id}); wait for it, or stop it with --cancel")
     if options.wait:
-        job = _watched(job, api, screen)
+        job = _follow(job, api, screen)
     if options.json:
         screen.show_json(job.raw)
     elif not options.wait:
-        screen.show(f"the {job.action} of {job.pin} is asked for (id {job.id}); the same command watches it")
-    if job.over and job.state != "done":
+        screen.show(f"{job.action} of {job.pin} requested (id {job.id}); run the same command to follow it")
+    if job.finished and job.state != "done":
         log = f" (log: {job.log})" if job.log and job.state == "failed" else ""
-        raise CommandError(f"{job.pin} {job.state}: {job.reason}{log}")
-    if job.over and not options.json:
-        size = f" ({in_bytes(job.bytes)})" if job.bytes else ""
+        raise CommandError(f"{job.action} of {job.pin} {job.state}: {job.reason}{log}")
+    if job.finished and not options.json:
+        size = f" ({binary_size(job.bytes)})" if job.bytes else ""
         screen.show(f"{job.pin}{size}: {job.reason}")
 
 
-def _watched(job: ImageJob, api: Api, screen: Screen) -> ImageJob:
-    """The job when it is over. Ctrl-C leaves it running."""
+def _follow(job: ImageJobInfo, api: ApiClient, screen: Screen) -> ImageJobInfo:
+    """Return the job when it has ended. Ctrl-C stops the waiting only."""
     try:
-        with shown(screen, summary_of, bar_of, elapsed=True) as show:
-            return until_over(job, partial(api.image_record, job.id), show)
+        with job_display(screen, image_job_line, image_job_bar, elapsed=True) as show:
+            return wait_until_finished(job, partial(api.image_record, job.id), show)
     except KeyboardInterrupt:
         again = f"bouchet image {job.action} {job.pin}"
-        screen.say(f"it goes on without you; `{again}` watches again, with --cancel it ends")
+        screen.note(f"the {job.action} continues in the background; follow it: `{again}`, stop it: `{again} --cancel`")
         raise
 
 
-def _cancel(options: argparse.Namespace, tools: Tools) -> None:
-    ended = tools.api.cancel_image(options.pin)
+def _cancel(options: argparse.Namespace, context: CommandContext) -> None:
+    cancelled = context.api.cancel_image(options.pin)
     if options.json:
-        tools.screen.show_json(ended.raw)
+        context.screen.show_json(cancelled.raw)
     else:
-        tools.screen.show(
-            f"the {ended.action} of {ended.pin} {'had ended already' if ended.over else 'is being ended'}"
-        )
+        state = "has already ended" if cancelled.finished else "is being cancelled"
+        context.screen.show(f"{cancelled.action} of {cancelled.pin} {state}")
 
 
-def _remove(options: argparse.Namespace, tools: Tools) -> None:
-    if not options.yes and not _agreed(options.pin, tools.screen):
+def _remove(options: argparse.Namespace, context: CommandContext) -> None:
+    if not options.yes and not _confirmed(options.pin, context.screen):
         raise CommandError("nothing was removed")
-    gone = tools.api.remove_image(options.pin, force=options.force)
+    removed = context.api.remove_image(options.pin, force=options.force)
     if options.json:
-        tools.screen.show_json(gone)
+        context.screen.show_json(removed)
     else:
-        tools.screen.show(f"the image {gone['pin']} is gone from the cluster, {in_bytes(gone['bytes'])} are free again")
+        context.screen.show(f"image {removed['pin']} removed from the cluster, {binary_size(removed['bytes'])} freed")
 
 
-def _agreed(pin: str, screen: Screen) -> bool:
+def _confirmed(pin: str, screen: Screen) -> bool:
     if not screen.interactive:
-        raise UsageError("nobody is there to ask; say --yes to remove the image all the same")
-    screen.say(f"Remove the image {pin} from the cluster? [y/N] ", end="")
-    return input().strip().lower() in ("y", "yes")
+        raise UsageError("not a terminal, so no confirmation is possible; pass --yes to remove the image")
+    answer = screen.question(f"Remove the image {pin} from the cluster? [y/N] ")
+    return answer.strip().lower() in ("y", "yes")
 
 
-def _list(options: argparse.Namespace, tools: Tools) -> None:
-    screen = tools.screen
-    answer = tools.api.images()
+def _list(options: argparse.Namespace, context: CommandContext) -> None:
+    screen = context.screen
+    answer = context.api.images()
     if options.json:
         screen.show_json(answer)
         return
-    screen.show(*images_lines(answer["images"], screen.out.width))
+    screen.show(*image_lines(answer["images"], screen.out.width))
     if answer.get("free_bytes") is not None:
-        screen.show("", f"{in_bytes(answer['free_bytes'])} are free on the images' disk")
+        screen.show("", f"{binary_size(answer['free_bytes'])} free on the disk of the images")
     if answer.get("problem"):
-        screen.say(f"what lies on the cluster is unknown: {answer['problem']}")
+        screen.note(f"could not list the images on the cluster: {answer['problem']}")

@@ -1,76 +1,104 @@
-"""`bouchet keys`: keys with which others may use the models, not this stack's API."""
+"""`bouchet keys` and `bouchet usage`: API keys for other people, and usage by key, model or session."""
 
 from __future__ import annotations
 
 import argparse
 from datetime import UTC, datetime
 
-from bouchet_cli.tools import Tools
-from bouchet_cli.view.api_keys import key_lines
+from bouchet_cli.context import CommandContext
+from bouchet_cli.view.keys import key_lines, usage_lines
+
+GROUPS = ("key", "model", "session", "deployment")
+MAX_LIMIT = 10**9
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """`bouchet keys add|list|revoke`; list is what a bare `keys` does."""
+def add_keys_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add `bouchet keys add|list|revoke`; a bare `keys` lists."""
     actions = parser.add_subparsers(dest="action", metavar="add|list|revoke", parser_class=type(parser))
-    add = actions.add_parser("add", help="make a key; it is shown once", allow_abbrev=False)
-    add.add_argument("holder", metavar="HOLDER", help="whose key: letters, digits, `.`, `-`, `_`")
-    add.add_argument("--requests-per-minute", type=_number, metavar="N", help="(default: no limit)")
-    add.add_argument("--tokens-per-minute", type=_number, metavar="N", help="computed prompt tokens and output")
-    add.add_argument("--expires", metavar="SPAN", help="such as 12h, 30d, 8w (default: never)")
-    listed = actions.add_parser("list", help="all keys, without the keys themselves", allow_abbrev=False)
-    revoke = actions.add_parser("revoke", help="make a key worthless at once", allow_abbrev=False)
-    revoke.add_argument("holder", metavar="HOLDER", help="whose key")
+    add = actions.add_parser("add", help="create a key; it is shown only once", allow_abbrev=False)
+    add.add_argument("holder", metavar="HOLDER", help="name of the holder: letters, digits, `.`, `-`, `_`")
+    add.add_argument("--requests-per-minute", type=_limit, metavar="N", help="rate limit (default: none)")
+    add.add_argument("--tokens-per-minute", type=_limit, metavar="N",
+                     help="limit of computed prompt tokens and output tokens (default: none)")  # fmt: skip
+    add.add_argument("--expires", metavar="SPAN", help="lifetime, such as 12h, 30d, 8w (default: never expires)")
+    listed = actions.add_parser("list", help="list all keys, without the secret part", allow_abbrev=False)
+    revoke = actions.add_parser("revoke", help="revoke a key, effective at once", allow_abbrev=False)
+    revoke.add_argument("holder", metavar="HOLDER", help="name of the holder")
     for action in (add, listed, revoke):
-        action.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="for programs")
+        action.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON")
 
 
-def run(options: argparse.Namespace, tools: Tools) -> None:
-    """Does what the action says."""
+def run_keys(options: argparse.Namespace, context: CommandContext) -> None:
+    """Add, revoke or list keys."""
     match options.action:
         case "add":
-            _add(options, tools)
+            _add(options, context)
         case "revoke":
-            _revoke(options, tools)
+            _revoke(options, context)
         case _:
-            _list(options, tools)
+            _list(options, context)
 
 
-def _add(options: argparse.Namespace, tools: Tools) -> None:
-    asked = {
+def add_usage_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `bouchet usage`."""
+    parser.add_argument("--by", choices=GROUPS, default="key", help="group by (default: key)")
+    parser.add_argument("--since", default="24h", metavar="SPAN", help="time span: 15m, 24h, 7d (default: 24h)")
+
+
+def run_usage(options: argparse.Namespace, context: CommandContext) -> None:
+    """Show usage sums, the largest first."""
+    screen = context.screen
+    answer = context.api.usage(options.by, options.since)
+    if options.json:
+        screen.show_json(answer)
+        return
+    since = datetime.fromisoformat(answer["since"]).astimezone()
+    if not answer["lines"]:
+        screen.show(f"no usage since {since:%d %b %H:%M}")
+        return
+    screen.show(*usage_lines(options.by, answer["lines"], screen.out.width))
+    screen.note(
+        f"since {since:%d %b %H:%M}; TOKENS: computed prompt tokens and output tokens, the sum that limits apply to;"
+        " TTFT: time to first token",
+        "dim",
+    )
+
+
+def _add(options: argparse.Namespace, context: CommandContext) -> None:
+    fields = {
         "name": options.holder,
         "requests_per_minute": options.requests_per_minute,
         "tokens_per_minute": options.tokens_per_minute,
         "expires_in": options.expires,
     }
-    made = tools.api.add_key({name: value for name, value in asked.items() if value is not None})
+    created = context.api.add_key({name: value for name, value in fields.items() if value is not None})
     if options.json:
-        tools.screen.show_json(made)
+        context.screen.show_json(created)
         return
-    tools.screen.say(
-        f"the key of {made['name']}; it cannot be shown again, and opens {tools.settings.proxy_url} alone:"
-    )
-    tools.screen.show(made["key"])
+    url = context.settings.proxy_url
+    context.screen.note(f"key for {created['name']}; it is not shown again, and works for the proxy only ({url}):")
+    context.screen.show(created["key"])
 
 
-def _revoke(options: argparse.Namespace, tools: Tools) -> None:
-    gone = tools.api.revoke_key(options.holder)
+def _revoke(options: argparse.Namespace, context: CommandContext) -> None:
+    revoked = context.api.revoke_key(options.holder)
     if options.json:
-        tools.screen.show_json(gone)
+        context.screen.show_json(revoked)
     else:
-        tools.screen.show(f"the key of {gone['name']} ({gone['shown']}) opens nothing any more")
+        context.screen.show(f"key {revoked['name']} ({revoked['shown']}) revoked")
 
 
-def _list(options: argparse.Namespace, tools: Tools) -> None:
-    keys = tools.api.keys()
+def _list(options: argparse.Namespace, context: CommandContext) -> None:
+    keys = context.api.keys()
     if options.json:
-        tools.screen.show_json({"keys": keys})
+        context.screen.show_json({"keys": keys})
     elif keys:
-        tools.screen.show(*key_lines(keys, tools.screen.out.width, datetime.now(UTC)))
+        context.screen.show(*key_lines(keys, context.screen.out.width, datetime.now(UTC)))
     else:
-        tools.screen.show("no keys but yours in .env; `bouchet keys add HOLDER` makes one")
+        context.screen.show("no keys except yours in .env; create one with `bouchet keys add HOLDER`")
 
 
-def _number(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 0 < int(text[:10]) <= 10**9:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of 1 to 1,000,000,000")
+def _limit(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 0 < int(text[:10]) <= MAX_LIMIT:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to {MAX_LIMIT:,}")
     return int(text)

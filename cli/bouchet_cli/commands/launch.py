@@ -1,119 +1,159 @@
-"""`bouchet launch`: asks for a deployment and watches it until it answers."""
+"""`bouchet launch` and `bouchet cancel`: start deployments, and stop them."""
 
 from __future__ import annotations
 
 import argparse
 from typing import Any
 
-from bouchet_cli.client.api import Api
-from bouchet_cli.client.errors import UsageError
-from bouchet_cli.client.records import Deployment
-from bouchet_cli.client.submit import submit
+from bouchet_cli.client.api import ApiClient
+from bouchet_cli.client.deployments import NOTHING_RUNNING, DeploymentInfo
+from bouchet_cli.client.errors import NotReadyError, UsageError
+from bouchet_cli.client.retry import submit_launch
+from bouchet_cli.context import CommandContext
 from bouchet_cli.integrations.claude_code import start_claude
 from bouchet_cli.integrations.claude_env import TIERS
-from bouchet_cli.tools import Tools
-from bouchet_cli.view.launch_progress import follow
 from bouchet_cli.view.preview import preview_lines
+from bouchet_cli.view.progress import wait_until_ready
 from bouchet_cli.view.screen import Screen
 
-# option -> field of the request, where the two are not spelled alike
-FIELDS = (
+# options with the same name as their field of the request
+SAME_NAME = (
     *("name", "gpus", "nodes", "time", "partition", "quant", "kv_cache_dtype", "max_len"),
-    *("account", "qos", "constraint"),
+    *("account", "qos", "constraint", "like"),
 )
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of `bouchet launch`."""
-    parser.add_argument("positional_model", nargs="?", metavar="MODEL", help="id or name of the catalog")
-    parser.add_argument("--model", metavar="MODEL", help="the same (default: the catalog's default)")
-    parser.add_argument("--name", help="serve under this name (default: the catalog's)")
-    parser.add_argument("--gpus", type=int, metavar="N", help="(default: the catalog's)")
-    parser.add_argument("--nodes", type=int, metavar="N", help="spread the GPUs evenly over so many nodes")
+def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `bouchet launch`."""
+    parser.add_argument("positional_model", nargs="?", metavar="MODEL", help="name or id in the catalog")
+    parser.add_argument("--model", metavar="MODEL", help="same as MODEL (default: the catalog's default model)")
+    parser.add_argument("--name", help="name that clients use (default: from the catalog)")
+    parser.add_argument("--gpus", type=int, metavar="N", help="number of GPUs (default: from the catalog)")
+    parser.add_argument("--nodes", type=int, metavar="N", help="number of nodes; the GPUs are spread evenly over them")
     parser.add_argument("--time", metavar="TIME", help="walltime, such as 06:00:00 or 2-00:00:00")
-    parser.add_argument("--partition", metavar="P", help="auto: whichever starts first (default: by size and walltime)")
-    parser.add_argument("--quant", choices=("fp8", "none"), help="fp8 quantises while loading")
-    parser.add_argument("--kv-cache-dtype", choices=("auto", "fp8"), help="fp8 halves what a long window takes")
-    parser.add_argument("--max-len", type=int, metavar="TOKENS", help="context window")
+    parser.add_argument("--partition", metavar="P",
+                        help="partition; auto: the one that starts first (default: by GPUs and walltime)")  # fmt: skip
+    parser.add_argument("--quant", choices=("fp8", "none"), help="fp8: quantize the weights while loading")
+    parser.add_argument("--kv-cache-dtype", choices=("auto", "fp8"), help="fp8: halve the memory of the KV cache")
+    parser.add_argument("--max-len", type=int, metavar="TOKENS", help="context window (default: from the catalog)")
     parser.add_argument("--account", help="Slurm account to charge")
     parser.add_argument("--qos", help="Slurm quality of service")
     parser.add_argument("--constraint", help="node features, as sbatch takes them")
     parser.add_argument("--as", dest="serve_as", type=_tiers, default=(), metavar="TIERS",
-                        help="Claude tiers it answers for: opus,sonnet,haiku")  # fmt: skip
-    parser.add_argument("--idle-timeout", type=int, metavar="MINUTES", help="end after so long unused; 0 is never")
-    parser.add_argument("--like", metavar="ID", help="run the very same again as this deployment, ended ones too")
+                        help="Claude tiers that this model serves: opus,sonnet,haiku")  # fmt: skip
+    parser.add_argument("--idle-timeout", type=int, metavar="MINUTES",
+                        help="stop after this time without requests; 0: never")  # fmt: skip
+    parser.add_argument("--like", metavar="ID",
+                        help="relaunch with the image, revision, arguments and resources of deployment ID")  # fmt: skip
     parser.add_argument("--wait", action=argparse.BooleanOptionalAction, default=None,
-                        help="watch until the model answers (default: on a terminal)")  # fmt: skip
-    parser.add_argument("--dry-run", action="store_true", help="show what would be submitted, and submit nothing")
-    parser.add_argument("--claude", action="store_true", help="start Claude Code when it is ready")
+                        help="show progress until the model is ready (default: on a terminal)")  # fmt: skip
+    parser.add_argument("--dry-run", action="store_true", help="show what would be submitted; submit nothing")
+    parser.add_argument("--claude", action="store_true", help="start Claude Code when the model is ready")
     parser.add_argument("--claude-on-terminal", action="store_true", help=argparse.SUPPRESS)
 
 
-def run(options: argparse.Namespace, tools: Tools) -> None:
-    """Launches, and starts Claude Code where that was asked for; or shows what a launch would be."""
+def run_launch(options: argparse.Namespace, context: CommandContext) -> None:
+    """Launch a model, then start Claude Code if that is requested; or show a preview."""
+    api, screen = context.api, context.screen
     if options.dry_run:
-        show_preview(options, tools.api, tools.screen)
+        _show_preview(options, api, screen)
         return
-    wanted = options.claude or (options.claude_on_terminal and tools.screen.interactive and options.wait is not False)
-    ready = launch(options, tools.api, tools.screen, watch=wanted)
-    if wanted:
-        start_claude(ready, options.claude_arguments, tools)
+    claude = options.claude or (options.claude_on_terminal and screen.interactive and options.wait is not False)
+    deployment = _launch(options, api, screen, wait=claude)
+    if claude:
+        start_claude(deployment, options.claude_arguments, context)
 
 
-def launch(options: argparse.Namespace, api: Api, screen: Screen, *, watch: bool) -> Deployment:
-    """The deployment: ready when it was waited for. Ctrl-C leaves it running."""
-    made = submit(api, request_of(options, api))
+def add_cancel_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `bouchet cancel`."""
+    parser.add_argument("names", nargs="*", metavar="NAME", help="id or name; not needed if only one is running")
+    parser.add_argument("--all", action="store_true", help="stop all deployments")
+
+
+def run_cancel(options: argparse.Namespace, context: CommandContext) -> None:
+    """Cancel the named deployments, or the only one that is running."""
+    api, screen = context.api, context.screen
+    cancelled = [api.cancel(name) for name in _to_cancel(options, api)]
+    if options.json:
+        screen.show_json({"deployments": [deployment.raw for deployment in cancelled]})
+        return
+    for deployment in cancelled:
+        state = "has already ended" if deployment.phase == "ended" else "is being cancelled"
+        screen.show(f"{deployment.alias} ({deployment.id}) {state}")
+
+
+def launch_request(options: argparse.Namespace, api: ApiClient) -> dict[str, Any]:
+    """Return the body of POST /v1/deployments, with the catalog's default model if none is named."""
+    named = {options.positional_model, options.model} - {None}
+    if len(named) > 1:
+        raise UsageError(f"two models are named: {' and '.join(sorted(named))}")
+    model = named.pop() if named else None
+    if model is None and options.like is None and (model := api.models()["default"]) is None:
+        raise UsageError("the catalog has no default model; name one from `bouchet models`")
+    request = {"model": model, **{field: getattr(options, field) for field in SAME_NAME}}
+    request["serve_as"] = list(options.serve_as) or None
+    request["idle_timeout_min"] = options.idle_timeout
+    return {field: value for field, value in request.items() if value is not None}
+
+
+def _launch(options: argparse.Namespace, api: ApiClient, screen: Screen, *, wait: bool) -> DeploymentInfo:
+    """Return the deployment, ready if it was waited for. Ctrl-C stops the waiting only."""
+    submitted = submit_launch(api, launch_request(options, api))
     waits = options.wait if options.wait is not None else screen.out.is_tty
-    if not (waits or watch):
-        _show(made, options.json, screen)
-        return made
-    screen.say(f"{made.alias} requested (id {made.id})")
+    if not (waits or wait):
+        _show(submitted, options.json, screen)
+        return submitted
+    screen.note(f"{submitted.alias} requested (id {submitted.id})")
     try:
-        ready = follow(api, made, screen)
+        ready = wait_until_ready(api, submitted, screen)
     except KeyboardInterrupt:
-        screen.say(f"{made.alias} goes on without you; `bouchet status` shows it, `bouchet cancel {made.id}` ends it")
+        screen.note(
+            f"{submitted.alias} continues in the background; "
+            f"follow it: `bouchet status`, stop it: `bouchet cancel {submitted.id}`"
+        )
         raise
     _show(ready, options.json, screen)
     return ready
 
 
-def show_preview(options: argparse.Namespace, api: Api, screen: Screen) -> None:
-    """What would be submitted."""
-    preview = api.preview(request_of(options, api))
+def _show_preview(options: argparse.Namespace, api: ApiClient, screen: Screen) -> None:
+    preview = api.preview(launch_request(options, api))
     if options.json:
         screen.show_json(preview)
     else:
         screen.show(*preview_lines(preview))
 
 
-def request_of(options: argparse.Namespace, api: Api) -> dict[str, Any]:
-    """The body of POST /v1/deployments; the catalog's default model where none is named."""
-    named = {options.positional_model, options.model} - {None}
-    if len(named) > 1:
-        raise UsageError(f"two models are named: {' and '.join(sorted(named))}")
-    model = named.pop() if named else None
-    if model is None and options.like is None and (model := api.models()["default"]) is None:
-        raise UsageError("the catalog has no default model; name one (`bouchet models`)")
-    request = {"model": model, **{field: getattr(options, field) for field in FIELDS}}
-    request["like"] = options.like
-    request["serve_as"] = list(options.serve_as) or None
-    request["idle_timeout_min"] = options.idle_timeout
-    return {field: value for field, value in request.items() if value is not None}
-
-
-def _show(deployment: Deployment, as_json: bool, screen: Screen) -> None:
+def _show(deployment: DeploymentInfo, as_json: bool, screen: Screen) -> None:
     if as_json:
         screen.show_json(deployment.raw)
     elif deployment.phase == "ready":
         if deployment.reason:
             screen.warn(deployment.reason)
-        screen.show(f"{deployment.alias} is ready; `bouchet` starts Claude Code on it, `bouchet chat` talks with it")
+        screen.show(f"{deployment.alias} is ready; start Claude Code with `bouchet`, or chat with `bouchet chat`")
     else:
-        screen.show(f"{deployment.alias} requested (id {deployment.id}); `bouchet status` shows how it goes")
+        screen.show(f"{deployment.alias} requested (id {deployment.id}); follow it with `bouchet status`")
+
+
+def _to_cancel(options: argparse.Namespace, api: ApiClient) -> list[str]:
+    """Return the ids or names. Several names are all looked up first, so that a wrong one cancels nothing."""
+    if options.names and options.all:
+        raise UsageError("give names or --all, not both")
+    names = list(dict.fromkeys(options.names))
+    if len(names) > 1:
+        return list(dict.fromkeys(api.deployment(name).id for name in names))
+    if names:
+        return names
+    live = api.deployments(live=True)
+    if not live:
+        raise NotReadyError(NOTHING_RUNNING)
+    if len(live) > 1 and not options.all:
+        raise UsageError(f"several deployments are running: {', '.join(d.alias for d in live)}; name one, or use --all")
+    return [deployment.id for deployment in live]
 
 
 def _tiers(text: str) -> tuple[str, ...]:
     tiers = tuple(part.strip() for part in text.split(",") if part.strip())
     if wrong := [tier for tier in tiers if tier not in TIERS]:
-        raise argparse.ArgumentTypeError(f"{wrong[0]!r} is none of {', '.join(TIERS)}")
+        raise argparse.ArgumentTypeError(f"{wrong[0]!r} is not one of {', '.join(TIERS)}")
     return tiers

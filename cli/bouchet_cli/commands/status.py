@@ -1,103 +1,133 @@
-"""`bouchet status`: what runs, why a job waits, when it will start."""
+"""`bouchet status` and `bouchet logs`: what deployments do, and what their jobs have written."""
 
 from __future__ import annotations
 
 import argparse
+import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from bouchet_cli.client.api import Api
-from bouchet_cli.client.errors import CommandError, UsageError
-from bouchet_cli.client.records import Deployment, Json
-from bouchet_cli.select import ended_lately
-from bouchet_cli.tools import Tools
-from bouchet_cli.view.deployment import detail_lines
-from bouchet_cli.view.orphans import orphan_hint
+from bouchet_cli.client.api import ApiClient, ServerSentEvent
+from bouchet_cli.client.deployments import NOTHING_RUNNING
+from bouchet_cli.client.errors import CommandError, NotReadyError, UnreachableError, UsageError
+from bouchet_cli.client.records import StatusInfo
+from bouchet_cli.context import CommandContext
+from bouchet_cli.view.deployments import detail_lines, outage_line, status_lines
 from bouchet_cli.view.repro import repro, repro_lines
 from bouchet_cli.view.screen import Screen
-from bouchet_cli.view.tables import status_lines, tunnel_line, unasked_line
+from bouchet_cli.view.tunnel import tunnel_line
+
+RECONNECT_INTERVAL_S = 1.0
+MAX_RECONNECTS = 30
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of `bouchet status`."""
-    parser.add_argument("name", nargs="?", metavar="NAME", help="this one in full, with where its start's time went")
-    parser.add_argument("--repro", action="store_true", help="with NAME: all that is needed to run the same again")
-    parser.add_argument("--all", action="store_true", help="also what has ended")
+def add_status_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `bouchet status`."""
+    parser.add_argument("name", nargs="?", metavar="NAME",
+                        help="show one deployment in detail, with a startup time breakdown")  # fmt: skip
+    parser.add_argument("--repro", action="store_true", help="with NAME: show all that is needed to run it again")
+    parser.add_argument("--all", action="store_true", help="include deployments that have ended")
 
 
-def run(options: argparse.Namespace, tools: Tools) -> None:
-    """Live deployments (all with --all) and the tunnel."""
-    api, screen = tools.api, tools.screen
+def run_status(options: argparse.Namespace, context: CommandContext) -> None:
+    """Show deployments and the tunnel, or one deployment."""
     if options.repro:
-        _show_repro(options, api, screen)
-        return
-    if options.name:
-        _show_one(options, api, screen)
-        return
-    deployments = api.deployments(live=not options.all)
+        _show_repro(options, context)
+    elif options.name:
+        _show_one(options, context)
+    else:
+        _show_all(options, context)
+
+
+def add_logs_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `bouchet logs`."""
+    parser.add_argument("name", nargs="?", metavar="NAME", help="id or name (default: the newest)")
+    parser.add_argument("-f", "--follow", action="store_true", help="continue until the deployment ends")
+
+
+def run_logs(options: argparse.Namespace, context: CommandContext) -> None:
+    """Print the end of the log; with --follow continue until the deployment ends."""
+    api, screen = context.api, context.screen
+    name = api.find_deployment(options.name).id if options.name else _newest(api)
+    for message in _log_events(api, name, options.follow):
+        if message.event == "problem":
+            if not options.follow:
+                raise CommandError(message.data["detail"], message.data["kind"])
+            screen.warn(message.data["detail"])
+        elif options.json:
+            screen.show_json_lines([message.data])
+        else:
+            screen.show(message.data["line"])
+
+
+def _show_all(options: argparse.Namespace, context: CommandContext) -> None:
+    api, screen = context.api, context.screen
+    status = api.status()
+    shown = api.deployments(live=False) if options.all else [*status.deployments, *status.ended]
     if options.json:
-        screen.show_json(
-            {"deployments": [d.raw for d in deployments], "tunnel": _tunnel_json(api), "cluster_outage": api.unasked()}
-        )
+        deployments = {"deployments": [deployment.raw for deployment in shown]} if options.all else {}
+        screen.show_json({**status.raw, **deployments})
         return
     now = datetime.now(UTC)
-    if deployments:
-        ended = [] if options.all else ended_lately(api.deployments(live=False), now)
-        screen.show(*status_lines([*deployments, *ended], screen.out.width, now))
+    if not status.deployments and not options.all:
+        screen.show(NOTHING_RUNNING)
+    if shown:
+        screen.show(*status_lines(shown, screen.out.width, now))
+    _show_connection(status, screen, now)
+
+
+def _show_connection(status: StatusInfo, screen: Screen, now: datetime) -> None:
+    if status.cluster_outage:
+        screen.show(outage_line(status.cluster_outage, now))
+    if status.tunnel:
+        screen.show(tunnel_line(status.tunnel, now))
     else:
-        screen.show("nothing runs; `bouchet launch` starts a model")
-        _show_last(api, screen, now)
-    _say_unasked(api, screen, now)
-    try:
-        screen.show(tunnel_line(api.tunnel(), now))
-    except CommandError as exc:
-        screen.show(f"tunnel: unknown ({exc})")
-    _hint_at_orphans(api, screen)
+        screen.show(f"tunnel: unknown ({status.tunnel_error or 'the gateway does not answer'})")
 
 
-def _hint_at_orphans(api: Api, screen: Screen) -> None:
-    try:
-        hint = orphan_hint(api.orphans(fresh=False))
-    except CommandError:
-        return  # what runs is said; this was a word beside it
-    if hint:
-        screen.show(hint)
-
-
-def _say_unasked(api: Api, screen: Screen, now: datetime) -> None:
-    told = api.unasked()
-    if told:
-        screen.show(unasked_line(told, now))
-
-
-def _show_repro(options: argparse.Namespace, api: Api, screen: Screen) -> None:
-    if not options.name:
-        raise UsageError("--repro wants the name or the id of a deployment; `bouchet status --all` lists them")
-    found = repro(api.remembered(options.name))
-    if options.json:
-        screen.show_json(found)
-    else:
-        screen.show(*repro_lines(found, datetime.now(UTC)))
-
-
-def _show_one(options: argparse.Namespace, api: Api, screen: Screen) -> None:
-    deployment = api.remembered(options.name)
+def _show_one(options: argparse.Namespace, context: CommandContext) -> None:
+    screen = context.screen
+    status = context.api.status()
+    live = next((deployment for deployment in status.deployments if deployment.matches(options.name)), None)
+    deployment = live or context.api.find_deployment(options.name)
     if options.json:
         screen.show_json(deployment.raw)
+        return
+    now = datetime.now(UTC)
+    screen.show(*detail_lines(deployment, screen.out.width, now))
+    if status.cluster_outage:
+        screen.show(outage_line(status.cluster_outage, now))
+
+
+def _show_repro(options: argparse.Namespace, context: CommandContext) -> None:
+    if not options.name:
+        raise UsageError("--repro needs the name or id of a deployment; see `bouchet status --all`")
+    found = repro(context.api.find_deployment(options.name))
+    if options.json:
+        context.screen.show_json(found)
     else:
-        now = datetime.now(UTC)
-        screen.show(*detail_lines(deployment, screen.out.width, now))
-        _say_unasked(api, screen, now)
+        context.screen.show(*repro_lines(found, datetime.now(UTC)))
 
 
-def _show_last(api: Api, screen: Screen, now: datetime) -> None:
-    """Why there is nothing: how the last one ended."""
-    last: list[Deployment] = api.deployments(live=False, limit=1)
-    if last:
-        screen.show("", *status_lines(last, screen.out.width, now))
+def _log_events(api: ApiClient, name: str, follow: bool) -> Iterator[ServerSentEvent]:
+    """Yield the events; a followed stream resumes after its last line when the connection breaks."""
+    after: str | None = None
+    failures = 0
+    while True:
+        try:
+            for message in api.log(name, follow=follow, after=after):
+                after, failures = message.id or after, 0
+                yield message
+            return
+        except UnreachableError as exc:
+            failures += 1
+            if not follow or after is None or exc.kind or failures > MAX_RECONNECTS:
+                raise
+            time.sleep(RECONNECT_INTERVAL_S)
 
 
-def _tunnel_json(api: Api) -> Json | None:
-    try:
-        return api.tunnel().raw
-    except CommandError:
-        return None
+def _newest(api: ApiClient) -> str:
+    newest = api.deployments(live=True, limit=1) or api.deployments(live=False, limit=1)
+    if not newest:
+        raise NotReadyError("there are no deployments yet; start one with `bouchet launch`")
+    return newest[0].id

@@ -1,46 +1,89 @@
-"""`bouchet tasks`: what the worker could not do, after all its tries."""
+"""`bouchet tasks` and `bouchet orphans`: failed background tasks, and Slurm jobs that no deployment lists."""
 
 from __future__ import annotations
 
 import argparse
 from datetime import UTC, datetime
 
-from bouchet_cli.client.records import Json
-from bouchet_cli.tools import Tools
-from bouchet_cli.view.tables import duration, table
+from bouchet_cli.client.errors import UsageError
+from bouchet_cli.context import CommandContext
+from bouchet_cli.view.tasks import OrphanInfo, orphan_lines, task_lines
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of `bouchet tasks`."""
-    one = parser.add_mutually_exclusive_group()
-    one.add_argument("--retry", metavar="ID", help="try this one once more, now")
-    one.add_argument("--drop", metavar="ID", help="forget this one; its deployment goes on until it is cancelled")
+def add_tasks_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `bouchet tasks`."""
+    action = parser.add_mutually_exclusive_group()
+    action.add_argument("--retry", metavar="ID", help="retry this task now")
+    action.add_argument(
+        "--drop", metavar="ID", help="discard this task; its deployment continues until it is cancelled"
+    )
 
 
-def run(options: argparse.Namespace, tools: Tools) -> None:
-    """Lists, or acts on one."""
-    api, screen = tools.api, tools.screen
+def run_tasks(options: argparse.Namespace, context: CommandContext) -> None:
+    """List failed tasks, or retry or discard one."""
+    api, screen = context.api, context.screen
     if options.retry or options.drop:
-        done = api.retry_task(options.retry) if options.retry else api.drop_task(options.drop)
+        task = api.retry_task(options.retry) if options.retry else api.drop_task(options.drop)
         if options.json:
-            screen.show_json(done)
+            screen.show_json(task)
         else:
-            screen.show(f"{done['id']} {'is tried again' if options.retry else 'is forgotten'}")
+            screen.show(f"{task['id']} {'is being retried' if options.retry else 'discarded'}")
         return
     failed = api.failed_tasks()
     if options.json:
         screen.show_json({"tasks": failed})
     elif failed:
-        now = datetime.now(UTC)
-        rows = [(one["id"], one["task"], one["deployment"], _age(one, now)) for one in failed]
-        notes = [one["reason"] for one in failed]
-        screen.show(*table(("ID", "ERRAND", "DEPLOYMENT", "FAILED"), rows, screen.out.width, notes=notes))
+        screen.show(*task_lines(failed, screen.out.width, datetime.now(UTC)))
     else:
-        screen.show("no task has failed")
+        screen.show("no failed background tasks")
 
 
-def _age(failed: Json, now: datetime) -> str:
-    if not failed.get("failed_at"):
-        return "-"
-    moment = datetime.fromisoformat(failed["failed_at"])
-    return f"{duration((now - (moment if moment.tzinfo else moment.replace(tzinfo=UTC))).total_seconds())} ago"
+def add_orphans_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `bouchet orphans`."""
+    action = parser.add_mutually_exclusive_group()
+    action.add_argument("--adopt", type=_slurm_id, metavar="ID", help="create a deployment for this Slurm job")
+    action.add_argument("--cancel", type=_slurm_id, metavar="ID", help="cancel this Slurm job")
+    action.add_argument("--all", action="store_true", help="include jobs of other installations")
+
+
+def run_orphans(options: argparse.Namespace, context: CommandContext) -> None:
+    """List the orphaned jobs on the cluster, or adopt or cancel one."""
+    api, screen = context.api, context.screen
+    if options.adopt is not None:
+        adopted = api.adopt(options.adopt)
+        if options.json:
+            screen.show_json(adopted.raw)
+        else:
+            screen.show(f"job {options.adopt} is now deployment {adopted.id} ({adopted.alias}); see `bouchet status`")
+    elif options.cancel is not None:
+        cancelled = api.cancel_orphan(options.cancel)
+        if options.json:
+            screen.show_json(cancelled)
+        else:
+            screen.show(f"job {options.cancel} ({cancelled['name']}) is being cancelled")
+    else:
+        _list_orphans(options, context)
+
+
+def _list_orphans(options: argparse.Namespace, context: CommandContext) -> None:
+    screen = context.screen
+    raw = context.api.orphans(fresh=True)
+    if options.json:
+        screen.show_json({"orphans": raw})
+        return
+    found = [OrphanInfo.from_json(one) for one in raw]
+    shown = [orphan for orphan in found if options.all or orphan.owner != "another"]
+    hidden = len(found) - len(shown)
+    if shown:
+        screen.show(*orphan_lines(shown, screen.out.width))
+        screen.note("adopt one: `bouchet orphans --adopt ID`, cancel it: `bouchet orphans --cancel ID`")
+    else:
+        screen.show("no orphaned Slurm jobs")
+    if hidden:
+        screen.note(f"not shown: {hidden} of other installations; see `bouchet orphans --all`")
+
+
+def _slurm_id(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 0 < int(text[:13]) <= 10**12:
+        raise UsageError(f"{text!r} is not a Slurm job id; see `bouchet orphans`")
+    return int(text)

@@ -1,4 +1,4 @@
-"""`bouchet tunnel`: the SSH connection, the questions of its login, and a plain port to a model."""
+"""`bouchet tunnel`: the SSH connection, the prompts of its login, and a local port for a model."""
 
 from __future__ import annotations
 
@@ -6,130 +6,129 @@ import argparse
 import time
 from datetime import UTC, datetime
 
-from bouchet_cli.client.api import Api
+from bouchet_cli.client.api import ApiClient
 from bouchet_cli.client.errors import CommandError, NotReadyError, UsageError
-from bouchet_cli.client.records import Tunnel
+from bouchet_cli.client.records import TunnelInfo
+from bouchet_cli.context import CommandContext
 from bouchet_cli.integrations.local_port import LISTEN, open_port
-from bouchet_cli.select import ready_one
-from bouchet_cli.tools import Tools
-from bouchet_cli.view.prompts import answer_prompt
 from bouchet_cli.view.screen import Screen
-from bouchet_cli.view.tunnel import tunnel_lines, watch
+from bouchet_cli.view.tunnel import answer_prompt, tunnel_lines, watch_tunnel
 
-POLL_S = 0.5
-# a Duo push wants a telephone to be found
-LOGIN_S = 120.0
-SETTLE_S = 5.0
-MOST_PORT = 65535
-ON_THE_WAY = ("connecting", "needs_human")
+POLL_INTERVAL_S = 0.5
+# time to answer a Duo push on the phone
+LOGIN_TIMEOUT_S = 120.0
+CONNECT_TIMEOUT_S = 5.0
+MAX_PORT = 65535
+CONNECTING = ("connecting", "needs_human")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of `bouchet tunnel`."""
-    parser.add_argument("--connect", action="store_true", help="try to connect now")
-    parser.add_argument("--watch", action="store_true", help="show it live until Ctrl-C")
+def add_tunnel_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `bouchet tunnel`."""
+    parser.add_argument("--connect", action="store_true", help="connect now")
+    parser.add_argument("--watch", action="store_true", help="show changes live until Ctrl-C")
     parser.add_argument("--trust", nargs="?", const="", metavar="SHA256:...",
-                        help="accept the unknown host key that the cluster shows")  # fmt: skip
+                        help="accept the cluster's unknown host key")  # fmt: skip
     parser.add_argument("--port", type=int, metavar="PORT",
-                        help="open 127.0.0.1:PORT, which leads to the model's vLLM, until Ctrl-C")  # fmt: skip
-    parser.add_argument("--model", metavar="NAME", help="which deployment --port leads to (default: the newest)")
-    parser.add_argument("--forget", metavar="HOST", help="no longer trust the keys accepted for that host")
+                        help="forward 127.0.0.1:PORT to the model's vLLM until Ctrl-C")  # fmt: skip
+    parser.add_argument("--model", metavar="NAME", help="with --port: deployment to use (default: the newest)")
+    parser.add_argument("--forget", metavar="HOST", help="remove the accepted host keys of HOST")
 
 
-def run(options: argparse.Namespace, tools: Tools) -> None:
-    """Shows it; on a terminal asks what the login asks until it is up. NotReadyError while it is not."""
-    api, screen = tools.api, tools.screen
+def run_tunnel(options: argparse.Namespace, context: CommandContext) -> None:
+    """Show the tunnel; on a terminal answer its login prompts until it is up. Raises NotReadyError if it is not up."""
+    api, screen = context.api, context.screen
     _check(options)
-    _ask_for(options, api, screen)
+    _apply_changes(options, api, screen)
     if options.port is not None:
-        _open(options, tools)
+        _open_port(options, context)
         return
-    now = api.tunnel()
+    tunnel = api.tunnel()
     if screen.interactive and not options.json:
-        now = _log_in(api, now, screen)
+        tunnel = _log_in(api, tunnel, screen)
     if options.watch:
-        watch(api, screen)
+        watch_tunnel(api, screen)
     if options.json:
-        screen.show_json(now.raw)
+        screen.show_json(tunnel.raw)
     else:
-        screen.show(*tunnel_lines(now, datetime.now(UTC)))
-    if now.prompt:
-        raise NotReadyError(f"the login asks: {' / '.join(text for text, _ in now.prompt.questions)}")
-    if now.state == "refused":
-        raise CommandError(
-            f"the login was refused: {now.detail or 'no reason given'}; `bouchet tunnel --connect` retries"
-        )
-    if now.state != "up":
-        raise NotReadyError(f"the tunnel is {now.state}")
+        screen.show(*tunnel_lines(tunnel, datetime.now(UTC)))
+    _check_up(tunnel)
 
 
 def _check(options: argparse.Namespace) -> None:
     if options.watch and options.json:
-        raise UsageError("--watch is for people; `bouchet tunnel --json` asks once")
+        raise UsageError("--watch has no JSON output; use `bouchet tunnel --json` for the current state")
     if options.port is None:
         return
     if options.watch or options.json:
-        raise UsageError("--port goes on until Ctrl-C; --watch and --json are commands of their own")
-    if not 0 <= options.port <= MOST_PORT:
-        raise UsageError(f"{options.port} is no port; one looks like 8000")
+        raise UsageError("--port runs until Ctrl-C and cannot be combined with --watch or --json")
+    if not 0 <= options.port <= MAX_PORT:
+        raise UsageError(f"{options.port} is not a port (1-{MAX_PORT})")
 
 
-def _open(options: argparse.Namespace, tools: Tools) -> None:
-    """A plain port, until Ctrl-C."""
-    alias = ready_one(tools.api.deployments(live=True), options.model).alias
-
-    def say(port: int) -> None:
-        tools.screen.say(
-            f"http://{LISTEN}:{port} leads to the vLLM of {alias}, until Ctrl-C; the model's name is {alias}"
+def _check_up(tunnel: TunnelInfo) -> None:
+    if tunnel.prompt:
+        raise NotReadyError(f"login prompt: {' / '.join(text for text, _ in tunnel.prompt.questions)}")
+    if tunnel.state == "refused":
+        raise CommandError(
+            f"login refused: {tunnel.detail or 'no reason given'}; retry with `bouchet tunnel --connect`"
         )
-        tools.screen.say("Everybody on this machine can use it while it is open: it asks for no key.", "dim")
+    if tunnel.state != "up":
+        raise NotReadyError(f"the tunnel is {tunnel.state}")
 
-    open_port(tools.settings, options.port, alias, say)
+
+def _open_port(options: argparse.Namespace, context: CommandContext) -> None:
+    """Forward a local port until Ctrl-C."""
+    alias, screen = context.ready_deployment(options.model).alias, context.screen
+
+    def announce(port: int) -> None:
+        screen.note(f"http://{LISTEN}:{port} forwards to the vLLM of {alias} until Ctrl-C; the model name is {alias}")
+        screen.note("No key needed: anyone on this machine can use it while it runs.", "dim")
+
+    open_port(context.settings, options.port, alias, announce)
 
 
-def _ask_for(options: argparse.Namespace, api: Api, screen: Screen) -> None:
-    """What the options want changed."""
+def _apply_changes(options: argparse.Namespace, api: ApiClient, screen: Screen) -> None:
     if options.connect:
         api.connect()
     if options.forget:
         api.forget(options.forget)
-        screen.say(f"forgotten: the keys of {options.forget}")
+        screen.note(f"removed the host keys of {options.forget}")
     if options.trust is not None:
         _trust(options.trust, api, screen)
 
 
-def _trust(fingerprint: str, api: Api, screen: Screen) -> None:
-    """Accepts the key that waits, if it is the one with that fingerprint; on a terminal asks for a word instead."""
+def _trust(fingerprint: str, api: ApiClient, screen: Screen) -> None:
+    """Accept the unknown host key if it has the fingerprint; on a terminal ask for confirmation instead."""
     key = api.tunnel().host_key
     if key is None:
-        raise CommandError("no host key waits to be trusted; `bouchet tunnel` shows how the connection is")
+        raise CommandError("there is no unknown host key to accept; see `bouchet tunnel`")
     if not fingerprint:
-        screen.say(f"{key.place} shows this host key:\n  {key.algorithm} {key.fingerprint}")
+        screen.note(f"{key.host} sent this host key:\n  {key.algorithm} {key.fingerprint}")
         if not screen.interactive:
             raise CommandError(
-                f"compare it with what the site publishes, then `bouchet tunnel --trust {key.fingerprint}`"
+                "compare it with the fingerprint that the site publishes, "
+                f"then accept it: `bouchet tunnel --trust {key.fingerprint}`"
             )
-        screen.say("Is it the one that the site publishes? (yes/no) ", end="")
-        if input().strip().lower() != "yes":
-            raise CommandError("not trusted; nothing was changed")
+        if screen.question("Is it the one that the site publishes? (yes/no) ").strip().lower() != "yes":
+            raise CommandError("the key was not accepted; nothing has changed")
         fingerprint = key.fingerprint
     api.trust(fingerprint)
-    _settle(api)
+    _wait_for_connection(api)
 
 
-def _settle(api: Api) -> None:
-    """Waits until the connection attempt that was just asked for has come to something."""
-    deadline = time.monotonic() + SETTLE_S
+def _wait_for_connection(api: ApiClient) -> None:
+    """Wait until the connection attempt that follows has a result."""
+    deadline = time.monotonic() + CONNECT_TIMEOUT_S
     while time.monotonic() < deadline and api.tunnel().state in ("refused", "connecting"):
-        time.sleep(POLL_S)
+        time.sleep(POLL_INTERVAL_S)
 
 
-def _log_in(api: Api, now: Tunnel, screen: Screen) -> Tunnel:
-    """Answers and waits until the tunnel is up, was refused, or LOGIN_S have passed."""
-    deadline = time.monotonic() + LOGIN_S
-    while now.state in ON_THE_WAY and time.monotonic() < deadline:
-        if now.prompt:
-            answer_prompt(api, now.prompt, screen)
-        time.sleep(POLL_S)
-        now = api.tunnel()
-    return now
+def _log_in(api: ApiClient, tunnel: TunnelInfo, screen: Screen) -> TunnelInfo:
+    """Answer prompts until the tunnel is up or refused, or LOGIN_TIMEOUT_S have passed."""
+    deadline = time.monotonic() + LOGIN_TIMEOUT_S
+    while tunnel.state in CONNECTING and time.monotonic() < deadline:
+        if tunnel.prompt:
+            answer_prompt(api, tunnel.prompt, screen)
+        time.sleep(POLL_INTERVAL_S)
+        tunnel = api.tunnel()
+    return tunnel

@@ -1,1 +1,1 @@
-"""Claude Code and other clients that are started on a model."""
+"""Claude Code and other clients: their variables, their configuration, and a local port."""

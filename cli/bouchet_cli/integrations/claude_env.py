@@ -1,6 +1,6 @@
-"""The environment in which Claude Code talks to a deployment. Pure.
+"""Environment variables with which Claude Code uses a deployment. Pure.
 
-Claude Code takes unknown models for ones with a window of 1,000,000 tokens unless it is told.
+Without them Claude Code assumes a window of 1,000,000 tokens for a model that it does not know.
 """
 
 from __future__ import annotations
@@ -9,24 +9,24 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
-from bouchet_cli.client.records import Deployment
+from bouchet_cli.client.deployments import DeploymentInfo
 
 Shell = Literal["posix", "fish"]
 
-# long prompts on a busy GPU: minutes until the first token
+# a long prompt on a busy GPU takes minutes before its first token
 REQUEST_TIMEOUT_MS = 1_800_000
-# Claude Code 2.1 sends 17,000 to 24,000 tokens before the first word of its user
-COMFORTABLE_WINDOW = 64_000
-# it compacts the conversation this many tokens before window minus answer
+# Claude Code 2.1 sends 17,000 to 24,000 tokens before the user's first message
+MIN_COMFORTABLE_WINDOW = 64_000
+# Claude Code compacts the conversation this many tokens before window minus answer
 COMPACTION_MARGIN = 13_000
-LONGEST_RESERVED_ANSWER = 20_000
-# an answer may take this part of the window, so that a conversation fits beside it
+MAX_RESERVED_ANSWER = 20_000
+# an answer may take one part in so many of the window
 ANSWER_SHARE = 4
 TIERS = ("opus", "sonnet", "haiku")
 # Claude Code's options for a model whose tools do not work
-CHAT_ALONE = ("--tools", "", "--strict-mcp-config")
+NO_TOOLS = ("--tools", "", "--strict-mcp-config")
 
-# Variables that send Claude Code elsewhere, or describe another model.
+# Variables that make Claude Code use another provider, or that describe another model.
 FOREIGN_PREFIXES = ("ANTHROPIC_", "CLAUDE_CODE_USE_", "CLAUDE_CODE_SKIP_", "VERTEX_REGION_")
 FOREIGN_NAMES = (
     "ANTHROPIC_API_KEY",
@@ -49,21 +49,21 @@ FOREIGN_NAMES = (
 
 
 def claude_environment(
-    chosen: Deployment, window: int, proxy_url: str, key: str, ready: Iterable[Deployment] = ()
+    chosen: DeploymentInfo, window: int, proxy_url: str, key: str, ready: Iterable[DeploymentInfo] = ()
 ) -> dict[str, str]:
-    """The variables to set. Tiers that another ready deployment serves (`--as haiku`) go there."""
+    """Return the variables to set. A tier that another ready deployment serves (`--as haiku`) uses that one."""
     tiers = dict.fromkeys(TIERS, chosen.alias)
     others = [deployment for deployment in ready if deployment.id != chosen.id]
     for other in others:
         tiers.update(dict.fromkeys((tier for tier in other.serve_as if tier not in chosen.serve_as), other.alias))
     used = [other.job.window for other in others if other.alias in tiers.values() and other.job.window]
-    smallest = min([window, *used])  # there is one variable for all tiers
+    smallest = min([window, *used])  # one variable applies to all tiers
     return {
         "ANTHROPIC_BASE_URL": proxy_url,
         "ANTHROPIC_AUTH_TOKEN": key,
         "ANTHROPIC_MODEL": chosen.alias,
         **{f"ANTHROPIC_DEFAULT_{tier.upper()}_MODEL": alias for tier, alias in tiers.items()},
-        # the tier above opus, which no deployment is launched for
+        # the tier above opus, for which no deployment is launched
         "ANTHROPIC_DEFAULT_FABLE_MODEL": chosen.alias,
         "CLAUDE_CODE_SUBAGENT_MODEL": chosen.alias,
         "CLAUDE_CODE_MAX_CONTEXT_TOKENS": str(smallest),
@@ -76,68 +76,68 @@ def claude_environment(
     }
 
 
-def answer_tokens(chosen: Deployment, window: int) -> int:
-    """The longest answer to ask for."""
+def answer_tokens(chosen: DeploymentInfo, window: int) -> int:
+    """Return the longest answer to request, in tokens."""
     return max(1, min(chosen.max_output, window // ANSWER_SHARE))
 
 
-def foreign_variables(inherited: Iterable[str], ours: Mapping[str, str]) -> list[str]:
-    """Names to remove: the well-known ones and every inherited one of their kind, without those we set."""
-    alike = {name for name in inherited if name.startswith(FOREIGN_PREFIXES)}
-    return sorted(alike.union(FOREIGN_NAMES) - ours.keys())
+def foreign_variables(inherited: Iterable[str], own: Mapping[str, str]) -> list[str]:
+    """Return the names to remove: the known ones and inherited ones of their kind, except those in `own`."""
+    same_kind = {name for name in inherited if name.startswith(FOREIGN_PREFIXES)}
+    return sorted(same_kind.union(FOREIGN_NAMES) - own.keys())
 
 
-def scrubbed(inherited: Mapping[str, str], ours: Mapping[str, str]) -> dict[str, str]:
-    """The inherited environment with ours in the place of what is foreign."""
-    foreign = set(foreign_variables(inherited, ours))
-    return {**{name: value for name, value in inherited.items() if name not in foreign}, **ours}
+def replace_foreign(inherited: Mapping[str, str], own: Mapping[str, str]) -> dict[str, str]:
+    """Return the inherited environment with `own` in place of the foreign variables."""
+    foreign = set(foreign_variables(inherited, own))
+    return {**{name: value for name, value in inherited.items() if name not in foreign}, **own}
 
 
-def settings_block(ours: Mapping[str, str]) -> dict[str, str]:
-    """The `env` of a settings file that outranks the user's own: ours, and nothing in the place of what is foreign."""
-    return {**dict.fromkeys(foreign_variables((), ours), ""), **ours}
+def settings_block(own: Mapping[str, str]) -> dict[str, str]:
+    """Return the `env` block of a settings file that overrides the user's: `own`, and foreign ones empty."""
+    return {**dict.fromkeys(foreign_variables((), own), ""), **own}
 
 
 def window_warning(window: int, answer: int) -> str | None:
-    """Why Claude Code will not be comfortable in this window, None if it will."""
-    if window >= COMFORTABLE_WINDOW:
+    """Return a warning if the window is small for Claude Code."""
+    if window >= MIN_COMFORTABLE_WINDOW:
         return None
-    room = max(0, window - min(answer, LONGEST_RESERVED_ANSWER) - COMPACTION_MARGIN)
+    usable = max(0, window - min(answer, MAX_RESERVED_ANSWER) - COMPACTION_MARGIN)
     return (
-        f"the window is {window:,} tokens: Claude Code's first request alone takes 17,000 to 24,000, and it compacts "
-        f"at about {room:,}; a model with {COMFORTABLE_WINDOW:,} or more suits it better"
+        f"the context window is {window:,} tokens: Claude Code's first request takes 17,000 to 24,000 of them, and it "
+        f"compacts the conversation at about {usable:,}; use a model with {MIN_COMFORTABLE_WINDOW:,} or more"
     )
 
 
-def tools_warning(without_tools: str) -> str | None:
-    """What a model whose tools do not work is good for, None where they do."""
-    if not without_tools:
+def tools_warning(broken_tools: str) -> str | None:
+    """Return a warning if the model's tools do not work. broken_tools: the reason, empty if they work."""
+    if not broken_tools:
         return None
     return (
-        f"its tools do not work ({without_tools}): it can chat, and neither read nor change files. `bouchet` starts "
-        f"Claude Code without tools then; by hand it is `claude {shlex.join(CHAT_ALONE)}`, or every request is refused"
+        f"tool calls do not work ({broken_tools}): the model can chat, but cannot read or change files; `bouchet` "
+        f"starts Claude Code without tools, by hand use `claude {shlex.join(NO_TOOLS)}`, or every request fails"
     )
 
 
-def chat_alone(without_tools: str, arguments: Sequence[str]) -> list[str]:
-    """Claude Code's options for a model without tools; none where it has them, or the user chose tools."""
-    chosen = any(word == "--tools" or word.startswith("--tools=") for word in arguments)
-    return list(CHAT_ALONE) if without_tools and not chosen else []
+def without_tools(broken_tools: str, arguments: Sequence[str]) -> list[str]:
+    """Return Claude Code's options for a model without tools; none if tools work or the user chose them."""
+    chosen = any(argument == "--tools" or argument.startswith("--tools=") for argument in arguments)
+    return list(NO_TOOLS) if broken_tools and not chosen else []
 
 
 def name_warning(alias: str) -> str | None:
-    """Why Claude Code will misjudge a deployment of that name, None if it will not."""
+    """Return a warning if Claude Code will assume the wrong window for this name."""
     if not alias.startswith("claude-"):
         return None
     return (
-        f"{alias} begins with claude-: Claude Code then believes its own table instead of the real window and compacts "
-        "too late; launch it under another name (--name)"
+        f"{alias} begins with claude-, so Claude Code uses the window in its own table instead of the real one, and "
+        "compacts too late; launch it under another name (--name)"
     )
 
 
-def shell_lines(ours: Mapping[str, str], foreign: Sequence[str], shell: Shell) -> list[str]:
-    """Lines for `eval`."""
+def shell_lines(own: Mapping[str, str], foreign: Sequence[str], shell: Shell) -> list[str]:
+    """Return lines for `eval` that set `own` and unset `foreign`."""
     if shell == "fish":
-        quoted = {name: value.replace("\\", "\\\\").replace("'", "\\'") for name, value in ours.items()}
+        quoted = {name: value.replace("\\", "\\\\").replace("'", "\\'") for name, value in own.items()}
         return [*(f"set -e {name};" for name in foreign), *(f"set -gx {n} '{value}';" for n, value in quoted.items())]
-    return [f"unset {' '.join(foreign)}", *(f"export {name}={shlex.quote(value)}" for name, value in ours.items())]
+    return [f"unset {' '.join(foreign)}", *(f"export {name}={shlex.quote(value)}" for name, value in own.items())]

@@ -1,7 +1,7 @@
-"""A plain port on 127.0.0.1 that leads to one deployment's vLLM, for tools that want an address and know no key.
+"""A port on 127.0.0.1 that forwards to one deployment's vLLM, for tools that cannot send a key.
 
-Every connection carries one request: its first lines get the proxy's path and key, everything after them passes as it
-comes, both ways, until one side closes.
+Every connection carries one request. Its head gets the proxy's path and key; everything after it is relayed both ways
+until one side closes.
 """
 
 from __future__ import annotations
@@ -12,124 +12,127 @@ from contextlib import suppress
 from urllib.parse import quote, urlsplit
 
 from bouchet_cli.client.errors import CommandError
-from bouchet_cli.client.settings import Settings
+from bouchet_cli.client.settings import CliSettings
 
 LISTEN = "127.0.0.1"
-# a tool in a container of this machine uses the last one
-OWN_NAMES = ("127.0.0.1", "localhost", "::1", "host.docker.internal")
-HEAD_BYTES, PIECE_BYTES = 64 << 10, 64 << 10
-HEAD_S = 60.0
-# replaced: the proxy's key, and one request a connection
-REPLACED = frozenset(("host", "authorization", "x-api-key", "connection", "keep-alive", "proxy-connection"))
+# a tool in a container on this machine uses the last one
+LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1", "host.docker.internal")
+MAX_HEAD_BYTES, CHUNK_BYTES = 64 << 10, 64 << 10
+HEAD_TIMEOUT_S = 60.0
+# replaced by the proxy's key, and by one request per connection
+REPLACED_HEADERS = frozenset(("host", "authorization", "x-api-key", "connection", "keep-alive", "proxy-connection"))
 
 
-class Unwelcome(Exception):
-    """A request that is not passed on: its status and why."""
+class RequestRejectedError(Exception):
+    """A request that is not forwarded, with the HTTP status of its answer."""
 
-    def __init__(self, status: str, why: str) -> None:
-        self.status, self.why = status, why
-        super().__init__(why)
-
-
-def open_port(settings: Settings, port: int, alias: str, opened: Callable[[int], None]) -> None:
-    """Serves until interrupted; `opened` is told the port once it is there. Raises CommandError where it is taken."""
-    asyncio.run(_serve(settings, port, alias, opened))
+    def __init__(self, status: str, message: str) -> None:
+        self.status, self.message = status, message
+        super().__init__(message)
 
 
-def rewritten(head: bytes, prefix: str, place: str, key: str) -> bytes:
-    """A request's first lines as the proxy gets them. Raises Unwelcome for what no tool of this machine sends."""
+def open_port(settings: CliSettings, port: int, alias: str, announce: Callable[[int], None]) -> None:
+    """Forward until interrupted; call `announce` with the port once it is open. Raises CommandError if it is in use."""
+    asyncio.run(_serve(settings, port, alias, announce))
+
+
+def rewrite_head(head: bytes, prefix: str, host: str, key: str) -> bytes:
+    """Return a request's head as the proxy gets it. Raises RequestRejectedError for requests from web pages."""
     first, *lines = head.removesuffix(b"\r\n\r\n").decode("latin-1").split("\r\n")
     method, target, version = (*first.split(" "), "", "", "")[:3]
     if not target.startswith("/") or not version.startswith("HTTP/1."):
-        raise Unwelcome("400 Bad Request", "this is no HTTP request for a path")
+        raise RequestRejectedError("400 Bad Request", "not an HTTP/1 request for a path")
     headers = [(name.strip(), value.strip()) for name, _, value in (line.partition(":") for line in lines)]
     _check_origin({name.lower(): value for name, value in headers})
-    kept = [(name, value) for name, value in headers if name.lower() not in REPLACED]
-    own = [("Host", place), ("Authorization", f"Bearer {key}"), ("Connection", "close")]
+    kept = [(name, value) for name, value in headers if name.lower() not in REPLACED_HEADERS]
+    own = [("Host", host), ("Authorization", f"Bearer {key}"), ("Connection", "close")]
     text = [f"{method} {prefix}{target} {version}", *(f"{name}: {value}" for name, value in (*own, *kept))]
     return ("\r\n".join(text) + "\r\n\r\n").encode("latin-1")
 
 
 def _check_origin(headers: dict[str, str]) -> None:
-    """A page of the web in a browser of this machine must not reach the model, whatever name it gives itself."""
-    places = [f"//{headers.get('host', '')}", *([headers["origin"]] if "origin" in headers else [])]
-    for place in places:
+    """Reject web pages in a browser on this machine, also those whose host name resolves to 127.0.0.1."""
+    origins = [f"//{headers.get('host', '')}", *([headers["origin"]] if "origin" in headers else [])]
+    for origin in origins:
         try:
-            name = urlsplit(place).hostname
+            name = urlsplit(origin).hostname
         except ValueError:
             name = None
-        if name not in OWN_NAMES:
-            raise Unwelcome(
-                "403 Forbidden", f"{place.removeprefix('//') or 'a request without a host'} is not this machine"
-            )
+        if name not in LOCAL_HOSTS:
+            shown = origin.removeprefix("//") or "a request without a host"
+            raise RequestRejectedError("403 Forbidden", f"{shown} is not this machine")
 
 
-async def _serve(settings: Settings, port: int, alias: str, opened: Callable[[int], None]) -> None:
+async def _serve(settings: CliSettings, port: int, alias: str, announce: Callable[[int], None]) -> None:
     prefix = f"/passthrough/{quote(alias, safe='')}"
 
-    async def guest(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):
-            await _relay(settings, prefix, reader, writer)
+            await _forward(settings, prefix, reader, writer)
         writer.close()
 
     try:
-        server = await asyncio.start_server(guest, LISTEN, port, limit=HEAD_BYTES)
+        server = await asyncio.start_server(handle, LISTEN, port, limit=MAX_HEAD_BYTES)
     except (OSError, OverflowError) as exc:
-        why = getattr(exc, "strerror", None) or exc
-        raise CommandError(f"port {port} cannot be opened: {why}; another number after --port may do") from exc
-    opened(server.sockets[0].getsockname()[1])
-    # not `serve_forever`, which would wait for streams under way when it is interrupted
+        reason = getattr(exc, "strerror", None) or exc
+        raise CommandError(f"port {port} cannot be opened: {reason}; try another port") from exc
+    announce(server.sockets[0].getsockname()[1])
+    # not `serve_forever`, which waits for open streams when it is interrupted
     try:
         await asyncio.get_running_loop().create_future()
     finally:
         server.close()
 
 
-async def _relay(settings: Settings, prefix: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _forward(
+    settings: CliSettings, prefix: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
     parts = urlsplit(settings.proxy_url)
     try:
-        async with asyncio.timeout(HEAD_S):
+        async with asyncio.timeout(HEAD_TIMEOUT_S):
             head = await reader.readuntil(b"\r\n\r\n")
-        far_reader, far = await asyncio.open_connection(parts.hostname, parts.port, ssl=parts.scheme == "https" or None)
-        far.write(rewritten(head, prefix, parts.netloc, settings.key))
+        upstream_reader, upstream = await asyncio.open_connection(
+            parts.hostname, parts.port, ssl=parts.scheme == "https" or None
+        )
+        upstream.write(rewrite_head(head, prefix, parts.netloc, settings.key))
     except (TimeoutError, asyncio.IncompleteReadError):
         return
     except asyncio.LimitOverrunError:
-        await _refuse(writer, Unwelcome("431 Request Header Fields Too Large", "the headers are too long"))
-    except Unwelcome as unwelcome:
-        await _refuse(writer, unwelcome)
+        await _reject(writer, RequestRejectedError("431 Request Header Fields Too Large", "the headers are too long"))
+    except RequestRejectedError as exc:
+        await _reject(writer, exc)
     except OSError:
-        words = f"nothing answers at {settings.proxy_url}; `make up` starts the stack"
-        await _refuse(writer, Unwelcome("502 Bad Gateway", words))
+        message = f"nothing is listening at {settings.proxy_url}; start the stack with `make up`"
+        await _reject(writer, RequestRejectedError("502 Bad Gateway", message))
     else:
-        await _join(reader, writer, far_reader, far)
+        await _relay_both_ways(reader, writer, upstream_reader, upstream)
 
 
-async def _join(
+async def _relay_both_ways(
     reader: asyncio.StreamReader,
     writer: asyncio.StreamWriter,
-    far_reader: asyncio.StreamReader,
-    far: asyncio.StreamWriter,
+    upstream_reader: asyncio.StreamReader,
+    upstream: asyncio.StreamWriter,
 ) -> None:
-    """Both ways until the proxy has answered, or the client has left: then the model shall stop too."""
-    ways = [asyncio.ensure_future(_pump(reader, far)), asyncio.ensure_future(_pump(far_reader, writer))]
+    """Relay both ways until one side closes; if the client closes, the model stops too."""
+    tasks = [asyncio.ensure_future(_copy(reader, upstream)), asyncio.ensure_future(_copy(upstream_reader, writer))]
     try:
-        await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for way in ways:
-            way.cancel()
-        far.close()
-    await asyncio.gather(*ways, return_exceptions=True)
+        for task in tasks:
+            task.cancel()
+        upstream.close()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-    while data := await source.read(PIECE_BYTES):
+async def _copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    while data := await source.read(CHUNK_BYTES):
         sink.write(data)
         await sink.drain()
 
 
-async def _refuse(writer: asyncio.StreamWriter, unwelcome: Unwelcome) -> None:
-    body = (unwelcome.why + "\n").encode()
-    head = f"HTTP/1.1 {unwelcome.status}\r\ncontent-type: text/plain\r\ncontent-length: {len(body)}\r\n"
+async def _reject(writer: asyncio.StreamWriter, error: RequestRejectedError) -> None:
+    body = (error.message + "\n").encode()
+    head = f"HTTP/1.1 {error.status}\r\ncontent-type: text/plain\r\ncontent-length: {len(body)}\r\n"
     writer.write(head.encode() + b"connection: close\r\n\r\n" + body)
     await writer.drain()

@@ -1,7 +1,7 @@
-"""What other clients want to be told to reach a deployment: a piece of configuration each. Pure.
+"""Configuration snippets with which other clients use a deployment. Pure.
 
-No piece holds the key: a client reads it from BOUCHET_API_KEY, or from the variable it insists on. Which versions were
-tried with them stands in docs/clients.md.
+No snippet holds the key: a client reads it from BOUCHET_API_KEY, or from the variable that it requires. docs/clients.md
+lists the tested versions.
 """
 
 from __future__ import annotations
@@ -16,65 +16,68 @@ KEY_VARIABLE = "BOUCHET_API_KEY"
 
 
 @dataclass(frozen=True)
-class Target:
-    """A deployment as clients are told of it. window and answer: tokens; url: of the proxy, without a path.
+class SnippetValues:
+    """A deployment as clients see it."""
 
-    program: how `bouchet` is called from anywhere."""
-
-    name: str
+    model: str
+    # of the proxy, without a path
     url: str
+    # tokens
     window: int
-    answer: int
+    max_answer: int
     tools: bool
     vision: bool
+    # path of `bouchet`
     program: str
 
-    def exported_key(self, variable: str = KEY_VARIABLE) -> str:
-        """A shell's line that puts the key into a variable without showing it."""
+    def key_export(self, variable: str = KEY_VARIABLE) -> str:
+        """Return a shell line that sets a variable to the key without showing the key."""
         return f'export {variable}="$({shlex.quote(self.program)} env --for key)"'
 
     @property
     def openai_url(self) -> str:
-        """Where OpenAI's dialect begins."""
+        """Base URL of the OpenAI API."""
         return f"{self.url}/v1"
 
 
 @dataclass(frozen=True)
-class Client:
-    """place: where the piece belongs, '' for lines to evaluate; comment: what begins one there, '' where none can."""
+class ClientSnippet:
+    """A client and its snippet."""
 
     about: str
-    place: str
+    # where the snippet belongs; empty for shell lines to evaluate
+    file: str
+    # what begins a comment in that file; empty if it has no comments
     comment: str
-    piece: Callable[[Target], str]
+    render: Callable[[SnippetValues], str]
 
 
-def snippet(client: Client, target: Target) -> str:
-    """The piece, headed by where it goes and how the client gets the key."""
-    if not client.place or not client.comment:
-        return client.piece(target)
-    head = (f"goes into {client.place}; and in the shell that starts it:", target.exported_key())
-    return "\n".join([*(f"{client.comment} {line}" for line in head), client.piece(target)])
+def snippet(client: ClientSnippet, values: SnippetValues) -> str:
+    """Return the snippet, after a comment on where it belongs and how the client gets the key."""
+    if not client.file or not client.comment:
+        return client.render(values)
+    comments = (f"add to {client.file}; and in the shell that starts the client:", values.key_export())
+    return "\n".join([*(f"{client.comment} {line}" for line in comments), client.render(values)])
 
 
-def advice(client: Client, target: Target) -> str | None:
-    """What the head would say, for a piece that can hold no comment."""
+def placement_note(client: ClientSnippet, values: SnippetValues) -> str | None:
+    """Return the text of that comment for a file that has no comments."""
     if client.comment:
         return None
-    return f"goes into {client.place}; and in the shell that starts it: {target.exported_key()}"
+    return f"add to {client.file}; and in the shell that starts the client: {values.key_export()}"
 
 
-def _codex(target: Target) -> str:
+def _codex(values: SnippetValues) -> str:
     return "\n".join(
         [
-            f"model = {_quoted(target.name)}",
+            f"model = {_quoted(values.model)}",
             f'model_provider = "{PROVIDER}"',
-            f"model_context_window = {target.window}",
+            f"model_context_window = {values.window}",
             'web_search = "disabled"',
             "",
             f"[model_providers.{PROVIDER}]",
             'name = "bouchet-llm"',
-            f"base_url = {_quoted(target.openai_url)}",
+            f"base_url = {_quoted(values.openai_url)}",
             f'env_key = "{KEY_VARIABLE}"',
             'wire_api = "responses"',
             "stream_idle_timeout_ms = 900000",
@@ -82,34 +85,34 @@ def _codex(target: Target) -> str:
     )
 
 
-def _opencode(target: Target) -> str:
+def _opencode(values: SnippetValues) -> str:
     model = {
-        "name": target.name,
-        "tool_call": target.tools,
-        "attachment": target.vision,
-        "limit": {"context": target.window, "output": target.answer},
+        "name": values.model,
+        "tool_call": values.tools,
+        "attachment": values.vision,
+        "limit": {"context": values.window, "output": values.max_answer},
     }
     provider = {
         "npm": "@ai-sdk/openai-compatible",
         "name": "bouchet-llm",
-        "options": {"baseURL": target.openai_url, "apiKey": f"{{env:{KEY_VARIABLE}}}"},
-        "models": {target.name: model},
+        "options": {"baseURL": values.openai_url, "apiKey": f"{{env:{KEY_VARIABLE}}}"},
+        "models": {values.model: model},
     }
-    chosen = f"{PROVIDER}/{target.name}"
+    chosen = f"{PROVIDER}/{values.model}"
     schema = "https://opencode.ai/config.json"
-    whole = {"$schema": schema, "provider": {PROVIDER: provider}, "model": chosen, "small_model": chosen}
-    return json.dumps(whole, indent=2)
+    config = {"$schema": schema, "provider": {PROVIDER: provider}, "model": chosen, "small_model": chosen}
+    return json.dumps(config, indent=2)
 
 
-def _aider(target: Target) -> str:
-    """aider asks LiteLLM, which takes address and key of `openai/` models from OPENAI_* variables."""
-    facts = {"max_input_tokens": target.window, "max_output_tokens": target.answer, "litellm_provider": "openai"}
-    metadata = {f"openai/{target.name}": {**facts, "input_cost_per_token": 0, "output_cost_per_token": 0}}
+def _aider(values: SnippetValues) -> str:
+    """Return shell lines for aider. Its LiteLLM reads address and key of `openai/` models from OPENAI_* variables."""
+    facts = {"max_input_tokens": values.window, "max_output_tokens": values.max_answer, "litellm_provider": "openai"}
+    metadata = {f"openai/{values.model}": {**facts, "input_cost_per_token": 0, "output_cost_per_token": 0}}
     return "\n".join(
         [
-            f"export OPENAI_API_BASE={shlex.quote(target.openai_url)}",
-            target.exported_key("OPENAI_API_KEY"),
-            f"export AIDER_MODEL={shlex.quote(f'openai/{target.name}')}",
+            f"export OPENAI_API_BASE={shlex.quote(values.openai_url)}",
+            values.key_export("OPENAI_API_KEY"),
+            f"export AIDER_MODEL={shlex.quote(f'openai/{values.model}')}",
             'export AIDER_MODEL_METADATA_FILE="${XDG_CACHE_HOME:-$HOME/.cache}/bouchet-aider.json"',
             'mkdir -p "${AIDER_MODEL_METADATA_FILE%/*}"',
             f"printf '%s\\n' {shlex.quote(json.dumps(metadata))} > \"$AIDER_MODEL_METADATA_FILE\"",
@@ -117,75 +120,78 @@ def _aider(target: Target) -> str:
     )
 
 
-def _continue(target: Target) -> str:
-    capabilities = [word for word, has in (("tool_use", target.tools), ("image_input", target.vision)) if has]
+def _continue(values: SnippetValues) -> str:
+    features = (("tool_use", values.tools), ("image_input", values.vision))
+    capabilities = [name for name, available in features if available]
     return "\n".join(
         [
             "name: bouchet-llm",
             "version: 0.0.1",
             "schema: v1",
             "models:",
-            f"  - name: {_quoted(target.name)}",
+            f"  - name: {_quoted(values.model)}",
             "    provider: openai",
-            f"    model: {_quoted(target.name)}",
-            f"    apiBase: {_quoted(target.openai_url)}",
+            f"    model: {_quoted(values.model)}",
+            f"    apiBase: {_quoted(values.openai_url)}",
             f"    apiKey: ${{{{ secrets.{KEY_VARIABLE} }}}}",
             "    roles: [chat, edit, apply]",
             f"    capabilities: [{', '.join(capabilities)}]",
             "    defaultCompletionOptions:",
-            f"      contextLength: {target.window}",
-            f"      maxTokens: {target.answer}",
+            f"      contextLength: {values.window}",
+            f"      maxTokens: {values.max_answer}",
         ]
     )
 
 
-def _openai(target: Target) -> str:
+def _openai(values: SnippetValues) -> str:
     return "\n".join(
         [
-            f"export OPENAI_BASE_URL={shlex.quote(target.openai_url)}",
-            target.exported_key("OPENAI_API_KEY"),
-            f"export OPENAI_MODEL={shlex.quote(target.name)}",
+            f"export OPENAI_BASE_URL={shlex.quote(values.openai_url)}",
+            values.key_export("OPENAI_API_KEY"),
+            f"export OPENAI_MODEL={shlex.quote(values.model)}",
         ]
     )
 
 
-def _anthropic(target: Target) -> str:
+def _anthropic(values: SnippetValues) -> str:
     return "\n".join(
         [
-            f"export ANTHROPIC_BASE_URL={shlex.quote(target.url)}",
-            target.exported_key("ANTHROPIC_API_KEY"),
-            f"export ANTHROPIC_MODEL={shlex.quote(target.name)}",
+            f"export ANTHROPIC_BASE_URL={shlex.quote(values.url)}",
+            values.key_export("ANTHROPIC_API_KEY"),
+            f"export ANTHROPIC_MODEL={shlex.quote(values.model)}",
         ]
     )
 
 
-def _litellm(target: Target) -> str:
+def _litellm(values: SnippetValues) -> str:
     return "\n".join(
         [
             "model_list:",
-            f"  - model_name: {_quoted(target.name)}",
+            f"  - model_name: {_quoted(values.model)}",
             "    litellm_params:",
-            f"      model: {_quoted(f'hosted_vllm/{target.name}')}",
-            f"      api_base: {_quoted(target.openai_url)}",
+            f"      model: {_quoted(f'hosted_vllm/{values.model}')}",
+            f"      api_base: {_quoted(values.openai_url)}",
             f"      api_key: os.environ/{KEY_VARIABLE}",
             "    model_info:",
-            f"      max_input_tokens: {target.window}",
-            f"      max_output_tokens: {target.answer}",
+            f"      max_input_tokens: {values.window}",
+            f"      max_output_tokens: {values.max_answer}",
         ]
     )
 
 
 def _quoted(text: str) -> str:
-    """A string as TOML, YAML and JSON all read it."""
+    """Return a string that TOML, YAML and JSON all parse."""
     return json.dumps(text)
 
 
-CLIENTS: Mapping[str, Client] = {
-    "codex": Client("OpenAI's Codex", "~/.codex/config.toml", "#", _codex),
-    "opencode": Client("opencode", "opencode.json of a project, or ~/.config/opencode/opencode.json", "", _opencode),
-    "aider": Client("aider", "", "#", _aider),
-    "continue": Client("Continue", "~/.continue/config.yaml", "#", _continue),
-    "openai": Client("programs with OpenAI's SDK", "", "#", _openai),
-    "anthropic": Client("programs with Anthropic's SDK", "", "#", _anthropic),
-    "litellm": Client("LiteLLM elsewhere", "its config.yaml", "#", _litellm),
+CLIENTS: Mapping[str, ClientSnippet] = {
+    "codex": ClientSnippet("OpenAI Codex", "~/.codex/config.toml", "#", _codex),
+    "opencode": ClientSnippet(
+        "opencode", "opencode.json in your project, or ~/.config/opencode/opencode.json", "", _opencode
+    ),
+    "aider": ClientSnippet("aider", "", "#", _aider),
+    "continue": ClientSnippet("Continue", "~/.continue/config.yaml", "#", _continue),
+    "openai": ClientSnippet("programs that use the OpenAI SDK", "", "#", _openai),
+    "anthropic": ClientSnippet("programs that use the Anthropic SDK", "", "#", _anthropic),
+    "litellm": ClientSnippet("another LiteLLM proxy", "its config.yaml", "#", _litellm),
 }

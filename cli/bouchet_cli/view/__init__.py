@@ -1,1 +1,1 @@
-"""What commands print."""
+"""Text for people: tables, progress and prompts."""

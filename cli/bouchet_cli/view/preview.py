@@ -1,51 +1,43 @@
-"""What `bouchet launch --dry-run` shows: the whole of what a launch would submit, to be read and pasted."""
+"""Output of `bouchet launch --dry-run`: everything that a launch would submit, ready to read and paste. Pure."""
 
 from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from bouchet_cli.client.records import Json
+from bouchet_cli.client.http import Json
 
-from .line import Line
+from .text import StyledLine
 
 HOME = re.compile(r"^(--[a-z-]+=)?~/")
-NOTHING_DONE = "nothing was submitted; where `preview` stands in names and paths, a launch has its id"
+NOT_SUBMITTED = "nothing was submitted; a real launch has its id in place of `preview` in names and paths"
 
 
-def preview_lines(preview: Json) -> Iterator[Line | str]:
-    """The answer of POST /v1/deployments/preview."""
+def preview_lines(preview: Json) -> Iterator[StyledLine | str]:
+    """Yield the lines for the answer of POST /v1/deployments/preview."""
     yield from _placement_lines(preview["placement"])
     yield f"image {preview['image']}, window {preview['window']} tokens"
     yield from memory_lines(preview["memory"])
-    yield NOTHING_DONE
-    yield from _part("command")
-    yield shell_line(preview["command"])
+    yield NOT_SUBMITTED
+    yield from section("command")
+    yield shell_command(preview["command"])
     for name, text in preview["files"].items():
-        yield from _part(f"{preview['folder']}/{name}")
+        yield from section(f"{preview['folder']}/{name}")
         yield text.rstrip("\n") or "(empty)"
-    yield from _part(preview["command"][-3])
+    yield from section(preview["command"][-3])
     yield preview["script"].rstrip("\n")
 
 
-def _placement_lines(placement: Json) -> Iterator[str]:
-    nodes = f"{placement['nodes']} nodes with " if placement["nodes"] > 1 else ""
-    gpus = f"{placement['gpus']} x {placement['gpu_type']}" if placement["gpus"] else "no GPU"
-    share = f"{placement['cpus']} CPUs and {placement['memory_gib']} GiB a node"
-    yield f"{placement['partition']}: {nodes}{gpus}, {share}, {_hours(placement['walltime_s'])}"
-    if placement["why"]:
-        yield f"why: {placement['why']}"
-
-
 def memory_lines(memory: Json) -> Iterator[str]:
-    """The sum of a GPU's memory, as far as it is known."""
+    """Yield the estimate of one GPU's memory, as far as it is known."""
+    share = memory["share"]
     rows = [
-        ("one GPU", memory["gpu_gib"], f"x {memory['share']:g} for vLLM" if memory["share"] else ""),
-        ("weights", memory["weights_gib"], f"by {memory['source']}" if memory["source"] else ""),
-        ("own work", memory["work_gib"], "estimated: activations, graphs, NCCL"),
-        ("KV cache", memory["cache_gib"], "what is left" if memory["share"] else "as it is set"),
-        ("a window", memory["window_gib"], _a_token(memory)),
+        ("GPU", memory["gpu_gib"], f"x {share:g} for vLLM" if share else ""),
+        ("weights", memory["weights_gib"], f"from {memory['source']}" if memory["source"] else ""),
+        ("overhead", memory["work_gib"], "estimate: activations, CUDA graphs, NCCL"),
+        ("KV cache", memory["cache_gib"], "the rest" if share else "set in the catalog"),
+        ("window", memory["window_gib"], _token_size(memory)),
     ]
     for label, size, note in rows:
         if size is not None:
@@ -54,28 +46,38 @@ def memory_lines(memory: Json) -> Iterator[str]:
     yield f"memory: {memory['note']}{longest}"
 
 
-def _a_token(memory: Json) -> str:
-    each = f", {memory['token_bytes'] / 1024:.1f} KiB a token" if memory["token_bytes"] else ""
+def section(title: str) -> Iterator[StyledLine | str]:
+    """Yield the heading of a section."""
+    yield ""
+    yield StyledLine(f"# {title}", "bold")
+
+
+def shell_command(argv: Sequence[str]) -> str:
+    """Return the command quoted for a shell; a leading `~/` still means the home folder."""
+    return " \\\n    ".join(map(_quoted, argv))
+
+
+def _placement_lines(placement: Json) -> Iterator[str]:
+    nodes = f"{placement['nodes']} nodes with " if placement["nodes"] > 1 else ""
+    gpus = f"{placement['gpus']} x {placement['gpu_type']}" if placement["gpus"] else "no GPU"
+    share = f"{placement['cpus']} CPUs and {placement['memory_gib']} GiB per node"
+    yield f"{placement['partition']}: {nodes}{gpus}, {share}, {_walltime(placement['walltime_s'])}"
+    if placement["why"]:
+        yield f"why: {placement['why']}"
+
+
+def _token_size(memory: Json) -> str:
+    each = f", {memory['token_bytes'] / 1024:.1f} KiB per token" if memory["token_bytes"] else ""
     return f"of {memory['window']} tokens{each}"
 
 
-def _hours(seconds: int) -> str:
+def _walltime(seconds: int) -> str:
     minutes, rest = divmod(seconds, 60)
     return f"{minutes // 60:02}:{minutes % 60:02}:{rest:02}"
 
 
-def _part(title: str) -> Iterator[Line | str]:
-    yield ""
-    yield Line(f"# {title}", "bold")
-
-
-def shell_line(words: list[str]) -> str:
-    """A command as a shell takes it; `~/` keeps its meaning."""
-    return " \\\n    ".join(map(_quoted, words))
-
-
-def _quoted(word: str) -> str:
-    home = HOME.match(word)
+def _quoted(argument: str) -> str:
+    home = HOME.match(argument)
     if not home:
-        return shlex.quote(word)
-    return f'{home.group(1) or ""}"$HOME"/{shlex.quote(word[home.end() :])}'
+        return shlex.quote(argument)
+    return f'{home.group(1) or ""}"$HOME"/{shlex.quote(argument[home.end() :])}'

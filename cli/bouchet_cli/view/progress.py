@@ -1,81 +1,193 @@
-"""Watching what the worker does for a while (a download, an image build): a bar on a terminal, lines elsewhere."""
+"""Progress of a launch, a download or an image build: moving on a terminal, a line per change elsewhere."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Protocol, TypeVar
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from bouchet_cli.client.retry import patiently
+from bouchet_cli.client.api import ApiClient
+from bouchet_cli.client.deployments import DeploymentInfo
+from bouchet_cli.client.errors import CommandError, NotReadyError
+from bouchet_cli.client.records import PromptInfo
+from bouchet_cli.client.retry import retry_while_unavailable
 
-from .screen import Screen
+from .deployments import state_style
+from .numbers import duration, start_time
+from .screen import Screen, rich_text
+from .text import StyledLine, clean, truncate
+from .tunnel import answer_prompt
 
-POLL_S = 0.5
-LINE_EVERY_S = 5.0
+if TYPE_CHECKING:
+    from rich.status import Status
+
+POLL_INTERVAL_S = 0.5
+LINE_INTERVAL_S = 5.0
+# a launch that stays in these phases for so long may be waiting for a login prompt
+EARLY_PHASES = ("requested", "submitting")
+EARLY_S = 3.0
+# the spinner and a blank; a line that wraps cannot be redrawn in place
+SPINNER_WIDTH = 3
 
 
-class Watched(Protocol):
-    """The record of one."""
+class WatchedJob(Protocol):
+    """What a download and an image job have in common."""
 
     @property
     def state(self) -> str:
-        """A word."""
+        """queued, running, done, failed or cancelled."""
 
     @property
     def reason(self) -> str:
-        """A sentence."""
+        """The current step, or how it ended."""
 
     @property
-    def over(self) -> bool:
-        """Whether nothing more comes."""
+    def finished(self) -> bool:
+        """Whether the job has ended."""
 
 
-AnyWatched = TypeVar("AnyWatched", bound=Watched)
+AnyJob = TypeVar("AnyJob", bound=WatchedJob)
 
 
-def until_over(record: AnyWatched, again: Callable[[], AnyWatched], show: Callable[[AnyWatched], None]) -> AnyWatched:
-    """The record when it is over, shown after each look."""
+def wait_until_ready(api: ApiClient, deployment: DeploymentInfo, screen: Screen) -> DeploymentInfo:
+    """Show the launch until it is ready and return the deployment. Raises CommandError with the reason if it ends."""
+    with _launch_display(screen) as display:
+        while True:
+            display.show(deployment)
+            if deployment.phase == "ready":
+                return deployment
+            if deployment.phase == "ended":
+                reason = deployment.reason or "no reason is recorded"
+                raise CommandError(f"{deployment.alias} {deployment.ending or 'ended'}: {reason}")
+            if deployment.stopping:
+                raise NotReadyError(f"{deployment.alias} is being cancelled")
+            prompt = _open_prompt(api, deployment, screen)
+            if prompt:
+                display.pause()
+                answer_prompt(api, prompt, screen)
+            time.sleep(POLL_INTERVAL_S)
+            deployment = retry_while_unavailable(partial(api.deployment, deployment.id))
+
+
+def wait_until_finished(job: AnyJob, refresh: Callable[[], AnyJob], show: Callable[[AnyJob], None]) -> AnyJob:
+    """Show the job until it has ended, and return its last record."""
     while True:
-        show(record)
-        if record.over:
-            return record
-        time.sleep(POLL_S)
-        record = patiently(again)
+        show(job)
+        if job.finished:
+            return job
+        time.sleep(POLL_INTERVAL_S)
+        job = retry_while_unavailable(refresh)
 
 
 @contextmanager
-def shown(
+def job_display(
     screen: Screen,
-    summary_of: Callable[[AnyWatched], str],
-    bar_of: Callable[[AnyWatched], Mapping[str, Any]],
+    line_of: Callable[[AnyJob], str],
+    bar_of: Callable[[AnyJob], Mapping[str, Any]],
     *,
     elapsed: bool = False,
-) -> Iterator[Callable[[AnyWatched], None]]:
-    """What shows one look after another. bar_of: description, total, completed and counts; elapsed: with the time."""
+) -> Iterator[Callable[[AnyJob], None]]:
+    """Yield a function that shows a job's record. bar_of: description, total, completed and counts of the bar."""
     if not screen.err.is_terminal:
-        yield Lines(screen, summary_of).show
+        yield JobLines(screen, line_of).show
         return
-    # rich takes a while to load
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn  # rich loads slowly
 
     columns = [TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[counts]}")]
     more = [TimeElapsedColumn()] if elapsed else []
     with Progress(*columns, *more, console=screen.err.console, transient=True) as progress:
         task = progress.add_task("", total=None, counts="")
-        yield lambda record: progress.update(task, **bar_of(record))
+        yield lambda job: progress.update(task, **bar_of(job))
 
 
-class Lines:
-    """A line at every change of words, and every few seconds while something is counted."""
+class JobLines:
+    """Prints a line for every change of state or step, and every few seconds while a count changes.
 
-    def __init__(self, screen: Screen, summary_of: Callable[[Any], str]) -> None:
-        self._screen, self._line_of = screen, summary_of
-        self._words, self._line, self._at = ("", ""), "", 0.0
+    The end is not printed: the command's result or error reports it.
+    """
 
-    def show(self, record: Watched) -> None:
-        """Says it if it is news."""
-        words, now, line = (record.state, record.reason), time.monotonic(), self._line_of(record)
-        if words != self._words or (now - self._at > LINE_EVERY_S and line != self._line):
-            self._words, self._line, self._at = words, line, now
-            self._screen.say(line)
+    def __init__(self, screen: Screen, line_of: Callable[[Any], str]) -> None:
+        self._screen, self._line_of = screen, line_of
+        self._step, self._line, self._printed_at = ("", ""), "", 0.0
+
+    def show(self, job: WatchedJob) -> None:
+        """Print the job's line if it has changed."""
+        if job.finished:
+            return
+        step, now, line = (job.state, job.reason), time.monotonic(), self._line_of(job)
+        if step != self._step or (now - self._printed_at > LINE_INTERVAL_S and line != self._line):
+            self._step, self._line, self._printed_at = step, line, now
+            self._screen.note(line)
+
+
+def launch_line(deployment: DeploymentInfo, now: datetime) -> StyledLine:
+    """Return phase, time since the launch, Slurm's estimate, resources and explanation in one line."""
+    line = StyledLine(f"{deployment.alias} ").append(deployment.phase, state_style(deployment))
+    line.append(f" {duration((now - deployment.created_at).total_seconds())}")
+    if deployment.phase == "queued" and deployment.job.start_estimate:
+        line.append(f" (starts {start_time(deployment.job.start_estimate, now)})", "bold")
+    if deployment.job.resources:
+        line.append(f" on {clean(deployment.job.resources)}", "dim")
+    if deployment.explanation:
+        line.append(f": {clean(deployment.explanation)}")
+    return line
+
+
+class _LaunchLines:
+    """A line for every change, without a terminal. The end is not printed: the result or error reports it."""
+
+    def __init__(self, screen: Screen) -> None:
+        self._screen, self._last = screen, ("", "")
+
+    def show(self, deployment: DeploymentInfo) -> None:
+        """Print the line if phase or explanation has changed."""
+        current = (deployment.phase, deployment.explanation)
+        if current != self._last and deployment.phase not in ("ready", "ended"):
+            self._last = current
+            self._screen.note(launch_line(deployment, datetime.now(UTC)).plain)
+
+    def pause(self) -> None:
+        """Do nothing: printed lines do not move."""
+
+
+class _LaunchSpinner:
+    """One line that is redrawn."""
+
+    def __init__(self, status: Status, width: int) -> None:
+        self._status, self._width = status, width
+
+    def show(self, deployment: DeploymentInfo) -> None:
+        """Redraw the line, also after a pause."""
+        line = launch_line(deployment, datetime.now(UTC))
+        self._status.update(rich_text(truncate(line, self._width - SPINNER_WIDTH)))
+        self._status.start()
+
+    def pause(self) -> None:
+        """Remove the line while a person types."""
+        self._status.stop()
+
+
+@contextmanager
+def _launch_display(screen: Screen) -> Iterator[_LaunchLines | _LaunchSpinner]:
+    if not screen.err.is_terminal:
+        yield _LaunchLines(screen)
+        return
+    status = screen.err.console.status("")
+    try:
+        yield _LaunchSpinner(status, screen.err.width)
+    finally:
+        status.stop()
+
+
+def _open_prompt(api: ApiClient, deployment: DeploymentInfo, screen: Screen) -> PromptInfo | None:
+    """Return the prompt of an SSH login that delays the launch; Duo asks once per connection."""
+    waited = (datetime.now(UTC) - deployment.created_at).total_seconds()
+    if not screen.interactive or deployment.phase not in EARLY_PHASES or waited < EARLY_S:
+        return None
+    try:
+        return api.tunnel().prompt
+    except CommandError:
+        return None  # the deployment's own reason names the problem

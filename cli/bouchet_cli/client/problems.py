@@ -1,0 +1,82 @@
+"""Error answers of the API and the proxy as command errors, with request fields shown as command-line options."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .errors import CommandError, NotReadyError, UnreachableError
+from .http import HttpStatusError
+
+# the API's kind for a name that no deployment has
+UNKNOWN_DEPLOYMENT = "unknown_deployment"
+WRONG_KEY = "the running stack does not accept BOUCHET_API_KEY from .env; restart it with `make up`"
+# statuses of the proxy for a model that is not ready: OpenAI's and Anthropic's
+NOT_READY = (503, 529)
+
+_LAUNCH: Mapping[str, str] = {
+    "model": "MODEL",
+    **{name: f"--{name}" for name in ("like", "name", "gpus", "nodes", "time", "partition", "quant")},
+    **{name: f"--{name}" for name in ("account", "qos", "constraint")},
+    "kv_cache_dtype": "--kv-cache-dtype",
+    "max_len": "--max-len",
+    "serve_as": "--as",
+    "idle_timeout_min": "--idle-timeout",
+}
+# path of the request -> field -> option
+OPTION_NAMES: Mapping[str, Mapping[str, str]] = {
+    "/v1/deployments": _LAUNCH,
+    "/v1/deployments/preview": _LAUNCH,
+    "/v1/models/download": {"model": "MODEL", "revision": "--revision"},
+    "/v1/images/jobs": {"pin": "PIN", "source": "--from", "rebuild": "--rebuild", "force": "--force"},
+    "/v1/keys": {
+        "name": "HOLDER",
+        "requests_per_minute": "--requests-per-minute",
+        "tokens_per_minute": "--tokens-per-minute",
+        "expires_in": "--expires",
+    },
+    "/v1/usage": {"by": "--by", "since": "--since"},
+}
+
+
+def api_error(error: HttpStatusError, path: str = "") -> CommandError:
+    """Return the command error for an error answer of the API. path: of the request."""
+    problem = error.json()
+    if isinstance(problem, dict) and "detail" in problem:
+        detail, kind = problem_message(problem, path), str(problem.get("kind", ""))
+    else:
+        detail, kind = f"{error.url} returned HTTP {error.status} without an error message; see `make logs`", ""
+    if error.status == 401:
+        return UnreachableError(WRONG_KEY, kind)
+    if kind == UNKNOWN_DEPLOYMENT:
+        return NotReadyError(detail, kind)
+    return CommandError(detail, kind)
+
+
+def proxy_error(error: HttpStatusError) -> CommandError:
+    """Return the command error for an error answer of the proxy."""
+    if error.status == 401:
+        return UnreachableError(WRONG_KEY)
+    body = error.json()
+    message = error_text(body) if body else f"the proxy returned HTTP {error.status}; see `make logs`"
+    return NotReadyError(message) if error.status in NOT_READY else CommandError(message)
+
+
+def error_text(body: Any) -> str:
+    """Return the message in an error body of the OpenAI or Anthropic API."""
+    error = body.get("error") if isinstance(body, dict) else None
+    return str(error.get("message") or error) if isinstance(error, dict) else str(error or body)
+
+
+def problem_message(problem: Mapping[str, Any], path: str) -> str:
+    """Return the problem's message with option names for fields; unchanged if any field has no option."""
+    options = OPTION_NAMES.get(path.partition("?")[0], {})
+    found = [(options.get(str(error["field"]).partition(".")[0]), error["problem"]) for error in _fields(problem)]
+    if not found or not all(option for option, _ in found):
+        return str(problem["detail"])
+    return "; ".join(f"{option}: {message}" for option, message in found)
+
+
+def _fields(problem: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    errors = problem.get("errors")
+    return [error for error in errors if isinstance(error, Mapping)] if isinstance(errors, list) else []
