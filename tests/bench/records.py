@@ -25,7 +25,7 @@ from bouchet_worker.context import Desk, utc_now
 from bouchet_worker.launch.job_files import load_scripts
 from bouchet_worker.launch.submit import submit
 from bouchet_worker.reconcile.health import SlotProbe
-from bouchet_worker.reconcile.loop import Loop
+from bouchet_worker.reconcile.loop import ReconcileLoop
 from bouchet_worker.reconcile.observe import Observer
 
 from tests.fakes.running_api import KEY, RunningApi, running_with_its_own
@@ -125,7 +125,7 @@ def reconciling(house: Office) -> list[Figure]:
     """The processor time of one step of the loop, and how often it asked Slurm."""
     probe = SlotProbe("127.0.0.1", 1, SERVING_SECRET)
     observer = Observer(house.desk.gateway, house.desk.layout, probe)
-    loop = Loop(house.desk, observer, lambda task, deployment: None)
+    loop = ReconcileLoop(house.desk, observer, lambda task, deployment: None)
     for _ in range(2):
         loop.step()
     house.slurm.calls.clear()

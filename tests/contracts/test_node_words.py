@@ -13,7 +13,7 @@ from bouchet_core.errors import BouchetError, RemoteFileError
 from bouchet_gateway.errors import NodeRefusedError
 from bouchet_gateway.slots.forward import refusal
 from bouchet_worker.reconcile.health import SlotProbe
-from bouchet_worker.reconcile.observation import Answering
+from bouchet_worker.reconcile.observation import HealthStatus
 
 WORDS = "cannot log in to node7: closed; it says: you have no active jobs on this node"
 
@@ -44,4 +44,4 @@ def test_only_what_time_does_not_mend_is_told(error: BouchetError, words: str) -
         probe = SlotProbe("127.0.0.1", port, "secret")
         found = probe.health(job)
         probe.close()
-    assert (found.answering, found.no_way, found.stranger) == (Answering.NO, words, False)
+    assert (found.status, found.unreachable_reason, found.wrong_server) == (HealthStatus.FAILING, words, False)

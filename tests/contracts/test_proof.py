@@ -20,7 +20,7 @@ import uvicorn
 from bouchet_core.deployments import Job, Phase
 from bouchet_core.secrets import new_nonce, proves, serving_key
 from bouchet_worker.reconcile.health import SlotProbe
-from bouchet_worker.reconcile.observation import Answering
+from bouchet_worker.reconcile.observation import HealthStatus
 
 from tests.remote.compute_node import SCRIPTS
 
@@ -108,13 +108,13 @@ def probe_of() -> Iterator[Callable[[int], SlotProbe]]:
 
 def test_the_jobs_own_vllm_is_believed(guarded: int, tmp_path: Path, probe_of: Callable[[int], SlotProbe]) -> None:
     health = probe_of(guarded).health(job(guarded))
-    assert (health.answering, health.window, health.vllm_version) == (Answering.YES, 4096, "0.32.0")
+    assert (health.status, health.window, health.vllm_version) == (HealthStatus.HEALTHY, 4096, "0.32.0")
     assert watched(tmp_path, guarded) == "ok 12"
 
 
 def test_one_that_drains_is_believed_too(guarded: int, tmp_path: Path, probe_of: Callable[[int], SlotProbe]) -> None:
     (tmp_path / "drain").touch()
-    assert probe_of(guarded).health(job(guarded)).answering is Answering.DRAINING
+    assert probe_of(guarded).health(job(guarded)).status is HealthStatus.DRAINING
 
 
 @pytest.mark.parametrize("proof", [lambda nonce: "", lambda nonce: "0" * 64, lambda nonce: nonce, lambda nonce: "é"])
@@ -123,7 +123,7 @@ def test_a_stranger_on_the_port_is_not_ready_and_gets_no_key(
 ) -> None:
     with stranger(proof) as (port, sent):
         health = probe_of(port).health(job(port))
-        assert (health.answering, health.stranger) == (Answering.NO, True)
+        assert (health.status, health.wrong_server) == (HealthStatus.FAILING, True)
         assert watched(tmp_path, port) == "failing -"
     assert sent == []
 
@@ -136,14 +136,14 @@ def test_who_passes_the_question_on_to_the_real_one_is_not_believed(
         return answer.headers["x-bouchet-proof"]
 
     with stranger(ask_the_real_one) as (port, sent):
-        assert probe_of(port).health(job(port)).stranger
+        assert probe_of(port).health(job(port)).wrong_server
         assert watched(tmp_path, port) == "failing -"
     assert sent == []
 
 
 def test_a_job_of_older_scripts_gives_no_proof_and_still_serves(probe_of: Callable[[int], SlotProbe]) -> None:
     with stranger(lambda nonce: "") as (port, _):
-        assert probe_of(port).health(job(port, proves=False)).answering is Answering.YES
+        assert probe_of(port).health(job(port, proves=False)).status is HealthStatus.HEALTHY
 
 
 def test_a_proof_is_for_one_nonce_one_port_and_one_key(guarded: int) -> None:

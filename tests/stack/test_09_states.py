@@ -333,11 +333,11 @@ def test_stopped_put_back_and_preempted(stack: Stack, launch: Callable[..., str]
         as_root(stack, "scontrol", "resume", job)
 
         as_root(stack, "scontrol", "requeue", job)
-        says(stack, identity, "queued", "Slurm put it back into the queue")
+        says(stack, identity, "queued", "Slurm requeued the job")
         again(stack, identity, job)
 
         with other_work(stack, "-p", "gpu_h200", "-w", node, "--gpus=h200:2", user="colleague"):
-            record = says(stack, identity, "queued", "Slurm put it back into the queue")
+            record = says(stack, identity, "queued", "Slurm requeued the job")
             assert record["jobs"][-1]["node"] is None and record["jobs"][-1]["port"] is None
         again(stack, identity, job)
 
@@ -347,7 +347,7 @@ def test_stopped_put_back_and_preempted(stack: Stack, launch: Callable[..., str]
                 record = stack.wait_for_phase(identity, "ended", timeout_s=120)
         finally:
             as_root(stack, "scontrol", "update", "partitionname=scavenge_gpu", "preemptmode=requeue")
-    assert record["ending"] == "preempted" and "owners of scavenge_gpu" in record["reason"], record["reason"]
+    assert record["ending"] == "preempted" and "preempted by" in record["reason"], record["reason"]
     assert len(record["jobs"]) == 1, "a job that Slurm puts back is the same attempt"
 
 
@@ -374,6 +374,6 @@ def test_a_node_that_dies(stack: Stack, launch: Callable[..., str]) -> None:
         record = stack.wait_for_phase(identity, "ended", timeout_s=120)
     finally:
         container.start()
-    assert record["ending"] == "failed" and f"the node {node} failed" in record["reason"], record["reason"]
+    assert record["ending"] == "failed" and f"node {node} failed" in record["reason"], record["reason"]
     assert record["jobs"][-1]["slurm_state"] == "NODE_FAIL"
     stack.wait_healthy(f"demo-{node}")

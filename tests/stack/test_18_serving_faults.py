@@ -144,7 +144,7 @@ def test_a_dead_node_ends_streams_and_slurm_starts_it_anew(stack: Stack, running
     try:
         assert stream.last(timeout_s=120) == "error"
         record = stack.wait_for_phase(staged.id, "queued", timeout_s=120)
-        assert "Slurm put it back into the queue" in record["reason"] and record["jobs"][-1]["node"] is None
+        assert "Slurm requeued the job" in record["reason"] and record["jobs"][-1]["node"] is None
     finally:
         container.start()
     stack.wait_healthy(f"demo-{node}")

@@ -70,7 +70,7 @@ def test_a_hanging_sacct_keeps_no_end_from_being_told(stack: Stack, staged: Stag
     with hanging(stack, "sacct"):
         shell(stack, "demo-login", f"scancel {staged.slurm_id}")
         record = ended(stack, staged, timeout_s=TOLD_S)
-    assert record["ending"] == "cancelled" and "cancelled by somebody" in record["reason"], record["reason"]
+    assert record["ending"] == "cancelled" and "cancelled by an unknown user" in record["reason"], record["reason"]
 
 
 def test_while_slurmctld_is_away_models_answer_and_a_cancel_waits(stack: Stack, staged: Staged) -> None:

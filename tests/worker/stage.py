@@ -10,7 +10,7 @@ from bouchet_worker.context import WorkerContext
 from bouchet_worker.launch import cancel as stopping
 from bouchet_worker.launch import submit as submitting
 from bouchet_worker.reconcile.health import SlotProbe
-from bouchet_worker.reconcile.loop import Loop
+from bouchet_worker.reconcile.loop import ReconcileLoop
 from bouchet_worker.reconcile.observe import Observer
 
 from tests.fakes.slurm_gateway import FakeSlurm
@@ -57,7 +57,7 @@ class Stage:
         self.context, self.slurm, self.slot0, self.clock = context, slurm, slot0, clock
         self.probe = SlotProbe("127.0.0.1", slot0.port, SECRET)
         self.enqueued: list[tuple[str, str]] = []
-        self.loop = Loop(context, Observer(gateway, context.layout, self.probe), self._enqueue)
+        self.loop = ReconcileLoop(context, Observer(gateway, context.layout, self.probe), self._enqueue)
 
     def _enqueue(self, task: str, deployment: str) -> None:
         self.enqueued.append((task, deployment))

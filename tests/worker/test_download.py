@@ -13,7 +13,7 @@ from bouchet_worker.context import WorkerContext
 from bouchet_worker.launch.model_check import look_at_disk, refuse_absent
 from bouchet_worker.launch.submit import submit
 from bouchet_worker.reconcile.health import SlotProbe
-from bouchet_worker.reconcile.loop import Loop
+from bouchet_worker.reconcile.loop import ReconcileLoop
 from bouchet_worker.reconcile.observe import Observer
 
 from tests.fakes.slurm_gateway import FakeSlurm
@@ -30,9 +30,9 @@ def sent() -> list[tuple[str, str]]:
 
 
 @pytest.fixture
-def loop(context: WorkerContext, sent: list[tuple[str, str]]) -> Loop:
+def loop(context: WorkerContext, sent: list[tuple[str, str]]) -> ReconcileLoop:
     probe = SlotProbe("127.0.0.1", 1, SECRET)
-    return Loop(
+    return ReconcileLoop(
         context, Observer(context.gateway, context.layout, probe), lambda task, record: sent.append((task, record))
     )
 
@@ -102,7 +102,7 @@ def test_without_a_cpu_partition_it_says_what_to_write_where(make_context: MakeW
 
 
 def test_the_look_moves_it_from_the_queue_to_its_end(
-    context: WorkerContext, slurm: FakeSlurm, loop: Loop, sent: list[tuple[str, str]]
+    context: WorkerContext, slurm: FakeSlurm, loop: ReconcileLoop, sent: list[tuple[str, str]]
 ) -> None:
     download(context, asked(context).id)
     loop.step()
@@ -128,7 +128,9 @@ def test_the_look_moves_it_from_the_queue_to_its_end(
     ]
 
 
-def test_one_squeue_serves_downloads_and_deployments(context: WorkerContext, slurm: FakeSlurm, loop: Loop) -> None:
+def test_one_squeue_serves_downloads_and_deployments(
+    context: WorkerContext, slurm: FakeSlurm, loop: ReconcileLoop
+) -> None:
     for number, model in enumerate(("a/one", "a/two", "a/three")):
         identity = f"abcdefghijk{'lmn'[number]}"
         download(context, asked(context, model, identity).id)
@@ -140,7 +142,7 @@ def test_one_squeue_serves_downloads_and_deployments(context: WorkerContext, slu
     assert slurm.programs() == ["squeue"]
 
 
-def test_nothing_is_asked_when_no_download_lives(context: WorkerContext, slurm: FakeSlurm, loop: Loop) -> None:
+def test_nothing_is_asked_when_no_download_lives(context: WorkerContext, slurm: FakeSlurm, loop: ReconcileLoop) -> None:
     loop.step()
     slurm.calls.clear()
     loop.step()
@@ -149,7 +151,7 @@ def test_nothing_is_asked_when_no_download_lives(context: WorkerContext, slurm: 
 
 @pytest.mark.parametrize("word", ["TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "FAILED"])
 def test_a_job_that_ended_without_a_word_says_how_to_go_on(
-    context: WorkerContext, slurm: FakeSlurm, loop: Loop, word: str
+    context: WorkerContext, slurm: FakeSlurm, loop: ReconcileLoop, word: str
 ) -> None:
     download(context, asked(context).id)
     slurm.start(101)
@@ -162,7 +164,9 @@ def test_a_job_that_ended_without_a_word_says_how_to_go_on(
     assert ended.bytes == 250
 
 
-def test_what_the_job_said_of_its_failure_is_the_reason(context: WorkerContext, slurm: FakeSlurm, loop: Loop) -> None:
+def test_what_the_job_said_of_its_failure_is_the_reason(
+    context: WorkerContext, slurm: FakeSlurm, loop: ReconcileLoop
+) -> None:
     download(context, asked(context).id)
     slurm.start(101)
     says(slurm, context, state="failed", kind="gated", sentence="it is gated: accept its terms")
@@ -173,7 +177,7 @@ def test_what_the_job_said_of_its_failure_is_the_reason(context: WorkerContext, 
 
 
 def test_a_model_the_hub_does_not_know_is_compared_with_the_catalog(
-    context: WorkerContext, slurm: FakeSlurm, loop: Loop
+    context: WorkerContext, slurm: FakeSlurm, loop: ReconcileLoop
 ) -> None:
     download(context, asked(context, "Qwen/Qwen3-23B").id)
     says(slurm, context, state="failed", kind="unknown_model", sentence="the hub knows no model Qwen/Qwen3-23B")
@@ -182,14 +186,16 @@ def test_a_model_the_hub_does_not_know_is_compared_with_the_catalog(
     assert context.store.downloads.get(ID).reason.endswith(f"; perhaps {MODEL}")
 
 
-def test_could_not_ask_ends_nothing(context: WorkerContext, slurm: FakeSlurm, loop: Loop) -> None:
+def test_could_not_ask_ends_nothing(context: WorkerContext, slurm: FakeSlurm, loop: ReconcileLoop) -> None:
     download(context, asked(context).id)
     slurm.fault = lambda method, what: "tunnel_down"
     loop.step()
     assert context.store.downloads.get(ID).is_live
 
 
-def test_cancel_goes_by_id_and_ends_when_the_job_has(context: WorkerContext, slurm: FakeSlurm, loop: Loop) -> None:
+def test_cancel_goes_by_id_and_ends_when_the_job_has(
+    context: WorkerContext, slurm: FakeSlurm, loop: ReconcileLoop
+) -> None:
     download(context, asked(context).id)
     slurm.start(101)
     says(slurm, context)
@@ -202,7 +208,7 @@ def test_cancel_goes_by_id_and_ends_when_the_job_has(context: WorkerContext, slu
 
 
 def test_a_cancel_that_did_not_reach_slurm_is_sent_again(
-    context: WorkerContext, slurm: FakeSlurm, loop: Loop, clock: Clock, sent: list[tuple[str, str]]
+    context: WorkerContext, slurm: FakeSlurm, loop: ReconcileLoop, clock: Clock, sent: list[tuple[str, str]]
 ) -> None:
     download(context, asked(context).id)
     slurm.start(101)
@@ -221,7 +227,7 @@ def test_cancelled_before_it_was_submitted(context: WorkerContext, slurm: FakeSl
 
 
 def test_a_lost_task_is_sent_again(
-    context: WorkerContext, loop: Loop, clock: Clock, sent: list[tuple[str, str]]
+    context: WorkerContext, loop: ReconcileLoop, clock: Clock, sent: list[tuple[str, str]]
 ) -> None:
     asked(context)
     loop.step()
@@ -237,7 +243,7 @@ def test_on_the_login_node_it_needs_no_slurm(make_context: MakeWorkerContext, sl
     context = make_context(site=context.site.model_copy(update={"download_on": "login", "cpu_partition": None}))
     sent: list[tuple[str, str]] = []
     probe = SlotProbe("127.0.0.1", 1, SECRET)
-    loop = Loop(context, Observer(context.gateway, context.layout, probe), lambda *words: sent.append(words))  # type: ignore[arg-type]
+    loop = ReconcileLoop(context, Observer(context.gateway, context.layout, probe), lambda *words: sent.append(words))  # type: ignore[arg-type]
     loop.step()
     assert download(context, asked(context).id) == "started" and not slurm.jobs
     slurm.calls.clear()

@@ -14,7 +14,7 @@ from bouchet_worker.batch.image import image, list_images, remove_image, stop_im
 from bouchet_worker.context import WorkerContext as AnyWorkerContext
 from bouchet_worker.launch.submit import submit
 from bouchet_worker.reconcile.health import SlotProbe
-from bouchet_worker.reconcile.loop import Loop
+from bouchet_worker.reconcile.loop import ReconcileLoop
 from bouchet_worker.reconcile.observe import Observer
 
 from tests.fakes.slurm_gateway import FakeSlurm
@@ -33,8 +33,10 @@ def context(make_context: MakeWorkerContext) -> AnyWorkerContext:
 
 
 @pytest.fixture
-def loop(context: AnyWorkerContext) -> Loop:
-    return Loop(context, Observer(context.gateway, context.layout, SlotProbe("127.0.0.1", 1, SECRET)), lambda *_: None)
+def loop(context: AnyWorkerContext) -> ReconcileLoop:
+    return ReconcileLoop(
+        context, Observer(context.gateway, context.layout, SlotProbe("127.0.0.1", 1, SECRET)), lambda *_: None
+    )
 
 
 def asked(context: AnyWorkerContext, **fields: object) -> ImageJob:
@@ -71,7 +73,7 @@ def test_a_site_without_network_on_its_nodes_names_where_images_are_staged(
     assert (spec["source"], spec["staged"]) == (None, f"/staging/{PIN}")
 
 
-def test_the_look_moves_a_build_to_its_end(context: AnyWorkerContext, slurm: FakeSlurm, loop: Loop) -> None:
+def test_the_look_moves_a_build_to_its_end(context: AnyWorkerContext, slurm: FakeSlurm, loop: ReconcileLoop) -> None:
     image(context, asked(context).id)
     slurm.start(101)
     path = f"{context.layout.job(slurm.jobs[101].name)}/progress.json"
@@ -89,7 +91,9 @@ def test_the_look_moves_a_build_to_its_end(context: AnyWorkerContext, slurm: Fak
     assert (ended.state, ended.sha256, ended.seconds) == (BatchJobState.DONE, "ab" * 32, 100)
 
 
-def test_a_build_cut_short_says_how_to_begin_anew(context: AnyWorkerContext, slurm: FakeSlurm, loop: Loop) -> None:
+def test_a_build_cut_short_says_how_to_begin_anew(
+    context: AnyWorkerContext, slurm: FakeSlurm, loop: ReconcileLoop
+) -> None:
     image(context, asked(context).id)
     slurm.start(101)
     slurm.finish(101, "NODE_FAIL")
@@ -98,7 +102,7 @@ def test_a_build_cut_short_says_how_to_begin_anew(context: AnyWorkerContext, slu
     assert ended.state is BatchJobState.FAILED and f"`bouchet image build {PIN}`" in ended.reason
 
 
-def test_a_cancelled_build_leaves_nothing(context: AnyWorkerContext, slurm: FakeSlurm, loop: Loop) -> None:
+def test_a_cancelled_build_leaves_nothing(context: AnyWorkerContext, slurm: FakeSlurm, loop: ReconcileLoop) -> None:
     image(context, asked(context).id)
     slurm.start(101)
     assert stop_image(context, ID) == "cancelled job 101"

@@ -12,7 +12,7 @@ from bouchet_core.errors import SlurmOutputError
 from bouchet_worker.reconcile.endings import SENTENCES
 from bouchet_worker.slurm import commands as slurm
 from bouchet_worker.slurm.commands import QueueRow
-from bouchet_worker.slurm.states import STATES, Meaning, State, parse_state
+from bouchet_worker.slurm.states import STATES, State, StateClass, parse_state
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -35,8 +35,8 @@ def test_every_state_of_the_manual_is_known_and_every_known_state_has_a_row() ->
 
 def test_exactly_the_ended_states_have_an_ending_and_a_sentence() -> None:
     for state, life in STATES.items():
-        assert (life.meaning is Meaning.ENDED) == (life.ending is not None), state
-        assert (life.meaning is Meaning.ENDED) == (state in SENTENCES), state
+        assert (life.state_class is StateClass.ENDED) == (life.ending is not None), state
+        assert (life.state_class is StateClass.ENDED) == (state in SENTENCES), state
 
 
 @pytest.mark.parametrize(

@@ -22,11 +22,11 @@ from rq.serializers import JSONSerializer
 
 from .context import WorkerContext
 from .launch.job_files import load_scripts
-from .reconcile.cleanup import Housekeeper
+from .reconcile.cleanup import CleanupScheduler
 from .reconcile.health import SlotProbe
-from .reconcile.loop import Loop
+from .reconcile.loop import ReconcileLoop
 from .reconcile.observe import Observer
-from .reconcile.smoke_runner import Smokes
+from .reconcile.smoke_runner import SmokeTestRunner
 from .settings import WorkerSettings
 from .task_queue import TaskQueue
 from .tasks import open_context
@@ -56,15 +56,15 @@ def build_context(settings: WorkerSettings, owner: str) -> WorkerContext:
     )
 
 
-def build_loop(context: WorkerContext, settings: WorkerSettings, tasks: TaskQueue) -> Loop:
+def build_loop(context: WorkerContext, settings: WorkerSettings, tasks: TaskQueue) -> ReconcileLoop:
     """The loop, its tasks going to the queue."""
     probe = SlotProbe(settings.slot_host, settings.slot_base_port, context.serving_secret)
-    smokes = Smokes(probe)
+    smokes = SmokeTestRunner(probe)
     observer = Observer(context.gateway, context.layout, probe, smokes)
-    return Loop(context, observer, tasks.send, tasks.tend, smokes, Housekeeper(context))
+    return ReconcileLoop(context, observer, tasks.send, tasks.tend, smokes, CleanupScheduler(context))
 
 
-def work(context: WorkerContext, loop: Loop, queue: Queue) -> None:
+def work(context: WorkerContext, loop: ReconcileLoop, queue: Queue) -> None:
     """Until SIGTERM: RQ finishes the task under way, the loop its step."""
     stopping = threading.Event()
     thread = threading.Thread(target=loop.run, args=(stopping,), name="reconcile", daemon=True)

@@ -20,7 +20,7 @@ from .batch.image import list_images as _list_images
 from .batch.image import remove_image as _remove_image
 from .batch.image import stop_image as _stop_image
 from .context import WorkerContext
-from .doctor import look_round
+from .doctor import check_cluster
 from .launch.cancel import stop as _stop
 from .launch.model_check import look_at_disk as _look_at_disk
 from .launch.preview import preview as _preview
@@ -121,7 +121,7 @@ def cancel_orphan(slurm_id: int) -> dict[str, Any]:
 
 def doctor() -> dict[str, Any]:
     """Question: what is well on the cluster and what is not."""
-    return answered(lambda: [check.model_dump(mode="json") for check in look_round(_open[0])])
+    return answered(lambda: [check.model_dump(mode="json") for check in check_cluster(_open[0])])
 
 
 def answered(question: Callable[[], Any]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from pydantic import ValidationError
 from bouchet_worker.context import WorkerContext
 from bouchet_worker.slurm import commands as slurm
 from bouchet_worker.slurm.pending_reasons import reason_in_words
-from bouchet_worker.slurm.states import STATES, Meaning, parse_state
+from bouchet_worker.slurm.states import STATES, StateClass, parse_state
 
 from .submit import AnyBatchJob, AnyProgress, Kind, Progress
 
@@ -112,7 +112,7 @@ class BatchJobWatch(Generic[AnyBatchJob, AnyProgress]):
     ) -> AnyBatchJob:
         """The record after one look. row: None where squeue lists the job no more; word: Slurm's about its end."""
         now = self.context.now()
-        if row is not None and STATES[parse_state(row.state)].meaning is Meaning.WAITING:
+        if row is not None and STATES[parse_state(row.state)].state_class is StateClass.WAITING:
             reason = "being cancelled" if record.stop_requested_at else reason_in_words(row.reason)
             return record.changed(now, state=BatchJobState.QUEUED, reason=reason, **self.kind.idle)
         if progress is not None:

@@ -1,5 +1,5 @@
-"""The cluster's half of `bouchet doctor`: a few cheap looks, each turned into checks by pure functions."""
+"""The cluster's part of `bouchet doctor`: a few cheap commands, whose output pure functions turn into checks."""
 
-from .probe import look_round
+from .cluster import check_cluster
 
-__all__ = ["look_round"]
+__all__ = ["check_cluster"]

@@ -14,10 +14,10 @@ from bouchet_core.placement import image_of
 from bouchet_core.site import Site
 
 from bouchet_worker.context import WorkerContext
-from bouchet_worker.memory.architecture import read_shape
-from bouchet_worker.memory.estimate import Model, reckon
-from bouchet_worker.memory.vllm_args import asked_of
-from bouchet_worker.memory.weights import Tensors
+from bouchet_worker.memory.architecture import parse_architecture
+from bouchet_worker.memory.estimate import ModelDescription, estimate_memory
+from bouchet_worker.memory.vllm_args import parse_vllm_args
+from bouchet_worker.memory.weights import TensorGroup
 
 from .job_files import COMPLETE_MARKER, spec_for
 from .plan import placement_of
@@ -37,11 +37,11 @@ def memory_of(context: WorkerContext, record: Deployment, job: Job) -> MemoryEst
     spec = spec_for(record, job.name, entry, placement, image, context.site)
     cpu = placement.gpus == 0 or image.pin.startswith(CPU_PINS)
     parallel = parallel_of(entry, placement.gpus, placement.nodes)
-    asked = asked_of(spec.arguments, entry.env, spec.window, parallel, cpu=cpu)
+    asked = parse_vllm_args(spec.arguments, entry.env, spec.window, parallel, cpu=cpu)
     gpu_gib = None if cpu else context.site.gpu_memory_gib.get(placement.gpu_type)
     host_gib = placement.memory_gib if cpu else None
     most = _most_gpus(context.site, placement.nodes)
-    return reckon(_model(context, record.model, entry), asked, gpu_gib, host_gib, most)
+    return estimate_memory(_model(context, record.model, entry), asked, gpu_gib, host_gib, most)
 
 
 def _most_gpus(site: Site, nodes: int) -> int:
@@ -50,8 +50,8 @@ def _most_gpus(site: Site, nodes: int) -> int:
     return max((gpus if most is None else min(gpus, most) for gpus, most in there), default=0)
 
 
-def _model(context: WorkerContext, name: str, entry: ModelEntry) -> Model:
-    by_catalog = Model(entry.alias, named_gib=entry.weights_gib, source="the catalog")
+def _model(context: WorkerContext, name: str, entry: ModelEntry) -> ModelDescription:
+    by_catalog = ModelDescription(entry.alias, catalog_gib=entry.weights_gib, source="the catalog")
     try:
         return parse_look(_look(context, name), by_catalog)
     except GatewayError as exc:
@@ -73,11 +73,11 @@ def _look(context: WorkerContext, name: str) -> str:
     return context.gateway.run(argv, timeout_s=TIMEOUT_S).stdout
 
 
-def parse_look(text: str, otherwise: Model) -> Model:
+def parse_look(text: str, otherwise: ModelDescription) -> ModelDescription:
     """What inspect_model.py prints. ValueError, KeyError, TypeError or AttributeError where it is something else."""
     said: dict[str, Any] = json.loads(text)
     if not said.get("config"):
         return otherwise
-    tensors = tuple(Tensors(*row) for row in said.get("tensors") or ())
+    tensors = tuple(TensorGroup(*row) for row in said.get("tensors") or ())
     source = "the model on the cluster" if tensors else "its config.json on the cluster, and the catalog"
-    return Model(otherwise.name, read_shape(said["config"]), tensors, otherwise.named_gib, source)
+    return ModelDescription(otherwise.name, parse_architecture(said["config"]), tensors, otherwise.catalog_gib, source)

@@ -23,7 +23,7 @@ from bouchet_core.errors import (
 )
 
 from bouchet_worker.context import WorkerContext
-from bouchet_worker.reconcile.recovery import paper_of
+from bouchet_worker.reconcile.recovery import render_record_file
 from bouchet_worker.scripts import stage_scripts
 from bouchet_worker.slurm import commands as slurm
 from bouchet_worker.slurm.find_job import find_job, may_still_arrive, queue_rows
@@ -146,7 +146,7 @@ def _stage_job(context: WorkerContext, record: Deployment, job: Job) -> None:
     files = {
         f"{context.layout.job(job.name)}/{name}": content for name, content in files_of(context, record, job).items()
     }
-    paper = paper_of(record, context.installation, context.now())
+    paper = render_record_file(record, context.installation, context.now())
     context.gateway.put_all({**files, context.layout.record(job.name): paper})
 
 

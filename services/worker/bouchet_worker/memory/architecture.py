@@ -1,7 +1,8 @@
-"""What a model's config.json says about memory: its kinds of attention layers and the longest window. Pure.
+"""What a model's config.json says about memory: its kinds of attention layers and its longest window. Pure.
 
-vLLM keeps a cache per layer, and not every layer keeps the same: whole keys and values (most models), one latent vector
-(DeepSeek, Kimi, GLM-5), the last few tokens only (sliding windows), or a state of fixed size (linear attention).
+vLLM keeps a cache per layer, and layers keep different things: keys and values of all tokens (most models), one latent
+vector per token (DeepSeek, Kimi, GLM-5), the last tokens only (sliding windows), or a state of fixed size (linear
+attention).
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from typing import Any
 
 Config = Mapping[str, Any]
 
-# model_type of the config.json
+# by model_type of the config.json
 # fmt: off
-UNIFORM = frozenset((
+FULL_ATTENTION = frozenset((
     "apertus", "arcee", "cohere", "dots1", "ernie4_5", "ernie4_5_moe", "gemma", "glm", "glm4", "glm4_moe", "granite",
     "granitemoe", "hunyuan_v1_dense", "hunyuan_v1_moe", "internlm3", "llama", "minimax_m2", "ministral3", "mistral",
     "mixtral", "nemotron", "olmo2", "phi3", "qwen2", "qwen2_5_vl", "qwen2_5_vl_text", "qwen2_moe", "qwen2_vl",
@@ -22,23 +23,25 @@ UNIFORM = frozenset((
     "smollm3", "stablelm", "starcoder2",
 ))
 # fmt: on
-LATENT = frozenset(("deepseek_v2", "deepseek_v3", "deepseek_v32", "glm4_moe_lite", "glm_moe_dsa", "kimi_k2"))
-LINEAR = frozenset(("qwen3_next", "qwen3_5", "qwen3_5_moe", "qwen3_5_moe_text", "qwen3_5_text"))
-SLIDING = frozenset(("cohere2", "exaone4", "gemma2", "gemma3", "gemma3_text", "gpt_oss", "olmo3"))
-# where a config.json of such a model does not list its layers: every so manieth attends to everything
-EVERY: Mapping[str, int] = {"gpt_oss": 2, "gemma2": 2, "gemma3": 6, "gemma3_text": 6, "cohere2": 4}
-# these say their window after scaling
-SCALED = frozenset({"su", "longrope", "llama3", "yarn", "deepseek_yarn", "deepseek_llama_scaling"})
+LATENT_ATTENTION = frozenset(("deepseek_v2", "deepseek_v3", "deepseek_v32", "glm4_moe_lite", "glm_moe_dsa", "kimi_k2"))
+LINEAR_ATTENTION = frozenset(("qwen3_next", "qwen3_5", "qwen3_5_moe", "qwen3_5_moe_text", "qwen3_5_text"))
+SLIDING_WINDOW = frozenset(("cohere2", "exaone4", "gemma2", "gemma3", "gemma3_text", "gpt_oss", "olmo3"))
+# every n-th layer has full attention, in a config.json that does not list its layers
+FULL_ATTENTION_INTERVAL: Mapping[str, int] = {
+    "gpt_oss": 2, "gemma2": 2, "gemma3": 6, "gemma3_text": 6, "cohere2": 4,
+}  # fmt: skip
+# rope types whose config.json has the window after scaling
+SCALED_ROPE = frozenset({"su", "longrope", "llama3", "yarn", "deepseek_yarn", "deepseek_llama_scaling"})
 WINDOW_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "max_sequence_length", "seq_len")
-# a sparse indexer keeps its keys in 8 bits with a 4-byte scale for each 128 of them
-INDEX_GROUP, INDEX_SCALE = 128, 4
+# a sparse indexer keeps 8-bit keys with a 4-byte scale for each 128 of them
+INDEX_GROUP, INDEX_SCALE_BYTES = 128, 4
 
 
 @dataclass(frozen=True)
-class Heads:
-    """Layers that keep keys and values of each head; window: only of so many tokens."""
+class AttentionLayers:
+    """Layers that keep keys and values of each head. window: only of so many tokens, None for all."""
 
-    layers: int
+    count: int
     kv_heads: int
     key_size: int
     value_size: int
@@ -46,94 +49,100 @@ class Heads:
 
 
 @dataclass(frozen=True)
-class Latent:
-    """Layers that keep one vector per token, the same on every GPU. index_bytes: a sparse indexer's, of all layers."""
+class LatentLayers:
+    """Layers that keep one vector per token, replicated on every GPU. index_bytes: a sparse indexer's, all layers."""
 
-    layers: int
+    count: int
     size: int
     index_bytes: int = 0
 
 
 @dataclass(frozen=True)
-class States:
-    """Layers that keep a state of fixed size per conversation: values of the model's type, and of state_bytes each."""
+class StateLayers:
+    """Layers that keep a state of fixed size per conversation.
 
-    layers: int
-    plain: int
-    state: int
-    state_bytes: int
+    values have the model's type, matrix_values have matrix_value_bytes each (0: the model's type).
+    """
+
+    count: int
+    values: int
+    matrix_values: int
+    matrix_value_bytes: int
 
 
 @dataclass(frozen=True)
-class Shape:
-    """A model as far as memory goes. attention is empty where the architecture is not known here."""
+class Architecture:
+    """A model's dimensions. attention is empty when the kind of model is not known."""
 
     kind: str
     layers: int
     hidden: int
     vocabulary: int
-    wide: int
+    # values of the feed-forward part for one token, over all experts that the token visits
+    feed_forward: int
     value_bytes: int
-    longest: int | None
-    attention: tuple[Heads | Latent, ...] = ()
-    states: States | None = None
+    # tokens
+    longest_window: int | None
+    attention: tuple[AttentionLayers | LatentLayers, ...] = ()
+    state: StateLayers | None = None
     quantised: bool = False
-    packed: bool = False
-    cache_fp8: bool = False
+    mxfp4: bool = False
+    fp8_cache: bool = False
+    # input and output embeddings are one tensor
     tied: bool = False
 
     @property
     def kv_heads(self) -> int | None:
-        """Key and value heads, None where there are none to share out."""
-        return next((part.kv_heads for part in self.attention if isinstance(part, Heads)), None)
+        """The number of key and value heads, None when there are none."""
+        return next((layers.kv_heads for layers in self.attention if isinstance(layers, AttentionLayers)), None)
 
 
-def read_shape(config: Config) -> Shape:
-    """The shape that a config.json describes; of what it leaves out, what transformers takes."""
-    text = _text(config)
+def parse_architecture(config: Config) -> Architecture:
+    """Return the architecture that a config.json describes, with transformers' defaults for missing keys."""
+    text = _text_config(config)
     kind = str(text.get("model_type") or config.get("model_type") or "")
-    quant = _quantization(config)
-    attention, states = _layers(kind, text)
-    return Shape(
+    quantization = _quantization(config)
+    attention, state = _parse_layers(kind, text)
+    return Architecture(
         kind=kind or "unnamed",
         layers=_int(text, "num_hidden_layers"),
         hidden=_int(text, "hidden_size"),
         vocabulary=_int(text, "vocab_size"),
-        wide=_width(text),
-        value_bytes=4 if _word(config, text, "dtype", "torch_dtype").endswith("float32") else 2,
-        longest=longest_window(config),
+        feed_forward=_feed_forward(text),
+        value_bytes=4 if _string(config, text, "dtype", "torch_dtype").endswith("float32") else 2,
+        longest_window=parse_longest_window(config),
         attention=attention,
-        states=states,
-        quantised=bool(quant),
-        packed=str(quant.get("quant_method", "")).lower() == "mxfp4",
-        cache_fp8=_caches_fp8(quant),
+        state=state,
+        quantised=bool(quantization),
+        mxfp4=str(quantization.get("quant_method", "")).lower() == "mxfp4",
+        fp8_cache=_has_fp8_cache(quantization),
         tied=bool(text.get("tie_word_embeddings", config.get("tie_word_embeddings", False))),
     )
 
 
-def longest_window(config: Config) -> int | None:
-    """Tokens that the model was made for, with its rope scaling; None where its config.json does not say."""
-    text = _text(config)
-    said = [value for key in WINDOW_KEYS if isinstance(value := text.get(key), int) and value > 0]
-    if not said:
+def parse_longest_window(config: Config) -> int | None:
+    """Return the tokens that the model was made for, with rope scaling; None when config.json has no such key."""
+    text = _text_config(config)
+    windows = [value for key in WINDOW_KEYS if isinstance(value := text.get(key), int) and value > 0]
+    if not windows:
         return None
-    longest = float(min(said))
+    longest = float(min(windows))
     for rope in _ropes(text):
         factor = rope.get("factor")
         if not isinstance(factor, int | float) or str(config.get("model_type", "")).startswith("gemma3"):
             continue
-        first = rope.get("original_max_position_embeddings")
-        if str(rope.get("rope_type") or rope.get("type")) not in SCALED:
-            longest = max(longest, min(said) * factor)
-        elif isinstance(first, int):
-            # of a yarn model, older releases of vLLM multiply the original window; the more generous reading counts
-            longest = max(longest, first * factor)
-    named = text.get("model_max_length")
-    return int(max(longest, named)) if isinstance(named, int) else int(longest)
+        original = rope.get("original_max_position_embeddings")
+        if str(rope.get("rope_type") or rope.get("type")) not in SCALED_ROPE:
+            longest = max(longest, min(windows) * factor)
+        elif isinstance(original, int):
+            # older releases of vLLM multiply the original window of a yarn model; the larger result counts
+            longest = max(longest, original * factor)
+    model_max = text.get("model_max_length")
+    return int(max(longest, model_max)) if isinstance(model_max, int) else int(longest)
 
 
-def _text(config: Config) -> Config:
-    """The language model's part of a model that also sees."""
+def _text_config(config: Config) -> Config:
+    """Return the language model's part of a multimodal model's config."""
     for name in ("text_config", "llm_config", "language_config"):
         if isinstance(config.get(name), Mapping):
             return config[name]  # type: ignore[no-any-return]
@@ -141,18 +150,18 @@ def _text(config: Config) -> Config:
 
 
 def _quantization(config: Config) -> Config:
-    for part in (config, _text(config)):
+    for part in (config, _text_config(config)):
         for name in ("quantization_config", "compression_config"):
             if isinstance(part.get(name), Mapping) and part[name]:
                 return part[name]  # type: ignore[no-any-return]
     return {}
 
 
-def _caches_fp8(quant: Config) -> bool:
-    """Whether the checkpoint asks for a cache of 8 bits, which vLLM follows."""
-    scheme = quant.get("kv_cache_scheme")
+def _has_fp8_cache(quantization: Config) -> bool:
+    """Return whether the checkpoint asks for an 8-bit KV cache, which vLLM follows."""
+    scheme = quantization.get("kv_cache_scheme")
     bits = scheme.get("num_bits") if isinstance(scheme, Mapping) else None
-    return bits == 8 or str(quant.get("kv_cache_quant_algo", "")).upper() == "FP8"
+    return bits == 8 or str(quantization.get("kv_cache_quant_algo", "")).upper() == "FP8"
 
 
 def _ropes(text: Config) -> list[Config]:
@@ -162,70 +171,69 @@ def _ropes(text: Config) -> list[Config]:
     return [*flat, *nested]
 
 
-def _layers(kind: str, text: Config) -> tuple[tuple[Heads | Latent, ...], States | None]:
+def _parse_layers(kind: str, text: Config) -> tuple[tuple[AttentionLayers | LatentLayers, ...], StateLayers | None]:
     layers = _int(text, "num_hidden_layers")
     if not layers or "global_head_dim" in text or "compress_ratios" in text:
         return (), None
-    if kind in LATENT and text.get("kv_lora_rank"):
-        return (_latent(layers, text),), None
-    if kind in LINEAR:
-        full = _count(text, "full_attention", layers // _int(text, "full_attention_interval", 4))
-        return (_heads(full, text),), _states(layers - full, text)
-    if kind in SLIDING and text.get("sliding_window"):
-        every = _int(text, "sliding_window_pattern", EVERY.get(kind, 0))
-        if not every and not text.get("layer_types"):
+    if kind in LATENT_ATTENTION and text.get("kv_lora_rank"):
+        return (_latent_layers(layers, text),), None
+    if kind in LINEAR_ATTENTION:
+        full = _count_layers(text, "full_attention", layers // _int(text, "full_attention_interval", 4))
+        return (_attention_layers(full, text),), _state_layers(layers - full, text)
+    if kind in SLIDING_WINDOW and text.get("sliding_window"):
+        interval = _int(text, "sliding_window_pattern", FULL_ATTENTION_INTERVAL.get(kind, 0))
+        if not interval and not text.get("layer_types"):
             return (), None
-        full = _count(text, "full_attention", layers // (every or 1))
-        sliding = _heads(layers - full, text, _int(text, "sliding_window"))
-        return tuple(part for part in (_heads(full, text), sliding) if part.layers), None
+        full = _count_layers(text, "full_attention", layers // (interval or 1))
+        sliding = _attention_layers(layers - full, text, _int(text, "sliding_window"))
+        return tuple(part for part in (_attention_layers(full, text), sliding) if part.count), None
     slides = text.get("sliding_window") and text.get("use_sliding_window") is not False
-    if kind in UNIFORM and not slides and _count(text, "full_attention", layers) == layers:
-        return (_heads(layers, text),), None
+    if kind in FULL_ATTENTION and not slides and _count_layers(text, "full_attention", layers) == layers:
+        return (_attention_layers(layers, text),), None
     return (), None
 
 
-def _heads(layers: int, text: Config, window: int | None = None) -> Heads:
+def _attention_layers(count: int, text: Config, window: int | None = None) -> AttentionLayers:
     heads = _int(text, "num_attention_heads", 1)
     size = _int(text, "head_dim") or _int(text, "hidden_size") // heads
-    return Heads(layers, _int(text, "num_key_value_heads", heads), size, size, window)
+    return AttentionLayers(count, _int(text, "num_key_value_heads", heads), size, size, window)
 
 
-def _latent(layers: int, text: Config) -> Latent:
+def _latent_layers(count: int, text: Config) -> LatentLayers:
     index = 0
     if text.get("index_topk"):
         size = _int(text, "index_head_dim", 128)
         kinds = text.get("indexer_types")
-        own = sum(kind != "shared" for kind in kinds) if isinstance(kinds, list) else layers
-        index = own * (size + size // INDEX_GROUP * INDEX_SCALE)
-    return Latent(layers, _int(text, "kv_lora_rank") + _int(text, "qk_rope_head_dim"), index)
+        own = sum(kind != "shared" for kind in kinds) if isinstance(kinds, list) else count
+        index = own * (size + size // INDEX_GROUP * INDEX_SCALE_BYTES)
+    return LatentLayers(count, _int(text, "kv_lora_rank") + _int(text, "qk_rope_head_dim"), index)
 
 
-def _states(layers: int, text: Config) -> States:
-    """A gated delta net: the last inputs of its convolution, and a matrix for each value head."""
+def _state_layers(count: int, text: Config) -> StateLayers:
+    """Return a gated delta net: the last inputs of its convolution, and a matrix for each value head."""
     key, value = _int(text, "linear_key_head_dim", 128), _int(text, "linear_value_head_dim", 128)
     keys, values = _int(text, "linear_num_key_heads", 16), _int(text, "linear_num_value_heads", 32)
     inputs = (2 * key * keys + value * values) * (_int(text, "linear_conv_kernel_dim", 4) - 1)
-    return States(layers, inputs, values * value * key, 4 if text.get("mamba_ssm_dtype") == "float32" else 0)
+    return StateLayers(count, inputs, values * value * key, 4 if text.get("mamba_ssm_dtype") == "float32" else 0)
 
 
-def _count(text: Config, name: str, otherwise: int) -> int:
+def _count_layers(text: Config, kind: str, default: int) -> int:
     kinds = text.get("layer_types")
-    return sum(kind == name for kind in kinds) if isinstance(kinds, list) and kinds else otherwise
+    return sum(name == kind for name in kinds) if isinstance(kinds, list) and kinds else default
 
 
-def _width(text: Config) -> int:
-    """Values between the two halves of the feed-forward part, for one token: of all the experts that it visits."""
-    chosen = _int(text, "num_experts_per_tok")
-    if not chosen:
+def _feed_forward(text: Config) -> int:
+    experts = _int(text, "num_experts_per_tok")
+    if not experts:
         return _int(text, "intermediate_size")
-    return chosen * (_int(text, "moe_intermediate_size") or _int(text, "intermediate_size"))
+    return experts * (_int(text, "moe_intermediate_size") or _int(text, "intermediate_size"))
 
 
-def _word(config: Config, text: Config, *names: str) -> str:
+def _string(config: Config, text: Config, *names: str) -> str:
     parts: Sequence[Config] = (config, text)
     return next((str(part[name]) for part in parts for name in names if part.get(name)), "")
 
 
-def _int(text: Config, name: str, otherwise: int = 0) -> int:
+def _int(text: Config, name: str, default: int = 0) -> int:
     value = text.get(name)
-    return value if isinstance(value, int) and not isinstance(value, bool) else otherwise
+    return value if isinstance(value, int) and not isinstance(value, bool) else default

@@ -1,4 +1,4 @@
-"""How much of a model's weights lies on one GPU. Pure. Sizes are bytes."""
+"""How much of a model's weights each GPU holds. Pure. Sizes are bytes."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from dataclasses import dataclass
 
 from bouchet_core.parallel import Parallel
 
-from .architecture import Shape
+from .architecture import Architecture
 
 _EXPERTS = re.compile(r"(^|[._])(?<!shared_)experts([._]|$)")
 _EMBEDDING = re.compile(r"(^|\.)(embed_tokens|lm_head|wte|tok_embeddings|output)\.")
-# every GPU keeps these whole
-_COPIED = re.compile(
+# replicated on every GPU
+_REPLICATED = re.compile(
     r"\.(gate|router|shared_expert_gate|q_a_proj|kv_a_proj_with_mqa|fused_qkv_a_proj|indexer(\.\w+)?|[\w]*norm\w*)\."
 )
 _KEYS_AND_VALUES = re.compile(r"\.(k_proj|v_proj)\.")
-# predicts several tokens at once; vLLM leaves it out unless it is asked to
-_EXTRA_HEAD = re.compile(r"(^|\.)mtp\.|\.layers\.\+\.")
-_SEES = re.compile(r"(^|\.)(visual|vision_tower|vision_model|mm_projector|multi_modal_projector)\.")
-_PLAIN = {"F32": 4, "BF16": 2, "F16": 2}
+# multi-token prediction, which vLLM loads only on request
+_MTP = re.compile(r"(^|\.)mtp\.|\.layers\.\+\.")
+_VISION = re.compile(r"(^|\.)(visual|vision_tower|vision_model|mm_projector|multi_modal_projector)\.")
+_FLOAT_BYTES = {"F32": 4, "BF16": 2, "F16": 2}
 # kernels for MXFP4 work on so many columns at a time
-_PACKED_STEP = 256
+_MXFP4_COLUMNS = 256
 
 
 @dataclass(frozen=True)
-class Tensors:
+class TensorGroup:
     """All tensors of a checkpoint whose names differ only in numbers (`*`; `+` for a layer after the last)."""
 
     name: str
@@ -35,47 +35,49 @@ class Tensors:
     bytes: int
 
 
-def on_one_gpu(tensors: Sequence[Tensors], shape: Shape, parallel: Parallel, *, fp8: bool) -> float:
-    """Bytes of the weights that one GPU holds. fp8: linear layers are quantised while loading."""
-    return sum(_loaded(t, shape, fp8=fp8) * _part(t, shape, parallel) for t in tensors) / parallel.pipeline
+def weights_per_gpu(
+    tensors: Sequence[TensorGroup], architecture: Architecture, parallel: Parallel, *, fp8: bool
+) -> float:
+    """Return the bytes of the weights on one GPU. fp8: linear layers are quantised while loading."""
+    loaded = (_loaded_bytes(t, architecture, fp8=fp8) * _gpu_share(t, architecture, parallel) for t in tensors)
+    return sum(loaded) / parallel.pipeline
 
 
-def of_named_size(size: float, parallel: Parallel, *, fp8: bool, experts: bool) -> float:
-    """The least that a checkpoint of that size takes on one GPU, where nothing else is known of it.
+def least_weights_per_gpu(size: float, parallel: Parallel, *, fp8: bool, experts: bool) -> float:
+    """Return the least that a checkpoint of a known size, of unknown tensors, takes on one GPU, in the size's unit.
 
-    experts: whether it has experts, which copies share out among themselves.
+    experts: it has experts, which data-parallel copies share.
     """
-    shared = parallel.tensor * parallel.pipeline * (parallel.data if experts else 1)
-    return size * (0.5 if fp8 else 1) / shared
+    gpus = parallel.tensor * parallel.pipeline * (parallel.data if experts else 1)
+    return size * (0.5 if fp8 else 1) / gpus
 
 
-def _loaded(tensors: Tensors, shape: Shape, *, fp8: bool) -> float:
-    """Bytes after loading."""
+def _loaded_bytes(tensors: TensorGroup, architecture: Architecture, *, fp8: bool) -> float:
     name = tensors.name
-    if _EXTRA_HEAD.search(name) or (shape.tied and ("lm_head." in name)):
+    if _MTP.search(name) or (architecture.tied and "lm_head." in name):
         return 0
-    plain = _PLAIN.get(tensors.type)
-    if plain is None or tensors.rank < 2:
-        grown = shape.packed and _EXPERTS.search(name) and shape.hidden % _PACKED_STEP
-        return tensors.bytes * _padded(shape.hidden) / shape.hidden if grown else tensors.bytes
+    float_bytes = _FLOAT_BYTES.get(tensors.type)
+    if float_bytes is None or tensors.rank < 2:
+        padded = architecture.mxfp4 and _EXPERTS.search(name) and architecture.hidden % _MXFP4_COLUMNS
+        return tensors.bytes * _padded(architecture.hidden) / architecture.hidden if padded else tensors.bytes
     if "scale" in name:
         return tensors.bytes
-    kept = _EMBEDDING.search(name) or _COPIED.search(name) or _SEES.search(name) or shape.quantised or not fp8
-    return tensors.bytes / plain * (min(plain, shape.value_bytes) if kept else 1)
+    never_quantised = _EMBEDDING.search(name) or _REPLICATED.search(name) or _VISION.search(name)
+    kept = never_quantised or architecture.quantised or not fp8
+    return tensors.bytes / float_bytes * (min(float_bytes, architecture.value_bytes) if kept else 1)
 
 
-def _part(tensors: Tensors, shape: Shape, parallel: Parallel) -> float:
-    """The share of one GPU."""
+def _gpu_share(tensors: TensorGroup, architecture: Architecture, parallel: Parallel) -> float:
     name = tensors.name
     if _EXPERTS.search(name):
-        # copies of a model share its experts among them, whole ones or slices
+        # data-parallel copies share the experts, whole ones or slices
         return 1 / (parallel.tensor * parallel.data)
-    if _COPIED.search(name) or (tensors.rank < 2 and "scale" not in name):
+    if _REPLICATED.search(name) or (tensors.rank < 2 and "scale" not in name):
         return 1
-    if _KEYS_AND_VALUES.search(name) and shape.kv_heads:
-        return max(1 / parallel.tensor, 1 / shape.kv_heads)
+    if _KEYS_AND_VALUES.search(name) and architecture.kv_heads:
+        return max(1 / parallel.tensor, 1 / architecture.kv_heads)
     return 1 / parallel.tensor
 
 
 def _padded(columns: int) -> int:
-    return -(-columns // _PACKED_STEP) * _PACKED_STEP
+    return -(-columns // _MXFP4_COLUMNS) * _MXFP4_COLUMNS

@@ -1,14 +1,13 @@
-"""What ended jobs leave on the cluster: their keys go soon after the end, their folders and logs some weeks later.
+"""What ended jobs leave on the cluster: keys are removed soon after the end, folders and logs some weeks later.
 
-Never what squeue lists or what a live record speaks of; and nothing at all while Slurm cannot be asked.
+Nothing that squeue lists or a live record names is removed, and nothing at all while Slurm cannot be queried.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import threading
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -21,22 +20,22 @@ from bouchet_worker.context import WorkerContext
 from bouchet_worker.scripts import is_staged, stage_scripts
 from bouchet_worker.slurm.find_job import queue_rows
 
+from .background import Start, start_thread
+
 log = logging.getLogger(__name__)
 
-PROGRAM = "cleanup.py"
+SCRIPT = "cleanup.py"
 TIMEOUT_S = 60.0
-EVERY = timedelta(days=1)
-AGAIN = timedelta(minutes=2)
-# Slurm may put a job back into the queue a moment after it was seen to end, and then it needs its key
+INTERVAL = timedelta(days=1)
+RETRY = timedelta(minutes=2)
+# Slurm may requeue a job a moment after it has ended, and then the job needs its key
 GRACE = timedelta(seconds=60)
-# the newest records; of an older one the key goes with the folder
-LOOKED_AT = 200
-
-Start = Callable[[Callable[[], None]], None]
+# the newest records; the key of an older one is removed with its folder
+RECORDS = 200
 
 
-class Removed(BaseModel):
-    """What cleanup.py prints. trouble: why it could not remove all."""
+class CleanupResult(BaseModel):
+    """What cleanup.py prints. trouble: why some files could not be removed."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -46,105 +45,100 @@ class Removed(BaseModel):
     trouble: str | None = None
 
 
-def in_a_thread(work: Callable[[], None]) -> None:
-    """Does it beside: no task waits for it. It dies with the process, and the next worker begins with it."""
-    threading.Thread(target=work, name="tidy", daemon=True).start()
-
-
 @dataclass
-class Housekeeper:
-    """Tidies once a day, and soon after something has ended. start: how a go is begun; at once in tests."""
+class CleanupScheduler:
+    """Cleans up once a day, and soon after anything has ended."""
 
     context: WorkerContext
-    start: Start = in_a_thread
+    start: Start = start_thread
     _live: frozenset[str] = frozenset()
     _due: datetime | None = None
-    # when the newest end is old enough
-    _ripe: datetime | None = None
-    _under_way: bool = False
+    # when the grace period of the newest end is over
+    _grace_ends_at: datetime | None = None
+    _is_running: bool = False
 
-    def look(self, live: Collection[str]) -> None:
-        """Begins a go where one is due. live: ids of all that has not ended."""
+    def run_if_due(self, live: Collection[str]) -> None:
+        """Start a cleanup run if one is due. live: ids of everything that has not ended."""
         now = self.context.now()
         if self._live - frozenset(live):
-            self._ripe = now + GRACE
-            self._due = min(self._due or now, self._ripe)
+            self._grace_ends_at = now + GRACE
+            self._due = min(self._due or now, self._grace_ends_at)
         self._live = frozenset(live)
-        if self._under_way or (self._due is not None and now < self._due):
+        if self._is_running or (self._due is not None and now < self._due):
             return
-        # what ended while this one was awaited is too young for it
-        after = self._ripe if self._ripe is not None and self._ripe > now else now + EVERY
-        self._under_way, self._due = True, after
-        self.start(self._do)
+        # jobs that ended since are still in the grace period: they need another run
+        waiting = self._grace_ends_at is not None and self._grace_ends_at > now
+        self._is_running, self._due = True, self._grace_ends_at if waiting else now + INTERVAL
+        self.start(self._run)
 
-    def _do(self) -> None:
+    def _run(self) -> None:
         try:
-            tidy(self.context)
+            clean_up(self.context)
         except BouchetError as exc:
-            self._due = self.context.now() + AGAIN
-            log.log(
-                logging.DEBUG if isinstance(exc, ClusterUnavailableError) else logging.WARNING, "not tidied: %s", exc
-            )
+            self._due = self.context.now() + RETRY
+            level = logging.DEBUG if isinstance(exc, ClusterUnavailableError) else logging.WARNING
+            log.log(level, "cleanup failed: %s", exc)
         except Exception:
-            # a bug here must not fill the log every two minutes
-            log.exception("not tidied")
+            # no retry: a bug here must not fill the log every two minutes
+            log.exception("cleanup failed")
         finally:
-            self._under_way = False
+            self._is_running = False
 
 
-def tidy(context: WorkerContext) -> Removed | None:
-    """What was removed; None where nothing of ours lies there yet. Raises what gateway and store raise."""
+def clean_up(context: WorkerContext) -> CleanupResult | None:
+    """Return what was removed; None where nothing of ours exists yet. Raises gateway and store errors."""
     if not is_staged(context, context.layout.logs_readme()):
         return None
-    # in this order: what ends meanwhile counts as live
+    # read in this order: a job that ends between the reads counts as live
     ended = _ended(context)
     rows = queue_rows(context)
     live = {
-        *_names(context.store.live()),
-        *_batch_jobs([*context.store.downloads.live(), *context.store.images.live()]),
+        *_job_names(context.store.live()),
+        *_batch_job_names([*context.store.downloads.live(), *context.store.images.live()]),
     }
     stage_scripts(context)
-    asked = {
+    request = {
         "root": context.site.root,
         "live": sorted({*live, *(row.name for row in rows)}),
         "live_ids": sorted(row.job_id for row in rows),
         "ended": sorted(ended),
         "keep_days": context.site.keep_jobs_days,
     }
-    argv = ["python3", f"{context.layout.scripts(context.scripts.digest)}/{PROGRAM}"]
-    text = context.gateway.run(argv, stdin=json.dumps(asked), timeout_s=TIMEOUT_S).stdout
+    argv = ["python3", f"{context.layout.scripts(context.scripts.digest)}/{SCRIPT}"]
+    text = context.gateway.run(argv, stdin=json.dumps(request), timeout_s=TIMEOUT_S).stdout
     try:
-        removed = Removed.model_validate_json(text)
+        result = CleanupResult.model_validate_json(text)
     except ValidationError as exc:
-        raise GatewayError(f"cannot read what {PROGRAM} printed: {text[:200]!r}") from exc
-    _tell(removed)
-    return removed
+        raise GatewayError(f"cannot read what {SCRIPT} printed: {text[:200]!r}") from exc
+    _log(result)
+    return result
 
 
 def kept_until(context: WorkerContext, ended_at: datetime) -> datetime | None:
-    """When folder and log of a job that ended then may go; None: never."""
+    """Return when folder and log of a job that ended then are removed; None: never."""
     return ended_at + timedelta(days=context.site.keep_jobs_days) if context.site.keep_jobs_days else None
 
 
 def _ended(context: WorkerContext) -> set[str]:
-    """Names of jobs whose records ended long enough ago."""
+    """Return the names of jobs whose records ended before the grace period."""
     until = context.now() - GRACE
-    records = [one for one in context.store.page(LOOKED_AT) if not one.is_live and one.updated_at <= until]
-    batch_jobs: list[BatchJob] = [*context.store.downloads.page(LOOKED_AT), *context.store.images.page(LOOKED_AT)]
-    return {*_names(records), *_batch_jobs(one for one in batch_jobs if not one.is_live and one.updated_at <= until)}
+    records = [one for one in context.store.page(RECORDS) if not one.is_live and one.updated_at <= until]
+    batch_jobs: list[BatchJob] = [*context.store.downloads.page(RECORDS), *context.store.images.page(RECORDS)]
+    ended = [one for one in batch_jobs if not one.is_live and one.updated_at <= until]
+    return {*_job_names(records), *_batch_job_names(ended)}
 
 
-def _names(records: Iterable[Deployment]) -> set[str]:
+def _job_names(records: Iterable[Deployment]) -> set[str]:
     return {job.name for record in records for job in record.jobs}
 
 
-def _batch_jobs(records: Iterable[BatchJob]) -> set[str]:
+def _batch_job_names(records: Iterable[BatchJob]) -> set[str]:
     return {record.job_name for record in records if record.job_name}
 
 
-def _tell(removed: Removed) -> None:
-    if removed.secrets or removed.folders or removed.logs:
-        counts = (len(removed.secrets), len(removed.folders), len(removed.logs))
-        log.info("tidied the cluster: keys of %d ended jobs, %d old folders, %d old files of logs", *counts)
-    if removed.trouble:
-        log.warning("not all could be tidied on the cluster: %s", removed.trouble)
+def _log(result: CleanupResult) -> None:
+    if result.secrets or result.folders or result.logs:
+        counts = (len(result.secrets), len(result.folders), len(result.logs))
+        log.info("cleanup: removed the keys of %d ended jobs, %d old folders, %d old log files", *counts)
+    if result.trouble:
+        log.warning("cleanup: some files could not be removed: %s", result.trouble)

@@ -1,6 +1,6 @@
-"""What one look at the cluster means for one record: `decide`. Pure: no socket, no clock.
+"""What the result of one check means for one record: `decide`. Pure: no socket, no clock.
 
-Total over phases and observations. "Could not ask" changes nothing, ever.
+Total over phases and observations. A failed query never changes a record.
 """
 
 from __future__ import annotations
@@ -16,39 +16,40 @@ from bouchet_core.tasks import TaskName
 
 from bouchet_worker.slurm.commands import expand_nodes
 from bouchet_worker.slurm.pending_reasons import reason_in_words, what_starts_sooner
-from bouchet_worker.slurm.states import STATES, Meaning, State
+from bouchet_worker.slurm.states import STATES, State, StateClass
 
-from .endings import ending_of
-from .observation import Answering, Connection, CouldNotLook, Health, Observed, SlurmKnowsNot, SlurmSays
-from .startup_times import at_ready
+from .endings import classify_ending
+from .observation import ConnectionFile, HealthReport, HealthStatus, JobNotFound, JobStatus, Observed, QueryFailed
+from .startup import latest_progress, startup_times
 
-# the API enqueues a task for a new record; after this long without a change it must have been lost
+# the API enqueues a task for a new record; a record that has not changed for this long lost its task
 LOST_TASK = timedelta(seconds=3)
 # a job just submitted, or just ended, may be in neither squeue nor accounting for a moment
-VANISH_GRACE = timedelta(seconds=60)
-# one slow answer under load is no news
-FAILING_NEWS_S = 15.0
-# Slurm cleans up in seconds; what takes longer is a node that does not answer
-CLEAN_UP = timedelta(seconds=30)
+NOT_FOUND_GRACE = timedelta(seconds=60)
+# a server under load may miss one health check
+FAILING_REPORT_S = 15.0
+# Slurm cleans up in seconds; a node that does not respond takes longer
+CLEANUP_GRACE = timedelta(seconds=30)
 
-TRYING = "it answers; trying it out: chat, stream, tools"
-STRANGER = "another program answers on its port; it is sent nothing"
-NEAR_ITS_END = "its end is near: answers under way finish, new requests are refused"
+SMOKE_TESTING = "vLLM is up; running the smoke test: chat, stream, tools"
+WRONG_SERVER = "another process listens on the job's port; no requests are sent to it"
+HEALTH_FAILING = "vLLM does not respond to health checks"
+DRAINING = "the job is about to end: running requests finish, new ones are rejected"
+CANCELLING = "being cancelled"
+STUCK = "Slurm is still cleaning up the job on {node} (COMPLETING); it ends when the node responds again"
 
-STUCK = "Slurm is still cleaning up after it on {node} (COMPLETING); it ends by itself once the node answers again"
-
-_NOWHERE: Mapping[str, object] = {"node": None, "port": None, "socket": None, "loopback": False}
-_NOT_CONNECTED: Mapping[str, object] = {**_NOWHERE, "progress": "", "times": {}, "smoke": None}
+_NO_ENDPOINT: Mapping[str, object] = {"node": None, "port": None, "socket": None, "loopback": False}
+_NOT_CONNECTED: Mapping[str, object] = {**_NO_ENDPOINT, "progress": "", "times": {}, "smoke": None}
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What to change. None leaves a thing as it is; facts are fields of the current job."""
+    """What to change; None keeps a value. job_changes: fields of the current job."""
 
     phase: Phase | None = None
     ending: Ending | None = None
     reason: str | None = None
-    facts: Mapping[str, object] = field(default_factory=dict)
+    job_changes: Mapping[str, object] = field(default_factory=dict)
     task: TaskName | None = None
 
 
@@ -56,32 +57,32 @@ NOTHING = Decision()
 
 
 def decide(record: Deployment, observed: Observed, now: datetime) -> Decision:
-    """The move that the look asks for. now: aware."""
+    """Return the change that the observation asks for. now is timezone-aware."""
     if record.phase is Phase.ENDED:
         return NOTHING
     job = record.job
     if job is None or job.slurm_id is None:
-        return _unsubmitted(record, now)
-    slurm = observed.slurm
-    if isinstance(slurm, CouldNotLook):
+        return _not_submitted(record, now)
+    status = observed.slurm
+    if isinstance(status, QueryFailed):
         return NOTHING
-    if isinstance(slurm, SlurmKnowsNot):
-        return _vanished(record, job, observed, now)
-    decision = _BY_MEANING[STATES[slurm.state].meaning](record, job, slurm, observed)
-    if slurm.state is State.COMPLETING and _is_stuck(record, job, now):
+    if isinstance(status, JobNotFound):
+        return _not_found(record, job, observed, now)
+    decision = _BY_STATE_CLASS[STATES[status.state].state_class](record, job, status, observed)
+    if status.state is State.COMPLETING and _is_stuck(record, job, now):
         decision = replace(decision, reason=STUCK.format(node=job.node or "its node"))
-    facts = {"slurm_state": slurm.word, **decision.facts}
+    changes = {"slurm_state": status.state_text, **decision.job_changes}
     if decision.phase is Phase.READY:
-        took = {**observed.took, **({"smoke": observed.smoke.took_s} if observed.smoke is not None else {})}
-        facts["times"] = at_ready(job, took, now, slurm.start)
-    return replace(decision, facts=facts)
+        smoke = {"smoke": observed.smoke.took_s} if observed.smoke is not None else {}
+        changes["times"] = startup_times(job, {**observed.engine_times, **smoke}, now, status.start)
+    return replace(decision, job_changes=changes)
 
 
 def apply(record: Deployment, decision: Decision, now: datetime) -> Deployment:
-    """The record after the decision, one version later; the very same record when nothing changes."""
+    """Return the record after the decision, one version later; the same object when nothing changes."""
     new = record
-    if record.job is not None and decision.facts:
-        job = record.job.model_copy(update=dict(decision.facts))
+    if record.job is not None and decision.job_changes:
+        job = record.job.model_copy(update=dict(decision.job_changes))
         new = new if job == record.job else new.with_job(job, now)
     phase = decision.phase or record.phase
     reason = decision.reason if decision.reason is not None else (record.reason if phase is record.phase else "")
@@ -90,78 +91,81 @@ def apply(record: Deployment, decision: Decision, now: datetime) -> Deployment:
     return new if new is record else new.model_copy(update={"version": record.version + 1})
 
 
-def _unsubmitted(record: Deployment, now: datetime) -> Decision:
+def _not_submitted(record: Deployment, now: datetime) -> Decision:
     if now - record.updated_at < LOST_TASK:
         return NOTHING
     return Decision(task=TaskName.SUBMIT if record.stop_requested_at is None else TaskName.CANCEL)
 
 
-def _waiting(record: Deployment, job: Job, slurm: SlurmSays, observed: Observed) -> Decision:
+def _pending(record: Deployment, job: Job, status: JobStatus, observed: Observed) -> Decision:
     if record.stop_requested_at is not None:
         phase = None if record.phase is Phase.DRAINING else Phase.QUEUED
-        return Decision(phase, reason="being cancelled", facts=_NOT_CONNECTED, task=TaskName.CANCEL)
-    sooner = what_starts_sooner(slurm.reason, job.placement)
-    reason = reason_in_words(slurm.reason) + (f"; {sooner}" if sooner else "")
+        return Decision(phase, reason=CANCELLING, job_changes=_NOT_CONNECTED, task=TaskName.CANCEL)
+    sooner = what_starts_sooner(status.reason, job.placement)
+    reason = reason_in_words(status.reason) + (f"; {sooner}" if sooner else "")
     if record.phase is not Phase.QUEUED:
-        reason = f"Slurm put it back into the queue; {reason}"
-    return Decision(Phase.QUEUED, reason=reason, facts={**_NOT_CONNECTED, "start_estimate": slurm.start})
+        reason = f"Slurm requeued the job; {reason}"
+    return Decision(Phase.QUEUED, reason=reason, job_changes={**_NOT_CONNECTED, "start_estimate": status.start})
 
 
-def _running(record: Deployment, job: Job, slurm: SlurmSays, observed: Observed) -> Decision:
-    facts = _connected(job, slurm, observed.connection)
+def _running(record: Deployment, job: Job, status: JobStatus, observed: Observed) -> Decision:
+    changes = _connection_changes(job, status, observed.connection)
     if record.stop_requested_at is not None:
-        return Decision(_draining_from(record), reason="being cancelled", facts=facts, task=TaskName.CANCEL)
+        return Decision(_draining_from(record), reason=CANCELLING, job_changes=changes, task=TaskName.CANCEL)
     if record.phase is Phase.QUEUED:
-        return Decision(Phase.STARTING, reason="the job has started", facts=facts)
+        return Decision(Phase.STARTING, reason="the job has started", job_changes=changes)
     if record.phase is Phase.STARTING:
-        return _starting(job, observed, facts)
+        return _starting(job, observed, changes)
     if record.phase is Phase.READY:
-        return _ready(job, observed, facts)
-    return Decision(facts=facts)
+        return _ready(job, observed, changes)
+    return Decision(job_changes=changes)
 
 
-def _starting(job: Job, observed: Observed, facts: Mapping[str, object]) -> Decision:
+def _starting(job: Job, observed: Observed, changes: Mapping[str, object]) -> Decision:
     health = observed.health
-    if health is not None and health.answering is Answering.YES and job.listens:
-        if observed.smoke_waits:
-            return Decision(reason=TRYING, facts={**facts, "progress": TRYING})
-        said = {"window": health.window or job.window, "vllm_version": health.vllm_version or job.vllm_version}
-        tried = {**said, "smoke": observed.smoke, "progress": ""}
-        return Decision(Phase.READY, reason=_words(observed.smoke), facts={**facts, **tried})
-    progress = _trouble(health) or observed.progress or job.progress
-    return Decision(reason=progress or None, facts={**facts, "progress": progress})
+    if health is not None and health.status is HealthStatus.HEALTHY and job.listens:
+        if observed.smoke_pending:
+            return Decision(reason=SMOKE_TESTING, job_changes={**changes, "progress": SMOKE_TESTING})
+        measured = {
+            "window": health.window or job.window,
+            "vllm_version": health.vllm_version or job.vllm_version,
+            "smoke": observed.smoke,
+            "progress": "",
+        }
+        return Decision(Phase.READY, reason=_smoke_failures(observed.smoke), job_changes={**changes, **measured})
+    progress = _access_problem(health) or latest_progress(job.progress, observed.progress)
+    return Decision(reason=progress or None, job_changes={**changes, "progress": progress})
 
 
-def _ready(job: Job, observed: Observed, facts: Mapping[str, object]) -> Decision:
+def _ready(job: Job, observed: Observed, changes: Mapping[str, object]) -> Decision:
     health = observed.health
-    if health is not None and health.answering is Answering.DRAINING:
-        return Decision(Phase.DRAINING, reason=NEAR_ITS_END, facts=facts)
-    if observed.connection is not None and _place(observed.connection) != _place(job):
-        return Decision(Phase.STARTING, reason="Slurm started it anew", facts={**facts, "smoke": None})
+    if health is not None and health.status is HealthStatus.DRAINING:
+        return Decision(Phase.DRAINING, reason=DRAINING, job_changes=changes)
+    if observed.connection is not None and _endpoint(observed.connection) != _endpoint(job):
+        return Decision(Phase.STARTING, reason="Slurm restarted the job", job_changes={**changes, "smoke": None})
     if health is None:
-        return Decision(facts=facts)
-    if health.answering is Answering.YES:
+        return Decision(job_changes=changes)
+    if health.status is HealthStatus.HEALTHY:
         smoke = observed.smoke or job.smoke
-        return Decision(reason=health.warning or _words(smoke), facts={**facts, "smoke": smoke})
-    is_news = health.failing_s >= FAILING_NEWS_S
-    words = _trouble(health) or "it does not answer its health check"
-    return Decision(reason=words if is_news else None, facts=facts)
+        return Decision(reason=health.warning or _smoke_failures(smoke), job_changes={**changes, "smoke": smoke})
+    reported = health.failing_s >= FAILING_REPORT_S
+    return Decision(reason=(_access_problem(health) or HEALTH_FAILING) if reported else None, job_changes=changes)
 
 
-def _words(smoke: SmokeTest | None) -> str:
-    """What a person must know of a model that is ready."""
+def _smoke_failures(smoke: SmokeTest | None) -> str:
+    """Return what failed in the smoke test of a ready model, empty when nothing did."""
     return smoke.words if smoke is not None else ""
 
 
-def _paused(record: Deployment, job: Job, slurm: SlurmSays, observed: Observed) -> Decision:
+def _paused(record: Deployment, job: Job, status: JobStatus, observed: Observed) -> Decision:
     if record.stop_requested_at is not None:
-        return Decision(_draining_from(record), reason="being cancelled", task=TaskName.CANCEL)
+        return Decision(_draining_from(record), reason=CANCELLING, task=TaskName.CANCEL)
     phase = Phase.STARTING if record.phase is Phase.QUEUED else None
-    return Decision(phase, reason=f"Slurm has stopped it for now ({slurm.word})")
+    return Decision(phase, reason=f"Slurm has suspended the job ({status.state_text})")
 
 
-def _finishing(record: Deployment, job: Job, slurm: SlurmSays, observed: Observed) -> Decision:
-    reason = observed.end.sentence if observed.end is not None else None
+def _ending(record: Deployment, job: Job, status: JobStatus, observed: Observed) -> Decision:
+    reason = observed.end_file.sentence if observed.end_file is not None else None
     if record.phase is Phase.QUEUED:
         return Decision(reason=reason)
     return Decision(_draining_from(record), reason=reason)
@@ -169,42 +173,42 @@ def _finishing(record: Deployment, job: Job, slurm: SlurmSays, observed: Observe
 
 def _is_stuck(record: Deployment, job: Job, now: datetime) -> bool:
     since = job.since.get(Phase.DRAINING)
-    return record.phase is Phase.DRAINING and since is not None and now - since > CLEAN_UP
+    return record.phase is Phase.DRAINING and since is not None and now - since > CLEANUP_GRACE
 
 
-def _ended(record: Deployment, job: Job, slurm: SlurmSays, observed: Observed) -> Decision:
-    ending, sentence = ending_of(record, job, slurm, observed.end)
-    facts = {"exit_code": slurm.exit_code or None, "progress": "", "node": job.node or slurm.node}
-    return Decision(Phase.ENDED, ending, sentence, facts)
+def _ended(record: Deployment, job: Job, status: JobStatus, observed: Observed) -> Decision:
+    ending, sentence = classify_ending(record, job, status, observed.end_file)
+    changes = {"exit_code": status.exit_code or None, "progress": "", "node": job.node or status.node}
+    return Decision(Phase.ENDED, ending, sentence, changes)
 
 
-def _vanished(record: Deployment, job: Job, observed: Observed, now: datetime) -> Decision:
-    if observed.health is not None and observed.health.answering is not Answering.NO:
+def _not_found(record: Deployment, job: Job, observed: Observed, now: datetime) -> Decision:
+    if observed.health is not None and observed.health.status is not HealthStatus.FAILING:
         # it answers, so it runs: accounting may be slow or switched off
         return NOTHING
     since = job.since.get(record.phase, record.updated_at)
-    if observed.end is None and now - since < VANISH_GRACE:
+    if observed.end_file is None and now - since < NOT_FOUND_GRACE:
         return NOTHING
-    ending, sentence = ending_of(record, job, None, observed.end)
+    ending, sentence = classify_ending(record, job, None, observed.end_file)
     return Decision(Phase.ENDED, ending, sentence, {"progress": ""})
 
 
-def _trouble(health: Health | None) -> str:
-    """What keeps us from it, other than that it does not answer."""
+def _access_problem(health: HealthReport | None) -> str:
+    """Return why the server cannot be used although it may run, empty when it only does not answer yet."""
     if health is None:
         return ""
-    return STRANGER if health.stranger else health.no_way
+    return WRONG_SERVER if health.wrong_server else health.unreachable_reason
 
 
 def _draining_from(record: Deployment) -> Phase | None:
     return Phase.DRAINING if record.phase in (Phase.STARTING, Phase.READY) else None
 
 
-def _connected(job: Job, slurm: SlurmSays, connection: Connection | None) -> dict[str, object]:
-    """What the job's own file adds to the record. A file of another run of the job does not reach here."""
-    times = {**job.times, **_waited(job, slurm, connection)}
+def _connection_changes(job: Job, status: JobStatus, connection: ConnectionFile | None) -> dict[str, object]:
+    """Return what the job's connection file adds to the record. A file of another run of the job never gets here."""
+    times = {**job.times, **_times_before_start(job, status, connection)}
     if connection is None:
-        return {"times": times} if job.node else {"node": slurm.node, "times": times}
+        return {"times": times} if job.node else {"node": status.node, "times": times}
     return {
         "times": times,
         "node": connection.node,
@@ -227,33 +231,32 @@ def _connected(job: Job, slurm: SlurmSays, connection: Connection | None) -> dic
     }
 
 
-def _nodes(connection: Connection) -> tuple[str, ...]:
-    """All nodes of the job, as far as Slurm's list can be read."""
+def _nodes(connection: ConnectionFile) -> tuple[str, ...]:
+    """Return all nodes of the job, or the first one alone when Slurm's list cannot be parsed."""
     try:
         return tuple(expand_nodes(connection.nodelist or connection.node))
     except SlurmOutputError:
         return (connection.node,)
 
 
-def _place(of: Job | Connection) -> tuple[str | None, int | None, str | None]:
-    """Where a vLLM listens."""
+def _endpoint(of: Job | ConnectionFile) -> tuple[str | None, int | None, str | None]:
     return of.node, of.port, of.socket
 
 
-def _waited(job: Job, slurm: SlurmSays, connection: Connection | None) -> dict[str, float]:
-    """Seconds in the queue, and until the container was started, by the cluster's own clocks."""
+def _times_before_start(job: Job, status: JobStatus, connection: ConnectionFile | None) -> dict[str, float]:
+    """Return the seconds in the queue and until the container started, by the cluster's own clocks."""
     found: dict[str, float] = {}
-    if slurm.waited_s is not None and "queue" not in job.times:
-        found["queue"] = slurm.waited_s
-    if connection is not None and connection.started_at is not None and slurm.start is not None:
-        found["image"] = max(0.0, connection.started_at - slurm.start.timestamp())
+    if status.waited_s is not None and "queue" not in job.times:
+        found["queue"] = status.waited_s
+    if connection is not None and connection.started_at is not None and status.start is not None:
+        found["image"] = max(0.0, connection.started_at - status.start.timestamp())
     return found
 
 
-_BY_MEANING = {
-    Meaning.WAITING: _waiting,
-    Meaning.RUNNING: _running,
-    Meaning.PAUSED: _paused,
-    Meaning.ENDING: _finishing,
-    Meaning.ENDED: _ended,
+_BY_STATE_CLASS = {
+    StateClass.WAITING: _pending,
+    StateClass.RUNNING: _running,
+    StateClass.PAUSED: _paused,
+    StateClass.ENDING: _ending,
+    StateClass.ENDED: _ended,
 }

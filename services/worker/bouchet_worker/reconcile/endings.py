@@ -1,97 +1,169 @@
-"""How an ended job ended, for people: Slurm's word, the job's own note, and what to do next. Pure."""
+"""Why a job ended, for people: Slurm's state, the job's end file, vLLM's last error lines, and what to do next. Pure.
+
+The error lines are those of vLLM 0.19 to 0.32, PyTorch, CUDA and Apptainer.
+"""
 
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 
 from bouchet_core.deployments import Deployment, Ending, Job
 from bouchet_core.durations import format_duration
 
 from bouchet_worker.slurm.states import STATES, State
 
-from .observation import EndNote, SlurmSays
-from .startup_times import READY, STEPS
-from .vllm_errors import advice_for_cause, cause_of
+from .observation import EndFile, JobStatus
+from .startup import READY, STEPS
 
-# {fields} are filled in `_facts`
+_Match = re.Match[str]
+
+# {fields} are filled in by `_fields`
 SENTENCES: Mapping[State, str] = {
-    State.BOOT_FAIL: "the node {node} did not boot; launch again",
+    State.BOOT_FAIL: "{node} failed to boot; launch again",
     State.CANCELLED: "cancelled by {who}",
     State.COMPLETED: "the job ended by itself; {logs}",
-    State.DEADLINE: "it could not end before its deadline",
+    State.DEADLINE: "the job could not finish before its deadline",
     State.FAILED: "the job failed (exit code {exit_code}); {logs}",
-    State.LAUNCH_FAILED: "Slurm could not start it on {node}; launch again",
-    State.NODE_FAIL: "the node {node} failed; launch again",
-    State.OUT_OF_MEMORY: "it ran out of host memory ({memory} GiB a node); more --gpus bring more memory",
-    State.PREEMPTED: "the owners of {partition} took the node back; launch again, or on a partition without preemption",
-    State.RECONFIG_FAIL: "the node {node} could not be set up for it; launch again",
-    State.REVOKED: "another cluster of the federation took the job",
-    State.TIMEOUT: "its walltime of {walltime} is used up; launch again, with a longer --time if the partition allows",
+    State.LAUNCH_FAILED: "Slurm could not start the job on {node}; launch again",
+    State.NODE_FAIL: "{node} failed; launch again",
+    State.OUT_OF_MEMORY: "the job ran out of host memory ({memory} GiB per node); more --gpus give it more memory",
+    State.PREEMPTED: "preempted by a higher-priority job on {partition}; launch again, or use a partition without "
+    "preemption",
+    State.RECONFIG_FAIL: "{node} could not be reconfigured for the job; launch again",
+    State.REVOKED: "another cluster of the federation runs the job",
+    State.TIMEOUT: "the job used up its walltime of {walltime}; launch again, with a longer --time if the partition "
+    "allows it",
 }
-# how the batch script ended where it could leave no note, as Slurm prints it: its UNWRITABLE; Slurm's own word for a
-# log that it could not open
-EXITS: Mapping[str, str] = {
-    "73:0": "its files in {folder} could not be written from {node} (disk full, quota used up, or no answer): "
-    "make room there, then launch again; `bouchet doctor` shows how much is free",
-    "0:53": "Slurm could not open its log in {folder} on {node}: see that the folder is there and not full, "
-    "then launch again; `bouchet doctor` looks",
+# exit codes of a batch script that could not write its end file: its own UNWRITABLE status, and Slurm's code for a log
+# file that Slurm could not open
+EXIT_CODES: Mapping[str, str] = {
+    "73:0": "the job could not write its files in {folder} from {node} (disk full, quota exceeded or no response): "
+    "free some space there and launch again; `bouchet doctor` shows the free space",
+    "0:53": "Slurm could not open the job's log in {folder} on {node}: check that the folder exists and has free "
+    "space, then launch again; `bouchet doctor` checks both",
 }
-# Slurm saw the cause itself; what the job wrote at the time is only the consequence
-_SLURM_KNOWS_BEST = frozenset(
+# Slurm knows the cause itself; what the job wrote at that time is only the consequence
+_CAUSE_KNOWN_BY_SLURM = frozenset(
     {State.OUT_OF_MEMORY, State.NODE_FAIL, State.PREEMPTED, State.BOOT_FAIL, State.LAUNCH_FAILED, State.RECONFIG_FAIL}
 )
-_NOTE_ENDINGS: Mapping[str, Ending] = {
+_END_FILE_ENDINGS: Mapping[str, Ending] = {
     "walltime": Ending.TIMED_OUT,
     "vllm_exited": Ending.FAILED,
     "refused": Ending.FAILED,
 }
 # 128 + SIGKILL
 KILLED = 137
-GONE = "Slurm no longer knows job {slurm_id}, and it left no word why it ended; {logs}"
+FORGOTTEN = "Slurm no longer knows job {slurm_id}, and the job left no exit record; {logs}"
+_PROCESS_KILLED = "the process was killed, most likely for its use of host memory: more --gpus give it more memory"
 
 
-def ending_of(record: Deployment, job: Job, slurm: SlurmSays | None, note: EndNote | None) -> tuple[Ending, str]:
-    """Ending and sentence. slurm is None when Slurm has forgotten the job."""
-    facts = _facts(record, job, slurm)
-    if slurm is not None and slurm.state in _SLURM_KNOWS_BEST:
-        return STATES[slurm.state].ending or Ending.FAILED, SENTENCES[slurm.state].format_map(facts)
+def classify_ending(
+    record: Deployment, job: Job, status: JobStatus | None, end_file: EndFile | None
+) -> tuple[Ending, str]:
+    """Return how the deployment ended and a sentence about it. status is None when Slurm has forgotten the job."""
+    fields = _fields(record, job, status)
+    if status is not None and status.state in _CAUSE_KNOWN_BY_SLURM:
+        return STATES[status.state].ending or Ending.FAILED, SENTENCES[status.state].format_map(fields)
     if record.stop_requested_at is not None:
-        return Ending.CANCELLED, "cancelled as asked"
-    if note is not None and note.kind == "idle":
-        return Ending.IDLE, f"{note.sentence}; `bouchet launch {record.model}` brings it back{_how_soon(job)}"
-    if note is not None and note.kind in _NOTE_ENDINGS:
-        return _NOTE_ENDINGS[note.kind], _with_tail(note)
-    if slurm is None:
-        return Ending.FAILED, GONE.format_map(facts)
-    sentence = EXITS.get(slurm.exit_code or "") if slurm.state is State.FAILED and note is None else None
-    return STATES[slurm.state].ending or Ending.FAILED, (sentence or SENTENCES[slurm.state]).format_map(facts)
+        return Ending.CANCELLED, "cancelled on request"
+    if end_file is not None and end_file.kind == "idle":
+        return Ending.IDLE, f"{end_file.sentence}; `bouchet launch {record.model}` starts it again{_warm_start(job)}"
+    if end_file is not None and end_file.kind in _END_FILE_ENDINGS:
+        return _END_FILE_ENDINGS[end_file.kind], _with_cause(end_file)
+    if status is None:
+        return Ending.FAILED, FORGOTTEN.format_map(fields)
+    by_code = EXIT_CODES.get(status.exit_code or "") if status.state is State.FAILED and end_file is None else None
+    return STATES[status.state].ending or Ending.FAILED, (by_code or SENTENCES[status.state]).format_map(fields)
 
 
-def _how_soon(job: Job) -> str:
-    """As this start took, but for the queue: the next one finds its kernels compiled and is no slower."""
-    took = sum(job.times.get(step, 0.0) for step in STEPS if step != "queue") if READY in job.times else 0.0
-    return f" in about {max(1, round(took))} s (warm)" if took else ""
+def _warm_start(job: Job) -> str:
+    """Return how long this start took without the queue: the next one finds its kernels compiled and is no slower."""
+    seconds = sum(job.times.get(step, 0.0) for step in STEPS if step != "queue") if READY in job.times else 0.0
+    return f" in about {max(1, round(seconds))} s (warm)" if seconds else ""
 
 
-def _with_tail(note: EndNote) -> str:
-    line = cause_of(note.tail)
+def _with_cause(end_file: EndFile) -> str:
+    line = select_cause(end_file.tail)
     advice = advice_for_cause(line)
-    if not line and note.exit_status == KILLED:
-        advice = "something killed it, most likely for its use of the node's memory: more --gpus bring more memory"
-    return ": ".join(part for part in (note.sentence, line) if part) + (f"; {advice}" if advice else "")
+    if not line and end_file.exit_status == KILLED:
+        advice = _PROCESS_KILLED
+    return ": ".join(part for part in (end_file.sentence, line) if part) + (f"; {advice}" if advice else "")
 
 
-def _facts(record: Deployment, job: Job, slurm: SlurmSays | None) -> dict[str, object]:
+def _fields(record: Deployment, job: Job, status: JobStatus | None) -> dict[str, object]:
     placement = job.placement
+    node = (status and status.node) or job.node
     return {
-        "node": (slurm and slurm.node) or job.node or "that it ran on",
-        "who": (slurm and slurm.ended_by) or "somebody (with scancel), not through bouchet-llm",
-        "exit_code": (slurm and slurm.exit_code) or "unknown",
-        "logs": f"`bouchet logs {record.id}` shows its last words",
+        "node": f"node {node}" if node else "the job's node",
+        "who": (status and status.cancelled_by) or "an unknown user, not through bouchet-llm",
+        "exit_code": (status and status.exit_code) or "unknown",
+        "logs": f"see `bouchet logs {record.id}`",
         "folder": posixpath.dirname(job.log) if job.log else "the folder of its logs",
         "memory": placement.memory_gib if placement else "?",
-        "partition": placement.partition if placement else "the partition",
+        "partition": placement.partition if placement else "its partition",
         "walltime": format_duration(placement.walltime_s) if placement else "?",
         "slurm_id": job.slurm_id,
     }
+
+
+# vLLM's error lines
+
+# lines of a main process that only report the failure of the process that knows the cause
+_CONSEQUENCE = re.compile(
+    r"Engine core initialization failed|See root cause above|EngineDeadError|Engine process failed|died unexpectedly"
+    r"|validation errors? for \w+Response"
+)
+_ENGINE_DIED = "vLLM's engine was killed or crashed: launch again; if it ran out of memory, use more --gpus"
+_TOO_LARGE = "it does not fit into GPU memory: use a smaller --max-len, --quant fp8, or more --gpus"
+_OLD_DRIVER = "the node's NVIDIA driver is too old for this image: set `image:` in models.yaml to one for an older CUDA"
+
+
+def _max_len(found: _Match) -> str:
+    return f"the context window does not fit beside the weights: use --max-len {found[1]} or less, or more --gpus"
+
+
+def _parser(found: _Match) -> str:
+    field = "tool_parser" if found[1] == "tool-call" else "reasoning_parser"
+    return f"{field} in models.yaml does not match this model: correct or remove it"
+
+
+_CAUSES: tuple[tuple[str, str | Callable[[_Match], str]], ...] = (
+    (r"estimated maximum model length is (\d+)", _max_len),
+    (r"KV cache is needed, which is larger|No available memory for the cache blocks", _TOO_LARGE),
+    (r"CUDA out of memory|OutOfMemoryError: (?:CUDA|HIP)|CUDA error: out of memory", _TOO_LARGE),
+    (r"Free memory on device .* is less than desired", "another process uses memory of this GPU: launch again"),
+    (r"driver on your system is too old|driver version is insufficient|unsupported display driver", _OLD_DRIVER),
+    (r"no kernel image is available", "this image does not support this GPU type: use another `image:` in models.yaml"),
+    (r"No CUDA GPUs are available|Failed to infer device type", "the job found no GPU: launch again, or ask the site"),
+    (r"No space left on device|Disk quota exceeded", "a disk is full: free some space in the site's directories"),
+    (r"[Aa]ddress already in use", "another process took the port: launch again"),
+    (r"unrecognized arguments: (.+)", lambda m: f"this vLLM has no option {m[1]}: correct extra_args in models.yaml"),
+    (r"--(tool-call|reasoning)-parser \S+ cannot be used", _parser),
+    (r"[Mm]odel architectures? .* not supported|does not recognize this architecture", "the model needs a newer image"),
+    (r"SafetensorError|HeaderToo|MetadataIncomplete", "the weights are incomplete: `bouchet download` resumes them"),
+    (r"FATAL: .*([Ii]mage|squashfs)", "Apptainer cannot mount the image: check it with `bouchet image verify`"),
+    (r"Cannot allocate memory|MemoryError", "the node ran out of host memory: more --gpus give it more memory"),
+)  # fmt: skip
+
+
+def select_cause(tail: Sequence[str]) -> str:
+    """Return the error line that names the cause best, empty when there is no line."""
+    known = [line for line in tail if advice_for(line)]
+    causes = [line for line in tail if not _CONSEQUENCE.search(line)]
+    return (known or causes or list(tail[:1]) or [""])[-1]
+
+
+def advice_for_cause(line: str) -> str:
+    """Return what to do about the selected line, also when it only reports that an engine died."""
+    return advice_for(line) or (_ENGINE_DIED if _CONSEQUENCE.search(line) else "")
+
+
+def advice_for(line: str) -> str:
+    """Return what to do about an error line, empty when that is not known."""
+    for pattern, advice in _CAUSES:
+        found = re.search(pattern, line)
+        if found:
+            return advice if isinstance(advice, str) else advice(found)
+    return ""

@@ -1,4 +1,4 @@
-"""Asks the vLLM behind a slot how it is."""
+"""Checks the health of the vLLM behind a slot."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from bouchet_core.deployments import Job, Phase
 from bouchet_core.errors import NODE_REFUSED
 from bouchet_core.secrets import NONCE_HEADER, PROOF_HEADER, job_key, new_nonce, proves
 
-from .observation import Answering, Health
+from .observation import HealthReport, HealthStatus
 
 HEALTH_TIMEOUT_S = 3.0
 
 
 class SlotProbe:
-    """Asks the vLLM behind a slot how it is. host, base_port: where the gateway's slots listen."""
+    """Checks the vLLM servers behind the gateway's slots. Slot n listens on port base_port + n of host."""
 
     def __init__(self, host: str, base_port: int, serving_secret: str) -> None:
         self._url = f"http://{host}:{{port}}"
@@ -25,43 +25,45 @@ class SlotProbe:
         self._failing_since: dict[str, float] = {}
 
     def close(self) -> None:
-        """Closes the pooled connections."""
+        """Close the pooled connections."""
         self._http.close()
 
-    def health(self, job: Job) -> Health:
-        """/health, then what vLLM says of itself when that is fine."""
-        found = self._asked(job)
-        if found.answering is Answering.NO:
+    def health(self, job: Job) -> HealthReport:
+        """Check /health and, while a starting job is healthy, read vLLM's window and version."""
+        report = self._check(job)
+        if report.status is HealthStatus.FAILING:
             since = self._failing_since.setdefault(job.name, time.monotonic())
-            return replace(found, failing_s=time.monotonic() - since)
+            return replace(report, failing_s=time.monotonic() - since)
         self._failing_since.pop(job.name, None)
-        if found.answering is Answering.DRAINING or job.phase is Phase.READY:
-            return found
-        return replace(found, window=self._window(job), vllm_version=self._version(job))
+        if report.status is HealthStatus.DRAINING or job.phase is Phase.READY:
+            return report
+        return replace(report, window=self._window(job), vllm_version=self._version(job))
 
-    def is_there(self, job: Job) -> bool:
-        """Whether it answers now, and is not about to end."""
-        return self._asked(job).answering is Answering.YES
+    def is_healthy(self, job: Job) -> bool:
+        """Return whether the server answers now and is not about to end."""
+        return self._check(job).status is HealthStatus.HEALTHY
 
     def client(self, job: Job) -> httpx.Client:
-        """For further questions to a server that has just been healthy. Whoever asks closes it."""
+        """Return a client with the job's key, for a server that has just been healthy. The caller closes it."""
         return httpx.Client(base_url=self._address(job), headers={"Authorization": f"Bearer {self._key(job)}"})
 
-    def _asked(self, job: Job) -> Health:
-        """What /health says, and who says so. The key is for those alone who have proved to hold it."""
+    def _check(self, job: Job) -> HealthReport:
+        """Check /health and the server's proof. The key is sent only to a server that has proved that it holds it."""
         nonce = new_nonce()
         try:
             response = self._http.get(self._address(job) + "/health", headers={NONCE_HEADER: nonce})
         except httpx.HTTPError:
-            return Health(Answering.NO)
-        answering = Answering.YES if response.is_success else Answering.NO
+            return HealthReport(HealthStatus.FAILING)
+        status = HealthStatus.HEALTHY if response.is_success else HealthStatus.FAILING
         if response.headers.get("x-bouchet-state") == "draining":
-            answering = Answering.DRAINING
+            status = HealthStatus.DRAINING
+        warning = response.headers.get("x-bouchet-warning", "")
+        if status is HealthStatus.FAILING:
+            return HealthReport(status, unreachable_reason=_unreachable_reason(response), warning=warning)
         proof = response.headers.get(PROOF_HEADER)
-        if answering is Answering.NO or not job.proves or proves(self._key(job), nonce, job.port or 0, proof):
-            warning = response.headers.get("x-bouchet-warning", "")
-            return Health(answering, no_way=_no_way(response) if answering is Answering.NO else "", warning=warning)
-        return Health(Answering.NO, stranger=True)
+        if job.proves and not proves(self._key(job), nonce, job.port or 0, proof):
+            return HealthReport(HealthStatus.FAILING, wrong_server=True)
+        return HealthReport(status, warning=warning)
 
     def _window(self, job: Job) -> int | None:
         try:
@@ -85,8 +87,8 @@ class SlotProbe:
         return job_key(self._secret, job.name, job.sealed_key)
 
 
-def _no_way(response: httpx.Response) -> str:
-    """The gateway's own words, where the node itself lets nobody in (`via: node`): nothing that time mends."""
+def _unreachable_reason(response: httpx.Response) -> str:
+    """Return the gateway's message when the node refuses SSH (`via: node`), which retrying does not fix; else empty."""
     if "problem+json" not in response.headers.get("content-type", ""):
         return ""
     try:

@@ -1,6 +1,6 @@
-"""The loop that keeps records true: look, decide, save, every two seconds while something lives.
+"""The loop that keeps records true: observe, decide, save, every two seconds while anything is live.
 
-Runs in every worker, works in one: the lease decides which. Errors of one step end the step, never the loop.
+It runs in every worker and works in one: the lease decides which. An error ends a step, never the loop.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from bouchet_worker.batch.watch import BatchJobWatch
 from bouchet_worker.context import WorkerContext
 from bouchet_worker.slurm.outage import unanswered
 
-from .cleanup import Housekeeper, kept_until
+from .cleanup import CleanupScheduler, kept_until
 from .decide import Decision, apply, decide
-from .observation import CouldNotLook, Observed
+from .observation import Observed, QueryFailed
 from .observe import Observer
-from .recovery import Strays
-from .smoke_runner import Smokes
+from .recovery import JobRecovery
+from .smoke_runner import SmokeTestRunner
 
 log = logging.getLogger(__name__)
 
@@ -36,48 +36,51 @@ STEP_S = 2.0
 LEASE_NAME = "reconcile"
 LEASE_S = 10.0
 HEARTBEAT_S = 15.0
-SMOKE_LOOK_S = 0.1
-# a task that did not help is sent again after this, and after twice as long each time
-TASK_AGAIN_S = 4.0
-TASK_AGAIN_MOST_S = 60.0
-# how long to leave the cluster alone when it could not be asked; it is back soon after a reconnect
-BACK_OFF_MOST_S = 10.0
+SMOKE_POLL_S = 0.1
+# a task is enqueued again after this pause, which doubles each time
+RESEND_S = 4.0
+RESEND_MAX_S = 60.0
+# the pause while the cluster cannot be queried; short, so that work resumes soon after a reconnect
+BACK_OFF_MAX_S = 10.0
 
 
 @dataclass
-class _Sent:
-    """A task that was enqueued. at: monotonic seconds."""
+class _SentTask:
+    """When a task was enqueued (monotonic seconds), and how long to wait before enqueueing it again."""
 
     at: float
     wait_s: float
 
 
 @dataclass
-class Loop:
-    """enqueue(task, deployment id) puts a task on the queue; tend() looks after those that failed."""
+class ReconcileLoop:
+    """Reconciles all live records with the cluster.
+
+    enqueue(task, deployment id) puts a task on the queue; maintain_queue() retries failed and lost tasks.
+    """
 
     context: WorkerContext
     observer: Observer
     enqueue: Callable[[TaskName, str], None]
-    tend: Callable[[], None] = lambda: None
-    smokes: Smokes | None = None
-    housekeeper: Housekeeper | None = None
-    _sent: dict[tuple[str, str], _Sent] = field(default_factory=dict)
+    maintain_queue: Callable[[], None] = lambda: None
+    smoke_tests: SmokeTestRunner | None = None
+    cleanup: CleanupScheduler | None = None
+    _sent: dict[tuple[str, str], _SentTask] = field(default_factory=dict)
     _failures: int = 0
     # the store's epoch in which all jobs of the cluster were compared with the records
-    _compared: str | None = None
-    # what could not be asked stands in the store, or may stand there from an earlier life
-    _told: bool = True
+    _compared_epoch: str | None = None
+    # the store may hold an outage, also one of an earlier process
+    _outage_stored: bool = True
 
     def __post_init__(self) -> None:
-        self._strays = Strays(self.context)
+        self._recovery = JobRecovery(self.context)
         self._batch_jobs: tuple[BatchJobWatch[Any, Any], ...] = (
             BatchJobWatch(self.context, DOWNLOADS, self.enqueue),
             BatchJobWatch(self.context, IMAGES, self.enqueue),
         )
 
     def run(self, stopping: threading.Event) -> None:
-        """Steps until told to stop; then another worker may take over at once."""
+        """Run steps until `stopping` is set; then release the lease, so that another worker takes over at once."""
         while not stopping.is_set():
             began = time.monotonic()
             self._guarded_step()
@@ -86,13 +89,13 @@ class Loop:
             self.context.store.release(LEASE_NAME, self.context.owner)
 
     def _rest(self, stopping: threading.Event, seconds: float) -> None:
-        """Until then, or until a smoke test is over: somebody waits for that model."""
-        until = time.monotonic() + seconds
-        while self.smokes is not None and self.smokes.under_way and time.monotonic() < until:
-            if stopping.wait(SMOKE_LOOK_S):
+        """Wait that long, or until a smoke test has finished: clients wait for that model."""
+        tests, until = self.smoke_tests, time.monotonic() + seconds
+        while tests is not None and tests.is_running and time.monotonic() < until:
+            if stopping.wait(SMOKE_POLL_S):
                 return
-        if self.smokes is not None and self.smokes.over.is_set():
-            self.smokes.over.clear()
+        if tests is not None and tests.finished.is_set():
+            tests.finished.clear()
             return
         stopping.wait(max(0.0, until - time.monotonic()))
 
@@ -106,62 +109,65 @@ class Loop:
         except Exception:
             # a bug must not end the loop: the records of healthy deployments have to stay true
             self._failures += 1
-            log.exception("reconcile: unexpected")
+            log.exception("reconcile: unexpected error")
 
     def _pause(self) -> float:
-        return float(min(STEP_S * 2 ** min(self._failures, 4), max(BACK_OFF_MOST_S, STEP_S)))
+        return float(min(STEP_S * 2 ** min(self._failures, 4), max(BACK_OFF_MAX_S, STEP_S)))
 
     def beat(self) -> None:
-        """Says that the worker, and this container, live."""
+        """Renew the heartbeats of the worker service and of this container."""
         self.context.store.beat(HEARTBEAT, HEARTBEAT_S)
         self.context.store.beat(f"{HEARTBEAT}:{self.context.owner}", HEARTBEAT_S)
 
     def step(self) -> None:
-        """One look and its moves. Asks nothing of the cluster while nothing lives.
+        """Observe once and apply what follows. Sends nothing to the cluster while nothing is live.
 
-        The first time, and when the store was emptied, it asks all the same: jobs may run that have no record.
+        The first step, and the first after the store was emptied, queries Slurm in any case: unrecorded jobs may run.
         """
         if not self.context.store.lease(LEASE_NAME, self.context.owner, LEASE_S):
             return
-        self.tend()
+        self.maintain_queue()
         epoch = self.context.store.orphans.epoch()
         records = self.context.store.live()
-        self._forget_all_but(records)
+        self._forget_ended(records)
         batch_jobs = [(watch, watch.live()) for watch in self._batch_jobs]
-        if self.housekeeper is not None:
-            self.housekeeper.look([one.id for one in (*records, *(one for _, live in batch_jobs for one in live))])
-        compare = epoch != self._compared
+        if self.cleanup is not None:
+            self.cleanup.run_if_due([one.id for one in (*records, *(one for _, live in batch_jobs for one in live))])
+        compare = epoch != self._compared_epoch
         if not records and not compare and not any(live for _, live in batch_jobs):
             self._failures = 0
             return
-        ask = compare or any(one.slurm_id is not None for _, live in batch_jobs for one in live)
-        seen = self.observer.look(records, always=ask)
-        unasked = _all_unasked(records, seen) or (ask and self.observer.rows is None)
-        self._failures = self._failures + 1 if unasked else 0
-        self._tell(seen)
+        always = compare or any(one.slurm_id is not None for _, live in batch_jobs for one in live)
+        observed = self.observer.observe(records, always=always)
+        rows = self.observer.queue_rows
+        unavailable = _all_failed(records, observed) or (always and rows is None)
+        self._failures = self._failures + 1 if unavailable else 0
+        self._store_outage(observed)
         for record in records:
-            self._settle(record, seen[record.id])
+            self._reconcile(record, observed[record.id])
         for watch, live in batch_jobs:
-            watch.settle(live, self.observer.rows)
-        if self.observer.rows is not None and self._strays.settle(self.observer.rows, records):
-            self._compared = epoch
+            watch.settle(live, rows)
+        if rows is not None and self._recovery.recover(rows, records):
+            self._compared_epoch = epoch
 
-    def _tell(self, seen: Mapping[str, Observed]) -> None:
-        """Keeps what was not answered for people who look, until all is."""
-        details = [one.slurm.detail for one in seen.values() if isinstance(one.slurm, CouldNotLook) and one.slurm.asked]
+    def _store_outage(self, observed: Mapping[str, Observed]) -> None:
+        """Store why Slurm could not be queried, for `bouchet status`, until it can be queried again."""
+        details = [
+            one.slurm.detail for one in observed.values() if isinstance(one.slurm, QueryFailed) and one.slurm.attempted
+        ]
         if details:
             self.context.store.outage.lost(unanswered(details[0]), self.context.now())
-        elif self._told:
+        elif self._outage_stored:
             self.context.store.outage.clear()
-        self._told = bool(details)
+        self._outage_stored = bool(details)
 
-    def _settle(self, record: Deployment, observed: Observed) -> None:
-        """Decides anew on the newest record until it is saved: a slow decision never overwrites a newer move."""
+    def _reconcile(self, record: Deployment, observed: Observed) -> None:
+        """Decide on the newest record until it is saved: a slow decision never overwrites a newer change."""
         made: list[Decision] = []
 
         def change(old: Deployment) -> Deployment:
             made[:] = [decide(old, observed, self.context.now())]
-            return self._dated(old, apply(old, made[0], self.context.now()))
+            return self._with_kept_until(old, apply(old, made[0], self.context.now()))
 
         try:
             new = self.context.store.update(record.id, change)
@@ -172,8 +178,8 @@ class Loop:
         if made[0].task is not None:
             self._send(made[0].task, record.id)
 
-    def _dated(self, old: Deployment, record: Deployment) -> Deployment:
-        """One that has just ended says how long its files are kept."""
+    def _with_kept_until(self, old: Deployment, record: Deployment) -> Deployment:
+        """Add how long the job's files are kept to a record that has just ended."""
         if not old.is_live or record.is_live or record.job is None:
             return record
         job = record.job.model_copy(update={"kept_until": kept_until(self.context, record.updated_at)})
@@ -184,17 +190,18 @@ class Loop:
         sent = self._sent.get(key)
         if sent is not None and now - sent.at < sent.wait_s:
             return
-        wait_s = min(sent.wait_s * 2, TASK_AGAIN_MOST_S) if sent else TASK_AGAIN_S
-        self._sent[key] = _Sent(now, wait_s)
+        wait_s = min(sent.wait_s * 2, RESEND_MAX_S) if sent else RESEND_S
+        self._sent[key] = _SentTask(now, wait_s)
         self.enqueue(task, deployment)
 
-    def _forget_all_but(self, records: Sequence[Deployment]) -> None:
+    def _forget_ended(self, records: Sequence[Deployment]) -> None:
         live = {record.id for record in records}
-        if self.smokes is not None:
-            self.smokes.forget_all_but([job.name for record in records for job in record.jobs])
+        if self.smoke_tests is not None:
+            self.smoke_tests.keep_only([job.name for record in records for job in record.jobs])
         self._sent = {key: sent for key, sent in self._sent.items() if key[1] in live}
 
 
-def _all_unasked(records: Sequence[Deployment], seen: dict[str, Observed]) -> bool:
-    asked = [r for r in records if r.job is not None and r.job.slurm_id is not None]
-    return bool(asked) and all(isinstance(seen[r.id].slurm, CouldNotLook) for r in asked)
+def _all_failed(records: Sequence[Deployment], observed: Mapping[str, Observed]) -> bool:
+    """Return whether the query failed for every submitted job, of which there is at least one."""
+    submitted = [r for r in records if r.job is not None and r.job.slurm_id is not None]
+    return bool(submitted) and all(isinstance(observed[r.id].slurm, QueryFailed) for r in submitted)

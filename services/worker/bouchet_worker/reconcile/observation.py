@@ -1,4 +1,4 @@
-"""What was seen of one deployment's job in one look. Three answers of Slurm are kept apart."""
+"""What one check of a deployment's job found. Slurm's three kinds of answers are kept apart."""
 
 from __future__ import annotations
 
@@ -16,47 +16,49 @@ from bouchet_worker.slurm.states import State
 
 
 @dataclass(frozen=True)
-class SlurmSays:
-    """Slurm knows the job. word: its state as printed; node: the first of its nodes.
-
-    start: of a waiting job the estimate, of a running one the moment; waited_s: in the queue; ended_by: who cancelled
-    it, as a word or two.
-    """
+class JobStatus:
+    """Slurm knows the job."""
 
     state: State
-    word: str
+    # as Slurm prints it, e.g. `CANCELLED by 2001`
+    state_text: str
     reason: str = ""
+    # the first of its nodes
     node: str | None = None
+    # of a pending job the estimated start, of a running one the actual start
     start: datetime | None = None
     exit_code: str | None = None
+    # seconds in the queue
     waited_s: float | None = None
-    ended_by: str = ""
+    # who cancelled it, e.g. `user colleague (id 2003)`
+    cancelled_by: str = ""
 
 
 @dataclass(frozen=True)
-class SlurmKnowsNot:
+class JobNotFound:
     """Slurm was asked (squeue, scontrol and accounting) and knows no such job."""
 
 
 @dataclass(frozen=True)
-class CouldNotLook:
-    """Nothing was learnt. Never a reason to end anything. asked: False where there was nothing to ask yet."""
+class QueryFailed:
+    """Nothing is known about the job. Never a reason to end a deployment."""
 
     detail: str = ""
-    asked: bool = True
+    # False when there was no job to ask about yet
+    attempted: bool = True
 
 
-SlurmAnswer = SlurmSays | SlurmKnowsNot | CouldNotLook
+QueryResult = JobStatus | JobNotFound | QueryFailed
 
 
-class _FromJob(FrozenModel):
-    """A file that a job wrote. Newer scripts may say more than this version reads."""
+class _JobFile(FrozenModel):
+    """A file that a job wrote. Fields of newer scripts are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
 
 
-class Connection(_FromJob):
-    """connection-<job id>.json."""
+class ConnectionFile(_JobFile):
+    """connection-<job id>.json: where vLLM listens and what it runs."""
 
     job_name: str
     node: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,252}$")
@@ -71,64 +73,63 @@ class Connection(_FromJob):
     gpus: tuple[str, ...] = ()
     driver: str | None = None
     command: tuple[str, ...] = ()
-    nodelist: str | None = Field(None, description="as Slurm writes it, e.g. node[1-2]")
+    nodelist: str | None = Field(None, description="as Slurm prints it, e.g. node[1-2]")
     software: Software | None = None
     weights: Weights | None = None
     note: str = ""
-    proves: bool = Field(False, description="its /health can be asked for a proof; jobs of older scripts give none")
+    proves: bool = Field(False, description="/health proves that it holds the job's key; older scripts cannot")
     started_at: int | None = Field(None, description="when the container was started, seconds since 1970")
 
 
 EndKind = Literal["vllm_exited", "idle", "walltime", "stopped", "refused"]
 
 
-class EndNote(_FromJob):
-    """end-<job id>.json: why the job's own script ended. tail: the last error lines of vLLM's log."""
+class EndFile(_JobFile):
+    """end-<job id>.json: why the batch script ended."""
 
     job_name: str
     kind: EndKind
     sentence: str
     exit_status: int = 0
-    tail: tuple[str, ...] = ()
+    tail: tuple[str, ...] = Field((), description="the last error lines of vLLM's log")
 
 
-class Answering(Enum):
-    """What /health said through the slot."""
+class HealthStatus(Enum):
+    """The result of GET /health through the slot."""
 
-    YES = "yes"
-    NO = "no"
+    HEALTHY = "healthy"
+    FAILING = "failing"
     DRAINING = "draining"
 
 
 @dataclass(frozen=True)
-class Health:
-    """The answer, and once it is yes what vLLM says of itself. failing_s: since when it is no, 0 when it is not.
+class HealthReport:
+    """The health of the vLLM behind a slot, and while it is healthy what vLLM reports about itself."""
 
-    stranger: something answers there, but it does not hold the job's key; a kind of no. no_way: why the node could not
-    be reached over ssh, another kind. warning: of the job's own watch, about its end.
-    """
-
-    answering: Answering
+    status: HealthStatus
+    # seconds since the first failure in a row
     failing_s: float = 0.0
-    stranger: bool = False
+    # the server does not hold the job's key; the status is FAILING
+    wrong_server: bool = False
+    # why the node cannot be reached over SSH; the status is FAILING
+    unreachable_reason: str = ""
+    # of the job's idle and walltime watch
     warning: str = ""
-    no_way: str = ""
     window: int | None = None
     vllm_version: str | None = None
 
 
 @dataclass(frozen=True)
 class Observed:
-    """One look. None: not asked, or not there yet. took: seconds of steps of the start, as vLLM's log has them.
+    """The result of one check. None: not checked, or not there yet."""
 
-    smoke_waits: its smoke test is under way, and worth waiting for.
-    """
-
-    slurm: SlurmAnswer
-    connection: Connection | None = None
-    health: Health | None = None
+    slurm: QueryResult
+    connection: ConnectionFile | None = None
+    health: HealthReport | None = None
     progress: str = ""
-    end: EndNote | None = None
-    took: Mapping[str, float] = field(default_factory=dict)
+    end_file: EndFile | None = None
+    # seconds of the steps of the start, from vLLM's log
+    engine_times: Mapping[str, float] = field(default_factory=dict)
     smoke: SmokeTest | None = None
-    smoke_waits: bool = False
+    # the smoke test runs, and the deployment waits for its result
+    smoke_pending: bool = False

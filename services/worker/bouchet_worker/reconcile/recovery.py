@@ -1,7 +1,7 @@
-"""Jobs on the cluster that no live record speaks of: ours become records again, the others are shown to people.
+"""Unrecorded jobs: Slurm jobs with our kind of name that no live record names.
 
-A job's folder holds record.json, the deployment as it was when its job was submitted, and which installation did so.
-The job itself never reads it.
+This installation's own ones become records again, the others are listed as orphans. A job's folder holds record.json:
+the deployment when its job was submitted, and which installation submitted it. The job itself never reads it.
 """
 
 from __future__ import annotations
@@ -31,19 +31,20 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from bouchet_worker.context import WorkerContext
 from bouchet_worker.launch.job_files import Layout
 from bouchet_worker.slurm.commands import QueueRow
-from bouchet_worker.slurm.states import STATES, Meaning, parse_state
+from bouchet_worker.slurm.states import STATES, StateClass, parse_state
 
 log = logging.getLogger(__name__)
 
-FOUND_AGAIN = "found again on the cluster"
-# downloads have names and records of their own
+RECOVERED = "recovered from a Slurm job without a record"
+NO_RECORD_FILE = "its folder has no readable record.json, so its model is unknown"
+# batch jobs have names and records of their own
 _JOB_NAME = re.compile(r"bouchet-(?!download-)([a-z0-9]+)-[1-9]\d{0,5}", re.ASCII)
 _KEY_BYTES = 200
 
 Owner = Literal["this", "another", "unknown"]
 
 
-class Paper(BaseModel):
+class JobRecordFile(BaseModel):
     """record.json. deployment: as it was before sbatch, so its last job has no Slurm id."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -53,45 +54,49 @@ class Paper(BaseModel):
     deployment: Deployment
 
 
-def paper_of(record: Deployment, installation: str, now: datetime) -> bytes:
-    """What record.json says of a job about to be submitted."""
-    return Paper(installation=installation, staged_at=now, deployment=record).model_dump_json(indent=1).encode()
+def render_record_file(record: Deployment, installation: str, now: datetime) -> bytes:
+    """Return the content of record.json for a job about to be submitted."""
+    file = JobRecordFile(installation=installation, staged_at=now, deployment=record)
+    return file.model_dump_json(indent=1).encode()
 
 
-def deployment_in(job_name: str) -> str | None:
-    """The deployment that a job of ours names, None for any other job."""
+def parse_job_name(job_name: str) -> str | None:
+    """Return the deployment id in the name of a job of ours, None for any other job."""
     found = _JOB_NAME.fullmatch(job_name)
     return found.group(1) if found else None
 
 
-def strays_among(rows: Sequence[QueueRow], records: Sequence[Deployment]) -> list[QueueRow]:
-    """The jobs that have our kind of name, have not ended, and belong to none of these records.
+def unrecorded_jobs(rows: Sequence[QueueRow], records: Sequence[Deployment]) -> list[QueueRow]:
+    """Return the jobs that have our kind of name, have not ended, and belong to none of these records.
 
-    A second job of a name that a record has is one of them: an sbatch that nobody believed in any more came through.
+    That includes a second job with the name of a recorded one: an sbatch that was given up got through after all.
     """
-    ours = [row for row in rows if deployment_in(row.name) and not _is_ending(row)]
-    return [row for row in ours if not any(owns(record, row) for record in records)]
+    ours = [row for row in rows if parse_job_name(row.name) and not _is_ending(row)]
+    return [row for row in ours if not any(owns_job(record, row) for record in records)]
 
 
-def owns(record: Deployment, row: QueueRow) -> bool:
-    """Whether the job is one of that record's; one that waits for its Slurm id takes any of its name."""
+def owns_job(record: Deployment, row: QueueRow) -> bool:
+    """Return whether the job is the record's; a record that waits for its Slurm id owns any job of its name."""
     return any(job.name == row.name and job.slurm_id in (None, row.job_id) for job in record.jobs)
 
 
-def record_again(paper: Paper, row: QueueRow, job: Job, layout: Layout, now: datetime) -> Deployment:
-    """The record of a job that runs; job: of the paper, with its slot and key. The next look says how far it is."""
+def restored_record(file: JobRecordFile, row: QueueRow, job: Job, layout: Layout, now: datetime) -> Deployment:
+    """Return the record of a job in the queue. job: the file's, with its slot and key.
+
+    The record starts as queued; the next step of the loop finds out how far the job is.
+    """
     fresh: dict[str, object] = {
         "slurm_id": row.job_id,
         "phase": Phase.QUEUED,
-        "asked_at": job.asked_at or paper.staged_at,
+        "asked_at": job.asked_at or file.staged_at,
         "log": layout.log(row.job_id),
         "since": {Phase.QUEUED: now},
     }
-    return paper.deployment.model_copy(
+    return file.deployment.model_copy(
         update={
             "jobs": (job.model_copy(update=fresh),),
             "phase": Phase.QUEUED,
-            "reason": FOUND_AGAIN,
+            "reason": RECOVERED,
             "stop_requested_at": None,
             "updated_at": now,
             "version": 0,
@@ -100,74 +105,79 @@ def record_again(paper: Paper, row: QueueRow, job: Job, layout: Layout, now: dat
 
 
 @dataclass
-class Strays:
-    """What the folders of strays say is read once a job and remembered."""
+class JobRecovery:
+    """Recovers unrecorded jobs. Caches each job's record.json."""
 
     context: WorkerContext
-    _papers: dict[tuple[int, str], Paper | None] = field(default_factory=dict)
+    _files: dict[tuple[int, str], JobRecordFile | None] = field(default_factory=dict)
 
-    def settle(self, rows: Sequence[QueueRow], records: Sequence[Deployment]) -> bool:
-        """Makes records of this installation's jobs that have none, and keeps the rest in the store for people.
+    def recover(self, rows: Sequence[QueueRow], records: Sequence[Deployment]) -> bool:
+        """Create records for this installation's unrecorded jobs, and store the other ones as orphans.
 
-        rows must be newer than records. False: the cluster could not be asked about one of them.
+        rows must be newer than records. Returns False when the cluster did not answer about one of the jobs.
         """
-        found = strays_among(rows, records)
+        found = unrecorded_jobs(rows, records)
         known = {(row.job_id, row.name) for row in found}
-        self._papers = {key: paper for key, paper in self._papers.items() if key in known}
-        orphans, whole = [], True
+        self._files = {key: file for key, file in self._files.items() if key in known}
+        orphans, complete = [], True
         for row in found:
             try:
-                orphan = self._settle(row)
+                orphan = self._recover(row)
             except (ClusterUnavailableError, RemoteTimeoutError) as exc:
-                log.warning("job %s (%s) has no record and could not be looked at: %s", row.job_id, row.name, exc)
-                whole = False
+                log.warning("unrecorded job %s (%s) could not be inspected: %s", row.job_id, row.name, exc)
+                complete = False
                 continue
             if orphan is not None:
                 orphans.append(orphan)
         if self.context.store.orphans.seen() != tuple(orphans):
             self.context.store.orphans.keep(orphans)
-        return whole
+        return complete
 
-    def _settle(self, row: QueueRow) -> Orphan | None:
-        paper = self._paper(row)
-        known = known_record(self.context.store, deployment_in(row.name) or "")
-        if known is not None and known.is_live and owns(known, row):
+    def _recover(self, row: QueueRow) -> Orphan | None:
+        """Return the job as an orphan, None when it has a record now."""
+        file = self._record_file(row)
+        known = find_record(self.context.store, parse_job_name(row.name) or "")
+        if known is not None and known.is_live and owns_job(known, row):
             return None
-        if paper is None:
-            return orphan_of(row, None, "unknown", "its folder holds no record.json, so nothing says what it serves")
-        if paper.installation != self.context.installation:
-            return orphan_of(row, paper, "another", "launched by another installation, which may still look after it")
+        if file is None:
+            return make_orphan(row, None, "unknown", NO_RECORD_FILE)
+        if file.installation != self.context.installation:
+            return make_orphan(row, file, "another", "launched by another installation, which may still manage it")
         if known is not None:
-            said = known.reason or str(known.ending or known.phase)
-            return orphan_of(row, paper, "this", f"its deployment {known.id} is on record without it: {said}")
+            state = known.reason or str(known.ending or known.phase)
+            note = f"deployment {known.id} exists but does not list this job ({state})"
+            return make_orphan(row, file, "this", note)
         try:
-            record = take_up(self.context, paper, row, paper.deployment.id)
+            record = adopt_job(self.context, file, row, file.deployment.id)
         except RecordError as exc:
-            return orphan_of(row, paper, "this", str(exc))
-        log.warning("deployment %s: made again from job %s (%s)", record.id, row.job_id, row.name)
+            return make_orphan(row, file, "this", str(exc))
+        log.warning("deployment %s: recovered from job %s (%s)", record.id, row.job_id, row.name)
         return None
 
-    def _paper(self, row: QueueRow) -> Paper | None:
+    def _record_file(self, row: QueueRow) -> JobRecordFile | None:
         key = (row.job_id, row.name)
-        if key not in self._papers:
-            self._papers[key] = read_paper(self.context, row.name)
-        return self._papers[key]
+        if key not in self._files:
+            self._files[key] = read_record_file(self.context, row.name)
+        return self._files[key]
 
 
-def read_paper(context: WorkerContext, job_name: str) -> Paper | None:
-    """What lies beside the job; None where nothing does that can be read. Raises ClusterUnavailableError and RemoteTimeoutError."""
+def read_record_file(context: WorkerContext, job_name: str) -> JobRecordFile | None:
+    """Return the job's record.json, None when it is missing or invalid.
+
+    Raises ClusterUnavailableError and RemoteTimeoutError.
+    """
     try:
-        paper = Paper.model_validate_json(context.gateway.get(context.layout.record(job_name)).data)
+        file = JobRecordFile.model_validate_json(context.gateway.get(context.layout.record(job_name)).data)
     except (ClusterUnavailableError, RemoteTimeoutError):
         raise
     except (GatewayError, ValidationError):
         return None
-    job = paper.deployment.job
-    return paper if job is not None and job.name == job_name else None
+    job = file.deployment.job
+    return file if job is not None and job.name == job_name else None
 
 
-def known_record(store: Store, deployment: str) -> Deployment | None:
-    """The record of that id, ended or not."""
+def find_record(store: Store, deployment: str) -> Deployment | None:
+    """Return the record of that id, live or ended."""
     try:
         found = store.get(deployment)
     except UnknownDeploymentError:
@@ -175,47 +185,47 @@ def known_record(store: Store, deployment: str) -> Deployment | None:
     return found if found.id == deployment else None
 
 
-def take_up(context: WorkerContext, paper: Paper, row: QueueRow, identity: str) -> Deployment:
-    """A new record `identity` for that job. May be called again. Raises RecordError and what the gateway raises."""
-    job = paper.deployment.job
+def adopt_job(context: WorkerContext, file: JobRecordFile, row: QueueRow, deployment: str) -> Deployment:
+    """Create a record with that id for the job. May be called again. Raises RecordError and gateway errors."""
+    job = file.deployment.job
     if job is None:
         raise OrphanRefusedError(row.job_id, "its record.json names no job")
-    seal = _seal(context, row)
-    slot = context.store.take_slot(identity, context.slot_count)
-    job = job.model_copy(update={"slot": slot, "sealed_key": seal})
-    record = record_again(paper, row, job, context.layout, context.now())
-    return _create(context.store, record.model_copy(update={"id": identity}))
+    key = _sealed_key(context, row)
+    slot = context.store.take_slot(deployment, context.slot_count)
+    job = job.model_copy(update={"slot": slot, "sealed_key": key})
+    record = restored_record(file, row, job, context.layout, context.now())
+    return _create(context.store, record.model_copy(update={"id": deployment}))
 
 
-def orphan_of(row: QueueRow, paper: Paper | None, owner: Owner, note: str) -> Orphan:
-    """The job as people see it."""
+def make_orphan(row: QueueRow, file: JobRecordFile | None, owner: Owner, note: str) -> Orphan:
+    """Return the job as people see it."""
     return Orphan(
         slurm_id=row.job_id,
         name=row.name,
         state=row.state,
         partition=row.partition,
         node=row.node,
-        model=paper.deployment.model if paper else None,
-        names=paper.deployment.names if paper else (),
+        model=file.deployment.model if file else None,
+        names=file.deployment.names if file else (),
         owner=owner,
-        can_adopt=paper is not None,
+        can_adopt=file is not None,
         note=note,
     )
 
 
-def _seal(context: WorkerContext, row: QueueRow) -> str | None:
-    """What the record must hold so that the job's key can be had: read from its 0600 file on the cluster."""
+def _sealed_key(context: WorkerContext, row: QueueRow) -> str | None:
+    """Return the job's key, sealed for the record. The key is read from its 0600 file on the cluster."""
     try:
         key = context.gateway.get(f"{context.layout.job(row.name)}/key", max_bytes=_KEY_BYTES).data
         return sealed_key(context.serving_secret, row.name, key.decode("ascii", "replace").strip())
     except (ClusterUnavailableError, RemoteTimeoutError):
         raise
     except (GatewayError, ValueError) as exc:
-        raise OrphanRefusedError(row.job_id, f"its key cannot be read ({exc}), so nothing could talk to it") from exc
+        raise OrphanRefusedError(row.job_id, f"its key file cannot be read ({exc})") from exc
 
 
 def _create(store: Store, record: Deployment) -> Deployment:
-    """Under the names that are free; a taken alias gives way to one with the deployment's id."""
+    """Create the record under the names that are free; a taken alias is replaced by one with the deployment's id."""
     substitute = f"{record.alias[:50]}-{record.id[:12]}"
     names = record.names
     while True:
@@ -230,6 +240,6 @@ def _create(store: Store, record: Deployment) -> Deployment:
 
 def _is_ending(row: QueueRow) -> bool:
     try:
-        return STATES[parse_state(row.state)].meaning in (Meaning.ENDING, Meaning.ENDED)
+        return STATES[parse_state(row.state)].state_class in (StateClass.ENDING, StateClass.ENDED)
     except SlurmOutputError:
         return False

@@ -1,107 +1,101 @@
-"""One smoke test a start, each in a thread of its own: the loop looks at what came of it and never waits for it."""
+"""Runs one smoke test per start of vLLM, each in its own thread: the loop reads results and never waits for them."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 from bouchet_core.deployments import Deployment, Job, Phase
 from bouchet_core.provenance import SmokeCheck, SmokeTest
 
+from .background import Start, start_thread
 from .health import SlotProbe
-from .smoke_test import Lost, Promise, smoke_test
+from .smoke_test import ExpectedModel, ServerGoneError, run_smoke_test
 
 log = logging.getLogger(__name__)
 
-# a deployment is not called ready before its test is over, but never waits longer for it
-PATIENCE_S = 20.0
+# how long a deployment stays `starting` for its smoke test
+READY_DELAY_MAX_S = 20.0
 TRIES = 3
-
-Start = Callable[[Callable[[], None]], None]
-
-
-def in_a_thread(work: Callable[[], None]) -> None:
-    """Does it beside; it dies with the process, and the next worker does it again."""
-    threading.Thread(target=work, name="smoke", daemon=True).start()
 
 
 @dataclass
 class _Run:
-    """The test of one start. result: None while it is under way, or was cut off by a lost tunnel."""
+    """The test of one start. result: None while it runs, or after it was cut off by a lost tunnel."""
 
     began: float
     tries: int = 0
-    under_way: bool = False
+    is_running: bool = False
     result: SmokeTest | None = None
 
 
 @dataclass
-class Smokes:
-    """All tests under way. start: how one is begun; synchronous in tests of the loop."""
+class SmokeTestRunner:
+    """All running smoke tests. finished: set when one of them ends."""
 
     probe: SlotProbe
-    start: Start = in_a_thread
-    over: threading.Event = field(default_factory=threading.Event)
+    start: Start = start_thread
+    finished: threading.Event = field(default_factory=threading.Event)
     _runs: dict[tuple[object, ...], _Run] = field(default_factory=dict)
 
-    def look(self, record: Deployment, job: Job) -> tuple[SmokeTest | None, bool]:
-        """What came of the test of that start, begun by the first look; and whether to wait for it any longer."""
+    def result_of(self, record: Deployment, job: Job) -> tuple[SmokeTest | None, bool]:
+        """Return the result of the test of this start, and whether to wait for it. The first call starts the test."""
         run = self._runs.setdefault(_start_of(job), _Run(time.monotonic()))
-        if run.result is None and not run.under_way:
-            run.under_way, run.tries = True, run.tries + 1
-            self.start(lambda: self._do(run, record, job))
-        waits = run.result is None and time.monotonic() - run.began < PATIENCE_S
-        return run.result, waits
+        if run.result is None and not run.is_running:
+            run.is_running, run.tries = True, run.tries + 1
+            self.start(lambda: self._test(run, record, job))
+        pending = run.result is None and time.monotonic() - run.began < READY_DELAY_MAX_S
+        return run.result, pending
 
     @property
-    def under_way(self) -> bool:
-        """Whether any test is."""
-        return any(run.under_way for run in list(self._runs.values()))
+    def is_running(self) -> bool:
+        """Whether any test is running."""
+        return any(run.is_running for run in list(self._runs.values()))
 
-    def forget_all_but(self, jobs: Collection[str]) -> None:
-        """Forgets the tests of all other jobs."""
+    def keep_only(self, jobs: Collection[str]) -> None:
+        """Forget the tests of all other jobs. jobs: job names."""
         self._runs = {start: run for start, run in self._runs.items() if start[0] in jobs}
 
-    def _do(self, run: _Run, record: Deployment, job: Job) -> None:
+    def _test(self, run: _Run, record: Deployment, job: Job) -> None:
         try:
             with self.probe.client(job) as http:
-                run.result = smoke_test(http, promise_of(record, job), lambda: self.probe.is_there(job))
+                run.result = run_smoke_test(http, expected_model(record, job), lambda: self.probe.is_healthy(job))
             log.info("deployment %s: smoke test %s", record.id, run.result.words or "passed")
-        except Lost as exc:
+        except ServerGoneError as exc:
             if run.tries >= TRIES:
-                run.result = _never(f"the way to it was lost {TRIES} times: {exc}")
-            log.info("deployment %s: smoke test cut off: %s", record.id, exc)
+                run.result = _not_tried(f"the connection to vLLM was lost {TRIES} times: {exc}")
+            log.info("deployment %s: smoke test interrupted: %s", record.id, exc)
         except Exception as exc:
             # a bug here must not keep a healthy model from being served
             log.exception("deployment %s: smoke test", record.id)
-            run.result = _never(f"the test itself failed ({type(exc).__name__})")
+            run.result = _not_tried(f"the smoke test itself failed ({type(exc).__name__})")
         finally:
-            run.under_way = False
-            self.over.set()
+            run.is_running = False
+            self.finished.set()
 
 
-def promise_of(record: Deployment, job: Job) -> Promise:
-    """What the record says the model would be. The command line tells the window even where vLLM has told another."""
+def expected_model(record: Deployment, job: Job) -> ExpectedModel:
+    """Return what the record expects of the model. The window is the one on vLLM's command line, if it has one."""
     traits = record.traits
-    asked = _word_after(job.command, "--max-model-len")
-    window = int(asked) if asked is not None and asked.isdigit() else None
-    return Promise(record.alias, window, traits.thinking, traits.tool_parser, traits.reasoning_parser)
+    max_len = _option_value(job.command, "--max-model-len")
+    window = int(max_len) if max_len is not None and max_len.isdigit() else None
+    return ExpectedModel(record.alias, window, traits.thinking, traits.tool_parser, traits.reasoning_parser)
 
 
-def _word_after(words: tuple[str, ...], option: str) -> str | None:
-    """The last one counts, as for vLLM."""
-    found = [after for word, after in pairwise(words) if word == option]
-    return found[-1] if found else None
+def _option_value(argv: tuple[str, ...], option: str) -> str | None:
+    """Return the last value of the option, as vLLM does."""
+    values = [value for argument, value in pairwise(argv) if argument == option]
+    return values[-1] if values else None
 
 
 def _start_of(job: Job) -> tuple[object, ...]:
     return job.name, job.node, job.port, job.socket, job.since.get(Phase.STARTING)
 
 
-def _never(why: str) -> SmokeTest:
-    check = SmokeCheck(message=why)
+def _not_tried(reason: str) -> SmokeTest:
+    check = SmokeCheck(message=reason)
     return SmokeTest(chat=check, stream=check, tools=check, count=check, window=check, thinking=check)

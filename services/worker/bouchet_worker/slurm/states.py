@@ -1,4 +1,4 @@
-"""Slurm's job states: a total table of what each means for a deployment. An unknown word raises."""
+"""Slurm's job states and what each means for a deployment: a total table."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bouchet_core.deployments import Ending
 from bouchet_core.errors import SlurmOutputError
 
 
-class Meaning(Enum):
+class StateClass(Enum):
     """What a Slurm state means for a deployment."""
 
     WAITING = "waiting"
@@ -54,47 +54,47 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True)
-class Life:
-    """One row of the table: the meaning, and the ending where it is one."""
+class StateInfo:
+    """One row of the table: the class of the state, and the ending of an ended job."""
 
-    meaning: Meaning
+    state_class: StateClass
     ending: Ending | None = None
 
 
-STATES: Mapping[State, Life] = {
-    State.BOOT_FAIL: Life(Meaning.ENDED, Ending.FAILED),
-    State.CANCELLED: Life(Meaning.ENDED, Ending.CANCELLED),
-    State.COMPLETED: Life(Meaning.ENDED, Ending.COMPLETED),
-    State.COMPLETING: Life(Meaning.ENDING),
-    State.CONFIGURING: Life(Meaning.WAITING),
-    State.DEADLINE: Life(Meaning.ENDED, Ending.TIMED_OUT),
-    State.EXPEDITING: Life(Meaning.WAITING),
-    State.FAILED: Life(Meaning.ENDED, Ending.FAILED),
-    State.LAUNCH_FAILED: Life(Meaning.ENDED, Ending.FAILED),
-    State.NODE_FAIL: Life(Meaning.ENDED, Ending.FAILED),
-    State.OUT_OF_MEMORY: Life(Meaning.ENDED, Ending.FAILED),
-    State.PENDING: Life(Meaning.WAITING),
-    State.POWER_UP_NODE: Life(Meaning.WAITING),
-    State.PREEMPTED: Life(Meaning.ENDED, Ending.PREEMPTED),
-    State.RECONFIG_FAIL: Life(Meaning.ENDED, Ending.FAILED),
-    State.REQUEUED: Life(Meaning.WAITING),
-    State.REQUEUE_FED: Life(Meaning.WAITING),
-    State.REQUEUE_HOLD: Life(Meaning.WAITING),
-    State.RESIZING: Life(Meaning.RUNNING),
-    State.RESV_DEL_HOLD: Life(Meaning.WAITING),
-    State.REVOKED: Life(Meaning.ENDED, Ending.CANCELLED),
-    State.RUNNING: Life(Meaning.RUNNING),
-    State.SIGNALING: Life(Meaning.RUNNING),
-    State.SPECIAL_EXIT: Life(Meaning.WAITING),
-    State.STAGE_OUT: Life(Meaning.ENDING),
-    State.STOPPED: Life(Meaning.PAUSED),
-    State.SUSPENDED: Life(Meaning.PAUSED),
-    State.TIMEOUT: Life(Meaning.ENDED, Ending.TIMED_OUT),
+STATES: Mapping[State, StateInfo] = {
+    State.BOOT_FAIL: StateInfo(StateClass.ENDED, Ending.FAILED),
+    State.CANCELLED: StateInfo(StateClass.ENDED, Ending.CANCELLED),
+    State.COMPLETED: StateInfo(StateClass.ENDED, Ending.COMPLETED),
+    State.COMPLETING: StateInfo(StateClass.ENDING),
+    State.CONFIGURING: StateInfo(StateClass.WAITING),
+    State.DEADLINE: StateInfo(StateClass.ENDED, Ending.TIMED_OUT),
+    State.EXPEDITING: StateInfo(StateClass.WAITING),
+    State.FAILED: StateInfo(StateClass.ENDED, Ending.FAILED),
+    State.LAUNCH_FAILED: StateInfo(StateClass.ENDED, Ending.FAILED),
+    State.NODE_FAIL: StateInfo(StateClass.ENDED, Ending.FAILED),
+    State.OUT_OF_MEMORY: StateInfo(StateClass.ENDED, Ending.FAILED),
+    State.PENDING: StateInfo(StateClass.WAITING),
+    State.POWER_UP_NODE: StateInfo(StateClass.WAITING),
+    State.PREEMPTED: StateInfo(StateClass.ENDED, Ending.PREEMPTED),
+    State.RECONFIG_FAIL: StateInfo(StateClass.ENDED, Ending.FAILED),
+    State.REQUEUED: StateInfo(StateClass.WAITING),
+    State.REQUEUE_FED: StateInfo(StateClass.WAITING),
+    State.REQUEUE_HOLD: StateInfo(StateClass.WAITING),
+    State.RESIZING: StateInfo(StateClass.RUNNING),
+    State.RESV_DEL_HOLD: StateInfo(StateClass.WAITING),
+    State.REVOKED: StateInfo(StateClass.ENDED, Ending.CANCELLED),
+    State.RUNNING: StateInfo(StateClass.RUNNING),
+    State.SIGNALING: StateInfo(StateClass.RUNNING),
+    State.SPECIAL_EXIT: StateInfo(StateClass.WAITING),
+    State.STAGE_OUT: StateInfo(StateClass.ENDING),
+    State.STOPPED: StateInfo(StateClass.PAUSED),
+    State.SUSPENDED: StateInfo(StateClass.PAUSED),
+    State.TIMEOUT: StateInfo(StateClass.ENDED, Ending.TIMED_OUT),
 }
 
 
 def parse_state(word: str) -> State:
-    """The state that `RUNNING`, `CANCELLED by 2001` or `CANCELLED+` names; SlurmOutputError for a word not known."""
+    """Return the state of `RUNNING`, `CANCELLED by 2001` or `CANCELLED+`. Raises SlurmOutputError for an unknown one."""
     name = word.strip().split(" ")[0].rstrip("+")
     try:
         return State(name)

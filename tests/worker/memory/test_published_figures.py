@@ -7,20 +7,22 @@ from typing import Any
 
 import pytest
 from bouchet_core.parallel import Parallel
-from bouchet_worker.memory.architecture import read_shape
-from bouchet_worker.memory.estimate import Model, Sum
-from bouchet_worker.memory.kv_cache import Pool, pool_of
-from bouchet_worker.memory.vllm_args import GIB, Asked
-from bouchet_worker.memory.weights import Tensors, on_one_gpu
+from bouchet_worker.memory.architecture import parse_architecture
+from bouchet_worker.memory.estimate import LaunchEstimate, ModelDescription
+from bouchet_worker.memory.kv_cache import KvCachePool, kv_cache_pool
+from bouchet_worker.memory.vllm_args import GIB, VllmArgs
+from bouchet_worker.memory.weights import TensorGroup, weights_per_gpu
 
 from .model_configs import CONFIGS
 
-ASKED = Asked(window=8192, parallel=Parallel())
+ASKED = VllmArgs(window=8192, parallel=Parallel())
 WITHIN = 0.02
 
 
-def pool(model: str, tensor: int = 1, **changes: Any) -> Pool:
-    found = pool_of(read_shape(CONFIGS[model]), replace(ASKED, parallel=Parallel(tensor=tensor), **changes))
+def pool(model: str, tensor: int = 1, **changes: Any) -> KvCachePool:
+    found = kv_cache_pool(
+        parse_architecture(CONFIGS[model]), replace(ASKED, parallel=Parallel(tensor=tensor), **changes)
+    )
     assert found is not None
     return found
 
@@ -53,7 +55,7 @@ HELD = [
 @pytest.mark.parametrize(("model", "tensor", "value", "pool_gib", "window", "reported"), HELD)
 def test_tokens_in_a_cache(model: str, tensor: int, value: int, pool_gib: float, window: int, reported: int) -> None:
     # two steps are in flight at a time
-    cache = pool(model, tensor, cache_bytes=value or None, batch_tokens=4096)
+    cache = pool(model, tensor, cache_value_bytes=value or None, batch_tokens=4096)
     assert cache.conversations(pool_gib * GIB, window) * window == pytest.approx(reported, rel=WITHIN)
 
 
@@ -81,7 +83,7 @@ LONGEST = [
 
 @pytest.mark.parametrize(("model", "tensor", "left", "named"), LONGEST)
 def test_the_longest_window_that_fits(model: str, tensor: int, left: float, named: int) -> None:
-    assert pool(model, tensor).longest(left * GIB, 262_144) == named // 1000 * 1000
+    assert pool(model, tensor).longest_window(left * GIB, 262_144) == named // 1000 * 1000
 
 
 # model, GPUs, bytes of a value, tokens of a block: as "Setting attention block size to N tokens" says
@@ -96,10 +98,10 @@ BLOCKS = [
 
 @pytest.mark.parametrize(("model", "tensor", "value", "tokens"), BLOCKS)
 def test_a_block_holds_a_whole_state(model: str, tensor: int, value: int, tokens: int) -> None:
-    assert pool(model, tensor, cache_bytes=value).block_tokens == tokens
+    assert pool(model, tensor, cache_value_bytes=value).block_tokens == tokens
 
 
-def dense(config: dict[str, Any], inner: str = "BF16") -> list[Tensors]:
+def dense(config: dict[str, Any], inner: str = "BF16") -> list[TensorGroup]:
     """The tensors of a plain transformer with such a config; linear layers are of that type."""
     layers, hidden, wide = config["num_hidden_layers"], config["hidden_size"], config["intermediate_size"]
     size = config.get("head_dim") or hidden // config["num_attention_heads"]
@@ -108,12 +110,13 @@ def dense(config: dict[str, Any], inner: str = "BF16") -> list[Tensors]:
             "gate_proj": wide, "up_proj": wide, "down_proj": wide}  # fmt: skip
     bytes_of = {"BF16": 2, "I8": 1, "F8_E4M3": 1}[inner]
     rows = [
-        Tensors(f"model.layers.*.{name}.weight", inner, 2, layers * hidden * n * bytes_of) for name, n in each.items()
+        TensorGroup(f"model.layers.*.{name}.weight", inner, 2, layers * hidden * n * bytes_of)
+        for name, n in each.items()
     ]
-    ends = [Tensors("model.embed_tokens.weight", "BF16", 2, config["vocab_size"] * hidden * 2)]
+    ends = [TensorGroup("model.embed_tokens.weight", "BF16", 2, config["vocab_size"] * hidden * 2)]
     if not config.get("tie_word_embeddings"):
-        ends.append(Tensors("lm_head.weight", "BF16", 2, config["vocab_size"] * hidden * 2))
-    return [*rows, *ends, Tensors("model.layers.*.input_layernorm.weight", "BF16", 1, layers * hidden * 4)]
+        ends.append(TensorGroup("lm_head.weight", "BF16", 2, config["vocab_size"] * hidden * 2))
+    return [*rows, *ends, TensorGroup("model.layers.*.input_layernorm.weight", "BF16", 1, layers * hidden * 4)]
 
 
 LLAMA = {"model_type": "llama", "head_dim": 128, "num_key_value_heads": 8, "torch_dtype": "bfloat16"}
@@ -132,32 +135,35 @@ QWEN_14B = {
 GPT_OSS = CONFIGS["gpt-oss-120b"]
 _EXPERT_VALUES = 36 * 128 * 3 * 2880 * 2880
 GPT_OSS_TENSORS = [
-    Tensors("model.layers.*.mlp.experts.gate_up_proj_blocks", "U8", 4, _EXPERT_VALUES // 3),
-    Tensors("model.layers.*.mlp.experts.down_proj_blocks", "U8", 4, _EXPERT_VALUES // 6),
-    Tensors("model.layers.*.mlp.experts.gate_up_proj_scales", "U8", 3, _EXPERT_VALUES * 2 // 3 // 32),
-    Tensors("model.layers.*.mlp.experts.down_proj_scales", "U8", 3, _EXPERT_VALUES // 3 // 32),
-    Tensors("model.layers.*.self_attn.q_proj.weight", "BF16", 2, 36 * 2880 * 64 * 64 * 2),
-    Tensors("model.layers.*.self_attn.o_proj.weight", "BF16", 2, 36 * 2880 * 64 * 64 * 2),
-    Tensors("model.layers.*.self_attn.k_proj.weight", "BF16", 2, 36 * 2880 * 8 * 64 * 2),
-    Tensors("model.layers.*.self_attn.v_proj.weight", "BF16", 2, 36 * 2880 * 8 * 64 * 2),
-    Tensors("model.embed_tokens.weight", "BF16", 2, 201088 * 2880 * 2),
-    Tensors("lm_head.weight", "BF16", 2, 201088 * 2880 * 2),
+    TensorGroup("model.layers.*.mlp.experts.gate_up_proj_blocks", "U8", 4, _EXPERT_VALUES // 3),
+    TensorGroup("model.layers.*.mlp.experts.down_proj_blocks", "U8", 4, _EXPERT_VALUES // 6),
+    TensorGroup("model.layers.*.mlp.experts.gate_up_proj_scales", "U8", 3, _EXPERT_VALUES * 2 // 3 // 32),
+    TensorGroup("model.layers.*.mlp.experts.down_proj_scales", "U8", 3, _EXPERT_VALUES // 3 // 32),
+    TensorGroup("model.layers.*.self_attn.q_proj.weight", "BF16", 2, 36 * 2880 * 64 * 64 * 2),
+    TensorGroup("model.layers.*.self_attn.o_proj.weight", "BF16", 2, 36 * 2880 * 64 * 64 * 2),
+    TensorGroup("model.layers.*.self_attn.k_proj.weight", "BF16", 2, 36 * 2880 * 8 * 64 * 2),
+    TensorGroup("model.layers.*.self_attn.v_proj.weight", "BF16", 2, 36 * 2880 * 8 * 64 * 2),
+    TensorGroup("model.embed_tokens.weight", "BF16", 2, 201088 * 2880 * 2),
+    TensorGroup("lm_head.weight", "BF16", 2, 201088 * 2880 * 2),
 ]
 
 DEEPSEEK = {**CONFIGS["DeepSeek-V3"], "quantization_config": None}
 _LATENT_VALUES = {"q_a_proj": 7168 * 1536, "kv_a_proj_with_mqa": 7168 * 576, "q_b_proj": 1536 * 128 * 192,
                   "kv_b_proj": 512 * 128 * 256, "o_proj": 128 * 128 * 7168}  # fmt: skip
 DEEPSEEK_TENSORS = [
-    *(Tensors(f"model.layers.*.self_attn.{name}.weight", "BF16", 2, 61 * n * 2) for name, n in _LATENT_VALUES.items()),
-    Tensors("model.layers.*.mlp.experts.*.up_proj.weight", "BF16", 2, 58 * 256 * 3 * 7168 * 2048 * 2),
-    Tensors("model.layers.*.mlp.shared_experts.up_proj.weight", "BF16", 2, 58 * 3 * 7168 * 2048 * 2),
-    Tensors("model.layers.*.mlp.up_proj.weight", "BF16", 2, 3 * 3 * 7168 * 18432 * 2),
-    Tensors("model.layers.*.mlp.gate.weight", "BF16", 2, 58 * 256 * 7168 * 2),
-    Tensors("model.embed_tokens.weight", "BF16", 2, 129280 * 7168 * 2),
-    Tensors("lm_head.weight", "BF16", 2, 129280 * 7168 * 2),
+    *(
+        TensorGroup(f"model.layers.*.self_attn.{name}.weight", "BF16", 2, 61 * n * 2)
+        for name, n in _LATENT_VALUES.items()
+    ),
+    TensorGroup("model.layers.*.mlp.experts.*.up_proj.weight", "BF16", 2, 58 * 256 * 3 * 7168 * 2048 * 2),
+    TensorGroup("model.layers.*.mlp.shared_experts.up_proj.weight", "BF16", 2, 58 * 3 * 7168 * 2048 * 2),
+    TensorGroup("model.layers.*.mlp.up_proj.weight", "BF16", 2, 3 * 3 * 7168 * 18432 * 2),
+    TensorGroup("model.layers.*.mlp.gate.weight", "BF16", 2, 58 * 256 * 7168 * 2),
+    TensorGroup("model.embed_tokens.weight", "BF16", 2, 129280 * 7168 * 2),
+    TensorGroup("lm_head.weight", "BF16", 2, 129280 * 7168 * 2),
 ]
 
-# config, tensors, GPUs, quantised while loading, "Model loading took N GiB" (or "weights took") on each
+# config, tensors, GPUs, quantised while loading, "ModelDescription loading took N GiB" (or "weights took") on each
 LOADED = [
     # github.com/vllm-project/vllm/issues/10517
     (LLAMA_8B, dense(LLAMA_8B), 1, False, 14.9888),
@@ -179,30 +185,30 @@ LOADED = [
 
 @pytest.mark.parametrize(("config", "tensors", "gpus", "fp8", "reported"), LOADED)
 def test_weights_on_one_gpu(
-    config: dict[str, Any], tensors: list[Tensors], gpus: int, fp8: bool, reported: float
+    config: dict[str, Any], tensors: list[TensorGroup], gpus: int, fp8: bool, reported: float
 ) -> None:
-    found = on_one_gpu(tensors, read_shape(config), Parallel(tensor=gpus), fp8=fp8) / GIB
+    found = weights_per_gpu(tensors, parse_architecture(config), Parallel(tensor=gpus), fp8=fp8) / GIB
     assert found == pytest.approx(reported, rel=WITHIN)
 
 
-def experts_of_480b() -> list[Tensors]:
+def experts_of_480b() -> list[TensorGroup]:
     """Qwen3-Coder-480B-A35B-Instruct-FP8 by its config: experts, attention, and both ends in 16 bits."""
     shared = 62 * 6144 * 128
     return [
-        Tensors("model.layers.*.mlp.experts.*.down_proj.weight", "F8_E4M3", 2, 62 * 160 * 3 * 6144 * 2560),
-        Tensors("model.layers.*.self_attn.q_proj.weight", "F8_E4M3", 2, shared * 96),
-        Tensors("model.layers.*.self_attn.o_proj.weight", "F8_E4M3", 2, shared * 96),
-        Tensors("model.layers.*.self_attn.k_proj.weight", "F8_E4M3", 2, shared * 8),
-        Tensors("model.layers.*.self_attn.v_proj.weight", "F8_E4M3", 2, shared * 8),
-        Tensors("model.embed_tokens.weight", "BF16", 2, 151936 * 6144 * 2),
-        Tensors("lm_head.weight", "BF16", 2, 151936 * 6144 * 2),
+        TensorGroup("model.layers.*.mlp.experts.*.down_proj.weight", "F8_E4M3", 2, 62 * 160 * 3 * 6144 * 2560),
+        TensorGroup("model.layers.*.self_attn.q_proj.weight", "F8_E4M3", 2, shared * 96),
+        TensorGroup("model.layers.*.self_attn.o_proj.weight", "F8_E4M3", 2, shared * 96),
+        TensorGroup("model.layers.*.self_attn.k_proj.weight", "F8_E4M3", 2, shared * 8),
+        TensorGroup("model.layers.*.self_attn.v_proj.weight", "F8_E4M3", 2, shared * 8),
+        TensorGroup("model.embed_tokens.weight", "BF16", 2, 151936 * 6144 * 2),
+        TensorGroup("lm_head.weight", "BF16", 2, 151936 * 6144 * 2),
     ]
 
 
 # share of the GPU, GiB that vLLM found left for the cache: github.com/vllm-project/recipes/pull/12, 8 x 141 GB
-@pytest.mark.parametrize(("share", "left"), [(0.9, 48.66), (0.95, 55.65)])
+@pytest.mark.parametrize(("utilization", "left"), [(0.9, 48.66), (0.95, 55.65)])
 def test_what_is_left_for_the_cache_of_a_model_whose_copies_share_experts(share: float, left: float) -> None:
     name = "Qwen3-Coder-480B-A35B-Instruct-FP8"
-    model = Model(name, read_shape(CONFIGS[name]), experts_of_480b())
-    asked = replace(ASKED, parallel=Parallel(data=8, experts=True), share=share)
-    assert Sum(model, asked, 139.8).cache_gib == pytest.approx(left, rel=0.1)
+    model = ModelDescription(name, parse_architecture(CONFIGS[name]), experts_of_480b())
+    asked = replace(ASKED, parallel=Parallel(data=8, experts=True), utilization=share)
+    assert LaunchEstimate(model, asked, 139.8).cache_gib == pytest.approx(left, rel=0.1)

@@ -12,8 +12,8 @@ from bouchet_worker.context import WorkerContext
 
 from tests.fakes.slurm_gateway import FakeSlurm
 
-from .conftest import Clock, Slot0
-from .stage import ROOT, Stage, write_connection
+from tests.worker.conftest import Clock, Slot0
+from tests.worker.stage import ROOT, Stage, write_connection
 
 
 @pytest.fixture

@@ -20,15 +20,21 @@ from bouchet_core.errors import TunnelDownError
 from bouchet_core.gateway_client import GatewayClient
 from bouchet_core.site import Site
 from bouchet_worker.context import WorkerContext
-from bouchet_worker.doctor import look_round
-from bouchet_worker.doctor.models import OLDEST_DRIVER, catalog_checks, driver_checks
+from bouchet_worker.doctor import check_cluster
+from bouchet_worker.doctor.checks import (
+    OLDEST_DRIVER,
+    catalog_checks,
+    driver_checks,
+    image_checks,
+    image_path,
+    storage_checks,
+)
 from bouchet_worker.doctor.partitions import parse_nodes, parse_partitions, parse_qos, partition_checks
-from bouchet_worker.doctor.place import image_checks, image_path, storage_checks
 
 from tests.remote.compute_node import SCRIPTS
 from tests.worker.conftest import requested
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PINS = ROOT / "apptainer" / "pins"
 # slurm 24.11 of the demo cluster
 PARTITIONS = """\
@@ -179,7 +185,7 @@ def test_the_newest_job_that_knows_tells_the_driver(context: WorkerContext, bouc
         context.store.create(record)
         job = Job(name=f"bouchet-{identity}-1", slot=0, slurm_id=7, image_sha256="a" * 64, driver=driver)
         context.store.update(identity, lambda d, job=job: d.with_job(job, context.now()))
-    checks = look_round(replace(context, site=bouchet_site, gateway=door(healthy(bouchet_site))))
+    checks = check_cluster(replace(context, site=bouchet_site, gateway=door(healthy(bouchet_site))))
     said = next(c.message for c in checks if c.name == "driver for cuda13-0.32.0")
     assert said == "job 7 saw driver 580.95.05; cuda13-0.32.0 needs 580 or newer"
 
@@ -266,7 +272,7 @@ def healthy(site: Site) -> Programs:
 
 def test_a_round_over_a_healthy_cluster(context: WorkerContext) -> None:
     context = replace(context, gateway=door(healthy(context.site)))
-    checks = look_round(context)
+    checks = check_cluster(context)
     assert {c.name: c.verdict.value for c in checks if c.verdict is not Verdict.PASS} == {
         "quota": "unknown",
         "clock": "warn",  # this login node lives in 1970
@@ -278,7 +284,7 @@ def test_a_round_over_a_healthy_cluster(context: WorkerContext) -> None:
 def test_a_program_that_fails_is_one_check_and_the_others_go_on(context: WorkerContext, broken: str) -> None:
     programs = healthy(context.site)
     programs[broken] = lambda argv: (1, "", f"{broken}: it is broken")
-    checks = look_round(replace(context, gateway=door(programs)))
+    checks = check_cluster(replace(context, gateway=door(programs)))
     assert any("it is broken" in c.message or "does not show" in c.message for c in checks)
     assert sum(c.verdict is Verdict.PASS for c in checks) >= 8
     assert all(c.fix for c in checks if c.verdict in (Verdict.WARN, Verdict.FAIL))
@@ -287,7 +293,7 @@ def test_a_program_that_fails_is_one_check_and_the_others_go_on(context: WorkerC
 def test_ones_own_jobs_in_the_way_are_no_fault(context: WorkerContext) -> None:
     programs = healthy(context.site)
     programs["sbatch"] = lambda argv: (1, "", "sbatch: error: QOSMaxSubmitJobPerUserLimit\nallocation failure")
-    checks = look_round(replace(context, gateway=door(programs)))
+    checks = check_cluster(replace(context, gateway=door(programs)))
     assert {c.verdict for c in checks if c.name.startswith("sbatch")} == {Verdict.PASS}
 
 
@@ -296,4 +302,4 @@ def test_no_way_to_the_cluster_is_no_finding(context: WorkerContext) -> None:
         return httpx.Response(503, json={"kind": "tunnel_down", "detail": "no SSH connection"})
 
     with pytest.raises(TunnelDownError):
-        look_round(replace(context, gateway=GatewayClient("http://gateway", "token", httpx.MockTransport(down))))
+        check_cluster(replace(context, gateway=GatewayClient("http://gateway", "token", httpx.MockTransport(down))))

@@ -13,12 +13,12 @@ from bouchet_core.gateway_client import GatewayClient
 from bouchet_worker.batch.download import download
 from bouchet_worker.context import WorkerContext
 from bouchet_worker.reconcile import cleanup as tidying
-from bouchet_worker.reconcile.cleanup import AGAIN, EVERY, GRACE, Housekeeper, kept_until, tidy
+from bouchet_worker.reconcile.cleanup import GRACE, INTERVAL, RETRY, CleanupScheduler, clean_up, kept_until
 
 from tests.fakes.slurm_gateway import FakeSlurm
 
-from .conftest import Clock, MakeWorkerContext, Slot0
-from .stage import ROOT, Stage
+from tests.worker.conftest import Clock, MakeWorkerContext, Slot0
+from tests.worker.stage import ROOT, Stage
 
 KEY = f"{ROOT}/jobs/bouchet-aa-1/key"
 
@@ -29,7 +29,7 @@ def stage(
 ) -> Iterator[Stage]:
     """Its loop tidies, at once and not beside."""
     stage = Stage(context, gateway, slot0, slurm, clock)
-    stage.loop.housekeeper = Housekeeper(context, start=lambda work: work())
+    stage.loop.cleanup = CleanupScheduler(context, start=lambda work: work())
     yield stage
     stage.probe.close()
 
@@ -47,9 +47,9 @@ def test_nothing_is_left_on_a_cluster_that_was_never_used(stage: Stage) -> None:
 def test_a_job_keeps_its_key_as_long_as_slurm_lists_it(stage: Stage) -> None:
     job_id = stage.ready()
     stage.slurm.requeue(job_id)
-    wait(stage, EVERY)
+    wait(stage, INTERVAL)
     stage.slurm.start(job_id)
-    wait(stage, EVERY)
+    wait(stage, INTERVAL)
     assert len(stage.slurm.tidied) == 2 and KEY in stage.slurm.files
     assert all(asked["live"] == ["bouchet-aa-1"] and asked["ended"] == [] for asked in stage.slurm.tidied)
     assert stage.slurm.tidied[-1]["live_ids"] == [job_id]
@@ -65,7 +65,7 @@ def test_the_key_goes_a_moment_after_the_end(stage: Stage) -> None:
     goes = len(stage.slurm.tidied)
     wait(stage, timedelta(hours=1))
     assert len(stage.slurm.tidied) == goes
-    wait(stage, EVERY)
+    wait(stage, INTERVAL)
     assert len(stage.slurm.tidied) == goes + 1
 
 
@@ -101,7 +101,7 @@ def test_nothing_is_removed_while_slurm_cannot_be_asked(stage: Stage) -> None:
     wait(stage, GRACE)
     assert len(stage.slurm.tidied) == goes and KEY in stage.slurm.files
     stage.slurm.fault = lambda method, what: None
-    wait(stage, AGAIN)
+    wait(stage, RETRY)
     assert KEY not in stage.slurm.files
 
 
@@ -113,12 +113,12 @@ def test_jobs_that_are_no_serving_jobs_are_tidied_too(
     context.store.downloads.create(fetched)
     download(context, fetched.id)
     name = slurm.jobs[101].name
-    tidy(context)
+    clean_up(context)
     assert slurm.tidied[-1]["live"] == [name] and slurm.tidied[-1]["ended"] == []
     slurm.finish(101, "CANCELLED by 2001")
     context.store.downloads.update(fetched.id, lambda old: old.ended(clock(), DownloadState.FAILED, "cut short"))
     clock.advance(GRACE.total_seconds())
-    removed = tidy(context)
+    removed = clean_up(context)
     assert removed is not None and removed.secrets == (name,) and f"{ROOT}/jobs/{name}/token" not in slurm.files
 
 
@@ -137,7 +137,7 @@ def test_a_site_may_keep_all_for_ever(
     ever = make_context(site=context.site.model_copy(update={"keep_jobs_days": None}))
     assert kept_until(ever, clock()) is None
     slurm.files[f"{ROOT}/logs/README"] = b""
-    tidy(ever)
+    clean_up(ever)
     assert slurm.tidied[-1]["keep_days"] is None
 
 
@@ -146,25 +146,25 @@ def test_an_answer_that_cannot_be_read_is_an_error(
 ) -> None:
     slurm.files[f"{ROOT}/logs/README"] = b""
     monkeypatch.setattr(slurm, "python3", lambda words: (0, "Traceback", ""))
-    with pytest.raises(GatewayError, match=r"cannot read what tidy\.py printed: 'Traceback'"):
-        tidy(context)
+    with pytest.raises(GatewayError, match=r"cannot read what clean_up\.py printed: 'Traceback'"):
+        clean_up(context)
 
 
 def test_a_bug_in_it_ends_no_loop(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(context: WorkerContext) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(tidying, "tidy", broken)
+    monkeypatch.setattr(tidying, "clean_up", broken)
     stage.ready()
     assert stage.get().phase is Phase.READY
 
 
 def test_a_go_under_way_is_not_begun_again(context: WorkerContext, clock: Clock) -> None:
     begun: list[object] = []
-    keeper = Housekeeper(context, start=begun.append)
+    keeper = CleanupScheduler(context, start=begun.append)
     for _ in range(3):
-        keeper.look([])
-        clock.advance(EVERY.total_seconds())
+        keeper.run_if_due([])
+        clock.advance(INTERVAL.total_seconds())
     assert len(begun) == 1
 
 
@@ -175,10 +175,10 @@ def test_an_end_while_a_go_fails_is_not_forgotten(stage: Stage, monkeypatch: pyt
         raise RemoteTimeoutError("the tunnel gateway did not answer in time")
 
     with monkeypatch.context() as patched:
-        patched.setattr(tidying, "tidy", fails)
+        patched.setattr(tidying, "clean_up", fails)
         stage.slurm.finish(job_id, "COMPLETED")
         stage.step(2)
         wait(stage, GRACE)
     assert KEY in stage.slurm.files
-    wait(stage, AGAIN)
+    wait(stage, RETRY)
     assert KEY not in stage.slurm.files

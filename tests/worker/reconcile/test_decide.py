@@ -9,36 +9,36 @@ import pytest
 from bouchet_core.deployments import LEGAL_MOVES, Deployment, Ending, Job, Phase, Placement
 from bouchet_core.tasks import TaskName
 from bouchet_worker.reconcile.decide import NOTHING, apply, decide
-from bouchet_worker.reconcile.endings import ending_of
+from bouchet_worker.reconcile.endings import classify_ending
 from bouchet_worker.reconcile.observation import (
-    Answering,
-    Connection,
-    CouldNotLook,
-    EndNote,
-    Health,
+    ConnectionFile,
+    EndFile,
+    HealthReport,
+    HealthStatus,
+    JobNotFound,
+    JobStatus,
     Observed,
-    SlurmAnswer,
-    SlurmKnowsNot,
-    SlurmSays,
+    QueryFailed,
+    QueryResult,
 )
-from bouchet_worker.reconcile.vllm_progress import progress_in
+from bouchet_worker.reconcile.startup import parse_progress
 from bouchet_worker.slurm.pending_reasons import WAITS, reason_in_words
-from bouchet_worker.slurm.states import STATES, Meaning, State
+from bouchet_worker.slurm.states import STATES, State, StateClass
 
-from .conftest import requested
+from tests.worker.conftest import requested
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 LONG_AGO = NOW - timedelta(hours=5)
 PLACE = Placement(partition="gpu_h200", gpus=1, gpu_type="h200", nodes=1, cpus=6, memory_gib=240, walltime_s=21_600)
-CONNECTION = Connection(job_name="bouchet-aa-1", node="node1", port=20001, image="i.sif", image_sha256="ab")
-ANSWERS: list[SlurmAnswer] = [
-    *(SlurmSays(state, state.value, "Priority", "node1") for state in State),
-    SlurmKnowsNot(),
-    CouldNotLook("down"),
+CONNECTION = ConnectionFile(job_name="bouchet-aa-1", node="node1", port=20001, image="i.sif", image_sha256="ab")
+ANSWERS: list[QueryResult] = [
+    *(JobStatus(state, state.value, "Priority", "node1") for state in State),
+    JobNotFound(),
+    QueryFailed("down"),
 ]
-HEALTHS = [None, *(Health(answering) for answering in Answering)]
+HEALTHS = [None, *(HealthReport(answering) for answering in HealthStatus)]
 KINDS = ("vllm_exited", "idle", "walltime", "stopped", "refused")
-NOTES = [None, *(EndNote(job_name="bouchet-aa-1", kind=kind, sentence="s") for kind in KINDS)]
+NOTES = [None, *(EndFile(job_name="bouchet-aa-1", kind=kind, sentence="s") for kind in KINDS)]
 
 
 def in_phase(phase: Phase, *, stop: bool = False, submitted: bool = True) -> Deployment:
@@ -80,35 +80,33 @@ def test_every_observation_in_every_phase_gives_a_legal_move() -> None:
 
 def test_could_not_look_changes_nothing_ever() -> None:
     for phase, stop in product([*submitted_phases(), Phase.ENDED], (False, True)):
-        assert decide(in_phase(phase, stop=stop), Observed(CouldNotLook()), NOW) == NOTHING
+        assert decide(in_phase(phase, stop=stop), Observed(QueryFailed()), NOW) == NOTHING
 
 
 def test_an_ended_state_ends_every_phase_and_a_live_one_none() -> None:
     for phase, state in product(submitted_phases(), State):
-        new = apply(in_phase(phase), decide(in_phase(phase), Observed(SlurmSays(state, state.value)), NOW), NOW)
-        assert (new.phase is Phase.ENDED) == (STATES[state].meaning is Meaning.ENDED), (phase, state)
+        new = apply(in_phase(phase), decide(in_phase(phase), Observed(JobStatus(state, state.value)), NOW), NOW)
+        assert (new.phase is Phase.ENDED) == (STATES[state].state_class is StateClass.ENDED), (phase, state)
 
 
 def test_whoever_is_wanted_no_more_is_stopped_while_slurm_has_it() -> None:
     for phase, state in product(submitted_phases(), State):
-        decision = decide(in_phase(phase, stop=True), Observed(SlurmSays(state, state.value)), NOW)
-        runs = STATES[state].meaning in (Meaning.WAITING, Meaning.RUNNING, Meaning.PAUSED)
+        decision = decide(in_phase(phase, stop=True), Observed(JobStatus(state, state.value)), NOW)
+        runs = STATES[state].state_class in (StateClass.WAITING, StateClass.RUNNING, StateClass.PAUSED)
         assert (decision.task is TaskName.CANCEL) == runs, (phase, state)
 
 
 def test_a_lost_task_is_sent_again_after_a_moment() -> None:
     for phase in (Phase.REQUESTED, Phase.SUBMITTING):
         record = in_phase(phase, submitted=False)
-        assert decide(record, Observed(CouldNotLook()), LONG_AGO + timedelta(seconds=1)).task is None
-        assert decide(record, Observed(CouldNotLook()), NOW).task is TaskName.SUBMIT
-        assert (
-            decide(in_phase(phase, submitted=False, stop=True), Observed(CouldNotLook()), NOW).task is TaskName.CANCEL
-        )
+        assert decide(record, Observed(QueryFailed()), LONG_AGO + timedelta(seconds=1)).task is None
+        assert decide(record, Observed(QueryFailed()), NOW).task is TaskName.SUBMIT
+        assert decide(in_phase(phase, submitted=False, stop=True), Observed(QueryFailed()), NOW).task is TaskName.CANCEL
 
 
 def test_ready_needs_an_answer_and_a_place() -> None:
-    running = SlurmSays(State.RUNNING, "RUNNING", node="node1")
-    healthy = Observed(running, health=Health(Answering.YES, window=4096, vllm_version="0.32.0"))
+    running = JobStatus(State.RUNNING, "RUNNING", node="node1")
+    healthy = Observed(running, health=HealthReport(HealthStatus.HEALTHY, window=4096, vllm_version="0.32.0"))
     starting = in_phase(Phase.STARTING)
     ready = apply(starting, decide(starting, healthy, NOW), NOW)
     assert ready.phase is Phase.READY and ready.job is not None and ready.job.window == 4096
@@ -116,16 +114,20 @@ def test_ready_needs_an_answer_and_a_place() -> None:
 
 
 def test_one_slow_health_answer_is_no_news_and_a_long_silence_is() -> None:
-    running = SlurmSays(State.RUNNING, "RUNNING")
+    running = JobStatus(State.RUNNING, "RUNNING")
     ready = in_phase(Phase.READY)
     for failing_s, says in ((2.0, False), (30.0, True)):
-        new = apply(ready, decide(ready, Observed(running, health=Health(Answering.NO, failing_s)), NOW), NOW)
+        new = apply(
+            ready, decide(ready, Observed(running, health=HealthReport(HealthStatus.FAILING, failing_s)), NOW), NOW
+        )
         assert new.phase is Phase.READY and bool(new.reason) is says
 
 
 def test_a_node_that_lets_nobody_in_is_told_in_its_own_words() -> None:
-    running = SlurmSays(State.RUNNING, "RUNNING")
-    refused = Observed(running, health=Health(Answering.NO, 30.0, no_way="node7 says no"), progress="loading")
+    running = JobStatus(State.RUNNING, "RUNNING")
+    refused = Observed(
+        running, health=HealthReport(HealthStatus.FAILING, 30.0, unreachable_reason="node7 says no"), progress="loading"
+    )
     for phase in (Phase.STARTING, Phase.READY):
         record = in_phase(phase)
         new = apply(record, decide(record, refused, NOW), NOW)
@@ -155,19 +157,19 @@ def test_a_node_that_lets_nobody_in_is_told_in_its_own_words() -> None:
 def test_how_it_ended(state: State | None, word: str, note: str | None, stop: bool, ending: Ending, words: str) -> None:
     record = in_phase(Phase.READY, stop=stop)
     assert record.job is not None
-    says = SlurmSays(state, word, node="node1", exit_code="1:0") if state else None
-    written = EndNote.model_validate({"job_name": "x", "kind": note, "sentence": "said so"}) if note else None
-    found, sentence = ending_of(record, record.job, says, written)
+    says = JobStatus(state, word, node="node1", exit_code="1:0") if state else None
+    written = EndFile.model_validate({"job_name": "x", "kind": note, "sentence": "said so"}) if note else None
+    found, sentence = classify_ending(record, record.job, says, written)
     assert found is ending and words in sentence
 
 
 def test_after_an_idle_end_people_know_how_soon_it_is_back() -> None:
     record = in_phase(Phase.READY)
     assert record.job is not None
-    note = EndNote.model_validate({"job_name": "x", "kind": "idle", "sentence": "idle for 45 min"})
+    note = EndFile.model_validate({"job_name": "x", "kind": "idle", "sentence": "idle for 45 min"})
     times = {"queue": 900.0, "image": 2.0, "boot": 20.4, "load": 90.0, "compile": 30.0, "ready": 1042.4}
-    _, unmeasured = ending_of(record, record.job, None, note)
-    _, measured = ending_of(record, record.job.model_copy(update={"times": times}), None, note)
+    _, unmeasured = classify_ending(record, record.job, None, note)
+    _, measured = classify_ending(record, record.job.model_copy(update={"times": times}), None, note)
     assert unmeasured == f"idle for 45 min; `bouchet launch {record.model}` brings it back"
     assert measured == f"{unmeasured} in about 142 s (warm)"
 
@@ -187,9 +189,9 @@ def test_a_job_that_could_not_write_is_understood_by_its_exit_status(
     record = in_phase(Phase.STARTING)
     assert record.job is not None
     job = record.job.model_copy(update={"log": "/data/logs/7.log"})
-    written = EndNote.model_validate({"job_name": "x", "kind": note, "sentence": "said so"}) if note else None
-    found, sentence = ending_of(
-        record, job, SlurmSays(State.FAILED, "FAILED", node="node1", exit_code=exit_code), written
+    written = EndFile.model_validate({"job_name": "x", "kind": note, "sentence": "said so"}) if note else None
+    found, sentence = classify_ending(
+        record, job, JobStatus(State.FAILED, "FAILED", node="node1", exit_code=exit_code), written
     )
     assert found is Ending.FAILED and words in sentence
 
@@ -197,7 +199,7 @@ def test_a_job_that_could_not_write_is_understood_by_its_exit_status(
 @pytest.mark.parametrize(("after_s", "says"), [(5, False), (60, True)])
 def test_a_node_that_does_not_clean_up_is_named_after_a_while(after_s: int, says: bool) -> None:
     record = in_phase(Phase.DRAINING, stop=True)
-    slurm = SlurmSays(State.COMPLETING, "COMPLETING", node="node1")
+    slurm = JobStatus(State.COMPLETING, "COMPLETING", node="node1")
     decision = decide(record, Observed(slurm), LONG_AGO + timedelta(seconds=after_s))
     assert decision.phase is None, "it has not ended"
     assert ("still cleaning up after it on node1" in (decision.reason or "")) is says
@@ -258,12 +260,12 @@ SHARDS = "".join(f"Loading safetensors checkpoint shards: {25 * n}% Completed | 
     ],
 )  # fmt: skip
 def test_progress_from_the_log(log: str, words: str) -> None:
-    assert progress_in(log) == words
+    assert parse_progress(log) == words
 
 
 def test_gpus_driver_and_torch_come_onto_the_record() -> None:
     ran = {"gpus": ("NVIDIA H200",), "driver": "580.95.05", "torch": "2.13.0"}
-    observed = Observed(SlurmSays(State.RUNNING, "RUNNING"), connection=CONNECTION.model_copy(update=ran))
+    observed = Observed(JobStatus(State.RUNNING, "RUNNING"), connection=CONNECTION.model_copy(update=ran))
     record = in_phase(Phase.STARTING)
     job = apply(record, decide(record, observed, NOW), NOW).job
     assert job is not None

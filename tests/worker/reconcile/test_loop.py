@@ -24,8 +24,8 @@ from rq.serializers import JSONSerializer
 from tests.conftest import RedisServer, start_redis
 from tests.fakes.slurm_gateway import TOKEN, FakeSlurm, job_ids, running_gateway
 
-from .conftest import REPOSITORY, SECRET, Clock, MakeWorkerContext, Slot0, requested
-from .stage import ROOT, Stage, write_connection, write_end
+from tests.worker.conftest import REPOSITORY, SECRET, Clock, MakeWorkerContext, Slot0, requested
+from tests.worker.stage import ROOT, Stage, write_connection, write_end
 
 READY_TIMEOUT_S = 60.0
 

@@ -13,9 +13,9 @@ from bouchet_worker.reconcile.orphans import adopt_orphan, list_orphans
 from tests.conftest import RedisServer
 from tests.fakes.slurm_gateway import FakeSlurm
 
-from .conftest import Clock, MakeWorkerContext, requested
-from .test_strays import OTHER_SECRET, empty
-from .test_tasks import Killed, mortal
+from tests.worker.conftest import Clock, MakeWorkerContext, requested
+from tests.worker.test_tasks import Killed, mortal
+from .test_recovery import OTHER_SECRET, empty
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])

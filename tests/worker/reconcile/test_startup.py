@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from bouchet_core.deployments import Job, Phase
-from bouchet_worker.reconcile.startup_times import READY, STEPS, at_ready, engine_times
+from bouchet_worker.reconcile.startup import READY, STEPS, startup_times
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -40,7 +40,7 @@ bouchet: starting the container
     ],
 )
 def test_vllms_own_words_of_the_newest_run(log: str, times: dict[str, float]) -> None:
-    assert engine_times(log) == times
+    assert parse_engine_times(log) == times
 
 
 def job(times: dict[str, float], queued_s: float = 40.0) -> Job:
@@ -49,20 +49,20 @@ def job(times: dict[str, float], queued_s: float = 40.0) -> Job:
 
 
 def test_the_parts_add_up_to_the_whole() -> None:
-    times = at_ready(
+    times = startup_times(
         job({"queue": 12.0, "image": 3.0}), {"load": 80.0, "compile": 20.0}, START + timedelta(seconds=150)
     )
     assert times == {"queue": 12.0, "image": 3.0, "boot": 47.0, "load": 80.0, "compile": 20.0, "ready": 162.0}
 
 
 def test_without_slurms_and_vllms_words_our_own_clock_has_to_do() -> None:
-    assert at_ready(job({}), {}, START + timedelta(seconds=90)) == {"queue": 40.0, "boot": 90.0, "ready": 130.0}
+    assert startup_times(job({}), {}, START + timedelta(seconds=90)) == {"queue": 40.0, "boot": 90.0, "ready": 130.0}
 
 
 def test_of_a_job_found_late_only_what_it_says_itself_is_told() -> None:
     began = START - timedelta(minutes=20)
-    assert at_ready(job({"image": 3.0}), {"load": 8.0}, START, began) == {"image": 3.0, "load": 8.0}
-    assert "ready" in at_ready(job({}), {}, START, START - timedelta(seconds=2))
+    assert startup_times(job({"image": 3.0}), {"load": 8.0}, START, began) == {"image": 3.0, "load": 8.0}
+    assert "ready" in startup_times(job({}), {}, START, START - timedelta(seconds=2))
 
 
 @given(
@@ -73,7 +73,7 @@ def test_of_a_job_found_late_only_what_it_says_itself_is_told() -> None:
 def test_no_step_is_negative_and_ready_is_their_sum(
     times: dict[str, float], took: dict[str, float], seconds: float
 ) -> None:
-    found = at_ready(job(times), took, START + timedelta(seconds=seconds))
+    found = startup_times(job(times), took, START + timedelta(seconds=seconds))
     assert all(value >= 0 for value in found.values())
     assert [step for step in found if step != READY] == [step for step in STEPS if step in found]
     assert found[READY] == pytest.approx(sum(v for step, v in found.items() if step != READY), abs=0.1)

@@ -13,10 +13,10 @@ from bouchet_worker.launch.job_files import COMPLETE_MARKER
 from bouchet_worker.launch.preview import preview
 from bouchet_worker.launch.submit import submit
 
-from tests.core.model_configs import CONFIGS
 from tests.fakes.slurm_gateway import FakeSlurm
 
-from .conftest import Clock, MakeWorkerContext, requested
+from tests.worker.conftest import Clock, MakeWorkerContext, requested
+from .model_configs import CONFIGS
 
 # the scripted demo model
 CONFIG = {

@@ -17,18 +17,18 @@ from bouchet_core.provenance import SmokeCheck, SmokeTest
 from bouchet_core.secrets import serving_key
 from bouchet_worker.context import WorkerContext
 from bouchet_worker.reconcile import smoke_test as smoking
-from bouchet_worker.reconcile.loop import Loop
+from bouchet_worker.reconcile.loop import ReconcileLoop
 from bouchet_worker.reconcile.observe import Observer
-from bouchet_worker.reconcile.smoke_runner import Smokes, in_a_thread, promise_of
-from bouchet_worker.reconcile.smoke_test import Lost, Promise, smoke_test
+from bouchet_worker.reconcile.smoke_runner import SmokeTestRunner, expected_model, start_thread
+from bouchet_worker.reconcile.smoke_test import ExpectedModel, ServerGoneError, run_smoke_test
 
 from tests.fakes.odd_vllm import CHARGED, OddVllm, odd_vllm
 from tests.fakes.slurm_gateway import FakeSlurm, serve_http
 
-from .conftest import SECRET, Clock, Slot0, requested
-from .stage import Stage, write_connection
+from tests.worker.conftest import SECRET, Clock, Slot0, requested
+from tests.worker.stage import Stage, write_connection
 
-PROMISE = Promise("bouchet-m", 4096, "off", "hermes", "qwen3")
+PROMISE = ExpectedModel("bouchet-m", 4096, "off", "hermes", "qwen3")
 
 
 @contextmanager
@@ -38,9 +38,9 @@ def served(**oddities: object) -> Iterator[tuple[httpx.Client, type[OddVllm]]]:
         yield http, server
 
 
-def smoked(promise: Promise = PROMISE, *, there: bool = True, **oddities: object) -> SmokeTest:
+def smoked(promise: ExpectedModel = PROMISE, *, there: bool = True, **oddities: object) -> SmokeTest:
     with served(**oddities) as (http, _):
-        return smoke_test(http, promise, lambda: there)
+        return run_smoke_test(http, promise, lambda: there)
 
 
 def test_a_model_as_the_catalog_says_passes_everything() -> None:
@@ -52,7 +52,7 @@ def test_a_model_as_the_catalog_says_passes_everything() -> None:
 
 def test_every_question_is_small_and_no_switch_is_sent() -> None:
     with served(call="forced") as (http, server):
-        smoke_test(http, PROMISE, lambda: True)
+        run_smoke_test(http, PROMISE, lambda: True)
     bodies = [body for path, body in server.asked if path != "/tokenize"]
     assert len(bodies) == 4 and all(body["max_tokens"] <= 256 for body in bodies)
     assert not any("chat_template_kwargs" in body or "thinking" in body for body in bodies)
@@ -106,10 +106,10 @@ def test_a_model_that_always_thinks_has_its_thoughts_parted_from_the_text(though
 
 
 def test_a_slow_answer_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(smoking, "QUESTION_S", 0.3)
+    monkeypatch.setattr(smoking, "REQUEST_TIMEOUT_S", 0.3)
     smoke = smoked(stream="slow")
     assert smoke.stream.result == "not_tried" and "no answer within" in smoke.stream.message
-    monkeypatch.setattr(smoking, "WHOLE_S", 0.0)
+    monkeypatch.setattr(smoking, "TEST_TIMEOUT_S", 0.0)
     smoke = smoked()
     assert {value.result for _, value in smoke if isinstance(value, SmokeCheck)} == {"not_tried"}
 
@@ -118,19 +118,19 @@ def test_a_lost_way_says_nothing_of_the_model() -> None:
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{nobody.getsockname()[1]}"
-        with httpx.Client(base_url=url) as http, pytest.raises(Lost):
-            smoke_test(http, PROMISE, lambda: False)
+        with httpx.Client(base_url=url) as http, pytest.raises(ServerGoneError):
+            run_smoke_test(http, PROMISE, lambda: False)
         with httpx.Client(base_url=url) as http:
-            assert smoke_test(http, PROMISE, lambda: True).chat.result == "failed"
+            assert run_smoke_test(http, PROMISE, lambda: True).chat.result == "failed"
 
 
 def test_the_window_asked_for_is_the_command_lines(clock: Clock) -> None:
     record = requested("aa", clock(), max_len=1024).model_copy(update={"traits": Traits(tool_parser="hermes")})
     with_job = record.with_job(job_of(("vllm", "serve", "m", "--max-model-len", "9", "--max-model-len", "7")), clock())
     assert with_job.job is not None
-    promise = promise_of(with_job, with_job.job)
+    promise = expected_model(with_job, with_job.job)
     assert (promise.window, promise.name, promise.tool_parser) == (7, "bouchet-aa", "hermes")
-    assert promise_of(record, job_of(())).window is None
+    assert expected_model(record, job_of(())).window is None
 
 
 def job_of(command: tuple[str, ...]) -> Job:
@@ -155,9 +155,9 @@ class SmokeStage(Stage):
     ) -> None:
         super().__init__(context, gateway, Slot0(port, server), slurm, clock)  # type: ignore[arg-type]
         self.server = server
-        self.smokes = Smokes(self.probe, start)
+        self.smokes = SmokeTestRunner(self.probe, start)
         observer = Observer(gateway, context.layout, self.probe, self.smokes)
-        self.loop = Loop(context, observer, self._enqueue, smokes=self.smokes)
+        self.loop = ReconcileLoop(context, observer, self._enqueue, smoke_tests=self.smokes)
         self.job_id = self.launch()
         job = self.get().job
         assert job is not None
@@ -175,7 +175,7 @@ Begin = Callable[..., SmokeStage]
 def begin(context: WorkerContext, gateway: GatewayClient, slurm: FakeSlurm, clock: Clock) -> Iterator[Begin]:
     with ExitStack() as opened:
 
-        def make(start: Callable[[Callable[[], None]], None] = in_a_thread, **oddities: object) -> SmokeStage:
+        def make(start: Callable[[Callable[[], None]], None] = start_thread, **oddities: object) -> SmokeStage:
             server = odd_vllm(**oddities)
             stage = SmokeStage(context, gateway, opened.enter_context(serve_http(server)), server, slurm, clock, start)
             opened.callback(stage.probe.close)
@@ -222,12 +222,12 @@ def test_a_slow_model_is_waited_for_a_moment_and_the_loop_goes_on_meanwhile(
     stage.slurm.start(other)
     stage.step()
     assert stage.get("bb").phase is Phase.STARTING
-    monkeypatch.setattr("bouchet_worker.reconcile.smoke_runner.PATIENCE_S", 0.0)
+    monkeypatch.setattr("bouchet_worker.reconcile.smoke_runner.READY_DELAY_MAX_S", 0.0)
     stage.step()
     record = stage.get()
     assert record.phase is Phase.READY and record.job is not None and record.job.smoke is None
     gate.set()
-    until(lambda: not stage.smokes.under_way)
+    until(lambda: not stage.smokes.is_running)
     stage.step()
     job = stage.get().job
     assert job is not None and job.smoke is not None and job.smoke.chat.result == "ok"
@@ -251,7 +251,7 @@ def test_a_new_start_is_tried_anew(begin: Begin) -> None:
 def test_the_loop_wakes_when_a_test_is_over(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bouchet_worker.reconcile.loop.STEP_S", 600.0)
     # then its patience never ends before the test does
-    monkeypatch.setattr("bouchet_worker.reconcile.smoke_runner.PATIENCE_S", 600.0)
+    monkeypatch.setattr("bouchet_worker.reconcile.smoke_runner.READY_DELAY_MAX_S", 600.0)
     stage = begin()
     stage.step()
     stopping = threading.Event()

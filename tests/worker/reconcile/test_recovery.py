@@ -12,15 +12,15 @@ from bouchet_core.secrets import job_key, serving_key
 from bouchet_core.store import Store
 from bouchet_worker.context import WorkerContext
 from bouchet_worker.launch.submit import submit
-from bouchet_worker.reconcile.loop import Loop
+from bouchet_worker.reconcile.loop import ReconcileLoop
 from bouchet_worker.reconcile.orphans import adopt_orphan, cancel_orphan, list_orphans
-from bouchet_worker.reconcile.recovery import FOUND_AGAIN, deployment_in
+from bouchet_worker.reconcile.recovery import RECOVERED, parse_job_name
 
 from tests.conftest import RedisServer
 from tests.fakes.slurm_gateway import FakeJob, FakeSlurm
 
-from .conftest import Clock, MakeWorkerContext, Slot0, requested
-from .stage import ROOT, Stage, write_connection
+from tests.worker.conftest import Clock, MakeWorkerContext, Slot0, requested
+from tests.worker.stage import ROOT, Stage, write_connection
 
 OTHER_SECRET = "the secret of another laptop"
 
@@ -66,7 +66,7 @@ def other_launches(make_context: MakeWorkerContext, store: Store, clock: Clock, 
     ],
 )
 def test_only_our_kind_of_name_is_looked_at(name: str, deployment: str | None) -> None:
-    assert deployment_in(name) == deployment
+    assert parse_job_name(name) == deployment
 
 
 def test_an_emptied_redis_gets_its_live_records_back_and_they_become_ready(
@@ -112,7 +112,7 @@ def test_a_file_that_could_not_be_asked_for_is_asked_for_again(stage: Stage, red
     assert stage.context.store.live() == [] and stage.context.store.orphans.seen() == ()
     stage.slurm.fault = lambda method, what: None
     stage.step()
-    assert stage.get().reason == FOUND_AGAIN
+    assert stage.get().reason == RECOVERED
 
 
 def test_a_new_worker_compares_once(stage: Stage) -> None:
@@ -123,7 +123,7 @@ def test_a_new_worker_compares_once(stage: Stage) -> None:
     stage.step()
     assert not stage.get().is_live
     stage.slurm.calls.clear()
-    again = Loop(stage.context, stage.loop.observer, stage.loop.enqueue)
+    again = ReconcileLoop(stage.context, stage.loop.observer, stage.loop.enqueue)
     for _ in range(3):
         again.step()
     assert stage.slurm.programs() == ["squeue"]

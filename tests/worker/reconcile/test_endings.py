@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from bouchet_core.deployments import Placement
-from bouchet_worker.reconcile.vllm_errors import advice_for, advice_for_cause, cause_of
+from bouchet_worker.reconcile.endings import advice_for, advice_for_cause, select_cause
 from bouchet_worker.slurm.outage import unanswered
 from bouchet_worker.slurm.pending_reasons import reason_in_words, what_starts_sooner
 from bouchet_worker.slurm.submit_errors import refusal_in_words
@@ -109,10 +109,10 @@ WINDOW = (
 
 
 def test_the_cause_is_told_and_not_its_echo() -> None:
-    assert cause_of(["ValueError: something else", OOM, ECHO]) == OOM
-    assert cause_of(["KeyError: 'x'", ECHO]) == "KeyError: 'x'"
-    assert cause_of([ECHO]) == ECHO
-    assert cause_of([]) == ""
+    assert select_cause(["ValueError: something else", OOM, ECHO]) == OOM
+    assert select_cause(["KeyError: 'x'", ECHO]) == "KeyError: 'x'"
+    assert select_cause([ECHO]) == ECHO
+    assert select_cause([]) == ""
 
 
 @pytest.mark.parametrize(
@@ -143,12 +143,12 @@ def test_nothing_is_advised_about_the_unknown() -> None:
 
 def test_an_engine_that_is_gone_is_the_cause_only_where_nothing_else_is() -> None:
     gone = "Engine core proc EngineCore died unexpectedly, shutting down client."
-    assert advice_for(gone) == "" and "killed or crashed: launch again" in advice_for_cause(cause_of([gone]))
+    assert advice_for(gone) == "" and "killed or crashed: launch again" in advice_for_cause(select_cause([gone]))
     later = "pydantic_core._pydantic_core.ValidationError: 2 validation errors for ChatCompletionStreamResponse"
-    assert cause_of([gone, later]) == gone
-    assert cause_of(["ValueError: no such thing", gone]) == "ValueError: no such thing"
+    assert select_cause([gone, later]) == gone
+    assert select_cause(["ValueError: no such thing", gone]) == "ValueError: no such thing"
     cut = "FATAL:   container creation failed: image driver mount failure: image driver squashfuse_ll instance exited"
-    assert "`bouchet image verify`" in advice_for_cause(cause_of([cut]))
+    assert "`bouchet image verify`" in advice_for_cause(select_cause([cut]))
 
 
 @pytest.mark.parametrize(
