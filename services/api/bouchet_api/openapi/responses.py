@@ -88,6 +88,7 @@ RESPONSE_EXAMPLES: Mapping[str, dict[str, Any]] = {
         "tunnel": _TUNNEL,
         "tunnel_error": None,
         "cluster_outage": None,
+        "orphans": [],
     },
     "TunnelStatus": _TUNNEL,
     "UsageReport": {"by": "key", "since": "2026-11-21T12:00:00Z", "lines": [_USAGE_LINE]},

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-from bouchet_core.deployments import ClusterOutage, Deployment, Ending
+from bouchet_core.deployments import ClusterOutage, Deployment, Ending, Orphan
 from bouchet_core.errors import GatewayError
 from bouchet_core.tunnel import TunnelStatus
 from fastapi import APIRouter
@@ -21,7 +21,7 @@ MAX_ENDED = 3
 
 
 class StatusReport(BaseModel):
-    """Live deployments, recent failures and the state of the SSH connection."""
+    """Live deployments, recent failures, the state of the SSH connection, and orphaned jobs."""
 
     deployments: list[Deployment] = Field(description="all live deployments, newest first")
     ended: list[Deployment] = Field(
@@ -33,11 +33,12 @@ class StatusReport(BaseModel):
     cluster_outage: ClusterOutage | None = Field(
         description="the last failed query to the cluster; null when all queries succeed"
     )
+    orphans: list[Orphan] = Field(description="orphaned jobs, as the worker last listed them")
 
 
 @router.get("/v1/status")
 def get_status(state: StateDep) -> StatusReport:
-    """Return all live deployments, recent failures, the tunnel's state and the cluster's outage."""
+    """Return live deployments, recent failures, the tunnel's state, the cluster's outage and orphaned jobs."""
     live = state.store.live()[::-1]
     ended = ended_unexpectedly(live, state.store.ended_since(datetime.now(UTC) - ENDED_WITHIN))
     tunnel, tunnel_error = _tunnel(state)
@@ -47,6 +48,7 @@ def get_status(state: StateDep) -> StatusReport:
         tunnel=tunnel,
         tunnel_error=tunnel_error,
         cluster_outage=state.store.outage.current(),
+        orphans=list(state.store.orphans.seen()),
     )
 
 
