@@ -78,9 +78,9 @@ class ApiClient:
         """Request the end of a deployment."""
         return DeploymentInfo.from_json(self._send("DELETE", _path(name)))
 
-    def orphans(self, *, fresh: bool) -> list[Json]:
-        """Return orphaned jobs. fresh: query the cluster first."""
-        return list(self._send("GET", f"/v1/orphans?fresh={str(fresh).lower()}")["orphans"])
+    def orphans(self) -> list[Json]:
+        """Return the orphaned jobs that are on the cluster now."""
+        return list(self._send("GET", "/v1/orphans")["orphans"])
 
     def adopt(self, slurm_id: int) -> DeploymentInfo:
         """Create a deployment for an orphaned job."""

@@ -145,6 +145,7 @@ class StatusInfo:
     tunnel: TunnelInfo | None
     tunnel_error: str
     cluster_outage: Json | None
+    orphans: tuple[Json, ...] = ()
     raw: Json = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
@@ -156,5 +157,6 @@ class StatusInfo:
             tunnel=TunnelInfo.from_json(raw["tunnel"]) if raw.get("tunnel") else None,
             tunnel_error=raw.get("tunnel_error") or "",
             cluster_outage=raw.get("cluster_outage"),
+            orphans=tuple(raw.get("orphans") or ()),
             raw=raw,
         )

@@ -15,6 +15,7 @@ from bouchet_cli.context import CommandContext
 from bouchet_cli.view.deployments import detail_lines, outage_line, status_lines
 from bouchet_cli.view.repro import repro, repro_lines
 from bouchet_cli.view.screen import Screen
+from bouchet_cli.view.tasks import orphan_hint
 from bouchet_cli.view.tunnel import tunnel_line
 
 RECONNECT_INTERVAL_S = 1.0
@@ -83,6 +84,8 @@ def _show_connection(status: StatusInfo, screen: Screen, now: datetime) -> None:
         screen.show(tunnel_line(status.tunnel, now))
     else:
         screen.show(f"tunnel: unknown ({status.tunnel_error or 'the gateway does not answer'})")
+    if hint := orphan_hint(status.orphans):
+        screen.show(hint)
 
 
 def _show_one(options: argparse.Namespace, context: CommandContext) -> None:

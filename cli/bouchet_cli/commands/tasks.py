@@ -67,7 +67,7 @@ def run_orphans(options: argparse.Namespace, context: CommandContext) -> None:
 
 def _list_orphans(options: argparse.Namespace, context: CommandContext) -> None:
     screen = context.screen
-    raw = context.api.orphans(fresh=True)
+    raw = context.api.orphans()
     if options.json:
         screen.show_json({"orphans": raw})
         return

@@ -75,12 +75,19 @@ def wrap(text: str, width: int) -> list[str]:
 
 
 def wrap_message(text: str, width: int) -> list[str]:
-    """Return the lines of a message, the long ones broken at spaces only, so that commands and URLs stay whole."""
-    wrapped = []
+    """Return the lines of a message, long ones broken at spaces only, so that URLs and options stay whole."""
+    lines = []
     for line in text.split("\n"):
-        short = cell_width(line) <= width
-        wrapped += [line] if short else textwrap.wrap(line, width, break_on_hyphens=False, break_long_words=False)
-    return wrapped
+        while cell_width(line) > width:
+            indent = len(line) - len(line.lstrip())
+            end = line.rfind(" ", indent, width + 1)
+            end = end if end >= 0 else line.find(" ", width)
+            if end < 0:
+                break
+            lines.append(line[:end].rstrip())
+            line = line[end:].lstrip()
+        lines.append(line)
+    return lines
 
 
 def _cut(text: str, width: int) -> str:
