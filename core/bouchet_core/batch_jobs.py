@@ -9,7 +9,7 @@ from typing import Self
 
 from pydantic import Field
 
-from .base import FrozenModel
+from .values import FrozenModel
 
 # the end of a batch job's job name is its record's id
 _ID = r"[a-z2-7]{12}"

@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import Field, StringConstraints, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from .base import FrozenModel
 from .errors import IllegalTransitionError
 from .provenance import LaunchPins, SmokeTest, Software, Weights
+from .values import DeploymentName, FrozenModel, SlurmWord, Walltime
 
 
 class Phase(StrEnum):
@@ -53,9 +53,6 @@ LEGAL_MOVES: Mapping[Phase, frozenset[Phase]] = {
     Phase.ENDED: frozenset(),
 }
 
-DeploymentName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$")]
-SlurmWord = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:&|,-]{0,127}$")]
-Walltime = Annotated[str, StringConstraints(pattern=r"^([0-9]{1,3}-)?[0-9]{1,3}(:[0-5]?[0-9]){0,2}$")]
 ClaudeTier = Literal["opus", "sonnet", "haiku"]
 
 

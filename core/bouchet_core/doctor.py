@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from pydantic import Field
 
-from .base import FrozenModel
+from .values import FrozenModel
 
 
 class Verdict(StrEnum):

@@ -8,15 +8,12 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints
 
-from .base import FrozenModel
 from .batch_jobs import BatchJob, BatchJobState, is_batch_job_name
+from .values import FrozenModel, HubId
 
-ModelId = Annotated[
-    str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=140)
-]
+ModelId = Annotated[HubId, StringConstraints(max_length=140)]
 Revision = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,199}$")]
 JOB_PREFIX = "bouchet-download-"
-DownloadState = BatchJobState
 
 
 class DownloadRequest(FrozenModel):

@@ -11,10 +11,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from .base import FrozenModel
 from .batch_jobs import BatchJob
 from .errors import ConfigurationError, UnknownPinError
-from .site import RemotePath
+from .values import FrozenModel, RemotePath
 
 PinName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$")]
 Action = Literal["build", "verify"]

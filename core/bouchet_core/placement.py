@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from .catalog import ModelEntry
+from .config.catalog import ModelEntry
+from .config.parallel import parallel_of
+from .config.site import Partition, Site, SiteImage
 from .deployments import Deployment, LaunchRequest, Placement
-from .durations import format_duration, parse_duration
 from .errors import LaunchRefusedError
-from .parallel import parallel_of
-from .site import Partition, Site, SiteImage
+from .values import format_duration, parse_duration
 
 AUTO_PARTITION = "auto"
 # Slurm counts in minutes and takes 0 for "without end"

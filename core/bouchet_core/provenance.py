@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from .base import FrozenModel
+from .values import FrozenModel
 
 
 class SmokeCheck(FrozenModel):

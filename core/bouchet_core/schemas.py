@@ -9,8 +9,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from .catalog import CatalogDocument
-from .site import Site
+from .config.catalog import CatalogDocument
+from .config.site import Site
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 # file -> what it describes

@@ -13,7 +13,6 @@ from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from .errors import ConfigurationError
-from .secrets import optional_secret, read_secret
 
 SECRETS_DIR = "/run/secrets"
 DEFAULT_SITE_FILE = Path("/etc/bouchet/sites/demo.yaml")
@@ -153,6 +152,27 @@ class SecretFiles(PydanticBaseSettingsSource):
     def __call__(self) -> dict[str, Any]:
         """Return the fields that have a secret."""
         return _values_of(self, self.settings_cls)
+
+
+def read_secret(directory: Path, name: str) -> str:
+    """Return the content of a secret file without its final newline; ConfigurationError if it is missing or empty."""
+    secret = optional_secret(directory, name)
+    if secret is None:
+        problem = "is empty; delete it and run" if (directory / name).exists() else "does not exist; run"
+        raise ConfigurationError(str(directory / name), f"the secret {problem} `make up` again")
+    return secret
+
+
+def optional_secret(directory: Path, name: str) -> str | None:
+    """Return the content of a secret file, None if it is missing or empty."""
+    path = directory / name
+    try:
+        return path.read_text(encoding="utf-8").strip() or None
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) else "it is not UTF-8 text"
+        raise ConfigurationError(str(path), f"the secret cannot be read ({reason}); run `make up` again") from exc
 
 
 class ServiceSettings(EnvironmentSettings):

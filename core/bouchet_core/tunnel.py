@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from .base import FrozenModel
+from .values import FrozenModel
 
 
 class SlotTarget(FrozenModel):

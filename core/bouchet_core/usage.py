@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from pydantic import Field
 
-from .base import FrozenModel
+from .values import FrozenModel
 
 
 class UsageBy(StrEnum):

@@ -8,9 +8,9 @@ from datetime import datetime, timedelta
 import httpx
 import pytest
 from bouchet_api.dependencies import AppState
-from bouchet_core.api_keys import KEY_PREFIX, sha256_of
-from bouchet_core.durations import parse_time_span
+from bouchet_core.keys import KEY_PREFIX, sha256_of
 from bouchet_core.usage import UsageRecord
+from bouchet_core.values import parse_time_span
 
 
 def record(**fields: object) -> UsageRecord:

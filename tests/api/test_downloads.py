@@ -12,7 +12,8 @@ import httpx
 import pytest
 from bouchet_api import model_status as disk
 from bouchet_api.dependencies import AppState
-from bouchet_core.downloads import DiskListing, DiskModel, Download, DownloadState
+from bouchet_core.batch_jobs import BatchJobState
+from bouchet_core.downloads import DiskListing, DiskModel, Download
 
 from tests.fakes.gateway_api import GatewayDoor
 from tests.fakes.running_api import KEY, RunningApi
@@ -27,7 +28,7 @@ def advance(app: AppState, identity: str, **fields: object) -> Download:
     return app.store.downloads.update(identity, lambda old: old.changed(NOW, **fields))
 
 
-def end(api_state: AppState, identity: str, state: DownloadState = DownloadState.DONE) -> None:
+def end(api_state: AppState, identity: str, state: BatchJobState = BatchJobState.DONE) -> None:
     api_state.store.downloads.update(identity, lambda old: old.ended(NOW, state, "over"))
 
 
@@ -44,7 +45,7 @@ async def test_a_download_is_on_record_and_in_the_queue(api: httpx.AsyncClient, 
 
 async def test_asking_again_while_it_runs_is_the_same_download(api: httpx.AsyncClient, state: AppState) -> None:
     first = (await api.post("/v1/models/download", json={"model": QWEN})).json()
-    advance(state, first["id"], slurm_id=7, state=DownloadState.RUNNING)
+    advance(state, first["id"], slurm_id=7, state=BatchJobState.RUNNING)
     again = await api.post("/v1/models/download", json={"model": QWEN, "revision": "v2"})
     assert (again.status_code, again.json()["id"]) == (202, first["id"])
     end(state, first["id"])
@@ -80,7 +81,7 @@ async def test_ending_one_twice_does_no_harm(api: httpx.AsyncClient, state: AppS
     answer = await api.delete(f"/v1/downloads/{QWEN}")
     assert answer.status_code == 202 and answer.json()["stop_requested_at"]
     assert queued(state.store)[-1] == ("bouchet_worker.tasks.cancel_download", (made["id"],))
-    end(state, made["id"], DownloadState.CANCELLED)
+    end(state, made["id"], BatchJobState.CANCELLED)
     assert (await api.delete(f"/v1/downloads/{made['id']}")).status_code == 200
     assert (await api.delete("/v1/downloads/nothing")).json()["kind"] == "unknown_download"
 
@@ -90,7 +91,7 @@ def test_its_changes_are_a_stream_that_resumes_and_ends(live_api: RunningApi) ->
     with httpx.Client(base_url=live_api.url, headers={"x-api-key": KEY}, timeout=60, trust_env=False) as client:
         made = client.post("/v1/models/download", json={"model": QWEN}).json()["id"]
         other = client.post("/v1/models/download", json={"model": "a/b"}).json()["id"]
-        advance(state, made, state=DownloadState.RUNNING, bytes=10, total_bytes=100)
+        advance(state, made, state=BatchJobState.RUNNING, bytes=10, total_bytes=100)
         advance(state, other, bytes=1)
         done = threading.Timer(0.2, end, (state, made))
         done.start()
@@ -173,6 +174,6 @@ async def test_an_old_look_is_better_than_none(api: httpx.AsyncClient, state: Ap
 async def test_a_download_under_way_is_newer_than_the_look(api: httpx.AsyncClient, state: AppState) -> None:
     state.store.downloads.keep_disk(look())
     made = (await api.post("/v1/models/download", json={"model": QWEN})).json()["id"]
-    advance(state, made, state=DownloadState.RUNNING, bytes=43, total_bytes=100)
+    advance(state, made, state=BatchJobState.RUNNING, bytes=43, total_bytes=100)
     disk = rows(await api.get("/v1/models"))[QWEN]
     assert (disk["state"], disk["percent"], disk["download"]) == ("partial", 43, made)

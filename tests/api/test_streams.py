@@ -304,7 +304,7 @@ def test_the_tunnels_changes_come_among_the_events(
     monkeypatch.setattr(bell, "LONGEST_WAIT_S", 600.0)
     store = live_api.state.store
     before = TunnelEvent(state=TunnelState.CONNECTING, host="login", at=NOW)
-    store.tunnel.tell(before)
+    store.tunnel.append(before)
     asks = TunnelEvent(state=TunnelState.NEEDS_HUMAN, host="login", detail="login asks", waits_for="prompt", at=NOW)
     up = TunnelEvent(state=TunnelState.UP, host="login", at=NOW)
     make(live_api.state, "aa")
@@ -315,9 +315,9 @@ def test_the_tunnels_changes_come_among_the_events(
         next(stream)
         seen = []
         for tell in (
-            lambda: store.tunnel.tell(asks),
+            lambda: store.tunnel.append(asks),
             lambda: move(live_api.state, "aa", Phase.QUEUED),
-            lambda: store.tunnel.tell(up),
+            lambda: store.tunnel.append(up),
         ):
             tell()
             seen.append(next(stream))
@@ -329,7 +329,7 @@ def test_the_tunnels_changes_come_among_the_events(
 def test_a_deployments_own_events_are_its_own(client: httpx.Client, live_api: RunningApi) -> None:
     make(live_api.state, "aa")
     with client.stream("GET", "/v1/deployments/aa/events") as response:
-        live_api.state.store.tunnel.tell(TunnelEvent(state=TunnelState.UP, host="login", at=NOW))
+        live_api.state.store.tunnel.append(TunnelEvent(state=TunnelState.UP, host="login", at=NOW))
         move(live_api.state, "aa", Phase.ENDED, Ending.CANCELLED)
         seen = list(messages(response))
     assert [m["data"]["phase"] for m in seen] == ["requested", "ended"]

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
-from bouchet_core.catalog import load_catalog
+from bouchet_core.config.catalog import load_catalog
+from bouchet_core.config.site import catalogs_of, load_site
 from bouchet_core.deployments import Deployment, Ending, LaunchRequest, Phase
 from bouchet_core.gateway_client import GatewayClient
-from bouchet_core.site import catalogs_of, load_site
 from bouchet_worker.context import Desk, utc_now
 from bouchet_worker.launch.job_files import load_scripts
 from bouchet_worker.launch.submit import submit

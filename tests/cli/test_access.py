@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from bouchet_cli.view.api_keys import bar, seconds, short, usage_lines
-from bouchet_core.api_keys import sha256_of
+from bouchet_core.keys import sha256_of
 from bouchet_core.usage import UsageRecord
 
 from tests.cli.conftest import Bouchet

@@ -376,7 +376,7 @@ def test_the_seeds_spellings_work(bouchet: Bouchet) -> None:
 
 
 def test_status_says_what_the_cluster_did_not_answer(bouchet: Bouchet) -> None:
-    bouchet.store.outage.lost("squeue did not end within 20 s", datetime.now(UTC) - timedelta(seconds=90))
+    bouchet.store.outage.record("squeue did not end within 20 s", datetime.now(UTC) - timedelta(seconds=90))
     done = bouchet("status")
     assert done.status == 0 and "has not answered for 1m: squeue did not end" in done.out
     assert json.loads(bouchet("status", "--json").out)["cluster_outage"]["detail"].startswith("squeue")

@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
-from bouchet_core.downloads import DiskListing, DiskModel, Download, DownloadState
+from bouchet_core.batch_jobs import BatchJobState
+from bouchet_core.downloads import DiskListing, DiskModel, Download
 from bouchet_core.store import Store
 
 from .conftest import Bouchet
@@ -52,12 +53,12 @@ def test_without_waiting_it_says_where_to_look(bouchet: Bouchet) -> None:
 def test_watched_without_a_terminal_it_is_lines_with_real_bytes(bouchet: Bouchet) -> None:
     assert bouchet("download", QWEN, "--no-wait").status == 0
     store = bouchet.store
-    change(store, state=DownloadState.RUNNING, reason="fetching", bytes=30 << 30, total_bytes=60 << 30, rate=1 << 30)
+    change(store, state=BatchJobState.RUNNING, reason="fetching", bytes=30 << 30, total_bytes=60 << 30, rate=1 << 30)
 
     def finish() -> None:
         newest = store.downloads.page(1)[0]
         store.downloads.update(
-            newest.id, lambda old: old.changed(NOW, bytes=60 << 30).ended(NOW, DownloadState.DONE, "25 files")
+            newest.id, lambda old: old.changed(NOW, bytes=60 << 30).ended(NOW, BatchJobState.DONE, "25 files")
         )
 
     status, out, _ = watched(bouchet, "running: 30.0 GiB of 60.0 GiB (50 %), 1.0 GiB/s", finish)
@@ -70,7 +71,7 @@ def test_a_failure_is_one_line_and_status_1(bouchet: Bouchet) -> None:
     sentence = f"{QWEN} is gated: accept its terms"
 
     def fail() -> None:
-        bouchet.store.downloads.update(newest.id, lambda old: old.ended(NOW, DownloadState.FAILED, sentence))
+        bouchet.store.downloads.update(newest.id, lambda old: old.ended(NOW, BatchJobState.FAILED, sentence))
 
     status, out, err = watched(bouchet, "queued", fail, "--json")
     assert status == 1 and sentence in err.splitlines()[-1]
@@ -92,7 +93,7 @@ def test_ctrl_c_leaves_it_running_and_says_so(bouchet: Bouchet) -> None:
 
 def test_on_a_terminal_it_is_a_bar_of_real_bytes(bouchet: Bouchet) -> None:
     bouchet("download", QWEN, "--no-wait")
-    change(bouchet.store, state=DownloadState.RUNNING, reason="fetching", bytes=15 << 30, total_bytes=60 << 30)
+    change(bouchet.store, state=BatchJobState.RUNNING, reason="fetching", bytes=15 << 30, total_bytes=60 << 30)
     with terminal(bouchet.program("download", QWEN), {**bouchet.environment, "COLUMNS": "110"}) as screen:
         screen.until("15.0 GiB of 60.0 GiB (25 %)")
         change(bouchet.store, bytes=45 << 30, rate=1 << 30, eta_s=15)
@@ -119,7 +120,7 @@ def test_a_typo_is_one_line_with_the_nearest(bouchet: Bouchet) -> None:
 def test_without_a_model_it_lists(bouchet: Bouchet) -> None:
     assert "no downloads yet" in bouchet("download").out
     bouchet("download", QWEN, "--no-wait")
-    change(bouchet.store, state=DownloadState.RUNNING, bytes=5, total_bytes=10)
+    change(bouchet.store, state=BatchJobState.RUNNING, bytes=5, total_bytes=10)
     listed = bouchet("download").out
     assert QWEN in listed and "(50 %)" in listed
     assert json.loads(bouchet("download", "--json").out)["downloads"][0]["bytes"] == 5

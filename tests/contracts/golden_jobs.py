@@ -14,10 +14,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bouchet_core.catalog import Catalog, load_catalog
+from bouchet_core.config.catalog import Catalog, load_catalog
+from bouchet_core.config.site import Site, catalogs_of, load_site
 from bouchet_core.deployments import Deployment, LaunchRequest
 from bouchet_core.placement import candidates, image_for
-from bouchet_core.site import Site, catalogs_of, load_site
 from bouchet_worker.launch.job_files import SCRIPT, Layout, render_files, spec_for
 from bouchet_worker.slurm.commands import sbatch_argv
 

@@ -9,7 +9,7 @@ import pytest
 from bouchet_api.app import VERSION as API_VERSION
 from bouchet_cli import VERSION as CLI_VERSION
 from bouchet_cli.reference import reference
-from bouchet_core.catalog import load_catalog
+from bouchet_core.config.catalog import load_catalog
 from bouchet_core.schemas import SCHEMAS, schema_text
 
 ROOT = Path(__file__).parents[2]

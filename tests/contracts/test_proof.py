@@ -18,7 +18,7 @@ import httpx
 import pytest
 import uvicorn
 from bouchet_core.deployments import Job, Phase
-from bouchet_core.secrets import new_nonce, proves, serving_key
+from bouchet_core.keys import new_nonce, proves, serving_key
 from bouchet_worker.reconcile.health import SlotProbe
 from bouchet_worker.reconcile.observation import HealthStatus
 

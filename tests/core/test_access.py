@@ -3,8 +3,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from bouchet_core.api_keys import KEY_PREFIX, ApiKey, new_secret, sha256_of
 from bouchet_core.errors import KeyNameTakenError, UnknownKeyError
+from bouchet_core.keys import KEY_PREFIX, ApiKey, new_secret, sha256_of
 from bouchet_core.store import Store
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)

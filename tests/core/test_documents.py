@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from bouchet_core.catalog import load_catalog
+from bouchet_core.config.catalog import load_catalog
+from bouchet_core.config.site import catalogs_of, load_site
 from bouchet_core.errors import ConfigurationError, UnknownModelError
-from bouchet_core.site import catalogs_of, load_site
 
 ROOT = Path(__file__).parents[2]
 SEED_MODELS = [

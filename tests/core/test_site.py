@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 
 import pytest
-from bouchet_core.durations import parse_duration
+from bouchet_core.config.site import Partition, Site, SiteLogin, load_site
 from bouchet_core.errors import ConfigurationError
-from bouchet_core.site import Partition, Site, SiteLogin, load_site
+from bouchet_core.values import parse_duration
 
 ROOT = Path(__file__).parents[2]
 SITES = sorted((ROOT / "sites").glob("[a-z]*.yaml"))

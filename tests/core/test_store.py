@@ -158,8 +158,8 @@ def test_a_heartbeat_lapses(store: Store) -> None:
 
 def test_what_could_not_be_asked_is_kept_with_its_beginning(store: Store) -> None:
     assert store.outage.current() is None
-    store.outage.lost("squeue hangs", NOW)
-    store.outage.lost("sacct hangs", NOW + timedelta(seconds=20))
+    store.outage.record("squeue hangs", NOW)
+    store.outage.record("sacct hangs", NOW + timedelta(seconds=20))
     told = store.outage.current()
     assert told is not None and (told.since, told.detail) == (NOW, "sacct hangs")
     store.outage.clear()

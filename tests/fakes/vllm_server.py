@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from aiohttp import web
-from bouchet_core.secrets import NONCE_HEADER, PROOF_HEADER
+from bouchet_core.keys import NONCE_HEADER, PROOF_HEADER
 
 from tests.fakes.vllm_responses import last_input, response_events, response_items, whole_response
 

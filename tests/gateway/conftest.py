@@ -15,8 +15,8 @@ from typing import Any
 import asyncssh
 import httpx
 import pytest
+from bouchet_core.config.site import Partition, Site, SiteImage, SiteLogin
 from bouchet_core.deployments import Deployment, Job, LaunchRequest, Phase
-from bouchet_core.site import Partition, Site, SiteImage, SiteLogin
 from bouchet_core.store import Store
 from bouchet_core.tunnel import TunnelState, TunnelStatus
 from bouchet_gateway.gateway import Gateway

@@ -19,7 +19,7 @@ from typing import Any
 import httpx
 import uvicorn
 from bouchet_core.deployments import Deployment, Job, LaunchRequest, Phase, Traits
-from bouchet_core.secrets import serving_key
+from bouchet_core.keys import serving_key
 from bouchet_core.store import Store
 from bouchet_proxy.app import Front
 from bouchet_proxy.asgi import App, Message, Receive, Scope, Send

@@ -10,8 +10,8 @@ from typing import Any
 
 import httpx
 import pytest
-from bouchet_core.api_keys import ApiKey, new_secret, sha256_of
 from bouchet_core.deployments import Phase
+from bouchet_core.keys import ApiKey, new_secret, sha256_of
 from bouchet_core.usage import UsageBy
 from prometheus_client.parser import text_string_to_metric_families
 

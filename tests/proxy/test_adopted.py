@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import httpx
 import pytest
 from bouchet_core.deployments import Deployment, Phase
-from bouchet_core.secrets import installation_id, job_key, sealed_key, serving_key
+from bouchet_core.keys import installation_id, job_key, sealed_key, serving_key
 
 from tests.proxy.contract import COUNT, ask, until
 from tests.proxy.running import JOB, KEY, SERVING_SECRET, Ground, deployment, front_in_thread

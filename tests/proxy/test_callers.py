@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import pytest
-from bouchet_core.api_keys import OWNER, ApiKey, new_secret, sha256_of
+from bouchet_core.keys import OWNER, ApiKey, new_secret, sha256_of
 from bouchet_proxy.auth.api_keys import KeyTable
 from bouchet_proxy.auth.rate_limit import Meter, TooMuch
 

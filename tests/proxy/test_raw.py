@@ -9,9 +9,8 @@ from typing import Any
 
 import httpx
 import pytest
-from bouchet_core.api_keys import ApiKey, new_secret, sha256_of
 from bouchet_core.deployments import Phase
-from bouchet_core.secrets import serving_key
+from bouchet_core.keys import ApiKey, new_secret, serving_key, sha256_of
 
 from tests.proxy.contract import CHAT, ask, until
 from tests.proxy.running import ALIAS, JOB, KEY, SERVING_SECRET, Door, Ground, deployment, front_in_thread

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from bouchet_core.api_keys import ApiKey, sha256_of
+from bouchet_core.keys import ApiKey, sha256_of
 from bouchet_core.store import Store
 from bouchet_core.usage import UsageBy, UsageSummary
 from bouchet_proxy.auth.api_keys import Caller

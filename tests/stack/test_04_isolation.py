@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from bouchet_core.secrets import NONCE_HEADER, PROOF_HEADER, new_nonce, proves
+from bouchet_core.keys import NONCE_HEADER, PROOF_HEADER, new_nonce, proves
 
 from .conftest import SMALL
 from .harness import ENV_FILE, LOCAL_SERVICES, Stack

@@ -9,11 +9,11 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
-from bouchet_core.catalog import Catalog, load_catalog
+from bouchet_core.config.catalog import Catalog, load_catalog
+from bouchet_core.config.site import Site, catalogs_of, load_site
 from bouchet_core.deployments import Deployment, LaunchRequest
 from bouchet_core.gateway_client import GatewayClient
-from bouchet_core.secrets import serving_key
-from bouchet_core.site import Site, catalogs_of, load_site
+from bouchet_core.keys import serving_key
 from bouchet_core.store import Store
 from bouchet_worker.context import WorkerContext
 from bouchet_worker.launch.job_files import load_scripts

@@ -6,8 +6,9 @@ import json
 from datetime import timedelta
 
 import pytest
+from bouchet_core.batch_jobs import BatchJobState
 from bouchet_core.deployments import Phase
-from bouchet_core.downloads import Download, DownloadState, fetches, job_name_of
+from bouchet_core.downloads import Download, fetches, job_name_of
 from bouchet_worker.batch.download import download, stop_download
 from bouchet_worker.context import WorkerContext
 from bouchet_worker.launch.model_check import look_at_disk, refuse_absent
@@ -107,24 +108,24 @@ def test_the_look_moves_it_from_the_queue_to_its_end(
     download(context, asked(context).id)
     loop.step()
     waiting = context.store.downloads.get(ID)
-    assert waiting.state is DownloadState.QUEUED and "ahead of it" in waiting.reason
+    assert waiting.state is BatchJobState.QUEUED and "ahead of it" in waiting.reason
     slurm.start(101)
     says(slurm, context, rate=25, files=1, total_files=4)
     loop.step()
     running = context.store.downloads.get(ID)
-    assert running.state is DownloadState.RUNNING and running.reason == "fetching"
+    assert running.state is BatchJobState.RUNNING and running.reason == "fetching"
     assert (running.bytes, running.total_bytes, running.rate, running.eta_s) == (250, 1000, 25, 30)
     says(slurm, context, state="done", bytes=1000, sentence="4 files, every hash as the hub has it", commit="c" * 40)
     slurm.finish(101, "COMPLETED")
     loop.step()
     done = context.store.downloads.get(ID)
-    assert (done.state, done.bytes, done.commit) == (DownloadState.DONE, 1000, "c" * 40) and "every hash" in done.reason
+    assert (done.state, done.bytes, done.commit) == (BatchJobState.DONE, 1000, "c" * 40) and "every hash" in done.reason
     assert ("list_models", ID) in sent
     events = [event.batch_job.state for event in context.store.downloads.events("0-0", ID)]
     assert [s for s, before in zip(events, [None, *events], strict=False) if s is not before] == [
-        DownloadState.QUEUED,
-        DownloadState.RUNNING,
-        DownloadState.DONE,
+        BatchJobState.QUEUED,
+        BatchJobState.RUNNING,
+        BatchJobState.DONE,
     ]
 
 
@@ -160,7 +161,7 @@ def test_a_job_that_ended_without_a_word_says_how_to_go_on(
     slurm.finish(101, word)
     loop.step()
     ended = context.store.downloads.get(ID)
-    assert ended.state is DownloadState.FAILED and f"bouchet download {MODEL}" in ended.reason
+    assert ended.state is BatchJobState.FAILED and f"bouchet download {MODEL}" in ended.reason
     assert ended.bytes == 250
 
 
@@ -173,7 +174,7 @@ def test_what_the_job_said_of_its_failure_is_the_reason(
     slurm.finish(101, "FAILED", "1:0")
     loop.step()
     ended = context.store.downloads.get(ID)
-    assert (ended.state, ended.kind, ended.reason) == (DownloadState.FAILED, "gated", "it is gated: accept its terms")
+    assert (ended.state, ended.kind, ended.reason) == (BatchJobState.FAILED, "gated", "it is gated: accept its terms")
 
 
 def test_a_model_the_hub_does_not_know_is_compared_with_the_catalog(
@@ -203,7 +204,7 @@ def test_cancel_goes_by_id_and_ends_when_the_job_has(
     assert ["scancel", "101"] in slurm.calls
     loop.step()
     ended = context.store.downloads.get(ID)
-    assert ended.state is DownloadState.CANCELLED and "kept" in ended.reason
+    assert ended.state is BatchJobState.CANCELLED and "kept" in ended.reason
     assert stop_download(context, ID) == "has ended"
 
 
@@ -223,7 +224,7 @@ def test_a_cancel_that_did_not_reach_slurm_is_sent_again(
 def test_cancelled_before_it_was_submitted(context: WorkerContext, slurm: FakeSlurm) -> None:
     asked(context)
     stop_download(context, ID)
-    assert context.store.downloads.get(ID).state is DownloadState.CANCELLED and not slurm.jobs
+    assert context.store.downloads.get(ID).state is BatchJobState.CANCELLED and not slurm.jobs
 
 
 def test_a_lost_task_is_sent_again(
@@ -249,7 +250,7 @@ def test_on_the_login_node_it_needs_no_slurm(make_context: MakeWorkerContext, sl
     slurm.calls.clear()
     says(slurm, context, at=context.now().timestamp())
     loop.step()
-    assert context.store.downloads.get(ID).state is DownloadState.RUNNING and slurm.calls == []
+    assert context.store.downloads.get(ID).state is BatchJobState.RUNNING and slurm.calls == []
     clock.advance(200)
     loop.step()
     assert sent == [("download", ID)], "it has been silent for long: started again, which finds it if it lives"
@@ -257,7 +258,7 @@ def test_on_the_login_node_it_needs_no_slurm(make_context: MakeWorkerContext, sl
     assert f"{context.layout.job(job_name_of(MODEL, ID))}/stop" in slurm.files
     says(slurm, context, state="stopped")
     loop.step()
-    assert context.store.downloads.get(ID).state is DownloadState.CANCELLED
+    assert context.store.downloads.get(ID).state is BatchJobState.CANCELLED
 
 
 READY = {"state": "ready", "bytes": 5, "total_bytes": 5, "revision": "c" * 40, "last_used": 1763800000}

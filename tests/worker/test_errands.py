@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from bouchet_core.deployments import Deployment, Ending, Phase
-from bouchet_core.secrets import serving_key
+from bouchet_core.keys import serving_key
 from bouchet_core.store import Store
 from bouchet_worker.context import WorkerContext
 from bouchet_worker.launch.cancel import stop

@@ -6,11 +6,11 @@ import json
 from datetime import UTC, datetime
 
 import pytest
-from bouchet_core.catalog import Catalog
+from bouchet_core.config.catalog import Catalog
+from bouchet_core.config.site import Site
 from bouchet_core.deployments import Deployment, LaunchRequest
 from bouchet_core.errors import ConfigurationError
 from bouchet_core.placement import candidates, image_for
-from bouchet_core.site import Site
 from bouchet_worker.launch.job_files import JobSpec, Layout, load_scripts, render_files, spec_for
 
 from .conftest import REPOSITORY

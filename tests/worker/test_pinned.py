@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from bouchet_core.catalog import Catalog
+from bouchet_core.config.catalog import Catalog
 from bouchet_core.deployments import Deployment, Ending, Phase
 from bouchet_core.provenance import LaunchPins, Weights
 from bouchet_worker.context import WorkerContext

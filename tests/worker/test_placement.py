@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 
 import pytest
-from bouchet_core.catalog import Catalog, ModelEntry
+from bouchet_core.config.catalog import Catalog, ModelEntry
+from bouchet_core.config.site import Site, SiteImage
 from bouchet_core.deployments import LaunchRequest, Placement
-from bouchet_core.durations import format_duration, parse_duration
 from bouchet_core.errors import LaunchRefusedError
 from bouchet_core.placement import UserUsage, candidates, image_for
-from bouchet_core.site import Site, SiteImage
+from bouchet_core.values import format_duration, parse_duration
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bouchet_core.secrets import serving_key
+from bouchet_core.keys import serving_key
 from bouchet_worker import tasks as tasks
 from bouchet_worker.context import WorkerContext
 from bouchet_worker.launch.preview import preview

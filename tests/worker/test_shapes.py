@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import pytest
-from bouchet_core.catalog import Catalog, ModelEntry
+from bouchet_core.config.catalog import Catalog, ModelEntry
+from bouchet_core.config.parallel import Parallel, parallel_of
+from bouchet_core.config.site import Site
 from bouchet_core.deployments import Deployment, LaunchRequest
 from bouchet_core.errors import LaunchRefusedError
-from bouchet_core.parallel import Parallel, parallel_of
 from bouchet_core.placement import candidates, image_for
-from bouchet_core.site import Site
 from bouchet_worker.launch.job_files import spec_for
 from bouchet_worker.slurm.commands import sbatch_argv
 

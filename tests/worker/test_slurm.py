@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from bouchet_core.deployments import Ending, Placement
-from bouchet_core.durations import format_duration, parse_duration
 from bouchet_core.errors import SlurmOutputError
+from bouchet_core.values import format_duration, parse_duration
 from bouchet_worker.reconcile.endings import SENTENCES
 from bouchet_worker.slurm import commands as slurm
 from bouchet_worker.slurm.commands import QueueRow

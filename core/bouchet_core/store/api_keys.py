@@ -11,8 +11,8 @@ from typing import Any, cast
 
 import redis
 
-from bouchet_core.api_keys import ApiKey
 from bouchet_core.errors import KeyNameTakenError, UnknownKeyError
+from bouchet_core.keys import ApiKey
 
 from .connection import PREFIX, mapped
 

@@ -9,10 +9,10 @@ from pathlib import Path as FilePath
 from threading import Lock
 from typing import Annotated
 
-from bouchet_core.catalog import Catalog, load_catalog
+from bouchet_core.config.catalog import Catalog, load_catalog
+from bouchet_core.config.site import Site, catalogs_of, load_site
 from bouchet_core.deployments import Deployment
 from bouchet_core.gateway_client import GatewayClient
-from bouchet_core.site import Site, catalogs_of, load_site
 from bouchet_core.store import Store
 from fastapi import Depends, Path, Request
 

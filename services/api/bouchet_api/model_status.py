@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-from bouchet_core.catalog import Catalog
+from bouchet_core.config.catalog import Catalog
 from bouchet_core.downloads import DiskListing, DiskModel, Download, DownloadRequest, ModelId
 from bouchet_core.errors import GatewayError, UnknownModelError
 from bouchet_core.tasks import TaskName
@@ -75,7 +75,7 @@ def refresh_disk_listing(state: AppState) -> DiskListing | None:
     known = state.store.downloads.disk()
     if known is not None and datetime.now(UTC) - known.looked_at < MAX_AGE:
         return known
-    if not _tunnel_is_up(state) or not state.store.downloads.may_ask_for_disk():
+    if not _tunnel_is_up(state) or not state.store.downloads.may_request_listing():
         return known
     state.tasks.enqueue(TaskName.LIST_MODELS, "now")
     deadline = time.monotonic() + WAIT_S

@@ -7,11 +7,11 @@ import secrets
 from collections.abc import Sequence
 from datetime import datetime
 
-from bouchet_core.catalog import Catalog, ModelEntry
+from bouchet_core.config.catalog import Catalog, ModelEntry
+from bouchet_core.config.site import Site
 from bouchet_core.deployments import Deployment, LaunchRequest
 from bouchet_core.errors import LaunchRefusedError, NameTakenError
 from bouchet_core.placement import candidates, image_for
-from bouchet_core.site import Site
 
 ID_LENGTH = 12
 # a preview has this in place of an id

@@ -36,7 +36,7 @@ class EventNotifier:
             try:
                 if after is None:
                     after = await asyncio.to_thread(self._last_ids)
-                newest = await asyncio.to_thread(self._store.wait_for_news, after, READ_WAIT_S)
+                newest = await asyncio.to_thread(self._store.wait_for_events, after, READ_WAIT_S)
             except StoreUnavailableError as exc:
                 log.warning("event streams are paused: %s", exc)
                 await asyncio.sleep(PAUSE_AFTER_FAILURE_S)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from bouchet_core.catalog import Catalog, ModelEntry, entry_of
+from bouchet_core.config.catalog import Catalog, ModelEntry, entry_of
+from bouchet_core.config.site import Site
 from bouchet_core.deployments import Deployment, Job, LaunchRequest, Placement
-from bouchet_core.durations import format_duration
 from bouchet_core.errors import LaunchRefusedError, UnknownModelError
 from bouchet_core.placement import candidates
 from bouchet_core.provenance import LaunchPins
-from bouchet_core.site import Site
+from bouchet_core.values import format_duration
 
 from .new_deployment import check_name
 

@@ -44,7 +44,7 @@ class News:
         while True:
             event = await self._waiting.get()
             try:
-                await asyncio.to_thread(self._store.tunnel.tell, event)
+                await asyncio.to_thread(self._store.tunnel.append, event)
                 self._is_away = False
             except StoreUnavailableError as exc:
                 if not self._is_away:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Self
 
+from bouchet_core.config.site import Site, load_site
 from bouchet_core.settings import DEFAULT_SITE_FILE, Count, EnvironmentSettings, Port, ServiceSettings
-from bouchet_core.site import Site, load_site
 from pydantic import BeforeValidator, Field, SecretStr
 
 

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import uvicorn
-from bouchet_core.catalog import load_catalog
+from bouchet_core.config.catalog import load_catalog
 from bouchet_core.errors import BouchetError, ConfigurationError
 from bouchet_core.store import Store
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
 from bouchet_core.deployments import Phase
-from bouchet_core.secrets import job_key
+from bouchet_core.keys import job_key
 
 from .asgi import ClientGoneError, Scope
 from .dialects.endpoints import Endpoint, prepare

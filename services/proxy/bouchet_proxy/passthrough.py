@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from urllib.parse import unquote_to_bytes
 
-from bouchet_core.secrets import job_key
+from bouchet_core.keys import job_key
 
 from .asgi import Header, Receive, Scope, Send, read_body
 from .dispatch import Lane, Refused, refusal

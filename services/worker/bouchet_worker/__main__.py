@@ -10,10 +10,10 @@ import threading
 import uuid
 from types import FrameType
 
-from bouchet_core.catalog import load_catalog
+from bouchet_core.config.catalog import load_catalog
+from bouchet_core.config.site import catalogs_of, load_site
 from bouchet_core.errors import BouchetError, StoreUnavailableError
 from bouchet_core.gateway_client import GatewayClient
-from bouchet_core.site import catalogs_of, load_site
 from bouchet_core.store import Store
 from bouchet_core.tasks import QUEUE
 from rq import Queue, SimpleWorker

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bouchet_core.catalog import Catalog
+from bouchet_core.config.catalog import Catalog
+from bouchet_core.config.site import Site
 from bouchet_core.gateway_client import GatewayClient
-from bouchet_core.secrets import installation_id
-from bouchet_core.site import Site
+from bouchet_core.keys import installation_id
 from bouchet_core.store import Store
 
 from .launch.job_files import Layout, ScriptBundle

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from bouchet_core.site import load_site
+from bouchet_core.config.site import load_site
 
 from setup.errors import SetupError
 from setup.python.pins import head_of, left_out, pin_argv, pins_of, read_pin

@@ -13,12 +13,12 @@ from typing import Any
 import httpx
 import pytest
 import yaml
-from bouchet_core.catalog import Catalog
+from bouchet_core.config.catalog import Catalog
+from bouchet_core.config.site import Site
 from bouchet_core.deployments import Job
 from bouchet_core.doctor import DoctorCheck, Verdict
 from bouchet_core.errors import TunnelDownError
 from bouchet_core.gateway_client import GatewayClient
-from bouchet_core.site import Site
 from bouchet_worker.context import WorkerContext
 from bouchet_worker.doctor import check_cluster
 from bouchet_worker.doctor.checks import (

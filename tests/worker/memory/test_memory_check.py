@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 import pytest
+from bouchet_core.config.site import Site
 from bouchet_core.deployments import Deployment, Phase
-from bouchet_core.site import Site
 from bouchet_worker.context import WorkerContext
 from bouchet_worker.launch.job_files import COMPLETE_MARKER
 from bouchet_worker.launch.preview import preview

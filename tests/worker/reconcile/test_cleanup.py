@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
+from bouchet_core.batch_jobs import BatchJobState
 from bouchet_core.deployments import Ending, Phase
-from bouchet_core.downloads import Download, DownloadState
+from bouchet_core.downloads import Download
 from bouchet_core.errors import GatewayError, RemoteTimeoutError
 from bouchet_core.gateway_client import GatewayClient
 from bouchet_worker.batch.download import download
@@ -116,7 +117,7 @@ def test_jobs_that_are_no_serving_jobs_are_tidied_too(
     clean_up(context)
     assert slurm.tidied[-1]["live"] == [name] and slurm.tidied[-1]["ended"] == []
     slurm.finish(101, "CANCELLED by 2001")
-    context.store.downloads.update(fetched.id, lambda old: old.ended(clock(), DownloadState.FAILED, "cut short"))
+    context.store.downloads.update(fetched.id, lambda old: old.ended(clock(), BatchJobState.FAILED, "cut short"))
     clock.advance(GRACE.total_seconds())
     removed = clean_up(context)
     assert removed is not None and removed.secrets == (name,) and f"{ROOT}/jobs/{name}/token" not in slurm.files

@@ -8,7 +8,7 @@ import pytest
 from bouchet_core.deployments import Ending, Phase
 from bouchet_core.errors import OrphanRefusedError, UnknownOrphanError
 from bouchet_core.gateway_client import GatewayClient
-from bouchet_core.secrets import job_key, serving_key
+from bouchet_core.keys import job_key, serving_key
 from bouchet_core.store import Store
 from bouchet_worker.context import WorkerContext
 from bouchet_worker.launch.submit import submit

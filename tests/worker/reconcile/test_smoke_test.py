@@ -13,8 +13,8 @@ import httpx
 import pytest
 from bouchet_core.deployments import Job, Phase, Traits
 from bouchet_core.gateway_client import GatewayClient
+from bouchet_core.keys import serving_key
 from bouchet_core.provenance import SmokeCheck, SmokeTest
-from bouchet_core.secrets import serving_key
 from bouchet_worker.context import WorkerContext
 from bouchet_worker.reconcile import smoke_test as smoking
 from bouchet_worker.reconcile.loop import ReconcileLoop

@@ -6,10 +6,10 @@ import logging
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from bouchet_core.api_keys import KEY_PREFIX, OWNER, SHOWN_END, ApiKey, KeyName, PerMinute, new_secret, sha256_of
-from bouchet_core.durations import TIME_SPAN_PATTERN, TimeSpan, parse_time_span
+from bouchet_core.keys import KEY_PREFIX, OWNER, SHOWN_END, ApiKey, KeyName, PerMinute, new_secret, sha256_of
 from bouchet_core.store.usage import SUMS_KEPT_S, bucket_of
 from bouchet_core.usage import UsageBy, UsageSummary
+from bouchet_core.values import TIME_SPAN_PATTERN, TimeSpan, parse_time_span
 from fastapi import APIRouter, Body, Path, Query, Response
 from pydantic import BaseModel, Field, field_validator
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from bouchet_core.api_keys import OWNER, ApiKey
+from bouchet_core.keys import OWNER, ApiKey
 
 from .rate_limit import Meter
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 
-from bouchet_core.secrets import NONCE_HEADER, PROOF_HEADER, new_nonce, proves
+from bouchet_core.keys import NONCE_HEADER, PROOF_HEADER, new_nonce, proves
 
 from bouchet_proxy.routing.table import Route
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import posixpath
 
+from bouchet_core.config.site import Site
 from bouchet_core.deployments import Placement
 from bouchet_core.downloads import Download
-from bouchet_core.durations import parse_duration
 from bouchet_core.errors import ConfigurationError, LaunchRefusedError
-from bouchet_core.site import Site
+from bouchet_core.values import parse_duration
 
 from bouchet_worker.context import WorkerContext
 from bouchet_worker.launch.job_files import SPEC_VERSION

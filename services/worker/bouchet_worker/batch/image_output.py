@@ -6,12 +6,12 @@ import json
 import posixpath
 from collections.abc import Sequence
 
+from bouchet_core.config.site import Site
 from bouchet_core.deployments import Deployment, Placement
-from bouchet_core.durations import parse_duration
 from bouchet_core.errors import ConfigurationError, LaunchRefusedError, UnknownPinError
 from bouchet_core.images import ImageJob, ImagePin, find_pin
 from bouchet_core.placement import image_for
-from bouchet_core.site import Site
+from bouchet_core.values import parse_duration
 
 from bouchet_worker.context import WorkerContext
 from bouchet_worker.launch.job_files import SPEC_VERSION

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Literal, TypeVar
 
-from bouchet_core.base import FrozenModel
 from bouchet_core.batch_jobs import BatchJob, BatchJobState, is_batch_job_name
+from bouchet_core.config.site import Site
 from bouchet_core.deployments import Job, Placement
 from bouchet_core.errors import (
     ClusterUnavailableError,
@@ -25,9 +25,9 @@ from bouchet_core.errors import (
     RemoteFileError,
     SlurmOutputError,
 )
-from bouchet_core.site import Site
 from bouchet_core.store import BatchJobStore, Store
 from bouchet_core.tasks import TaskName
+from bouchet_core.values import FrozenModel
 from pydantic import ConfigDict
 
 from bouchet_worker.context import WorkerContext

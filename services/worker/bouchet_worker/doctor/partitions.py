@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from bouchet_core.config.site import Partition, Site
 from bouchet_core.doctor import DoctorCheck
-from bouchet_core.durations import format_duration, parse_duration
 from bouchet_core.errors import SlurmOutputError
-from bouchet_core.site import Partition, Site
+from bouchet_core.values import format_duration, parse_duration
 
 from .checks import CheckFactory
 

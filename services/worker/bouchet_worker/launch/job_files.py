@@ -18,11 +18,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bouchet_core.catalog import ModelEntry
+from bouchet_core.config.catalog import ModelEntry
+from bouchet_core.config.parallel import names_sizes, parallel_of
+from bouchet_core.config.site import Site, SiteImage
 from bouchet_core.deployments import Deployment, LaunchRequest, Placement
 from bouchet_core.errors import ConfigurationError
-from bouchet_core.parallel import names_sizes, parallel_of
-from bouchet_core.site import Site, SiteImage
 
 SPEC_VERSION = 1
 SCRIPT = "vllm-serve.sbatch"

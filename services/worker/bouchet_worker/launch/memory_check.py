@@ -6,12 +6,12 @@ import json
 import logging
 from typing import Any
 
-from bouchet_core.catalog import ModelEntry, entry_of
+from bouchet_core.config.catalog import ModelEntry, entry_of
+from bouchet_core.config.parallel import parallel_of
+from bouchet_core.config.site import Site
 from bouchet_core.deployments import Deployment, Job, MemoryEstimate
 from bouchet_core.errors import GatewayError, RemoteFileMissingError
-from bouchet_core.parallel import parallel_of
 from bouchet_core.placement import image_of
-from bouchet_core.site import Site
 
 from bouchet_worker.context import WorkerContext
 from bouchet_worker.memory.architecture import parse_architecture

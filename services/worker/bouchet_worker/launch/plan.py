@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from bouchet_core.catalog import entry_of
+from bouchet_core.config.catalog import entry_of
 from bouchet_core.deployments import Deployment, Job, Phase, Placement
 from bouchet_core.errors import LaunchRefusedError, RemoteCommandError, SlurmOutputError
+from bouchet_core.keys import serving_key
 from bouchet_core.placement import AUTO_PARTITION, UserUsage, candidates, image_of
-from bouchet_core.secrets import serving_key
 
 from bouchet_worker.context import WorkerContext
 from bouchet_worker.slurm import commands as slurm

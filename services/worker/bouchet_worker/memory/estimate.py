@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+from bouchet_core.config.parallel import Parallel
 from bouchet_core.deployments import MemoryEstimate
 from bouchet_core.errors import LaunchRefusedError
-from bouchet_core.parallel import Parallel
 
 from .architecture import Architecture
 from .kv_cache import KvCachePool, kv_cache_pool

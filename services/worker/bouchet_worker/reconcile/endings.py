@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 
 from bouchet_core.deployments import Deployment, Ending, Job
-from bouchet_core.durations import format_duration
+from bouchet_core.values import format_duration
 
 from bouchet_worker.slurm.states import STATES, State
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import httpx
 from bouchet_core.deployments import Job, Phase
 from bouchet_core.errors import NODE_REFUSED
-from bouchet_core.secrets import NONCE_HEADER, PROOF_HEADER, job_key, new_nonce, proves
+from bouchet_core.keys import NONCE_HEADER, PROOF_HEADER, job_key, new_nonce, proves
 
 from .observation import HealthReport, HealthStatus
 

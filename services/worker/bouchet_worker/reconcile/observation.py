@@ -8,8 +8,8 @@ from datetime import datetime
 from enum import Enum
 from typing import Literal
 
-from bouchet_core.base import FrozenModel
 from bouchet_core.provenance import SmokeTest, Software, Weights
+from bouchet_core.values import FrozenModel
 from pydantic import ConfigDict, Field
 
 from bouchet_worker.slurm.states import State

@@ -24,7 +24,7 @@ from bouchet_core.errors import (
     SlurmOutputError,
     UnknownDeploymentError,
 )
-from bouchet_core.secrets import sealed_key
+from bouchet_core.keys import sealed_key
 from bouchet_core.store import Store
 from pydantic import BaseModel, ConfigDict, ValidationError
 

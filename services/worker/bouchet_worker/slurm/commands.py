@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from bouchet_core.deployments import Placement
-from bouchet_core.durations import format_duration
 from bouchet_core.errors import SlurmOutputError
 from bouchet_core.placement import UserUsage
+from bouchet_core.values import format_duration
 
 # the name stands last: it is the one field that may hold the separator
 QUEUE_FORMAT = "%A|%T|%r|%S|%V|%B|%N|%P|%j"

@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from .errors import ConfigurationError
+from bouchet_core.errors import ConfigurationError
 
 Model = TypeVar("Model", bound=BaseModel)
 Place = tuple[str | int, ...]

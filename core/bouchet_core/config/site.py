@@ -8,17 +8,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from .base import FrozenModel
-from .deployments import SlurmWord, Walltime
+from bouchet_core.values import FrozenModel, RemotePath, ShellWord, SingleLine, SlurmWord, Walltime
+
 from .yaml_files import read_yaml
 
-# `~` is the user's home on the cluster
-RemotePath = Annotated[str, StringConstraints(pattern=r"^(~|/)[A-Za-z0-9_./@+=-]*$")]
-ShellWord = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_./+-]+$")]
 HubEndpoint = Annotated[str, StringConstraints(pattern=r"^https?://[A-Za-z0-9][A-Za-z0-9.:_/-]*[A-Za-z0-9]$")]
 # `network`: every address of the node; the others reach no further than the node itself
 Listen = Literal["network", "loopback", "socket"]
-ShellLine = Annotated[str, StringConstraints(pattern=r"^[^\n\r\x00]+$")]
 
 
 class SiteLogin(FrozenModel):
@@ -89,7 +85,7 @@ class Site(FrozenModel):
         default=30, ge=1, description="folders and logs of jobs are removed so many days after their end; null: never"
     )
     apptainer: ShellWord = Field(default="apptainer", description="the program on the nodes: a name or a path")
-    setup_lines: tuple[ShellLine, ...] = Field(
+    setup_lines: tuple[SingleLine, ...] = Field(
         default=(), description="shell lines before anything else in a job (modules)"
     )
     gpu_type: SlurmWord = "h200"
@@ -123,7 +119,7 @@ class Site(FrozenModel):
     hub_endpoint: HubEndpoint = Field(
         default="https://huggingface.co", description="where models come from; a mirror, perhaps"
     )
-    quota_line: ShellLine | None = Field(
+    quota_line: SingleLine | None = Field(
         default=None,
         description="a shell line that prints the bytes that may still be written below models_dir, alone on a line",
     )

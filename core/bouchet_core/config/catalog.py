@@ -9,14 +9,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, ValidationError
 
-from .base import FrozenModel
-from .deployments import Deployment, DeploymentName, Traits
-from .errors import ConfigurationError, LaunchRefusedError, UnknownModelError
+from bouchet_core.deployments import Deployment, Traits
+from bouchet_core.errors import ConfigurationError, LaunchRefusedError, UnknownModelError
+from bouchet_core.values import DeploymentName, FrozenModel, HubId, SingleLine
+
 from .yaml_files import read_yaml
 
-HubId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$")]
-# one line each: job parameters travel one a line
-Argument = Annotated[str, StringConstraints(pattern=r"^[^\n\r\x00]+$")]
 EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]*$")]
 
 
@@ -55,8 +53,8 @@ class ModelEntry(FrozenModel):
         default=None, gt=0, description="size of its weights; where it is on disk, that counts"
     )
     image: str | None = Field(default=None, description="image pin; the site's default when absent")
-    extra_args: tuple[Argument, ...] = Field(default=(), description="further arguments of `vllm serve`")
-    env: Mapping[EnvName, Argument] = Field(default_factory=dict, description="environment of vLLM in the container")
+    extra_args: tuple[SingleLine, ...] = Field(default=(), description="further arguments of `vllm serve`")
+    env: Mapping[EnvName, SingleLine] = Field(default_factory=dict, description="environment of vLLM in the container")
 
     @property
     def traits(self) -> Traits:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from bouchet_core.errors import LaunchRefusedError
+
 from .catalog import ModelEntry
-from .errors import LaunchRefusedError
 
 # vLLM's options and their short forms
 _SIZES = {

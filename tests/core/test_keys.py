@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 from bouchet_core.errors import ConfigurationError
-from bouchet_core.secrets import read_secret, serving_key
+from bouchet_core.keys import serving_key
+from bouchet_core.settings import read_secret
 
 
 def test_a_secret_is_read_without_its_newline(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Durations in Slurm's format, `D-HH:MM:SS`, and time spans such as 90s, 15m, 24h, 30d or 2w."""
+"""The base of all values that pass between packages, their string types, and durations as Slurm and people write them."""
 
 from __future__ import annotations
 
@@ -6,18 +6,40 @@ import re
 from datetime import timedelta
 from typing import Annotated
 
-from pydantic import StringConstraints
+from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from .errors import SlurmOutputError
 
+
+class FrozenModel(BaseModel):
+    """An immutable value that refuses unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+DeploymentName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$")]
+# a name of Slurm's: partition, account, QOS, constraint, GPU type
+SlurmWord = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:&|,-]{0,127}$")]
+Walltime = Annotated[str, StringConstraints(pattern=r"^([0-9]{1,3}-)?[0-9]{1,3}(:[0-5]?[0-9]){0,2}$")]
+# `org/name` on the Hugging Face hub
+HubId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$")]
+# a path on the cluster; `~` is the user's home there
+RemotePath = Annotated[str, StringConstraints(pattern=r"^(~|/)[A-Za-z0-9_./@+=-]*$")]
+ShellWord = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_./+-]+$")]
+# text without line breaks: job parameters are written one to a line
+SingleLine = Annotated[str, StringConstraints(pattern=r"^[^\n\r\x00]+$")]
+
 TIME_SPAN_PATTERN = r"^[1-9][0-9]{0,4}[smhdw]$"
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
-
+# 90s, 15m, 24h, 30d or 2w
 TimeSpan = Annotated[str, StringConstraints(pattern=TIME_SPAN_PATTERN)]
 
 
 def parse_duration(text: str) -> int:
-    """Seconds of `M`, `M:S`, `H:M:S`, `D-H`, `D-H:M`, `D-H:M:S`: the forms sbatch --time takes."""
+    """Return the seconds of `M`, `M:S`, `H:M:S`, `D-H`, `D-H:M` or `D-H:M:S`: the forms that sbatch --time takes.
+
+    Raises SlurmOutputError for anything else.
+    """
     found = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text.strip(), re.ASCII)
     if not found:
         raise SlurmOutputError("Slurm (a duration)", text)
@@ -32,7 +54,7 @@ def parse_duration(text: str) -> int:
 
 
 def format_duration(seconds: int) -> str:
-    """`HH:MM:SS`, with days in front from 24 h on."""
+    """Return `HH:MM:SS`, with `D-` before it from 24 h on."""
     minutes, rest = divmod(seconds, 60)
     hours, minutes = divmod(minutes, 60)
     days, hours = divmod(hours, 24)

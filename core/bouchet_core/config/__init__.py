@@ -1,0 +1,1 @@
+"""The files that people write: the model catalog and the site file, read strictly."""

@@ -1,0 +1,94 @@
+"""The store of one installation: all records over one Redis client, leases and heartbeats.
+
+Keys (all under `bouchet:`), beside those of the other modules:
+    lease:<name>      string owner of a lease
+    heartbeat:<name>  string set while a process lives
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Self
+
+import redis
+
+from .api_keys import ApiKeyStore
+from .batch_jobs import DownloadStore, ImageStore
+from .cluster import OrphanStore, OutageStore, TunnelStore
+from .connection import PREFIX, evaluate, mapped, open_client
+from .deployments import DeploymentStore
+from .usage import UsageStore
+
+# KEYS: lease   ARGV: owner
+_RELEASE = """
+if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
+return 1
+"""
+
+# KEYS: lease   ARGV: owner milliseconds
+_LEASE = """
+local owner = redis.call('GET', KEYS[1])
+if owner and owner ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1
+"""
+
+
+class Store(DeploymentStore):
+    """All state of one installation: deployments here, everything else in an attribute of its own.
+
+    Methods raise RecordError subclasses or StoreUnavailableError.
+    """
+
+    def __init__(self, client: redis.Redis) -> None:
+        super().__init__(client)
+        self.api_keys = ApiKeyStore(client)
+        self.downloads = DownloadStore(client)
+        self.images = ImageStore(client)
+        self.usage = UsageStore(client)
+        self.orphans = OrphanStore(client)
+        self.tunnel = TunnelStore(client)
+        self.outage = OutageStore(client)
+
+    @classmethod
+    def connect(cls, host: str, port: int, password: str | None) -> Self:
+        """Return a store on that Redis; nothing is sent before the first call."""
+        return cls(open_client(host, port, password, decode_responses=True))
+
+    def close(self) -> None:
+        """Close the pooled connections."""
+        self._redis.close()
+
+    def queue_connection(self) -> redis.Redis:
+        """Return a client of the same Redis for RQ, which expects bytes. The caller closes it."""
+        known = self._redis.get_connection_kwargs()
+        # RQ's blocking read of a result indexes XREAD's reply as the list that RESP2 has
+        return open_client(known["host"], known["port"], known["password"], decode_responses=False, protocol=2)
+
+    @staticmethod
+    def errors_mapped() -> AbstractContextManager[None]:
+        """Map the errors of code that uses Redis through another library (RQ) to StoreUnavailableError."""
+        return mapped()
+
+    def ping(self) -> None:
+        """Raise StoreUnavailableError unless Redis answers."""
+        with mapped():
+            self._redis.ping()
+
+    def lease(self, name: str, owner: str, ttl_s: float) -> bool:
+        """Take or renew a lease; return False while it has another owner."""
+        return bool(evaluate(self._redis, _LEASE, [f"{PREFIX}lease:{name}"], [owner, int(ttl_s * 1000)]))
+
+    def release(self, name: str, owner: str) -> None:
+        """Release a lease; a lease of another owner stays."""
+        evaluate(self._redis, _RELEASE, [f"{PREFIX}lease:{name}"], [owner])
+
+    def beat(self, name: str, ttl_s: float) -> None:
+        """Renew the heartbeat of the process `name` for ttl_s."""
+        with mapped():
+            self._redis.set(f"{PREFIX}heartbeat:{name}", "1", px=int(ttl_s * 1000))
+
+    def beats(self, name: str) -> bool:
+        """Return whether the process `name` has a recent heartbeat."""
+        with mapped():
+            return bool(self._redis.exists(f"{PREFIX}heartbeat:{name}"))
