@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from bouchet_core.deployments import MemoryEstimate
 from bouchet_core.errors import LaunchRefusedError
-from bouchet_core.parallel import Parallel
+from bouchet_core.config.parallel import Parallel
 from bouchet_worker.memory.architecture import parse_architecture, parse_longest_window
 from bouchet_worker.memory.estimate import ModelDescription, estimate_memory
 from bouchet_worker.memory.kv_cache import kv_cache_pool

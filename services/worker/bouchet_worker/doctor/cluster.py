@@ -10,7 +10,7 @@ from typing import Any
 from bouchet_core.deployments import Placement
 from bouchet_core.doctor import DoctorCheck
 from bouchet_core.errors import ClusterUnavailableError, GatewayError, RemoteCommandError, SlurmOutputError
-from bouchet_core.site import Partition
+from bouchet_core.config.site import Partition
 
 from bouchet_worker.context import WorkerContext
 from bouchet_worker.scripts import stage_scripts

@@ -156,7 +156,7 @@ class ReconcileLoop:
             one.slurm.detail for one in observed.values() if isinstance(one.slurm, QueryFailed) and one.slurm.attempted
         ]
         if details:
-            self.context.store.outage.lost(unanswered(details[0]), self.context.now())
+            self.context.store.outage.record(unanswered(details[0]), self.context.now())
         elif self._outage_stored:
             self.context.store.outage.clear()
         self._outage_stored = bool(details)
