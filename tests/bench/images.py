@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tests.stack.harness import Stack, eventually
-from tests.stack.image_trees import tree_of
+from tests.stack.images.image_tree import tree_of
 
 from .figures import Figure
 

@@ -17,7 +17,7 @@ def kill_at_random(stack: Stack) -> list[Figure]:
     """1 when a job was doubled, lost or left over; what the test said stands on the terminal."""
     del stack
     environment = {**os.environ, "BOUCHET_KILLS": str(KILLS), "BOUCHET_TEST_KEEP": "1"}
-    argv = [sys.executable, "-m", "pytest", "-q", "tests/stack/test_10_kills.py"]
+    argv = [sys.executable, "-m", "pytest", "-q", "tests/stack/faults/test_random_kills.py"]
     status = subprocess.run(argv, cwd=ROOT, env=environment, stdout=sys.stderr, check=False).returncode
     title = f"runs that doubled, lost or left over a job, {KILLS} kills during {KILLS * 2 // 5} launches"
     return [Figure(title, float(status != 0), "", 0)]

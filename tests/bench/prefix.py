@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from tests.stack.claude_code import ClaudeCode, call, exported
+from tests.stack.clients.claude_code import ClaudeCode, call, exported
 from tests.stack.harness import Stack
 from tests.stack.node import Node
 

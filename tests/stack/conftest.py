@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from .harness import Finished, Stack, open_stack, say
-from .relay import Relay, open_relay
+from tests.stack.harness import Finished, Stack, open_stack, say
+from tests.stack.relay import Relay, open_relay
 
 SMALL = "bouchet-smollm2"
 SCRIPTED = "bouchet-scripted"

@@ -11,7 +11,7 @@ import httpx
 from bouchet_core.deployments import Traits
 from bouchet_proxy.dialects.anthropic import prepare_messages
 
-from .harness import Stack
+from tests.stack.harness import Stack
 
 Body = dict[str, Any]
 HITS, QUERIES = "vllm:prefix_cache_hits_total", "vllm:prefix_cache_queries_total"

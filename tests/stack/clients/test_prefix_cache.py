@@ -1,0 +1,81 @@
+"""A Claude Code session reuses what vLLM has computed for its earlier turns, by vLLM's own account."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bouchet_proxy.streams.sse import events
+
+from tests.stack.clients.claude_code import ClaudeCode, call, exported
+from tests.stack.conftest import SCRIPTED
+from tests.stack.harness import Stack
+from tests.stack.node import Node, prompt_tokens
+from tests.stack.relay import Relay, Seen
+
+
+@pytest.fixture
+def node(stack: Stack, scripted: dict[str, Any]) -> Iterator[Node]:
+    with Node(stack, scripted) as node:
+        yield node
+
+
+@pytest.fixture
+def environ(stack: Stack, scripted: dict[str, Any], relay: Relay) -> dict[str, str]:
+    return {**exported(stack, SCRIPTED), "ANTHROPIC_BASE_URL": relay.url}
+
+
+def usage(one: Seen) -> dict[str, Any]:
+    """What the stream's end says about tokens."""
+    last = next(event for event in events([one.answer]) if event.name == "message_delta")
+    return dict(last.json()["usage"])
+
+
+def work(claude: ClaudeCode) -> None:
+    """A session of several turns, each a process of its own; the second uses tools, one after the other."""
+    file = claude.write("poem.txt", "roses are red\n")
+    first = claude.run("SAY[I begin.]")
+    edit = call("Edit", file_path=str(file), old_string="red", new_string="blue")
+    claude.run(f"{call('Read', file_path=str(file))} THEN {edit} THEN SAY[changed]", "--resume", first.session)
+    last = claude.run("SAY[and that was all]", "--resume", first.session)
+    assert last.result == "and that was all" and file.read_text() == "roses are blue\n"
+
+
+def test_turns_extend_prefix_and_hit_cache(environ: dict[str, str], relay: Relay, node: Node, tmp_path: Path) -> None:
+    claude = ClaudeCode(tmp_path, environ)
+    # an earlier conversation in the same folder: Claude Code's system prompt names it
+    claude.run("SAY[something else]")
+    fresh = len(relay.messages())
+    before = node.counters()
+    work(claude)
+    turns = relay.messages()[fresh:]
+    assert len(turns) == 5
+    used = [usage(one) for one in turns]
+    prompts = [node.tokens(one.body) for one in turns]
+    assert [len(prompt) for prompt in prompts] == [prompt_tokens(each) for each in used], "not what vLLM was asked"
+    block = node.block()
+    for (earlier, later), told in zip(pairwise(prompts), used[1:], strict=True):
+        assert later[: len(earlier)] == earlier
+        assert told["cache_read_input_tokens"] >= len(earlier) // block * block
+    later_tokens = sum(len(prompt) for prompt in prompts[1:])
+    assert sum(told["cache_read_input_tokens"] for told in used[1:]) >= 0.99 * later_tokens
+    assert used[0]["cache_read_input_tokens"] >= 0.8 * len(prompts[0])
+    assert node.counters().since(before) >= 0.95, "vLLM's counters say otherwise"
+
+
+def test_billing_header_and_cache_marks_keep_prefix(
+    environ: dict[str, str], relay: Relay, node: Node, tmp_path: Path
+) -> None:
+    """As a Claude Code starts that nobody has set up: with attribution and every beta."""
+    bare = {**environ, "CLAUDE_CODE_ATTRIBUTION_HEADER": "1", "CLAUDE_CODE_DISABLE_EXPERIMENTAL_BETAS": "0"}
+    claude = ClaudeCode(tmp_path, bare)
+    first = claude.run("SAY[one]")
+    claude.run("SAY[two]", "--resume", first.session)
+    one, two = relay.messages()
+    assert "x-anthropic-billing-header" in json.dumps(one.body["system"])
+    assert node.tokens(two.body)[: len(node.tokens(one.body))] == node.tokens(one.body)
+    assert usage(two)["cache_read_input_tokens"] >= 0.99 * prompt_tokens(usage(two))

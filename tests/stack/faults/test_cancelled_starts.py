@@ -1,0 +1,117 @@
+"""Twenty starts, each cancelled at another moment of it, a few at a time: nothing of them is left anywhere."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import pytest
+
+from tests.stack.harness import Stack, eventually
+
+NODES = ("node1", "node2")
+JOBS = "/home/researcher/bouchet-llm/jobs"
+CYCLES, AT_ONCE = 20, 5
+# from the queue to vLLM's own start, on this machine
+LATEST_S = 14.0
+END_TIMEOUT_S = 120
+
+
+@dataclass(frozen=True)
+class Leavings:
+    """What a job could leave: on one node, or on the login node."""
+
+    processes: frozenset[str]
+    ports: frozenset[str]
+    mounts: frozenset[str]
+    files: frozenset[str]
+
+    def beyond(self, before: Leavings) -> dict[str, list[str]]:
+        """What was not there before, by kind."""
+        kinds = ("processes", "ports", "mounts", "files")
+        more = {kind: sorted(getattr(self, kind) - getattr(before, kind)) for kind in kinds}
+        return {kind: found for kind, found in more.items() if found}
+
+
+def look(stack: Stack, node: str, known: frozenset[str] = frozenset()) -> Leavings:
+    """All of one node. known: ids of processes whose children do not matter."""
+
+    def said(*argv: str) -> frozenset[str]:
+        return frozenset(stack.on(f"demo-{node}", argv).stdout.splitlines())
+
+    rows = [line.split(None, 2) for line in said("ps", "-u", "researcher", "-o", "pid=,ppid=,args=")]
+    return Leavings(
+        # what ran before may have new children
+        processes=frozenset(f"{pid} {args}" for pid, parent, args in rows if parent not in known),
+        ports=said("sh", "-c", "ss -Hltn | awk '{print $4}'"),
+        mounts=said("sh", "-c", "awk '{print $1, $2, $3}' /proc/mounts"),
+        files=said("find", "/tmp", "/var/tmp", "/dev/shm", "-user", "researcher"),
+    )
+
+
+def notes(stack: Stack) -> set[str]:
+    """Files that say of a job that it runs."""
+    names = stack.slurm("ls", "/home/researcher/bouchet-llm/logs").split()
+    return {name for name in names if name.startswith(("connection-", "heartbeat-")) or name.endswith(".tmp")}
+
+
+def keyless(stack: Stack, made: set[str]) -> set[str]:
+    """Those of them whose job was staged, and whose key is on the cluster no more."""
+    with_file = {
+        name: {path.split("/")[-2].split("-")[1] for path in stack.slurm("find", JOBS, "-name", name).split()}
+        for name in ("spec.json", "key")
+    }
+    return made & with_file["spec.json"] - with_file["key"]
+
+
+def gpus_held(stack: Stack) -> str:
+    """By node, as Slurm has it."""
+    return stack.slurm("sinfo", "-h", "-N", "-p", "gpu_h200", "-O", "NodeList,GresUsed,CPUsState")
+
+
+def cycle(stack: Stack, number: int, wait_s: float) -> str:
+    """One launch, cancelled that long after it was asked for; its id."""
+    done = stack.bouchet(
+        *("launch", "demo/scripted", "--partition", "gpu_h200", "--name", f"cycle-{number}", "--no-wait", "--json")
+    )
+    assert done.status == 0, done.output
+    identity = str(json.loads(done.stdout)["id"])
+    time.sleep(wait_s)
+    cancelled = stack.bouchet("cancel", identity)
+    assert cancelled.status == 0, cancelled.output
+    return identity
+
+
+@pytest.fixture
+def quiet(stack: Stack) -> Iterator[Stack]:
+    """Nothing is about to end or to start; nothing of ours is left even if the test fails."""
+    eventually(lambda: not stack.slurm("squeue", "-h", "-t", "CG,PD", "-o", "%i").strip(), END_TIMEOUT_S)
+    yield stack
+    for record in stack.deployments():
+        if "cycle-" in record["names"][0]:
+            stack.bouchet("cancel", record["id"])
+
+
+def test_cancelled_starts_leave_nothing(quiet: Stack) -> None:
+    stack, moments = quiet, random.Random(20)
+    before = {node: look(stack, node) for node in NODES}
+    known = {node: frozenset(line.split()[0] for line in seen.processes) for node, seen in before.items()}
+    noted, held, jobs = notes(stack), gpus_held(stack), stack.slurm("squeue", "-h", "-o", "%i").split()
+    waits = [moments.uniform(0, LATEST_S) for _ in range(CYCLES)]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        made = set(pool.map(lambda number: cycle(stack, number, waits[number]), range(CYCLES)))
+    eventually(lambda: stack.slurm("squeue", "-h", "-o", "%i").split() == jobs, END_TIMEOUT_S)
+    eventually(lambda: not made & {record["id"] for record in stack.deployments()}, END_TIMEOUT_S)
+    assert gpus_held(stack) == held
+    assert notes(stack) - noted == set()
+    for node in NODES:
+        found = look(stack, node, known[node]).beyond(before[node])
+        assert not found, f"{node}: {found}"
+    ran = [stack.deployment(identity)["jobs"] for identity in made]
+    # a minute after each end
+    eventually(lambda: bool(keyless(stack, made)), END_TIMEOUT_S)
+    assert sum(bool(jobs and jobs[-1]["node"]) for jobs in ran) > CYCLES / 4, "few came as far as a node"

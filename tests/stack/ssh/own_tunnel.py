@@ -1,0 +1,74 @@
+"""A second gateway's connection, of the test's own, to the demo's real sshd."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import tarfile
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+from bouchet_gateway.settings import SshSettings
+from bouchet_gateway.ssh.connect import Connector
+from bouchet_gateway.ssh.prompts import PromptDesk
+from bouchet_gateway.ssh.trusted_hosts import TrustedHosts
+from bouchet_gateway.ssh.tunnel import Tunnel
+
+from tests.stack.harness import SUBNET, Stack
+
+LOGIN_NODE = f"{SUBNET}.11"
+# the only one that the demo's Duo look-alike takes
+PASSCODE = "1234567"
+
+
+def key_of(stack: Stack, user: str, folder: Path) -> None:
+    """The demo user's own key, as id_ed25519 in that folder."""
+    name = "id_ed25519" if user == "researcher" else f"{user}_ed25519"
+    packed, _ = stack.container("gateway").get_archive(f"/run/demo/gateway/{name}")
+    with tarfile.open(fileobj=io.BytesIO(b"".join(packed))) as archive:
+        member = archive.extractfile(name)
+        assert member is not None
+        path = folder / "id_ed25519"
+        path.write_bytes(member.read())
+        path.chmod(0o600)
+
+
+@contextlib.asynccontextmanager
+async def tunnel_as(
+    stack: Stack, user: str, folder: Path, auto: str | None = None, patience_s: float = 20, **changes: Any
+) -> AsyncIterator[tuple[Tunnel, PromptDesk]]:
+    """A tunnel of that user's from this machine, that knows no host.
+
+    auto: MFA_AUTO; patience_s: for which a question waits; changes: of its settings.
+    """
+    key_of(stack, user, folder)
+    desk, trusted = PromptDesk(patience_s, auto), TrustedHosts(folder / "accepted")
+    settings = SshSettings(hosts=(LOGIN_NODE,), ssh_dir=folder, data_dir=folder, user=user, port=22)
+    tunnel = Tunnel(Connector(settings.model_copy(update=changes), desk, trusted), desk, trusted)
+    life = asyncio.get_running_loop().create_task(tunnel.run())
+    try:
+        yield tunnel, desk
+    finally:
+        life.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await life
+
+
+async def until(condition: Callable[[], bool], story: Callable[[], object], within_s: float = 20.0) -> None:
+    for _ in range(int(within_s / 0.05)):
+        if condition():
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError(f"not so within {within_s} s: {story()}")
+
+
+async def trust_the_host(stack: Stack, tunnel: Tunnel) -> None:
+    """Accepts the key that is shown, when it is the one that the login node has."""
+    await until(lambda: tunnel.status().host_key is not None, tunnel.status)
+    shown = tunnel.status().host_key
+    argv = ["ssh-keygen", "-lf", "/run/cluster-keys/host/login.pub"]
+    real = await asyncio.to_thread(stack.on, "demo-login", argv)
+    assert shown is not None and shown.fingerprint in real.stdout, (shown, real.output)
+    tunnel.trust(shown.fingerprint)

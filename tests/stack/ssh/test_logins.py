@@ -1,0 +1,159 @@
+"""Logins at the demo's real sshd: wrong codes, pushes, jump hosts, several login nodes, another network."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from bouchet_core.tunnel import LoginPrompt, TunnelState
+from bouchet_gateway.ssh.prompts import NOT_ACCEPTED, PromptDesk
+from bouchet_gateway.ssh.tunnel import Tunnel
+
+from tests.stack.harness import SUBNET, Stack, eventually
+from tests.stack.ssh.own_tunnel import LOGIN_NODE, PASSCODE, trust_the_host, tunnel_as, until
+from tests.stack.ssh.test_tunnel import ASKERS, BACK_S, NOTICED_S, ask, tunnel_state, wait_for_tunnel
+
+
+async def question(tunnel: Tunnel, desk: PromptDesk, after: LoginPrompt | None = None) -> LoginPrompt:
+    """The prompt that is open, another than the one before."""
+    await until(lambda: desk.prompt not in (None, after), tunnel.status)
+    assert desk.prompt is not None
+    return desk.prompt
+
+
+async def is_up(tunnel: Tunnel) -> None:
+    await until(lambda: tunnel.status().state is TunnelState.UP, tunnel.status)
+
+
+def thrown_out(stack: Stack) -> None:
+    stack.on("demo-login", ["pkill", "-KILL", "-u", "guarded"])
+
+
+async def test_mfa_wrong_code_prompts_again(stack: Stack, tmp_path: Path) -> None:
+    async with tunnel_as(stack, "guarded", tmp_path) as (tunnel, desk):
+        await trust_the_host(stack, tunnel)
+        first = await question(tunnel, desk)
+        assert NOT_ACCEPTED not in first.title
+        desk.answer(first.id, ["7654321"])
+        second = await question(tunnel, desk, first)
+        assert second.title.startswith(NOT_ACCEPTED)
+        desk.answer(second.id, [PASSCODE])
+        await is_up(tunnel)
+
+
+async def test_mfa_auto_push_is_sent_once_per_minute(stack: Stack, tmp_path: Path) -> None:
+    shown: list[str] = []
+    async with tunnel_as(stack, "guarded", tmp_path, auto="1") as (tunnel, desk):
+        told = desk.on_change
+        desk.on_change = lambda prompt: (shown.extend([prompt.id] if prompt else []), told(prompt))[1]
+        await trust_the_host(stack, tunnel)
+        await is_up(tunnel)
+        assert shown == [], "nobody was asked"
+        await asyncio.to_thread(thrown_out, stack)
+        again = await question(tunnel, desk)
+        await asyncio.sleep(2)
+        assert desk.prompt == again, "no second push within the minute"
+        desk.answer(again.id, [PASSCODE])
+        await is_up(tunnel)
+
+
+async def test_mfa_unanswered_prompt_is_not_repeated(stack: Stack, tmp_path: Path) -> None:
+    since = int(time.time())
+    async with tunnel_as(stack, "guarded", tmp_path, patience_s=1) as (tunnel, desk):
+        await trust_the_host(stack, tunnel)
+        await question(tunnel, desk)
+        await until(lambda: "nobody answered" in tunnel.status().detail, tunnel.status)
+        said = await asyncio.to_thread(stack.container("demo-login").logs, since=since)
+        await asyncio.sleep(3)
+        assert (tunnel.status().state, tunnel.status().retry_at) == (TunnelState.NEEDS_HUMAN, None)
+        later = await asyncio.to_thread(stack.container("demo-login").logs, since=since)
+        assert later.count(b"Postponed keyboard-interactive") == said.count(b"Postponed keyboard-interactive") > 0
+        tunnel.connect_now()
+        await question(tunnel, desk)
+
+
+async def test_mfa_prompts_name_their_host(stack: Stack, tmp_path: Path) -> None:
+    """One server stands for both, as whom else to reach it is the demo's login node alone."""
+    hosts = f"Host gate cluster\n  HostName {LOGIN_NODE}\n  User guarded\n"
+    (tmp_path / "config").write_text(f"{hosts}Host cluster\n  ProxyJump gate\n")
+    async with tunnel_as(stack, "guarded", tmp_path, hosts=("cluster",)) as (tunnel, desk):
+        await trust_the_host(stack, tunnel)
+        first = await question(tunnel, desk)
+        assert first.host == "gate (the jump host to cluster)"
+        desk.answer(first.id, [PASSCODE])
+        second = await question(tunnel, desk, first)
+        assert second.host == "cluster" and NOT_ACCEPTED not in second.title
+        desk.answer(second.id, [PASSCODE])
+        await is_up(tunnel)
+        assert desk.prompt is None
+
+
+async def test_jump_host_unreachable_is_named(stack: Stack, tmp_path: Path) -> None:
+    (tmp_path / "config").write_text(
+        f"Host cluster\n  HostName {LOGIN_NODE}\n  ProxyJump gate\nHost gate\n  HostName {SUBNET}.99\n"
+    )
+    async with tunnel_as(stack, "researcher", tmp_path, hosts=("cluster",)) as (tunnel, _):
+        await until(lambda: tunnel.status().state is TunnelState.DOWN, tunnel.status)
+        assert "gate (the jump host to cluster)" in tunnel.status().detail
+
+
+async def test_login_nodes_next_one_is_tried(stack: Stack, tmp_path: Path) -> None:
+    async with tunnel_as(stack, "researcher", tmp_path, hosts=(f"{SUBNET}.99", LOGIN_NODE)) as (tunnel, _):
+        await until(lambda: tunnel.status().host_key is not None, tunnel.status, 30)
+        await trust_the_host(stack, tunnel)
+        await is_up(tunnel)
+        assert tunnel.status().host == LOGIN_NODE
+
+
+def address(stack: Stack, service: str) -> str:
+    networks = stack.container(service).attrs["NetworkSettings"]["Networks"]
+    return next((net["IPAddress"] for name, net in networks.items() if name.endswith("_uplink")), "")
+
+
+def test_network_change_of_addresses_reconnects(stack: Stack) -> None:
+    """A VPN that is switched off and on; both ends have other addresses afterwards."""
+    wait_for_tunnel(stack, up=True, within_s=60)
+    before = [address(stack, service) for service in ("gateway", "demo-login")]
+    names = stack.container("gateway").attrs["NetworkSettings"]["Networks"]
+    uplink = stack.docker.networks.get(next(name for name in names if name.endswith("_uplink")))
+    gateway, login = stack.container("gateway"), stack.container("demo-login")
+    with ThreadPoolExecutor(ASKERS) as clients:
+        uplink.disconnect(gateway)
+        uplink.disconnect(login)
+        try:
+            wait_for_tunnel(stack, up=False, within_s=NOTICED_S)
+            asked = [clients.submit(ask, stack) for _ in range(ASKERS)]
+            time.sleep(3)
+            assert not any(one.done() for one in asked)
+        finally:
+            # Docker gives the lowest address that is free: each gets the other's
+            back = [(gateway, ["gateway"]), (login, ["login", "demo-login"])]
+            for container, aliases in back if before[0] > before[1] else reversed(back):
+                uplink.connect(container, aliases=aliases)
+        wait_for_tunnel(stack, up=True, within_s=BACK_S)
+        assert [one.result(timeout=60) for one in asked] == [200] * ASKERS
+    now = [address(stack, service) for service in ("gateway", "demo-login")]
+    assert all(now) and all(here != there for here, there in zip(now, before, strict=True)), (before, now)
+    assert eventually(lambda: tunnel_state(stack)["connections"] == 1, 30)
+
+
+def test_suspend_beyond_server_timeout_reconnects(stack: Stack) -> None:
+    wait_for_tunnel(stack, up=True, within_s=60)
+    before = tunnel_state(stack)["reconnects"]
+    gateway = stack.container("gateway")
+    with ThreadPoolExecutor(ASKERS) as clients:
+        gateway.pause()
+        try:
+            asked = [clients.submit(ask, stack) for _ in range(ASKERS)]
+            # the far end of the connection, as sshd's ClientAliveInterval ends it in the night
+            ended = stack.on("demo-login", ["pkill", "-KILL", "-u", "researcher", "sshd"])
+            assert ended.status == 0, ended.output
+            time.sleep(8)
+        finally:
+            gateway.unpause()
+        assert [one.result(timeout=60) for one in asked] == [200] * ASKERS
+    wait_for_tunnel(stack, up=True, within_s=BACK_S)
+    assert tunnel_state(stack)["reconnects"] == before + 1
+    stack.wait_healthy("gateway")
