@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 # Shell scripts by their first line, whatever they are called.
 SHELL_SCRIPTS = git grep -lIE --untracked '^\#!(/usr)?/bin/(env )?(ba)?sh$$'
-QUICK_TESTS = $(filter-out tests/stack tests/stack/ tests/claude tests/claude/ tests/bench tests/bench/ tests/fakes tests/fakes/,$(wildcard tests/*/))
+QUICK_TESTS = $(filter-out tests/stack tests/stack/ tests/claude tests/claude/ tests/bench tests/bench/ tests/soak tests/soak/ tests/fakes tests/fakes/,$(wildcard tests/*/))
 
 # Most of these tests wait for a program; more of them than cores.
 PARALLEL = -n 4 --dist worksteal
@@ -46,7 +46,10 @@ test-fast: tools-fast ## the tests that need no engine
 
 check: tools-fast lint ## ruff, mypy, import-linter, shellcheck
 
-bench: tools engine ## the numbers that the project promises, measured
+soak: tools engine ## the long runs: random kills, cancelled starts, a link cut under load
+	@$(BIN)/python -m tests.soak
+
+bench: tools engine ## measure the figures that the project aims at, beside others
 	@$(BIN)/python -m tests.bench
 
 lock: ## renew every requirements.lock

@@ -41,18 +41,18 @@ class RedisServer:
     process: subprocess.Popen[bytes]
 
     def store(self) -> Store:
-        """A store on this server."""
+        """Open a store on this server."""
         return Store.connect("127.0.0.1", self.port, self.password)
 
     def stop(self) -> None:
-        """Ends the server at once."""
+        """Kill the server."""
         self.process.kill()
         self.process.wait()
 
 
 class Ports:
-    """Hands out ports one after the other, below those that the system gives to whoever dials: between our asking for
-    one and its server's listening nobody else takes it. Every pytest process has some of its own.
+    """Hands out ports one after the other, below the ephemeral range, so that no other program takes one before its
+    server listens. Every pytest process has its own share.
     """
 
     def __init__(self, worker: int) -> None:
@@ -60,7 +60,7 @@ class Ports:
         self._next = random.randrange(PORTS_EACH)
 
     def take(self, count: int) -> int:
-        """The first of so many in a row that are free now."""
+        """Return the first of `count` consecutive free ports."""
         for _ in range(100):
             first = self._first + self._next % (PORTS_EACH - count)
             self._next += count
@@ -73,12 +73,12 @@ PORTS = Ports(int(os.environ.get("PYTEST_XDIST_WORKER", f"gw{os.getpid()}")[2:])
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on now."""
+    """Return a TCP port of 127.0.0.1 without a listener."""
     return PORTS.take(1)
 
 
 def free_ports(count: int) -> int:
-    """The first of `count` ports in a row that nobody listens on."""
+    """Return the first of `count` consecutive ports without a listener."""
     return PORTS.take(count)
 
 
@@ -92,7 +92,7 @@ def _is_free(port: int) -> bool:
 
 
 def start_redis(directory: Path, port: int) -> RedisServer:
-    """A real redis-server, answering, its data in `directory`."""
+    """Start a real redis-server with its data in `directory`, and wait until it answers."""
     binary = shutil.which("redis-server")
     assert binary, "redis-server is not installed; `make test-fast` installs it where it can"
     config = directory / "redis.conf"
@@ -112,7 +112,7 @@ def start_redis(directory: Path, port: int) -> RedisServer:
     raise AssertionError(f"redis-server did not listen on {port} within {START_TIMEOUT_S} s")
 
 
-class RedisHouse:
+class RedisPool:
     """Lends one redis-server to test after test, emptied in between; one that a test ended is replaced."""
 
     def __init__(self, directory: Path) -> None:
@@ -121,7 +121,7 @@ class RedisHouse:
         self._made = 0
 
     def lend(self) -> RedisServer:
-        """An empty server that answers."""
+        """Return an empty server that answers."""
         if self._server is None or self._server.process.poll() is not None:
             self._made += 1
             directory = self._directory / f"redis-{self._made}"
@@ -136,28 +136,28 @@ class RedisHouse:
         return self._server
 
     def close(self) -> None:
-        """Ends the server."""
+        """End the server."""
         if self._server is not None:
             self._server.stop()
 
 
 @pytest.fixture(scope="session")
-def redis_house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisHouse]:
-    """Where tests borrow a Redis."""
-    house = RedisHouse(tmp_path_factory.mktemp("redis-house"))
+def redis_pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisPool]:
+    """Yield the pool from which tests borrow a Redis."""
+    house = RedisPool(tmp_path_factory.mktemp("redis-pool"))
     yield house
     house.close()
 
 
 @pytest.fixture
-def redis_server(redis_house: RedisHouse) -> RedisServer:
-    """An empty Redis, the test's own while it runs; it may end it."""
-    return redis_house.lend()
+def redis_server(redis_pool: RedisPool) -> RedisServer:
+    """Return an empty Redis that belongs to the test; it may end it."""
+    return redis_pool.lend()
 
 
 @pytest.fixture
 def store(redis_server: RedisServer) -> Iterator[Store]:
-    """An empty store."""
+    """Yield an empty store."""
     store = redis_server.store()
     yield store
     store.close()

@@ -1,4 +1,4 @@
-"""Measures a stack of its own and prints each figure beside its promise.
+"""Measures a stack of its own and prints each figure beside its target.
 
 BOUCHET_TEST_KEEP=1 leaves the stack running for the next time.
 """
@@ -15,7 +15,6 @@ from tests.stack.harness import LOCAL_SERVICES, Stack, open_stack, say
 from .chain import compare_first_byte, streamed_rate
 from .figures import Figure, render
 from .images import build_twice
-from .kills import kill_at_random
 from .lag import seen_running
 from .prefix import prefix_cache
 from .proxy_peers import compare_proxies
@@ -26,7 +25,7 @@ from .tunnel import compare_with_ssh
 
 
 def main() -> int:
-    """Brings a stack up, measures, prints; 1 when a promise is not kept."""
+    """Bring a stack up, measure, print; return 1 if a target is missed."""
     stack = open_stack()
     try:
         figures = measure(stack)
@@ -34,11 +33,11 @@ def main() -> int:
         if not os.environ.get("BOUCHET_TEST_KEEP"):
             stack.remove()
     print(render(figures))
-    return 0 if all(figure.kept for figure in figures) else 1
+    return 0 if all(figure.is_met for figure in figures) else 1
 
 
 def measure(stack: Stack) -> list[Figure]:
-    """All figures, in the order in which they disturb one another least."""
+    """Measure all figures, in the order in which they disturb each other least."""
     figures = [up("make up, images built, nothing running", stack, 600)]
     figures.append(up("make up again, everything running", stack, 60))
     say("bench: idle memory")
@@ -61,20 +60,19 @@ PARTS: dict[str, Callable[[Stack], list[Figure]]] = {
     "the proxy beside others": lambda _: compare_proxies(f"bouchet/proxy:{os.environ.get('BOUCHET_IMAGE_TAG', 'dev')}"),
     "the gateway beside ssh -L": lambda _: compare_with_ssh(),
     "the CPU image, built twice": build_twice,
-    "kills at random": kill_at_random,
 }
 
 
-def up(title: str, stack: Stack, promise_s: float) -> Figure:
-    """Wall time of `make up`."""
+def up(title: str, stack: Stack, target_s: float) -> Figure:
+    """Measure the wall time of `make up`."""
     started = time.monotonic()
     done = stack.make("up")
     assert done.status == 0, done.output
-    return Figure(title, time.monotonic() - started, "s", promise_s)
+    return Figure(title, time.monotonic() - started, "s", target_s)
 
 
 def memory(stack: Stack) -> Figure:
-    """What the five local containers hold together, without page cache that can be given back."""
+    """Measure the memory of the five local containers, without reclaimable page cache."""
     total = 0.0
     parts = []
     for service in LOCAL_SERVICES:

@@ -17,12 +17,12 @@ MODEL = "bouchet-scripted"
 BODY_BYTES = 77_000
 TOOLS = 24
 ROUNDS = 40
-PROMISE_MS = 40.0
+TARGET_MS = 40.0
 EVENTS = 100
 
 
 def claude_body(text: str, max_tokens: int = 8) -> bytes:
-    """A streaming request of the size and shape of Claude Code's first turn, its prompts replaced by filler."""
+    """Make a streaming request of the size and shape of Claude Code's first turn, with filler text."""
     sentence = "The quick brown fox reads the file, edits the line and runs the test again. "
     schema = {"type": "object", "properties": {"path": {"type": "string", "description": sentence * 3}}}
     tools = [{"name": f"Tool{n}", "description": sentence * 20, "input_schema": schema} for n in range(TOOLS)]
@@ -40,7 +40,7 @@ def claude_body(text: str, max_tokens: int = 8) -> bytes:
 
 
 def ask(base: str, key: str, body: bytes) -> tuple[float, float, int]:
-    """Seconds to the first byte of the first event and to the last byte, and the number of events."""
+    """Return the seconds to the first byte of the first event and to the last byte, and the number of events."""
     place = urlsplit(base)
     connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=120)
     headers = {"Authorization": f"Bearer {key}", "content-type": "application/json", "anthropic-version": "2023-06-01"}
@@ -57,7 +57,7 @@ def ask(base: str, key: str, body: bytes) -> tuple[float, float, int]:
 
 
 def places(stack: Stack) -> tuple[tuple[str, str], tuple[str, str]]:
-    """Address and key of the proxy, and of vLLM on its node."""
+    """Return address and key of the proxy, and of vLLM on its node."""
     job = stack.deployment(MODEL)["jobs"][-1]
     networks = stack.container(f"demo-{job['node']}").attrs["NetworkSettings"]["Networks"]
     address = next(iter(networks.values()))["IPAddress"]
@@ -66,7 +66,7 @@ def places(stack: Stack) -> tuple[tuple[str, str], tuple[str, str]]:
 
 
 def compare_first_byte(stack: Stack) -> list[Figure]:
-    """Added time to first byte for a Claude Code body."""
+    """Measure the added time to first byte for a Claude Code body."""
     chain, direct = places(stack)
     body = claude_body("SAY[ok]")
     for place in (chain, direct):
@@ -77,11 +77,11 @@ def compare_first_byte(stack: Stack) -> list[Figure]:
         straight.append(ask(*direct, body)[0])
     added = (statistics.median(through) - statistics.median(straight)) * 1000
     note = f"chain {spread(through)}; vLLM on its node {spread(straight)}"
-    return [Figure(f"added to first byte, {len(body) // 1000} KB", added, "ms", PROMISE_MS, note)]
+    return [Figure(f"added to first byte, {len(body) // 1000} KB", added, "ms", TARGET_MS, note)]
 
 
 def streamed_rate(stack: Stack) -> list[Figure]:
-    """Tokens per second of one long stream, through the chain and straight."""
+    """Measure tokens per second of one long stream, through the chain and direct."""
     chain, direct = places(stack)
     body = claude_body(f"COUNT[{EVENTS}]", max_tokens=4 * EVENTS)
     rates: dict[str, list[float]] = {"chain": [], "direct": []}

@@ -15,7 +15,7 @@ TIMEOUT_S = 60.0
 
 @dataclass
 class Way:
-    """Where and as whom to ask. pid: of the process whose work is counted, None where nobody is between."""
+    """Address and key of a server. `pid` is the process whose CPU time is counted, None without one in between."""
 
     name: str
     url: str
@@ -25,7 +25,7 @@ class Way:
 
 
 @dataclass
-class Heard:
+class Timing:
     """One answer: seconds to its first byte, and how late each of its events was, in seconds."""
 
     first_s: float = 0.0
@@ -40,12 +40,12 @@ class Line:
 
     @classmethod
     async def open(cls, way: Way) -> Line:
-        """A connection to that way."""
+        """Open a connection."""
         place = urlsplit(way.url)
         return cls(way, *await asyncio.open_connection(place.hostname, place.port, limit=1 << 22))
 
-    async def ask(self, body: bytes) -> Heard:
-        """Sends the request and reads its whole answer."""
+    async def ask(self, body: bytes) -> Timing:
+        """Send the request and read its whole response."""
         head = (
             f"POST /v1/messages HTTP/1.1\r\nhost: bench\r\nx-api-key: {self._way.key}\r\n"
             f"authorization: Bearer {self._way.key}\r\nanthropic-version: 2023-06-01\r\n"
@@ -54,30 +54,30 @@ class Line:
         began = time.perf_counter()
         self._writer.write(head.encode() + body)
         async with asyncio.timeout(TIMEOUT_S):
-            return await self._heard(began)
+            return await self._read_timing(began)
 
-    async def _heard(self, began: float) -> Heard:
+    async def _read_timing(self, began: float) -> Timing:
         status = await self._reader.readuntil(b"\r\n\r\n")
         assert b" 200 " in status[:20], status + await self._reader.read(500)
-        heard, tail, rest = Heard(), b"", b""
+        timing, tail, rest = Timing(), b"", b""
         while not tail.endswith(END):
             piece = await self._reader.read(1 << 16)
             assert piece, "the answer broke off"
             now = time.time()
-            heard.first_s = heard.first_s or time.perf_counter() - began
+            timing.first_s = timing.first_s or time.perf_counter() - began
             text, tail = rest + piece, (tail + piece)[-5:]
             found = list(SENT_AT.finditer(text))
-            heard.late_s += [now - float(one[1]) for one in found]
+            timing.late_s += [now - float(one[1]) for one in found]
             rest = text[found[-1].end() :] if found else text[-300:]
-        return heard
+        return timing
 
     def close(self) -> None:
-        """Hangs up."""
+        """Close the connection."""
         self._writer.close()
 
 
 async def one_by_one(way: Way, body: bytes, times: int) -> list[float]:
-    """Seconds to the first byte, request after request on one connection."""
+    """Measure seconds to the first byte, request after request on one connection."""
     line = await Line.open(way)
     try:
         return [(await line.ask(body)).first_s for _ in range(times)]
@@ -86,7 +86,7 @@ async def one_by_one(way: Way, body: bytes, times: int) -> list[float]:
 
 
 async def requests_per_s(way: Way, body: bytes, clients: int, seconds: float) -> float:
-    """How many requests as many clients get answered who ask without a pause."""
+    """Measure requests per second of clients that send without a pause."""
     lines = [await Line.open(way) for _ in range(clients)]
     answered, until = 0, time.perf_counter() + seconds
 
@@ -105,9 +105,9 @@ async def requests_per_s(way: Way, body: bytes, clients: int, seconds: float) ->
 
 
 async def side_by_side(way: Way, body: bytes, streams: int) -> list[float]:
-    """Seconds by which each event of that many streams was late."""
+    """Measure the delay in seconds of each event of parallel streams."""
     lines = [await Line.open(way) for _ in range(streams)]
-    heard = await asyncio.gather(*(line.ask(body) for line in lines))
+    timing = await asyncio.gather(*(line.ask(body) for line in lines))
     for line in lines:
         line.close()
-    return [late for one in heard for late in one.late_s]
+    return [late for one in timing for late in one.late_s]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tests.stack.harness import Stack, eventually
+from tests.stack.harness import Stack
 from tests.stack.images.image_tree import tree_of
+from tests.waiting import wait_for
 
 from .figures import Figure
 
@@ -13,12 +14,12 @@ PIN = "cpu-0.32.0"
 STAGED = f"/staging/{PIN}"
 # beside nothing that anybody serves from
 FOLDERS = ("/home/researcher/bench-images/one", "/home/researcher/bench-images/two")
-PROMISE_S = 360.0
+TARGET_S = 360.0
 TIMEOUT_S = 1500.0
 
 
 def build_twice(stack: Stack) -> list[Figure]:
-    """Two jobs of two cores and 6 GB, one after another, by the script that `bouchet image build` runs."""
+    """Build twice, one after another, in jobs of two cores and 6 GB, by the script of `bouchet image build`."""
     try:
         took = [built_s(stack, folder) for folder in FOLDERS]
         one, two = (tree_of(stack, f"{folder}/{PIN}.sif").splitlines() for folder in FOLDERS)
@@ -26,24 +27,24 @@ def build_twice(stack: Stack) -> list[Figure]:
         stack.slurm("rm", "-rf", "/home/researcher/bench-images")
     note = f"{', '.join(f'{seconds:.0f} s' for seconds in took)}"
     differ = Figure("files in /opt/vllm that differ between two builds", differing(one, two), "", 0, f"of {len(one)}")
-    return [Figure("image of the CPU pin, built on 2 cores", max(took), "s", PROMISE_S, note), differ]
+    return [Figure("image of the CPU pin, built on 2 cores", max(took), "s", TARGET_S, note), differ]
 
 
 def built_s(stack: Stack, folder: str) -> float:
-    """What Slurm says that the job took."""
+    """Return the elapsed seconds of a build job, by Slurm."""
     script = f"{STAGED}/build.sh"
     options = ["-p", "day", "-c", "2", "--mem=6G", "--output=/dev/null"]
     job = stack.slurm("sbatch", "--parsable", *options, script, STAGED, folder).strip()
 
     def over() -> list[str] | None:
-        said = stack.slurm("sacct", "-X", "-n", "-P", "-j", job, "--format=State,ElapsedRaw").strip().split("|")
-        return said if said[0] not in ("", "PENDING", "RUNNING", "COMPLETING") else None
+        row = stack.slurm("sacct", "-X", "-n", "-P", "-j", job, "--format=State,ElapsedRaw").strip().split("|")
+        return row if row[0] not in ("", "PENDING", "RUNNING", "COMPLETING") else None
 
-    state, elapsed = eventually(over, TIMEOUT_S)
+    state, elapsed = wait_for(over, TIMEOUT_S)
     assert state == "COMPLETED", f"job {job}: {state}"
     return float(elapsed)
 
 
 def differing(one: Sequence[str], two: Sequence[str]) -> int:
-    """Lines of hash and path that stand on one side alone, counted once a path."""
+    """Count the paths whose lines of hash and path differ."""
     return len({line.split(" ", 1)[1] for line in set(one) ^ set(two)})

@@ -13,7 +13,7 @@ TIMES = 3
 
 
 def seen_running(stack: Stack) -> list[Figure]:
-    """Launches a few jobs and cancels each when it starts. Slurm's times are whole seconds, so up to 1 s is its own."""
+    """Launch jobs and cancel each when it starts. Slurm's times are whole seconds, so up to 1 s is its own."""
     lags = [_lag(stack) for _ in range(TIMES)]
     note = ", ".join(f"{lag:.1f}" for lag in lags)
     return [Figure("from RUNNING in Slurm to our seeing it, the slowest", max(lags), "s", 5, note)]

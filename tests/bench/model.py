@@ -31,7 +31,7 @@ _STOP += _event("message_stop")
 
 
 def anthropic_delta(text: str) -> bytes:
-    """One piece of text."""
+    """Make one Anthropic text delta."""
     return (
         'event: content_block_delta\ndata: {"type":"content_block_delta","index":0,'
         f'"delta":{{"type":"text_delta","text":"{text}"}}}}\n\n'
@@ -39,7 +39,7 @@ def anthropic_delta(text: str) -> bytes:
 
 
 def openai_delta(text: str, finish: str = "null") -> bytes:
-    """The same in OpenAI's chats."""
+    """Make one OpenAI chat delta."""
     return (
         'data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":1,"model":"tiny","choices":[{"index":0,'
         f'"delta":{{"role":"assistant","content":"{text}"}},"finish_reason":{finish}}}]}}\n\n'
@@ -47,12 +47,12 @@ def openai_delta(text: str, finish: str = "null") -> bytes:
 
 
 def chunk(data: bytes) -> bytes:
-    """A piece of a chunked body."""
+    """Make a chunk of a chunked body."""
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """One connection, request after request."""
+    """Serve one connection, request after request."""
     try:
         while True:
             head = await reader.readuntil(b"\r\n\r\n")
@@ -87,7 +87,7 @@ async def _answer(writer: asyncio.StreamWriter, body: bytes, delta: object, star
 
 
 async def main(port: int) -> None:
-    """Serves until it is ended."""
+    """Serve until the process is ended."""
     server = await asyncio.start_server(serve, "127.0.0.1", port, limit=1 << 24)
     await server.serve_forever()
 

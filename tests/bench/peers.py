@@ -23,9 +23,9 @@ from tests.proxy.running import (
     FakeModel,
     Ground,
     deployment,
-    wait_for,
     whole_proxy,
 )
+from tests.waiting import wait_for
 
 from .clients import Way
 
@@ -38,7 +38,7 @@ WINDOW = 262_144
 
 @contextmanager
 def all_ways(folder: Path, cache: Path) -> Iterator[list[Way]]:
-    """Everybody, running; the model itself first."""
+    """Start all servers; the model itself comes first."""
     with ExitStack() as running:
         base = free_port()
         model = running.enter_context(_model(base))
@@ -51,12 +51,12 @@ def all_ways(folder: Path, cache: Path) -> Iterator[list[Way]]:
         store.create(made.model_copy(update={"jobs": (made.job.model_copy(update={"window": WINDOW}),)}))
         ground = Ground(folder, redis.port, redis.password, store, base, FakeModel(base, model))
         direct = Way("direct", f"http://127.0.0.1:{base}", KEY, ALIAS)
-        lane = running.enter_context(whole_proxy(ground, direct_lane=True))
-        ours = running.enter_context(whole_proxy(ground, direct_lane=False))
+        direct = running.enter_context(whole_proxy(ground, direct=True))
+        ours = running.enter_context(whole_proxy(ground, direct=False))
         adapter, native = running.enter_context(_litellm(folder, base))
         yield [
             direct,
-            Way("bouchet-llm", lane.url, KEY, ALIAS, lane.pid),
+            Way("bouchet-llm", direct.url, KEY, ALIAS, direct.pid),
             Way("bouchet-llm through LiteLLM", ours.url, KEY, ALIAS, ours.pid),
             adapter,
             native,
@@ -73,7 +73,7 @@ def _model(port: int) -> Iterator[subprocess.Popen[bytes]]:
 
 @contextmanager
 def _litellm(folder: Path, model_port: int) -> Iterator[tuple[Way, Way]]:
-    """LiteLLM from our image with nothing of ours in it: the adapter's path and the native one."""
+    """Start LiteLLM from our image without our code: the adapter's path and the native one."""
     port, name = free_port(), f"bouchet-bench-litellm-{os.getpid()}"
     config = folder / "litellm.yaml"
     target = {"model": f"hosted_vllm/{ALIAS}", "api_base": f"http://127.0.0.1:{model_port}/v1", "api_key": "none"}
@@ -104,7 +104,7 @@ def _litellm(folder: Path, model_port: int) -> Iterator[tuple[Way, Way]]:
 
 @contextmanager
 def _router(folder: Path, cache: Path, model_port: int) -> Iterator[Way]:
-    """claude-code-router, with the one provider that it needs."""
+    """Start claude-code-router with one provider."""
     port, home = free_port(), folder / "router"
     config = home / ".claude-code-router" / "config.json"
     config.parent.mkdir(parents=True)
@@ -124,7 +124,7 @@ def _router(folder: Path, cache: Path, model_port: int) -> Iterator[Way]:
 
 
 def _installed(cache: Path) -> Path:
-    """The folder of the pinned peers, as npm installs them, once for each lock."""
+    """Install the pinned peers with npm, once per lock; return the folder."""
     lock, done = LOCK / "package-lock.json", cache / ".made-from"
     if not done.is_file() or done.read_text() != lock.read_text():
         cache.mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,7 @@ MISSED_LATER, MISSED_AT_FIRST = 1.0, 20.0
 
 
 def prefix_cache(stack: Stack) -> list[Figure]:
-    """Shares of prompt tokens that had to be computed, in percent."""
+    """Measure the share of prompt tokens that had to be computed, in percent."""
     environ = exported(stack, MODEL)
     with tempfile.TemporaryDirectory() as folder, Node(stack, stack.deployment(MODEL)) as node:
         claude = ClaudeCode(Path(folder), environ)

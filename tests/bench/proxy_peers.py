@@ -42,7 +42,7 @@ class Measured:
 
 
 def compare_proxies(image: str) -> list[Figure]:
-    """All figures of ours, each with those of the others in its note."""
+    """Measure our figures, each with those of the others in its note."""
     os.environ[IMAGE_VARIABLE] = image
     with tempfile.TemporaryDirectory() as folder, all_ways(Path(folder), ROOT / ".cache" / "bench-peers") as ways:
         return asyncio.run(_measure(ways))
@@ -72,14 +72,14 @@ def _body(way: Way, events: int, per_s: int) -> bytes:
 
 
 async def _idle(ways: Sequence[Way]) -> dict[int, float]:
-    """Share of a core that each takes when nobody asks it for anything."""
+    """Measure the share of a core that each uses when idle."""
     before = {way.pid: _cpu_s(way.pid) for way in ways if way.pid is not None}
     await asyncio.sleep(STREAM_S)
     return {pid: (_cpu_s(pid) - spent) / STREAM_S for pid, spent in before.items()}
 
 
 async def _event_cpu_s(way: Way, idle: float) -> float:
-    """CPU for one more event: long streams against short ones."""
+    """Measure the CPU seconds of one more event: long streams against short ones."""
     assert way.pid is not None
     spent = []
     for events in (1, BURST):
@@ -150,4 +150,4 @@ def _resident_mib(pid: int) -> float:
 if __name__ == "__main__":
     figures = compare_proxies(os.environ.get(IMAGE_VARIABLE, "bouchet/proxy:dev"))
     print(render(figures))
-    sys.exit(0 if all(figure.kept for figure in figures) else 1)
+    sys.exit(0 if all(figure.is_met for figure in figures) else 1)

@@ -21,7 +21,7 @@ from bouchet_core.config.catalog import load_catalog
 from bouchet_core.config.site import catalogs_of, load_site
 from bouchet_core.deployments import Deployment, Ending, LaunchRequest, Phase
 from bouchet_core.gateway_client import GatewayClient
-from bouchet_worker.context import Desk, utc_now
+from bouchet_worker.context import WorkerContext, utc_now
 from bouchet_worker.launch.job_files import load_scripts
 from bouchet_worker.launch.submit import submit
 from bouchet_worker.reconcile.health import SlotProbe
@@ -42,15 +42,15 @@ TIMES = 15
 
 @dataclass(frozen=True)
 class Office:
-    """An API, and the desk of a worker over the same store."""
+    """An API, and the context of a worker over the same store."""
 
     api: RunningApi
-    desk: Desk
+    context: WorkerContext
     slurm: FakeSlurm
 
 
 def many_records(stack: Stack) -> list[Figure]:
-    """All figures of this file; the stack under test is left alone."""
+    """Measure all figures of this file; the stack under test is not used."""
     del stack
     with office() as house:
         fill(house)
@@ -59,7 +59,7 @@ def many_records(stack: Stack) -> list[Figure]:
 
 @contextmanager
 def office() -> Iterator[Office]:
-    """Everything started; nothing on record."""
+    """Start API and worker with an empty store."""
     slurm = FakeSlurm()
     site_file = REPOSITORY / "sites" / "demo.yaml"
     site = load_site(site_file)
@@ -69,23 +69,25 @@ def office() -> Iterator[Office]:
         client = opened.enter_context(GatewayClient(opened.enter_context(running_gateway(slurm)), TOKEN))
         catalog = load_catalog(*catalogs_of(site_file, site, REPOSITORY / "models.yaml"))
         scripts = load_scripts(REPOSITORY / "remote")
-        yield Office(api, Desk(api.state.store, client, site, catalog, scripts, SERVING_SECRET, LIVE, "bench"), slurm)
+        yield Office(
+            api, WorkerContext(api.state.store, client, site, catalog, scripts, SERVING_SECRET, LIVE, "bench"), slurm
+        )
 
 
 def fill(house: Office) -> None:
-    """LIVE deployments with queued jobs; the rest has ended."""
+    """Store LIVE deployments with queued jobs, and ended ones."""
     store = house.api.state.store
     for n in range(ON_RECORD):
         store.create(record(f"d{n:03}"))
         if n < LIVE:
-            submit(house.desk, f"d{n:03}")
+            submit(house.context, f"d{n:03}")
         else:
             store.update(f"d{n:03}", _ended)
     assert len(store.live()) == LIVE
 
 
 def record(identity: str) -> Deployment:
-    """As the API makes one."""
+    """Make a record as the API does."""
     now = utc_now()
     return Deployment(
         id=identity,
@@ -98,7 +100,7 @@ def record(identity: str) -> Deployment:
 
 
 def listing(house: Office) -> list[Figure]:
-    """Over HTTP, and as a command from its start to its end."""
+    """Measure the list over HTTP, and as a whole command."""
     headers = {"Authorization": f"Bearer {KEY}"}
     with httpx.Client(base_url=house.api.url, headers=headers) as client:
         asked = timed(lambda: client.get("/v1/deployments", params={"limit": ON_RECORD}).raise_for_status())
@@ -122,10 +124,10 @@ def listing(house: Office) -> list[Figure]:
 
 
 def reconciling(house: Office) -> list[Figure]:
-    """The processor time of one step of the loop, and how often it asked Slurm."""
+    """Measure the CPU time of one step of the loop, and how often it queried Slurm."""
     probe = SlotProbe("127.0.0.1", 1, SERVING_SECRET)
-    observer = Observer(house.desk.gateway, house.desk.layout, probe)
-    loop = ReconcileLoop(house.desk, observer, lambda task, deployment: None)
+    observer = Observer(house.context.gateway, house.context.layout, probe)
+     Loop(=loop = ReconcileLoop(= Loop(house.context, observer, lambda task, deployment: None)
     for _ in range(2):
         loop.step()
     house.slurm.calls.clear()
@@ -145,7 +147,7 @@ def reconciling(house: Office) -> list[Figure]:
 
 
 def timed(act: Callable[[], object]) -> list[float]:
-    """Seconds of each of TIMES, after one that does not count."""
+    """Measure TIMES runs in seconds, after one warm-up."""
     act()
     seconds = []
     for _ in range(TIMES):
@@ -155,9 +157,9 @@ def timed(act: Callable[[], object]) -> list[float]:
     return seconds
 
 
-def figure(title: str, seconds: list[float], promise_ms: float) -> Figure:
-    """The median beside its promise."""
-    return Figure(title, statistics.median(seconds) * 1000, "ms", promise_ms, spread(seconds))
+def figure(title: str, seconds: list[float], target_ms: float) -> Figure:
+    """Make a figure of the median."""
+    return Figure(title, statistics.median(seconds) * 1000, "ms", target_ms, spread(seconds))
 
 
 def _ended(old: Deployment) -> Deployment:

@@ -6,7 +6,8 @@ import shlex
 import statistics
 from dataclasses import dataclass
 
-from tests.stack.harness import READY_TIMEOUT_S, Stack, eventually
+from tests.stack.harness import READY_TIMEOUT_S, Stack
+from tests.waiting import wait_for
 
 from .figures import Figure
 from .start import MODEL, PORT, ROOT, bare_line, environment_of, launch_s, seconds
@@ -31,7 +32,7 @@ class Staged:
 
 
 def compare_scripts(stack: Stack) -> list[Figure]:
-    """From the first moment of the job to /health, alternating. Slurm's own time is in neither."""
+    """Measure from the first moment of the job to /health, alternating. Slurm's own time is in neither."""
     staged = stage(stack)
     stack.slurm("rm", "-rf", staged.kernels)
     first = ours_s(stack, staged)
@@ -46,21 +47,21 @@ def compare_scripts(stack: Stack) -> list[Figure]:
 
 
 def stage(stack: Stack) -> Staged:
-    """By a launch that is cancelled once it was ready."""
+    """Stage the job files with a launch that is cancelled once it was ready."""
     launch_s(stack)
     record = stack.deployment(MODEL)
     job = record["jobs"][-1]
     shown = stack.slurm("scontrol", "show", "job", str(job["slurm_id"]))
     scripts = next(word for word in shown.split() if word.startswith("Command=")).removeprefix("Command=")
     stack.bouchet("cancel", MODEL)
-    eventually(lambda: not [d for d in stack.deployments() if MODEL in d["names"]], 90)
+    wait_for(lambda: not [d for d in stack.deployments() if MODEL in d["names"]], 90)
     folder, job_dir = scripts.rpartition("/")[0], f"{ROOT}/jobs/{job['name']}"
     kernels = f"{ROOT}/cache/{job['image_sha256'][:16]}"
     return Staged(job_dir, folder, list(job["command"]), kernels, environment_of(stack, job))
 
 
 def ours_s(stack: Stack, staged: Staged) -> float:
-    """One run of the batch script."""
+    """Run the batch script once."""
     script = [f"{staged.scripts}/vllm-serve.sbatch", staged.job_dir, staged.scripts]
     # kernels are kept once the watch has seen it answer
     then = f"for _ in $(seq 200); do grep -qs ok {LOGS}/heartbeat-$job.json && break; sleep 0.2; done"
@@ -69,13 +70,13 @@ def ours_s(stack: Stack, staged: Staged) -> float:
 
 
 def bare_s(stack: Stack, staged: Staged) -> float:
-    """The same vLLM without us."""
+    """Run the same vLLM without our scripts."""
     line = bare_line(list(staged.command), staged.env)
     return timed(stack, ["--wrap", line], str(PORT))
 
 
 def timed(stack: Stack, script: list[str], port: str, then: str = ":") -> float:
-    """Seconds between the making of the job's log and a good /health. port, then: the shell's words, about $job."""
+    """Measure seconds between the creation of the job's log and a good /health. port, then: shell code about $job."""
     submit = shlex.join(["sbatch", "--parsable", *RESOURCES, "-o", f"{LOGS}/%j.log", *script])
     look = f"""
         job=$({submit}) || exit 1

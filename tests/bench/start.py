@@ -8,36 +8,37 @@ import statistics
 import time
 from typing import Any
 
-from tests.stack.harness import READY_TIMEOUT_S, Stack, eventually
+from tests.stack.harness import READY_TIMEOUT_S, Stack
+from tests.waiting import wait_for
 
 from .chain import MODEL
 from .figures import Figure
 
 ROUNDS = 2
-PROMISE_S = 20.0
+TARGET_S = 20.0
 PORT = 28765
 IMAGE = "/software/images/cpu-0.32.0.sif"
 ROOT = "/home/researcher/bouchet-llm"
 
 
 def compare_starts(stack: Stack) -> list[Figure]:
-    """What our script, staging, reconcile and health checks add to vLLM's own start. Leaves the model running."""
+    """Measure what script, staging, reconcile and health checks add to vLLM's own start. The model stays running."""
     ours, bare = [], []
     for _ in range(ROUNDS):
         ours.append(launch_s(stack))
         job = stack.deployment(MODEL)["jobs"][-1]
         line = bare_line(job["command"], environment_of(stack, job))
         stack.bouchet("cancel", MODEL)
-        eventually(lambda: not [d for d in stack.deployments() if MODEL in d["names"]], 90)
+        wait_for(lambda: not [d for d in stack.deployments() if MODEL in d["names"]], 90)
         bare.append(bare_s(stack, line))
     launch_s(stack)
     added = statistics.median(ours) - statistics.median(bare)
     note = f"launch to ready {seconds(ours)}; bare vllm serve to /health {seconds(bare)}"
-    return [Figure("launch to ready, beyond vLLM's own start", added, "s", PROMISE_S, note)]
+    return [Figure("launch to ready, beyond vLLM's own start", added, "s", TARGET_S, note)]
 
 
 def launch_s(stack: Stack) -> float:
-    """Seconds from `bouchet launch` to ready."""
+    """Measure seconds from `bouchet launch` to ready."""
     started = time.monotonic()
     done = stack.bouchet("launch", "demo/scripted", "--partition", "gpu_h200", "--no-wait", "--json")
     assert done.status == 0, done.output
@@ -46,7 +47,7 @@ def launch_s(stack: Stack) -> float:
 
 
 def bare_s(stack: Stack, line: str) -> float:
-    """Seconds from sbatch of a bare `vllm serve` with the same arguments to its /health."""
+    """Measure seconds from sbatch of a bare `vllm serve` with the same arguments to its /health."""
     started = time.monotonic()
     job = stack.slurm(
         "sbatch",
@@ -66,15 +67,15 @@ def bare_s(stack: Stack, line: str) -> float:
     ).strip()
     try:
         url = f"http://node2:{PORT}/health"
-        eventually(lambda: stack.on("demo-login", ["curl", "-sf", "-m", "2", url]).status == 0, READY_TIMEOUT_S)
+        wait_for(lambda: stack.on("demo-login", ["curl", "-sf", "-m", "2", url]).status == 0, READY_TIMEOUT_S)
         return time.monotonic() - started
     finally:
         stack.slurm("scancel", job)
-        eventually(lambda: not stack.slurm("squeue", "-h", "--me", "-n", "wrap", "-o", "%i").strip(), 60)
+        wait_for(lambda: not stack.slurm("squeue", "-h", "--me", "-n", "wrap", "-o", "%i").strip(), 60)
 
 
 def bare_line(command: list[Any], env: dict[str, str]) -> str:
-    """The recorded vLLM arguments in the same environment, without our guard and on a fixed port."""
+    """Return the recorded vLLM arguments with the same environment, without our guard, on a fixed port."""
     words = [str(word) for word in command]
     serve = words[words.index("serve") :]
     for option in ("--middleware", "--port", "--host"):
@@ -88,11 +89,11 @@ def bare_line(command: list[Any], env: dict[str, str]) -> str:
 
 
 def environment_of(stack: Stack, job: dict[str, Any]) -> dict[str, str]:
-    """What the job's spec gives vLLM: the catalog's and the site's variables, threads among them."""
+    """Return vLLM's environment from the job's spec: variables of catalog and site, threads among them."""
     given: dict[str, str] = json.loads(stack.slurm("cat", f"{ROOT}/jobs/{job['name']}/spec.json"))["env"]
     return given
 
 
 def seconds(values: list[float]) -> str:
-    """Values for a note."""
+    """Format values for a note."""
     return ", ".join(f"{value:.1f} s" for value in values)

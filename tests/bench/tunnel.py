@@ -26,7 +26,7 @@ STALLED, STALLED_S = 64, 20.0
 
 
 def compare_with_ssh() -> list[Figure]:
-    """Latency, CPU, throughput, streams, and memory under readers that stall."""
+    """Measure latency, CPU, throughput, streams, and memory with stalled readers."""
     with tempfile.TemporaryDirectory(prefix="bouchet-bench-") as folder, both_ways(Path(folder)) as (ours, ssh):
         return [
             *_ratios("p50 of a 0.5 KB request, 1 connection", "ms", 1.1, ours, ssh, _latency_ms),
@@ -41,9 +41,9 @@ _Measure = Callable[[Way], Coroutine[Any, Any, float]]
 
 
 def _ratios(
-    title: str, unit: str, promise: float, ours: Way, ssh: Way, measure: _Measure, *, more_is_better: bool = False
+    title: str, unit: str, target: float, ours: Way, ssh: Way, measure: _Measure, *, more_is_better: bool = False
 ) -> list[Figure]:
-    """The median of each way, and their ratio beside its promise; the ways take turns, for the machine is not quiet."""
+    """Return the medians and their ratio beside its target; the two alternate, because the machine is not quiet."""
     seen: dict[str, list[float]] = {ours.name: [], ssh.name: []}
     used: dict[str, float] = {ours.name: 0.0, ssh.name: 0.0}
     for _ in range(ROUNDS):
@@ -56,7 +56,7 @@ def _ratios(
         f"gateway {mine:.2f} {unit}, ssh -L {theirs:.2f} {unit}, medians of {ROUNDS}; "
         f"CPU for the same work {used[ours.name] / used[ssh.name]:.2f} x"
     )
-    return [Figure(f"tunnel: {title}, ratio to ssh -L", mine / theirs, "x", promise, note, at_least=more_is_better)]
+    return [Figure(f"tunnel: {title}, ratio to ssh -L", mine / theirs, "x", target, note, at_least=more_is_better)]
 
 
 async def _latency_ms(way: Way) -> float:
@@ -113,7 +113,7 @@ def _streams(ours: Way, ssh: Way) -> list[Figure]:
 
 
 async def _listen(way: Way) -> float:
-    """The 99th percentile of the time from an event's sending to its coming, in ms."""
+    """Return the 99th percentile of an event's delay, in ms."""
     late: list[float] = []
 
     async def one() -> None:
@@ -129,7 +129,7 @@ async def _listen(way: Way) -> float:
 
 
 def _stalled(ours: Way) -> Figure:
-    """Memory with readers that take a little and then nothing, from servers that send all they can."""
+    """Measure memory with readers that stall, behind servers that send all they can."""
 
     async def stall() -> list[float]:
         pairs = [await asyncio.open_connection("127.0.0.1", ours.port, limit=4096) for _ in range(STALLED)]

@@ -7,17 +7,16 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from tests.conftest import RedisServer, free_port, start_redis
 from tests.gateway.conftest import serve_behind
+from tests.waiting import wait_for
 
 from . import upstream
 
@@ -36,18 +35,18 @@ class Way:
     pid: int
 
     def cpu_s(self) -> float:
-        """CPU seconds that it has used, to the nanosecond: a tick is as long as many requests."""
+        """Return the used CPU seconds, to the nanosecond: a tick is as long as many requests."""
         threads = Path(f"/proc/{self.pid}/task").iterdir()
         return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads) / 1e9
 
     def memory_mib(self) -> float:
-        """Resident memory."""
+        """Return the resident memory."""
         return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 @contextmanager
 def both_ways(folder: Path) -> Iterator[tuple[Way, Way]]:
-    """The gateway and `ssh -L`, each with a connection to one sshd, leading to one server."""
+    """Start the gateway and `ssh -L`, each with a connection to one sshd, leading to one server."""
     with ExitStack() as running:
         start = starter(folder, running)
         target = start_upstream(folder, start)
@@ -57,12 +56,12 @@ def both_ways(folder: Path) -> Iterator[tuple[Way, Way]]:
         ours = start_gateway(folder, sshd_port, redis, start)
         serve_behind(redis.store(), 0, target)
         for way in (ours, ssh):
-            eventually(lambda way=way: asyncio.run(answers(way)))
+            wait_for(lambda way=way: asyncio.run(answers(way)))
         yield ours, ssh
 
 
 def starter(folder: Path, running: ExitStack) -> Start:
-    """Starts programs in that folder; each is ended when `running` is."""
+    """Return a function that starts programs in a folder; each is ended when `running` is."""
 
     def start(*argv: str, **environ: str) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(argv, env={**os.environ, **environ}, cwd=folder)
@@ -74,14 +73,14 @@ def starter(folder: Path, running: ExitStack) -> Start:
 
 
 def start_upstream(folder: Path, start: Start) -> int:
-    """The server behind the tunnels; its port."""
+    """Start the server behind the tunnels; return its port."""
     port_file = folder / "port"
     start(sys.executable, upstream.__file__, str(port_file))
-    return int(eventually(lambda: port_file.read_text() if port_file.is_file() else ""))
+    return int(wait_for(lambda: port_file.read_text() if port_file.is_file() else ""))
 
 
 def redis_in(folder: Path, running: ExitStack) -> RedisServer:
-    """A Redis of its own."""
+    """Start a Redis in a folder."""
     data = folder / "redis"
     data.mkdir()
     server = start_redis(data, free_port())
@@ -90,7 +89,7 @@ def redis_in(folder: Path, running: ExitStack) -> RedisServer:
 
 
 def start_sshd(folder: Path, start: Start) -> int:
-    """OpenSSH's server with fresh keys; its port."""
+    """Start OpenSSH's server with fresh keys; return its port."""
     program = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin")
     assert program, "sshd is not installed (openssh-server); it is what the gateway is compared with"
     for name in ("host_key", "id_ed25519"):
@@ -110,7 +109,7 @@ def start_sshd(folder: Path, start: Start) -> int:
 
 
 def start_ssh(folder: Path, sshd_port: int, target: int, start: Start) -> Way:
-    """`ssh -L` to the target."""
+    """Start `ssh -L` to the target."""
     port = free_port()
     options = {
         "UserKnownHostsFile": folder / "known_hosts",
@@ -127,7 +126,7 @@ def start_ssh(folder: Path, sshd_port: int, target: int, start: Start) -> Way:
 
 
 def start_gateway(folder: Path, sshd_port: int, redis: RedisServer, start: Start) -> Way:
-    """The gateway; slot 0 leads wherever the record in Redis says."""
+    """Start the gateway; slot 0 leads where the record in Redis points."""
     secrets, slots = folder / "secrets", free_port()
     secrets.mkdir()
     (secrets / "gateway_token").write_text("bench\n")
@@ -162,7 +161,7 @@ def start_gateway(folder: Path, sshd_port: int, redis: RedisServer, start: Start
 
 
 async def answers(way: Way) -> bool:
-    """Whether the server behind it answers."""
+    """Tell whether the server behind it answers."""
     try:
         async with asyncio.timeout(2):
             reader, writer = await asyncio.open_connection("127.0.0.1", way.port)
@@ -172,13 +171,3 @@ async def answers(way: Way) -> bool:
     except (OSError, TimeoutError, asyncio.IncompleteReadError):
         return False
     return answer == BODY
-
-
-def eventually(look: Callable[[], Any]) -> Any:
-    """The first truthy answer of `look`."""
-    deadline = time.monotonic() + WAIT_S
-    while time.monotonic() < deadline:
-        if found := look():
-            return found
-        time.sleep(0.1)
-    raise AssertionError(f"a part of the bench did not start within {WAIT_S:.0f} s")

@@ -23,7 +23,7 @@ _PIECE = b"\0" * (256 << 10)
 
 
 async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """One connection."""
+    """Serve one connection."""
     try:
         await _ANSWERS[await reader.readexactly(1)](reader, writer)
         writer.close()
@@ -62,7 +62,7 @@ _ANSWERS = {b"r": _echo, b"b": _bulk, b"s": _stream, b"f": _flood}
 
 
 async def main(port_file: Path) -> None:
-    """Listens on a free port of 127.0.0.1, whose number goes into port_file."""
+    """Listen on a free port of 127.0.0.1, and write its number into port_file."""
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     await asyncio.to_thread(port_file.write_text, str(server.sockets[0].getsockname()[1]))
     async with server:

@@ -1,4 +1,4 @@
-"""Makes tests/proxy/recorded/*.json anew: what several versions of Claude Code send, with filler for their words.
+"""Records tests/proxy/recorded/*.json again: what several versions of Claude Code send, with filler for their words.
 
     .venv/bin/python -m tests.claude.record [VERSION ...]
 
@@ -33,7 +33,7 @@ PIXEL = (
 
 
 def main(versions: list[str]) -> int:
-    """Records each version; 1 if one could not be."""
+    """Record each version; return 1 if one failed."""
     failed = 0
     RECORDED.mkdir(exist_ok=True)
     for version in versions:
@@ -50,7 +50,7 @@ def main(versions: list[str]) -> int:
 
 
 def record(version: str) -> list[dict[str, Any]]:
-    """What this version sends in two small sessions."""
+    """Record what this version sends in two small sessions."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         binary = install(version, Path(folder))
         port = free_port()
@@ -67,7 +67,7 @@ def record(version: str) -> list[dict[str, Any]]:
 
 
 def install(version: str, folder: Path) -> Path:
-    """The program of that version."""
+    """Install that version and return its program."""
     prefix = folder / "npm"
     argv = ["npm", "install", "--prefix", str(prefix), "--no-audit", "--no-fund", f"{PACKAGE}@{version}"]
     subprocess.run(argv, check=True, capture_output=True, timeout=300)
@@ -78,7 +78,7 @@ def install(version: str, folder: Path) -> Path:
 
 
 def converse(binary: Path, folder: Path, url: str) -> None:
-    """Tools side by side, a second turn with an image, a helper (its tool has had two names), a search for tools."""
+    """Run parallel tools, a second turn with an image, a subagent (its tool has had two names), a tool search."""
     work = folder / "work"
     work.mkdir()
     (work / "one.txt").write_text("alpha\n")
@@ -117,13 +117,13 @@ def _claude(binary: Path, folder: Path, url: str, prompt: str, *flags: str, give
 
 
 def anonymous(request: dict[str, Any]) -> dict[str, Any]:
-    """The request without the client's words, names and numbers of this machine."""
+    """Remove the client's texts and the names and numbers of this machine from a request."""
     headers = {name.lower(): value for name, value in request["headers"].items() if name.lower() in HEADERS}
     return {"path": request["path"], "headers": headers, "body": blanked(request["body"])}
 
 
 def distinct(requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The first request of each shape: its fields, tools, and blocks of its messages."""
+    """Keep the first request of each shape: its fields, tools, and blocks of its messages."""
     found: dict[str, dict[str, Any]] = {}
     for request in requests:
         body = request["body"]

@@ -1,6 +1,6 @@
 """Recorded requests: what of them is kept, how they are packed into small files, and how they are read again. Pure.
 
-A text becomes `<<filler 1234>>`, which stands for that many letters; a field that is as in an earlier request (counted
+A text becomes `<<filler 1234>>`, in place of that many letters; a field that is as in an earlier request (counted
 from 0) is `<<as in 2>>`, and a list that begins as there begins with `<<first 3 as in 2>>`.
 """
 
@@ -37,14 +37,14 @@ _DIALECT = frozenset(
     )
 )
 _SCHEMA_LISTS = frozenset(("enum", "required"))
-# a picture of one point is nobody's
+# a picture of one pixel is private to no one
 _MOST_DATA = 200
 
 Body = dict[str, Any]
 
 
 def blanked(body: Body) -> Body:
-    """The body with filler for every text, and with numbers of its own for ids."""
+    """Replace every text of the body by filler, and ids by numbers."""
     ids: dict[str, str] = {}
 
     def blank(key: str, value: Any) -> Any:
@@ -68,7 +68,7 @@ def _filler(text: str) -> str:
 
 
 def pack(requests: list[Body]) -> list[Body]:
-    """The requests, with what a body shares with an earlier one left out."""
+    """Pack the requests, leaving out what a body shares with an earlier one."""
     packed, bodies = [], list[Body]()
     for request in requests:
         short = {key: _since([body.get(key) for body in bodies], value) for key, value in request["body"].items()}
@@ -78,7 +78,7 @@ def pack(requests: list[Body]) -> list[Body]:
 
 
 def unpack(requests: list[Body]) -> list[Body]:
-    """What pack was given, the fillers written out."""
+    """Restore packed requests, with the fillers written out."""
     bodies = list[Body]()
     for request in requests:
         bodies.append({key: _again(bodies, key, value) for key, value in request["body"].items()})
@@ -86,7 +86,7 @@ def unpack(requests: list[Body]) -> list[Body]:
 
 
 def recordings() -> Iterator[tuple[str, list[Body]]]:
-    """Every recorded client, and its requests."""
+    """Return every recorded client and its requests."""
     for path in sorted(RECORDED.glob("*.json")):
         found = json.loads(path.read_text())
         yield found["client"], unpack(found["requests"])
@@ -103,7 +103,7 @@ def _since(earlier: list[Any], new: Any) -> Any:
 
 
 def _shared(old: Any, new: Any) -> int:
-    """With how many equal items both lists begin."""
+    """Count the equal items at the beginning of both lists."""
     if not isinstance(old, list) or not isinstance(new, list):
         return 0
     return next((n for n, (one, two) in enumerate(zip(old, new, strict=False)) if one != two), min(len(old), len(new)))

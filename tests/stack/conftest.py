@@ -22,14 +22,14 @@ SCRIPTED = "bouchet-scripted"
 
 @pytest.fixture(scope="module", autouse=True)
 def nothing_left_open() -> Iterator[None]:
-    """What a module forgot to close is that module's failure, not one of whichever test the collector runs in."""
+    """Collect garbage after each module, so that a resource left open fails that module and no later one."""
     yield
     gc.collect()
 
 
 @pytest.fixture(scope="session")
 def first_up() -> Iterator[tuple[Stack, Finished]]:
-    """The stack, and what its first `make up` printed."""
+    """Start the stack, and yield it with the output of its first `make up`."""
     stack = open_stack()
     say("stack: make up (builds what is missing; minutes the first time)")
     started = time.monotonic()
@@ -46,13 +46,13 @@ def first_up() -> Iterator[tuple[Stack, Finished]]:
 
 @pytest.fixture(scope="session")
 def stack(first_up: tuple[Stack, Finished]) -> Stack:
-    """A running stack whose demo model answers."""
+    """Return a running stack whose demo model answers."""
     return first_up[0]
 
 
 @pytest.fixture(scope="module")
 def scripted(stack: Stack) -> dict[str, Any]:
-    """A deployment of the model that says what the prompt scripts, ready, launched by hand; one may have ended it."""
+    """Return a ready deployment of the scripted model; it is launched if there is none."""
     if not any(SCRIPTED in record["names"] for record in stack.deployments()):
         done = stack.bouchet("launch", "demo/scripted", "--partition", "gpu_h200", "--no-wait", "--json")
         assert done.status == 0, done.output
@@ -61,7 +61,7 @@ def scripted(stack: Stack) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def room(stack: Stack) -> None:
-    """Each node has a GPU to give, of its two: the scripted model ends."""
+    """End the scripted model, so that each node has a free GPU."""
     for record in stack.deployments():
         if SCRIPTED in record["names"]:
             stack.bouchet("cancel", record["id"])
@@ -70,6 +70,6 @@ def room(stack: Stack) -> None:
 
 @pytest.fixture
 def relay(stack: Stack) -> Iterator[Relay]:
-    """Between a client and the proxy; a test fails if a stream was illegal."""
+    """Yield a relay between a client and the proxy; the test fails if a stream was illegal."""
     with open_relay(stack.proxy_url) as relay:
         yield relay

@@ -11,8 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +20,8 @@ from typing import Any
 import docker
 import httpx
 from docker.models.containers import Container
+
+from tests.waiting import wait_for
 
 ROOT = Path(__file__).parents[2]
 # stacks side by side: BOUCHET_TEST_STACK=2 makes a second one, with its own names, ports and networks
@@ -66,7 +67,7 @@ class Stack:
         return docker.from_env()
 
     def close(self) -> None:
-        """Closes what was opened on the way."""
+        """Close the Docker client."""
         if "docker" in self.__dict__:
             self.docker.close()
 
@@ -78,61 +79,61 @@ class Stack:
         return found[1]
 
     def make(self, *targets: str, timeout_s: float = UP_TIMEOUT_S, **environ: str) -> Finished:
-        """`make TARGET...` in this stack."""
+        """Run `make TARGET...` in this stack."""
         return self._finish(["make", "--no-print-directory", *targets], {**self.environ, **environ}, timeout_s)
 
     def bouchet(self, *arguments: str, timeout_s: float = READY_TIMEOUT_S, **environ: str) -> Finished:
-        """`./bouchet ...` as a person types it."""
+        """Run `./bouchet ...`."""
         return self._finish([str(ROOT / "bouchet"), *arguments], {**self.environ, **environ}, timeout_s)
 
     def remove(self) -> None:
-        """Containers and volumes of this stack; the images and the software that all stacks share stay."""
+        """Remove containers and volumes of this stack; shared images and software stay."""
         done = self.make("remove", timeout_s=120)
         assert done.status == 0, done.output
         ENV_FILE.unlink(missing_ok=True)
 
     def api(self) -> httpx.Client:
-        """A client of the outside door, with the key."""
+        """Return a client of the API, with the key."""
         return httpx.Client(base_url=self.api_url, headers={"Authorization": f"Bearer {self.key}"}, timeout=30)
 
     def proxy(self) -> httpx.Client:
-        """A client of the proxy, with the key as Anthropic's clients send it."""
+        """Return a client of the proxy, with the key as Anthropic's clients send it."""
         headers = {"x-api-key": self.key, "anthropic-version": "2023-06-01"}
         return httpx.Client(base_url=self.proxy_url, headers=headers, timeout=120)
 
     def containers(self) -> dict[str, Container]:
-        """All containers of the stack by service, stopped ones too."""
+        """Return all containers of the stack by service, including stopped ones."""
         found = self.docker.containers.list(all=True, filters={"label": f"com.docker.compose.project={PROJECT}"})
         return {container.labels["com.docker.compose.service"]: container for container in found}
 
     def container(self, service: str) -> Container:
-        """The container of one service."""
+        """Return the container of one service."""
         return self.containers()[service]
 
     def on(self, service: str, argv: Sequence[str], user: str = "") -> Finished:
-        """Runs a program inside a container of the stack."""
+        """Run a program inside a container of the stack."""
         status, (stdout, stderr) = self.container(service).exec_run(list(argv), user=user, demux=True)
         return Finished(status, (stdout or b"").decode(), (stderr or b"").decode())
 
     def slurm(self, *argv: str) -> str:
-        """A Slurm program's output, run on the login node as the demo's user."""
+        """Run a Slurm program on the login node as the demo's user, and return its output."""
         finished = self.on("demo-login", argv, user="researcher")
         assert finished.status == 0, finished.output
         return finished.stdout
 
     def deployments(self, *, live: bool = True) -> list[dict[str, Any]]:
-        """Deployments, newest first."""
+        """Return the deployments, newest first."""
         with self.api() as api:
             answer = api.get("/v1/deployments", params={"live": str(live).lower()}).raise_for_status().json()
         return list(answer["deployments"])
 
     def deployment(self, name: str) -> dict[str, Any]:
-        """One deployment by id or name."""
+        """Return one deployment by id or name."""
         with self.api() as api:
             return dict(api.get(f"/v1/deployments/{name}").raise_for_status().json())
 
     def wait_for_phase(self, name: str, *phases: str, timeout_s: float = READY_TIMEOUT_S) -> dict[str, Any]:
-        """The deployment once it is in one of those phases; fails early when it ends otherwise."""
+        """Wait until the deployment is in one of the phases; fail early if it ends otherwise."""
 
         def there() -> dict[str, Any] | None:
             record = self.deployment(name)
@@ -140,12 +141,12 @@ class Stack:
             assert not ended, f"{name} ended: {record['reason']}"
             return record if record["phase"] in phases else None
 
-        return eventually(there, timeout_s, lambda: json.dumps(self.deployment(name), indent=1))
+        return wait_for(there, timeout_s, lambda: json.dumps(self.deployment(name), indent=1))
 
     def wait_healthy(self, *services: str, timeout_s: float = 180) -> None:
-        """Returns when Docker calls those services healthy."""
+        """Wait until Docker reports the services healthy."""
         for service in services:
-            eventually(
+            wait_for(
                 lambda service=service: self.container(service).attrs["State"]["Health"]["Status"] == "healthy",
                 timeout_s,
                 lambda service=service: self.container(service).logs(tail=30).decode(),
@@ -171,7 +172,7 @@ class Stack:
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    """Ends a command that took too long, and what it has started; `make up` cleans up after itself when asked."""
+    """End a command that took too long, with its process group; `make up` cleans up on SIGTERM."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, number)
@@ -180,7 +181,7 @@ def _end(process: subprocess.Popen[str]) -> None:
 
 
 def open_stack() -> Stack:
-    """The stack on the ports of its env file; made, with free ports, the first time. Nothing is started."""
+    """Return the stack on the ports of its env file, which is made with free ports the first time."""
     if not ENV_FILE.exists():
         ports = _free_ports()
         done = Stack(*ports).make("env")
@@ -200,24 +201,13 @@ def _free_ports() -> tuple[int, int]:
         return one.getsockname()[1], two.getsockname()[1]
 
 
-def eventually(look: Callable[[], Any], timeout_s: float, story: Callable[[], str] = str) -> Any:
-    """The first truthy answer of `look`; after timeout_s an AssertionError that tells `story`."""
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        found = look()
-        if found:
-            return found
-        time.sleep(0.5)
-    raise AssertionError(f"not so after {timeout_s} s: {story()}")
-
-
 def claude_binary() -> str:
-    """The real Claude Code that tests/claude pins."""
+    """Return the path of the Claude Code that tests/claude pins."""
     binary = shutil.which("claude", path=str(ROOT / "tests/claude/node_modules/.bin"))
     assert binary, "Claude Code is not installed; `make test` installs it (tests/claude)"
     return binary
 
 
 def say(text: str) -> None:
-    """A line of progress past pytest's capture."""
+    """Print a line of progress past pytest's capture."""
     print(text, file=sys.__stderr__, flush=True)

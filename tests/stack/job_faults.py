@@ -13,7 +13,8 @@ import httpx
 
 from tests.proxy.stream_checker import check_stream
 from tests.stack.conftest import SMALL
-from tests.stack.harness import Stack, eventually
+from tests.stack.harness import Stack
+from tests.waiting import wait_for
 
 NODES = ("node1", "node2")
 ROOT = "/home/researcher/bouchet-llm"
@@ -35,19 +36,19 @@ class Staged:
 
     @property
     def folder(self) -> str:
-        """Where its job's files lie."""
+        """Folder of its job's files."""
         return f"{ROOT}/jobs/{self.job_name}"
 
 
 def shell(stack: Stack, service: str, script: str, user: str = "researcher") -> str:
-    """What a script prints there; it must succeed."""
+    """Run a script that must succeed, and return its output."""
     done = stack.on(service, ["sh", "-c", script], user=user)
     assert done.status == 0, (script, done.output)
     return done.stdout
 
 
 def mounting(stack: Stack, node: str, script: str) -> None:
-    """Runs a script that changes what the node has mounted; the node itself may not."""
+    """Run a script that changes a node's mounts, which the node itself may not."""
     container = stack.container(f"demo-{node}")
     stack.docker.containers.run(
         container.image,
@@ -62,7 +63,7 @@ def mounting(stack: Stack, node: str, script: str) -> None:
 
 
 def slurm_root(stack: Stack, *words: str) -> str:
-    """scontrol as Slurm's own user may."""
+    """Run scontrol as Slurm's own user."""
     done = stack.on("demo-ctl", ["scontrol", *words])
     assert done.status == 0, done.output
     return done.stdout
@@ -70,7 +71,7 @@ def slurm_root(stack: Stack, *words: str) -> str:
 
 @contextmanager
 def nothing_starts(stack: Stack) -> Iterator[None]:
-    """Launches are submitted, and wait to be let go."""
+    """Take the partition down: launches are submitted and stay queued."""
     slurm_root(stack, "update", f"partitionname={WAITS}", "state=down")
     try:
         yield
@@ -79,7 +80,7 @@ def nothing_starts(stack: Stack) -> Iterator[None]:
 
 
 def stage(stack: Stack, name: str, **options: Any) -> Staged:
-    """A launch of the scripted model, as far as the queue."""
+    """Launch the scripted model, and wait until its job is queued."""
     body = {"model": MODEL, "name": name, "partition": WAITS, "time": "01:00:00", **options}
     with stack.api() as api:
         answer = api.post("/v1/deployments", json=body)
@@ -90,30 +91,30 @@ def stage(stack: Stack, name: str, **options: Any) -> Staged:
         jobs = stack.deployment(identity)["jobs"]
         return jobs[-1] if jobs and jobs[-1]["slurm_id"] else None
 
-    job = eventually(submitted, NEWS_S, lambda: str(stack.deployment(identity)))
+    job = wait_for(submitted, NEWS_S, lambda: str(stack.deployment(identity)))
     return Staged(identity, name, job["slurm_id"], job["name"])
 
 
 def change_spec(stack: Stack, staged: Staged, **fields: Any) -> None:
-    """Other values in its spec.json."""
+    """Change values in its spec.json."""
     path = f"{staged.folder}/spec.json"
     spec = {**json.loads(shell(stack, "demo-login", f"cat {path}")), **fields}
     shell(stack, "demo-login", f"cat > {path} <<'END'\n{json.dumps(spec)}\nEND")
 
 
 def let_go(stack: Stack, staged: Staged, node: str = "") -> None:
-    """It may start, on that node alone where one is named."""
+    """Let the job start, on `node` only if one is named."""
     where = [f"reqnodelist={node}"] if node else []
     slurm_root(stack, "update", f"jobid={staged.slurm_id}", f"partition={RUNS}", *where)
 
 
 def ended(stack: Stack, staged: Staged, timeout_s: float = END_S) -> dict[str, Any]:
-    """Its record, once it has ended."""
+    """Wait for its end, and return the record."""
     return stack.wait_for_phase(staged.id, "ended", timeout_s=timeout_s)
 
 
 def end(stack: Stack, staged: Sequence[Staged]) -> None:
-    """Cancels what is left of them."""
+    """Cancel the deployments that are left."""
     with stack.api() as api:
         for one in staged:
             api.delete(f"/v1/deployments/{one.id}")
@@ -122,17 +123,17 @@ def end(stack: Stack, staged: Sequence[Staged]) -> None:
 
 
 def demo_node(stack: Stack) -> str:
-    """Where the demo's own model runs."""
+    """Return the node of the demo's own model."""
     return str(stack.wait_for_phase(SMALL, "ready")["jobs"][-1]["node"])
 
 
 def spare_node(stack: Stack) -> str:
-    """The other one."""
+    """Return the other node."""
     return next(node for node in NODES if node != demo_node(stack))
 
 
 def left_behind(stack: Stack, slurm_ids: Sequence[int]) -> list[str]:
-    """Scratch folders, half-written files and connection files of those jobs, and processes where nothing runs."""
+    """List scratch folders, partial files and connection files of those jobs, and processes on idle nodes."""
     found: list[str] = []
     busy = stack.slurm("squeue", "-h", "-t", "R,CG", "-o", "%N")
     for node in NODES:
@@ -142,8 +143,8 @@ def left_behind(stack: Stack, slurm_ids: Sequence[int]) -> list[str]:
             if any(f"bouchet-{one}-" in line for one in slurm_ids)
         ]
         if node not in busy:
-            said = stack.on(f"demo-{node}", ["pgrep", "-au", "researcher"]).stdout.splitlines()
-            found += [f"{node}: {line}" for line in said if "sshd" not in line and "systemd" not in line]
+            processes = stack.on(f"demo-{node}", ["pgrep", "-au", "researcher"]).stdout.splitlines()
+            found += [f"{node}: {line}" for line in processes if "sshd" not in line and "systemd" not in line]
     names = stack.on("demo-login", ["ls", LOGS], user="researcher").stdout.split()
     found += [name for name in names if name.endswith(".tmp") and any(f"-{one}.json" in name for one in slurm_ids)]
     found += [name for name in names if name in [f"connection-{one}.json" for one in slurm_ids]]
@@ -151,8 +152,8 @@ def left_behind(stack: Stack, slurm_ids: Sequence[int]) -> list[str]:
 
 
 def nothing_left(stack: Stack, slurm_ids: Sequence[int]) -> None:
-    """Returns once all traces of those jobs are gone."""
-    eventually(lambda: not left_behind(stack, slurm_ids), 30, lambda: str(left_behind(stack, slurm_ids)))
+    """Wait until all traces of those jobs are gone."""
+    wait_for(lambda: not left_behind(stack, slurm_ids), 30, lambda: str(left_behind(stack, slurm_ids)))
 
 
 class Stream:
@@ -181,17 +182,17 @@ class Stream:
             self.began.set()
 
     def answered(self) -> bool:
-        """Whether it was let in, once that is known."""
+        """Wait for the response, and tell whether it was accepted."""
         assert self.began.wait(60)
         return self.status == 200
 
     def under_way(self) -> Stream:
-        """Itself, once it says something."""
+        """Wait for the first content, and return the stream."""
         assert self.began.wait(60) and self.status == 200 and not self.error, (self.status, self.error, self.body)
         return self
 
     def last(self, timeout_s: float = 90) -> str:
-        """The type of its last event."""
+        """Return the type of its last event."""
         self._thread.join(timeout_s)
         assert not self._thread.is_alive(), f"after {timeout_s} s it is still open: {self.body[-300:]!r}"
         assert not self.error, self.error

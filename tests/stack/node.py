@@ -26,7 +26,7 @@ class Counters:
     hits: float
 
     def since(self, before: Counters) -> float:
-        """The share that was found since then."""
+        """Return the share of cached tokens since an earlier count."""
         return (self.hits - before.hits) / (self.queries - before.queries)
 
 
@@ -52,18 +52,18 @@ class Node:
         self._http.close()
 
     def counters(self) -> Counters:
-        """As its /metrics says now."""
+        """Read the counters of its /metrics."""
         text = self._metrics()
         return Counters(*(_sum(text, name) for name in (QUERIES, HITS)))
 
     def block(self) -> int:
-        """Tokens that are cached together or not at all."""
+        """Return the number of tokens per cache block."""
         found = re.search(r'^vllm:cache_config_info\{.*\bblock_size="(\d+)"', self._metrics(), re.M)
         assert found, "no block size in /metrics"
         return int(found[1])
 
     def tokens(self, body: Body) -> list[int]:
-        """The prompt that a client's `/v1/messages` body becomes, by vLLM's own template and tokenizer."""
+        """Return the prompt tokens of a `/v1/messages` body, by vLLM's own template and tokenizer."""
         chat = as_chat(prepare_messages(body, self.window, self.traits))
         answer = self._http.post("/tokenize", json={"model": self._alias, **chat})
         assert answer.status_code == 200, answer.text
@@ -78,13 +78,13 @@ def _sum(text: str, name: str) -> float:
 
 
 def prompt_tokens(usage: Body) -> int:
-    """All tokens of the prompt, those from the cache too."""
+    """Return all tokens of the prompt, including cached ones."""
     parts = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
     return sum(usage.get(part) or 0 for part in parts)
 
 
 def as_chat(body: Body) -> Body:
-    """A prepared Anthropic body as the chat that vLLM makes of it; what thinks or sees is not needed here."""
+    """Turn a prepared Anthropic body into the chat that vLLM makes of it, without reasoning and images."""
     messages: list[Body] = []
     if body.get("system"):
         messages.append({"role": "system", "content": "".join(block["text"] for block in body["system"])})
@@ -99,10 +99,10 @@ def _chat_messages(turn: Body) -> list[Body]:
     results = [block for block in turn["content"] if block["type"] == "tool_result"]
     texts = [{"type": "text", "text": block["text"]} for block in turn["content"] if block["type"] == "text"]
     calls = [_call(block) for block in turn["content"] if block["type"] == "tool_use"]
-    said: Body = {"role": turn["role"]}
-    said |= {"content": texts[0]["text"] if len(texts) == 1 else texts} if texts else {}
-    said |= {"tool_calls": calls} if calls else {}
-    return [*map(_result, results), *([said] if texts or calls else [])]
+    message: Body = {"role": turn["role"]}
+    message |= {"content": texts[0]["text"] if len(texts) == 1 else texts} if texts else {}
+    message |= {"tool_calls": calls} if calls else {}
+    return [*map(_result, results), *([message] if texts or calls else [])]
 
 
 def _result(block: Body) -> Body:

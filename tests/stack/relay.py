@@ -1,4 +1,4 @@
-"""A relay between a client and the proxy that keeps what both said, and checks every stream on its way."""
+"""A relay between a client and the proxy that records both sides, and checks every stream on its way."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from aiohttp import web
 from tests.proxy.stream_checker import IllegalStream, check_stream
 
 MOST_BYTES = 64 << 20
-# said by each hop for itself
+# each hop sets these itself
 HOP_HEADERS = {"host", "content-length", "transfer-encoding", "connection", "content-encoding", "accept-encoding"}
 
 
@@ -40,15 +40,15 @@ class Relay:
         self.seen: list[Seen] = []
 
     def messages(self) -> list[Seen]:
-        """The conversations' requests that were answered, oldest first."""
+        """Return the conversations' answered requests, oldest first."""
         return [one for one in self.seen if one.path.endswith("/messages") and one.status == 200]
 
     def statuses(self) -> list[int]:
-        """What each request to a model was answered with."""
+        """Return the status of each request to a model."""
         return [one.status for one in self.seen if one.body]
 
     def check(self) -> None:
-        """AssertionError if a stream was illegal."""
+        """Raise AssertionError if a stream was illegal."""
         wrong = [f"{one.path}: {one.illegal}" for one in self.seen if one.illegal]
         assert not wrong, wrong
 
@@ -90,7 +90,7 @@ class Relay:
 
 @contextmanager
 def open_relay(target: str) -> Iterator[Relay]:
-    """A relay to that address in a thread of its own; at its end every stream must have been legal."""
+    """Run a relay to that address in a thread; at its end every stream must have been legal."""
     relay, loop = Relay(target), asyncio.new_event_loop()
     started, stopping = threading.Event(), asyncio.Event()
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from tests.stack.conftest import SCRIPTED, SMALL
-from tests.stack.harness import Stack, eventually
+from tests.stack.harness import Stack
+from tests.waiting import wait_for
 
 
 def test_status_shows_running_model(stack: Stack) -> None:
@@ -28,13 +29,13 @@ def test_cancel_ends_job_and_frees_node(stack: Stack, scripted: dict[str, Any]) 
     job = scripted["jobs"][-1]
     done = stack.bouchet("cancel", SCRIPTED)
     assert done.status == 0, done.output
-    eventually(
+    wait_for(
         lambda: not stack.slurm("squeue", "-h", "-j", str(job["slurm_id"]), "-t", "R,CG,PD", "-o", "%i").strip(), 120
     )
     ended = stack.wait_for_phase(scripted["id"], "ended", timeout_s=120)
     assert ended["ending"] == "cancelled"
     node = f"demo-{job['node']}"
-    eventually(lambda: str(job["port"]) not in stack.on(node, ["ss", "-Hltn"]).stdout, 90)
+    wait_for(lambda: str(job["port"]) not in stack.on(node, ["ss", "-Hltn"]).stdout, 90)
     assert "ready" in stack.bouchet("status").stdout
     with stack.proxy() as proxy:
         answer = proxy.post(

@@ -28,8 +28,8 @@ def test_doctor_healthy_stack_has_no_failure(stack: Stack) -> None:
         "gpus",
         "catalog",
     }
-    said = {check["name"]: check["message"] for check in checks}
-    assert "24.11" in said["version"] or "24.11" in json.dumps(checks)
+    messages = {check["name"]: check["message"] for check in checks}
+    assert "24.11" in messages["version"] or "24.11" in json.dumps(checks)
     passed = {check["name"] for check in checks if check["verdict"] == "pass"}
     # the site file says what this Slurm really enforces
     assert {"gpu_devel", "gpu_h200", "scavenge_gpu", "day", "squeue", "accounting", "cpu-0.32.0"} <= passed

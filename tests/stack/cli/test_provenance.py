@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from tests.stack.conftest import SCRIPTED, SMALL
-from tests.stack.harness import Stack, eventually
+from tests.stack.harness import Stack
+from tests.waiting import wait_for
 
 AGAIN = "bouchet-again"
 
@@ -20,7 +21,7 @@ def job_of(record: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def again(stack: Stack, scripted: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The scripted deployment once more, by its id."""
+    """Relaunch the scripted deployment by its id."""
     words = ["launch", "--like", scripted["id"], "--name", AGAIN, "--time", "00:30:00", "--no-wait", "--json"]
     done = stack.bouchet(*words)
     assert done.status == 0, done.output
@@ -32,7 +33,7 @@ def again(stack: Stack, scripted: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def test_smoke_tests_of_demo_models_pass(stack: Stack, scripted: dict[str, Any]) -> None:
     for name, tools in ((SMALL, "not_tried"), (SCRIPTED, "ok")):
-        eventually(lambda name=name: job_of(stack.deployment(name))["smoke"], 60)
+        wait_for(lambda name=name: job_of(stack.deployment(name))["smoke"], 60)
         record = stack.deployment(name)
         smoke = job_of(record)["smoke"]
         assert {check: smoke[check]["result"] for check in ("chat", "stream", "count", "window")} == dict.fromkeys(

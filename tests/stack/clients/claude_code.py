@@ -17,7 +17,7 @@ RUN_TIMEOUT_S = 240
 
 
 def exported(stack: Stack, model: str) -> dict[str, str]:
-    """The variables that `./bouchet env` prints, as a shell reads them."""
+    """Return the variables that `./bouchet env` prints, as a shell reads them."""
     done = stack.bouchet("env", "--model", model)
     assert done.status == 0, done.output
     script = f"{done.stdout}\nenv -0"
@@ -52,14 +52,14 @@ class Report:
         return str(self.final["session_id"])
 
     def blocks(self, kind: str) -> Iterator[dict[str, Any]]:
-        """The content blocks of this type that the session's messages hold, those of subagents too."""
+        """Return the content blocks of a type in the session's messages, including subagents."""
         for line in self.lines:
             content = line.get("message", {}).get("content") if line["type"] in ("assistant", "user") else None
             if isinstance(content, list):
                 yield from (block for block in content if block["type"] == kind)
 
     def system(self, subtype: str) -> list[dict[str, Any]]:
-        """What Claude Code reported about itself."""
+        """Return what Claude Code reported about itself."""
         return [line for line in self.lines if line["type"] == "system" and line["subtype"] == subtype]
 
 
@@ -79,13 +79,13 @@ class ClaudeCode:
         return folder
 
     def write(self, name: str, text: str) -> Path:
-        """A file of the project."""
+        """Write a file of the project."""
         path = self.work / name
         path.write_text(text)
         return path
 
     def run(self, prompt: str | list[dict[str, Any]], *flags: str, **environ: str) -> Report:
-        """One run; a prompt that is a list of content blocks goes in as stream-json."""
+        """Run Claude Code once; a prompt that is a list of content blocks goes in as stream-json."""
         argv = [claude_binary(), "-p", "--output-format", "stream-json", "--verbose", "--dangerously-skip-permissions"]
         given = None
         if isinstance(prompt, str):
@@ -108,5 +108,5 @@ class ClaudeCode:
 
 
 def call(tool: str, **arguments: Any) -> str:
-    """The scripted model's word for a tool call."""
+    """Return the scripted model's directive for a tool call."""
     return f"CALL[{tool} {json.dumps(arguments)}]"

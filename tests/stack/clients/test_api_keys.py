@@ -1,4 +1,4 @@
-"""A key for somebody else: what it opens, its limits, its end, and what it used, through the whole stack."""
+"""API keys through the whole stack: what they open, their limits, revocation and usage."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.stack.conftest import SCRIPTED
-from tests.stack.harness import Stack, eventually
+from tests.stack.harness import Stack
+from tests.waiting import wait_for
 
 HOLDER = "visitor"
 LIMIT = 3
@@ -19,7 +20,7 @@ LIMIT = 3
 
 @pytest.fixture(scope="module")
 def key(stack: Stack) -> Iterator[str]:
-    """Made as the owner would; gone afterwards."""
+    """Make a key as the owner does, and revoke it afterwards."""
     stack.bouchet("keys", "revoke", HOLDER)
     done = stack.bouchet("keys", "add", HOLDER, "--requests-per-minute", str(LIMIT), "--json")
     assert done.status == 0, done.output
@@ -48,11 +49,11 @@ def test_key_lifecycle(stack: Stack, scripted: dict[str, Any], key: str) -> None
         lines = json.loads(stack.bouchet("usage", "--since", "15m", "--json").stdout)["lines"]
         return next((line for line in lines if line["name"] == HOLDER and line["requests"] > answered), None)
 
-    line = eventually(used, 60)
+    line = wait_for(used, 60)
     assert line["output_tokens"] >= answered * 3 and line["input_tokens"] + line["cached_tokens"] > 0
     assert line["errors_by_kind"] == {"rate_limit_exceeded": 1}
     assert stack.bouchet("keys", "revoke", HOLDER).status == 0
-    eventually(lambda: ask(stack, key, "x").status_code == 401, 30)
+    wait_for(lambda: ask(stack, key, "x").status_code == 401, 30)
 
 
 def test_metrics_parse_with_prometheus(stack: Stack, scripted: dict[str, Any]) -> None:

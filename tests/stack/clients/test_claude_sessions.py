@@ -34,7 +34,7 @@ def claude(relay: Relay, environ: dict[str, str], tmp_path: Path) -> ClaudeCode:
 
 @pytest.fixture(scope="module")
 def short(stack: Stack, scripted: dict[str, Any]) -> Iterator[str]:
-    """The scripted model once more, with a short window; launched, and not waited for."""
+    """Launch the scripted model again with a short window, without waiting for it."""
     launch = ("launch", "demo/scripted", "--name", SHORT, "--max-len", str(SHORT_WINDOW), "--partition", "gpu_h200")
     if not any(SHORT in record["names"] for record in stack.deployments()):
         done = stack.bouchet(*launch, "--no-wait", "--json")
@@ -44,13 +44,13 @@ def short(stack: Stack, scripted: dict[str, Any]) -> Iterator[str]:
 
 
 def long_text(title: str) -> str:
-    """A file of about FILE_TOKENS tokens."""
+    """Return a text of about FILE_TOKENS tokens."""
     line = "the quick brown fox reads one line of this file and goes on to the next"
     return f"{title}\n" + f"{line}\n" * (FILE_TOKENS // 18)
 
 
 def pixel() -> str:
-    """A picture: a PNG of one grey point, in base64."""
+    """Return a PNG of one grey pixel, in base64."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -98,10 +98,10 @@ def test_session_subagent_reports(claude: ClaudeCode, relay: Relay) -> None:
     agent = call("Agent", description="write", prompt=task, subagent_type="general-purpose", run_in_background=False)
     report = claude.run(f"{agent} THEN SEEN[the helper has written]")
     assert target.read_text() == "here I was"
-    told = next(
+    report = next(
         str(block["content"]) for block in report.blocks("tool_result") if "helper has" in str(block["content"])
     )
-    assert "the helper has written" in told
+    assert "the helper has written" in report
     assert report.result.startswith("the helper has written: "), report.result
     assert len({json.dumps(one.body["system"]) for one in relay.messages()}) == 2, "no second system prompt was seen"
 
@@ -133,22 +133,22 @@ def test_session_resumes_on_other_model(stack: Stack, short: str, claude: Claude
     assert short in switched.final["modelUsage"]
 
 
-@pytest.mark.parametrize(("told", "parts"), [(SHORT_WINDOW, 1), (200_000, 3)], ids=["in time", "after a refusal"])
+@pytest.mark.parametrize(("announced", "parts"), [(SHORT_WINDOW, 1), (200_000, 3)], ids=["in time", "after a refusal"])
 def test_session_longer_than_window_compacts(
-    stack: Stack, short: str, claude: ClaudeCode, relay: Relay, told: int, parts: int
+    stack: Stack, short: str, claude: ClaudeCode, relay: Relay, announced: int, parts: int
 ) -> None:
-    """Claude Code knows the window and compacts in time; or it does not, and compacts because the proxy says so."""
+    """Run with the real window, where the client compacts in time, and with a larger one, where the proxy makes it."""
     stack.wait_for_phase(short, "ready")
     files = [claude.write(f"part-{number}.txt", long_text(f"part {number}")) for number in range(parts)]
     target = claude.work / "end.txt"
     steps = [call("Read", file_path=str(file)) for file in files]
     steps += [call("Write", file_path=str(target), content="all parts read"), "SAY[the end]"]
     report = claude.run(
-        " THEN ".join(steps), "--model", short, ANTHROPIC_MODEL=short, CLAUDE_CODE_MAX_CONTEXT_TOKENS=str(told)
+        " THEN ".join(steps), "--model", short, ANTHROPIC_MODEL=short, CLAUDE_CODE_MAX_CONTEXT_TOKENS=str(announced)
     )
     assert report.result == "the end", relay.statuses()
     assert target.read_text() == "all parts read"
     assert report.system("compact_boundary"), [line["type"] for line in report.lines]
     refused = [one for one in relay.seen if one.status == 400]
     assert all(b"prompt is too long" in one.answer for one in refused)
-    assert bool(refused) == (told > SHORT_WINDOW), relay.statuses()
+    assert bool(refused) == (announced > SHORT_WINDOW), relay.statuses()

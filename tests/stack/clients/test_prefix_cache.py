@@ -30,13 +30,13 @@ def environ(stack: Stack, scripted: dict[str, Any], relay: Relay) -> dict[str, s
 
 
 def usage(one: Seen) -> dict[str, Any]:
-    """What the stream's end says about tokens."""
+    """Return the token counts at the end of the stream."""
     last = next(event for event in events([one.answer]) if event.name == "message_delta")
     return dict(last.json()["usage"])
 
 
 def work(claude: ClaudeCode) -> None:
-    """A session of several turns, each a process of its own; the second uses tools, one after the other."""
+    """Run a session of several turns, each its own process; the second uses tools, one after the other."""
     file = claude.write("poem.txt", "roses are red\n")
     first = claude.run("SAY[I begin.]")
     edit = call("Edit", file_path=str(file), old_string="red", new_string="blue")
@@ -58,11 +58,11 @@ def test_turns_extend_prefix_and_hit_cache(environ: dict[str, str], relay: Relay
     prompts = [node.tokens(one.body) for one in turns]
     assert [len(prompt) for prompt in prompts] == [prompt_tokens(each) for each in used], "not what vLLM was asked"
     block = node.block()
-    for (earlier, later), told in zip(pairwise(prompts), used[1:], strict=True):
+    for (earlier, later), usage in zip(pairwise(prompts), used[1:], strict=True):
         assert later[: len(earlier)] == earlier
-        assert told["cache_read_input_tokens"] >= len(earlier) // block * block
+        assert usage["cache_read_input_tokens"] >= len(earlier) // block * block
     later_tokens = sum(len(prompt) for prompt in prompts[1:])
-    assert sum(told["cache_read_input_tokens"] for told in used[1:]) >= 0.99 * later_tokens
+    assert sum(usage["cache_read_input_tokens"] for usage in used[1:]) >= 0.99 * later_tokens
     assert used[0]["cache_read_input_tokens"] >= 0.8 * len(prompts[0])
     assert node.counters().since(before) >= 0.95, "vLLM's counters say otherwise"
 
@@ -70,7 +70,7 @@ def test_turns_extend_prefix_and_hit_cache(environ: dict[str, str], relay: Relay
 def test_billing_header_and_cache_marks_keep_prefix(
     environ: dict[str, str], relay: Relay, node: Node, tmp_path: Path
 ) -> None:
-    """As a Claude Code starts that nobody has set up: with attribution and every beta."""
+    """Start Claude Code with its defaults: attribution and every beta."""
     bare = {**environ, "CLAUDE_CODE_ATTRIBUTION_HEADER": "1", "CLAUDE_CODE_DISABLE_EXPERIMENTAL_BETAS": "0"}
     claude = ClaudeCode(tmp_path, bare)
     first = claude.run("SAY[one]")

@@ -15,8 +15,9 @@ from pydantic import BaseModel
 
 from tests.stack.clients.claude_code import call
 from tests.stack.conftest import SCRIPTED, SMALL
-from tests.stack.harness import Stack, eventually
+from tests.stack.harness import Stack
 from tests.stack.relay import Relay
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.usefixtures("scripted")
 
@@ -37,25 +38,25 @@ class Choice(BaseModel):
     sure: bool
 
 
-def said(text: str, **fields: Any) -> dict[str, Any]:
-    """A request of either SDK."""
+def message(text: str, **fields: Any) -> dict[str, Any]:
+    """Make a request for either SDK."""
     return {"model": SCRIPTED, "max_tokens": 200, "messages": [{"role": "user", "content": text}], **fields}
 
 
 @pytest.fixture
 def hasty_key(stack: Stack) -> Iterator[str]:
-    """A key that is good for one request a minute."""
+    """Make a key that allows one request per minute."""
     made = stack.bouchet("keys", "add", "hasty", "--requests-per-minute", "1", "--json")
     assert made.status == 0, made.output
     key = str(json.loads(made.stdout)["key"])
     models = f"{stack.proxy_url}/v1/models"
-    eventually(lambda: httpx.get(models, headers={"x-api-key": key}, timeout=30).status_code == 200, 60)
+    wait_for(lambda: httpx.get(models, headers={"x-api-key": key}, timeout=30).status_code == 200, 60)
     yield key
     stack.bouchet("keys", "revoke", "hasty")
 
 
 def until_refused(ask: Callable[[], object]) -> None:
-    """Asks more often than any limit of these tests allows."""
+    """Send more requests than any limit of these tests allows."""
     for _ in range(4):
         ask()
 
@@ -79,23 +80,23 @@ class TestLimits:
             openai.OpenAI(base_url=f"{stack.proxy_url}/v1", api_key=hasty_key, max_retries=0) as gpt,
         ):
             with pytest.raises(anthropic.RateLimitError) as caught:
-                until_refused(lambda: claude.messages.create(**said("SAY[one]")))
+                until_refused(lambda: claude.messages.create(**message("SAY[one]")))
             assert int(caught.value.response.headers["retry-after"]) > 0
             with pytest.raises(openai.RateLimitError):
-                until_refused(lambda: gpt.chat.completions.create(**said("SAY[one]")))
+                until_refused(lambda: gpt.chat.completions.create(**message("SAY[one]")))
 
 
 class TestAnthropic:
     def test_stream_helper_collects_message(self, claude: anthropic.Anthropic) -> None:
-        with claude.messages.stream(**said(f"SAY[Let me see.] {PARIS} {ROME}", tools=TOOLS)) as stream:
+        with claude.messages.stream(**message(f"SAY[Let me see.] {PARIS} {ROME}", tools=TOOLS)) as stream:
             kinds = [event.type for event in stream]
-            message = stream.get_final_message()
-        assert [block.type for block in message.content] == ["text", "tool_use", "tool_use"]
-        assert [block.input for block in message.content if block.type == "tool_use"] == [
+            gathered = stream.get_final_message()
+        assert [block.type for block in gathered.content] == ["text", "tool_use", "tool_use"]
+        assert [block.input for block in gathered.content if block.type == "tool_use"] == [
             {"city": "Paris"},
             {"city": "Rome"},
         ]
-        assert message.stop_reason == "tool_use" and message.usage.output_tokens > 10
+        assert gathered.stop_reason == "tool_use" and gathered.usage.output_tokens > 10
         assert {"text", "input_json", "content_block_stop", "message_stop"} <= set(kinds)
 
     @pytest.mark.parametrize("streamed", [False, True])
@@ -104,22 +105,22 @@ class TestAnthropic:
 
         @anthropic.beta_tool
         def weather(city: str) -> str:
-            """Weather of a city."""
+            """Return the weather of a city."""
             asked.append(city)
             return f"18 degrees in {city}"
 
-        request = said(f"{PARIS} {ROME} THEN {call('weather', city='Oslo')} THEN SEEN[18 degrees]")
+        request = message(f"{PARIS} {ROME} THEN {call('weather', city='Oslo')} THEN SEEN[18 degrees]")
         runner = claude.beta.messages.tool_runner(**request, tools=[weather], stream=streamed)
         final = runner.until_done()
         assert asked == ["Paris", "Rome", "Oslo"]
         assert final.content[0].type == "text" and final.content[0].text == "18 degrees: 3"
 
     def test_structured_output(self, claude: anthropic.Anthropic) -> None:
-        answer = claude.messages.parse(**said("What colour?"), output_format=Choice)
+        answer = claude.messages.parse(**message("What colour?"), output_format=Choice)
         assert isinstance(answer.parsed_output, Choice), answer
 
     def test_structured_output_streamed(self, claude: anthropic.Anthropic) -> None:
-        with claude.messages.stream(**said("What colour?"), output_format=Choice) as stream:
+        with claude.messages.stream(**message("What colour?"), output_format=Choice) as stream:
             assert isinstance(stream.get_final_message().parsed_output, Choice)
 
     @pytest.mark.parametrize("choice", ["auto", "any", "tool", "none"])
@@ -127,15 +128,15 @@ class TestAnthropic:
         wanted: Any = {"type": choice, **({"name": "clock"} if choice == "tool" else {})}
         forced = choice in ("any", "tool")
         text = call("clock", city="Rome") if forced else "SAY[plain]"
-        answer = claude.messages.create(**said(text, tools=TOOLS, tool_choice=wanted))
+        answer = claude.messages.create(**message(text, tools=TOOLS, tool_choice=wanted))
         used = [block.name for block in answer.content if block.type == "tool_use"]
         assert bool(used) == forced
         assert choice != "tool" or set(used) == {"clock"}
 
     def test_stop_reason_names_sequence_and_limit(self, claude: anthropic.Anthropic) -> None:
-        stopped = claude.messages.create(**said("SAY[one two three]", stop_sequences=["two"]))
+        stopped = claude.messages.create(**message("SAY[one two three]", stop_sequences=["two"]))
         assert (stopped.stop_reason, stopped.stop_sequence) == ("stop_sequence", "two")
-        cut = claude.messages.create(**{**said("COUNT[50]"), "max_tokens": 5})
+        cut = claude.messages.create(**{**message("COUNT[50]"), "max_tokens": 5})
         assert cut.stop_reason == "max_tokens" and cut.usage.output_tokens == 5
 
     @pytest.mark.parametrize(
@@ -170,20 +171,20 @@ class TestAnthropic:
             anthropic.Anthropic(base_url=stack.proxy_url, api_key="wrong", max_retries=0) as wrong,
             pytest.raises(anthropic.AuthenticationError, match="invalid API key"),
         ):
-            wrong.messages.create(**said("x"))
+            wrong.messages.create(**message("x"))
         with pytest.raises(anthropic.NotFoundError, match="no model"):
-            claude.messages.create(**{**said("x"), "model": "gpt-99"})
+            claude.messages.create(**{**message("x"), "model": "gpt-99"})
         with pytest.raises(anthropic.BadRequestError, match="max_tokens"):
-            claude.messages.create(**{**said("x"), "max_tokens": 0})
+            claude.messages.create(**{**message("x"), "max_tokens": 0})
         with pytest.raises(anthropic.BadRequestError, match=r"prompt is too long: \d+ tokens > 65536 maximum"):
-            claude.messages.create(**said("word " * 70_000, stream=True))
+            claude.messages.create(**message("word " * 70_000, stream=True))
 
     def test_concurrent_requests(self, stack: Stack, relay: Relay) -> None:
         async def ask() -> list[str]:
             async with anthropic.AsyncAnthropic(base_url=relay.url, api_key=stack.key, max_retries=0) as client:
 
                 async def one(number: int) -> str:
-                    async with client.messages.stream(**said(f"SAY[number {number}] ")) as stream:
+                    async with client.messages.stream(**message(f"SAY[number {number}] ")) as stream:
                         return await stream.get_final_text()
 
                 return await asyncio.gather(*(one(number) for number in range(8)))
@@ -193,28 +194,28 @@ class TestAnthropic:
 
 class TestOpenAI:
     def test_stream_helper_collects_completion(self, gpt: openai.OpenAI) -> None:
-        with gpt.chat.completions.stream(**said(f"{PARIS} {ROME}", tools=FUNCTIONS)) as stream:
+        with gpt.chat.completions.stream(**message(f"{PARIS} {ROME}", tools=FUNCTIONS)) as stream:
             kinds = {event.type for event in stream}
-            message = stream.get_final_completion().choices[0].message
-        assert [json.loads(c.function.arguments)["city"] for c in message.tool_calls or []] == ["Paris", "Rome"]
+            gathered = stream.get_final_completion().choices[0].message
+        assert [json.loads(c.function.arguments)["city"] for c in gathered.tool_calls or []] == ["Paris", "Rome"]
         assert "tool_calls.function.arguments.done" in kinds
 
     def test_stream_usage(self, gpt: openai.OpenAI) -> None:
-        asked = said("COUNT[5]", stream=True, stream_options={"include_usage": True})
+        asked = message("COUNT[5]", stream=True, stream_options={"include_usage": True})
         *_, last = gpt.chat.completions.create(**asked)
         assert last.usage is not None and last.usage.completion_tokens > 5
 
     def test_parallel_tool_results(self, gpt: openai.OpenAI) -> None:
-        first = gpt.chat.completions.create(**said(f"{PARIS} {ROME} THEN SAY[$RESULTS came]", tools=FUNCTIONS))
+        first = gpt.chat.completions.create(**message(f"{PARIS} {ROME} THEN SAY[$RESULTS came]", tools=FUNCTIONS))
         calls = first.choices[0].message.tool_calls or []
         assert first.choices[0].finish_reason == "tool_calls" and len({call.id for call in calls}) == 2
-        turns = said(f"{PARIS} {ROME} THEN SAY[$RESULTS came]", tools=FUNCTIONS)
+        turns = message(f"{PARIS} {ROME} THEN SAY[$RESULTS came]", tools=FUNCTIONS)
         turns["messages"] += [first.choices[0].message.model_dump(exclude_none=True)]
         turns["messages"] += [{"role": "tool", "tool_call_id": call.id, "content": "mild"} for call in calls]
         assert gpt.chat.completions.create(**turns).choices[0].message.content == "2 came"
 
     def test_structured_output(self, gpt: openai.OpenAI) -> None:
-        parsed = gpt.chat.completions.parse(**said("What colour?"), response_format=Choice)
+        parsed = gpt.chat.completions.parse(**message("What colour?"), response_format=Choice)
         assert isinstance(parsed.choices[0].message.parsed, Choice)
 
     @pytest.mark.parametrize("choice", ["auto", "required", "named", "none"])
@@ -222,7 +223,7 @@ class TestOpenAI:
         wanted: Any = {"type": "function", "function": {"name": "clock"}} if choice == "named" else choice
         forced = choice in ("required", "named")
         answer = gpt.chat.completions.create(
-            **said("hello" if forced else "SAY[plain]", tools=FUNCTIONS, tool_choice=wanted)
+            **message("hello" if forced else "SAY[plain]", tools=FUNCTIONS, tool_choice=wanted)
         )
         used = [call.function.name for call in answer.choices[0].message.tool_calls or []]
         assert bool(used) == forced
@@ -245,17 +246,17 @@ class TestOpenAI:
             openai.OpenAI(base_url=f"{stack.proxy_url}/v1", api_key="wrong", max_retries=0) as wrong,
             pytest.raises(openai.AuthenticationError),
         ):
-            wrong.chat.completions.create(**said("x"))
+            wrong.chat.completions.create(**message("x"))
         with pytest.raises(openai.NotFoundError):
-            gpt.chat.completions.create(**{**said("x"), "model": "gpt-99"})
+            gpt.chat.completions.create(**{**message("x"), "model": "gpt-99"})
         with pytest.raises(openai.BadRequestError) as caught:
-            gpt.chat.completions.create(**said("word " * 70_000))
+            gpt.chat.completions.create(**message("word " * 70_000))
         assert caught.value.code == "context_length_exceeded"
 
     def test_concurrent_requests(self, stack: Stack, relay: Relay) -> None:
         async def ask() -> list[str | None]:
             async with openai.AsyncOpenAI(base_url=f"{relay.url}/v1", api_key=stack.key, max_retries=0) as client:
-                asked = [client.chat.completions.create(**said(f"SAY[number {number}]")) for number in range(8)]
+                asked = [client.chat.completions.create(**message(f"SAY[number {number}]")) for number in range(8)]
                 return [answer.choices[0].message.content for answer in await asyncio.gather(*asked)]
 
         assert asyncio.run(ask()) == [f"number {number}" for number in range(8)]

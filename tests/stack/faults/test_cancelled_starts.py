@@ -1,8 +1,12 @@
-"""Twenty starts, each cancelled at another moment of it, a few at a time: nothing of them is left anywhere."""
+"""Starts, each cancelled at another moment, a few at a time: nothing is left of them anywhere.
+
+`make soak` runs 20 of them, `make test` 6.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import random
 import time
 from collections.abc import Iterator
@@ -11,11 +15,13 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.stack.harness import Stack, eventually
+from tests.stack.harness import Stack
+from tests.waiting import wait_for
 
 NODES = ("node1", "node2")
 JOBS = "/home/researcher/bouchet-llm/jobs"
-CYCLES, AT_ONCE = 20, 5
+CYCLES = 20 if os.environ.get("BOUCHET_SOAK") else 6
+AT_ONCE = 5
 # from the queue to vLLM's own start, on this machine
 LATEST_S = 14.0
 END_TIMEOUT_S = 120
@@ -31,36 +37,36 @@ class Leavings:
     files: frozenset[str]
 
     def beyond(self, before: Leavings) -> dict[str, list[str]]:
-        """What was not there before, by kind."""
+        """Return what was not there before, by kind."""
         kinds = ("processes", "ports", "mounts", "files")
         more = {kind: sorted(getattr(self, kind) - getattr(before, kind)) for kind in kinds}
         return {kind: found for kind, found in more.items() if found}
 
 
 def look(stack: Stack, node: str, known: frozenset[str] = frozenset()) -> Leavings:
-    """All of one node. known: ids of processes whose children do not matter."""
+    """List the traces on one node, without children of the processes `known`."""
 
-    def said(*argv: str) -> frozenset[str]:
+    def lines_of(*argv: str) -> frozenset[str]:
         return frozenset(stack.on(f"demo-{node}", argv).stdout.splitlines())
 
-    rows = [line.split(None, 2) for line in said("ps", "-u", "researcher", "-o", "pid=,ppid=,args=")]
+    rows = [line.split(None, 2) for line in lines_of("ps", "-u", "researcher", "-o", "pid=,ppid=,args=")]
     return Leavings(
         # what ran before may have new children
         processes=frozenset(f"{pid} {args}" for pid, parent, args in rows if parent not in known),
-        ports=said("sh", "-c", "ss -Hltn | awk '{print $4}'"),
-        mounts=said("sh", "-c", "awk '{print $1, $2, $3}' /proc/mounts"),
-        files=said("find", "/tmp", "/var/tmp", "/dev/shm", "-user", "researcher"),
+        ports=lines_of("sh", "-c", "ss -Hltn | awk '{print $4}'"),
+        mounts=lines_of("sh", "-c", "awk '{print $1, $2, $3}' /proc/mounts"),
+        files=lines_of("find", "/tmp", "/var/tmp", "/dev/shm", "-user", "researcher"),
     )
 
 
 def notes(stack: Stack) -> set[str]:
-    """Files that say of a job that it runs."""
+    """List the files that mark a job as running."""
     names = stack.slurm("ls", "/home/researcher/bouchet-llm/logs").split()
     return {name for name in names if name.startswith(("connection-", "heartbeat-")) or name.endswith(".tmp")}
 
 
 def keyless(stack: Stack, made: set[str]) -> set[str]:
-    """Those of them whose job was staged, and whose key is on the cluster no more."""
+    """Select the deployments whose job was staged and whose key is no longer on the cluster."""
     with_file = {
         name: {path.split("/")[-2].split("-")[1] for path in stack.slurm("find", JOBS, "-name", name).split()}
         for name in ("spec.json", "key")
@@ -69,12 +75,12 @@ def keyless(stack: Stack, made: set[str]) -> set[str]:
 
 
 def gpus_held(stack: Stack) -> str:
-    """By node, as Slurm has it."""
+    """Return the allocated GPUs by node, as Slurm shows them."""
     return stack.slurm("sinfo", "-h", "-N", "-p", "gpu_h200", "-O", "NodeList,GresUsed,CPUsState")
 
 
 def cycle(stack: Stack, number: int, wait_s: float) -> str:
-    """One launch, cancelled that long after it was asked for; its id."""
+    """Launch, cancel after `wait_s` seconds, and return the deployment's id."""
     done = stack.bouchet(
         *("launch", "demo/scripted", "--partition", "gpu_h200", "--name", f"cycle-{number}", "--no-wait", "--json")
     )
@@ -88,8 +94,8 @@ def cycle(stack: Stack, number: int, wait_s: float) -> str:
 
 @pytest.fixture
 def quiet(stack: Stack) -> Iterator[Stack]:
-    """Nothing is about to end or to start; nothing of ours is left even if the test fails."""
-    eventually(lambda: not stack.slurm("squeue", "-h", "-t", "CG,PD", "-o", "%i").strip(), END_TIMEOUT_S)
+    """Wait until no job is about to end or start; cancel what is left afterwards."""
+    wait_for(lambda: not stack.slurm("squeue", "-h", "-t", "CG,PD", "-o", "%i").strip(), END_TIMEOUT_S)
     yield stack
     for record in stack.deployments():
         if "cycle-" in record["names"][0]:
@@ -104,8 +110,8 @@ def test_cancelled_starts_leave_nothing(quiet: Stack) -> None:
     waits = [moments.uniform(0, LATEST_S) for _ in range(CYCLES)]
     with ThreadPoolExecutor(AT_ONCE) as pool:
         made = set(pool.map(lambda number: cycle(stack, number, waits[number]), range(CYCLES)))
-    eventually(lambda: stack.slurm("squeue", "-h", "-o", "%i").split() == jobs, END_TIMEOUT_S)
-    eventually(lambda: not made & {record["id"] for record in stack.deployments()}, END_TIMEOUT_S)
+    wait_for(lambda: stack.slurm("squeue", "-h", "-o", "%i").split() == jobs, END_TIMEOUT_S)
+    wait_for(lambda: not made & {record["id"] for record in stack.deployments()}, END_TIMEOUT_S)
     assert gpus_held(stack) == held
     assert notes(stack) - noted == set()
     for node in NODES:
@@ -113,5 +119,5 @@ def test_cancelled_starts_leave_nothing(quiet: Stack) -> None:
         assert not found, f"{node}: {found}"
     ran = [stack.deployment(identity)["jobs"] for identity in made]
     # a minute after each end
-    eventually(lambda: bool(keyless(stack, made)), END_TIMEOUT_S)
+    wait_for(lambda: bool(keyless(stack, made)), END_TIMEOUT_S)
     assert sum(bool(jobs and jobs[-1]["node"]) for jobs in ran) > CYCLES / 4, "few came as far as a node"

@@ -1,6 +1,6 @@
 """Containers killed at random while deployments are launched and cancelled: no job twice, none lost, none left over.
 
-BOUCHET_KILLS (12): how many kills; BOUCHET_KILL_SEED: the same ones again.
+BOUCHET_KILLS: number of kills (4, in `make soak` 50); BOUCHET_KILL_SEED: repeats a run.
 """
 
 from __future__ import annotations
@@ -23,9 +23,11 @@ import httpx
 import pytest
 from docker.errors import APIError
 
-from tests.stack.harness import Stack, eventually, say
+from tests.stack.harness import Stack, say
+from tests.waiting import wait_for
 
-KILLS = int(os.environ.get("BOUCHET_KILLS", "12"))
+SOAK = bool(os.environ.get("BOUCHET_SOAK"))
+KILLS = int(os.environ.get("BOUCHET_KILLS", "50" if SOAK else "4"))
 LAUNCHES = max(5, KILLS * 2 // 5)
 VICTIMS = ("worker", "api", "redis", "gateway")
 # at once: the gateway has eight slots, and the stack's own model holds one
@@ -45,7 +47,7 @@ class Killer:
     done: Counter[str] = field(default_factory=Counter)
 
     def run(self) -> None:
-        """Until all kills are done."""
+        """Kill until all kills are done."""
         for _ in range(self.kills):
             victim = self.rng.choice(VICTIMS)
             container = self.stack.container(victim)
@@ -58,21 +60,21 @@ class Killer:
             time.sleep(self.rng.uniform(0.2, 3.0))
 
     def wait_for(self, kills: float) -> None:
-        """Returns when so many have been done: launches keep pace with kills."""
+        """Wait for a number of kills: launches keep pace with them."""
         while sum(self.done.values()) < kills:
             time.sleep(0.1)
 
 
 @dataclass
 class Driver:
-    """A person who insists: asks again until somebody answers."""
+    """A client that retries until it gets an answer."""
 
     stack: Stack
     rng: random.Random
     killer: Killer
 
     def ask(self, method: str, path: str, **options: Any) -> httpx.Response:
-        """The first answer that is not "not now"."""
+        """Send a request until it is answered with a status below 500."""
         deadline = time.monotonic() + SETTLE_S
         while time.monotonic() < deadline:
             try:
@@ -83,18 +85,18 @@ class Driver:
             if answer is not None and answer.status_code < 500:
                 return answer
             time.sleep(0.3)
-        raise AssertionError(f"{method} {path}: nobody answered for {SETTLE_S} s")
+        raise AssertionError(f"{method} {path}: no answer for {SETTLE_S} s")
 
     def launch(self, name: str, partition: str) -> str:
-        """The id of the deployment that the API has promised."""
+        """Launch, and return the id of the accepted deployment."""
         body = {"model": MODEL, "name": name, "partition": partition, "time": "01:00:00"}
         headers = {"Idempotency-Key": uuid.uuid4().hex}
         answer = self.ask("POST", "/v1/deployments", json=body, headers=headers)
         assert answer.status_code == 202, answer.text
         return str(answer.json()["id"])
 
-    def live_and_die(self, number: int) -> str:
-        """Launches in the midst of the kills, waits a little, cancels. Most jobs stay queued; every fourth starts."""
+    def launch_and_cancel(self, number: int) -> str:
+        """Launch during the kills, wait a little, cancel. Most jobs stay queued; every fourth starts."""
         self.killer.wait_for(number * KILLS / LAUNCHES)
         identity = self.launch(f"kill-{number}-{uuid.uuid4().hex[:6]}", HELD_PARTITION if number % 4 else "gpu_h200")
         time.sleep(self.rng.uniform(0, 12))
@@ -105,7 +107,7 @@ class Driver:
 
 @contextmanager
 def held(stack: Stack) -> Iterator[None]:
-    """The partition takes jobs and starts none: real jobs that cost nothing."""
+    """Take the partition down: real jobs are queued, and cost nothing."""
     update = ["scontrol", "update", f"PartitionName={HELD_PARTITION}"]
     assert stack.on("demo-login", [*update, "State=DOWN"], user="root").status == 0
     try:
@@ -115,7 +117,7 @@ def held(stack: Stack) -> Iterator[None]:
 
 
 def jobs_ever(stack: Stack, deployments: list[str]) -> dict[str, set[str]]:
-    """Slurm's own word, by job name: the ids of all jobs that it was given for these deployments."""
+    """Return the ids of all jobs that Slurm has ever had for these deployments, by job name."""
     found: dict[str, set[str]] = {}
     for line in stack.slurm("sacct", "-X", "-n", "-P", "-D", "-o", "JobIDRaw,JobName", "-S", "now-2hours").splitlines():
         identity, _, name = line.partition("|")
@@ -135,7 +137,7 @@ def test_random_kills_lose_and_duplicate_nothing(stack: Stack) -> None:
         thread = threading.Thread(target=killer.run)
         thread.start()
         drivers = [Driver(stack, random.Random(seed + n), killer) for n in range(LAUNCHES)]
-        launched = list(pool.map(lambda n: drivers[n].live_and_die(n), range(LAUNCHES)))
+        launched = list(pool.map(lambda n: drivers[n].launch_and_cancel(n), range(LAUNCHES)))
         thread.join()
         say(f"kills: {dict(killer.done)} in {time.monotonic() - began:.0f} s")
         stack.wait_healthy(*VICTIMS)
@@ -158,17 +160,17 @@ def test_random_kills_lose_and_duplicate_nothing(stack: Stack) -> None:
 
 
 def settled(driver: Driver, launched: list[str]) -> None:
-    """Returns when all of them have ended, and their jobs have."""
+    """Wait until all of them and their jobs have ended."""
     stack = driver.stack
 
     def all_ended() -> bool:
         return all(driver.ask("GET", f"/v1/deployments/{one}").json()["phase"] == "ended" for one in launched)
 
-    eventually(all_ended, SETTLE_S, lambda: json.dumps(stack.deployments(), indent=1))
-    eventually(lambda: not left_over(stack, launched), SETTLE_S, lambda: str(left_over(stack, launched)))
+    wait_for(all_ended, SETTLE_S, lambda: json.dumps(stack.deployments(), indent=1))
+    wait_for(lambda: not left_over(stack, launched), SETTLE_S, lambda: str(left_over(stack, launched)))
 
 
 def left_over(stack: Stack, launched: list[str]) -> list[str]:
-    """Jobs of these deployments that have not ended."""
+    """List jobs of these deployments that have not ended."""
     names = stack.slurm("squeue", "--me", "-h", "-o", "%j").split()
     return [name for name in names if any(f"-{identity}-" in name for identity in launched)]

@@ -1,4 +1,4 @@
-"""Any container may be killed: the promise stands, the job runs on, nothing is submitted twice."""
+"""Any container may be killed: the deployment stays, the job runs on, nothing is submitted twice."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import httpx
 import pytest
 
 from tests.stack.conftest import SMALL
-from tests.stack.harness import LOCAL_SERVICES, PROJECT, Stack, eventually
+from tests.stack.harness import LOCAL_SERVICES, PROJECT, Stack
+from tests.waiting import wait_for
 
 
 def asks(stack: Stack) -> bool:
-    """Whether the demo model answers through the whole chain now."""
+    """Tell whether the demo model answers through the whole chain."""
     body = {"model": SMALL, "max_tokens": 4, "messages": [{"role": "user", "content": "hi"}]}
     with stack.proxy() as proxy:
         try:
@@ -26,7 +27,7 @@ def test_killed_container_restarts_without_loss(stack: Stack, service: str) -> N
     stack.container(service).kill()
     stack.container(service).start()
     stack.wait_healthy(service)
-    eventually(lambda: asks(stack), 120)
+    wait_for(lambda: asks(stack), 120)
     after = stack.wait_for_phase(SMALL, "ready", timeout_s=120)
     assert after["id"] == before["id"]
     assert [job["slurm_id"] for job in after["jobs"]] == [job["slurm_id"] for job in before["jobs"]]
@@ -40,7 +41,7 @@ def test_restarted_stack_finds_its_jobs(stack: Stack) -> None:
     for service in LOCAL_SERVICES:
         stack.container(service).start()
     stack.wait_healthy(*LOCAL_SERVICES)
-    eventually(lambda: asks(stack), 120)
+    wait_for(lambda: asks(stack), 120)
     assert stack.deployment(SMALL)["jobs"][-1]["slurm_id"] == before["jobs"][-1]["slurm_id"]
 
 
@@ -49,5 +50,5 @@ def test_cut_link_reconnects(stack: Stack) -> None:
     gateway = stack.container("gateway")
     uplink.disconnect(gateway)
     uplink.connect(gateway)
-    eventually(lambda: asks(stack), 120)
+    wait_for(lambda: asks(stack), 120)
     assert stack.deployment(SMALL)["phase"] == "ready"

@@ -1,6 +1,6 @@
 """What ends a model that serves, while streams run: a port taken, killed processes, a dead node, the walltime.
 
-Three deployments start side by side; each stands for the faults that it can take one after the other.
+Three deployments start side by side; each is used for the faults that it can take one after the other.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.stack.harness import Stack, eventually
+from tests.stack.harness import Stack
 from tests.stack.job_faults import (
     LOGS,
     Staged,
@@ -28,6 +28,7 @@ from tests.stack.job_faults import (
     spare_node,
     stage,
 )
+from tests.waiting import wait_for
 
 READY_S = 240
 # what vLLM is given to finish its streams after the first signal, so that a long one is cut in this test
@@ -41,7 +42,7 @@ Deployments = dict[str, Staged]
 
 @pytest.fixture(scope="module")
 def running(stack: Stack, room: None) -> Iterator[Deployments]:
-    """Three deployments on their way: `engine` and `node` on the spare node, `walltime` beside the demo's own."""
+    """Start three deployments: `engine` and `node` on the spare node, `walltime` beside the demo's own."""
     made: Deployments = {}
     try:
         with nothing_starts(stack):
@@ -67,7 +68,7 @@ def log_of(stack: Stack, staged: Staged) -> str:
 
 
 def server_of(stack: Stack, node: str, staged: Staged) -> str:
-    """The pid of its API server on the node."""
+    """Return the pid of its API server on the node."""
     return shell(stack, f"demo-{node}", f"pgrep -f -- '^/.*vllm serve .*--served-model-name {staged.name} '").split()[
         -1
     ]
@@ -81,7 +82,7 @@ def answers(stack: Stack, staged: Staged) -> bool:
 def test_taken_port_is_replaced(stack: Stack, running: Deployments) -> None:
     staged = running["engine"]
     path = f"{LOGS}/connection-{staged.slurm_id}.json"
-    text = eventually(lambda: stack.on("demo-login", ["cat", path], user="researcher").stdout, 60)
+    text = wait_for(lambda: stack.on("demo-login", ["cat", path], user="researcher").stdout, 60)
     port, node = json.loads(text)["port"], json.loads(text)["node"]
     stack.container(f"demo-{node}").exec_run(["python3", "-c", TAKER.format(port=port)], detach=True, user="colleague")
     record = ready(stack, staged)
@@ -107,11 +108,11 @@ def test_walltime_end_drains_streams(stack: Stack, running: Deployments) -> None
         assert short[-1].began.wait(30)
         return short[-1].status != 200
 
-    eventually(refused, 60, lambda: log_of(stack, staged)[-1000:])
+    wait_for(refused, 60, lambda: log_of(stack, staged)[-1000:])
     assert short[-1].status in (404, 503, 529), short[-1].body
     assert "finishing its last answers" in short[-1].body.decode() or "launch" in short[-1].body.decode()
     assert {one.last() for one in short[:-1]} == {"message_stop"}, "what could finish did"
-    assert [one.last() for one in long if one.answered()][-1] == "error", "what could not was told"
+    assert [one.last() for one in long if one.answered()][-1] == "error", "what could not ended in an error"
     record = ended(stack, staged)
     assert record["ending"] == "timed_out"
     assert record["reason"] == "its walltime is used up; launch again", "it ended by itself, before Slurm's own end"

@@ -99,7 +99,7 @@ class Trial:
         return one
 
     def break_and_run(self, name: str) -> dict[str, Any]:
-        """The record of how it ended."""
+        """Break the launch, let it start, and return its record at the end."""
         one, fault = self.stage(name), FAULTS[name]
         if fault.spec:
             change_spec(self.stack, one, **fault.spec)
@@ -143,7 +143,7 @@ class NodeFault:
 
     @contextmanager
     def on(self, stack: Stack, node: str) -> Iterator[None]:
-        """The node while it is so."""
+        """Apply the fault to a node."""
         if self.made:
             shell(stack, f"demo-{node}", self.made, "root")
         if self.mount:

@@ -17,7 +17,7 @@ for folder, folders, names in os.walk("/opt/vllm"):
 
 
 def tree_of(stack: Stack, image: str) -> str:
-    """Every installed file of the image, with its hash and mode."""
+    """List every installed file of the image, with its hash and mode."""
     argv = ["apptainer", "exec", "--cleanenv", "--no-home", image, "python3", "-c", TREE]
     finished = stack.on("demo-node1", argv, user="researcher")
     assert finished.status == 0, finished.output

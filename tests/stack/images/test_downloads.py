@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from tests.stack.harness import Stack, eventually
+from tests.stack.harness import Stack
+from tests.waiting import wait_for
 
 HUB = Path(__file__).parents[2] / "fakes" / "hub_server.py"
 PORT, LIVES_S = 8600, 900
@@ -40,19 +41,19 @@ class Hub:
         words = f"{PORT} {LIVES_S} {MODEL}={MEGABYTES}000000 {GATED}=1000000"
         command = f"echo $$ > /var/tmp/hub.pid; exec python3 /var/tmp/hub_server.py {words}"
         container.exec_run(["sh", "-c", command], detach=True, user="researcher")
-        eventually(lambda: self._stack.on("demo-login", ["curl", "-sf", self._url()]).status == 0, 60)
+        wait_for(lambda: self._stack.on("demo-login", ["curl", "-sf", self._url()]).status == 0, 60)
         self.change(gated={GATED: True})
 
     def stop(self) -> None:
         self._stack.on("demo-login", ["sh", "-c", "kill $(cat /var/tmp/hub.pid)"], user="researcher")
 
     def change(self, **wanted: Any) -> None:
-        """How it behaves from now on."""
+        """Change the hub's behaviour."""
         words = ["curl", "-sf", "--data-binary", json.dumps(wanted), self._url()]
         assert self._stack.on("demo-login", words).status == 0
 
     def asked(self) -> list[list[str]]:
-        """What it was asked so far: method, path, range."""
+        """Return the requests so far: method, path, range."""
         state = self._stack.on("demo-login", ["curl", "-sf", self._url()]).stdout
         return list(json.loads(state)["asked"])
 
@@ -61,7 +62,7 @@ class Hub:
 
 
 def remove_models(stack: Stack) -> None:
-    """What these tests fetched."""
+    """Remove the models that these tests downloaded."""
     command = f"rm -rf {MODELS}/Qwen {MODELS}/hub-test {QUOTA}"
     assert stack.on("demo-login", ["sh", "-c", command], user="researcher").status == 0
 
@@ -77,7 +78,7 @@ def hub(stack: Stack) -> Iterator[Hub]:
         for download in downloads(stack):
             if download["state"] in ("queued", "running"):
                 stack.bouchet("download", download["model"], "--cancel")
-        eventually(lambda: "bouchet-download" not in stack.slurm("squeue", "-h", "-o", "%j"), 120)
+        wait_for(lambda: "bouchet-download" not in stack.slurm("squeue", "-h", "-o", "%j"), 120)
         hub.stop()
         remove_models(stack)
 
@@ -92,30 +93,30 @@ def ended(stack: Stack, identity: str) -> dict[str, Any]:
         found = next(d for d in downloads(stack) if d["id"] == identity)
         return found if found["state"] in ("done", "failed", "cancelled") else None
 
-    return dict(eventually(look, 120, lambda: json.dumps(downloads(stack)[:1], indent=1)))
+    return dict(wait_for(look, 120, lambda: json.dumps(downloads(stack)[:1], indent=1)))
 
 
 def running(stack: Stack, model: str, megabytes: float) -> dict[str, Any]:
-    """The download under way, once so much of it has come."""
+    """Wait until so many megabytes have been downloaded; return the download."""
 
     def look() -> dict[str, Any] | None:
         found = downloads(stack)[0]
         assert found["model"] == model and found["state"] in ("queued", "running"), found
         return found if found["bytes"] > megabytes * 1e6 else None
 
-    return dict(eventually(look, 90, lambda: json.dumps(downloads(stack)[:1], indent=1)))
+    return dict(wait_for(look, 90, lambda: json.dumps(downloads(stack)[:1], indent=1)))
 
 
 def row_of(stack: Stack, model: str) -> str:
-    """The model's row of `bouchet models`, one space between columns."""
+    """Return the model's row of `bouchet models`, with one space between columns."""
     done = stack.bouchet("models", COLUMNS="160")
     assert done.status == 0, done.output
     return re.sub(" +", " ", next(line for line in done.stdout.splitlines() if line.startswith(model)))
 
 
 def becomes(stack: Stack, model: str, pattern: str) -> None:
-    """A look at the disk takes a moment, and one is made after every download."""
-    eventually(lambda: re.search(pattern, row_of(stack, model)), 90, lambda: row_of(stack, model))
+    """Wait until the model's row matches: listing the disk takes a moment after a download."""
+    wait_for(lambda: re.search(pattern, row_of(stack, model)), 90, lambda: row_of(stack, model))
 
 
 def test_launch_missing_model_is_refused_before_submission(stack: Stack, hub: Hub) -> None:

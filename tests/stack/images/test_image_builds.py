@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from tests.stack.harness import NUMBER, ROOT, Stack, eventually
+from tests.stack.harness import NUMBER, ROOT, Stack
 from tests.stack.images.image_tree import tree_of
 from tests.stack.images.tiny_pin import FAILS, make_pin
+from tests.waiting import wait_for
 
 IMAGES = "/software/images"
 # of this stack alone: all stacks share the folder of the images
@@ -22,7 +23,7 @@ BUILD_TIMEOUT_S = 300.0
 
 @pytest.fixture(scope="module")
 def pins(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """A stack with two more pins, on a site that signs; pin -> its staged folder."""
+    """Yield a stack with two more pins, on a site that signs: pin to staged folder."""
     own = tmp_path_factory.mktemp("images")
     shutil.copytree(ROOT / "apptainer/pins", own / "pins")
     shutil.copytree(ROOT / "sites", own / "sites")
@@ -44,7 +45,7 @@ def pins(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dic
 
 
 def _key(stack: Stack) -> str:
-    """Fingerprint of a PGP key without a passphrase in the user's keyring."""
+    """Return the fingerprint of a PGP key without a passphrase in the user's keyring."""
     words = ("--name", "demo", "--email", "demo@example.org", "--comment", "test", "--password", "", "--push=false")
     stack.slurm("apptainer", "key", "newpair", *words)
     found = re.findall(r"\b[0-9A-F]{40}\b", stack.slurm("apptainer", "key", "list", "--secret"))
@@ -53,12 +54,12 @@ def _key(stack: Stack) -> str:
 
 
 def files_of(stack: Stack, pin: str) -> list[str]:
-    """What lies in the images' folder for that pin, hidden files too."""
+    """List the files of a pin in the images folder, hidden ones too."""
     return [name for name in stack.slurm("ls", "-A", IMAGES).split() if pin in name]
 
 
 def listed(stack: Stack, pin: str) -> dict[str, Any]:
-    """The pin's row of `bouchet image list --json`."""
+    """Return the pin's row of `bouchet image list --json`."""
     done = stack.bouchet("image", "list", "--json")
     assert done.status == 0, done.output
     return next(row for row in json.loads(done.stdout)["images"] if row["pin"] == pin)
@@ -76,9 +77,9 @@ def test_image_build_shows_steps_and_is_complete(stack: Stack, pins: dict[str, s
     digest = stack.slurm("sha256sum", f"{IMAGES}/{TINY}.sif").split()[0]
     assert (row["state"], row["vllm"], row["sha256"], row["in_site"]) == ("ready", "0.32.0", digest, False)
     labels = json.loads(stack.slurm("apptainer", "inspect", "--json", "--labels", f"{IMAGES}/{TINY}.sif"))
-    said = labels["data"]["attributes"]["labels"]
-    assert said["bouchet.vllm"] == "0.32.0" and re.fullmatch(r"[0-9a-f]{64}", said["bouchet.lock_sha256"])
-    assert re.fullmatch(r"[0-9a-f]{40}(-changed)?", said["bouchet.commit"])
+    found = labels["data"]["attributes"]["labels"]
+    assert found["bouchet.vllm"] == "0.32.0" and re.fullmatch(r"[0-9a-f]{64}", found["bouchet.lock_sha256"])
+    assert re.fullmatch(r"[0-9a-f]{40}(-changed)?", found["bouchet.commit"])
 
 
 def test_image_build_unchanged_does_nothing(stack: Stack, pins: dict[str, str]) -> None:
@@ -120,11 +121,11 @@ def test_image_cancelled_build_leaves_nothing(stack: Stack, pins: dict[str, str]
         with stack.api() as api:
             return dict(api.get(f"/v1/images/jobs/{job}").raise_for_status().json())
 
-    eventually(lambda: record()["state"] == "running" and record()["stage"], 60, lambda: json.dumps(record()))
+    wait_for(lambda: record()["state"] == "running" and record()["stage"], 60, lambda: json.dumps(record()))
     assert stack.bouchet("image", "build", BROKEN, "--cancel").status == 0
-    ended = eventually(lambda: record()["state"] == "cancelled" and record(), 60, lambda: json.dumps(record()))
+    ended = wait_for(lambda: record()["state"] == "cancelled" and record(), 60, lambda: json.dumps(record()))
     assert "nothing half-made is left" in ended["reason"]
-    eventually(lambda: files_of(stack, BROKEN) == [f".{BROKEN}.lock"], 20, lambda: str(files_of(stack, BROKEN)))
+    wait_for(lambda: files_of(stack, BROKEN) == [f".{BROKEN}.lock"], 20, lambda: str(files_of(stack, BROKEN)))
 
 
 def test_image_build_from_empty_folder_is_refused(stack: Stack, pins: dict[str, str]) -> None:

@@ -17,7 +17,7 @@ FAILS = "raise ImportError('libcudart.so.13: cannot open shared object file')\n"
 
 
 def wheel(name: str, version: str, source: str) -> tuple[str, bytes]:
-    """File name and content of a wheel with one module."""
+    """Make a wheel with one module: its file name and content."""
     info = f"{name}-{version}.dist-info"
     files = {
         f"{name}/__init__.py": source,
@@ -33,7 +33,7 @@ def wheel(name: str, version: str, source: str) -> tuple[str, bytes]:
 
 
 def make_pin(folder: Path, stack: Stack, name: str, vllm: str = WORKS) -> str:
-    """A pin in `folder`, its wheels staged on the cluster; the staged folder's path there."""
+    """Make a pin in `folder`, stage its wheels on the cluster, and return the staged folder."""
     wheels = dict(
         [
             wheel("torch", "2.13.0", WORKS.format(version="2.13.0")),

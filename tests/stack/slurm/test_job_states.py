@@ -16,7 +16,8 @@ from bouchet_core.deployments import Placement
 from bouchet_worker.slurm.commands import test_only_argv as probe_argv
 from bouchet_worker.slurm.submit_errors import refusal_in_words
 
-from tests.stack.harness import Stack, eventually
+from tests.stack.harness import Stack
+from tests.waiting import wait_for
 
 NEWS_S = 90
 # ends before the maintenance window that other tests here wait for
@@ -26,7 +27,7 @@ MODEL = "demo/scripted"
 
 @pytest.fixture
 def launch(stack: Stack) -> Iterator[Callable[..., str]]:
-    """Launches the small model under a name; what is left of it is cancelled when the test ends."""
+    """Launch the small model under a name; it is cancelled when the test ends."""
     made: list[str] = []
 
     def launch(name: str, *options: str) -> str:
@@ -39,14 +40,14 @@ def launch(stack: Stack) -> Iterator[Callable[..., str]]:
 
 
 def launched(stack: Stack, name: str, *options: str) -> str:
-    """The new deployment's id."""
+    """Launch, and return the new deployment's id."""
     done = stack.bouchet("launch", MODEL, "--name", name, "--no-wait", "--json", *options)
     assert done.status == 0, done.output
     return str(json.loads(done.stdout)["id"])
 
 
 def cancel(stack: Stack, identity: str) -> None:
-    """Ends it, whatever it is doing."""
+    """Cancel a deployment in any phase."""
     stack.bouchet("cancel", identity)
     stack.wait_for_phase(identity, "ended", timeout_s=120)
 
@@ -58,28 +59,28 @@ def as_root(stack: Stack, *argv: str) -> str:
 
 
 def slurm_id(stack: Stack, identity: str) -> str:
-    """Its job's id, as soon as it has one."""
+    """Wait for its job's id."""
 
     def known() -> Any:
         jobs = stack.deployment(identity)["jobs"]
         return jobs and jobs[-1]["slurm_id"]
 
-    return str(eventually(known, NEWS_S, lambda: str(stack.deployment(identity))))
+    return str(wait_for(known, NEWS_S, lambda: str(stack.deployment(identity))))
 
 
 def says(stack: Stack, identity: str, phase: str, words: str, timeout_s: float = NEWS_S) -> dict[str, Any]:
-    """The record once it is in that phase and its reason says so."""
+    """Wait for a phase and a reason; return the record."""
 
     def there() -> dict[str, Any] | None:
         record = stack.deployment(identity)
         return record if record["phase"] == phase and words in record["reason"] else None
 
-    return dict(eventually(there, timeout_s, lambda: json.dumps(stack.deployment(identity), indent=1)))
+    return dict(wait_for(there, timeout_s, lambda: json.dumps(stack.deployment(identity), indent=1)))
 
 
 @contextmanager
 def other_work(stack: Stack, *options: str, user: str = "researcher") -> Iterator[str]:
-    """A job of somebody's own that sleeps; its id."""
+    """Submit a sleeping job outside the stack; yield its id."""
     argv = ["sbatch", "--parsable", "--mem=100M", "--output=/dev/null", *options, "--wrap", "sleep 600"]
     done = stack.on("demo-login", ["runuser", "-u", user, "--", *argv])
     assert done.status == 0, done.output
@@ -92,7 +93,7 @@ def other_work(stack: Stack, *options: str, user: str = "researcher") -> Iterato
 
 @contextmanager
 def one_node(stack: Stack, spared: str) -> Iterator[None]:
-    """Jobs start on the other node alone."""
+    """Let jobs start on the other node only."""
     as_root(stack, "scontrol", "update", f"nodename={spared}", "state=drain", "reason=tests")
     try:
         yield
@@ -152,12 +153,12 @@ def test_dry_run_matches_launch(stack: Stack, launch: Callable[..., str]) -> Non
 
 
 def text_of(stack: Stack, path: str) -> str:
-    """A file on the cluster. Docker loses the output of short commands now and then, hence the mark at the end."""
+    """Read a file on the cluster. Docker sometimes loses the output of short commands, hence the end marker."""
 
     def read() -> str:
         return stack.on("demo-login", ["sh", "-c", 'cat "$1" && printf .', "sh", path]).stdout
 
-    return str(eventually(read, NEWS_S)).removesuffix(".")
+    return str(wait_for(read, NEWS_S)).removesuffix(".")
 
 
 def command_option(command: list[str], name: str) -> str:
@@ -176,7 +177,7 @@ def test_submit_limit_repeats_slurm_and_names_next_step(stack: Stack, launch: Ca
 
 def test_gpu_limit_counts_other_jobs_of_user(stack: Stack, launch: Callable[..., str]) -> None:
     with other_work(stack, "-p", "gpu_h200", "--gpus=h200:2") as job:
-        eventually(lambda: "RUNNING" in stack.slurm("squeue", "-h", "-j", job, "-o", "%T"), NEWS_S)
+        wait_for(lambda: "RUNNING" in stack.slurm("squeue", "-h", "-j", job, "-o", "%T"), NEWS_S)
         identity = launch("counted", "--partition", "gpu_h200", "--gpus", "2")
         record = says(stack, identity, "queued", "QOSMaxGRESPerUser")
         assert "limit of GPUs that you may hold" in record["reason"]
@@ -186,7 +187,7 @@ def test_gpu_limit_counts_other_jobs_of_user(stack: Stack, launch: Callable[...,
 
 @pytest.fixture(scope="module")
 def waiting(stack: Stack) -> Iterator[str]:
-    """A deployment that waits for a maintenance window to pass."""
+    """Launch a deployment that waits for the end of a maintenance window."""
     window = [
         "reservationname=maintenance",
         "starttime=now+2hours",
@@ -280,7 +281,7 @@ def test_cancelled_job_names_user(stack: Stack, launch: Callable[..., str], serv
 
 @contextmanager
 def blocked(stack: Stack, partition: str) -> Iterator[None]:
-    """Jobs are queued there and not started."""
+    """Take the partition down: jobs are queued and not started."""
     as_root(stack, "scontrol", "update", f"partitionname={partition}", "state=down")
     try:
         yield
@@ -354,12 +355,12 @@ def test_suspended_requeued_and_preempted_job_keeps_deployment(stack: Stack, lau
 
 
 def again(stack: Stack, identity: str, job: str) -> None:
-    """Slurm leaves a requeued job alone for two minutes; not here."""
+    """Release a requeued job, which Slurm would hold for two minutes."""
 
     def let_go() -> bool:
         return stack.on("demo-ctl", ["scontrol", "update", f"jobid={job}", "starttime=now"]).status == 0
 
-    eventually(let_go, 60)
+    wait_for(let_go, 60)
     stack.wait_for_phase(identity, "starting", timeout_s=120)
 
 

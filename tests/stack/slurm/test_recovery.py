@@ -6,20 +6,21 @@ import json
 
 from tests.stack.conftest import SMALL
 from tests.stack.faults.test_restarts import asks
-from tests.stack.harness import Finished, Stack, eventually
+from tests.stack.harness import Finished, Stack
+from tests.waiting import wait_for
 
 ANOTHER = "0123456789ab"
 
 
 def empty_redis(stack: Stack) -> None:
-    """FLUSHALL: as if the volume had been lost."""
+    """Run FLUSHALL, as if the volume had been lost."""
     script = 'REDISCLI_AUTH="$(cat /run/secrets/redis_password)" redis-cli FLUSHALL'
     done = stack.on("redis", ["sh", "-c", script])
     assert done.stdout.strip() == "OK", done.output
 
 
-def paper(stack: Stack, job_name: str) -> str:
-    """Where the job's record.json lies."""
+def record_file(stack: Stack, job_name: str) -> str:
+    """Return the path of the job's record.json."""
     return f"/home/researcher/bouchet-llm/jobs/{job_name}/record.json"
 
 
@@ -32,21 +33,21 @@ def on_login(stack: Stack, *argv: str) -> Finished:
 def test_emptied_redis_records_are_recovered(stack: Stack) -> None:
     before = stack.wait_for_phase(SMALL, "ready")
     empty_redis(stack)
-    eventually(lambda: any(one["id"] == before["id"] for one in stack.deployments()), 90)
+    wait_for(lambda: any(one["id"] == before["id"] for one in stack.deployments()), 90)
     after = stack.wait_for_phase(SMALL, "ready", timeout_s=120)
     for fact in ("id", "names", "model", "request", "traits", "created_at"):
         assert after[fact] == before[fact], fact
     for fact in ("slurm_id", "name", "node", "port", "placement", "image_sha256", "window", "vllm_version", "log"):
         assert after["jobs"][-1][fact] == before["jobs"][-1][fact], fact
-    eventually(lambda: asks(stack), 90)
+    wait_for(lambda: asks(stack), 90)
     assert json.loads(stack.bouchet("orphans", "--json").stdout) == {"orphans": []}
 
 
 def test_orphan_of_other_installation_is_adopted_on_request(stack: Stack) -> None:
     job = stack.wait_for_phase(SMALL, "ready")["jobs"][-1]
-    ours = json.loads(on_login(stack, "cat", paper(stack, job["name"])).stdout)["installation"]
+    ours = json.loads(on_login(stack, "cat", record_file(stack, job["name"])).stdout)["installation"]
     edit = f's/"installation": *"{ours}"/"installation": "{ANOTHER}"/'
-    on_login(stack, "sed", "-i", edit, paper(stack, job["name"]))
+    on_login(stack, "sed", "-i", edit, record_file(stack, job["name"]))
     empty_redis(stack)
     shown = stack.bouchet("orphans", "--all")
     assert shown.status == 0 and job["name"] in shown.stdout and "another" in shown.stdout, shown.output
@@ -57,5 +58,5 @@ def test_orphan_of_other_installation_is_adopted_on_request(stack: Stack) -> Non
     assert adopted.status == 0, adopted.output
     again = stack.wait_for_phase(SMALL, "ready", timeout_s=120)
     assert again["jobs"][-1]["slurm_id"] == job["slurm_id"]
-    eventually(lambda: asks(stack), 90)
-    assert json.loads(on_login(stack, "cat", paper(stack, job["name"])).stdout)["installation"] == ours
+    wait_for(lambda: asks(stack), 90)
+    assert json.loads(on_login(stack, "cat", record_file(stack, job["name"])).stdout)["installation"] == ours

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.stack.harness import Stack, eventually
+from tests.stack.harness import Stack
+from tests.waiting import wait_for
 
 NAME = "bouchet-two-nodes"
 NODES = ("node1", "node2")
@@ -24,12 +25,12 @@ def launch(stack: Stack) -> dict[str, Any]:
 
 
 def vllm_on(stack: Stack, node: str) -> list[str]:
-    """Pids of the vLLM of a job on several nodes, as its command line shows it."""
+    """Return the pids of the vLLM of a job on several nodes, by its command line."""
     return stack.on(f"demo-{node}", ["pgrep", "-f", "--", "--nnodes"]).stdout.split()
 
 
 def left_behind(stack: Stack, slurm_id: int) -> str:
-    """Processes and scratch folders of that job on both nodes. [x]: pgrep must not find the shell that runs it."""
+    """List processes and scratch folders of that job on both nodes. [x]: pgrep must not find its own shell."""
     traces = "--[n]nodes|VLLM::[W]orker|[r]ank.sh"
     look = f"pgrep -af -- '{traces}'; ls -d /tmp/bouchet-{slurm_id}-* 2>/dev/null"
     return "".join(stack.on(f"demo-{node}", ["sh", "-c", look]).stdout for node in NODES)
@@ -37,7 +38,7 @@ def left_behind(stack: Stack, slurm_id: int) -> str:
 
 @pytest.fixture(scope="module")
 def two(stack: Stack, room: None) -> Iterator[dict[str, Any]]:
-    """A deployment on both nodes, ready."""
+    """Return a ready deployment on both nodes."""
     launch(stack)
     yield stack.wait_for_phase(NAME, "ready", timeout_s=START_S)
     stack.bouchet("cancel", NAME)
@@ -75,14 +76,14 @@ def test_two_nodes_end_of_rank_ends_deployment(stack: Stack, two: dict[str, Any]
     stack.on(f"demo-{other}", ["kill", "-KILL", *vllm_on(stack, other)])
     ended = stack.wait_for_phase(two["id"], "ended", timeout_s=180)
     assert ended["ending"] == "failed" and f"on {other}: vLLM (rank 1 of 2) ended with status 137" in ended["reason"]
-    eventually(lambda: not left_behind(stack, job["slurm_id"]), 90, lambda: left_behind(stack, job["slurm_id"]))
+    wait_for(lambda: not left_behind(stack, job["slurm_id"]), 90, lambda: left_behind(stack, job["slurm_id"]))
 
 
 def test_two_nodes_cancelled_start_leaves_nothing(stack: Stack, two: dict[str, Any]) -> None:
     record = launch(stack)
-    eventually(lambda: all(vllm_on(stack, node) for node in NODES), 240, lambda: json.dumps(stack.deployment(NAME)))
+    wait_for(lambda: all(vllm_on(stack, node) for node in NODES), 240, lambda: json.dumps(stack.deployment(NAME)))
     assert stack.bouchet("cancel", NAME).status == 0
     ended = stack.wait_for_phase(record["id"], "ended", timeout_s=180)
     assert ended["ending"] == "cancelled"
     slurm_id = ended["jobs"][-1]["slurm_id"]
-    eventually(lambda: not left_behind(stack, slurm_id), 90, lambda: left_behind(stack, slurm_id))
+    wait_for(lambda: not left_behind(stack, slurm_id), 90, lambda: left_behind(stack, slurm_id))

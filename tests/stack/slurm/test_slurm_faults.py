@@ -10,7 +10,7 @@ import pytest
 
 from tests.stack.conftest import SMALL
 from tests.stack.faults.test_restarts import asks
-from tests.stack.harness import Stack, eventually
+from tests.stack.harness import Stack
 from tests.stack.job_faults import (
     Staged,
     demo_node,
@@ -23,14 +23,15 @@ from tests.stack.job_faults import (
     spare_node,
     stage,
 )
+from tests.waiting import wait_for
 
 # a look gives each program 20 s
-TOLD_S = 120
+REPORTED_S = 120
 
 
 @contextmanager
 def hanging(stack: Stack, program: str) -> Iterator[None]:
-    """A program of Slurm's that never ends, on the login node."""
+    """Replace a Slurm program on the login node by one that never ends."""
     path = f"/usr/local/bin/{program}"
     shell(stack, "demo-login", f"printf '#!/bin/sh\\nexec sleep 600\\n' > {path} && chmod 755 {path}", "root")
     try:
@@ -41,7 +42,7 @@ def hanging(stack: Stack, program: str) -> Iterator[None]:
 
 @pytest.fixture
 def staged(stack: Stack) -> Iterator[Staged]:
-    """A deployment in the queue."""
+    """Return a deployment in the queue."""
     with nothing_starts(stack):
         one = stage(stack, "fault-queue")
         yield one
@@ -49,29 +50,29 @@ def staged(stack: Stack) -> Iterator[Staged]:
 
 
 def live(stack: Stack) -> dict[str, Any]:
-    """Phases and jobs of all that lives."""
+    """Return phases and jobs of all live deployments."""
     return {record["id"]: (record["phase"], record["jobs"][-1]["slurm_id"]) for record in stack.deployments()}
 
 
-def told(stack: Stack, words: str) -> None:
-    """Returns once `bouchet status` says what was not answered."""
+def wait_until_reported(stack: Stack, words: str) -> None:
+    """Wait until `bouchet status` reports the failed query."""
 
     def says() -> bool:
         shown = " ".join(stack.bouchet("status").stdout.split())
         return "the cluster has not answered for" in shown and words in shown
 
-    eventually(says, TOLD_S, lambda: stack.bouchet("status").output)
+    wait_for(says, REPORTED_S, lambda: stack.bouchet("status").output)
 
 
 def quiet(stack: Stack) -> None:
-    """Returns once all is answered again."""
-    eventually(lambda: "has not answered" not in stack.bouchet("status").stdout, TOLD_S)
+    """Wait until every query is answered again."""
+    wait_for(lambda: "has not answered" not in stack.bouchet("status").stdout, REPORTED_S)
 
 
 def test_hanging_squeue_ends_nothing_and_is_reported(stack: Stack, staged: Staged) -> None:
     before = live(stack)
     with hanging(stack, "squeue"):
-        told(stack, "Slurm's controller does not answer (squeue did not end within 20 s")
+        wait_until_reported(stack, "Slurm's controller does not answer (squeue did not end within 20 s")
         assert live(stack) == before and asks(stack)
     quiet(stack)
     assert live(stack) == before
@@ -80,7 +81,7 @@ def test_hanging_squeue_ends_nothing_and_is_reported(stack: Stack, staged: Stage
 def test_hanging_sacct_still_reports_end(stack: Stack, staged: Staged) -> None:
     with hanging(stack, "sacct"):
         shell(stack, "demo-login", f"scancel {staged.slurm_id}")
-        record = ended(stack, staged, timeout_s=TOLD_S)
+        record = ended(stack, staged, timeout_s=REPORTED_S)
     assert record["ending"] == "cancelled" and "cancelled by an unknown user" in record["reason"], record["reason"]
 
 
@@ -90,7 +91,7 @@ def test_slurmctld_outage_models_answer_and_cancel_waits(stack: Stack, staged: S
     controller.stop(timeout=10)
     try:
         # squeue says that at once where the host answers, and tries for long where it does not
-        told(stack, "Slurm's controller does not answer (squeue ")
+        wait_until_reported(stack, "Slurm's controller does not answer (squeue ")
         assert live(stack) == before and asks(stack)
         assert stack.bouchet("cancel", staged.id).status == 0
         record = stack.deployment(staged.id)
@@ -119,7 +120,7 @@ def test_silent_node_delays_end_of_deployment(stack: Stack, staged: Staged) -> N
             assert record["phase"] != "ended", record["reason"]
             return record["phase"] == "draining" and record["jobs"][-1]["slurm_state"] == "COMPLETING"
 
-        eventually(completing, 20, lambda: str(stack.deployment(staged.id)))
+        wait_for(completing, 20, lambda: str(stack.deployment(staged.id)))
     finally:
         container.unpause()
     assert ended(stack, staged)["ending"] == "cancelled"

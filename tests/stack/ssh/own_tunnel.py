@@ -12,7 +12,7 @@ from typing import Any
 
 from bouchet_gateway.settings import SshSettings
 from bouchet_gateway.ssh.connect import Connector
-from bouchet_gateway.ssh.prompts import PromptDesk
+from bouchet_gateway.ssh.prompts import PromptBroker
 from bouchet_gateway.ssh.trusted_hosts import TrustedHosts
 from bouchet_gateway.ssh.tunnel import Tunnel
 
@@ -24,7 +24,7 @@ PASSCODE = "1234567"
 
 
 def key_of(stack: Stack, user: str, folder: Path) -> None:
-    """The demo user's own key, as id_ed25519 in that folder."""
+    """Copy the demo user's own key to id_ed25519 in a folder."""
     name = "id_ed25519" if user == "researcher" else f"{user}_ed25519"
     packed, _ = stack.container("gateway").get_archive(f"/run/demo/gateway/{name}")
     with tarfile.open(fileobj=io.BytesIO(b"".join(packed))) as archive:
@@ -38,18 +38,18 @@ def key_of(stack: Stack, user: str, folder: Path) -> None:
 @contextlib.asynccontextmanager
 async def tunnel_as(
     stack: Stack, user: str, folder: Path, auto: str | None = None, patience_s: float = 20, **changes: Any
-) -> AsyncIterator[tuple[Tunnel, PromptDesk]]:
-    """A tunnel of that user's from this machine, that knows no host.
+) -> AsyncIterator[tuple[Tunnel, PromptBroker]]:
+    """Open a tunnel as that user from this machine, without known hosts.
 
-    auto: MFA_AUTO; patience_s: for which a question waits; changes: of its settings.
+    auto: MFA_AUTO; patience_s: how long a prompt waits; changes: of its settings.
     """
     key_of(stack, user, folder)
-    desk, trusted = PromptDesk(patience_s, auto), TrustedHosts(folder / "accepted")
+    broker, trusted = PromptBroker(patience_s, auto), TrustedHosts(folder / "accepted")
     settings = SshSettings(hosts=(LOGIN_NODE,), ssh_dir=folder, data_dir=folder, user=user, port=22)
-    tunnel = Tunnel(Connector(settings.model_copy(update=changes), desk, trusted), desk, trusted)
+    tunnel = Tunnel(Connector(settings.model_copy(update=changes), broker, trusted), broker, trusted)
     life = asyncio.get_running_loop().create_task(tunnel.run())
     try:
-        yield tunnel, desk
+        yield tunnel, broker
     finally:
         life.cancel()
         with contextlib.suppress(asyncio.CancelledError):
@@ -65,7 +65,7 @@ async def until(condition: Callable[[], bool], story: Callable[[], object], with
 
 
 async def trust_the_host(stack: Stack, tunnel: Tunnel) -> None:
-    """Accepts the key that is shown, when it is the one that the login node has."""
+    """Accept the key that is shown, if it is the login node's."""
     await until(lambda: tunnel.status().host_key is not None, tunnel.status)
     shown = tunnel.status().host_key
     argv = ["ssh-keygen", "-lf", "/run/cluster-keys/host/login.pub"]

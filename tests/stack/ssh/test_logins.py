@@ -8,19 +8,20 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from bouchet_core.tunnel import LoginPrompt, TunnelState
-from bouchet_gateway.ssh.prompts import NOT_ACCEPTED, PromptDesk
+from bouchet_gateway.ssh.prompts import NOT_ACCEPTED, PromptBroker
 from bouchet_gateway.ssh.tunnel import Tunnel
 
-from tests.stack.harness import SUBNET, Stack, eventually
+from tests.stack.harness import SUBNET, Stack
 from tests.stack.ssh.own_tunnel import LOGIN_NODE, PASSCODE, trust_the_host, tunnel_as, until
 from tests.stack.ssh.test_tunnel import ASKERS, BACK_S, NOTICED_S, ask, tunnel_state, wait_for_tunnel
+from tests.waiting import wait_for
 
 
-async def question(tunnel: Tunnel, desk: PromptDesk, after: LoginPrompt | None = None) -> LoginPrompt:
-    """The prompt that is open, another than the one before."""
-    await until(lambda: desk.prompt not in (None, after), tunnel.status)
-    assert desk.prompt is not None
-    return desk.prompt
+async def question(tunnel: Tunnel, broker: PromptBroker, after: LoginPrompt | None = None) -> LoginPrompt:
+    """Wait for a prompt other than the one before."""
+    await until(lambda: broker.prompt not in (None, after), tunnel.status)
+    assert broker.prompt is not None
+    return broker.prompt
 
 
 async def is_up(tunnel: Tunnel) -> None:
@@ -32,62 +33,62 @@ def thrown_out(stack: Stack) -> None:
 
 
 async def test_mfa_wrong_code_prompts_again(stack: Stack, tmp_path: Path) -> None:
-    async with tunnel_as(stack, "guarded", tmp_path) as (tunnel, desk):
+    async with tunnel_as(stack, "guarded", tmp_path) as (tunnel, broker):
         await trust_the_host(stack, tunnel)
-        first = await question(tunnel, desk)
+        first = await question(tunnel, broker)
         assert NOT_ACCEPTED not in first.title
-        desk.answer(first.id, ["7654321"])
-        second = await question(tunnel, desk, first)
+        broker.answer(first.id, ["7654321"])
+        second = await question(tunnel, broker, first)
         assert second.title.startswith(NOT_ACCEPTED)
-        desk.answer(second.id, [PASSCODE])
+        broker.answer(second.id, [PASSCODE])
         await is_up(tunnel)
 
 
 async def test_mfa_auto_push_is_sent_once_per_minute(stack: Stack, tmp_path: Path) -> None:
     shown: list[str] = []
-    async with tunnel_as(stack, "guarded", tmp_path, auto="1") as (tunnel, desk):
-        told = desk.on_change
-        desk.on_change = lambda prompt: (shown.extend([prompt.id] if prompt else []), told(prompt))[1]
+    async with tunnel_as(stack, "guarded", tmp_path, auto="1") as (tunnel, broker):
+        published = broker.on_change
+        broker.on_change = lambda prompt: (shown.extend([prompt.id] if prompt else []), published(prompt))[1]
         await trust_the_host(stack, tunnel)
         await is_up(tunnel)
-        assert shown == [], "nobody was asked"
+        assert shown == [], "no prompt was shown"
         await asyncio.to_thread(thrown_out, stack)
-        again = await question(tunnel, desk)
+        again = await question(tunnel, broker)
         await asyncio.sleep(2)
-        assert desk.prompt == again, "no second push within the minute"
-        desk.answer(again.id, [PASSCODE])
+        assert broker.prompt == again, "no second push within the minute"
+        broker.answer(again.id, [PASSCODE])
         await is_up(tunnel)
 
 
 async def test_mfa_unanswered_prompt_is_not_repeated(stack: Stack, tmp_path: Path) -> None:
     since = int(time.time())
-    async with tunnel_as(stack, "guarded", tmp_path, patience_s=1) as (tunnel, desk):
+    async with tunnel_as(stack, "guarded", tmp_path, patience_s=1) as (tunnel, broker):
         await trust_the_host(stack, tunnel)
-        await question(tunnel, desk)
+        await question(tunnel, broker)
         await until(lambda: "nobody answered" in tunnel.status().detail, tunnel.status)
-        said = await asyncio.to_thread(stack.container("demo-login").logs, since=since)
+        log = await asyncio.to_thread(stack.container("demo-login").logs, since=since)
         await asyncio.sleep(3)
         assert (tunnel.status().state, tunnel.status().retry_at) == (TunnelState.NEEDS_HUMAN, None)
         later = await asyncio.to_thread(stack.container("demo-login").logs, since=since)
-        assert later.count(b"Postponed keyboard-interactive") == said.count(b"Postponed keyboard-interactive") > 0
+        assert later.count(b"Postponed keyboard-interactive") == log.count(b"Postponed keyboard-interactive") > 0
         tunnel.connect_now()
-        await question(tunnel, desk)
+        await question(tunnel, broker)
 
 
 async def test_mfa_prompts_name_their_host(stack: Stack, tmp_path: Path) -> None:
-    """One server stands for both, as whom else to reach it is the demo's login node alone."""
+    """Use one server for both roles: the demo's login node is the only one."""
     hosts = f"Host gate cluster\n  HostName {LOGIN_NODE}\n  User guarded\n"
     (tmp_path / "config").write_text(f"{hosts}Host cluster\n  ProxyJump gate\n")
-    async with tunnel_as(stack, "guarded", tmp_path, hosts=("cluster",)) as (tunnel, desk):
+    async with tunnel_as(stack, "guarded", tmp_path, hosts=("cluster",)) as (tunnel, broker):
         await trust_the_host(stack, tunnel)
-        first = await question(tunnel, desk)
+        first = await question(tunnel, broker)
         assert first.host == "gate (the jump host to cluster)"
-        desk.answer(first.id, [PASSCODE])
-        second = await question(tunnel, desk, first)
+        broker.answer(first.id, [PASSCODE])
+        second = await question(tunnel, broker, first)
         assert second.host == "cluster" and NOT_ACCEPTED not in second.title
-        desk.answer(second.id, [PASSCODE])
+        broker.answer(second.id, [PASSCODE])
         await is_up(tunnel)
-        assert desk.prompt is None
+        assert broker.prompt is None
 
 
 async def test_jump_host_unreachable_is_named(stack: Stack, tmp_path: Path) -> None:
@@ -113,7 +114,7 @@ def address(stack: Stack, service: str) -> str:
 
 
 def test_network_change_of_addresses_reconnects(stack: Stack) -> None:
-    """A VPN that is switched off and on; both ends have other addresses afterwards."""
+    """Switch a VPN off and on; both ends have other addresses afterwards."""
     wait_for_tunnel(stack, up=True, within_s=60)
     before = [address(stack, service) for service in ("gateway", "demo-login")]
     names = stack.container("gateway").attrs["NetworkSettings"]["Networks"]
@@ -136,7 +137,7 @@ def test_network_change_of_addresses_reconnects(stack: Stack) -> None:
         assert [one.result(timeout=60) for one in asked] == [200] * ASKERS
     now = [address(stack, service) for service in ("gateway", "demo-login")]
     assert all(now) and all(here != there for here, there in zip(now, before, strict=True)), (before, now)
-    assert eventually(lambda: tunnel_state(stack)["connections"] == 1, 30)
+    assert wait_for(lambda: tunnel_state(stack)["connections"] == 1, 30)
 
 
 def test_suspend_beyond_server_timeout_reconnects(stack: Stack) -> None:

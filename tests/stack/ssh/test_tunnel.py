@@ -18,8 +18,9 @@ import pytest
 from bouchet_core.tunnel import LoginPrompt, TunnelState
 
 from tests.stack.conftest import SMALL
-from tests.stack.harness import ROOT, Stack, eventually
+from tests.stack.harness import ROOT, Stack
 from tests.stack.ssh.own_tunnel import PASSCODE, trust_the_host, tunnel_as, until
+from tests.waiting import wait_for
 
 # keepalives say so after 6 s; the rest is for a busy machine
 NOTICED_S, BACK_S = 15.0, 20.0
@@ -33,21 +34,21 @@ def tunnel_state(stack: Stack) -> dict[str, Any]:
 
 
 def wait_for_tunnel(stack: Stack, *, up: bool, within_s: float) -> float:
-    """Seconds until the tunnel is up, or no longer."""
+    """Return the seconds until the tunnel is up, or down."""
     began = time.monotonic()
-    eventually(lambda: (tunnel_state(stack)["state"] == "up") is up, within_s, lambda: str(tunnel_state(stack)))
+    wait_for(lambda: (tunnel_state(stack)["state"] == "up") is up, within_s, lambda: str(tunnel_state(stack)))
     return time.monotonic() - began
 
 
 def ask(stack: Stack) -> int:
-    """The status of a short request's answer."""
+    """Return the status of a short request."""
     body = {"model": SMALL, "max_tokens": 4, "messages": [{"role": "user", "content": "hi"}]}
     with stack.proxy() as proxy:
         return proxy.post("/v1/messages", json=body).status_code
 
 
 def last_event(stack: Stack, begun: Callable[[], object]) -> str:
-    """Listens to a long stream to its end; `begun` is called at its first event. The type of the last event."""
+    """Read a long stream to its end and return the type of the last event; `begun` is called at the first."""
     # without temperature it says the same every time: 350 tokens
     body = {"model": SMALL, "max_tokens": 600, "stream": True, "temperature": 0}
     body["messages"] = [{"role": "user", "content": "Write a long story about the sea."}]
@@ -69,7 +70,7 @@ def clients() -> Iterator[ThreadPoolExecutor]:
 
 @pytest.fixture
 def stream(stack: Stack, clients: ThreadPoolExecutor) -> Future[str]:
-    """A stream that is under way; its result is its last event."""
+    """Start a stream; its result is its last event."""
     started: Future[None] = Future()
     found = clients.submit(last_event, stack, lambda: started.set_result(None))
     started.result(timeout=60)
@@ -81,7 +82,7 @@ def one_connection_afterwards(stack: Stack) -> Iterator[None]:
     wait_for_tunnel(stack, up=True, within_s=60)
     yield
     wait_for_tunnel(stack, up=True, within_s=60)
-    connections = eventually(lambda: len(stack.on("demo-login", ESTABLISHED).stdout.splitlines()) == 1, 30)
+    connections = wait_for(lambda: len(stack.on("demo-login", ESTABLISHED).stdout.splitlines()) == 1, 30)
     assert connections, stack.on("demo-login", ESTABLISHED).stdout
 
 
@@ -116,7 +117,7 @@ def test_tunnel_restarted_login_node_reconnects_once(
 
 
 def test_tunnel_frozen_gateway_recovers(stack: Stack, clients: ThreadPoolExecutor, stream: Future[str]) -> None:
-    """A laptop's lid, closed for a moment."""
+    """Simulate a laptop's lid that is closed for a moment."""
     gateway = stack.container("gateway")
     gateway.pause()
     try:
@@ -165,26 +166,26 @@ async def test_host_key_unknown_is_trusted_by_fingerprint(stack: Stack, tmp_path
 async def test_mfa_prompts_once_per_reconnect(stack: Stack, tmp_path: Path) -> None:
     since = int(time.time())
     shown: list[str] = []
-    async with tunnel_as(stack, "guarded", tmp_path) as (tunnel, desk):
-        told = desk.on_change
+    async with tunnel_as(stack, "guarded", tmp_path) as (tunnel, broker):
+        published = broker.on_change
 
         def noted(prompt: LoginPrompt | None) -> None:
             shown.extend([prompt.id] if prompt else [])
-            told(prompt)
+            published(prompt)
 
-        desk.on_change = noted
+        broker.on_change = noted
         await trust_the_host(stack, tunnel)
         for cut in range(CUTS + 1):
-            await until(lambda: desk.prompt is not None, tunnel.status)
-            assert desk.prompt is not None and "Passcode or option" in desk.prompt.questions[0]
-            desk.answer(desk.prompt.id, [PASSCODE])
+            await until(lambda: broker.prompt is not None, tunnel.status)
+            assert broker.prompt is not None and "Passcode or option" in broker.prompt.questions[0]
+            broker.answer(broker.prompt.id, [PASSCODE])
             await until(lambda: tunnel.status().state is TunnelState.UP, tunnel.status)
             # nothing more is asked while it is up
             await asyncio.sleep(0.3)
-            assert desk.prompt is None
+            assert broker.prompt is None
             if cut < CUTS:
                 await asyncio.to_thread(stack.on, "demo-login", ["pkill", "-KILL", "-u", "guarded"])
                 await until(lambda: tunnel.status().state is not TunnelState.UP, tunnel.status)
     assert len(shown) == CUTS + 1
-    said = await asyncio.to_thread(stack.container("demo-login").logs, since=since)
-    assert said.decode().count("Accepted keyboard-interactive/pam for guarded") == CUTS + 1
+    log = await asyncio.to_thread(stack.container("demo-login").logs, since=since)
+    assert log.decode().count("Accepted keyboard-interactive/pam for guarded") == CUTS + 1

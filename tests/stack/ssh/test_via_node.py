@@ -1,4 +1,4 @@
-"""`via: node`: vLLM listens for nobody but its user on its node, and the way there leads over ssh to the node."""
+"""`via: node`: only its user reaches vLLM on its node, over ssh to the node."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from bouchet_gateway.slots.relay import Half
 from bouchet_gateway.ssh.tunnel import Tunnel
 
 from tests.stack.conftest import SMALL
-from tests.stack.harness import ROOT, Stack, eventually
+from tests.stack.harness import ROOT, Stack
 from tests.stack.ssh.own_tunnel import PASSCODE, trust_the_host, tunnel_as, until
+from tests.waiting import wait_for
 
 NAME, MODEL = "over-node", "demo/scripted"
 ACCEPTED = re.compile(r"Accepted \S+ for researcher")
@@ -26,10 +27,10 @@ PORT = 18_765
 
 @pytest.fixture(scope="module")
 def over_node(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """The stack while its site file says `via: node`."""
+    """Yield the stack with `via: node` in its site file."""
     sites = tmp_path_factory.mktemp("sites") / "sites"
     shutil.copytree(ROOT / "sites", sites)
-    # pytest's folders are for its user alone, and the rooms are others
+    # pytest's folders are private to its user, and the services run as others
     for folder in (sites, *list(sites.parents)[:3]):
         folder.chmod(0o755)
     text = (sites / "demo.yaml").read_text()
@@ -43,7 +44,7 @@ def over_node(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 @pytest.fixture(scope="module")
 def served(over_node: Stack) -> Iterator[dict[str, Any]]:
-    """A deployment that was launched under `via: node`, ready."""
+    """Yield a ready deployment that was launched with `via: node`."""
     done = over_node.bouchet("launch", MODEL, "--name", NAME, "--partition", "gpu_h200", "--no-wait")
     assert done.status == 0, done.output
     yield over_node.wait_for_phase(NAME, "ready")
@@ -52,7 +53,7 @@ def served(over_node: Stack) -> Iterator[dict[str, Any]]:
     over_node.wait_for_phase(identity, "ended", timeout_s=90)
 
 
-def said(stack: Stack, model: str, prompt: str) -> str:
+def reply(stack: Stack, model: str, prompt: str) -> str:
     body = {"model": model, "max_tokens": 16, "messages": [{"role": "user", "content": prompt}]}
     with stack.proxy() as proxy:
         answer = proxy.post("/v1/messages", json=body)
@@ -61,7 +62,7 @@ def said(stack: Stack, model: str, prompt: str) -> str:
 
 
 def logins(stack: Stack) -> int:
-    """How often the gateway's user has logged in at the login node."""
+    """Count the logins of the gateway's user at the login node."""
     return len(ACCEPTED.findall(stack.container("demo-login").logs().decode()))
 
 
@@ -69,9 +70,9 @@ def test_via_node_chat_uses_one_connection(over_node: Stack, served: dict[str, A
     before = logins(over_node)
     job = served["jobs"][-1]
     assert (job["port"], job["loopback"]) == (None, False) and job["socket"].endswith("/vllm.sock")
-    assert said(over_node, NAME, "SAY[over the node]") == "over the node"
+    assert reply(over_node, NAME, "SAY[over the node]") == "over the node"
     # launched under `via: login`, and reached all the same
-    assert said(over_node, SMALL, "hi")
+    assert reply(over_node, SMALL, "hi")
     with over_node.api() as api:
         tunnel = api.get("/v1/tunnel").raise_for_status().json()
     assert tunnel["nodes"][job["node"]] == ""
@@ -86,7 +87,7 @@ def test_via_node_other_users_are_refused(over_node: Stack, served: dict[str, An
     assert over_node.on(node, asks, user="researcher").status == 0
     refused = over_node.on(node, asks, user="colleague")
     assert refused.status != 0 and "Permission denied" in refused.output
-    # its engine's own sockets are for the node alone; the server listens for nobody
+    # its engine's own sockets are for the node alone; the server listens for no other user
     owned = over_node.on(node, ["ss", "-Hltnp"]).stdout.splitlines()
     assert not [line for line in owned if "vllm" in line.lower() and " 127." not in line and " [::1]" not in line], (
         owned
@@ -104,30 +105,30 @@ def test_via_node_dry_run_shows_socket(over_node: Stack) -> None:
 def test_via_node_requeued_job_is_found_at_new_socket(over_node: Stack, served: dict[str, Any]) -> None:
     job = served["jobs"][-1]
     identity = str(job["slurm_id"])
-    # held, it may be released at once; Slurm lets others wait two minutes. It is still ending when it is told so
+    # held, it may be released at once; Slurm lets others wait two minutes. It is still ending then
     for verb in ("requeuehold", "release"):
-        eventually(lambda verb=verb: over_node.on("demo-ctl", ["scontrol", verb, identity]).status == 0, 60)
+        wait_for(lambda verb=verb: over_node.on("demo-ctl", ["scontrol", verb, identity]).status == 0, 60)
 
-    def anew() -> Any:
+    def at_new_socket() -> Any:
         now = over_node.deployment(NAME)
         return now["phase"] == "ready" and now["jobs"][-1]["socket"] not in (job["socket"], None)
 
-    eventually(anew, 300, lambda: str(over_node.deployment(NAME)))
-    assert said(over_node, NAME, "SAY[again]") == "again"
+    wait_for(at_new_socket, 300, lambda: str(over_node.deployment(NAME)))
+    assert reply(over_node, NAME, "SAY[again]") == "again"
     assert over_node.on(f"demo-{job['node']}", ["test", "-e", job["socket"]]).status != 0
 
 
 async def asked(tunnel: Tunnel, target: SlotTarget) -> bytes:
-    """What an HTTP server behind that target says."""
+    """Return the response of an HTTP server behind that target."""
     session = await tunnel.session(5)
     channel, listener = Half(), Listener()
     await session.open_channel(target, lambda: channel, 10.0)
     channel.join(listener)
     channel.write(b"GET / HTTP/1.0\r\n\r\n")
     async with asyncio.timeout(10):
-        await listener.heard_all.wait()
+        await listener.received_all.wait()
     channel.close()
-    return listener.said
+    return listener.reply
 
 
 class Listener(Half):
@@ -135,21 +136,21 @@ class Listener(Half):
 
     def __init__(self) -> None:
         super().__init__()
-        self.said, self.heard_all = b"", asyncio.Event()
+        self.reply, self.received_all = b"", asyncio.Event()
 
     def write(self, data: bytes) -> None:
-        self.said += data
+        self.reply += data
 
     def finish(self) -> None:
-        self.heard_all.set()
+        self.received_all.set()
 
 
 async def test_via_node_needs_no_prompt_but_a_job(stack: Stack, tmp_path: Path) -> None:
-    async with tunnel_as(stack, "guarded", tmp_path) as (tunnel, desk):
+    async with tunnel_as(stack, "guarded", tmp_path) as (tunnel, broker):
         await trust_the_host(stack, tunnel)
-        await until(lambda: desk.prompt is not None, tunnel.status)
-        assert desk.prompt is not None and desk.prompt.host
-        desk.answer(desk.prompt.id, [PASSCODE])
+        await until(lambda: broker.prompt is not None, tunnel.status)
+        assert broker.prompt is not None and broker.prompt.host
+        broker.answer(broker.prompt.id, [PASSCODE])
         await until(lambda: tunnel.status().state is TunnelState.UP, tunnel.status)
         with pytest.raises(NodeRefusedError, match=r"nodes let in those who have a job there"):
             await asked(tunnel, SlotTarget(node="node2", port=PORT, loopback=True, deployment="x"))
@@ -161,7 +162,7 @@ async def test_via_node_needs_no_prompt_but_a_job(stack: Stack, tmp_path: Path) 
             target = SlotTarget(node=node_of(stack, job), port=PORT, loopback=True, deployment="x")
             await asyncio.sleep(6)
             assert b"200 OK" in await asked(tunnel, target)
-            assert desk.prompt is None and tunnel.status().reconnects == 0
+            assert broker.prompt is None and tunnel.status().reconnects == 0
             other = "demo-node1" if target.node == "node2" else "demo-node2"
             asks = f"import socket; socket.create_connection(({target.node!r}, {PORT}), 3)"
             refused = await asyncio.to_thread(stack.on, other, ["python3", "-c", asks])
@@ -171,7 +172,7 @@ async def test_via_node_needs_no_prompt_but_a_job(stack: Stack, tmp_path: Path) 
 
 
 def serve_for_guarded(stack: Stack) -> str:
-    """A job of that user's that serves HTTP to its own node; its id."""
+    """Submit a job of that user that serves HTTP to its own node; return its id."""
     wrapped = f"exec python3 -m http.server --bind 127.0.0.1 --directory /usr/share/demo {PORT}"
     argv = ["sbatch", "--parsable", "-p", "day", "-t", "5", "-o", "/dev/null", "--mem", "200M", "--wrap", wrapped]
     done = stack.on("demo-login", argv, user="guarded")

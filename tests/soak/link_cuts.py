@@ -1,4 +1,4 @@
-"""`python -m tests.bench.soak [SECONDS]`: the gateway under load while its link is cut again and again.
+"""`python -m tests.soak.link_cuts [SECONDS]`: the gateway under load while its link is cut again and again.
 
 Clients ask twice a second each, others listen to streams; every CUT_EVERY_S the link freezes, breaks or blinks. No
 request may fail, no stream may end as if it were whole, and the process must not grow.
@@ -19,16 +19,15 @@ from pathlib import Path
 from bouchet_core.store import FIRST_EVENT, Store
 from bouchet_core.tunnel import TunnelState
 
+from tests.bench import upstream
+from tests.bench.figures import Figure, render
+from tests.bench.tunnel_ends import BODY, Way, answers, redis_in, start_gateway, start_sshd, start_upstream, starter
 from tests.gateway.conftest import serve_behind
 from tests.gateway.link import Link, link_to
 
-from . import upstream
-from .figures import Figure, render
-from .tunnel_ends import BODY, Way, answers, redis_in, start_gateway, start_sshd, start_upstream, starter
-
 SOAK_S, CUT_EVERY_S, SETTLE_S = 600.0, 30.0, 5.0
 ASKERS, LISTENERS, ASK_EVERY_S = 16, 16, 0.5
-# seconds without the link, in turn: a lid, a VPN that reconnects, a blink that nobody notices; 0 is a broken connection
+# seconds without the link, in turn: a closed lid, a VPN that reconnects, a short gap; 0 breaks the connection
 CUTS_S = (10.0, 0.0, 3.0)
 # the gateway holds callers for 30 s
 PATIENCE_S, SILENCE_S = 45.0, 15.0
@@ -50,7 +49,7 @@ class Counts:
 
 
 async def soak(seconds: float) -> list[Figure]:
-    """Runs it for that long."""
+    """Run for that many seconds."""
     counts = Counts()
     async with _gateway() as (way, link, store):
         until = time.monotonic() + seconds
@@ -69,7 +68,7 @@ async def soak(seconds: float) -> list[Figure]:
 
 
 async def _ask_on(way: Way, until: float, counts: Counts) -> None:
-    """Asks, and asks again where the connection broke before the answer, as the proxy does."""
+    """Send requests, and repeat where the connection broke before the answer, as the proxy does."""
     while time.monotonic() < until:
         began, tries = time.monotonic(), 0
         while True:
@@ -121,7 +120,7 @@ async def _listen_on(way: Way, until: float, counts: Counts) -> None:
 
 
 async def _cut_on(way: Way, link: Link, until: float, counts: Counts) -> int:
-    """Cuts until then; how often."""
+    """Cut the link until then; return how often."""
     number = 0
     while time.monotonic() + CUT_EVERY_S / 2 < until:
         length_s = CUTS_S[number % len(CUTS_S)]
@@ -141,7 +140,7 @@ async def _cut_on(way: Way, link: Link, until: float, counts: Counts) -> int:
 
 
 async def _answer(way: Way) -> None:
-    """Returns when it answers."""
+    """Wait until it answers."""
     while True:
         if await answers(way):
             return
@@ -164,11 +163,11 @@ def _figures(counts: Counts, before: _Size, after: _Size, cuts: int, share: floa
     waited = sorted(counts.waited_s)
     failed, silent = "; ".join(counts.failed[:3]), "; ".join(counts.silent[:3])
     asked = f"{counts.answered} answered, {counts.again} asked again, longest {waited[-1]:.1f} s {failed}"
-    heard = f"{counts.whole} whole, {counts.broken} with an error {silent}"
+    streams = f"{counts.whole} whole, {counts.broken} with an error {silent}"
     back = f"median {statistics.median(counts.back_s):.2f} s of {len(counts.back_s)}"
     return [
         Figure(f"soak: failed requests, {cuts} cuts", len(counts.failed), "", 0, asked),
-        Figure("soak: streams that ended in silence", len(counts.silent), "", 0, heard),
+        Figure("soak: streams that ended in silence", len(counts.silent), "", 0, streams),
         Figure("soak: back after the link", max(counts.back_s), "s", 2, back),
         # where the login asks a person, each is a prompt
         Figure("soak: logins more than cuts", counts.logins - 1 - cuts, "", 0, f"{counts.logins} logins in all"),
@@ -182,7 +181,7 @@ def _figures(counts: Counts, before: _Size, after: _Size, cuts: int, share: floa
 
 @asynccontextmanager
 async def _gateway() -> AsyncIterator[tuple[Way, Link, Store]]:
-    """A gateway whose connection goes over a link."""
+    """Start a gateway whose connection goes over a link."""
     with tempfile.TemporaryDirectory(prefix="bouchet-soak-") as name, ExitStack() as running:
         folder = Path(name)
         start = starter(folder, running)
@@ -199,10 +198,10 @@ async def _gateway() -> AsyncIterator[tuple[Way, Link, Store]]:
 
 
 def main() -> int:
-    """1 when a promise is not kept."""
+    """Return 1 if a target is missed."""
     figures = asyncio.run(soak(float(sys.argv[1]) if len(sys.argv) > 1 else SOAK_S))
     print(render(figures))
-    return 0 if all(figure.kept for figure in figures) else 1
+    return 0 if all(figure.is_met for figure in figures) else 1
 
 
 if __name__ == "__main__":

@@ -1,0 +1,31 @@
+"""`make soak`: the long runs. Random kills, cancelled starts, and the gateway's link cut under load.
+
+Each has a short version in `make test`.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+from tests.stack.harness import ROOT
+
+STACK_TESTS = ("tests/stack/faults/test_random_kills.py", "tests/stack/faults/test_cancelled_starts.py")
+RUNS = (
+    ("-m", "pytest", "-v", "--timeout", "3600", *STACK_TESTS),
+    ("-m", "tests.soak.link_cuts"),
+)
+
+
+def main() -> int:
+    """Run all of them, also after a failure; return 1 if one failed."""
+    environment = {**os.environ, "BOUCHET_SOAK": "1"}
+    statuses = [
+        subprocess.run([sys.executable, *run], cwd=ROOT, env=environment, check=False).returncode for run in RUNS
+    ]
+    return int(any(statuses))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
