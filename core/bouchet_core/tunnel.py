@@ -1,21 +1,23 @@
-"""The SSH connection as other packages see it: its state, what it asks of a person, where slots lead. All values are frozen."""
+"""The SSH connection as other packages see it: its state, its login prompts, and where slots lead."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field, StringConstraints
 
 from .values import FrozenModel
+
+MAX_ANSWERS, MAX_ANSWER_CHARACTERS = 16, 1024
 
 
 class SlotTarget(FrozenModel):
     """Where a gateway slot leads: a node, and a port or a UNIX socket there.
 
-    loopback: the port is on the node's 127.0.0.1 alone.
+    loopback: the port is open on the node's 127.0.0.1 only.
     """
 
     node: str
@@ -26,12 +28,12 @@ class SlotTarget(FrozenModel):
 
     @property
     def on_node(self) -> bool:
-        """Whether only programs on the node itself reach it."""
+        """Whether only programs on the node itself can connect to it."""
         return self.loopback or self.socket is not None
 
     @property
     def place(self) -> str:
-        """For people: `node:port`, or the socket's path."""
+        """The target as messages name it: `node:port`, or `node:socket`."""
         return f"{self.node}:{self.socket or self.port}"
 
 
@@ -46,19 +48,30 @@ class TunnelState(StrEnum):
 
 
 class LoginPrompt(FrozenModel):
-    """A question of the SSH server (Duo menu, passcode) or of the key; answered by a person, never stored."""
+    """A prompt of the SSH server (Duo menu, passcode) or of the key; answered by a person, never stored."""
 
     id: str
     title: str = ""
     questions: tuple[str, ...]
     echo: tuple[bool, ...]
     host: str = Field(
-        default="", description="who asks: the login node, or a jump host before it; empty: the key itself"
+        default="", description="the host that asks: the login node or a jump host; empty: the key itself"
+    )
+
+
+class PromptAnswer(FrozenModel):
+    """One response for every question of the open prompt. They are sent to the SSH server and never stored."""
+
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+    prompt_id: str = Field(min_length=1, max_length=100)
+    responses: list[Annotated[str, StringConstraints(max_length=MAX_ANSWER_CHARACTERS)]] = Field(
+        max_length=MAX_ANSWERS, repr=False
     )
 
 
 class HostKey(FrozenModel):
-    """A host key that the login node showed and that nobody has accepted. `changed`: another one was known."""
+    """A host key that the login node presented and that is not trusted. `changed`: another one was known."""
 
     place: str = Field(description="the host as known_hosts writes it, e.g. `[login.example.org]:2222`")
     algorithm: str
@@ -67,19 +80,19 @@ class HostKey(FrozenModel):
 
 
 class TunnelEvent(FrozenModel):
-    """One change of the SSH connection. What it waits for stands in GET /v1/tunnel, and nowhere else."""
+    """One change of the SSH connection. GET /v1/tunnel has the prompt or host key that it waits for; events do not."""
 
     state: TunnelState
     host: str
     detail: str = ""
     waits_for: Literal["", "prompt", "host_key"] = Field(
-        default="", description="a person: to answer the login's question, or to accept a host key"
+        "", description="a person: to answer the login prompt, or to accept a host key"
     )
     at: datetime
 
 
 class TunnelStatus(FrozenModel):
-    """The tunnel as people and programs see it."""
+    """The state of the tunnel."""
 
     state: TunnelState
     host: str
@@ -94,12 +107,12 @@ class TunnelStatus(FrozenModel):
     open_channels: int = 0
     nodes: Mapping[str, str] = Field(
         default_factory=dict,
-        description="compute nodes that forwards lead to over ssh (`via: node`): empty when fine, else what is wrong",
+        description="compute nodes that forwards reach over ssh (`via: node`): empty when fine, else the error",
     )
     retry_at: datetime | None = None
     round_trip_ms: float | None = Field(default=None, description="to the login node and back, measured while it is up")
     bytes_up: int = Field(default=0, description="sent through the slots since the gateway started")
     bytes_down: int = Field(default=0, description="received through the slots since the gateway started")
     last_error: str = Field(
-        default="", description="why the connection was lost or refused last; stays after it is mended"
+        default="", description="why the connection was lost or refused last; kept after it is up again"
     )

@@ -11,18 +11,18 @@ from bouchet_api.app import create_app
 from bouchet_api.dependencies import AppState, open_state
 
 from tests.conftest import RedisServer
-from tests.fakes.gateway_api import GatewayDoor
+from tests.fakes.gateway_api import FakeGateway
 from tests.fakes.running_api import KEY, RunningApi, emptied, running_with_its_own, settings
 
 
 @pytest.fixture
-def gateway() -> Iterator[GatewayDoor]:
-    with GatewayDoor() as door:
+def gateway() -> Iterator[FakeGateway]:
+    with FakeGateway() as door:
         yield door
 
 
 @pytest.fixture
-def state(tmp_path: Path, redis_server: RedisServer, gateway: GatewayDoor) -> Iterator[AppState]:
+def state(tmp_path: Path, redis_server: RedisServer, gateway: FakeGateway) -> Iterator[AppState]:
     with open_state(settings(tmp_path, redis_server, gateway)) as state:
         yield state
 

@@ -14,7 +14,7 @@ from bouchet_core.tunnel import TunnelState, TunnelStatus
 from bouchet_worker.reconcile.loop import HEARTBEAT as BEATEN
 
 from tests.conftest import RedisServer
-from tests.fakes.gateway_api import GatewayDoor
+from tests.fakes.gateway_api import FakeGateway
 
 
 async def look(api: httpx.AsyncClient) -> dict[str, dict[str, Any]]:
@@ -45,7 +45,7 @@ async def test_without_redis_it_still_answers(api: httpx.AsyncClient, redis_serv
     assert checks["slurm: cluster"]["verdict"] == "unknown"
 
 
-async def test_a_host_key_that_nobody_knows(api: httpx.AsyncClient, state: AppState, gateway: GatewayDoor) -> None:
+async def test_a_host_key_that_nobody_knows(api: httpx.AsyncClient, state: AppState, gateway: FakeGateway) -> None:
     state.store.beat(HEARTBEAT, 60)
     key = {"place": "login", "algorithm": "ssh-ed25519", "fingerprint": "SHA256:abc", "changed": False}
     gateway.tunnel = {**gateway.tunnel, "state": "refused", "host_key": key, "connections": 0}
@@ -55,7 +55,7 @@ async def test_a_host_key_that_nobody_knows(api: httpx.AsyncClient, state: AppSt
     assert "--trust" in checks["ssh: host key"]["fix"]
 
 
-async def test_without_a_gateway(api: httpx.AsyncClient, state: AppState, gateway: GatewayDoor) -> None:
+async def test_without_a_gateway(api: httpx.AsyncClient, state: AppState, gateway: FakeGateway) -> None:
     state.store.beat(HEARTBEAT, 60)
     gateway.stop()
     checks = await look(api)

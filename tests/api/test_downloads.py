@@ -15,7 +15,7 @@ from bouchet_api.dependencies import AppState
 from bouchet_core.batch_jobs import BatchJobState
 from bouchet_core.downloads import DiskListing, DiskModel, Download
 
-from tests.fakes.gateway_api import GatewayDoor
+from tests.fakes.gateway_api import FakeGateway
 from tests.fakes.running_api import KEY, RunningApi
 
 from .test_deployments import queued
@@ -130,7 +130,7 @@ def rows(answer: httpx.Response) -> dict[str, dict[str, object]]:
 
 
 async def test_unknown_while_the_tunnel_is_down_and_at_once(
-    api: httpx.AsyncClient, state: AppState, gateway: GatewayDoor
+    api: httpx.AsyncClient, state: AppState, gateway: FakeGateway
 ) -> None:
     gateway.tunnel = {**gateway.tunnel, "state": "down"}
     disk = rows(await api.get("/v1/models"))[QWEN]

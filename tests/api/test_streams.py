@@ -24,7 +24,7 @@ from bouchet_core.deployments import Deployment, Ending, Job, LaunchRequest, Pha
 from bouchet_core.tunnel import TunnelEvent, TunnelState
 
 from tests.conftest import RedisServer, free_port
-from tests.fakes.gateway_api import TOKEN, GatewayDoor
+from tests.fakes.gateway_api import TOKEN, FakeGateway
 from tests.fakes.running_api import CATALOG, KEY, SITE, RunningApi
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -236,7 +236,7 @@ def test_the_tunnel_is_shown_answered_and_woken(client: httpx.Client, live_api: 
     assert gateway.connects == 1
 
 
-async def test_a_gateway_that_is_gone_is_503(api: httpx.AsyncClient, gateway: GatewayDoor) -> None:
+async def test_a_gateway_that_is_gone_is_503(api: httpx.AsyncClient, gateway: FakeGateway) -> None:
     gateway.stop()
     answer = await api.get("/v1/tunnel")
     assert (answer.status_code, answer.json()["kind"]) == (503, "gateway_unreachable")

@@ -18,7 +18,7 @@ from bouchet_core.deployments import Deployment, Ending, Job, Phase, Placement
 from bouchet_core.store import Store
 
 from tests.fakes.chat_proxy import ChatProxy
-from tests.fakes.gateway_api import GatewayDoor
+from tests.fakes.gateway_api import FakeGateway
 from tests.fakes.running_api import KEY, RunningApi, emptied, running_with_its_own
 
 FOREIGN = ("ANTHROPIC_", "CLAUDE_", "BOUCHET_")
@@ -118,7 +118,7 @@ def bouchet(stack: tuple[RunningApi, ChatProxy], tmp_path: Path) -> Bouchet:
 
 
 @pytest.fixture
-def gateway(bouchet: Bouchet) -> GatewayDoor:
+def gateway(bouchet: Bouchet) -> FakeGateway:
     return bouchet.api.gateway
 
 

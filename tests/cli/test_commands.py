@@ -16,7 +16,7 @@ from bouchet_core.deployments import Phase
 from bouchet_core.provenance import SmokeCheck, SmokeTest
 
 from tests.cli.conftest import LOG, Bouchet, advance, end
-from tests.fakes.gateway_api import GatewayDoor
+from tests.fakes.gateway_api import FakeGateway
 from tests.fakes.running_api import KEY
 
 QWEN = "Qwen/Qwen3-32B"
@@ -180,7 +180,7 @@ def test_status_of_nothing_shows_how_the_last_one_ended(bouchet: Bouchet) -> Non
     assert "failed" in bouchet("status", "--all").out
 
 
-def test_status_lives_without_the_gateway(bouchet: Bouchet, gateway: GatewayDoor) -> None:
+def test_status_lives_without_the_gateway(bouchet: Bouchet, gateway: FakeGateway) -> None:
     gateway.tunnel = {}
     assert json.loads(bouchet("status", "--json").out)["tunnel"] is None
     done = bouchet("status")
@@ -212,7 +212,7 @@ def test_cancel_ends_the_only_one_and_asks_which_of_several(bouchet: Bouchet) ->
     assert bouchet("cancel", "--all").status == 0
 
 
-def test_logs_print_the_end_of_the_log_and_follow_it(bouchet: Bouchet, gateway: GatewayDoor) -> None:
+def test_logs_print_the_end_of_the_log_and_follow_it(bouchet: Bouchet, gateway: FakeGateway) -> None:
     identity = launched(bouchet)
     assert bouchet("logs").status == 1
     advance(bouchet.store, identity, *TO_READY)
@@ -233,7 +233,7 @@ def test_logs_print_the_end_of_the_log_and_follow_it(bouchet: Bouchet, gateway: 
     assert [json.loads(line)["line"] for line in done.out.splitlines()][2] == "three"
 
 
-def test_a_reader_that_leaves_is_no_error(bouchet: Bouchet, gateway: GatewayDoor) -> None:
+def test_a_reader_that_leaves_is_no_error(bouchet: Bouchet, gateway: FakeGateway) -> None:
     advance(bouchet.store, launched(bouchet), *TO_READY)
     gateway.files[LOG] = b"a line of a log\n" * 1000
     program = " ".join(bouchet.program("logs"))
@@ -248,7 +248,7 @@ def test_a_reader_that_leaves_is_no_error(bouchet: Bouchet, gateway: GatewayDoor
     assert (done.stdout, done.stderr, done.returncode) == ("a line of a log\n", "", 0)
 
 
-def test_the_tunnel_is_shown(bouchet: Bouchet, gateway: GatewayDoor) -> None:
+def test_the_tunnel_is_shown(bouchet: Bouchet, gateway: FakeGateway) -> None:
     done = bouchet("tunnel", "--connect")
     assert (done.status, done.out.startswith("tunnel to login: up")) == (0, True)
     assert gateway.connects == 1

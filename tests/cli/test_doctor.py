@@ -11,7 +11,7 @@ from bouchet_cli.local_checks import SERVICES, containers_check, secrecy_check, 
 from bouchet_cli.view.checks import Check, check_lines, summary
 
 from tests.cli.conftest import Bouchet
-from tests.fakes.gateway_api import GatewayDoor
+from tests.fakes.gateway_api import FakeGateway
 
 ROWS = [
     json.dumps(
@@ -41,7 +41,7 @@ def verdicts(out: str) -> dict[str, str]:
     return {f"{c['area']}: {c['name']}": c["verdict"] for c in json.loads(out)["checks"]}
 
 
-def test_it_says_what_is_down_and_what_to_do(bouchet: Bouchet, engine: dict[str, str], gateway: GatewayDoor) -> None:
+def test_it_says_what_is_down_and_what_to_do(bouchet: Bouchet, engine: dict[str, str], gateway: FakeGateway) -> None:
     Path(bouchet.environment["BOUCHET_ENV_FILE"]).chmod(0o600)
     done = bouchet("doctor", **engine)
     assert done.status == 1  # this stack has no worker
@@ -57,7 +57,7 @@ def test_it_says_what_is_down_and_what_to_do(bouchet: Bouchet, engine: dict[str,
     assert done.err.splitlines()[-1].startswith("error: 1 of ")
 
 
-def test_a_login_that_waits_for_a_person(bouchet: Bouchet, engine: dict[str, str], gateway: GatewayDoor) -> None:
+def test_a_login_that_waits_for_a_person(bouchet: Bouchet, engine: dict[str, str], gateway: FakeGateway) -> None:
     gateway.ask("p1", "Passcode: ")
     bouchet.store.beat("worker", 60)
     report = bouchet("doctor", "--json", **engine)

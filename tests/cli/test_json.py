@@ -11,7 +11,7 @@ from bouchet_cli.commands import COMMANDS
 
 from tests.cli.conftest import LOG, Bouchet, advance
 from tests.cli.test_commands import QWEN, TO_READY, launched
-from tests.fakes.gateway_api import GatewayDoor
+from tests.fakes.gateway_api import FakeGateway
 
 # command -> what to type besides, and what the document must have
 ASKED: Mapping[str, tuple[tuple[str, ...], set[str]]] = {
@@ -35,7 +35,7 @@ NEEDS_A_WORKER = {"orphans"}
 
 
 @pytest.fixture
-def ready(bouchet: Bouchet, gateway: GatewayDoor) -> Bouchet:
+def ready(bouchet: Bouchet, gateway: FakeGateway) -> Bouchet:
     advance(bouchet.store, launched(bouchet, QWEN, "--name", "mine"), *TO_READY)
     gateway.files[LOG] = b"one line\n"
     return bouchet

@@ -20,7 +20,7 @@ from bouchet_core.deployments import Phase
 
 from tests.cli.conftest import Bouchet, advance
 from tests.cli.test_commands import QWEN, TO_READY, launched
-from tests.fakes.gateway_api import GatewayDoor
+from tests.fakes.gateway_api import FakeGateway
 
 WAIT_S = 60.0
 # the terminal must be the session's own, so that Ctrl-C reaches the program as a signal
@@ -81,7 +81,7 @@ def terminal(program: Sequence[str], environment: Mapping[str, str]) -> Iterator
             os.close(master)
 
 
-def test_the_tunnels_questions_are_asked_without_echo(bouchet: Bouchet, gateway: GatewayDoor) -> None:
+def test_the_tunnels_questions_are_asked_without_echo(bouchet: Bouchet, gateway: FakeGateway) -> None:
     gateway.ask("p1", "Passcode: ")
     with terminal(bouchet.program("tunnel"), bouchet.environment) as tty:
         tty.until("Passcode: ")
@@ -94,7 +94,7 @@ def test_the_tunnels_questions_are_asked_without_echo(bouchet: Bouchet, gateway:
     assert "987654" not in rest
 
 
-def test_a_launch_asks_what_the_login_asks_and_goes_on_after_ctrl_c(bouchet: Bouchet, gateway: GatewayDoor) -> None:
+def test_a_launch_asks_what_the_login_asks_and_goes_on_after_ctrl_c(bouchet: Bouchet, gateway: FakeGateway) -> None:
     gateway.ask("p1", "Option (1-2): ", echo=True)
     with terminal(bouchet.program("launch", QWEN), bouchet.environment) as tty:
         tty.until("requested (id ")

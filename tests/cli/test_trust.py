@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.fakes.gateway_api import GatewayDoor
+from tests.fakes.gateway_api import FakeGateway
 
 from .conftest import Bouchet
 from .test_terminal import terminal
@@ -10,7 +10,7 @@ from .test_terminal import terminal
 KEY = "SHA256:uNiVztksCsDhcc0u9e8BrNtxfPWYnvQdsqMJ9VJ4Cdo"
 
 
-def test_without_a_terminal_the_fingerprint_has_to_be_given(bouchet: Bouchet, gateway: GatewayDoor) -> None:
+def test_without_a_terminal_the_fingerprint_has_to_be_given(bouchet: Bouchet, gateway: FakeGateway) -> None:
     gateway.offer(KEY)
     asked = bouchet("tunnel", "--trust")
     assert (asked.status, KEY in asked.err, gateway.tunnel["state"]) == (1, True, "refused")
@@ -19,7 +19,7 @@ def test_without_a_terminal_the_fingerprint_has_to_be_given(bouchet: Bouchet, ga
     assert "tunnel to login: up" in done.out
 
 
-def test_another_fingerprint_and_a_changed_key_are_refused(bouchet: Bouchet, gateway: GatewayDoor) -> None:
+def test_another_fingerprint_and_a_changed_key_are_refused(bouchet: Bouchet, gateway: FakeGateway) -> None:
     gateway.offer(KEY)
     other = bouchet("tunnel", "--trust", "SHA256:other")
     assert (other.status, KEY in other.err) == (1, True)
@@ -28,7 +28,7 @@ def test_another_fingerprint_and_a_changed_key_are_refused(bouchet: Bouchet, gat
     assert gateway.tunnel["state"] == "refused"
 
 
-def test_a_person_is_asked_and_may_say_no(bouchet: Bouchet, gateway: GatewayDoor) -> None:
+def test_a_person_is_asked_and_may_say_no(bouchet: Bouchet, gateway: FakeGateway) -> None:
     gateway.offer(KEY)
     with terminal(bouchet.program("tunnel", "--trust"), bouchet.environment) as tty:
         tty.until(KEY)
@@ -42,7 +42,7 @@ def test_a_person_is_asked_and_may_say_no(bouchet: Bouchet, gateway: GatewayDoor
         tty.until("tunnel to login: up")
 
 
-def test_how_far_how_much_and_what_went_wrong_is_shown(bouchet: Bouchet, gateway: GatewayDoor) -> None:
+def test_how_far_how_much_and_what_went_wrong_is_shown(bouchet: Bouchet, gateway: FakeGateway) -> None:
     seen = {"round_trip_ms": 12.34, "bytes_up": 1_500, "bytes_down": 2_400_000_000, "open_channels": 3}
     gateway.tunnel |= {**seen, "reconnects": 2, "last_error": "the connection was lost: Connection reset"}
     done = bouchet("tunnel")
@@ -52,7 +52,7 @@ def test_how_far_how_much_and_what_went_wrong_is_shown(bouchet: Bouchet, gateway
     ]
 
 
-def test_it_can_be_watched(bouchet: Bouchet, gateway: GatewayDoor) -> None:
+def test_it_can_be_watched(bouchet: Bouchet, gateway: FakeGateway) -> None:
     with terminal(bouchet.program("tunnel", "--watch"), bouchet.environment) as tty:
         tty.until("tunnel to login: up")
         gateway.tunnel |= {"state": "down", "detail": "the connection was lost"}
@@ -62,7 +62,7 @@ def test_it_can_be_watched(bouchet: Bouchet, gateway: GatewayDoor) -> None:
     assert bouchet("tunnel", "--watch", "--json").status == 2
 
 
-def test_nodes_and_a_key_that_waits_are_shown(bouchet: Bouchet, gateway: GatewayDoor) -> None:
+def test_nodes_and_a_key_that_waits_are_shown(bouchet: Bouchet, gateway: FakeGateway) -> None:
     key = {"place": "node2", "algorithm": "ssh-ed25519", "fingerprint": KEY, "changed": False}
     gateway.tunnel |= {"nodes": {"node1": "", "node2": "cannot log in to node2"}, "host_key": key}
     assert bouchet("tunnel").out.splitlines()[1:] == [
@@ -72,7 +72,7 @@ def test_nodes_and_a_key_that_waits_are_shown(bouchet: Bouchet, gateway: Gateway
     ]
 
 
-def test_the_host_that_asks_is_named(bouchet: Bouchet, gateway: GatewayDoor) -> None:
+def test_the_host_that_asks_is_named(bouchet: Bouchet, gateway: FakeGateway) -> None:
     gateway.ask("p1", "Passcode: ")
     gateway.tunnel["prompt"]["host"] = "gate (the jump host to cluster)"
     with terminal(bouchet.program("tunnel"), bouchet.environment) as tty:

@@ -42,4 +42,4 @@ def test_what_the_worker_asks_of_slurm_is_on_the_list() -> None:
         [*partitions.SHOW_NODES],
         [*partitions.SHOW_QOS],
     ):
-        ALLOWED.argv(argv)
+        ALLOWED.check_argv(argv)

@@ -25,7 +25,7 @@ from rq.job import Job, JobStatus
 from rq.results import Result
 
 from tests.conftest import RedisServer
-from tests.fakes.gateway_api import GatewayDoor
+from tests.fakes.gateway_api import FakeGateway
 from tests.fakes.running_api import KEY, RunningApi, running
 from tests.fakes.running_worker import running_worker, worker_environment
 from tests.fakes.slurm_gateway import FakeJob, FakeSlurm, running_gateway
@@ -69,7 +69,7 @@ class House:
 def house(tmp_path: Path, redis_server: RedisServer) -> Iterator[House]:
     slurm = FakeSlurm()
     with ExitStack() as opened:
-        door = opened.enter_context(GatewayDoor())
+        door = opened.enter_context(FakeGateway())
         api = opened.enter_context(running(tmp_path, redis_server, door))
         url = opened.enter_context(running_gateway(slurm))
         secrets = tmp_path / "secrets"

@@ -13,7 +13,7 @@ TOKEN = "gateway-token-of-the-tests"
 SINCE = datetime(2026, 11, 22, 12, 0, tzinfo=UTC).isoformat()
 
 
-class GatewayDoor:
+class FakeGateway:
     """A running door. Change `files`, `tunnel` and `down` while it runs; `answers` and `reads` keep what came."""
 
     def __init__(self) -> None:
@@ -102,7 +102,7 @@ def problem(status: int, kind: str, detail: str) -> tuple[int, dict[str, Any], d
     return status, {"type": "about:blank", "status": status, "detail": detail, "kind": kind}, {}
 
 
-def _handler(door: GatewayDoor) -> type[BaseHTTPRequestHandler]:
+def _handler(door: FakeGateway) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 

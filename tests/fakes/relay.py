@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Self
 
 
-class Relay:
+class PortRelay:
     """Nothing listens on `port` before it is entered, nor afterwards."""
 
     def __init__(self, port: int, target: int) -> None:

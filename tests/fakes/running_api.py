@@ -17,7 +17,7 @@ from bouchet_api.settings import ApiSettings
 from pydantic import SecretStr
 
 from tests.conftest import RedisServer, free_port, start_redis
-from tests.fakes.gateway_api import TOKEN, GatewayDoor
+from tests.fakes.gateway_api import TOKEN, FakeGateway
 
 KEY = "key-of-the-tests-0123456789"
 START_TIMEOUT_S = 60.0
@@ -50,10 +50,10 @@ class RunningApi:
 
     url: str
     state: AppState
-    gateway: GatewayDoor
+    gateway: FakeGateway
 
 
-def settings(directory: Path, redis: RedisServer, gateway: GatewayDoor) -> ApiSettings:
+def settings(directory: Path, redis: RedisServer, gateway: FakeGateway) -> ApiSettings:
     """ApiSettings of an API over these; the catalog and site file are written into `directory`."""
     catalog, site = directory / "models.yaml", directory / "site.yaml"
     catalog.write_text(CATALOG)
@@ -88,7 +88,7 @@ def running_with_its_own(directory: Path) -> Iterator[RunningApi]:
     (directory / "redis").mkdir()
     redis = start_redis(directory / "redis", free_port())
     try:
-        with GatewayDoor() as gateway, running(directory, redis, gateway) as api:
+        with FakeGateway() as gateway, running(directory, redis, gateway) as api:
             yield api
     finally:
         redis.process.kill()
@@ -96,7 +96,7 @@ def running_with_its_own(directory: Path) -> Iterator[RunningApi]:
 
 
 @contextmanager
-def running(directory: Path, redis: RedisServer, gateway: GatewayDoor) -> Iterator[RunningApi]:
+def running(directory: Path, redis: RedisServer, gateway: FakeGateway) -> Iterator[RunningApi]:
     """The API, answering."""
     with open_state(settings(directory, redis, gateway)) as state, socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))

@@ -31,7 +31,7 @@ ALLOWED = Allowlist(("~/project/bouchet-llm", "/software/models"), "~/project/bo
     ],
 )
 def test_what_we_use_may_run(line: list[str]) -> None:
-    ALLOWED.argv(line)
+    ALLOWED.check_argv(line)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_what_we_use_may_run(line: list[str]) -> None:
 )
 def test_nothing_else_may_run(line: list[str]) -> None:
     with pytest.raises(NotAllowedError):
-        ALLOWED.argv(line)
+        ALLOWED.check_argv(line)
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_nothing_else_may_run(line: list[str]) -> None:
     ],
 )
 def test_paths_in_the_roots_are_tidied(path: str, tidy: str) -> None:
-    assert ALLOWED.path(path) == tidy
+    assert ALLOWED.allowed_path(path) == tidy
 
 
 @pytest.mark.parametrize(
@@ -127,11 +127,11 @@ def test_paths_in_the_roots_are_tidied(path: str, tidy: str) -> None:
 )
 def test_paths_outside_the_roots_are_refused(path: str) -> None:
     with pytest.raises(NotAllowedError):
-        ALLOWED.path(path)
+        ALLOWED.allowed_path(path)
 
 
 def test_a_root_may_be_everything_but_must_be_named() -> None:
-    assert Allowlist(("/",), "/x").path("/etc") == "/etc"
+    assert Allowlist(("/",), "/x").allowed_path("/etc") == "/etc"
 
 
 def test_only_looking_is_repeatable() -> None:

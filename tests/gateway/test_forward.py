@@ -41,7 +41,7 @@ async def echo_port(gateway: Gateway, store: Store) -> AsyncIterator[int]:
     """The port of slot 0, an echo server behind it."""
     async with tcp_server(echo) as port:
         serve_behind(store, 0, port)
-        yield gateway.forwards.ports[0]
+        yield gateway.forwarder.ports[0]
 
 
 async def talk(port: int, data: bytes) -> bytes:
@@ -78,7 +78,7 @@ async def test_many_connections_share_the_one(echo_port: int, login_node: LoginN
     answers = await asyncio.gather(*(talk(echo_port, f"{n}".encode() * 1000) for n in range(64)))
     assert answers == [f"{n}".encode() * 1000 for n in range(64)]
     assert (login_node.accepted, login_node.channels) == (1, 64)
-    await until(lambda: gateway.forwards.channels == 0)
+    await until(lambda: gateway.forwarder.channels == 0)
 
 
 async def test_a_caller_that_finished_speaking_still_hears(gateway: Gateway, store: Store) -> None:
@@ -90,7 +90,7 @@ async def test_a_caller_that_finished_speaking_still_hears(gateway: Gateway, sto
 
     async with tcp_server(sums_up) as port:
         serve_behind(store, 0, port)
-        assert await talk(gateway.forwards.ports[0], b"x" * 100_000) == b"100000 bytes"
+        assert await talk(gateway.forwarder.ports[0], b"x" * 100_000) == b"100000 bytes"
 
 
 async def test_a_server_that_finished_speaking_still_hears(gateway: Gateway, store: Store) -> None:
@@ -104,7 +104,7 @@ async def test_a_server_that_finished_speaking_still_hears(gateway: Gateway, sto
 
     async with tcp_server(speaks_first) as port:
         serve_behind(store, 0, port)
-        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.forwards.ports[0])
+        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.forwarder.ports[0])
         assert await reader.read() == b"hello"
         writer.write(b"late words")
         writer.write_eof()
@@ -129,7 +129,7 @@ async def test_a_slow_reader_slows_the_server_and_not_our_memory(gateway: Gatewa
 
     async with tcp_server(floods) as port:
         serve_behind(store, 0, port)
-        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.forwards.ports[0], limit=1024)
+        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.forwarder.ports[0], limit=1024)
         tracemalloc.start()
         await asyncio.sleep(1.0)
         held, _ = tracemalloc.get_traced_memory()
@@ -158,7 +158,7 @@ async def test_a_slow_server_slows_the_caller(gateway: Gateway, store: Store) ->
 
     async with tcp_server(listens_late) as port:
         serve_behind(store, 0, port)
-        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.forwards.ports[0])
+        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.forwarder.ports[0])
         writer.write(b"x" * (24 << 20))
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(writer.drain(), 0.7)
@@ -171,13 +171,13 @@ async def test_a_slow_server_slows_the_caller(gateway: Gateway, store: Store) ->
 async def test_nothing_behind_the_slot_is_said_at_once(login_node: LoginNode, store: Store) -> None:
     gateway = Gateway(make_settings(login_node, limits=GatewayLimits(hold_s=600)), store)
     async with gateway.running():
-        status, words = words_of(await talk(gateway.forwards.ports[1], REQUEST))
+        status, words = words_of(await talk(gateway.forwarder.ports[1], REQUEST))
     assert (status, words["kind"]) == (b"HTTP/1.1 503 Service Unavailable", "no_target")
 
 
 async def test_http_clients_hear_the_words(gateway: Gateway) -> None:
     async with httpx.AsyncClient() as client:
-        answer = await client.post(f"http://127.0.0.1:{gateway.forwards.ports[1]}/v1/messages", content=b"x" * 300_000)
+        answer = await client.post(f"http://127.0.0.1:{gateway.forwarder.ports[1]}/v1/messages", content=b"x" * 300_000)
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
     assert "slot 1" in answer.json()["error"]["message"]
 
@@ -186,7 +186,7 @@ async def test_a_port_where_nothing_listens_yet_is_said(gateway: Gateway, store:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         serve_behind(store, 0, unused.getsockname()[1])
-        _, words = words_of(await talk(gateway.forwards.ports[0], REQUEST))
+        _, words = words_of(await talk(gateway.forwarder.ports[0], REQUEST))
     assert words["kind"] == "remote_refused"
 
 
@@ -222,7 +222,7 @@ async def test_a_connection_is_not_held_for_ever(login_node: LoginNode, store: S
     await login_node.stop()
     gateway = Gateway(make_settings(login_node, limits=GatewayLimits(hold_s=0.3)), store)
     async with gateway.running():
-        _, words = words_of(await talk(gateway.forwards.ports[0], REQUEST))
+        _, words = words_of(await talk(gateway.forwarder.ports[0], REQUEST))
     assert words["kind"] == "tunnel_down"
     await login_node.start()
 
@@ -259,7 +259,7 @@ async def test_a_stream_that_is_cut_ends_in_an_error_not_in_a_proper_end(
 
     async with tcp_server(endless) as port:
         serve_behind(store, 0, port)
-        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.forwards.ports[0])
+        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.forwarder.ports[0])
         assert await reader.readline() == b"token\n"
         login_node.cut()
         with pytest.raises(ConnectionResetError):
@@ -272,13 +272,13 @@ async def test_too_many_connections_to_one_slot_are_refused(login_node: LoginNod
     gateway = Gateway(make_settings(login_node, limits=GatewayLimits(connections_per_slot=2)), store)
     async with gateway.running(), tcp_server(echo) as port:
         serve_behind(store, 0, port)
-        kept = [await asyncio.open_connection("127.0.0.1", gateway.forwards.ports[0]) for _ in range(2)]
-        _, words = words_of(await talk(gateway.forwards.ports[0], REQUEST))
+        kept = [await asyncio.open_connection("127.0.0.1", gateway.forwarder.ports[0]) for _ in range(2)]
+        _, words = words_of(await talk(gateway.forwarder.ports[0], REQUEST))
         assert "2 connections already" in str(words["detail"])
         for _, writer in kept:
             writer.close()
-        await until(lambda: len(gateway.forwards._open[0]) < 2)
-        assert await talk(gateway.forwards.ports[0], b"again") == b"again"
+        await until(lambda: gateway.forwarder.clients < 2)
+        assert await talk(gateway.forwarder.ports[0], b"again") == b"again"
 
 
 async def test_while_redis_is_away_the_last_target_serves(
@@ -292,7 +292,7 @@ async def test_while_redis_is_away_the_last_target_serves(
 
 async def test_without_redis_and_without_memory_the_words_say_so(gateway: Gateway, redis_server: RedisServer) -> None:
     redis_server.stop()
-    _, words = words_of(await talk(gateway.forwards.ports[1], REQUEST))
+    _, words = words_of(await talk(gateway.forwarder.ports[1], REQUEST))
     assert words["kind"] == "store_unavailable"
 
 
@@ -307,11 +307,11 @@ async def test_a_thousand_connections_leave_nothing_behind(
         writer.transport.abort()
 
     await talk(echo_port, b"x")
-    await until(lambda: gateway.forwards.channels == 0)
+    await until(lambda: gateway.forwarder.channels == 0)
     before = descriptors()
     for _ in range(20):
         await asyncio.gather(*(talk(echo_port, b"x") for _ in range(40)), *(hang_up() for _ in range(10)))
-    await until(lambda: gateway.forwards.channels == 0 and descriptors() <= before)
+    await until(lambda: gateway.forwarder.channels == 0 and descriptors() <= before)
     gc.collect()
     # the session's life, its watch, and this test
     names = [task.get_coro().__qualname__ for task in asyncio.all_tasks()]  # type: ignore[union-attr]
@@ -319,7 +319,7 @@ async def test_a_thousand_connections_leave_nothing_behind(
     # asyncssh's own books, at both ends
     theirs = [*login_node.connections]
     mine = await gateway.tunnel.session(1)
-    await until(lambda: not [c for c in (mine._conn, *theirs) if len(c._channels) > 1])
+    await until(lambda: not [c for c in (mine._connection, *theirs) if len(c._channels) > 1])
 
 
 def descriptors() -> int:
@@ -334,17 +334,17 @@ def test_refusals_say_who_is_to_blame() -> None:
 
 
 async def test_bytes_are_counted_both_ways(gateway: Gateway, echo_port: int) -> None:
-    before = gateway.forwards.traffic
+    before = gateway.forwarder.traffic
     assert len(await talk(echo_port, b"x" * 10_000)) == 10_000
     reader, writer = await asyncio.open_connection("127.0.0.1", echo_port)
     writer.write(b"y" * 500)
     assert len(await reader.readexactly(500)) == 500
     # while a connection is open, too
-    now = gateway.forwards.traffic
+    now = gateway.forwarder.traffic
     assert (now.up - before.up, now.down - before.down) == (10_500, 10_500)
     writer.close()
-    await until(lambda: gateway.forwards.channels == 0)
-    assert gateway.forwards.traffic == now
+    await until(lambda: gateway.forwarder.channels == 0)
+    assert gateway.forwarder.traffic == now
 
 
 async def test_callers_that_leave_while_they_are_connected_leave_no_channel(gateway: Gateway, echo_port: int) -> None:
@@ -357,7 +357,7 @@ async def test_callers_that_leave_while_they_are_connected_leave_no_channel(gate
 
     for _ in range(5):
         await asyncio.gather(*(leaves(0.0002 * n) for n in range(50)))
-    await until(lambda: gateway.forwards.channels == 0)
+    await until(lambda: gateway.forwarder.channels == 0)
 
 
 async def test_a_refused_caller_that_finished_speaking_gives_its_place_back(
@@ -367,7 +367,7 @@ async def test_a_refused_caller_that_finished_speaking_gives_its_place_back(
     gateway = Gateway(make_settings(login_node, limits=GatewayLimits(connections_per_slot=1)), store)
     async with gateway.running(), tcp_server(echo) as port:
         serve_behind(store, 0, port)
-        slot = gateway.forwards.ports[0]
+        slot = gateway.forwarder.ports[0]
         _, kept = await asyncio.open_connection("127.0.0.1", slot)
         reader, refused = await asyncio.open_connection("127.0.0.1", slot)
         refused.write(REQUEST)

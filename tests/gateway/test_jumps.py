@@ -61,7 +61,7 @@ async def test_each_host_that_asks_is_named(gate: LoginNode, login_node: LoginNo
     async with started(login_node, store, ssh=two_hops(login_node, gate, login_node)) as gateway:
         first = await prompted(gateway)
         assert first.prompt is not None and first.prompt.host == "gate (the jump host to cluster)"
-        assert first.detail == "gate (the jump host to cluster) waits for an answer: `bouchet tunnel`"
+        assert first.detail == "gate (the jump host to cluster) is waiting for an answer: `bouchet tunnel`"
         assert await answer(gateway, first, "111111") == 202
         await until(lambda: gateway.tunnel.status().prompt not in (None, first.prompt))
         second = gateway.tunnel.status()

@@ -43,7 +43,7 @@ async def slot(gateway: Gateway, store: Store) -> AsyncIterator[int]:
     """The port of slot 0, an echo server behind it."""
     async with tcp_server(echo) as port:
         serve_behind(store, 0, port)
-        yield gateway.forwards.ports[0]
+        yield gateway.forwarder.ports[0]
 
 
 async def test_a_far_cluster_is_waited_for_once_not_in_a_row(gateway: Gateway, link: Link, store: Store) -> None:
@@ -58,7 +58,7 @@ async def test_a_far_cluster_is_waited_for_once_not_in_a_row(gateway: Gateway, l
     async with tcp_server(echoes_when_all_are_here) as port:
         serve_behind(store, 1, port)
         began = time.monotonic()
-        answers = await asyncio.gather(*(talk(gateway.forwards.ports[1], b"%d" % n) for n in range(ASKERS)))
+        answers = await asyncio.gather(*(talk(gateway.forwarder.ports[1], b"%d" % n) for n in range(ASKERS)))
     assert answers == [b"%d" % n for n in range(ASKERS)]
     # a channel and its data: each a way there and back
     assert time.monotonic() - began > 4 * FAR_S

@@ -43,12 +43,12 @@ async def test_only_the_open_prompt_takes_answers_and_only_once() -> None:
 
 async def test_the_automatic_answer_is_for_menus_and_once_a_minute() -> None:
     now = [1000.0]
-    broker = PromptBroker(0.01, "1", lambda: now[0])
+    broker = PromptBroker(0.01, "1", monotonic=lambda: now[0])
     with pytest.raises(PromptUnansweredError):
         await broker.ask("", [("Password: ", False)])
     assert await broker.ask("", MENU) == ["1"]
     for now[0] in (1000.0, 1059.9):
-        broker.begin()
+        broker.begin_login()
         with pytest.raises(PromptUnansweredError):
             await broker.ask("", MENU)
     now[0] = 1060.0
@@ -70,7 +70,7 @@ async def test_a_new_login_forgets_the_last_one() -> None:
         assert broker.prompt.title == expected
         broker.answer(broker.prompt.id, ["x"])
         await asking
-    broker.begin()
+    broker.begin_login()
     broker.method_started()
     asking = asyncio.create_task(broker.ask("t", MENU))
     await asyncio.sleep(0)

@@ -28,7 +28,7 @@ async def test_a_login_with_a_question_is_told_without_it(login_node: LoginNode,
         assert gateway.broker.prompt is not None
         gateway.broker.answer(gateway.broker.prompt.id, ["424242"])
         await reached(gateway, TunnelState.UP)
-        await gateway._news.told(2)
+        await gateway.events.drain(2)
         assert await states(store) == [("connecting", ""), ("needs_human", "prompt"), ("connecting", ""), ("up", "")]
     assert (await states(store))[-1] == ("down", "")
     everything = json.dumps([event.model_dump(mode="json") for event in await told(store)])
@@ -40,7 +40,7 @@ async def test_a_host_key_that_waits_is_told(login_node: LoginNode, store: Store
     gateway = Gateway(make_settings(login_node), store)
     async with gateway.running():
         await reached(gateway, TunnelState.REFUSED)
-        await gateway._news.told(2)
+        await gateway.events.drain(2)
         assert (await states(store))[-1] == ("refused", "host_key")
 
 
@@ -53,7 +53,7 @@ async def test_the_tries_of_an_outage_are_one_change(login_node: LoginNode, stor
         await asyncio.sleep(1.2)
         await login_node.start()
         await reached(gateway, TunnelState.UP)
-        await gateway._news.told(2)
+        await gateway.events.drain(2)
         seen = await states(store)
     assert seen[:2] == [("connecting", ""), ("up", "")] and seen[-1] == ("up", "")
     assert set(seen[2:-1]) == {("down", "")} and len(seen) <= 5

@@ -21,7 +21,7 @@ ASKS = 50
 async def slot(gateway: Gateway, store: Store) -> AsyncIterator[int]:
     async with tcp_server(echo) as port:
         serve_behind(store, 0, port)
-        yield gateway.forwards.ports[0]
+        yield gateway.forwarder.ports[0]
 
 
 async def test_a_request_is_one_packet(slot: int, login_node: LoginNode) -> None:
@@ -49,7 +49,7 @@ async def test_keys_are_exchanged_amid_data(login_node: LoginNode, store: Store)
         serve_behind(store, 0, port)
         (connection,) = login_node.connections
         first = connection._send_encryption
-        answers = await asyncio.gather(*(talk(gateway.forwards.ports[0], data) for _ in range(3)))
+        answers = await asyncio.gather(*(talk(gateway.forwarder.ports[0], data) for _ in range(3)))
         assert answers == [data] * 3
         assert connection._send_encryption is not first, "no keys were exchanged"
         assert gateway.tunnel.status().reconnects == 0

@@ -8,7 +8,7 @@ import socket
 from collections.abc import Iterator
 
 import pytest
-from bouchet_gateway.ssh.tcp import Reach, first_of
+from bouchet_gateway.ssh.tcp import TcpConnector, connect_first
 
 from .conftest import tcp_server, until
 from .test_forward import echo
@@ -36,13 +36,13 @@ def there(sock: socket.socket) -> tuple[int, object]:
 
 
 def waiting_tries() -> list[asyncio.Task[object]]:
-    return [task for task in asyncio.all_tasks() if "_connected" in repr(task.get_coro())]
+    return [task for task in asyncio.all_tasks() if "_connect" in repr(task.get_coro())]
 
 
 async def test_tries_overlap_and_one_is_left() -> None:
     loop = asyncio.get_running_loop()
     with deaf_port() as (listener, filling):
-        trying = asyncio.ensure_future(first_of([there(listener)], None, EVERY_S))
+        trying = asyncio.ensure_future(connect_first([there(listener)], None, EVERY_S))
         # without a second one the kernel's own patience would decide
         await until(lambda: len(waiting_tries()) > 1)
         assert not trying.done()
@@ -71,21 +71,21 @@ async def test_a_refusal_is_said_at_once() -> None:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         with pytest.raises(ConnectionRefusedError):
-            await asyncio.wait_for(first_of([there(sock)], None, every_s=600), 30)
+            await asyncio.wait_for(connect_first([there(sock)], None, every_s=600), 30)
 
 
 async def test_an_address_that_refuses_leaves_its_turn_to_the_next() -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         async with tcp_server(echo) as port:
-            sock = await first_of([there(closed), (socket.AF_INET, ("127.0.0.1", port))], None)
+            sock = await connect_first([there(closed), (socket.AF_INET, ("127.0.0.1", port))], None)
             with sock:
                 assert sock.getpeername()[1] == port
 
 
 async def test_one_that_is_told_to_stop_leaves_no_socket() -> None:
     with deaf_port() as (listener, _):
-        trying = asyncio.ensure_future(first_of([there(listener)], None, EVERY_S))
+        trying = asyncio.ensure_future(connect_first([there(listener)], None, EVERY_S))
         await asyncio.sleep(3 * EVERY_S)
         trying.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -96,6 +96,6 @@ async def test_one_that_is_told_to_stop_leaves_no_socket() -> None:
 
 async def test_the_address_to_come_from_is_kept() -> None:
     async with tcp_server(echo) as port:
-        transport, _ = await Reach(local=("127.0.0.2", 0)).create_connection(asyncio.Protocol, "127.0.0.1", port)
+        transport, _ = await TcpConnector(local=("127.0.0.2", 0)).create_connection(asyncio.Protocol, "127.0.0.1", port)
         assert transport.get_extra_info("sockname")[0] == "127.0.0.2"
         transport.close()

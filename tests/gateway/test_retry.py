@@ -6,13 +6,13 @@ import pytest
 from bouchet_core.errors import ConfigurationError, TunnelDownError
 from bouchet_core.tunnel import TunnelState
 from bouchet_gateway.errors import HostKeyRefusedError, LoginRefusedError, PromptUnansweredError
-from bouchet_gateway.ssh.backoff import Cause, cause_of, network_delay_s, next_try
+from bouchet_gateway.ssh.backoff import FailureCause, cause_of, network_delay_s, next_retry
 
 
 def test_every_cause_has_an_answer() -> None:
-    for cause in Cause:
+    for cause in FailureCause:
         for streak in (1, 2, 3, 100, 10_000):
-            step = next_try(cause, streak, 0.5)
+            step = next_retry(cause, streak, 0.5)
             assert step.state not in (TunnelState.UP, TunnelState.CONNECTING)
             assert step.delay_s is None or step.delay_s > 0
 
@@ -30,22 +30,22 @@ def test_jitter_only_shortens() -> None:
 
 
 def test_logins_are_tried_three_times_and_slowly() -> None:
-    assert [next_try(Cause.LOGIN, n, 0.5).delay_s for n in (1, 2, 3, 4)] == [30.0, 60.0, None, None]
+    assert [next_retry(FailureCause.LOGIN, n, 0.5).delay_s for n in (1, 2, 3, 4)] == [30.0, 60.0, None, None]
 
 
 def test_nobody_is_asked_twice_unasked() -> None:
-    assert next_try(Cause.UNANSWERED, 1, 0.5).delay_s is None
+    assert next_retry(FailureCause.UNANSWERED, 1, 0.5).delay_s is None
 
 
 @pytest.mark.parametrize(
     ("error", "cause"),
     [
-        (TunnelDownError("x"), Cause.NETWORK),
-        (LoginRefusedError("x"), Cause.LOGIN),
-        (HostKeyRefusedError("x"), Cause.HOST_KEY),
-        (PromptUnansweredError("x"), Cause.UNANSWERED),
-        (ConfigurationError("x", "y"), Cause.CONFIGURATION),
+        (TunnelDownError("x"), FailureCause.NETWORK),
+        (LoginRefusedError("x"), FailureCause.LOGIN),
+        (HostKeyRefusedError("x"), FailureCause.HOST_KEY),
+        (PromptUnansweredError("x"), FailureCause.UNANSWERED),
+        (ConfigurationError("x", "y"), FailureCause.CONFIGURATION),
     ],
 )
-def test_errors_have_causes(error: TunnelDownError, cause: Cause) -> None:
+def test_errors_have_causes(error: TunnelDownError, cause: FailureCause) -> None:
     assert cause_of(error) is cause

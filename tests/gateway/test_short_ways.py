@@ -11,8 +11,9 @@ import pytest
 from asyncssh.crypto.cipher import GCMCipher
 from bouchet_core.store import Store
 from bouchet_gateway.gateway import Gateway
-from bouchet_gateway.ssh.fast_path.gcm import MAC_BYTES, Gcm
+from bouchet_gateway.ssh.fast_path.gcm import MAC_BYTES, CachedGcm
 from bouchet_gateway.ssh.fast_path.packets import MSG_IGNORE
+from bouchet_gateway.ssh.fast_path.switch import fast_path_of
 
 from .conftest import LoginNode, serve_behind, tcp_server, until
 from .test_forward import echo
@@ -27,7 +28,7 @@ PACKETS = [bytes([number]) * 32 for number in range(5)]
 async def slot(gateway: Gateway, store: Store) -> AsyncIterator[int]:
     async with tcp_server(echo) as port:
         serve_behind(store, 0, port)
-        yield gateway.forwards.ports[0]
+        yield gateway.forwarder.ports[0]
 
 
 def speak_like_openssh(connection: Any) -> None:
@@ -46,28 +47,28 @@ def cipher() -> GCMCipher:
 
 
 def test_it_is_the_cipher_of_asyncssh() -> None:
-    theirs, ours = cipher(), Gcm(cipher())
+    theirs, ours = cipher(), CachedGcm(cipher())
     assert [ours.encrypt_and_sign(HEADER, packet) for packet in PACKETS] == [
         theirs.encrypt_and_sign(HEADER, packet) for packet in PACKETS
     ]
 
 
 def test_what_was_looked_at_is_read_again_by_whoever_takes_it() -> None:
-    theirs, ours = cipher(), Gcm(cipher())
+    theirs, ours = cipher(), CachedGcm(cipher())
     for packet in PACKETS:
         sealed, mac = theirs.encrypt_and_sign(HEADER, packet)
         body = sealed[len(HEADER) :]
-        assert ours.look(HEADER, body + mac) == packet
+        assert ours.peek(HEADER, body + mac) == packet
         assert ours.verify_and_decrypt(HEADER, body, mac) == packet
 
 
 def test_a_packet_that_was_touched_is_none() -> None:
     sealed, mac = cipher().encrypt_and_sign(HEADER, PACKETS[0])
     body = sealed[len(HEADER) :]
-    ours = Gcm(cipher())
-    assert ours.look(HEADER, body[:-1] + bytes([body[-1] ^ 1]) + mac) is None
-    assert ours.look(b"\0\0\0\x21", body + mac) is None
-    assert ours.look(HEADER, body + mac) == PACKETS[0]
+    ours = CachedGcm(cipher())
+    assert ours.peek(HEADER, body[:-1] + bytes([body[-1] ^ 1]) + mac) is None
+    assert ours.peek(b"\0\0\0\x21", body + mac) is None
+    assert ours.peek(HEADER, body + mac) == PACKETS[0]
     assert len(mac) == MAC_BYTES
 
 
@@ -75,9 +76,9 @@ def test_a_packet_is_opened_where_it_shall_lie() -> None:
     sealed, mac = cipher().encrypt_and_sign(HEADER, PACKETS[1])
     body = sealed[len(HEADER) :]
     room = bytearray(b"before" + bytes(32) + b"behind")
-    ours, place = Gcm(cipher()), memoryview(room)[6:38]
-    assert not ours.look_into(place, HEADER, memoryview(body + bytes(MAC_BYTES)))
-    assert ours.look_into(place, HEADER, memoryview(body + mac))
+    ours, place = CachedGcm(cipher()), memoryview(room)[6:38]
+    assert not ours.peek_into(place, HEADER, memoryview(body + bytes(MAC_BYTES)))
+    assert ours.peek_into(place, HEADER, memoryview(body + mac))
     assert bytes(room) == b"before" + PACKETS[1] + b"behind"
 
 
@@ -202,4 +203,4 @@ async def test_a_channel_that_is_gone_is_forgotten(slot: int, gateway: Gateway) 
         writer.close()
         await writer.wait_closed()
     session = await gateway.tunnel.session(1)
-    await until(lambda: not session._thrift._lines)
+    await until(lambda: not fast_path_of(session._connection).channels)

@@ -12,7 +12,8 @@ import pytest
 from bouchet_core import errors
 from bouchet_core.errors import BouchetError
 from bouchet_gateway.errors import HostKeyRefusedError, LoginRefusedError
-from bouchet_gateway.ssh.connect import mapped, mapped_error, quoted
+from bouchet_gateway.ssh.error_mapping import mapped_error, mapped_errors
+from bouchet_gateway.ssh.session import quoted
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -39,7 +40,7 @@ def test_every_foreign_exception_becomes_one_of_ours(cls: type[Exception]) -> No
 
 @pytest.mark.parametrize("cls", FOREIGN, ids=lambda cls: cls.__name__)
 def test_nothing_foreign_leaves_the_border(cls: type[Exception]) -> None:
-    with pytest.raises(BouchetError) as caught, mapped("doing something"):
+    with pytest.raises(BouchetError) as caught, mapped_errors("doing something"):
         raise made(cls)
     assert isinstance(caught.value.__cause__, cls)
 
@@ -65,7 +66,7 @@ def test_nothing_foreign_leaves_the_border(cls: type[Exception]) -> None:
     ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_the_ones_that_matter_are_told_apart(foreign: Exception, ours: type[BouchetError]) -> None:
-    with pytest.raises(ours) as caught, mapped("x"):
+    with pytest.raises(ours) as caught, mapped_errors("x"):
         raise foreign
     assert type(caught.value) is ours
 

@@ -17,11 +17,11 @@ from bouchet_gateway.ssh import config_files as sshdir
     ],
 )
 def test_paths_of_the_config_are_found_here(written: str, here: str, tmp_path: Path) -> None:
-    assert sshdir.as_mounted(written, tmp_path) == tmp_path / here
+    assert sshdir.mounted_path(written, tmp_path) == tmp_path / here
 
 
 def test_other_paths_stay(tmp_path: Path) -> None:
-    assert sshdir.as_mounted("/etc/ssh/ssh_known_hosts", tmp_path) == Path("/etc/ssh/ssh_known_hosts")
+    assert sshdir.mounted_path("/etc/ssh/ssh_known_hosts", tmp_path) == Path("/etc/ssh/ssh_known_hosts")
 
 
 def test_only_files_that_exist_count(tmp_path: Path) -> None:

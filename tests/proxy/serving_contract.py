@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import free_port
-from tests.fakes.relay import Relay
+from tests.fakes.relay import PortRelay
 from tests.proxy.contract import CHAT, COUNT, MESSAGES, ask, chunks, post, text_of, until
 from tests.proxy.running import ALIAS, HOLD_S, KEY, MODEL, WINDOW, Door, FakeModel, deployment, start_fake
 from tests.proxy.stream_checker import check_stream
@@ -191,7 +191,7 @@ class ServingContract:
         door.ground.store.create(deployment("away", "org/Away", Phase.READY, 3))
         until(lambda: post(door, COUNT, ask("x", model="away")).status_code == 529)
         with ExitStack() as afterwards, far_model("away") as fake:
-            tunnel = Relay(door.ground.slot_base_port + 3, fake.port)
+            tunnel = PortRelay(door.ground.slot_base_port + 3, fake.port)
             timer = later(0.8, afterwards.enter_context, tunnel)
             answer = post(door, MESSAGES, ask("SAY[again]", model="away", stream=True))
             timer.join()

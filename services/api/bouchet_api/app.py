@@ -13,6 +13,7 @@ from bouchet_core.deployments import LaunchRequest
 from bouchet_core.downloads import DownloadRequest
 from bouchet_core.errors import BouchetError
 from bouchet_core.images import ImageRequest
+from bouchet_core.tunnel import PromptAnswer
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -23,7 +24,6 @@ from .openapi.document import DescribedApi
 from .problems import TITLES, problem, problem_of, problem_response
 from .routes import deployments, downloads, health, images, keys_and_usage, models, recovery, status, streams, tunnel
 from .routes.keys_and_usage import ApiKeyRequest
-from .routes.tunnel import Answer
 from .validation_messages import field_problems, in_one_line
 
 log = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ KNOWN_FIELDS = (
     *LaunchRequest.model_fields,
     *DownloadRequest.model_fields,
     *ImageRequest.model_fields,
-    *Answer.model_fields,
+    *PromptAnswer.model_fields,
     *ApiKeyRequest.model_fields,
 )
 DESCRIPTION = (

@@ -1,7 +1,7 @@
-"""What may run and be touched on the cluster. Pure: argv and paths in, a value or NotAllowedError out.
+"""Programs and paths that may be used on the cluster. Pure: argv or a path in, a value or NotAllowedError out.
 
-The door is open to rooms that hold its token. The list keeps a bug there (or a stolen token) from becoming a shell:
-only Slurm's programs with the subcommands we use, our own scripts, and files below the directories the site names.
+Every service with the gateway's token can use its API. The list keeps a bug there (or a stolen token) from becoming a
+shell: only Slurm's programs with the subcommands that we use, our own scripts, and files below the site's directories.
 """
 
 from __future__ import annotations
@@ -15,92 +15,95 @@ from bouchet_core.errors import NotAllowedError
 
 _JOB_ID = re.compile(r"^\d+([_+]\d+)?$")
 _SCANCEL_OPTIONS = re.compile(r"^(-[bfQv]+|--(batch|full|quiet|verbose|signal=[A-Z0-9]+)|-s[A-Z0-9]+)$")
-# none takes a word of its own: behind `-M show` would stand another command
+# options without a value: after one with a value (`-M show`) another command could follow
 _SHOW_OPTION = re.compile(r"^(-[odnpPQ]+|--(oneliner|details|noheader|parsable2?|quiet|json|yaml))$")
-# name=value; long options alone, so that no value stands apart, and never the one that makes a script of a word
+# only long options as name=value, so that no value is a separate argument; never --wrap, which takes a command line
 _SBATCH_OPTION = re.compile(r"^--(?!wr)([a-z][a-z0-9-]*)(?:=(.*))?$", re.DOTALL)
 _SBATCH_FILES = ("output", "error", "input", "chdir", "export-file", "bbf", "container")
-_SHOW_WORDS = frozenset({"show", "list"})
-_APPTAINER_WORDS = frozenset({"version", "inspect", "verify", "--version"})
+_SHOW_COMMANDS = frozenset({"show", "list"})
+_APPTAINER_COMMANDS = frozenset({"version", "inspect", "verify", "--version"})
 _TEST_FLAGS = frozenset({"-d", "-e", "-f", "-r", "-s", "-w", "-x"})
 _INTERPRETERS = frozenset({"bash", "sh", "python3"})
-# asking twice changes nothing on the cluster
+# programs that only read: running them twice changes nothing on the cluster
 _REPEATABLE = frozenset({"squeue", "sacct", "sinfo", "scontrol", "sacctmgr", "apptainer", "getent", "test"})
 
 
 @dataclass(frozen=True)
 class Allowlist:
-    """roots: directories of ours on the cluster. scripts: the one that holds our own programs."""
+    """The rules for one site."""
 
+    # directories on the cluster that files may be read from and written to
     roots: tuple[str, ...]
+    # the directory of our own scripts
     scripts: str
 
-    def path(self, path: str) -> str:
-        """The path, tidied, if it lies in one of the roots. `~/` is the remote home."""
-        tidy = tidied(path)
-        if any(_is_below(tidy, tidied(root)) for root in self.roots):
-            return tidy
+    def allowed_path(self, path: str) -> str:
+        """Return the path, normalized, if it is below one of the roots. `~/` is the remote home."""
+        normal = normalized(path)
+        if any(_is_below(normal, normalized(root)) for root in self.roots):
+            return normal
         raise NotAllowedError(f"{path!r} is outside the site's directories ({', '.join(self.roots)})")
 
-    def argv(self, argv: Sequence[str]) -> None:
-        """Raises NotAllowedError unless this command line may run."""
+    def check_argv(self, argv: Sequence[str]) -> None:
+        """Raise NotAllowedError unless this command may run."""
         if not argv:
             raise NotAllowedError("an empty command cannot run")
-        if any("\0" in word for word in argv):
-            raise NotAllowedError("a word of a command cannot hold a NUL character")
+        if any("\0" in argument for argument in argv):
+            raise NotAllowedError("an argument of a command cannot contain a NUL character")
         rule = _RULES.get(argv[0], Allowlist._script)
         rule(self, argv)
 
     def is_repeatable(self, argv: Sequence[str]) -> bool:
-        """Whether the command only looks, so that it may run again when its answer was lost."""
+        """Return whether the command only reads, so that it may run again when its output was lost."""
         return argv[0] in _REPEATABLE
 
-    def _anything(self, argv: Sequence[str]) -> None:
-        """Programs that only look, whatever their options."""
+    def _read_only(self, argv: Sequence[str]) -> None:
+        """Allow a program that only reads, whatever its options."""
 
     def _sbatch(self, argv: Sequence[str]) -> None:
-        words = list(argv[1:])
-        while words and words[0].startswith("-"):
-            self._sbatch_option(words.pop(0))
-        if words:
-            self._script(words[:1])
+        arguments = list(argv[1:])
+        while arguments and arguments[0].startswith("-"):
+            self._sbatch_option(arguments.pop(0))
+        if arguments:
+            self._script(arguments[:1])
         elif "--test-only" not in argv:
-            raise NotAllowedError("sbatch takes one of our own scripts; what it reads from its input can only be tried")
-        for word in words[1:]:
-            if "/" in word or word.startswith("~"):
-                self.path(word)
+            raise NotAllowedError("sbatch needs one of our own scripts; a script on stdin is allowed with --test-only")
+        for argument in arguments[1:]:
+            if "/" in argument or argument.startswith("~"):
+                self.allowed_path(argument)
 
-    def _sbatch_option(self, word: str) -> None:
-        option = _SBATCH_OPTION.match(word)
+    def _sbatch_option(self, argument: str) -> None:
+        option = _SBATCH_OPTION.match(argument)
         if not option:
-            raise NotAllowedError(f"sbatch option {word!r} is not allowed; long ones with their value behind `=` are")
+            raise NotAllowedError(f"sbatch option {argument!r} is not allowed; use --name=value")
         name, value = option.group(1), option.group(2) or ""
-        # Slurm takes the beginning of an option for the whole
+        # Slurm accepts any unique beginning of an option's name
         if value.startswith(("/", "~")) or any(full.startswith(name) for full in _SBATCH_FILES):
-            self.path(value)
+            self.allowed_path(value)
 
     def _scancel(self, argv: Sequence[str]) -> None:
-        words = [word for word in argv[1:] if not _SCANCEL_OPTIONS.match(word)]
-        if not words or not all(_JOB_ID.match(word) for word in words):
-            raise NotAllowedError("scancel takes job ids here and nothing that names many jobs at once")
+        jobs = [argument for argument in argv[1:] if not _SCANCEL_OPTIONS.match(argument)]
+        if not jobs or not all(_JOB_ID.match(job) for job in jobs):
+            raise NotAllowedError("scancel is allowed with job ids only, not with options that select many jobs")
 
     def _show(self, argv: Sequence[str]) -> None:
-        words = [word for word in argv[1:] if not _SHOW_OPTION.match(word)]
-        if not words or words[0] not in _SHOW_WORDS or any(word.startswith("-") for word in words):
-            raise NotAllowedError(f"{argv[0]} may only show; {' '.join(argv[1:3])!r} is not on the allow-list")
+        arguments = [argument for argument in argv[1:] if not _SHOW_OPTION.match(argument)]
+        if not arguments or arguments[0] not in _SHOW_COMMANDS or any(a.startswith("-") for a in arguments):
+            raise NotAllowedError(f"{argv[0]} is allowed with `show` only, not with {' '.join(argv[1:3])!r}")
 
     def _apptainer(self, argv: Sequence[str]) -> None:
-        if len(argv) < 2 or argv[1] not in _APPTAINER_WORDS:
-            raise NotAllowedError(f"apptainer may only {', '.join(sorted(_APPTAINER_WORDS))} on the login node")
+        if len(argv) < 2 or argv[1] not in _APPTAINER_COMMANDS:
+            allowed = ", ".join(sorted(_APPTAINER_COMMANDS))
+            raise NotAllowedError(f"apptainer is allowed on the login node with these commands only: {allowed}")
 
     def _test(self, argv: Sequence[str]) -> None:
         if len(argv) != 3 or argv[1] not in _TEST_FLAGS:
-            raise NotAllowedError("test takes one flag and one path here")
-        self.path(argv[2])
+            raise NotAllowedError("test is allowed with one flag and one path only")
+        self.allowed_path(argv[2])
 
     def _getent(self, argv: Sequence[str]) -> None:
         if len(argv) != 3 or argv[1] != "passwd" or not argv[2].isdigit():
-            raise NotAllowedError("getent may only name a user by number: getent passwd UID")
+            raise NotAllowedError("getent is allowed as `getent passwd UID` only")
 
     def _interpreter(self, argv: Sequence[str]) -> None:
         if len(argv) < 2:
@@ -109,17 +112,17 @@ class Allowlist:
 
     def _script(self, argv: Sequence[str]) -> None:
         if "/" in argv[0] and not argv[0].startswith("-"):
-            script = tidied(argv[0])
-            if script != tidied(self.scripts) and _is_below(script, tidied(self.scripts)):
+            script = normalized(argv[0])
+            if script != normalized(self.scripts) and _is_below(script, normalized(self.scripts)):
                 return
-        raise NotAllowedError(f"{argv[0]!r} is not on the gateway's allow-list")
+        raise NotAllowedError(f"{argv[0]!r} is not on the gateway's allowlist")
 
 
 _RULES: dict[str, Callable[[Allowlist, Sequence[str]], None]] = {
     "sbatch": Allowlist._sbatch,
-    "squeue": Allowlist._anything,
-    "sacct": Allowlist._anything,
-    "sinfo": Allowlist._anything,
+    "squeue": Allowlist._read_only,
+    "sacct": Allowlist._read_only,
+    "sinfo": Allowlist._read_only,
     "scancel": Allowlist._scancel,
     "scontrol": Allowlist._show,
     "sacctmgr": Allowlist._show,
@@ -130,13 +133,13 @@ _RULES: dict[str, Callable[[Allowlist, Sequence[str]], None]] = {
 }
 
 
-def tidied(path: str) -> str:
-    """The path without `.` and doubled slashes; NotAllowedError when it is relative or climbs."""
+def normalized(path: str) -> str:
+    """Return the path without `.` and doubled slashes; raise NotAllowedError for a relative path or one with `..`."""
     if "\0" in path or ".." in path.split("/"):
-        raise NotAllowedError(f"{path!r} is not a path that may be used: no `..`")
+        raise NotAllowedError(f"path {path!r} is not allowed: it contains `..` or a NUL character")
     if path != "~" and not path.startswith(("/", "~/")):
-        raise NotAllowedError(f"{path!r} is not a path that may be used: begin with `/` or `~/`")
-    # POSIX keeps two leading slashes apart from one; nobody means that here
+        raise NotAllowedError(f"path {path!r} is not allowed: it must begin with `/` or `~/`")
+    # normpath keeps two leading slashes, which POSIX allows to mean something else than one
     return re.sub("^//", "/", posixpath.normpath(path))
 
 

@@ -1,4 +1,4 @@
-"""What happens to the tunnel, told to the store for whoever listens at the API. Questions and answers stay here."""
+"""Publishes changes of the tunnel to the store, from where the API streams them. Prompts and answers are left out."""
 
 from __future__ import annotations
 
@@ -13,57 +13,57 @@ from bouchet_core.tunnel import TunnelEvent, TunnelState, TunnelStatus
 
 log = logging.getLogger(__name__)
 
-# while the store is away; older ones are nobody's news by then
-MOST_WAITING = 100
+# events kept while the store does not answer; the oldest are dropped
+MAX_QUEUED = 100
 
 
-class News:
-    """Changes in a row, told one after the other. `note` never waits; `run` is the telling."""
+class TunnelEventPublisher:
+    """Queues tunnel events and writes them to the store in order. `publish` never waits; `run` does the writing."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._waiting: asyncio.Queue[TunnelEvent] = asyncio.Queue()
+        self._queue: asyncio.Queue[TunnelEvent] = asyncio.Queue()
         self._last: tuple[TunnelState, str, str] | None = None
-        self._is_away = False
+        self._store_is_down = False
 
-    def note(self, status: TunnelStatus) -> None:
-        """Takes what is new about it; the tries of a long outage are not."""
+    def publish(self, status: TunnelStatus) -> None:
+        """Queue an event if the status has changed; the repeated attempts of a long outage are one change."""
         event = event_of(status)
-        news = (event.state, event.detail, event.waits_for)
-        was = self._last[0] if self._last else None
-        if news == self._last or (event.state is TunnelState.CONNECTING and was is TunnelState.DOWN):
+        change = (event.state, event.detail, event.waits_for)
+        last_state = self._last[0] if self._last else None
+        if change == self._last or (event.state is TunnelState.CONNECTING and last_state is TunnelState.DOWN):
             return
-        self._last = news
-        while self._waiting.qsize() >= MOST_WAITING:
-            self._waiting.get_nowait()
-            self._waiting.task_done()
-        self._waiting.put_nowait(event)
+        self._last = change
+        while self._queue.qsize() >= MAX_QUEUED:
+            self._queue.get_nowait()
+            self._queue.task_done()
+        self._queue.put_nowait(event)
 
     async def run(self) -> None:
-        """Tells until it is cancelled."""
+        """Write queued events until cancelled."""
         while True:
-            event = await self._waiting.get()
+            event = await self._queue.get()
             try:
                 await asyncio.to_thread(self._store.tunnel.append, event)
-                self._is_away = False
+                self._store_is_down = False
             except StoreUnavailableError as exc:
-                if not self._is_away:
-                    log.warning("events of the tunnel are not told: %s", exc)
-                self._is_away = True
+                if not self._store_is_down:
+                    log.warning("tunnel events cannot be published: %s", exc)
+                self._store_is_down = True
             finally:
-                self._waiting.task_done()
+                self._queue.task_done()
 
-    async def told(self, within_s: float) -> None:
-        """Returns when all is told, or after within_s."""
+    async def drain(self, timeout_s: float) -> None:
+        """Wait until all queued events are written, at most timeout_s."""
         try:
-            async with asyncio.timeout(within_s):
-                await self._waiting.join()
+            async with asyncio.timeout(timeout_s):
+                await self._queue.join()
         except TimeoutError:
             return
 
 
 def event_of(status: TunnelStatus) -> TunnelEvent:
-    """What others may know of it."""
+    """Return the public part of a status, as an event of now."""
     waits_for: Literal["", "prompt", "host_key"] = ""
     if status.prompt or status.host_key:
         waits_for = "prompt" if status.prompt else "host_key"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 from bouchet_core.config.site import Site, load_site
-from bouchet_core.settings import DEFAULT_SITE_FILE, Count, EnvironmentSettings, Port, ServiceSettings
+from bouchet_core.settings import DEFAULT_SITE_FILE, Count, EnvironmentSettings, Port, ServiceSettings, Switch
 from pydantic import BeforeValidator, Field, SecretStr
 
 
@@ -41,6 +41,8 @@ class SshSettings(EnvironmentSettings):
     # a dead peer is noticed after interval x (count + 1) = 6 s
     keepalive_interval_s: float = 2.0
     keepalive_count: int = 2
+    # replaces asyncssh's packet methods by faster ones (ssh/fast_path)
+    fast_path: Switch = Field(default=True, validation_alias="SSH_FAST_PATH")
 
     @property
     def trusted_hosts(self) -> Path:

@@ -10,7 +10,7 @@ from bouchet_api.routes.status import MAX_ENDED
 from bouchet_core.deployments import Deployment, Ending, LaunchRequest, Phase
 from bouchet_core.store import ENDED_KEPT, Store
 
-from tests.fakes.gateway_api import GatewayDoor
+from tests.fakes.gateway_api import FakeGateway
 
 MODEL = "Qwen/Qwen3-32B"
 NOW = datetime.now(UTC)
@@ -42,7 +42,7 @@ async def test_status_has_live_deployments_newest_first_and_the_tunnel(api: http
     assert (body["tunnel"]["state"], body["tunnel_error"], body["cluster_outage"]) == ("up", None, None)
 
 
-async def test_status_without_gateway_has_its_error(api: httpx.AsyncClient, gateway: GatewayDoor) -> None:
+async def test_status_without_gateway_has_its_error(api: httpx.AsyncClient, gateway: FakeGateway) -> None:
     gateway.stop()
     answer = await api.get("/v1/status")
     assert answer.status_code == 200

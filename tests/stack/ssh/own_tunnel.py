@@ -10,10 +10,9 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+from bouchet_core.tunnel import TunnelStatus
 from bouchet_gateway.settings import SshSettings
-from bouchet_gateway.ssh.connect import Connector
 from bouchet_gateway.ssh.prompts import PromptBroker
-from bouchet_gateway.ssh.trusted_hosts import TrustedHosts
 from bouchet_gateway.ssh.tunnel import Tunnel
 
 from tests.stack.harness import SUBNET, Stack
@@ -37,19 +36,24 @@ def key_of(stack: Stack, user: str, folder: Path) -> None:
 
 @contextlib.asynccontextmanager
 async def tunnel_as(
-    stack: Stack, user: str, folder: Path, auto: str | None = None, patience_s: float = 20, **changes: Any
+    stack: Stack,
+    user: str,
+    folder: Path,
+    auto: str | None = None,
+    patience_s: float = 20,
+    on_change: Callable[[TunnelStatus], None] = lambda status: None,
+    **changes: Any,
 ) -> AsyncIterator[tuple[Tunnel, PromptBroker]]:
     """Open a tunnel as that user from this machine, without known hosts.
 
-    auto: MFA_AUTO; patience_s: how long a prompt waits; changes: of its settings.
+    auto: MFA_AUTO; patience_s: how long a prompt waits; on_change: called with every status; changes: of its settings.
     """
     key_of(stack, user, folder)
-    broker, trusted = PromptBroker(patience_s, auto), TrustedHosts(folder / "accepted")
     settings = SshSettings(hosts=(LOGIN_NODE,), ssh_dir=folder, data_dir=folder, user=user, port=22)
-    tunnel = Tunnel(Connector(settings.model_copy(update=changes), broker, trusted), broker, trusted)
+    tunnel = Tunnel(settings.model_copy(update=changes), patience_s, auto, on_change)
     life = asyncio.get_running_loop().create_task(tunnel.run())
     try:
-        yield tunnel, broker
+        yield tunnel, tunnel.broker
     finally:
         life.cancel()
         with contextlib.suppress(asyncio.CancelledError):

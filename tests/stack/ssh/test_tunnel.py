@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 import pytest
-from bouchet_core.tunnel import LoginPrompt, TunnelState
+from bouchet_core.tunnel import TunnelState, TunnelStatus
 
 from tests.stack.conftest import SMALL
 from tests.stack.harness import ROOT, Stack
@@ -165,15 +165,12 @@ async def test_host_key_unknown_is_trusted_by_fingerprint(stack: Stack, tmp_path
 
 async def test_mfa_prompts_once_per_reconnect(stack: Stack, tmp_path: Path) -> None:
     since = int(time.time())
-    shown: list[str] = []
-    async with tunnel_as(stack, "guarded", tmp_path) as (tunnel, broker):
-        published = broker.on_change
+    shown: set[str] = set()
 
-        def noted(prompt: LoginPrompt | None) -> None:
-            shown.extend([prompt.id] if prompt else [])
-            published(prompt)
+    def on_change(status: TunnelStatus) -> None:
+        shown.update([status.prompt.id] if status.prompt else [])
 
-        broker.on_change = noted
+    async with tunnel_as(stack, "guarded", tmp_path, on_change=on_change) as (tunnel, broker):
         await trust_the_host(stack, tunnel)
         for cut in range(CUTS + 1):
             await until(lambda: broker.prompt is not None, tunnel.status)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from bouchet_core.tunnel import SlotTarget, TunnelState
 from bouchet_gateway.errors import NodeRefusedError
-from bouchet_gateway.slots.relay import Half
+from bouchet_gateway.slots.relay import RelayEnd
 from bouchet_gateway.ssh.tunnel import Tunnel
 
 from tests.stack.conftest import SMALL
@@ -121,7 +121,7 @@ def test_via_node_requeued_job_is_found_at_new_socket(over_node: Stack, served: 
 async def asked(tunnel: Tunnel, target: SlotTarget) -> bytes:
     """Return the response of an HTTP server behind that target."""
     session = await tunnel.session(5)
-    channel, listener = Half(), Listener()
+    channel, listener = RelayEnd(), Listener()
     await session.open_channel(target, lambda: channel, 10.0)
     channel.join(listener)
     channel.write(b"GET / HTTP/1.0\r\n\r\n")
@@ -131,7 +131,7 @@ async def asked(tunnel: Tunnel, target: SlotTarget) -> bytes:
     return listener.reply
 
 
-class Listener(Half):
+class Listener(RelayEnd):
     """Keeps what the other side says."""
 
     def __init__(self) -> None:
@@ -152,7 +152,7 @@ async def test_via_node_needs_no_prompt_but_a_job(stack: Stack, tmp_path: Path) 
         assert broker.prompt is not None and broker.prompt.host
         broker.answer(broker.prompt.id, [PASSCODE])
         await until(lambda: tunnel.status().state is TunnelState.UP, tunnel.status)
-        with pytest.raises(NodeRefusedError, match=r"nodes let in those who have a job there"):
+        with pytest.raises(NodeRefusedError, match=r"accepts only users with a running job"):
             await asked(tunnel, SlotTarget(node="node2", port=PORT, loopback=True, deployment="x"))
         assert tunnel.status().state is TunnelState.UP and tunnel.status().nodes["node2"]
 

@@ -4,23 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from bouchet_core.tunnel import TunnelStatus
+from bouchet_core.tunnel import PromptAnswer, TunnelStatus
 from fastapi import APIRouter, Body
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field
 
 from bouchet_api.dependencies import StateDep
 from bouchet_api.openapi import examples
 
 router = APIRouter(prefix="/v1/tunnel", tags=["tunnel"])
-
-
-class Answer(BaseModel):
-    """One response for every question of the open prompt. They go to the SSH server and are kept nowhere."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    prompt_id: str = Field(min_length=1, max_length=100)
-    responses: list[Annotated[str, StringConstraints(max_length=1024)]] = Field(max_length=16, repr=False)
 
 
 class TrustRequest(BaseModel):
@@ -52,7 +43,9 @@ def get_tunnel(state: StateDep) -> TunnelStatus:
 
 
 @router.post("/answer", status_code=202)
-def answer_prompt(state: StateDep, body: Annotated[Answer, Body(openapi_examples=examples.PROMPT_ANSWER)]) -> Accepted:
+def answer_prompt(
+    state: StateDep, body: Annotated[PromptAnswer, Body(openapi_examples=examples.PROMPT_ANSWER)]
+) -> Accepted:
     """Answer the open prompt; 409 when this prompt is no longer open."""
     state.gateway.answer(body.prompt_id, body.responses)
     return Accepted()

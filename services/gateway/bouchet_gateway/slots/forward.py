@@ -1,7 +1,7 @@
 """The slots: fixed ports that lead to wherever their deployment runs now.
 
-The target is looked up when a connection is accepted, so nothing outside has to change when a job moves. While SSH
-is down a new connection is held for a while instead of refused; one that cannot be served gets a 503 with words.
+The target is looked up when a connection is accepted, so its clients notice no move of the job. While SSH is down a new
+connection is held for a while instead of refused; one that cannot be served gets an HTTP 503 with an error body.
 """
 
 from __future__ import annotations
@@ -17,228 +17,228 @@ from bouchet_core.errors import BouchetError, RemoteFileError, StoreUnavailableE
 from bouchet_core.store import Store
 from bouchet_core.tunnel import SlotTarget
 
-from bouchet_gateway.errors import NoTargetError
+from bouchet_gateway.errors import NoTargetError, problem_document
 from bouchet_gateway.settings import GatewayLimits
 from bouchet_gateway.ssh.tunnel import Tunnel
 
-from .relay import Half
+from .relay import RelayEnd
 
 log = logging.getLogger(__name__)
 
 OpenChannel = Callable[[SlotTarget, Callable[[], asyncio.Protocol], float], Awaitable[None]]
 
 TARGET_TTL_S = 0.5
-# a store that is away is not asked for every connection
 STORE_TIMEOUT_S = 1.0
+# while the store does not answer, it is not asked for every connection
 STALE_TTL_S = 2.0
 BACKLOG = 512
-# how long a refused caller may take to send its request, and to hear the answer
+# how long a refused client may take to send its request and to read the response
 REFUSAL_TIMEOUT_S = 5.0
-AGAIN_S = 0.05
+RETRY_INTERVAL_S = 0.05
 
 
 @dataclass
-class _Known:
+class _CachedTarget:
     target: SlotTarget | None
-    until: float
+    expires_at: float
 
 
 @dataclass(frozen=True)
-class Traffic:
-    """Bytes towards the cluster, and back."""
+class SlotTraffic:
+    """Bytes sent to the cluster, and received from it."""
 
     up: int
     down: int
 
 
-class Targets:
-    """Where the slots lead, asked of the store at most twice a second each."""
+class SlotTargets:
+    """Where the slots lead: read from the store at most twice a second for each slot."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._known: dict[int, _Known] = {}
-        self._asking: dict[int, asyncio.Lock] = {}
+        self._cached: dict[int, _CachedTarget] = {}
+        self._locks: dict[int, asyncio.Lock] = {}
 
-    async def look_up(self, slot: int) -> SlotTarget:
-        """The slot's target, or NoTargetError. While the store is away, the last one known."""
-        async with self._asking.setdefault(slot, asyncio.Lock()):
-            known = self._known.get(slot)
-            if known is None or known.until <= asyncio.get_running_loop().time():
-                known = await self._ask(slot, known)
-        if known.target is None:
-            raise NoTargetError(f"nothing runs behind slot {slot} now; `bouchet status` shows what does")
-        return known.target
+    async def find(self, slot: int) -> SlotTarget:
+        """Return the slot's target, or raise NoTargetError. While the store is down, the last known one counts."""
+        async with self._locks.setdefault(slot, asyncio.Lock()):
+            cached = self._cached.get(slot)
+            if cached is None or cached.expires_at <= asyncio.get_running_loop().time():
+                cached = await self._read(slot, cached)
+        if cached.target is None:
+            raise NoTargetError(f"no model is running on slot {slot}; `bouchet status` lists what runs")
+        return cached.target
 
-    async def _ask(self, slot: int, last: _Known | None) -> _Known:
+    async def _read(self, slot: int, last: _CachedTarget | None) -> _CachedTarget:
         ttl_s = TARGET_TTL_S
         try:
             async with asyncio.timeout(STORE_TIMEOUT_S):
                 target = await asyncio.to_thread(self._store.slot_target, slot)
         except (StoreUnavailableError, TimeoutError) as exc:
             if last is None or last.target is None:
-                raise _no_store(exc) from exc
+                raise _store_error(exc) from exc
             target, ttl_s = last.target, STALE_TTL_S
-        known = self._known[slot] = _Known(target, asyncio.get_running_loop().time() + ttl_s)
-        return known
+        cached = self._cached[slot] = _CachedTarget(target, asyncio.get_running_loop().time() + ttl_s)
+        return cached
 
 
-def _no_store(exc: Exception) -> StoreUnavailableError:
-    return (
-        exc
-        if isinstance(exc, StoreUnavailableError)
-        else StoreUnavailableError(f"no answer within {STORE_TIMEOUT_S:g} s")
-    )
+def _store_error(exc: Exception) -> StoreUnavailableError:
+    if isinstance(exc, StoreUnavailableError):
+        return exc
+    return StoreUnavailableError(f"no answer within {STORE_TIMEOUT_S:g} s")
 
 
-class Forwards:
-    """Listeners for all slots. `ports` after `start` says where; port 0 lets the system choose (tests)."""
+class SlotForwarder:
+    """Listeners for all slots. `ports` has their ports after `start`; base port 0 lets the system choose (tests)."""
 
-    def __init__(self, tunnel: Tunnel, targets: Targets, limits: GatewayLimits) -> None:
+    def __init__(self, tunnel: Tunnel, targets: SlotTargets, limits: GatewayLimits) -> None:
         self._tunnel, self._targets, self._limits = tunnel, targets, limits
         self._servers: list[asyncio.Server] = []
         self._tasks: set[asyncio.Task[None]] = set()
-        self._open: dict[int, set[Half]] = {}
-        self._channels: set[Half] = set()
-        self._told: dict[int, str] = {}
-        self._ended = Traffic(0, 0)
+        self._clients: dict[int, set[RelayEnd]] = {}
+        self._channels: set[RelayEnd] = set()
+        self._logged: dict[int, str] = {}
+        self._ended = SlotTraffic(0, 0)
         self.ports: list[int] = []
 
     @property
     def channels(self) -> int:
-        """Channels open through the slots now."""
+        """The number of open channels."""
         return len(self._channels)
 
     @property
-    def traffic(self) -> Traffic:
-        """Bytes that went through the slots since the start."""
-        guests = [guest for guests in self._open.values() for guest in guests]
-        up = self._ended.up + sum(guest.heard for guest in guests)
-        return Traffic(up, self._ended.down + sum(channel.heard for channel in self._channels))
+    def clients(self) -> int:
+        """The number of connected clients, those that wait for a channel included."""
+        return sum(len(clients) for clients in self._clients.values())
 
-    def _count_guest(self, slot: int, guest: Half) -> None:
-        self._open[slot].discard(guest)
-        self._ended = Traffic(self._ended.up + guest.heard, self._ended.down)
-
-    def _count_channel(self, channel: Half) -> None:
-        self._channels.discard(channel)
-        self._ended = Traffic(self._ended.up, self._ended.down + channel.heard)
+    @property
+    def traffic(self) -> SlotTraffic:
+        """Bytes forwarded since the start."""
+        up = self._ended.up + sum(client.bytes_received for client in self._all_clients())
+        return SlotTraffic(up, self._ended.down + sum(channel.bytes_received for channel in self._channels))
 
     async def start(self, host: str, base_port: int, count: int) -> None:
-        """Listens on base_port + n for every slot n."""
+        """Listen on base_port + n for every slot n."""
         loop = asyncio.get_running_loop()
         for slot in range(count):
             port = base_port + slot if base_port else 0
-            server = await loop.create_server(partial(self._guest, slot), host, port, backlog=BACKLOG)
+            server = await loop.create_server(partial(self._new_client, slot), host, port, backlog=BACKLOG)
             self._servers.append(server)
             self.ports.append(server.sockets[0].getsockname()[1])
 
     async def close(self) -> None:
-        """Stops listening and ends what is open."""
+        """Stop listening and close all connections."""
         for server in self._servers:
             server.close()
         for task in self._tasks:
             task.cancel()
-        for guest in [guest for guests in self._open.values() for guest in guests]:
-            guest.close()
+        for client in self._all_clients():
+            client.close()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _guest(self, slot: int) -> Half:
-        guests = self._open.setdefault(slot, set())
-        guest = Half(on_end=lambda: self._count_guest(slot, guest))
-        guests.add(guest)
-        task = asyncio.get_running_loop().create_task(self._serve(slot, guest))
+    def _all_clients(self) -> list[RelayEnd]:
+        return [client for clients in self._clients.values() for client in clients]
+
+    def _new_client(self, slot: int) -> RelayEnd:
+        clients = self._clients.setdefault(slot, set())
+        client = RelayEnd(on_end=lambda: self._client_ended(slot, client))
+        clients.add(client)
+        task = asyncio.get_running_loop().create_task(self._serve(slot, client))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        return guest
+        return client
 
-    async def _serve(self, slot: int, guest: Half) -> None:
-        gone = asyncio.ensure_future(guest.ended.wait())
-        reaching = asyncio.ensure_future(self._reach(slot))
+    def _client_ended(self, slot: int, client: RelayEnd) -> None:
+        self._clients[slot].discard(client)
+        self._ended = SlotTraffic(self._ended.up + client.bytes_received, self._ended.down)
+
+    def _channel_ended(self, channel: RelayEnd) -> None:
+        self._channels.discard(channel)
+        self._ended = SlotTraffic(self._ended.up, self._ended.down + channel.bytes_received)
+
+    async def _serve(self, slot: int, client: RelayEnd) -> None:
+        gone = asyncio.ensure_future(client.ended.wait())
+        connecting = asyncio.ensure_future(self._connect(slot))
         joined = False
         try:
-            await asyncio.wait({gone, reaching}, return_when=asyncio.FIRST_COMPLETED)
-            if reaching.done():
+            await asyncio.wait({gone, connecting}, return_when=asyncio.FIRST_COMPLETED)
+            if connecting.done():
                 joined = True
-                guest.join(reaching.result())
-                self._told.pop(slot, None)
+                client.join(connecting.result())
+                self._logged.pop(slot, None)
         except BouchetError as error:
-            self._tell(slot, error)
-            await _refuse(guest, error)
+            self._log_refusal(slot, error)
+            await _refuse(client, error)
         except Exception:
-            log.exception("slot=%d failed in a way nobody foresaw", slot)
-            guest.break_off()
+            log.exception("slot=%d unexpected error", slot)
+            client.reset()
         finally:
             gone.cancel()
             if not joined:
-                reaching.add_done_callback(_let_go)
-            reaching.cancel()
+                connecting.add_done_callback(_close_unused_channel)
+            connecting.cancel()
 
-    def _tell(self, slot: int, error: BouchetError) -> None:
-        """One line for a row of equal refusals: health checks knock every few seconds while a model starts."""
-        if self._told.get(slot) != str(error):
-            self._told[slot] = str(error)
+    def _log_refusal(self, slot: int, error: BouchetError) -> None:
+        """Log equal refusals in a row once: health checks connect every few seconds while a model starts."""
+        if self._logged.get(slot) != str(error):
+            self._logged[slot] = str(error)
             log.warning("slot=%d refused kind=%s detail=%r", slot, error.kind, str(error))
 
-    async def _reach(self, slot: int) -> Half:
-        """A channel to the slot's target; waits out a lost SSH connection for a while."""
-        if len(self._open[slot]) > self._limits.connections_per_slot:
-            raise TunnelDownError(f"slot {slot} has {self._limits.connections_per_slot} connections already")
+    async def _connect(self, slot: int) -> RelayEnd:
+        """Open a channel to the slot's target; wait out a lost SSH connection for a while."""
+        if len(self._clients[slot]) > self._limits.connections_per_slot:
+            raise TunnelDownError(
+                f"slot {slot} has reached its limit of {self._limits.connections_per_slot} connections"
+            )
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._limits.hold_s
         while True:
-            # before the wait too, for nobody should wait for a slot that leads nowhere
-            await self._targets.look_up(slot)
-            session = await self._tunnel.session(deadline - loop.time(), patient=True)
-            target = await self._targets.look_up(slot)
+            # also before the wait, since a client should not wait for a slot without a target
+            await self._targets.find(slot)
+            session = await self._tunnel.session(deadline - loop.time(), wait_for_human=True)
+            target = await self._targets.find(slot)
             try:
-                return await self._channel(session.open_channel, target)
+                return await self._open_channel(session.open_channel, target)
             except TunnelDownError:
                 if loop.time() >= deadline:
                     raise
-                await asyncio.sleep(AGAIN_S)
+                await asyncio.sleep(RETRY_INTERVAL_S)
 
-    async def _channel(self, open_channel: OpenChannel, target: SlotTarget) -> Half:
-        half = Half(on_end=lambda: self._count_channel(half))
-        await open_channel(target, lambda: half, self._limits.open_timeout_s)
-        if not half.ended.is_set():
-            self._channels.add(half)
-        return half
-
-
-def _let_go(reaching: asyncio.Future[Half]) -> None:
-    """Closes a channel that opened just as its caller went away."""
-    if not reaching.cancelled() and reaching.exception() is None:
-        reaching.result().close()
+    async def _open_channel(self, open_channel: OpenChannel, target: SlotTarget) -> RelayEnd:
+        channel = RelayEnd(on_end=lambda: self._channel_ended(channel))
+        await open_channel(target, lambda: channel, self._limits.open_timeout_s)
+        if not channel.ended.is_set():
+            self._channels.add(channel)
+        return channel
 
 
-async def _refuse(guest: Half, error: BouchetError) -> None:
-    """Answers an HTTP request with 503 and words; waits for the request, for some clients drop an early answer."""
+def _close_unused_channel(connecting: asyncio.Future[RelayEnd]) -> None:
+    """Close a channel that opened just as its client disconnected."""
+    if not connecting.cancelled() and connecting.exception() is None:
+        connecting.result().close()
+
+
+async def _refuse(client: RelayEnd, error: BouchetError) -> None:
+    """Answer the client's request with a 503. Waits for the request, since some clients drop an early response."""
     try:
         async with asyncio.timeout(REFUSAL_TIMEOUT_S):
-            await guest.spoke.wait()
-            guest.deaf = True
-            guest.resume()
-            guest.write(refusal(error))
-            guest.finish()
-            await guest.ended.wait() if not guest.eof else None
+            await client.has_data.wait()
+            client.discarding = True
+            client.resume()
+            client.write(refusal(error))
+            client.finish()
+            await client.ended.wait() if not client.eof else None
     except TimeoutError:
         pass
-    guest.close()
+    client.close()
 
 
 def refusal(error: BouchetError) -> bytes:
-    """A whole HTTP answer, 503: problem fields for our rooms, `error` for clients that look for OpenAI's."""
+    """Return a whole HTTP response, 503: problem fields for our services, and `error` as OpenAI's clients expect it."""
     detail = str(error)
-    body = json.dumps(
-        {
-            "type": "about:blank",
-            "title": "Bad gateway" if isinstance(error, RemoteFileError) else "Not available now",
-            "status": 503,
-            "detail": detail,
-            "kind": error.kind,
-            "error": {"message": detail, "type": error.kind, "code": 503},
-        }
-    ).encode()
+    title = "Bad gateway" if isinstance(error, RemoteFileError) else "Not available now"
+    fields = problem_document(503, error.kind, detail, title)
+    body = json.dumps({**fields, "error": {"message": detail, "type": error.kind, "code": 503}}).encode()
     head = (
         "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\n"
         f"content-length: {len(body)}\r\nretry-after: 5\r\nconnection: close\r\n\r\n"

@@ -1,7 +1,4 @@
-"""Two transports joined: what one side says, the other hears, no faster than it listens.
-
-The same class serves a TCP connection and an SSH channel, whose calls asyncssh shaped alike.
-"""
+"""Bidirectional relay with back-pressure between a TCP connection and an SSH channel."""
 
 from __future__ import annotations
 
@@ -10,59 +7,61 @@ import socket
 import struct
 from collections.abc import Callable
 
-# what a caller may send before its target is reached: more than most requests, little enough for hundreds of callers
-EARLY_BYTES = 256 << 10
+# what a client may send before its target is connected: more than most requests, little enough for hundreds of clients
+MAX_EARLY_BYTES = 256 << 10
 
 
-class Half(asyncio.Protocol):
-    """One side of a pipe. Data that comes before `join` waits, bounded; `on_end` is called once, at the end.
+class RelayEnd(asyncio.Protocol):
+    """One end of a relay, for asyncio and for asyncssh, whose sessions have the same callbacks.
 
-    heard: bytes that this side has said.
+    Data that arrives before `join` is buffered, up to MAX_EARLY_BYTES. on_end: called once, when the connection ends.
     """
 
     def __init__(self, on_end: Callable[[], None] = lambda: None) -> None:
         self._on_end = on_end
-        self._peer: Half | None = None
+        self._peer: RelayEnd | None = None
         self._early = bytearray()
         self.transport: asyncio.Transport | None = None
-        self.spoke = asyncio.Event()
+        # set at the first data, at EOF, and at the end
+        self.has_data = asyncio.Event()
         self.ended = asyncio.Event()
         self.eof = False
-        self.deaf = False
-        self.heard = 0
+        # received data is dropped: the client was refused, or the peer is gone
+        self.discarding = False
+        self.bytes_received = 0
 
-    def join(self, peer: Half) -> None:
-        """From now on both sides hear each other."""
-        for half, other in ((self, peer), (peer, self)):
-            half._peer = other
-        for half, other in ((self, peer), (peer, self)):
-            if half._early:
-                other.write(bytes(half._early))
-                half._early.clear()
-            half.resume()
-            if half.eof:
+    def join(self, peer: RelayEnd) -> None:
+        """Connect both ends, and pass on what arrived before."""
+        for end, other in ((self, peer), (peer, self)):
+            end._peer = other
+        for end, other in ((self, peer), (peer, self)):
+            if end._early:
+                other.write(bytes(end._early))
+                end._early.clear()
+            end.resume()
+            if end.eof:
                 other.finish()
-            if half.ended.is_set():
+            if end.ended.is_set():
                 other.close()
 
     def write(self, data: bytes) -> None:
-        """Sends to this side, unless it is closing."""
+        """Send to this end, unless it is closing."""
         transport = self.transport
         if transport is not None and not transport.is_closing():
             transport.write(data)
 
     def finish(self) -> None:
-        """Tells this side that no more will come; it may still speak."""
+        """Send EOF to this end, which may go on sending."""
         if self.transport is not None and not self.transport.is_closing():
             self.transport.write_eof()
 
     def close(self) -> None:
-        """Ends this side when everything sent to it is out."""
+        """Close this end when all pending data is sent."""
         if self.transport is not None:
             self.transport.close()
 
-    def break_off(self) -> None:
-        """Ends this side so that it sees an error, not a proper end: half an answer must not look whole."""
+    def reset(self) -> None:
+        """Close this end with an error (TCP RST): a truncated answer must not look complete."""
         if self.transport is None:
             return
         sock = self.transport.get_extra_info("socket")
@@ -71,64 +70,70 @@ class Half(asyncio.Protocol):
         self.transport.abort()
 
     def pause(self) -> None:
-        """Stops listening to this side."""
+        """Stop reading from this end."""
         if self.transport is not None and not self.transport.is_closing():
             self.transport.pause_reading()
 
     def resume(self) -> None:
-        """Listens to this side again."""
+        """Read from this end again."""
         if self.transport is not None and not self.transport.is_closing():
             self.transport.resume_reading()
 
-    # called by asyncio and asyncssh
+    # callbacks of asyncio and asyncssh
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Store the transport (asyncio) or the channel (asyncssh)."""
         self.transport = transport  # type: ignore[assignment]
 
     def session_started(self) -> None:
-        """Asyncssh says so; TCP does not."""
+        """Do nothing; asyncssh calls this, TCP has no such event."""
 
     def data_received(self, data: bytes, datatype: int | None = None) -> None:
-        self.heard += len(data)
+        """Write the data to the peer, or buffer it."""
+        self.bytes_received += len(data)
         peer = self._peer
         if peer is not None:
             peer.write(data)
             return
-        self.spoke.set()
-        if self.deaf:
+        self.has_data.set()
+        if self.discarding:
             return
         self._early += data
-        if len(self._early) >= EARLY_BYTES:
+        if len(self._early) >= MAX_EARLY_BYTES:
             self.pause()
 
     def eof_received(self) -> bool:
+        """Pass EOF on to the peer; close both ends when both directions have sent it."""
         self.eof = True
-        self.spoke.set()
+        self.has_data.set()
         if self._peer is not None:
             self._peer.finish()
             if self._peer.eof:
                 self._peer.close()
                 self.close()
-        elif self.deaf:
-            # both have said their last: it was refused, or its peer is gone
+        elif self.discarding:
+            # what there was to send to this end has been sent
             self.close()
         return True
 
     def pause_writing(self) -> None:
+        """Stop reading from the peer while this end's send buffer is full."""
         if self._peer is not None:
             self._peer.pause()
 
     def resume_writing(self) -> None:
+        """Read from the peer again."""
         if self._peer is not None:
             self._peer.resume()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Close the peer too, with a reset when this end broke."""
         self.ended.set()
-        self.spoke.set()
+        self.has_data.set()
         peer, self._peer = self._peer, None
         if peer is not None:
             peer._peer = None
-            peer.deaf = True
-            # a channel that ends with its connection brings the reason; one that was closed brings none
-            (peer.break_off if exc is not None else peer.close)()
+            peer.discarding = True
+            # a channel that ends with its connection has an exception; one that was closed has none
+            (peer.reset if exc is not None else peer.close)()
         self._on_end()

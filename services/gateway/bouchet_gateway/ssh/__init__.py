@@ -1,1 +1,1 @@
-"""The one SSH connection: login, prompts, host keys, commands and files."""
+"""The one SSH connection: login, host keys, prompts, commands, files and channels."""

@@ -1,7 +1,7 @@
-"""When to try again after a failed or lost connection. Pure: no clock, no randomness of its own.
+"""When to connect again after a failed or lost connection. Pure: no clock, no randomness of its own.
 
-Network failures are retried quickly, for the network comes back by itself. Failed logins are not: sites lock
-accounts, and every try may ring somebody's phone.
+Network failures are retried quickly, since a network comes back by itself. Failed logins are not: sites lock accounts,
+and every attempt may send a push to a phone.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from bouchet_gateway.errors import HostKeyRefusedError, LoginRefusedError, Promp
 
 NETWORK_FIRST_S = 0.25
 NETWORK_CAP_S = 2.0
-# after some minutes without a network nobody waits for the next second
-NETWORK_PATIENT_AFTER = 60
-NETWORK_PATIENT_CAP_S = 15.0
+# after some minutes without a network, a reconnect within two seconds is not worth the attempts
+NETWORK_LONG_OUTAGE_AFTER = 60
+NETWORK_LONG_OUTAGE_CAP_S = 15.0
 LOGIN_FIRST_S = 30.0
-LOGIN_TRIES = 3
-# nothing is sent to log in here, only the host key or a file is looked at again
-LOOK_AGAIN_S = 30.0
+MAX_LOGINS = 3
+# no login is sent in these cases, only the host key or a file is read again
+RECHECK_S = 30.0
 
 
-class Cause(StrEnum):
+class FailureCause(StrEnum):
     """Why there is no connection."""
 
     NETWORK = "network"
@@ -36,37 +36,37 @@ class Cause(StrEnum):
 
 
 @dataclass(frozen=True)
-class NextTry:
-    """The state until then, and the seconds to wait; None waits for a person's `connect`."""
+class Retry:
+    """The tunnel's state until the next attempt, and the seconds to wait; None waits for a person's `connect`."""
 
     state: TunnelState
     delay_s: float | None
 
 
-def cause_of(error: BouchetError) -> Cause:
-    """The cause that an error of a connection attempt stands for."""
+def cause_of(error: BouchetError) -> FailureCause:
+    """Return the cause that an error of a connection attempt stands for."""
     if isinstance(error, PromptUnansweredError):
-        return Cause.UNANSWERED
+        return FailureCause.UNANSWERED
     if isinstance(error, HostKeyRefusedError):
-        return Cause.HOST_KEY
+        return FailureCause.HOST_KEY
     if isinstance(error, LoginRefusedError):
-        return Cause.LOGIN
-    return Cause.CONFIGURATION if isinstance(error, ConfigurationError) else Cause.NETWORK
+        return FailureCause.LOGIN
+    return FailureCause.CONFIGURATION if isinstance(error, ConfigurationError) else FailureCause.NETWORK
 
 
-def next_try(cause: Cause, streak: int, chance: float) -> NextTry:
-    """What to do after the `streak`-th failure in a row (from 1). chance: a random number in [0, 1) for jitter."""
-    if cause is Cause.UNANSWERED:
-        return NextTry(TunnelState.NEEDS_HUMAN, None)
-    if cause is Cause.LOGIN:
-        delay = None if streak >= LOGIN_TRIES else LOGIN_FIRST_S * 2 ** (streak - 1)
-        return NextTry(TunnelState.REFUSED, delay)
-    if cause is Cause.NETWORK:
-        return NextTry(TunnelState.DOWN, network_delay_s(streak, chance))
-    return NextTry(TunnelState.REFUSED, LOOK_AGAIN_S)
+def next_retry(cause: FailureCause, failures: int, chance: float) -> Retry:
+    """Return when to retry after so many failures in a row (from 1). chance: in [0, 1), for jitter."""
+    if cause is FailureCause.UNANSWERED:
+        return Retry(TunnelState.NEEDS_HUMAN, None)
+    if cause is FailureCause.LOGIN:
+        delay = None if failures >= MAX_LOGINS else LOGIN_FIRST_S * 2 ** (failures - 1)
+        return Retry(TunnelState.REFUSED, delay)
+    if cause is FailureCause.NETWORK:
+        return Retry(TunnelState.DOWN, network_delay_s(failures, chance))
+    return Retry(TunnelState.REFUSED, RECHECK_S)
 
 
-def network_delay_s(streak: int, chance: float) -> float:
-    """Doubles from a quarter of a second to two, later fifteen; jitter takes up to a quarter of it away."""
-    cap = NETWORK_CAP_S if streak < NETWORK_PATIENT_AFTER else NETWORK_PATIENT_CAP_S
-    return float(min(cap, NETWORK_FIRST_S * 2 ** min(streak - 1, 16))) * (1 - chance / 4)
+def network_delay_s(failures: int, chance: float) -> float:
+    """Return a delay that doubles from a quarter of a second to two, later fifteen; jitter takes up to 25 % off."""
+    cap = NETWORK_CAP_S if failures < NETWORK_LONG_OUTAGE_AFTER else NETWORK_LONG_OUTAGE_CAP_S
+    return float(min(cap, NETWORK_FIRST_S * 2 ** min(failures - 1, 16))) * (1 - chance / 4)

@@ -1,41 +1,118 @@
-"""The person's ~/.ssh as the container sees it: mounted read-only at another place, without private keys."""
+"""Reads the user's ~/.ssh, which the container has mounted read-only at another path and without private keys."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any, cast
+
+import asyncssh
+
+from bouchet_gateway.settings import SshSettings
+
+from .host_keys import parse_known_hosts
+from .tcp import TcpConnector
 
 _DEFAULT_KEYS = ("id_ed25519", "id_ecdsa", "id_rsa")
-_MARK = "/.ssh/"
+_SSH_FOLDER = "/.ssh/"
+# asyncssh prefers chacha20, which was measured to cost 1.7 times the CPU
+CIPHERS = (
+    "aes128-gcm@openssh.com",
+    "aes256-gcm@openssh.com",
+    "aes128-ctr",
+    "aes256-ctr",
+    "chacha20-poly1305@openssh.com",
+)
+DEFAULT_SERVER_ALIVE_INTERVAL_S = 60
 
 
 def config_files(ssh_dir: Path) -> list[str]:
-    """The ssh config to read: none, or one."""
+    """Return the ssh config to read: none or one."""
     config = ssh_dir / "config"
     return [str(config)] if config.is_file() else []
 
 
-def as_mounted(path: str, ssh_dir: Path) -> Path:
-    """Where a path of the ssh config lies here: `~/.ssh/x` and `/home/me/.ssh/x` are `<ssh_dir>/x`."""
-    _, mark, rest = path.partition(_MARK)
-    return ssh_dir / rest if mark else Path(path)
+def mounted_path(path: str, ssh_dir: Path) -> Path:
+    """Return the path in the container: `~/.ssh/x` and `/home/me/.ssh/x` are `<ssh_dir>/x`."""
+    _, folder, rest = path.partition(_SSH_FOLDER)
+    return ssh_dir / rest if folder else Path(path)
 
 
 def known_hosts_files(configured: Iterable[str], ssh_dir: Path) -> list[Path]:
-    """Files with known host keys that exist; those of the config, else the usual ones."""
-    named = [as_mounted(path, ssh_dir) for path in configured]
+    """Return the known_hosts files that exist: those of the config, else the usual ones."""
+    named = [mounted_path(path, ssh_dir) for path in configured]
     return [path for path in named or [ssh_dir / "known_hosts", ssh_dir / "known_hosts2"] if path.is_file()]
 
 
 def key_files(configured: Iterable[str], ssh_dir: Path) -> list[str]:
-    """Private key files that exist here. With an agent there usually are none, and none are needed."""
-    named = [as_mounted(path, ssh_dir) for path in configured]
+    """Return the private key files that exist here. Users of an agent usually have none, and need none."""
+    named = [mounted_path(path, ssh_dir) for path in configured]
     usual = [ssh_dir / name for name in _DEFAULT_KEYS]
     return [str(path) for path in named or usual if path.is_file() and path.suffix != ".pub"]
 
 
 def identity_files(configured: Iterable[str], ssh_dir: Path) -> list[str]:
-    """Public key files that say which of the agent's keys to offer (`IdentitiesOnly yes`)."""
-    named = [as_mounted(path, ssh_dir) for path in configured]
+    """Return the public key files that select the agent's keys to offer (`IdentitiesOnly yes`)."""
+    named = [mounted_path(path, ssh_dir) for path in configured]
     public = [path if path.suffix == ".pub" else path.with_name(path.name + ".pub") for path in named]
     return [str(path) for path in public if path.is_file()]
+
+
+def connection_options(
+    settings: SshSettings,
+    alias: str,
+    user: str | None,
+    port: int | None,
+    *,
+    private_key: asyncssh.SSHKey | None = None,
+    more_known_hosts: Sequence[str] = (),
+) -> tuple[asyncssh.SSHKnownHosts, dict[str, Any]]:
+    """Return the known host keys, and the keyword arguments of asyncssh.connect for a host alias.
+
+    user and port count only where the ssh config names none. more_known_hosts: texts of further known_hosts files.
+    """
+    files = config_files(settings.ssh_dir)
+    config = asyncssh.SSHClientConnectionOptions(config=files, host=alias, client_keys=None, known_hosts=None)
+    read = config.config.get
+    identities = cast("list[str]", read("IdentityFile") or [])
+    hosts_files = known_hosts_files(cast("list[str]", read("UserKnownHostsFile") or []), settings.ssh_dir)
+    known = parse_known_hosts([*_existing_texts([*hosts_files, settings.trusted_hosts]), *more_known_hosts])
+    only = identity_files(identities, settings.ssh_dir) if read("IdentitiesOnly") else []
+    interval_s = cast("int | None", read("ServerAliveInterval")) or DEFAULT_SERVER_ALIVE_INTERVAL_S
+    tcp = None if config.proxy_command else TcpConnector(config.family, config.local_addr)
+    options: dict[str, Any] = {
+        "config": files,
+        "tunnel": config.tunnel or tcp,
+        "known_hosts": known,
+        "client_keys": [*key_files(identities, settings.ssh_dir), *([private_key] if private_key else [])],
+        "ignore_encrypted": True,
+        "agent_path": settings.agent_socket or read("IdentityAgent"),
+        "agent_identities": only or None,
+        "encryption_algs": CIPHERS,
+        "compression_algs": "none",
+        # the shorter of ours and the user's: minutes are fine for a terminal, not for waiting requests
+        "keepalive_interval": min(interval_s, settings.keepalive_interval_s),
+        "keepalive_count_max": settings.keepalive_count,
+        **_FIXED_OPTIONS,
+    }
+    options |= {"username": user} if user and not read("User") else {}
+    options |= {"port": port} if port and not read("Port") else {}
+    return known, options
+
+
+_FIXED_OPTIONS: dict[str, Any] = {
+    "password_auth": False,
+    "gss_host": None,
+    # the Connector has its own limits, which leave a person the time to answer
+    "connect_timeout": None,
+    "login_timeout": 0,
+    # settings for terminal sessions in an ssh config would break commands and files
+    "command": None,
+    "request_pty": False,
+    "x11_forwarding": False,
+    "agent_forwarding": False,
+}
+
+
+def _existing_texts(paths: Iterable[Path]) -> list[str]:
+    return [path.read_text(encoding="utf-8", errors="replace") for path in paths if path.is_file()]

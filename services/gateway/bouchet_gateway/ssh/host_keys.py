@@ -1,22 +1,44 @@
-"""Host keys: which are known, which one a server showed, and what a person has to know about it."""
+"""Host keys: which are known, which one a server presented, and the ones accepted with `bouchet tunnel --trust`.
+
+~/.ssh is mounted read-only, so accepted keys are kept in a known_hosts file of the gateway's own.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
 
 import asyncssh
+from bouchet_core.errors import HostKeyNotTrustedError
 from bouchet_core.tunnel import HostKey
 
-from .trusted_hosts import OfferedKey, TrustedHosts
-
 DEFAULT_PORT = 22
-# host, address, port and key, as asyncssh hands them over
-UnknownKeyError = tuple[str, str, int, asyncssh.SSHKey]
 
 
-def known_hosts(texts: Iterable[str]) -> asyncssh.SSHKnownHosts:
-    """All host keys of these files; lines that asyncssh cannot read are passed over, as OpenSSH does."""
+@dataclass(frozen=True)
+class PresentedKey:
+    """A host key that asyncssh could not verify, with the fields that it passes on."""
+
+    host: str
+    address: str
+    port: int
+    key: asyncssh.SSHKey
+
+
+@dataclass(frozen=True)
+class RefusedHostKey:
+    """A host key that was refused, and may be accepted by a person."""
+
+    shown: HostKey
+    # the key as known_hosts writes it
+    line: str
+
+
+def parse_known_hosts(texts: Iterable[str]) -> asyncssh.SSHKnownHosts:
+    """Return all host keys of these files. Lines that asyncssh cannot read are skipped, as OpenSSH does."""
     known = asyncssh.import_known_hosts("")
     for text in texts:
         for line in text.splitlines():
@@ -25,37 +47,96 @@ def known_hosts(texts: Iterable[str]) -> asyncssh.SSHKnownHosts:
     return known
 
 
-def offered_key(unknown: UnknownKeyError | None, known: asyncssh.SSHKnownHosts) -> OfferedKey | None:
-    """The key that the server showed; None when it fits no kind of key that is known, or was revoked."""
-    if unknown is None:
+def refused_host_key(presented: PresentedKey | None, known: asyncssh.SSHKnownHosts) -> RefusedHostKey | None:
+    """Return the key to show to a person; None when the server has no key of a known type, or a revoked one."""
+    if presented is None:
         return None
-    host, addr, port, key = unknown
+    host, port, key = presented.host, presented.port, presented.key
+    matches = asyncssh.match_known_hosts(known, host, presented.address, port if port != DEFAULT_PORT else None)
     shown = HostKey(
         place=host if port == DEFAULT_PORT else f"[{host}]:{port}",
         algorithm=key.get_algorithm(),
         fingerprint=key.get_fingerprint(),
-        changed=bool(asyncssh.match_known_hosts(known, host, addr, port if port != DEFAULT_PORT else None)[0]),
+        changed=bool(matches[0]),
     )
-    return OfferedKey(shown, key.export_public_key().decode().strip())
+    return RefusedHostKey(shown, key.export_public_key().decode().strip())
 
 
-def host_key_words(trusted: TrustedHosts, said: str) -> str:
-    """What a person has to know about a host key that was refused. said: the reason as asyncssh words it."""
-    if trusted.offered is None:
-        return f"{said}; the host key changed its kind, was revoked, or its certificate is not valid: ask the site"
-    shown = trusted.offered.shown
-    key = f"{shown.algorithm} {shown.fingerprint}"
-    if not shown.changed:
-        return (
-            f"the host key of {shown.place} is not known: {key}. Compare it with what the site publishes, "
-            "then `bouchet tunnel --trust`"
+class TrustedHosts:
+    """The known_hosts file of accepted keys, and the refused key that waits for a decision."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.refused: RefusedHostKey | None = None
+
+    def trust(self, fingerprint: str) -> None:
+        """Accept the refused key, if its fingerprint is the given one. Raises HostKeyNotTrustedError otherwise."""
+        refused = self.refused
+        if refused is None:
+            raise HostKeyNotTrustedError(
+                "there is no unknown host key to accept; `bouchet tunnel` shows the state of the connection"
+            )
+        if refused.shown.changed:
+            raise HostKeyNotTrustedError(
+                f"the host key of {refused.shown.place} HAS CHANGED and cannot be accepted here: ask the site first"
+            )
+        if fingerprint.strip() != refused.shown.fingerprint:
+            raise HostKeyNotTrustedError(
+                f"the fingerprint does not match: the server's host key is {refused.shown.fingerprint}"
+            )
+        self._write([*self._lines(), f"{refused.shown.place} {refused.line}"])
+        self.refused = None
+
+    def forget(self, place: str) -> None:
+        """Remove the accepted keys of a host. Raises HostKeyNotTrustedError when there are none."""
+        lines = self._lines()
+        kept = [line for line in lines if line.split(" ", 1)[0] != place]
+        if len(kept) == len(lines):
+            raise HostKeyNotTrustedError(
+                f"no accepted host key of {place!r}; for keys in ~/.ssh/known_hosts use `ssh-keygen -R`"
+            )
+        self._write(kept)
+
+    def has_accepted(self, place: str) -> bool:
+        """Return whether a key of that host was accepted."""
+        return any(line.split(" ", 1)[0] == place for line in self._lines())
+
+    def explain(self, reason: str) -> str:
+        """Return the message about the refused host key, with what to do. reason: asyncssh's."""
+        if self.refused is None:
+            return (
+                f"{reason}; the host key has another type than the known one, was revoked, "
+                "or has an invalid certificate: ask the site"
+            )
+        shown = self.refused.shown
+        key = f"{shown.algorithm} {shown.fingerprint}"
+        if not shown.changed:
+            return (
+                f"the host key of {shown.place} is not known: {key}. Compare it with the fingerprint that the site "
+                "publishes, then run `bouchet tunnel --trust`"
+            )
+        fix = (
+            f"`bouchet tunnel --forget '{shown.place}'`"
+            if self.has_accepted(shown.place)
+            else f"`ssh-keygen -R '{shown.place}'`, log in once with ssh, and run `make up`"
         )
-    mend = (
-        f"`bouchet tunnel --forget '{shown.place}'`"
-        if trusted.knows(shown.place)
-        else f"`ssh-keygen -R '{shown.place}'`, log in once with ssh, and `make up`"
-    )
-    return (
-        f"THE HOST KEY OF {shown.place} HAS CHANGED: it is now {key}. Somebody may be listening in, or the site "
-        f"changed it: compare with what the site publishes, then {mend}"
-    )
+        return (
+            f"THE HOST KEY OF {shown.place} HAS CHANGED: it is now {key}. Either the site replaced it, or the "
+            f"connection is intercepted: compare it with the fingerprint that the site publishes, then {fix}"
+        )
+
+    def _lines(self) -> list[str]:
+        return self.path.read_text(encoding="utf-8").splitlines() if self.path.is_file() else []
+
+    def _write(self, lines: list[str]) -> None:
+        part = self.path.with_suffix(".part")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                file.writelines(f"{line}\n" for line in lines)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(self.path)
+        except OSError as exc:
+            raise HostKeyNotTrustedError(f"cannot save the accepted host key: {exc.strerror} ({self.path})") from exc

@@ -1,8 +1,7 @@
-"""`via: node`: forwards that end on the compute node itself, at a port or socket that nothing else can reach.
+"""Connections to compute nodes (`via: node`), for forwards to a port or socket that only the node itself can reach.
 
-A further SSH connection goes through the one that is up, to a node where a job of the person runs. It asks nobody
-anything: keys only, and the node's host key must be known to the person or to the login node, or be accepted with
-`bouchet tunnel --trust`.
+Each goes through the one connection that is up, to a node where a job of the user runs. It uses keys only, no prompts.
+The node's host key must be known to the user or to the login node, or be accepted with `bouchet tunnel --trust`.
 """
 
 from __future__ import annotations
@@ -17,98 +16,98 @@ from bouchet_core.errors import GatewayError
 from bouchet_gateway.errors import NodeRefusedError
 
 from .connect import Connector
-from .fast_path.packets import Thrift
+from .fast_path.switch import disable_fast_path
 
-# where the nodes' host keys stand on a login node; read through the connection that is up
-KNOWN_THERE = ("/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2", ".ssh/known_hosts")
-HOSTS_BYTES = 4 << 20
-# health checks ask every few seconds while a job runs: a node that nobody asks for has none of ours any more
-UNUSED_S = 300.0
-# a node that let us not in is not asked again for every request
-REFUSED_S = 5.0
+# files with the nodes' host keys on a login node; read through the connection that is up
+KNOWN_HOSTS_FILES = ("/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2", ".ssh/known_hosts")
+MAX_KNOWN_HOSTS_BYTES = 4 << 20
+# health checks connect every few seconds while a job runs: after this long without one, no job of ours runs there
+IDLE_TIMEOUT_S = 300.0
+# a node that refused the login is not tried again for every request
+RETRY_REFUSED_AFTER_S = 5.0
 
 ReadFile = Callable[[str, int, int], Awaitable[tuple[bytes, int]]]
 
 
 @dataclass
-class _Way:
+class NodeConnection:
     """The connection to one node, or why there is none."""
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     connection: asyncssh.SSHClientConnection | None = None
-    thrift: Thrift | None = None
-    unused: asyncio.TimerHandle | None = None
-    refused: NodeRefusedError | None = None
+    idle_timer: asyncio.TimerHandle | None = None
+    refusal: NodeRefusedError | None = None
     refused_at: float = 0.0
 
     def close(self) -> None:
-        if self.unused is not None:
-            self.unused.cancel()
-        if self.connection is not None and self.thrift is not None:
-            self.thrift.end()
+        """Close the connection, if there is one."""
+        if self.idle_timer is not None:
+            self.idle_timer.cancel()
+        if self.connection is not None:
+            disable_fast_path(self.connection)
             self.connection.close()
-        self.connection = self.thrift = None
+        self.connection = None
 
 
-class Nodes:
-    """Connections to compute nodes, one each, through `gate`; a lost one is opened anew when it is wanted."""
+class NodeConnections:
+    """One connection to each compute node in use, through `login_connection`; opened again when needed."""
 
-    def __init__(self, connector: Connector, gate: asyncssh.SSHClientConnection, read: ReadFile) -> None:
-        self._connector, self._gate, self._read = connector, gate, read
-        self._ways: dict[str, _Way] = {}
+    def __init__(self, connector: Connector, login_connection: asyncssh.SSHClientConnection, read: ReadFile) -> None:
+        self._connector, self._login_connection, self._read = connector, login_connection, read
+        self._nodes: dict[str, NodeConnection] = {}
 
-    async def through(self, node: str) -> asyncssh.SSHClientConnection:
-        """The connection to that node. Raises NodeRefusedError with what to do, TunnelDownError when `gate` broke."""
-        way = self._ways.setdefault(node, _Way())
-        async with way.lock:
-            connection = way.connection
+    async def connect_node(self, node: str) -> asyncssh.SSHClientConnection:
+        """Return the connection to that node. Raises NodeRefusedError, or TunnelDownError when the tunnel broke."""
+        entry = self._nodes.setdefault(node, NodeConnection())
+        async with entry.lock:
+            connection = entry.connection
             if connection is None or connection.is_closed():
-                connection = await self._connect(node, way)
-        self._keep(node, way)
+                connection = await self._open(node, entry)
+        self._restart_idle_timer(node, entry)
         return connection
 
-    def words(self) -> dict[str, str]:
-        """The nodes that are in use, each with what is wrong with it, if anything."""
-        return {node: str(way.refused or "") for node, way in sorted(self._ways.items())}
+    def problems(self) -> dict[str, str]:
+        """Return the nodes in use, each with its error message, empty when fine."""
+        return {node: str(entry.refusal or "") for node, entry in sorted(self._nodes.items())}
 
     def close(self) -> None:
-        """Ends them all."""
-        for way in self._ways.values():
-            way.close()
-        self._ways.clear()
+        """Close all connections."""
+        for entry in self._nodes.values():
+            entry.close()
+        self._nodes.clear()
 
-    async def _connect(self, node: str, way: _Way) -> asyncssh.SSHClientConnection:
+    async def _open(self, node: str, entry: NodeConnection) -> asyncssh.SSHClientConnection:
         now = asyncio.get_running_loop().time()
-        if way.refused is not None and now - way.refused_at < REFUSED_S:
-            raise way.refused
-        way.close()
+        if entry.refusal is not None and now - entry.refused_at < RETRY_REFUSED_AFTER_S:
+            raise entry.refusal
+        entry.close()
         try:
-            connection = await self._connector.to_node(node, self._gate, await self._hosts())
-        except NodeRefusedError as refused:
-            way.refused, way.refused_at = refused, asyncio.get_running_loop().time()
-            self._keep(node, way)
+            hosts = await self._known_hosts()
+            connection = await self._connector.connect_node(node, self._login_connection, hosts)
+        except NodeRefusedError as refusal:
+            entry.refusal, entry.refused_at = refusal, asyncio.get_running_loop().time()
+            self._restart_idle_timer(node, entry)
             raise
-        way.refused, way.connection, way.thrift = None, connection, Thrift(connection)
+        entry.refusal, entry.connection = None, connection
         return connection
 
-    def _keep(self, node: str, way: _Way) -> None:
-        """Until nobody has asked for the node for a while."""
-        if way.unused is not None:
-            way.unused.cancel()
-        way.unused = asyncio.get_running_loop().call_later(UNUSED_S, self._forget, node)
+    def _restart_idle_timer(self, node: str, entry: NodeConnection) -> None:
+        if entry.idle_timer is not None:
+            entry.idle_timer.cancel()
+        entry.idle_timer = asyncio.get_running_loop().call_later(IDLE_TIMEOUT_S, self._drop, node)
 
-    def _forget(self, node: str) -> None:
-        way = self._ways.pop(node, None)
-        if way is not None:
-            way.close()
+    def _drop(self, node: str) -> None:
+        entry = self._nodes.pop(node, None)
+        if entry is not None:
+            entry.close()
 
-    async def _hosts(self) -> list[str]:
-        """What the login node knows of its nodes' host keys; empty where it says nothing."""
-        return [text for path in KNOWN_THERE if (text := await self._text(path))]
+    async def _known_hosts(self) -> list[str]:
+        """Return the known_hosts files of the login node that can be read."""
+        return [text for path in KNOWN_HOSTS_FILES if (text := await self._text(path))]
 
     async def _text(self, path: str) -> str:
         try:
-            data, _ = await self._read(path, 0, HOSTS_BYTES)
+            data, _ = await self._read(path, 0, MAX_KNOWN_HOSTS_BYTES)
         except GatewayError:
             return ""
         return data.decode("utf-8", errors="replace")

@@ -1,4 +1,4 @@
-"""The prompt desk: questions of the SSH server (Duo menu, passcode, push) wait here for a person's answer.
+"""The prompts of a login (Duo menu, passcode, key passphrase), which wait here for a person's answer.
 
 Answers pass through memory once and are neither kept nor logged.
 """
@@ -15,112 +15,118 @@ from bouchet_core.tunnel import LoginPrompt
 
 from bouchet_gateway.errors import BadRequestError, PromptUnansweredError
 
-# a phone is never flooded: one automatic answer a minute at most, whatever the reason for asking again
+# at most one automatic answer a minute, whatever the reason of the new prompt, so that no phone is flooded with pushes
 AUTO_INTERVAL_S = 60.0
 NOT_ACCEPTED = "The last answer was not accepted."
 
 
-class PromptBroker:
-    """At most one open prompt at a time.
+def _ignore(prompt: LoginPrompt | None) -> None:
+    """Take no notice of a change."""
 
-    auto: answer to give by itself to a Duo menu ("Passcode or option (1-3):"), None asks a person every time.
-    """
+
+class PromptBroker:
+    """Holds at most one open prompt, between the SSH server that asks and the person who answers."""
 
     def __init__(
-        self, timeout_s: float, auto: str | None = None, monotonic: Callable[[], float] = time.monotonic
+        self,
+        timeout_s: float,
+        auto_answer: str | None = None,
+        on_change: Callable[[LoginPrompt | None], None] = _ignore,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._timeout_s, self._auto, self._monotonic = timeout_s, auto, monotonic
-        self._auto_at: float | None = None
-        self._again = False
+        """auto_answer: for a Duo menu ("Passcode or option (1-3):"). on_change: called as a prompt opens or closes."""
+        self._timeout_s, self._auto_answer, self._monotonic = timeout_s, auto_answer, monotonic
+        self._on_change = on_change
+        self._auto_answered_at: float | None = None
+        self._last_answer_failed = False
         self._last: tuple[tuple[str, bool], ...] | None = None
         self._host = ""
         self._answered = 0
         self._waiting: asyncio.Future[list[str]] | None = None
         self.prompt: LoginPrompt | None = None
         self.asked = 0
-        self.on_change: Callable[[LoginPrompt | None], None] = lambda prompt: None
 
-    def begin(self) -> None:
-        """A new login starts: earlier answers say nothing about it."""
+    def begin_login(self) -> None:
+        """Start a new login; forget the answers of earlier ones."""
         self.asked = 0
-        self.begin_with("")
+        self.begin_host("")
 
-    def begin_with(self, host: str) -> None:
-        """It goes on with that host; answers to one before it (a jump host) say nothing about this one."""
-        self._host, self._again, self._last, self._answered = host, False, None, 0
+    def begin_host(self, host: str) -> None:
+        """Continue the login at that host; answers to a jump host before it are not about this one."""
+        self._host, self._last_answer_failed, self._last, self._answered = host, False, None, 0
 
     def method_started(self) -> None:
-        """The server starts the method (again); after an answer that means the answer was wrong."""
-        self._again = self._answered > 0
+        """Note that the server starts the method; after an answer, a new start means that the answer was wrong."""
+        self._last_answer_failed = self._answered > 0
 
     async def ask(self, title: str, questions: Sequence[tuple[str, bool]]) -> list[str]:
-        """The answers to these (question, echo) pairs; PromptUnansweredError when nobody gives them in time.
+        """Return the answers to these (question, echo) pairs; PromptUnansweredError when they take too long.
 
-        A challenge without questions only tells something (PAM ends with one) and is answered with nothing.
+        A challenge without questions is only a message (PAM ends with one) and gets an empty answer.
         """
         if not questions:
             return []
         self.asked += 1
-        # some servers start anew after a wrong answer, others just ask the same again
-        self._again = self._again or self._last == tuple(questions)
+        # some servers restart the method after a wrong answer, others repeat the question
+        self._last_answer_failed = self._last_answer_failed or self._last == tuple(questions)
         self._last = tuple(questions)
-        automatic = self._automatic(questions)
+        automatic = self._automatic_answer(questions)
         if automatic is not None:
             self._answered += 1
             return [automatic]
-        return await self._park(self._prompt(title, questions))
+        return await self._wait_for_answer(self._new_prompt(title, questions))
 
     def answer(self, prompt_id: str, responses: Sequence[str]) -> None:
-        """Hands a person's answers to the server; StalePromptError when that prompt is no longer open."""
+        """Pass a person's answers on to the server; StalePromptError when that prompt is no longer open."""
         if self.prompt is None or self._waiting is None or self._waiting.done() or prompt_id != self.prompt.id:
             raise StalePromptError("this prompt is no longer open; `bouchet tunnel` shows whether there is a new one")
         if len(responses) != len(self.prompt.questions):
             raise BadRequestError(
-                f"the server asked {len(self.prompt.questions)} question(s), got {len(responses)} answers"
+                f"the prompt has {len(self.prompt.questions)} question(s), but {len(responses)} answer(s) were given"
             )
         self._waiting.set_result(list(responses))
 
-    async def _park(self, prompt: LoginPrompt) -> list[str]:
+    async def _wait_for_answer(self, prompt: LoginPrompt) -> list[str]:
         self._waiting = asyncio.get_running_loop().create_future()
-        self._show(prompt)
+        self._set_prompt(prompt)
         try:
             async with asyncio.timeout(self._timeout_s):
                 answers = await self._waiting
         except TimeoutError as exc:
             raise PromptUnansweredError(
-                f"nobody answered the login prompt within {self._timeout_s:.0f} s; `bouchet tunnel` asks again"
+                f"the login prompt was not answered within {self._timeout_s:.0f} s; run `bouchet tunnel` for a new one"
             ) from exc
         finally:
-            self._waiting, self._again = None, False
-            self._show(None)
+            self._waiting, self._last_answer_failed = None, False
+            self._set_prompt(None)
         self._answered += 1
         return answers
 
-    def _show(self, prompt: LoginPrompt | None) -> None:
+    def _set_prompt(self, prompt: LoginPrompt | None) -> None:
         self.prompt = prompt
-        self.on_change(prompt)
+        self._on_change(prompt)
 
-    def _prompt(self, title: str, questions: Sequence[tuple[str, bool]]) -> LoginPrompt:
-        said = [NOT_ACCEPTED] if self._again else []
+    def _new_prompt(self, title: str, questions: Sequence[tuple[str, bool]]) -> LoginPrompt:
+        notice = [NOT_ACCEPTED] if self._last_answer_failed else []
         return LoginPrompt(
             id=secrets.token_hex(8),
-            title="\n".join([*said, printable(title)]).strip(),
+            title="\n".join([*notice, printable(title)]).strip(),
             questions=tuple(printable(question) for question, _ in questions),
             echo=tuple(echo for _, echo in questions),
             host=self._host,
         )
 
-    def _automatic(self, questions: Sequence[tuple[str, bool]]) -> str | None:
-        """The automatic answer, if it is on, the question is a menu, and the last one is long enough ago."""
-        if self._auto is None or len(questions) != 1 or "option" not in questions[0][0].lower():
+    def _automatic_answer(self, questions: Sequence[tuple[str, bool]]) -> str | None:
+        """Return the automatic answer, if one is set, the question is a menu, and the last one is long enough ago."""
+        if self._auto_answer is None or len(questions) != 1 or "option" not in questions[0][0].lower():
             return None
         now = self._monotonic()
-        if self._auto_at is not None and now - self._auto_at < AUTO_INTERVAL_S:
+        if self._auto_answered_at is not None and now - self._auto_answered_at < AUTO_INTERVAL_S:
             return None
-        self._auto_at = now
-        return self._auto
+        self._auto_answered_at = now
+        return self._auto_answer
 
 
 def printable(text: str) -> str:
-    """The text without control characters: a server must not steer the terminal that shows it."""
+    """Return the text without control characters: a server must not steer the terminal that shows it."""
     return "".join(c for c in text.replace("\r\n", "\n") if c == "\n" or c.isprintable())

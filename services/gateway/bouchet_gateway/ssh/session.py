@@ -1,13 +1,13 @@
-"""One SSH session: commands, files and channels over a connection that is logged in."""
+"""One SSH connection that is up: its commands, channels, files and connections to compute nodes."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import math
-import secrets
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+import re
+import shlex
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -15,25 +15,28 @@ import asyncssh
 from bouchet_core import errors
 from bouchet_core.tunnel import SlotTarget
 
-from .connect import Connector, Login, mapped, mapped_error, quoted
-from .fast_path.packets import quieten
-from .nodes import Nodes
+from .connect import Connector, Login
+from .error_mapping import mapped_error
+from .fast_path.switch import disable_fast_path, use_fast_path
+from .nodes import NodeConnections
+from .sftp import RemoteFiles
 
-# what a stalled reader may keep in memory, per channel; 64 of them stay below 64 MiB
+# bytes that a stalled reader may keep in memory, per channel; 64 of them stay below 64 MiB
 CHANNEL_WINDOW = 512 << 10
 CLOSE_TIMEOUT_S = 2.0
 REMOTE_GRACE_S = 2
 NO_STATUS = 255
-# Slurm prints times as seconds since 1970: sites set `relative`, which has no date, and no form of its own has a zone
+# Slurm prints times as seconds since 1970: sites set `relative`, which has no date, and no format of Slurm's has a zone
 REMOTE_ENVIRONMENT = "SLURM_TIME_FORMAT=%s"
 _SIGNALS = {"HUP": 1, "INT": 2, "QUIT": 3, "ABRT": 6, "KILL": 9, "SEGV": 11, "PIPE": 13, "ALRM": 14, "TERM": 15}
+_HOME_OPTION = re.compile(r"^(--[a-z-]+=)?~/")
 
 _ChannelAndSession = tuple[Any, Any]
 
 
 @dataclass(frozen=True)
-class Finished:
-    """A command that ended. `truncated`: more was printed than the limit let through."""
+class CommandResult:
+    """A command that ended. `truncated`: its output exceeded the limit and was cut."""
 
     exit_status: int
     stdout: str
@@ -41,8 +44,8 @@ class Finished:
     truncated: bool
 
 
-class _Collector(asyncssh.SSHClientSession[bytes]):
-    """Takes in what a command prints, up to `limit` bytes per stream; the rest is counted out and dropped."""
+class _OutputCollector(asyncssh.SSHClientSession[bytes]):
+    """Collects the output of a command, up to `limit` bytes per stream; the rest is discarded."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -53,9 +56,9 @@ class _Collector(asyncssh.SSHClientSession[bytes]):
 
     def data_received(self, data: bytes, datatype: int | None = None) -> None:
         stream = self._streams.setdefault(datatype, bytearray())
-        room = self._limit - len(stream)
-        self.truncated = self.truncated or len(data) > room
-        stream += data[:room]
+        space = self._limit - len(stream)
+        self.truncated = self.truncated or len(data) > space
+        stream += data[:space]
 
     def exit_status_received(self, status: int) -> None:
         self.exit_status = status
@@ -76,204 +79,143 @@ class Session:
     """One SSH connection that is up. `lost` is done, with the reason, when it no longer is."""
 
     def __init__(self, login: Login, host: str, connector: Connector) -> None:
-        """connector: reaches the compute nodes, for forwards that end there (`via: node`)."""
-        self._conn, self.lost, self.host = login.connection, login.lost, host
-        self._thrift = login.thrift
-        self._always_over_node = connector.via_node
-        self.nodes = Nodes(connector, self._conn, self.get)
-        self._files: asyncssh.SFTPClient | None = None
-        self._files_lock = asyncio.Lock()
-        # two that make one folder at the same time would be in each other's way
-        self._folders_lock = asyncio.Lock()
-        self._made_at: dict[str, float] = {}
+        """connector: opens the connections to compute nodes (`via: node`)."""
+        self._connection, self.lost, self.host = login.connection, login.lost, host
+        self._always_via_node = connector.via_node
+        self.files = RemoteFiles(login.connection, host)
+        self.nodes = NodeConnections(connector, login.connection, self.files.get)
 
     async def close(self) -> None:
-        """Ends the connection, politely for a moment, then at once."""
+        """Close the connection; abort it when the server does not confirm in time."""
         self.nodes.close()
-        self._thrift.end()
-        self._conn.close()
+        disable_fast_path(self._connection)
+        self._connection.close()
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                await self._conn.wait_closed()
+                await self._connection.wait_closed()
         except TimeoutError:
-            self._conn.abort()
+            self._connection.abort()
 
-    async def run(self, argv: Sequence[str], stdin: str | None, timeout_s: float, limit: int) -> Finished:
-        """Runs a command to its end. Raises TunnelDownError when it surely did not start, RemoteTimeoutError when unknown."""
-        collector = _Collector(limit)
+    async def run(self, argv: Sequence[str], stdin: str | None, timeout_s: float, limit: int) -> CommandResult:
+        """Run a command to its end, keeping `limit` bytes of each output stream.
+
+        Raises TunnelDownError when it certainly did not start, RemoteTimeoutError when that is unknown.
+        """
+        collector = _OutputCollector(limit)
         unknown = f"{argv[0]} on {self.host} may or may not have run"
         deadline = asyncio.get_running_loop().time() + timeout_s
-        chan = await self._start(collector, argv, timeout_s, unknown)
+        channel = await self._start(collector, argv, timeout_s, unknown)
         try:
             async with asyncio.timeout_at(deadline):
                 if stdin is not None:
-                    chan.write(stdin.encode())
-                chan.write_eof()
+                    channel.write(stdin.encode())
+                channel.write_eof()
                 lost = await collector.ended
         except TimeoutError as exc:
             raise errors.RemoteTimeoutError(f"{argv[0]} did not end within {timeout_s:g} s and was killed") from exc
         except OSError as exc:
             raise errors.RemoteTimeoutError(f"{unknown}: {exc}") from exc
         finally:
-            _kill(chan)
+            _kill(channel)
         if collector.exit_status is None:
-            raise errors.RemoteTimeoutError(f"{unknown}: {lost or self._hung_up()}")
+            reason = lost or (self.lost.result() if self.lost.done() else "the server sent no exit status")
+            raise errors.RemoteTimeoutError(f"{unknown}: {reason}")
         stderr = collector.text(asyncssh.EXTENDED_DATA_STDERR)
-        return Finished(collector.exit_status, collector.text(None), stderr, collector.truncated)
+        return CommandResult(collector.exit_status, collector.text(None), stderr, collector.truncated)
 
-    async def _start(self, collector: _Collector, argv: Sequence[str], timeout_s: float, unknown: str) -> Any:
-        opening = self._conn.create_session(lambda: collector, _limited(argv, timeout_s), encoding=None)
+    async def _start(self, collector: _OutputCollector, argv: Sequence[str], timeout_s: float, unknown: str) -> Any:
+        opening = self._connection.create_session(lambda: collector, _command_line(argv, timeout_s), encoding=None)
         try:
-            chan, _ = await _opened(opening, timeout_s)
+            channel, _ = await _opened(opening, timeout_s)
         except TimeoutError as exc:
             raise errors.RemoteTimeoutError(f"{unknown}: no answer within {timeout_s:g} s") from exc
         except asyncssh.ChannelOpenError as exc:
-            # nothing but a lost connection makes an accepted session fail to take its command
+            # an accepted session refuses its command only when the connection is lost
             if exc.code == asyncssh.OPEN_REQUEST_SESSION_FAILED:
                 raise errors.RemoteTimeoutError(f"{unknown}: {exc.reason}") from exc
-            raise errors.TunnelDownError(f"{argv[0]} was not started: {self.host} said: {exc.reason}") from exc
+            raise errors.TunnelDownError(
+                f"{argv[0]} was not started: {self.host} opened no session: {exc.reason}"
+            ) from exc
         except (asyncssh.Error, OSError) as exc:
             raise errors.RemoteTimeoutError(f"{unknown}: {exc}") from exc
-        return chan
-
-    def _hung_up(self) -> str:
-        return self.lost.result() if self.lost.done() else "the server closed it without a status"
+        return channel
 
     async def open_channel(self, target: SlotTarget, factory: Callable[[], asyncio.Protocol], timeout_s: float) -> None:
-        """Opens a connection to the target over there and gives it to a protocol made by `factory`.
+        """Open a channel to the target, with a protocol made by `factory`.
 
-        Raises TunnelDownError when the SSH connection broke, RemoteFileError when nothing answers there.
+        Raises TunnelDownError when the SSH connection broke, RemoteFileError when nothing listens at the target.
         """
-        over_node = target.on_node or self._always_over_node
-        way = await self.nodes.through(target.node) if over_node else self._conn
-        host = target.node if over_node else self.host
-        opening = _opening(way, target, "127.0.0.1" if over_node else target.node, factory)
+        via_node = target.on_node or self._always_via_node
+        connection = await self.nodes.connect_node(target.node) if via_node else self._connection
+        host = target.node if via_node else self.host
+        opening = _open_direct_channel(connection, target, "127.0.0.1" if via_node else target.node, factory)
         try:
-            quieten((await _opened(opening, timeout_s))[0])
+            use_fast_path((await _opened(opening, timeout_s))[0])
         except TimeoutError as exc:
             raise errors.RemoteFileError(f"{target.place} did not answer within {timeout_s:g} s") from exc
         except (asyncssh.Error, OSError) as exc:
-            if self.lost.done() or way.is_closed():
-                raise errors.TunnelDownError(f"the SSH connection to {host} broke: {exc}") from exc
+            if self.lost.done() or connection.is_closed():
+                raise errors.TunnelDownError(f"the SSH connection to {host} was lost: {exc}") from exc
             raise mapped_error(exc, f"no connection from {host} to {target.place}") from exc
 
-    async def put(self, path: str, data: bytes, mode: int) -> None:
-        """Writes a file whole or not at all, missing parents with mode 0700."""
-        async with self._sftp(f"cannot write {path}") as sftp:
-            target = _sftp_path(path)
-            folder, _, name = target.rpartition("/")
-            sibling = f"{folder}/.{name}.{secrets.token_hex(4)}.part" if folder else f".{name}.part"
-            try:
-                await self._write(sftp, sibling, data, mode)
-                await sftp.posix_rename(sibling, target)
-            except BaseException:
-                with contextlib.suppress(asyncssh.Error, OSError, TimeoutError):
-                    await asyncio.wait_for(asyncio.shield(sftp.remove(sibling)), CLOSE_TIMEOUT_S)
-                raise
 
-    async def _write(self, sftp: asyncssh.SFTPClient, path: str, data: bytes, mode: int) -> None:
-        attrs = asyncssh.SFTPAttrs(permissions=mode & 0o700)
-        try:
-            file = await sftp.open(path, "wb", attrs)
-        except asyncssh.SFTPNoSuchFile:
-            await self._make_folder(sftp, path.rpartition("/")[0])
-            file = await sftp.open(path, "wb", attrs)
-        async with file:
-            await file.write(data)
-            await file.chmod(mode)
-            # not every file server has it
-            with contextlib.suppress(asyncssh.SFTPOpUnsupported):
-                await file.fsync()
+def quoted(argv: Sequence[str]) -> str:
+    """Return the command line from which the remote login shell makes exactly these arguments.
 
-    async def _make_folder(self, sftp: asyncssh.SFTPClient, folder: str) -> None:
-        """With its parents; whoever waited while another made it has it."""
-        missed_at = time.monotonic()
-        async with self._folders_lock:
-            if self._made_at.get(folder, 0.0) <= missed_at:
-                await sftp.makedirs(folder, asyncssh.SFTPAttrs(permissions=0o700), exist_ok=True)
-                self._made_at[folder] = time.monotonic()
-
-    async def get(self, path: str, offset: int, max_bytes: int) -> tuple[bytes, int]:
-        """Bytes from `offset` (negative: from the end), and the file's size."""
-        async with self._sftp(f"cannot read {path}") as sftp, sftp.open(_sftp_path(path), "rb") as file:
-            size = (await file.stat()).size or 0
-            start = offset if offset >= 0 else max(0, size + offset)
-            data = await file.read(max_bytes, start)
-            return bytes(cast(bytes, data)), size
-
-    async def round_trip_s(self, timeout_s: float) -> float:
-        """Seconds of the smallest question to the login node and its answer."""
-        async with self._sftp("no answer to a look at the connection") as sftp, asyncio.timeout(timeout_s):
-            await sftp.realpath(".")
-            # uvloop's own clock counts whole milliseconds
-            began = time.perf_counter()
-            await sftp.realpath(".")
-            return time.perf_counter() - began
-
-    @contextlib.asynccontextmanager
-    async def _sftp(self, doing: str) -> AsyncIterator[asyncssh.SFTPClient]:
-        """The connection's one file server; a broken one is replaced the next time."""
-        with mapped(doing):
-            async with self._files_lock:
-                if self._files is None:
-                    self._files = await self._file_server(doing)
-            try:
-                yield self._files
-            except (asyncssh.SFTPConnectionLost, asyncssh.SFTPNoConnection):
-                self._files = None
-                raise
-
-    async def _file_server(self, doing: str) -> asyncssh.SFTPClient:
-        try:
-            return await self._conn.start_sftp_client()
-        except asyncssh.ChannelOpenError as exc:
-            # a full or lost connection, which says nothing about the file
-            raise errors.TunnelDownError(f"{doing}: {self.host} opened no session: {exc.reason}") from exc
+    `~/x` and `--option=~/x` mean the remote home; everything else is literal.
+    """
+    return " ".join(_quoted_argument(argument) for argument in argv)
 
 
-def _opening(
-    way: asyncssh.SSHClientConnection, target: SlotTarget, address: str, factory: Callable[[], asyncio.Protocol]
-) -> Awaitable[_ChannelAndSession]:
-    """A channel to the target's socket, else to its port at that address, on the far side of the connection."""
-    if target.socket is not None:
-        to_socket = cast("Callable[[], asyncssh.SSHUNIXSession[bytes]]", factory)
-        return way.create_unix_connection(to_socket, target.socket, window=CHANNEL_WINDOW)
-    to_port = cast("Callable[[], asyncssh.SSHTCPSession[bytes]]", factory)
-    return way.create_connection(to_port, address, target.port or 0, window=CHANNEL_WINDOW)
+def _quoted_argument(argument: str) -> str:
+    home = _HOME_OPTION.match(argument)
+    if not home:
+        return shlex.quote(argument)
+    rest = argument[home.end() :]
+    return f'{home.group(1) or ""}"$HOME"/{shlex.quote(rest) if rest else ""}'
 
 
-def _limited(argv: Sequence[str], timeout_s: float) -> str:
-    """The line to run, ended over there too when our signal does not arrive.
+def _command_line(argv: Sequence[str], timeout_s: float) -> str:
+    """Return the line to run, with a time limit of its own on the login node.
 
-    sshd passes no signals for root and before 7.9, and none come through a broken connection; a command that hangs on
+    sshd ignores our signal for root and before version 7.9, and a broken connection carries none; a command that hangs
     would hold one of the few sessions that sshd allows.
     """
-    # `env`, because sshd takes no variables from clients and login shells differ in how they set them
+    # `env`, because sshd accepts no variables from clients and login shells differ in how they set them
     return f"timeout -s KILL {math.ceil(timeout_s) + REMOTE_GRACE_S} env {REMOTE_ENVIRONMENT} {quoted(argv)}"
 
 
-def _sftp_path(path: str) -> str:
-    """SFTP starts in the home directory and knows no `~`."""
-    return "." if path in ("~", "~/") else path.removeprefix("~/")
+def _open_direct_channel(
+    connection: asyncssh.SSHClientConnection,
+    target: SlotTarget,
+    address: str,
+    factory: Callable[[], asyncio.Protocol],
+) -> Awaitable[_ChannelAndSession]:
+    """Open a channel to the target's socket, else to its port at that address as the far side sees it."""
+    if target.socket is not None:
+        to_socket = cast("Callable[[], asyncssh.SSHUNIXSession[bytes]]", factory)
+        return connection.create_unix_connection(to_socket, target.socket, window=CHANNEL_WINDOW)
+    to_port = cast("Callable[[], asyncssh.SSHTCPSession[bytes]]", factory)
+    return connection.create_connection(to_port, address, target.port or 0, window=CHANNEL_WINDOW)
 
 
-def _kill(chan: Any) -> None:
-    """Ends a command that may still run. See `_limited` for when this is not enough."""
+def _kill(channel: Any) -> None:
+    """End a command that may still run. `_command_line` covers the cases where this is not enough."""
     with contextlib.suppress(OSError):
-        chan.kill()
-    chan.abort()
+        channel.kill()
+    channel.abort()
 
 
 async def _opened(opening: Awaitable[_ChannelAndSession], timeout_s: float) -> _ChannelAndSession:
-    """Waits for a channel. One that opens after we gave up is closed then, so that none leaks."""
+    """Wait for a channel. One that opens after the timeout is closed then, so that none leaks."""
     task = asyncio.ensure_future(cast("Coroutine[Any, Any, _ChannelAndSession]", opening))
     try:
         return await asyncio.wait_for(asyncio.shield(task), timeout_s)
     except (TimeoutError, asyncio.CancelledError):
-        task.add_done_callback(_close_late)
+        task.add_done_callback(_close_late_channel)
         raise
 
 
-def _close_late(task: asyncio.Task[_ChannelAndSession]) -> None:
+def _close_late_channel(task: asyncio.Task[_ChannelAndSession]) -> None:
     if not task.cancelled() and task.exception() is None:
         task.result()[0].abort()

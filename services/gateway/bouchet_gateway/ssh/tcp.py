@@ -1,8 +1,8 @@
-"""Reaching the login node while the network comes back.
+"""TCP connections to the login node while the network comes back.
 
-A lost SYN is sent again by the kernel after 1, 3 and 7 s, so a try that began too early comes through late. A new try
-begins every second beside those that wait; the first one through is taken, and the others end without a word: only one
-ever logs in, so nobody is asked twice.
+The kernel retransmits a lost SYN after 1, 3 and 7 s, so an attempt that began too early succeeds late. Here a new
+attempt begins every second beside those that wait; the first one that connects is taken and the others are closed. Only
+one of them logs in, so there is only one login prompt.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-EVERY_S = 1.0
-# beyond these the kernel's own patience is enough
-MOST = 16
+ATTEMPT_INTERVAL_S = 1.0
+# with more than these under way, the kernel's own retransmissions are enough
+MAX_ATTEMPTS = 16
 
 _Address = tuple[int, Any]
 
 
-class Reach:
-    """Stands where asyncssh expects what it may connect through (`tunnel`)."""
+class TcpConnector:
+    """Opens TCP connections in overlapping attempts. It is passed to asyncssh as what to connect through (`tunnel`)."""
 
     def __init__(self, family: int = socket.AF_UNSPEC, local: tuple[str, int] | None = None) -> None:
         """family and local: AddressFamily and BindAddress of the ssh config."""
@@ -30,10 +30,10 @@ class Reach:
     async def create_connection(
         self, factory: Callable[[], asyncio.Protocol], host: str, port: int
     ) -> tuple[asyncio.BaseTransport, asyncio.Protocol]:
-        """As the loop's: a transport and its protocol."""
+        """Return a transport and its protocol, as the event loop's method of this name does."""
         loop = asyncio.get_running_loop()
         addresses = await loop.getaddrinfo(host, port, family=self._family, type=socket.SOCK_STREAM)
-        sock = await first_of([(int(address[0]), address[4]) for address in addresses], self._local)
+        sock = await connect_first([(int(address[0]), address[4]) for address in addresses], self._local)
         try:
             return await loop.create_connection(factory, sock=sock)
         except BaseException:
@@ -41,42 +41,44 @@ class Reach:
             raise
 
 
-async def first_of(addresses: list[_Address], local: tuple[str, int] | None, every_s: float = EVERY_S) -> socket.socket:
-    """The first socket that is connected. addresses: (family, address), tried in turn.
+async def connect_first(
+    addresses: list[_Address], local: tuple[str, int] | None, interval_s: float = ATTEMPT_INTERVAL_S
+) -> socket.socket:
+    """Return the first socket that connects. addresses: (family, address), tried in turn.
 
-    Raises the first OSError when every address has refused; waits for ever where nothing answers.
+    Raises the first OSError when every address has refused; waits for ever where none answers.
     """
-    tries: set[asyncio.Task[socket.socket]] = set()
-    refusals: list[OSError] = []
+    attempts: set[asyncio.Task[socket.socket]] = set()
+    failures: list[OSError] = []
     try:
         for number in itertools.count():
-            if len(tries) < MOST:
-                tries.add(asyncio.ensure_future(_connected(*addresses[number % len(addresses)], local)))
-            done, _ = await asyncio.wait(tries, timeout=every_s, return_when=asyncio.FIRST_COMPLETED)
+            if len(attempts) < MAX_ATTEMPTS:
+                attempts.add(asyncio.ensure_future(_connect(*addresses[number % len(addresses)], local)))
+            done, _ = await asyncio.wait(attempts, timeout=interval_s, return_when=asyncio.FIRST_COMPLETED)
             for ended in done:
-                tries.discard(ended)
-                refusal = ended.exception()
-                if refusal is None:
+                attempts.discard(ended)
+                failure = ended.exception()
+                if failure is None:
                     return ended.result()
-                if not isinstance(refusal, OSError):
-                    raise refusal
-                refusals.append(refusal)
-            if len(refusals) >= len(addresses):
-                raise refusals[0]
+                if not isinstance(failure, OSError):
+                    raise failure
+                failures.append(failure)
+            if len(failures) >= len(addresses):
+                raise failures[0]
     finally:
-        for late in tries:
-            _end(late)
-    raise AssertionError("itertools.count has no end")
+        for attempt in attempts:
+            _discard(attempt)
+    raise AssertionError("itertools.count does not end")
 
 
-def _end(late: asyncio.Task[socket.socket]) -> None:
-    if not late.done():
-        late.cancel()
-    elif not late.cancelled() and late.exception() is None:
-        late.result().close()
+def _discard(attempt: asyncio.Task[socket.socket]) -> None:
+    if not attempt.done():
+        attempt.cancel()
+    elif not attempt.cancelled() and attempt.exception() is None:
+        attempt.result().close()
 
 
-async def _connected(family: int, address: Any, local: tuple[str, int] | None) -> socket.socket:
+async def _connect(family: int, address: Any, local: tuple[str, int] | None) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)

@@ -1,1 +1,1 @@
-"""Faster replacements of asyncssh's packet handling."""
+"""Replaces asyncssh's private packet methods by faster ones: optional, and for known asyncssh versions only."""

@@ -1,4 +1,4 @@
-"""AES-GCM of SSH packets (RFC 5647), its key set up once. asyncssh sets it up again for every packet."""
+"""AES-GCM of SSH packets (RFC 5647) with the key set up once; asyncssh sets it up again for every packet."""
 
 from __future__ import annotations
 
@@ -10,57 +10,59 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 MAC_BYTES = 16
 BLOCK_BYTES = 16
-_COUNT = (1 << 64) - 1
+_COUNTER_MASK = (1 << 64) - 1
 
 
-class Gcm(GCMCipher):
-    """One direction of one connection, until its keys are exchanged anew. It takes the place of asyncssh's own."""
+class CachedGcm(GCMCipher):
+    """One direction of one connection until the next key exchange, in place of asyncssh's own cipher."""
 
     def __init__(self, cipher: GCMCipher) -> None:
         self._aead = AESGCM(cipher._key)
-        # a nonce is 4 bytes that stay and 8 that count the packets
-        self._fixed, self._number = cipher._iv[:4], int.from_bytes(cipher._iv[4:], "big")
+        # a nonce is 4 fixed bytes and an 8-byte packet counter
+        self._fixed, self._counter = cipher._iv[:4], int.from_bytes(cipher._iv[4:], "big")
 
-    def seal(self, header: bytes, packet: bytes) -> bytes:
-        """The packet's cipher text and its MAC."""
-        number = self._number
-        self._number = (number + 1) & _COUNT
-        return self._aead.encrypt(self._fixed + number.to_bytes(8, "big"), packet, header)
+    def encrypt(self, header: bytes, packet: bytes) -> bytes:
+        """Return the packet's cipher text with its MAC, and advance the counter."""
+        counter = self._counter
+        self._counter = (counter + 1) & _COUNTER_MASK
+        return self._aead.encrypt(self._fixed + counter.to_bytes(8, "big"), packet, header)
 
-    def look(self, header: bytes, sealed: bytes) -> bytes | None:
-        """The packet in clear, or None if it is not what was sent. It may be looked at again until `accept`."""
+    def peek(self, header: bytes, encrypted: bytes) -> bytes | None:
+        """Return the decrypted packet, None if its MAC does not match. The counter stays until `advance`."""
         try:
-            return self._aead.decrypt(self._fixed + self._number.to_bytes(8, "big"), sealed, header)
+            return self._aead.decrypt(self._fixed + self._counter.to_bytes(8, "big"), encrypted, header)
         except InvalidTag:
             return None
 
-    def look_into(self, clear: memoryview, header: bytes, sealed: memoryview) -> bool:
-        """As `look`, but the packet comes to lie in `clear`, which has its size; whether it is what was sent."""
+    def peek_into(self, buffer: memoryview, header: bytes, encrypted: memoryview) -> bool:
+        """Decrypt as `peek` does, into a buffer of the packet's size; return whether the MAC matches."""
         try:
-            self._aead.decrypt_into(self._fixed + self._number.to_bytes(8, "big"), sealed, header, clear)
+            self._aead.decrypt_into(self._fixed + self._counter.to_bytes(8, "big"), encrypted, header, buffer)
         except InvalidTag:
             return False
         return True
 
-    def accept(self) -> None:
-        """The packet that was looked at is done with."""
-        self._number = (self._number + 1) & _COUNT
+    def advance(self) -> None:
+        """Advance the counter to the next packet."""
+        self._counter = (self._counter + 1) & _COUNTER_MASK
 
     # called by asyncssh
 
     def encrypt_and_sign(self, header: bytes, data: bytes) -> tuple[bytes, bytes]:
-        sealed = self.seal(header, data)
-        return header + sealed[:-MAC_BYTES], sealed[-MAC_BYTES:]
+        """Encrypt for asyncssh: return header and cipher text, and the MAC."""
+        encrypted = self.encrypt(header, data)
+        return header + encrypted[:-MAC_BYTES], encrypted[-MAC_BYTES:]
 
     def verify_and_decrypt(self, header: bytes, data: bytes, mac: bytes) -> bytes | None:
-        packet = self.look(header, data + mac)
-        self.accept()
+        """Decrypt for asyncssh: return the packet, None if its MAC does not match."""
+        packet = self.peek(header, data + mac)
+        self.advance()
         return packet
 
 
-def gcm_of(encryption: Any) -> Gcm | None:
-    """The cipher in asyncssh's encryption of one direction, put there when it is first asked for; None if not GCM."""
+def cached_gcm(encryption: Any) -> CachedGcm | None:
+    """Return the cipher of asyncssh's encryption of one direction, replaced at first use; None if it is not GCM."""
     cipher = getattr(encryption, "_cipher", None)
     if type(cipher) is GCMCipher:
-        cipher = encryption._cipher = Gcm(cipher)
-    return cipher if type(cipher) is Gcm else None
+        cipher = encryption._cipher = CachedGcm(cipher)
+    return cipher if type(cipher) is CachedGcm else None
