@@ -14,8 +14,8 @@ from bouchet_worker.launch.preview import preview
 from bouchet_worker.launch.submit import submit
 
 from tests.fakes.slurm_gateway import FakeSlurm
-
 from tests.worker.conftest import Clock, MakeWorkerContext, requested
+
 from .model_configs import CONFIGS
 
 # the scripted demo model

@@ -1,4 +1,4 @@
-"""The reckoning beside what vLLM itself reported: logs of the demo cluster, and figures that others have published."""
+"""The estimate compared with vLLM's own numbers: logs of the demo cluster, and figures that others published."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from bouchet_worker.memory.weights import TensorGroup, weights_per_gpu
 
 from .model_configs import CONFIGS
 
-ASKED = VllmArgs(window=8192, parallel=Parallel())
-WITHIN = 0.02
+ARGS = VllmArgs(window=8192, parallel=Parallel())
+TOLERANCE = 0.02
 
 
 def pool(model: str, tensor: int = 1, **changes: Any) -> KvCachePool:
     found = kv_cache_pool(
-        parse_architecture(CONFIGS[model]), replace(ASKED, parallel=Parallel(tensor=tensor), **changes)
+        parse_architecture(CONFIGS[model]), replace(ARGS, parallel=Parallel(tensor=tensor), **changes)
     )
     assert found is not None
     return found
 
 
-# model, GPUs that share it, bytes of a value (0: the model's type), the pool on one GPU, window, tokens it held
-HELD = [
+# model, GPUs that share it, bytes of a value (0: the model's type), the pool on one GPU, window, tokens that fit in it
+REPORTED_TOKENS = [
     # vLLM 0.32.0 for CPUs, the demo cluster's log
     ("SmolLM2-135M", 1, 0, 268435456 / GIB, 8192, 11_648),
     # github.com/mitchross/talos-argocd-proxmox/pull/1995: 2 x RTX 3090
@@ -52,15 +52,17 @@ HELD = [
 ]
 
 
-@pytest.mark.parametrize(("model", "tensor", "value", "pool_gib", "window", "reported"), HELD)
-def test_tokens_in_a_cache(model: str, tensor: int, value: int, pool_gib: float, window: int, reported: int) -> None:
+@pytest.mark.parametrize(("model", "tensor", "value", "pool_gib", "window", "reported"), REPORTED_TOKENS)
+def test_pool_conversations_match_reported_tokens(
+    model: str, tensor: int, value: int, pool_gib: float, window: int, reported: int
+) -> None:
     # two steps are in flight at a time
     cache = pool(model, tensor, cache_value_bytes=value or None, batch_tokens=4096)
-    assert cache.conversations(pool_gib * GIB, window) * window == pytest.approx(reported, rel=WITHIN)
+    assert cache.conversations(pool_gib * GIB, window) * window == pytest.approx(reported, rel=TOLERANCE)
 
 
-# model, GPUs, window, GiB of cache that vLLM wanted for one such conversation
-WANTED = [
+# model, GPUs, window, GiB of cache that vLLM needed for one such conversation
+REPORTED_NEED = [
     # github.com/vllm-project/recipes/pull/12: 8 GPUs with 141 GB, data parallel
     ("Qwen3-Coder-480B-A35B-Instruct-FP8", 1, 262_144, 62.00),
     # github.com/eugr/spark-vllm-docker/issues/396
@@ -68,26 +70,26 @@ WANTED = [
 ]
 
 
-@pytest.mark.parametrize(("model", "tensor", "window", "wanted"), WANTED)
-def test_the_cache_of_one_conversation(model: str, tensor: int, window: int, wanted: float) -> None:
-    assert pool(model, tensor).bytes_of(window) / GIB == pytest.approx(wanted, abs=0.01)
+@pytest.mark.parametrize(("model", "tensor", "window", "needed"), REPORTED_NEED)
+def test_pool_bytes_match_reported_need(model: str, tensor: int, window: int, needed: float) -> None:
+    assert pool(model, tensor).bytes_of(window) / GIB == pytest.approx(needed, abs=0.01)
 
 
-# model, GPUs, GiB of cache that were left, the longest window that vLLM then named
-LONGEST = [
+# model, GPUs, GiB of cache that were left, the longest window that vLLM then suggested
+REPORTED_LONGEST = [
     ("Qwen3-Coder-480B-A35B-Instruct-FP8", 1, 48.66, 205_728),
     ("Qwen3-Coder-480B-A35B-Instruct-FP8", 1, 55.65, 235_296),
     ("MiniMax-M2.7", 2, 22.5, 190_272),
 ]
 
 
-@pytest.mark.parametrize(("model", "tensor", "left", "named"), LONGEST)
-def test_the_longest_window_that_fits(model: str, tensor: int, left: float, named: int) -> None:
-    assert pool(model, tensor).longest_window(left * GIB, 262_144) == named // 1000 * 1000
+@pytest.mark.parametrize(("model", "tensor", "left", "suggested"), REPORTED_LONGEST)
+def test_pool_longest_window_matches_reported_maximum(model: str, tensor: int, left: float, suggested: int) -> None:
+    assert pool(model, tensor).longest_window(left * GIB, 262_144) == suggested // 1000 * 1000
 
 
-# model, GPUs, bytes of a value, tokens of a block: as "Setting attention block size to N tokens" says
-BLOCKS = [
+# model, GPUs, bytes of a value, tokens of a block: from "Setting attention block size to N tokens"
+REPORTED_BLOCKS = [
     # github.com/noonghunna/club-3090/issues/1047 and mitchross/talos-argocd-proxmox/pull/1995
     ("Qwen3.8-27B-FP8", 1, 1, 1568),
     ("Qwen3.8-27B-FP8", 2, 1, 1568),
@@ -96,13 +98,13 @@ BLOCKS = [
 ]
 
 
-@pytest.mark.parametrize(("model", "tensor", "value", "tokens"), BLOCKS)
-def test_a_block_holds_a_whole_state(model: str, tensor: int, value: int, tokens: int) -> None:
+@pytest.mark.parametrize(("model", "tensor", "value", "tokens"), REPORTED_BLOCKS)
+def test_pool_block_tokens_match_reported_block_size(model: str, tensor: int, value: int, tokens: int) -> None:
     assert pool(model, tensor, cache_value_bytes=value).block_tokens == tokens
 
 
 def dense(config: dict[str, Any], inner: str = "BF16") -> list[TensorGroup]:
-    """The tensors of a plain transformer with such a config; linear layers are of that type."""
+    """Return the tensors of a plain transformer with that config; linear layers have the type `inner`."""
     layers, hidden, wide = config["num_hidden_layers"], config["hidden_size"], config["intermediate_size"]
     size = config.get("head_dim") or hidden // config["num_attention_heads"]
     query, key = config["num_attention_heads"] * size, config["num_key_value_heads"] * size
@@ -163,19 +165,19 @@ DEEPSEEK_TENSORS = [
     TensorGroup("lm_head.weight", "BF16", 2, 129280 * 7168 * 2),
 ]
 
-# config, tensors, GPUs, quantised while loading, "ModelDescription loading took N GiB" (or "weights took") on each
-LOADED = [
+# config, tensors, GPUs, quantised while loading, "Model loading took N GiB" (or "weights took") on each
+REPORTED_WEIGHTS = [
     # github.com/vllm-project/vllm/issues/10517
     (LLAMA_8B, dense(LLAMA_8B), 1, False, 14.9888),
     # github.com/vllm-project/vllm/issues/13061: DeepSeek-R1-Distill-Qwen-14B
     (QWEN_14B, dense(QWEN_14B), 2, False, 13.9476),
     # github.com/vllm-project/vllm/pull/12569: linear layers in 8 bits
     (LLAMA_70B, dense(LLAMA_70B, "I8"), 1, False, 67.7229),
-    # the same sizes come of 16 bits that are quantised while loading
+    # the same sizes for 16-bit weights that are quantised while loading
     (LLAMA_70B, dense(LLAMA_70B), 1, True, 67.7229),
     # github.com/vllm-project/vllm/issues/33155, kernels of Triton; those of Marlin took 65.97 (issue 23278)
     (GPT_OSS, GPT_OSS_TENSORS, 1, False, 64.38),
-    # vLLM 0.32.0's own parameters on torch's meta device, in 16 bits; with 16 GPUs each key head lies on two
+    # vLLM 0.32.0's own parameters on torch's meta device, in 16 bits; with 16 GPUs each key head is on two
     (CONFIGS["Qwen3-32B"], dense(CONFIGS["Qwen3-32B"]), 1, False, 61.024),
     (CONFIGS["Qwen3-32B"], dense(CONFIGS["Qwen3-32B"]), 16, False, 3.893),
     (CONFIGS["Qwen2.5-72B-Instruct"], dense(CONFIGS["Qwen2.5-72B-Instruct"]), 4, False, 33.858),
@@ -183,16 +185,16 @@ LOADED = [
 ]
 
 
-@pytest.mark.parametrize(("config", "tensors", "gpus", "fp8", "reported"), LOADED)
-def test_weights_on_one_gpu(
+@pytest.mark.parametrize(("config", "tensors", "gpus", "fp8", "reported"), REPORTED_WEIGHTS)
+def test_weights_per_gpu_match_reported_memory(
     config: dict[str, Any], tensors: list[TensorGroup], gpus: int, fp8: bool, reported: float
 ) -> None:
     found = weights_per_gpu(tensors, parse_architecture(config), Parallel(tensor=gpus), fp8=fp8) / GIB
-    assert found == pytest.approx(reported, rel=WITHIN)
+    assert found == pytest.approx(reported, rel=TOLERANCE)
 
 
 def experts_of_480b() -> list[TensorGroup]:
-    """Qwen3-Coder-480B-A35B-Instruct-FP8 by its config: experts, attention, and both ends in 16 bits."""
+    """Return the tensors of Qwen3-Coder-480B-A35B-Instruct-FP8: experts, attention, embeddings in 16 bits."""
     shared = 62 * 6144 * 128
     return [
         TensorGroup("model.layers.*.mlp.experts.*.down_proj.weight", "F8_E4M3", 2, 62 * 160 * 3 * 6144 * 2560),
@@ -206,9 +208,9 @@ def experts_of_480b() -> list[TensorGroup]:
 
 
 # share of the GPU, GiB that vLLM found left for the cache: github.com/vllm-project/recipes/pull/12, 8 x 141 GB
-@pytest.mark.parametrize(("utilization", "left"), [(0.9, 48.66), (0.95, 55.65)])
-def test_what_is_left_for_the_cache_of_a_model_whose_copies_share_experts(share: float, left: float) -> None:
+@pytest.mark.parametrize(("share", "left"), [(0.9, 48.66), (0.95, 55.65)])
+def test_cache_of_expert_parallel_model_matches_reported_memory(share: float, left: float) -> None:
     name = "Qwen3-Coder-480B-A35B-Instruct-FP8"
     model = ModelDescription(name, parse_architecture(CONFIGS[name]), experts_of_480b())
-    asked = replace(ASKED, parallel=Parallel(data=8, experts=True), utilization=share)
+    asked = replace(ARGS, parallel=Parallel(data=8, experts=True), utilization=share)
     assert LaunchEstimate(model, asked, 139.8).cache_gib == pytest.approx(left, rel=0.1)
