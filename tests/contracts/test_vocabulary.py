@@ -34,6 +34,8 @@ NOT_OURS = (
     "demo/models/chatml.jinja",
     "LICENSE",
 )
+# names of other projects
+FOREIGN_NAMES = ("flake8-tidy-imports", "tidy-imports")
 IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9]*_[A-Za-z0-9_]*|[A-Za-z]+[a-z][A-Z][A-Za-z0-9]*")
 # the parts of snake_case, CamelCase and ordinary words
 PART = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
@@ -53,6 +55,8 @@ def withdrawn_words(text: str) -> list[str]:
     """Return every withdrawn word in `text`, with its line number."""
     found = []
     for number, line in enumerate(text.splitlines(), 1):
+        for name in FOREIGN_NAMES:
+            line = line.replace(name, "")
         parts = {part.lower() for part in PART.findall(line)}
         names = {part.lower() for name in IDENTIFIER.findall(line) for part in PART.findall(name)}
         words = (parts & WITHDRAWN) | (names & WITHDRAWN_IN_NAMES)
