@@ -22,7 +22,7 @@ from bouchet_core.config.site import catalogs_of, load_site
 from bouchet_core.deployments import Deployment, Ending, LaunchRequest, Phase
 from bouchet_core.gateway_client import GatewayClient
 from bouchet_worker.context import WorkerContext, utc_now
-from bouchet_worker.launch.job_files import load_scripts
+from bouchet_worker.script_bundle import load_scripts
 from bouchet_worker.launch.submit import submit
 from bouchet_worker.reconcile.health import SlotProbe
 from bouchet_worker.reconcile.loop import ReconcileLoop
@@ -126,8 +126,8 @@ def listing(house: Office) -> list[Figure]:
 def reconciling(house: Office) -> list[Figure]:
     """Measure the CPU time of one step of the loop, and how often it queried Slurm."""
     probe = SlotProbe("127.0.0.1", 1, SERVING_SECRET)
-    observer = Observer(house.context.gateway, house.context.layout, probe)
-     Loop(=loop = ReconcileLoop(= Loop(house.context, observer, lambda task, deployment: None)
+    observer = Observer(house.context.gateway, house.context.paths, probe)
+    loop = ReconcileLoop(house.context, observer, lambda task, deployment: None)
     for _ in range(2):
         loop.step()
     house.slurm.calls.clear()

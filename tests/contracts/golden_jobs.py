@@ -18,7 +18,9 @@ from bouchet_core.config.catalog import Catalog, load_catalog
 from bouchet_core.config.site import Site, catalogs_of, load_site
 from bouchet_core.deployments import Deployment, LaunchRequest
 from bouchet_core.placement import candidates, image_for
-from bouchet_worker.launch.job_files import SCRIPT, Layout, render_files, spec_for
+from bouchet_worker.launch.job_files import make_spec, render_files
+from bouchet_worker.paths import RemotePaths
+from bouchet_worker.script_bundle import SERVE_SCRIPT
 from bouchet_worker.slurm.commands import sbatch_argv
 
 from tests.remote.compute_node import (
@@ -72,9 +74,9 @@ def staged(shape: Shape) -> tuple[list[str], dict[str, bytes]]:
     request = LaunchRequest(model=identity, gpus=shape.gpus, nodes=shape.nodes)
     record = Deployment(id="aa", model=identity, names=(entry.alias,), request=request, created_at=NOW, updated_at=NOW)
     placement = candidates(entry, request, site, {})[0]
-    files = render_files(spec_for(record, NAME, entry, placement, image_for(entry, site), site), site, KEY)
-    layout, scripts = Layout(site.root), Layout(site.root).scripts("SCRIPTS")
-    argv = sbatch_argv(placement, NAME, layout.log("%j"), f"{scripts}/{SCRIPT}", [layout.job(NAME), scripts])
+    files = render_files(make_spec(record, NAME, entry, placement, image_for(entry, site), site), site, KEY)
+    layout, scripts = RemotePaths(site.root), RemotePaths(site.root).scripts("SCRIPTS")
+    argv = sbatch_argv(placement, NAME, layout.log("%j"), f"{scripts}/{SERVE_SCRIPT}", [layout.job(NAME), scripts])
     return argv, {name: data for name, data in files.items() if name != "key"}
 
 

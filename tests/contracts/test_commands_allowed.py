@@ -7,7 +7,17 @@ from datetime import UTC, datetime
 from bouchet_core.deployments import Placement
 from bouchet_gateway.allowlist import Allowlist
 from bouchet_worker.doctor import partitions
-from bouchet_worker.slurm import commands as slurm
+from bouchet_worker.slurm.commands import (
+    sacct_argv,
+    sacct_by_name_argv,
+    sbatch_argv,
+    sbatch_test_only_argv,
+    scancel_argv,
+    show_job_argv,
+    squeue_argv,
+    terminate_argv,
+    usage_argv,
+)
 
 ROOT = "~/project/bouchet-llm"
 ALLOWED = Allowlist((ROOT,), f"{ROOT}/remote")
@@ -29,15 +39,15 @@ def test_what_the_worker_asks_of_slurm_is_on_the_list() -> None:
     folder = f"{ROOT}/remote/0123456789ab"
     job = [f"{ROOT}/jobs/bouchet-x-1", folder]
     for argv in (
-        slurm.sbatch_argv(PLACE, "bouchet-x-1", f"{ROOT}/logs/%j.log", f"{folder}/vllm-serve.sbatch", job),
-        slurm.test_only_argv(PLACE),
-        slurm.squeue_argv(),
-        slurm.held_argv(),
-        slurm.sacct_argv([1, 2]),
-        slurm.sacct_by_name_argv("bouchet-x-1", datetime(2026, 11, 22, tzinfo=UTC)),
-        slurm.show_job_argv(1),
-        slurm.scancel_argv(1),
-        slurm.ask_to_end_argv(1),
+        sbatch_argv(PLACE, "bouchet-x-1", f"{ROOT}/logs/%j.log", f"{folder}/vllm-serve.sbatch", job),
+        sbatch_test_only_argv(PLACE),
+        squeue_argv(),
+        usage_argv(),
+        sacct_argv([1, 2]),
+        sacct_by_name_argv("bouchet-x-1", datetime(2026, 11, 22, tzinfo=UTC)),
+        show_job_argv(1),
+        scancel_argv(1),
+        terminate_argv(1),
         [*partitions.SHOW_PARTITIONS],
         [*partitions.SHOW_NODES],
         [*partitions.SHOW_QOS],

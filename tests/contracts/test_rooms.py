@@ -40,7 +40,7 @@ def test_task_functions_of_worker_are_exactly_task_names() -> None:
     tasks = importlib.import_module("bouchet_worker.tasks")
     defined = {name for name, value in vars(tasks).items() if isinstance(value, FunctionType)}
     own = {name for name in defined if getattr(tasks, name).__module__ == tasks.__name__ and not name.startswith("_")}
-    assert own - {"open_context", "answered"} == set(TaskName)
+    assert own - {"set_context", "current_context"} == set(TaskName)
 
 
 def test_only_listed_files_import_what_is_kept_in_one_place() -> None:

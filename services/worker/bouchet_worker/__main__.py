@@ -21,15 +21,15 @@ from rq.exceptions import StopRequested
 from rq.serializers import JSONSerializer
 
 from .context import WorkerContext
-from .launch.job_files import load_scripts
 from .reconcile.cleanup import CleanupScheduler
 from .reconcile.health import SlotProbe
 from .reconcile.loop import ReconcileLoop
 from .reconcile.observe import Observer
 from .reconcile.smoke_runner import SmokeTestRunner
+from .script_bundle import load_scripts
 from .settings import WorkerSettings
 from .task_queue import TaskQueue
-from .tasks import open_context
+from .tasks import set_context
 
 log = logging.getLogger("bouchet_worker")
 
@@ -60,7 +60,7 @@ def build_loop(context: WorkerContext, settings: WorkerSettings, tasks: TaskQueu
     """The loop, its tasks going to the queue."""
     probe = SlotProbe(settings.slot_host, settings.slot_base_port, context.serving_secret)
     smokes = SmokeTestRunner(probe)
-    observer = Observer(context.gateway, context.layout, probe, smokes)
+    observer = Observer(context.gateway, context.paths, probe, smokes)
     return ReconcileLoop(context, observer, tasks.send, tasks.tend, smokes, CleanupScheduler(context))
 
 
@@ -70,7 +70,7 @@ def work(context: WorkerContext, loop: ReconcileLoop, queue: Queue) -> None:
     thread = threading.Thread(target=loop.run, args=(stopping,), name="reconcile", daemon=True)
     thread.start()
     try:
-        open_context(context)
+        set_context(context)
         asked = threading.Event()
         while not asked.is_set():
             _do_tasks(context.owner, queue, asked)

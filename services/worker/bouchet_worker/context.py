@@ -1,4 +1,4 @@
-"""What tasks and the loop work with, built once in main() and handed over."""
+"""What every task and the reconcile loop work with: one value, built in main() and passed on."""
 
 from __future__ import annotations
 
@@ -13,22 +13,18 @@ from bouchet_core.gateway_client import GatewayClient
 from bouchet_core.keys import installation_id
 from bouchet_core.store import Store
 
-from .launch.job_files import Layout, ScriptBundle
+from .paths import RemotePaths
+from .script_bundle import ScriptBundle
 
 
 def utc_now() -> datetime:
-    """The clock of everything that is not told another."""
+    """Return the current time in UTC: the default clock."""
     return datetime.now(UTC)
 
 
 @dataclass(frozen=True)
 class WorkerContext:
-    """owner: who holds this worker's leases.
-
-    It is the container's name, which a restarted worker keeps: what its predecessor held is its own at once.
-    hub_token: opens gated models of the hub, where this installation has one.
-    pins_dir, recipe_dir: what images are made from: apptainer/pins, and the files beside it.
-    """
+    """The clients, the configuration and the secrets of one worker."""
 
     store: Store
     gateway: GatewayClient
@@ -36,19 +32,29 @@ class WorkerContext:
     catalog: Catalog
     scripts: ScriptBundle
     serving_secret: str
+    # how many deployments can be reached at a time
     slot_count: int
+    # holder of this worker's leases: the container's name, which survives a restart, so a restarted worker has its
+    # own leases back at once
     owner: str
     now: Callable[[], datetime] = utc_now
+    # for gated models on the hub, where this installation has a token
     hub_token: str | None = None
+    # image pins (apptainer/pins), and the files that every image is built with (apptainer/)
     pins_dir: Path = Path("/etc/bouchet/pins")
     recipe_dir: Path = Path("/app/apptainer")
 
     @property
     def installation(self) -> str:
-        """What the jobs of this installation say of themselves."""
+        """The id that the jobs of this installation carry in their record.json."""
         return installation_id(self.serving_secret)
 
     @property
-    def layout(self) -> Layout:
-        """Where everything lies on the cluster."""
-        return Layout(self.site.root)
+    def paths(self) -> RemotePaths:
+        """The names of all files and folders on the cluster."""
+        return RemotePaths(self.site.root)
+
+    @property
+    def scripts_dir(self) -> str:
+        """The folder of this version's job scripts on the cluster."""
+        return self.paths.scripts(self.scripts.digest)

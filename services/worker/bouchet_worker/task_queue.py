@@ -1,4 +1,4 @@
-"""The queue, seen from the worker: tasks that got lost are put on it again, those that failed wait their time."""
+"""The RQ queue as the worker uses it: lost tasks are enqueued again, failed ones after a delay."""
 
 from __future__ import annotations
 
@@ -11,44 +11,46 @@ from rq.exceptions import NoSuchJobError
 from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 
-# after its last try a failed task waits for a person this long, then it gets another round
-FAILED_AGAIN = timedelta(minutes=10)
-TRIES = Retry(len(RETRY_AFTER_S), RETRY_AFTER_S)
+# a task for a record that has not changed for this long is lost: the API enqueues one with each request
+LOST_TASK = timedelta(seconds=3)
+# a task that failed all its tries is left for the user this long, then it is tried again
+FAILED_PAUSE = timedelta(minutes=10)
+RETRIES = Retry(len(RETRY_AFTER_S), RETRY_AFTER_S)
 
 
 class TaskQueue:
-    """Raises StoreUnavailableError."""
+    """Sends tasks and revives delayed ones. Methods raise StoreUnavailableError."""
 
     def __init__(self, queue: Queue) -> None:
         self.queue = queue
 
-    def send(self, task: TaskName, deployment: str) -> None:
-        """Puts the task on the queue, unless it waits for its next try or for a person. Twice does no harm."""
-        identity = task_id(task, deployment)
+    def send(self, task: TaskName, subject: str) -> None:
+        """Enqueue the task, unless it waits for its next try or for the user. A second call is harmless."""
+        identity = task_id(task, subject)
         with Store.errors_mapped():
-            if self._rests(identity):
+            if self._is_paused(identity):
                 return
-            self.queue.enqueue_call(**task_call(task, deployment), retry=TRIES)
+            self.queue.enqueue_call(**task_call(task, subject), retry=RETRIES)
 
     def tend(self) -> None:
-        """Brings tasks whose pause is over back to the queue."""
+        """Enqueue the tasks whose delay is over."""
         with Store.errors_mapped():
-            pauses = self.queue.scheduled_job_registry
-            for identity in pauses.get_jobs_to_schedule():
+            delayed = self.queue.scheduled_job_registry
+            for identity in delayed.get_jobs_to_schedule():
                 job = self._job(identity)
                 if job is not None:
-                    # then taken out of the pause: cut short between the two, it runs twice, which is none the worse
+                    # removed from the registry afterwards: after a crash in between it runs twice, which is harmless
                     self.queue.enqueue_job(job)
-                pauses.remove(identity)
+                delayed.remove(identity)
 
-    def _rests(self, identity: str) -> bool:
+    def _is_paused(self, identity: str) -> bool:
         job = self._job(identity)
         if job is None:
             return False
         status = job.get_status(refresh=False)
         if status is JobStatus.SCHEDULED:
             return identity in self.queue.scheduled_job_registry
-        return status is JobStatus.FAILED and job.ended_at is not None and _age(job.ended_at) < FAILED_AGAIN
+        return status is JobStatus.FAILED and job.ended_at is not None and _age(job.ended_at) < FAILED_PAUSE
 
     def _job(self, identity: str) -> Job | None:
         try:

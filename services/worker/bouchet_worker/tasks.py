@@ -1,7 +1,6 @@
-"""The functions that RQ calls by name. Each is a step and never a wait; each may be called again at any time.
+"""The functions that RQ calls by name (`TaskName`). None of them waits, and each may be run again at any time.
 
-A *question* is a task whose answer the api waits for: it returns `{"answer": ...}`, or `{"kind", "detail"}` of the
-error that it met, both JSON.
+A query is a task whose result the API waits for: `{"answer": ...}`, or `{"kind", "detail"}` of the error, as JSON.
 """
 
 from __future__ import annotations
@@ -11,122 +10,126 @@ from collections.abc import Callable
 from typing import Any
 
 from bouchet_core.deployments import Deployment
-from bouchet_core.errors import BouchetError, UnknownDeploymentError
+from bouchet_core.errors import BouchetError
 
-from .batch.download import download as _download
-from .batch.download import stop_download as _stop_download
-from .batch.image import image as _image
-from .batch.image import list_images as _list_images
-from .batch.image import remove_image as _remove_image
-from .batch.image import stop_image as _stop_image
+from .batch import download as downloads
+from .batch import image as image_jobs
+from .batch import image_list
 from .context import WorkerContext
 from .doctor import check_cluster
-from .launch.cancel import stop as _stop
-from .launch.model_check import look_at_disk as _look_at_disk
-from .launch.preview import preview as _preview
-from .launch.submit import note
-from .launch.submit import submit as _submit
-from .reconcile.orphans import adopt_orphan as _adopt_orphan
-from .reconcile.orphans import cancel_orphan as _cancel_orphan
-from .reconcile.orphans import list_orphans as _list_orphans
-from .slurm.outage import unanswered
+from .launch import model_check, plan
+from .launch import submit as launches
+from .reconcile import orphans
+from .slurm.error_messages import explain_outage
 
-_open: list[WorkerContext] = []
+_context: WorkerContext | None = None
 
 
-def open_context(context: WorkerContext) -> None:
-    """Tasks of this process work with that desk from now on; called once, by main()."""
-    _open[:] = [context]
+def set_context(context: WorkerContext) -> None:
+    """Set what the tasks of this process work with; main() calls it once before the first task."""
+    global _context
+    _context = context
+
+
+def current_context() -> WorkerContext:
+    """Return what main() has set. Raises RuntimeError before that."""
+    if _context is None:
+        raise RuntimeError("set_context() was not called before the first task")
+    return _context
+
+
+# tasks
 
 
 def submit(deployment: str) -> str:
-    """Takes a requested deployment to Slurm."""
-    return _noted(_submit, deployment)
+    """Submit a requested deployment to Slurm."""
+    return _run_launch_task(launches.submit, deployment)
 
 
 def cancel(deployment: str) -> str:
-    """Cancels a deployment's job, or ends the deployment where it has none."""
-    return _noted(_stop, deployment)
+    """Cancel a deployment's job, or end the deployment where it has none."""
+    return _run_launch_task(launches.cancel, deployment)
 
 
-def download(identity: str) -> str:
-    """Takes a download to Slurm, or to the login node."""
-    return _download(_open[0], identity)
-
-
-def cancel_download(identity: str) -> str:
-    """Ends a download's job; what has come is kept."""
-    return _stop_download(_open[0], identity)
-
-
-def image(identity: str) -> str:
-    """Takes a build or verification of an image to Slurm."""
-    return _image(_open[0], identity)
-
-
-def cancel_image(identity: str) -> str:
-    """Ends an image's job."""
-    return _stop_image(_open[0], identity)
-
-
-def list_images() -> dict[str, Any]:
-    """Question: pins, and which images lie on the cluster."""
-    return answered(lambda: _list_images(_open[0]).model_dump(mode="json"))
-
-
-def remove_image(pin: str, force: bool) -> dict[str, Any]:
-    """Question: removes an image."""
-    return answered(lambda: _remove_image(_open[0], pin, force).model_dump(mode="json"))
-
-
-def list_models(_: str = "") -> str:
-    """Looks which models lie on the cluster."""
-    return _look_at_disk(_open[0])
-
-
-def _noted(act: Callable[[WorkerContext, str], str], deployment: str) -> str:
-    """Does it. An error that nobody foresaw is told on the record, and raised: the queue tries again, then gives up."""
+def _run_launch_task(task: Callable[[WorkerContext, str], str], deployment: str) -> str:
+    """Run it; store an unexpected error on the record, and raise it, so that RQ retries."""
     try:
-        return act(_open[0], deployment)
-    except UnknownDeploymentError:
-        return "no such deployment"
+        return task(current_context(), deployment)
     except BouchetError:
         raise
     except Exception as exc:
-        words = f"an error nobody foresaw ({type(exc).__name__}: {exc}); it is tried again, see `bouchet tasks`"
+        reason = f"unexpected error ({type(exc).__name__}: {exc}); retrying, see `bouchet tasks`"
         with contextlib.suppress(BouchetError):
-            note(_open[0], deployment, words)
+            launches.set_reason(current_context(), deployment, reason)
         raise
 
 
+def download(identity: str) -> str:
+    """Submit a download, or start it on the login node."""
+    return downloads.submit_download(current_context(), identity)
+
+
+def cancel_download(identity: str) -> str:
+    """Cancel a download; downloaded files are kept."""
+    return downloads.cancel_download(current_context(), identity)
+
+
+def image(identity: str) -> str:
+    """Submit the build or verification of an image."""
+    return image_jobs.submit_image_job(current_context(), identity)
+
+
+def cancel_image(identity: str) -> str:
+    """Cancel the build or verification of an image."""
+    return image_jobs.cancel_image_job(current_context(), identity)
+
+
+def list_models(_: str = "") -> str:
+    """List the models on the cluster, and store the result."""
+    return model_check.list_models(current_context())
+
+
+# queries
+
+
 def preview(record: dict[str, Any]) -> dict[str, Any]:
-    """A question: what a launch of that record, which nobody keeps, would do."""
-    return answered(lambda: _preview(_open[0], Deployment.model_validate(record)))
+    """Return what a launch of that record, which is not stored, would submit."""
+    return _query(lambda: plan.preview(current_context(), Deployment.model_validate(record)))
+
+
+def list_images() -> dict[str, Any]:
+    """Return pins and images."""
+    return _query(lambda: image_list.list_images(current_context()).model_dump(mode="json"))
+
+
+def remove_image(pin: str, force: bool) -> dict[str, Any]:
+    """Remove an image."""
+    return _query(lambda: image_list.remove_image(current_context(), pin, force).model_dump(mode="json"))
 
 
 def list_orphans() -> dict[str, Any]:
-    """Question: the jobs without a record."""
-    return answered(lambda: [orphan.model_dump(mode="json") for orphan in _list_orphans(_open[0])])
+    """Return the jobs without a record."""
+    return _query(lambda: [orphan.model_dump(mode="json") for orphan in orphans.list_orphans(current_context())])
 
 
 def adopt_orphan(slurm_id: int) -> dict[str, Any]:
-    """Question: takes over a job without a record; the deployment that it is from now on."""
-    return answered(lambda: _adopt_orphan(_open[0], slurm_id).model_dump(mode="json"))
+    """Adopt a job without a record, and return its new deployment."""
+    return _query(lambda: orphans.adopt_orphan(current_context(), slurm_id).model_dump(mode="json"))
 
 
 def cancel_orphan(slurm_id: int) -> dict[str, Any]:
-    """Question: ends a job without a record."""
-    return answered(lambda: _cancel_orphan(_open[0], slurm_id).model_dump(mode="json"))
+    """Cancel a job without a record."""
+    return _query(lambda: orphans.cancel_orphan(current_context(), slurm_id).model_dump(mode="json"))
 
 
 def doctor() -> dict[str, Any]:
-    """Question: what is well on the cluster and what is not."""
-    return answered(lambda: [check.model_dump(mode="json") for check in check_cluster(_open[0])])
+    """Check the cluster."""
+    return _query(lambda: [check.model_dump(mode="json") for check in check_cluster(current_context())])
 
 
-def answered(question: Callable[[], Any]) -> dict[str, Any]:
-    """The answer of a question, or its error, as the api reads it."""
+def _query(query: Callable[[], Any]) -> dict[str, Any]:
+    """Return the query's result or its error, as the API expects it."""
     try:
-        return {"answer": question()}
+        return {"answer": query()}
     except BouchetError as exc:
-        return {"kind": exc.kind, "detail": unanswered(str(exc))}
+        return {"kind": exc.kind, "detail": explain_outage(str(exc))}

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 from bouchet_core.deployments import Placement
-from bouchet_worker.slurm.commands import test_only_argv as probe_argv
-from bouchet_worker.slurm.submit_errors import refusal_in_words
+from bouchet_worker.slurm.commands import sbatch_test_only_argv as probe_argv
+from bouchet_worker.slurm.error_messages import describe_refusal
 
 from tests.stack.harness import Stack
 from tests.waiting import wait_for
@@ -314,7 +314,7 @@ def test_sbatch_refusal_names_next_step(stack: Stack, wrong: dict[str, Any], wor
     argv = probe_argv(place.model_copy(update=wrong))
     done = stack.on("demo-login", ["sh", "-c", '"$@" < /usr/bin/ldd', "sh", *argv], user="researcher")
     assert done.status != 0
-    assert words in refusal_in_words(done.stderr), done.stderr
+    assert words in describe_refusal(done.stderr), done.stderr
 
 
 def test_short_walltime_ends_as_timed_out(stack: Stack, launch: Callable[..., str]) -> None:

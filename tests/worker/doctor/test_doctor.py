@@ -32,7 +32,7 @@ from bouchet_worker.doctor.checks import (
 from bouchet_worker.doctor.partitions import parse_nodes, parse_partitions, parse_qos, partition_checks
 
 from tests.remote.compute_node import SCRIPTS
-from tests.worker.conftest import requested
+from tests.worker.scenario import requested
 
 ROOT = Path(__file__).parents[3]
 PINS = ROOT / "apptainer" / "pins"

@@ -9,12 +9,12 @@ import pytest
 from bouchet_core.config.site import Site
 from bouchet_core.deployments import Deployment, Phase
 from bouchet_worker.context import WorkerContext
-from bouchet_worker.launch.job_files import COMPLETE_MARKER
-from bouchet_worker.launch.preview import preview
+from bouchet_worker.launch.plan import preview
 from bouchet_worker.launch.submit import submit
+from bouchet_worker.scripts import COMPLETE_MARKER
 
 from tests.fakes.slurm_gateway import FakeSlurm
-from tests.worker.conftest import Clock, MakeWorkerContext, requested
+from tests.worker.scenario import Clock, MakeWorkerContext, requested
 
 from .model_configs import CONFIGS
 
@@ -88,7 +88,7 @@ def test_a_preview_shows_the_sum_whether_our_programs_lie_there_or_not(
     slurm.files["/software/models/demo/scripted/config.json"] = json.dumps(CONFIG).encode()
     shown = preview(context, record)["memory"]
     assert shown["source"] == "its config.json on the cluster, and the catalog" and shown["conversations"] == 8.0
-    slurm.files[f"{context.layout.scripts(context.scripts.digest)}/{COMPLETE_MARKER}"] = b""
+    slurm.files[f"{context.paths.scripts(context.scripts.digest)}/{COMPLETE_MARKER}"] = b""
     shown = preview(context, record)["memory"]
     assert shown["source"] == "the model on the cluster" and shown["conversations"] == 8.0
 

@@ -11,15 +11,13 @@ from bouchet_core.deployments import Ending, Phase
 from bouchet_core.downloads import Download
 from bouchet_core.errors import GatewayError, RemoteTimeoutError
 from bouchet_core.gateway_client import GatewayClient
-from bouchet_worker.batch.download import download
+from bouchet_worker.batch.download import submit_download
 from bouchet_worker.context import WorkerContext
 from bouchet_worker.reconcile import cleanup as tidying
 from bouchet_worker.reconcile.cleanup import GRACE, INTERVAL, RETRY, CleanupScheduler, clean_up, kept_until
 
 from tests.fakes.slurm_gateway import FakeSlurm
-
-from tests.worker.conftest import Clock, MakeWorkerContext, Slot0
-from tests.worker.stage import ROOT, Stage
+from tests.worker.scenario import ROOT, Clock, MakeWorkerContext, Slot0, WorkerScenario
 
 KEY = f"{ROOT}/jobs/bouchet-aa-1/key"
 
@@ -27,25 +25,25 @@ KEY = f"{ROOT}/jobs/bouchet-aa-1/key"
 @pytest.fixture
 def stage(
     context: WorkerContext, gateway: GatewayClient, slot0: Slot0, slurm: FakeSlurm, clock: Clock
-) -> Iterator[Stage]:
+) -> Iterator[WorkerScenario]:
     """Its loop tidies, at once and not beside."""
-    stage = Stage(context, gateway, slot0, slurm, clock)
+    stage = WorkerScenario(context, gateway, slot0, slurm, clock)
     stage.loop.cleanup = CleanupScheduler(context, start=lambda work: work())
     yield stage
     stage.probe.close()
 
 
-def wait(stage: Stage, time: timedelta) -> None:
+def wait(stage: WorkerScenario, time: timedelta) -> None:
     stage.clock.advance(time.total_seconds())
     stage.step()
 
 
-def test_nothing_is_left_on_a_cluster_that_was_never_used(stage: Stage) -> None:
+def test_nothing_is_left_on_a_cluster_that_was_never_used(stage: WorkerScenario) -> None:
     stage.step()
     assert stage.slurm.files == {} and stage.slurm.tidied == []
 
 
-def test_a_job_keeps_its_key_as_long_as_slurm_lists_it(stage: Stage) -> None:
+def test_a_job_keeps_its_key_as_long_as_slurm_lists_it(stage: WorkerScenario) -> None:
     job_id = stage.ready()
     stage.slurm.requeue(job_id)
     wait(stage, INTERVAL)
@@ -56,7 +54,7 @@ def test_a_job_keeps_its_key_as_long_as_slurm_lists_it(stage: Stage) -> None:
     assert stage.slurm.tidied[-1]["live_ids"] == [job_id]
 
 
-def test_the_key_goes_a_moment_after_the_end(stage: Stage) -> None:
+def test_the_key_goes_a_moment_after_the_end(stage: WorkerScenario) -> None:
     job_id = stage.ready()
     stage.slurm.finish(job_id, "FAILED", "1:0")
     stage.step(2)
@@ -70,7 +68,7 @@ def test_the_key_goes_a_moment_after_the_end(stage: Stage) -> None:
     assert len(stage.slurm.tidied) == goes + 1
 
 
-def test_ends_in_a_row_lose_their_keys_one_after_the_other(stage: Stage) -> None:
+def test_ends_in_a_row_lose_their_keys_one_after_the_other(stage: WorkerScenario) -> None:
     ids = {name: stage.launch(name, partition="gpu_h200") for name in ("aa", "bb")}
     keys = [f"{ROOT}/jobs/bouchet-{name}-1/key" for name in ids]
     for job_id in ids.values():
@@ -83,7 +81,7 @@ def test_ends_in_a_row_lose_their_keys_one_after_the_other(stage: Stage) -> None
     assert [key in stage.slurm.files for key in keys] == [False, False]
 
 
-def test_a_job_that_came_back_after_its_end_keeps_its_key(stage: Stage) -> None:
+def test_a_job_that_came_back_after_its_end_keeps_its_key(stage: WorkerScenario) -> None:
     job_id = stage.ready()
     stage.slurm.finish(job_id, "NODE_FAIL")
     stage.step(2)
@@ -94,7 +92,7 @@ def test_a_job_that_came_back_after_its_end_keeps_its_key(stage: Stage) -> None:
     assert KEY in stage.slurm.files
 
 
-def test_nothing_is_removed_while_slurm_cannot_be_asked(stage: Stage) -> None:
+def test_nothing_is_removed_while_slurm_cannot_be_asked(stage: WorkerScenario) -> None:
     stage.slurm.finish(stage.ready(), "FAILED", "1:0")
     stage.step(2)
     stage.slurm.fault = lambda method, what: "command_timeout" if what == "squeue" else None
@@ -112,7 +110,7 @@ def test_jobs_that_are_no_serving_jobs_are_tidied_too(
     context = make_context(hub_token="hf_secret")
     fetched = Download(id="abcdefghijkl", model="a/b", created_at=clock(), updated_at=clock())
     context.store.downloads.create(fetched)
-    download(context, fetched.id)
+    submit_download(context, fetched.id)
     name = slurm.jobs[101].name
     clean_up(context)
     assert slurm.tidied[-1]["live"] == [name] and slurm.tidied[-1]["ended"] == []
@@ -123,7 +121,7 @@ def test_jobs_that_are_no_serving_jobs_are_tidied_too(
     assert removed is not None and removed.secrets == (name,) and f"{ROOT}/jobs/{name}/token" not in slurm.files
 
 
-def test_an_ended_job_says_how_long_its_files_are_kept(stage: Stage) -> None:
+def test_an_ended_job_says_how_long_its_files_are_kept(stage: WorkerScenario) -> None:
     stage.slurm.finish(stage.ready(), "COMPLETED")
     stage.step()
     ended = stage.get()
@@ -151,7 +149,7 @@ def test_an_answer_that_cannot_be_read_is_an_error(
         clean_up(context)
 
 
-def test_a_bug_in_it_ends_no_loop(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_in_it_ends_no_loop(stage: WorkerScenario, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(context: WorkerContext) -> None:
         raise ZeroDivisionError
 
@@ -169,7 +167,7 @@ def test_a_go_under_way_is_not_begun_again(context: WorkerContext, clock: Clock)
     assert len(begun) == 1
 
 
-def test_an_end_while_a_go_fails_is_not_forgotten(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_end_while_a_go_fails_is_not_forgotten(stage: WorkerScenario, monkeypatch: pytest.MonkeyPatch) -> None:
     job_id = stage.ready()
 
     def fails(context: WorkerContext) -> None:

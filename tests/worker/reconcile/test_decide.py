@@ -22,10 +22,10 @@ from bouchet_worker.reconcile.observation import (
     QueryResult,
 )
 from bouchet_worker.reconcile.startup import parse_progress
-from bouchet_worker.slurm.pending_reasons import WAITS, reason_in_words
+from bouchet_worker.slurm.pending_reasons import WAITS, describe_pending_reason
 from bouchet_worker.slurm.states import STATES, State, StateClass
 
-from tests.worker.conftest import requested
+from tests.worker.scenario import requested
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 LONG_AGO = NOW - timedelta(hours=5)
@@ -232,12 +232,12 @@ def test_a_node_that_does_not_clean_up_is_named_after_a_while(after_s: int, says
     ],
 )
 def test_pending_reasons_in_words(reason: str, words: str) -> None:
-    assert words in reason_in_words(reason)
+    assert words in describe_pending_reason(reason)
 
 
 def test_every_reason_keeps_slurms_word_for_whoever_asks_the_site() -> None:
     for word in set(WAITS) - {"None"}:
-        assert reason_in_words(word).endswith(f"({word})")
+        assert describe_pending_reason(word).endswith(f"({word})")
 
 
 # a progress bar rewrites its line

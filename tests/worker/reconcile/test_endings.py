@@ -7,18 +7,17 @@ from pathlib import Path
 import pytest
 from bouchet_core.deployments import Placement
 from bouchet_worker.reconcile.endings import advice_for, advice_for_cause, select_cause
-from bouchet_worker.slurm.outage import unanswered
-from bouchet_worker.slurm.pending_reasons import reason_in_words, what_starts_sooner
-from bouchet_worker.slurm.submit_errors import refusal_in_words
+from bouchet_worker.slurm.error_messages import describe_refusal, explain_outage
+from bouchet_worker.slurm.pending_reasons import describe_pending_reason, suggest_earlier_start
 
 # JOB REASON CODES of squeue's manual, 24.11, those that a job with GPUs can have
-MANUAL_24_11 = (Path(__file__).parent / "slurm_words" / "reasons_24.11.txt").read_text().split()
+MANUAL_24_11 = (Path(__file__).parents[1] / "slurm_output" / "reasons_24.11.txt").read_text().split()
 PLACE = Placement(partition="gpu_devel", gpus=2, gpu_type="h200", nodes=1, cpus=12, memory_gib=480, walltime_s=3600)
 
 
 @pytest.mark.parametrize("reason", MANUAL_24_11)
 def test_every_reason_of_the_manual_has_words_of_its_own(reason: str) -> None:
-    words = reason_in_words(reason)
+    words = describe_pending_reason(reason)
     assert not words.startswith("waiting in the queue")
     assert words.endswith(f"({reason})")
     assert "{" not in words
@@ -45,7 +44,7 @@ def test_every_reason_of_the_manual_has_words_of_its_own(reason: str) -> None:
     ],
 )  # fmt: skip
 def test_limits_say_whose_they_are_and_sentences_are_read(reason: str, words: str) -> None:
-    assert words in reason_in_words(reason)
+    assert words in describe_pending_reason(reason)
 
 
 @pytest.mark.parametrize(
@@ -59,15 +58,15 @@ def test_limits_say_whose_they_are_and_sentences_are_read(reason: str, words: st
     ],
 )
 def test_what_would_start_sooner(reason: str, words: str) -> None:
-    assert words in what_starts_sooner(reason, PLACE)
+    assert words in suggest_earlier_start(reason, PLACE)
 
 
 @pytest.mark.parametrize(
     "reason", ["BeginTime", "QOSMaxGRESPerJob", "Dependency", "JobHeldUser", "Brand_New_Reason", ""]
 )
 def test_nothing_is_promised_where_nothing_is_known(reason: str) -> None:
-    assert what_starts_sooner(reason, PLACE) == ""
-    assert what_starts_sooner("Priority", None) == ""
+    assert suggest_earlier_start(reason, PLACE) == ""
+    assert suggest_earlier_start("Priority", None) == ""
 
 
 # as sbatch prints it: 24.11 from a running cluster, older ones from their slurm_errno.c
@@ -89,14 +88,14 @@ def test_nothing_is_promised_where_nothing_is_known(reason: str) -> None:
     ],
 )  # fmt: skip
 def test_a_refusal_repeats_slurm_and_says_what_to_do(stderr: str, words: str) -> None:
-    told = refusal_in_words(stderr)
+    told = describe_refusal(stderr)
     assert words in told and told.startswith("Slurm refused it: ")
     assert "\n" not in told and "sbatch: error" not in told
 
 
 def test_an_unknown_refusal_is_repeated_alone() -> None:
-    assert refusal_in_words("sbatch: error: The moon is full\n") == "Slurm refused it: The moon is full"
-    assert refusal_in_words("") == "Slurm refused it: it printed no error"
+    assert describe_refusal("sbatch: error: The moon is full\n") == "Slurm refused it: The moon is full"
+    assert describe_refusal("") == "Slurm refused it: it printed no error"
 
 
 OOM = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 1.16 GiB. GPU 0 has a total capacity of 139.8 GiB"
@@ -169,7 +168,7 @@ def test_an_engine_that_is_gone_is_the_cause_only_where_nothing_else_is() -> Non
     ],
 )
 def test_a_slurm_that_does_not_answer_is_named_with_what_to_do(said: str, part: str) -> None:
-    words = unanswered(said)
+    words = explain_outage(said)
     assert words.startswith(f"Slurm's {part} does not answer ({said}): nothing is ended") and "support" in words
 
 
@@ -177,4 +176,4 @@ def test_a_slurm_that_does_not_answer_is_named_with_what_to_do(said: str, part: 
     "message", ["the tunnel is down", "probe_login_node.py did not end within 60 s", "cat did not end within 9 s"]
 )
 def test_other_silence_is_told_as_it_is(said: str) -> None:
-    assert unanswered(said) == said
+    assert explain_outage(said) == said

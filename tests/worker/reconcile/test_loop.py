@@ -23,9 +23,18 @@ from rq.serializers import JSONSerializer
 
 from tests.conftest import RedisServer, start_redis
 from tests.fakes.slurm_gateway import TOKEN, FakeSlurm, job_ids, running_gateway
-
-from tests.worker.conftest import REPOSITORY, SECRET, Clock, MakeWorkerContext, Slot0, requested
-from tests.worker.stage import ROOT, Stage, write_connection, write_end
+from tests.worker.scenario import (
+    REPOSITORY,
+    ROOT,
+    SECRET,
+    Clock,
+    MakeWorkerContext,
+    Slot0,
+    WorkerScenario,
+    requested,
+    write_connection,
+    write_end,
+)
 
 READY_TIMEOUT_S = 60.0
 
@@ -33,20 +42,20 @@ READY_TIMEOUT_S = 60.0
 @pytest.fixture
 def stage(
     context: WorkerContext, gateway: GatewayClient, slot0: Slot0, slurm: FakeSlurm, clock: Clock
-) -> Iterator[Stage]:
-    stage = Stage(context, gateway, slot0, slurm, clock)
+) -> Iterator[WorkerScenario]:
+    stage = WorkerScenario(context, gateway, slot0, slurm, clock)
     yield stage
     stage.probe.close()
 
 
-def test_nothing_is_asked_while_nothing_lives(stage: Stage) -> None:
+def test_nothing_is_asked_while_nothing_lives(stage: WorkerScenario) -> None:
     stage.step()
     assert stage.slurm.programs() == ["squeue"], "jobs may run that have no record"
     stage.step(3)
     assert stage.slurm.programs() == ["squeue"]
 
 
-def test_from_request_to_ready_and_to_cancelled(stage: Stage) -> None:
+def test_from_request_to_ready_and_to_cancelled(stage: WorkerScenario) -> None:
     job_id = stage.launch()
     stage.step()
     assert "Priority" in stage.get().reason
@@ -83,7 +92,7 @@ def test_from_request_to_ready_and_to_cancelled(stage: Stage) -> None:
     assert len(stage.slurm.calls) == calls
 
 
-def test_a_quiet_look_changes_nothing_on_the_record(stage: Stage) -> None:
+def test_a_quiet_look_changes_nothing_on_the_record(stage: WorkerScenario) -> None:
     stage.ready()
     version = stage.get().version
     stage.step(5)
@@ -93,7 +102,7 @@ def test_a_quiet_look_changes_nothing_on_the_record(stage: Stage) -> None:
 def test_one_squeue_for_fifty_live_jobs(
     make_context: MakeWorkerContext, gateway: GatewayClient, slot0: Slot0, slurm: FakeSlurm, clock: Clock
 ) -> None:
-    stage = Stage(make_context(slot_count=50), gateway, slot0, slurm, clock)
+    stage = WorkerScenario(make_context(slot_count=50), gateway, slot0, slurm, clock)
     for n in range(50):
         stage.context.store.create(requested(f"d{n}", clock(), partition="gpu_h200"))
         submitting.submit(stage.context, f"d{n}")
@@ -104,7 +113,7 @@ def test_one_squeue_for_fifty_live_jobs(
 
 
 @pytest.mark.parametrize("kind", ["tunnel_down", "human_needed", "command_timeout"])
-def test_could_not_ask_ends_nothing(stage: Stage, kind: str) -> None:
+def test_could_not_ask_ends_nothing(stage: WorkerScenario, kind: str) -> None:
     stage.ready()
     before = stage.get()
     stage.slurm.fault = lambda method, what: kind
@@ -115,7 +124,7 @@ def test_could_not_ask_ends_nothing(stage: Stage, kind: str) -> None:
 
 @pytest.mark.parametrize("broken", ["slurm_load_jobs error: Unable to contact slurm controller", "what is this"])
 def test_a_squeue_that_fails_or_babbles_ends_nothing(
-    stage: Stage, broken: str, monkeypatch: pytest.MonkeyPatch
+    stage: WorkerScenario, broken: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stage.ready()
     before = stage.get()
@@ -125,7 +134,7 @@ def test_a_squeue_that_fails_or_babbles_ends_nothing(
     assert stage.get() == before
 
 
-def test_a_file_that_cannot_be_read_does_not_hide_a_healthy_server(stage: Stage) -> None:
+def test_a_file_that_cannot_be_read_does_not_hide_a_healthy_server(stage: WorkerScenario) -> None:
     stage.ready()
     stage.slurm.fault = lambda method, what: "remote_refused" if method == "GET" else None
     stage.step(2)
@@ -144,7 +153,7 @@ def test_a_file_that_cannot_be_read_does_not_hide_a_healthy_server(stage: Stage)
 )
 @pytest.mark.parametrize("forgot", [False, True], ids=["slurmctld", "accounting"])
 def test_a_job_that_left_the_queue_ends_with_slurms_word(
-    stage: Stage, state: str, ending: Ending, forgot: bool
+    stage: WorkerScenario, state: str, ending: Ending, forgot: bool
 ) -> None:
     job_id = stage.ready()
     stage.slurm.finish(job_id, state, "1:0")
@@ -156,7 +165,7 @@ def test_a_job_that_left_the_queue_ends_with_slurms_word(
     assert record.reason and record.job is not None and record.job.exit_code == "1:0"
 
 
-def test_the_jobs_own_word_tells_why_vllm_ended(stage: Stage) -> None:
+def test_the_jobs_own_word_tells_why_vllm_ended(stage: WorkerScenario) -> None:
     job_id = stage.ready()
     write_end(stage.slurm, job_id, "vllm_exited", "vLLM ended with status 1", ["ValueError: no such parser"])
     stage.slurm.finish(job_id, "FAILED", "1:0")
@@ -164,7 +173,7 @@ def test_the_jobs_own_word_tells_why_vllm_ended(stage: Stage) -> None:
     assert stage.get().reason == "vLLM ended with status 1: ValueError: no such parser"
 
 
-def test_an_idle_job_ends_as_idle(stage: Stage) -> None:
+def test_an_idle_job_ends_as_idle(stage: WorkerScenario) -> None:
     job_id = stage.ready()
     write_end(stage.slurm, job_id, "idle", "idle for 45 min")
     stage.slurm.finish(job_id, "COMPLETED")
@@ -176,7 +185,7 @@ def test_an_idle_job_ends_as_idle(stage: Stage) -> None:
     assert ended.reason == f"idle for 45 min; `bouchet launch demo/scripted` brings it back{how_soon}"
 
 
-def test_the_watchs_warning_stands_on_the_record_until_it_is_used(stage: Stage) -> None:
+def test_the_watchs_warning_stands_on_the_record_until_it_is_used(stage: WorkerScenario) -> None:
     stage.ready()
     stage.slot0.vllm.warning = "nobody has asked it for 36 min"
     stage.step()
@@ -186,7 +195,7 @@ def test_the_watchs_warning_stands_on_the_record_until_it_is_used(stage: Stage) 
     assert stage.get().reason == ""
 
 
-def test_a_job_nobody_knows_ends_after_a_while_only(stage: Stage) -> None:
+def test_a_job_nobody_knows_ends_after_a_while_only(stage: WorkerScenario) -> None:
     job_id = stage.ready()
     del stage.slurm.jobs[job_id]
     stage.slot0.vllm.state = "down"
@@ -201,14 +210,14 @@ def test_a_job_nobody_knows_ends_after_a_while_only(stage: Stage) -> None:
     assert stage.get().ending is Ending.FAILED
 
 
-def test_draining_is_seen_through_health(stage: Stage) -> None:
+def test_draining_is_seen_through_health(stage: WorkerScenario) -> None:
     stage.ready()
     stage.slot0.vllm.state = "draining"
     stage.step()
     assert stage.get().phase is Phase.DRAINING
 
 
-def test_a_requeued_job_starts_anew_elsewhere(stage: Stage) -> None:
+def test_a_requeued_job_starts_anew_elsewhere(stage: WorkerScenario) -> None:
     job_id = stage.ready()
     stage.slurm.requeue(job_id)
     stage.step()
@@ -222,7 +231,7 @@ def test_a_requeued_job_starts_anew_elsewhere(stage: Stage) -> None:
     assert stage.get().phase is Phase.READY and target is not None and target.node == "node2"
 
 
-def test_another_jobs_connection_file_is_not_believed(stage: Stage) -> None:
+def test_another_jobs_connection_file_is_not_believed(stage: WorkerScenario) -> None:
     job_id = stage.launch()
     stage.slurm.start(job_id)
     write_connection(stage.slurm, job_id, name="bouchet-other-1")
@@ -230,7 +239,7 @@ def test_another_jobs_connection_file_is_not_believed(stage: Stage) -> None:
     assert stage.get().phase is Phase.STARTING and stage.context.store.slot_target(0) is None
 
 
-def test_the_start_estimate_knows_the_clusters_time_zone(stage: Stage) -> None:
+def test_the_start_estimate_knows_the_clusters_time_zone(stage: WorkerScenario) -> None:
     job_id = stage.launch()
     job = stage.slurm.jobs[job_id]
     job.start = job.submitted.replace(microsecond=0)
@@ -239,7 +248,7 @@ def test_the_start_estimate_knows_the_clusters_time_zone(stage: Stage) -> None:
     assert seen is not None and seen.start_estimate == job.start
 
 
-def test_a_lost_task_is_sent_again_but_not_at_every_step(stage: Stage) -> None:
+def test_a_lost_task_is_sent_again_but_not_at_every_step(stage: WorkerScenario) -> None:
     stage.context.store.create(requested("aa", stage.clock()))
     stage.step()
     assert stage.enqueued == [], "the API's own task gets its chance first"
@@ -250,10 +259,10 @@ def test_a_lost_task_is_sent_again_but_not_at_every_step(stage: Stage) -> None:
 
 
 def test_only_one_of_two_loops_works(
-    stage: Stage, make_context: MakeWorkerContext, gateway: GatewayClient, slot0: Slot0, slurm: FakeSlurm, clock: Clock
+    stage: WorkerScenario, make_context: MakeWorkerContext, gateway: GatewayClient, slot0: Slot0, slurm: FakeSlurm, clock: Clock
 ) -> None:
     stage.step()
-    other = Stage(make_context("worker-2"), gateway, slot0, slurm, clock)
+    other = WorkerScenario(make_context("worker-2"), gateway, slot0, slurm, clock)
     other.context.store.create(requested("aa", clock()))
     clock.advance(10)
     calls = list(slurm.calls)

@@ -11,16 +11,14 @@ from bouchet_core.gateway_client import GatewayClient
 from bouchet_worker.context import WorkerContext
 
 from tests.fakes.slurm_gateway import FakeSlurm
-
-from tests.worker.conftest import Clock, Slot0
-from tests.worker.stage import ROOT, Stage, write_connection
+from tests.worker.scenario import ROOT, Clock, Slot0, WorkerScenario, write_connection
 
 
 @pytest.fixture
 def stage(
     context: WorkerContext, gateway: GatewayClient, slot0: Slot0, slurm: FakeSlurm, clock: Clock
-) -> Iterator[Stage]:
-    stage = Stage(context, gateway, slot0, slurm, clock)
+) -> Iterator[WorkerScenario]:
+    stage = WorkerScenario(context, gateway, slot0, slurm, clock)
     yield stage
     stage.probe.close()
 
@@ -34,7 +32,7 @@ def stage(
         ("CANCELLED by 2999", "by user id 2999"),
     ],
 )
-def test_who_cancelled_it_is_said_by_name(stage: Stage, word: str, who: str) -> None:
+def test_who_cancelled_it_is_said_by_name(stage: WorkerScenario, word: str, who: str) -> None:
     job_id = stage.launch()
     stage.slurm.finish(job_id, word, "0:15")
     stage.step()
@@ -43,7 +41,7 @@ def test_who_cancelled_it_is_said_by_name(stage: Stage, word: str, who: str) -> 
     assert record.job is not None and record.job.slurm_state == word
 
 
-def test_without_accounting_a_cancelled_job_is_cancelled_all_the_same(stage: Stage) -> None:
+def test_without_accounting_a_cancelled_job_is_cancelled_all_the_same(stage: WorkerScenario) -> None:
     job_id = stage.launch()
     stage.slurm.finish(job_id, "CANCELLED by 2003")
     stage.slurm.accounting = False
@@ -52,7 +50,7 @@ def test_without_accounting_a_cancelled_job_is_cancelled_all_the_same(stage: Sta
     assert record.ending is Ending.CANCELLED and "somebody" in record.reason
 
 
-def test_a_job_put_back_into_the_queue_waits_again_and_finds_its_new_run(stage: Stage) -> None:
+def test_a_job_put_back_into_the_queue_waits_again_and_finds_its_new_run(stage: WorkerScenario) -> None:
     job_id = stage.launch()
     stage.slurm.start(job_id)
     write_connection(stage.slurm, job_id)
@@ -75,7 +73,7 @@ def test_a_job_put_back_into_the_queue_waits_again_and_finds_its_new_run(stage: 
     assert target is not None and (target.node, target.port) == ("node2", 20002)
 
 
-def test_the_times_of_a_start_are_on_the_record(stage: Stage) -> None:
+def test_the_times_of_a_start_are_on_the_record(stage: WorkerScenario) -> None:
     job_id = stage.launch()
     job = stage.slurm.jobs[job_id]
     stage.slurm.start(job_id)
@@ -96,7 +94,7 @@ def test_the_times_of_a_start_are_on_the_record(stage: Stage) -> None:
     assert list(times)[-1] == "ready" and times["ready"] == pytest.approx(sum(list(times.values())[:-1]), abs=0.1)
 
 
-def test_a_start_estimate_in_seconds_needs_no_zone(stage: Stage) -> None:
+def test_a_start_estimate_in_seconds_needs_no_zone(stage: WorkerScenario) -> None:
     job_id = stage.launch()
     stage.slurm.epochs = True
     stage.slurm.jobs[job_id].start = datetime(2026, 11, 23, 8, 30, tzinfo=UTC)

@@ -18,9 +18,7 @@ from bouchet_worker.reconcile.recovery import RECOVERED, parse_job_name
 
 from tests.conftest import RedisServer
 from tests.fakes.slurm_gateway import FakeJob, FakeSlurm
-
-from tests.worker.conftest import Clock, MakeWorkerContext, Slot0, requested
-from tests.worker.stage import ROOT, Stage, write_connection
+from tests.worker.scenario import ROOT, Clock, MakeWorkerContext, Slot0, WorkerScenario, requested, write_connection
 
 OTHER_SECRET = "the secret of another laptop"
 
@@ -28,8 +26,8 @@ OTHER_SECRET = "the secret of another laptop"
 @pytest.fixture
 def stage(
     context: WorkerContext, gateway: GatewayClient, slot0: Slot0, slurm: FakeSlurm, clock: Clock
-) -> Iterator[Stage]:
-    stage = Stage(context, gateway, slot0, slurm, clock)
+) -> Iterator[WorkerScenario]:
+    stage = WorkerScenario(context, gateway, slot0, slurm, clock)
     yield stage
     stage.probe.close()
 
@@ -70,7 +68,7 @@ def test_only_our_kind_of_name_is_looked_at(name: str, deployment: str | None) -
 
 
 def test_an_emptied_redis_gets_its_live_records_back_and_they_become_ready(
-    stage: Stage, redis_server: RedisServer, clock: Clock
+    stage: WorkerScenario, redis_server: RedisServer, clock: Clock
 ) -> None:
     job_id = stage.ready()
     before = stage.get()
@@ -92,7 +90,7 @@ def test_an_emptied_redis_gets_its_live_records_back_and_they_become_ready(
     assert stage.context.store.slot_target(after.job.slot) is not None
 
 
-def test_an_emptied_redis_is_noticed_while_nothing_else_lives(stage: Stage, redis_server: RedisServer) -> None:
+def test_an_emptied_redis_is_noticed_while_nothing_else_lives(stage: WorkerScenario, redis_server: RedisServer) -> None:
     stage.launch()
     stage.step()
     empty(redis_server)
@@ -104,7 +102,7 @@ def test_an_emptied_redis_is_noticed_while_nothing_else_lives(stage: Stage, redi
     assert stage.get().is_live and stage.get().reason
 
 
-def test_a_file_that_could_not_be_asked_for_is_asked_for_again(stage: Stage, redis_server: RedisServer) -> None:
+def test_a_file_that_could_not_be_asked_for_is_asked_for_again(stage: WorkerScenario, redis_server: RedisServer) -> None:
     stage.launch()
     empty(redis_server)
     stage.slurm.fault = lambda method, what: "tunnel_down" if what.endswith("record.json") else None
@@ -115,7 +113,7 @@ def test_a_file_that_could_not_be_asked_for_is_asked_for_again(stage: Stage, red
     assert stage.get().reason == RECOVERED
 
 
-def test_a_new_worker_compares_once(stage: Stage) -> None:
+def test_a_new_worker_compares_once(stage: WorkerScenario) -> None:
     stage.launch()
     job = stage.get().job
     assert job is not None and job.slurm_id is not None
@@ -129,7 +127,7 @@ def test_a_new_worker_compares_once(stage: Stage) -> None:
     assert stage.slurm.programs() == ["squeue"]
 
 
-def test_names_taken_meanwhile_stay_with_their_new_owner(stage: Stage, redis_server: RedisServer, clock: Clock) -> None:
+def test_names_taken_meanwhile_stay_with_their_new_owner(stage: WorkerScenario, redis_server: RedisServer, clock: Clock) -> None:
     stage.launch()
     alias = stage.get().alias
     empty(redis_server)
@@ -151,7 +149,7 @@ def test_a_record_that_is_made_while_we_look_is_no_stray(
 
 
 def test_another_installations_job_is_shown_and_left_alone(
-    stage: Stage, make_context: MakeWorkerContext, redis_server: RedisServer, clock: Clock
+    stage: WorkerScenario, make_context: MakeWorkerContext, redis_server: RedisServer, clock: Clock
 ) -> None:
     job_id = other_launches(make_context, stage.context.store, clock)
     empty(redis_server)
@@ -169,7 +167,7 @@ def test_another_installations_job_is_shown_and_left_alone(
 
 
 def test_a_job_of_another_installation_that_is_taken_over_can_be_asked_with_its_own_key(
-    stage: Stage, make_context: MakeWorkerContext, redis_server: RedisServer, clock: Clock
+    stage: WorkerScenario, make_context: MakeWorkerContext, redis_server: RedisServer, clock: Clock
 ) -> None:
     job_id = other_launches(make_context, stage.context.store, clock)
     empty(redis_server)
@@ -191,7 +189,7 @@ def test_a_job_of_another_installation_that_is_taken_over_can_be_asked_with_its_
     assert again.job.sealed_key == record.job.sealed_key, "it is ours now, after a loss too"
 
 
-def test_a_job_whose_deployment_has_ended_waits_for_a_persons_word(stage: Stage, clock: Clock) -> None:
+def test_a_job_whose_deployment_has_ended_waits_for_a_persons_word(stage: WorkerScenario, clock: Clock) -> None:
     job_id = stage.launch()
     stage.context.store.update("aa", lambda d: d.moved(Phase.ENDED, clock(), ending=Ending.FAILED, reason="lost"))
     (orphan,) = list_orphans(stage.context)
@@ -204,7 +202,7 @@ def test_a_job_whose_deployment_has_ended_waits_for_a_persons_word(stage: Stage,
         adopt_orphan(stage.context, job_id)
 
 
-def test_a_job_without_its_papers_can_be_cancelled_and_not_taken_over(stage: Stage, redis_server: RedisServer) -> None:
+def test_a_job_without_its_papers_can_be_cancelled_and_not_taken_over(stage: WorkerScenario, redis_server: RedisServer) -> None:
     job_id = stage.launch()
     empty(redis_server)
     del stage.slurm.files[f"{ROOT}/jobs/bouchet-aa-1/record.json"]
@@ -236,7 +234,7 @@ def test_only_jobs_of_ours_without_a_record_are_cancelled(
     assert "scancel" not in slurm.programs()
 
 
-def test_without_a_slot_a_job_found_again_stays_listed_and_says_why(stage: Stage, redis_server: RedisServer) -> None:
+def test_without_a_slot_a_job_found_again_stays_listed_and_says_why(stage: WorkerScenario, redis_server: RedisServer) -> None:
     stage.launch()
     empty(redis_server)
     for n in range(stage.context.slot_count):
@@ -246,7 +244,7 @@ def test_without_a_slot_a_job_found_again_stays_listed_and_says_why(stage: Stage
     assert orphan.owner == "this" and "slots" in orphan.note
 
 
-def test_one_squeue_tells_of_strays_too(stage: Stage, make_context: MakeWorkerContext, clock: Clock) -> None:
+def test_one_squeue_tells_of_strays_too(stage: WorkerScenario, make_context: MakeWorkerContext, clock: Clock) -> None:
     stage.launch()
     stage.slurm.jobs[900] = FakeJob(900, "bouchet-zz-1", "day", [])
     stage.step()
@@ -256,7 +254,7 @@ def test_one_squeue_tells_of_strays_too(stage: Stage, make_context: MakeWorkerCo
     assert [orphan.slurm_id for orphan in stage.context.store.orphans.seen()] == [900]
 
 
-def test_a_second_job_of_a_name_is_shown_and_can_be_cancelled_by_its_id(stage: Stage) -> None:
+def test_a_second_job_of_a_name_is_shown_and_can_be_cancelled_by_its_id(stage: WorkerScenario) -> None:
     stage.launch()
     stage.slurm.jobs[900] = FakeJob(900, "bouchet-aa-1", "gpu_h200", [])
     stage.step()

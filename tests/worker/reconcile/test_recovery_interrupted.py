@@ -12,9 +12,9 @@ from bouchet_worker.reconcile.orphans import adopt_orphan, list_orphans
 
 from tests.conftest import RedisServer
 from tests.fakes.slurm_gateway import FakeSlurm
+from tests.worker.crashes import CrashError, crashing_context
+from tests.worker.scenario import Clock, MakeWorkerContext, requested
 
-from tests.worker.conftest import Clock, MakeWorkerContext, requested
-from tests.worker.test_tasks import Killed, mortal
 from .test_recovery import OTHER_SECRET, empty
 
 
@@ -33,8 +33,8 @@ def test_killed_at_any_call_jobs_are_found_again_once(
         submit(make_context(), identity)
     for calls in range(1, 60):
         empty(redis_server)
-        dying, fuse = mortal(make_context, store, gateway, calls, after)
-        with contextlib.suppress(Killed):
+        dying, fuse = crashing_context(make_context, store, gateway, calls, after)
+        with contextlib.suppress(CrashError):
             list_orphans(dying)
         assert list_orphans(make_context("heir")) == ()
         assert {d.id: d.job.slurm_id for d in store.live() if d.job} == {"aa": 101, "bb": 102}
@@ -63,10 +63,10 @@ def test_killed_at_any_call_a_job_is_taken_over_once(
         job = store.get(identity).job
         assert job is not None and job.slurm_id is not None
         empty(redis_server)
-        dying, fuse = mortal(make_context, store, gateway, calls, after)
-        with contextlib.suppress(Killed):
+        dying, fuse = crashing_context(make_context, store, gateway, calls, after)
+        with contextlib.suppress(CrashError):
             adopt_orphan(dying, job.slurm_id)
-        store.release(f"orphan:{job.slurm_id}", "mortal")
+        store.release(f"orphan:{job.slurm_id}", "crashing-worker")
         heir = make_context("heir")
         if list_orphans(heir):
             adopt_orphan(heir, job.slurm_id)

@@ -24,9 +24,7 @@ from bouchet_worker.reconcile.smoke_test import ExpectedModel, ServerGoneError, 
 
 from tests.fakes.odd_vllm import CHARGED, OddVllm, odd_vllm
 from tests.fakes.slurm_gateway import FakeSlurm, serve_http
-
-from tests.worker.conftest import SECRET, Clock, Slot0, requested
-from tests.worker.stage import Stage, write_connection
+from tests.worker.scenario import SECRET, Clock, Slot0, WorkerScenario, requested, write_connection
 
 PROMISE = ExpectedModel("bouchet-m", 4096, "off", "hermes", "qwen3")
 
@@ -140,7 +138,7 @@ def job_of(command: tuple[str, ...]) -> Job:
 # in the loop
 
 
-class SmokeStage(Stage):
+class SmokeStage(WorkerScenario):
     """A loop that makes smoke tests of the odd server behind its first slot, and a job of its that has just started."""
 
     def __init__(
@@ -156,7 +154,7 @@ class SmokeStage(Stage):
         super().__init__(context, gateway, Slot0(port, server), slurm, clock)  # type: ignore[arg-type]
         self.server = server
         self.smokes = SmokeTestRunner(self.probe, start)
-        observer = Observer(gateway, context.layout, self.probe, self.smokes)
+        observer = Observer(gateway, context.paths, self.probe, self.smokes)
         self.loop = ReconcileLoop(context, observer, self._enqueue, smoke_tests=self.smokes)
         self.job_id = self.launch()
         job = self.get().job

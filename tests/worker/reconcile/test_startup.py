@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from bouchet_core.deployments import Job, Phase
-from bouchet_worker.reconcile.startup import READY, STEPS, startup_times
+from bouchet_worker.reconcile.startup import READY, STEPS, parse_engine_times, startup_times
 from hypothesis import given
 from hypothesis import strategies as st
 

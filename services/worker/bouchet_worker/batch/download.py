@@ -1,21 +1,31 @@
-"""Downloads of models: a kind of batch job (see batch_job.py), and its tasks."""
+"""Model downloads: a type of batch job, with its files, its placement and its tasks."""
 
 from __future__ import annotations
 
+import json
+import posixpath
 from collections.abc import Mapping
 
+from bouchet_core.config.site import Site
+from bouchet_core.deployments import Placement
 from bouchet_core.downloads import Download, job_name_of
-from bouchet_core.errors import UnknownModelError
+from bouchet_core.errors import ConfigurationError, LaunchRefusedError, UnknownModelError
+from bouchet_core.store import BatchJobStore, Store
 from bouchet_core.tasks import TaskName
+from bouchet_core.values import parse_duration
 
 from bouchet_worker.context import WorkerContext
+from bouchet_worker.launch.job_files import SPEC_VERSION
 
-from .download_output import PROGRAM, files_for, placement_for
-from .submit import Kind, Progress, start, stop
+from .submit import BatchJobType, BatchProgress, BatchSubmission
+
+CPUS = 4
+MEMORY_GIB = 8
+MAX_WALLTIME_S = 24 * 3600
 
 
-class DownloadProgress(Progress):
-    """What a download's job counts."""
+class DownloadProgress(BatchProgress):
+    """The progress of a download. Sizes in bytes, rate in bytes per second."""
 
     commit: str | None = None
     bytes: int = 0
@@ -25,58 +35,118 @@ class DownloadProgress(Progress):
     rate: int = 0
 
 
-def download(context: WorkerContext, identity: str) -> str:
-    """Submits the job, or adopts the one that is there. Says in a word what came of it."""
-    return start(context, DOWNLOADS, identity)
+def submit_download(context: WorkerContext, identity: str) -> str:
+    """Submit the download's job, or adopt one that downloads the same model; return a short result for the log."""
+    return BatchSubmission(context, DOWNLOADS, identity).submit()
 
 
-def stop_download(context: WorkerContext, identity: str) -> str:
-    """Ends the job by its id; what has come is kept. The record ends when the job has."""
-    return stop(context, DOWNLOADS, identity)
+def cancel_download(context: WorkerContext, identity: str) -> str:
+    """Cancel the download's job; downloaded files are kept. The record ends when the job has."""
+    return BatchSubmission(context, DOWNLOADS, identity).cancel()
 
 
-def counts(progress: DownloadProgress) -> Mapping[str, object]:
-    """What the record takes over."""
-    left = (progress.total_bytes or 0) - progress.bytes
-    found: dict[str, object] = {
-        "bytes": progress.bytes,
-        "total_bytes": progress.total_bytes,
-        "files": progress.files,
-        "total_files": progress.total_files,
-        "rate": progress.rate,
-        "eta_s": left // progress.rate if progress.rate > 0 and left > 0 else None,
-    }
-    # a later run need not know yet what an earlier one found out
-    return {**found, "commit": progress.commit} if progress.commit else found
+class DownloadJobType(BatchJobType[Download, DownloadProgress]):
+    """Downloads of one model each, from the hub into the models folder."""
 
+    noun = "download"
+    program = "download.py"
+    submit_task = TaskName.DOWNLOAD
+    cancel_task = TaskName.CANCEL_DOWNLOAD
+    follow_up_task = TaskName.LIST_MODELS
+    progress_model = DownloadProgress
 
-def hint(context: WorkerContext, record: Download, progress: DownloadProgress) -> DownloadProgress:
-    """Where the hub knows no such model, the catalog may know what was meant."""
-    if progress.kind != "unknown_model":
+    def records(self, store: Store) -> BatchJobStore[Download]:
+        """Return the store's downloads."""
+        return store.downloads
+
+    def job_name_stem(self, record: Download) -> str:
+        """Return a name made from the model."""
+        return job_name_of(record.model, "")
+
+    def files(self, record: Download, context: WorkerContext) -> Mapping[str, bytes]:
+        """Return spec.json and setup.sh, and `token` where this installation has one for the hub."""
+        site = context.site
+        image = site.image(site.default_image)
+        if image is None:
+            raise ConfigurationError(site.name, f"default_image {site.default_image!r} is not one of its images")
+        spec = {
+            "version": SPEC_VERSION,
+            "job_name": record.job_name,
+            "model": record.model,
+            "revision": record.revision,
+            "endpoint": site.hub_endpoint,
+            "root": site.root,
+            "models_dir": site.models_dir,
+            "image": posixpath.join(site.images_dir, f"{image.pin}.sif"),
+            "image_sha256": image.sha256,
+            "apptainer": site.apptainer,
+            "quota_line": site.quota_line or "",
+        }
+        files = {
+            "spec.json": (json.dumps(spec, indent=1, sort_keys=True) + "\n").encode(),
+            "setup.sh": "".join(f"{line}\n" for line in site.setup_lines).encode(),
+        }
+        return {**files, "token": f"{context.hub_token}\n".encode()} if context.hub_token else files
+
+    def placement(self, record: Download, site: Site) -> Placement:
+        """Return a few CPUs of the site's CPU partition."""
+        partition = site.partition(site.cpu_partition) if site.cpu_partition else None
+        if site.cpu_partition is None:
+            raise LaunchRefusedError(
+                "the site file has no cpu_partition to download in: set one, or `download_on: login`"
+            )
+        limit = parse_duration(partition.max_walltime) if partition else MAX_WALLTIME_S
+        return Placement(
+            partition=site.cpu_partition,
+            gpus=0,
+            gpu_type=site.gpu_type,
+            nodes=1,
+            cpus=min(CPUS, partition.cpus_per_node) if partition else CPUS,
+            memory_gib=min(MEMORY_GIB, partition.memory_per_node_gib) if partition else MEMORY_GIB,
+            walltime_s=min(limit, MAX_WALLTIME_S),
+            account=partition.account if partition else None,
+            why="the site's partition for downloads",
+        )
+
+    def runs_on_login_node(self, record: Download, site: Site) -> bool:
+        """Return whether the site downloads on the login node."""
+        return site.download_on == "login"
+
+    def progress_fields(self, progress: DownloadProgress) -> Mapping[str, object]:
+        """Return sizes, rate and time left; the commit only once it is known, so that a later run keeps it."""
+        left = (progress.total_bytes or 0) - progress.bytes
+        fields: dict[str, object] = {
+            "bytes": progress.bytes,
+            "total_bytes": progress.total_bytes,
+            "files": progress.files,
+            "total_files": progress.total_files,
+            "rate": progress.rate,
+            "eta_s": left // progress.rate if progress.rate > 0 and left > 0 else None,
+        }
+        return {**fields, "commit": progress.commit} if progress.commit else fields
+
+    def queued_fields(self) -> Mapping[str, object]:
+        """Return no rate: nothing is transferred while the job waits."""
+        return {"rate": 0, "eta_s": None}
+
+    def interrupted_advice(self, record: Download) -> str:
+        """Return how to resume the download."""
+        return f"downloaded files are kept; run `bouchet download {record.model}` to resume"
+
+    def cancelled_message(self, record: Download) -> str:
+        """Return whether files are kept."""
+        return "cancelled by you" + ("; downloaded files are kept" if record.bytes else "")
+
+    def add_hint(self, context: WorkerContext, record: Download, progress: DownloadProgress) -> DownloadProgress:
+        """Suggest a similar model of the catalog where the hub has none of that name."""
+        if progress.kind != "unknown_model":
+            return progress
+        try:
+            context.catalog.find(record.model)
+        except UnknownModelError as exc:
+            if exc.near:
+                return progress.model_copy(update={"sentence": f"{progress.sentence}; did you mean {exc.near[0]}?"})
         return progress
-    try:
-        context.catalog.find(record.model)
-    except UnknownModelError as exc:
-        if exc.near:
-            return progress.model_copy(update={"sentence": f"{progress.sentence}; perhaps {exc.near[0]}"})
-    return progress
 
 
-DOWNLOADS = Kind(
-    word="download",
-    records=lambda store: store.downloads,
-    stem=lambda record: job_name_of(record.model, ""),
-    files=files_for,
-    placement=lambda _record, site: placement_for(site),
-    on_login=lambda _record, site: site.download_on == "login",
-    program=PROGRAM,
-    start=TaskName.DOWNLOAD,
-    stop=TaskName.CANCEL_DOWNLOAD,
-    progress=DownloadProgress,
-    counts=counts,
-    cut_short=lambda record: f"what has come is kept, and `bouchet download {record.model}` goes on with it",
-    cancelled=lambda record: "cancelled as asked" + ("; what has come is kept" if record.bytes else ""),
-    idle={"rate": 0, "eta_s": None},
-    hint=hint,
-    after=TaskName.LIST_MODELS,
-)
+DOWNLOADS = DownloadJobType()

@@ -1,33 +1,38 @@
-"""Images: builds and verifications are a kind of batch job (see batch_job.py); what lies there is asked on the login node."""
+"""Image builds and verifications: a type of batch job, with its files, its placement and its tasks."""
 
 from __future__ import annotations
 
 import json
-import logging
+import posixpath
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
-from typing import Any
 
-from bouchet_core.errors import GatewayError, ImageInUseError, ImageMissingError, RemoteCommandError
-from bouchet_core.images import ImageList, ImagePin, ImageStatus, RemovedImage, job_stem, load_pins
+from bouchet_core.config.site import Site
+from bouchet_core.deployments import Deployment, Placement
+from bouchet_core.errors import ConfigurationError, LaunchRefusedError, UnknownPinError
+from bouchet_core.images import ImageJob, ImagePin, find_pin, job_stem
+from bouchet_core.placement import image_for
+from bouchet_core.store import BatchJobStore, Store
 from bouchet_core.tasks import TaskName
+from bouchet_core.values import parse_duration
 
 from bouchet_worker.context import WorkerContext
-from bouchet_worker.scripts import stage_scripts
+from bouchet_worker.launch.job_files import SPEC_VERSION
 
-from .image_output import PROGRAM, files_for, placement_for, recipe_files, users_of
-from .submit import Kind, Progress, start, stop
+from .submit import BatchJobType, BatchProgress, BatchSubmission
 
-log = logging.getLogger(__name__)
+# files of apptainer/ that every image is built with; `commit` holds their version, where it is known
+RECIPE_FILES = ("vllm.def", "build.sh", "manifest.py", "oci.py")
+COMMIT_FILE = "commit"
+BUILD_CPUS, BUILD_MEMORY_GIB = 8, 32
+VERIFY_CPUS, VERIFY_MEMORY_GIB = 1, 2
+MAX_WALLTIME_S = 4 * 3600
 
-LOOKER = "list_images.py"
-TIMEOUT_S = 30.0
 
-
-class ImageProgress(Progress):
-    """What an image's job says of itself."""
+class ImageProgress(BatchProgress):
+    """The progress of a build or verification."""
 
     stage: str = ""
+    # files read so far, of how many
     done: int = 0
     of: int = 0
     sha256: str | None = None
@@ -36,120 +41,138 @@ class ImageProgress(Progress):
     current: bool = False
 
 
-def image(context: WorkerContext, identity: str) -> str:
-    """Submits the job, or adopts the one that is there. Says in a word what came of it."""
-    return start(context, IMAGES, identity)
+def submit_image_job(context: WorkerContext, identity: str) -> str:
+    """Submit the image's job, or adopt one that does the same; return a short result for the log."""
+    return BatchSubmission(context, IMAGES, identity).submit()
 
 
-def stop_image(context: WorkerContext, identity: str) -> str:
-    """Ends the job by its id; the image that was there before stays."""
-    return stop(context, IMAGES, identity)
+def cancel_image_job(context: WorkerContext, identity: str) -> str:
+    """Cancel the image's job; an image that existed before stays."""
+    return BatchSubmission(context, IMAGES, identity).cancel()
 
 
-def counts(progress: ImageProgress) -> Mapping[str, object]:
-    """What the record takes over."""
-    names = ("stage", "done", "of", "sha256", "bytes", "seconds", "current")
-    return {name: getattr(progress, name) for name in names}
+class ImageJobType(BatchJobType[ImageJob, ImageProgress]):
+    """Builds and verifications of one image each."""
 
+    noun = "image"
+    program = "image_job.py"
+    submit_task = TaskName.IMAGE
+    cancel_task = TaskName.CANCEL_IMAGE
+    progress_model = ImageProgress
 
-IMAGES = Kind(
-    word="image",
-    records=lambda store: store.images,
-    stem=lambda record: job_stem(record.action, record.pin),
-    files=files_for,
-    placement=placement_for,
-    on_login=lambda record, site: record.action == "verify" and site.download_on == "login",
-    program=PROGRAM,
-    start=TaskName.IMAGE,
-    stop=TaskName.CANCEL_IMAGE,
-    progress=ImageProgress,
-    counts=counts,
-    cut_short=lambda record: f"nothing half-made is left; `bouchet image {record.action} {record.pin}` begins anew",
-    cancelled=lambda _record: "cancelled as asked; nothing half-made is left",
-)
+    def records(self, store: Store) -> BatchJobStore[ImageJob]:
+        """Return the store's image jobs."""
+        return store.images
 
+    def job_name_stem(self, record: ImageJob) -> str:
+        """Return a name made from action and pin."""
+        return job_stem(record.action, record.pin)
 
-# what lies there
-
-
-def list_images(context: WorkerContext) -> ImageList:
-    """Pins and images; where the cluster cannot be asked, `problem` says why."""
-    pins = load_pins(context.pins_dir)
-    try:
-        found, free, problem = *_look(context), ""
-    except GatewayError as exc:
-        found, free, problem = None, None, str(exc)
-    names = [*pins, *sorted(set(found or ()) - set(pins))]
-    return ImageList(
-        images=tuple(_standing(name, pins.get(name), found, context) for name in names),
-        free_bytes=free,
-        problem=problem,
-    )
-
-
-def remove_image(context: WorkerContext, pin: str, force: bool) -> RemovedImage:
-    """Removes image and records. Raises ImageInUseError (unless forced), ImageMissingError, GatewayError."""
-    users = users_of(pin, context)
-    if users and not force:
-        raise ImageInUseError(pin, users)
-    found, _ = _look(context)
-    if pin not in found:
-        raise ImageMissingError(pin)
-    folder = context.layout.scripts(context.scripts.digest)
-    argv = ["python3", f"{folder}/{LOOKER}", "remove", context.site.images_dir, pin]
-    try:
-        text = context.gateway.run(argv, timeout_s=TIMEOUT_S).stdout
-    except RemoteCommandError as exc:
-        raise GatewayError(f"the image {pin} could not be removed: {exc.stderr.strip() or exc}") from exc
-    log.info("image %s: removed%s", pin, f", although {', '.join(users)} serve from it" if users else "")
-    return RemovedImage(pin=pin, bytes=int(text))
-
-
-def _look(context: WorkerContext) -> tuple[dict[str, dict[str, Any]], int | None]:
-    stage_scripts(context)
-    folder = context.layout.scripts(context.scripts.digest)
-    argv = ["python3", f"{folder}/{LOOKER}", "list", context.site.images_dir]
-    text = context.gateway.run(argv, timeout_s=TIMEOUT_S).stdout
-    try:
-        said = json.loads(text)
-        return dict(said["images"]), said["free_bytes"]
-    except (ValueError, KeyError, TypeError) as exc:
-        raise GatewayError(f"cannot read what {LOOKER} printed: {text[:200]!r}") from exc
-
-
-def _standing(
-    name: str, pin: ImagePin | None, found: Mapping[str, Mapping[str, Any]] | None, context: WorkerContext
-) -> ImageStatus:
-    planned = {"vllm": pin.vllm, "torch": pin.torch, "cuda": pin.cuda, "min_driver": pin.min_driver} if pin else {}
-    row = (found or {}).get(name)
-    facts = {key: word for key, word in (row or {}).items() if key in ImageStatus.model_fields and word is not None}
-    made = facts.pop("made_at", None)
-    return ImageStatus(
-        **{
-            **planned,
-            "oci": pin.oci if pin else None,
-            **facts,
-            "pin": name,
-            "known": pin is not None,
-            "made_at": datetime.fromtimestamp(made, UTC) if made else None,
-            "is_default": name == context.site.default_image,
-            "in_site": context.site.image(name) is not None,
-            "models": _models_of(name, context),
-            "deployments": tuple(users_of(name, context)),
-            "state": _state(pin, row, context) if found is not None else "unknown",
+    def files(self, record: ImageJob, context: WorkerContext) -> Mapping[str, bytes]:
+        """Return spec.json and setup.sh; for a build also the pin's files and those of every image."""
+        pin = pin_of(context, record.pin) if record.action == "build" else None
+        files = {
+            "spec.json": (json.dumps(_spec(record, pin, context), indent=1, sort_keys=True) + "\n").encode(),
+            "setup.sh": "".join(f"{line}\n" for line in context.site.setup_lines).encode(),
         }
-    )
+        return {**files, **pin.files, **recipe_files(context)} if pin is not None else files
+
+    def placement(self, record: ImageJob, site: Site) -> Placement:
+        """Return CPUs of the site's CPU partition."""
+        if site.cpu_partition is None:
+            raise LaunchRefusedError("the site file has no cpu_partition to build and verify images in: set one")
+        partition = site.partition(site.cpu_partition)
+        is_build = record.action == "build"
+        cpus, memory = (BUILD_CPUS, BUILD_MEMORY_GIB) if is_build else (VERIFY_CPUS, VERIFY_MEMORY_GIB)
+        limit = parse_duration(partition.max_walltime) if partition else MAX_WALLTIME_S
+        return Placement(
+            partition=site.cpu_partition,
+            gpus=0,
+            gpu_type=site.gpu_type,
+            nodes=1,
+            # on a small cluster no more than the share of one GPU
+            cpus=min(cpus, max(site.cpus_per_gpu, 1)),
+            memory_gib=min(memory, max(site.memory_per_gpu_gib, 1)),
+            walltime_s=min(limit, MAX_WALLTIME_S),
+            account=partition.account if partition else None,
+            why="the site's partition for image builds",
+        )
+
+    def runs_on_login_node(self, record: ImageJob, site: Site) -> bool:
+        """Return whether it is a verification at a site that downloads on the login node."""
+        return record.action == "verify" and site.download_on == "login"
+
+    def progress_fields(self, progress: ImageProgress) -> Mapping[str, object]:
+        """Return all fields of the progress that the record has too."""
+        names = ("stage", "done", "of", "sha256", "bytes", "seconds", "current")
+        return {name: getattr(progress, name) for name in names}
+
+    def interrupted_advice(self, record: ImageJob) -> str:
+        """Return how to start again."""
+        return f"partial files were removed; run `bouchet image {record.action} {record.pin}` again"
+
+    def cancelled_message(self, record: ImageJob) -> str:
+        """Return what remains of it."""
+        return "cancelled by you; partial files were removed"
 
 
-def _state(pin: ImagePin | None, row: Mapping[str, Any] | None, context: WorkerContext) -> str:
-    if row is None:
-        return "missing"
-    if pin is None:
-        return "ready"
-    wanted = pin.recipe_sha256(recipe_files(context)["vllm.def"])
-    return "ready" if row.get("recipe_sha256") == wanted else "outdated"
+IMAGES = ImageJobType()
 
 
-def _models_of(name: str, context: WorkerContext) -> Sequence[str]:
-    """Those of the catalog that name the image; those that name none take the site's default."""
-    return tuple(entry.alias for entry in context.catalog.entries.values() if entry.image == name)
+def pin_of(context: WorkerContext, name: str) -> ImagePin:
+    """Return the pin of that name. Raises LaunchRefusedError where it was removed since the request."""
+    try:
+        return find_pin(context.pins_dir, name)
+    except UnknownPinError as exc:
+        raise LaunchRefusedError(str(exc)) from exc
+
+
+def recipe_files(context: WorkerContext) -> dict[str, bytes]:
+    """Return the files that every image is built with. Raises ConfigurationError when one is missing."""
+    try:
+        files = {name: (context.recipe_dir / name).read_bytes() for name in RECIPE_FILES}
+    except OSError as exc:
+        raise ConfigurationError(str(exc.filename), f"cannot be read: {exc.strerror}; run `make up` again") from exc
+    commit = context.recipe_dir / COMMIT_FILE
+    return {**files, COMMIT_FILE: commit.read_bytes()} if commit.is_file() else files
+
+
+def image_users(pin: str, context: WorkerContext) -> Sequence[str]:
+    """Return the live deployments that serve from the image, or will."""
+    return [record.alias for record in context.store.live() if _image_file(record, context) == f"{pin}.sif"]
+
+
+def _image_file(record: Deployment, context: WorkerContext) -> str | None:
+    if record.job is not None and record.job.image is not None:
+        return record.job.image
+    try:
+        return f"{image_for(context.catalog.find(record.model)[1], context.site).pin}.sif"
+    except LaunchRefusedError:
+        return None
+
+
+def _spec(record: ImageJob, pin: ImagePin | None, context: WorkerContext) -> dict[str, object]:
+    site = context.site
+    listed = site.image(record.pin)
+    staged = posixpath.join(site.staged_images, record.pin) if site.staged_images else None
+    return {
+        "version": SPEC_VERSION,
+        "job_name": record.job_name,
+        "action": record.action,
+        "pin": record.pin,
+        "root": site.root,
+        "models_dir": site.models_dir,
+        "images_dir": site.images_dir,
+        "image": posixpath.join(site.images_dir, f"{record.pin}.sif"),
+        "image_sha256": listed.sha256 if listed else None,
+        "source": record.source,
+        "staged": staged,
+        "oci": pin.oci if pin else None,
+        "build_dir": site.build_dir,
+        "build_gib": pin.build_gib if pin else 0,
+        "image_gib": pin.image_gib if pin else 0,
+        "rebuild": record.rebuild,
+        "in_use": [] if record.force else list(image_users(record.pin, context)),
+        "signing_key": site.signing_key,
+        "apptainer": site.apptainer,
+    }

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from bouchet_core.config.catalog import Catalog
+from bouchet_core.config.site import Site, SiteImage
 from bouchet_core.doctor import DoctorCheck, Verdict
 from bouchet_core.errors import LaunchRefusedError
 from bouchet_core.placement import image_for
-from bouchet_core.config.site import Site, SiteImage
 
 # what probe_login_node.py prints
 ProbeResult = Mapping[str, Any]

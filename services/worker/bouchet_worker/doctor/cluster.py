@@ -7,14 +7,15 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from bouchet_core.config.site import Partition
 from bouchet_core.deployments import Placement
 from bouchet_core.doctor import DoctorCheck
 from bouchet_core.errors import ClusterUnavailableError, GatewayError, RemoteCommandError, SlurmOutputError
-from bouchet_core.config.site import Partition
 
 from bouchet_worker.context import WorkerContext
 from bouchet_worker.scripts import stage_scripts
-from bouchet_worker.slurm import commands
+from bouchet_worker.slurm.commands import sacct_argv, sbatch_test_only_argv, squeue_argv
+from bouchet_worker.slurm.parsing import parse_accounting, parse_queue, parse_start_estimate
 
 from .checks import (
     CheckFactory,
@@ -74,7 +75,7 @@ def _probe_login_node(context: WorkerContext) -> dict[str, Any] | DoctorCheck:
         "models": list(context.catalog.entries),
         "quota": list(site.quota_command),
     }
-    script = f"{context.layout.scripts(context.scripts.digest)}/{SCRIPT}"
+    script = f"{context.paths.scripts(context.scripts.digest)}/{SCRIPT}"
     try:
         stage_scripts(context)
         result: dict[str, Any] = json.loads(_run(context, ["python3", script], json.dumps(request)))
@@ -101,7 +102,7 @@ def _version(context: WorkerContext) -> DoctorCheck:
 
 def _queue(context: WorkerContext) -> DoctorCheck:
     try:
-        rows = commands.parse_queue(_run(context, commands.squeue_argv()))
+        rows = parse_queue(_run(context, squeue_argv()))
     except (RemoteCommandError, SlurmOutputError) as exc:
         return _slurm.failed("squeue", str(exc), "jobs cannot be followed; report this with the Slurm version")
     return _slurm.passed("squeue", f"works; it lists {len(rows)} of your jobs")
@@ -109,7 +110,7 @@ def _queue(context: WorkerContext) -> DoctorCheck:
 
 def _accounting(context: WorkerContext) -> DoctorCheck:
     try:
-        commands.parse_accounting(_run(context, commands.sacct_argv([1])))
+        parse_accounting(_run(context, sacct_argv([1])))
     except (RemoteCommandError, SlurmOutputError) as exc:
         fix = "optional: scontrol shows why a job ended, but only for some minutes"
         return _slurm.warning("accounting", str(exc), fix)
@@ -134,7 +135,7 @@ def _test_job(context: WorkerContext, partition: Partition) -> DoctorCheck:
         walltime_s=TEST_JOB_WALLTIME_S,
         account=partition.account,
     )
-    argv = commands.test_only_argv(placement)
+    argv = sbatch_test_only_argv(placement)
     try:
         output = context.gateway.run(argv, stdin="#!/bin/bash\n", timeout_s=COMMAND_TIMEOUT_S)
     except RemoteCommandError as exc:
@@ -142,7 +143,7 @@ def _test_job(context: WorkerContext, partition: Partition) -> DoctorCheck:
             return _slurm.passed(name, "accepted later: your own jobs use up your submit limit now")
         fix = "often an account (--account) is missing, or the partition's limits are exceeded"
         return _slurm.warning(name, " ".join(exc.stderr.split()) or str(exc), fix)
-    test = commands.parse_start_test(output.stderr)
+    test = parse_start_estimate(output.stderr)
     return _slurm.passed(name, f"a job with one GPU would run on {test.nodes}" if test else "would accept one GPU")
 
 

@@ -1,83 +1,79 @@
-"""Whether a launch fits into the memory of its GPUs: what the model on the cluster says of itself, and the sum."""
+"""Whether a launch fits into the memory of its GPUs: the model's files on the cluster, and the estimate from them."""
 
 from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from typing import Any
 
-from bouchet_core.config.catalog import ModelEntry, entry_of
+from bouchet_core.config.catalog import ModelEntry
 from bouchet_core.config.parallel import parallel_of
 from bouchet_core.config.site import Site
-from bouchet_core.deployments import Deployment, Job, MemoryEstimate
+from bouchet_core.deployments import MemoryEstimate
 from bouchet_core.errors import GatewayError, RemoteFileMissingError
-from bouchet_core.placement import image_of
 
 from bouchet_worker.context import WorkerContext
 from bouchet_worker.memory.architecture import parse_architecture
 from bouchet_worker.memory.estimate import ModelDescription, estimate_memory
 from bouchet_worker.memory.vllm_args import parse_vllm_args
 from bouchet_worker.memory.weights import TensorGroup
+from bouchet_worker.scripts import run_script
 
-from .job_files import COMPLETE_MARKER, spec_for
-from .plan import placement_of
+from .job_files import JobSpec
 
 log = logging.getLogger(__name__)
 
-PROGRAM = "inspect_model.py"
-TIMEOUT_S = 60.0
-# pins of this name serve without a GPU
-CPU_PINS = "cpu-"
+SCRIPT = "inspect_model.py"
+# image pins of this prefix serve without a GPU
+CPU_PIN_PREFIX = "cpu-"
 
 
-def memory_of(context: WorkerContext, record: Deployment, job: Job) -> MemoryEstimate:
-    """The sum for that job. LaunchRefusedError where it cannot fit; what cannot be learnt refuses nothing."""
-    entry = entry_of(record, context.catalog)
-    image, placement = image_of(record, entry, context.site), placement_of(job)
-    spec = spec_for(record, job.name, entry, placement, image, context.site)
-    cpu = placement.gpus == 0 or image.pin.startswith(CPU_PINS)
+def estimate_for(context: WorkerContext, entry: ModelEntry, spec: JobSpec) -> MemoryEstimate:
+    """Estimate the memory of that job. Raises LaunchRefusedError where it cannot fit.
+
+    Where the model's files cannot be read, the catalog's figures are used, and nothing is refused without any.
+    """
+    placement = spec.placement
+    cpu = placement.gpus == 0 or spec.image.pin.startswith(CPU_PIN_PREFIX)
     parallel = parallel_of(entry, placement.gpus, placement.nodes)
     asked = parse_vllm_args(spec.arguments, entry.env, spec.window, parallel, cpu=cpu)
     gpu_gib = None if cpu else context.site.gpu_memory_gib.get(placement.gpu_type)
     host_gib = placement.memory_gib if cpu else None
-    most = _most_gpus(context.site, placement.nodes)
-    return estimate_memory(_model(context, record.model, entry), asked, gpu_gib, host_gib, most)
+    most = _max_gpus(context.site, placement.nodes)
+    return estimate_memory(_inspect(context, spec.model, entry), asked, gpu_gib, host_gib, most)
 
 
-def _most_gpus(site: Site, nodes: int) -> int:
-    """What a job on so many nodes can have at the site."""
-    there = [(p.gpus_per_node * nodes, p.max_gpus) for p in site.partitions]
-    return max((gpus if most is None else min(gpus, most) for gpus, most in there), default=0)
+def _max_gpus(site: Site, nodes: int) -> int:
+    """Return how many GPUs a job on that number of nodes can have in any partition."""
+    limits = [(p.gpus_per_node * nodes, p.max_gpus) for p in site.partitions]
+    return max((gpus if most is None else min(gpus, most) for gpus, most in limits), default=0)
 
 
-def _model(context: WorkerContext, name: str, entry: ModelEntry) -> ModelDescription:
-    by_catalog = ModelDescription(entry.alias, catalog_gib=entry.weights_gib, source="the catalog")
+def _inspect(context: WorkerContext, name: str, entry: ModelEntry) -> ModelDescription:
+    from_catalog = ModelDescription(entry.alias, catalog_gib=entry.weights_gib, source="the catalog")
     try:
-        return parse_look(_look(context, name), by_catalog)
+        return parse_inspection(_run_inspection(context, name), from_catalog)
     except GatewayError as exc:
-        log.info("could not look what %s is made of: %s", name, exc)
+        log.info("could not inspect the files of %s: %s", name, exc)
     except (ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError) as exc:
-        log.warning("cannot read what %s said of %s: %r", PROGRAM, name, exc)
-    return by_catalog
+        log.warning("cannot read the output of %s for %s: %r", SCRIPT, name, exc)
+    return from_catalog
 
 
-def _look(context: WorkerContext, name: str) -> str:
-    """What the program prints; the bare config.json where no program lies there yet, which only a preview meets."""
-    folder = context.layout.scripts(context.scripts.digest)
+def _run_inspection(context: WorkerContext, name: str) -> Mapping[str, Any]:
+    """Return the script's output; only config.json where no script is on the cluster yet, as in a first preview."""
     try:
-        context.gateway.get(f"{folder}/{COMPLETE_MARKER}", max_bytes=1)
+        return run_script(context, SCRIPT, context.site.models_dir, name, stage=False)
     except RemoteFileMissingError:
         config = context.gateway.get(f"{context.site.models_dir}/{name}/config.json").data
-        return json.dumps({"config": json.loads(config)})
-    argv = ["python3", f"{folder}/{PROGRAM}", context.site.models_dir, name]
-    return context.gateway.run(argv, timeout_s=TIMEOUT_S).stdout
+        return {"config": json.loads(config)}
 
 
-def parse_look(text: str, otherwise: ModelDescription) -> ModelDescription:
-    """What inspect_model.py prints. ValueError, KeyError, TypeError or AttributeError where it is something else."""
-    said: dict[str, Any] = json.loads(text)
-    if not said.get("config"):
-        return otherwise
-    tensors = tuple(TensorGroup(*row) for row in said.get("tensors") or ())
+def parse_inspection(output: Mapping[str, Any], default: ModelDescription) -> ModelDescription:
+    """Parse what inspect_model.py prints. Raises ValueError, KeyError, TypeError or AttributeError for other forms."""
+    if not output.get("config"):
+        return default
+    tensors = tuple(TensorGroup(*row) for row in output.get("tensors") or ())
     source = "the model on the cluster" if tensors else "its config.json on the cluster, and the catalog"
-    return ModelDescription(otherwise.name, parse_architecture(said["config"]), tensors, otherwise.catalog_gib, source)
+    return ModelDescription(default.name, parse_architecture(output["config"]), tensors, default.catalog_gib, source)

@@ -1,117 +1,128 @@
-"""Whether what an earlier deployment ran is still on the cluster: asked before a launch like it is submitted."""
+"""Whether what an earlier deployment ran is still on the cluster: checked before a relaunch is submitted."""
 
 from __future__ import annotations
 
-import json
 import logging
 import posixpath
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from bouchet_core.deployments import Deployment
-from bouchet_core.errors import GatewayError, LaunchRefusedError, RemoteFileMissingError
+from bouchet_core.errors import LaunchRefusedError, RemoteFileMissingError
 from bouchet_core.provenance import LaunchPins
 
 from bouchet_worker.context import WorkerContext
-
-from .job_files import COMPLETE_MARKER
+from bouchet_worker.scripts import output_errors_mapped, run_script
 
 log = logging.getLogger(__name__)
 
-PROGRAM = "probe_login_node.py"
-TIMEOUT_S = 60.0
-SHORT = 12
+SCRIPT = "probe_login_node.py"
+# hexadecimal characters of a digest in messages
+DIGEST_SHOWN = 12
 
 
-def refuse_other_than_pinned(context: WorkerContext, record: Deployment) -> None:
-    """LaunchRefusedError where image or weights are not those that ran. What cannot be learnt is left to the job to check.
+@dataclass(frozen=True)
+class PinnedFiles:
+    """What probe_login_node.py reports about the pinned image and model."""
 
-    Nothing is staged for it: a preview before the first launch of a new version finds no program of ours to ask.
+    image: Mapping[str, Any]
+    # None where the model is not there
+    model: Mapping[str, Any] | None
+
+
+def check_pins(context: WorkerContext, record: Deployment) -> None:
+    """Raise LaunchRefusedError where image or weights differ from the pinned ones.
+
+    What cannot be read now is checked by the job. No scripts are uploaded for it, because a preview changes nothing:
+    before the first launch of a new version there is no script to run, and nothing is checked.
     """
     pins = record.pins
     if pins is None:
         return
     try:
-        seen = _look(context, record, pins)
+        files = _probe(context, record.model, pins)
     except RemoteFileMissingError:
-        log.info("deployment %s: no program of ours lies on the cluster yet to compare with %s", record.id, pins.image)
+        log.info("deployment %s: pins not checked, the job scripts are not on the cluster yet", record.id)
         return
-    gone = differences(seen, record.model, pins)
-    if gone:
-        what = "; ".join(gone)
+    changes = find_changes(files, record.model, pins)
+    if changes:
         raise LaunchRefusedError(
-            f"what deployment {pins.deployment} ran is not there any more: {what}; or launch without --like"
+            f"deployment {pins.deployment} cannot be reproduced: {'; '.join(changes)}; or launch without --like"
         )
 
 
-def _look(context: WorkerContext, record: Deployment, pins: LaunchPins) -> dict[str, Any]:
-    folder = context.layout.scripts(context.scripts.digest)
-    context.gateway.get(f"{folder}/{COMPLETE_MARKER}", max_bytes=1)
-    asked = {
+def _probe(context: WorkerContext, model: str, pins: LaunchPins) -> PinnedFiles:
+    image = posixpath.join(context.site.images_dir, f"{pins.image}.sif")
+    request = {
         "directories": [],
-        "images": [posixpath.join(context.site.images_dir, f"{pins.image}.sif")],
-        "hashes": f"{context.site.root}/cache/hashes",
+        "images": [image],
+        "hashes": context.paths.file_hashes(),
         "models_dir": context.site.models_dir,
         "models": [],
-        "weights": [[record.model, pins.model_revision]],
+        "weights": [[model, pins.model_revision]],
         "quota": [],
     }
-    text = context.gateway.run(["python3", f"{folder}/{PROGRAM}"], stdin=json.dumps(asked), timeout_s=TIMEOUT_S).stdout
-    try:
-        said: dict[str, Any] = json.loads(text)
-        return {"image": next(iter(said["images"].values())), "model": said["weights"][record.model]}
-    except (ValueError, KeyError, StopIteration, AttributeError) as exc:
-        raise GatewayError(f"cannot read what {PROGRAM} printed: {text[:200]!r}") from exc
+    output = run_script(context, SCRIPT, request=request, stage=False)
+    with output_errors_mapped(SCRIPT, output):
+        # the script expands `~`, so the key may differ from the path in the request
+        (found,) = output["images"].values()
+        return PinnedFiles(found, output["weights"][model])
 
 
-def differences(seen: dict[str, Any], model: str, pins: LaunchPins) -> list[str]:
-    """What is not as it was, each with what to do. Pure. seen: image and model, as probe_login_node.py says them."""
-    return [words for words in (_image(seen["image"], pins), _model(seen["model"], model, pins)) if words]
+def find_changes(files: PinnedFiles, model: str, pins: LaunchPins) -> list[str]:
+    """Return what differs from the pins, each with what to do about it. Pure."""
+    found = (_image_change(files.image, pins), _model_change(files.model, model, pins))
+    return [change for change in found if change]
 
 
-def _image(image: dict[str, Any], pins: LaunchPins) -> str:
-    name = f"the image {pins.image}.sif"
-    again = f"`bouchet image build {pins.image}`"
+def _image_change(image: Mapping[str, Any], pins: LaunchPins) -> str:
     if not image.get("exists"):
-        return f"{name} is gone ({again} makes one of the same packages, which then is launched by name)"
+        return (
+            f"the image {pins.image}.sif no longer exists (`bouchet image build {pins.image}` builds one with the same "
+            "packages; then launch by model name)"
+        )
     found = image.get("computed") or image.get("recorded")
     if found and found != pins.image_sha256:
-        return f"{name} was replaced: its sha256 is {found[:SHORT]}..., it ran {pins.image_sha256[:SHORT]}..."
+        return (
+            f"the image {pins.image}.sif was replaced: its sha256 is {found[:DIGEST_SHOWN]}..., "
+            f"the deployment ran {pins.image_sha256[:DIGEST_SHOWN]}..."
+        )
     return ""
 
 
-def _model(seen: dict[str, Any] | None, model: str, pins: LaunchPins) -> str:
+def _model_change(found: Mapping[str, Any] | None, model: str, pins: LaunchPins) -> str:
     revision = pins.model_revision
-    fetch = f"`bouchet download {model}{f' --revision {revision}' if revision else ''}` fetches it"
-    if not seen:
-        return f"the model {model} is gone; {fetch}"
-    if revision and seen.get("revision") != revision:
-        return f"the model {model} is commit {seen.get('revision')} now, it ran {revision}; {fetch}"
-    now, then = seen.get("weights"), pins.weights
+    download = f"run `bouchet download {model}{f' --revision {revision}' if revision else ''}`"
+    if not found:
+        return f"the model {model} is no longer on the cluster ({download})"
+    if revision and found.get("revision") != revision:
+        return f"the model {model} is at commit {found.get('revision')}, the deployment ran {revision} ({download})"
+    now, then = found.get("weights"), pins.weights
     if now and then is not None and now["how"] == then.how and now["digest"] != then.digest:
-        digests = f"{now['digest'][:SHORT]}..., then {then.digest[:SHORT]}..."
-        return f"files of the model {model} have changed (digest {digests})"
+        digests = f"digest {now['digest'][:DIGEST_SHOWN]}..., then {then.digest[:DIGEST_SHOWN]}..."
+        return f"files of the model {model} have changed ({digests})"
     return ""
 
 
 def changed_arguments(then: Sequence[str], now: Sequence[str]) -> str:
-    """How what vLLM is given differs from what it was given, names aside; empty where it does not."""
+    """Return how vLLM's arguments differ from those of the earlier launch, names aside; empty where they do not."""
     before, after = _options(then), _options(now)
     if not then or before == after:
         return ""
-    gone = [" ".join(option) for option in before if option not in after]
-    new = [" ".join(option) for option in after if option not in before]
-    parts = [f"without {', '.join(gone)}"] if gone else []
-    parts += [f"with {', '.join(new)}"] if new else []
+    removed = [" ".join(option) for option in before if option not in after]
+    added = [" ".join(option) for option in after if option not in before]
+    parts = [f"without {', '.join(removed)}"] if removed else []
+    parts += [f"with {', '.join(added)}"] if added else []
     return f"this version of bouchet-llm starts vLLM {' and '.join(parts) or 'with its options in another order'}"
 
 
-def _options(words: Sequence[str]) -> list[tuple[str, ...]]:
-    """Each option with its values."""
+def _options(arguments: Sequence[str]) -> list[tuple[str, ...]]:
+    """Return each option with its values, without the served names."""
     options: list[list[str]] = []
-    for word in words:
-        if word.startswith("--") or not options:
-            options.append([word])
+    for argument in arguments:
+        if argument.startswith("--") or not options:
+            options.append([argument])
         else:
-            options[-1].append(word)
+            options[-1].append(argument)
     return [tuple(option) for option in options if option[0] != "--served-model-name"]

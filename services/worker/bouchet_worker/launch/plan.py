@@ -1,124 +1,169 @@
-"""What a launch is going to be, in full, before anything happens on the cluster: placement, files, command line.
+"""The plan of a launch: model, image, placement and job parameters, decided once, before anything is submitted.
 
-A real launch and a preview ask the same functions, so that what the preview shows is what the launch does.
+A launch and its preview use the same plan, so a preview shows what a launch does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
-from bouchet_core.config.catalog import entry_of
+from bouchet_core.config.catalog import ModelEntry, entry_of
+from bouchet_core.config.site import SiteImage
 from bouchet_core.deployments import Deployment, Job, Phase, Placement
-from bouchet_core.errors import LaunchRefusedError, RemoteCommandError, SlurmOutputError
+from bouchet_core.errors import LaunchRefusedError, RemoteCommandError
 from bouchet_core.keys import serving_key
-from bouchet_core.placement import AUTO_PARTITION, UserUsage, candidates, image_of
+from bouchet_core.placement import AUTO_PARTITION, candidates, image_of
 
 from bouchet_worker.context import WorkerContext
-from bouchet_worker.slurm import commands as slurm
+from bouchet_worker.script_bundle import SERVE_SCRIPT
+from bouchet_worker.slurm.commands import SBATCH_TIMEOUT_S, sbatch_argv, sbatch_test_only_argv
+from bouchet_worker.slurm.parsing import parse_start_estimate, start_sort_key
+from bouchet_worker.slurm.queries import user_usage
 
-from .job_files import SCRIPT, job_name, render_files, spec_for, window_of
-from .pin_check import changed_arguments
+from .job_files import KEY_FILE, JobSpec, make_spec, next_job_name, render_files
+from .memory_check import estimate_for
+from .pin_check import changed_arguments, check_pins
 
-LOOK_TIMEOUT_S = 20.0
-SBATCH_TIMEOUT_S = 30.0
+# a preview takes no slot, and no file of a job depends on it
+NO_SLOT = 0
 
 
 @dataclass(frozen=True)
-class Trial:
-    """One partition that was asked for its start: Slurm's estimate as printed, empty when it named none."""
+class LaunchPlan:
+    """Everything that a launch of `record` has decided. Made once, and passed to every later step."""
 
-    place: Placement
+    record: Deployment
+    entry: ModelEntry
+    spec: JobSpec
+
+    @property
+    def image(self) -> SiteImage:
+        """The image that it serves from."""
+        return self.spec.image
+
+    @property
+    def placement(self) -> Placement:
+        """The resources that it requests from Slurm."""
+        return self.spec.placement
+
+    def job(self, slot: int, now: datetime) -> Job:
+        """Return the job as the deployment's record stores it."""
+        return Job.model_validate(
+            {
+                "name": self.spec.name,
+                "slot": slot,
+                "placement": self.placement,
+                "arguments": self.spec.arguments,
+                "window": self.spec.window,
+                "image": f"{self.image.pin}.sif",
+                "vllm_version": self.image.vllm,
+                "since": {Phase.SUBMITTING: now},
+            }
+        )
+
+    def files(self, context: WorkerContext) -> dict[str, bytes]:
+        """Return the files of the job's folder by name, without record.json."""
+        return render_files(self.spec, context.site, serving_key(context.serving_secret, self.spec.name))
+
+    def command(self, context: WorkerContext) -> list[str]:
+        """Return the command that submits the job."""
+        job_dir, scripts = context.paths.job(self.spec.name), context.scripts_dir
+        log = context.paths.log("%j")
+        return sbatch_argv(self.placement, self.spec.name, log, f"{scripts}/{SERVE_SCRIPT}", [job_dir, scripts])
+
+
+def plan_launch(context: WorkerContext, record: Deployment) -> LaunchPlan:
+    """Plan the deployment's next job. Raises LaunchRefusedError, UnknownModelError and the gateway's errors."""
+    entry = entry_of(record, context.catalog)
+    image = image_of(record, entry, context.site)
+    placement = _place(context, record, entry)
+    spec = make_spec(record, next_job_name(record), entry, placement, image, context.site)
+    changes = changed_arguments(record.pins.arguments, spec.arguments) if record.pins is not None else ""
+    if changes:
+        placement = placement.model_copy(update={"why": f"{placement.why}; {changes}"})
+        spec = replace(spec, placement=placement)
+    return LaunchPlan(record, entry, spec)
+
+
+def restore_plan(context: WorkerContext, record: Deployment) -> LaunchPlan:
+    """Return the plan of the job that the record stores: a launch resumes after a restart of the worker."""
+    job = record.job
+    if job is None or job.placement is None:
+        raise LaunchRefusedError("the record has no planned job; cancel the deployment and launch it again")
+    entry = entry_of(record, context.catalog)
+    image = image_of(record, entry, context.site)
+    return LaunchPlan(record, entry, make_spec(record, job.name, entry, job.placement, image, context.site))
+
+
+def preview(context: WorkerContext, record: Deployment) -> dict[str, Any]:
+    """Return what a launch of that record would stage and submit, as JSON for the API.
+
+    Queries the cluster as a launch does, but changes nothing there and stores nothing.
+    """
+    plan = plan_launch(context, record)
+    check_pins(context, record)
+    files = plan.files(context)
+    job = plan.job(NO_SLOT, context.now())
+    return {
+        "job_name": job.name,
+        "placement": plan.placement.model_dump(mode="json"),
+        "image": job.image,
+        "window": job.window,
+        "memory": estimate_for(context, plan.entry, plan.spec).model_dump(mode="json"),
+        "folder": context.paths.job(job.name),
+        "script": context.scripts.files[SERVE_SCRIPT].decode(),
+        "command": plan.command(context),
+        "files": {name: content.decode() for name, content in files.items() if name != KEY_FILE},
+    }
+
+
+# placement
+
+
+@dataclass(frozen=True)
+class _StartTest:
+    """Slurm's estimated start in one partition, as printed; empty when it names none."""
+
+    placement: Placement
     start: str
 
 
-def planned(context: WorkerContext, record: Deployment, slot: int) -> Job:
-    """The next job of that deployment, placed. Raises LaunchRefusedError, UnknownModelError, and the gateway's errors."""
-    entry = entry_of(record, context.catalog)
-    image = image_of(record, entry, context.site)
-    name, placement = job_name(record), _placement(context, record)
-    arguments = spec_for(record, name, entry, placement, image, context.site).arguments
-    changed = changed_arguments(record.pins.arguments, arguments) if record.pins is not None else ""
-    if changed:
-        placement = placement.model_copy(update={"why": f"{placement.why}; {changed}"})
-    return Job.model_validate(
-        {
-            "name": name,
-            "slot": slot,
-            "placement": placement,
-            "arguments": arguments,
-            "window": window_of(entry, record.request),
-            "image": f"{image.pin}.sif",
-            "vllm_version": image.vllm,
-            "since": {Phase.SUBMITTING: context.now()},
-        }
-    )
+def _place(context: WorkerContext, record: Deployment, entry: ModelEntry) -> Placement:
+    placements = candidates(entry, record.request, context.site, user_usage(context))
+    return _earliest(context, placements) if record.request.partition == AUTO_PARTITION else placements[0]
 
 
-def placement_of(job: Job) -> Placement:
-    """The job's placement, which every planned job has."""
-    if job.placement is None:
-        raise LaunchRefusedError("the record has no placement")
-    return job.placement
-
-
-def files_of(context: WorkerContext, record: Deployment, job: Job) -> dict[str, bytes]:
-    """The files of the job's folder, by name; `key` is one of them."""
-    entry = entry_of(record, context.catalog)
-    spec = spec_for(record, job.name, entry, placement_of(job), image_of(record, entry, context.site), context.site)
-    return render_files(spec, context.site, serving_key(context.serving_secret, job.name))
-
-
-def command_of(context: WorkerContext, job: Job) -> list[str]:
-    """The command that submits it."""
-    folder = context.layout.scripts(context.scripts.digest)
-    arguments = [context.layout.job(job.name), folder]
-    return slurm.sbatch_argv(placement_of(job), job.name, context.layout.log("%j"), f"{folder}/{SCRIPT}", arguments)
-
-
-def _placement(context: WorkerContext, record: Deployment) -> Placement:
-    entry = entry_of(record, context.catalog)
-    places = candidates(entry, record.request, context.site, _held(context))
-    return _earliest(context, places) if record.request.partition == AUTO_PARTITION else places[0]
-
-
-def _held(context: WorkerContext) -> Mapping[str, UserUsage]:
-    """What the user's jobs hold now; nothing where this Slurm cannot say it, for it will queue the job all the same."""
-    try:
-        return slurm.parse_held(context.gateway.run(slurm.held_argv(), timeout_s=LOOK_TIMEOUT_S).stdout)
-    except (RemoteCommandError, SlurmOutputError):
-        return {}
-
-
-def _earliest(context: WorkerContext, places: Sequence[Placement]) -> Placement:
-    """Of several placements the one that Slurm would start first, by its own estimate."""
-    if len(places) == 1:
-        return places[0]
-    tried = [_try(context, place) for place in places]
-    dated = [trial for trial in tried if trial.start]
+def _earliest(context: WorkerContext, placements: Sequence[Placement]) -> Placement:
+    """Return the placement that Slurm expects to start first."""
+    if len(placements) == 1:
+        return placements[0]
+    tests = [_test_start(context, placement) for placement in placements]
+    dated = [test for test in tests if test.start]
     if not dated:
-        return places[0]
-    best = min(dated, key=lambda trial: slurm.order_of_start(trial.start))
-    told = ", ".join(f"{t.place.partition} {_when(t.start, context.now())}" for t in tried)
-    return best.place.model_copy(update={"why": f"{best.place.partition} starts it first by Slurm's estimate ({told})"})
+        return placements[0]
+    best = min(dated, key=lambda test: start_sort_key(test.start)).placement
+    starts = ", ".join(f"{t.placement.partition} {_describe_start(t.start, context.now())}" for t in tests)
+    return best.model_copy(update={"why": f"{best.partition} has the earliest start estimated by Slurm ({starts})"})
 
 
-def _when(start: str, now: datetime) -> str:
-    """A start as printed, in words: `now`, `in 12 min`, the printed text where it is no number of seconds."""
+def _test_start(context: WorkerContext, placement: Placement) -> _StartTest:
+    script, argv = context.scripts.files[SERVE_SCRIPT].decode(), sbatch_test_only_argv(placement)
+    try:
+        output = context.gateway.run(argv, stdin=script, timeout_s=SBATCH_TIMEOUT_S)
+    except RemoteCommandError:
+        return _StartTest(placement, "")
+    estimate = parse_start_estimate(output.stderr)
+    return _StartTest(placement, estimate.start if estimate else "")
+
+
+def _describe_start(start: str, now: datetime) -> str:
+    """Return `now`, `in 12 min`, or the printed text where it is not a number of seconds."""
     if not start.isdigit():
         return f"at {start}" if start else "never"
     minutes = round((int(start) - now.timestamp()) / 60)
     if minutes < 1:
         return "now"
     return f"in {minutes} min" if minutes < 120 else f"in {minutes / 60:.0f} h"
-
-
-def _try(context: WorkerContext, place: Placement) -> Trial:
-    script = context.scripts.files[SCRIPT].decode()
-    try:
-        output = context.gateway.run(slurm.test_only_argv(place), stdin=script, timeout_s=SBATCH_TIMEOUT_S)
-    except RemoteCommandError:
-        return Trial(place, "")
-    found = slurm.parse_start_test(output.stderr)
-    return Trial(place, found.start if found else "")

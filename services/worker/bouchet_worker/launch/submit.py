@@ -1,208 +1,220 @@
-"""The task that takes a deployment to Slurm. Every step may be the last one before a crash; run it again.
-
-Exactly one job comes of it: sbatch is called only under the deployment's lease, only after the record says that it is
-about to be called, and never while a job of that name exists or may still arrive.
-"""
+"""The tasks that submit and cancel a deployment's Slurm job. slurm/submission.py has their order of steps."""
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Callable, Sequence
+from datetime import timedelta
 
 from bouchet_core.deployments import Deployment, Ending, Job, Phase
-from bouchet_core.errors import (
-    ClusterUnavailableError,
-    ConfigurationError,
-    GatewayError,
-    LaunchRefusedError,
-    NoFreeSlotError,
-    NotAllowedError,
-    RemoteCommandError,
-    RemoteFileError,
-    SlurmOutputError,
-    UnknownModelError,
-)
+from bouchet_core.errors import LaunchRefusedError
 
 from bouchet_worker.context import WorkerContext
-from bouchet_worker.reconcile.recovery import render_record_file
 from bouchet_worker.scripts import stage_scripts
-from bouchet_worker.slurm import commands as slurm
-from bouchet_worker.slurm.find_job import find_job, may_still_arrive, queue_rows
-from bouchet_worker.slurm.outage import unanswered
-from bouchet_worker.slurm.submit_errors import refusal_in_words
+from bouchet_worker.slurm.commands import scancel_argv, terminate_argv
+from bouchet_worker.slurm.queries import JobRef
+from bouchet_worker.slurm.submission import BEING_CANCELLED, CANCELLED_UNSUBMITTED, FoundJob, JobSubmission
 
-from .memory_check import memory_of
-from .model_check import refuse_absent
-from .pin_check import refuse_other_than_pinned
-from .plan import SBATCH_TIMEOUT_S, command_of, files_of, placement_of, planned
+from .job_files import render_record_file
+from .memory_check import estimate_for
+from .model_check import check_model_present
+from .pin_check import check_pins
+from .plan import LaunchPlan, plan_launch, restore_plan
 
-log = logging.getLogger(__name__)
-
-# longer than sbatch and the gateway's grace take together, for it is renewed right before that call
-LEASE_S = 90.0
-
-_HOPELESS = (
-    LaunchRefusedError,
-    UnknownModelError,
-    ConfigurationError,
-    NoFreeSlotError,
-    NotAllowedError,
-    RemoteFileError,
-)
-
-
-def lease_name(deployment: str) -> str:
-    """The lease under which one worker at a time acts for a deployment."""
-    return f"task:{deployment}"
+# a serving job may finish open requests for this long before Slurm kills it
+FINISH_LIMIT = timedelta(seconds=45)
 
 
 def submit(context: WorkerContext, deployment: str) -> str:
-    """Says in a word what came of it. Raises RecordError and StoreUnavailableError; the loop tries again."""
-    if context.store.get(deployment).phase not in (Phase.REQUESTED, Phase.SUBMITTING):
-        return "nothing to do"
-    if not context.store.lease(lease_name(deployment), context.owner, LEASE_S):
-        return "another worker does it"
-    try:
-        return _submit(context, context.store.get(deployment))
-    finally:
-        context.store.release(lease_name(deployment), context.owner)
+    """Submit the deployment's job; return a short result for the log. Raises RecordError and StoreUnavailableError."""
+    return DeploymentSubmission(context, deployment).submit()
 
 
-def _submit(context: WorkerContext, record: Deployment) -> str:
-    try:
-        return _steps(context, record)
-    except _HOPELESS as exc:
-        log.warning("deployment %s: launch failed: %s", record.id, exc)
-        end(context, record.id, Ending.FAILED, str(exc))
-        return "failed"
-    except (GatewayError, SlurmOutputError) as exc:
-        waits = "waits for the SSH connection" if isinstance(exc, ClusterUnavailableError) else "will be tried again"
-        log.warning("deployment %s: launch %s: %s", record.id, waits, exc)
-        note(context, record.id, f"{waits}: {unanswered(str(exc))}")
-        return "later"
+def cancel(context: WorkerContext, deployment: str) -> str:
+    """Cancel the deployment's job, or end a deployment without one; return a short result for the log."""
+    return DeploymentSubmission(context, deployment).cancel()
 
 
-def _steps(context: WorkerContext, record: Deployment) -> str:
-    if record.phase not in (Phase.REQUESTED, Phase.SUBMITTING) or record.stop_requested_at is not None:
-        return "nothing to do"
-    rows = queue_rows(context)
+def set_reason(context: WorkerContext, deployment: str, reason: str) -> None:
+    """Store on a live record why it does not advance."""
+    DeploymentSubmission(context, deployment).set_reason(reason)
+
+
+def lease_name(deployment: str) -> str:
+    """Return the lease under which one worker at a time acts for a deployment."""
+    return f"task:{deployment}"
+
+
+class DeploymentSubmission(JobSubmission[Deployment]):
+    """Takes a deployment from `requested` to `queued`, or cancels it."""
+
+    noun = "deployment"
+    _plan: LaunchPlan | None = None
+
+    def load(self) -> Deployment:
+        """Return the newest version of the record."""
+        return self.context.store.get(self.identity)
+
+    def wants_job(self, record: Deployment) -> bool:
+        """Return whether it is on its way to Slurm and not cancelled."""
+        return record.phase in (Phase.REQUESTED, Phase.SUBMITTING) and record.stop_requested_at is None
+
+    def lease_name(self, record: Deployment) -> str:
+        """Return the deployment's lease."""
+        return lease_name(record.id)
+
+    def job_ref(self, record: Deployment) -> JobRef:
+        """Return name, id and submission time of its newest job."""
+        job = _job_of(record)
+        return JobRef(job.name, job.slurm_id, job.asked_at)
+
+    # steps
+
+    def prepare(self, record: Deployment) -> Deployment:
+        """Choose slot, image and placement, and store them, so that a resumed launch uses the same."""
+        if record.job is not None:
+            return record
+        plan = self._plan = plan_launch(self.context, record)
+        job = plan.job(self.context.store.take_slot(record.id, self.context.slot_count), self.context.now())
+
+        def change(old: Deployment) -> Deployment:
+            if old.job is not None or old.phase is not Phase.REQUESTED:
+                return old
+            now = self.context.now()
+            return _one_version(old, old.with_job(job, now).moved(Phase.SUBMITTING, now, reason=plan.placement.why))
+
+        return self._update(change)
+
+    def stage(self, record: Deployment) -> Deployment:
+        """Check model, pins and memory, then upload the job's files."""
+        plan = self._current_plan(record)
+        check_model_present(self.context, record.model)
+        stage_scripts(self.context)
+        check_pins(self.context, record)
+        record = self._store_estimate(plan)
+        folder = self.context.paths.job(plan.spec.name)
+        files = {f"{folder}/{name}": content for name, content in plan.files(self.context).items()}
+        record_file = render_record_file(record, self.context.installation, self.context.now())
+        self.context.gateway.put_all({**files, self.context.paths.record(plan.spec.name): record_file})
+        return record
+
+    def sbatch_command(self, record: Deployment) -> list[str]:
+        """Return the plan's command."""
+        return self._current_plan(record).command(self.context)
+
+    def cancel_without_slurm(self, record: Deployment) -> str | None:
+        """End a deployment whose job was never submitted."""
+        job = record.job
+        if job is not None and (job.slurm_id is not None or job.asked_at is not None):
+            return None
+        self.mark_cancelled(CANCELLED_UNSUBMITTED)
+        return CANCELLED_UNSUBMITTED
+
+    def cancel_command(self, record: Deployment, job: FoundJob) -> list[str]:
+        """Return SIGTERM for a job that may still finish open requests, else scancel."""
+        return terminate_argv(job.slurm_id) if self._may_finish(record) else scancel_argv(job.slurm_id)
+
+    def _may_finish(self, record: Deployment) -> bool:
+        if record.phase is not Phase.DRAINING:
+            return record.phase is Phase.READY
+        job = _job_of(record)
+        draining_since = job.since.get(Phase.DRAINING, record.updated_at)
+        return job.listens and self.context.now() - draining_since < FINISH_LIMIT
+
+    def _current_plan(self, record: Deployment) -> LaunchPlan:
+        if self._plan is None:
+            self._plan = restore_plan(self.context, record)
+        return self._plan
+
+    def _store_estimate(self, plan: LaunchPlan) -> Deployment:
+        """Store the memory estimate. Raises LaunchRefusedError when the model cannot fit."""
+        memory = estimate_for(self.context, plan.entry, plan.spec)
+
+        def change(old: Deployment) -> Deployment:
+            if old.job is None or old.job.memory == memory or not old.is_live:
+                return old
+            return old.with_job(old.job.model_copy(update={"memory": memory}), self.context.now())
+
+        return self._update(change)
+
+    # changes of the record
+
+    def mark_asked(self, argv: Sequence[str]) -> Deployment:
+        """Store time and command of the submission."""
+
+        def change(old: Deployment) -> Deployment:
+            if old.job is None or old.stop_requested_at is not None or old.phase is not Phase.SUBMITTING:
+                return old
+            asked = {"asked_at": self.context.now(), "submission": tuple(argv)}
+            return old.with_job(old.job.model_copy(update=asked), self.context.now())
+
+        return self._update(change)
+
+    def record_job_id(self, job: FoundJob) -> Deployment:
+        """Store the Slurm id; the deployment is queued from now on."""
+
+        def change(old: Deployment) -> Deployment:
+            if old.job is None or old.phase is not Phase.SUBMITTING:
+                return old
+            now, log = self.context.now(), self.context.paths.log(job.slurm_id)
+            submitted = old.job.model_copy(update={"slurm_id": job.slurm_id, "log": log})
+            return _one_version(old, old.with_job(submitted, now).moved(Phase.QUEUED, now, reason="submitted"))
+
+        return self._update(change)
+
+    def set_reason(self, reason: str) -> None:
+        """Store why a live deployment does not advance; the same reason again changes nothing."""
+
+        def change(old: Deployment) -> Deployment:
+            if old.reason == reason or not old.is_live:
+                return old
+            return old.moved(old.phase, self.context.now(), reason=reason)
+
+        self._update(change)
+
+    def mark_failed(self, error: Exception) -> None:
+        """End the deployment as failed."""
+        self._end(Ending.FAILED, str(error))
+
+    def request_cancel(self) -> Deployment:
+        """Store when the cancellation was requested."""
+
+        def change(old: Deployment) -> Deployment:
+            is_requested = old.stop_requested_at is not None
+            return old if is_requested or not old.is_live else old.asked_to_stop(self.context.now())
+
+        return self._update(change)
+
+    def mark_cancelling(self) -> None:
+        """Store that Slurm was asked to end the job: a draining deployment gets no new requests."""
+
+        def change(old: Deployment) -> Deployment:
+            if not old.is_live or old.reason == BEING_CANCELLED:
+                return old
+            phase = Phase.DRAINING if old.phase in (Phase.STARTING, Phase.READY) else old.phase
+            return old.moved(phase, self.context.now(), reason=BEING_CANCELLED)
+
+        self._update(change)
+
+    def mark_cancelled(self, reason: str) -> None:
+        """End the deployment as cancelled."""
+        self._end(Ending.CANCELLED, reason)
+
+    def _end(self, ending: Ending, reason: str) -> None:
+        def change(old: Deployment) -> Deployment:
+            return old.moved(Phase.ENDED, self.context.now(), reason=reason, ending=ending) if old.is_live else old
+
+        self._update(change)
+
+    def _update(self, change: Callable[[Deployment], Deployment]) -> Deployment:
+        return self.context.store.update(self.identity, change)
+
+
+def _job_of(record: Deployment) -> Job:
     if record.job is None:
-        record = _plan(context, record)
-    job = _job(record)
-    found = find_job(context, job, rows)
-    if found is None and may_still_arrive(context, job):
-        note(context, record.id, "sbatch has not answered; looking whether the job arrived")
-        return "later"
-    if found is None:
-        refuse_absent(context, record.model)
-        stage_scripts(context)
-        refuse_other_than_pinned(context, record)
-        record = _fit(context, record, job)
-        job = _job(record)
-        _stage_job(context, record, job)
-        found = _sbatch(context, record, job)
-    if found is None:
-        return "later"
-    take_id(context, record.id, found)
-    log.info("deployment %s: Slurm job %s (%s)", record.id, found, job.name)
-    return f"job {found}"
-
-
-def _job(record: Deployment) -> Job:
-    if record.job is None:
-        raise LaunchRefusedError("the record has no job")
+        raise LaunchRefusedError("the record has no planned job; cancel the deployment and launch it again")
     return record.job
 
 
-# steps
-
-
-def _plan(context: WorkerContext, record: Deployment) -> Deployment:
-    """Chooses slot, image and placement, and keeps them on the record before anything happens on the cluster."""
-    job = planned(context, record, context.store.take_slot(record.id, context.slot_count))
-    placement = placement_of(job)
-
-    def change(old: Deployment) -> Deployment:
-        if old.job is not None or old.phase is not Phase.REQUESTED:
-            return old
-        new = old.with_job(job, context.now()).moved(Phase.SUBMITTING, context.now(), reason=placement.why)
-        return new.model_copy(update={"version": old.version + 1})
-
-    return context.store.update(record.id, change)
-
-
-def _fit(context: WorkerContext, record: Deployment, job: Job) -> Deployment:
-    """Keeps on the record what was reckoned of memory; LaunchRefusedError when it cannot fit."""
-    memory = memory_of(context, record, job)
-
-    def change(old: Deployment) -> Deployment:
-        if old.job is None or old.job.memory == memory or not old.is_live:
-            return old
-        return old.with_job(old.job.model_copy(update={"memory": memory}), context.now())
-
-    return context.store.update(record.id, change)
-
-
-def _stage_job(context: WorkerContext, record: Deployment, job: Job) -> None:
-    files = {
-        f"{context.layout.job(job.name)}/{name}": content for name, content in files_of(context, record, job).items()
-    }
-    paper = render_record_file(record, context.installation, context.now())
-    context.gateway.put_all({**files, context.layout.record(job.name): paper})
-
-
-def _sbatch(context: WorkerContext, record: Deployment, job: Job) -> int | None:
-    """The new job's id; None when it has to be looked for later, or must not be submitted any more."""
-    asked = context.store.update(record.id, lambda old: _about_to_ask(old, context))
-    if asked.stop_requested_at is not None or asked.phase is not Phase.SUBMITTING:
-        return None
-    if not context.store.lease(lease_name(record.id), context.owner, LEASE_S):
-        return None
-    try:
-        return slurm.parse_job_id(context.gateway.run(command_of(context, job), timeout_s=SBATCH_TIMEOUT_S).stdout)
-    except RemoteCommandError as exc:
-        if slurm.may_have_submitted(exc.stderr) or slurm.is_busy(exc.stderr):
-            raise
-        raise LaunchRefusedError(refusal_in_words(exc.stderr)) from exc
-
-
-def _about_to_ask(old: Deployment, context: WorkerContext) -> Deployment:
-    if old.job is None or old.stop_requested_at is not None or old.phase is not Phase.SUBMITTING:
-        return old
-    asked = {"asked_at": context.now(), "submission": tuple(command_of(context, old.job))}
-    return old.with_job(old.job.model_copy(update=asked), context.now())
-
-
-# records
-
-
-def take_id(context: WorkerContext, deployment: str, job_id: int) -> Deployment:
-    """Keeps the Slurm id on the record, which is queued from now on."""
-
-    def change(old: Deployment) -> Deployment:
-        if old.job is None or old.phase is not Phase.SUBMITTING:
-            return old
-        job = old.job.model_copy(update={"slurm_id": job_id, "log": context.layout.log(job_id)})
-        new = old.with_job(job, context.now()).moved(Phase.QUEUED, context.now(), reason="submitted")
-        return new.model_copy(update={"version": old.version + 1})
-
-    return context.store.update(deployment, change)
-
-
-def end(context: WorkerContext, deployment: str, ending: Ending, reason: str) -> Deployment:
-    """Ends a deployment that has nothing on the cluster."""
-
-    def change(old: Deployment) -> Deployment:
-        return old.moved(Phase.ENDED, context.now(), reason=reason, ending=ending) if old.is_live else old
-
-    return context.store.update(deployment, change)
-
-
-def note(context: WorkerContext, deployment: str, reason: str) -> Deployment:
-    """Says on the record why it does not go on; the same words again change nothing."""
-
-    def change(old: Deployment) -> Deployment:
-        if old.reason == reason or not old.is_live:
-            return old
-        return old.moved(old.phase, context.now(), reason=reason)
-
-    return context.store.update(deployment, change)
+def _one_version(old: Deployment, new: Deployment) -> Deployment:
+    """Return `new` as the version after `old`, although two changes led to it."""
+    return new.model_copy(update={"version": old.version + 1})

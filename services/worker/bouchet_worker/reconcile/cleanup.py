@@ -17,8 +17,8 @@ from bouchet_core.errors import BouchetError, ClusterUnavailableError, GatewayEr
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bouchet_worker.context import WorkerContext
-from bouchet_worker.scripts import is_staged, stage_scripts
-from bouchet_worker.slurm.find_job import queue_rows
+from bouchet_worker.scripts import remote_file_exists, stage_scripts
+from bouchet_worker.slurm.queries import list_queue
 
 from .background import Start, start_thread
 
@@ -87,11 +87,11 @@ class CleanupScheduler:
 
 def clean_up(context: WorkerContext) -> CleanupResult | None:
     """Return what was removed; None where nothing of ours exists yet. Raises gateway and store errors."""
-    if not is_staged(context, context.layout.logs_readme()):
+    if not remote_file_exists(context, context.paths.logs_readme()):
         return None
     # read in this order: a job that ends between the reads counts as live
     ended = _ended(context)
-    rows = queue_rows(context)
+    rows = list_queue(context)
     live = {
         *_job_names(context.store.live()),
         *_batch_job_names([*context.store.downloads.live(), *context.store.images.live()]),
@@ -104,7 +104,7 @@ def clean_up(context: WorkerContext) -> CleanupResult | None:
         "ended": sorted(ended),
         "keep_days": context.site.keep_jobs_days,
     }
-    argv = ["python3", f"{context.layout.scripts(context.scripts.digest)}/{SCRIPT}"]
+    argv = ["python3", f"{context.paths.scripts(context.scripts.digest)}/{SCRIPT}"]
     text = context.gateway.run(argv, stdin=json.dumps(request), timeout_s=TIMEOUT_S).stdout
     try:
         result = CleanupResult.model_validate_json(text)

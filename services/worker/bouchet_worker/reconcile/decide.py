@@ -14,8 +14,8 @@ from bouchet_core.errors import SlurmOutputError
 from bouchet_core.provenance import SmokeTest
 from bouchet_core.tasks import TaskName
 
-from bouchet_worker.slurm.commands import expand_nodes
-from bouchet_worker.slurm.pending_reasons import reason_in_words, what_starts_sooner
+from bouchet_worker.slurm.parsing import expand_nodes
+from bouchet_worker.slurm.pending_reasons import describe_pending_reason, suggest_earlier_start
 from bouchet_worker.slurm.states import STATES, State, StateClass
 
 from .endings import classify_ending
@@ -101,8 +101,8 @@ def _pending(record: Deployment, job: Job, status: JobStatus, observed: Observed
     if record.stop_requested_at is not None:
         phase = None if record.phase is Phase.DRAINING else Phase.QUEUED
         return Decision(phase, reason=CANCELLING, job_changes=_NOT_CONNECTED, task=TaskName.CANCEL)
-    sooner = what_starts_sooner(status.reason, job.placement)
-    reason = reason_in_words(status.reason) + (f"; {sooner}" if sooner else "")
+    sooner = suggest_earlier_start(status.reason, job.placement)
+    reason = describe_pending_reason(status.reason) + (f"; {sooner}" if sooner else "")
     if record.phase is not Phase.QUEUED:
         reason = f"Slurm requeued the job; {reason}"
     return Decision(Phase.QUEUED, reason=reason, job_changes={**_NOT_CONNECTED, "start_estimate": status.start})

@@ -21,7 +21,7 @@ from bouchet_worker.batch.download import DOWNLOADS
 from bouchet_worker.batch.image import IMAGES
 from bouchet_worker.batch.watch import BatchJobWatch
 from bouchet_worker.context import WorkerContext
-from bouchet_worker.slurm.outage import unanswered
+from bouchet_worker.slurm.error_messages import explain_outage
 
 from .cleanup import CleanupScheduler, kept_until
 from .decide import Decision, apply, decide
@@ -156,7 +156,7 @@ class ReconcileLoop:
             one.slurm.detail for one in observed.values() if isinstance(one.slurm, QueryFailed) and one.slurm.attempted
         ]
         if details:
-            self.context.store.outage.record(unanswered(details[0]), self.context.now())
+            self.context.store.outage.record(explain_outage(details[0]), self.context.now())
         elif self._outage_stored:
             self.context.store.outage.clear()
         self._outage_stored = bool(details)

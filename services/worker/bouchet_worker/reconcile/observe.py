@@ -21,8 +21,19 @@ from bouchet_core.errors import (
 from bouchet_core.gateway_client import GatewayClient
 from pydantic import BaseModel, ValidationError
 
-from bouchet_worker.launch.job_files import Layout
-from bouchet_worker.slurm import commands
+from bouchet_worker.paths import RemotePaths
+from bouchet_worker.slurm.commands import sacct_argv, show_job_argv, squeue_argv
+from bouchet_worker.slurm.error_messages import is_unknown_job
+from bouchet_worker.slurm.parsing import (
+    JobRow,
+    QueueRow,
+    expand_nodes,
+    expected_start,
+    parse_accounting,
+    parse_job,
+    parse_queue,
+    queue_wait_s,
+)
 from bouchet_worker.slurm.states import STATES, State, StateClass, parse_state
 
 from .health import SlotProbe
@@ -52,10 +63,10 @@ class Observer:
     """Checks all live deployments at once. queue_rows: squeue's rows of the last check, None without an answer."""
 
     def __init__(
-        self, gateway: GatewayClient, layout: Layout, probe: SlotProbe, smoke_tests: SmokeTestRunner | None = None
+        self, gateway: GatewayClient, paths: RemotePaths, probe: SlotProbe, smoke_tests: SmokeTestRunner | None = None
     ) -> None:
-        self._gateway, self._layout, self._probe, self._smoke_tests = gateway, layout, probe, smoke_tests
-        self.queue_rows: Sequence[commands.QueueRow] | None = None
+        self._gateway, self._paths, self._probe, self._smoke_tests = gateway, paths, probe, smoke_tests
+        self.queue_rows: Sequence[QueueRow] | None = None
         self._waits_for_accounting: set[str] = set()
 
     def observe(self, records: Sequence[Deployment], *, always: bool = False) -> dict[str, Observed]:
@@ -79,7 +90,7 @@ class Observer:
         if not jobs and not always:
             return {}
         try:
-            rows = commands.parse_queue(self._gateway.run(commands.squeue_argv(), timeout_s=SLURM_TIMEOUT_S).stdout)
+            rows = parse_queue(self._gateway.run(squeue_argv(), timeout_s=SLURM_TIMEOUT_S).stdout)
         except (GatewayError, SlurmOutputError) as exc:
             return {job.name: QueryFailed(str(exc)) for job in jobs}
         self.queue_rows = rows
@@ -105,11 +116,11 @@ class Observer:
     def _show_job(self, job: Job) -> QueryResult | None:
         """Return slurmctld's answer, None when it has forgotten the job (or uses its id for another one)."""
         try:
-            text = self._gateway.run(commands.show_job_argv(job.slurm_id or 0), timeout_s=SLURM_TIMEOUT_S).stdout
-            row = commands.parse_job(text)
+            text = self._gateway.run(show_job_argv(job.slurm_id or 0), timeout_s=SLURM_TIMEOUT_S).stdout
+            row = parse_job(text)
             return _from_end(row) if row.name == job.name else None
         except RemoteCommandError as exc:
-            return None if commands.says_no_such_job(exc.stderr) else QueryFailed(str(exc))
+            return None if is_unknown_job(exc.stderr) else QueryFailed(str(exc))
         except (GatewayError, SlurmOutputError) as exc:
             return QueryFailed(str(exc))
 
@@ -128,8 +139,8 @@ class Observer:
 
     def _query_accounting(self, jobs: Sequence[Job]) -> dict[str, QueryResult]:
         try:
-            argv = commands.sacct_argv([job.slurm_id or 0 for job in jobs])
-            rows = commands.parse_accounting(self._gateway.run(argv, timeout_s=SLURM_TIMEOUT_S).stdout)
+            argv = sacct_argv([job.slurm_id or 0 for job in jobs])
+            rows = parse_accounting(self._gateway.run(argv, timeout_s=SLURM_TIMEOUT_S).stdout)
             by_job = {(row.job_id, row.name): row for row in rows}
             return {job.name: self._from_accounting(by_job.get((job.slurm_id or 0, job.name))) for job in jobs}
         except RemoteCommandError as exc:
@@ -139,10 +150,10 @@ class Observer:
         except (GatewayError, SlurmOutputError) as exc:
             return {job.name: QueryFailed(str(exc)) for job in jobs}
 
-    def _from_accounting(self, row: commands.EndRow | None) -> QueryResult:
+    def _from_accounting(self, row: JobRow | None) -> QueryResult:
         """Return the row's result, for a cancelled job with the user who cancelled it."""
         result = _accounted(row)
-        found = re.search(r"by (\d+)", row.word) if row is not None else None
+        found = re.search(r"by (\d+)", row.state) if row is not None else None
         if row is None or found is None or not isinstance(result, JobStatus):
             return result
         return replace(result, cancelled_by=self._user(found.group(1), row.uid))
@@ -165,7 +176,7 @@ class Observer:
     def _details(self, record: Deployment, job: Job, result: QueryResult) -> Observed:
         if isinstance(result, QueryFailed):
             return Observed(result)
-        end_path = self._layout.end(job.slurm_id or 0)
+        end_path = self._paths.end(job.slurm_id or 0)
         if isinstance(result, JobNotFound):
             health = self._probe.health(job) if job.listens else None
             return Observed(result, health=health, end_file=self._read_file(end_path, EndFile, job))
@@ -182,7 +193,7 @@ class Observer:
             starting = record.phase is Phase.STARTING
             times = parse_engine_times(self._log_tail(job, LOG_START_BYTES)) if starting else {}
             return self._with_smoke_test(record, job, Observed(status, health=health, engine_times=times))
-        connection = self._read_file(self._layout.connection(job.slurm_id or 0), ConnectionFile, job)
+        connection = self._read_file(self._paths.connection(job.slurm_id or 0), ConnectionFile, job)
         progress = "" if record.phase is Phase.READY else parse_progress(self._log_tail(job))
         return Observed(status, connection, health, progress)
 
@@ -210,36 +221,36 @@ class Observer:
     def _log_tail(self, job: Job, most: int = LOG_TAIL_BYTES) -> str:
         """Return the end of the job's log, empty while there is none."""
         try:
-            piece = self._gateway.get(self._layout.log(job.slurm_id or 0), -most, most)
+            piece = self._gateway.get(self._paths.log(job.slurm_id or 0), -most, most)
         except GatewayError:
             return ""
         return piece.data.decode(errors="replace")
 
 
-def _from_queue(job: Job, row: commands.QueueRow) -> QueryResult:
+def _from_queue(job: Job, row: QueueRow) -> QueryResult:
     try:
         state = parse_state(row.state)
     except SlurmOutputError as exc:
         return QueryFailed(str(exc))
     submitted_at = job.since.get(Phase.QUEUED) if job.asked_at is None else job.asked_at
-    start = commands.start_estimate(row, submitted_at)
+    start = expected_start(row, submitted_at)
     runs = STATES[state].state_class is StateClass.RUNNING
-    return JobStatus(state, row.state, row.reason, row.node, start, waited_s=commands.waited_s(row) if runs else None)
+    return JobStatus(state, row.state, row.reason, row.node, start, waited_s=queue_wait_s(row) if runs else None)
 
 
-def _from_end(row: commands.EndRow) -> QueryResult:
+def _from_end(row: JobRow) -> QueryResult:
     try:
-        state = parse_state(row.word)
-        nodes = commands.expand_nodes(row.nodes) if row.nodes and not row.nodes.startswith("None") else []
+        state = parse_state(row.state)
+        nodes = expand_nodes(row.nodes) if row.nodes and not row.nodes.startswith("None") else []
     except SlurmOutputError as exc:
         return QueryFailed(str(exc))
-    return JobStatus(state, row.word, row.reason, nodes[0] if nodes else None, exit_code=row.exit_code)
+    return JobStatus(state, row.state, row.reason, nodes[0] if nodes else None, exit_code=row.exit_code)
 
 
-def _accounted(row: commands.EndRow | None) -> QueryResult:
+def _accounted(row: JobRow | None) -> QueryResult:
     if row is None:
         return JobNotFound()
     result = _from_end(row)
     if isinstance(result, JobStatus) and STATES[result.state].state_class is not StateClass.ENDED:
-        return QueryFailed(f"accounting is behind: it reports {row.word}, but slurmctld has no such job")
+        return QueryFailed(f"accounting is behind: it reports {row.state}, but slurmctld has no such job")
     return result

@@ -9,8 +9,10 @@ from bouchet_core.deployments import Deployment, Orphan
 from bouchet_core.errors import OrphanRefusedError, RemoteFileMissingError, UnknownOrphanError
 
 from bouchet_worker.context import WorkerContext
-from bouchet_worker.slurm.commands import QueueRow, scancel_argv
-from bouchet_worker.slurm.find_job import queue_rows
+from bouchet_worker.launch.job_files import render_record_file
+from bouchet_worker.slurm.commands import SCANCEL_TIMEOUT_S, scancel_argv
+from bouchet_worker.slurm.parsing import QueueRow
+from bouchet_worker.slurm.queries import list_queue
 
 from .recovery import (
     NO_RECORD_FILE,
@@ -21,20 +23,18 @@ from .recovery import (
     owns_job,
     parse_job_name,
     read_record_file,
-    render_record_file,
     unrecorded_jobs,
 )
 
 log = logging.getLogger(__name__)
 
-SCANCEL_TIMEOUT_S = 30.0
 LEASE_S = 60.0
 
 
 def list_orphans(context: WorkerContext) -> tuple[Orphan, ...]:
     """Query Slurm and return the orphans. Jobs of this installation that can be recovered are, and are not listed."""
     records = context.store.live()
-    JobRecovery(context).recover(queue_rows(context), records)
+    JobRecovery(context).recover(list_queue(context), records)
     return context.store.orphans.seen()
 
 
@@ -49,7 +49,7 @@ def adopt_orphan(context: WorkerContext, slurm_id: int) -> Deployment:
     try:
         if file.installation != context.installation:
             ours = render_record_file(file.deployment, context.installation, file.staged_at)
-            context.gateway.put(context.layout.record(row.name), ours)
+            context.gateway.put(context.paths.record(row.name), ours)
         deployment = file.deployment.id
         # a deployment that has ended stays ended
         deployment = deployment if find_record(context.store, deployment) is None else uuid.uuid4().hex[:12]
@@ -75,7 +75,7 @@ def cancel_orphan(context: WorkerContext, slurm_id: int) -> Orphan:
 
 def _unrecorded_job(context: WorkerContext, slurm_id: int) -> QueueRow:
     """Return the job's row. Raises UnknownOrphanError, and OrphanRefusedError when a live record owns the job."""
-    rows = [row for row in queue_rows(context) if row.job_id == slurm_id and parse_job_name(row.name)]
+    rows = [row for row in list_queue(context) if row.job_id == slurm_id and parse_job_name(row.name)]
     records = context.store.live()
     if not rows or not unrecorded_jobs(rows, []):
         raise UnknownOrphanError(slurm_id)
@@ -89,7 +89,7 @@ def _unrecorded_job(context: WorkerContext, slurm_id: int) -> QueueRow:
 
 def _has_spec(context: WorkerContext, job_name: str) -> bool:
     try:
-        context.gateway.get(f"{context.layout.job(job_name)}/spec.json", max_bytes=1)
+        context.gateway.get(f"{context.paths.job(job_name)}/spec.json", max_bytes=1)
     except RemoteFileMissingError:
         return False
     return True

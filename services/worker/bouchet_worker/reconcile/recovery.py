@@ -26,11 +26,12 @@ from bouchet_core.errors import (
 )
 from bouchet_core.keys import sealed_key
 from bouchet_core.store import Store
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from bouchet_worker.context import WorkerContext
-from bouchet_worker.launch.job_files import Layout
-from bouchet_worker.slurm.commands import QueueRow
+from bouchet_worker.launch.job_files import JobRecordFile
+from bouchet_worker.paths import RemotePaths
+from bouchet_worker.slurm.parsing import QueueRow
 from bouchet_worker.slurm.states import STATES, StateClass, parse_state
 
 log = logging.getLogger(__name__)
@@ -42,22 +43,6 @@ _JOB_NAME = re.compile(r"bouchet-(?!download-)([a-z0-9]+)-[1-9]\d{0,5}", re.ASCI
 _KEY_BYTES = 200
 
 Owner = Literal["this", "another", "unknown"]
-
-
-class JobRecordFile(BaseModel):
-    """record.json. deployment: as it was before sbatch, so its last job has no Slurm id."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    installation: str
-    staged_at: datetime
-    deployment: Deployment
-
-
-def render_record_file(record: Deployment, installation: str, now: datetime) -> bytes:
-    """Return the content of record.json for a job about to be submitted."""
-    file = JobRecordFile(installation=installation, staged_at=now, deployment=record)
-    return file.model_dump_json(indent=1).encode()
 
 
 def parse_job_name(job_name: str) -> str | None:
@@ -80,7 +65,7 @@ def owns_job(record: Deployment, row: QueueRow) -> bool:
     return any(job.name == row.name and job.slurm_id in (None, row.job_id) for job in record.jobs)
 
 
-def restored_record(file: JobRecordFile, row: QueueRow, job: Job, layout: Layout, now: datetime) -> Deployment:
+def restored_record(file: JobRecordFile, row: QueueRow, job: Job, paths: RemotePaths, now: datetime) -> Deployment:
     """Return the record of a job in the queue. job: the file's, with its slot and key.
 
     The record starts as queued; the next step of the loop finds out how far the job is.
@@ -89,7 +74,7 @@ def restored_record(file: JobRecordFile, row: QueueRow, job: Job, layout: Layout
         "slurm_id": row.job_id,
         "phase": Phase.QUEUED,
         "asked_at": job.asked_at or file.staged_at,
-        "log": layout.log(row.job_id),
+        "log": paths.log(row.job_id),
         "since": {Phase.QUEUED: now},
     }
     return file.deployment.model_copy(
@@ -167,7 +152,7 @@ def read_record_file(context: WorkerContext, job_name: str) -> JobRecordFile | N
     Raises ClusterUnavailableError and RemoteTimeoutError.
     """
     try:
-        file = JobRecordFile.model_validate_json(context.gateway.get(context.layout.record(job_name)).data)
+        file = JobRecordFile.model_validate_json(context.gateway.get(context.paths.record(job_name)).data)
     except (ClusterUnavailableError, RemoteTimeoutError):
         raise
     except (GatewayError, ValidationError):
@@ -193,7 +178,7 @@ def adopt_job(context: WorkerContext, file: JobRecordFile, row: QueueRow, deploy
     key = _sealed_key(context, row)
     slot = context.store.take_slot(deployment, context.slot_count)
     job = job.model_copy(update={"slot": slot, "sealed_key": key})
-    record = restored_record(file, row, job, context.layout, context.now())
+    record = restored_record(file, row, job, context.paths, context.now())
     return _create(context.store, record.model_copy(update={"id": deployment}))
 
 
@@ -216,7 +201,7 @@ def make_orphan(row: QueueRow, file: JobRecordFile | None, owner: Owner, note: s
 def _sealed_key(context: WorkerContext, row: QueueRow) -> str | None:
     """Return the job's key, sealed for the record. The key is read from its 0600 file on the cluster."""
     try:
-        key = context.gateway.get(f"{context.layout.job(row.name)}/key", max_bytes=_KEY_BYTES).data
+        key = context.gateway.get(f"{context.paths.job(row.name)}/key", max_bytes=_KEY_BYTES).data
         return sealed_key(context.serving_secret, row.name, key.decode("ascii", "replace").strip())
     except (ClusterUnavailableError, RemoteTimeoutError):
         raise

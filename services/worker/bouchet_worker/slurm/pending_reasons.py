@@ -89,7 +89,7 @@ _LIMITS: tuple[tuple[str, str], ...] = (
 _FITS_A_GAP = "a shorter --time may fit into a gap and start sooner; `--partition auto` asks for the earliest start"
 
 
-def reason_in_words(reason: str) -> str:
+def describe_pending_reason(reason: str) -> str:
     """What a pending reason means, with Slurm's own word after it; an unknown word speaks for itself."""
     word = reason.strip().strip("()")
     if not word:
@@ -97,7 +97,7 @@ def reason_in_words(reason: str) -> str:
     return WAITS[word] if word == "None" else f"{_words(word)} ({word})"
 
 
-def what_starts_sooner(reason: str, placement: Placement | None) -> str:
+def suggest_earlier_start(reason: str, placement: Placement | None) -> str:
     """What would start sooner than waiting, empty where nothing is known to."""
     word = reason.strip().strip("()")
     if placement is None:

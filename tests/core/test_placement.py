@@ -3,16 +3,34 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
-from bouchet_core.config.catalog import Catalog, ModelEntry
-from bouchet_core.config.site import Site, SiteImage
+from bouchet_core.config.catalog import Catalog, ModelEntry, load_catalog
+from bouchet_core.config.site import Site, SiteImage, catalogs_of, load_site
 from bouchet_core.deployments import LaunchRequest, Placement
 from bouchet_core.errors import LaunchRefusedError
 from bouchet_core.placement import UserUsage, candidates, image_for
 from bouchet_core.values import format_duration, parse_duration
 from hypothesis import given
 from hypothesis import strategies as st
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def demo_site() -> Site:
+    return load_site(REPOSITORY / "sites" / "demo.yaml")
+
+
+@pytest.fixture(scope="module")
+def bouchet_site() -> Site:
+    return load_site(REPOSITORY / "sites" / "bouchet.yaml")
+
+
+@pytest.fixture(scope="module")
+def catalog(demo_site: Site) -> Catalog:
+    return load_catalog(*catalogs_of(REPOSITORY / "sites" / "demo.yaml", demo_site, REPOSITORY / "models.yaml"))
 
 
 def place(site: Site, entry: ModelEntry, held: dict[str, UserUsage] | None = None, **options: object) -> Placement:

@@ -11,9 +11,11 @@ from bouchet_core.config.site import Site
 from bouchet_core.deployments import Deployment, LaunchRequest
 from bouchet_core.errors import ConfigurationError
 from bouchet_core.placement import candidates, image_for
-from bouchet_worker.launch.job_files import JobSpec, Layout, load_scripts, render_files, spec_for
+from bouchet_worker.launch.job_files import JobSpec, make_spec, render_files
+from bouchet_worker.paths import RemotePaths
+from bouchet_worker.script_bundle import load_scripts
 
-from .conftest import REPOSITORY
+from tests.worker.scenario import REPOSITORY
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 
@@ -23,7 +25,7 @@ def spec(site: Site, catalog: Catalog, model: str, **options: object) -> JobSpec
     request = LaunchRequest.model_validate({"model": identity, **options})
     record = Deployment(id="aa", model=identity, names=(entry.alias,), request=request, created_at=NOW, updated_at=NOW)
     placement = candidates(entry, request, site, {})[0]
-    return spec_for(record, "bouchet-aa-1", entry, placement, image_for(entry, site), site)
+    return make_spec(record, "bouchet-aa-1", entry, placement, image_for(entry, site), site)
 
 
 COMMON_END = (
@@ -134,7 +136,7 @@ def test_nasty_words_travel_as_they_are(demo_site: Site, catalog: Catalog, nasty
 
 
 def test_paths_below_a_home() -> None:
-    layout = Layout("~/project/bouchet-llm")
+    layout = RemotePaths("~/project/bouchet-llm")
     assert layout.connection(7) == "~/project/bouchet-llm/logs/connection-7.json"
     assert layout.log("%j") == "~/project/bouchet-llm/logs/%j.log"
 

@@ -16,8 +16,7 @@ from rq.serializers import JSONSerializer
 from tests.conftest import RedisServer, start_redis
 from tests.fakes.running_worker import running_worker, worker_environment
 from tests.fakes.slurm_gateway import FakeSlurm, job_ids, running_gateway
-
-from .conftest import Clock, requested
+from tests.worker.scenario import Clock, requested
 
 TIMEOUT_S = 60.0
 

@@ -11,14 +11,13 @@ from bouchet_core.store import Store
 from bouchet_core.tasks import RETRY_AFTER_S
 from bouchet_worker.context import WorkerContext
 from bouchet_worker.task_queue import TaskQueue
-from bouchet_worker.tasks import open_context
+from bouchet_worker.tasks import set_context
 from rq import Queue, SimpleWorker
 from rq.job import JobStatus
 from rq.serializers import JSONSerializer
 
 from tests.fakes.slurm_gateway import FakeSlurm, job_ids
-
-from .conftest import Clock, requested
+from tests.worker.scenario import Clock, requested
 
 TASK = "submit-aa"
 
@@ -45,7 +44,7 @@ def pass_the_pause(queue: Queue) -> None:
 def test_a_launch_that_meets_a_bug_is_tried_again_and_then_waits_for_a_person(
     context: WorkerContext, queue: Queue, slurm: FakeSlurm, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    open_context(context)
+    set_context(context)
     tasks = TaskQueue(queue)
     context.store.create(requested("aa", clock()))
     bug = {"on": True}
@@ -64,7 +63,7 @@ def test_a_launch_that_meets_a_bug_is_tried_again_and_then_waits_for_a_person(
     work(queue)
     assert queue.failed_job_registry.get_job_ids() == [TASK]
     record = context.store.get("aa")
-    assert record.is_live and "an error nobody foresaw" in record.reason and "bouchet tasks" in record.reason
+    assert record.is_live and "unexpected error" in record.reason and "bouchet tasks" in record.reason
     tasks.send("submit", "aa")
     assert queue.job_ids == [], "it waits for a person"
     bug["on"] = False
@@ -77,7 +76,7 @@ def test_a_launch_that_meets_a_bug_is_tried_again_and_then_waits_for_a_person(
 
 
 def test_an_task_sent_twice_is_done_once(context: WorkerContext, queue: Queue, slurm: FakeSlurm, clock: Clock) -> None:
-    open_context(context)
+    set_context(context)
     context.store.create(requested("aa", clock()))
     for _ in range(3):
         TaskQueue(queue).send("submit", "aa")
@@ -86,7 +85,7 @@ def test_an_task_sent_twice_is_done_once(context: WorkerContext, queue: Queue, s
 
 
 def test_an_task_of_a_deployment_that_is_gone_fails_nowhere(context: WorkerContext, queue: Queue) -> None:
-    open_context(context)
+    set_context(context)
     TaskQueue(queue).send("submit", "nobody")
     work(queue)
     assert queue.failed_job_registry.get_job_ids() == []

@@ -10,7 +10,8 @@ import pytest
 from bouchet_core.batch_jobs import BatchJobState
 from bouchet_core.errors import ImageInUseError, ImageMissingError
 from bouchet_core.images import ImageJob, find_pin
-from bouchet_worker.batch.image import image, list_images, remove_image, stop_image
+from bouchet_worker.batch.image import cancel_image_job, submit_image_job
+from bouchet_worker.batch.image_list import list_images, remove_image
 from bouchet_worker.context import WorkerContext as AnyWorkerContext
 from bouchet_worker.launch.submit import submit
 from bouchet_worker.reconcile.health import SlotProbe
@@ -18,10 +19,9 @@ from bouchet_worker.reconcile.loop import ReconcileLoop
 from bouchet_worker.reconcile.observe import Observer
 
 from tests.fakes.slurm_gateway import FakeSlurm
+from tests.worker.scenario import SECRET, MakeWorkerContext, requested
 
-from .conftest import SECRET, MakeWorkerContext, requested
-
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 ID, PIN = "abcdefghijkl", "cpu-0.32.0"
 ROW: dict[str, object] = {"bytes": 5, "made_at": 1763800000, "sha256": "ab" * 32, "vllm": "0.32.0+cpu"}
 
@@ -34,9 +34,7 @@ def context(make_context: MakeWorkerContext) -> AnyWorkerContext:
 
 @pytest.fixture
 def loop(context: AnyWorkerContext) -> ReconcileLoop:
-    return ReconcileLoop(
-        context, Observer(context.gateway, context.layout, SlotProbe("127.0.0.1", 1, SECRET)), lambda *_: None
-    )
+    return ReconcileLoop(context, Observer(context.gateway, context.paths, SlotProbe("127.0.0.1", 1, SECRET)), lambda *_: None)
 
 
 def asked(context: AnyWorkerContext, **fields: object) -> ImageJob:
@@ -46,11 +44,11 @@ def asked(context: AnyWorkerContext, **fields: object) -> ImageJob:
 
 
 def test_a_build_is_a_job_without_gpus_that_has_its_pin_along(context: AnyWorkerContext, slurm: FakeSlurm) -> None:
-    assert image(context, asked(context, source="~/staged").id) == "job 101"
+    assert submit_image_job(context, asked(context, source="~/staged").id) == "job 101"
     job = slurm.jobs[101]
     assert job.partition == "day" and not any(word.startswith("--gpus") for word in job.argv)
     assert job.name == f"bouchet-image-build-{PIN}-{ID}"
-    folder = context.layout.job(job.name)
+    folder = context.paths.job(job.name)
     for name in ("requirements.lock", "pin.yaml"):
         assert slurm.files[f"{folder}/{name}"] == (context.pins_dir / PIN / name).read_bytes()
     for name in ("vllm.def", "build.sh", "manifest.py", "oci.py"):
@@ -68,15 +66,15 @@ def test_a_site_without_network_on_its_nodes_names_where_images_are_staged(
     context = dataclasses.replace(
         make_context(site=site), pins_dir=ROOT / "apptainer/pins", recipe_dir=ROOT / "apptainer"
     )
-    image(context, asked(context).id)
-    spec = json.loads(slurm.files[f"{context.layout.job(slurm.jobs[101].name)}/spec.json"])
+    submit_image_job(context, asked(context).id)
+    spec = json.loads(slurm.files[f"{context.paths.job(slurm.jobs[101].name)}/spec.json"])
     assert (spec["source"], spec["staged"]) == (None, f"/staging/{PIN}")
 
 
 def test_the_look_moves_a_build_to_its_end(context: AnyWorkerContext, slurm: FakeSlurm, loop: ReconcileLoop) -> None:
-    image(context, asked(context).id)
+    submit_image_job(context, asked(context).id)
     slurm.start(101)
-    path = f"{context.layout.job(slurm.jobs[101].name)}/progress.json"
+    path = f"{context.paths.job(slurm.jobs[101].name)}/progress.json"
     told: dict[str, object] = {"job_name": slurm.jobs[101].name, "state": "running", "step": "installing packages"}
     slurm.files[path] = json.dumps({**told, "stage": "packages", "done": 3, "of": 140}).encode()
     loop.step()
@@ -91,10 +89,8 @@ def test_the_look_moves_a_build_to_its_end(context: AnyWorkerContext, slurm: Fak
     assert (ended.state, ended.sha256, ended.seconds) == (BatchJobState.DONE, "ab" * 32, 100)
 
 
-def test_a_build_cut_short_says_how_to_begin_anew(
-    context: AnyWorkerContext, slurm: FakeSlurm, loop: ReconcileLoop
-) -> None:
-    image(context, asked(context).id)
+def test_a_build_cut_short_says_how_to_begin_anew(context: AnyWorkerContext, slurm: FakeSlurm, loop: ReconcileLoop) -> None:
+    submit_image_job(context, asked(context).id)
     slurm.start(101)
     slurm.finish(101, "NODE_FAIL")
     loop.step()
@@ -103,15 +99,15 @@ def test_a_build_cut_short_says_how_to_begin_anew(
 
 
 def test_a_cancelled_build_leaves_nothing(context: AnyWorkerContext, slurm: FakeSlurm, loop: ReconcileLoop) -> None:
-    image(context, asked(context).id)
+    submit_image_job(context, asked(context).id)
     slurm.start(101)
-    assert stop_image(context, ID) == "cancelled job 101"
+    assert cancel_image_job(context, ID) == "cancelled job 101"
     loop.step()
     assert context.store.images.get(ID).state is BatchJobState.CANCELLED
 
 
 def test_a_pin_that_went_meanwhile_fails_in_words(context: AnyWorkerContext, slurm: FakeSlurm) -> None:
-    assert image(context, asked(context, pin="gone-1.0").id) == "failed"
+    assert submit_image_job(context, asked(context, pin="gone-1.0").id) == "failed"
     assert "no pin 'gone-1.0'" in context.store.images.get(ID).reason and not slurm.jobs
 
 

@@ -4,64 +4,20 @@ from __future__ import annotations
 
 import contextlib
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import pytest
 from bouchet_core.deployments import Deployment, Ending, Phase
 from bouchet_core.keys import serving_key
 from bouchet_core.store import Store
 from bouchet_worker.context import WorkerContext
-from bouchet_worker.launch.cancel import stop
-from bouchet_worker.launch.job_files import COMPLETE_MARKER
-from bouchet_worker.launch.submit import lease_name, submit
+from bouchet_worker.launch.submit import cancel, submit
+from bouchet_worker.scripts import COMPLETE_MARKER
 
 from tests.fakes.slurm_gateway import FakeSlurm, job_ids
-
-from .conftest import SECRET, Clock, MakeWorkerContext, requested
+from tests.worker.crashes import CrashError, crashing_context, expire_lease
+from tests.worker.scenario import SECRET, Clock, MakeWorkerContext, requested
 
 SETTLED_S = 60.0
-
-
-class Killed(BaseException):
-    """The worker was killed; nothing catches this."""
-
-
-class Mortal:
-    """Stands before the store or the gateway and dies at the n-th call, before or after it."""
-
-    def __init__(self, inner: object, fuse: list[int], after: bool) -> None:
-        self._inner, self._fuse, self._after = inner, fuse, after
-
-    def __getattr__(self, name: str) -> Any:
-        method = getattr(self._inner, name)
-        if not callable(method):
-            return Mortal(method, self._fuse, self._after)
-        # a dead process gives no lease back
-        if name == "release":
-            return lambda *args: None
-
-        def call(*args: object, **options: object) -> object:
-            self._fuse[0] -= 1
-            if self._fuse[0] == 0 and not self._after:
-                raise Killed
-            result = method(*args, **options)
-            if self._fuse[0] == 0:
-                raise Killed
-            return result
-
-        return call
-
-
-def mortal(
-    make_context: MakeWorkerContext, store: Store, gateway: object, calls: int, after: bool
-) -> tuple[WorkerContext, list[int]]:
-    fuse = [calls]
-    return make_context("mortal", store=Mortal(store, fuse, after), gateway=Mortal(gateway, fuse, after)), fuse
-
-
-def bury(store: Store, deployment: str) -> None:
-    """What time does: the dead worker's lease lapses."""
-    store.release(lease_name(deployment), "mortal")
 
 
 def finish(context: WorkerContext, clock: Clock, deployment: str) -> Deployment:
@@ -98,10 +54,10 @@ def test_the_scripts_is_staged_once(context: WorkerContext, slurm: FakeSlurm, cl
 def test_scripts_that_came_in_part_is_not_sealed_and_comes_again(
     context: WorkerContext, slurm: FakeSlurm, clock: Clock
 ) -> None:
-    folder = context.layout.scripts(context.scripts.digest)
+    folder = context.paths.scripts(context.scripts.digest)
     slurm.fault = lambda method, what: "tunnel_down" if (method, what) == ("PUT", f"{folder}/guard.py") else None
     context.store.create(requested("aa", clock()))
-    assert submit(context, "aa") == "later"
+    assert submit(context, "aa") == "retry later"
     assert f"{folder}/{COMPLETE_MARKER}" not in slurm.files and slurm.jobs == {}
     slurm.fault = lambda method, what: None
     clock.advance(SETTLED_S)
@@ -125,15 +81,15 @@ def test_killed_at_any_call_a_launch_still_makes_one_job(
         slurm.files.clear()
         before = len(slurm.jobs)
         store.create(requested(identity, clock(), partition="gpu_h200"))
-        dying, fuse = mortal(make_context, store, gateway, calls, after)
-        with contextlib.suppress(Killed):
+        dying, fuse = crashing_context(make_context, store, gateway, calls, after)
+        with contextlib.suppress(CrashError):
             submit(dying, identity)
-        bury(store, identity)
+        expire_lease(store, identity)
         record = finish(make_context("heir"), clock, identity)
         assert record.phase is Phase.QUEUED, f"killed at call {calls}"
         assert record.job is not None and record.job.slurm_id == job_ids(slurm, record.job.name)[0]
         assert len(slurm.jobs) == before + 1, f"killed at call {calls}"
-        stop(make_context("heir"), identity)
+        cancel(make_context("heir"), identity)
         slurm.finish(record.job.slurm_id or 0, "CANCELLED")
         store.update(identity, lambda d: d.moved(Phase.ENDED, clock(), ending=Ending.CANCELLED))
         if fuse[0] > 0:
@@ -145,7 +101,7 @@ def test_killed_at_any_call_a_launch_still_makes_one_job(
 def test_a_lost_answer_is_looked_for_and_not_repeated(context: WorkerContext, slurm: FakeSlurm, clock: Clock) -> None:
     context.store.create(requested("aa", clock()))
     slurm.lose_answer = lambda method, what: "command_timeout" if what == "sbatch" else None
-    assert submit(context, "aa") == "later"
+    assert submit(context, "aa") == "retry later"
     assert context.store.get("aa").phase is Phase.SUBMITTING
     slurm.lose_answer = lambda method, what: None
     assert submit(context, "aa") == "job 101"
@@ -168,9 +124,9 @@ def test_an_sbatch_that_never_arrived_is_repeated_only_when_it_cannot_arrive_any
 ) -> None:
     context.store.create(requested("aa", clock()))
     slurm.fault = lambda method, what: "command_timeout" if what == "sbatch" else None
-    assert submit(context, "aa") == "later"
+    assert submit(context, "aa") == "retry later"
     slurm.fault = lambda method, what: None
-    assert submit(context, "aa") == "later"
+    assert submit(context, "aa") == "retry later"
     clock.advance(SETTLED_S)
     assert submit(context, "aa") == "job 101"
 
@@ -180,7 +136,7 @@ def test_a_slurm_that_timed_out_on_sbatch_is_looked_at_first(
 ) -> None:
     context.store.create(requested("aa", clock()))
     slurm.refusal = "Batch job submission failed: Socket timed out on send/recv operation"
-    assert submit(context, "aa") == "later"
+    assert submit(context, "aa") == "retry later"
     assert context.store.get("aa").is_live
 
 
@@ -261,9 +217,9 @@ def test_partition_auto_takes_the_earliest_start(context: WorkerContext, clock: 
 def test_a_tunnel_that_is_down_waits(context: WorkerContext, slurm: FakeSlurm, clock: Clock, kind: str) -> None:
     context.store.create(requested("aa", clock()))
     slurm.fault = lambda method, what: kind
-    assert submit(context, "aa") == "later"
+    assert submit(context, "aa") == "retry later"
     record = context.store.get("aa")
-    assert record.is_live and "waits for the SSH connection" in record.reason
+    assert record.is_live and "waiting for the SSH connection" in record.reason
     slurm.fault = lambda method, what: None
     assert submit(context, "aa") == "job 101"
 
@@ -280,7 +236,7 @@ def test_a_full_disk_ends_the_launch_in_words(context: WorkerContext, slurm: Fak
 
 def test_stop_before_anything_happened_ends_at_once(context: WorkerContext, slurm: FakeSlurm, clock: Clock) -> None:
     context.store.create(requested("aa", clock()))
-    stop(context, "aa")
+    cancel(context, "aa")
     assert context.store.get("aa").ending is Ending.CANCELLED
     assert submit(context, "aa") == "nothing to do"
     assert not slurm.jobs
@@ -289,7 +245,7 @@ def test_stop_before_anything_happened_ends_at_once(context: WorkerContext, slur
 def test_stop_cancels_by_id_and_waits_for_slurms_word(context: WorkerContext, slurm: FakeSlurm, clock: Clock) -> None:
     context.store.create(requested("aa", clock()))
     submit(context, "aa")
-    assert stop(context, "aa") == "cancelled job 101"
+    assert cancel(context, "aa") == "cancelled job 101"
     assert slurm.calls[-1] == ["scancel", "101"]
     assert context.store.get("aa").is_live
 
@@ -304,13 +260,13 @@ def test_a_serving_job_may_finish_its_answers_before_it_is_cancelled_by_force(
         "aa", lambda d: d.with_job(d.jobs[-1].model_copy(update={"node": "node1", "port": 1}), clock())
     )
     context.store.update("aa", lambda d: d.moved(Phase.READY, clock()))
-    stop(context, "aa")
+    cancel(context, "aa")
     assert slurm.calls[-1] == ["scancel", "--batch", "--signal=TERM", "101"]
     assert context.store.get("aa").phase is Phase.DRAINING
     assert context.store.slot_target(0) is not None, "answers under way still pass"
     slurm.jobs[101].state = "RUNNING"
     clock.advance(60)
-    stop(context, "aa")
+    cancel(context, "aa")
     assert slurm.calls[-1] == ["scancel", "101"]
 
 
@@ -318,7 +274,7 @@ def test_stop_leaves_a_job_alone_that_is_not_ours(context: WorkerContext, slurm:
     context.store.create(requested("aa", clock()))
     submit(context, "aa")
     slurm.jobs[101].name = "somebody-elses"
-    assert stop(context, "aa") == "not in the queue"
+    assert cancel(context, "aa") == "not in the queue"
     assert "scancel" not in slurm.programs()
 
 
@@ -326,7 +282,7 @@ def test_stop_finds_a_job_whose_answer_was_lost(context: WorkerContext, slurm: F
     context.store.create(requested("aa", clock()))
     slurm.lose_answer = lambda method, what: "command_timeout" if what == "sbatch" else None
     submit(context, "aa")
-    assert stop(context, "aa") == "cancelled job 101"
+    assert cancel(context, "aa") == "cancelled job 101"
     record = context.store.get("aa")
     assert record.job is not None and record.job.slurm_id == 101
 
@@ -341,11 +297,11 @@ def test_killed_at_any_call_a_cancel_still_cancels(
         submit(make_context(), identity)
         job = store.get(identity).job
         assert job is not None and job.slurm_id is not None
-        dying, fuse = mortal(make_context, store, gateway, calls, after)
-        with contextlib.suppress(Killed):
-            stop(dying, identity)
-        bury(store, identity)
-        stop(make_context("heir"), identity)
+        dying, fuse = crashing_context(make_context, store, gateway, calls, after)
+        with contextlib.suppress(CrashError):
+            cancel(dying, identity)
+        expire_lease(store, identity)
+        cancel(make_context("heir"), identity)
         assert slurm.jobs[job.slurm_id].state.startswith("CANCELLED"), f"killed at call {calls}"
         store.update(identity, lambda d: d.moved(Phase.ENDED, clock(), ending=Ending.CANCELLED))
         if fuse[0] > 0:

@@ -6,12 +6,22 @@ from pathlib import Path
 
 import pytest
 from bouchet_core.placement import UserUsage
-from bouchet_worker.slurm import commands as slurm
+from bouchet_worker.slurm.parsing import (
+    expand_nodes,
+    expected_start,
+    parse_accounting,
+    parse_job,
+    parse_queue,
+    parse_start_estimate,
+    parse_usage,
+    queue_wait_s,
+    start_sort_key,
+)
 from bouchet_worker.slurm.states import parse_state
 from hypothesis import given
 from hypothesis import strategies as st
 
-WORDS = Path(__file__).parent / "slurm_words"
+WORDS = Path(__file__).parents[1] / "slurm_output"
 RELEASES = sorted(path.name for path in WORDS.iterdir() if path.is_dir())
 
 
@@ -25,50 +35,50 @@ def test_the_releases_in_use_are_there() -> None:
 
 @pytest.mark.parametrize("release", RELEASES)
 def test_the_queue(release: str) -> None:
-    rows = slurm.parse_queue(text(release, "squeue"))
+    rows = parse_queue(text(release, "squeue"))
     assert rows and all(parse_state(row.state) for row in rows)
     running = next(row for row in rows if row.state == "RUNNING")
-    assert running.node is not None and running.node in slurm.expand_nodes(running.nodes)
-    waited = slurm.waited_s(running)
+    assert running.node is not None and running.node in expand_nodes(running.nodes)
+    waited = queue_wait_s(running)
     assert waited is not None and 0 <= waited < 3600
     pending = [row for row in rows if row.state == "PENDING"]
     assert pending and all(row.node is None and row.nodes == "" for row in pending)
 
 
 def test_a_sentence_as_a_reason_stays_whole() -> None:
-    (row,) = [row for row in slurm.parse_queue(text("23.11", "squeue")) if row.job_id == 16]
+    (row,) = [row for row in parse_queue(text("23.11", "squeue")) if row.job_id == 16]
     assert row.reason == "ReqNodeNotAvail, Reserved for maintenance"
-    assert slurm.start_estimate(row, None) is not None
+    assert expected_start(row, None) is not None
 
 
 @pytest.mark.parametrize("release", RELEASES)
 def test_the_controllers_line(release: str) -> None:
-    row = slurm.parse_job(text(release, "show_job"))
+    row = parse_job(text(release, "show_job"))
     assert row.job_id == 7 and row.name.startswith("bouchet-") and row.uid == "2001"
-    assert parse_state(row.word)
-    assert slurm.expand_nodes(row.nodes)
+    assert parse_state(row.state)
+    assert expand_nodes(row.nodes)
 
 
 def test_free_text_at_the_end_of_the_controllers_line_changes_nothing() -> None:
-    old, new = slurm.parse_job(text("23.11", "show_job")), slurm.parse_job(text("25.05", "show_job"))
+    old, new = parse_job(text("23.11", "show_job")), parse_job(text("25.05", "show_job"))
     assert old == new
 
 
 @pytest.mark.parametrize("release", RELEASES)
 def test_accounting(release: str) -> None:
-    rows = slurm.parse_accounting(text(release, "sacct"))
-    assert rows and all(parse_state(row.word) and row.uid == "2001" and row.name for row in rows)
+    rows = parse_accounting(text(release, "sacct"))
+    assert rows and all(parse_state(row.state) and row.uid == "2001" and row.name for row in rows)
 
 
 @pytest.mark.parametrize("release", RELEASES)
 def test_the_estimate(release: str) -> None:
-    found = slurm.parse_start_test(text(release, "test_only"))
-    assert found is not None and slurm.expand_nodes(found.nodes)
-    assert slurm.order_of_start(found.start) < slurm.order_of_start("1895340400")
+    found = parse_start_estimate(text(release, "test_only"))
+    assert found is not None and expand_nodes(found.nodes)
+    assert start_sort_key(found.start) < start_sort_key("1895340400")
 
 
 def test_what_a_user_holds_by_partition() -> None:
-    held = slurm.parse_held(text("24.11", "held"))
+    held = parse_usage(text("24.11", "held"))
     assert held["gpu_devel"] == UserUsage(submitted=1, running=1, gpus=1)
     assert held["scavenge_gpu"] == UserUsage(submitted=1), "jobs that wait count, and hold no GPU"
 
@@ -82,19 +92,18 @@ def test_what_a_user_holds_by_partition() -> None:
     ],
 )
 def test_gpus_in_a_list_of_resources(tres: str, gpus: int) -> None:
-    held = slurm.parse_held(f"{'RUNNING':>20}{'gpu':>60}{tres:>300}\n")
+    held = parse_usage(f"{'RUNNING':>20}{'gpu':>60}{tres:>300}\n")
     assert held["gpu"].gpus == gpus and held["gpu"].running == 1
 
 
 @given(st.text(st.characters(exclude_characters="\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"), min_size=1, max_size=40))
 def test_any_name_comes_through_the_queue(name: str) -> None:
-    (row,) = slurm.parse_queue(f"5|RUNNING|None|1|1|n1|n1|gpu|{name}\n")
+    (row,) = parse_queue(f"5|RUNNING|None|1|1|n1|n1|gpu|{name}\n")
     assert row.name == name.strip()
 
 
 @given(st.integers(0, 4_000_000_000), st.integers(0, 10**7))
 def test_the_wait_needs_no_zone(submitted: int, waited: int) -> None:
-    row = slurm.parse_queue(f"5|RUNNING|None|{submitted + waited}|{submitted}|n1|n1|gpu|x\n")[0]
-    assert slurm.waited_s(row) == waited
-    start = slurm.started_at(row)
-    assert start is not None and start.timestamp() == submitted + waited
+    row = parse_queue(f"5|RUNNING|None|{submitted + waited}|{submitted}|n1|n1|gpu|x\n")[0]
+    assert queue_wait_s(row) == waited
+    

@@ -5,13 +5,11 @@ from __future__ import annotations
 from bouchet_core.keys import serving_key
 from bouchet_worker import tasks as tasks
 from bouchet_worker.context import WorkerContext
-from bouchet_worker.launch.preview import preview
+from bouchet_worker.launch.plan import preview
 from bouchet_worker.launch.submit import submit
 
 from tests.fakes.slurm_gateway import FakeSlurm
-
-from .conftest import SECRET, Clock, requested
-from .stage import ROOT
+from tests.worker.scenario import ROOT, SECRET, Clock, requested
 
 
 def test_a_preview_leaves_nothing_behind(context: WorkerContext, slurm: FakeSlurm, clock: Clock) -> None:
@@ -51,7 +49,7 @@ def test_no_secret_is_in_it(context: WorkerContext, clock: Clock) -> None:
 
 
 def test_what_cannot_be_is_an_answer_too(context: WorkerContext, clock: Clock) -> None:
-    tasks.open_context(context)
+    tasks.set_context(context)
     record = requested("preview", clock(), gpus=3, partition="gpu_devel").model_dump(mode="json")
     answer = tasks.preview(record)
     assert answer["kind"] == "launch_refused" and "nearest that would fit" in answer["detail"]

@@ -10,8 +10,18 @@ from bouchet_core.deployments import Ending, Placement
 from bouchet_core.errors import SlurmOutputError
 from bouchet_core.values import format_duration, parse_duration
 from bouchet_worker.reconcile.endings import SENTENCES
-from bouchet_worker.slurm import commands as slurm
-from bouchet_worker.slurm.commands import QueueRow
+from bouchet_worker.slurm.commands import sbatch_argv, sbatch_test_only_argv, scancel_argv
+from bouchet_worker.slurm.error_messages import may_have_submitted
+from bouchet_worker.slurm.parsing import (
+    QueueRow,
+    expand_nodes,
+    expected_start,
+    parse_accounting,
+    parse_job,
+    parse_job_id,
+    parse_queue,
+    parse_start_estimate,
+)
 from bouchet_worker.slurm.states import STATES, State, StateClass, parse_state
 from hypothesis import given
 from hypothesis import strategies as st
@@ -95,25 +105,25 @@ def test_no_durations(text: str) -> None:
 @given(st.lists(st.tuples(st.sampled_from(["node", "r01g", "a-b"]), st.integers(0, 999)), min_size=1, max_size=8))
 def test_plain_node_lists_expand_to_themselves(nodes: list[tuple[str, int]]) -> None:
     names = [f"{stem}{number}" for stem, number in nodes]
-    assert slurm.expand_nodes(",".join(names)) == names
+    assert expand_nodes(",".join(names)) == names
 
 
 @given(st.integers(0, 500), st.integers(0, 40), st.integers(1, 5))
 def test_ranges_keep_their_width(first: int, more: int, width: int) -> None:
     low = str(first).zfill(width)
-    expanded = slurm.expand_nodes(f"n[{low}-{first + more}]")
+    expanded = expand_nodes(f"n[{low}-{first + more}]")
     assert [int(name[1:]) for name in expanded] == list(range(first, first + more + 1))
     assert all(len(name) >= len(low) + 1 for name in expanded)
 
 
 def test_brackets_anywhere() -> None:
-    assert slurm.expand_nodes("a[1-2]b[3,05],c9") == ["a1b3", "a1b05", "a2b3", "a2b05", "c9"]
+    assert expand_nodes("a[1-2]b[3,05],c9") == ["a1b3", "a1b05", "a2b3", "a2b05", "c9"]
 
 
 @pytest.mark.parametrize("text", ["n[1-2", "n1-2]", "n[a-b]", "n[]", "n1,,n2", "[[1]]"])
 def test_broken_node_lists_raise(text: str) -> None:
     with pytest.raises(SlurmOutputError):
-        slurm.expand_nodes(text)
+        expand_nodes(text)
 
 
 # outputs
@@ -129,7 +139,7 @@ QUEUE_22_05 = "11|PENDING|Resources|2026-11-22T12:00:00|2026-11-22T09:46:31|||gp
 
 
 def test_the_queue_of_24_11() -> None:
-    rows = slurm.parse_queue(QUEUE_24_11)
+    rows = parse_queue(QUEUE_24_11)
     assert [(r.job_id, r.state, r.node, r.name) for r in rows] == [
         (3, "PENDING", None, "a|b c"),
         (2, "RUNNING", "node1", "bouchet-x-1"),
@@ -139,27 +149,25 @@ def test_the_queue_of_24_11() -> None:
 
 
 def test_the_queue_of_22_05() -> None:
-    assert slurm.parse_queue(QUEUE_22_05)[0].node is None
-    assert slurm.parse_queue("") == []
+    assert parse_queue(QUEUE_22_05)[0].node is None
+    assert parse_queue("") == []
 
 
 @pytest.mark.parametrize("text", ["hello", "x|PENDING|a|b|c|d|e|f|g", "1|2|3"])
 def test_what_is_no_queue_raises(text: str) -> None:
     with pytest.raises(SlurmOutputError):
-        slurm.parse_queue(text)
+        parse_queue(text)
 
 
 def test_accounting_rows_and_requeued_ones() -> None:
-    rows = slurm.parse_accounting(
-        "5|NODE_FAIL|1:0|node1|2001|bouchet-a-1\n5|CANCELLED by 2001|0:15|node2|2001|bouchet-a|1\n"
-    )
-    assert [(r.word, r.uid, r.name) for r in rows] == [
+    rows = parse_accounting("5|NODE_FAIL|1:0|node1|2001|bouchet-a-1\n5|CANCELLED by 2001|0:15|node2|2001|bouchet-a|1\n")
+    assert [(r.state, r.uid, r.name) for r in rows] == [
         ("NODE_FAIL", "2001", "bouchet-a-1"),
         ("CANCELLED by 2001", "2001", "bouchet-a|1"),
     ]
-    assert slurm.parse_accounting("") == []
+    assert parse_accounting("") == []
     with pytest.raises(SlurmOutputError):
-        slurm.parse_accounting("sacct: what")
+        parse_accounting("sacct: what")
 
 
 SHOW_24_11 = (
@@ -169,8 +177,8 @@ SHOW_24_11 = (
 
 
 def test_scontrols_line() -> None:
-    row = slurm.parse_job(SHOW_24_11)
-    assert (row.job_id, row.word, row.exit_code, row.nodes, row.reason, row.name) == (
+    row = parse_job(SHOW_24_11)
+    assert (row.job_id, row.state, row.exit_code, row.nodes, row.reason, row.name) == (
         1,
         "TIMEOUT",
         "0:15",
@@ -179,25 +187,25 @@ def test_scontrols_line() -> None:
         "bouchet-a-1",
     )
     with pytest.raises(SlurmOutputError):
-        slurm.parse_job("No jobs in the system")
+        parse_job("No jobs in the system")
 
 
 @pytest.mark.parametrize(("text", "number"), [("17\n", 17), ("17;cluster\n", 17), ("a warning\n18\n", 18)])
 def test_parsable_ids(text: str, number: int) -> None:
-    assert slurm.parse_job_id(text) == number
+    assert parse_job_id(text) == number
 
 
 @pytest.mark.parametrize("text", ["", "Submitted batch job 17", "x;y"])
 def test_what_is_no_id_raises(text: str) -> None:
     with pytest.raises(SlurmOutputError):
-        slurm.parse_job_id(text)
+        parse_job_id(text)
 
 
 def test_test_only() -> None:
     said = "sbatch: Job 4 to start at 2026-11-22T09:46:37 using 1 processors on nodes node1 in partition gpu_h200\n"
-    found = slurm.parse_start_test(said)
+    found = parse_start_estimate(said)
     assert found is not None and (found.start, found.nodes) == ("2026-11-22T09:46:37", "node1")
-    assert slurm.parse_start_test("allocation failure: Requested node configuration is not available") is None
+    assert parse_start_estimate("allocation failure: Requested node configuration is not available") is None
 
 
 # start estimates
@@ -210,7 +218,7 @@ def row(start: str, submitted: str = "2026-11-22T09:46:31") -> QueueRow:
 
 
 def test_the_zone_comes_from_the_submit_time() -> None:
-    assert slurm.start_estimate(row("2026-11-22T12:00:00"), SUBMITTED) == datetime(2026, 11, 22, 17, tzinfo=UTC)
+    assert expected_start(row("2026-11-22T12:00:00"), SUBMITTED) == datetime(2026, 11, 22, 17, tzinfo=UTC)
 
 
 @given(st.integers(-48, 56), st.integers(-120, 120), st.integers(0, 10**6))
@@ -220,16 +228,16 @@ def test_any_zone_and_a_clock_that_is_off_by_minutes(quarters: int, skew_s: int,
     printed = row(
         f"{start + zone:%Y-%m-%dT%H:%M:%S}", f"{SUBMITTED + zone + timedelta(seconds=skew_s):%Y-%m-%dT%H:%M:%S}"
     )
-    assert slurm.start_estimate(printed, SUBMITTED) == start.replace(microsecond=0)
+    assert expected_start(printed, SUBMITTED) == start.replace(microsecond=0)
 
 
 @pytest.mark.parametrize("start", ["N/A", "Unknown", "", "(null)", "Tomorr 12:00", "12:30"])
 def test_no_estimate_rather_than_a_wrong_one(start: str) -> None:
-    assert slurm.start_estimate(row(start), SUBMITTED) is None
+    assert expected_start(row(start), SUBMITTED) is None
 
 
 def test_epoch_seconds_need_no_zone() -> None:
-    assert slurm.start_estimate(row("1795341792"), None) == datetime.fromtimestamp(1795341792, UTC)
+    assert expected_start(row("1795341792"), None) == datetime.fromtimestamp(1795341792, UTC)
 
 
 # command lines
@@ -237,9 +245,7 @@ def test_epoch_seconds_need_no_zone() -> None:
 
 def test_sbatch_says_all_and_nothing_through_a_shell() -> None:
     place = PLACE.model_copy(update={"account": "prio_x", "qos": "fast", "constraint": "h200&ib"})
-    assert slurm.sbatch_argv(
-        place, "bouchet-a-1", "~/b/logs/%j.log", "~/b/remote/x/s.sbatch", ["~/b/jobs/bouchet-a-1"]
-    ) == [
+    assert sbatch_argv(place, "bouchet-a-1", "~/b/logs/%j.log", "~/b/remote/x/s.sbatch", ["~/b/jobs/bouchet-a-1"]) == [
         "sbatch",
         "--parsable",
         "--partition=gpu_h200",
@@ -263,14 +269,14 @@ def test_sbatch_says_all_and_nothing_through_a_shell() -> None:
 
 
 def test_several_nodes_share_the_gpus_evenly_and_none_asks_for_none() -> None:
-    many = slurm.test_only_argv(PLACE.model_copy(update={"gpus": 16, "nodes": 2}))
+    many = sbatch_test_only_argv(PLACE.model_copy(update={"gpus": 16, "nodes": 2}))
     assert "--gpus-per-node=h200:8" in many and not any(word.startswith("--gpus=") for word in many)
-    none = slurm.test_only_argv(PLACE.model_copy(update={"gpus": 0}))
+    none = sbatch_test_only_argv(PLACE.model_copy(update={"gpus": 0}))
     assert not any("gpus" in word for word in none)
 
 
 def test_cancel_is_by_id() -> None:
-    assert slurm.scancel_argv(7) == ["scancel", "7"]
+    assert scancel_argv(7) == ["scancel", "7"]
 
 
 @pytest.mark.parametrize(
@@ -283,7 +289,7 @@ def test_cancel_is_by_id() -> None:
     ],
 )
 def test_which_failures_may_have_submitted(stderr: str, unsure: bool) -> None:
-    assert slurm.may_have_submitted(stderr) is unsure
+    assert may_have_submitted(stderr) is unsure
 
 
 def test_a_cancelled_state_is_cancelled() -> None:

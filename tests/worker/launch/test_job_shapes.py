@@ -11,7 +11,7 @@ from bouchet_core.config.site import Site
 from bouchet_core.deployments import Deployment, LaunchRequest
 from bouchet_core.errors import LaunchRefusedError
 from bouchet_core.placement import candidates, image_for
-from bouchet_worker.launch.job_files import spec_for
+from bouchet_worker.launch.job_files import make_spec
 from bouchet_worker.slurm.commands import sbatch_argv
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
@@ -24,7 +24,7 @@ def commands(site: Site, catalog: Catalog, model: str, **options: object) -> tup
     request = LaunchRequest.model_validate({"model": identity, **options})
     record = Deployment(id="aa", model=identity, names=(entry.alias,), request=request, created_at=NOW, updated_at=NOW)
     placement = candidates(entry, request, site, {})[0]
-    spec = spec_for(record, "bouchet-aa-1", entry, placement, image_for(entry, site), site)
+    spec = make_spec(record, "bouchet-aa-1", entry, placement, image_for(entry, site), site)
     words = spec.arguments
     about = [f"{w} {words[i + 1]}" for i, w in enumerate(words) if "-parallel-size" in w or "executor" in w]
     about += [word for word in words if word == "--enable-expert-parallel"]

@@ -10,14 +10,12 @@ from bouchet_core.config.catalog import Catalog
 from bouchet_core.deployments import Deployment, Ending, Phase
 from bouchet_core.provenance import LaunchPins, Weights
 from bouchet_worker.context import WorkerContext
-from bouchet_worker.launch.pin_check import changed_arguments, differences
-from bouchet_worker.launch.preview import preview
+from bouchet_worker.launch.pin_check import PinnedFiles, changed_arguments, find_changes
+from bouchet_worker.launch.plan import preview
 from bouchet_worker.launch.submit import submit
 
 from tests.fakes.slurm_gateway import FakeSlurm, job_ids
-
-from .conftest import Clock, MakeWorkerContext, requested
-from .stage import ROOT
+from tests.worker.scenario import ROOT, Clock, MakeWorkerContext, requested
 
 WEIGHTS = Weights(digest="ef" * 32, how="manifest", files=9, bytes=10)
 PINS = LaunchPins(
@@ -54,20 +52,20 @@ def looks(slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch, image: Any = IMAGE,
     [
         (IMAGE, MODEL, []),
         ({**IMAGE, "recorded": None}, {**MODEL, "weights": None}, []),
-        ({"exists": False}, MODEL, ["is gone"]),
+        ({"exists": False}, MODEL, ["no longer exists"]),
         ({**IMAGE, "computed": "cd" * 32}, MODEL, ["was replaced: its sha256 is cdcdcdcdcdcd"]),
         (
             {**IMAGE, "recorded": "cd" * 32},
             None,
-            ["was replaced", "the model demo/scripted is gone; `bouchet download"],
+            ["was replaced", "the model demo/scripted is no longer on the cluster"],
         ),
-        (IMAGE, {**MODEL, "revision": "badcafe"}, ["is commit badcafe now, it ran c0ffee; `bouchet download"]),
+        (IMAGE, {**MODEL, "revision": "badcafe"}, ["is at commit badcafe, the deployment ran c0ffee"]),
         (IMAGE, {**MODEL, "weights": {"how": "manifest", "digest": "00"}}, ["files of the model demo/scripted have"]),
         (IMAGE, {**MODEL, "weights": {"how": "headers", "digest": "00"}}, []),
     ],
 )
 def test_what_is_gone_is_named(image: dict[str, Any], model: dict[str, Any] | None, words: list[str]) -> None:
-    found = differences({"image": image, "model": model}, "demo/scripted", PINS)
+    found = find_changes(PinnedFiles(image, model), "demo/scripted", PINS)
     assert len(found) == len(words) and all(word in text for word, text in zip(words, found, strict=True))
 
 
@@ -93,7 +91,7 @@ def test_what_is_gone_is_refused_before_it_is_submitted(
     assert submit(context, "aa") == "failed" and job_ids(slurm) == []
     record = context.store.get("aa")
     assert (record.phase, record.ending) == (Phase.ENDED, Ending.FAILED)
-    assert "what deployment earlier ran is not there any more: the image cpu-0.32.0.sif was replaced" in record.reason
+    assert "deployment earlier cannot be reproduced: the image cpu-0.32.0.sif was replaced" in record.reason
 
 
 def test_a_model_that_left_the_catalog_and_an_image_that_left_the_site_can_be_run_again(

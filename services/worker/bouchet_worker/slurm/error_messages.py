@@ -1,0 +1,90 @@
+"""Error texts of Slurm's programs: what they mean for a submission, and what the user can do about them. Pure."""
+
+from __future__ import annotations
+
+import re
+
+# With one of these errors sbatch may have reached Slurm all the same.
+_MAY_HAVE_SUBMITTED = re.compile(
+    r"socket timed out|unable to contact slurm|zero bytes were transmitted|unexpected message", re.I
+)
+_BUSY = re.compile(r"temporarily unable|resource temporarily unavailable|slurmctld.*(starting|standby)", re.I)
+_UNKNOWN_JOB = re.compile(r"invalid job id", re.I)
+
+# Which part of Slurm does not answer, by the error of the program or of the gateway that ended it.
+_NO_ANSWER: tuple[tuple[str, str], ...] = (
+    (r"^sacct did not end within|slurmdbd", "accounting"),
+    (r"^(squeue|scontrol|sbatch|scancel|sinfo) did not end within", "controller"),
+    (
+        r"[Uu]nable to contact slurm controller|slurm_load_\w+ error: (Socket timed out|Zero Bytes)",
+        "controller",
+    ),
+)
+_OUTAGE_ADVICE = "running jobs continue and nothing is cancelled; if it lasts, contact the site's support"
+
+# (pattern, suggestion); the first match wins. Messages of slurm_errno.c, Slurm 22.05 to 25.11.
+_REFUSALS: tuple[tuple[str, str], ...] = (
+    (r"MaxSubmit|job submit limit", "cancel one of your jobs there, or use another --partition"),
+    (
+        r"Invalid generic resource|[Ii]nvalid Trackable RESource|invalid gres",
+        "the partition has no such GPUs: check gpu_types in the site file",
+    ),
+    (
+        r"node configuration is not available",
+        "no node of the partition has all of these resources: use fewer --gpus, or another --partition",
+    ),
+    (
+        r"More processors requested than permitted|CPU count (per node )?can not be satisfied",
+        "use fewer --gpus, or another --partition",
+    ),
+    (r"Memory (required|specification)", "memory_per_gpu_gib in the site file is more than the nodes have"),
+    (r"[Ii]nvalid feature specification", "no node has this feature: use another --constraint, or none"),
+    (r"[Ii]nvalid qos|QOS.*(not permitted|permission)", "use another --qos, or none"),
+    (r"[Ii]nvalid account|account/partition", "use another --account (`sacctmgr show assoc user=$USER` lists yours)"),
+    (r"[Ii]nvalid partition", "the cluster has no such partition: correct the site file, or use another --partition"),
+    (r"group not permitted|[Aa]ccess/permission denied", "you may not use this partition: use another --partition"),
+    (r"time limit is invalid|time limit.*exceed", "use a shorter --time"),
+    (r"node count specification|Node count", "use fewer --nodes"),
+    (
+        r"Required partition not available|partition.*(down|inactive)",
+        "the partition is switched off: use another --partition, or wait",
+    ),
+    (
+        r"accounting/QOS policy|QOS|Assoc",
+        "a limit of your account is reached: use a smaller or shorter job, or another --partition",
+    ),
+)
+
+
+def describe_refusal(stderr: str) -> str:
+    """Return one line for an sbatch that failed: Slurm's error, then a suggestion where there is one."""
+    error = _plain_error(stderr)
+    advice = next((advice for pattern, advice in _REFUSALS if re.search(pattern, error)), "")
+    return f"Slurm rejected the job: {error}" + (f"; {advice}" if advice else "")
+
+
+def _plain_error(stderr: str) -> str:
+    prefix = r"^(sbatch: )?(error: )?(Batch job submission failed: )?"
+    lines = [re.sub(prefix, "", line.strip()) for line in stderr.splitlines()]
+    return "; ".join(dict.fromkeys(line for line in lines if line)) or "sbatch printed no error"
+
+
+def may_have_submitted(stderr: str) -> bool:
+    """Return whether a failed sbatch may have created a job all the same."""
+    return bool(_MAY_HAVE_SUBMITTED.search(stderr))
+
+
+def is_busy(stderr: str) -> bool:
+    """Return whether the same command may succeed a little later."""
+    return bool(_BUSY.search(stderr))
+
+
+def is_unknown_job(stderr: str) -> bool:
+    """Return whether scontrol failed because slurmctld does not know the job, and not because it did not answer."""
+    return bool(_UNKNOWN_JOB.search(stderr))
+
+
+def explain_outage(error: str) -> str:
+    """Return the error with what it means where a part of Slurm does not answer; any other error unchanged."""
+    part = next((part for pattern, part in _NO_ANSWER if re.search(pattern, error)), None)
+    return f"Slurm's {part} does not answer ({error}): {_OUTAGE_ADVICE}" if part else error
