@@ -86,7 +86,7 @@ class TunnelEvent(FrozenModel):
     host: str
     detail: str = ""
     waits_for: Literal["", "prompt", "host_key"] = Field(
-        "", description="a person: to answer the login prompt, or to accept a host key"
+        default="", description="a person: to answer the login prompt, or to accept a host key"
     )
     at: datetime
 

@@ -1,4 +1,4 @@
-"""The API over ASGI, and running on a port for what streams."""
+"""The API over ASGI for requests, and on a port for streams."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import httpx
 import pytest
 from bouchet_api.app import create_app
 from bouchet_api.dependencies import AppState, open_state
+from fastapi import FastAPI
 
 from tests.conftest import RedisServer
 from tests.fakes.gateway_api import FakeGateway
@@ -17,8 +18,8 @@ from tests.fakes.running_api import KEY, RunningApi, emptied, running_with_its_o
 
 @pytest.fixture
 def gateway() -> Iterator[FakeGateway]:
-    with FakeGateway() as door:
-        yield door
+    with FakeGateway() as gateway:
+        yield gateway
 
 
 @pytest.fixture
@@ -28,15 +29,20 @@ def state(tmp_path: Path, redis_server: RedisServer, gateway: FakeGateway) -> It
 
 
 @pytest.fixture
-async def api(state: AppState) -> AsyncIterator[httpx.AsyncClient]:
-    """A client that holds the key, over ASGI."""
-    transport = httpx.ASGITransport(create_app(state, KEY), raise_app_exceptions=False)
+def app(state: AppState) -> FastAPI:
+    return create_app(state, KEY)
+
+
+@pytest.fixture
+async def api(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    """Return a client with the key, over ASGI."""
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     headers = {"Authorization": f"Bearer {KEY}"}
     async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1", headers=headers) as client:
         yield client
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def running_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningApi]:
     with running_with_its_own(tmp_path_factory.mktemp("api")) as api:
         yield api
@@ -44,4 +50,12 @@ def running_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningApi
 
 @pytest.fixture
 def live_api(running_api: RunningApi) -> RunningApi:
+    """Return the API on a port, without records."""
     return emptied(running_api)
+
+
+@pytest.fixture
+def client(live_api: RunningApi) -> Iterator[httpx.Client]:
+    """Return a client with the key, of the API on a port."""
+    with httpx.Client(base_url=live_api.url, headers={"x-api-key": KEY}, timeout=60, trust_env=False) as client:
+        yield client

@@ -1,4 +1,4 @@
-"""GET /v1/doctor: what is down is a failed check, and what lies behind it is unknown, never passed."""
+"""The API's checks: what is down is a failed check, and what is behind it is unknown, never passed."""
 
 from __future__ import annotations
 
@@ -8,64 +8,77 @@ from typing import Any
 import httpx
 import pytest
 from bouchet_api.dependencies import AppState
-from bouchet_api.doctor import HEARTBEAT, tunnel_check
+from bouchet_api.doctor import tunnel_check
 from bouchet_core.doctor import Verdict
+from bouchet_core.tasks import HEARTBEAT
 from bouchet_core.tunnel import TunnelState, TunnelStatus
-from bouchet_worker.reconcile.loop import HEARTBEAT as BEATEN
 
 from tests.conftest import RedisServer
 from tests.fakes.gateway_api import FakeGateway
 
 
-async def look(api: httpx.AsyncClient) -> dict[str, dict[str, Any]]:
+async def checks(api: httpx.AsyncClient) -> dict[str, dict[str, Any]]:
     answer = await api.get("/v1/doctor", timeout=60)
     assert answer.status_code == 200, answer.text
     return {f"{check['area']}: {check['name']}": check for check in answer.json()["checks"]}
 
 
-def test_the_heartbeat_is_the_workers() -> None:
-    assert HEARTBEAT == BEATEN
+async def test_missing_worker_fails_and_the_cluster_is_unknown(api: httpx.AsyncClient) -> None:
+    found = await checks(api)
+    assert found["stack: redis"]["verdict"] == "pass"
+    assert found["stack: worker"]["verdict"] == "fail"
+    assert found["ssh: tunnel"]["verdict"] == "pass"
+    assert found["slurm: cluster"]["verdict"] == "unknown"
+    assert "stack, worker" in found["slurm: cluster"]["message"]
 
 
-async def test_without_a_worker_the_cluster_is_unknown(api: httpx.AsyncClient) -> None:
-    checks = await look(api)
-    assert checks["stack: redis"]["verdict"] == "pass"
-    assert checks["stack: worker"]["verdict"] == "fail"
-    assert checks["ssh: tunnel"]["verdict"] == "pass"
-    assert checks["slurm: cluster"]["verdict"] == "unknown"
-    assert "stack, worker" in checks["slurm: cluster"]["message"]
-
-
-async def test_without_redis_it_still_answers(api: httpx.AsyncClient, redis_server: RedisServer) -> None:
+async def test_unreachable_redis_fails_and_the_report_still_comes(
+    api: httpx.AsyncClient, redis_server: RedisServer
+) -> None:
     redis_server.stop()
-    checks = await look(api)
-    assert checks["stack: redis"]["verdict"] == "fail"
-    assert "make logs" in checks["stack: redis"]["fix"]
-    assert checks["stack: worker"]["verdict"] == "unknown"
-    assert checks["slurm: cluster"]["verdict"] == "unknown"
+    found = await checks(api)
+    assert found["stack: redis"]["verdict"] == "fail"
+    assert "make logs" in found["stack: redis"]["fix"]
+    assert found["stack: worker"]["verdict"] == "unknown"
+    assert found["slurm: cluster"]["verdict"] == "unknown"
 
 
-async def test_a_host_key_that_nobody_knows(api: httpx.AsyncClient, state: AppState, gateway: FakeGateway) -> None:
+async def test_unknown_host_key_fails_with_its_fingerprint(
+    api: httpx.AsyncClient, state: AppState, gateway: FakeGateway
+) -> None:
     state.store.beat(HEARTBEAT, 60)
     key = {"place": "login", "algorithm": "ssh-ed25519", "fingerprint": "SHA256:abc", "changed": False}
     gateway.tunnel = {**gateway.tunnel, "state": "refused", "host_key": key, "connections": 0}
-    checks = await look(api)
-    assert (checks["ssh: tunnel"]["verdict"], checks["ssh: host key"]["verdict"]) == ("fail", "fail")
-    assert "SHA256:abc" in checks["ssh: host key"]["message"]
-    assert "--trust" in checks["ssh: host key"]["fix"]
+    found = await checks(api)
+    assert (found["ssh: tunnel"]["verdict"], found["ssh: host key"]["verdict"]) == ("fail", "fail")
+    assert "SHA256:abc" in found["ssh: host key"]["message"]
+    assert "--trust" in found["ssh: host key"]["fix"]
 
 
-async def test_without_a_gateway(api: httpx.AsyncClient, state: AppState, gateway: FakeGateway) -> None:
+async def test_missing_gateway_fails_and_the_cluster_is_unknown(
+    api: httpx.AsyncClient, state: AppState, gateway: FakeGateway
+) -> None:
     state.store.beat(HEARTBEAT, 60)
     gateway.stop()
-    checks = await look(api)
-    assert checks["ssh: gateway"]["verdict"] == "fail"
-    assert checks["slurm: cluster"]["verdict"] == "unknown"
+    found = await checks(api)
+    assert found["ssh: gateway"]["verdict"] == "fail"
+    assert found["slurm: cluster"]["verdict"] == "unknown"
+
+
+async def test_worker_that_does_not_answer_leaves_the_cluster_unknown(
+    api: httpx.AsyncClient, state: AppState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bouchet_api.doctor.WAIT_S", 0.2)
+    state.store.beat(HEARTBEAT, 60)
+    found = await checks(api)
+    assert found["stack: worker"]["verdict"] == "pass"
+    assert found["slurm: cluster"]["verdict"] == "unknown"
+    assert "'doctor'" in found["slurm: cluster"]["message"]
 
 
 @pytest.mark.parametrize("state", TunnelState)
-def test_every_state_of_the_tunnel_says_what_to_do(state: TunnelState) -> None:
+def test_tunnel_check_has_a_fix_unless_it_is_up(state: TunnelState) -> None:
     check = tunnel_check(TunnelStatus(state=state, host="bouchet", since=datetime.now(UTC), detail="no route"))
     assert (check.verdict is Verdict.PASS) == (state is TunnelState.UP)
     assert check.fix or check.verdict is Verdict.PASS
-    assert "bouchet" in check.message + check.fix
+    assert "bouchet" in check.message

@@ -2,53 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import httpx
-import pytest
+from bouchet_core.tasks import HEARTBEAT
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.fakes.running_api import KEY, RunningApi
-
-
-@pytest.fixture
-def client(live_api: RunningApi) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=live_api.url, headers={"x-api-key": KEY}, timeout=60, trust_env=False) as client:
-        yield client
+from tests.fakes.running_api import RunningApi
 
 
 def read(client: httpx.Client) -> dict[tuple[str, str], float]:
-    """Values by name and label."""
+    """Return the values by name and label."""
     answer = client.get("/metrics").raise_for_status()
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
     families = text_string_to_metric_families(answer.text)
     return {(s.name, "".join(s.labels.values())): s.value for family in families for s in family.samples}
 
 
-def test_deployments_and_the_tunnel_are_counted(client: httpx.Client, live_api: RunningApi) -> None:
+def test_metrics_count_deployments_and_the_tunnel(client: httpx.Client, live_api: RunningApi) -> None:
     live_api.gateway.tunnel |= {"reconnects": 2, "round_trip_ms": 12.5, "bytes_up": 10_000_001, "bytes_down": 7}
+    live_api.gateway.tunnel |= {"open_channels": 3}
     client.post("/v1/deployments", json={"model": "Qwen/Qwen3-32B"}).raise_for_status()
-    live_api.state.store.beat("worker", 10)
-    seen = read(client)
-    assert seen[("bouchet_deployments", "requested")] == 1
-    assert seen[("bouchet_deployments", "ready")] == 0
-    assert seen[("bouchet_tunnel_state", "up")] == 1
-    assert seen[("bouchet_tunnel_state", "down")] == 0
-    assert seen[("bouchet_tunnel_reconnects_total", "")] == 2
-    assert seen[("bouchet_tunnel_sent_bytes_total", "")] == 10_000_001
-    assert seen[("bouchet_tunnel_round_trip_seconds", "")] == 0.0125
-    assert seen[("bouchet_worker_alive", "")] == 1
+    live_api.state.store.beat(HEARTBEAT, 10)
+    assert read(client) == {
+        **{("bouchet_deployments", phase): 0 for phase in ("submitting", "queued", "starting", "ready", "draining")},
+        ("bouchet_deployments", "requested"): 1,
+        ("bouchet_worker_alive", ""): 1,
+        ("bouchet_gateway_alive", ""): 1,
+        **{("bouchet_tunnel_state", state): 0 for state in ("down", "connecting", "needs_human", "refused")},
+        ("bouchet_tunnel_state", "up"): 1,
+        ("bouchet_tunnel_open_channels", ""): 3,
+        ("bouchet_tunnel_reconnects_total", ""): 2,
+        ("bouchet_tunnel_sent_bytes_total", ""): 10_000_001,
+        ("bouchet_tunnel_received_bytes_total", ""): 7,
+        ("bouchet_tunnel_round_trip_seconds", ""): 0.0125,
+    }
 
 
-def test_a_gateway_that_is_away_is_a_metric_too(client: httpx.Client, live_api: RunningApi) -> None:
+def test_metrics_declare_the_type_of_each_counter_and_gauge(client: httpx.Client) -> None:
+    page = client.get("/metrics").text
+    assert "# TYPE bouchet_tunnel_reconnects_total counter\n" in page
+    assert "# TYPE bouchet_deployments gauge\n" in page
+
+
+def test_metrics_without_gateway_leave_out_the_tunnel(client: httpx.Client, live_api: RunningApi) -> None:
     live_api.gateway.mute = True
     seen = read(client)
     assert seen[("bouchet_gateway_alive", "")] == 0
-    assert ("bouchet_tunnel_state", "up") not in seen
-
-
-def test_a_gateway_of_another_version_is_no_crash(client: httpx.Client, live_api: RunningApi) -> None:
-    live_api.gateway.tunnel = {"state": "what nobody knows"}
-    answer = client.get("/v1/tunnel")
-    assert (answer.status_code, answer.json()["kind"]) == (503, "gateway_unreachable")
-    assert "make up" in answer.json()["detail"]
+    assert seen[("bouchet_worker_alive", "")] == 0
+    assert not [name for name, _ in seen if name.startswith("bouchet_tunnel")]

@@ -1,23 +1,29 @@
-"""The real API on a port of its own, over a real Redis and the fake gateway's door."""
+"""The real API on a port of its own, over a real Redis and the fake gateway's API."""
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import httpx
 import uvicorn
 from bouchet_api.app import create_app
 from bouchet_api.dependencies import AppState, open_state
 from bouchet_api.settings import ApiSettings
+from bouchet_core.store import Store
+from bouchet_core.tasks import MODULE, QUEUE
 from pydantic import SecretStr
+from rq import Queue
 
 from tests.conftest import RedisServer, free_port, start_redis
 from tests.fakes.gateway_api import TOKEN, FakeGateway
+from tests.waiting import wait_for
 
 KEY = "key-of-the-tests-0123456789"
 START_TIMEOUT_S = 60.0
@@ -46,7 +52,7 @@ partitions: [{name: gpu_h200, max_walltime: "2-00:00:00", max_gpus: 16, auto: tr
 
 @dataclass(frozen=True)
 class RunningApi:
-    """A live API. `state` are its own; tests write records through state.store."""
+    """A live API. `state` is its own; tests write records through state.store."""
 
     url: str
     state: AppState
@@ -54,7 +60,7 @@ class RunningApi:
 
 
 def settings(directory: Path, redis: RedisServer, gateway: FakeGateway) -> ApiSettings:
-    """ApiSettings of an API over these; the catalog and site file are written into `directory`."""
+    """Return the settings of an API over these; the catalog and site file are written into `directory`."""
     catalog, site = directory / "models.yaml", directory / "site.yaml"
     catalog.write_text(CATALOG)
     site.write_text(SITE)
@@ -74,7 +80,7 @@ def settings(directory: Path, redis: RedisServer, gateway: FakeGateway) -> ApiSe
 
 
 def emptied(api: RunningApi) -> RunningApi:
-    """The same API with nothing on record, for the next test."""
+    """Delete all records of the API and reset its gateway, for the next test."""
     connection = api.state.store.queue_connection()
     connection.flushall()
     connection.close()
@@ -84,7 +90,7 @@ def emptied(api: RunningApi) -> RunningApi:
 
 @contextmanager
 def running_with_its_own(directory: Path) -> Iterator[RunningApi]:
-    """The API with a Redis and a gateway's door of its own."""
+    """Start the API with a Redis and a gateway of its own."""
     (directory / "redis").mkdir()
     redis = start_redis(directory / "redis", free_port())
     try:
@@ -97,7 +103,7 @@ def running_with_its_own(directory: Path) -> Iterator[RunningApi]:
 
 @contextmanager
 def running(directory: Path, redis: RedisServer, gateway: FakeGateway) -> Iterator[RunningApi]:
-    """The API, answering."""
+    """Start the API over this Redis and gateway."""
     with open_state(settings(directory, redis, gateway)) as state, socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         config = uvicorn.Config(create_app(state, KEY), log_level="warning", timeout_graceful_shutdown=1)
@@ -105,15 +111,30 @@ def running(directory: Path, redis: RedisServer, gateway: FakeGateway) -> Iterat
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:
-            _wait(server)
+            wait_for(lambda: server.started, START_TIMEOUT_S)
             yield RunningApi(f"http://127.0.0.1:{listener.getsockname()[1]}", state, gateway)
         finally:
             server.should_exit = True
             thread.join()
 
 
-def _wait(server: uvicorn.Server) -> None:
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while not server.started:
-        assert time.monotonic() < deadline, "the API did not start"
-        time.sleep(0.01)
+def queued_tasks(store: Store) -> list[tuple[str, str]]:
+    """Return name and first argument of every task on the queue, oldest first."""
+    connection = store.queue_connection()
+    jobs = Queue(QUEUE, connection=connection, serializer="json").jobs
+    connection.close()
+    return [(str(job.func_name).removeprefix(MODULE), str(job.args[0])) for job in jobs]
+
+
+def read_events(response: httpx.Response) -> Iterator[dict[str, Any]]:
+    """Yield each event of a stream: its `id`, `event` and parsed `data`, as far as it has them."""
+    event: dict[str, Any] = {}
+    for line in response.iter_lines():
+        name, _, value = line.partition(": ")
+        if not line and event:
+            yield event
+            event = {}
+        elif name == "data":
+            event["data"] = json.loads(value)
+        elif name in ("id", "event"):
+            event[name] = value

@@ -85,7 +85,7 @@ def _check_unchanged(earlier: Deployment, request: LaunchRequest) -> None:
     if wrong:
         raise LaunchRefusedError(
             f"{' and '.join(wrong)} would differ from deployment {earlier.id} ({earlier.model}); "
-            "leave it out, or launch without --like"
+            "leave that out, or launch without --like"
         )
 
 

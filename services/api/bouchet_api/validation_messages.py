@@ -24,6 +24,11 @@ EXPECTED: Mapping[str, str] = {
     "idempotency-key": "1 to 200 letters, digits or `_.:-`",
 }
 
+COMPARISONS: Mapping[str, str] = {
+    "greater than or equal to ": "{} or more",
+    "less than or equal to ": "{} or less",
+}
+
 
 def field_problems(errors: Iterable[Mapping[str, Any]], known: Sequence[str]) -> list[FieldProblem]:
     """Return pydantic's errors as field problems; `known` are the field names to suggest for a misspelt one."""
@@ -47,13 +52,25 @@ def _message(error: Mapping[str, Any], known: Sequence[str]) -> str:
         return f"the body is not valid JSON: {error.get('ctx', {}).get('error', 'cannot be decoded')}"
     if kind == "extra_forbidden":
         near = difflib.get_close_matches(last, known, n=1)
-        return "unknown field; " + (f"did you mean `{near[0]}`?" if near else f"known fields: {', '.join(known)}")
+        return "unknown field; " + (f"did you mean `{near[0]}`?" if near else "GET /openapi.json lists the fields")
     if kind == "string_pattern_mismatch" and last.lower() in EXPECTED:
         return f"must be {EXPECTED[last.lower()]}"
     if kind == "model_attributes_type" and len(error["loc"]) == 1:
         return "the body must be a JSON object"
     if kind == "missing":
         return "is missing"
-    text = encodable(str(error["msg"]))
-    expected = text.removeprefix("Input should be ")
-    return f"must be {expected}" if expected != text else text[:1].lower() + text[1:]
+    return _plain(encodable(str(error["msg"])))
+
+
+def _plain(message: str) -> str:
+    """Return pydantic's message in the form `must be ...`."""
+    text = message.removeprefix("Input should be ").removeprefix("Value error, ")
+    if text == message:
+        return text[:1].lower() + text[1:]
+    if message.startswith("Value error, "):
+        return text
+    for comparison, plain in COMPARISONS.items():
+        number = text.removeprefix(comparison)
+        if number != text:
+            return f"must be {plain.format(number)}"
+    return f"must be {text}"

@@ -1,4 +1,4 @@
-"""Images over HTTP."""
+"""/v1/images."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ import pytest
 from bouchet_api.dependencies import AppState
 from bouchet_core.batch_jobs import BatchJobState
 
-from .test_deployments import queued
+from tests.fakes.running_api import queued_tasks
 
 PIN = "cpu-0.32.0"
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
 
-async def test_a_build_is_on_record_and_in_the_queue(api: httpx.AsyncClient, state: AppState) -> None:
+async def test_new_build_is_recorded_and_enqueued(api: httpx.AsyncClient, state: AppState) -> None:
     answer = await api.post("/v1/images/jobs", json={"pin": PIN, "source": "~/staged"})
     assert answer.status_code == 202
     made = answer.json()
     assert (made["pin"], made["action"], made["state"], made["source"]) == (PIN, "build", "queued", "~/staged")
-    assert queued(state.store) == [("bouchet_worker.tasks.image", (made["id"],))]
+    assert queued_tasks(state.store) == [("image", made["id"])]
     assert (await api.get(answer.headers["location"])).json() == made
     assert (await api.get(f"/v1/images/jobs/{PIN}")).json() == made
     assert (await api.get("/v1/images/jobs")).json()["jobs"] == [made]
 
 
-async def test_one_at_a_time_for_a_pin(api: httpx.AsyncClient, state: AppState) -> None:
+async def test_second_request_returns_the_live_job_of_the_pin(api: httpx.AsyncClient, state: AppState) -> None:
     first = (await api.post("/v1/images/jobs", json={"pin": PIN})).json()
     state.store.images.update(first["id"], lambda old: old.changed(NOW, slurm_id=7, state=BatchJobState.RUNNING))
     again = await api.post("/v1/images/jobs", json={"pin": PIN, "action": "verify"})
@@ -36,7 +36,7 @@ async def test_one_at_a_time_for_a_pin(api: httpx.AsyncClient, state: AppState) 
 
 
 @pytest.mark.parametrize(
-    ("body", "status", "words"),
+    ("body", "status", "expected"),
     [
         ({"pin": "cpu"}, 404, PIN),
         ({"pin": "../cpu"}, 422, "pin"),
@@ -46,25 +46,25 @@ async def test_one_at_a_time_for_a_pin(api: httpx.AsyncClient, state: AppState) 
         ({"pin": PIN, "rebuid": True}, 422, "did you mean `rebuild`"),
     ],
 )
-async def test_a_bad_request_is_told_what_is_wrong(
-    api: httpx.AsyncClient, state: AppState, body: dict[str, object], status: int, words: str
+async def test_invalid_image_request_is_refused(
+    api: httpx.AsyncClient, state: AppState, body: dict[str, object], status: int, expected: str
 ) -> None:
     answer = await api.post("/v1/images/jobs", json=body)
-    assert answer.status_code == status and words in answer.json()["detail"]
-    assert queued(state.store) == []
+    assert answer.status_code == status and expected in answer.json()["detail"]
+    assert queued_tasks(state.store) == []
 
 
-async def test_a_build_is_asked_to_end_once(api: httpx.AsyncClient, state: AppState) -> None:
+async def test_cancel_is_enqueued_and_repeatable(api: httpx.AsyncClient, state: AppState) -> None:
     made = (await api.post("/v1/images/jobs", json={"pin": PIN})).json()
-    asked = await api.delete(f"/v1/images/jobs/{PIN}")
-    assert asked.status_code == 202 and asked.json()["stop_requested_at"]
-    assert ("bouchet_worker.tasks.cancel_image", (made["id"],)) in queued(state.store)
-    state.store.images.update(made["id"], lambda old: old.ended(NOW, BatchJobState.CANCELLED, "cancelled as asked"))
+    cancelled = await api.delete(f"/v1/images/jobs/{PIN}")
+    assert cancelled.status_code == 202 and cancelled.json()["stop_requested_at"]
+    assert ("cancel_image", made["id"]) in queued_tasks(state.store)
+    state.store.images.update(made["id"], lambda old: old.ended(NOW, BatchJobState.CANCELLED, "cancelled"))
     assert (await api.delete(f"/v1/images/jobs/{made['id']}")).status_code == 200
     assert (await api.get(f"/v1/images/jobs/{PIN}")).status_code == 404
 
 
-async def test_its_changes_are_a_stream(api: httpx.AsyncClient, state: AppState) -> None:
+async def test_image_job_events_are_streamed(api: httpx.AsyncClient, state: AppState) -> None:
     made = (await api.post("/v1/images/jobs", json={"pin": PIN})).json()["id"]
     change = state.store.images.update
     change(made, lambda old: old.changed(NOW, state=BatchJobState.RUNNING, stage="packages", done=3, of=140))
