@@ -1,6 +1,6 @@
-"""The nouns: what a deployment, its jobs and its phases are. All values are frozen.
+"""Deployments, their jobs and their phases. All values are frozen.
 
-A deployment is a promise ("this model answers under these names"); a Slurm job is one attempt to keep it.
+A deployment keeps one model served under its names; each Slurm job is one attempt at that.
 Times are aware UTC datetimes; durations end in `_s` (seconds); memory is in GiB.
 """
 
@@ -20,7 +20,7 @@ from .values import DeploymentName, FrozenModel, SlurmWord, Walltime
 
 
 class Phase(StrEnum):
-    """Where a deployment (or one of its jobs) is in its life."""
+    """Phase of a deployment and of each of its jobs."""
 
     REQUESTED = "requested"
     SUBMITTING = "submitting"
@@ -42,7 +42,7 @@ class Ending(StrEnum):
     IDLE = "idle"
 
 
-# Every legal move is one row here. Slurm may requeue a running job (node failure, preemption), hence the ways back.
+# Slurm may requeue a running job (node failure, preemption), so a phase may go back to QUEUED.
 LEGAL_MOVES: Mapping[Phase, frozenset[Phase]] = {
     Phase.REQUESTED: frozenset({Phase.SUBMITTING, Phase.ENDED}),
     Phase.SUBMITTING: frozenset({Phase.QUEUED, Phase.ENDED}),
@@ -57,17 +57,17 @@ ClaudeTier = Literal["opus", "sonnet", "haiku"]
 
 
 class LaunchRequest(FrozenModel):
-    """What a person asked for. None means: the catalog's default, then the site's."""
+    """The body of a launch request. None: the catalog's default, then the site's."""
 
     like: str | None = Field(
-        default=None, min_length=1, max_length=100, description="id of an earlier deployment: run the very same again"
+        default=None, min_length=1, max_length=100, description="id of an earlier deployment to reproduce"
     )
     model: str = Field(
         default="",
         validate_default=True,
         max_length=200,
         examples=["Qwen/Qwen3-Coder-Next-FP8"],
-        description="id or alias of the catalog; may be left out with `like` only",
+        description="id or alias in the catalog; only `like` makes it optional",
     )
     name: DeploymentName | None = Field(
         default=None, description="alias to serve under; the catalog's alias by default"
@@ -100,7 +100,7 @@ class LaunchRequest(FrozenModel):
 
 
 class Traits(FrozenModel):
-    """What clients may send to a model: the catalog's word, kept on the record for the proxy."""
+    """What the proxy must know of a model; copied from the catalog into the record."""
 
     thinking: Literal["none", "off", "on", "always"] = "none"
     vision: bool = False
@@ -110,7 +110,7 @@ class Traits(FrozenModel):
 
 
 class Placement(FrozenModel):
-    """Where and how large: the resources asked of Slurm, and why these."""
+    """The resources requested from Slurm. why: how they were chosen."""
 
     partition: str
     gpus: int
@@ -126,30 +126,28 @@ class Placement(FrozenModel):
 
 
 class MemoryEstimate(FrozenModel):
-    """The sum: gpu x share - weights - work = left for the cache. What is None is not known, and was not checked."""
+    """The estimate of GPU memory: gpu x share - weights - work = cache. None: not known and not checked."""
 
     gpu_gib: float | None = Field(default=None, description="memory of one GPU, as CUDA reports it")
-    share: float | None = Field(default=None, description="part of it that vLLM may use (--gpu-memory-utilization)")
+    share: float | None = Field(default=None, description="fraction of it that vLLM may use (--gpu-memory-utilization)")
     weights_gib: float | None = Field(default=None, description="weights on one GPU")
-    work_gib: float | None = Field(
-        default=None, description="what running takes besides: activations, graphs, NCCL; estimated"
-    )
-    cache_gib: float | None = Field(default=None, description="what is left for the KV cache of one GPU")
-    token_bytes: int | None = Field(default=None, description="KV cache that one more token takes on one GPU")
+    work_gib: float | None = Field(default=None, description="estimate for activations, CUDA graphs and NCCL")
+    cache_gib: float | None = Field(default=None, description="what remains for the KV cache of one GPU")
+    token_bytes: int | None = Field(default=None, description="KV cache of one token on one GPU")
     window_gib: float | None = Field(
-        default=None, description="KV cache that one conversation of the full window takes there"
+        default=None, description="KV cache of one conversation of the full window on one GPU"
     )
     window: int = Field(description="context window in tokens")
     longest: int | None = Field(default=None, description="the longest window that the model's config.json allows")
     conversations: float | None = Field(
-        default=None, description="conversations of the full window that fit at once, in all"
+        default=None, description="conversations of the full window that fit at the same time"
     )
-    source: str = Field(default="", description="where the figures of the model are from")
-    note: str = Field(default="", description="the outcome in a sentence")
+    source: str = Field(default="", description="where the model's dimensions come from")
+    note: str = Field(default="", description="the result as a sentence")
 
 
 class Job(FrozenModel):
-    """One attempt to keep a deployment's promise. Unset fields are not known yet."""
+    """One Slurm job of a deployment. Unset fields are not known yet."""
 
     name: str = Field(description="Slurm's job name; unique, so that a job submitted before a crash is found again")
     slot: int = Field(description="gateway slot, 0-based")
@@ -157,24 +155,24 @@ class Job(FrozenModel):
     phase: Phase = Phase.SUBMITTING
     slurm_state: str = ""
     reason: str = ""
-    progress: str = Field(default="", description="what vLLM is doing while it starts, in words")
+    progress: str = Field(default="", description="what vLLM is doing while it starts, as text")
     placement: Placement | None = None
     start_estimate: datetime | None = None
     asked_at: datetime | None = Field(
         default=None,
-        description="when sbatch was called last; without an answer, look for the job before calling it again",
+        description="when sbatch was last called; if its result is unknown, find the job before calling it again",
     )
     node: str | None = None
     port: int | None = None
     socket: str | None = Field(
-        default=None, description="UNIX socket on the node where it listens on no port (`via: node`)"
+        default=None, description="UNIX socket on the node, if it listens on no port (`via: node`)"
     )
     loopback: bool = Field(
-        default=False, description="it listens for its own node alone, so the way leads over ssh to it"
+        default=False, description="it listens on the node's 127.0.0.1 only, so it is reached over ssh to the node"
     )
     window: int | None = Field(default=None, description="context window in tokens, as vLLM reports it")
     memory: MemoryEstimate | None = Field(
-        default=None, description="what was reckoned of the GPUs' memory before it was submitted"
+        default=None, description="the GPU memory estimate from before the submission"
     )
     image: str | None = Field(default=None, description="file name of the SIF")
     image_sha256: str | None = None
@@ -185,51 +183,47 @@ class Job(FrozenModel):
     driver: str | None = Field(default=None, description="version of NVIDIA's driver there")
     nodes: tuple[str, ...] = Field(default=(), description="all nodes that it ran on")
     command: tuple[str, ...] = ()
-    arguments: tuple[str, ...] = Field(default=(), description="what vLLM was to be given, as staged")
+    arguments: tuple[str, ...] = Field(default=(), description="vLLM's arguments, as staged")
     submission: tuple[str, ...] = Field(default=(), description="sbatch's command line")
     software: Software | None = None
     weights: Weights | None = None
-    smoke: SmokeTest | None = Field(default=None, description="the smoke test of its start, once it was made")
+    smoke: SmokeTest | None = Field(default=None, description="the result of the smoke test after its start")
     log: str | None = Field(default=None, description="path of the job's log on the cluster, once it has a Slurm id")
     exit_code: str | None = Field(default=None, description="Slurm's `status:signal`")
     kept_until: datetime | None = Field(
         default=None, description="of an ended job: when its folder and log may be removed from the cluster"
     )
-    note: str = Field(
-        default="", description="what a person should know while it serves, such as weights that will be deleted"
-    )
+    note: str = Field(default="", description="a warning to show while it serves, such as weights that will be deleted")
     sealed_key: str | None = Field(
         default=None,
-        description="of a job taken over from another installation: its key, sealed with this one's secret",
+        description="key of a job adopted from another installation, sealed with this installation's secret",
     )
     proves: bool = Field(default=False, description="its server proves on /health that it holds the job's key")
-    since: Mapping[Phase, datetime] = Field(default_factory=dict, description="when each phase was entered last")
+    since: Mapping[Phase, datetime] = Field(default_factory=dict, description="when each phase was last entered")
     times: Mapping[str, float] = Field(
         default_factory=dict,
-        description="seconds of its start: queue, image, boot, load, compile, smoke; and once it is ready, their sum",
+        description="seconds of each startup step: queue, image, boot, load, compile, smoke; once ready also their sum",
     )
 
     @property
     def listens(self) -> bool:
-        """Whether it has said where its vLLM listens."""
+        """Whether it is known where its vLLM listens."""
         return self.port is not None or self.socket is not None
 
 
 class Deployment(FrozenModel):
-    """The record of one promise. `version` counts its changes; a save must know the version it replaces."""
+    """The record of one deployment. `version` counts its changes; a save must know the version it replaces."""
 
     id: str
     model: str = Field(description="Hugging Face id")
-    names: tuple[str, ...] = Field(description="every name it answers to; the first is the alias")
+    names: tuple[str, ...] = Field(description="every name it is served under; the first is the alias")
     request: LaunchRequest
     traits: Traits = Traits()
-    entry: Mapping[str, Any] = Field(default_factory=dict, description="the catalog's entry when it was asked for")
-    pins: LaunchPins | None = Field(
-        default=None, description="of a launch like an earlier one: what it must find again"
-    )
+    entry: Mapping[str, Any] = Field(default_factory=dict, description="the catalog entry at the time of the launch")
+    pins: LaunchPins | None = Field(default=None, description="of a relaunch: what it must find unchanged")
     phase: Phase = Phase.REQUESTED
     ending: Ending | None = None
-    reason: str = Field(default="", description="a sentence a person can act on")
+    reason: str = Field(default="", description="why it is in this phase, and what to do about it")
     jobs: tuple[Job, ...] = ()
     stop_requested_at: datetime | None = None
     created_at: datetime
@@ -248,18 +242,18 @@ class Deployment(FrozenModel):
 
     @property
     def is_live(self) -> bool:
-        """Whether anything may still run for it."""
+        """Whether it has not ended."""
         return self.phase is not Phase.ENDED
 
     def with_job(self, job: Job, now: datetime) -> Deployment:
-        """The same deployment, its job of that name replaced (or added)."""
+        """Return the next version with the job of that name replaced or added."""
         others = tuple(j for j in self.jobs if j.name != job.name)
         return self._changed(now, jobs=(*others, job))
 
     def moved(self, phase: Phase, now: datetime, *, reason: str = "", ending: Ending | None = None) -> Deployment:
-        """The same deployment in another phase, its current job with it.
+        """Return the next version in another phase, its current job with it.
 
-        Raises IllegalTransitionError when the table has no such row. A move to the same phase only changes the reason.
+        Raises IllegalTransitionError for a transition that LEGAL_MOVES lacks. The same phase only changes the reason.
         """
         if phase is not self.phase and phase not in LEGAL_MOVES[self.phase]:
             raise IllegalTransitionError(self.id, self.phase, phase)
@@ -270,7 +264,7 @@ class Deployment(FrozenModel):
         return self._changed(now, phase=phase, reason=reason, ending=ending, jobs=jobs)
 
     def asked_to_stop(self, now: datetime) -> Deployment:
-        """The same deployment, wanted no more."""
+        """Return the next version with a stop requested."""
         return self._changed(now, stop_requested_at=self.stop_requested_at or now)
 
     def _changed(self, now: datetime, **fields: object) -> Deployment:
@@ -278,29 +272,29 @@ class Deployment(FrozenModel):
 
 
 class Orphan(FrozenModel):
-    """A job on the cluster that looks like ours and that no live record speaks of."""
+    """A Slurm job with a name of ours that no live record has."""
 
     slurm_id: int
     name: str = Field(description="Slurm's job name")
-    state: str = Field(description="Slurm's word")
+    state: str = Field(description="Slurm's job state")
     partition: str = ""
     node: str | None = None
-    model: str | None = Field(default=None, description="Hugging Face id; null where the job's files do not say")
+    model: str | None = Field(default=None, description="Hugging Face id; null if the job's files do not contain it")
     names: tuple[str, ...] = ()
     owner: Literal["this", "another", "unknown"] = Field(description="which installation of bouchet-llm launched it")
     can_adopt: bool = True
-    note: str = Field(default="", description="why it stands here, for people")
+    note: str = Field(default="", description="why it is an orphan")
 
 
 class ClusterOutage(FrozenModel):
-    """What the worker could not learn of the cluster lately. Records then say what was true before."""
+    """The worker's queries of the cluster fail; records show the state from before."""
 
     since: datetime
-    detail: str = Field(description="what was asked, and how that failed")
+    detail: str = Field(description="which query failed, and how")
 
 
 class DeploymentEvent(FrozenModel):
-    """One change of one deployment, as the event stream keeps it. `id` is Redis' stream id."""
+    """One change of one deployment. `id` is the id in the Redis stream."""
 
     id: str
     deployment: str

@@ -1,4 +1,4 @@
-"""What `bouchet doctor` finds out, check by check."""
+"""The report of `bouchet doctor`: one verdict and one fix for each check."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .values import FrozenModel
 
 
 class Verdict(StrEnum):
-    """What came of a check. What could not be looked at is unknown, never passed."""
+    """The result of a check. UNKNOWN: the check could not be made, which is never a pass."""
 
     PASS = "pass"
     WARN = "warn"
@@ -19,17 +19,17 @@ class Verdict(StrEnum):
 
 
 class DoctorCheck(FrozenModel):
-    """One look at one thing."""
+    """One check of one thing."""
 
     area: str = Field(description="stack, ssh, slurm, partitions, storage, images, gpus or catalog")
     name: str
     verdict: Verdict
-    message: str = Field(description="what was seen")
-    fix: str = Field(default="", description="what to do about it; empty where nothing need be done")
+    message: str = Field(description="what was found")
+    fix: str = Field(default="", description="what to do about it; empty if nothing needs to be done")
 
 
 class DoctorReport(FrozenModel):
-    """All checks of one look."""
+    """All checks of one run."""
 
-    version: str = Field(description="of the api")
+    version: str = Field(description="version of the API")
     checks: tuple[DoctorCheck, ...]

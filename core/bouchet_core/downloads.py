@@ -1,4 +1,4 @@
-"""The nouns of model downloads, and of which models lie on the cluster. All values are frozen. Sizes are bytes."""
+"""Downloads of models, and which models are on the cluster's disk. Values are frozen, sizes are in bytes."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ JOB_PREFIX = "bouchet-download-"
 
 
 class DownloadRequest(FrozenModel):
-    """What a person asked for."""
+    """The body of a request for a download."""
 
-    model: str = Field(min_length=1, max_length=200, description="name of the catalog, or a full id `org/name`")
+    model: str = Field(min_length=1, max_length=200, description="name in the catalog, or a full id `org/name`")
     revision: Revision | None = Field(default=None, description="branch, tag or commit; the newest by default")
 
 
@@ -28,31 +28,31 @@ class Download(BatchJob):
 
     model: ModelId
     revision: Revision = "main"
-    commit: str | None = Field(default=None, description="the commit that the revision named when it began")
+    commit: str | None = Field(default=None, description="the commit of the revision when the download began")
     bytes: int = Field(default=0, description="bytes on the cluster's disk")
     total_bytes: int | None = None
-    files: int = Field(default=0, description="files that came and were found right")
+    files: int = Field(default=0, description="files that are complete and verified")
     total_files: int | None = None
     rate: int = Field(default=0, description="bytes a second")
     eta_s: int | None = None
 
     @property
     def subject(self) -> str:
-        """One download a model."""
+        """The model."""
         return self.model
 
     def ended(self, now: datetime, state: BatchJobState, reason: str, kind: str = "", **fields: object) -> Self:
-        """The next version, over."""
+        """Return the next version in a final state, without rate and remaining time."""
         return super().ended(now, state, reason, kind, rate=0, eta_s=None, **fields)
 
 
 def job_name_of(model: str, identity: str) -> str:
-    """A name that says which model it fetches, so that a job is found again by whoever wants the same model."""
+    """Return the Slurm job name of a download; it contains the model, by which a later request finds the job."""
     return f"{JOB_PREFIX}{model.replace('/', '--')}-{identity}"
 
 
 def fetches(job_name: str, model: str) -> bool:
-    """Whether a job of that name fetches this model."""
+    """Return whether a Slurm job of that name downloads this model."""
     return is_batch_job_name(job_name, job_name_of(model, ""))
 
 
@@ -70,19 +70,19 @@ class DiskModel(FrozenModel):
 
     @property
     def percent(self) -> int | None:
-        """How much of it is there, rounded down; None when not known."""
+        """How much of it is downloaded, rounded down; None when not known."""
         if self.state in ("ready", "missing"):
             return 100 if self.state == "ready" else 0
         return self.bytes * 100 // self.total_bytes if self.bytes is not None and self.total_bytes else None
 
 
 class DiskListing(FrozenModel):
-    """What one look at the cluster's disk found. Models not named here are not there."""
+    """The models on the cluster's disk at one moment. Models that are not listed are not downloaded."""
 
     models: Mapping[str, DiskModel] = Field(default_factory=dict)
     free_bytes: int | None = None
-    looked_at: datetime
+    listed_at: datetime
 
     def of(self, model: str) -> DiskModel:
-        """That model's row."""
+        """Return that model's entry."""
         return self.models.get(model) or DiskModel(state="missing")

@@ -1,41 +1,41 @@
 """The one tree of errors.
 
     BouchetError
-    ├── ConfigurationError        a file the user wrote is wrong (catalog, site file, secret)
-    ├── UnknownModelError              the catalog has no such model
-    ├── LaunchRefusedError             the request cannot be served; says what would
+    ├── ConfigurationError            a file or variable that a person wrote is wrong (catalog, site file, secret)
+    ├── UnknownModelError             the catalog has no such model
+    ├── LaunchRefusedError            the request cannot be served; the message names what can
     ├── RecordError
     │   ├── UnknownDeploymentError
     │   ├── UnknownDownloadError
-    │   ├── UnknownPinError            the project has no image of this name
+    │   ├── UnknownPinError           the project has no image pin of this name
     │   ├── UnknownImageJobError
-    │   ├── ImageInUseError            a live deployment serves from it
-    │   ├── ImageMissingError          it does not lie on the cluster
+    │   ├── ImageInUseError           a live deployment uses the image
+    │   ├── ImageMissingError         the image is not on the cluster
     │   ├── NameTakenError
     │   ├── NoFreeSlotError
     │   ├── IllegalTransitionError
-    │   ├── UnknownOrphanError         no such job without a record
-    │   ├── OrphanRefusedError         the job may not be taken over, or not be cancelled
-    │   ├── StaleRecordError           somebody else moved the record first
-    │   ├── KeyNameTakenError          a key of that name exists
-    │   └── UnknownKeyError            no key has that name
-    ├── StoreUnavailableError          Redis did not answer
+    │   ├── UnknownOrphanError        no such job without a record
+    │   ├── OrphanRefusedError        the job must not be adopted or cancelled
+    │   ├── StaleRecordError          another process changed the record first
+    │   ├── KeyNameTakenError
+    │   └── UnknownKeyError
+    ├── StoreUnavailableError         Redis does not answer
     ├── GatewayError
-    │   ├── ClusterUnavailableError           nothing is known about the cluster: try again
+    │   ├── ClusterUnavailableError   nothing was learned about the cluster: try again
     │   │   ├── GatewayUnreachableError
     │   │   ├── TunnelDownError
-    │   │   └── HumanNeededError       a prompt (Duo, passphrase, host key) waits for an answer
-    │   ├── RemoteTimeoutError         unknown whether the command ran
-    │   ├── RemoteCommandError   it ran and said no
+    │   │   └── HumanNeededError      a login prompt or an unknown host key waits for a person
+    │   ├── RemoteTimeoutError        the command may or may not have run
+    │   ├── RemoteCommandError        the command ran and failed
     │   ├── RemoteFileMissingError
-    │   ├── RemoteFileError         SFTP said no: permission, space, quota
-    │   ├── NotAllowedError            program or path outside the allow-list
-    │   ├── StalePromptError           the answered prompt is no longer open
-    │   └── HostKeyNotTrustedError            the host key to accept or forget is not the one at hand
-    └── SlurmOutputError          Slurm printed what this version cannot read
+    │   ├── RemoteFileError           SFTP failed: permission, space, quota
+    │   ├── NotAllowedError           the program or path is not on the allowlist
+    │   ├── StalePromptError          the answered prompt is no longer open
+    │   └── HostKeyNotTrustedError    the host key to accept or forget is not the offered one
+    └── SlurmOutputError              Slurm printed what this version cannot parse
 
-Every error carries fields for programs and a message for people: what happened, and what to do next.
-`kind` is the word that HTTP bodies use for it.
+Every error has fields for programs and a message for people: what happened, then the next step.
+`kind` is its name in HTTP bodies.
 """
 
 from collections.abc import Sequence
@@ -48,7 +48,7 @@ class BouchetError(Exception):
 
 
 class ConfigurationError(BouchetError):
-    """A file that a person wrote cannot be used. `line` counts from 1, 0 when unknown."""
+    """A file or variable that a person wrote cannot be used. `line` counts from 1; 0: not known."""
 
     kind = "configuration"
 
@@ -70,19 +70,19 @@ class UnknownModelError(BouchetError):
 
 
 class LaunchRefusedError(BouchetError):
-    """The request fits no partition or no image; the message names the nearest that would."""
+    """The request fits no partition or no image; the message names the nearest one that does."""
 
     kind = "launch_refused"
 
 
 class RecordError(BouchetError):
-    """A record cannot be made or moved as asked."""
+    """A record cannot be created or changed as requested."""
 
     kind = "record"
 
 
 class UnknownDeploymentError(RecordError):
-    """No record has this id (or name). hint: what to do where listing them is not it."""
+    """No record has this id or name. hint: the next step, where listing deployments is not it."""
 
     kind = "unknown_deployment"
 
@@ -92,7 +92,7 @@ class UnknownDeploymentError(RecordError):
 
 
 class UnknownDownloadError(RecordError):
-    """No download has this id, and none of a model of this name is under way."""
+    """No download has this id, and none is running for a model of this name."""
 
     kind = "unknown_download"
 
@@ -108,42 +108,42 @@ class UnknownPinError(RecordError):
 
     def __init__(self, pin: str, known: Sequence[str]) -> None:
         self.pin, self.known = pin, tuple(known)
-        super().__init__(f"no pin {pin!r}; there are {', '.join(known) or 'none'} (`bouchet image list`)")
+        super().__init__(f"no pin {pin!r}; known: {', '.join(known) or 'none'} (`bouchet image list`)")
 
 
 class UnknownImageJobError(RecordError):
-    """No build has this id, and none of a pin of this name is under way."""
+    """No build has this id, and none is running for a pin of this name."""
 
     kind = "unknown_image_job"
 
     def __init__(self, job: str) -> None:
         self.job = job
-        super().__init__(f"no build {job!r}; `bouchet image build PIN` starts one")
+        super().__init__(f"no image build {job!r}; `bouchet image build PIN` starts one")
 
 
 class ImageInUseError(RecordError):
-    """A live deployment serves from the image."""
+    """A live deployment uses the image."""
 
     kind = "image_in_use"
 
     def __init__(self, pin: str, deployments: Sequence[str]) -> None:
         self.pin, self.deployments = pin, tuple(deployments)
-        names = ", ".join(deployments)
-        super().__init__(f"{names} serves from the image {pin}; `bouchet cancel` that first, or say --force")
+        verb = "uses" if len(self.deployments) == 1 else "use"
+        super().__init__(f"{', '.join(deployments)} {verb} the image {pin}; `bouchet cancel` first, or add --force")
 
 
 class ImageMissingError(RecordError):
-    """No such image lies on the cluster."""
+    """The cluster has no such image."""
 
     kind = "image_missing"
 
     def __init__(self, pin: str) -> None:
         self.pin = pin
-        super().__init__(f"no image {pin!r} lies on the cluster; `bouchet image list` shows what does")
+        super().__init__(f"no image {pin!r} on the cluster; `bouchet image list` shows which there are")
 
 
 class NameTakenError(RecordError):
-    """A live deployment already answers under this name."""
+    """A live deployment already uses this name."""
 
     kind = "name_taken"
 
@@ -151,12 +151,12 @@ class NameTakenError(RecordError):
         self.name, self.owner = name, owner
         super().__init__(
             f"{name!r} is already served by deployment {owner}; "
-            f"choose another with --name, or `bouchet cancel {owner}` first"
+            f"choose another name with --name, or `bouchet cancel {owner}` first"
         )
 
 
 class NoFreeSlotError(RecordError):
-    """All slots of the gateway are held by live deployments."""
+    """Live deployments use all slots of the gateway."""
 
     kind = "no_free_slot"
 
@@ -166,7 +166,7 @@ class NoFreeSlotError(RecordError):
 
 
 class IllegalTransitionError(RecordError):
-    """The table of phases has no such row."""
+    """The table of phases has no such transition."""
 
     kind = "illegal_transition"
 
@@ -182,27 +182,27 @@ class UnknownOrphanError(RecordError):
 
     def __init__(self, slurm_id: int) -> None:
         self.slurm_id = slurm_id
-        super().__init__(f"no job {slurm_id} without a record; `bouchet orphans --all` lists them")
+        super().__init__(f"no orphaned job {slurm_id}; `bouchet orphans --all` lists them")
 
 
 class OrphanRefusedError(RecordError):
-    """The job is not one that this installation may take over or cancel."""
+    """The job must not be adopted or cancelled by this installation."""
 
     kind = "orphan_refused"
 
     def __init__(self, slurm_id: int, why: str) -> None:
         self.slurm_id, self.why = slurm_id, why
-        super().__init__(f"job {slurm_id} is left alone: {why}")
+        super().__init__(f"job {slurm_id} was not changed: {why}")
 
 
 class StaleRecordError(RecordError):
-    """Compare-and-set lost: read the record again and decide anew."""
+    """A compare-and-set failed: read the record again and decide again."""
 
     kind = "stale_record"
 
-    def __init__(self, deployment: str) -> None:
-        self.deployment = deployment
-        super().__init__(f"deployment {deployment} was changed by somebody else; try again")
+    def __init__(self, record: str) -> None:
+        self.record = record
+        super().__init__(f"{record} was changed by another process at the same time; try again")
 
 
 class KeyNameTakenError(RecordError):
@@ -212,7 +212,7 @@ class KeyNameTakenError(RecordError):
 
     def __init__(self, name: str) -> None:
         self.name = name
-        super().__init__(f"there is a key {name!r} already; `bouchet keys revoke {name}` first, or take another name")
+        super().__init__(f"a key {name!r} exists already; `bouchet keys revoke {name}` first, or choose another name")
 
 
 class UnknownKeyError(RecordError):
@@ -226,7 +226,7 @@ class UnknownKeyError(RecordError):
 
 
 class StoreUnavailableError(BouchetError):
-    """Redis did not answer, or refused."""
+    """Redis did not answer or refused the command."""
 
     kind = "store_unavailable"
 
@@ -236,13 +236,13 @@ class StoreUnavailableError(BouchetError):
 
 
 class GatewayError(BouchetError):
-    """The gateway could not do what was asked."""
+    """The gateway could not do what was requested."""
 
     kind = "gateway"
 
 
 class ClusterUnavailableError(GatewayError):
-    """Nothing was learnt about the cluster. Never a reason to end anything."""
+    """Nothing was learned about the cluster. Never a reason to end a deployment."""
 
     kind = "cluster_unavailable"
 
@@ -254,7 +254,7 @@ class GatewayUnreachableError(ClusterUnavailableError):
 
 
 class TunnelDownError(ClusterUnavailableError):
-    """No SSH connection right now; the gateway is retrying."""
+    """There is no SSH connection; the gateway is retrying."""
 
     kind = "tunnel_down"
 
@@ -266,7 +266,7 @@ class HumanNeededError(ClusterUnavailableError):
 
 
 class RemoteTimeoutError(GatewayError):
-    """No answer in time: the command may or may not have run. Look before repeating it."""
+    """No answer in time: the command may or may not have run. Check before repeating it."""
 
     kind = "command_timeout"
 
@@ -278,28 +278,28 @@ class RemoteCommandError(GatewayError):
 
     def __init__(self, argv: Sequence[str], exit_status: int, stderr: str) -> None:
         self.argv, self.exit_status, self.stderr = tuple(argv), exit_status, stderr
-        said = stderr.strip() or "(it printed no error)"
-        super().__init__(f"{argv[0]} ended with status {exit_status}: {said}")
+        output = stderr.strip() or "(it printed no error)"
+        super().__init__(f"{argv[0]} ended with status {exit_status}: {output}")
 
 
 class RemoteFileMissingError(GatewayError):
-    """No such file on the cluster."""
+    """The cluster has no such file."""
 
     kind = "file_missing"
 
 
 class RemoteFileError(GatewayError):
-    """The file server on the cluster refused: permission, disk full, quota."""
+    """The SFTP server on the cluster refused: permission, disk full, quota."""
 
     kind = "remote_refused"
 
 
-# the kind of a slot's refusal where the compute node itself let the gateway not in
+# kind of the error that a slot sends when the compute node refused the gateway's login
 NODE_REFUSED = "node_refused"
 
 
 class NotAllowedError(GatewayError):
-    """The program or path is not on the gateway's allow-list."""
+    """The program or path is not on the gateway's allowlist."""
 
     kind = "not_allowed"
 
@@ -311,16 +311,16 @@ class StalePromptError(GatewayError):
 
 
 class HostKeyNotTrustedError(GatewayError):
-    """A host key was not accepted: it is not the one offered, has changed, or cannot be kept."""
+    """A host key was not accepted: it is not the offered one, has changed, or cannot be stored."""
 
     kind = "host_key_not_trusted"
 
 
 class SlurmOutputError(BouchetError):
-    """Slurm printed something that this version cannot read; the text is kept."""
+    """Slurm printed what this version cannot parse; `text` keeps it."""
 
     kind = "slurm_output"
 
     def __init__(self, program: str, text: str) -> None:
         self.program, self.text = program, text
-        super().__init__(f"cannot read what {program} printed: {text[:200]!r}")
+        super().__init__(f"cannot parse the output of {program}: {text[:200]!r}")

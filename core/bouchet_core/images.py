@@ -1,4 +1,4 @@
-"""The nouns of images: pins of the project, what lies on the cluster, builds. Values are frozen, sizes are bytes."""
+"""Container images: pins of the project, images on the cluster, builds. Values are frozen, sizes are in bytes."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ PinName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$"
 Action = Literal["build", "verify"]
 OCI = re.compile(r"[A-Za-z0-9._:/-]+@sha256:[0-9a-f]{64}")
 LOCK, FACTS = "requirements.lock", "pin.yaml"
-# of the files that decide what goes in, in this order; apptainer/build.sh computes the same
+# the recipe hash is over these files in this order; apptainer/build.sh computes the same
 RECIPE = ("vllm.def", LOCK, FACTS)
 
 
 class ImagePin(FrozenModel):
-    """One folder of apptainer/pins. A pin has a lock, or names an OCI image by its digest."""
+    """One folder of apptainer/pins. A pin has either a lock or the digest of an OCI image."""
 
     name: PinName
     vllm: str
@@ -32,23 +32,23 @@ class ImagePin(FrozenModel):
     cuda: str | None = None
     min_driver: str | None = None
     oci: str | None = None
-    build_gib: int = Field(default=40, ge=1, description="what a build takes on the node's own disk")
+    build_gib: int = Field(default=40, ge=1, description="space that a build needs on the node's local disk")
     image_gib: int = Field(default=12, ge=1)
     files: Mapping[str, bytes] = Field(repr=False)
 
     def recipe_sha256(self, definition: bytes) -> str:
-        """What the manifest of an image made from this pin says; definition: vllm.def."""
+        """Return the recipe hash in the manifest of an image built from this pin; definition: vllm.def."""
         files = {**self.files, "vllm.def": definition}
         return hashlib.sha256(b"".join(files[name] for name in RECIPE if name in files)).hexdigest()
 
 
 def load_pins(folder: Path) -> dict[str, ImagePin]:
-    """All pins by name; ConfigurationError names the file that is wrong."""
+    """Read all pins by name; ConfigurationError names the file that is wrong."""
     return {path.parent.name: load_pin(path.parent) for path in sorted(folder.glob(f"*/{FACTS}"))}
 
 
 def find_pin(folder: Path, name: str) -> ImagePin:
-    """The pin of that name. Raises UnknownPinError, ConfigurationError."""
+    """Read the pin of that name. Raises UnknownPinError, ConfigurationError."""
     known = sorted(path.parent.name for path in folder.glob(f"*/{FACTS}"))
     if name not in known:
         raise UnknownPinError(name, known)
@@ -56,39 +56,39 @@ def find_pin(folder: Path, name: str) -> ImagePin:
 
 
 def load_pin(folder: Path) -> ImagePin:
-    """pin.yaml holds flat `name: word` lines."""
+    """Read one pin; pin.yaml has flat `name: value` lines. Raises ConfigurationError."""
     path = folder / FACTS
     try:
         files = {name: (folder / name).read_bytes() for name in (LOCK, FACTS) if (folder / name).is_file()}
     except OSError as exc:
         raise ConfigurationError(str(exc.filename), f"cannot be read: {exc.strerror}") from exc
     found = re.findall(r"^([a-z_]+): *(.*?) *$", files[FACTS].decode("utf-8", "replace"), re.M)
-    facts = {name: word.strip("\"'") for name, word in found if word not in ("null", "")}
-    own = {name: word for name, word in facts.items() if name in ImagePin.model_fields}
+    facts = {name: value.strip("\"'") for name, value in found if value not in ("null", "")}
+    own = {name: value for name, value in facts.items() if name in ImagePin.model_fields}
     try:
         pin = ImagePin.model_validate({**own, "files": files})
     except ValueError as exc:
         raise ConfigurationError(str(path), " ".join(str(exc).split())) from exc
     if pin.name != folder.name:
-        raise ConfigurationError(str(path), f"its name is {pin.name!r}, its folder's {folder.name!r}")
+        raise ConfigurationError(str(path), f"its name is {pin.name!r}, but its folder is {folder.name!r}")
     if pin.oci is not None and not OCI.fullmatch(pin.oci):
-        said = f"oci is {pin.oci!r}; name the image by its digest, as in vllm/vllm-openai@sha256:... (a tag may move)"
-        raise ConfigurationError(str(path), said)
+        problem = f"oci is {pin.oci!r}; use a digest, as in vllm/vllm-openai@sha256:... (a tag may change)"
+        raise ConfigurationError(str(path), problem)
     if (pin.oci is None) is (LOCK not in files):
-        raise ConfigurationError(str(path), f"a pin has either a {LOCK} beside it or an `oci:` line")
+        raise ConfigurationError(str(path), f"a pin needs either a {LOCK} or an `oci:` line")
     return pin
 
 
 class ImageRequest(FrozenModel):
-    """What a person asked for."""
+    """The body of a request for a build or a verification."""
 
     pin: PinName = Field(description="a folder of apptainer/pins")
     action: Action = "build"
     source: RemotePath | None = Field(
-        default=None, description="folder on the cluster with wheels/ and base.tar, where nodes have no network"
+        default=None, description="folder on the cluster with wheels/ and base.tar, for nodes without network"
     )
-    rebuild: bool = Field(default=False, description="build it although the one there was made from the same recipe")
-    force: bool = Field(default=False, description="replace it although a live deployment serves from it")
+    rebuild: bool = Field(default=False, description="build even if the existing image has the same recipe")
+    force: bool = Field(default=False, description="replace the image even if a live deployment uses it")
 
 
 class ImageJob(BatchJob):
@@ -100,35 +100,33 @@ class ImageJob(BatchJob):
     rebuild: bool = False
     force: bool = False
     stage: str = Field(
-        default="", description="where a build is: base, system, packages, compile, test, squash, sign, hash"
+        default="", description="step of a build: base, system, packages, compile, test, squash, sign, hash"
     )
-    done: int = Field(default=0, description="of what the stage counts: packages, portions of files, MiB")
+    done: int = Field(default=0, description="progress in the unit of the step: packages, parts of files, MiB")
     of: int = 0
     sha256: str | None = None
     bytes: int | None = None
-    seconds: int | None = Field(default=None, description="what the build took, without its time in the queue")
-    current: bool = Field(
-        default=False, description="there was nothing to do: the one there was made from the same recipe"
-    )
+    seconds: int | None = Field(default=None, description="duration of the build, without its time in the queue")
+    current: bool = Field(default=False, description="nothing was built: the existing image has the same recipe")
 
     @property
     def subject(self) -> str:
-        """One a pin."""
+        """The pin."""
         return self.pin
 
 
 def job_stem(action: Action, pin: str) -> str:
-    """A job's name but for its record's id, so that a job is found again by whoever wants the same."""
+    """Return a job's name without its record's id, by which a later request finds the job."""
     return f"bouchet-image-{action}-{pin}-"
 
 
 class ImageStatus(FrozenModel):
-    """One pin, or one image on the cluster that no pin speaks of."""
+    """One pin, or one image on the cluster that has no pin."""
 
     pin: str
     known: bool = Field(default=True, description="whether the project has a pin of this name")
     state: Literal["ready", "outdated", "missing", "unknown"] = Field(
-        default="unknown", description="ready: made from the pin as it is now; outdated: from an older one"
+        default="unknown", description="ready: built from the current pin; outdated: from an older version of it"
     )
     bytes: int | None = None
     sha256: str | None = None
@@ -137,19 +135,19 @@ class ImageStatus(FrozenModel):
     torch: str | None = None
     cuda: str | None = None
     min_driver: str | None = None
-    oci: str | None = Field(default=None, description="the image by digest that it is made from")
+    oci: str | None = Field(default=None, description="digest of the OCI image that it was converted from")
     oci_manifest: str | None = Field(
-        default=None, description="what that digest was resolved to for the cluster's platform"
+        default=None, description="manifest that the digest resolves to on the cluster's platform"
     )
-    commit: str | None = Field(default=None, description="version of the recipe that it was made from")
+    commit: str | None = Field(default=None, description="commit of the recipe that it was built from")
     is_default: bool = False
-    in_site: bool = Field(default=False, description="whether the site file lists it; only then launches find it")
-    models: tuple[str, ...] = Field(default=(), description="of the catalog, those that name it")
-    deployments: tuple[str, ...] = Field(default=(), description="live ones that serve from it")
+    in_site: bool = Field(default=False, description="whether the site file lists it, which a launch requires")
+    models: tuple[str, ...] = Field(default=(), description="models of the catalog that use it")
+    deployments: tuple[str, ...] = Field(default=(), description="live deployments that use it")
 
 
 class ImageList(FrozenModel):
-    """All of them. problem: why the cluster could not be asked."""
+    """All pins and images. problem: why the cluster could not be queried."""
 
     images: tuple[ImageStatus, ...]
     free_bytes: int | None = None
@@ -157,7 +155,7 @@ class ImageList(FrozenModel):
 
 
 class RemovedImage(FrozenModel):
-    """An image that is there no more."""
+    """An image that was removed from the cluster."""
 
     pin: str
     bytes: int

@@ -90,7 +90,7 @@ def sealed_key(serving_secret: str, job_name: str, key: str) -> str | None:
     return _xor(key, _pad(serving_secret, job_name))
 
 
-# headers of /health by which a server proves that it holds its job's key: the request has the first, the response the other
+# headers of /health: the request's nonce, and the response's proof that the server holds its job's key
 NONCE_HEADER, PROOF_HEADER = "x-bouchet-nonce", "x-bouchet-proof"
 
 

@@ -1,4 +1,4 @@
-"""Where a model runs: catalog entry, request and site in, placement out. Pure; every limit is the site file's."""
+"""Where a model runs: catalog entry, request and site in, placement out. Pure; every limit is from the site file."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from .errors import LaunchRefusedError
 from .values import format_duration, parse_duration
 
 AUTO_PARTITION = "auto"
-# Slurm counts in minutes and takes 0 for "without end"
+# Slurm counts in minutes and reads 0 as "no limit"
 SHORTEST_S = 60
-# the options that every job gives vLLM (--shutdown-timeout came last)
+# the first vLLM with every option that jobs use (--shutdown-timeout is the newest)
 OLDEST_VLLM = "0.18"
 
 
 @dataclass(frozen=True)
 class ResourceRequest:
-    """What has to be placed. gpus: all nodes together; walltime_s is None where nobody named one."""
+    """The resources to place. gpus: of all nodes together; walltime_s: None if the request has none."""
 
     gpus: int
     nodes: int
@@ -35,7 +35,7 @@ class ResourceRequest:
 
 @dataclass(frozen=True)
 class UserUsage:
-    """What the user's jobs in one partition take of its limits: jobs queued or running, jobs running, their GPUs."""
+    """The user's jobs in one partition: queued or running, running, and the GPUs of those that run."""
 
     submitted: int = 0
     running: int = 0
@@ -43,56 +43,61 @@ class UserUsage:
 
 
 def resource_request_of(entry: ModelEntry, request: LaunchRequest) -> ResourceRequest:
-    """The request, with the catalog's defaults. LaunchRefusedError when the GPUs cannot share the model."""
+    """Return the request with the catalog's defaults; LaunchRefusedError if the GPUs cannot share the model."""
     gpus = entry.gpus if request.gpus is None else request.gpus
     nodes = entry.nodes if request.nodes is None else request.nodes
     if gpus % nodes:
+        plural = "GPU does" if gpus == 1 else "GPUs do"
         raise LaunchRefusedError(
-            f"{gpus} GPUs do not divide among {nodes} nodes; use a multiple of {nodes} with --gpus"
+            f"{gpus} {plural} not divide among {nodes} nodes; use a multiple of {nodes} with --gpus"
         )
     parallel_of(entry, gpus, nodes)
     walltime_s = None if request.time is None else parse_duration(request.time)
     if walltime_s is not None and walltime_s < SHORTEST_S:
-        raise LaunchRefusedError(f"--time {request.time} is too short: a minute at least, e.g. 06:00:00")
+        raise LaunchRefusedError(f"--time {request.time} is too short: use a minute at least, e.g. 06:00:00")
     return ResourceRequest(gpus, nodes, walltime_s)
 
 
 def candidates(
-    entry: ModelEntry, request: LaunchRequest, site: Site, held: Mapping[str, UserUsage]
+    entry: ModelEntry, request: LaunchRequest, site: Site, usage: Mapping[str, UserUsage]
 ) -> tuple[Placement, ...]:
-    """Every placement that would do, the preferred one first; LaunchRefusedError says what would fit when none does.
+    """Return every placement that fits, the preferred one first; LaunchRefusedError names the nearest that would fit.
 
-    held: what this user has in each partition; empty where nobody asked the cluster.
+    usage: this user's jobs in each partition; empty if the cluster was not queried.
     """
-    wish = resource_request_of(entry, request)
+    wanted = resource_request_of(entry, request)
     if request.partition not in (None, AUTO_PARTITION):
-        return (_named(wish, request, site, held),)
-    chosen: list[Placement] = []
+        return (_named(wanted, request, site, usage),)
+    free: list[Placement] = []
     waiting: list[Placement] = []
-    refused: list[str] = []
-    for partition in _automatic(wish, site):
-        now = held.get(partition.name, UserUsage())
-        problem = _misfit(wish, partition, site) or _closed(partition, now)
-        wait = "" if problem else _wait(wish, partition, now)
+    skipped: list[str] = []
+    for partition in _automatic(wanted, site):
+        used = usage.get(partition.name, UserUsage())
+        problem = _misfit(wanted, partition, site) or _submit_limit(partition, used)
+        wait = "" if problem else _running_limit(wanted, partition, used)
         if problem or wait:
-            refused.append(problem or wait)
-        if not problem:
-            places = waiting if wait else chosen
-            why = f"{partition.name} takes it when jobs end: {wait}" if wait else _why(wish, partition, refused)
-            places.append(_placement(wish, request, partition, site, why))
-    if chosen or waiting:
-        return (*chosen, *waiting)
-    problems = "; ".join(refused) or "none is chosen unasked"
-    raise LaunchRefusedError(f"no partition takes it: {problems}{_nearest(wish, site)}")
+            skipped.append(problem or wait)
+        if problem:
+            continue
+        if wait:
+            why = f"{partition.name}, after one of your jobs there ends: {wait}"
+            waiting.append(_placement(wanted, request, partition, site, why))
+        else:
+            why = _why_first(wanted, partition, skipped)
+            free.append(_placement(wanted, request, partition, site, why))
+    if free or waiting:
+        return (*free, *waiting)
+    problems = "; ".join(skipped) or "none is enabled for automatic selection (`auto: true`)"
+    raise LaunchRefusedError(f"no partition fits: {problems}{_nearest(wanted, site)}")
 
 
 def image_for(entry: ModelEntry, site: Site) -> SiteImage:
-    """The pinned image to serve it with; LaunchRefusedError when the site has none, or one too old for the model."""
+    """Return the pinned image for the model; LaunchRefusedError if the site has none or its vLLM is too old."""
     pin = entry.image or site.default_image
     image = site.image(pin)
     if image is None:
         known = ", ".join(i.pin for i in site.images)
-        raise LaunchRefusedError(f"the site file {site.name!r} lists no image {pin!r}; it has {known}")
+        raise LaunchRefusedError(f"the site file {site.name!r} has no image {pin!r}; known: {known}")
     oldest = max(entry.min_vllm, OLDEST_VLLM, key=_version)
     if _version(image.vllm) < _version(oldest):
         raise LaunchRefusedError(f"{entry.alias} needs vLLM {oldest} or newer; the image {pin} has {image.vllm}")
@@ -100,7 +105,7 @@ def image_for(entry: ModelEntry, site: Site) -> SiteImage:
 
 
 def image_of(record: Deployment, entry: ModelEntry, site: Site) -> SiteImage:
-    """The image of that deployment: the very one that it is pinned to, else what the site has for the model."""
+    """Return the image of a deployment: the pinned one of a relaunch, else the site's for the model."""
     pins = record.pins
     if pins is None:
         return image_for(entry, site)
@@ -111,98 +116,96 @@ def _version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(".") if part.isdigit())
 
 
-def _automatic(wish: ResourceRequest, site: Site) -> list[Partition]:
-    """Partitions that may be chosen unasked, in the site file's order."""
-    if wish.gpus == 0:
+def _automatic(wanted: ResourceRequest, site: Site) -> list[Partition]:
+    """Return the partitions that may be selected automatically, in the site file's order."""
+    if wanted.gpus == 0:
         cpu = site.partition(site.cpu_partition) if site.cpu_partition else None
         return [cpu] if cpu else []
     return [p for p in site.partitions if p.auto]
 
 
-def _named(wish: ResourceRequest, request: LaunchRequest, site: Site, held: Mapping[str, UserUsage]) -> Placement:
+def _named(wanted: ResourceRequest, request: LaunchRequest, site: Site, usage: Mapping[str, UserUsage]) -> Placement:
+    """Return the placement in the partition that the request names, even if other jobs of the user delay it."""
     partition = site.partition(request.partition or "")
     if partition is None:
         known = ", ".join(p.name for p in site.partitions)
-        raise LaunchRefusedError(
-            f"the site file {site.name!r} knows no partition {request.partition!r}; it has {known}"
-        )
-    # jobs in the way only delay it there, and whoever names a partition may wait for it
-    problem = _misfit(wish, partition, site, unasked=False)
+        raise LaunchRefusedError(f"the site file {site.name!r} has no partition {request.partition!r}; known: {known}")
+    problem = _misfit(wanted, partition, site, automatic=False)
     if problem:
-        raise LaunchRefusedError(f"{problem}{_nearest(wish, site)}")
-    now = held.get(partition.name, UserUsage())
-    waits = _closed(partition, now) or _wait(wish, partition, now)
-    why = "named with --partition" + (f"; {waits}" if waits else "") + _warnings(partition)
-    return _placement(wish, request, partition, site, why)
+        raise LaunchRefusedError(f"{problem}{_nearest(wanted, site)}")
+    used = usage.get(partition.name, UserUsage())
+    limit = _submit_limit(partition, used) or _running_limit(wanted, partition, used)
+    why = "selected with --partition" + (f"; {limit}" if limit else "") + _warnings(partition)
+    return _placement(wanted, request, partition, site, why)
 
 
-def _misfit(wish: ResourceRequest, p: Partition, site: Site, *, unasked: bool = True) -> str:
-    """Why it does not fit, empty when it does."""
-    if wish.gpus and p.max_gpus is not None and wish.gpus > p.max_gpus:
-        return f"{p.name} gives one user {_gpus(p.max_gpus)}, not {wish.gpus}"
-    if wish.gpus and p.group_max_gpus is not None and wish.gpus > p.group_max_gpus:
-        return f"{p.name} gives one group {_gpus(p.group_max_gpus)}, not {wish.gpus}"
-    if unasked and p.auto_max_gpus is not None and wish.gpus > p.auto_max_gpus:
-        return f"{p.name} is kept for {_gpus(p.auto_max_gpus)} or fewer"
-    if unasked and wish.gpus and p.gpu_types and site.gpu_type not in p.gpu_types:
+def _misfit(wanted: ResourceRequest, p: Partition, site: Site, *, automatic: bool = True) -> str:
+    """Return why the request does not fit, empty if it does."""
+    if wanted.gpus and p.max_gpus is not None and wanted.gpus > p.max_gpus:
+        return f"{p.name} allows at most {_gpus(p.max_gpus)} per user, not {wanted.gpus}"
+    if wanted.gpus and p.group_max_gpus is not None and wanted.gpus > p.group_max_gpus:
+        return f"{p.name} allows at most {_gpus(p.group_max_gpus)} per group, not {wanted.gpus}"
+    if automatic and p.auto_max_gpus is not None and wanted.gpus > p.auto_max_gpus:
+        return f"{p.name} is only used automatically for up to {_gpus(p.auto_max_gpus)}"
+    if automatic and wanted.gpus and p.gpu_types and site.gpu_type not in p.gpu_types:
         return f"{p.name} has no {site.gpu_type} GPUs"
-    if wish.gpus_per_node > p.gpus_per_node:
-        return f"{p.name} has {_gpus(p.gpus_per_node)} on a node, not {wish.gpus_per_node}{_spread(wish, p)}"
-    if p.nodes is not None and wish.nodes > p.nodes:
-        return f"{p.name} has {p.nodes} nodes, not {wish.nodes}"
-    if wish.walltime_s is not None and wish.walltime_s > parse_duration(p.max_walltime):
-        return f"{p.name} runs jobs for {p.max_walltime} at most, not {format_duration(wish.walltime_s)}"
+    if wanted.gpus_per_node > p.gpus_per_node:
+        return f"{p.name} has {_gpus(p.gpus_per_node)} per node, not {wanted.gpus_per_node}{_spread(wanted, p)}"
+    if p.nodes is not None and wanted.nodes > p.nodes:
+        return f"{p.name} has {_counted(p.nodes, 'node')}, not {wanted.nodes}"
+    if wanted.walltime_s is not None and wanted.walltime_s > parse_duration(p.max_walltime):
+        return f"{p.name} allows at most {p.max_walltime}, not {format_duration(wanted.walltime_s)}"
     return ""
 
 
-def _spread(wish: ResourceRequest, p: Partition) -> str:
-    """By how many nodes they would fit, where they can be spread over more."""
+def _spread(wanted: ResourceRequest, p: Partition) -> str:
+    """Return the number of nodes over which the GPUs would fit, empty if over none."""
     if not p.gpus_per_node:
         return ""
-    nodes = -(-wish.gpus // p.gpus_per_node)
-    fits = wish.gpus % nodes == 0 and (p.nodes is None or nodes <= p.nodes)
+    nodes = -(-wanted.gpus // p.gpus_per_node)
+    fits = wanted.gpus % nodes == 0 and (p.nodes is None or nodes <= p.nodes)
     return f" (--nodes {nodes} spreads them)" if fits else ""
 
 
-def _closed(p: Partition, held: UserUsage) -> str:
-    """Why it takes no further job of the user now, empty when it does."""
-    if p.max_submitted is not None and held.submitted >= p.max_submitted:
-        return f"{p.name} takes {p.max_submitted} of your jobs at a time and has {held.submitted}"
+def _submit_limit(p: Partition, used: UserUsage) -> str:
+    """Return why the partition refuses another job of the user now, empty if it does not."""
+    if p.max_submitted is not None and used.submitted >= p.max_submitted:
+        return f"{p.name} has a limit of {_counted(p.max_submitted, 'job')} per user, and you have {used.submitted}"
     return ""
 
 
-def _wait(wish: ResourceRequest, p: Partition, held: UserUsage) -> str:
-    """Which of the user's own jobs a new one would have to wait for, empty when for none."""
-    if p.max_running is not None and held.running >= p.max_running:
-        return f"{p.name} runs {p.max_running} of your jobs at a time and runs {held.running}"
-    if p.max_gpus is not None and held.gpus + wish.gpus > p.max_gpus and held.gpus:
-        return f"{p.name} gives one user {_gpus(p.max_gpus)} and your jobs there hold {held.gpus}"
+def _running_limit(wanted: ResourceRequest, p: Partition, used: UserUsage) -> str:
+    """Return which limit makes a new job wait for other jobs of the user, empty if none does."""
+    if p.max_running is not None and used.running >= p.max_running:
+        return f"{p.name} has a limit of {_counted(p.max_running, 'running job')} per user, and you have {used.running}"
+    if p.max_gpus is not None and used.gpus + wanted.gpus > p.max_gpus and used.gpus:
+        return f"{p.name} allows at most {_gpus(p.max_gpus)} per user, and your jobs there use {used.gpus}"
     return ""
 
 
 def _warnings(p: Partition) -> str:
-    words = ["its jobs may be stopped without notice" if p.preemptible else "", p.cost]
-    return "".join(f"; {word}" for word in words if word)
+    warnings = ["its jobs may be stopped without notice" if p.preemptible else "", p.cost]
+    return "".join(f"; {warning}" for warning in warnings if warning)
 
 
-def _why(wish: ResourceRequest, chosen: Partition, passed_over: list[str]) -> str:
-    size = f"{_gpus(wish.gpus)} for {format_duration(wish.walltime_s)}" if wish.walltime_s else _gpus(wish.gpus)
-    return f"{chosen.name} is the first that takes {size}" + "".join(f"; {problem}" for problem in passed_over)
+def _why_first(wanted: ResourceRequest, chosen: Partition, skipped: list[str]) -> str:
+    size = f"{_gpus(wanted.gpus)} for {format_duration(wanted.walltime_s)}" if wanted.walltime_s else _gpus(wanted.gpus)
+    return f"{chosen.name} is the first partition that fits {size}" + "".join(f"; {problem}" for problem in skipped)
 
 
-def _placement(wish: ResourceRequest, request: LaunchRequest, p: Partition, site: Site, why: str) -> Placement:
-    """cpus and memory are per node, capped at what a node has; the site's walltime at what the partition allows."""
-    share = max(wish.gpus_per_node, 1)
+def _placement(wanted: ResourceRequest, request: LaunchRequest, p: Partition, site: Site, why: str) -> Placement:
+    """Return the placement: cpus and memory per node, capped at the node's; the walltime capped at the partition's."""
+    share = max(wanted.gpus_per_node, 1)
     longest = parse_duration(p.max_walltime)
     default = min(parse_duration(site.default_walltime), longest)
     return Placement(
         partition=p.name,
-        gpus=wish.gpus,
+        gpus=wanted.gpus,
         gpu_type=_gpu_type(p, site),
-        nodes=wish.nodes,
-        cpus=_capped(site.cpus_per_gpu * share, p.cpus_per_node, p.max_cpus, wish.nodes),
-        memory_gib=_capped(site.memory_per_gpu_gib * share, p.memory_per_node_gib, p.max_memory_gib, wish.nodes),
-        walltime_s=default if wish.walltime_s is None else wish.walltime_s,
+        nodes=wanted.nodes,
+        cpus=_capped(site.cpus_per_gpu * share, p.cpus_per_node, p.max_cpus, wanted.nodes),
+        memory_gib=_capped(site.memory_per_gpu_gib * share, p.memory_per_node_gib, p.max_memory_gib, wanted.nodes),
+        walltime_s=default if wanted.walltime_s is None else wanted.walltime_s,
         account=request.account or p.account,
         qos=request.qos,
         constraint=request.constraint,
@@ -211,43 +214,47 @@ def _placement(wish: ResourceRequest, request: LaunchRequest, p: Partition, site
 
 
 def _gpu_type(p: Partition, site: Site) -> str:
-    """The site's usual type, or the partition's own where it has none of those."""
+    """Return the site's usual type, or the partition's own if it has none of those."""
     return p.gpu_types[0] if p.gpu_types and site.gpu_type not in p.gpu_types else site.gpu_type
 
 
-def _capped(share: int, of_a_node: int, of_a_user: int | None, nodes: int) -> int:
-    """A node's part of the job: no more than the node has, and than the user may hold in all."""
-    return min(share, of_a_node, share if of_a_user is None else max(of_a_user // nodes, 1))
+def _capped(share: int, node_limit: int, user_limit: int | None, nodes: int) -> int:
+    """Return a node's part of the job: at most what the node has, and what the user may use in all."""
+    return min(share, node_limit, share if user_limit is None else max(user_limit // nodes, 1))
 
 
-def _nearest(wish: ResourceRequest, site: Site) -> str:
-    """The request closest to the wish that some partition takes: first fewer hours, then fewer GPUs."""
+def _nearest(wanted: ResourceRequest, site: Site) -> str:
+    """Return the closest request that some partition fits: first with less walltime, then with fewer GPUs."""
     best: tuple[tuple[int, int], str] | None = None
     for p in site.partitions:
-        nearer = _clipped(wish, p)
-        if _misfit(nearer, p, site, unasked=False) or (wish.gpus and not nearer.gpus):
+        nearer = _clipped(wanted, p)
+        if _misfit(nearer, p, site, automatic=False) or (wanted.gpus and not nearer.gpus):
             continue
-        cost = (wish.gpus - nearer.gpus, (wish.walltime_s or 0) - (nearer.walltime_s or 0))
+        cost = (wanted.gpus - nearer.gpus, (wanted.walltime_s or 0) - (nearer.walltime_s or 0))
         if best is None or cost < best[0]:
             best = (cost, _options(nearer, p))
     return f". The nearest that would fit: {best[1]}" if best else ""
 
 
-def _clipped(wish: ResourceRequest, p: Partition) -> ResourceRequest:
-    limit = p.gpus_per_node * wish.nodes
-    gpus = min(wish.gpus, limit if p.max_gpus is None else min(limit, p.max_gpus))
-    time = None if wish.walltime_s is None else min(wish.walltime_s, parse_duration(p.max_walltime))
-    return ResourceRequest(gpus - gpus % wish.nodes, wish.nodes, time)
+def _clipped(wanted: ResourceRequest, p: Partition) -> ResourceRequest:
+    limit = p.gpus_per_node * wanted.nodes
+    gpus = min(wanted.gpus, limit if p.max_gpus is None else min(limit, p.max_gpus))
+    time = None if wanted.walltime_s is None else min(wanted.walltime_s, parse_duration(p.max_walltime))
+    return ResourceRequest(gpus - gpus % wanted.nodes, wanted.nodes, time)
 
 
-def _options(wish: ResourceRequest, p: Partition) -> str:
-    words = [f"--partition {p.name}", f"--gpus {wish.gpus}"]
-    if wish.nodes > 1:
-        words.append(f"--nodes {wish.nodes}")
-    if wish.walltime_s is not None:
-        words.append(f"--time {format_duration(wish.walltime_s)}")
-    return " ".join(words) + (f" ({p.note})" if p.note else "")
+def _options(wanted: ResourceRequest, p: Partition) -> str:
+    options = [f"--partition {p.name}", f"--gpus {wanted.gpus}"]
+    if wanted.nodes > 1:
+        options.append(f"--nodes {wanted.nodes}")
+    if wanted.walltime_s is not None:
+        options.append(f"--time {format_duration(wanted.walltime_s)}")
+    return " ".join(options) + (f" ({p.note})" if p.note else "")
 
 
 def _gpus(count: int) -> str:
-    return "1 GPU" if count == 1 else f"{count} GPUs"
+    return _counted(count, "GPU")
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -1,4 +1,4 @@
-"""`python -m bouchet_core.schemas FOLDER`: JSON schemas of the files that people write, for their editors."""
+"""`python -m bouchet_core.schemas FOLDER`: write JSON schemas of the catalog and site files, for editors."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from .config.catalog import CatalogDocument
 from .config.site import Site
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-# file -> what it describes
+# file name -> its title and model
 SCHEMAS: dict[str, tuple[str, type[BaseModel]]] = {
-    "models.schema.json": ("models.yaml: what can be served", CatalogDocument),
+    "models.schema.json": ("models.yaml: the model catalog", CatalogDocument),
     "site.schema.json": ("sites/*.yaml: one cluster", Site),
 }
 
 
 def schema_text(file: str) -> str:
-    """The schema in that file."""
+    """Return the JSON schema for that file."""
     title, model = SCHEMAS[file]
     schema: dict[str, Any] = {"$schema": DIALECT, **model.model_json_schema(by_alias=True), "title": title}
     return json.dumps(schema, indent=2) + "\n"
 
 
 def main(folder: Path) -> None:
-    """Writes all of them."""
+    """Write all schemas into the folder."""
     folder.mkdir(exist_ok=True)
     for file in SCHEMAS:
         (folder / file).write_text(schema_text(file), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What was used: one record a request, and sums of them. Neither holds a prompt, an answer or a key."""
+"""Usage: one record for each request, and sums of records. Neither contains a prompt, an answer or a key."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .values import FrozenModel
 
 
 class UsageBy(StrEnum):
-    """What sums are made for."""
+    """The dimensions of usage sums."""
 
     KEY = "key"
     MODEL = "model"
@@ -23,11 +23,12 @@ class UsageBy(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class UsageRecord:
-    """One request that has ended. Empty words are unknown.
+    """One request that has ended. Empty strings are unknown.
 
-    at: Unix time of its end. key: a name; session: a hash. input counts tokens that were not in the prefix cache, and
-    cached those that were. first_ms: from asking the model to the first byte of a streamed answer, None without one.
-    generating_ms: from there (without a stream: from the asking) to the end. error: a word, '' when all is well.
+    at: Unix time of its end. key: a key's name; session: a hash. input: prompt tokens that were not in the prefix
+    cache; cached: those that were. first_ms: from the request to the model until the first byte of a streamed answer,
+    None without one. generating_ms: from there (without a stream: from the request) until the end. error: empty on
+    success.
     """
 
     at: float
@@ -45,11 +46,11 @@ class UsageRecord:
     generating_ms: int
 
     def of(self, by: UsageBy) -> str:
-        """The name under which this record counts."""
+        """Return the name under which this record counts."""
         return str(getattr(self, by.value))
 
     def counts(self) -> dict[str, int]:
-        """What the record adds to a sum."""
+        """Return what the record adds to a sum."""
         found = {"requests": 1, "input": self.input, "cached": self.cached, "output": self.output}
         if self.error:
             found |= {"errors": 1, f"error.{self.error}": 1}
@@ -61,23 +62,21 @@ class UsageRecord:
 
 
 class UsageSummary(FrozenModel):
-    """A sum over some time for one key, model, session or deployment. Tokens and requests are counts."""
+    """Usage over some time of one key, model, session or deployment. Tokens and requests are counts."""
 
     name: str
     requests: int = 0
     input_tokens: int = Field(default=0, description="prompt tokens that were computed")
     cached_tokens: int = Field(default=0, description="prompt tokens found in the prefix cache")
     output_tokens: int = 0
-    first_token_ms: int | None = Field(
-        default=None, description="mean over streams, from asking the model to the first byte"
-    )
-    tokens_per_second: float | None = Field(default=None, description="mean speed of one answer while it is made")
+    first_token_ms: int | None = Field(default=None, description="mean time to the first byte of streamed answers")
+    tokens_per_second: float | None = Field(default=None, description="mean generation speed of one answer")
     errors: int = 0
     errors_by_kind: Mapping[str, int] = {}
 
 
 def sums_of(records: Iterable[UsageRecord]) -> dict[tuple[UsageBy, str], Counter[str]]:
-    """Counts of many records for everything that sums are made for; unknown sessions and models are left out."""
+    """Sum the counts of records by every dimension; unknown sessions and models are left out."""
     sums: dict[tuple[UsageBy, str], Counter[str]] = {}
     for record in records:
         counts = record.counts()
@@ -88,9 +87,9 @@ def sums_of(records: Iterable[UsageRecord]) -> dict[tuple[UsageBy, str], Counter
 
 
 def summary_of(name: str, counts: Mapping[str, int]) -> UsageSummary:
-    """The sum that people see."""
+    """Return the summary of these counts, with means."""
     streams, made_ms = counts.get("streams", 0), counts.get("made_ms", 0)
-    kinds = {word.removeprefix("error."): count for word, count in counts.items() if word.startswith("error.")}
+    kinds = {key.removeprefix("error."): count for key, count in counts.items() if key.startswith("error.")}
     return UsageSummary(
         name=name,
         requests=counts.get("requests", 0),

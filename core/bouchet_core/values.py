@@ -1,4 +1,4 @@
-"""The base of all values that pass between packages, their string types, and durations as Slurm and people write them."""
+"""The base of all values that pass between packages, their string types, and durations."""
 
 from __future__ import annotations
 

@@ -136,7 +136,7 @@ def test_the_catalog_says_what_lies_on_the_cluster(bouchet: Bouchet) -> None:
                 other: DiskModel(state="partial", bytes=43, total_bytes=100),
             },
             free_bytes=2 << 40,
-            looked_at=datetime.now(UTC),
+            listed_at=datetime.now(UTC),
         )
     )
     began = time.monotonic()

@@ -28,19 +28,19 @@ def test_sums_for_everything_asked_for(store: Store) -> None:
     failed = replace(ONE, key="bob", session="", status=529, error="overloaded", input=0, cached=0, output=0)
     store.usage.add([ONE, replace(ONE, first_ms=400), replace(failed, first_ms=None)])
     store.usage.add([replace(ONE, key="bob", at=NOW - HOUR)])
-    alice, bob = store.usage.lines(UsageBy.KEY, NOW - 2 * HOUR, NOW)
+    alice, bob = store.usage.summaries(UsageBy.KEY, NOW - 2 * HOUR, NOW)
     assert (alice.name, alice.requests, alice.input_tokens, alice.cached_tokens) == ("alice", 2, 200, 1800)
     assert (alice.output_tokens, alice.first_token_ms, alice.tokens_per_second, alice.errors) == (100, 300, 20.0, 0)
     assert (bob.name, bob.requests, bob.errors, bob.errors_by_kind) == ("bob", 2, 1, {"overloaded": 1})
-    assert [line.name for line in store.usage.lines(UsageBy.MODEL, NOW - 2 * HOUR, NOW)] == ["org/Tiny|Model"]
-    assert [(line.name, line.requests) for line in store.usage.lines(UsageBy.SESSION, NOW - 2 * HOUR, NOW)] == [
+    assert [line.name for line in store.usage.summaries(UsageBy.MODEL, NOW - 2 * HOUR, NOW)] == ["org/Tiny|Model"]
+    assert [(line.name, line.requests) for line in store.usage.summaries(UsageBy.SESSION, NOW - 2 * HOUR, NOW)] == [
         ("5e55", 3)
     ]
 
 
 def test_only_what_is_younger_than_asked_counts(store: Store) -> None:
     store.usage.add([ONE, replace(ONE, key="bob", at=NOW - HOUR)])
-    assert [line.name for line in store.usage.lines(UsageBy.KEY, NOW - 60, NOW)] == ["alice"]
+    assert [line.name for line in store.usage.summaries(UsageBy.KEY, NOW - 60, NOW)] == ["alice"]
 
 
 def test_the_last_requests_are_kept_one_by_one(store: Store) -> None:

@@ -150,7 +150,7 @@ class TestUsage:
         last_record(door, key="carol", endpoint=MESSAGES)
 
         def carol() -> Any:
-            lines = door.ground.store.usage.lines(UsageBy.KEY, time.time() - 60, time.time())
+            lines = door.ground.store.usage.summaries(UsageBy.KEY, time.time() - 60, time.time())
             return next(line for line in lines if line.name == "carol")
 
         until(lambda: carol().output_tokens == 9)

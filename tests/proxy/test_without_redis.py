@@ -79,4 +79,4 @@ def tally(recorder: Recorder) -> Tally:
 
 
 def recorded(store: Store) -> list[UsageSummary]:
-    return store.usage.lines(UsageBy.KEY, time.time() - 60, time.time())
+    return store.usage.summaries(UsageBy.KEY, time.time() - 60, time.time())

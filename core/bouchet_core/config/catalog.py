@@ -19,46 +19,46 @@ EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]*$")]
 
 
 class ModelEntry(FrozenModel):
-    """One model of the catalog. Sizes: window and max_output in tokens, weights in GiB."""
+    """One model of the catalog. Units: window and max_output in tokens, weights in GiB."""
 
-    alias: DeploymentName = Field(description="short name clients use; it must not begin with `claude-`")
+    alias: DeploymentName = Field(description="short name for clients; it must not begin with `claude-`")
     description: str = ""
-    gpus: int = Field(default=1, ge=0, le=256, description="GPUs it needs; 0 serves on the CPU and still asks for none")
-    nodes: int = Field(default=1, ge=1, le=32, description="nodes that its GPUs are spread over evenly")
+    gpus: int = Field(default=1, ge=0, le=256, description="GPUs it needs; 0 serves on the CPU")
+    nodes: int = Field(default=1, ge=1, le=32, description="nodes that share its GPUs evenly")
     parallel: Literal["tensor", "wide", "data", "expert"] = Field(
         default="tensor",
-        description="how GPUs share it. tensor: every layer within a node, groups of layers between nodes; "
-        "wide: every layer, over all nodes; "
-        "data: a copy each; expert: a copy each but for the experts, which are spread over all",
+        description="how the GPUs share the model. tensor: each layer within a node, pipeline stages across nodes; "
+        "wide: each layer over all nodes; "
+        "data: one replica for each GPU; expert: one replica for each GPU, with the experts sharded over all GPUs",
     )
     window: int = Field(ge=256, description="context window in tokens (--max-model-len)")
     quant: Literal["fp8", "none"] = Field(
-        default="none", description="fp8 quantises at load; none serves what is there"
+        default="none", description="fp8 quantises at load; none serves the weights as they are"
     )
     kv_cache_dtype: Literal["auto", "fp8"] = Field(
-        default="auto", description="type of the KV cache: fp8 halves it, and with it what a long window takes"
+        default="auto", description="type of the KV cache: fp8 halves its size, and so the memory of a long window"
     )
     tool_parser: str | None = Field(
-        default=None, description="vLLM's --tool-call-parser; without it the model has no tools"
+        default=None, description="vLLM's --tool-call-parser; without one, tool calling is off"
     )
     reasoning_parser: str | None = None
     chat_template: str | None = None
     thinking: Literal["none", "off", "on", "always"] = Field(
-        default="none", description="none: cannot think; off, on: its default here; always: cannot be turned off"
+        default="none", description="none: no reasoning model; off, on: its default; always: cannot be turned off"
     )
     vision: bool = False
-    max_output: int = Field(default=32_000, ge=1, description="answer length when a client names none")
+    max_output: int = Field(default=32_000, ge=1, description="answer length in tokens if a client sets none")
     min_vllm: str = Field(default="0.10", pattern=r"^\d+(\.\d+){1,2}$")
     weights_gib: float | None = Field(
-        default=None, gt=0, description="size of its weights; where it is on disk, that counts"
+        default=None, gt=0, description="size of its weights in GiB; a downloaded model's real size is used instead"
     )
-    image: str | None = Field(default=None, description="image pin; the site's default when absent")
+    image: str | None = Field(default=None, description="image pin; the site's default if absent")
     extra_args: tuple[SingleLine, ...] = Field(default=(), description="further arguments of `vllm serve`")
     env: Mapping[EnvName, SingleLine] = Field(default_factory=dict, description="environment of vLLM in the container")
 
     @property
     def traits(self) -> Traits:
-        """What the proxy must know of it."""
+        """The fields that the proxy needs."""
         return Traits(
             thinking=self.thinking,
             vision=self.vision,
@@ -76,64 +76,64 @@ class CatalogDocument(FrozenModel):
 
 
 class Catalog:
-    """All models that can be launched, by Hugging Face id."""
+    """Models that can be launched, by Hugging Face id."""
 
     def __init__(self, entries: Mapping[str, ModelEntry], default: str | None = None) -> None:
         self.entries = dict(entries)
         self.default = default
 
     def __or__(self, other: Catalog) -> Catalog:
-        """Both catalogs as one; the other's entries and default win."""
+        """Merge two catalogs; entries and default of the other one win."""
         return Catalog({**self.entries, **other.entries}, other.default or self.default)
 
     def find(self, model: str) -> tuple[str, ModelEntry]:
-        """Id and entry of a model named by its id or alias, in any case; UnknownModelError names the nearest."""
+        """Return id and entry for an id or alias, in any case; UnknownModelError names the nearest."""
         wanted = model.lower()
         for identity, entry in self.entries.items():
             if wanted in (identity.lower(), entry.alias):
                 return identity, entry
-        words = [*self.entries, *(entry.alias for entry in self.entries.values())]
-        raise UnknownModelError(model, tuple(self.entries), _nearest(wanted, words))
+        names = [*self.entries, *(entry.alias for entry in self.entries.values())]
+        raise UnknownModelError(model, tuple(self.entries), _nearest(wanted, names))
 
 
 def entry_of(record: Deployment, catalog: Catalog) -> ModelEntry:
-    """The model's entry as it was when the deployment was asked for; today's of a record that does not hold it.
+    """Return the catalog entry from the time of the launch, or today's for a record without one.
 
-    Raises UnknownModelError, and LaunchRefusedError where the entry of another version means nothing to this one.
+    Raises UnknownModelError, and LaunchRefusedError for an entry that this version cannot read.
     """
     if not record.entry:
         return catalog.find(record.model)[1]
     try:
         return ModelEntry.model_validate(record.entry)
     except ValidationError as exc:
-        what = f"its catalog entry was kept by another version of bouchet-llm ({exc.errors()[0]['msg']})"
-        raise LaunchRefusedError(f"{what}; `bouchet launch {record.model}` asks for it anew") from exc
+        problem = f"its recorded catalog entry is from another version of bouchet-llm ({exc.errors()[0]['msg']})"
+        raise LaunchRefusedError(f"{problem}; use `bouchet launch {record.model}` instead") from exc
 
 
-def _nearest(wanted: str, words: Sequence[str]) -> Sequence[str]:
-    by_lower = {word.lower(): word for word in words}
-    short = {word.rpartition("/")[2]: word for word in by_lower}
+def _nearest(wanted: str, names: Sequence[str]) -> Sequence[str]:
+    by_lower = {name.lower(): name for name in names}
+    short = {name.rpartition("/")[2]: name for name in by_lower}
     near = difflib.get_close_matches(wanted, [*by_lower, *short], n=3, cutoff=0.5)
-    return list(dict.fromkeys(by_lower[short.get(word, word)] for word in near))
+    return list(dict.fromkeys(by_lower[short.get(name, name)] for name in near))
 
 
 def load_catalog(*paths: Path) -> Catalog:
-    """The catalog files as one, later ones winning; ConfigurationError names file and line of what is wrong."""
+    """Read and merge catalog files, later ones win; ConfigurationError has file and line of a mistake."""
     catalog = Catalog({})
     for path in paths:
         document = read_yaml(path, CatalogDocument)
-        _refuse_bad_aliases(path, document)
+        _check_aliases(path, document)
         catalog |= Catalog(document.models, document.default)
     if catalog.default is not None and catalog.default not in catalog.entries:
         raise ConfigurationError(str(paths[-1]), f"default {catalog.default!r} is not among the models")
     return catalog
 
 
-def _refuse_bad_aliases(path: Path, document: CatalogDocument) -> None:
+def _check_aliases(path: Path, document: CatalogDocument) -> None:
     owners: dict[str, str] = {}
     for identity, entry in document.models.items():
         if entry.alias.startswith("claude-"):
-            # Claude Code assumes its own window sizes for names that begin so
+            # Claude Code assumes the window sizes of Anthropic's models for such names
             raise ConfigurationError(str(path), f"alias {entry.alias!r} of {identity} must not begin with 'claude-'")
         if entry.alias in owners:
             both = f"{owners[entry.alias]} and {identity}"

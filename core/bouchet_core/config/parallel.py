@@ -1,4 +1,4 @@
-"""How the GPUs of a job share one model: vLLM's parallel sizes. Pure."""
+"""vLLM's parallel sizes: how the GPUs of a job share one model. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from bouchet_core.errors import LaunchRefusedError
 
 from .catalog import ModelEntry
 
-# vLLM's options and their short forms
+# vLLM's options, long and short
 _SIZES = {
     "--tensor-parallel-size": "tensor",
     "-tp": "tensor",
@@ -22,7 +22,7 @@ _SIZES = {
 
 @dataclass(frozen=True)
 class Parallel:
-    """tensor: GPUs that share every layer; pipeline: groups of layers; data: copies; experts: spread over them."""
+    """Parallel sizes of one server. experts: MoE experts are sharded over all GPUs."""
 
     tensor: int = 1
     pipeline: int = 1
@@ -31,22 +31,22 @@ class Parallel:
 
     @property
     def gpus(self) -> int:
-        """GPUs it takes (processes, where there are none)."""
+        """GPUs in all; on a CPU, processes."""
         return self.tensor * self.pipeline * self.data
 
     @property
     def arguments(self) -> tuple[str, ...]:
-        """As vLLM is told; what is 1 anyway is left out."""
+        """vLLM's arguments, without sizes of 1."""
         sizes = {"--tensor-parallel-size": self.tensor, "--pipeline-parallel-size": self.pipeline}
         sizes["--data-parallel-size"] = self.data
-        words = [word for option, size in sizes.items() if size > 1 for word in (option, str(size))]
-        return (*words, *(("--enable-expert-parallel",) if self.experts else ()))
+        arguments = [text for option, size in sizes.items() if size > 1 for text in (option, str(size))]
+        return (*arguments, *(("--enable-expert-parallel",) if self.experts else ()))
 
 
 def parallel_of(entry: ModelEntry, gpus: int, nodes: int) -> Parallel:
-    """The sizes for so many GPUs (all nodes together) on so many nodes, as the catalog wants them shared.
+    """Return the sizes for this number of GPUs (of all nodes together) and nodes.
 
-    Sizes among the entry's extra_args win; LaunchRefusedError when those are for another number of GPUs.
+    Sizes in the entry's extra_args win; LaunchRefusedError if they are for another number of GPUs.
     """
     wanted = max(gpus, nodes)
     named = _named(entry.extra_args)
@@ -54,29 +54,29 @@ def parallel_of(entry: ModelEntry, gpus: int, nodes: int) -> Parallel:
         if named.gpus != wanted:
             sizes = f"tensor {named.tensor} x pipeline {named.pipeline} x data {named.data}"
             raise LaunchRefusedError(
-                f"{entry.alias} is set to run on {named.gpus} GPUs ({sizes} in its extra_args), not on {wanted}; "
-                f"use --gpus {named.gpus}, or say `parallel:` in its catalog entry instead"
+                f"the extra_args of {entry.alias} are for {named.gpus} GPUs ({sizes}), not for {wanted}; "
+                f"use --gpus {named.gpus}, or set `parallel:` in its catalog entry instead"
             )
         return named
     if entry.parallel == "tensor":
-        # layers are shared within a node, where GPUs are close; between nodes travels only what leaves a group of them
+        # tensor parallelism needs the fast links within a node; pipeline stages send little between nodes
         return Parallel(tensor=wanted // nodes, pipeline=nodes)
     if entry.parallel == "wide":
         return Parallel(tensor=wanted)
     return Parallel(data=wanted, experts=entry.parallel == "expert")
 
 
-def names_sizes(words: Sequence[str]) -> bool:
-    """Whether arguments of vLLM name parallel sizes themselves."""
-    return _named(words) is not None
+def names_parallel_sizes(arguments: Sequence[str]) -> bool:
+    """Return whether vLLM's arguments contain parallel sizes."""
+    return _named(arguments) is not None
 
 
-def _named(words: Sequence[str]) -> Parallel | None:
+def _named(arguments: Sequence[str]) -> Parallel | None:
     sizes: dict[str, int] = {}
-    for at, word in enumerate(words):
-        option, _, value = word.partition("=")
+    for at, argument in enumerate(arguments):
+        option, _, value = argument.partition("=")
         if option in _SIZES:
-            following = words[at + 1] if at + 1 < len(words) else ""
+            following = arguments[at + 1] if at + 1 < len(arguments) else ""
             text = value or following
             sizes[_SIZES[option]] = int(text) if text.isascii() and text.isdigit() else 1
     return Parallel(sizes.get("tensor", 1), sizes.get("pipeline", 1), sizes.get("data", 1)) if sizes else None

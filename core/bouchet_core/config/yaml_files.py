@@ -1,4 +1,4 @@
-"""YAML files that people write, read strictly: duplicates, typos and wrong types are refused with their line."""
+"""Strict reading of YAML files: duplicate keys, unknown fields and wrong types are errors with a line number."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from pydantic_core import ErrorDetails
 
 from bouchet_core.errors import ConfigurationError
 
-Model = TypeVar("Model", bound=BaseModel)
+AnyModel = TypeVar("AnyModel", bound=BaseModel)
 Place = tuple[str | int, ...]
 
 
-def read_yaml(path: Path, model: type[Model]) -> Model:
-    """The file as a value of `model`; ConfigurationError names the line and the nearest known word."""
+def read_yaml(path: Path, model: type[AnyModel]) -> AnyModel:
+    """Read the file as a value of `model`; ConfigurationError has the line and the nearest known field."""
     node = _compose(path)
     lines: dict[Place, int] = {}
-    _note_lines(path, node, (), lines)
+    _collect_lines(path, node, (), lines)
     data = yaml.safe_load(path.read_text(encoding="utf-8"))
     try:
         return model.model_validate(data if data is not None else {})
@@ -42,8 +42,8 @@ def _compose(path: Path) -> yaml.Node | None:
         raise ConfigurationError(str(path), f"is not valid YAML: {exc.problem}", line) from exc
 
 
-def _note_lines(path: Path, node: yaml.Node | None, place: Place, lines: dict[Place, int]) -> None:
-    """Fills `lines` with the 1-based line of every key and item; refuses a key written twice."""
+def _collect_lines(path: Path, node: yaml.Node | None, place: Place, lines: dict[Place, int]) -> None:
+    """Fill `lines` with the 1-based line of every key and item; ConfigurationError for a duplicate key."""
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             inner = (*place, key.value)
@@ -52,15 +52,15 @@ def _note_lines(path: Path, node: yaml.Node | None, place: Place, lines: dict[Pl
                 problem = f"{key.value!r} is written twice (first in line {lines[inner]})"
                 raise ConfigurationError(str(path), problem, line)
             lines[inner] = line
-            _note_lines(path, value, inner, lines)
+            _collect_lines(path, value, inner, lines)
     elif isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
             lines[(*place, index)] = item.start_mark.line + 1
-            _note_lines(path, item, (*place, index), lines)
+            _collect_lines(path, item, (*place, index), lines)
 
 
 def _line_of(place: Place, lines: dict[Place, int]) -> int:
-    """The line of the innermost part of `place` that stands in the file, 1 when none does."""
+    """Return the line of the innermost part of `place` that is in the file, 1 if none is."""
     for length in range(len(place), 0, -1):
         if place[:length] in lines:
             return lines[place[:length]]
@@ -72,12 +72,12 @@ def _sentence(error: ErrorDetails, model: type[BaseModel]) -> str:
     if error["type"] != "extra_forbidden":
         return f"{place}: {error['msg']}" if place else str(error["msg"])
     typo = str(error["loc"][-1])
-    near = difflib.get_close_matches(typo, _known_words(model), n=1)
+    near = difflib.get_close_matches(typo, _known_fields(model), n=1)
     return f"unknown field {typo!r}" + (f"; did you mean {near[0]!r}?" if near else "")
 
 
-def _known_words(model: type[BaseModel]) -> Sequence[str]:
-    """Every field name of the model and of the models it is made of."""
+def _known_fields(model: type[BaseModel]) -> Sequence[str]:
+    """Return every field name of the model and of its nested models."""
     schema: dict[str, Any] = model.model_json_schema()
     parts = [schema, *schema.get("$defs", {}).values()]
     return sorted({name for part in parts for name in part.get("properties", {})})

@@ -1,8 +1,8 @@
-"""Keys of the people who share the stack.
+"""API keys of the people who share the stack.
 
 Keys in Redis:
     access:keys     hash    name -> ApiKey as JSON (its hash, not the key)
-    access:changes  stream  one entry a change, so that readers need not ask again and again
+    access:changes  stream  one entry a change, so that readers need not poll
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ FIRST_CHANGE = "0-0"
 
 
 class ApiKeyStore:
-    """All keys but the owner's. Methods raise RecordError subclasses or StoreUnavailableError."""
+    """All keys except the owner's. Methods raise RecordError subclasses or StoreUnavailableError."""
 
     def __init__(self, client: redis.Redis) -> None:
         self._redis = client
 
     def add(self, key: ApiKey) -> None:
-        """Keeps a new key, or raises KeyNameTakenError."""
+        """Store a new key, or raise KeyNameTakenError."""
         with mapped():
             made = self._redis.hsetnx(_KEYS, key.name, key.model_dump_json())
         if not made:
@@ -36,7 +36,7 @@ class ApiKeyStore:
         self._changed(key.name)
 
     def revoke(self, name: str) -> ApiKey:
-        """Forgets a key, or raises UnknownKeyError."""
+        """Remove a key, or raise UnknownKeyError."""
         with mapped():
             pipe = self._redis.pipeline(transaction=True)
             pipe.hget(_KEYS, name)
@@ -48,19 +48,19 @@ class ApiKeyStore:
         return ApiKey.model_validate_json(body)
 
     def all(self) -> list[ApiKey]:
-        """All keys, the oldest first."""
+        """Return all keys, oldest first."""
         with mapped():
             bodies = cast("list[str]", self._redis.hvals(_KEYS))
         return sorted((ApiKey.model_validate_json(body) for body in bodies), key=lambda key: key.created_at)
 
     def last_change(self) -> str:
-        """The id of the newest change, FIRST_CHANGE when there is none."""
+        """Return the id of the newest change, FIRST_CHANGE if there is none."""
         with mapped():
             newest = cast("list[tuple[str, Any]]", self._redis.xrevrange(_CHANGES, count=1))
         return newest[0][0] if newest else FIRST_CHANGE
 
     def wait_for_change(self, after: str, wait_s: float) -> None:
-        """Returns at the first change after that one, or when wait_s is over; it must stay below SOCKET_TIMEOUT_S."""
+        """Wait for a change after that one, at most wait_s, which must stay below SOCKET_TIMEOUT_S."""
         with mapped():
             self._redis.xread({_CHANGES: after}, count=1, block=int(wait_s * 1000))
 

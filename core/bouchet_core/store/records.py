@@ -38,7 +38,8 @@ return {'ok'}
 
 # Compare-and-set; a record that has ended releases its names and slots in the same step.
 # KEYS: record live owners slots targets events ended
-# ARGV: id expected version body has_ended updated ended_kept events_kept number_of_targets (slot target)... event_fields...
+# ARGV: id expected version body has_ended updated ended_kept events_kept number_of_targets
+#       (slot target)... event_fields...
 _SAVE = """
 if redis.call('HGET', KEYS[1], 'version') ~= ARGV[2] then return 0 end
 redis.call('HSET', KEYS[1], 'version', ARGV[3], 'body', ARGV[4])
@@ -179,7 +180,7 @@ class RecordStore(Generic[AnyRecord]):
         return record
 
     def update(self, name: str, change: Callable[[AnyRecord], AnyRecord], tries: int = 10) -> AnyRecord:
-        """Read, change and save, again while other writers are faster. `change` must be pure; an equal value is kept."""
+        """Read, change and save, again while other writers are faster; an unchanged record is not saved."""
         for _ in range(tries):
             old = self.get(name)
             # a change may be made of several steps, each of which raised the version

@@ -1,8 +1,8 @@
-"""Usage: the last requests one by one, and sums for longer.
+"""Usage: the last requests one by one, and sums over a longer time.
 
 Keys in Redis:
     usage:requests    stream  one entry a request, newest REQUESTS_KEPT
-    usage:sum:<time>  hash    `<by>|<name>|<count>` -> number, for the BUCKET_S from that Unix time on; SUMS_KEPT_S
+    usage:sum:<time>  hash    `<by>|<name>|<count>` -> number, for BUCKET_S from that Unix time on; kept SUMS_KEPT_S
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ _REQUESTS, _SUM = PREFIX + "usage:requests", PREFIX + "usage:sum:"
 
 
 class UsageStore:
-    """What was used. Methods raise StoreUnavailableError."""
+    """Usage records and their sums. Methods raise StoreUnavailableError."""
 
     def __init__(self, client: redis.Redis) -> None:
         self._redis = client
 
     def add(self, records: Sequence[UsageRecord]) -> None:
-        """Keeps these records and adds them to their sums, in one round trip."""
+        """Store records and add them to the sums, in one round trip."""
         with mapped():
             pipe = self._redis.pipeline(transaction=False)
             for record in records:
@@ -48,8 +48,8 @@ class UsageStore:
                 pipe.expire(key, SUMS_KEPT_S)
             pipe.execute()
 
-    def lines(self, by: UsageBy, since: float, now: float) -> list[UsageSummary]:
-        """Sums from the bucket of `since` to now (Unix times), the busiest first."""
+    def summaries(self, by: UsageBy, since: float, now: float) -> list[UsageSummary]:
+        """Return sums from the bucket of `since` until now (Unix times), the most tokens first."""
         oldest = max(bucket_of(since), bucket_of(now - SUMS_KEPT_S))
         with mapped():
             pipe = self._redis.pipeline(transaction=False)
@@ -66,16 +66,16 @@ class UsageStore:
         return sorted((summary_of(name, counts) for name, counts in sums.items()), key=_busiest_first)
 
     def last(self, limit: int = 100) -> list[dict[str, str]]:
-        """The last requests, newest first, as they are kept."""
+        """Return the fields of the last requests, newest first."""
         with mapped():
             entries = cast("list[tuple[str, dict[str, str]]]", self._redis.xrevrange(_REQUESTS, count=limit))
         return [fields for _, fields in entries]
 
 
 def bucket_of(at: float) -> int:
-    """The Unix time at which the bucket of that moment began."""
+    """Return the Unix time at which the bucket of that moment began."""
     return int(at) // BUCKET_S * BUCKET_S
 
 
-def _busiest_first(line: UsageSummary) -> tuple[int, int, str]:
-    return -(line.input_tokens + line.output_tokens), -line.requests, line.name
+def _busiest_first(summary: UsageSummary) -> tuple[int, int, str]:
+    return -(summary.input_tokens + summary.output_tokens), -summary.requests, summary.name

@@ -73,7 +73,7 @@ def refresh_disk_listing(state: AppState) -> DiskListing | None:
     Waits WAIT_S for the worker at most, then returns the old listing; None when there has never been one.
     """
     known = state.store.downloads.disk()
-    if known is not None and datetime.now(UTC) - known.looked_at < MAX_AGE:
+    if known is not None and datetime.now(UTC) - known.listed_at < MAX_AGE:
         return known
     if not _tunnel_is_up(state) or not state.store.downloads.may_request_listing():
         return known

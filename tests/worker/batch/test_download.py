@@ -261,7 +261,7 @@ def test_a_look_is_kept_with_its_time(context: WorkerContext, slurm: FakeSlurm) 
     slurm.on_disk = {MODEL: READY}
     assert list_models(context) == "1 models"
     look = context.store.downloads.disk()
-    assert look is not None and look.looked_at == context.now()
+    assert look is not None and look.listed_at == context.now()
     assert look.of(MODEL).percent == 100 and look.of("a/b").state == "missing"
 
 

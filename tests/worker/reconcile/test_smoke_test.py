@@ -45,7 +45,7 @@ def test_a_model_as_the_catalog_says_passes_everything() -> None:
     smoke = smoked()
     checks = {name: value.result for name, value in smoke if isinstance(value, SmokeCheck)}
     assert checks == dict.fromkeys(("chat", "stream", "tools", "count", "window", "thinking"), "ok")
-    assert smoke.words == "" and smoke.without_tools == ""
+    assert smoke.summary == "" and smoke.without_tools == ""
 
 
 def test_every_question_is_small_and_no_switch_is_sent() -> None:
@@ -80,7 +80,7 @@ def test_what_is_wrong_is_named_and_nothing_else(oddities: dict[str, object], na
     smoke = smoked(**oddities)
     wrong = [key for key, value in smoke if isinstance(value, SmokeCheck) and value.result == "failed"]
     assert wrong == [name]
-    assert words in getattr(smoke, name).message and words in smoke.words
+    assert words in getattr(smoke, name).message and words in smoke.summary
 
 
 def test_a_model_that_talks_instead_of_calling_passes_with_a_forced_call() -> None:
@@ -90,12 +90,12 @@ def test_a_model_that_talks_instead_of_calling_passes_with_a_forced_call() -> No
 @pytest.mark.parametrize("call", ["long", "refused"])
 def test_a_call_that_could_not_be_tried_takes_no_tools_away(call: str) -> None:
     smoke = smoked(call=call)
-    assert smoke.tools.result == "not_tried" and smoke.tools.message and smoke.words == ""
+    assert smoke.tools.result == "not_tried" and smoke.tools.message and smoke.summary == ""
 
 
 def test_a_catalog_without_a_parser_or_thoughts_promises_nothing() -> None:
     smoke = smoked(dataclasses.replace(PROMISE, tool_parser=None, thinking="none"), call="prose", thoughts="text")
-    assert (smoke.tools.result, smoke.thinking.result) == ("not_tried", "not_tried") and smoke.words == ""
+    assert (smoke.tools.result, smoke.thinking.result) == ("not_tried", "not_tried") and smoke.summary == ""
 
 
 @pytest.mark.parametrize(("thoughts", "result"), [("reasoning", "ok"), ("text", "failed"), ("", "not_tried")])

@@ -15,7 +15,7 @@ _DISK: dict[str, Any] = {
     "total_bytes": 65_000_000_000,
     "revision": "9216db5781bf21249d130ec9da846c4624c16137",
     "last_used": "2026-11-21T09:30:00Z",
-    "looked_at": "2026-11-22T12:00:00Z",
+    "listed_at": "2026-11-22T12:00:00Z",
     "download": None,
 }
 _MODEL: dict[str, Any] = {

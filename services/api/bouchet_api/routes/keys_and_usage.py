@@ -124,7 +124,7 @@ def get_usage(
     """Return requests, tokens, speed and errors for each key, model, session (a hash) or deployment."""
     now = datetime.now(UTC).timestamp()
     begin = max(now - parse_time_span(since).total_seconds(), now - SUMS_KEPT_S)
-    lines = state.store.usage.lines(by, begin, now)
+    lines = state.store.usage.summaries(by, begin, now)
     return UsageReport(by=by, since=datetime.fromtimestamp(bucket_of(begin), UTC), lines=lines)
 
 

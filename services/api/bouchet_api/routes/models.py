@@ -35,7 +35,7 @@ class ModelDiskStatus(BaseModel):
     total_bytes: int | None
     revision: str | None = Field(description="commit")
     last_used: datetime | None = Field(description="when a job last served it")
-    looked_at: datetime | None = Field(description="time of the disk listing")
+    listed_at: datetime | None = Field(description="time of the disk listing")
     download: str | None = Field(description="id of the live download")
 
 
@@ -90,7 +90,7 @@ def _disk_status(identity: str, listing: DiskListing | None, downloads: Sequence
     return ModelDiskStatus(
         **found.model_dump(),
         percent=found.percent,
-        looked_at=listing.looked_at if listing else None,
+        listed_at=listing.listed_at if listing else None,
         download=next((d.id for d in downloads if d.model == identity), None),
     )
 

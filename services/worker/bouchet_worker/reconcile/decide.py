@@ -154,7 +154,7 @@ def _ready(job: Job, observed: Observed, changes: Mapping[str, object]) -> Decis
 
 def _smoke_failures(smoke: SmokeTest | None) -> str:
     """Return what failed in the smoke test of a ready model, empty when nothing did."""
-    return smoke.words if smoke is not None else ""
+    return smoke.summary if smoke is not None else ""
 
 
 def _paused(record: Deployment, job: Job, status: JobStatus, observed: Observed) -> Decision:

@@ -64,7 +64,7 @@ class SmokeTestRunner:
         try:
             with self.probe.client(job) as http:
                 run.result = run_smoke_test(http, expected_model(record, job), lambda: self.probe.is_healthy(job))
-            log.info("deployment %s: smoke test %s", record.id, run.result.words or "passed")
+            log.info("deployment %s: smoke test %s", record.id, run.result.summary or "passed")
         except ServerGoneError as exc:
             if run.tries >= TRIES:
                 run.result = _not_tried(f"the connection to vLLM was lost {TRIES} times: {exc}")
