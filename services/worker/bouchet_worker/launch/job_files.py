@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from bouchet_core.config.catalog import ModelEntry
-from bouchet_core.config.parallel import names_sizes, parallel_of
+from bouchet_core.config.parallel import names_parallel_sizes, parallel_of
 from bouchet_core.config.site import Site, SiteImage
 from bouchet_core.deployments import Deployment, LaunchRequest, Placement
 from bouchet_core.errors import ConfigurationError
@@ -95,7 +95,11 @@ def vllm_arguments(
     return (
         *("--served-model-name", *dict.fromkeys((*names, model))),
         *("--max-model-len", str(context_window(entry, request))),
-        *(() if names_sizes(entry.extra_args) else parallel_of(entry, placement.gpus, placement.nodes).arguments),
+        *(
+            ()
+            if names_parallel_sizes(entry.extra_args)
+            else parallel_of(entry, placement.gpus, placement.nodes).arguments
+        ),
         *_quantization(model, entry, request),
         *_kv_cache_type(entry, request),
         *_parsers(entry),

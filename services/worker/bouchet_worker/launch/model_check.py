@@ -41,7 +41,7 @@ def list_models(context: WorkerContext) -> str:
 def check_model_present(context: WorkerContext, model: str) -> None:
     """Raise LaunchRefusedError when the model is not completely on the cluster. A failed listing blocks nothing."""
     listing = context.store.downloads.disk()
-    if listing is None or context.now() - listing.looked_at > FRESH or listing.of(model).state != "ready":
+    if listing is None or context.now() - listing.listed_at > FRESH or listing.of(model).state != "ready":
         try:
             listing = _list(context)
         except GatewayError as exc:
@@ -65,7 +65,7 @@ def _list(context: WorkerContext) -> DiskListing:
 def parse_listing(output: Mapping[str, Any], now: datetime) -> DiskListing:
     """Parse what list_models.py prints. Raises ValueError, KeyError or TypeError for other forms."""
     models = {name: _disk_model(row) for name, row in output["models"].items()}
-    return DiskListing(models=models, free_bytes=output.get("free_bytes"), looked_at=now)
+    return DiskListing(models=models, free_bytes=output.get("free_bytes"), listed_at=now)
 
 
 def _disk_model(row: Mapping[str, Any]) -> DiskModel:
