@@ -22,7 +22,7 @@ LIST_MODELS = [("list_models", "now")]
 
 def listing(qwen: DiskModel | None = None, age: timedelta = timedelta()) -> DiskListing:
     models = {QWEN: qwen} if qwen else {}
-    return DiskListing(models=models, free_bytes=5, looked_at=datetime.now(UTC) - age)
+    return DiskListing(models=models, free_bytes=5, listed_at=datetime.now(UTC) - age)
 
 
 READY = DiskModel(state="ready", bytes=9, total_bytes=9, revision="c" * 40)
@@ -47,7 +47,7 @@ async def test_disk_is_unknown_at_once_while_the_tunnel_is_down(
 ) -> None:
     gateway.tunnel = {**gateway.tunnel, "state": "down"}
     disk = disks(await api.get("/v1/models"))[QWEN]
-    assert (disk["state"], disk["percent"], disk["looked_at"]) == ("unknown", None, None)
+    assert (disk["state"], disk["percent"], disk["listed_at"]) == ("unknown", None, None)
     assert queued_tasks(state.store) == []
 
 
