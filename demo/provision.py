@@ -23,33 +23,6 @@ from .layout import DEMO_MODELS, IMAGES, PIN, PLUGIN_FILES, PLUGINS, STAGING, De
 from .staging import stage
 
 DEFAULT_COMPOSE = "docker compose -f compose.yaml -f demo/compose.yaml"
-
-
-def read_layout(environ: Mapping[str, str]) -> DemoLayout:
-    root = Path(__file__).resolve().parent.parent
-    return DemoLayout(root, root / (environ.get("DEMO_STAGING") or ".cache/staging"))
-
-
-def main(environ: Mapping[str, str]) -> int:
-    parser = argparse.ArgumentParser(prog="demo.provision", description="Set the demo cluster up.")
-    parser.add_argument("part", choices=["stage", "install"], help="fetch on this machine, or make on the cluster")
-    part = parser.parse_args().part
-    layout = read_layout(environ)
-    try:
-        if part == "stage":
-            stage(layout)
-        else:
-            install(layout, DemoCluster(shlex.split(environ.get("COMPOSE") or DEFAULT_COMPOSE)))
-    except ProvisionError as exc:
-        print(f"demo: {exc}", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(os.environ))
-
-
 PARTITION = "day"
 USER = "researcher"
 ASK_TIMEOUT_S = 60
@@ -127,3 +100,28 @@ def install_plugins(cluster: DemoCluster) -> None:
     """Install vLLM's plugins for the scripted model; a running server keeps what it loaded."""
     sources = [str(STAGING / "models" / name) for name in PLUGIN_FILES]
     cluster.ask(["install", "-D", "-m", "0644", "-t", str(PLUGINS), *sources])
+
+
+def read_layout(environ: Mapping[str, str]) -> DemoLayout:
+    root = Path(__file__).resolve().parent.parent
+    return DemoLayout(root, root / (environ.get("DEMO_STAGING") or ".cache/staging"))
+
+
+def main(environ: Mapping[str, str]) -> int:
+    parser = argparse.ArgumentParser(prog="demo.provision", description="Set the demo cluster up.")
+    parser.add_argument("part", choices=["stage", "install"], help="fetch on this machine, or make on the cluster")
+    part = parser.parse_args().part
+    layout = read_layout(environ)
+    try:
+        if part == "stage":
+            stage(layout)
+        else:
+            install(layout, DemoCluster(shlex.split(environ.get("COMPOSE") or DEFAULT_COMPOSE)))
+    except ProvisionError as exc:
+        print(f"demo: {exc}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(os.environ))
