@@ -1,6 +1,9 @@
 """Provisioning the demo cluster: what is made again, and what is kept."""
 
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
@@ -135,3 +138,11 @@ def test_demo_step_prints_outcome(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ZeroDivisionError), step("two"):
         raise ZeroDivisionError
     assert capsys.readouterr().out.splitlines() == ["one ...", "one ... 0 s, done", "two ...", "two ... 0 s, failed"]
+
+
+def test_main_failing_cluster_prints_one_line() -> None:
+    argv = [sys.executable, "-m", "demo.provision", "install"]
+    environ = {**os.environ, "COMPOSE": "false"}
+    done = subprocess.run(argv, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.startswith("demo: ") and "Traceback" not in done.stderr
