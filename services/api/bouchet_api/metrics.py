@@ -32,6 +32,7 @@ class _Snapshot(Collector):
         self._phases, self._tunnel, self._worker_alive = Counter(phases), tunnel, worker_alive
 
     def collect(self) -> Iterator[Metric]:
+        """Yield the metrics in the order of the page."""
         deployments = GaugeMetricFamily("bouchet_deployments", "Live deployments by phase", labels=["phase"])
         for phase in Phase:
             if phase is not Phase.ENDED:

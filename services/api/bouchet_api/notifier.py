@@ -30,7 +30,10 @@ class EventNotifier:
         return self._next
 
     async def watch(self) -> None:
-        """Read the change streams until cancelled."""
+        """Read the change streams until cancelled.
+
+        While Redis does not answer, the streams wait and the read is tried again.
+        """
         after: tuple[str, str] | None = None
         while True:
             try:

@@ -44,7 +44,7 @@ class DownloadList(BaseModel):
 def find_download(
     state: StateDep, download: Annotated[str, Path(description="id, or the model of a live download", max_length=300)]
 ) -> Download:
-    """Return the record that the path names; a catalog name stands for its model."""
+    """Return the record that the path names; a catalog name means its model."""
     try:
         return state.store.downloads.get(download)
     except UnknownDownloadError:

@@ -18,7 +18,7 @@ from bouchet_api.model_status import disk_model, refresh_disk_listing
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
 
-class LiveDeployment(BaseModel):
+class ModelDeployment(BaseModel):
     """A deployment of the model that has not ended."""
 
     id: str
@@ -54,7 +54,7 @@ class CatalogModel(BaseModel):
     tools: bool
     vision: bool
     weights_gib: float | None
-    live: list[LiveDeployment]
+    live: list[ModelDeployment]
     disk: ModelDiskStatus
 
 
@@ -109,6 +109,6 @@ def _catalog_model(identity: str, entry: ModelEntry, live: Sequence[Deployment],
         tools=entry.tool_parser is not None,
         vision=entry.vision,
         weights_gib=entry.weights_gib,
-        live=[LiveDeployment(id=d.id, name=d.alias, phase=d.phase) for d in live if d.model == identity],
+        live=[ModelDeployment(id=d.id, name=d.alias, phase=d.phase) for d in live if d.model == identity],
         disk=disk,
     )

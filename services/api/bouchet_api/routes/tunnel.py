@@ -14,7 +14,7 @@ from bouchet_api.openapi import examples
 router = APIRouter(prefix="/v1/tunnel", tags=["tunnel"])
 
 
-class TrustRequest(BaseModel):
+class HostKeyTrustRequest(BaseModel):
     """The fingerprint of the host key to accept, compared with the one that the site publishes."""
 
     model_config = ConfigDict(extra="forbid")
@@ -22,7 +22,7 @@ class TrustRequest(BaseModel):
     fingerprint: str = Field(min_length=1, max_length=200)
 
 
-class ForgetRequest(BaseModel):
+class HostKeyForgetRequest(BaseModel):
     """A host, written as in `host_key.place`."""
 
     model_config = ConfigDict(extra="forbid")
@@ -52,7 +52,9 @@ def answer_prompt(
 
 
 @router.post("/trust", status_code=202)
-def trust_host_key(state: StateDep, body: Annotated[TrustRequest, Body(openapi_examples=examples.TRUST)]) -> Accepted:
+def trust_host_key(
+    state: StateDep, body: Annotated[HostKeyTrustRequest, Body(openapi_examples=examples.TRUST)]
+) -> Accepted:
     """Accept the host key that GET /v1/tunnel shows as `host_key`; 409 when it differs or replaces a known key."""
     state.gateway.trust(body.fingerprint)
     return Accepted()
@@ -60,7 +62,7 @@ def trust_host_key(state: StateDep, body: Annotated[TrustRequest, Body(openapi_e
 
 @router.post("/forget", status_code=202)
 def forget_host_keys(
-    state: StateDep, body: Annotated[ForgetRequest, Body(openapi_examples=examples.FORGET)]
+    state: StateDep, body: Annotated[HostKeyForgetRequest, Body(openapi_examples=examples.FORGET)]
 ) -> Accepted:
     """Forget the host keys accepted for a host; those in ~/.ssh/known_hosts stay."""
     state.gateway.forget(body.place)
