@@ -1,1 +1,1 @@
-"""The worker: takes launches to Slurm and keeps every record true to what the cluster says."""
+"""The worker: submits launches to Slurm and keeps every record up to date with the cluster."""

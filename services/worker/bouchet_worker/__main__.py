@@ -1,4 +1,4 @@
-"""`python -m bouchet_worker`: tasks from the queue in the main thread, the reconcile loop beside them."""
+"""`python -m bouchet_worker`: tasks from the queue in the main thread, the reconcile loop in another one."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ from .tasks import set_context
 log = logging.getLogger("bouchet_worker")
 
 LOOP_STOP_TIMEOUT_S = 15.0
-# after Redis went away
-AGAIN_S = 1.0
+# pause after Redis was lost
+RECONNECT_S = 1.0
 
 
 def build_context(settings: WorkerSettings, owner: str) -> WorkerContext:
-    """Read site, catalog and scripts; ConfigurationError names the file that is wrong."""
+    """Read site file, catalog and job scripts. Raises ConfigurationError, which names the file that is wrong."""
     site = load_site(settings.site_file)
     return WorkerContext(
         store=Store.connect(settings.redis_host, settings.redis_port, settings.redis_password.get_secret_value()),
@@ -57,66 +57,66 @@ def build_context(settings: WorkerSettings, owner: str) -> WorkerContext:
 
 
 def build_loop(context: WorkerContext, settings: WorkerSettings, tasks: TaskQueue) -> ReconcileLoop:
-    """The loop, its tasks going to the queue."""
+    """Build the reconcile loop, whose tasks go to the queue."""
     probe = SlotProbe(settings.slot_host, settings.slot_base_port, context.serving_secret)
-    smokes = SmokeTestRunner(probe)
-    observer = Observer(context.gateway, context.paths, probe, smokes)
-    return ReconcileLoop(context, observer, tasks.send, tasks.tend, smokes, CleanupScheduler(context))
+    smoke_tests = SmokeTestRunner(probe)
+    observer = Observer(context.gateway, context.paths, probe, smoke_tests)
+    return ReconcileLoop(context, observer, tasks.send, tasks.tend, smoke_tests, CleanupScheduler(context))
 
 
 def work(context: WorkerContext, loop: ReconcileLoop, queue: Queue) -> None:
-    """Until SIGTERM: RQ finishes the task under way, the loop its step."""
+    """Run tasks and the loop until SIGTERM; RQ then finishes its current task, and the loop its step."""
     stopping = threading.Event()
     thread = threading.Thread(target=loop.run, args=(stopping,), name="reconcile", daemon=True)
     thread.start()
     try:
         set_context(context)
-        asked = threading.Event()
-        while not asked.is_set():
-            _do_tasks(context.owner, queue, asked)
+        stop_requested = threading.Event()
+        while not stop_requested.is_set():
+            _run_tasks(context.owner, queue, stop_requested)
             with contextlib.suppress(StopRequested):
-                asked.wait(AGAIN_S)
+                stop_requested.wait(RECONNECT_S)
     finally:
         stopping.set()
         thread.join(LOOP_STOP_TIMEOUT_S)
 
 
 class _TaskWorker(SimpleWorker):
-    """Tells whether it ended because it was asked to: RQ's also ends when Redis goes away in the midst of a task."""
+    """RQ's worker, which also ends when Redis is lost during a task: the event is set only by a signal."""
 
-    asked: threading.Event
+    stop_requested: threading.Event
 
     def request_stop(self, signum: int, frame: FrameType | None) -> None:
-        """Of SIGTERM and SIGINT."""
-        self.asked.set()
+        """Handle SIGTERM and SIGINT."""
+        self.stop_requested.set()
         super().request_stop(signum, frame)  # type: ignore[no-untyped-call]
 
 
-def _do_tasks(owner: str, queue: Queue, asked: threading.Event) -> None:
-    # RQ takes the name of a worker that was killed for that of a living one
+def _run_tasks(owner: str, queue: Queue, stop_requested: threading.Event) -> None:
+    # RQ refuses the name of a worker that was killed, so each one has a new name
     name = f"{owner}-{uuid.uuid4().hex[:8]}"
     try:
         with Store.errors_mapped():
             worker = _TaskWorker([queue], name=name, connection=queue.connection, serializer=JSONSerializer)
-            worker.asked = asked
+            worker.stop_requested = stop_requested
             worker.work(logging_level=None)
     except StopRequested:
-        asked.set()
+        stop_requested.set()
     except StoreUnavailableError as exc:
-        log.warning("tasks wait: %s", exc)
+        log.warning("tasks wait for Redis: %s", exc)
 
 
 def main() -> int:
-    """Exit status 1 with one sentence when a file that it needs is wrong."""
+    """Run the worker; return 1 after printing one sentence when a setting or a file is wrong."""
     try:
         settings = WorkerSettings.from_environment(os.environ)
     except BouchetError as exc:
         print(f"worker: {exc}", file=sys.stderr)
         return 1
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    # tasks and moves are logged by ourselves, with the deployment's id
-    for chatty in ("httpx", "rq.worker"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    # the worker logs tasks and phase changes itself, with the deployment's id
+    for library in ("httpx", "rq.worker"):
+        logging.getLogger(library).setLevel(logging.WARNING)
     try:
         context = build_context(settings, owner=settings.owner)
     except BouchetError as exc:

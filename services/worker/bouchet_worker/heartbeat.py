@@ -1,4 +1,4 @@
-"""`python -m bouchet_worker.heartbeat`: exit status 0 while this container's worker beats."""
+"""The container's health check, `python -m bouchet_worker.heartbeat`: whether this worker's heartbeat is recent."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .settings import WorkerSettings
 
 
 def main() -> int:
-    """0: beats. 1: does not, or the store cannot be asked; says which."""
+    """Return 0 with a recent heartbeat; 1 without one, or when the store does not answer, after printing which."""
     try:
         settings = WorkerSettings.from_environment(os.environ)
         password = settings.redis_password.get_secret_value()
@@ -23,7 +23,7 @@ def main() -> int:
     except BouchetError as exc:
         print(exc, file=sys.stderr)
         return 1
-    print("the worker has not said lately that it lives", file=sys.stderr)
+    print("no recent heartbeat of the worker", file=sys.stderr)
     return 1
 
 

@@ -22,7 +22,7 @@ from bouchet_worker.reconcile.observation import (
     QueryResult,
 )
 from bouchet_worker.reconcile.startup import parse_progress
-from bouchet_worker.slurm.pending_reasons import WAITS, describe_pending_reason
+from bouchet_worker.slurm.pending_reasons import REASONS, describe_pending_reason
 from bouchet_worker.slurm.states import STATES, State, StateClass
 
 from tests.worker.scenario import requested
@@ -236,7 +236,7 @@ def test_pending_reasons_in_words(reason: str, words: str) -> None:
 
 
 def test_every_reason_keeps_slurms_word_for_whoever_asks_the_site() -> None:
-    for word in set(WAITS) - {"None"}:
+    for word in set(REASONS) - {"None"}:
         assert describe_pending_reason(word).endswith(f"({word})")
 
 

@@ -43,7 +43,7 @@ def sbatch_argv(placement: Placement, name: str, output: str, script: str, argum
 
 
 def sbatch_test_only_argv(placement: Placement) -> list[str]:
-    """Return `sbatch --test-only`, which prints an estimated start and submits nothing; it reads a script from stdin."""
+    """Return `sbatch --test-only`, which prints an estimated start and submits nothing. The script goes to stdin."""
     return ["sbatch", "--test-only", *_resources(placement)]
 
 

@@ -93,10 +93,10 @@ STATES: Mapping[State, StateInfo] = {
 }
 
 
-def parse_state(word: str) -> State:
-    """Return the state of `RUNNING`, `CANCELLED by 2001` or `CANCELLED+`. Raises SlurmOutputError for an unknown one."""
-    name = word.strip().split(" ")[0].rstrip("+")
+def parse_state(printed: str) -> State:
+    """Parse a state as printed, such as `CANCELLED by 2001` or `CANCELLED+`. Raises SlurmOutputError if unknown."""
+    name = printed.strip().split(" ")[0].rstrip("+")
     try:
         return State(name)
     except ValueError as exc:
-        raise SlurmOutputError("Slurm (a job state)", word) from exc
+        raise SlurmOutputError("Slurm (a job state)", printed) from exc
