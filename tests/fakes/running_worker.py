@@ -1,4 +1,4 @@
-"""The worker as its container starts it: a process, over a real Redis and a gateway with a small Slurm behind it."""
+"""The worker as a process, as its container starts it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SERVING_SECRET = "serving-secret"
 def worker_environment(
     directory: Path, *, redis_port: int, gateway_url: str, slot_port: int = 1, slots: int = 4
 ) -> dict[str, str]:
-    """What the process finds around it; its secrets are written into `directory`."""
+    """Return its environment; its secrets are written into `directory`."""
     for name, value in (("redis_password", "secret"), ("gateway_token", TOKEN), ("serving_secret", SERVING_SECRET)):
         (directory / name).write_text(value)
     return {
@@ -39,7 +39,7 @@ def worker_environment(
 
 @contextmanager
 def running_worker(environment: Mapping[str, str], name: str = "") -> Iterator[subprocess.Popen[bytes]]:
-    """The process; killed in the end. name: as a container of its own would have."""
+    """Run the process, and kill it in the end. name: the name of its container."""
     process = subprocess.Popen([sys.executable, "-m", "bouchet_worker"], env={**environment, "WORKER_NAME": name})
     try:
         yield process

@@ -22,7 +22,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from bouchet_worker.script_bundle import load_scripts
+from bouchet_worker.paths import load_scripts
 
 from tests.waiting import wait_for
 

@@ -10,7 +10,7 @@ from bouchet_core.config.site import Site, catalogs_of, load_site
 from bouchet_core.gateway_client import GatewayClient
 from bouchet_core.store import Store
 from bouchet_worker.context import WorkerContext
-from bouchet_worker.script_bundle import ScriptBundle, load_scripts
+from bouchet_worker.paths import ScriptBundle, load_scripts
 
 from tests.fakes.slurm_gateway import TOKEN, FakeSlurm, running_gateway, serve_http
 

@@ -21,12 +21,12 @@ from rq.exceptions import StopRequested
 from rq.serializers import JSONSerializer
 
 from .context import WorkerContext
+from .paths import load_scripts
 from .reconcile.cleanup import CleanupScheduler
 from .reconcile.health import SlotProbe
 from .reconcile.loop import ReconcileLoop
 from .reconcile.observe import Observer
 from .reconcile.smoke_runner import SmokeTestRunner
-from .script_bundle import load_scripts
 from .settings import WorkerSettings
 from .task_queue import TaskQueue
 from .tasks import set_context

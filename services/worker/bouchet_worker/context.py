@@ -13,8 +13,7 @@ from bouchet_core.gateway_client import GatewayClient
 from bouchet_core.keys import installation_id
 from bouchet_core.store import Store
 
-from .paths import RemotePaths
-from .script_bundle import ScriptBundle
+from .paths import RemotePaths, ScriptBundle
 
 
 def utc_now() -> datetime:

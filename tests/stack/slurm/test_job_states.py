@@ -181,7 +181,7 @@ def test_gpu_limit_counts_other_jobs_of_user(stack: Stack, launch: Callable[...,
         identity = launch("counted", "--partition", "gpu_h200", "--gpus", "2")
         record = says(stack, identity, "queued", "QOSMaxGRESPerUser")
         assert "limit of GPUs that you may hold" in record["reason"]
-        assert "your jobs there hold 2" in record["jobs"][-1]["placement"]["why"]
+        assert "your jobs there use 2" in record["jobs"][-1]["placement"]["why"]
         cancel(stack, identity)
 
 

@@ -12,8 +12,7 @@ from bouchet_core.deployments import Deployment, LaunchRequest
 from bouchet_core.errors import ConfigurationError
 from bouchet_core.placement import candidates, image_for
 from bouchet_worker.launch.job_files import JobSpec, make_spec, render_files
-from bouchet_worker.paths import RemotePaths
-from bouchet_worker.script_bundle import load_scripts
+from bouchet_worker.paths import RemotePaths, load_scripts
 
 from tests.worker.scenario import REPOSITORY
 

@@ -36,7 +36,7 @@ def launched(context: WorkerContext, clock: Clock, **options: object) -> Deploym
 
 
 def test_what_was_reckoned_is_on_the_record(context: WorkerContext, slurm: FakeSlurm, clock: Clock) -> None:
-    slurm.model_look = LOOK
+    slurm.model_inspection = LOOK
     record = launched(context, clock)
     assert record.phase is Phase.QUEUED and record.job is not None and record.job.memory is not None
     memory = record.job.memory
@@ -49,7 +49,7 @@ def test_what_was_reckoned_is_on_the_record(context: WorkerContext, slurm: FakeS
 def test_a_window_that_is_too_long_is_refused_before_anything_is_submitted(
     context: WorkerContext, slurm: FakeSlurm, clock: Clock
 ) -> None:
-    slurm.model_look = LOOK
+    slurm.model_inspection = LOOK
     record = launched(context, clock, max_len=10_000_000)
     assert record.phase is Phase.ENDED and slurm.jobs == {}
     assert record.reason.endswith("its config.json says 65536; use --max-len 65536 or less")
@@ -57,7 +57,7 @@ def test_a_window_that_is_too_long_is_refused_before_anything_is_submitted(
 
 
 def test_a_cache_that_is_too_small_is_refused(context: WorkerContext, slurm: FakeSlurm, clock: Clock) -> None:
-    slurm.model_look = {**LOOK, "config": {**CONFIG, "num_hidden_layers": 64}}
+    slurm.model_inspection = {**LOOK, "config": {**CONFIG, "num_hidden_layers": 64}}
     record = launched(context, clock)
     assert record.phase is Phase.ENDED and slurm.jobs == {}
     assert "a window of 65536 tokens does not fit" in record.reason and "it would with --max-len 8000" in record.reason
@@ -67,7 +67,7 @@ def test_a_cache_that_is_too_small_is_refused(context: WorkerContext, slurm: Fak
 def test_what_cannot_be_learnt_refuses_nothing(
     context: WorkerContext, slurm: FakeSlurm, clock: Clock, said: str
 ) -> None:
-    slurm.model_look = said
+    slurm.model_inspection = said
     record = launched(context, clock)
     assert record.phase is Phase.QUEUED and record.job is not None and record.job.memory is not None
     assert "not checked" in record.job.memory.note
@@ -82,7 +82,7 @@ def test_the_type_of_the_cache_reaches_vllm(context: WorkerContext, slurm: FakeS
 def test_a_preview_shows_the_sum_whether_our_programs_lie_there_or_not(
     context: WorkerContext, slurm: FakeSlurm, clock: Clock
 ) -> None:
-    slurm.model_look = LOOK
+    slurm.model_inspection = LOOK
     record = requested("preview", clock(), max_len=32768)
     assert preview(context, record)["memory"]["source"] == "the catalog"
     slurm.files["/software/models/demo/scripted/config.json"] = json.dumps(CONFIG).encode()

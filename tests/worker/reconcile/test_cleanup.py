@@ -40,7 +40,7 @@ def wait(stage: WorkerScenario, time: timedelta) -> None:
 
 def test_nothing_is_left_on_a_cluster_that_was_never_used(stage: WorkerScenario) -> None:
     stage.step()
-    assert stage.slurm.files == {} and stage.slurm.tidied == []
+    assert stage.slurm.files == {} and stage.slurm.cleanup_requests == []
 
 
 def test_a_job_keeps_its_key_as_long_as_slurm_lists_it(stage: WorkerScenario) -> None:
@@ -49,9 +49,9 @@ def test_a_job_keeps_its_key_as_long_as_slurm_lists_it(stage: WorkerScenario) ->
     wait(stage, INTERVAL)
     stage.slurm.start(job_id)
     wait(stage, INTERVAL)
-    assert len(stage.slurm.tidied) == 2 and KEY in stage.slurm.files
-    assert all(asked["live"] == ["bouchet-aa-1"] and asked["ended"] == [] for asked in stage.slurm.tidied)
-    assert stage.slurm.tidied[-1]["live_ids"] == [job_id]
+    assert len(stage.slurm.cleanup_requests) == 2 and KEY in stage.slurm.files
+    assert all(asked["live"] == ["bouchet-aa-1"] and asked["ended"] == [] for asked in stage.slurm.cleanup_requests)
+    assert stage.slurm.cleanup_requests[-1]["live_ids"] == [job_id]
 
 
 def test_the_key_goes_a_moment_after_the_end(stage: WorkerScenario) -> None:
@@ -61,11 +61,11 @@ def test_the_key_goes_a_moment_after_the_end(stage: WorkerScenario) -> None:
     assert stage.get().phase is Phase.ENDED and KEY in stage.slurm.files, "Slurm may still put it back into the queue"
     wait(stage, GRACE)
     assert KEY not in stage.slurm.files
-    goes = len(stage.slurm.tidied)
+    goes = len(stage.slurm.cleanup_requests)
     wait(stage, timedelta(hours=1))
-    assert len(stage.slurm.tidied) == goes
+    assert len(stage.slurm.cleanup_requests) == goes
     wait(stage, INTERVAL)
-    assert len(stage.slurm.tidied) == goes + 1
+    assert len(stage.slurm.cleanup_requests) == goes + 1
 
 
 def test_ends_in_a_row_lose_their_keys_one_after_the_other(stage: WorkerScenario) -> None:
@@ -88,7 +88,7 @@ def test_a_job_that_came_back_after_its_end_keeps_its_key(stage: WorkerScenario)
     assert stage.get().ending is Ending.FAILED
     stage.slurm.requeue(job_id)
     wait(stage, GRACE)
-    assert stage.slurm.tidied[-1]["ended"] == stage.slurm.tidied[-1]["live"] == ["bouchet-aa-1"]
+    assert stage.slurm.cleanup_requests[-1]["ended"] == stage.slurm.cleanup_requests[-1]["live"] == ["bouchet-aa-1"]
     assert KEY in stage.slurm.files
 
 
@@ -96,9 +96,9 @@ def test_nothing_is_removed_while_slurm_cannot_be_asked(stage: WorkerScenario) -
     stage.slurm.finish(stage.ready(), "FAILED", "1:0")
     stage.step(2)
     stage.slurm.fault = lambda method, what: "command_timeout" if what == "squeue" else None
-    goes = len(stage.slurm.tidied)
+    goes = len(stage.slurm.cleanup_requests)
     wait(stage, GRACE)
-    assert len(stage.slurm.tidied) == goes and KEY in stage.slurm.files
+    assert len(stage.slurm.cleanup_requests) == goes and KEY in stage.slurm.files
     stage.slurm.fault = lambda method, what: None
     wait(stage, RETRY)
     assert KEY not in stage.slurm.files
@@ -113,7 +113,7 @@ def test_jobs_that_are_no_serving_jobs_are_tidied_too(
     submit_download(context, fetched.id)
     name = slurm.jobs[101].name
     clean_up(context)
-    assert slurm.tidied[-1]["live"] == [name] and slurm.tidied[-1]["ended"] == []
+    assert slurm.cleanup_requests[-1]["live"] == [name] and slurm.cleanup_requests[-1]["ended"] == []
     slurm.finish(101, "CANCELLED by 2001")
     context.store.downloads.update(fetched.id, lambda old: old.ended(clock(), BatchJobState.FAILED, "cut short"))
     clock.advance(GRACE.total_seconds())
@@ -137,7 +137,7 @@ def test_a_site_may_keep_all_for_ever(
     assert kept_until(ever, clock()) is None
     slurm.files[f"{ROOT}/logs/README"] = b""
     clean_up(ever)
-    assert slurm.tidied[-1]["keep_days"] is None
+    assert slurm.cleanup_requests[-1]["keep_days"] is None
 
 
 def test_an_answer_that_cannot_be_read_is_an_error(

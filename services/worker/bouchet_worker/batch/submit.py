@@ -21,7 +21,7 @@ from bouchet_core.values import FrozenModel
 from pydantic import ConfigDict
 
 from bouchet_worker.context import WorkerContext
-from bouchet_worker.script_bundle import BATCH_SCRIPT
+from bouchet_worker.paths import BATCH_SCRIPT
 from bouchet_worker.scripts import run_script_text, stage_scripts
 from bouchet_worker.slurm.commands import SBATCH_TIMEOUT_S, sbatch_argv
 from bouchet_worker.slurm.parsing import QueueRow
@@ -179,7 +179,7 @@ class BatchSubmission(JobSubmission[BatchJobT], Generic[BatchJobT, ProgressT]):
         if not on_login_node or record.asked_at is None:
             return None
         self.context.gateway.put(f"{self.context.paths.job(record.job_name)}/stop", b"")
-        self.mark_cancelling()
+        self.record_cancelling()
         return "stop requested on the login node"
 
     def _upload(self, record: BatchJobT) -> None:
@@ -189,7 +189,7 @@ class BatchSubmission(JobSubmission[BatchJobT], Generic[BatchJobT, ProgressT]):
 
     # changes of the record
 
-    def mark_asked(self, argv: Sequence[str]) -> BatchJobT:
+    def record_submission(self, argv: Sequence[str]) -> BatchJobT:
         """Store the time of the submission."""
         now = self.context.now()
         return self._update(lambda old: old.changed(now, asked_at=now) if self.wants_job(old) else old)
@@ -203,7 +203,7 @@ class BatchSubmission(JobSubmission[BatchJobT], Generic[BatchJobT, ProgressT]):
         """Store why it does not advance."""
         self._change(reason=reason)
 
-    def mark_failed(self, error: Exception) -> None:
+    def end_failed(self, error: Exception) -> None:
         """End the record as failed, with the error's kind."""
         kind = error.kind if isinstance(error, BouchetError) else ""
         self._end(BatchJobState.FAILED, str(error), kind)
@@ -212,11 +212,11 @@ class BatchSubmission(JobSubmission[BatchJobT], Generic[BatchJobT, ProgressT]):
         """Store when the cancellation was requested."""
         return self._update(lambda old: old.asked_to_stop(self.context.now()))
 
-    def mark_cancelling(self) -> None:
+    def record_cancelling(self) -> None:
         """Store that the job was asked to end."""
         self._change(reason=BEING_CANCELLED)
 
-    def mark_cancelled(self, reason: str) -> None:
+    def end_cancelled(self, reason: str) -> None:
         """End the record as cancelled."""
         self._end(BatchJobState.CANCELLED, reason)
 

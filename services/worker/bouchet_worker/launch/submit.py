@@ -106,7 +106,7 @@ class DeploymentSubmission(JobSubmission[Deployment]):
         job = record.job
         if job is not None and (job.slurm_id is not None or job.asked_at is not None):
             return None
-        self.mark_cancelled(CANCELLED_UNSUBMITTED)
+        self.end_cancelled(CANCELLED_UNSUBMITTED)
         return CANCELLED_UNSUBMITTED
 
     def cancel_command(self, record: Deployment, job: FoundJob) -> list[str]:
@@ -138,7 +138,7 @@ class DeploymentSubmission(JobSubmission[Deployment]):
 
     # changes of the record
 
-    def mark_asked(self, argv: Sequence[str]) -> Deployment:
+    def record_submission(self, argv: Sequence[str]) -> Deployment:
         """Store time and command of the submission."""
 
         def change(old: Deployment) -> Deployment:
@@ -171,7 +171,7 @@ class DeploymentSubmission(JobSubmission[Deployment]):
 
         self._update(change)
 
-    def mark_failed(self, error: Exception) -> None:
+    def end_failed(self, error: Exception) -> None:
         """End the deployment as failed."""
         self._end(Ending.FAILED, str(error))
 
@@ -184,7 +184,7 @@ class DeploymentSubmission(JobSubmission[Deployment]):
 
         return self._update(change)
 
-    def mark_cancelling(self) -> None:
+    def record_cancelling(self) -> None:
         """Store that Slurm was asked to end the job: a draining deployment gets no new requests."""
 
         def change(old: Deployment) -> Deployment:
@@ -195,7 +195,7 @@ class DeploymentSubmission(JobSubmission[Deployment]):
 
         self._update(change)
 
-    def mark_cancelled(self, reason: str) -> None:
+    def end_cancelled(self, reason: str) -> None:
         """End the deployment as cancelled."""
         self._end(Ending.CANCELLED, reason)
 

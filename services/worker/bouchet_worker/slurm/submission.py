@@ -135,7 +135,7 @@ class JobSubmission(ABC, Generic[RecordT]):
             return self._submit(record)
         except PERMANENT_ERRORS as exc:
             log.warning("%s %s: submission failed: %s", self.noun, self.identity, exc)
-            self.mark_failed(exc)
+            self.end_failed(exc)
             return FAILED
         except (GatewayError, SlurmOutputError) as exc:
             waits = "waiting for the SSH connection" if isinstance(exc, ClusterUnavailableError) else "retrying"
@@ -166,7 +166,7 @@ class JobSubmission(ABC, Generic[RecordT]):
     def _sbatch(self, record: RecordT) -> FoundJob | None:
         """Return the new job, None when it must not be submitted any more."""
         argv = self.sbatch_command(record)
-        record = self.mark_asked(argv)
+        record = self.record_submission(argv)
         if not self.wants_job(record):
             return None
         if not self.context.store.lease(self.lease_name(record), self.context.owner, LEASE_S):
@@ -199,7 +199,7 @@ class JobSubmission(ABC, Generic[RecordT]):
         if found is None and may_still_arrive(self.context, job):
             return RETRY_LATER
         if found is None:
-            self.mark_cancelled(CANCELLED_UNSUBMITTED)
+            self.end_cancelled(CANCELLED_UNSUBMITTED)
             return CANCELLED_UNSUBMITTED
         if job.slurm_id is None:
             record = self.record_job_id(found)
@@ -209,7 +209,7 @@ class JobSubmission(ABC, Generic[RecordT]):
         argv = self.cancel_command(record, found)
         self.context.gateway.run(argv, timeout_s=SCANCEL_TIMEOUT_S)
         log.info("%s %s: %s", self.noun, self.identity, " ".join(argv))
-        self.mark_cancelling()
+        self.record_cancelling()
         return f"cancelled job {found.slurm_id}"
 
     # the job of the record
@@ -265,7 +265,7 @@ class JobSubmission(ABC, Generic[RecordT]):
     # changes of the record; each one leaves a record that has ended as it is
 
     @abstractmethod
-    def mark_asked(self, argv: Sequence[str]) -> RecordT:
+    def record_submission(self, argv: Sequence[str]) -> RecordT:
         """Store that sbatch is about to be called, unless no job is wanted any more; return the newest record."""
 
     @abstractmethod
@@ -277,7 +277,7 @@ class JobSubmission(ABC, Generic[RecordT]):
         """Store why the record does not advance."""
 
     @abstractmethod
-    def mark_failed(self, error: Exception) -> None:
+    def end_failed(self, error: Exception) -> None:
         """End the record: the job cannot be submitted."""
 
     @abstractmethod
@@ -285,9 +285,9 @@ class JobSubmission(ABC, Generic[RecordT]):
         """Store that the job is no longer wanted, once; return the newest record."""
 
     @abstractmethod
-    def mark_cancelling(self) -> None:
+    def record_cancelling(self) -> None:
         """Store that Slurm was asked to end the job."""
 
     @abstractmethod
-    def mark_cancelled(self, reason: str) -> None:
+    def end_cancelled(self, reason: str) -> None:
         """End the record: nothing of it is on the cluster."""
