@@ -28,7 +28,7 @@ STATE_STYLE: Mapping[str, str] = {
     "starting": "cyan",
     "draining": "magenta",
 }
-LABEL_WIDTH = 9
+LABEL_WIDTH = 11
 BAR = "█"
 MAX_BAR, MIN_BAR = 40, 8
 # the step's name, its duration, and the spaces around the bar
@@ -88,7 +88,7 @@ def startup_lines(times: Mapping[str, float], width: int) -> list[StyledLine]:
     if not steps:
         return []
     whole = sum(steps.values())
-    total = f"{precise_duration(times['ready'])} from submission to ready" if "ready" in times else "so far"
+    total = f"{precise_duration(times['ready'])} from launch to ready" if "ready" in times else "so far"
     lines = [StyledLine(NOTE_INDENT).append(f"{'start':{LABEL_WIDTH}}", "dim").append(total)]
     left = max(width, MIN_WIDTH) - len(NOTE_INDENT) - LABEL_WIDTH - STEP_WIDTH
     longest = max(map(len, STEP_TEXT.values()))

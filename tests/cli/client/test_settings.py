@@ -1,0 +1,40 @@
+"""Settings from the environment and `.env`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from bouchet_cli.client.errors import UnreachableError
+from bouchet_cli.client.settings import parse_env_file, read_settings
+
+
+def test_parse_env_file_reads_quotes_comments_and_export() -> None:
+    text = "# c\n\nexport A=1\nB='two words'\nC=\"x\"\nD=v # note\nE=\nno line\n"
+    assert parse_env_file(text) == {"A": "1", "B": "two words", "C": "x", "D": "v", "E": ""}
+
+
+def test_settings_come_from_the_file_without_showing_the_key(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("BOUCHET_API_KEY=from-file\nAPI_PORT=5001\n")
+    read = read_settings({}, tmp_path)
+    assert (read.api_url, read.proxy_url, read.key) == ("http://127.0.0.1:5001", "http://127.0.0.1:4000", "from-file")
+    assert "from-file" not in repr(read)
+
+
+def test_environment_takes_precedence_over_the_file(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("BOUCHET_API_KEY=from-file\nAPI_PORT=5001\n")
+    read = read_settings({"BOUCHET_API_KEY": "k", "BOUCHET_API_URL": "http://x"}, tmp_path)
+    assert (read.key, read.api_url) == ("k", "http://x")
+
+
+def test_env_file_may_be_named(tmp_path: Path) -> None:
+    (tmp_path / "other").write_text("BOUCHET_API_KEY=other\n")
+    assert read_settings({"BOUCHET_ENV_FILE": "other"}, tmp_path).key == "other"
+    assert read_settings({"BOUCHET_ENV_FILE": str(tmp_path / "other")}, Path("/nowhere")).key == "other"
+
+
+def test_settings_without_key_suggest_make_up(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("API_PORT=5001\n")
+    for project in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(UnreachableError, match="make up"):
+            read_settings({}, project)

@@ -1,0 +1,61 @@
+"""Every command with `--json` prints one JSON document on stdout; tables fit the width."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+import pytest
+from bouchet_cli.arguments import WITHOUT_JSON
+from bouchet_cli.commands import COMMANDS
+
+from tests.cli.harness import LOG, QWEN, Bouchet, FakeGateway
+
+# command -> its arguments, and keys of the document
+DOCUMENTS: Mapping[str, tuple[tuple[str, ...], set[str]]] = {
+    "launch": ((QWEN, "--name", "other", "--no-wait"), {"id", "model", "phase", "names"}),
+    "status": ((), {"deployments", "ended", "tunnel", "tunnel_error", "cluster_outage", "orphans"}),
+    "models": ((), {"default", "models"}),
+    "download": ((), {"downloads"}),
+    "image": (("build", "cpu-0.32.0", "--no-wait"), {"id", "pin", "state"}),
+    "cancel": (("mine",), {"deployments"}),
+    "tasks": ((), {"tasks"}),
+    "logs": (("mine",), {"line"}),
+    "tunnel": ((), {"state", "host", "since"}),
+    "env": ((), {"ANTHROPIC_BASE_URL", "ANTHROPIC_AUTH_TOKEN"}),
+    "keys": ((), {"keys"}),
+    "usage": ((), {"by", "lines"}),
+    "chat": ((), {"model", "answer", "thoughts"}),
+    "doctor": (("--local",), {"version", "checks"}),
+}
+# commands that need a worker, which does not run here
+NEED_WORKER = {"orphans"}
+
+
+@pytest.fixture
+def ready(bouchet: Bouchet, gateway: FakeGateway) -> Bouchet:
+    """Return the command with a ready deployment that has a log."""
+    bouchet.launch_ready(QWEN, "--name", "mine")
+    gateway.files[LOG] = b"one line\n"
+    return bouchet
+
+
+def test_every_command_is_in_the_table() -> None:
+    assert set(DOCUMENTS) == set(COMMANDS) - set(WITHOUT_JSON) - NEED_WORKER
+
+
+@pytest.mark.parametrize("command", DOCUMENTS)
+def test_command_prints_json(ready: Bouchet, command: str) -> None:
+    arguments, keys = DOCUMENTS[command]
+    done = ready(command, *arguments, "--json", stdin="Hi")
+    assert done.status in (0, 1 if command == "doctor" else 0), done.err
+    assert keys <= set(json.loads(done.out))
+
+
+@pytest.mark.parametrize("arguments", [("models",), ("status",), ("status", "mine"), ("usage",)])
+@pytest.mark.parametrize("width", [40, 200])
+def test_table_fits_its_width(ready: Bouchet, arguments: tuple[str, ...], width: int) -> None:
+    done = ready(*arguments, COLUMNS=str(width))
+    assert done.status == 0, done.err
+    assert max(map(len, done.out.splitlines())) <= width
+    assert "\x1b" not in done.out
