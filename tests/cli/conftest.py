@@ -23,10 +23,11 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningApi
 
 @pytest.fixture(autouse=True)
 def _short_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make a command in this process poll often, and give up an API that is down at once."""
+    """Make a command in this process poll often, and give up an API or a worker that is down at once."""
     monkeypatch.setattr("bouchet_cli.view.progress.POLL_INTERVAL_S", 0.05)
     monkeypatch.setattr("bouchet_cli.commands.tunnel.POLL_INTERVAL_S", 0.05)
     monkeypatch.setattr("bouchet_cli.client.api.RESTART_S", 0.0)
+    monkeypatch.setattr("bouchet_api.model_status.WAIT_S", 0.2)
 
 
 @pytest.fixture
