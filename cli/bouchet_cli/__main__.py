@@ -20,7 +20,7 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     """Run one command and return its exit status (see arguments.EXIT_STATUSES)."""
     context = CommandContext(environment)
     if COMPLETION_VARIABLE in environment:
-        from .completion import complete  # argcomplete loads only when a shell asks for completions
+        from .commands.completion import complete  # argcomplete loads only when a shell asks for completions
 
         complete(context)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -84,7 +85,16 @@ USAGE: dict[str, Any] = {
 
 def deployment(identity: str, phase: str = "ready", **fields: Any) -> DeploymentInfo:
     """Return a deployment, by default ready with a window of 262,144 tokens."""
-    raw = {
+    return DeploymentInfo.from_json(_raw(identity, phase, **fields))
+
+
+def deployment_json(identity: str) -> bytes:
+    """Return the JSON of a ready deployment."""
+    return json.dumps(_raw(identity)).encode()
+
+
+def _raw(identity: str, phase: str = "ready", **fields: Any) -> dict[str, Any]:
+    return {
         "id": identity,
         "model": f"Org/{identity}",
         "names": [f"bouchet-{identity}", f"Org/{identity}"],
@@ -94,4 +104,3 @@ def deployment(identity: str, phase: str = "ready", **fields: Any) -> Deployment
         "jobs": [{"window": 262144}],
         **fields,
     }
-    return DeploymentInfo.from_json(raw)

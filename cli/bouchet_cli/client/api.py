@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -42,9 +43,16 @@ class ApiClient:
     def __init__(self, settings: CliSettings, timeout_s: float = REQUEST_TIMEOUT_S) -> None:
         self._service = ServiceClient(settings.api_url, settings.key, timeout_s)
 
-    def launch(self, request: Json, key: str) -> DeploymentInfo:
-        """Create a deployment; the same idempotency key returns the same deployment."""
-        return DeploymentInfo.from_json(self._send("POST", "/v1/deployments", request, {"Idempotency-Key": key}))
+    def launch(self, request: Json) -> DeploymentInfo:
+        """Create a deployment. A lost answer is requested again, with the same key, so only one is created."""
+        headers = {"Idempotency-Key": uuid.uuid4().hex}
+        try:
+            answer = self._send("POST", "/v1/deployments", request, headers)
+        except UnreachableError as exc:
+            if exc.kind:
+                raise
+            answer = self._send("POST", "/v1/deployments", request, headers)
+        return DeploymentInfo.from_json(answer)
 
     def preview(self, request: Json) -> Json:
         """Return what a launch would submit, without submitting it."""

@@ -6,18 +6,25 @@ Each request opens its own connection, so none is ever stale; on 127.0.0.1 this 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from .errors import ConnectionFailedError, ResponseLostError, UnreachableError
+from .errors import CommandError, ConnectionFailedError, ResponseLostError, UnreachableError
 
 Json = Mapping[str, Any]
 
 CONNECT_TIMEOUT_S = 3.0
 SUCCESS = range(200, 300)
+RETRY_INTERVAL_S = 0.5
+# how long the API may be away, for example during a restart
+RETRY_FOR_S = 60.0
+STORE_UNAVAILABLE = "store_unavailable"
+
+Answer = TypeVar("Answer")
 
 
 class HttpStatusError(Exception):
@@ -94,6 +101,19 @@ class ServiceClient:
             ) from exc
         finally:
             connection.close()
+
+
+def retry_while_unavailable(request: Callable[[], Answer]) -> Answer:
+    """Return the answer of `request`, repeated for RETRY_FOR_S while the API or Redis is down. Raises CommandError."""
+    deadline = time.monotonic() + RETRY_FOR_S
+    while True:
+        try:
+            return request()
+        except CommandError as exc:
+            temporary = isinstance(exc, UnreachableError) or exc.kind == STORE_UNAVAILABLE
+            if not temporary or exc.kind == "unauthorized" or time.monotonic() > deadline:
+                raise
+            time.sleep(RETRY_INTERVAL_S)
 
 
 def _connection(url: str) -> HTTPConnection:

@@ -138,7 +138,7 @@ class TunnelInfo:
 
 @dataclass(frozen=True)
 class StatusInfo:
-    """The body of GET /v1/status. tunnel: None if the gateway did not answer, then tunnel_error says why."""
+    """The body of GET /v1/status. tunnel_error: why tunnel is None."""
 
     deployments: tuple[DeploymentInfo, ...]
     ended: tuple[DeploymentInfo, ...]

@@ -6,9 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from bouchet_cli.chat.conversation import HELP, Conversation
+from bouchet_cli.chat.conversation import HELP, ChatClient, Conversation
 from bouchet_cli.chat.input import history_path, line_history, read_message
-from bouchet_cli.chat.stream import ChatClient
 from bouchet_cli.client.deployments import phase_text, ready_deployment
 from bouchet_cli.client.errors import CommandError, UsageError
 from bouchet_cli.context import CommandContext
@@ -24,7 +23,7 @@ def add_chat_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_chat(options: argparse.Namespace, context: CommandContext) -> None:
-    """Chat on a terminal; without one read a single question from stdin."""
+    """Start a chat on a terminal; without one answer a single question from stdin."""
     interactive = sys.stdin.isatty()
     if interactive and options.json:
         raise UsageError("--json needs a question on stdin, as in `echo Hello | bouchet chat --json`")

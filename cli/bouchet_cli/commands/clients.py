@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 from bouchet_cli.client.deployments import DeploymentInfo, pending_deployment, phase_text, ready_deployment
 from bouchet_cli.client.errors import NotReadyError
-from bouchet_cli.client.retry import submit_launch
 from bouchet_cli.client.settings import PROJECT
 from bouchet_cli.context import CommandContext
 from bouchet_cli.integrations.claude_code import claude_variables, context_window, start_claude
@@ -74,7 +73,7 @@ def _wait_or_launch(
     model = name or api.models()["default"]
     if model is None or not _confirmed(f"No deployment is running. Launch {model} now? [y/N] "):
         raise error
-    return wait_until_ready(api, submit_launch(api, {"model": model}), screen)
+    return wait_until_ready(api, api.launch({"model": model}), screen)
 
 
 def _confirmed(question: str) -> bool:

@@ -8,7 +8,6 @@ from typing import Any
 from bouchet_cli.client.api import ApiClient
 from bouchet_cli.client.deployments import NOTHING_RUNNING, DeploymentInfo
 from bouchet_cli.client.errors import NotReadyError, UsageError
-from bouchet_cli.client.retry import submit_launch
 from bouchet_cli.context import CommandContext
 from bouchet_cli.integrations.claude_code import start_claude
 from bouchet_cli.integrations.claude_env import TIERS
@@ -98,7 +97,7 @@ def launch_request(options: argparse.Namespace, api: ApiClient) -> dict[str, Any
 
 def _launch(options: argparse.Namespace, api: ApiClient, screen: Screen, *, wait: bool) -> DeploymentInfo:
     """Return the deployment, ready if it was waited for. Ctrl-C stops the waiting only."""
-    submitted = submit_launch(api, launch_request(options, api))
+    submitted = api.launch(launch_request(options, api))
     waits = options.wait if options.wait is not None else screen.out.is_tty
     if not (waits or wait):
         _show(submitted, options.json, screen)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from bouchet_cli.client.api import ApiClient
 from bouchet_cli.client.deployments import DeploymentInfo
 from bouchet_cli.client.errors import CommandError, NotReadyError
+from bouchet_cli.client.http import retry_while_unavailable
 from bouchet_cli.client.records import PromptInfo
-from bouchet_cli.client.retry import retry_while_unavailable
 
 from .deployments import state_style
 from .numbers import duration, start_time

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from bouchet_cli.commands import COMMANDS
-from bouchet_cli.completion import complete, option_values
+from bouchet_cli.commands.completion import complete, option_values
 from bouchet_cli.context import CommandContext
 
 from tests.cli.harness import ALIAS, NOTHING_LISTENS, QWEN, Bouchet, one_line_error, script
