@@ -1,4 +1,4 @@
-"""Pins as the rooms read them."""
+"""Reading pins: the shipped ones, and mistakes by name."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import pytest
 from bouchet_core.errors import ConfigurationError, UnknownPinError
 from bouchet_core.images import find_pin, load_pin, load_pins
 
-from demo.layout import Layout
+from demo.layout import DemoLayout
 
 ROOT = Path(__file__).parents[2]
 PINS = ROOT / "apptainer" / "pins"
 DIGEST = "sha256:" + "a" * 64
 
 
-def made(folder: Path, lock: bool = True, **facts: str) -> Path:
+def make_pin(folder: Path, lock: bool = True, **facts: str) -> Path:
     pin = folder / "some-1.0"
     pin.mkdir()
     words = {"name": "some-1.0", "vllm": '"1.0"', "torch": '"2.0"', "cuda": "null", **facts}
@@ -25,41 +25,41 @@ def made(folder: Path, lock: bool = True, **facts: str) -> Path:
     return pin
 
 
-def test_every_pin_of_the_project_can_be_read() -> None:
+def test_load_pins_reads_every_shipped_pin() -> None:
     pins = load_pins(PINS)
     assert {"cpu-0.32.0", "cuda13-0.32.0"} <= set(pins)
     assert pins["cuda13-0.32.0"].min_driver == "580" and pins["cpu-0.32.0"].cuda is None
 
 
-def test_the_recipe_is_that_of_the_demo_and_of_the_build_script() -> None:
+def test_recipe_sha256_equals_the_demos() -> None:
     definition = (ROOT / "apptainer" / "vllm.def").read_bytes()
-    assert load_pins(PINS)["cpu-0.32.0"].recipe_sha256(definition) == Layout(ROOT, ROOT).image_recipe()
+    assert load_pins(PINS)["cpu-0.32.0"].recipe_sha256(definition) == DemoLayout(ROOT, ROOT).image_recipe()
 
 
-def test_an_oci_image_needs_no_lock(tmp_path: Path) -> None:
-    pin = load_pin(made(tmp_path, lock=False, oci=f"vllm/vllm-openai@{DIGEST}"))
+def test_load_pin_of_an_oci_image_needs_no_lock(tmp_path: Path) -> None:
+    pin = load_pin(make_pin(tmp_path, lock=False, oci=f"vllm/vllm-openai@{DIGEST}"))
     assert pin.oci == f"vllm/vllm-openai@{DIGEST}" and set(pin.files) == {"pin.yaml"}
 
 
 @pytest.mark.parametrize(
     ("lock", "facts", "words"),
     [
-        (False, {"oci": "vllm/vllm-openai:v0.32.0"}, "by its digest"),
-        (False, {"oci": "vllm/vllm-openai"}, "by its digest"),
-        (False, {"oci": "vllm/vllm-openai@sha256:abc"}, "by its digest"),
+        (False, {"oci": "vllm/vllm-openai:v0.32.0"}, "use a digest"),
+        (False, {"oci": "vllm/vllm-openai"}, "use a digest"),
+        (False, {"oci": "vllm/vllm-openai@sha256:abc"}, "use a digest"),
         (True, {"oci": f"vllm/vllm-openai@{DIGEST}"}, "either"),
         (False, {}, "either"),
-        (True, {"name": "other"}, "its folder's"),
+        (True, {"name": "other"}, "its folder is"),
         (True, {"name": "../x"}, "name"),
         (True, {"build_gib": "plenty"}, "build_gib"),
     ],
 )
-def test_a_pin_that_cannot_be_used_is_named(tmp_path: Path, lock: bool, facts: dict[str, str], words: str) -> None:
+def test_load_pin_mistake_raises(tmp_path: Path, lock: bool, facts: dict[str, str], words: str) -> None:
     with pytest.raises(ConfigurationError, match=words):
-        load_pin(made(tmp_path, lock, **facts))
+        load_pin(make_pin(tmp_path, lock, **facts))
 
 
 @pytest.mark.parametrize("name", ["cpu", "../pins/cpu-0.32.0", "", "cpu-0.32.0/"])
-def test_an_unknown_pin_is_told_which_there_are(name: str) -> None:
-    with pytest.raises(UnknownPinError, match=r"there are cpu-0\.32\.0"):
+def test_find_pin_unknown_names_the_known_pins(name: str) -> None:
+    with pytest.raises(UnknownPinError, match=r"known: cpu-0\.32\.0"):
         find_pin(PINS, name)

@@ -1,9 +1,10 @@
-"""The seed's rule and every limit, on the two site files of the project."""
+"""Placement on the two shipped site files: the choice of a partition, every limit, and refusals."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from bouchet_core.config.catalog import Catalog, ModelEntry, load_catalog
@@ -33,9 +34,9 @@ def catalog(demo_site: Site) -> Catalog:
     return load_catalog(*catalogs_of(REPOSITORY / "sites" / "demo.yaml", demo_site, REPOSITORY / "models.yaml"))
 
 
-def place(site: Site, entry: ModelEntry, held: dict[str, UserUsage] | None = None, **options: object) -> Placement:
+def place(site: Site, entry: ModelEntry, usage: dict[str, UserUsage] | None = None, **options: Any) -> Placement:
     request = LaunchRequest.model_validate({"model": "m", **options})
-    return candidates(entry, request, site, held or {})[0]
+    return candidates(entry, request, site, usage or {})[0]
 
 
 @pytest.fixture(scope="module")
@@ -56,24 +57,24 @@ def one_gpu(catalog: Catalog) -> ModelEntry:
         ({"gpus": 16, "nodes": 2, "time": "2-00:00:00"}, "gpu_h200"),
     ],
 )
-def test_small_and_short_goes_to_devel_the_rest_to_h200(
-    bouchet_site: Site, one_gpu: ModelEntry, options: dict[str, object], partition: str
+def test_candidates_prefer_devel_for_small_and_short_jobs(
+    bouchet_site: Site, one_gpu: ModelEntry, options: dict[str, Any], partition: str
 ) -> None:
     assert place(bouchet_site, one_gpu, **options).partition == partition
 
 
-def test_the_share_of_a_gpu(bouchet_site: Site, one_gpu: ModelEntry) -> None:
+def test_placement_cpus_and_memory_grow_with_gpus(bouchet_site: Site, one_gpu: ModelEntry) -> None:
     one, four = place(bouchet_site, one_gpu), place(bouchet_site, one_gpu, gpus=4)
     assert (one.cpus, one.memory_gib, one.walltime_s, one.gpu_type) == (6, 240, 21_600, "h200")
     assert (four.cpus, four.memory_gib) == (24, 960)
 
 
-def test_shares_are_per_node_and_never_more_than_a_node_has(bouchet_site: Site, one_gpu: ModelEntry) -> None:
+def test_placement_resources_are_per_node_and_capped_at_the_node(bouchet_site: Site, one_gpu: ModelEntry) -> None:
     whole = place(bouchet_site, one_gpu, gpus=16, nodes=2)
     assert (whole.cpus, whole.memory_gib, whole.nodes) == (48, 1920, 2)
 
 
-def test_the_sites_walltime_is_cut_to_the_partitions(bouchet_site: Site, one_gpu: ModelEntry) -> None:
+def test_placement_default_walltime_is_capped_at_the_partitions(bouchet_site: Site, one_gpu: ModelEntry) -> None:
     site = bouchet_site.model_copy(update={"default_walltime": "12:00:00"})
     assert place(site, one_gpu).walltime_s == 6 * 3600
 
@@ -81,22 +82,22 @@ def test_the_sites_walltime_is_cut_to_the_partitions(bouchet_site: Site, one_gpu
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"gpus": 64}, ["gives one user 16 GPUs", "nearest that would fit: --partition gpu_h200 --gpus 8"]),
-        ({"gpus": 12}, ["8 GPUs on a node, not 12", "--gpus 8"]),
-        ({"time": "0"}, ["a minute at least"]),
+        ({"gpus": 64}, ["at most 16 GPUs per user", "nearest that would fit: --partition gpu_h200 --gpus 8"]),
+        ({"gpus": 12}, ["8 GPUs per node, not 12", "--gpus 8"]),
+        ({"time": "0"}, ["use a minute at least"]),
         ({"gpus": 3, "nodes": 2}, ["do not divide among 2 nodes"]),
-        ({"gpus": 4, "partition": "gpu_devel"}, ["gives one user 2 GPUs, not 4", "--partition gpu_h200 --gpus 4"]),
+        ({"gpus": 4, "partition": "gpu_devel"}, ["at most 2 GPUs per user, not 4", "--partition gpu_h200 --gpus 4"]),
         (
             {"time": "7:00:00", "partition": "gpu_devel"},
-            ["06:00:00 at most", "--partition gpu_h200 --gpus 1 --time 07:00:00"],
+            ["at most 06:00:00", "--partition gpu_h200 --gpus 1 --time 07:00:00"],
         ),
-        ({"partition": "gpu_a100"}, ["knows no partition 'gpu_a100'", "gpu_devel, gpu_h200"]),
-        ({"partition": "day"}, ["day gives one user 0 GPUs", "nearest"]),
+        ({"partition": "gpu_a100"}, ["has no partition 'gpu_a100'", "gpu_devel, gpu_h200"]),
+        ({"partition": "day"}, ["day allows at most 0 GPUs per user", "nearest"]),
         ({"time": "30-00:00:00"}, ["nearest that would fit", "7-00:00:00"]),
     ],
 )
-def test_what_fits_nowhere_is_told_what_would(
-    bouchet_site: Site, one_gpu: ModelEntry, options: dict[str, object], words: list[str]
+def test_candidates_refusal_names_limit_and_nearest_request(
+    bouchet_site: Site, one_gpu: ModelEntry, options: dict[str, Any], words: list[str]
 ) -> None:
     with pytest.raises(LaunchRefusedError) as refused:
         place(bouchet_site, one_gpu, **options)
@@ -104,24 +105,24 @@ def test_what_fits_nowhere_is_told_what_would(
         assert word in str(refused.value)
 
 
-def test_full_partitions_are_passed_over_unless_named(bouchet_site: Site, one_gpu: ModelEntry) -> None:
+def test_candidates_skip_full_partition_unless_named(bouchet_site: Site, one_gpu: ModelEntry) -> None:
     full = {"gpu_devel": UserUsage(submitted=1)}
     assert place(bouchet_site, one_gpu, full).partition == "gpu_h200"
-    assert "has 1" in place(bouchet_site, one_gpu, full).why
+    assert "you have 1" in place(bouchet_site, one_gpu, full).why
     assert place(bouchet_site, one_gpu, full, partition="gpu_devel").partition == "gpu_devel"
 
 
-def test_auto_offers_all_that_fit_in_the_files_order(bouchet_site: Site, one_gpu: ModelEntry) -> None:
+def test_candidates_for_auto_are_all_that_fit_in_file_order(bouchet_site: Site, one_gpu: ModelEntry) -> None:
     offered = candidates(one_gpu, LaunchRequest.model_validate({"model": "m", "partition": "auto"}), bouchet_site, {})
     assert [p.partition for p in offered] == ["gpu_devel", "gpu_h200"]
 
 
-def test_a_model_without_gpus_runs_on_the_cpu_partition(demo_site: Site, one_gpu: ModelEntry) -> None:
+def test_candidates_without_gpus_use_the_cpu_partition(demo_site: Site, one_gpu: ModelEntry) -> None:
     placed = place(demo_site, one_gpu.model_copy(update={"gpus": 0}))
     assert (placed.partition, placed.gpus, placed.cpus, placed.memory_gib) == ("day", 0, 2, 6)
 
 
-def test_accounts_are_the_requests_then_the_partitions(bouchet_site: Site, one_gpu: ModelEntry) -> None:
+def test_placement_account_is_the_requests_then_the_partitions(bouchet_site: Site, one_gpu: ModelEntry) -> None:
     partitions = tuple(p.model_copy(update={"account": "lab"}) for p in bouchet_site.partitions)
     site = bouchet_site.model_copy(update={"partitions": partitions})
     assert place(site, one_gpu).account == "lab"
@@ -131,12 +132,12 @@ def test_accounts_are_the_requests_then_the_partitions(bouchet_site: Site, one_g
 @pytest.mark.parametrize(
     ("entry", "images", "words"),
     [
-        ({"image": "none-1"}, (), "lists no image 'none-1'"),
+        ({"image": "none-1"}, (), "has no image 'none-1'"),
         ({"min_vllm": "0.33"}, (), "needs vLLM 0.33"),
         ({}, (SiteImage(pin="cuda13-0.32.0", vllm="0.17.1", sha256=None),), "needs vLLM 0.18"),
     ],
 )
-def test_images_that_will_not_do(
+def test_image_for_missing_or_old_image_refuses(
     bouchet_site: Site, one_gpu: ModelEntry, entry: dict[str, object], images: tuple[SiteImage, ...], words: str
 ) -> None:
     site = bouchet_site.model_copy(update={"images": images or bouchet_site.images})
@@ -144,23 +145,23 @@ def test_images_that_will_not_do(
         image_for(one_gpu.model_copy(update=entry), site)
 
 
-def test_every_model_of_the_catalog_has_a_place_and_an_image(bouchet_site: Site, catalog: Catalog) -> None:
+def test_every_catalog_model_has_a_placement_and_an_image(bouchet_site: Site, catalog: Catalog) -> None:
     for entry in catalog.entries.values():
         if not entry.alias.endswith(("smollm2", "scripted")):
             assert place(bouchet_site, entry).gpus == entry.gpus
             assert image_for(entry, bouchet_site)
 
 
-def test_the_users_own_jobs_are_counted(bouchet_site: Site, one_gpu: ModelEntry) -> None:
+def test_candidates_count_the_users_own_jobs(bouchet_site: Site, one_gpu: ModelEntry) -> None:
     running = {"gpu_h200": UserUsage(submitted=6, running=6, gpus=6)}
     waits = place(bouchet_site, one_gpu, running, gpus=2)
-    assert waits.partition == "gpu_h200" and "runs 6 of your jobs at a time and runs 6" in waits.why
+    assert waits.partition == "gpu_h200" and "limit of 6 running jobs per user, and you have 6" in waits.why
     full = {"gpu_h200": UserUsage(submitted=2, running=2, gpus=15)}
-    assert "your jobs there hold 15" in place(bouchet_site, one_gpu, full, gpus=2, partition="gpu_h200").why
-    assert "hold" not in place(bouchet_site, one_gpu, full, gpus=1, partition="gpu_h200").why
+    assert "your jobs there use 15" in place(bouchet_site, one_gpu, full, gpus=2, partition="gpu_h200").why
+    assert "your jobs" not in place(bouchet_site, one_gpu, full, gpus=1, partition="gpu_h200").why
 
 
-def test_where_it_would_wait_comes_after_where_it_would_not(bouchet_site: Site, one_gpu: ModelEntry) -> None:
+def test_candidates_with_a_wait_come_last(bouchet_site: Site, one_gpu: ModelEntry) -> None:
     partitions = tuple(p.model_copy(update={"max_submitted": None}) for p in bouchet_site.partitions)
     site = bouchet_site.model_copy(update={"partitions": partitions})
     offered = candidates(
@@ -169,7 +170,7 @@ def test_where_it_would_wait_comes_after_where_it_would_not(bouchet_site: Site, 
     assert [p.partition for p in offered] == ["gpu_h200", "gpu_devel"]
 
 
-def test_what_one_user_may_hold_cuts_the_share(bouchet_site: Site, one_gpu: ModelEntry) -> None:
+def test_placement_is_capped_at_the_users_limits(bouchet_site: Site, one_gpu: ModelEntry) -> None:
     placed = place(bouchet_site, one_gpu, gpus=2, partition="gpu_devel")
     assert (placed.cpus, placed.memory_gib) == (12, 256)
 
@@ -177,12 +178,12 @@ def test_what_one_user_may_hold_cuts_the_share(bouchet_site: Site, one_gpu: Mode
 @pytest.mark.parametrize(
     ("partition", "gpu_type", "words"),
     [
-        ("gpu_b200", "b200", "named"),
+        ("gpu_b200", "b200", "selected with --partition"),
         ("scavenge_gpu", "h200", "stopped without notice"),
         ("priority_gpu", "h200", "paid, so name its account"),
     ],
 )
-def test_what_is_special_about_a_named_partition_is_said(
+def test_named_partition_has_its_gpu_type_and_warnings(
     bouchet_site: Site, one_gpu: ModelEntry, partition: str, gpu_type: str, words: str
 ) -> None:
     placed = place(bouchet_site, one_gpu, partition=partition)
@@ -201,8 +202,8 @@ REQUESTS = st.fixed_dictionaries(
 
 
 @given(REQUESTS)
-def test_a_request_is_placed_within_the_limits_or_refused_with_what_would_be(
-    bouchet_site: Site, one_gpu: ModelEntry, options: dict[str, object]
+def test_candidates_are_within_limits_or_refused_with_a_valid_nearest_request(
+    bouchet_site: Site, one_gpu: ModelEntry, options: dict[str, Any]
 ) -> None:
     try:
         placed = place(bouchet_site, one_gpu, **options)
@@ -210,8 +211,9 @@ def test_a_request_is_placed_within_the_limits_or_refused_with_what_would_be(
         assert "\n" not in str(refused)
         nearest = re.search(r"The nearest that would fit: ([^(]*)", str(refused))
         if nearest:
-            words = dict(re.findall(r"--(\w+) (\S+)", nearest[1]))
-            place(bouchet_site, one_gpu, **{k: int(v) if v.isdigit() else v for k, v in words.items()})
+            nearest_options: dict[str, Any] = dict(re.findall(r"--(\w+) (\S+)", nearest[1]))
+            numbers: dict[str, Any] = {k: int(v) if v.isdigit() else v for k, v in nearest_options.items()}
+            place(bouchet_site, one_gpu, **numbers)
         return
     partition = bouchet_site.partition(placed.partition)
     assert partition is not None

@@ -1,3 +1,5 @@
+"""Usage records and their sums in the store."""
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -24,7 +26,7 @@ ONE = UsageRecord(
 )
 
 
-def test_sums_for_everything_asked_for(store: Store) -> None:
+def test_summaries_by_every_dimension(store: Store) -> None:
     failed = replace(ONE, key="bob", session="", status=529, error="overloaded", input=0, cached=0, output=0)
     store.usage.add([ONE, replace(ONE, first_ms=400), replace(failed, first_ms=None)])
     store.usage.add([replace(ONE, key="bob", at=NOW - HOUR)])
@@ -38,17 +40,17 @@ def test_sums_for_everything_asked_for(store: Store) -> None:
     ]
 
 
-def test_only_what_is_younger_than_asked_counts(store: Store) -> None:
+def test_summaries_exclude_older_records(store: Store) -> None:
     store.usage.add([ONE, replace(ONE, key="bob", at=NOW - HOUR)])
     assert [line.name for line in store.usage.summaries(UsageBy.KEY, NOW - 60, NOW)] == ["alice"]
 
 
-def test_the_last_requests_are_kept_one_by_one(store: Store) -> None:
+def test_last_returns_requests_newest_first(store: Store) -> None:
     store.usage.add([ONE, replace(ONE, key="bob", first_ms=None)])
     newest, oldest = store.usage.last()
     assert (newest["key"], newest["first_ms"], oldest["key"], oldest["first_ms"]) == ("bob", "", "alice", "200")
 
 
-def test_a_sum_without_answers_has_no_speed() -> None:
+def test_summary_without_answers_has_no_means() -> None:
     line = summary_of("x", {"requests": 1})
     assert (line.first_token_ms, line.tokens_per_second) == (None, None)

@@ -1,4 +1,6 @@
-"""Phases: every legal move works, every other raises."""
+"""Phases: every legal move works, every other raises; launch requests are validated."""
+
+from __future__ import annotations
 
 from datetime import UTC, datetime
 from itertools import product
@@ -25,12 +27,12 @@ def in_phase(phase: Phase) -> Deployment:
     )
 
 
-def test_the_table_of_moves_names_every_phase() -> None:
+def test_legal_moves_has_every_phase() -> None:
     assert set(LEGAL_MOVES) == set(Phase)
 
 
 @pytest.mark.parametrize(("origin", "target"), list(product(Phase, Phase)))
-def test_a_move_is_legal_exactly_when_the_table_says_so(origin: Phase, target: Phase) -> None:
+def test_moved_raises_exactly_for_illegal_moves(origin: Phase, target: Phase) -> None:
     record = in_phase(origin)
     if target is origin or target in LEGAL_MOVES[origin]:
         moved = record.moved(target, LATER, reason="because")
@@ -41,7 +43,7 @@ def test_a_move_is_legal_exactly_when_the_table_says_so(origin: Phase, target: P
             record.moved(target, LATER)
 
 
-def test_a_move_notes_when_the_phase_was_entered() -> None:
+def test_moved_records_when_the_phase_was_entered() -> None:
     moved = in_phase(Phase.QUEUED).moved(Phase.STARTING, LATER).moved(Phase.STARTING, NOW, reason="loading")
     assert moved.job is not None and moved.job.since == {Phase.STARTING: LATER}
 
@@ -62,11 +64,11 @@ def test_a_move_notes_when_the_phase_was_entered() -> None:
         {"gpu": 1},
     ],
 )
-def test_a_request_refuses_what_slurm_must_not_see(field: dict[str, object]) -> None:
+def test_launch_request_with_invalid_field_raises(field: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         LaunchRequest.model_validate({"model": "a/b", **field})
 
 
 @pytest.mark.parametrize("time", ["30", "06:00:00", "2-00:00:00", "1-12", "90:00"])
-def test_slurms_ways_to_write_a_walltime_pass(time: str) -> None:
+def test_launch_request_accepts_slurm_walltimes(time: str) -> None:
     assert LaunchRequest(model="a/b", time=time).time == time

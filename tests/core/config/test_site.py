@@ -1,4 +1,4 @@
-"""Site files: both of the project's, what they must hold, and what is refused in one line."""
+"""Site files: the shipped ones, the documentation of every field, and mistakes with their line."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from bouchet_core.config.site import Partition, Site, SiteLogin, load_site
 from bouchet_core.errors import ConfigurationError
 from bouchet_core.values import parse_duration
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SITES = sorted((ROOT / "sites").glob("[a-z]*.yaml"))
 SITE_FILES = [path for path in SITES if not path.name.endswith(".models.yaml")]
-PAPER = (ROOT / "docs/sites.md").read_text()
-DOCUMENTED = {word for row in re.findall(r"^\| (`.*?) \|", PAPER, re.M) for word in re.findall(r"`(\w+)`", row)}
+DOCUMENT = (ROOT / "docs/sites.md").read_text()
+DOCUMENTED = {word for row in re.findall(r"^\| (`.*?) \|", DOCUMENT, re.M) for word in re.findall(r"`(\w+)`", row)}
 
 
 @pytest.mark.parametrize("field", sorted({*Site.model_fields, *Partition.model_fields}))
-def test_every_field_is_in_the_paper(field: str) -> None:
+def test_every_field_is_documented(field: str) -> None:
     assert field in DOCUMENTED
 
 
-def test_the_paper_invents_no_field() -> None:
+def test_document_has_no_unknown_field() -> None:
     assert {*Site.model_fields, *Partition.model_fields, *SiteLogin.model_fields} >= DOCUMENTED
 
 
@@ -39,14 +39,14 @@ def test_the_paper_invents_no_field() -> None:
         ("priority_gpu", 168, {"cost": "paid, so name its account with --account prio_..."}),
     ],
 )
-def test_bouchets_partitions(name: str, hours: int, limits: dict[str, object]) -> None:
+def test_bouchet_partition_has_the_documented_limits(name: str, hours: int, limits: dict[str, object]) -> None:
     partition = load_site(ROOT / "sites/bouchet.yaml").partition(name)
     assert partition is not None and parse_duration(partition.max_walltime) == hours * 3600
     assert {field: getattr(partition, field) for field in limits} == limits
 
 
 @pytest.mark.parametrize("path", SITE_FILES, ids=lambda path: path.name)
-def test_what_a_site_file_names_it_also_describes(path: Path) -> None:
+def test_site_file_defines_what_it_refers_to(path: Path) -> None:
     site = load_site(path)
     assert site.image(site.default_image) is not None
     assert site.cpu_partition is None or site.partition(site.cpu_partition) is not None
@@ -67,7 +67,7 @@ def test_what_a_site_file_names_it_also_describes(path: Path) -> None:
         ("cpus_per_gpu: 6", 'apptainer: "apptainer; rm -rf /"', "apptainer"),
     ],
 )
-def test_a_mistake_is_one_line_with_its_place(tmp_path: Path, old: str, new: str, words: str) -> None:
+def test_load_site_mistake_is_one_line_with_its_line_number(tmp_path: Path, old: str, new: str, words: str) -> None:
     text = (ROOT / "sites/bouchet.yaml").read_text()
     assert f"{old}\n" in text or f"{old} " in text
     path = tmp_path / "mine.yaml"
@@ -79,7 +79,12 @@ def test_a_mistake_is_one_line_with_its_place(tmp_path: Path, old: str, new: str
     assert caught.value.line == line
 
 
-def test_what_lies_on_scratch() -> None:
+def test_load_site_missing_file_is_a_configuration_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="No such file"):
+        load_site(tmp_path / "nowhere.yaml")
+
+
+def test_on_scratch_matches_whole_folders() -> None:
     site = load_site(ROOT / "sites/bouchet.yaml")
     assert site.on_scratch("~/scratch/bouchet-llm/models") and site.on_scratch("~/scratch/bouchet-llm")
     assert not site.on_scratch("~/scratch/bouchet-llm2") and not site.on_scratch(site.models_dir)

@@ -1,13 +1,17 @@
-"""Catalog and site files: what is shipped loads, what is mistyped is refused with its line."""
+"""The catalog: what is shipped loads, models are found by id and alias, mistakes have their line."""
 
+from __future__ import annotations
+
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from bouchet_core.config.catalog import load_catalog
+from bouchet_core.config.catalog import entry_of, load_catalog
 from bouchet_core.config.site import catalogs_of, load_site
-from bouchet_core.errors import ConfigurationError, UnknownModelError
+from bouchet_core.deployments import Deployment, LaunchRequest
+from bouchet_core.errors import ConfigurationError, LaunchRefusedError, UnknownModelError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SEED_MODELS = [
     "Qwen/Qwen3-Coder-Next",
     "Qwen/Qwen3-32B",
@@ -18,7 +22,7 @@ SEED_MODELS = [
 
 
 @pytest.mark.parametrize("name", ["demo", "bouchet"])
-def test_shipped_sites_and_their_catalogs_fit_together(name: str) -> None:
+def test_load_catalog_of_a_shipped_site_has_its_models_and_images(name: str) -> None:
     path = ROOT / "sites" / f"{name}.yaml"
     site = load_site(path)
     catalog = load_catalog(*catalogs_of(path, site, ROOT / "models.yaml"))
@@ -27,7 +31,7 @@ def test_shipped_sites_and_their_catalogs_fit_together(name: str) -> None:
     assert all(site.image(e.image) for e in catalog.entries.values() if e.image)
 
 
-def test_the_catalog_keeps_the_users_five_models() -> None:
+def test_load_catalog_keeps_the_five_original_models() -> None:
     catalog = load_catalog(ROOT / "models.yaml")
     entries = [catalog.find(model)[1] for model in SEED_MODELS]
     assert [e.gpus for e in entries] == [2, 1, 1, 1, 1]
@@ -35,14 +39,15 @@ def test_the_catalog_keeps_the_users_five_models() -> None:
     assert [e.quant for e in entries] == ["fp8", "fp8", "fp8", "none", "fp8"]
 
 
-def test_a_model_is_found_by_alias_and_in_any_case() -> None:
+def test_find_accepts_alias_and_any_case() -> None:
     catalog = load_catalog(ROOT / "models.yaml")
     assert catalog.find("bouchet-qwen3-32b")[0] == catalog.find("qwen/qwen3-32b")[0] == "Qwen/Qwen3-32B"
 
 
-def test_an_unknown_model_names_the_nearest() -> None:
-    with pytest.raises(UnknownModelError, match=r"did you mean Qwen/Qwen3-32B"):
+def test_find_unknown_model_names_the_nearest() -> None:
+    with pytest.raises(UnknownModelError) as caught:
         load_catalog(ROOT / "models.yaml").find("Qwen3-32")
+    assert caught.value.near[0] == "Qwen/Qwen3-32B"
 
 
 @pytest.mark.parametrize(
@@ -61,7 +66,7 @@ def test_an_unknown_model_names_the_nearest() -> None:
         ("", 1, "Field required"),
     ],
 )
-def test_a_mistake_is_named_with_its_line(tmp_path: Path, text: str, line: int, words: str) -> None:
+def test_load_catalog_mistake_has_its_line(tmp_path: Path, text: str, line: int, words: str) -> None:
     path = tmp_path / "models.yaml"
     path.write_text(text)
     with pytest.raises(ConfigurationError, match=words) as caught:
@@ -69,6 +74,14 @@ def test_a_mistake_is_named_with_its_line(tmp_path: Path, text: str, line: int, 
     assert (caught.value.path, caught.value.line) == (str(path), line)
 
 
-def test_a_missing_file_is_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="No such file"):
-        load_site(tmp_path / "nowhere.yaml")
+def test_entry_of_prefers_the_recorded_entry() -> None:
+    catalog = load_catalog(ROOT / "models.yaml")
+    now = datetime(2026, 11, 22, tzinfo=UTC)
+    model, entry = catalog.find("Qwen/Qwen3-32B")
+    request = LaunchRequest(model=model)
+    record = Deployment(id="aa", model=model, names=("x",), request=request, created_at=now, updated_at=now)
+    assert entry_of(record, catalog) == entry
+    recorded = {**entry.model_dump(mode="json"), "window": 1024}
+    assert entry_of(record.model_copy(update={"entry": recorded}), catalog).window == 1024
+    with pytest.raises(LaunchRefusedError):
+        entry_of(record.model_copy(update={"entry": {**recorded, "future": 1}}), catalog)
