@@ -1,1 +1,1 @@
-"""What the rooms of bouchet-llm share: nouns, errors, the store, the catalog, the gateway client."""
+"""What the services of bouchet-llm share: values, errors, the store, configuration files and the gateway client."""

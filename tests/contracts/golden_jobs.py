@@ -1,6 +1,6 @@
 """Whole jobs as text: what is staged and submitted for a shape, and what its nodes then run.
 
-.venv/bin/python -m tests.contracts.golden_jobs        writes tests/contracts/golden/ anew: look at the difference
+.venv/bin/python -m tests.contracts.golden_jobs        writes tests/contracts/golden/ again; review the difference
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ CODER_480B = "Qwen/Qwen3-Coder-480B-A35B-Instruct-FP8"
 
 @dataclass(frozen=True)
 class Shape:
-    """A launch that stands for many."""
+    """A launch that is typical of many."""
 
     site: str
     model: str
@@ -60,14 +60,14 @@ SHAPES = {
 
 
 def whole_job(shape: Shape, directory: Path) -> str:
-    """Everything about it, as one text; runs it on nodes made in that directory."""
+    """Return everything about the job as one text; it runs on nodes made in that directory."""
     files = {name: data.decode() for name, data in staged(shape)[1].items()}
     parts = {"sbatch": lines(staged(shape)[0]), **files, **ran(files, directory)}
     return "".join(f"== {name}\n{text}" for name, text in parts.items())
 
 
 def staged(shape: Shape) -> tuple[list[str], dict[str, bytes]]:
-    """sbatch's argv, and the files of the job's folder but for the key."""
+    """Return sbatch's argv and the files of the job's folder without the key."""
     site, catalog = loaded(shape.site)
     identity, entry = catalog.find(shape.model)
     request = LaunchRequest(model=identity, gpus=shape.gpus, nodes=shape.nodes)
@@ -80,14 +80,14 @@ def staged(shape: Shape) -> tuple[list[str], dict[str, bytes]]:
 
 
 def loaded(name: str) -> tuple[Site, Catalog]:
-    """The site's file, and what can be served there."""
+    """Load the site file and its catalog."""
     path = REPOSITORY / "sites" / f"{name}.yaml"
     site = load_site(path)
     return site, load_catalog(*catalogs_of(path, site, REPOSITORY / "models.yaml"))
 
 
 def ran(files: Mapping[str, str], directory: Path) -> dict[str, str]:
-    """What the batch script makes of these files on one node, or on two: Apptainer's argv and environment."""
+    """Run the batch script with these files; return Apptainer's argv and environment on each node."""
     node = make_compute_node(directory, OLDEST)
     spec: dict[str, Any] = json.loads(files["spec.json"])
     ours = {name: node.spec[name] for name in ("root", "models_dir", "image", "image_sha256")}
@@ -103,36 +103,36 @@ def ran(files: Mapping[str, str], directory: Path) -> dict[str, str]:
         records["node8"] = node.root / "record-1.json"
     with running(node):
         node.wait_for(lambda: all(path.exists() for path in records.values()))
-        said = {name: json.loads(path.read_text()) for name, path in records.items()}
+        records_read = {name: json.loads(path.read_text()) for name, path in records.items()}
         if spec["nodes"] > 1:
-            said["srun"] = json.loads((node.root / "record-srun.json").read_text())
-    return {name: plain(what_apptainer_got(record), node) for name, record in said.items()}
+            records_read["srun"] = json.loads((node.root / "record-srun.json").read_text())
+    return {name: plain(apptainer_call(record), node) for name, record in records_read.items()}
 
 
-def what_apptainer_got(record: Mapping[str, Any]) -> str:
-    """Its argv, or srun's, and what it hands into the container."""
-    words = record.get("argv") or [*record["flags"], *(f"{to}={at}" for to, at in record["binds"].items())]
+def apptainer_call(record: Mapping[str, Any]) -> str:
+    """Return Apptainer's or srun's argv, and the variables for the container."""
+    argv = record.get("argv") or [*record["flags"], *(f"{to}={at}" for to, at in record["binds"].items())]
     given = {name: value for name, value in record["environment"].items() if name.startswith("APPTAINERENV_")}
     command = record.get("command", [])
-    return lines([*words, *command]) + lines(f"{name}={value}" for name, value in sorted(given.items()))
+    return lines([*argv, *command]) + lines(f"{name}={value}" for name, value in sorted(given.items()))
 
 
 def plain(text: str, node: ComputeNode) -> str:
-    """Without what differs from run to run."""
-    for found, word in ((str(SCRIPTS), "SCRIPTS"), (str(node.root), "ROOT"), (KEY, "KEY"), (str(REPOSITORY), "HERE")):
-        text = text.replace(found, word)
+    """Replace what differs from run to run."""
+    for found, name in ((str(SCRIPTS), "SCRIPTS"), (str(node.root), "ROOT"), (KEY, "KEY"), (str(REPOSITORY), "HERE")):
+        text = text.replace(found, name)
     text = re.sub(r"bouchet-77-\w{6}", "bouchet-77-XXXXXX", text)
     text = re.sub(r"(?m)^(2|3)\d{4}$", "PORT", text)
     return re.sub(r"(?m)^.*srun_program\.py$", "srun", text)
 
 
-def lines(words: Iterable[str]) -> str:
-    """A word a line."""
-    return "".join(f"{word}\n" for word in words)
+def lines(items: Iterable[str]) -> str:
+    """Return one item a line."""
+    return "".join(f"{item}\n" for item in items)
 
 
 def main() -> None:
-    """Writes all of them."""
+    """Write all golden files."""
     GOLDEN.mkdir(exist_ok=True)
     for old in GOLDEN.glob("*.txt"):
         old.unlink()

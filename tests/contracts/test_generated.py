@@ -1,4 +1,4 @@
-"""What is made from the code is as the code is now (`make docs` renews it), and the catalog is as the field is."""
+"""Generated files equal what `make docs` writes, and the shipped catalog has the models' real figures."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from bouchet_core.config.catalog import load_catalog
 from bouchet_core.schemas import SCHEMAS, schema_text
 
 ROOT = Path(__file__).parents[2]
-WRITTEN = [ROOT / "models.yaml", *sorted((ROOT / "sites").glob("*.yaml"))]
-RENEW = "`make docs` renews it"
-# model -> GPUs, the window that it has at most, tool parser, reasoning parser; of H200s with 141 GB
-FIELD = {
+YAML_FILES = [ROOT / "models.yaml", *sorted((ROOT / "sites").glob("*.yaml"))]
+RENEW = "run `make docs`"
+# model -> H200 GPUs of 141 GB, its largest window, tool parser, reasoning parser
+PUBLISHED = {
     "Qwen/Qwen3-Coder-Next-FP8": (1, 262144, "qwen3_coder", None),
     "Qwen/Qwen3-Coder-Next": (2, 262144, "qwen3_coder", None),
     "Qwen/Qwen3-32B": (1, 40960, "hermes", "qwen3"),
@@ -34,42 +34,42 @@ FIELD = {
     "moonshotai/Kimi-K2.7-Code": (8, 262144, "kimi_k2", "kimi_k2"),
     "Qwen/Qwen3-Coder-480B-A35B-Instruct-FP8": (8, 262144, "qwen3_coder", None),
 }
-GIB_OF_A_GPU = 131
+GPU_GIB = 131
 
 
-def test_the_commands_page_is_current() -> None:
+def test_commands_page_is_current() -> None:
     assert (ROOT / "docs" / "cli.md").read_text() == reference(), RENEW
 
 
 @pytest.mark.parametrize("file", SCHEMAS)
-def test_a_schema_is_current(file: str) -> None:
+def test_schema_is_current(file: str) -> None:
     assert (ROOT / "schemas" / file).read_text() == schema_text(file), RENEW
 
 
-@pytest.mark.parametrize("path", WRITTEN, ids=lambda path: path.name)
-def test_files_that_people_write_name_their_schema(path: Path) -> None:
-    named = re.match(r"# yaml-language-server: \$schema=(\S+)\n", path.read_text())
-    assert named
-    schema = (path.parent / named[1]).resolve()
+@pytest.mark.parametrize("path", YAML_FILES, ids=lambda path: path.name)
+def test_yaml_files_name_their_schema(path: Path) -> None:
+    match = re.match(r"# yaml-language-server: \$schema=(\S+)\n", path.read_text())
+    assert match
+    schema = (path.parent / match[1]).resolve()
     assert schema.parent == ROOT / "schemas"
     assert schema.name == ("models.schema.json" if "models" in path.name else "site.schema.json")
     assert schema.name in SCHEMAS
 
 
-def test_the_catalog_is_as_the_models_are() -> None:
+def test_catalog_has_the_published_figures() -> None:
     entries = load_catalog(ROOT / "models.yaml").entries
-    assert set(entries) == set(FIELD)
-    for identity, (gpus, window, tools, reasoning) in FIELD.items():
+    assert set(entries) == set(PUBLISHED)
+    for identity, (gpus, window, tools, reasoning) in PUBLISHED.items():
         entry = entries[identity]
         assert (entry.gpus, entry.tool_parser, entry.reasoning_parser) == (gpus, tools, reasoning), identity
         assert entry.window <= window, identity
         assert entry.weights_gib is not None, identity
         # quantised at load, 16 bits become 8
         loaded = entry.weights_gib / (2 if entry.quant == "fp8" else 1)
-        assert loaded < gpus * GIB_OF_A_GPU, f"{identity} does not fit its GPUs"
+        assert loaded < gpus * GPU_GIB, f"{identity} does not fit its GPUs"
 
 
-def test_one_version_everywhere() -> None:
-    projects = [ROOT / room / "pyproject.toml" for room in ("core", "cli", "services/api", "services/worker")]
+def test_packages_have_one_version() -> None:
+    projects = [ROOT / folder / "pyproject.toml" for folder in ("core", "cli", "services/api", "services/worker")]
     versions = {re.findall(r'^version = "(.*)"$', path.read_text(), re.M)[0] for path in projects}
     assert versions == {CLI_VERSION} == {API_VERSION}

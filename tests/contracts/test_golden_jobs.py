@@ -1,4 +1,4 @@
-"""Whole jobs, compared whole with what was looked at and kept (golden_jobs.py says how to renew it)."""
+"""Whole jobs, compared with reviewed golden files (golden_jobs.py writes them)."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from tests.contracts.golden_jobs import GOLDEN, SHAPES, whole_job
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_a_job_is_the_one_that_was_looked_at(name: str, tmp_path: Path) -> None:
+def test_job_equals_its_golden_file(name: str, tmp_path: Path) -> None:
     assert whole_job(SHAPES[name], tmp_path) == (GOLDEN / f"{name}.txt").read_text()
 
 
-def test_there_are_no_others() -> None:
-    assert {path.stem for path in GOLDEN.iterdir()} == set(SHAPES)
+def test_every_golden_file_has_a_shape() -> None:
+    assert {path.stem for path in GOLDEN.glob("*.txt")} == set(SHAPES)

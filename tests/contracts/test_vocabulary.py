@@ -11,18 +11,16 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 # Words of an earlier, private vocabulary. The terms that replace them are in docs/glossary.md.
-WITHDRAWN = frozenset(
-    """
+_WORDS = """
     amid amidst anew carrier carriers chore chores deaf desk desks door doors errand errands foresaw guest guests
     heard hereof herein lane lanes lies likeness luggage meter midst misshapen nobody paper papers quieten quietened
     reckon reckoned reckoning reckons rooms said sight smokes somebody spoke stands stray strays tally tallies thrift
     thrifty tidied tidies tidy tidying told unasked unsaid unwelcome wire wires wish wished wishes wording
-    """.split()
-)
+    """
+WITHDRAWN = frozenset(_WORDS.split())
 # Common English words that are withdrawn as names: a part of an identifier, not a word of a sentence.
-WITHDRAWN_IN_NAMES = frozenset(
-    "bell exchange front look looked looker looks mark meet promise room tell tells words".split()
-)
+_NAMES = "bell exchange front look looked looker looks mark meet promise room tell tells words"
+WITHDRAWN_IN_NAMES = frozenset(_NAMES.split())
 
 # Recorded or third-party text, which is not ours to reword; and this list itself.
 NOT_OURS = (
@@ -35,7 +33,7 @@ NOT_OURS = (
     "LICENSE",
 )
 # names of other projects
-FOREIGN_NAMES = ("flake8-tidy-imports", "tidy-imports")
+FOREIGN_NAMES = ("flake8-tidy-imports", "tidy-imports", "problem_mark", "start_mark")
 IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9]*_[A-Za-z0-9_]*|[A-Za-z]+[a-z][A-Z][A-Za-z0-9]*")
 # the parts of snake_case, CamelCase and ordinary words
 PART = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")

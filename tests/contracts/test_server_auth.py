@@ -1,4 +1,4 @@
-"""Who is asked for a proof and who gives it: the guard on the node, the watch beside it, and the worker at the slot."""
+"""Server authentication: the guard proves that it holds the job's key, to the probe on the node and to the worker."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ METRICS = b'vllm:num_requests_running{engine="0"} 0.0\nvllm:generation_tokens_to
 
 
 async def vllm(scope: Any, receive: Any, send: Any) -> None:
-    """The paths that are asked, in one answer each."""
-    said = {"/metrics": METRICS, "/version": b'{"version": "0.32.0"}', "/health": b""}
-    body = said.get(scope["path"], b'{"data": [{"max_model_len": 4096}]}')
+    """Answer the paths that are probed."""
+    bodies = {"/metrics": METRICS, "/version": b'{"version": "0.32.0"}', "/health": b""}
+    body = bodies.get(scope["path"], b'{"data": [{"max_model_len": 4096}]}')
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": body})
 
 
 @pytest.fixture
 def guarded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[int]:
-    """The port of a server behind the real guard."""
+    """Serve behind the real guard; yield the port."""
     monkeypatch.setenv("VLLM_API_KEY", KEY)
     monkeypatch.setenv("BOUCHET_DRAIN_FILE", str(tmp_path / "drain"))
     spec = importlib.util.spec_from_file_location("guard", SCRIPTS / "guard.py")
@@ -57,15 +57,15 @@ def guarded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[int]:
 
 
 @contextmanager
-def stranger(proof: Callable[[str], str]) -> Iterator[tuple[int, list[str]]]:
-    """A server on somebody's port that says yes to all. Its port, and the keys that it was sent."""
+def other_server(proof: Callable[[str], str]) -> Iterator[tuple[int, list[str]]]:
+    """Run a server that answers everything with 200; yield its port and the keys that it receives."""
     sent: list[str] = []
 
-    class Stranger(BaseHTTPRequestHandler):
+    class OtherServer(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def log_message(self, format: str, *args: object) -> None:
-            """Quiet."""
+            """Log nothing."""
 
         def do_GET(self) -> None:
             sent.extend(self.headers.get_all("authorization") or [])
@@ -75,7 +75,7 @@ def stranger(proof: Callable[[str], str]) -> Iterator[tuple[int, list[str]]]:
             self.end_headers()
             self.wfile.write(METRICS)
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Stranger) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), OtherServer) as server:
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         yield server.server_address[1], sent
         server.shutdown()
@@ -85,12 +85,12 @@ def job(port: int, **facts: Any) -> Job:
     return Job(name=NAME, slot=0, port=port, proves=True, phase=Phase.STARTING).model_copy(update=facts)
 
 
-def watched(tmp_path: Path, port: int) -> str:
+def probed_on_node(tmp_path: Path, port: int) -> str:
     (tmp_path / "key").write_text(f"{KEY}\n")
     spec = {"version": 1, "root": "/r", "models_dir": "/m", "image": "/i"}
     (tmp_path / "spec.json").write_text(json.dumps(spec))
-    words = [sys.executable, str(SCRIPTS / "probe_vllm.py"), "probe", str(tmp_path), str(port), str(tmp_path)]
-    return subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
+    argv = [sys.executable, str(SCRIPTS / "probe_vllm.py"), "probe", str(tmp_path), str(port), str(tmp_path)]
+    return subprocess.run(argv, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
 
 
 @pytest.fixture
@@ -106,47 +106,51 @@ def probe_of() -> Iterator[Callable[[int], SlotProbe]]:
         probe.close()
 
 
-def test_the_jobs_own_vllm_is_believed(guarded: int, tmp_path: Path, probe_of: Callable[[int], SlotProbe]) -> None:
+def test_server_with_the_jobs_key_is_healthy(
+    guarded: int, tmp_path: Path, probe_of: Callable[[int], SlotProbe]
+) -> None:
     health = probe_of(guarded).health(job(guarded))
     assert (health.status, health.window, health.vllm_version) == (HealthStatus.HEALTHY, 4096, "0.32.0")
-    assert watched(tmp_path, guarded) == "ok 12"
+    assert probed_on_node(tmp_path, guarded) == "ok 12"
 
 
-def test_one_that_drains_is_believed_too(guarded: int, tmp_path: Path, probe_of: Callable[[int], SlotProbe]) -> None:
+def test_draining_server_with_the_jobs_key_is_draining(
+    guarded: int, tmp_path: Path, probe_of: Callable[[int], SlotProbe]
+) -> None:
     (tmp_path / "drain").touch()
     assert probe_of(guarded).health(job(guarded)).status is HealthStatus.DRAINING
 
 
 @pytest.mark.parametrize("proof", [lambda nonce: "", lambda nonce: "0" * 64, lambda nonce: nonce, lambda nonce: "é"])
-def test_a_stranger_on_the_port_is_not_ready_and_gets_no_key(
+def test_other_server_on_the_port_is_failing_and_gets_no_key(
     tmp_path: Path, probe_of: Callable[[int], SlotProbe], proof: Callable[[str], str]
 ) -> None:
-    with stranger(proof) as (port, sent):
+    with other_server(proof) as (port, sent):
         health = probe_of(port).health(job(port))
         assert (health.status, health.wrong_server) == (HealthStatus.FAILING, True)
-        assert watched(tmp_path, port) == "failing -"
+        assert probed_on_node(tmp_path, port) == "failing -"
     assert sent == []
 
 
-def test_who_passes_the_question_on_to_the_real_one_is_not_believed(
+def test_server_that_relays_the_nonce_is_rejected(
     guarded: int, tmp_path: Path, probe_of: Callable[[int], SlotProbe]
 ) -> None:
-    def ask_the_real_one(nonce: str) -> str:
+    def relay(nonce: str) -> str:
         answer = httpx.get(f"http://127.0.0.1:{guarded}/health", headers={"x-bouchet-nonce": nonce}, timeout=30)
         return answer.headers["x-bouchet-proof"]
 
-    with stranger(ask_the_real_one) as (port, sent):
+    with other_server(relay) as (port, sent):
         assert probe_of(port).health(job(port)).wrong_server
-        assert watched(tmp_path, port) == "failing -"
+        assert probed_on_node(tmp_path, port) == "failing -"
     assert sent == []
 
 
-def test_a_job_of_older_scripts_gives_no_proof_and_still_serves(probe_of: Callable[[int], SlotProbe]) -> None:
-    with stranger(lambda nonce: "") as (port, _):
+def test_job_of_older_scripts_needs_no_proof(probe_of: Callable[[int], SlotProbe]) -> None:
+    with other_server(lambda nonce: "") as (port, _):
         assert probe_of(port).health(job(port, proves=False)).status is HealthStatus.HEALTHY
 
 
-def test_a_proof_is_for_one_nonce_one_port_and_one_key(guarded: int) -> None:
+def test_proof_is_valid_for_one_nonce_port_and_key(guarded: int) -> None:
     nonce, other = new_nonce(), new_nonce()
     assert nonce != other
     answer = httpx.get(f"http://127.0.0.1:{guarded}/health", headers={"x-bouchet-nonce": nonce}, timeout=30)
@@ -159,6 +163,6 @@ def test_a_proof_is_for_one_nonce_one_port_and_one_key(guarded: int) -> None:
 
 
 @pytest.mark.parametrize("nonce", ["", "x", "a" * 31, "a" * 33, "A" * 32, "bouchet-proof 1 " + "a" * 16])
-def test_nothing_but_a_nonce_is_answered(guarded: int, nonce: str) -> None:
+def test_invalid_nonce_gets_no_proof(guarded: int, nonce: str) -> None:
     answer = httpx.get(f"http://127.0.0.1:{guarded}/health", headers={"x-bouchet-nonce": nonce}, timeout=30)
     assert answer.status_code == 200 and "x-bouchet-proof" not in answer.headers

@@ -1,4 +1,4 @@
-"""What the gateway says where a compute node lets nobody in is what the deployment's record says."""
+"""A compute node's refusal of an ssh login reaches the health check of the deployment as it was sent."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from bouchet_gateway.slots.forward import refusal
 from bouchet_worker.reconcile.health import SlotProbe
 from bouchet_worker.reconcile.observation import HealthStatus
 
-WORDS = "cannot log in to node7: closed; it says: you have no active jobs on this node"
+REASON = "cannot log in to node7: closed; it says: you have no active jobs on this node"
 
 
 @contextmanager
-def slot_that_refuses(error: BouchetError) -> Iterator[int]:
-    """A slot's port whose every caller hears the gateway's refusal."""
+def refusing_slot(error: BouchetError) -> Iterator[int]:
+    """Serve a slot that sends the gateway's refusal to every client; yield its port."""
 
     class Refuse(socketserver.BaseRequestHandler):
         def handle(self) -> None:
@@ -36,12 +36,12 @@ def slot_that_refuses(error: BouchetError) -> Iterator[int]:
 
 
 @pytest.mark.parametrize(
-    ("error", "words"), [(NodeRefusedError(WORDS), WORDS), (RemoteFileError("nobody listens"), "")]
+    ("error", "reason"), [(NodeRefusedError(REASON), REASON), (RemoteFileError("connection refused"), "")]
 )
-def test_only_what_time_does_not_mend_is_told(error: BouchetError, words: str) -> None:
+def test_health_has_the_reason_of_a_lasting_refusal_only(error: BouchetError, reason: str) -> None:
     job = Job(name="j", slot=0, phase=Phase.STARTING, node="node7", socket="/tmp/s")
-    with slot_that_refuses(error) as port:
+    with refusing_slot(error) as port:
         probe = SlotProbe("127.0.0.1", port, "secret")
         found = probe.health(job)
         probe.close()
-    assert (found.status, found.unreachable_reason, found.wrong_server) == (HealthStatus.FAILING, words, False)
+    assert (found.status, found.unreachable_reason, found.wrong_server) == (HealthStatus.FAILING, reason, False)

@@ -1,4 +1,4 @@
-"""Every command of Slurm's that the worker builds is one that the gateway lets through."""
+"""The gateway's allowlist accepts every Slurm command that the worker builds."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from bouchet_worker.slurm.commands import (
 )
 
 ROOT = "~/project/bouchet-llm"
-ALLOWED = Allowlist((ROOT,), f"{ROOT}/remote")
-PLACE = Placement(
+ALLOWLIST = Allowlist((ROOT,), f"{ROOT}/remote")
+PLACEMENT = Placement(
     partition="gpu",
     gpus=2,
     gpu_type="h200",
@@ -35,12 +35,12 @@ PLACE = Placement(
 )
 
 
-def test_what_the_worker_asks_of_slurm_is_on_the_list() -> None:
+def test_allowlist_accepts_every_slurm_command_of_the_worker() -> None:
     folder = f"{ROOT}/remote/0123456789ab"
     job = [f"{ROOT}/jobs/bouchet-x-1", folder]
     for argv in (
-        sbatch_argv(PLACE, "bouchet-x-1", f"{ROOT}/logs/%j.log", f"{folder}/vllm-serve.sbatch", job),
-        sbatch_test_only_argv(PLACE),
+        sbatch_argv(PLACEMENT, "bouchet-x-1", f"{ROOT}/logs/%j.log", f"{folder}/vllm-serve.sbatch", job),
+        sbatch_test_only_argv(PLACEMENT),
         squeue_argv(),
         usage_argv(),
         sacct_argv([1, 2]),
@@ -52,4 +52,4 @@ def test_what_the_worker_asks_of_slurm_is_on_the_list() -> None:
         [*partitions.SHOW_NODES],
         [*partitions.SHOW_QOS],
     ):
-        ALLOWED.check_argv(argv)
+        ALLOWLIST.check_argv(argv)

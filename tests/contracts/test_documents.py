@@ -1,4 +1,4 @@
-"""The project's papers: links lead somewhere, decisions are listed, locks hold hashes and no addresses."""
+"""Documents and locks: links work, decisions are listed, locks have hashes and no index address."""
 
 from __future__ import annotations
 
@@ -9,43 +9,43 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-NOT_OURS = re.compile(r"/(\.venv[^/]*|node_modules|\.cache)/")
-PAPERS = sorted(path for path in ROOT.rglob("*.md") if not NOT_OURS.search(str(path)))
-LOCKS = sorted(path for path in ROOT.rglob("requirements.lock") if not NOT_OURS.search(str(path)))
+SKIPPED = re.compile(r"/(\.venv[^/]*|node_modules|\.cache)/")
+DOCUMENTS = sorted(path for path in ROOT.rglob("*.md") if not SKIPPED.search(str(path)))
+LOCKS = sorted(path for path in ROOT.rglob("requirements.lock") if not SKIPPED.search(str(path)))
 ADDRESS = re.compile(r"https?://|--index-url|--extra-index-url|--find-links|file:")
 
 
 def tracked() -> list[Path]:
-    """Every file that git knows."""
+    """Return every file that git tracks."""
     names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True, text=True).stdout
     return [ROOT / name for name in names.split("\0") if name]
 
 
-@pytest.mark.parametrize("paper", PAPERS, ids=lambda p: str(p.relative_to(ROOT)))
-def test_links_between_files_lead_somewhere(paper: Path) -> None:
-    targets = re.findall(r"\]\((?!https?://|#)([^)#\s]+)", paper.read_text())
-    assert [t for t in targets if not (paper.parent / t).exists()] == []
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_relative_links_have_a_target(document: Path) -> None:
+    targets = re.findall(r"\]\((?!https?://|#)([^)#\s]+)", document.read_text())
+    assert [t for t in targets if not (document.parent / t).exists()] == []
 
 
-def test_every_decision_is_listed() -> None:
+def test_every_decision_is_in_the_index() -> None:
     index = (ROOT / "docs/adr/README.md").read_text()
     decisions = {p.name for p in (ROOT / "docs/adr").glob("[0-9]*.md")}
     assert decisions == set(re.findall(r"\((\d{4}-[^)]+\.md)\)", index))
 
 
-def test_there_are_locks() -> None:
+def test_locks_are_found() -> None:
     assert len(LOCKS) >= 7
 
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda p: str(p.relative_to(ROOT)))
-def test_a_lock_pins_with_hashes_and_names_no_address(lock: Path) -> None:
+def test_lock_has_hashes_and_no_index_address(lock: Path) -> None:
     text = lock.read_text()
     assert not ADDRESS.search(text)
     entries = re.split(r"\n(?=[A-Za-z0-9])", re.sub(r"^#.*\n", "", text, flags=re.M).strip())
     assert [e.splitlines()[0] for e in entries if "==" not in e or "--hash=sha256:" not in e] == []
 
 
-def test_every_file_named_in_architecture_exists() -> None:
+def test_files_named_in_architecture_exist() -> None:
     named = re.findall(r"`([a-z_]+(?:/[A-Za-z0-9_.-]+)+)`", (ROOT / "ARCHITECTURE.md").read_text())
     assert named
     assert [n for n in named if not (ROOT / n).exists()] == []

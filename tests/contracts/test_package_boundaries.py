@@ -1,0 +1,55 @@
+"""Boundaries between packages: task names, who may import which library, who gets which secret."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+from pathlib import Path
+from types import FunctionType
+
+import pytest
+import yaml
+from bouchet_core.tasks import TaskName
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_task_functions_of_worker_are_exactly_task_names() -> None:
+    tasks = importlib.import_module("bouchet_worker.tasks")
+    defined = {name for name, value in vars(tasks).items() if isinstance(value, FunctionType)}
+    own = {name for name in defined if getattr(tasks, name).__module__ == tasks.__name__ and not name.startswith("_")}
+    assert own - {"set_context", "current_context"} == set(TaskName)
+
+
+# library -> the folders or files that may import it
+OWNERS = {
+    "asyncssh": ("services/gateway/bouchet_gateway/ssh/",),
+    "redis": ("core/bouchet_core/store/",),
+    "litellm": ("services/proxy/bouchet_proxy/backends/litellm",),
+}
+
+
+@pytest.mark.parametrize("library", OWNERS)
+def test_library_is_imported_by_its_owners_only(library: str) -> None:
+    sources = [path for folder in ("core", "services", "cli") for path in (ROOT / folder).rglob("*.py")]
+    users = [str(path.relative_to(ROOT)) for path in sources if library in _imports(path)]
+    assert users, f"no file imports {library}"
+    assert [user for user in users if not user.startswith(OWNERS[library])] == []
+
+
+def test_compose_gives_each_service_only_its_secrets() -> None:
+    services = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
+    assert {name: sorted(service["secrets"]) for name, service in services.items()} == {
+        "redis": ["redis_password"],
+        "gateway": ["gateway_token", "redis_password"],
+        "worker": ["gateway_token", "hf_token", "redis_password", "serving_secret"],
+        "api": ["api_key", "gateway_token", "redis_password"],
+        "proxy": ["api_key", "redis_password", "serving_secret"],
+    }
+
+
+def _imports(path: Path) -> set[str]:
+    tree = ast.parse(path.read_text())
+    names = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and not node.level]
+    return {name.split(".")[0] for name in names}
