@@ -13,7 +13,7 @@ from fastapi import FastAPI
 
 from tests.conftest import RedisServer
 from tests.fakes.gateway_api import FakeGateway
-from tests.fakes.running_api import KEY, RunningApi, emptied, running_with_its_own, settings
+from tests.fakes.running_api import KEY, RunningApi, reset_api, running_api_and_redis, settings
 
 
 @pytest.fixture
@@ -44,14 +44,14 @@ async def api(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
 
 @pytest.fixture(scope="session")
 def running_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningApi]:
-    with running_with_its_own(tmp_path_factory.mktemp("api")) as api:
+    with running_api_and_redis(tmp_path_factory.mktemp("api")) as api:
         yield api
 
 
 @pytest.fixture
 def live_api(running_api: RunningApi) -> RunningApi:
     """Return the API on a port, without records."""
-    return emptied(running_api)
+    return reset_api(running_api)
 
 
 @pytest.fixture

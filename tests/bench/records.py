@@ -28,7 +28,7 @@ from bouchet_worker.reconcile.health import SlotProbe
 from bouchet_worker.reconcile.loop import ReconcileLoop
 from bouchet_worker.reconcile.observe import Observer
 
-from tests.fakes.running_api import KEY, RunningApi, running_with_its_own
+from tests.fakes.running_api import KEY, RunningApi, running_api_and_redis
 from tests.fakes.running_worker import REPOSITORY, SERVING_SECRET
 from tests.fakes.slurm_gateway import TOKEN, FakeSlurm, running_gateway
 from tests.stack.harness import Stack
@@ -65,7 +65,7 @@ def office() -> Iterator[Office]:
     site = load_site(site_file)
     with ExitStack() as opened:
         folder = Path(opened.enter_context(tempfile.TemporaryDirectory()))
-        api = opened.enter_context(running_with_its_own(folder))
+        api = opened.enter_context(running_api_and_redis(folder))
         client = opened.enter_context(GatewayClient(opened.enter_context(running_gateway(slurm)), TOKEN))
         catalog = load_catalog(*catalogs_of(site_file, site, REPOSITORY / "models.yaml"))
         scripts = load_scripts(REPOSITORY / "remote")

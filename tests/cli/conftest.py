@@ -10,14 +10,14 @@ import pytest
 
 from tests.cli.harness import KEY, Bouchet, FakeGateway
 from tests.fakes.chat_proxy import ChatProxy
-from tests.fakes.running_api import RunningApi, emptied, running_with_its_own
+from tests.fakes.running_api import RunningApi, reset_api, running_api_and_redis
 
 FOREIGN = ("ANTHROPIC_", "CLAUDE_", "BOUCHET_")
 
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningApi, ChatProxy]]:
-    with running_with_its_own(tmp_path_factory.mktemp("stack")) as api, ChatProxy() as proxy:
+    with running_api_and_redis(tmp_path_factory.mktemp("stack")) as api, ChatProxy() as proxy:
         yield api, proxy
 
 
@@ -32,7 +32,7 @@ def _short_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def bouchet(stack: tuple[RunningApi, ChatProxy], tmp_path: Path) -> Bouchet:
-    api, proxy = emptied(stack[0]), stack[1]
+    api, proxy = reset_api(stack[0]), stack[1]
     proxy.reset()
     port = api.url.rpartition(":")[2]
     env_file = tmp_path / ".env"

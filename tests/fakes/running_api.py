@@ -79,7 +79,7 @@ def settings(directory: Path, redis: RedisServer, gateway: FakeGateway) -> ApiSe
     )
 
 
-def emptied(api: RunningApi) -> RunningApi:
+def reset_api(api: RunningApi) -> RunningApi:
     """Delete all records of the API and reset its gateway, for the next test."""
     connection = api.state.store.queue_connection()
     connection.flushall()
@@ -89,7 +89,7 @@ def emptied(api: RunningApi) -> RunningApi:
 
 
 @contextmanager
-def running_with_its_own(directory: Path) -> Iterator[RunningApi]:
+def running_api_and_redis(directory: Path) -> Iterator[RunningApi]:
     """Start the API with a Redis and a gateway of its own."""
     (directory / "redis").mkdir()
     redis = start_redis(directory / "redis", free_port())
