@@ -1,16 +1,23 @@
-"""What downloads and image builds have in common: a record, and one Slurm job without GPUs. Values are frozen."""
+"""Batch jobs, Slurm jobs without GPUs: what all have in common, downloads, and the models on the cluster's disk.
+
+Image builds are in `images`. Values are frozen, sizes are in bytes.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
-from .values import FrozenModel
+from .values import FrozenModel, HubId
 
+ModelId = Annotated[HubId, StringConstraints(max_length=140)]
+Revision = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,199}$")]
+DOWNLOAD_JOB_PREFIX = "bouchet-download-"
 # the last part of a batch job's Slurm job name is its record's id
 _ID = r"[a-z2-7]{12}"
 
@@ -68,3 +75,75 @@ class BatchJob(FrozenModel):
 def is_batch_job_name(job_name: str, stem: str) -> bool:
     """Return whether a Slurm job name is `stem` and the id of a record, even of a record that was lost."""
     return re.fullmatch(re.escape(stem) + _ID, job_name) is not None
+
+
+class DownloadRequest(FrozenModel):
+    """The body of a request for a download."""
+
+    model: str = Field(min_length=1, max_length=200, description="name in the catalog, or a full id `org/name`")
+    revision: Revision | None = Field(default=None, description="branch, tag or commit; the newest by default")
+
+
+class Download(BatchJob):
+    """The record of one download."""
+
+    model: ModelId
+    revision: Revision = "main"
+    commit: str | None = Field(default=None, description="the commit of the revision when the download began")
+    bytes: int = Field(default=0, description="bytes on the cluster's disk")
+    total_bytes: int | None = None
+    files: int = Field(default=0, description="files that are complete and verified")
+    total_files: int | None = None
+    rate: int = Field(default=0, description="bytes a second")
+    eta_s: int | None = None
+
+    @property
+    def subject(self) -> str:
+        """The model."""
+        return self.model
+
+    def ended(self, now: datetime, state: BatchJobState, reason: str, kind: str = "", **fields: object) -> Self:
+        """Return the next version in a final state, without rate and remaining time."""
+        return super().ended(now, state, reason, kind, rate=0, eta_s=None, **fields)
+
+
+def job_name_of(model: str, identity: str) -> str:
+    """Return the Slurm job name of a download; it contains the model, by which a later request finds the job."""
+    return f"{DOWNLOAD_JOB_PREFIX}{model.replace('/', '--')}-{identity}"
+
+
+def fetches(job_name: str, model: str) -> bool:
+    """Return whether a Slurm job of that name downloads this model."""
+    return is_batch_job_name(job_name, job_name_of(model, ""))
+
+
+DiskState = Literal["ready", "partial", "missing", "unknown"]
+
+
+class DiskModel(FrozenModel):
+    """One model on the cluster's disk."""
+
+    state: DiskState = "unknown"
+    bytes: int | None = None
+    total_bytes: int | None = None
+    revision: str | None = Field(default=None, description="commit")
+    last_used: datetime | None = Field(default=None, description="when a job last served it")
+
+    @property
+    def percent(self) -> int | None:
+        """How much of it is downloaded, rounded down; None when not known."""
+        if self.state in ("ready", "missing"):
+            return 100 if self.state == "ready" else 0
+        return self.bytes * 100 // self.total_bytes if self.bytes is not None and self.total_bytes else None
+
+
+class DiskListing(FrozenModel):
+    """The models on the cluster's disk at one moment. Models that are not listed are not downloaded."""
+
+    models: Mapping[str, DiskModel] = Field(default_factory=dict)
+    free_bytes: int | None = None
+    listed_at: datetime
+
+    def of(self, model: str) -> DiskModel:
+        """Return that model's entry."""
+        return self.models.get(model) or DiskModel(state="missing")

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from .config.catalog import ModelEntry
-from .config.parallel import parallel_of
+from .config.catalog import ModelEntry, parallel_of
 from .config.site import Partition, Site, SiteImage
 from .deployments import Deployment, LaunchRequest, Placement
 from .errors import LaunchRefusedError

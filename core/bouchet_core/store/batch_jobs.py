@@ -15,8 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, cast
 
-from bouchet_core.batch_jobs import BatchJob
-from bouchet_core.downloads import DiskListing, Download
+from bouchet_core.batch_jobs import BatchJob, DiskListing, Download
 from bouchet_core.errors import UnknownDownloadError, UnknownImageJobError
 from bouchet_core.images import ImageJob
 

@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from bouchet_core.batch_jobs import DownloadRequest
 from bouchet_core.deployments import LaunchRequest
-from bouchet_core.downloads import DownloadRequest
 from bouchet_core.errors import BouchetError
 from bouchet_core.images import ImageRequest
 from bouchet_core.tunnel import PromptAnswer

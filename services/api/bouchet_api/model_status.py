@@ -6,8 +6,8 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
+from bouchet_core.batch_jobs import DiskListing, DiskModel, Download, DownloadRequest, ModelId
 from bouchet_core.config.catalog import Catalog
-from bouchet_core.downloads import DiskListing, DiskModel, Download, DownloadRequest, ModelId
 from bouchet_core.errors import GatewayError, UnknownModelError
 from bouchet_core.tasks import TaskName
 from bouchet_core.tunnel import TunnelState

@@ -8,8 +8,7 @@ from datetime import UTC, datetime
 import httpx
 import pytest
 from bouchet_api.dependencies import AppState
-from bouchet_core.batch_jobs import BatchJobState
-from bouchet_core.downloads import Download
+from bouchet_core.batch_jobs import BatchJobState, Download
 
 from tests.fakes.running_api import RunningApi, queued_tasks, read_events
 

@@ -9,8 +9,7 @@ import httpx
 import pytest
 from bouchet_api import model_status
 from bouchet_api.dependencies import AppState
-from bouchet_core.batch_jobs import BatchJobState
-from bouchet_core.downloads import DiskListing, DiskModel
+from bouchet_core.batch_jobs import BatchJobState, DiskListing, DiskModel
 
 from tests.fakes.gateway_api import FakeGateway
 from tests.fakes.running_api import queued_tasks

@@ -9,8 +9,8 @@ from bouchet_cli.client.errors import CommandError, NotReadyError, UnreachableEr
 from bouchet_cli.client.http import HttpStatusError
 from bouchet_cli.client.problems import OPTION_NAMES, api_error, problem_message, proxy_error
 from bouchet_cli.reference import reference
+from bouchet_core.batch_jobs import DownloadRequest
 from bouchet_core.deployments import LaunchRequest
-from bouchet_core.downloads import DownloadRequest
 from bouchet_core.images import ImageRequest
 from pydantic import BaseModel
 

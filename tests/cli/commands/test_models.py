@@ -7,8 +7,7 @@ import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
-from bouchet_core.batch_jobs import BatchJobState
-from bouchet_core.downloads import DiskListing, DiskModel, Download
+from bouchet_core.batch_jobs import BatchJobState, DiskListing, DiskModel, Download
 
 from tests.cli.harness import ALIAS, QWEN, Bouchet, one_line_error
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from bouchet_core.batch_jobs import BatchJobState
-from bouchet_core.downloads import DiskListing, DiskModel, Download
+from bouchet_core.batch_jobs import BatchJobState, DiskListing, DiskModel, Download
 from bouchet_core.errors import UnknownDownloadError, UnknownImageJobError
 from bouchet_core.images import ImageJob
 from bouchet_core.store import FIRST_EVENT, Store

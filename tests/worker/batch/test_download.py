@@ -6,9 +6,8 @@ import json
 from datetime import timedelta
 
 import pytest
-from bouchet_core.batch_jobs import BatchJobState
+from bouchet_core.batch_jobs import BatchJobState, Download, fetches, job_name_of
 from bouchet_core.deployments import Phase
-from bouchet_core.downloads import Download, fetches, job_name_of
 from bouchet_worker.batch.download import cancel_download, submit_download
 from bouchet_worker.context import WorkerContext
 from bouchet_worker.launch.model_check import check_model_present, list_models
@@ -128,7 +127,9 @@ def test_the_look_moves_it_from_the_queue_to_its_end(
     ]
 
 
-def test_one_squeue_serves_downloads_and_deployments(context: WorkerContext, slurm: FakeSlurm, loop: ReconcileLoop) -> None:
+def test_one_squeue_serves_downloads_and_deployments(
+    context: WorkerContext, slurm: FakeSlurm, loop: ReconcileLoop
+) -> None:
     for number, model in enumerate(("a/one", "a/two", "a/three")):
         identity = f"abcdefghijk{'lmn'[number]}"
         submit_download(context, asked(context, model, identity).id)
@@ -162,7 +163,9 @@ def test_a_job_that_ended_without_a_word_says_how_to_go_on(
     assert ended.bytes == 250
 
 
-def test_what_the_job_said_of_its_failure_is_the_reason(context: WorkerContext, slurm: FakeSlurm, loop: ReconcileLoop) -> None:
+def test_what_the_job_said_of_its_failure_is_the_reason(
+    context: WorkerContext, slurm: FakeSlurm, loop: ReconcileLoop
+) -> None:
     submit_download(context, asked(context).id)
     slurm.start(101)
     says(slurm, context, state="failed", kind="gated", sentence="it is gated: accept its terms")
@@ -189,7 +192,9 @@ def test_could_not_ask_ends_nothing(context: WorkerContext, slurm: FakeSlurm, lo
     assert context.store.downloads.get(ID).is_live
 
 
-def test_cancel_goes_by_id_and_ends_when_the_job_has(context: WorkerContext, slurm: FakeSlurm, loop: ReconcileLoop) -> None:
+def test_cancel_goes_by_id_and_ends_when_the_job_has(
+    context: WorkerContext, slurm: FakeSlurm, loop: ReconcileLoop
+) -> None:
     submit_download(context, asked(context).id)
     slurm.start(101)
     says(slurm, context)

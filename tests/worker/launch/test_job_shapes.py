@@ -5,8 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import pytest
-from bouchet_core.config.catalog import Catalog, ModelEntry
-from bouchet_core.config.parallel import Parallel, parallel_of
+from bouchet_core.config.catalog import Catalog, ModelEntry, Parallel, parallel_of
 from bouchet_core.config.site import Site
 from bouchet_core.deployments import Deployment, LaunchRequest
 from bouchet_core.errors import LaunchRefusedError

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from bouchet_core.config.parallel import Parallel
+from bouchet_core.config.catalog import Parallel
 from bouchet_core.deployments import MemoryEstimate
 from bouchet_core.errors import LaunchRefusedError
 from bouchet_worker.memory.architecture import parse_architecture

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from bouchet_core.config.parallel import Parallel
+from bouchet_core.config.catalog import Parallel
 from bouchet_worker.memory.architecture import parse_architecture
 from bouchet_worker.memory.kv_cache import kv_cache_pool
 from bouchet_worker.memory.vllm_args import VllmArgs

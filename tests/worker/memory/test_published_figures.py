@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from bouchet_core.config.parallel import Parallel
+from bouchet_core.config.catalog import Parallel
 from bouchet_worker.memory.architecture import parse_architecture
 from bouchet_worker.memory.estimate import LaunchEstimate, ModelDescription
 from bouchet_worker.memory.kv_cache import KvCachePool, kv_cache_pool

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from bouchet_core.config.parallel import Parallel
+from bouchet_core.config.catalog import Parallel
 from bouchet_worker.memory.vllm_args import GIB, VllmArgs, parse_vllm_args
 
 

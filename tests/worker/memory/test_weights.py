@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from bouchet_core.config.parallel import Parallel
+from bouchet_core.config.catalog import Parallel
 from bouchet_worker.memory.architecture import parse_architecture
 from bouchet_worker.memory.weights import TensorGroup, least_weights_per_gpu, weights_per_gpu
 

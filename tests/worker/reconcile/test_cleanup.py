@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
-from bouchet_core.batch_jobs import BatchJobState
+from bouchet_core.batch_jobs import BatchJobState, Download
 from bouchet_core.deployments import Ending, Phase
-from bouchet_core.downloads import Download
 from bouchet_core.errors import GatewayError, RemoteTimeoutError
 from bouchet_core.gateway_client import GatewayClient
 from bouchet_worker.batch.download import submit_download

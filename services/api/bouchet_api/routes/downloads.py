@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated
 
-from bouchet_core.downloads import Download, DownloadRequest
+from bouchet_core.batch_jobs import Download, DownloadRequest
 from bouchet_core.errors import UnknownDownloadError, UnknownModelError
 from bouchet_core.store import FIRST_EVENT
 from bouchet_core.tasks import TaskName

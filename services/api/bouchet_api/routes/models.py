@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Literal
 
+from bouchet_core.batch_jobs import DiskListing, DiskState, Download
 from bouchet_core.config.catalog import ModelEntry
 from bouchet_core.deployments import Deployment, Phase
-from bouchet_core.downloads import DiskListing, DiskState, Download
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 

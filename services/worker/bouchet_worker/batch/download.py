@@ -6,9 +6,9 @@ import json
 import posixpath
 from collections.abc import Mapping
 
+from bouchet_core.batch_jobs import Download, job_name_of
 from bouchet_core.config.site import Site
 from bouchet_core.deployments import Placement
-from bouchet_core.downloads import Download, job_name_of
 from bouchet_core.errors import ConfigurationError, LaunchRefusedError, UnknownModelError
 from bouchet_core.store import BatchJobStore, Store
 from bouchet_core.tasks import TaskName

@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from bouchet_core.config.catalog import ModelEntry
-from bouchet_core.config.parallel import names_parallel_sizes, parallel_of
+from bouchet_core.config.catalog import ModelEntry, names_parallel_sizes, parallel_of
 from bouchet_core.config.site import Site, SiteImage
 from bouchet_core.deployments import Deployment, LaunchRequest, Placement
 from bouchet_core.errors import ConfigurationError

@@ -7,8 +7,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from bouchet_core.config.catalog import ModelEntry
-from bouchet_core.config.parallel import parallel_of
+from bouchet_core.config.catalog import ModelEntry, parallel_of
 from bouchet_core.config.site import Site
 from bouchet_core.deployments import MemoryEstimate
 from bouchet_core.errors import GatewayError, RemoteFileMissingError

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from bouchet_core.downloads import DiskListing, DiskModel
+from bouchet_core.batch_jobs import DiskListing, DiskModel
 from bouchet_core.errors import BouchetError, GatewayError, LaunchRefusedError
 from bouchet_core.tunnel import TunnelState
 

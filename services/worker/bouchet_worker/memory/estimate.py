@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from bouchet_core.config.parallel import Parallel
+from bouchet_core.config.catalog import Parallel
 from bouchet_core.deployments import MemoryEstimate
 from bouchet_core.errors import LaunchRefusedError
 

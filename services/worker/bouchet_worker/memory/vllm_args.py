@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from bouchet_core.config.parallel import Parallel
+from bouchet_core.config.catalog import Parallel
 
 # vLLM's defaults: 0.92 since its share of GPU memory includes CUDA graphs; batch and sequences as on large GPUs
 GPU_MEMORY_UTILIZATION = 0.92

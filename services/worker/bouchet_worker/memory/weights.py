@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bouchet_core.config.parallel import Parallel
+from bouchet_core.config.catalog import Parallel
 
 from .architecture import Architecture
 
