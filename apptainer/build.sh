@@ -5,15 +5,15 @@
 #SBATCH --time=01:00:00
 # Builds one pinned image on a compute node, as an ordinary user.
 # usage: sbatch build.sh PIN_FOLDER IMAGES_FOLDER [STAGED_FOLDER]
-#   PIN_FOLDER     vllm.def, manifest.py, oci.py, pin.yaml and, unless that names an OCI image, requirements.lock; perhaps
-#                  commit, the version of all these
-#   IMAGES_FOLDER  receives NAME.sif, NAME.sif.sha256 and NAME.manifest.json, NAME being the one in pin.yaml
-#   STAGED_FOLDER  for nodes without a network (PIN_FOLDER if left out): base.tar (docker save) and wheels/, or image.tar
+#   PIN_FOLDER     vllm.def, manifest.py, oci.py, pin.yaml and, unless that names an OCI image, requirements.lock; also
+#                  commit, the version of all these, where it is known
+#   IMAGES_FOLDER  gets NAME.sif, NAME.sif.sha256 and NAME.manifest.json, with the NAME in pin.yaml
+#   STAGED_FOLDER  for nodes without a network (default: PIN_FOLDER): base.tar (docker save) and wheels/, or image.tar
 #                  (an oci-archive of the image that pin.yaml names)
-# Does nothing if the image there was made from the same recipe. The image appears last, and whole.
-# APPTAINER names the program; TMPDIR holds the unpacked image; BOUCHET_SIGN_KEY is the place in Apptainer's keyring of the
-# key to sign with; BOUCHET_REBUILD=yes builds what is there already; BOUCHET_IN_USE names who serves from the image that
-# is there, which is then not replaced.
+# Does nothing if an image of the same recipe exists. The image is moved into place last, complete.
+# APPTAINER: the program. TMPDIR: holds the unpacked image. BOUCHET_SIGN_KEY: number of the key to sign with in
+# Apptainer's keyring. BOUCHET_REBUILD=yes: build although the image exists. BOUCHET_IN_USE: names of deployments that
+# serve from the existing image, which is then not replaced.
 set -euo pipefail
 
 readonly usage="usage: build.sh PIN_FOLDER IMAGES_FOLDER [STAGED_FOLDER]"
@@ -22,11 +22,11 @@ readonly images=${2:?$usage}
 readonly staged=${3:-$pin_folder}
 readonly apptainer=${APPTAINER:-apptainer}
 
-# A line of pin.yaml: flat `name: word`, perhaps in quotes; empty for null and for what is not there.
+# The value of a flat `name: value` line of pin.yaml, without quotes; empty for null and for a missing name.
 fact() {
-  local word
-  word=$(sed -nE "s/^$1: *//p" "$pin_folder/pin.yaml" | tr -d "\"'")
-  [[ $word == null ]] || printf '%s' "$word"
+  local value
+  value=$(sed -nE "s/^$1: *//p" "$pin_folder/pin.yaml" | tr -d "\"'")
+  [[ $value == null ]] || printf '%s' "$value"
 }
 
 pin=$(fact name)
@@ -35,7 +35,7 @@ readonly pin oci
 
 sha256_of() { sha256sum "$@" | cut -d' ' -f1; }
 
-# Of the files that decide what goes in, in this order.
+# The hash of the files that determine the image's contents, in this order.
 recipe_sha256() {
   local files=(vllm.def requirements.lock pin.yaml)
   [[ -f $pin_folder/requirements.lock ]] || files=(vllm.def pin.yaml)
@@ -51,11 +51,11 @@ refuse() {
   exit 3
 }
 
-# Sets `source`: where the image begins. A tag may name another image tomorrow, so only a digest will do.
+# Sets `source`: what the image is built from. A tag may be moved to another image, so only a digest is accepted.
 choose_source() {
   if [[ -n $oci ]]; then
     [[ $oci =~ ^[A-Za-z0-9._:/-]+@sha256:[0-9a-f]{64}$ ]] ||
-      refuse "pin.yaml says \`oci: $oci\`; name the image by its digest, as in vllm/vllm-openai@sha256:..."
+      refuse "pin.yaml has \`oci: $oci\`; name the image by its digest, as in vllm/vllm-openai@sha256:..."
     source=(docker "$oci")
     if [[ -f $staged/image.tar ]]; then
       python3 "$pin_folder/oci.py" check "$staged/image.tar" "${oci##*@}" || exit 3
@@ -68,7 +68,7 @@ choose_source() {
   fi
 }
 
-# In the background, so that a signal is heard at once.
+# In the background, so that bash handles a signal at once.
 run() {
   "$@" &
   child=$!
@@ -77,11 +77,11 @@ run() {
 }
 
 build_image() {
-  local name word lock=none
+  local name value lock=none
   [[ ! -f $pin_folder/requirements.lock ]] || lock=$(sha256_of "$pin_folder/requirements.lock")
   for name in packages environment vllm torch cuda oci; do
-    word=$(fact "$name")
-    [[ -z $word ]] || printf '%s=%s\n' "$name" "$word"
+    value=$(fact "$name")
+    [[ -z $value ]] || printf '%s=%s\n' "$name" "$value"
   done > "$scratch/arguments"
   cat >> "$scratch/arguments" <<END
 bootstrap=${source[0]}
@@ -91,7 +91,7 @@ lock_sha256=$lock
 recipe_sha256=$recipe
 commit=$(cat "$pin_folder/commit" 2> /dev/null || echo unknown)
 END
-  # zstd writes three times as fast as gzip. Level 1 costs a few MiB.
+  # zstd is three times as fast as gzip; level 1 makes the image a few MiB larger.
   run "$apptainer" build --bind "$pin_folder:/mnt:ro" --bind "$staged:/srv:ro" --build-arg-file "$scratch/arguments" \
     --mksquashfs-args "-comp zstd -Xcompression-level 1" "$work/$pin.sif" "$pin_folder/vllm.def"
 }
@@ -114,7 +114,7 @@ describe_image() {
     python3 /mnt/manifest.py "$(cut -d' ' -f1 "$work/$pin.sif.sha256")" > "$work/$pin.manifest.json"
 }
 
-# An older image goes first: it must never stand beside the manifest of a newer one.
+# An older image is removed first: it must never be next to the manifest of a newer one.
 install_image() {
   chmod 0644 "$work/$pin."*
   rm -f "$images/$pin.sif"
@@ -135,18 +135,18 @@ flock 9
 recipe=$(recipe_sha256)
 readonly recipe
 if [[ ${BOUCHET_REBUILD:-} != yes ]] && is_current; then
-  echo "bouchet: current $images/$pin.sif is there already"
+  echo "bouchet: current $images/$pin.sif is up to date"
   exit 0
 fi
 if [[ -s $images/$pin.sif && -n ${BOUCHET_IN_USE:-} ]]; then
-  refuse "$BOUCHET_IN_USE serves from the image that is there; cancel that first, or say --force"
+  refuse "$BOUCHET_IN_USE serves from the existing image; cancel it first, or use --force"
 fi
 
 echo 'bouchet: step base'
 declare -a source
 choose_source
-# What a build that was killed has left. The finished file is made in the folder it ends in, so that the last step is a
-# rename; the unpacked image, of tens of thousands of small files, on the node's own disk.
+# Removes what a killed build has left. The finished file is written in the images folder, so that the last step is a
+# rename; the unpacked image, tens of thousands of small files, on the node's own disk.
 rm -rf "$images/.$pin".??????
 child=
 work=$(mktemp -d -p "$images" ".$pin.XXXXXX")

@@ -1,9 +1,9 @@
-"""An OCI archive (a tar of an OCI layout), looked at before an image is made from it. Python 3.6, standard library.
+"""Check an OCI archive (a tar of an OCI layout) before an image is built from it. Python 3.6, standard library.
 
 usage: oci.py check ARCHIVE DIGEST
 
-Fails with a sentence unless the archive holds the image of that digest, undamaged. A digest names all that is in an
-image: the index or manifest of that hash names the blobs by theirs.
+Fails with a message unless the archive holds the image of that digest, undamaged. The digest covers everything in an
+image: the index or manifest with that hash names the other blobs by their hashes.
 """
 
 import hashlib
@@ -14,21 +14,21 @@ import tarfile
 READ_BYTES = 1 << 20
 
 
-class Wrong(Exception):
-    """The archive is not that image."""
+class WrongArchiveError(Exception):
+    """The archive is not that image, or is damaged."""
 
 
 def check(path: str, digest: str) -> None:
-    """Raises Wrong."""
+    """Raise WrongArchiveError unless the archive holds that image."""
     try:
         with tarfile.open(path) as archive:
             index = json.loads(_read(archive, "index.json"))
-            there = [entry["digest"] for entry in index["manifests"]]
-            if digest not in there:
-                raise Wrong(f"{path} holds the image {' and '.join(there)}, the pin names {digest}")
+            found = [entry["digest"] for entry in index["manifests"]]
+            if digest not in found:
+                raise WrongArchiveError(f"{path} holds the image {' and '.join(found)}, but the pin names {digest}")
             _check_blob(archive, digest)
     except (OSError, tarfile.TarError, KeyError, ValueError) as exc:
-        raise Wrong(f"{path} cannot be read as an OCI archive: {exc}") from exc
+        raise WrongArchiveError(f"{path} cannot be read as an OCI archive: {exc}") from exc
 
 
 def _read(archive: tarfile.TarFile, name: str) -> str:
@@ -37,23 +37,23 @@ def _read(archive: tarfile.TarFile, name: str) -> str:
 
 
 def _check_blob(archive: tarfile.TarFile, digest: str) -> None:
-    """A blob, and those that it names."""
+    """Check a blob and those that it names."""
     member = archive.getmember("blobs/" + digest.replace(":", "/"))
-    whole = hashlib.sha256()
+    found = hashlib.sha256()
     source = archive.extractfile(member)
     assert source is not None
-    small = b""
+    content = b""
     for piece in iter(lambda: source.read(READ_BYTES), b""):
-        whole.update(piece)
-        small = small + piece if len(small) < READ_BYTES else small
-    if "sha256:" + whole.hexdigest() != digest:
-        raise Wrong(f"the archive's blob {digest} is damaged")
-    for named in _named_in(small):
+        found.update(piece)
+        content = content + piece if len(content) < READ_BYTES else content
+    if "sha256:" + found.hexdigest() != digest:
+        raise WrongArchiveError(f"the archive's blob {digest} is damaged")
+    for named in _digests_in(content):
         _check_blob(archive, named)
 
 
-def _named_in(blob: bytes) -> "list[str]":
-    """The digests of config, layers and manifests, where the blob is a manifest or an index."""
+def _digests_in(blob: bytes) -> "list[str]":
+    """Return the digests of config, layers and manifests, if the blob is a manifest or an index."""
     try:
         document = json.loads(blob.decode("utf-8"))
     except (UnicodeDecodeError, ValueError):
@@ -67,5 +67,5 @@ def _named_in(blob: bytes) -> "list[str]":
 if __name__ == "__main__":
     try:
         check(sys.argv[2], sys.argv[3])
-    except Wrong as exc:
+    except WrongArchiveError as exc:
         sys.exit(f"bouchet: refused {exc}")

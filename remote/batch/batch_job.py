@@ -1,4 +1,4 @@
-"""What a download's and an image's job share: progress.json, the file `stop`, signals. Python 3.6, standard library."""
+"""What all batch jobs (downloads, image builds) share: progress.json, the stop file, signals. Python 3.6."""
 
 import fcntl
 import os
@@ -7,105 +7,119 @@ import signal
 import subprocess
 import tempfile
 import time
-from typing import Any, Callable
+from typing import Any, Callable, Optional
 
-from job_files import Refused, forget, write_json
-from model_folder import read_json
+from job_files import JobRefusedError, read_json, remove_if_exists, write_json
 
-LOOK_S = 0.5
-STOP_S = 10
+POLL_S = 0.5
+# between SIGTERM and SIGKILL
+STOP_TIMEOUT_S = 10
+SCRIPT = "batch.sbatch"
 
 
-class Stopped(Exception):
-    """The job was told to end."""
+class JobStoppedError(Exception):
+    """The job was cancelled."""
 
 
 def progress_path(job_dir: str) -> str:
-    """Where the batch job says how it goes."""
+    """Return the file in which the batch job reports."""
     return os.path.join(job_dir, "progress.json")
 
 
-def tell(job_dir: str, state: str, kind: str = "", sentence: str = "", **more: Any) -> None:
-    """Replaces state and words of progress.json; the counts that are not named stay."""
-    known = read_json(progress_path(job_dir)) or {"version": 1}
-    spec = read_json(os.path.join(job_dir, "spec.json")) or {}  # type: Dict[str, Any]
-    known.update(job_name=spec.get("job_name"), state=state, kind=kind, sentence=sentence, rate=0, step="")
-    known.update(more)
-    known.update(at=round(time.time(), 1))
-    write_json(progress_path(job_dir), known)
+def report(job_dir: str, state: str, kind: str = "", sentence: str = "", **more: Any) -> None:
+    """Replace the state and message of progress.json; counts that are not named are kept."""
+    progress = read_json(progress_path(job_dir)) or {"version": 1}
+    spec = read_json(os.path.join(job_dir, "spec.json")) or {}
+    progress.update(job_name=spec.get("job_name"), state=state, kind=kind, sentence=sentence, rate=0, step="")
+    progress.update(more)
+    progress.update(at=round(time.time(), 1))
+    write_json(progress_path(job_dir), progress)
 
 
-def perform(job_dir: str, word: str, first: str, kept: str, work: Callable[[str], None], secret: str = "") -> None:
-    """Does `work(scratch folder)`, once at a time; progress.json says how it ended.
+class BatchJob:
+    """A batch job of one kind, as progress.json describes it.
 
-    kept: what is told of a stop. secret: a file of JOB_DIR that does not outlive the work.
+    kind: in the name of its scratch folder. first_step: until it reports another. after_stop: what a stop leaves, added
+    to the message. secret: a file of the job's folder that is removed at the end.
     """
-    signal.signal(signal.SIGTERM, _stop)
-    signal.signal(signal.SIGUSR1, _stop)
-    with open(os.path.join(job_dir, "run.lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        scratch = tempfile.mkdtemp(prefix="bouchet-%s-" % word)
-        try:
-            tell(job_dir, "running", step=first)
-            work(scratch)
-        except Stopped as exc:
-            tell(job_dir, "stopped", "stopped", "it was told to stop; " + kept)
-            raise Refused("told to stop") from exc
-        except (Refused, OSError) as exc:
-            if (read_json(progress_path(job_dir)) or {}).get("state") == "running":
-                tell(job_dir, "failed", "refused", str(exc))
-            raise
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
-            if secret:
-                forget(os.path.join(job_dir, secret))
+
+    def __init__(self, kind: str, first_step: str, after_stop: str, secret: Optional[str] = None) -> None:
+        self.kind, self.first_step, self.after_stop, self.secret = kind, first_step, after_stop, secret
+
+    def run(self, job_dir: str, work: Callable[[str], None]) -> None:
+        """Run `work(scratch folder)`, in one process at a time; progress.json gets the result."""
+        signal.signal(signal.SIGTERM, _raise_stopped)
+        signal.signal(signal.SIGUSR1, _raise_stopped)
+        with open(os.path.join(job_dir, "run.lock"), "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            scratch = tempfile.mkdtemp(prefix="bouchet-%s-" % self.kind)
+            try:
+                report(job_dir, "running", step=self.first_step)
+                work(scratch)
+            except JobStoppedError as exc:
+                report(job_dir, "stopped", "stopped", "it was cancelled; " + self.after_stop)
+                raise JobRefusedError("cancelled") from exc
+            except (JobRefusedError, OSError) as exc:
+                if (read_json(progress_path(job_dir)) or {}).get("state") == "running":
+                    report(job_dir, "failed", "refused", str(exc))
+                raise
+            finally:
+                shutil.rmtree(scratch, ignore_errors=True)
+                if self.secret:
+                    remove_if_exists(os.path.join(job_dir, self.secret))
 
 
-def wait_for(child: Any, job_dir: str, group: bool = False) -> int:
-    """The program's exit status. Raises Stopped when the job is told to end; then the program has been ended.
+def check_stop(job_dir: str) -> None:
+    """Raise JobStoppedError when the job's folder has a stop file."""
+    if os.path.exists(os.path.join(job_dir, "stop")):
+        raise JobStoppedError()
+
+
+def wait_for_exit(child: "subprocess.Popen[bytes]", job_dir: str, group: bool = False) -> int:
+    """Return the program's exit status. Raises JobStoppedError when the job is cancelled, after ending the program.
 
     group: it leads a process group, all of which is ended.
     """
     try:
-        while not os.path.exists(os.path.join(job_dir, "stop")):
+        while True:
+            check_stop(job_dir)
             try:
-                return int(child.wait(LOOK_S))
+                return int(child.wait(POLL_S))
             except subprocess.TimeoutExpired:
                 continue
-        raise Stopped()
     finally:
         if child.poll() is None:
-            _end(child, signal.SIGTERM, group)
+            _signal(child.pid, signal.SIGTERM, group)
             try:
-                child.wait(STOP_S)
+                child.wait(STOP_TIMEOUT_S)
             except subprocess.TimeoutExpired:
-                _end(child, signal.SIGKILL, group)
+                _signal(child.pid, signal.SIGKILL, group)
                 child.wait()
 
 
 def detach(program: str, job_dir: str, scripts: str, log: str) -> None:
-    """Starts the script beside the login session, unless it runs already; prints what came of it."""
+    """Start the program in the background of the login session, unless it runs already; print which."""
     with open(os.path.join(job_dir, "run.lock"), "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            print("it runs already")
+            print("already running")
             return
-    words = ["bash", os.path.join(scripts, "batch.sbatch"), program, job_dir, scripts]
+    argv = ["bash", os.path.join(scripts, SCRIPT), program, job_dir, scripts]
     with open(log, "ab") as output:
-        subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True)
+        subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True)
     print("started")
 
 
-def _end(child: Any, number: int, group: bool) -> None:
+def _signal(pid: int, number: int, group: bool) -> None:
     try:
         if group:
-            os.killpg(child.pid, number)
+            os.killpg(pid, number)
         else:
-            os.kill(child.pid, number)
+            os.kill(pid, number)
     except ProcessLookupError:
         pass
 
 
-def _stop(*_: Any) -> None:
-    raise Stopped()
+def _raise_stopped(*_: object) -> None:
+    raise JobStoppedError()

@@ -1,4 +1,4 @@
-"""Why a download failed, in words, and whether waiting may help. Runs inside the image, beside hub_fetch.py."""
+"""Why a download failed, for people, and whether a retry may help. Runs in the image, with hub_fetch.py."""
 
 from __future__ import annotations
 
@@ -8,78 +8,78 @@ from urllib.parse import urlsplit
 
 import huggingface_hub.errors as hub
 
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 GATED = (
-    "%s is gated: accept its terms on its page of the hub, then put a token of yours on the cluster "
-    "(~/.cache/huggingface/token, mode 0600) or as HF_TOKEN into .env here"
+    "%s is gated: accept its terms on its page on the hub, then put a token on the cluster "
+    "(~/.cache/huggingface/token, mode 0600), or as HF_TOKEN into .env here"
 )
-GATED_TO_TOKEN = "%s is gated, and your token does not open it: accept its terms on its page of the hub, then try again"
-UNKNOWN = "the hub knows no model %s; check the spelling (org/name)"
-UNKNOWN_OR_PRIVATE = UNKNOWN + ", or give a token if it is private (HF_TOKEN in .env)"
+GATED_WITH_TOKEN = "%s is gated, and your token has no access: accept its terms on its page on the hub, then try again"
+UNKNOWN = "there is no model %s on the hub; check the spelling (org/name)"
+UNKNOWN_OR_PRIVATE = UNKNOWN + ", or set a token if it is private (HF_TOKEN in .env)"
+RESUME = "; run `bouchet download %s` again to resume"
 
 
-class Failed(Exception):
-    """Ends the download; the message is the sentence for people. passing: trying again may help."""
+class DownloadError(Exception):
+    """Ends the download; the message is for people. retryable: trying again may help."""
 
-    def __init__(self, kind: str, sentence: str, passing: bool = False) -> None:
-        self.kind, self.passing = kind, passing
-        super().__init__(sentence)
+    def __init__(self, kind: str, message: str, retryable: bool = False) -> None:
+        self.kind, self.retryable = kind, retryable
+        super().__init__(message)
 
 
-def in_words(exc: BaseException, model: str, request: dict[str, Any]) -> Failed:
-    """The sentence for whatever was raised."""
-    if isinstance(exc, Failed):
+def explain(exc: BaseException, model: str, request: dict[str, Any]) -> DownloadError:
+    """Return the DownloadError for any exception."""
+    if isinstance(exc, DownloadError):
         return exc
     if isinstance(exc, hub.GatedRepoError):
-        return Failed("gated", (GATED_TO_TOKEN if request["token"] else GATED) % model)
+        return DownloadError("gated", (GATED_WITH_TOKEN if request["token"] else GATED) % model)
     if isinstance(exc, hub.RevisionNotFoundError):
-        words = "%s has no revision %s; leave --revision out for its newest, or name a branch, tag or commit"
-        return Failed("unknown_revision", words % (model, request["revision"]))
+        message = "%s has no revision %s; omit --revision for the newest, or name a branch, tag or commit"
+        return DownloadError("unknown_revision", message % (model, request["revision"]))
     if isinstance(exc, hub.RepositoryNotFoundError):
-        return Failed("unknown_model", (UNKNOWN if request["token"] else UNKNOWN_OR_PRIVATE) % model)
+        return DownloadError("unknown_model", (UNKNOWN if request["token"] else UNKNOWN_OR_PRIVATE) % model)
     if isinstance(exc, hub.HfHubHTTPError):
-        return _answered(exc, model, request)
+        return _explain_status(exc, model, request)
     if isinstance(exc, OSError) and exc.errno is not None:
-        return _disk(exc, request)
-    if _is_network(exc):
-        place = urlsplit(request["endpoint"]).netloc
-        words = "the connection to the hub (%s) failed: %s; `bouchet download %s` goes on where it stopped"
-        return Failed("network", words % (place, _said(exc), model), passing=True)
-    return Failed("bug", "it failed in a way nobody foresaw (%s: %s)" % (type(exc).__name__, _said(exc)))
+        return _explain_disk_error(exc, request)
+    if _is_network_error(exc):
+        host = urlsplit(request["endpoint"]).netloc
+        message = "the connection to the hub (%s) failed: %s" + RESUME
+        return DownloadError("network", message % (host, _first_line(exc), model), retryable=True)
+    return DownloadError("bug", "unexpected error (%s: %s)" % (type(exc).__name__, _first_line(exc)))
 
 
-def _answered(exc: hub.HfHubHTTPError, model: str, request: dict[str, Any]) -> Failed:
-    """The hub answered, and it was no success."""
+def _explain_status(exc: hub.HfHubHTTPError, model: str, request: dict[str, Any]) -> DownloadError:
+    """Return the DownloadError for an HTTP status of the hub, or of the content network behind it."""
     status = exc.response.status_code
     if status == 401:
-        return Failed("bad_token", "the hub refuses your token; make a new one and put it where the old one is")
-    # an address of a content network is good for a while only
+        return DownloadError("bad_token", "the hub rejects your token; create a new one and replace the old one")
+    # a signed address of the content network expires
     is_hub = str(exc.response.url).startswith(request["endpoint"])
     if status in (408, 429) or status >= 500 or (status in (401, 403) and not is_hub):
-        words = "the hub answers %d; `bouchet download %s` goes on where it stopped"
-        return Failed("network", words % (status, model), passing=True)
+        return DownloadError("network", ("the hub answered %d" + RESUME) % (status, model), retryable=True)
     if status == 403:
-        return Failed("forbidden", "your token may not read %s; it needs the right to read gated models" % model)
-    return Failed("refused", "the hub answers %d: %s" % (status, _said(exc)))
+        message = "your token may not read %s; it needs the permission to read gated models"
+        return DownloadError("forbidden", message % model)
+    return DownloadError("refused", "the hub answered %d: %s" % (status, _first_line(exc)))
 
 
-def _disk(exc: OSError, request: dict[str, Any]) -> Failed:
-    if exc.errno in NO_ROOM:
-        whose = "your quota is used up" if exc.errno == errno.EDQUOT else "the disk is full"
-        words = "%s in %s; make room there, then `bouchet download %s` goes on where it stopped"
-        return Failed("no_space", words % (whose, request["models_dir"], request["model"]))
-    place = exc.filename or request["models_dir"]
-    return Failed("disk", "cannot write %s: %s" % (place, exc.strerror or exc))
+def _explain_disk_error(exc: OSError, request: dict[str, Any]) -> DownloadError:
+    if exc.errno in NO_SPACE:
+        reason = "your quota is used up" if exc.errno == errno.EDQUOT else "the disk is full"
+        message = "%s in %s; free some space there" + RESUME
+        return DownloadError("no_space", message % (reason, request["models_dir"], request["model"]))
+    return DownloadError("disk", "cannot write %s: %s" % (exc.filename or request["models_dir"], exc.strerror or exc))
 
 
-def _is_network(exc: BaseException) -> bool:
-    """Errors of the HTTP library, whose name changed between versions, and a file that came too short."""
+def _is_network_error(exc: BaseException) -> bool:
+    """Return whether it is an error of the HTTP library (its name changed between versions), or a short response."""
     library = type(exc).__module__.split(".")[0]
     return (
         library.startswith("httpx") or library in ("requests", "urllib3") or isinstance(exc, (OSError, RecursionError))
     )
 
 
-def _said(exc: BaseException) -> str:
+def _first_line(exc: BaseException) -> str:
     lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
     return (lines[0] if lines else type(exc).__name__)[:300]

@@ -1,12 +1,12 @@
-"""Guards every path of vLLM's server: `vllm serve ... --middleware guard.Guard`. Runs inside the container.
+"""Authentication for every path of vLLM's server: `vllm serve ... --middleware guard.Guard`. Runs in the container.
 
-vLLM's own --api-key guards /v1 only; /invocations, /tokenize and /metrics would answer anybody on the cluster.
-Once the drain file lies there, /health says so (503, `x-bouchet-state: draining`) and new requests are refused; answers
-under way go on.
+vLLM's own --api-key protects /v1 only; /invocations, /tokenize and /metrics would answer anyone on the cluster.
+While the drain file exists, /health returns 503 with `x-bouchet-state: draining`, and new requests are refused; running
+ones finish.
 
-Who asks /health with a nonce (`x-bouchet-nonce`) gets a proof back (`x-bouchet-proof`) that only a holder of this job's
-key can give, for this port alone: a stranger who listens where this server did is sent neither key nor prompt. A
-warning of the watch (idle_watch.sh) is told there too, as `x-bouchet-warning`.
+A client that sends /health a nonce (`x-bouchet-nonce`) gets a proof (`x-bouchet-proof`) that only a holder of this
+job's key can compute, for this port only. So a program that listens where this server was before gets neither the key
+nor a prompt. A warning of idle_watch.sh is returned there too, as `x-bouchet-warning`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ NONCE = re.compile(rb"[0-9a-f]{32}")
 
 
 class Guard:
-    """ASGI middleware. The key is VLLM_API_KEY; without one nothing but /health answers."""
+    """ASGI middleware. The key is VLLM_API_KEY; without one only /health answers."""
 
     def __init__(self, app: App) -> None:
         self._app = app
@@ -48,37 +48,37 @@ class Guard:
         is_open = scope["type"] == "http" and scope.get("path") in OPEN_PATHS
         if is_open:
             send = _with_headers(send, [*self._proof(scope), *self._warning()])
-        if not is_open and not self._knows(scope):
-            await _refuse(scope, send, 401, "the key is missing or wrong", (b"www-authenticate", b"Bearer"))
+        if not is_open and not self._has_key(scope):
+            await _refuse(scope, send, 401, "the API key is missing or wrong", (b"www-authenticate", b"Bearer"))
         elif self._is_draining():
-            await _refuse(scope, send, 503, "this server is finishing its last answers", DRAINING)
+            await _refuse(scope, send, 503, "this server is shutting down and takes no new requests", DRAINING)
         else:
             await self._app(scope, receive, send)
 
     def _proof(self, scope: Message) -> list[tuple[bytes, bytes]]:
-        """The answer to the asker's nonce, where there is one."""
+        """Return the proof for the client's nonce, where there is one."""
         nonces = [value for name, value in scope.get("headers", ()) if name == b"x-bouchet-nonce"]
         if len(nonces) != 1 or not NONCE.fullmatch(nonces[0]) or not self._key:
             return []
         server = scope.get("server")
         # a UNIX socket has no port
-        words = b"bouchet-proof %d %s" % ((server[1] if server else None) or 0, nonces[0])
-        return [(b"x-bouchet-proof", hmac.new(self._key, words, hashlib.sha256).hexdigest().encode())]
+        message = b"bouchet-proof %d %s" % ((server[1] if server else None) or 0, nonces[0])
+        return [(b"x-bouchet-proof", hmac.new(self._key, message, hashlib.sha256).hexdigest().encode())]
 
     def _warning(self) -> list[tuple[bytes, bytes]]:
-        """What the watch beside us wants people to know."""
+        """Return the warning that idle_watch.sh has left for people."""
         try:
             with open(self._warning_file, "rb") as source:
-                words = source.read(500).strip()
+                text = source.read(500).strip()
         except OSError:
             return []
-        return [(b"x-bouchet-warning", words)] if words.isascii() and b"\n" not in words else []
+        return [(b"x-bouchet-warning", text)] if text.isascii() and b"\n" not in text else []
 
     def _is_draining(self) -> bool:
         # one stat of a node-local file: microseconds
         return bool(self._drain_file) and os.path.exists(self._drain_file)
 
-    def _knows(self, scope: Message) -> bool:
+    def _has_key(self, scope: Message) -> bool:
         if self._wanted is None:
             return False
         given = [value for name, value in scope.get("headers", ()) if name == b"authorization"]
@@ -86,21 +86,21 @@ class Guard:
 
 
 def _with_headers(send: Send, more: list[tuple[bytes, bytes]]) -> Send:
-    """A `send` that adds these."""
+    """Return a `send` that adds these headers."""
 
-    async def sending(message: Message) -> None:
+    async def send_more(message: Message) -> None:
         if message["type"] == "http.response.start":
             message = {**message, "headers": [*message.get("headers", ()), *more]}
         await send(message)
 
-    return sending
+    return send_more
 
 
-async def _refuse(scope: Message, send: Send, status: int, words: str, header: tuple[bytes, bytes]) -> None:
+async def _refuse(scope: Message, send: Send, status: int, message: str, header: tuple[bytes, bytes]) -> None:
     if scope["type"] == "websocket":
-        await send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": words})
+        await send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": message})
         return
-    body = json.dumps({"error": {"message": words, "type": "guard", "code": status}}).encode()
+    body = json.dumps({"error": {"message": message, "type": "guard", "code": status}}).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), header]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

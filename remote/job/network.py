@@ -1,4 +1,4 @@
-"""A node's ports, addresses and interfaces, and where vLLM listens. Standard library and Python 3.6 only."""
+"""A node's ports, addresses and interfaces, and where vLLM listens. Python 3.6, standard library."""
 
 import errno
 import fcntl
@@ -8,20 +8,21 @@ import socket
 import struct
 from typing import Any, Dict, List, Optional, Sequence
 
-# below the range that Linux gives to outgoing connections (32768 on), so only another server can take one
+# below Linux's range for outgoing connections (32768 on), so only another server can take one
 PORTS = range(20000, 32000)
-# Linux: the address of a network interface
+PORT_TRIES = 200
+# Linux: the ioctl that returns the address of a network interface
 SIOCGIFADDR = 0x8915
-# in the job's scratch folder, which is the user's alone
+# in the job's scratch folder, which only the user can enter
 SOCKET = "vllm.sock"
 # Linux: sun_path without its NUL
-SOCKET_PATH_MOST = 107
+MAX_SOCKET_PATH = 107
 
 
 def free_ports(count: int, taken: Sequence[int] = ()) -> List[int]:
-    """So many different ports that nobody on this node listens on now; OSError when there are none."""
-    found = []  # type: List[int]
-    for port in random.sample(PORTS, 200):
+    """Return so many different ports that no program on this node listens on. OSError when there are too few."""
+    found: List[int] = []
+    for port in random.sample(PORTS, PORT_TRIES):
         if port not in taken and is_free(port):
             found.append(port)
             if len(found) == count:
@@ -30,7 +31,7 @@ def free_ports(count: int, taken: Sequence[int] = ()) -> List[int]:
 
 
 def is_free(port: int) -> bool:
-    """Whether one may listen there."""
+    """Return whether a server can listen on the port now."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         try:
             probe.bind(("0.0.0.0", port))
@@ -42,39 +43,37 @@ def is_free(port: int) -> bool:
 
 
 def listening(listen: str, port: str, scratch: str) -> Dict[str, Any]:
-    """Where vLLM listens (listen_words in node.sh), for the connection file. listen: network, loopback or socket."""
+    """Return port, socket and loopback for the connection file. listen: network, loopback or socket."""
     on_socket = listen == "socket"
     path = os.path.join(scratch, SOCKET) if on_socket else None
     return {"port": None if on_socket else int(port), "socket": path, "loopback": listen == "loopback"}
 
 
 def socket_problem(listen: str, scratch: str) -> Optional[str]:
-    """Why vLLM cannot listen there, as a sentence; None when it can."""
+    """Return why vLLM cannot listen on its UNIX socket; None when it can, or listens on a port."""
     path = os.path.join(scratch, SOCKET)
-    if listen != "socket" or len(os.fsencode(path)) <= SOCKET_PATH_MOST:
+    if listen != "socket" or len(os.fsencode(path)) <= MAX_SOCKET_PATH:
         return None
-    return "the path of its socket is longer than %d characters: %s; `node_listens: loopback` in the site file" % (
-        SOCKET_PATH_MOST,
-        path,
-    )
+    message = "the path of its UNIX socket is longer than %d characters: %s; set `node_listens: loopback`"
+    return message % (MAX_SOCKET_PATH, path)
 
 
 def address_towards(host: str) -> str:
-    """This node's own address on the way to another one, OSError without a way. Nothing is sent."""
+    """Return this node's own address on the route to another one; OSError without a route. No packet is sent."""
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             probe.connect((host, 9))
             return str(probe.getsockname()[0])
     except OSError as exc:
-        raise OSError("%s finds no way to %s: %s" % (socket.gethostname(), host, exc)) from exc
+        raise OSError("no route from %s to %s: %s" % (socket.gethostname(), host, exc)) from exc
 
 
 def interface_of(address: str) -> Optional[str]:
-    """The network interface that has the address."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+    """Return the network interface that has the address."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         for _, name in socket.if_nameindex():
             try:
-                answer = fcntl.ioctl(asking.fileno(), SIOCGIFADDR, struct.pack("256s", name.encode()[:15]))
+                answer = fcntl.ioctl(probe.fileno(), SIOCGIFADDR, struct.pack("256s", name.encode()[:15]))
             except OSError:
                 continue
             if socket.inet_ntoa(answer[20:24]) == address:
@@ -83,7 +82,7 @@ def interface_of(address: str) -> Optional[str]:
 
 
 def network_environment(address: str) -> Dict[str, str]:
-    """By which address and interface the vLLMs of several nodes find one another: left alone, they guess."""
+    """Return the variables by which the vLLMs of several nodes use one address and interface, instead of guessing."""
     values = {"VLLM_HOST_IP": address}
     interface = interface_of(address)
     if interface:

@@ -1,10 +1,10 @@
 #!/bin/bash
-# The vLLM of one further node of a job: srun starts this there, one task a node (vllm-serve.sbatch, start_others).
+# The vLLM of one further node of a job: srun starts it, one task a node (start_others in vllm-serve.sbatch).
 #
 #   rank.sh JOB_DIR SCRIPTS_DIR NODES ADDRESS MASTER_PORT RPC_PORT
 #
-# Standard output: what vLLM prints, with the node's name in front. Standard error: one line that says how it ended,
-# `bouchet-rank: KIND SENTENCE`; it reaches the first node through srun, which is sooner than any shared disk.
+# Standard output: what vLLM prints, with the node's name in front. Standard error: one line that reports the end,
+# `bouchet-rank: KIND SENTENCE`; srun brings it to the first node sooner than a shared disk would.
 # shellcheck disable=SC2317  # shellcheck does not see that traps call functions
 set -u -o pipefail
 umask 077
@@ -27,37 +27,37 @@ on_term() {
     stopped=yes
     if [ -z "$container_pid" ]; then exit 0; fi
     end_vllm
-    apart kill_container_soon
+    run_in_group kill_container_soon
 }
-# The first node's vLLM, without which this one is nothing, has ended or is about to.
+# The first node's vLLM has ended or is about to, and this one cannot serve without it.
 kill_container_soon() {
     sleep 5
     kill_container
 }
 trap 'exit 0' TERM
 
-trap 'keep_kernels 3; clean_up' EXIT
+trap 'save_kernels 3; clean_up' EXIT
 make_scratch
 trap on_term TERM
 
-# vLLM refuses a number of API servers where it serves none.
-without_servers() {
-    local word before='' kept=()
-    for word in "${arguments[@]}"; do
+# vLLM refuses --api-server-count together with --headless.
+drop_server_count() {
+    local argument before='' kept=()
+    for argument in "${arguments[@]}"; do
         if [ "$before" != --api-server-count ]; then
-            case $word in --api-server-count | --api-server-count=*) ;; *) kept+=("$word") ;; esac
+            case $argument in --api-server-count | --api-server-count=*) ;; *) kept+=("$argument") ;; esac
         fi
-        before=$word
+        before=$argument
     done
     arguments=("${kept[@]+"${kept[@]}"}")
 }
 
 set_up_node
 prepare_node
-without_servers
-address=$(jobfile address "$head_address") || finish refused 1 "it finds no way to $head_address"
+drop_server_count
+address=$(vllm_job address "$head_address") || finish refused 1 "no route to the first node ($head_address)"
 start_vllm "$address" --nnodes "$nodes" --node-rank "$rank" --master-addr "$head_address" \
     --master-port "$master_port" --data-parallel-rpc-port "$rpc_port" --headless
 wait_for_vllm
 if [ -n "$stopped" ]; then exit 0; fi
-finish vllm_exited "$((status == 0 ? 1 : status))" "vLLM (rank $rank of $nodes) ended with status $status"
+finish vllm_exited "$((status == 0 ? 1 : status))" "vLLM (rank $rank of $nodes) exited with status $status"

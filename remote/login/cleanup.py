@@ -1,11 +1,11 @@
-"""Removes what ended jobs have left among our own files: JSON in, JSON out. Standard library and Python 3.6 only.
+"""Removes our own files of ended jobs: JSON in, JSON out. Python 3.6, standard library.
 
 in:  {"root": path, "live": [job name], "live_ids": [Slurm id], "ended": [job name], "keep_days": number or null}
 out: {"secrets": [job name], "folders": [job name], "logs": [file name], "trouble": why not all, or null}
 
-The key of a job (the token of a download) goes as soon as its record has ended. Its folder goes `keep_days` after the
-last change in it, of which that removal is one; a log that long after its last line. What is live stays, whatever its
-age, and so does what another user has put there.
+A job's key (a download's token) is removed as soon as its record has ended. Its folder is removed `keep_days` after the
+last change in it (removing the key is one), a log that long after its last line. Files of live jobs and of other users
+are kept at any age.
 """
 
 import json
@@ -18,57 +18,55 @@ import time
 from typing import Any, Callable, Dict, List
 
 SECRETS = ("key", "token")
-JOB = re.compile(r"^bouchet-[A-Za-z0-9._-]+$")
-# halves of these too
-OF_JOB_ID = re.compile(r"^(?:(?:connection|end|heartbeat)-)?([0-9]+)\.(?:log|json)(?:\..*tmp)?$")
-OF_JOB_NAME = re.compile(r"^(bouchet-[A-Za-z0-9._-]+)\.log$")
-# the rest goes another day: the one connection has other things to do
-MOST_S = 40
-MOST = 5000
+JOB_NAME = re.compile(r"^bouchet-[A-Za-z0-9._-]+$")
+# unfinished ones (.tmp) too
+FILE_OF_JOB_ID = re.compile(r"^(?:(?:connection|end|heartbeat)-)?([0-9]+)\.(?:log|json)(?:\..*tmp)?$")
+FILE_OF_JOB_NAME = re.compile(r"^(bouchet-[A-Za-z0-9._-]+)\.log$")
+# the rest is left for the next pass: one SSH connection serves everything
+MAX_PASS_S = 40
+MAX_REMOVALS = 5000
 DAY_S = 24 * 3600
 
-Asked = Dict[str, Any]
 
+class CleanupPass:
+    """One pass. request: as above; now: seconds since 1970."""
 
-class Tidying:
-    """One go. asked: as above."""
-
-    def __init__(self, asked: Asked, now: float) -> None:
-        root = os.path.expanduser(asked["root"])
+    def __init__(self, request: Dict[str, Any], now: float) -> None:
+        root = os.path.expanduser(request["root"])
         self.jobs, self.logs = os.path.join(root, "jobs"), os.path.join(root, "logs")
-        self.live = set(asked["live"]) | {str(identity) for identity in asked["live_ids"]}
-        self.ended = set(asked["ended"]) - self.live
-        self.oldest = now - asked["keep_days"] * DAY_S if asked["keep_days"] else None
-        self.deadline = time.monotonic() + MOST_S
+        self.live = set(request["live"]) | {str(job_id) for job_id in request["live_ids"]}
+        self.ended = set(request["ended"]) - self.live
+        self.oldest = now - request["keep_days"] * DAY_S if request["keep_days"] else None
+        self.deadline = time.monotonic() + MAX_PASS_S
         self.removed = 0
         self.trouble = ""
 
-    def all(self) -> Dict[str, Any]:
-        """What was removed."""
-        folders = [name for name in names_in(self.jobs) if JOB.match(name) and name not in self.live]
-        secrets = [name for name in folders if name in self.ended and self.done(self.forget_secrets, name)]
-        old = [name for name in folders if self.done(self.forget_folder, name)]
-        logs = [name for name in names_in(self.logs) if self.done(self.forget_log, name)]
+    def run(self) -> Dict[str, Any]:
+        """Remove what is due, and return the names."""
+        folders = [name for name in names_in(self.jobs) if JOB_NAME.match(name) and name not in self.live]
+        secrets = [name for name in folders if name in self.ended and self.attempt(self.remove_secrets, name)]
+        old = [name for name in folders if self.attempt(self.remove_folder, name)]
+        logs = [name for name in names_in(self.logs) if self.attempt(self.remove_log, name)]
         return {"secrets": secrets, "folders": old, "logs": logs, "trouble": self.trouble or None}
 
-    def done(self, act: Callable[[str], bool], name: str) -> bool:
-        """Whether it removed anything. A file that cannot be removed keeps no other from it."""
-        if time.monotonic() > self.deadline or self.removed >= MOST:
-            self.trouble = self.trouble or "that is much: the rest is left for the next time"
+    def attempt(self, action: Callable[[str], bool], name: str) -> bool:
+        """Return whether the action removed something. An error is noted, and the pass goes on."""
+        if time.monotonic() > self.deadline or self.removed >= MAX_REMOVALS:
+            self.trouble = self.trouble or "too much for one pass: the rest is left for the next one"
             return False
         try:
-            removes = act(name)
-            self.removed += removes
-            return removes
+            has_removed = action(name)
+            self.removed += has_removed
+            return has_removed
         except FileNotFoundError:
-            # another installation tidies too
+            # another installation cleans up the same folder
             return False
         except OSError as exc:
             self.trouble = self.trouble or "%s: %s" % (exc.filename or name, exc.strerror)
             return False
 
-    def forget_secrets(self, name: str) -> bool:
-        """Of a job that needs them no more."""
+    def remove_secrets(self, name: str) -> bool:
+        """Remove the key or token of an ended job."""
         folder = os.path.join(self.jobs, name)
         if not is_own(folder, stat.S_ISDIR):
             return False
@@ -77,20 +75,20 @@ class Tidying:
             os.remove(path)
         return bool(found)
 
-    def forget_folder(self, name: str) -> bool:
-        """Of a job that ended long ago."""
+    def remove_folder(self, name: str) -> bool:
+        """Remove the folder of a job that ended long ago."""
         folder = os.path.join(self.jobs, name)
         if not is_own(folder, stat.S_ISDIR):
             return False
-        parts = [folder] + [os.path.join(folder, part) for part in os.listdir(folder)]
-        if not self.is_old(max(os.lstat(path).st_mtime for path in parts)):
+        paths = [folder] + [os.path.join(folder, part) for part in os.listdir(folder)]
+        if not self.is_old(max(os.lstat(path).st_mtime for path in paths)):
             return False
         shutil.rmtree(folder)
         return True
 
-    def forget_log(self, name: str) -> bool:
-        """What an ended job printed, or wrote of itself."""
-        found, path = OF_JOB_ID.match(name) or OF_JOB_NAME.match(name), os.path.join(self.logs, name)
+    def remove_log(self, name: str) -> bool:
+        """Remove a log, connection, heartbeat or end file of a job that ended long ago."""
+        found, path = FILE_OF_JOB_ID.match(name) or FILE_OF_JOB_NAME.match(name), os.path.join(self.logs, name)
         if not found or found.group(1) in self.live or not is_own(path, stat.S_ISREG):
             return False
         if not self.is_old(os.lstat(path).st_mtime):
@@ -99,12 +97,12 @@ class Tidying:
         return True
 
     def is_old(self, changed: float) -> bool:
-        """Whether it was changed last so long ago that it may go."""
+        """Return whether the last change is more than `keep_days` ago."""
         return self.oldest is not None and changed < self.oldest
 
 
 def names_in(folder: str) -> List[str]:
-    """What lies there; nothing where there is no such folder."""
+    """Return the names in a folder; none where there is no folder."""
     try:
         return sorted(os.listdir(folder))
     except FileNotFoundError:
@@ -112,14 +110,14 @@ def names_in(folder: str) -> List[str]:
 
 
 def is_own(path: str, is_kind: Callable[[int], bool]) -> bool:
-    """Whether it is of that kind, no link, and this user's: a group may share the folder."""
+    """Return whether it is of that kind, no link, and this user's: a group may share the folder."""
     known = os.lstat(path)
     return is_kind(known.st_mode) and known.st_uid == os.geteuid()
 
 
 def main() -> None:
-    """One go."""
-    json.dump(Tidying(json.load(sys.stdin), time.time()).all(), sys.stdout)
+    """Read the request from standard input and print the result."""
+    json.dump(CleanupPass(json.load(sys.stdin), time.time()).run(), sys.stdout)
 
 
 if __name__ == "__main__":

@@ -1,48 +1,50 @@
-"""A cheap look round the login node, for `bouchet doctor` and for a launch like an earlier one. JSON in, JSON out.
+"""A cheap check of the login node, for `bouchet doctor` and for relaunching an earlier deployment. JSON in, JSON out.
 
-in:  {"directories": [path], "images": [path], "hashes": folder, "models_dir": path, "models": [id], "quota": [word],
-      "weights": [[id, commit or null]]}
+in:  {"directories": [path], "images": [path], "hashes": folder, "models_dir": path, "models": [id],
+      "quota": quota_command, "weights": [[id, commit or null]]}
 out: {"python", "time", "host", "directories": {path: {...}}, "images": {path: {...}}, "models": [id], "quota": text,
-      "weights": {id: {"revision", "weights"} or null}}
+      "quota_left": bytes below models_dir or null, "weights": {id: {"revision", "weights"} or null}}
 """
 
 import json
 import os
 import platform
-import subprocess
 import sys
 import time
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, Optional
 
-from model_folder import find
-from weights import describe
+from image_file import recorded_hash
+from job_files import read_text
+from model_folder import find_model
+from quota import bytes_left, run_quota_command
+from weights import describe_weights
 
 QUOTA_TIMEOUT_S = 15
-QUOTA_CHARACTERS = 2000
+MAX_QUOTA_CHARACTERS = 2000
 
 
-def directory(path: str) -> Dict[str, Any]:
-    """Whether it is there and may be written, and how much is free. Sizes in bytes."""
+def check_directory(path: str) -> Dict[str, Any]:
+    """Return whether a directory exists and is writable, and how much is free. Sizes in bytes."""
     full = os.path.expanduser(path)
-    there = full
-    while not os.path.isdir(there) and there != os.path.dirname(there):
-        there = os.path.dirname(there)
+    nearest = full
+    while not os.path.isdir(nearest) and nearest != os.path.dirname(nearest):
+        nearest = os.path.dirname(nearest)
     try:
-        space = os.statvfs(there)
+        space = os.statvfs(nearest)
     except OSError as exc:
         return {"exists": False, "error": str(exc.strerror)}
     return {
-        "exists": there == full,
-        # where it is not there yet: whether it could be made
-        "writable": os.access(there, os.W_OK | os.X_OK),
-        "nearest": there,
+        "exists": nearest == full,
+        # where it does not exist yet: whether it could be created
+        "writable": os.access(nearest, os.W_OK | os.X_OK),
+        "nearest": nearest,
         "free": space.f_bavail * space.f_frsize,
         "total": space.f_blocks * space.f_frsize,
     }
 
 
-def image(path: str, hashes: str) -> Dict[str, Any]:
-    """Size, recorded hash, and the hash that a job computed of this very file, where one did."""
+def check_image(path: str, hashes: str) -> Dict[str, Any]:
+    """Return size, recorded hash, and the hash that a job computed of this very file, if one did."""
     full = os.path.expanduser(path)
     try:
         known = os.stat(full)
@@ -53,74 +55,45 @@ def image(path: str, hashes: str) -> Dict[str, Any]:
         "exists": True,
         "readable": os.access(full, os.R_OK),
         "size": known.st_size,
-        "recorded": first_word(full + ".sha256"),
-        "computed": first_word(os.path.join(os.path.expanduser(hashes), name)),
+        "recorded": recorded_hash(full),
+        "computed": read_text(os.path.join(os.path.expanduser(hashes), name)),
     }
 
 
-def first_word(path: str) -> Optional[str]:
-    """What a small file begins with, None where there is none."""
-    try:
-        with open(path, encoding="ascii") as source:
-            words = source.read(200).split()
-    except (OSError, UnicodeDecodeError):
-        return None
-    return words[0] if words else None
-
-
 def has_model(models_dir: str, model: str) -> bool:
-    """Whether there is a folder for it, plain or as the hub's cache keeps it. How whole it is, is not looked at."""
+    """Return whether there is a folder for the model, plain or in a hub cache, complete or not."""
     root = os.path.expanduser(models_dir)
     cached = "models--" + model.replace("/", "--")
-    places = [os.path.join(root, model), os.path.join(root, cached), os.path.join(root, "hub", cached)]
-    return any(os.path.isdir(place) for place in places)
+    paths = [os.path.join(root, model), os.path.join(root, cached), os.path.join(root, "hub", cached)]
+    return any(os.path.isdir(path) for path in paths)
 
 
-def weights(models_dir: str, model: str, wanted: Optional[str]) -> Optional[Dict[str, Any]]:
-    """Commit and digest of the model that a job would serve, None where there is none. wanted: the commit to prefer."""
+def check_weights(models_dir: str, model: str, wanted: Optional[str]) -> Optional[Dict[str, Any]]:
+    """Return commit and digest of the model that a job would serve; None without one. wanted: the commit to prefer."""
     try:
-        folder, revision = find(os.path.expanduser(models_dir), model, wanted)
+        folder, revision = find_model(os.path.expanduser(models_dir), model, wanted)
     except OSError:
         return None
-    return {"revision": revision, "weights": describe(folder)} if folder else None
-
-
-def quota(words: List[str]) -> str:
-    """What the site's own program says."""
-    if not words:
-        return ""
-    try:
-        done = subprocess.run(
-            words,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            universal_newlines=True,
-            timeout=QUOTA_TIMEOUT_S,
-        )
-    except (OSError, subprocess.TimeoutExpired) as exc:
-        return "%s: %s" % (words[0], exc)
-    return done.stdout.strip()[:QUOTA_CHARACTERS]
+    return {"revision": revision, "weights": describe_weights(folder)} if folder else None
 
 
 def main() -> None:
-    """One look."""
-    asked = json.load(sys.stdin)  # type: Dict[str, Any]
-    json.dump(
-        {
-            "python": platform.python_version(),
-            "time": time.time(),
-            "host": platform.node(),
-            "directories": {path: directory(path) for path in asked["directories"]},
-            "images": {path: image(path, asked["hashes"]) for path in asked["images"]},
-            "models": [model for model in asked["models"] if has_model(asked["models_dir"], model)],
-            "weights": {
-                model: weights(asked["models_dir"], model, wanted) for model, wanted in asked.get("weights", [])
-            },
-            "quota": quota(asked["quota"]),
-        },
-        sys.stdout,
-    )
+    """Read the request from standard input and print the result."""
+    request: Dict[str, Any] = json.load(sys.stdin)
+    models_dir = request["models_dir"]
+    quota = run_quota_command(request["quota"], QUOTA_TIMEOUT_S)
+    result = {
+        "python": platform.python_version(),
+        "time": time.time(),
+        "host": platform.node(),
+        "directories": {path: check_directory(path) for path in request["directories"]},
+        "images": {path: check_image(path, request["hashes"]) for path in request["images"]},
+        "models": [model for model in request["models"] if has_model(models_dir, model)],
+        "weights": {model: check_weights(models_dir, model, wanted) for model, wanted in request.get("weights", [])},
+        "quota": quota[:MAX_QUOTA_CHARACTERS],
+        "quota_left": bytes_left(quota, models_dir),
+    }
+    json.dump(result, sys.stdout)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,12 @@
-"""Which weights a folder holds: one digest over all its files, cheap enough to be made at every start.
+"""The digest of a model's files, cheap enough for every start. Python 3.6, standard library.
 
-Hashing hundreds of GiB at each start is not to be had. So the hashes of single files are taken from where somebody made
-them before, and the digest says from where (`how`):
+Hashing hundreds of GiB at each start takes too long. So the hashes of single files are taken from where they were
+computed before, and the field `how` names that source:
 
-    manifest   the download's own: each file was hashed whole when it came. Holds while no file has another size than
-               then, and none was written to since
-    hub        the hub's cache gives each file the name of its hash (sha256 of weights, git's id of small files)
-    headers    neither: configuration and tokenizer are hashed here, of weights the size and the safetensors header,
-               which names every tensor, its type and its shape, and not what is in it
-
-Standard library and Python 3.6 only.
+    manifest   our own download verified each file. Valid while no file has another size or was written to since
+    hub        the hub's cache names each file by its hash (sha256 of weights, git's id of small files)
+    headers    neither: config and tokenizer are hashed here, of weights the size and the safetensors header,
+               which has the name, type and shape of each tensor, but not its values
 """
 
 import hashlib
@@ -17,46 +14,47 @@ import os
 import re
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
-from model_folder import LONGEST_HEAD, NOTES, REVISION, manifest_path, read_json
+from job_files import read_json
+from model_folder import MAX_HEADER_BYTES, METADATA, REVISION, manifest_path
 
-# what is larger is weights, whatever its name
-LARGEST_SMALL = 64 << 20
-HEAD_BYTES = 1 << 20
-# the manifest is written after the last file; clocks of a file server may differ a little from a node's
-CLOCKS_S = 120
+# larger files are weights, whatever their names
+MAX_SMALL_FILE_BYTES = 64 << 20
+PREFIX_BYTES = 1 << 20
+# the manifest is written after the last file; a file server's clock may differ a little from a node's
+CLOCK_DIFFERENCE_S = 120
 BLOB = re.compile(r"^[0-9a-f]{40}([0-9a-f]{24})?$")
 
 # path, size, hash
 Row = Tuple[str, int, str]
 
 
-def describe(folder: str) -> Optional[Dict[str, Any]]:
-    """digest, how, files, bytes, folder. None where a file cannot be read."""
+def describe_weights(folder: str) -> Optional[Dict[str, Any]]:
+    """Return digest, how, files, bytes and folder of a model; None where a file cannot be read."""
     try:
-        for how, rows in (("manifest", of_manifest(folder)), ("hub", of_hub(folder))):
+        for how, rows in (("manifest", _rows_of_manifest(folder)), ("hub", _rows_of_hub_cache(folder))):
             if rows:
-                return described(folder, how, rows)
-        return described(folder, "headers", [(path, size, head_hash(folder, path)) for path, size in files_in(folder)])
+                return _summarize(folder, how, rows)
+        rows = [(path, size, _header_hash(folder, path)) for path, size in _files(folder)]
+        return _summarize(folder, "headers", rows)
     except (OSError, KeyError, TypeError, ValueError):
         return None
 
 
-def described(folder: str, how: str, rows: List[Row]) -> Dict[str, Any]:
-    """The rows as one digest."""
-    whole = hashlib.sha256()
-    for path, size, digest in sorted(rows):
-        whole.update(("%s\0%d\0%s\n" % (path, size, digest)).encode("utf-8", "surrogateescape"))
+def _summarize(folder: str, how: str, rows: List[Row]) -> Dict[str, Any]:
+    digest = hashlib.sha256()
+    for path, size, file_hash in sorted(rows):
+        digest.update(("%s\0%d\0%s\n" % (path, size, file_hash)).encode("utf-8", "surrogateescape"))
     total = sum(size for _, size, _ in rows)
-    return {"digest": whole.hexdigest(), "how": how, "files": len(rows), "bytes": total, "folder": folder}
+    return {"digest": digest.hexdigest(), "how": how, "files": len(rows), "bytes": total, "folder": folder}
 
 
-def of_manifest(folder: str) -> List[Row]:
-    """What the download found, nothing where there is no manifest or the files are no longer those of then."""
+def _rows_of_manifest(folder: str) -> List[Row]:
+    """Return the hashes of our download; nothing where there is no manifest or a file has changed since."""
     manifest = read_json(manifest_path(folder))
     if not manifest:
         return []
-    written = os.stat(manifest_path(folder)).st_mtime + CLOCKS_S
-    rows = []  # type: List[Row]
+    written = os.stat(manifest_path(folder)).st_mtime + CLOCK_DIFFERENCE_S
+    rows: List[Row] = []
     for entry in manifest["files"]:
         try:
             known = os.stat(os.path.join(folder, entry["path"]))
@@ -68,10 +66,10 @@ def of_manifest(folder: str) -> List[Row]:
     return rows
 
 
-def of_hub(folder: str) -> List[Row]:
-    """The names of the blobs that a snapshot's links lead to, nothing where anything else lies there."""
-    rows = []  # type: List[Row]
-    for path, size in files_in(folder):
+def _rows_of_hub_cache(folder: str) -> List[Row]:
+    """Return the blob names that the snapshot's links lead to; nothing where any file is not such a link."""
+    rows: List[Row] = []
+    for path, size in _files(folder):
         full = os.path.join(folder, path)
         blob = os.path.basename(os.path.realpath(full))
         if not os.path.islink(full) or not BLOB.match(blob):
@@ -80,24 +78,24 @@ def of_hub(folder: str) -> List[Row]:
     return rows
 
 
-def files_in(folder: str) -> Iterator[Tuple[str, int]]:
-    """All files but our notes and hidden ones, with their sizes."""
+def _files(folder: str) -> Iterator[Tuple[str, int]]:
+    """Yield path and size of all files but our metadata and hidden ones."""
     for place, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if name != NOTES and not name.startswith(".")]
+        folders[:] = [name for name in folders if name != METADATA and not name.startswith(".")]
         for name in names:
             if not name.startswith(".") and name != REVISION:
                 full = os.path.join(place, name)
                 yield os.path.relpath(full, folder), os.stat(full).st_size
 
 
-def head_hash(folder: str, path: str) -> str:
-    """Of a small file all, of safetensors the header, of other weights the first MiB."""
+def _header_hash(folder: str, path: str) -> str:
+    """Hash all of a small file, the header of safetensors, the first MiB of other weights."""
     with open(os.path.join(folder, path), "rb") as source:
         if path.endswith(".safetensors"):
-            first = source.read(8)
-            read = first + source.read(min(int.from_bytes(first, "little"), LONGEST_HEAD))
-        elif os.fstat(source.fileno()).st_size > LARGEST_SMALL:
-            read = source.read(HEAD_BYTES)
+            prefix = source.read(8)
+            content = prefix + source.read(min(int.from_bytes(prefix, "little"), MAX_HEADER_BYTES))
+        elif os.fstat(source.fileno()).st_size > MAX_SMALL_FILE_BYTES:
+            content = source.read(PREFIX_BYTES)
         else:
-            read = source.read()
-    return hashlib.sha256(read).hexdigest()
+            content = source.read()
+    return hashlib.sha256(content).hexdigest()

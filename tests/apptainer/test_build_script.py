@@ -1,4 +1,4 @@
-"""apptainer/build.sh: what it begins from, what it refuses, and that an image is whole or not there."""
+"""apptainer/build.sh: what it builds from and refuses, and that an image is complete or missing."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from pathlib import Path
 
 import pytest
 
-from tests.remote.compute_node import REPOSITORY
+from tests.remote.compute_node import FAKES, REPOSITORY
 
-APPTAINER = REPOSITORY / "tests" / "fakes" / "building_apptainer.py"
+APPTAINER = FAKES / "building_apptainer.py"
 DIGEST = "sha256:" + "a" * 64
 
 
-class Build:
-    """A pin's folder, an images' folder, and the script on them."""
+class ImageBuild:
+    """A pin folder, an images folder, and the script that builds from one into the other."""
 
     def __init__(self, root: Path) -> None:
         self.pin, self.images, self.tmp = root / "pin", root / "images", root / "tmp"
         shutil.copytree(REPOSITORY / "apptainer", self.pin, ignore=shutil.ignore_patterns("pins", "__pycache__"))
         self.tmp.mkdir()
         (self.pin / "requirements.lock").write_text("vllm==1.0 --hash=sha256:0\n")
-        self.facts(base="debian:bookworm-slim")
+        self.write_pin(base="debian:bookworm-slim")
 
-    def facts(self, **more: str) -> None:
-        """Writes pin.yaml."""
-        words = {"name": "some-1.0", "vllm": '"1.0"', "torch": '"2.0"', "cuda": "null", **more}
-        (self.pin / "pin.yaml").write_text("".join(f"{name}: {word}\n" for name, word in words.items()))
+    def write_pin(self, **more: str) -> None:
+        """Write pin.yaml."""
+        pin = {"name": "some-1.0", "vllm": '"1.0"', "torch": '"2.0"', "cuda": "null", **more}
+        (self.pin / "pin.yaml").write_text("".join(f"{name}: {value}\n" for name, value in pin.items()))
 
     def start(self, *more: str, **environ: str) -> subprocess.Popen[str]:
-        """The script, running."""
+        """Start the script."""
         return subprocess.Popen(
             ["bash", str(self.pin / "build.sh"), str(self.pin), str(self.images), *more],
             env={"PATH": os.environ["PATH"], "APPTAINER": str(APPTAINER), "TMPDIR": str(self.tmp), **environ},
@@ -44,29 +44,29 @@ class Build:
         )
 
     def __call__(self, *more: str, **environ: str) -> tuple[int, str]:
-        """Its status and what it printed."""
+        """Run the script; its exit status and output."""
         with self.start(*more, **environ) as process:
             text, _ = process.communicate(timeout=60)
             return process.returncode, text
 
-    def there(self) -> list[str]:
-        """All files of images, hidden ones too but for the lock; and what is left of the build itself."""
+    def files(self) -> list[str]:
+        """Return the files in the images folder but the lock, after checking that TMPDIR is empty."""
         assert list(self.tmp.iterdir()) == []
         return sorted(path.name for path in self.images.iterdir() if path.name != ".some-1.0.lock")
 
 
-WHOLE = ["some-1.0.manifest.json", "some-1.0.sif", "some-1.0.sif.sha256"]
+COMPLETE = ["some-1.0.manifest.json", "some-1.0.sif", "some-1.0.sif.sha256"]
 
 
 @pytest.fixture
-def build(tmp_path: Path) -> Build:
-    return Build(tmp_path)
+def build(tmp_path: Path) -> ImageBuild:
+    return ImageBuild(tmp_path)
 
 
-def test_an_image_comes_with_its_hash_and_manifest(build: Build) -> None:
+def test_build_writes_image_hash_and_manifest(build: ImageBuild) -> None:
     status, text = build()
     assert status == 0, text
-    assert build.there() == WHOLE
+    assert build.files() == COMPLETE
     image = (build.images / "some-1.0.sif").read_bytes()
     digest = hashlib.sha256(image).hexdigest()
     assert (build.images / "some-1.0.sif.sha256").read_text() == f"{digest}  some-1.0.sif\n"
@@ -74,30 +74,30 @@ def test_an_image_comes_with_its_hash_and_manifest(build: Build) -> None:
     given = image.decode()
     lock = hashlib.sha256((build.pin / "requirements.lock").read_bytes()).hexdigest()
     assert f"lock_sha256={lock}\n" in given and "bootstrap=docker\nbase=debian:bookworm-slim\n" in given
-    assert "cuda=" not in given, "null is left to the recipe's own default"
+    assert "cuda=" not in given, "null leaves the recipe's own default"
 
 
-def test_the_same_recipe_is_built_once_unless_it_is_wanted(build: Build) -> None:
+def test_same_recipe_is_built_once_unless_rebuild(build: ImageBuild) -> None:
     build()
     first = (build.images / "some-1.0.sif").stat().st_ino
     status, text = build()
     assert status == 0 and "bouchet: current" in text
     assert (build.images / "some-1.0.sif").stat().st_ino == first
     assert build(BOUCHET_REBUILD="yes")[0] == 0
-    assert (build.images / "some-1.0.sif").stat().st_ino != first and build.there() == WHOLE
+    assert (build.images / "some-1.0.sif").stat().st_ino != first and build.files() == COMPLETE
 
 
-def test_an_image_in_use_is_not_replaced(build: Build) -> None:
+def test_image_in_use_is_not_replaced(build: ImageBuild) -> None:
     build()
     before = (build.images / "some-1.0.sif").read_bytes()
-    assert build(BOUCHET_IN_USE="mine")[0] == 0, "nothing to do is nothing to refuse"
-    build.facts(base="debian:trixie-slim")
+    assert build(BOUCHET_IN_USE="mine")[0] == 0, "there is nothing to build"
+    build.write_pin(base="debian:trixie-slim")
     status, text = build(BOUCHET_IN_USE="mine")
-    assert status == 3 and "bouchet: refused mine serves from the image" in text
-    assert (build.images / "some-1.0.sif").read_bytes() == before and build.there() == WHOLE
+    assert status == 3 and "bouchet: refused mine serves from the existing image" in text
+    assert (build.images / "some-1.0.sif").read_bytes() == before and build.files() == COMPLETE
 
 
-def test_staged_files_are_taken_where_they_are(build: Build, tmp_path: Path) -> None:
+def test_staged_base_is_used(build: ImageBuild, tmp_path: Path) -> None:
     staged = tmp_path / "staged"
     staged.mkdir()
     (staged / "base.tar").touch()
@@ -105,9 +105,9 @@ def test_staged_files_are_taken_where_they_are(build: Build, tmp_path: Path) -> 
     assert f"bootstrap=docker-archive\nbase={staged}/base.tar\n" in (build.images / "some-1.0.sif").read_text()
 
 
-def test_an_oci_image_is_named_by_its_digest(build: Build) -> None:
+def test_oci_image_is_pulled_by_digest(build: ImageBuild) -> None:
     (build.pin / "requirements.lock").unlink()
-    build.facts(oci=f"vllm/vllm-openai@{DIGEST}")
+    build.write_pin(oci=f"vllm/vllm-openai@{DIGEST}")
     status, text = build()
     assert status == 0, text
     given = (build.images / "some-1.0.sif").read_text()
@@ -115,43 +115,43 @@ def test_an_oci_image_is_named_by_its_digest(build: Build) -> None:
 
 
 @pytest.mark.parametrize("name", ["vllm/vllm-openai:v0.32.0", "vllm/vllm-openai", "vllm/vllm-openai@sha256:abc"])
-def test_a_tag_is_refused(build: Build, name: str) -> None:
-    build.facts(oci=name)
+def test_oci_tag_is_refused(build: ImageBuild, name: str) -> None:
+    build.write_pin(oci=name)
     status, text = build()
-    assert status == 3 and "name the image by its digest" in text and build.there() == []
+    assert status == 3 and "name the image by its digest" in text and build.files() == []
 
 
-def test_an_archive_of_another_image_is_refused(build: Build, tmp_path: Path) -> None:
+def test_archive_of_other_image_is_refused(build: ImageBuild, tmp_path: Path) -> None:
     staged = tmp_path / "staged"
     staged.mkdir()
     (staged / "index.json").write_text(json.dumps({"manifests": [{"digest": "sha256:" + "b" * 64}]}))
     subprocess.run(["tar", "-cf", "image.tar", "index.json"], cwd=staged, check=True)
-    build.facts(oci=f"vllm/vllm-openai@{DIGEST}")
+    build.write_pin(oci=f"vllm/vllm-openai@{DIGEST}")
     status, text = build(str(staged))
-    assert status == 3 and "bouchet: refused" in text and "the pin names " + DIGEST in text and build.there() == []
+    assert status == 3 and "bouchet: refused" in text and "the pin names " + DIGEST in text and build.files() == []
 
 
-def test_a_build_that_fails_keeps_the_older_image(build: Build) -> None:
+def test_failed_build_keeps_older_image_and_manifest(build: ImageBuild) -> None:
     build()
     before = (build.images / "some-1.0.sif").read_bytes()
-    build.facts(base="debian:trixie-slim")
+    build.write_pin(base="debian:trixie-slim")
     status, _ = build(FAKE_BUILD="fails")
     assert status == 1
-    assert (build.images / "some-1.0.sif").read_bytes() == before and build.there() == WHOLE
+    assert (build.images / "some-1.0.sif").read_bytes() == before and build.files() == COMPLETE
 
 
-def test_a_build_that_is_told_to_end_leaves_nothing(build: Build) -> None:
+def test_terminated_build_leaves_nothing(build: ImageBuild) -> None:
     with build.start(FAKE_BUILD="hangs") as process:
         assert process.stdout is not None
         assert any("hangs" in line for line in process.stdout)
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=30)
-    assert process.returncode == 143 and build.there() == []
+    assert process.returncode == 143 and build.files() == []
 
 
-def test_what_a_killed_build_has_left_is_cleared_away(build: Build) -> None:
+def test_leftovers_of_killed_build_are_removed(build: ImageBuild) -> None:
     (build.images / ".some-1.0.abcdef").mkdir(parents=True)
     (build.images / ".some-1.0.abcdef" / "some-1.0.sif").touch()
     (build.images / ".other-1.0.abcdef").mkdir()
     assert build()[0] == 0
-    assert build.there() == [".other-1.0.abcdef", *WHOLE]
+    assert build.files() == [".other-1.0.abcdef", *COMPLETE]

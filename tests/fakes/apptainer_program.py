@@ -1,8 +1,8 @@
-"""Stands for `apptainer` on a compute node: checks how it is called and is the vLLM inside at the same time.
+"""A fake `apptainer exec` on a compute node that is the vLLM in its container at the same time.
 
-Writes what it was given to $FAKE_APPTAINER_RECORD. $FAKE_APPTAINER_MODE: serve, crash, stubborn (ignores SIGTERM), or
-port taken (only the second one serves). With --headless it serves nothing. It
-compiles $FAKE_APPTAINER_KERNEL, a path in its cache, unless it is there.
+It writes its arguments and environment to $FAKE_APPTAINER_RECORD. $FAKE_APPTAINER_MODE: serve, crash, stubborn (ignores
+SIGTERM), or port taken (only the second start serves). With --headless it serves nothing. It writes
+$FAKE_APPTAINER_KERNEL, a path in its cache, as a compiled kernel, unless it exists.
 """
 
 from __future__ import annotations
@@ -22,22 +22,24 @@ from pathlib import Path
 WITH_VALUE = {"--bind", "--no-mount", "--pwd"}
 
 
-def parse(words: list[str]) -> tuple[list[str], dict[str, str], str, list[str]]:
-    """Flags, binds by their place inside, image, and the command inside."""
-    flags, binds, at = [], {}, 1
-    while words[at].startswith("--"):
-        flags.append(words[at])
-        if words[at] in WITH_VALUE:
+def parse(argv: list[str]) -> tuple[list[str], dict[str, str], str, list[str]]:
+    """Return flags, binds (source by target), image, and the command in the container."""
+    flags: list[str] = []
+    binds: dict[str, str] = {}
+    at = 1
+    while argv[at].startswith("--"):
+        flags.append(argv[at])
+        if argv[at] in WITH_VALUE:
             at += 1
-            if words[at - 1] == "--bind":
-                source, _, rest = words[at].partition(":")
+            if argv[at - 1] == "--bind":
+                source, _, rest = argv[at].partition(":")
                 binds[rest.split(":")[0]] = source
         at += 1
-    return flags, binds, words[at], words[at + 1 :]
+    return flags, binds, argv[at], argv[at + 1 :]
 
 
-class Server(BaseHTTPRequestHandler):
-    """vLLM's paths that the job asks itself, and /slow, which ends once the drain file lies there."""
+class FakeVllmHandler(BaseHTTPRequestHandler):
+    """The paths of vLLM that the job requests itself, and /slow, which ends once the drain file exists."""
 
     protocol_version = "HTTP/1.1"
     stopping = threading.Event()
@@ -45,7 +47,7 @@ class Server(BaseHTTPRequestHandler):
     key = os.environ.get("APPTAINERENV_VLLM_API_KEY", "")
 
     def log_message(self, format: str, *args: object) -> None:
-        """Quiet."""
+        """Log nothing."""
 
     def do_GET(self) -> None:
         if self.path != "/health" and self.headers["Authorization"] != f"Bearer {self.key}":
@@ -61,21 +63,21 @@ class Server(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def proof(self) -> str:
-        """As the guard gives it."""
+        """Return the proof as guard.py computes it."""
         port = self.server.server_address[1] if isinstance(self.server.server_address, tuple) else 0
-        words = f"bouchet-proof {port} {self.headers['x-bouchet-nonce']}"
-        return hmac.new(self.key.encode(), words.encode(), hashlib.sha256).hexdigest()
+        message = f"bouchet-proof {port} {self.headers['x-bouchet-nonce']}"
+        return hmac.new(self.key.encode(), message.encode(), hashlib.sha256).hexdigest()
 
     def wait_for_drain(self) -> None:
-        """Says that it has begun; goes on for half a second after the drain began."""
+        """Create the file `slow`, and return half a second after the drain has begun."""
         (self.scratch / "slow").touch()
         while not (self.scratch / "drain").exists():
             time.sleep(0.02)
         time.sleep(0.5)
 
 
-class SocketServer(ThreadingHTTPServer):
-    """At a UNIX socket."""
+class UnixHTTPServer(ThreadingHTTPServer):
+    """An HTTP server on a UNIX socket."""
 
     address_family = socket.AF_UNIX
 
@@ -88,16 +90,17 @@ class SocketServer(ThreadingHTTPServer):
 
 
 def open_server(command: list[str], binds: dict[str, str]) -> ThreadingHTTPServer:
-    """Where the command says, as vLLM does."""
+    """Listen where the command's arguments say, as vLLM does."""
     if "--uds" in command:
-        inside = Path(command[command.index("--uds") + 1])
-        return SocketServer(str(Path(binds[str(inside.parent)]) / inside.name), Server)  # type: ignore[arg-type]
+        target = Path(command[command.index("--uds") + 1])
+        path = Path(binds[str(target.parent)]) / target.name
+        return UnixHTTPServer(str(path), FakeVllmHandler)  # type: ignore[arg-type]
     host = command[command.index("--host") + 1]
-    return ThreadingHTTPServer((host, int(command[command.index("--port") + 1])), Server)
+    return ThreadingHTTPServer((host, int(command[command.index("--port") + 1])), FakeVllmHandler)
 
 
 def compile_kernel(path: Path) -> None:
-    """Where it is not there yet."""
+    """Write the kernel unless it exists."""
     if path.exists():
         print("found", "/".join(path.parts[-2:]), flush=True)
         return
@@ -106,7 +109,7 @@ def compile_kernel(path: Path) -> None:
 
 
 def main() -> int:
-    """Exit status of the vLLM inside."""
+    """Return the exit status of the vLLM in the container."""
     flags, binds, image, command = parse(sys.argv[1:])
     environment = {name: value for name, value in os.environ.items() if name.startswith("APPTAINERENV_")}
     record = {"flags": flags, "binds": binds, "image": image, "command": command, "environment": environment}
@@ -121,19 +124,19 @@ def main() -> int:
     if mode == "crash":
         print("(EngineCore pid=1) ERROR 11-22 10:00:00 [core.py:1] ValueError: no such tool parser", flush=True)
         return 3
-    Server.scratch = Path(binds["/bouchet/job"])
+    FakeVllmHandler.scratch = Path(binds["/bouchet/job"])
     if "FAKE_APPTAINER_KERNEL" in os.environ:
         compile_kernel(Path(binds["/bouchet/cache"], os.environ["FAKE_APPTAINER_KERNEL"]))
-    (Server.scratch / "vllm.pid").write_text(f"{os.getpid()}\n")
-    signal.signal(signal.SIGTERM, signal.SIG_IGN if mode == "stubborn" else lambda *_: Server.stopping.set())
+    (FakeVllmHandler.scratch / "vllm.pid").write_text(f"{os.getpid()}\n")
+    signal.signal(signal.SIGTERM, signal.SIG_IGN if mode == "stubborn" else lambda *_: FakeVllmHandler.stopping.set())
     if "--headless" in command:
-        Server.stopping.wait()
+        FakeVllmHandler.stopping.wait()
         return 0
     server = open_server(command, binds)
-    # like vLLM: answers under way are finished before the end
+    # like vLLM: running requests finish before the end
     server.daemon_threads = False
     threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-    Server.stopping.wait()
+    FakeVllmHandler.stopping.wait()
     server.shutdown()
     server.server_close()
     return 0

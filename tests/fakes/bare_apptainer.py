@@ -1,7 +1,6 @@
-"""Stands for `apptainer exec` where the program inside may as well run outside: no container, the same folders.
+"""A fake `apptainer exec` that runs the program without a container, in the same folders, under this Python.
 
-Checks that a program comes to no more than the binds allow, gives it the environment that Apptainer would, and takes
-this Python for the image's.
+It checks that the program is in a bind, and gives it the environment that Apptainer would.
 """
 
 from __future__ import annotations
@@ -13,19 +12,20 @@ WITH_VALUE = {"--bind", "--no-mount", "--pwd"}
 
 
 def main() -> int:
-    """Becomes the program."""
-    words, at, binds = sys.argv[1:], 1, []
-    while words[at].startswith("--"):
-        if words[at] in WITH_VALUE:
+    """Replace this process by the program."""
+    argv, at = sys.argv[1:], 1
+    binds: list[list[str]] = []
+    while argv[at].startswith("--"):
+        if argv[at] in WITH_VALUE:
             at += 1
-            if words[at - 1] == "--bind":
-                binds.append(words[at].split(":"))
+            if argv[at - 1] == "--bind":
+                binds.append(argv[at].split(":"))
         at += 1
-    command = words[at + 1 :]
-    scratch = next(source for source, inside, *_ in binds if inside == "/tmp")
+    command = argv[at + 1 :]
+    scratch = next(source for source, target, *_ in binds if target == "/tmp")
     script = command[1]
-    assert any(script.startswith(f"{inside}/") for _, inside, *_ in binds), f"{script} is in no bind: {binds}"
-    # as apptainer/vllm.def sets it for vLLM
+    assert any(script.startswith(f"{target}/") for _, target, *_ in binds), f"{script} is in no bind: {binds}"
+    # HF_HUB_OFFLINE: as apptainer/vllm.def sets it
     environment = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "TMPDIR": scratch, "HF_HUB_OFFLINE": "1"}
     for name, value in os.environ.items():
         if name.startswith("APPTAINERENV_"):

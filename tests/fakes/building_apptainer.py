@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Stands for `apptainer build`, `inspect` and `exec`: an image is the text of what it was asked to be made from.
+"""A fake `apptainer build`, `inspect` and `exec`: an image is the text of its build arguments.
 
-FAKE_BUILD: `fails`, or `hangs` until it is told to end.
+FAKE_BUILD: `fails`, or `hangs` until SIGTERM.
 """
 
 import json
@@ -12,9 +12,9 @@ import time
 from pathlib import Path
 
 
-def build(words: list[str]) -> None:
-    """Writes the image; its text holds bootstrap, base and all other arguments of the recipe."""
-    image, given = Path(words[-2]), Path(words[words.index("--build-arg-file") + 1]).read_text()
+def build(argv: list[str]) -> None:
+    """Write the image: bootstrap, base and all other arguments of the recipe."""
+    image, given = Path(argv[-2]), Path(argv[argv.index("--build-arg-file") + 1]).read_text()
     (Path(os.environ["APPTAINER_TMPDIR"]) / "unpacked").mkdir()
     image.write_text(given)
     if os.environ.get("FAKE_BUILD") == "fails":
@@ -25,18 +25,18 @@ def build(words: list[str]) -> None:
         time.sleep(60)
 
 
-def inspect(words: list[str]) -> None:
-    """The labels, as JSON."""
-    given = dict(line.split("=", 1) for line in Path(words[-1]).read_text().splitlines())
-    labels = {f"bouchet.{name}": word for name, word in given.items()}
+def inspect(argv: list[str]) -> None:
+    """Print the labels as JSON."""
+    given = dict(line.split("=", 1) for line in Path(argv[-1]).read_text().splitlines())
+    labels = {f"bouchet.{name}": value for name, value in given.items()}
     print(json.dumps({"data": {"attributes": {"labels": labels}}}))
 
 
-def run(words: list[str]) -> None:
-    """Stands for manifest.py in the image: the recipe's hash and the image's own."""
-    image = Path(next(word for word in words if word.endswith(".sif")))
+def run(argv: list[str]) -> None:
+    """Print what manifest.py would in the image: the hashes of recipe and image."""
+    image = Path(next(argument for argument in argv if argument.endswith(".sif")))
     given = dict(line.split("=", 1) for line in image.read_text().splitlines())
-    print(json.dumps({"recipe_sha256": given["recipe_sha256"], "sif_sha256": words[-1]}))
+    print(json.dumps({"recipe_sha256": given["recipe_sha256"], "sif_sha256": argv[-1]}))
 
 
 {"build": build, "inspect": inspect, "exec": run}[sys.argv[1]](sys.argv[2:])

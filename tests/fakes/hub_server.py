@@ -1,11 +1,11 @@
-"""A small model hub: the part of Hugging Face's HTTP API that huggingface_hub uses to list and fetch a model.
+"""A small model hub: the part of Hugging Face's HTTP API that huggingface_hub uses to list and download a model.
 
 Standard library only. Tests hold it as an object (`Hub`), or run it as a program inside the demo cluster:
 
-    hub_server.py PORT SECONDS [MODEL=BYTES ...]    serves made-up models of those sizes, and ends by itself
+    hub_server.py PORT SECONDS [MODEL=BYTES ...]    serves generated models of those sizes for so many seconds
 
 Large files are kept as LFS keeps them: /resolve/ redirects to another host name, which refuses the hub's token.
-GET /_state says what was asked, POST /_state changes how it behaves (the fields of `Manners`).
+GET /_state returns all requests so far, POST /_state changes the fields of `HubBehavior`.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ TOKEN = "hf_token-of-the-tests"
 
 
 @dataclass
-class Model:
-    """One repository with one commit, which `main` and `v1` name. lfs: paths that are kept as large files."""
+class HubModel:
+    """One repository with one commit, which `main` and `v1` name. lfs: paths that are stored as large files."""
 
     files: dict[str, bytes]
     lfs: frozenset[str] = frozenset()
@@ -40,7 +40,7 @@ class Model:
 
     @cached_property
     def commit(self) -> str:
-        """Changes with the contents, as git's does."""
+        """A hash that changes with the contents, as git's does."""
         whole = hashlib.sha1()
         for path, content in sorted(self.files.items()):
             whole.update(f"{path} {len(content)}\n".encode() + content)
@@ -53,11 +53,11 @@ class Model:
         return {**found, **{path: hashlib.sha256(self.files[path]).hexdigest() for path in self.lfs}}
 
     def etag(self, path: str) -> str:
-        """One file's."""
+        """Return the ETag of a file."""
         return self.etags[path]
 
     def sibling(self, path: str) -> dict[str, Any]:
-        """A file as the listing shows it."""
+        """Return a file as the listing shows it."""
         size = len(self.files[path])
         row: dict[str, Any] = {"rfilename": path, "size": size, "blobId": "0" * 40}
         if path in self.lfs:
@@ -66,45 +66,45 @@ class Model:
 
 
 @dataclass
-class Manners:
-    """How it behaves. cut_after: bytes of a large file before the connection breaks, `cuts` times; rate: bytes/s."""
+class HubBehavior:
+    """Faults and speed. cut_after: bytes of a large file before the connection breaks, `cuts` times; rate: bytes/s."""
 
     cut_after: int = 0
     cuts: int = 0
     rate: int = 0
-    spoil: bool = False
+    corrupt: bool = False
     failing: int = 0
 
 
 @dataclass
 class Hub:
-    """The hub's contents and manners. asked: method, path and Range of every request so far."""
+    """The hub's models and behavior. requests: method, path and Range of every request so far."""
 
-    models: dict[str, Model] = field(default_factory=dict)
-    manners: Manners = field(default_factory=Manners)
-    asked: list[tuple[str, str, str]] = field(default_factory=list)
+    models: dict[str, HubModel] = field(default_factory=dict)
+    behavior: HubBehavior = field(default_factory=HubBehavior)
+    requests: list[tuple[str, str, str]] = field(default_factory=list)
     url: str = ""
 
     def ranges(self) -> list[str]:
-        """The ranges that were asked for."""
-        return [wanted for method, _, wanted in self.asked if method == "GET" and wanted]
+        """Return the ranges that were requested."""
+        return [wanted for method, _, wanted in self.requests if method == "GET" and wanted]
 
 
-def made_up(size: int) -> Model:
-    """A model whose weights are `size` bytes of noise, in two files."""
+def make_model(size: int) -> HubModel:
+    """Return a model whose weights are `size` bytes of noise, in two files."""
     half, block = size // 2, hashlib.sha512(b"noise").digest()
     weights = (block * (half // len(block) + 1))[:half]
     files = {
-        "config.json": b'{"architectures": ["None"], "model_type": "made-up"}\n',
+        "config.json": b'{"architectures": ["None"], "model_type": "generated"}\n',
         "tokenizer.json": b"{}\n",
         "model-00001-of-00002.safetensors": b"1" + weights,
         "model-00002-of-00002.safetensors": b"2" + weights,
-        "pytorch_model.bin": b"the same again, in the older form",
+        "pytorch_model.bin": b"the same weights in the older format",
     }
-    return Model(files, frozenset(path for path in files if path.endswith((".safetensors", ".bin"))))
+    return HubModel(files, frozenset(path for path in files if path.endswith((".safetensors", ".bin"))))
 
 
-class Handler(BaseHTTPRequestHandler):
+class HubHandler(BaseHTTPRequestHandler):
     """One connection."""
 
     protocol_version = "HTTP/1.1"
@@ -112,7 +112,7 @@ class Handler(BaseHTTPRequestHandler):
     hub: Hub
 
     def log_message(self, format: str, *args: object) -> None:
-        """Quiet."""
+        """Log nothing."""
 
     def do_HEAD(self) -> None:
         self._route()
@@ -122,35 +122,35 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         wanted = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.hub.manners = Manners(**{**asdict(self.hub.manners), **wanted.get("manners", {})})
+        self.hub.behavior = HubBehavior(**{**asdict(self.hub.behavior), **wanted.get("behavior", {})})
         for name, gated in wanted.get("gated", {}).items():
             self.hub.models[name].gated = gated
         self._state()
 
     def _route(self) -> None:
         path = unquote(urlsplit(self.path).path)
-        words = path.strip("/").split("/")
+        parts = path.strip("/").split("/")
         if path == "/_state":
             self._state()
             return
-        self.hub.asked.append((self.command, path, self.headers.get("Range", "")))
-        if self.hub.manners.failing > 0:
-            self.hub.manners.failing -= 1
-            self._refuse(503, "", "the hub is being mended")
-        elif words[:2] == ["api", "models"]:
-            self._info("/".join(words[2:4]), words[5] if len(words) > 5 else "main")
-        elif words[0] == "lfs":
-            self._large(words[1])
-        elif len(words) > 4 and words[2] == "resolve":
-            self._file("/".join(words[:2]), words[3], "/".join(words[4:]))
+        self.hub.requests.append((self.command, path, self.headers.get("Range", "")))
+        if self.hub.behavior.failing > 0:
+            self.hub.behavior.failing -= 1
+            self._refuse(503, "", "the hub is under maintenance")
+        elif parts[:2] == ["api", "models"]:
+            self._info("/".join(parts[2:4]), parts[5] if len(parts) > 5 else "main")
+        elif parts[0] == "lfs":
+            self._large(parts[1])
+        elif len(parts) > 4 and parts[2] == "resolve":
+            self._file("/".join(parts[:2]), parts[3], "/".join(parts[4:]))
         else:
             self._refuse(404, "", "no such page")
 
-    def _model(self, name: str, revision: str, *, content: bool) -> Model | None:
-        """The repository, or the refusal that the hub would send."""
+    def _model(self, name: str, revision: str, *, content: bool) -> HubModel | None:
+        """Return the repository; else send the hub's error and return None."""
         model, token = self.hub.models.get(name), self.headers.get("Authorization", "")
         known = token == f"Bearer {TOKEN}"
-        if token and not known and not token.endswith("-of-somebody"):
+        if token and not known and not token.endswith("-of-another-user"):
             self._refuse(401, "", "Invalid credentials in Authorization header")
         elif model is None or (model.private and not known):
             self._refuse(404 if known else 401, "RepoNotFound", "Repository not found")
@@ -181,7 +181,7 @@ class Handler(BaseHTTPRequestHandler):
             self._content(model.files[path], {**headers, "ETag": f'"{model.etag(path)}"'})
             return
         digest = model.etag(path)
-        # another host name than the hub's, as a content network has
+        # another host name than the hub's, like a content network
         address = self.connection.getsockname()
         headers["Location"] = f"http://{address[0]}:{address[1]}/lfs/{digest}?signed=1"
         headers |= {"X-Linked-Etag": f'"{digest}"', "X-Linked-Size": str(len(model.files[path]))}
@@ -194,7 +194,7 @@ class Handler(BaseHTTPRequestHandler):
         elif not found:
             self._refuse(404, "", "no such object")
         else:
-            content = b"?" + found[0][1:] if self.hub.manners.spoil else found[0]
+            content = b"?" + found[0][1:] if self.hub.behavior.corrupt else found[0]
             self._content(content, {"ETag": f'"{digest}"'}, is_large=True)
 
     def _content(self, content: bytes, headers: dict[str, str], is_large: bool = False) -> None:
@@ -210,26 +210,26 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
-            self._pour(content[begin:], is_large)
+            self._send_slowly(content[begin:], is_large)
 
-    def _pour(self, content: bytes, is_large: bool) -> None:
-        """The body, as slowly and as far as the manners say."""
-        manners, sent = self.hub.manners, 0
-        cut = manners.cut_after if is_large and manners.cuts > 0 else 0
+    def _send_slowly(self, content: bytes, is_large: bool) -> None:
+        """Send the body, at the rate and up to the cut of the behavior."""
+        behavior, sent = self.hub.behavior, 0
+        cut = behavior.cut_after if is_large and behavior.cuts > 0 else 0
         while sent < len(content):
             piece = content[sent : sent + min(PIECE, (cut - sent) if cut else PIECE)]
             self.wfile.write(piece)
             sent += len(piece)
             if cut and sent >= cut:
-                manners.cuts -= 1
+                behavior.cuts -= 1
                 self.close_connection = True
                 self.connection.shutdown(socket.SHUT_RDWR)
                 return
-            if self.hub.manners.rate and is_large:
-                time.sleep(len(piece) / self.hub.manners.rate)
+            if self.hub.behavior.rate and is_large:
+                time.sleep(len(piece) / self.hub.behavior.rate)
 
     def _state(self) -> None:
-        self._send(200, json.dumps({"manners": asdict(self.hub.manners), "asked": self.hub.asked}).encode())
+        self._send(200, json.dumps({"behavior": asdict(self.hub.behavior), "requests": self.hub.requests}).encode())
 
     def _refuse(self, status: int, code: str, message: str) -> None:
         headers = {"X-Error-Code": code} if code else {}
@@ -244,17 +244,17 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
 
-class _Server(ThreadingHTTPServer):
+class _HubServer(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that left, or a connection cut on purpose, is no news."""
+        """Ignore clients that left and connections cut on purpose."""
 
 
 @contextmanager
 def running_hub(hub: Hub, address: str = "127.0.0.1", port: int = 0) -> Iterator[Hub]:
-    """The hub, answering under the name `localhost`."""
-    server = _Server((address, port), type("HubHandler", (Handler,), {"hub": hub}))
+    """Serve the hub under the name `localhost`."""
+    server = _HubServer((address, port), type("ServingHandler", (HubHandler,), {"hub": hub}))
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     hub.url = f"http://localhost:{server.server_address[1]}"
@@ -265,13 +265,13 @@ def running_hub(hub: Hub, address: str = "127.0.0.1", port: int = 0) -> Iterator
         server.server_close()
 
 
-def main(words: list[str]) -> int:
-    """Serves for the seconds given, then ends."""
-    sizes = dict(word.split("=") for word in words[2:])
-    hub = Hub({name: made_up(int(size)) for name, size in sizes.items()})
-    with running_hub(hub, "0.0.0.0", int(words[0])):
-        print("the hub answers", flush=True)
-        time.sleep(float(words[1]))
+def main(arguments: list[str]) -> int:
+    """Serve for the given seconds."""
+    sizes = dict(argument.split("=") for argument in arguments[2:])
+    hub = Hub({name: make_model(int(size)) for name, size in sizes.items()})
+    with running_hub(hub, "0.0.0.0", int(arguments[0])):
+        print("the hub is ready", flush=True)
+        time.sleep(float(arguments[1]))
     return 0
 
 

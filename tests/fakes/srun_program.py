@@ -1,7 +1,7 @@
-"""Stands for `srun` in a job of two nodes: runs its command here, as the second node's task; passes SIGTERM on.
+"""A fake `srun` in a job of two nodes: runs its command here, as the second node's task, and passes SIGTERM on.
 
-Writes its argv and environment to $FAKE_SRUN_RECORD with `srun` for {}; the fake apptainer under it writes to the same
-name with `1`. $FAKE_SRUN_MODE is that apptainer's mode; $FAKE_SRUN_JOB_DIR another folder of the job.
+It writes argv and environment to $FAKE_SRUN_RECORD with `srun` for {}; the fake Apptainer of the task writes to that
+name with `1`. $FAKE_SRUN_MODE: that Apptainer's mode; $FAKE_SRUN_JOB_DIR: another job folder.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from pathlib import Path
 
 
 def main() -> int:
-    """Exit status of the task."""
+    """Return the task's exit status."""
     record = os.environ["FAKE_SRUN_RECORD"]
-    flags = [word for word in sys.argv[1:] if word.startswith("--")]
-    task = [word for word in sys.argv[1:] if not word.startswith("--")]
+    flags = [argument for argument in sys.argv[1:] if argument.startswith("--")]
+    task = [argument for argument in sys.argv[1:] if not argument.startswith("--")]
     Path(record.format("srun")).write_text(json.dumps({"argv": sys.argv, "environment": dict(os.environ)}))
     assert all("=" in flag or flag == "--overlap" for flag in flags), flags
     environment = {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import hashlib
-import importlib
 import json
 import os
 import shutil
@@ -40,8 +39,8 @@ def find_python_36() -> str | None:
     """Return a Python 3.6, the oldest that clusters run; None on a machine without one."""
     home = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
     for candidate in (shutil.which("python3.6"), *map(str, sorted(home.glob("versions/3.6*/bin/python3")))):
-        check = [candidate, "-c", "import sys; assert sys.version_info[:2] == (3, 6)"]
-        if candidate and subprocess.run(check, stderr=subprocess.DEVNULL).returncode == 0:
+        code = "import sys; assert sys.version_info[:2] == (3, 6)"
+        if candidate and subprocess.run([candidate, "-c", code], stderr=subprocess.DEVNULL).returncode == 0:
             return candidate
     return None
 
@@ -186,7 +185,7 @@ class ComputeNode:
         return found
 
     def vllm_pid(self) -> int:
-        """The fake vLLM server, the youngest process of the fake Apptainer."""
+        """Return the pid of the fake vLLM server, the youngest process of the fake Apptainer."""
         return max(pid for pid, command in self.processes().items() if "apptainer_program" in command)
 
 
@@ -280,7 +279,7 @@ def make_spec(root: Path, image: Path) -> dict[str, Any]:
 
 
 def write_image(path: Path, content: bytes = b"an image") -> Path:
-    """An image with its recorded hash."""
+    """Write an image with its recorded hash."""
     path.write_bytes(content)
     Path(f"{path}.sha256").write_text(f"{hashlib.sha256(content).hexdigest()}  {path.name}\n")
     return path
@@ -289,8 +288,3 @@ def write_image(path: Path, content: bytes = b"an image") -> Path:
 def write_program(path: Path, line: str) -> None:
     path.write_text(f"#!/bin/sh\n{line}\n")
     path.chmod(0o755)
-
-
-def load(name: str) -> Any:
-    """Import a job script as a module."""
-    return importlib.import_module(name)

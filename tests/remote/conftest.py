@@ -15,6 +15,6 @@ sys.path.append(str(SCRIPTS))
 
 @pytest.fixture
 def node(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[ComputeNode]:
-    """A node whose python3 is the oldest found, or the one that the test names (indirect parameter)."""
+    """Yield a node whose python3 is the oldest found, or the one that the test names (indirect parameter)."""
     with running(make_compute_node(tmp_path, str(getattr(request, "param", OLDEST))), start=False) as node:
         yield node

@@ -102,7 +102,7 @@ class Site(FrozenModel):
     cpus_per_gpu: int = Field(default=6, ge=1)
     memory_per_gpu_gib: int = Field(default=240, ge=1, description="requested with --mem for each GPU")
     quota_command: tuple[ShellWord, ...] = Field(
-        default=(), description="command that prints your quota on the login node, for `bouchet doctor`"
+        (), description="program and arguments that print your storage quota; for the doctor, and before a download"
     )
     default_walltime: Walltime = "06:00:00"
     idle_timeout_min: int = Field(default=45, ge=0)
@@ -123,10 +123,6 @@ class Site(FrozenModel):
         default="job", description="job: in cpu_partition; login: on the login node, if only that has access to the hub"
     )
     hub_endpoint: HubEndpoint = Field(default="https://huggingface.co", description="the Hugging Face hub or a mirror")
-    quota_line: SingleLine | None = Field(
-        default=None,
-        description="a shell line that prints the bytes that may still be written below models_dir, alone on a line",
-    )
     default_image: str = Field(description="pin for models whose catalog entry has none")
     images: tuple[SiteImage, ...]
     partitions: tuple[Partition, ...] = Field(min_length=1)

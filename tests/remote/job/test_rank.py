@@ -16,24 +16,24 @@ from tests.remote.compute_node import KEY, ComputeNode, add_second_node, request
 
 @pytest.fixture
 def two(node: ComputeNode) -> ComputeNode:
-    """The same node, first of two."""
+    """Return the node as the first of two."""
     return add_second_node(node)
 
 
 def other(two: ComputeNode) -> dict[str, Any]:
-    """What apptainer was given on the second node, once it runs there."""
+    """Return what Apptainer got on the second node, once it runs there."""
     path = two.root / "record-1.json"
     two.wait_for(path.exists)
     return dict(json.loads(path.read_text()))
 
 
-def value(words: list[str], option: str) -> str:
-    return words[words.index(option) + 1]
+def value(command: list[str], option: str) -> str:
+    return command[command.index(option) + 1]
 
 
-def test_every_node_runs_its_rank_and_they_know_where_to_meet(two: ComputeNode) -> None:
+def test_ranks_get_one_rendezvous_and_different_numbers(two: ComputeNode) -> None:
     two.start()
-    said = two.connection()
+    connection = two.connection()
     first, second = two.record()["command"], other(two)["command"]
     for option in ("--nnodes", "--master-addr", "--master-port", "--data-parallel-rpc-port"):
         assert value(first, option) == value(second, option)
@@ -42,11 +42,11 @@ def test_every_node_runs_its_rank_and_they_know_where_to_meet(two: ComputeNode) 
     assert "--headless" in second and "--headless" not in first and "--port" not in second
     ports = {value(first, "--port"), value(first, "--master-port"), value(first, "--data-parallel-rpc-port")}
     assert len(ports) == 3
-    assert second[-4:] == first[-4:], "the catalog's words come last on both"
-    assert value(said["command"], "--nnodes") == "2" and said["node"] == "node7"
+    assert second[-4:] == first[-4:], "the catalog's arguments come last on both"
+    assert value(connection["command"], "--nnodes") == "2" and connection["node"] == "node7"
 
 
-def test_the_other_nodes_get_key_and_addresses_and_srun_gets_no_key(two: ComputeNode) -> None:
+def test_other_nodes_get_key_and_addresses_but_srun_gets_no_key(two: ComputeNode) -> None:
     two.start()
     two.connection()
     record = other(two)
@@ -59,7 +59,7 @@ def test_the_other_nodes_get_key_and_addresses_and_srun_gets_no_key(two: Compute
     assert {"--relative=1", "--nodes=1", "--ntasks=1", "--ntasks-per-node=1", "--overlap"} <= set(called["argv"])
 
 
-def test_the_number_of_servers_is_the_first_nodes_alone(two: ComputeNode) -> None:
+def test_api_server_count_is_dropped_on_other_nodes(two: ComputeNode) -> None:
     (two.job_dir / "vllm.args").write_text("--api-server-count\n4\n--x\ny z\n--api-server-count=2\n--last\n")
     two.start()
     two.connection()
@@ -67,7 +67,7 @@ def test_the_number_of_servers_is_the_first_nodes_alone(two: ComputeNode) -> Non
     assert other(two)["command"][-4:] == ["--headless", "--x", "y z", "--last"]
 
 
-def test_one_node_alone_needs_no_srun_and_no_address(node: ComputeNode) -> None:
+def test_one_node_needs_no_srun_and_no_address(node: ComputeNode) -> None:
     write_program(node.root / "bin" / "srun", "echo called > $FAKE_APPTAINER_RECORD.srun")
     node.start()
     node.connection()
@@ -76,34 +76,34 @@ def test_one_node_alone_needs_no_srun_and_no_address(node: ComputeNode) -> None:
     assert "APPTAINERENV_VLLM_HOST_IP" not in node.record()["environment"]
 
 
-def test_what_the_others_print_is_in_the_log_with_their_name(two: ComputeNode) -> None:
+def test_output_of_other_nodes_is_logged_with_their_name(two: ComputeNode) -> None:
     two.environment["FAKE_SRUN_MODE"] = "crash"
     assert two.run() == 1
     assert "node8: bouchet: starting the container\n" in two.log()
     assert two.end()["tail"] == ["node8: ValueError: no such tool parser"]
 
 
-def test_the_end_of_another_rank_ends_the_job_with_its_reason(two: ComputeNode) -> None:
+def test_crash_of_other_rank_ends_job_with_its_reason(two: ComputeNode) -> None:
     two.environment["FAKE_SRUN_MODE"] = "crash"
     assert two.run() == 1
     end = two.end()
     assert (end["kind"], end["exit_status"]) == ("vllm_exited", 1)
-    assert end["sentence"] == "on node8: vLLM (rank 1 of 2) ended with status 3"
+    assert end["sentence"] == "on node8: vLLM (rank 1 of 2) exited with status 3"
     assert two.left_behind() == []
 
 
-def test_the_end_of_the_first_rank_ends_the_others(two: ComputeNode) -> None:
+def test_crash_of_first_rank_ends_others(two: ComputeNode) -> None:
     two.start()
     two.connection()
     other(two)
     os.kill(int(Path(two.record()["binds"]["/bouchet/job"], "vllm.pid").read_text()), signal.SIGKILL)
     assert two.wait() != 0
-    assert "vLLM ended with status" in two.end()["sentence"]
+    assert "vLLM exited with status" in two.end()["sentence"]
     assert two.left_behind() == []
 
 
 @pytest.mark.parametrize("mode", ["serve", "stubborn"])
-def test_stopping_reaches_every_node(two: ComputeNode, mode: str) -> None:
+def test_term_ends_all_nodes(two: ComputeNode, mode: str) -> None:
     two.environment["FAKE_SRUN_MODE"] = mode
     two.start()
     two.connection()
@@ -113,7 +113,7 @@ def test_stopping_reaches_every_node(two: ComputeNode, mode: str) -> None:
     assert two.end()["kind"] == "stopped" and two.left_behind() == []
 
 
-def test_before_the_walltime_ends_answers_under_way_finish_on_all_nodes(two: ComputeNode) -> None:
+def test_usr1_finishes_running_requests_on_all_nodes(two: ComputeNode) -> None:
     two.start()
     port = two.connection()["port"]
     other(two)
@@ -128,14 +128,14 @@ def test_before_the_walltime_ends_answers_under_way_finish_on_all_nodes(two: Com
     assert two.end()["kind"] == "walltime" and two.left_behind() == []
 
 
-def test_a_refusal_of_another_node_is_the_jobs(two: ComputeNode) -> None:
+def test_refusal_of_other_node_is_reported(two: ComputeNode) -> None:
     two.environment["FAKE_SRUN_JOB_DIR"] = str(two.root / "nowhere")
     assert two.run() == 1
     assert two.end()["kind"] == "refused" and two.end()["sentence"].startswith("on node8: ")
     assert two.left_behind() == []
 
 
-def test_what_srun_says_is_told_when_it_cannot_start(two: ComputeNode) -> None:
+def test_srun_error_is_reported(two: ComputeNode) -> None:
     write_program(two.root / "bin" / "srun", 'echo "srun: error: Unable to create step for job 77: No way" >&2; exit 1')
     assert two.run() == 1
     assert "Unable to create step for job 77: No way" in two.end()["sentence"]

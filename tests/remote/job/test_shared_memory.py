@@ -1,9 +1,8 @@
-"""What a dead vLLM leaves in the node's shared memory goes with its job, and nobody else's does."""
+"""Shared memory of a killed vLLM is removed with its job, and nothing else."""
 
 from __future__ import annotations
 
 import shutil
-import signal
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ LEFT = ("psm_dead", "sem.mp-dead", "torch_1")
 
 @pytest.fixture
 def shared(node: ComputeNode) -> Path:
-    """The node's shared memory, with something older in it."""
+    """Make the node's shared memory, with an older segment in it."""
     folder = node.root / "shm"
     folder.mkdir()
     (folder / "psm_older").touch()
@@ -24,23 +23,22 @@ def shared(node: ComputeNode) -> Path:
 
 
 def left_in(shared: Path, node: ComputeNode) -> set[str]:
-    """What lies there after a job whose vLLM has made a few things."""
+    """Return the names left after a job whose vLLM has created a few segments."""
     node.start()
     node.connection()
     for name in (*LEFT, "mine.dat"):
         (shared / name).touch()
-    node.signal(signal.SIGTERM)
-    assert node.wait() == 0
+    node.stop()
     return {path.name for path in shared.iterdir()}
 
 
-def test_a_jobs_own_segments_go_with_it(node: ComputeNode, shared: Path) -> None:
+def test_segments_of_job_are_removed(node: ComputeNode, shared: Path) -> None:
     ps = shutil.which("ps")
     assert ps, "ps (procps) is part of every node"
-    # a user of whom nothing else runs there: only what this job has started
+    # as if the user had no other processes: lists only the session of this job
     write_program(node.root / "bin" / "ps", f'shift 2; exec {ps} -s "$({ps} -o sid= -p $$)" "$@"')
     assert left_in(shared, node) == {"psm_older", "mine.dat"}
 
 
-def test_while_the_user_has_other_processes_there_all_of_it_stays(node: ComputeNode, shared: Path) -> None:
+def test_segments_are_kept_while_user_has_other_processes(node: ComputeNode, shared: Path) -> None:
     assert left_in(shared, node) == {"psm_older", "mine.dat", *LEFT}

@@ -1,4 +1,4 @@
-"""vllm-serve.sbatch under bash and Python 3.6: what it checks, what it starts, how it ends."""
+"""vllm-serve.sbatch under bash and Python 3.6: what it refuses, what it starts, how it ends."""
 
 from __future__ import annotations
 
@@ -19,21 +19,17 @@ from tests.remote.compute_node import BOTH, JOB_ID, KEY, SCRIPTS, ComputeNode, m
 
 
 @pytest.mark.parametrize("node", BOTH, indirect=True)
-def test_a_job_serves_and_says_where(node: ComputeNode) -> None:
+def test_job_serves_and_writes_connection_file(node: ComputeNode) -> None:
     node.start()
-    said = node.connection()
-    assert (said["node"], said["job_name"], said["model"], said["window"]) == (
-        "node7",
-        "bouchet-aa-1",
-        "Org/Name",
-        4096,
-    )
-    assert said["image_sha256"] == hashlib.sha256(b"an image").hexdigest()
-    assert (said["gpus"], said["driver"]) == (["NVIDIA H200"], "580.95.05")
-    assert (said["vllm"], said["image"], said["proves"]) == ("0.32.0", "pin.sif", True)
+    connection = node.connection()
+    expected = ("node7", "bouchet-aa-1", "Org/Name", 4096)
+    assert (connection["node"], connection["job_name"], connection["model"], connection["window"]) == expected
+    assert connection["image_sha256"] == hashlib.sha256(b"an image").hexdigest()
+    assert (connection["gpus"], connection["driver"]) == (["NVIDIA H200"], "580.95.05")
+    assert (connection["vllm"], connection["image"], connection["proves"]) == ("0.32.0", "pin.sif", True)
     assert mode_of(node.connection_file) == 0o600
-    node.wait_for(lambda: (node.root / "logs" / f"heartbeat-{JOB_ID}.json").exists())
-    assert request_status(said["port"], "/metrics") == 200
+    node.healthy_heartbeat()
+    assert request_status(connection["port"], "/metrics") == 200
     node.signal(signal.SIGTERM)
     assert node.wait() == 0
     assert node.end()["kind"] == "stopped"
@@ -42,16 +38,18 @@ def test_a_job_serves_and_says_where(node: ComputeNode) -> None:
     assert node.left_behind() == []
 
 
-def test_what_apptainer_is_given(node: ComputeNode) -> None:
+def test_apptainer_gets_binds_arguments_and_environment(node: ComputeNode) -> None:
     node.start()
-    said = node.connection()
+    connection = node.connection()
     record = node.record()
     assert {"--nv", "--cleanenv", "--no-home"} <= set(record["flags"])
     assert set(record["binds"]) == {"/tmp", "/bouchet/job", "/bouchet/remote", "/bouchet/cache", f"{node.root}/models"}
-    assert record["binds"]["/bouchet/cache"].startswith(str(node.temporary)), "kernels are compiled on the node's disk"
-    words = record["command"]
-    assert words[words.index("vllm") :] == [
-        *("vllm", "serve", f"{node.root}/models/Org/Name", "--host", "0.0.0.0", "--port", str(said["port"])),
+    assert record["binds"]["/bouchet/cache"].startswith(str(node.temporary)), (
+        "kernels are compiled on the node's own disk"
+    )
+    command = record["command"]
+    assert command[command.index("vllm") :] == [
+        *("vllm", "serve", f"{node.root}/models/Org/Name", "--host", "0.0.0.0", "--port", str(connection["port"])),
         *("--max-model-len", "4096", "--x", 'a\'; echo $(nasty) "b" *'),
     ]
     given = {name.removeprefix("APPTAINERENV_"): value for name, value in record["environment"].items()}
@@ -61,30 +59,30 @@ def test_what_apptainer_is_given(node: ComputeNode) -> None:
     assert (given["VLLM_CACHE_ROOT"], given["CUDA_VISIBLE_DEVICES"]) == ("/bouchet/cache/vllm", "3")
 
 
-def test_the_record_tells_how_vllm_was_started_and_no_key(node: ComputeNode) -> None:
+def test_connection_file_has_container_command_without_key(node: ComputeNode) -> None:
     node.environment["SLURM_JOB_NODELIST"] = "node[7-8]"
     node.start()
-    said = node.connection()
-    software = said["software"]
-    words = software["container"]
-    assert words[:3] == ["apptainer", "exec", "--nv"]
-    assert words[words.index("vllm-serve") + 1 :] == node.record()["command"][-len(said["command"]) - 4 :]
+    connection = node.connection()
+    software = connection["software"]
+    command = software["container"]
+    assert command[:3] == ["apptainer", "exec", "--nv"]
+    assert command[command.index("vllm-serve") + 1 :] == node.record()["command"][-len(connection["command"]) - 4 :]
     given = {name.removeprefix("APPTAINERENV_"): value for name, value in node.record()["environment"].items()}
     del given["VLLM_API_KEY"]
     assert software["environment"] == given
     assert KEY not in node.connection_file.read_text()
-    assert (software["quant"], said["weights"]["how"], said["nodelist"]) == ("none", "headers", "node[7-8]")
+    assert (software["quant"], connection["weights"]["how"], connection["nodelist"]) == ("none", "headers", "node[7-8]")
 
 
-def test_a_model_of_another_commit_than_the_pinned_one_is_refused(node: ComputeNode) -> None:
+def test_model_at_other_commit_than_pinned_is_refused(node: ComputeNode) -> None:
     node.spec["model_revision"] = "c0ffee"
     (node.root / "models" / "Org" / "Name" / "REVISION").write_text("badcafe")
     assert node.run() == 1
     sentence = node.end()["sentence"]
-    assert "is commit badcafe, and this launch is to run c0ffee" in sentence and "--revision c0ffee" in sentence
+    assert "is at commit badcafe, but this launch needs c0ffee" in sentence and "--revision c0ffee" in sentence
 
 
-def test_the_key_is_on_no_command_line(node: ComputeNode) -> None:
+def test_key_is_in_no_command_line(node: ComputeNode) -> None:
     node.start()
     node.connection()
     assert KEY not in json.dumps(node.record()["command"])
@@ -95,7 +93,7 @@ def test_the_key_is_on_no_command_line(node: ComputeNode) -> None:
             continue
 
 
-def test_before_the_walltime_ends_answers_under_way_finish(node: ComputeNode) -> None:
+def test_usr1_finishes_running_requests_before_time_limit(node: ComputeNode) -> None:
     node.start()
     port = node.connection()["port"]
     answers: list[int] = []
@@ -111,7 +109,7 @@ def test_before_the_walltime_ends_answers_under_way_finish(node: ComputeNode) ->
     assert node.left_behind() == []
 
 
-def test_a_vllm_that_will_not_stop_is_gone_before_slurm_kills_the_script(node: ComputeNode) -> None:
+def test_term_kills_stubborn_vllm_before_slurm_does(node: ComputeNode) -> None:
     node.mode = "stubborn"
     node.start()
     node.connection()
@@ -123,7 +121,7 @@ def test_a_vllm_that_will_not_stop_is_gone_before_slurm_kills_the_script(node: C
     assert node.end()["kind"] == "stopped" and node.left_behind() == []
 
 
-def test_vllms_end_ends_the_job_with_its_last_words(node: ComputeNode) -> None:
+def test_vllm_crash_ends_job_with_error_lines(node: ComputeNode) -> None:
     node.mode = "crash"
     assert node.run() == 3
     end = node.end()
@@ -132,7 +130,7 @@ def test_vllms_end_ends_the_job_with_its_last_words(node: ComputeNode) -> None:
     assert node.left_behind() == []
 
 
-def test_a_port_taken_meanwhile_is_replaced(node: ComputeNode) -> None:
+def test_taken_port_is_replaced(node: ComputeNode) -> None:
     node.mode = "port taken"
     node.start()
     node.wait_for(lambda: "trying another one" in node.log())
@@ -142,44 +140,35 @@ def test_a_port_taken_meanwhile_is_replaced(node: ComputeNode) -> None:
     assert node.wait() == 0 and node.end()["kind"] == "stopped" and node.left_behind() == []
 
 
-def test_an_idle_job_gives_its_gpu_back(node: ComputeNode) -> None:
+def test_idle_job_warns_and_ends(node: ComputeNode) -> None:
     node.spec["idle_timeout_s"] = 2
     assert node.run() == 0
     assert node.end()["kind"] == "idle"
     assert re.fullmatch("idle for [2-9] s", node.end()["sentence"])
-    assert node.log().count("the job ends after 2 s without a request") == 1, "a warning comes first"
+    assert node.log().count("the job ends after 2 s without a request") == 1
 
 
-def test_zero_is_never_idle(node: ComputeNode) -> None:
+def test_idle_timeout_zero_never_ends_job(node: ComputeNode) -> None:
     node.start()
     node.connection()
-    beat = node.root / "logs" / f"heartbeat-{JOB_ID}.json"
-    node.wait_for(lambda: beat.exists() and json.loads(beat.read_text())["idle_s"] >= 2)
+    node.wait_for(lambda: node.healthy_heartbeat()["idle_s"] >= 2)
     assert node.process is not None and node.process.poll() is None
 
 
 # refusals
 
 
-def refused(node: ComputeNode) -> str:
-    assert node.run() == 1
-    assert not (node.root / "record.json").exists(), "apptainer ran"
-    end = node.end()
-    assert end["kind"] == "refused" and node.left_behind() == []
-    return str(end["sentence"])
-
-
-def test_an_image_that_is_not_the_pinned_one_is_refused(node: ComputeNode) -> None:
+def test_changed_image_is_refused(node: ComputeNode) -> None:
     Path(node.spec["image"]).write_bytes(b"an imagE")
     assert "is not the pinned one" in node.refuse()
 
 
-def test_the_sites_hash_wins_over_the_file_beside(node: ComputeNode) -> None:
+def test_site_hash_overrides_recorded_hash(node: ComputeNode) -> None:
     node.spec["image_sha256"] = "0" * 64
     assert "is not the pinned one" in node.refuse()
 
 
-def test_a_truncated_image_is_refused_although_its_hash_was_known(node: ComputeNode) -> None:
+def test_truncated_image_is_refused_despite_noted_hash(node: ComputeNode) -> None:
     node.mode = "crash"
     assert node.run() == 3
     Path(node.spec["image"]).write_bytes(b"an im")
@@ -187,17 +176,17 @@ def test_a_truncated_image_is_refused_although_its_hash_was_known(node: ComputeN
     assert "is not the pinned one" in node.refuse()
 
 
-def test_the_hash_of_an_unchanged_image_is_computed_once(node: ComputeNode) -> None:
+def test_hash_of_unchanged_image_is_computed_once(node: ComputeNode) -> None:
     node.mode = "crash"
     node.run()
     (note,) = (node.root / "cache" / "hashes").iterdir()
     note.write_text("f" * 64 + "\n")
     (node.root / "record.json").unlink()
-    assert "ffffffffffff" in node.refuse(), "the note was not read"
+    assert "ffffffffffff" in node.refuse(), "the noted hash was not read"
 
 
 @pytest.mark.parametrize("content", [None, "", "no hash here\n"])
-def test_an_image_without_a_recorded_hash_is_refused(node: ComputeNode, content: str | None) -> None:
+def test_image_without_recorded_hash_is_refused(node: ComputeNode, content: str | None) -> None:
     beside = Path(f"{node.spec['image']}.sha256")
     beside.unlink()
     if content is not None:
@@ -205,19 +194,19 @@ def test_an_image_without_a_recorded_hash_is_refused(node: ComputeNode, content:
     assert "build" in node.refuse()
 
 
-def test_a_driver_too_old_for_the_image_is_refused_before_vllm_fails_in_a_riddle(node: ComputeNode) -> None:
+def test_driver_too_old_for_image_is_refused(node: ComputeNode) -> None:
     manifest = {"torch": "2.13.0", "cuda": "13.0", "min_driver": "580"}
     (node.root / "images" / "pin.manifest.json").write_text(json.dumps(manifest))
     write_program(node.root / "bin" / "nvidia-smi", 'echo "NVIDIA H200, 570.124.06"')
     assert "the driver 570.124.06 on node7 is too old for pin.sif: CUDA 13.0 needs 580 or newer" in node.refuse()
     write_program(node.root / "bin" / "nvidia-smi", "exit 9")
-    assert "finds no NVIDIA driver on node7" in node.refuse()
+    assert "nvidia-smi finds no NVIDIA driver on node7" in node.refuse()
     write_program(node.root / "bin" / "nvidia-smi", 'echo "NVIDIA H200, 580.95.05"')
     node.start()
     assert node.connection()["torch"] == "2.13.0"
 
 
-def test_a_missing_image_and_a_missing_model_are_named(node: ComputeNode) -> None:
+def test_missing_image_and_model_are_refused(node: ComputeNode) -> None:
     model = node.root / "models/Org/Name/config.json"
     model.unlink()
     assert "bouchet download Org/Name" in node.refuse()
@@ -225,12 +214,12 @@ def test_a_missing_image_and_a_missing_model_are_named(node: ComputeNode) -> Non
     assert "there is no image" in node.refuse()
 
 
-def test_a_missing_key_is_refused(node: ComputeNode) -> None:
+def test_missing_key_is_refused(node: ComputeNode) -> None:
     (node.job_dir / "key").unlink()
     assert "key file" in node.refuse()
 
 
-def test_setup_lines_run_first_and_their_failure_is_told(node: ComputeNode) -> None:
+def test_setup_lines_run_first_and_their_failure_is_refused(node: ComputeNode) -> None:
     (node.job_dir / "setup.sh").write_text("export APPTAINERENV_FROM_SETUP=yes\n")
     node.mode = "crash"
     node.run()
@@ -240,7 +229,7 @@ def test_setup_lines_run_first_and_their_failure_is_told(node: ComputeNode) -> N
     assert "setup lines" in node.refuse()
 
 
-def test_stopped_before_vllm_started(node: ComputeNode) -> None:
+def test_term_before_start_ends_job(node: ComputeNode) -> None:
     (node.job_dir / "setup.sh").write_text("sleep 30\n")
     process = node.start()
     node.wait_for(lambda: "setting up" in node.log())
@@ -254,7 +243,7 @@ def test_stopped_before_vllm_started(node: ComputeNode) -> None:
 # models
 
 
-def test_a_hub_cache_serves_the_revision_that_main_names(node: ComputeNode) -> None:
+def test_hub_cache_serves_revision_of_main(node: ComputeNode) -> None:
     shutil.rmtree(node.root / "models/Org")
     repository = node.root / "models" / "models--Org--Name"
     for revision in ("aaa", "bbb"):
@@ -263,11 +252,11 @@ def test_a_hub_cache_serves_the_revision_that_main_names(node: ComputeNode) -> N
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text("aaa")
     node.start()
-    said = node.connection()
-    assert said["model_revision"] == "aaa" and said["command"][2].endswith("/snapshots/aaa")
+    connection = node.connection()
+    assert connection["model_revision"] == "aaa" and connection["command"][2].endswith("/snapshots/aaa")
 
 
-def test_a_model_linked_from_elsewhere_is_bound_too(node: ComputeNode) -> None:
+def test_linked_model_folder_is_bound(node: ComputeNode) -> None:
     elsewhere = node.root / "shared" / "Name"
     elsewhere.mkdir(parents=True)
     (elsewhere / "config.json").write_text("{}")
@@ -279,7 +268,7 @@ def test_a_model_linked_from_elsewhere_is_bound_too(node: ComputeNode) -> None:
 
 
 @pytest.mark.parametrize(("config", "kept"), [('{"quantization_config": {"quant_method": "x"}}', False), ("{}", True)])
-def test_a_quantised_checkpoint_is_not_quantised_again(node: ComputeNode, config: str, kept: bool) -> None:
+def test_quantized_checkpoint_drops_quantization_argument(node: ComputeNode, config: str, kept: bool) -> None:
     (node.root / "models/Org/Name/config.json").write_text(config)
     (node.job_dir / "vllm.args").write_text("--quantization\nfp8\n--last\n")
     node.mode = "crash"
@@ -288,7 +277,7 @@ def test_a_quantised_checkpoint_is_not_quantised_again(node: ComputeNode, config
     assert node.record()["command"][-1] == "--last"
 
 
-def test_a_requeued_job_forgets_its_first_run(node: ComputeNode) -> None:
+def test_requeued_job_removes_files_of_first_run(node: ComputeNode) -> None:
     node.connection_file.write_text("{}")
     (node.root / "logs" / f"end-{JOB_ID}.json").write_text("{}")
     node.start()
@@ -296,9 +285,10 @@ def test_a_requeued_job_forgets_its_first_run(node: ComputeNode) -> None:
     assert not (node.root / "logs" / f"end-{JOB_ID}.json").exists()
 
 
-def test_the_scripts_pass_shellcheck() -> None:
+def test_scripts_pass_shellcheck() -> None:
     binary = shutil.which("shellcheck")
     assert binary, "shellcheck is not installed"
-    scripts = [str(SCRIPTS / name) for name in ("vllm-serve.sbatch", "rank.sh", "node.sh", "idle_watch.sh")]
+    scripts = [str(path) for path in sorted(SCRIPTS.iterdir()) if path.suffix in (".sh", ".sbatch")]
+    assert len(scripts) == 5
     done = subprocess.run([binary, *scripts], stdout=subprocess.PIPE, text=True)
     assert done.returncode == 0, done.stdout

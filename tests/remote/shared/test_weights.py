@@ -1,4 +1,4 @@
-"""The digest of a model's files: the same for the same files, another for others, and honest about what it covers."""
+"""The digest of a model's files: equal for equal files, and labelled with the source of its hashes."""
 
 from __future__ import annotations
 
@@ -7,19 +7,17 @@ import json
 import os
 import struct
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-from tests.remote.compute_node import load
-
-weights = load("weights")
+from weights import describe_weights
 
 
-def safetensors(path: Path, tensors: dict[str, object], content: bytes = b"\0" * 8) -> None:
-    head = json.dumps(tensors).encode()
-    path.write_bytes(struct.pack("<Q", len(head)) + head + content)
+def write_safetensors(path: Path, tensors: dict[str, object], content: bytes = b"\0" * 8) -> None:
+    header = json.dumps(tensors).encode()
+    path.write_bytes(struct.pack("<Q", len(header)) + header + content)
 
 
 @pytest.fixture
@@ -28,17 +26,17 @@ def folder(tmp_path: Path) -> Path:
     model.mkdir(parents=True)
     (model / "config.json").write_text('{"a": 1}')
     (model / "tokenizer.json").write_text("[]")
-    safetensors(model / "model.safetensors", {"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}})
+    write_safetensors(model / "model.safetensors", {"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}})
     return model
 
 
 def described(folder: Path) -> dict[str, Any]:
-    found = weights.describe(str(folder))
+    found = describe_weights(str(folder))
     assert found is not None
     return dict(found)
 
 
-def with_manifest(folder: Path) -> None:
+def write_manifest(folder: Path) -> None:
     files = [
         {"path": path.name, "size": path.stat().st_size, "hash": hashlib.sha256(path.read_bytes()).hexdigest()}
         for path in folder.iterdir()
@@ -48,22 +46,22 @@ def with_manifest(folder: Path) -> None:
     (folder / ".bouchet" / "manifest.json").write_text(json.dumps({"files": files}))
 
 
-def test_without_a_download_of_ours_headers_and_small_files_count(folder: Path) -> None:
+def test_digest_without_manifest_covers_headers_and_small_files(folder: Path) -> None:
     first = described(folder)
     assert (first["how"], first["files"], first["folder"]) == ("headers", 3, str(folder))
     assert described(folder) == first
     (folder / "REVISION").write_text("c0ffee")
     (folder / ".lock").write_text("")
-    assert described(folder) == first, "notes are no part of the model"
+    assert described(folder) == first, "our own files are not part of the model"
     (folder / "tokenizer.json").write_text("{}")
     second = described(folder)
     assert second["digest"] != first["digest"]
-    safetensors(folder / "model.safetensors", {"w": {"dtype": "F16", "shape": [4], "data_offsets": [0, 8]}})
+    write_safetensors(folder / "model.safetensors", {"w": {"dtype": "F16", "shape": [4], "data_offsets": [0, 8]}})
     assert described(folder)["digest"] != second["digest"]
 
 
-def test_the_downloads_hashes_hold_while_nothing_was_written_since(folder: Path) -> None:
-    with_manifest(folder)
+def test_manifest_is_used_until_a_file_is_written_to(folder: Path) -> None:
+    write_manifest(folder)
     first = described(folder)
     assert (first["how"], first["files"]) == ("manifest", 3)
     later = time.time() + 3600
@@ -74,13 +72,13 @@ def test_the_downloads_hashes_hold_while_nothing_was_written_since(folder: Path)
 @pytest.mark.parametrize(
     "change", [lambda f: (f / "config.json").write_text("{}"), lambda f: (f / "config.json").unlink()]
 )
-def test_a_file_of_another_size_or_none_ends_their_word(folder: Path, change: Any) -> None:
-    with_manifest(folder)
+def test_manifest_is_ignored_when_size_differs(folder: Path, change: Callable[[Path], object]) -> None:
+    write_manifest(folder)
     change(folder)
     assert described(folder)["how"] == "headers"
 
 
-def test_a_hub_cache_names_its_files_by_their_hashes(folder: Path, tmp_path: Path) -> None:
+def test_hub_cache_gives_digest_of_manifest(folder: Path, tmp_path: Path) -> None:
     blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshots" / "c0ffee"
     blobs.mkdir()
     snapshot.mkdir(parents=True)
@@ -90,25 +88,12 @@ def test_a_hub_cache_names_its_files_by_their_hashes(folder: Path, tmp_path: Pat
         (snapshot / path.name).symlink_to(blobs / digest)
     found = described(snapshot)
     assert (found["how"], found["files"]) == ("hub", 3)
-    with_manifest(folder)
-    assert described(folder)["digest"] == found["digest"], "the same files by whatever way they came"
+    write_manifest(folder)
+    assert described(folder)["digest"] == found["digest"], "equal files have one digest, wherever they came from"
     (snapshot / "README.md").write_text("own")
     assert described(snapshot)["how"] == "headers"
 
 
-def test_a_folder_that_cannot_be_read_has_none(tmp_path: Path) -> None:
+def test_unreadable_file_gives_no_digest(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").symlink_to(tmp_path / "gone")
-    assert weights.describe(str(tmp_path)) is None
-
-
-def test_a_hub_cache_of_two_commits_serves_the_one_that_is_pinned(tmp_path: Path) -> None:
-    find = load("model_folder").find
-    repository = tmp_path / "models--Org--Name"
-    for commit in ("old", "new"):
-        (repository / "snapshots" / commit).mkdir(parents=True)
-        (repository / "snapshots" / commit / "config.json").write_text("{}")
-    (repository / "refs").mkdir()
-    (repository / "refs" / "main").write_text("new")
-    assert find(str(tmp_path), "Org/Name")[1] == "new"
-    assert find(str(tmp_path), "Org/Name", "old")[1] == "old"
-    assert find(str(tmp_path), "Org/Name", "gone")[1] == "new"
+    assert describe_weights(str(tmp_path)) is None

@@ -110,12 +110,12 @@ def test_walltime_end_drains_streams(stack: Stack, running: Deployments) -> None
 
     wait_for(refused, 60, lambda: log_of(stack, staged)[-1000:])
     assert short[-1].status in (404, 503, 529), short[-1].body
-    assert "finishing its last answers" in short[-1].body.decode() or "launch" in short[-1].body.decode()
+    assert "shutting down" in short[-1].body.decode() or "launch" in short[-1].body.decode()
     assert {one.last() for one in short[:-1]} == {"message_stop"}, "what could finish did"
     assert [one.last() for one in long if one.answered()][-1] == "error", "what could not ended in an error"
     record = ended(stack, staged)
     assert record["ending"] == "timed_out"
-    assert record["reason"] == "its walltime is used up; launch again", "it ended by itself, before Slurm's own end"
+    assert record["reason"] == "the time limit was reached; launch again", "it ended by itself, before Slurm's own end"
 
 
 def minutes_so_far(stack: Stack, staged: Staged) -> int:
@@ -168,7 +168,7 @@ def test_killed_server_with_hanging_disk_ends_deployment(stack: Stack, running: 
     record = ended(stack, staged)
     assert time.monotonic() - began < 90
     assert record["ending"] == "failed", record["reason"]
-    assert "vLLM ended with status 137" in record["reason"] and "more --gpus" in record["reason"], record["reason"]
+    assert "vLLM exited with status 137" in record["reason"] and "more --gpus" in record["reason"], record["reason"]
 
 
 def test_serving_faults_leave_nothing(stack: Stack, running: Deployments) -> None:

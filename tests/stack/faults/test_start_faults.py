@@ -67,22 +67,22 @@ FAULTS = {
     "image-cut": Fault(("is not the pinned one", "build it again"), {"image": f"{IMAGES}/cut.sif"}),
     "image-cut-known": Fault(("FATAL", "`bouchet image verify`"), {"image": f"{IMAGES}/cut-known.sif"}),
     "image-wrong": Fault(("is not the pinned one", "build it again"), {"image": f"{IMAGES}/wrong.sif"}),
-    "images-closed": Fault(("Permission denied", "ask the site's support"), {"image": f"{PLACE}/closed/x.sif"}),
-    "models-closed": Fault((f"{PLACE}/closed", "Permission denied", "ask the"), {"models_dir": f"{PLACE}/closed"}),
+    "images-closed": Fault(("Permission denied", "contact the cluster's support"), {"image": f"{PLACE}/closed/x.sif"}),
+    "models-closed": Fault((f"{PLACE}/closed", "Permission denied", "contact the"), {"models_dir": f"{PLACE}/closed"}),
     "shard-missing": Fault(
         ("1 of its 2 weight files are missing (model-2.safetensors)", "`bouchet download demo/scripted`"),
         {"models_dir": f"{MODELS}/missing"},
     ),
     "shard-cut": Fault(
-        ("model.safetensors is cut off: 1000000 of 4804872 bytes", "`bouchet download demo/scripted`"),
+        ("model.safetensors is truncated: 1000000 of 4804872 bytes", "`bouchet download demo/scripted`"),
         {"models_dir": f"{MODELS}/cut"},
     ),
-    "config-broken": Fault(("config.json is broken", "`bouchet download"), {"models_dir": f"{MODELS}/config"}),
-    "config-nonsense": Fault(("vLLM ended with status", "needs a newer image"), {"models_dir": f"{MODELS}/nonsense"}),
+    "config-broken": Fault(("config.json is damaged", "`bouchet download"), {"models_dir": f"{MODELS}/config"}),
+    "config-nonsense": Fault(("vLLM exited with status", "needs a newer image"), {"models_dir": f"{MODELS}/nonsense"}),
     "key-missing": Fault(("key file", "cannot be read", "launch again"), script="rm key"),
     "key-unreadable": Fault(("key file", "cannot be read", "launch again"), script="chmod 000 key"),
     "no-apptainer": Fault(("there is no apptainer-9", "site file"), {"apptainer": "apptainer-9"}),
-    "spec-missing": Fault(("spec.json cannot be read", "launch again"), script="rm spec.json"),
+    "spec-missing": Fault(("cannot read the job's spec.json", "launch again"), script="rm spec.json"),
 }
 
 

@@ -55,7 +55,7 @@ class Hub:
     def asked(self) -> list[list[str]]:
         """Return the requests so far: method, path, range."""
         state = self._stack.on("demo-login", ["curl", "-sf", self._url()]).stdout
-        return list(json.loads(state)["asked"])
+        return list(json.loads(state)["requests"])
 
     def _url(self) -> str:
         return f"http://127.0.0.1:{PORT}/_state"
@@ -130,7 +130,7 @@ def test_launch_missing_model_is_refused_before_submission(stack: Stack, hub: Hu
 
 
 def test_download_cancelled_is_partial_and_resumes(stack: Stack, hub: Hub) -> None:
-    hub.change(manners={"rate": 1_500_000})
+    hub.change(behavior={"rate": 1_500_000})
     asked = json.loads(stack.bouchet("download", MODEL, "--no-wait", "--json").stdout)
     seen = running(stack, MODEL, 5)
     assert seen["total_bytes"] > MEGABYTES * 1e6 > seen["bytes"] and seen["rate"] > 0 and seen["eta_s"]
@@ -143,7 +143,7 @@ def test_download_cancelled_is_partial_and_resumes(stack: Stack, hub: Hub) -> No
     assert over["state"] == "cancelled" and "kept" in over["reason"]
     becomes(stack, MODEL, r" partial [1-9]\d? % ")
     kept, before = over["bytes"], len(hub.asked())
-    hub.change(manners={"rate": 0})
+    hub.change(behavior={"rate": 0})
     done = stack.bouchet("download", MODEL, timeout_s=120)
     assert done.status == 0 and "is on the cluster" in done.stdout, done.output
     begun = [int(words[2].removeprefix("bytes=").rstrip("-")) for words in hub.asked()[before:] if words[2]]
@@ -156,13 +156,13 @@ def test_download_cancelled_is_partial_and_resumes(stack: Stack, hub: Hub) -> No
 
 def test_download_killed_job_names_next_step(stack: Stack, hub: Hub) -> None:
     stack.on("demo-login", ["rm", "-rf", f"{MODELS}/{MODEL}"], user="researcher")
-    hub.change(manners={"rate": 1_500_000, "cut_after": 3_000_000, "cuts": 1})
+    hub.change(behavior={"rate": 1_500_000, "cut_after": 3_000_000, "cuts": 1})
     asked = json.loads(stack.bouchet("download", MODEL, "--no-wait", "--json").stdout)
     seen = running(stack, MODEL, 5)
     stack.slurm("scancel", "--signal=KILL", "--full", str(seen["slurm_id"]))
     over = ended(stack, asked["id"])
     assert over["state"] == "failed" and f"`bouchet download {MODEL}` goes on" in over["reason"], over
-    hub.change(manners={"rate": 0, "cuts": 0})
+    hub.change(behavior={"rate": 0, "cuts": 0})
     assert stack.bouchet("download", MODEL, timeout_s=120).status == 0
 
 

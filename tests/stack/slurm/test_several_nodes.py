@@ -75,7 +75,7 @@ def test_two_nodes_end_of_rank_ends_deployment(stack: Stack, two: dict[str, Any]
     (other,) = set(NODES) - {job["node"]}
     stack.on(f"demo-{other}", ["kill", "-KILL", *vllm_on(stack, other)])
     ended = stack.wait_for_phase(two["id"], "ended", timeout_s=180)
-    assert ended["ending"] == "failed" and f"on {other}: vLLM (rank 1 of 2) ended with status 137" in ended["reason"]
+    assert ended["ending"] == "failed" and f"on {other}: vLLM (rank 1 of 2) exited with status 137" in ended["reason"]
     wait_for(lambda: not left_behind(stack, job["slurm_id"]), 90, lambda: left_behind(stack, job["slurm_id"]))
 
 

@@ -80,7 +80,7 @@ class DownloadJobType(BatchJobType[Download, DownloadProgress]):
             "image": posixpath.join(site.images_dir, f"{image.pin}.sif"),
             "image_sha256": image.sha256,
             "apptainer": site.apptainer,
-            "quota_line": site.quota_line or "",
+            "quota_command": list(site.quota_command),
         }
         files = {
             "spec.json": (json.dumps(spec, indent=1, sort_keys=True) + "\n").encode(),

@@ -1,0 +1,48 @@
+"""The check of the login node: directories, images, models, weights, quota."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.remote.compute_node import BOTH, SCRIPTS, write_image
+
+
+@pytest.mark.parametrize("python", BOTH)
+def test_probe_reports_directories_images_models_and_quota(tmp_path: Path, python: str) -> None:
+    image = write_image(tmp_path / "pin.sif")
+    digest = Path(f"{image}.sha256").read_text().split()[0]
+    known = image.stat()
+    hashes = tmp_path / "hashes"
+    hashes.mkdir()
+    (hashes / f"{known.st_ino}-{known.st_size}-{known.st_mtime_ns}").write_text(f"{digest}\n")
+    models = tmp_path / "models"
+    (models / "org" / "one").mkdir(parents=True)
+    (models / "org" / "one" / "config.json").write_text("{}")
+    (models / "models--org--two").mkdir()
+    new = tmp_path / "new" / "er"
+    request: dict[str, Any] = {
+        "directories": [str(tmp_path), str(new), "~/"],
+        "images": [str(image), str(tmp_path / "none.sif")],
+        "hashes": str(hashes),
+        "models_dir": str(models),
+        "models": ["org/one", "org/two", "org/three"],
+        "quota": ["echo", "4096"],
+        "weights": [["org/one", None], ["org/three", None]],
+    }
+    argv = [python, str(SCRIPTS / "probe_login_node.py")]
+    done = subprocess.run(argv, input=json.dumps(request), capture_output=True, text=True, check=True)
+    result = json.loads(done.stdout)
+    assert result["directories"][str(tmp_path)]["exists"] is True
+    missing = result["directories"][str(new)]
+    assert (missing["exists"], missing["writable"], missing["nearest"]) == (False, True, str(tmp_path))
+    assert result["images"][str(image)] == {
+        "exists": True, "readable": True, "size": known.st_size, "recorded": digest, "computed": digest,
+    }  # fmt: skip
+    assert result["images"][str(tmp_path / "none.sif")]["exists"] is False
+    assert (result["models"], result["quota"], result["quota_left"]) == (["org/one", "org/two"], "4096", 4096)
+    assert result["weights"]["org/one"]["weights"]["files"] == 1 and result["weights"]["org/three"] is None
