@@ -158,7 +158,7 @@ class ModelDownload:
         return hash_of(path, entry["kind"]) == str(entry["hash"])
 
     def link(self, entry: Entry, own: str) -> None:
-        """Hard-link a file of the complete model, which takes no space."""
+        """Link a file of the complete model (a hard link takes no space)."""
         os.makedirs(os.path.dirname(own), exist_ok=True)
         with contextlib.suppress(OSError):
             if os.path.exists(own):
