@@ -1,18 +1,19 @@
-"""What a preview shows is what a launch stages and runs; and a preview leaves nothing anywhere."""
+"""Plans of launches: a preview shows what a launch stages and submits, and changes nothing."""
 
 from __future__ import annotations
 
+from bouchet_core.deployments import Placement
 from bouchet_core.keys import serving_key
-from bouchet_worker import tasks as tasks
+from bouchet_worker import tasks
 from bouchet_worker.context import WorkerContext
-from bouchet_worker.launch.plan import preview
+from bouchet_worker.launch.plan import plan_launch, preview, restore_plan
 from bouchet_worker.launch.submit import submit
 
 from tests.fakes.slurm_gateway import FakeSlurm
 from tests.worker.scenario import ROOT, SECRET, Clock, requested
 
 
-def test_a_preview_leaves_nothing_behind(context: WorkerContext, slurm: FakeSlurm, clock: Clock) -> None:
+def test_preview_changes_nothing(context: WorkerContext, slurm: FakeSlurm, clock: Clock) -> None:
     for partition in ("gpu_h200", "auto"):
         preview(context, requested("preview", clock(), partition=partition))
     assert slurm.files == {} and slurm.jobs == {}
@@ -21,7 +22,7 @@ def test_a_preview_leaves_nothing_behind(context: WorkerContext, slurm: FakeSlur
     assert all("--test-only" in argv for argv in slurm.calls if argv[0] == "sbatch")
 
 
-def test_the_launch_stages_and_runs_what_the_preview_shows(
+def test_launch_stages_and_submits_what_the_preview_shows(
     context: WorkerContext, slurm: FakeSlurm, clock: Clock
 ) -> None:
     options = {"gpus": 2, "time": "01:30:00", "max_len": 4096, "idle_timeout_min": 7, "qos": "q", "constraint": "a&b"}
@@ -37,19 +38,28 @@ def test_the_launch_stages_and_runs_what_the_preview_shows(
     staged = {path.rpartition("/")[2]: data.decode() for path, data in slurm.files.items() if path.startswith(folder)}
     assert {name: launched(text) for name, text in shown["files"].items()}.items() <= staged.items()
     assert set(staged) - set(shown["files"]) == {"key", "record.json"}
-    command = [launched(word) for word in shown["command"]]
+    command = [launched(argument) for argument in shown["command"]]
     assert slurm.calls[-1] == command
     assert slurm.files[command[-3]].decode() == shown["script"]
 
 
-def test_no_secret_is_in_it(context: WorkerContext, clock: Clock) -> None:
+def test_preview_contains_no_secret(context: WorkerContext, clock: Clock) -> None:
     shown = preview(context, requested("preview", clock()))
     assert "key" not in shown["files"]
     assert SECRET not in str(shown) and serving_key(SECRET, shown["job_name"]) not in str(shown)
 
 
-def test_what_cannot_be_is_an_answer_too(context: WorkerContext, clock: Clock) -> None:
+def test_preview_task_of_impossible_request_returns_the_error(context: WorkerContext, clock: Clock) -> None:
     tasks.set_context(context)
     record = requested("preview", clock(), gpus=3, partition="gpu_devel").model_dump(mode="json")
     answer = tasks.preview(record)
     assert answer["kind"] == "launch_refused" and "nearest that would fit" in answer["detail"]
+
+
+def test_restore_plan_returns_the_submitted_plan(context: WorkerContext, clock: Clock) -> None:
+    record = requested("aa", clock(), gpus=2)
+    plan = plan_launch(context, record)
+    planned = record.with_job(plan.job(0, clock()), clock())
+    restored = restore_plan(context, planned)
+    assert restored.spec == plan.spec and restored.command(context) == plan.command(context)
+    assert isinstance(restored.placement, Placement)

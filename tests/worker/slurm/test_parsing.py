@@ -1,17 +1,13 @@
-"""Slurm's words: states total, times and node lists both ways, outputs of several releases."""
+"""Parsers of Slurm's output, among them recorded output of several releases (tests/worker/slurm_output)."""
 
 from __future__ import annotations
 
-import contextlib
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
-from bouchet_core.deployments import Ending, Placement
 from bouchet_core.errors import SlurmOutputError
-from bouchet_core.values import format_duration, parse_duration
-from bouchet_worker.reconcile.endings import SENTENCES
-from bouchet_worker.slurm.commands import sbatch_argv, sbatch_test_only_argv, scancel_argv
-from bouchet_worker.slurm.error_messages import may_have_submitted
+from bouchet_core.placement import UserUsage
 from bouchet_worker.slurm.parsing import (
     QueueRow,
     expand_nodes,
@@ -21,276 +17,222 @@ from bouchet_worker.slurm.parsing import (
     parse_job_id,
     parse_queue,
     parse_start_estimate,
+    parse_usage,
+    queue_wait_s,
+    start_sort_key,
 )
-from bouchet_worker.slurm.states import STATES, State, StateClass, parse_state
+from bouchet_worker.slurm.states import parse_state
 from hypothesis import given
 from hypothesis import strategies as st
 
-# JOB STATE CODES of squeue's manual, 24.11
-MANUAL_24_11 = [
-    "BOOT_FAIL", "CANCELLED", "COMPLETED", "CONFIGURING", "COMPLETING", "DEADLINE",
-    "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PENDING", "PREEMPTED", "RUNNING",
-    "RESV_DEL_HOLD", "REQUEUE_FED", "REQUEUE_HOLD", "REQUEUED", "RESIZING", "REVOKED",
-    "SIGNALING", "SPECIAL_EXIT", "STAGE_OUT", "STOPPED", "SUSPENDED", "TIMEOUT",
-]  # fmt: skip
-
-PLACE = Placement(partition="gpu_h200", gpus=2, gpu_type="h200", nodes=1, cpus=12, memory_gib=480, walltime_s=90_061)
-
-
-def test_every_state_of_the_manual_is_known_and_every_known_state_has_a_row() -> None:
-    assert len(MANUAL_24_11) == 24
-    assert {State(word) for word in MANUAL_24_11} <= set(STATES)
-    assert set(STATES) == set(State)
-
-
-def test_exactly_the_ended_states_have_an_ending_and_a_sentence() -> None:
-    for state, life in STATES.items():
-        assert (life.state_class is StateClass.ENDED) == (life.ending is not None), state
-        assert (life.state_class is StateClass.ENDED) == (state in SENTENCES), state
-
-
-@pytest.mark.parametrize(
-    ("word", "state"),
-    [("RUNNING", State.RUNNING), ("CANCELLED by 2001", State.CANCELLED), ("CANCELLED+", State.CANCELLED)],
-)
-def test_a_state_as_the_programs_print_it(word: str, state: State) -> None:
-    assert parse_state(word) is state
-
-
-@pytest.mark.parametrize("word", ["", "R", "running", "NEWLY_INVENTED", "RUNNING!"])
-def test_an_unknown_state_raises(word: str) -> None:
-    with pytest.raises(SlurmOutputError):
-        parse_state(word)
-
-
-# times
-
-
-@given(st.integers(0, 400 * 86_400))
-def test_durations_come_back_as_they_went(seconds: int) -> None:
-    assert parse_duration(format_duration(seconds)) == seconds
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [
-        ("30", 1800),
-        ("30:15", 1815),
-        ("06:00:00", 21_600),
-        ("2-00:00:00", 172_800),
-        ("1-12", 129_600),
-        ("1-12:30", 131_400),
-        ("0-00:00:01", 1),
-    ],
-)
-def test_every_form_that_sbatch_takes(text: str, seconds: int) -> None:
-    assert parse_duration(text) == seconds
-
-
-@given(st.text(max_size=12))
-def test_what_is_no_duration_raises_and_nothing_else_happens(text: str) -> None:
-    with contextlib.suppress(SlurmOutputError):
-        assert parse_duration(text) >= 0
-
-
-@pytest.mark.parametrize("text", ["", "UNLIMITED", "1:2:3:4", "-5", "1-", "a:b", "٣:٤"])
-def test_no_durations(text: str) -> None:
-    with pytest.raises(SlurmOutputError):
-        parse_duration(text)
-
-
-# node lists
-
-
-@given(st.lists(st.tuples(st.sampled_from(["node", "r01g", "a-b"]), st.integers(0, 999)), min_size=1, max_size=8))
-def test_plain_node_lists_expand_to_themselves(nodes: list[tuple[str, int]]) -> None:
-    names = [f"{stem}{number}" for stem, number in nodes]
-    assert expand_nodes(",".join(names)) == names
-
-
-@given(st.integers(0, 500), st.integers(0, 40), st.integers(1, 5))
-def test_ranges_keep_their_width(first: int, more: int, width: int) -> None:
-    low = str(first).zfill(width)
-    expanded = expand_nodes(f"n[{low}-{first + more}]")
-    assert [int(name[1:]) for name in expanded] == list(range(first, first + more + 1))
-    assert all(len(name) >= len(low) + 1 for name in expanded)
-
-
-def test_brackets_anywhere() -> None:
-    assert expand_nodes("a[1-2]b[3,05],c9") == ["a1b3", "a1b05", "a2b3", "a2b05", "c9"]
-
-
-@pytest.mark.parametrize("text", ["n[1-2", "n1-2]", "n[a-b]", "n[]", "n1,,n2", "[[1]]"])
-def test_broken_node_lists_raise(text: str) -> None:
-    with pytest.raises(SlurmOutputError):
-        expand_nodes(text)
-
-
-# outputs
-
-
-QUEUE_24_11 = """\
-3|PENDING|QOSMaxJobsPerUserLimit|N/A|2026-11-22T09:46:31|n/a||gpu_devel|a|b c
-2|RUNNING|None|2026-11-22T09:46:31|2026-11-22T09:46:31|node1|node1|gpu_devel|bouchet-x-1
-7|PENDING|ReqNodeNotAvail, Reserved for maintenance|2026-11-25T08:00:00|2026-11-22T09:40:00|n/a||gpu_h200|bouchet-y-1
-"""
-# 22.05 leaves the host of pending jobs empty
-QUEUE_22_05 = "11|PENDING|Resources|2026-11-22T12:00:00|2026-11-22T09:46:31|||gpu|bouchet-z-1\n"
-
-
-def test_the_queue_of_24_11() -> None:
-    rows = parse_queue(QUEUE_24_11)
-    assert [(r.job_id, r.state, r.node, r.name) for r in rows] == [
-        (3, "PENDING", None, "a|b c"),
-        (2, "RUNNING", "node1", "bouchet-x-1"),
-        (7, "PENDING", None, "bouchet-y-1"),
-    ]
-    assert rows[2].reason == "ReqNodeNotAvail, Reserved for maintenance"
-
-
-def test_the_queue_of_22_05() -> None:
-    assert parse_queue(QUEUE_22_05)[0].node is None
-    assert parse_queue("") == []
-
-
-@pytest.mark.parametrize("text", ["hello", "x|PENDING|a|b|c|d|e|f|g", "1|2|3"])
-def test_what_is_no_queue_raises(text: str) -> None:
-    with pytest.raises(SlurmOutputError):
-        parse_queue(text)
-
-
-def test_accounting_rows_and_requeued_ones() -> None:
-    rows = parse_accounting("5|NODE_FAIL|1:0|node1|2001|bouchet-a-1\n5|CANCELLED by 2001|0:15|node2|2001|bouchet-a|1\n")
-    assert [(r.state, r.uid, r.name) for r in rows] == [
-        ("NODE_FAIL", "2001", "bouchet-a-1"),
-        ("CANCELLED by 2001", "2001", "bouchet-a|1"),
-    ]
-    assert parse_accounting("") == []
-    with pytest.raises(SlurmOutputError):
-        parse_accounting("sacct: what")
-
-
-SHOW_24_11 = (
-    "JobId=1 JobName=bouchet-a-1 UserId=researcher(2001) JobState=TIMEOUT Reason=TimeLimit Dependency=(null) "
-    "ExitCode=0:15 RunTime=00:01:36 Partition=day NodeList=node[1-2] BatchHost=node1 Command=/home/r/x=y.sbatch\n"
-)
-
-
-def test_scontrols_line() -> None:
-    row = parse_job(SHOW_24_11)
-    assert (row.job_id, row.state, row.exit_code, row.nodes, row.reason, row.name) == (
-        1,
-        "TIMEOUT",
-        "0:15",
-        "node[1-2]",
-        "TimeLimit",
-        "bouchet-a-1",
-    )
-    with pytest.raises(SlurmOutputError):
-        parse_job("No jobs in the system")
-
-
-@pytest.mark.parametrize(("text", "number"), [("17\n", 17), ("17;cluster\n", 17), ("a warning\n18\n", 18)])
-def test_parsable_ids(text: str, number: int) -> None:
-    assert parse_job_id(text) == number
-
-
-@pytest.mark.parametrize("text", ["", "Submitted batch job 17", "x;y"])
-def test_what_is_no_id_raises(text: str) -> None:
-    with pytest.raises(SlurmOutputError):
-        parse_job_id(text)
-
-
-def test_test_only() -> None:
-    said = "sbatch: Job 4 to start at 2026-11-22T09:46:37 using 1 processors on nodes node1 in partition gpu_h200\n"
-    found = parse_start_estimate(said)
-    assert found is not None and (found.start, found.nodes) == ("2026-11-22T09:46:37", "node1")
-    assert parse_start_estimate("allocation failure: Requested node configuration is not available") is None
-
-
-# start estimates
-
+RECORDED = Path(__file__).parents[1] / "slurm_output"
+RELEASES = sorted(path.name for path in RECORDED.iterdir() if path.is_dir())
+LINE_BREAKS = "\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"
 SUBMITTED = datetime(2026, 11, 22, 14, 46, 33, tzinfo=UTC)
+
+
+def recorded(release: str, name: str) -> str:
+    return (RECORDED / release / f"{name}.txt").read_text()
 
 
 def row(start: str, submitted: str = "2026-11-22T09:46:31") -> QueueRow:
     return QueueRow(1, "PENDING", "Priority", start, submitted, None, "", "p", "n")
 
 
-def test_the_zone_comes_from_the_submit_time() -> None:
+def test_recorded_releases_are_those_in_use() -> None:
+    assert RELEASES == ["22.05", "23.11", "24.11", "25.05"]
+
+
+# squeue
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_parse_queue_reads_every_release(release: str) -> None:
+    rows = parse_queue(recorded(release, "squeue"))
+    assert rows and all(parse_state(row.state) for row in rows)
+    running = next(row for row in rows if row.state == "RUNNING")
+    assert running.node is not None and running.node in expand_nodes(running.nodes)
+    waited = queue_wait_s(running)
+    assert waited is not None and 0 <= waited < 3600
+    pending = [row for row in rows if row.state == "PENDING"]
+    assert pending and all(row.node is None and row.nodes == "" for row in pending)
+
+
+def test_parse_queue_keeps_reason_with_spaces() -> None:
+    (row,) = [row for row in parse_queue(recorded("23.11", "squeue")) if row.job_id == 16]
+    assert row.reason == "ReqNodeNotAvail, Reserved for maintenance"
+    assert expected_start(row, None) is not None
+
+
+def test_parse_queue_of_pending_job_has_no_node() -> None:
+    # 24.11 prints n/a, 22.05 nothing
+    for host in ("n/a", ""):
+        line = f"11|PENDING|Resources|2026-11-22T12:00:00|2026-11-22T09:46:31|{host}||gpu|a|b c\n"
+        (parsed,) = parse_queue(line)
+        assert parsed.node is None and parsed.name == "a|b c"
+    assert parse_queue("") == []
+
+
+@given(st.text(st.characters(exclude_characters=LINE_BREAKS), min_size=1, max_size=40))
+def test_parse_queue_keeps_any_name(name: str) -> None:
+    (parsed,) = parse_queue(f"5|RUNNING|None|1|1|n1|n1|gpu|{name}\n")
+    assert parsed.name == name.strip()
+
+
+@pytest.mark.parametrize("text", ["hello", "x|PENDING|a|b|c|d|e|f|g", "1|2|3"])
+def test_parse_queue_of_other_text_raises(text: str) -> None:
+    with pytest.raises(SlurmOutputError):
+        parse_queue(text)
+
+
+def test_parse_usage_sums_by_partition() -> None:
+    usage = parse_usage(recorded("24.11", "held"))
+    assert usage["gpu_devel"] == UserUsage(submitted=1, running=1, gpus=1)
+    assert usage["scavenge_gpu"] == UserUsage(submitted=1), "pending jobs count, and use no GPU"
+
+
+@pytest.mark.parametrize(
+    ("tres", "gpus"),
+    [
+        ("cpu=2,mem=6G,node=1,billing=2,gres/gpu=2,gres/gpu:h200=2", 2),
+        ("cpu=2,mem=6G,node=1,gres/gpu:a100=1,gres/gpu:h200=2", 3),
+        ("cpu=2,mem=6G,node=1", 0),
+    ],
+)
+def test_parse_usage_counts_gpus_of_tres(tres: str, gpus: int) -> None:
+    usage = parse_usage(f"{'RUNNING':>20}{'gpu':>60}{tres:>300}\n")
+    assert usage["gpu"].gpus == gpus and usage["gpu"].running == 1
+
+
+# sacct and scontrol
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_parse_accounting_reads_every_release(release: str) -> None:
+    rows = parse_accounting(recorded(release, "sacct"))
+    assert rows and all(parse_state(row.state) and row.uid == "2001" and row.name for row in rows)
+
+
+def test_parse_accounting_of_requeued_job_returns_every_run() -> None:
+    text = "5|NODE_FAIL|1:0|node1|2001|bouchet-a-1\n5|CANCELLED by 2001|0:15|node2|2001|bouchet-a|1\n"
+    assert [(r.state, r.uid, r.name) for r in parse_accounting(text)] == [
+        ("NODE_FAIL", "2001", "bouchet-a-1"),
+        ("CANCELLED by 2001", "2001", "bouchet-a|1"),
+    ]
+    assert parse_accounting("") == []
+
+
+def test_parse_accounting_of_other_text_raises() -> None:
+    with pytest.raises(SlurmOutputError):
+        parse_accounting("sacct: what")
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_parse_job_reads_every_release(release: str) -> None:
+    parsed = parse_job(recorded(release, "show_job"))
+    assert parsed.job_id == 7 and parsed.name.startswith("bouchet-") and parsed.uid == "2001"
+    assert parse_state(parsed.state)
+    assert expand_nodes(parsed.nodes)
+
+
+def test_parse_job_ignores_free_text_at_the_end() -> None:
+    assert parse_job(recorded("23.11", "show_job")) == parse_job(recorded("25.05", "show_job"))
+
+
+def test_parse_job_returns_all_fields() -> None:
+    parsed = parse_job(
+        "JobId=1 JobName=bouchet-a-1 UserId=researcher(2001) JobState=TIMEOUT Reason=TimeLimit Dependency=(null) "
+        "ExitCode=0:15 RunTime=00:01:36 Partition=day NodeList=node[1-2] BatchHost=node1 Command=/home/r/x=y.sbatch\n"
+    )
+    fields = (parsed.job_id, parsed.state, parsed.exit_code, parsed.nodes, parsed.reason, parsed.name)
+    assert fields == (1, "TIMEOUT", "0:15", "node[1-2]", "TimeLimit", "bouchet-a-1")
+
+
+def test_parse_job_of_other_text_raises() -> None:
+    with pytest.raises(SlurmOutputError):
+        parse_job("No jobs in the system")
+
+
+# sbatch
+
+
+@pytest.mark.parametrize(("text", "number"), [("17\n", 17), ("17;cluster\n", 17), ("a warning\n18\n", 18)])
+def test_parse_job_id_accepts_parsable_output(text: str, number: int) -> None:
+    assert parse_job_id(text) == number
+
+
+@pytest.mark.parametrize("text", ["", "Submitted batch job 17", "x;y"])
+def test_parse_job_id_of_other_text_raises(text: str) -> None:
+    with pytest.raises(SlurmOutputError):
+        parse_job_id(text)
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_parse_start_estimate_reads_every_release(release: str) -> None:
+    estimate = parse_start_estimate(recorded(release, "test_only"))
+    assert estimate is not None and expand_nodes(estimate.nodes)
+    assert start_sort_key(estimate.start) < start_sort_key("1895340400")
+
+
+def test_parse_start_estimate_without_time_returns_none() -> None:
+    text = "sbatch: Job 4 to start at 2026-11-22T09:46:37 using 1 processors on nodes node1 in partition gpu_h200\n"
+    estimate = parse_start_estimate(text)
+    assert estimate is not None and (estimate.start, estimate.nodes) == ("2026-11-22T09:46:37", "node1")
+    assert parse_start_estimate("allocation failure: Requested node configuration is not available") is None
+
+
+# times
+
+
+def test_expected_start_takes_the_zone_from_the_submission() -> None:
     assert expected_start(row("2026-11-22T12:00:00"), SUBMITTED) == datetime(2026, 11, 22, 17, tzinfo=UTC)
 
 
 @given(st.integers(-48, 56), st.integers(-120, 120), st.integers(0, 10**6))
-def test_any_zone_and_a_clock_that_is_off_by_minutes(quarters: int, skew_s: int, ahead_s: int) -> None:
+def test_expected_start_is_right_in_any_zone_with_clock_skew(quarters: int, skew_s: int, ahead_s: int) -> None:
     zone = timedelta(minutes=15 * quarters)
-    start = SUBMITTED + timedelta(seconds=ahead_s)
-    printed = row(
-        f"{start + zone:%Y-%m-%dT%H:%M:%S}", f"{SUBMITTED + zone + timedelta(seconds=skew_s):%Y-%m-%dT%H:%M:%S}"
-    )
+    start, submitted = SUBMITTED + timedelta(seconds=ahead_s), SUBMITTED + zone + timedelta(seconds=skew_s)
+    printed = row(f"{start + zone:%Y-%m-%dT%H:%M:%S}", f"{submitted:%Y-%m-%dT%H:%M:%S}")
     assert expected_start(printed, SUBMITTED) == start.replace(microsecond=0)
 
 
 @pytest.mark.parametrize("start", ["N/A", "Unknown", "", "(null)", "Tomorr 12:00", "12:30"])
-def test_no_estimate_rather_than_a_wrong_one(start: str) -> None:
+def test_expected_start_without_full_date_is_none(start: str) -> None:
     assert expected_start(row(start), SUBMITTED) is None
 
 
-def test_epoch_seconds_need_no_zone() -> None:
+def test_expected_start_in_seconds_needs_no_zone() -> None:
     assert expected_start(row("1795341792"), None) == datetime.fromtimestamp(1795341792, UTC)
 
 
-# command lines
+@given(st.integers(0, 4_000_000_000), st.integers(0, 10**7))
+def test_queue_wait_in_seconds_needs_no_zone(submitted: int, waited: int) -> None:
+    (parsed,) = parse_queue(f"5|RUNNING|None|{submitted + waited}|{submitted}|n1|n1|gpu|x\n")
+    assert queue_wait_s(parsed) == waited
 
 
-def test_sbatch_says_all_and_nothing_through_a_shell() -> None:
-    place = PLACE.model_copy(update={"account": "prio_x", "qos": "fast", "constraint": "h200&ib"})
-    assert sbatch_argv(place, "bouchet-a-1", "~/b/logs/%j.log", "~/b/remote/x/s.sbatch", ["~/b/jobs/bouchet-a-1"]) == [
-        "sbatch",
-        "--parsable",
-        "--partition=gpu_h200",
-        "--nodes=1",
-        "--ntasks-per-node=1",
-        "--cpus-per-task=12",
-        "--mem=480G",
-        "--time=1-01:01:01",
-        "--gpus=h200:2",
-        "--account=prio_x",
-        "--qos=fast",
-        "--constraint=h200&ib",
-        "--job-name=bouchet-a-1",
-        "--output=~/b/logs/%j.log",
-        "--open-mode=append",
-        "--requeue",
-        "--signal=B:USR1@120",
-        "~/b/remote/x/s.sbatch",
-        "~/b/jobs/bouchet-a-1",
-    ]
+# node lists
 
 
-def test_several_nodes_share_the_gpus_evenly_and_none_asks_for_none() -> None:
-    many = sbatch_test_only_argv(PLACE.model_copy(update={"gpus": 16, "nodes": 2}))
-    assert "--gpus-per-node=h200:8" in many and not any(word.startswith("--gpus=") for word in many)
-    none = sbatch_test_only_argv(PLACE.model_copy(update={"gpus": 0}))
-    assert not any("gpus" in word for word in none)
+@given(st.lists(st.tuples(st.sampled_from(["node", "r01g", "a-b"]), st.integers(0, 999)), min_size=1, max_size=8))
+def test_expand_nodes_of_plain_list_returns_its_names(nodes: list[tuple[str, int]]) -> None:
+    names = [f"{stem}{number}" for stem, number in nodes]
+    assert expand_nodes(",".join(names)) == names
 
 
-def test_cancel_is_by_id() -> None:
-    assert scancel_argv(7) == ["scancel", "7"]
+@given(st.integers(0, 500), st.integers(0, 40), st.integers(1, 5))
+def test_expand_nodes_of_range_keeps_its_width(first: int, more: int, width: int) -> None:
+    low = str(first).zfill(width)
+    expanded = expand_nodes(f"n[{low}-{first + more}]")
+    assert [int(name[1:]) for name in expanded] == list(range(first, first + more + 1))
+    assert all(len(name) >= len(low) + 1 for name in expanded)
 
 
-@pytest.mark.parametrize(
-    ("stderr", "unsure"),
-    [
-        ("sbatch: error: Batch job submission failed: Socket timed out on send/recv operation", True),
-        ("sbatch: error: Batch job submission failed: Unable to contact slurm controller (connect failure)", True),
-        ("sbatch: error: Batch job submission failed: Invalid partition name specified", False),
-        ("sbatch: error: QOSMaxSubmitJobPerUserLimit", False),
-    ],
-)
-def test_which_failures_may_have_submitted(stderr: str, unsure: bool) -> None:
-    assert may_have_submitted(stderr) is unsure
+def test_expand_nodes_accepts_several_brackets_in_a_name() -> None:
+    assert expand_nodes("a[1-2]b[3,05],c9") == ["a1b3", "a1b05", "a2b3", "a2b05", "c9"]
 
 
-def test_a_cancelled_state_is_cancelled() -> None:
-    assert STATES[State.CANCELLED].ending is Ending.CANCELLED
+@pytest.mark.parametrize("text", ["n[1-2", "n1-2]", "n[a-b]", "n[]", "n1,,n2", "[[1]]"])
+def test_expand_nodes_of_broken_list_raises(text: str) -> None:
+    with pytest.raises(SlurmOutputError):
+        expand_nodes(text)

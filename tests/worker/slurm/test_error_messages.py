@@ -1,0 +1,90 @@
+"""Error texts of Slurm's programs."""
+
+from __future__ import annotations
+
+import pytest
+from bouchet_worker.slurm.error_messages import (
+    describe_refusal,
+    explain_outage,
+    is_busy,
+    is_unknown_job,
+    may_have_submitted,
+)
+
+FAILED = "sbatch: error: Batch job submission failed: "
+
+
+# as sbatch prints it: 24.11 from a running cluster, older ones from their slurm_errno.c
+@pytest.mark.parametrize(
+    ("stderr", "part"),
+    [
+        (
+            f"sbatch: error: QOSMaxSubmitJobPerUserLimit\n{FAILED}Job violates accounting/QOS policy "
+            "(job submit limit, user's size and/or time limits)\n",
+            "cancel one of your jobs",
+        ),
+        (f"{FAILED}Requested node configuration is not available\n", "fewer --gpus"),
+        ("sbatch: error: Invalid generic resource (gres) specification\n", "no such GPUs"),
+        (f"{FAILED}Invalid qos specification\n", "--qos"),
+        (f"{FAILED}Invalid account or account/partition combination specified\n", "--account"),
+        (f"{FAILED}Invalid feature specification\n", "--constraint"),
+        ("sbatch: error: invalid partition specified: nope\n", "--partition"),
+        (f"{FAILED}Requested time limit is invalid (missing or exceeds some limit)", "shorter --time"),
+        ("sbatch: error: Memory specification can not be satisfied\n", "memory_per_gpu_gib"),
+    ],
+)
+def test_describe_refusal_repeats_slurm_and_suggests_an_option(stderr: str, part: str) -> None:
+    text = describe_refusal(stderr)
+    assert part in text and text.startswith("Slurm rejected the job: ")
+    assert "\n" not in text and "sbatch: error" not in text
+
+
+def test_describe_refusal_of_unknown_error_repeats_it() -> None:
+    assert describe_refusal("sbatch: error: The moon is full\n") == "Slurm rejected the job: The moon is full"
+    assert describe_refusal("") == "Slurm rejected the job: sbatch printed no error"
+
+
+@pytest.mark.parametrize(
+    ("stderr", "unsure"),
+    [
+        (f"{FAILED}Socket timed out on send/recv operation", True),
+        (f"{FAILED}Unable to contact slurm controller (connect failure)", True),
+        (f"{FAILED}Invalid partition name specified", False),
+        ("sbatch: error: QOSMaxSubmitJobPerUserLimit", False),
+    ],
+)
+def test_may_have_submitted_is_true_after_lost_contact(stderr: str, unsure: bool) -> None:
+    assert may_have_submitted(stderr) is unsure
+
+
+def test_is_busy_is_true_for_a_temporary_error() -> None:
+    assert is_busy(f"{FAILED}Resource temporarily unavailable")
+    assert not is_busy(f"{FAILED}Invalid account")
+
+
+def test_is_unknown_job_is_false_for_lost_contact() -> None:
+    assert is_unknown_job("slurm_load_jobs error: Invalid job id specified")
+    assert not is_unknown_job("slurm_load_jobs error: Unable to contact slurm controller (connect failure)")
+
+
+@pytest.mark.parametrize(
+    ("error", "part"),
+    [
+        ("squeue did not end within 20 s and was killed", "controller"),
+        ("scontrol did not end within 20 s", "controller"),
+        ("squeue ended with status 1: slurm_load_jobs error: Unable to contact slurm controller", "controller"),
+        ("sbatch ended with status 1: sbatch: error: Unable to contact slurm controller", "controller"),
+        ("sacct did not end within 20 s and was killed", "accounting"),
+        ("sacct ended with status 1: sacct: error: slurm_persist_conn_open: to slurmdbd", "accounting"),
+    ],
+)
+def test_explain_outage_names_the_silent_part(error: str, part: str) -> None:
+    text = explain_outage(error)
+    assert text.startswith(f"Slurm's {part} does not answer ({error}): ") and "support" in text
+
+
+@pytest.mark.parametrize(
+    "error", ["the tunnel is down", "probe_login_node.py did not end within 60 s", "cat did not end within 9 s"]
+)
+def test_explain_outage_of_other_error_returns_it(error: str) -> None:
+    assert explain_outage(error) == error
