@@ -1,4 +1,4 @@
-"""The parts of a worker test: a clock, records, files that jobs write, a fake vLLM, and a loop whose tasks run at once."""
+"""Parts of worker tests: a clock, records, files of jobs, a fake vLLM, and a loop whose tasks run at once."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from typing import Any
 
 from bouchet_core.deployments import Deployment, LaunchRequest, Phase
 from bouchet_core.gateway_client import GatewayClient
@@ -43,7 +44,7 @@ class Clock:
         self.moment += timedelta(seconds=seconds)
 
 
-def requested(identity: str, now: datetime, model: str = "demo/scripted", **options: object) -> Deployment:
+def requested(identity: str, now: datetime, model: str = "demo/scripted", **options: Any) -> Deployment:
     """Return a record as the API creates it."""
     return Deployment(
         id=identity,
@@ -143,7 +144,7 @@ class WorkerScenario:
         self.enqueued.append((task, deployment))
         {TaskName.SUBMIT: submit, TaskName.CANCEL: cancel}[task](self.context, deployment)
 
-    def launch(self, identity: str = "aa", **options: object) -> int:
+    def launch(self, identity: str = "aa", **options: Any) -> int:
         """Create a deployment, let the loop submit it, and return its Slurm id."""
         self.context.store.create(requested(identity, self.clock(), **options))
         self.clock.advance(5)

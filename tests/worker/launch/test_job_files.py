@@ -1,4 +1,4 @@
-"""vLLM's arguments for the catalog's shapes, and the files of a job."""
+"""vLLM's arguments for models of the catalog, and the files of a serving job."""
 
 from __future__ import annotations
 
@@ -11,10 +11,7 @@ from bouchet_core.config.site import Site
 from bouchet_core.deployments import Deployment, LaunchRequest
 from bouchet_core.errors import ConfigurationError
 from bouchet_core.placement import candidates, image_for
-from bouchet_worker.launch.job_files import JobSpec, make_spec, render_files
-from bouchet_worker.paths import RemotePaths, load_scripts
-
-from tests.worker.scenario import REPOSITORY
+from bouchet_worker.launch.job_files import JobRecordFile, JobSpec, make_spec, render_files, render_record_file
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 
@@ -98,13 +95,13 @@ COMMON_END = (
         ),
     ],
 )
-def test_the_arguments_of_a_model(
+def test_vllm_arguments_of_catalog_models(
     bouchet_site: Site, catalog: Catalog, model: str, options: dict[str, object], expected: tuple[str, ...]
 ) -> None:
     assert spec(bouchet_site, catalog, model, **options).arguments == (*expected, *COMMON_END)
 
 
-def test_the_files_of_a_job(demo_site: Site, catalog: Catalog) -> None:
+def test_render_files_of_demo_model(demo_site: Site, catalog: Catalog) -> None:
     made = spec(demo_site, catalog, "demo/scripted")
     files = render_files(made, demo_site.model_copy(update={"setup_lines": ("module load apptainer",)}), "k" * 64)
     assert set(files) == {"spec.json", "vllm.args", "setup.sh", "key"}
@@ -115,37 +112,28 @@ def test_the_files_of_a_job(demo_site: Site, catalog: Catalog) -> None:
     assert "k" * 64 not in files["spec.json"].decode()
 
 
-def test_the_idle_time_is_the_requests_then_the_sites(bouchet_site: Site, catalog: Catalog) -> None:
+def test_idle_timeout_of_request_overrides_the_site(bouchet_site: Site, catalog: Catalog) -> None:
     assert spec(bouchet_site, catalog, "Qwen/Qwen3-32B").idle_timeout_min == 45
     assert spec(bouchet_site, catalog, "Qwen/Qwen3-32B", idle_timeout_min=0).idle_timeout_min == 0
 
 
-def test_a_line_break_in_a_parameter_is_refused(demo_site: Site, catalog: Catalog) -> None:
+def test_make_spec_with_line_break_raises(demo_site: Site, catalog: Catalog) -> None:
     identity, entry = catalog.find("demo/scripted")
     bad = entry.model_copy(update={"extra_args": ("--x", "a\nb")})
     with pytest.raises(ConfigurationError, match="line break"):
         spec(demo_site, Catalog({identity: bad}), identity)
 
 
-@pytest.mark.parametrize("nasty", ["a'; echo x", "$(touch x)", "`x`", "ü ", "a,b=c", "x" * 300])
-def test_nasty_words_travel_as_they_are(demo_site: Site, catalog: Catalog, nasty: str) -> None:
+@pytest.mark.parametrize("argument", ["a'; echo x", "$(touch x)", "`x`", "ü ", "a,b=c", "x" * 300])
+def test_render_files_keeps_special_characters(demo_site: Site, catalog: Catalog, argument: str) -> None:
     identity, entry = catalog.find("demo/scripted")
-    made = spec(demo_site, Catalog({identity: entry.model_copy(update={"extra_args": (nasty,)})}), identity)
-    assert render_files(made, demo_site, "k")["vllm.args"].decode().split("\n")[-2] == nasty
+    made = spec(demo_site, Catalog({identity: entry.model_copy(update={"extra_args": (argument,)})}), identity)
+    assert render_files(made, demo_site, "k")["vllm.args"].decode().split("\n")[-2] == argument
 
 
-def test_paths_below_a_home() -> None:
-    layout = RemotePaths("~/project/bouchet-llm")
-    assert layout.connection(7) == "~/project/bouchet-llm/logs/connection-7.json"
-    assert layout.log("%j") == "~/project/bouchet-llm/logs/%j.log"
-
-
-def test_the_scripts_is_named_by_its_content() -> None:
-    scripts = load_scripts(REPOSITORY / "remote")
-    changed = type(scripts)({**scripts.files, "guard.py": b"other"})
-    assert len(scripts.digest) == 12 and scripts.digest != changed.digest
-
-
-def test_missing_scripts_is_named() -> None:
-    with pytest.raises(ConfigurationError, match="build the images again"):
-        load_scripts(REPOSITORY / "nowhere")
+def test_record_file_holds_the_deployment_and_its_installation(demo_site: Site, catalog: Catalog) -> None:
+    identity, entry = catalog.find("demo/scripted")
+    request = LaunchRequest(model=identity)
+    record = Deployment(id="aa", model=identity, names=(entry.alias,), request=request, created_at=NOW, updated_at=NOW)
+    document = JobRecordFile.model_validate_json(render_record_file(record, "this-installation", NOW))
+    assert (document.installation, document.staged_at, document.deployment) == ("this-installation", NOW, record)

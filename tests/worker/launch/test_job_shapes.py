@@ -1,8 +1,9 @@
-"""From a request to the exact command lines, for every shape of GPUs and nodes that models take on H200s."""
+"""Resources of sbatch and parallelism of vLLM, for every number of GPUs and nodes that models use on H200s."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from itertools import pairwise
 
 import pytest
 from bouchet_core.config.catalog import Catalog, ModelEntry, Parallel, parallel_of
@@ -18,22 +19,23 @@ CODER_480B = "Qwen/Qwen3-Coder-480B-A35B-Instruct-FP8"
 
 
 def commands(site: Site, catalog: Catalog, model: str, **options: object) -> tuple[str, str]:
-    """sbatch's words about resources, and vLLM's words about sharing the model."""
+    """Return sbatch's options for resources, and vLLM's options for parallelism."""
     identity, entry = catalog.find(model)
     request = LaunchRequest.model_validate({"model": identity, **options})
     record = Deployment(id="aa", model=identity, names=(entry.alias,), request=request, created_at=NOW, updated_at=NOW)
     placement = candidates(entry, request, site, {})[0]
     spec = make_spec(record, "bouchet-aa-1", entry, placement, image_for(entry, site), site)
-    words = spec.arguments
-    about = [f"{w} {words[i + 1]}" for i, w in enumerate(words) if "-parallel-size" in w or "executor" in w]
-    about += [word for word in words if word == "--enable-expert-parallel"]
+    arguments = spec.arguments
+    pairs = pairwise(arguments)
+    parallel = [f"{option} {value}" for option, value in pairs if "-parallel-size" in option or "executor" in option]
+    parallel += [option for option in arguments if option == "--enable-expert-parallel"]
     argv = sbatch_argv(placement, "n", "o", "s", [])
-    asked = ("--nodes", "--ntasks", "--cpus", "--mem", "--gpus")
-    return " ".join(word for word in argv if word.startswith(asked)), " ".join(about)
+    resources = ("--nodes", "--ntasks", "--cpus", "--mem", "--gpus")
+    return " ".join(option for option in argv if option.startswith(resources)), " ".join(parallel)
 
 
 @pytest.mark.parametrize(
-    ("model", "options", "resources", "shared"),
+    ("model", "options", "resources", "parallel"),
     [
         (
             "Qwen/Qwen3-Coder-Next-FP8",
@@ -85,27 +87,27 @@ def commands(site: Site, catalog: Catalog, model: str, **options: object) -> tup
         ),
     ],
 )
-def test_shapes_on_h200s(
-    bouchet_site: Site, catalog: Catalog, model: str, options: dict[str, object], resources: str, shared: str
+def test_commands_for_h200s(
+    bouchet_site: Site, catalog: Catalog, model: str, options: dict[str, object], resources: str, parallel: str
 ) -> None:
-    assert commands(bouchet_site, catalog, model, **options) == (resources, shared)
+    assert commands(bouchet_site, catalog, model, **options) == (resources, parallel)
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("options", "part"),
     [
         ({"gpus": 9, "nodes": 2}, "9 GPUs do not divide among 2 nodes"),
-        ({"gpus": 32, "nodes": 4}, "gives one user 16 GPUs, not 32"),
-        ({"gpus": 16}, "8 GPUs on a node, not 16 (--nodes 2 spreads them)"),
+        ({"gpus": 32, "nodes": 4}, "allows at most 16 GPUs per user, not 32"),
+        ({"gpus": 16}, "8 GPUs per node, not 16 (--nodes 2 spreads them)"),
         ({"gpus": 10, "nodes": 10}, "gpu_h200 has 9 nodes, not 10"),
     ],
 )
-def test_shapes_that_no_partition_has(
-    bouchet_site: Site, catalog: Catalog, options: dict[str, object], words: str
+def test_request_without_partition_is_refused(
+    bouchet_site: Site, catalog: Catalog, options: dict[str, object], part: str
 ) -> None:
     with pytest.raises(LaunchRefusedError) as refused:
         commands(bouchet_site, catalog, CODER_480B, **options)
-    assert words in str(refused.value)
+    assert part in str(refused.value)
 
 
 ENTRY = ModelEntry(alias="m", window=4096)
@@ -122,16 +124,18 @@ ENTRY = ModelEntry(alias="m", window=4096)
         ({"extra_args": ("-tp", "2", "--data-parallel-size=2")}, 4, 2, Parallel(tensor=2, data=2)),
     ],
 )
-def test_sizes(changes: dict[str, object], gpus: int, nodes: int, expected: Parallel) -> None:
+def test_parallel_of_request(changes: dict[str, object], gpus: int, nodes: int, expected: Parallel) -> None:
     assert parallel_of(ENTRY.model_copy(update=changes), gpus, nodes) == expected
 
 
-def test_sizes_written_by_hand_must_match_the_gpus() -> None:
+def test_parallel_of_explicit_sizes_for_other_gpus_raises() -> None:
     entry = ENTRY.model_copy(update={"extra_args": ("--tensor-parallel-size", "8")})
-    with pytest.raises(LaunchRefusedError, match=r"run on 8 GPUs \(tensor 8 x pipeline 1 x data 1 .* use --gpus 8"):
+    with pytest.raises(
+        LaunchRefusedError, match=r"for 8 GPUs \(tensor 8 x pipeline 1 x data 1\), not for 4; use --gpus 8"
+    ):
         parallel_of(entry, 4, 1)
 
 
-def test_sizes_written_by_hand_reach_vllm_once(bouchet_site: Site) -> None:
+def test_explicit_sizes_reach_vllm_once(bouchet_site: Site) -> None:
     entry = ENTRY.model_copy(update={"gpus": 16, "nodes": 2, "extra_args": ("-tp=16",)})
     assert commands(bouchet_site, Catalog({"a/b": entry}), "a/b")[1] == "--distributed-executor-backend mp"

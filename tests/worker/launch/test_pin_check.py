@@ -1,4 +1,4 @@
-"""A launch like an earlier one: it runs what that one ran, or says before it is submitted what is gone."""
+"""Relaunches: they run what the earlier deployment ran, or are refused before they are submitted."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def pinned(clock: Clock, catalog: Catalog, **pins: object) -> Deployment:
     return made.model_copy(update={"entry": entry, "pins": PINS.model_copy(update=pins)})
 
 
-def looks(slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch, image: Any = IMAGE, model: Any = MODEL) -> None:
-    """What probe_login_node.py says on the login node."""
+def report(slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch, image: Any = IMAGE, model: Any = MODEL) -> None:
+    """Set what probe_login_node.py prints."""
 
-    def python3(words: list[str]) -> tuple[int, str, str]:
-        if not words[0].endswith("probe_login_node.py") or words[0].endswith(("list_models.py", "inspect_model.py")):
+    def python3(arguments: list[str]) -> tuple[int, str, str]:
+        if not arguments[0].endswith("probe_login_node.py"):
             return 2, "", "no such program"
         return 0, json.dumps({"images": {"i": image}, "weights": {"demo/scripted": model}}), ""
 
@@ -48,7 +48,7 @@ def looks(slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch, image: Any = IMAGE,
 
 
 @pytest.mark.parametrize(
-    ("image", "model", "words"),
+    ("image", "model", "parts"),
     [
         (IMAGE, MODEL, []),
         ({**IMAGE, "recorded": None}, {**MODEL, "weights": None}, []),
@@ -64,15 +64,15 @@ def looks(slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch, image: Any = IMAGE,
         (IMAGE, {**MODEL, "weights": {"how": "headers", "digest": "00"}}, []),
     ],
 )
-def test_what_is_gone_is_named(image: dict[str, Any], model: dict[str, Any] | None, words: list[str]) -> None:
+def test_find_changes_names_what_differs(image: dict[str, Any], model: dict[str, Any] | None, parts: list[str]) -> None:
     found = find_changes(PinnedFiles(image, model), "demo/scripted", PINS)
-    assert len(found) == len(words) and all(word in text for word, text in zip(words, found, strict=True))
+    assert len(found) == len(parts) and all(part in text for part, text in zip(parts, found, strict=True))
 
 
-def test_what_is_still_there_is_submitted_with_its_pins(
+def test_relaunch_of_unchanged_files_is_submitted_with_pins(
     context: WorkerContext, slurm: FakeSlurm, clock: Clock, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looks(slurm, monkeypatch)
+    report(slurm, monkeypatch)
     context.store.create(pinned(clock, catalog))
     assert submit(context, "aa").startswith("job ")
     spec = json.loads(slurm.files[f"{ROOT}/jobs/bouchet-aa-1/spec.json"])
@@ -83,10 +83,10 @@ def test_what_is_still_there_is_submitted_with_its_pins(
     assert list(job.arguments) == staged
 
 
-def test_what_is_gone_is_refused_before_it_is_submitted(
+def test_relaunch_of_changed_files_fails_before_sbatch(
     context: WorkerContext, slurm: FakeSlurm, clock: Clock, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looks(slurm, monkeypatch, image={**IMAGE, "recorded": "cd" * 32})
+    report(slurm, monkeypatch, image={**IMAGE, "recorded": "cd" * 32})
     context.store.create(pinned(clock, catalog))
     assert submit(context, "aa") == "failed" and job_ids(slurm) == []
     record = context.store.get("aa")
@@ -94,17 +94,17 @@ def test_what_is_gone_is_refused_before_it_is_submitted(
     assert "deployment earlier cannot be reproduced: the image cpu-0.32.0.sif was replaced" in record.reason
 
 
-def test_a_model_that_left_the_catalog_and_an_image_that_left_the_site_can_be_run_again(
+def test_relaunch_works_without_catalog_entry_and_site_image(
     make_context: MakeWorkerContext, slurm: FakeSlurm, clock: Clock, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looks(slurm, monkeypatch)
+    report(slurm, monkeypatch)
     context = make_context(catalog=Catalog({}))
     record = pinned(clock, catalog, image="cpu-0.31.0", vllm="0.31.0")
     shown = preview(context, record)
     assert shown["image"] == "cpu-0.31.0.sif" and "hermes" in shown["files"]["vllm.args"]
 
 
-def test_other_arguments_of_a_newer_version_are_told() -> None:
+def test_changed_arguments_names_removed_and_added_options() -> None:
     then = ("--served-model-name", "a", "b", "--max-model-len", "9", "--old")
     assert changed_arguments((), then) == changed_arguments(then, ("--served-model-name", "c", *then[3:])) == ""
     assert changed_arguments(then, ("--max-model-len", "8")).endswith(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from bouchet_core.deployments import Placement
 from bouchet_core.keys import serving_key
 from bouchet_worker import tasks
@@ -25,7 +27,14 @@ def test_preview_changes_nothing(context: WorkerContext, slurm: FakeSlurm, clock
 def test_launch_stages_and_submits_what_the_preview_shows(
     context: WorkerContext, slurm: FakeSlurm, clock: Clock
 ) -> None:
-    options = {"gpus": 2, "time": "01:30:00", "max_len": 4096, "idle_timeout_min": 7, "qos": "q", "constraint": "a&b"}
+    options: dict[str, Any] = {
+        "gpus": 2,
+        "time": "01:30:00",
+        "max_len": 4096,
+        "idle_timeout_min": 7,
+        "qos": "q",
+        "constraint": "a&b",
+    }
     shown = preview(context, requested("preview", clock(), **options))
     record = requested("aa", clock(), **options)
     context.store.create(record.model_copy(update={"names": ("bouchet-preview",)}))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from bouchet_core.deployments import Ending, Phase, Placement
@@ -154,7 +155,7 @@ def test_refusal_by_slurm_ends_the_deployment_with_its_error(
     ],
 )
 def test_request_without_placement_fails_before_sbatch(
-    context: WorkerContext, slurm: FakeSlurm, clock: Clock, options: dict[str, object], part: str
+    context: WorkerContext, slurm: FakeSlurm, clock: Clock, options: dict[str, Any], part: str
 ) -> None:
     context.store.create(requested("aa", clock(), **options))
     assert submit(context, "aa") == FAILED

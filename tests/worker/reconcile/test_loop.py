@@ -259,7 +259,12 @@ def test_a_lost_task_is_sent_again_but_not_at_every_step(stage: WorkerScenario) 
 
 
 def test_only_one_of_two_loops_works(
-    stage: WorkerScenario, make_context: MakeWorkerContext, gateway: GatewayClient, slot0: Slot0, slurm: FakeSlurm, clock: Clock
+    stage: WorkerScenario,
+    make_context: MakeWorkerContext,
+    gateway: GatewayClient,
+    slot0: Slot0,
+    slurm: FakeSlurm,
+    clock: Clock,
 ) -> None:
     stage.step()
     other = WorkerScenario(make_context("worker-2"), gateway, slot0, slurm, clock)

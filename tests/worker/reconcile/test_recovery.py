@@ -102,7 +102,9 @@ def test_an_emptied_redis_is_noticed_while_nothing_else_lives(stage: WorkerScena
     assert stage.get().is_live and stage.get().reason
 
 
-def test_a_file_that_could_not_be_asked_for_is_asked_for_again(stage: WorkerScenario, redis_server: RedisServer) -> None:
+def test_a_file_that_could_not_be_asked_for_is_asked_for_again(
+    stage: WorkerScenario, redis_server: RedisServer
+) -> None:
     stage.launch()
     empty(redis_server)
     stage.slurm.fault = lambda method, what: "tunnel_down" if what.endswith("record.json") else None
@@ -127,7 +129,9 @@ def test_a_new_worker_compares_once(stage: WorkerScenario) -> None:
     assert stage.slurm.programs() == ["squeue"]
 
 
-def test_names_taken_meanwhile_stay_with_their_new_owner(stage: WorkerScenario, redis_server: RedisServer, clock: Clock) -> None:
+def test_names_taken_meanwhile_stay_with_their_new_owner(
+    stage: WorkerScenario, redis_server: RedisServer, clock: Clock
+) -> None:
     stage.launch()
     alias = stage.get().alias
     empty(redis_server)
@@ -202,7 +206,9 @@ def test_a_job_whose_deployment_has_ended_waits_for_a_persons_word(stage: Worker
         adopt_orphan(stage.context, job_id)
 
 
-def test_a_job_without_its_papers_can_be_cancelled_and_not_taken_over(stage: WorkerScenario, redis_server: RedisServer) -> None:
+def test_a_job_without_its_papers_can_be_cancelled_and_not_taken_over(
+    stage: WorkerScenario, redis_server: RedisServer
+) -> None:
     job_id = stage.launch()
     empty(redis_server)
     del stage.slurm.files[f"{ROOT}/jobs/bouchet-aa-1/record.json"]
@@ -234,7 +240,9 @@ def test_only_jobs_of_ours_without_a_record_are_cancelled(
     assert "scancel" not in slurm.programs()
 
 
-def test_without_a_slot_a_job_found_again_stays_listed_and_says_why(stage: WorkerScenario, redis_server: RedisServer) -> None:
+def test_without_a_slot_a_job_found_again_stays_listed_and_says_why(
+    stage: WorkerScenario, redis_server: RedisServer
+) -> None:
     stage.launch()
     empty(redis_server)
     for n in range(stage.context.slot_count):
