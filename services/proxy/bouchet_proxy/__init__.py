@@ -1,1 +1,1 @@
-"""The door for clients: one process, one port, two dialects, every live model behind it."""
+"""The HTTP proxy for LLM clients: Anthropic and OpenAI APIs in front of the models that vLLM serves on the cluster."""

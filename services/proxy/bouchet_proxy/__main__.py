@@ -13,22 +13,21 @@ from bouchet_core.config.catalog import load_catalog
 from bouchet_core.errors import BouchetError, ConfigurationError
 from bouchet_core.store import Store
 
-from .app import Front
-from .auth.key_watcher import KeyWatcher
-from .backends.direct import DirectLane
-from .backends.litellm import LiteLLMCarrier
-from .routing.watcher import TableWatcher
+from .app import ProxyApp
+from .backends.direct import DirectBackend
+from .backends.litellm import LiteLLMBackend
+from .refresh import KeyTableThread, RoutingTableThread
 from .settings import ProxySettings
-from .usage.recorder import Recorder
+from .usage.recorder import UsageRecorder
 
 # streams get this long to end after SIGTERM
-GRACE_S = 20
+SHUTDOWN_TIMEOUT_S = 20
 
 log = logging.getLogger("bouchet_proxy")
 
 
 def main() -> int:
-    """Serves until told to stop; 1 when a file that the user wrote cannot be used."""
+    """Serve until SIGTERM. Return 1 when a setting or a secret file is invalid."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         settings = ProxySettings.from_environment(os.environ)
@@ -41,42 +40,40 @@ def main() -> int:
 
 
 async def serve(settings: ProxySettings) -> None:
-    """Opens everything, serves, closes everything."""
+    """Open all connections and threads, serve, and close them."""
     store = Store.connect(settings.redis_host, settings.redis_port, settings.redis_password.get_secret_value())
-    watcher = TableWatcher(store, catalog_words(settings.catalog))
-    keys, recorder = (
-        KeyWatcher(store, settings.api_key.get_secret_value()),
-        Recorder(store, settings.serving_secret.get_secret_value()),
-    )
-    litellm = LiteLLMCarrier.mount(settings)
-    async with DirectLane(settings) as lane:
-        front = Front(settings, lambda: watcher.table, lambda: keys.table, recorder, lane, litellm, litellm.lifespan)
-        watcher.start()
+    routes = RoutingTableThread(store, catalog_names(settings.catalog))
+    keys = KeyTableThread(store, settings.api_key.get_secret_value())
+    recorder = UsageRecorder(store, settings.serving_secret.get_secret_value())
+    litellm = LiteLLMBackend.mount(settings)
+    async with DirectBackend(settings) as direct:
+        app = ProxyApp(settings, lambda: routes.table, lambda: keys.table, recorder, direct, litellm, litellm.lifespan)
+        routes.start()
         keys.start()
         recorder.start()
         try:
-            await uvicorn.Server(_server_config(front, settings)).serve()
+            await uvicorn.Server(_server_config(app, settings)).serve()
         finally:
             recorder.stop()
             keys.stop()
-            watcher.stop()
+            routes.stop()
             store.close()
 
 
-def catalog_words(path: Path) -> dict[str, str]:
-    """Every name of the catalog -> the word to launch it with; empty, with a line in the log, if it cannot be read."""
+def catalog_names(path: Path) -> dict[str, str]:
+    """Return every name in the catalog -> the alias to launch it with; empty, with a warning, if it cannot be read."""
     try:
         catalog = load_catalog(path)
     except ConfigurationError as exc:
-        log.warning("errors will not name the catalog's models: %s", exc)
+        log.warning("error messages will not list the catalog's models: %s", exc)
         return {}
-    aliases = {identity: entry.alias for identity, entry in catalog.entries.items()}
+    aliases = {model: entry.alias for model, entry in catalog.entries.items()}
     return {**aliases, **{alias: alias for alias in aliases.values()}}
 
 
-def _server_config(front: Front, settings: ProxySettings) -> uvicorn.Config:
+def _server_config(app: ProxyApp, settings: ProxySettings) -> uvicorn.Config:
     return uvicorn.Config(
-        front,
+        app,
         host="0.0.0.0",
         port=settings.port,
         loop="uvloop",
@@ -88,7 +85,7 @@ def _server_config(front: Front, settings: ProxySettings) -> uvicorn.Config:
         server_header=False,
         proxy_headers=False,
         timeout_keep_alive=75,
-        timeout_graceful_shutdown=GRACE_S,
+        timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_S,
     )
 
 

@@ -1,4 +1,4 @@
-"""The door: one ASGI app before everything else. It checks the key, reads the request, and has it served."""
+"""The ASGI app of the proxy: it checks the API key, reads the request, and has it served."""
 
 from __future__ import annotations
 
@@ -8,162 +8,174 @@ from collections.abc import Callable
 
 import orjson
 
-from .asgi import App, BodyTooLargeError, ClientGoneError, Receive, Scope, Send, header, read_body
+from .asgi import App, BodyTooLargeError, ClientDisconnectedError, Receive, Scope, Send, header, read_body
 from .auth.api_keys import Caller, KeyTable
-from .dialects.endpoints import BadBodyError, Dialect, Endpoint, ThreadWanted, check_body, endpoint_of
-from .dispatch import Call, Carrier, Lane, Refused, Serving
-from .errors import (
-    bad_request,
-    broken,
-    no_such_path,
-    no_threads,
-    owner_only,
-    status_in,
-    table_unknown,
-    too_large,
-    wrong_key,
+from .backends.direct import DirectBackend
+from .dialects.endpoints import (
+    Dialect,
+    Endpoint,
+    InvalidBodyError,
+    ThreadUnsupportedError,
+    check_body,
+    endpoint_of,
 )
-from .model_list import find_line, model_line, model_list
-from .passthrough import PREFIX, relay
+from .dispatch import ClientRequest, Dispatcher
+from .errors import (
+    ProxyError,
+    bad_request,
+    body_too_large,
+    internal_error,
+    invalid_api_key,
+    owner_only,
+    status_for,
+    table_not_loaded,
+    threads_unsupported,
+    unknown_path,
+)
+from .model_list import find_model, render_model, render_model_list
+from .passthrough import PREFIX, Passthrough
 from .routing.table import DEFAULT, RoutingTable
 from .settings import ProxySettings
-from .streams.client import Client
+from .streams.response_writer import ResponseWriter
+from .upstream_request import Backend
 from .usage.metrics import CONTENT_TYPE
-from .usage.recorder import Recorder
-from .usage.request import Tally, session_of
+from .usage.recorder import UsageRecorder
+from .usage.request import RequestUsage, find_session
 
 log = logging.getLogger(__name__)
 
-LIVELINESS = ("/health/liveliness", "/health/liveness")
+LIVENESS_PATHS = ("/", "/health/liveliness", "/health/liveness")
 
 
-class Front:
-    """The app that uvicorn serves. `table` gives the routing table of the moment; `rest` is LiteLLM's app."""
+class ProxyApp:
+    """The app that uvicorn serves. `table` and `keys` return the current tables; `lifespan` is LiteLLM's."""
 
     def __init__(
         self,
         settings: ProxySettings,
         table: Callable[[], RoutingTable],
         keys: Callable[[], KeyTable],
-        recorder: Recorder,
-        lane: Lane,
-        litellm: Carrier,
+        recorder: UsageRecorder,
+        direct: DirectBackend,
+        litellm: Backend,
         lifespan: App,
     ) -> None:
         self._settings, self._table, self._keys, self._recorder = settings, table, keys, recorder
-        self._serving, self._lifespan = Serving(settings, table, lane, litellm), lifespan
-        self._lane = lane
+        self._dispatcher, self._lifespan = Dispatcher(settings, table, direct, litellm), lifespan
+        self._passthrough = Passthrough(settings, direct)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI."""
+        """Serve ASGI."""
         if scope["type"] == "lifespan":
             await self._lifespan(scope, receive, send)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
         else:
-            await self._http(scope, receive, send)
+            await self._serve_http(scope, receive, send)
 
-    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _serve_http(self, scope: Scope, receive: Receive, send: Send) -> None:
         path, method = scope["path"].rstrip("/") or "/", scope["method"]
-        client = Client(path, endpoint_of(path), receive, send)
+        writer = ResponseWriter(path, endpoint_of(path), receive, send)
         try:
             if path.startswith(PREFIX):
-                await self._raw(scope, receive, send, client)
+                await self._serve_passthrough(scope, receive, writer)
             elif method in ("GET", "HEAD"):
-                await self._get(path, scope, client)
+                await self._serve_get(path, scope, writer)
             else:
-                await self._post(path, scope, receive, client)
-        except Refused as refused:
-            await client.fail(refused.failure)
-        except ClientGoneError:
-            log.debug("the client left before its request was whole, or while it was held")
+                await self._serve_post(path, scope, receive, writer)
+        except ProxyError as exc:
+            await writer.send_error(exc)
+        except ClientDisconnectedError:
+            log.debug("the client disconnected before its request was complete, or while it waited")
         except Exception:
             log.exception("%s %s failed", method, path)
-            if not client.answered:
-                await client.fail(broken())
+            if not writer.finished:
+                await writer.send_error(internal_error())
         finally:
-            client.close()
+            writer.close()
 
-    async def _get(self, path: str, scope: Scope, client: Client) -> None:
-        if path in LIVELINESS or path == "/":
-            await client.answer_json(200, {"status": "ok", "service": "bouchet-llm proxy"})
+    async def _serve_get(self, path: str, scope: Scope, writer: ResponseWriter) -> None:
+        if path in LIVENESS_PATHS:
+            await writer.send_json(200, {"status": "ok", "service": "bouchet-llm proxy"})
             return
-        caller = self._caller(scope)
+        caller = self._authenticate(scope)
         if path == "/metrics":
-            await self._metrics(caller, client)
+            await self._serve_metrics(caller, writer)
             return
         dialect = Dialect.ANTHROPIC if header(scope, b"anthropic-version") else Dialect.OPENAI
-        if path == "/v1/models" or path == "/models":
-            await client.answer_json(200, model_list(dialect, self._known()))
+        if path in ("/v1/models", "/models"):
+            await writer.send_json(200, render_model_list(dialect, self._loaded_table()))
             return
-        line = find_line(self._known(), path.removeprefix("/v1/models/")) if path.startswith("/v1/models/") else None
-        if line is None:
-            raise Refused(no_such_path(scope["method"], path))
-        await client.answer_json(200, model_line(dialect, line))
+        name = path.removeprefix("/v1/models/")
+        entry = find_model(self._loaded_table(), name) if name != path else None
+        if entry is None:
+            raise unknown_path(scope["method"], path)
+        await writer.send_json(200, render_model(dialect, entry))
 
-    def _known(self) -> RoutingTable:
-        if not self._table().known:
-            raise Refused(table_unknown())
+    def _loaded_table(self) -> RoutingTable:
+        if not self._table().loaded:
+            raise table_not_loaded()
         return self._table()
 
-    async def _post(self, path: str, scope: Scope, receive: Receive, client: Client) -> None:
-        caller = self._caller(scope)
-        endpoint = client.endpoint
+    async def _serve_post(self, path: str, scope: Scope, receive: Receive, writer: ResponseWriter) -> None:
+        caller = self._authenticate(scope)
+        endpoint = writer.endpoint
         if endpoint is None or scope["method"] != "POST":
-            raise Refused(no_such_path(scope["method"], path))
-        tally = Tally(caller, endpoint, self._recorder.live)
+            raise unknown_path(scope["method"], path)
+        usage = RequestUsage(caller, endpoint, self._recorder.active)
         try:
-            call = _call(endpoint, await self._body(scope, receive), scope, tally)
-            await self._serving.serve(call, client, scope)
-        except Refused as refused:
-            await client.fail(refused.failure, tally.limits())
-            tally.failed(refused.failure, status_in(client.dialect, refused.failure))
-        except ClientGoneError:
+            request = parse_request(endpoint, await self._read_body(scope, receive), scope, usage)
+            await self._dispatcher.serve(request, writer)
+        except ProxyError as exc:
+            await writer.send_error(exc, usage.rate_limit_headers())
+            usage.fail(exc, status_for(writer.dialect, exc))
+        except ClientDisconnectedError:
             raise
         except Exception:
-            tally.failed(broken(), 500)
+            usage.fail(internal_error(), 500)
             raise
         finally:
-            self._recorder.take(tally)
+            self._recorder.add(usage)
 
-    async def _raw(self, scope: Scope, receive: Receive, send: Send, client: Client) -> None:
-        if not self._caller(scope).owner:
-            raise Refused(owner_only(PREFIX))
+    async def _serve_passthrough(self, scope: Scope, receive: Receive, writer: ResponseWriter) -> None:
+        if not self._authenticate(scope).is_owner:
+            raise owner_only(PREFIX)
         try:
-            await relay(self._lane, self._settings, self._table(), client, scope, receive, send)
+            await self._passthrough.serve(scope, receive, writer, self._table())
         except BodyTooLargeError as exc:
-            raise Refused(too_large(self._settings.max_body_bytes)) from exc
+            raise body_too_large(self._settings.max_body_bytes) from exc
 
-    async def _metrics(self, caller: Caller, client: Client) -> None:
-        if not caller.owner:
-            raise Refused(owner_only("/metrics"))
-        await client.answer(200, self._recorder.metrics(), [(b"content-type", CONTENT_TYPE)])
+    async def _serve_metrics(self, caller: Caller, writer: ResponseWriter) -> None:
+        if not caller.is_owner:
+            raise owner_only("/metrics")
+        await writer.send(200, self._recorder.render_metrics(), [(b"content-type", CONTENT_TYPE)])
 
-    def _caller(self, scope: Scope) -> Caller:
+    def _authenticate(self, scope: Scope) -> Caller:
         scheme, _, bearer = (header(scope, b"authorization") or b"").partition(b" ")
-        given = bearer.strip() if scheme.lower() == b"bearer" else header(scope, b"x-api-key") or b""
-        caller = self._keys().find(given, time.time())
+        key = bearer.strip() if scheme.lower() == b"bearer" else header(scope, b"x-api-key") or b""
+        caller = self._keys().find(key, time.time())
         if caller is None:
-            endpoint, failure = endpoint_of(scope["path"].rstrip("/")), wrong_key()
-            self._recorder.refused(endpoint or "", failure.code or "", failure.status)
-            raise Refused(failure)
+            endpoint, error = endpoint_of(scope["path"].rstrip("/")), invalid_api_key()
+            self._recorder.count_rejected(endpoint or "", error.code or "", error.status)
+            raise error
         return caller
 
-    async def _body(self, scope: Scope, receive: Receive) -> bytes:
+    async def _read_body(self, scope: Scope, receive: Receive) -> bytes:
         try:
             return await read_body(scope, receive, self._settings.max_body_bytes)
         except BodyTooLargeError as exc:
-            raise Refused(too_large(self._settings.max_body_bytes)) from exc
+            raise body_too_large(self._settings.max_body_bytes) from exc
 
 
-def _call(endpoint: Endpoint, raw: bytes, scope: Scope, tally: Tally) -> Call:
+def parse_request(endpoint: Endpoint, data: bytes, scope: Scope, usage: RequestUsage) -> ClientRequest:
+    """Parse and check a request body. Raises ProxyError."""
     try:
-        body = check_body(endpoint, orjson.loads(raw))
+        body = check_body(endpoint, orjson.loads(data))
     except orjson.JSONDecodeError as exc:
-        raise Refused(bad_request("the request body is not valid JSON")) from exc
-    except ThreadWanted as exc:
-        raise Refused(no_threads(str(exc))) from exc
-    except BadBodyError as exc:
-        raise Refused(bad_request(str(exc))) from exc
-    tally.session = session_of(scope, body)
-    return Call(endpoint, body, body.get("model") or DEFAULT, len(raw), tally)
+        raise bad_request("the request body is not valid JSON") from exc
+    except ThreadUnsupportedError as exc:
+        raise threads_unsupported(str(exc)) from exc
+    except InvalidBodyError as exc:
+        raise bad_request(str(exc)) from exc
+    usage.session = find_session(scope, body)
+    return ClientRequest(endpoint, body, body.get("model") or DEFAULT, len(data), usage, scope)

@@ -1,4 +1,4 @@
-"""ASGI's own words, typed, and the three things this proxy does with them: read a body, answer JSON, find a header."""
+"""ASGI types, and what this proxy does with them: find a header, read a request body, send a response."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ Header = tuple[bytes, bytes]
 
 
 class BodyTooLargeError(Exception):
-    """The client sends more than is read."""
+    """The request body exceeds the limit."""
 
 
-class ClientGoneError(Exception):
-    """The client closed before its request was whole."""
+class ClientDisconnectedError(Exception):
+    """The client closed the connection before its request was complete, or while it waited for a model."""
 
 
 def header(scope: Scope, name: bytes) -> bytes | None:
-    """The first header of that name (in lower case), None when there is none."""
+    """Return the first header of that name (in lower case), None when there is none."""
     return next((value for key, value in scope["headers"] if key == name), None)
 
 
 async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
-    """The whole request body; raises BodyTooLargeError or ClientGoneError."""
+    """Read the whole request body. Raises BodyTooLargeError or ClientDisconnectedError."""
     declared = header(scope, b"content-length")
     if declared is not None and declared.isdigit() and int(declared) > limit_bytes:
         raise BodyTooLargeError
@@ -37,7 +37,7 @@ async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise ClientGoneError
+            raise ClientDisconnectedError
         piece, more = message.get("body", b""), message.get("more_body", False)
         size += len(piece)
         if size > limit_bytes:
@@ -46,13 +46,13 @@ async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
     return b"".join(pieces)
 
 
-async def answer_json(send: Send, status: int, value: object, headers: Iterable[Header] = ()) -> None:
-    """A whole JSON answer."""
-    await answer_bytes(send, status, orjson.dumps(value), [(b"content-type", b"application/json"), *headers])
+async def send_json(send: Send, status: int, value: object, headers: Iterable[Header] = ()) -> None:
+    """Send a whole response with a JSON body."""
+    await send_response(send, status, orjson.dumps(value), [(b"content-type", b"application/json"), *headers])
 
 
-async def answer_bytes(send: Send, status: int, body: bytes, headers: Iterable[Header]) -> None:
-    """A whole answer."""
+async def send_response(send: Send, status: int, body: bytes, headers: Iterable[Header]) -> None:
+    """Send a whole response; content-length is added."""
     length = (b"content-length", str(len(body)).encode())
     await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
     await send({"type": "http.response.body", "body": body})

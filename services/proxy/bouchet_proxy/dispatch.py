@@ -1,240 +1,140 @@
-"""From a checked request to its answer: find the deployment, wait for it where that helps, hand over to a carrier."""
+"""From a checked request to its response: find the deployment, wait for it where that helps, and send to a backend."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol
+from typing import Any
 
-from bouchet_core.deployments import Phase
-from bouchet_core.keys import job_key
+from bouchet_core.secrets import job_key
 
-from .asgi import ClientGoneError, Scope
+from .asgi import Scope
+from .auth.rate_limit import RateLimitExceededError
+from .backends.direct import DirectBackend
 from .dialects.endpoints import Endpoint, prepare
 from .dialects.openai import wants_usage
-from .dialects.token_limits import asks_too_much
-from .errors import Failure, no_such_model, no_tools, not_ready, nothing_runs, over_limit, table_unknown, unreachable
-from .http.connection import Wire
-from .http.server_auth import Target
-from .routing.affinity import Replicas, conversation_of
-from .routing.table import Answer, Group, NoSuchModel, NothingRuns, Route, RoutingTable, Unknown, Waiting
+from .dialects.tokens import exceeds_window
+from .errors import ProxyError, rate_limit_exceeded, tools_unavailable, unreachable
+from .readiness import ReadinessWait
+from .routing.affinity import ReplicaSelector, conversation_id
+from .routing.table import LookupResult, ReplicaGroup, Route, RoutingTable
 from .settings import ProxySettings
-from .streams.client import Client
-from .upstream_request import Exchange, Reply
-from .usage.request import Tally
+from .streams.response_writer import ResponseWriter
+from .upstream_request import Backend, UpstreamRequest
+from .usage.request import RequestUsage
 
-# a lost tunnel is back within a minute, or somebody must log in anew
-TUNNEL_HOLD_S = 60.0
-LOOK_S, PING_S = 0.25, 10.0
-# LiteLLM guesses at counts of tokens, and would turn these into chats and back: vLLM speaks them itself
+# LiteLLM only estimates token counts, and would convert these endpoints to chats and back: vLLM serves them itself
 ALWAYS_DIRECT = frozenset((Endpoint.COUNT_TOKENS, Endpoint.COMPLETIONS, Endpoint.RESPONSES, Endpoint.EMBEDDINGS))
 
 
-class Carrier(Protocol):
-    """Takes an exchange to its model and the answer back."""
-
-    async def carry(self, exchange: Exchange, reply: Reply, scope: Scope) -> None:
-        """Answers the client, whatever happens, or leaves `reply.unreachable`."""
-
-
-class Lane(Carrier, Protocol):
-    """The carrier that can also ask the model's tokenizer."""
-
-    async def count(self, exchange: Exchange) -> int | None:
-        """The tokens of a prompt of any length."""
-
-    async def opens_thinking(self, exchange: Exchange) -> bool:
-        """Whether the model's template ends the prompt inside a think block."""
-
-    async def proves(self, exchange: Exchange) -> bool:
-        """Whether the job's own server is there, and no other program on its port."""
-
-    def asked(self, target: Target, head: bytes, body: bytes, silence_s: float) -> AbstractAsyncContextManager[Wire]:
-        """A connection on which the server has begun to answer these bytes."""
-
-
-class Refused(Exception):
-    """The request ends here, with this failure."""
-
-    def __init__(self, failure: Failure) -> None:
-        self.failure = failure
-        super().__init__(failure.message)
-
-
 @dataclass
-class Call:
-    """A checked request for a model. shown: the model's name as the client wrote it."""
+class ClientRequest:
+    """A checked request for a model. model_name: as the client wrote it; scope: ASGI's."""
 
     endpoint: Endpoint
     body: dict[str, Any]
-    shown: str
+    model_name: str
     size_bytes: int
-    tally: Tally
+    usage: RequestUsage
+    scope: Scope
 
     @property
-    def streams(self) -> bool:
+    def wants_stream(self) -> bool:
         """Whether the client asked for a stream."""
         return self.body.get("stream") is True
 
 
-class Serving:
-    """Serves calls. `table` gives the routing table of the moment."""
+class Dispatcher:
+    """Serves client requests. `table` returns the current routing table."""
 
     def __init__(
-        self, settings: ProxySettings, table: Callable[[], RoutingTable], lane: Lane, litellm: Carrier
+        self, settings: ProxySettings, table: Callable[[], RoutingTable], direct: DirectBackend, litellm: Backend
     ) -> None:
         self._settings, self._table = settings, table
-        self._lane, self._litellm = lane, litellm
-        self._replicas = Replicas()
+        self._direct, self._litellm = direct, litellm
+        self._replicas = ReplicaSelector()
 
-    async def serve(self, call: Call, client: Client, scope: Scope) -> None:
-        """Answers the client, or raises Refused, or ClientGoneError where it left while it was held."""
-        hold, tried = Hold(self._settings.hold_starting_s if call.streams else 0.0, call, client), set[str]()
-        try:
+    async def serve(self, request: ClientRequest, writer: ResponseWriter) -> None:
+        """Write the response. Raises ProxyError, and ClientDisconnectedError if the client left while it waited."""
+        limit_s, attempted = self._settings.hold_starting_s if request.wants_stream else 0.0, set[str]()
+        with ReadinessWait(limit_s, request.usage.active, writer) as wait:
             while True:
-                found = self._find(call, tried)
+                found = self._find_route(request, attempted)
                 if not isinstance(found, Route):
-                    await hold.wait(found)
+                    await wait.wait_for_model(found)
                     continue
-                failure = await self._carry(call, found, client, scope, hold)
-                if failure is None:
+                may_retry = wait.is_allowed or self._has_replicas(request)
+                error = await self._send(request, found, writer, may_retry=may_retry)
+                if error is None:
                     return
-                if found.deployment in tried or not self._has_replicas(call):
-                    tried.clear()
-                    await hold.unreachable(failure)
-                tried.add(found.deployment)
-        finally:
-            hold.end()
+                if found.deployment in attempted or not self._has_replicas(request):
+                    attempted.clear()
+                    await wait.wait_for_tunnel(error)
+                attempted.add(found.deployment)
 
-    def _find(self, call: Call, tried: set[str]) -> Answer:
-        found = self._table().find(call.shown)
-        if not isinstance(found, Group):
+    def _find_route(self, request: ClientRequest, attempted: set[str]) -> LookupResult:
+        found = self._table().find(request.model_name)
+        if not isinstance(found, ReplicaGroup):
             return found
-        routes = [route for route in found.routes if route.deployment not in tried] or found.routes
-        return self._replicas.pick(routes, conversation_of(call.tally.session, call.body))
+        routes = [route for route in found.routes if route.deployment not in attempted] or found.routes
+        return self._replicas.select(routes, conversation_id(request.usage.session, request.body))
 
-    def _has_replicas(self, call: Call) -> bool:
-        return isinstance(self._table().find(call.shown), Group)
+    def _has_replicas(self, request: ClientRequest) -> bool:
+        return isinstance(self._table().find(request.model_name), ReplicaGroup)
 
-    async def _carry(self, call: Call, route: Route, client: Client, scope: Scope, hold: Hold) -> Failure | None:
-        """None when the client has its answer; else why the model could not be reached."""
-        exchange = self._exchange(call, route, client)
-        if may_open(exchange):
-            exchange.opened = await self._lane.opens_thinking(exchange)
-        carrier = self._carrier(call.endpoint)
-        if carrier is not self._lane and not await self._lane.proves(exchange):
+    async def _send(
+        self, request: ClientRequest, route: Route, writer: ResponseWriter, *, may_retry: bool
+    ) -> ProxyError | None:
+        """Return None when the client has its response; else why the model could not be reached."""
+        upstream = self._prepare(request, route, writer)
+        upstream.may_retry = may_retry
+        if needs_think_probe(upstream):
+            upstream.starts_inside = await self._direct.starts_inside_think_block(upstream)
+        backend = self._backend(request.endpoint)
+        if backend is not self._direct and not await self._direct.verify_server(upstream):
             return unreachable(route.alias)
-        reply = Reply(exchange, client, self._lane.count, may_wait=hold.may_wait or self._has_replicas(call))
-        with self._replicas.open(route):
-            await carrier.carry(exchange, reply, scope)
-        return reply.unreachable
+        with self._replicas.track(route):
+            await backend.send(upstream, request.scope)
+        return upstream.unreachable
 
-    def _exchange(self, call: Call, route: Route, client: Client) -> Exchange:
-        tally = call.tally
-        if tally.route is None:
-            tally.clamped = asks_too_much(call.body, route.window)
-            if (too_much := tally.admit(call.size_bytes)) is not None:
-                raise Refused(over_limit(tally.caller.name, too_much))
-        tally.routed(route)
-        if route.no_tools and wants_tools(call.endpoint, call.body):
-            raise Refused(no_tools(route.alias, route.no_tools))
-        key = job_key(self._settings.serving_secret.get_secret_value(), route.job_name, route.sealed_key)
-        prepared = prepare(call.endpoint, call.body, route)
-        hidden = "stream_options" in prepared and not wants_usage(call.body)
-        return Exchange(call.endpoint, client.dialect, route, call.shown, prepared, key, tally, hidden)
+    def _prepare(self, request: ClientRequest, route: Route, writer: ResponseWriter) -> UpstreamRequest:
+        usage = request.usage
+        if usage.route is None:
+            usage.clamped = exceeds_window(request.body, route.window)
+            try:
+                usage.admit(request.size_bytes)
+            except RateLimitExceededError as exc:
+                raise rate_limit_exceeded(usage.caller.name, exc) from exc
+        usage.set_route(route)
+        if route.no_tools and wants_tools(request.endpoint, request.body):
+            raise tools_unavailable(route.alias, route.no_tools)
+        body = prepare(request.endpoint, request.body, route)
+        return UpstreamRequest(
+            endpoint=request.endpoint,
+            route=route,
+            model_name=request.model_name,
+            body=body,
+            key=job_key(self._settings.serving_secret.get_secret_value(), route.job_name, route.sealed_key),
+            usage=usage,
+            writer=writer,
+            count_tokens=self._direct.count_tokens,
+            hide_usage="stream_options" in body and not wants_usage(request.body),
+        )
 
-    def _carrier(self, endpoint: Endpoint) -> Carrier:
+    def _backend(self, endpoint: Endpoint) -> Backend:
         direct = endpoint in ALWAYS_DIRECT or (self._settings.direct and endpoint is Endpoint.MESSAGES)
-        return self._lane if direct else self._litellm
-
-
-class Hold:
-    """Keeps one client waiting with signs of life. limit_s: how long; 0 for clients that cannot be given any."""
-
-    def __init__(self, limit_s: float, call: Call, client: Client) -> None:
-        self._limit_s, self._live, self._client = limit_s, call.tally.live, client
-        self._since: float | None = None
-        self._lost_at: float | None = None
-        self._pinged_at = 0.0
-
-    @property
-    def may_wait(self) -> bool:
-        """Whether there is any time."""
-        return self._limit_s > 0
-
-    async def wait(self, found: Waiting | NothingRuns | NoSuchModel | Unknown | Group) -> None:
-        """A little, if that may help; else raises Refused."""
-        now = datetime.now(UTC)
-        if not worth_waiting(found, now, self._limit_s):
-            raise Refused(refusal(found, now))
-        self._lost_at = None
-        await self._pause(refusal(found, now))
-
-    async def unreachable(self, failure: Failure) -> None:
-        """The same for a deployment that is ready, but cannot be reached; for TUNNEL_HOLD_S in a row at most."""
-        now = asyncio.get_running_loop().time()
-        self._lost_at = self._lost_at or now
-        if now - self._lost_at >= min(TUNNEL_HOLD_S, self._limit_s):
-            raise Refused(failure)
-        await self._pause(failure)
-
-    async def _pause(self, failure: Failure) -> None:
-        now = asyncio.get_running_loop().time()
-        if self._since is None:
-            self._since = now
-            self._live.held += 1
-        if now - self._since >= self._limit_s:
-            raise Refused(failure)
-        await self._client.open_stream()
-        if now - self._pinged_at >= PING_S:
-            self._pinged_at = now
-            await self._client.ping()
-        if await self._client.left_within(LOOK_S):
-            raise ClientGoneError
-
-    def end(self) -> None:
-        """No longer held."""
-        if self._since is not None:
-            self._live.held -= 1
+        return self._direct if direct else self._litellm
 
 
 def wants_tools(endpoint: Endpoint, body: Mapping[str, Any]) -> bool:
-    """Whether the answer may have to be a tool call; to count a prompt needs none."""
+    """Return whether the answer may be a tool call; counting a prompt needs no tools."""
     choice = body.get("tool_choice")
     kind = choice.get("type") if isinstance(choice, dict) else choice
     return endpoint is not Endpoint.COUNT_TOKENS and bool(body.get("tools")) and kind != "none"
 
 
-def may_open(exchange: Exchange) -> bool:
-    """Whether an answer can begin inside a think block: vLLM itself parts thoughts from text where it has a parser."""
-    traits = exchange.route.traits
+def needs_think_probe(request: UpstreamRequest) -> bool:
+    """Return whether an answer may begin inside a think block: vLLM separates those only with a reasoning parser."""
+    traits = request.route.traits
     thinks = traits.thinking != "none" and traits.reasoning_parser is None
-    return thinks and exchange.endpoint in (Endpoint.MESSAGES, Endpoint.CHAT)
-
-
-def worth_waiting(found: object, now: datetime, limit_s: float) -> bool:
-    """Whether what was found may be ready within that time: not if Slurm itself expects otherwise."""
-    if limit_s <= 0:
-        return False
-    if isinstance(found, Unknown):
-        return True
-    if not isinstance(found, Waiting) or found.phase in (Phase.DRAINING, Phase.ENDED):
-        return False
-    expected = found.start_estimate if found.phase is Phase.QUEUED else None
-    return expected is None or expected - now <= timedelta(seconds=limit_s)
-
-
-def refusal(found: object, now: datetime) -> Failure:
-    """Why there is no answer, in words."""
-    match found:
-        case Waiting():
-            return not_ready(found, now)
-        case NothingRuns():
-            return nothing_runs(found)
-        case NoSuchModel():
-            return no_such_model(found)
-        case _:
-            return table_unknown()
+    return thinks and request.endpoint in (Endpoint.MESSAGES, Endpoint.CHAT)

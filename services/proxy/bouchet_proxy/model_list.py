@@ -1,37 +1,42 @@
-"""`/v1/models` in both shapes. Pure."""
+"""The responses of `/v1/models` in both dialects. Pure."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from .dialects.endpoints import Dialect
-from .routing.table import RoutingTable, Served
+from .routing.table import ListedModel, RoutingTable
 
 
-def model_list(dialect: Dialect, table: RoutingTable) -> dict[str, Any]:
-    """All models that can be asked now."""
-    lines = [model_line(dialect, line) for line in table.served]
+def render_model_list(dialect: Dialect, table: RoutingTable) -> dict[str, Any]:
+    """Render all models that are ready."""
+    entries = [render_model(dialect, entry) for entry in table.models]
     if dialect is Dialect.OPENAI:
-        return {"object": "list", "data": lines}
-    ids = [line["id"] for line in lines]
-    return {"data": lines, "has_more": False, "first_id": ids[0] if ids else None, "last_id": ids[-1] if ids else None}
+        return {"object": "list", "data": entries}
+    ids = [entry["id"] for entry in entries]
+    return {
+        "data": entries,
+        "has_more": False,
+        "first_id": ids[0] if ids else None,
+        "last_id": ids[-1] if ids else None,
+    }
 
 
-def model_line(dialect: Dialect, line: Served) -> dict[str, Any]:
-    """One model."""
+def render_model(dialect: Dialect, entry: ListedModel) -> dict[str, Any]:
+    """Render one model."""
     if dialect is Dialect.OPENAI:
         return {
-            "id": line.name,
+            "id": entry.name,
             "object": "model",
-            "created": int(line.created_at.timestamp()),
+            "created": int(entry.created_at.timestamp()),
             "owned_by": "bouchet-llm",
-            "root": line.model,
-            "max_model_len": line.window,
+            "root": entry.model,
+            "max_model_len": entry.window,
         }
-    created = line.created_at.isoformat().replace("+00:00", "Z")
-    return {"type": "model", "id": line.name, "display_name": line.model, "created_at": created}
+    created = entry.created_at.isoformat().replace("+00:00", "Z")
+    return {"type": "model", "id": entry.name, "display_name": entry.model, "created_at": created}
 
 
-def find_line(table: RoutingTable, name: str) -> Served | None:
-    """The line of that alias or Hugging Face id."""
-    return next((line for line in table.served if name.lower() in (line.name.lower(), line.model.lower())), None)
+def find_model(table: RoutingTable, name: str) -> ListedModel | None:
+    """Return the entry of that alias or Hugging Face id."""
+    return next((e for e in table.models if name.lower() in (e.name.lower(), e.model.lower())), None)

@@ -1,169 +1,171 @@
-"""One request on its way to a model, and the answer on its way back: what both carriers share."""
+"""One request to a model, its response on the way back, and the interface of the backends that send it."""
 
 from __future__ import annotations
 
 import secrets
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
-from .asgi import Header
+from .asgi import Header, Scope
 from .dialects.endpoints import Dialect, Endpoint
-from .dialects.token_limits import Body
-from .dialects.usage_counts import Tokens
-from .errors import UNREACHABLE, Failure, cut_short, from_upstream, overflow, status_in
+from .dialects.tokens import Body, TokenCounts
+from .errors import UNREACHABLE, ProxyError, context_overflow, status_for, stream_interrupted
 from .routing.table import Route
-from .streams.client import Client
-from .streams.filters import StreamFilter, stream_filter, whole_answer
-from .streams.responses import ResponsesStream
-from .usage.request import Tally
+from .streams.anthropic import AnthropicStream
+from .streams.filters import StreamFilter, filter_response
+from .streams.openai import OpenAIStream, ResponsesStream
+from .streams.response_writer import ResponseWriter
+from .upstream_errors import error_from_upstream
+from .usage.request import RequestUsage
 
-# an error body above this is no sentence
+# an error body above this has no readable message
 MAX_ERROR_BYTES = 64 << 10
 
 
-@dataclass
-class Exchange:
-    """A checked, prepared request. shown: the model's name as the client wrote it; key: opens this job's vLLM.
+@dataclass(eq=False)
+class UpstreamRequest:
+    """One attempt at one model: the prepared request, and its response, which is written to the client as it comes.
 
-    hide_usage: a stream's counts are asked of the server, but not passed on: the client did not want them.
-    opened: the prompt ends inside a think block, so the answer begins in it.
-    `failure` is set by whoever knows better than the answer's status what went wrong.
+    A backend calls start_response, forward for each piece of the body, and finish; or fail. The client gets its own
+    dialect.
+
+    model_name: as the client wrote it. key: the API key of this job's vLLM. count_tokens: counts the prompt.
+    hide_usage: the token counts in a stream are not passed on, as the client did not ask for them.
+    starts_inside: the prompt ends inside a think block, so the answer begins in it.
+    may_retry: if the model cannot be reached, the client gets nothing yet, and `unreachable` has the error.
+    error: set by a backend that knows better than the response's status what went wrong.
     """
 
     endpoint: Endpoint
-    dialect: Dialect
     route: Route
-    shown: str
+    model_name: str
     body: Body
     key: str = field(repr=False)
-    tally: Tally
+    usage: RequestUsage
+    writer: ResponseWriter
+    count_tokens: Callable[[UpstreamRequest], Awaitable[int | None]] = field(repr=False)
     hide_usage: bool = False
-    failure: Failure | None = None
-    opened: bool = False
+    starts_inside: bool = False
+    may_retry: bool = False
+    error: ProxyError | None = None
+    unreachable: ProxyError | None = field(default=None, init=False)
+    _status: int = field(default=0, init=False)
+    _pieces: list[bytes] = field(default_factory=list, init=False, repr=False)
+    _filter: StreamFilter | None = field(default=None, init=False, repr=False)
 
     @property
-    def streams(self) -> bool:
+    def wants_stream(self) -> bool:
         """Whether the client asked for a stream."""
         return self.body.get("stream") is True
 
-
-# The exchange that the running task carries. LiteLLM's hook reads it; a client cannot write it.
-current: ContextVar[Exchange | None] = ContextVar("current_exchange", default=None)
-
-
-Count = Callable[[Exchange], Awaitable[int | None]]
-
-
-class Reply:
-    """The answer of one exchange: begin with a status, feed the pieces, finish. The client gets its own dialect.
-
-    may_wait: where the model cannot be reached the client is told nothing yet; `unreachable` says why.
-    """
-
-    def __init__(self, exchange: Exchange, client: Client, count: Count, may_wait: bool = False) -> None:
-        self._exchange, self._client, self._count = exchange, client, count
-        self._may_wait = may_wait
-        self._status = 0
-        self._kept: list[bytes] = []
-        self._filter: StreamFilter | None = None
-        self.client = client
-        self.unreachable: Failure | None = None
-
     @property
-    def begun(self) -> bool:
-        """Whether the client has been sent anything of the answer."""
+    def streaming(self) -> bool:
+        """Whether a streamed response has begun."""
         return self._filter is not None
 
-    async def begin(self, status: int, content_type: str) -> None:
-        """The server's status. A good stream goes on at once, all else waits until it is whole."""
+    async def start_response(self, status: int, content_type: str) -> None:
+        """Take the server's status. A successful stream is passed on at once, everything else when it is complete."""
         self._status = status
         if status < 400 and content_type.startswith("text/event-stream"):
-            exchange = self._exchange
-            self._filter = filter_of(exchange)
-            exchange.tally.stream_begins(status, self._filter.tokens)
-            await self._client.open_stream(identity(exchange))
+            self._filter = _stream_filter(self)
+            self.usage.start_stream(status, self._filter.tokens)
+            await self.writer.start_events(self._headers())
 
-    async def feed(self, piece: bytes) -> bool:
-        """Bytes of the server's body. Whether the client got some for them."""
+    async def forward(self, piece: bytes) -> bool:
+        """Take bytes of the server's body; return whether the client was sent some for them."""
         if self._filter is None:
-            self._kept.append(piece)
+            self._pieces.append(piece)
             return False
-        shown = self._filter.feed(piece)
-        if shown:
-            await self._client.write(shown)
-            if self._exchange.tally.first is None:
-                self._exchange.tally.first = time.monotonic()
-        return bool(shown)
+        data = self._filter.feed(piece)
+        if data:
+            await self.writer.write(data)
+            if self.usage.first_byte_at is None:
+                self.usage.first_byte_at = time.monotonic()
+        return bool(data)
 
     async def ping(self) -> None:
-        """A sign of life in a stream that is silent."""
+        """Send the client a keep-alive ping in a stream that is silent."""
         if self._filter is not None:
-            await self._client.ping()
+            await self.writer.ping()
 
     async def finish(self) -> None:
-        """The server's body is whole."""
+        """Complete the response: the server's body has ended."""
         if self._filter is not None:
             await self._end_stream(self._filter)
-        elif self._status >= 400 or self._exchange.failure is not None:
-            await self.fail(self._exchange.failure or await self._upstreams())
+        elif self._status >= 400 or self.error is not None:
+            await self.fail(self.error or await self._upstream_error())
         else:
-            exchange = self._exchange
-            whole, route = b"".join(self._kept), exchange.route
-            body, tokens = whole_answer(exchange.endpoint, whole, route, exchange.shown, exchange.opened)
-            headers = [(b"content-type", b"application/json"), *identity(exchange)]
-            await self._client.answer(self._status, body, headers)
-            exchange.tally.answered(self._status, tokens)
+            data, route = b"".join(self._pieces), self.route
+            body, tokens = filter_response(self.endpoint, data, route, self.model_name, self.starts_inside)
+            headers = [(b"content-type", b"application/json"), *self._headers()]
+            await self.writer.send(self._status, body, headers)
+            self.usage.finish(self._status, tokens)
 
-    async def _upstreams(self) -> Failure:
-        """What the server said, an overflow with the prompt's exact size."""
-        exchange = self._exchange
-        body = b"".join(self._kept)[:MAX_ERROR_BYTES]
-        failure = from_upstream(self._status, body, exchange.route.alias, exchange.endpoint)
-        if failure.overflow is None:
-            return failure
-        counted = await self._count(exchange)
-        return overflow(counted or failure.overflow[0], failure.overflow[1])
-
-    async def fail(self, failure: Failure) -> None:
-        """Ends with an error: as the answer itself, or as the last event of a stream that has begun."""
-        exchange = self._exchange
+    async def fail(self, error: ProxyError) -> None:
+        """End with an error: as the whole response, or as the last event of a stream that has begun."""
         if self._filter is not None:
             await self._end_stream(self._filter)
-        elif failure.code == UNREACHABLE and self._may_wait:
-            self.unreachable, exchange.failure = failure, None
-        elif failure.overflow is not None and exchange.endpoint is Endpoint.COUNT_TOKENS:
-            # to count is no sin, however long the prompt
-            await self._client.answer_json(200, {"input_tokens": failure.overflow[0]}, identity(exchange))
-            exchange.tally.answered(200, Tokens())
+        elif error.code == UNREACHABLE and self.may_retry:
+            self.unreachable, self.error = error, None
+        elif error.overflow is not None and self.endpoint is Endpoint.COUNT_TOKENS:
+            # count_tokens must succeed beyond the context window
+            await self.writer.send_json(200, {"input_tokens": error.overflow[0]}, self._headers())
+            self.usage.finish(200, TokenCounts())
         else:
-            await self._client.fail(failure, identity(exchange))
-            exchange.tally.failed(failure, status_in(exchange.dialect, failure))
+            await self.writer.send_error(error, self._headers())
+            self.usage.fail(error, status_for(self.writer.dialect, error))
 
-    async def break_off(self) -> None:
-        """The server went away in the middle."""
-        await self.fail(cut_short(self._exchange.route.alias))
+    async def interrupt(self) -> None:
+        """End the response: the server closed the connection in the middle of it."""
+        await self.fail(stream_interrupted(self.route.alias))
 
-    async def _end_stream(self, events: StreamFilter) -> None:
-        await self._client.end(events.finish())
-        if events.failure is None:
-            self._exchange.tally.finished = True
+    async def _upstream_error(self) -> ProxyError:
+        """Return the error in the server's response; an overflow has the exact size of the prompt."""
+        body = b"".join(self._pieces)[:MAX_ERROR_BYTES]
+        error = error_from_upstream(self._status, body, self.route.alias, self.endpoint)
+        if error.overflow is None:
+            return error
+        counted = await self.count_tokens(self)
+        return context_overflow(counted or error.overflow[0], error.overflow[1])
+
+    async def _end_stream(self, stream: StreamFilter) -> None:
+        await self.writer.end(stream.finish())
+        if stream.error is None:
+            self.usage.finished = True
         else:
-            self._exchange.tally.failed(events.failure, self._status)
+            self.usage.fail(stream.error, self._status)
+
+    def _headers(self) -> list[Header]:
+        """Return headers that identify the request and its model in a user's report, and the caller's rate limits."""
+        return [
+            (b"request-id", f"req_{secrets.token_hex(12)}".encode()),
+            (b"x-bouchet-model", self.route.alias.encode()),
+            *self.usage.rate_limit_headers(),
+        ]
 
 
-def filter_of(exchange: Exchange) -> StreamFilter:
-    """The filter for what this exchange streams."""
-    if exchange.endpoint is Endpoint.RESPONSES:
-        return ResponsesStream(exchange.route, exchange.shown)
-    return stream_filter(exchange.dialect, exchange.route, exchange.shown, exchange.hide_usage, exchange.opened)
+def _stream_filter(request: UpstreamRequest) -> StreamFilter:
+    route, model_name = request.route, request.model_name
+    if request.endpoint is Endpoint.RESPONSES:
+        return ResponsesStream(route, model_name)
+    if request.writer.dialect is Dialect.ANTHROPIC:
+        return AnthropicStream(route, model_name, request.starts_inside)
+    return OpenAIStream(route, model_name, request.hide_usage, request.starts_inside)
 
 
-def identity(exchange: Exchange) -> list[Header]:
-    """Headers that let a user's report be matched with a deployment."""
-    return [
-        (b"request-id", f"req_{secrets.token_hex(12)}".encode()),
-        (b"x-bouchet-model", exchange.route.alias.encode()),
-        *exchange.tally.limits(),
-    ]
+# The request that the running task sends. LiteLLM's hook reads it; a client cannot write it.
+current_request: ContextVar[UpstreamRequest | None] = ContextVar("current_request", default=None)
+
+
+class Backend(ABC):
+    """A way to send a request to its model."""
+
+    @abstractmethod
+    async def send(self, request: UpstreamRequest, scope: Scope) -> None:
+        """Send the request and write its response to the client, or leave `request.unreachable`.
+
+        scope: of the client's request.
+        """

@@ -1,1 +1,1 @@
-"""The two ways of a request to a model: straight to vLLM, or through LiteLLM."""
+"""The two backends: directly to vLLM, and through LiteLLM."""

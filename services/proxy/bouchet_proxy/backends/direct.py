@@ -1,4 +1,4 @@
-"""The direct lane: exchanges go straight to the slot over pooled connections, their bytes relayed as they come."""
+"""The direct backend: requests go to vLLM over pooled connections, and its bytes are relayed as they come."""
 
 from __future__ import annotations
 
@@ -7,38 +7,47 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from types import TracebackType
+from typing import Self
 
 import orjson
 
 from bouchet_proxy.asgi import Scope
-from bouchet_proxy.dialects.token_limits import Body
-from bouchet_proxy.dialects.tokenize import count_bodies, ending_body, ends_inside
+from bouchet_proxy.dialects.tokenize import ends_in_think_block, prompt_end_body, tokenize_bodies
+from bouchet_proxy.dialects.tokens import Body
 from bouchet_proxy.errors import timed_out, unreachable
-from bouchet_proxy.http.connection import NoConnection, Place, Pool, Silent, Wire, WireError, post_head
-from bouchet_proxy.http.server_auth import Target, prove, target_of
+from bouchet_proxy.http.connection import (
+    ConnectError,
+    Connection,
+    ConnectionPool,
+    Origin,
+    ReadTimeoutError,
+    TransportError,
+    post_head,
+)
+from bouchet_proxy.http.server_auth import JobServer, authenticate_server, server_of
 from bouchet_proxy.settings import ProxySettings
-from bouchet_proxy.streams.client import while_there
-from bouchet_proxy.upstream_request import Exchange, Reply
+from bouchet_proxy.streams.response_writer import run_until_disconnect
+from bouchet_proxy.upstream_request import Backend, UpstreamRequest
 
-CONNECT_S = 10.0
-# seconds without a byte; a long prompt on a busy GPU takes minutes, a whole answer without streaming longer
-STREAM_SILENCE_S, WHOLE_SILENCE_S = 900.0, 1800.0
+CONNECT_TIMEOUT_S = 10.0
+# seconds without a byte; a long prompt on a busy GPU takes minutes, a whole response without streaming longer
+STREAM_READ_TIMEOUT_S, WHOLE_READ_TIMEOUT_S = 900.0, 1800.0
 PING_S = 15.0
-# vLLM closes idle connections after 5 s; a pooled one must be gone before
+# vLLM closes idle connections after 5 s; a pooled one must be closed before
 KEEPALIVE_S = 4.0
-COUNT_S, COUNT_HEAD_BYTES, ANSWER_BYTES = 60.0, 200, 1 << 20
+TOKENIZE_TIMEOUT_S, COUNT_HEAD_BYTES, MAX_TOKENIZE_BYTES = 60.0, 200, 1 << 20
 _COUNT = re.compile(rb'"count":\s*(\d+)')
 
 
-class DirectLane:
-    """Asks the models behind the gateway's slots."""
+class DirectBackend(Backend):
+    """Sends requests to the vLLM servers behind the gateway's slots. A context manager that owns the connections."""
 
     def __init__(self, settings: ProxySettings) -> None:
-        self._host, self._settings = settings.slot_host, settings
-        self._pool = Pool(KEEPALIVE_S, CONNECT_S)
-        self._opens: dict[tuple[str, bytes], bool] = {}
+        self._host, self._base_port = settings.slot_host, settings.slot_base_port
+        self._pool = ConnectionPool(KEEPALIVE_S, CONNECT_TIMEOUT_S)
+        self._starts_inside: dict[tuple[str, bytes], bool] = {}
 
-    async def __aenter__(self) -> DirectLane:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(
@@ -46,145 +55,152 @@ class DirectLane:
     ) -> None:
         self._pool.close()
 
-    async def carry(self, exchange: Exchange, reply: Reply, scope: Scope) -> None:
-        """Asks vLLM and relays its answer; stops asking when the client leaves."""
-        await while_there(reply.client, self._relay(exchange, reply))
+    async def send(self, request: UpstreamRequest, scope: Scope) -> None:
+        """Send the request to vLLM and relay its response; stop when the client disconnects."""
+        await run_until_disconnect(request.writer, self._relay(request))
 
-    async def _relay(self, exchange: Exchange, reply: Reply) -> None:
-        silence_s = STREAM_SILENCE_S if exchange.streams else WHOLE_SILENCE_S
-        alias = exchange.route.alias
+    async def _relay(self, request: UpstreamRequest) -> None:
+        timeout_s = STREAM_READ_TIMEOUT_S if request.wants_stream else WHOLE_READ_TIMEOUT_S
+        alias = request.route.alias
         try:
-            async with self._asked(exchange, exchange.endpoint, exchange.body, silence_s) as wire:
-                await reply.begin(wire.status, wire.headers.get(b"content-type", b"").decode("latin-1"))
-                await _relay_body(wire, reply)
-        except Silent:
-            await reply.fail(timed_out(alias, silence_s))
-        except WireError:
-            await (reply.break_off() if reply.begun else reply.fail(unreachable(alias)))
+            async with self._post(request, request.endpoint, request.body, timeout_s) as connection:
+                content_type = connection.headers.get(b"content-type", b"").decode("latin-1")
+                await request.start_response(connection.status, content_type)
+                await _relay_body(connection, request)
+        except ReadTimeoutError:
+            await request.fail(timed_out(alias, timeout_s))
+        except TransportError:
+            await (request.interrupt() if request.streaming else request.fail(unreachable(alias)))
         else:
-            await reply.finish()
+            await request.finish()
 
-    async def count(self, exchange: Exchange) -> int | None:
-        """The tokens of a prompt of any length, by the model's own tokenizer; None where it cannot say."""
-        for body in count_bodies(exchange.endpoint, exchange.body):
-            # the tokens follow, megabytes of them
-            answer = await self._tokenized(exchange, body, COUNT_HEAD_BYTES)
-            if answer is not None:
-                found = _COUNT.search(answer)
+    async def count_tokens(self, request: UpstreamRequest) -> int | None:
+        """Count a prompt of any length with the model's own tokenizer; None where that fails."""
+        for body in tokenize_bodies(request.endpoint, request.body):
+            # the count comes first, then the tokens, megabytes of them
+            head = await self._tokenize(request, body, COUNT_HEAD_BYTES)
+            if head is not None:
+                found = _COUNT.search(head)
                 return int(found[1]) if found else None
         return None
 
-    async def opens_thinking(self, exchange: Exchange) -> bool:
-        """Whether the prompt ends inside a think block; asked once for each job and way to think."""
-        body = ending_body(exchange.body)
-        known = (exchange.route.job_name, orjson.dumps(body))
-        if known not in self._opens:
-            answer = await self._tokenized(exchange, body, ANSWER_BYTES)
+    async def starts_inside_think_block(self, request: UpstreamRequest) -> bool:
+        """Return whether the prompt ends inside a think block; asked once per job and set of template arguments."""
+        body = prompt_end_body(request.body)
+        cache_key = (request.route.job_name, orjson.dumps(body))
+        if cache_key not in self._starts_inside:
+            data = await self._tokenize(request, body, MAX_TOKENIZE_BYTES)
             try:
-                strings = orjson.loads(answer or b"{}").get("token_strs")
+                strings = orjson.loads(data or b"{}").get("token_strs")
             except orjson.JSONDecodeError:
                 strings = None
             if not isinstance(strings, list):
                 return False
-            self._opens[known] = ends_inside(strings)
-        return self._opens[known]
+            self._starts_inside[cache_key] = ends_in_think_block(strings)
+        return self._starts_inside[cache_key]
 
-    async def _tokenized(self, exchange: Exchange, body: Body, enough_bytes: int) -> bytes | None:
-        """The beginning of what the model's tokenizer answers, None if it refuses or is away."""
-        answer = b""
+    async def _tokenize(self, request: UpstreamRequest, body: Body, enough_bytes: int) -> bytes | None:
+        """Return the beginning of the response of /tokenize, None if that fails."""
+        data = b""
         try:
-            async with self._asked(exchange, "/tokenize", body, COUNT_S) as wire:
-                while len(answer) < enough_bytes and (piece := await wire.read()):
-                    answer += piece
-                return answer if wire.status == 200 else None
-        except WireError:
+            async with self._post(request, "/tokenize", body, TOKENIZE_TIMEOUT_S) as connection:
+                while len(data) < enough_bytes and (piece := await connection.read()):
+                    data += piece
+                return data if connection.status == 200 else None
+        except TransportError:
             return None
 
     @asynccontextmanager
-    async def _asked(self, exchange: Exchange, path: str, body: Body, silence_s: float) -> AsyncIterator[Wire]:
-        target, data = target_of(exchange.route, exchange.key), orjson.dumps({**body, "model": exchange.route.alias})
-        head = post_head(self._host, self._settings.slot_base_port + target.slot, path, target.key, len(data))
-        async with self.asked(target, head, data, silence_s) as wire:
-            yield wire
+    async def _post(
+        self, request: UpstreamRequest, path: str, body: Body, read_timeout_s: float
+    ) -> AsyncIterator[Connection]:
+        server, data = server_of(request.route, request.key), orjson.dumps({**body, "model": request.route.alias})
+        head = post_head(self._host, self._base_port + server.slot, path, server.key, len(data))
+        async with self.open_response(server, head, data, read_timeout_s) as connection:
+            yield connection
 
     @asynccontextmanager
-    async def asked(self, target: Target, head: bytes, body: bytes, silence_s: float) -> AsyncIterator[Wire]:
-        """A connection on which the server has begun to answer. A kept one may have been closed just now: then a
-        second, fresh one is tried. Raises WireError."""
-        place = self._place(target)
-        wire = self._pool.kept(place) or await self._fresh(target)
+    async def open_response(
+        self, server: JobServer, head: bytes, body: bytes, read_timeout_s: float
+    ) -> AsyncIterator[Connection]:
+        """Send a request and yield the connection on which its response has begun. Raises TransportError.
+
+        The server may have closed a pooled connection just now: then a second, new one is tried.
+        """
+        origin = self._origin(server)
+        connection = self._pool.take(origin) or await self._connect(server)
         try:
             try:
-                await wire.post(head, body, silence_s)
-            except NoConnection as exc:
+                await connection.send(head, body, read_timeout_s)
+            except ConnectError as exc:
                 if not exc.reused:
                     raise
-                wire.close()
-                wire = await self._fresh(target)
-                await wire.post(head, body, silence_s)
-            yield wire
+                connection.close()
+                connection = await self._connect(server)
+                await connection.send(head, body, read_timeout_s)
+            yield connection
         finally:
-            self._pool.give(place, wire)
+            self._pool.release(origin, connection)
 
-    async def proves(self, exchange: Exchange) -> bool:
-        """Whether the job's own server is there, for carriers with connections of their own. A kept one says so too."""
-        target = target_of(exchange.route, exchange.key)
-        place = self._place(target)
-        if not target.gives_proof or self._pool.has(place):
+    async def verify_server(self, request: UpstreamRequest) -> bool:
+        """Authenticate the server for a backend with connections of its own. A pooled connection is proof enough."""
+        server = server_of(request.route, request.key)
+        origin = self._origin(server)
+        if not server.authenticates or self._pool.has_idle(origin):
             return True
         try:
-            self._pool.give(place, await self._fresh(target))
-        except WireError:
+            self._pool.release(origin, await self._connect(server))
+        except TransportError:
             return False
         return True
 
-    async def _fresh(self, target: Target) -> Wire:
-        host, port, _ = self._place(target)
-        wire = await self._pool.connect(host, port)
+    async def _connect(self, server: JobServer) -> Connection:
+        host, port, _ = self._origin(server)
+        connection = await self._pool.connect(host, port)
         try:
-            await prove(wire, host, target)
+            await authenticate_server(connection, host, server)
         except BaseException:
-            wire.close()
+            connection.close()
             raise
-        return wire
+        return connection
 
-    def _place(self, target: Target) -> Place:
-        return self._host, self._settings.slot_base_port + target.slot, target.job_name
+    def _origin(self, server: JobServer) -> Origin:
+        return self._host, self._base_port + server.slot, server.job_name
 
 
-async def _relay_body(wire: Wire, reply: Reply) -> None:
-    """Feeds the reply until the body ends; a client that gets nothing for a while gets pings."""
-    signs, read = _Signs(reply), wire.read
+async def _relay_body(connection: Connection, request: UpstreamRequest) -> None:
+    """Forward the body until it ends; a client that is sent nothing for a while gets pings."""
+    pings, read = _PingTimer(request), connection.read
     try:
         while piece := await read():
-            if await reply.feed(piece):
-                signs.spoken()
+            if await request.forward(piece):
+                pings.postpone()
     finally:
-        signs.stop()
+        pings.stop()
 
 
-class _Signs:
-    """Pings while nothing else is said. One timer a stream, set anew when it runs out and not with every event."""
+class _PingTimer:
+    """Pings a client that is sent nothing else. One timer per stream, restarted when it fires, not at every event."""
 
-    def __init__(self, reply: Reply) -> None:
-        self._reply, self._loop = reply, asyncio.get_running_loop()
-        self._spoke_at = self._loop.time()
-        self._timer = self._loop.call_later(PING_S, self._look)
-        self._pinging: asyncio.Task[None] | None = None
+    def __init__(self, request: UpstreamRequest) -> None:
+        self._request, self._loop = request, asyncio.get_running_loop()
+        self._last_sent_at = self._loop.time()
+        self._timer = self._loop.call_later(PING_S, self._check)
+        self._ping: asyncio.Task[None] | None = None
 
-    def spoken(self) -> None:
-        """The client has just been sent something."""
-        self._spoke_at = self._loop.time()
+    def postpone(self) -> None:
+        """Note that the client has just been sent something."""
+        self._last_sent_at = self._loop.time()
 
     def stop(self) -> None:
-        """No more of them."""
+        """Stop pinging."""
         self._timer.cancel()
-        if self._pinging is not None:
-            self._pinging.cancel()
+        if self._ping is not None:
+            self._ping.cancel()
 
-    def _look(self) -> None:
-        left_s = self._spoke_at + PING_S - self._loop.time()
+    def _check(self) -> None:
+        left_s = self._last_sent_at + PING_S - self._loop.time()
         if left_s <= 0:
-            self._pinging = self._loop.create_task(self._reply.ping())
-            self._spoke_at, left_s = self._loop.time(), PING_S
-        self._timer = self._loop.call_later(left_s, self._look)
+            self._ping = self._loop.create_task(self._request.ping())
+            self._last_sent_at, left_s = self._loop.time(), PING_S
+        self._timer = self._loop.call_later(left_s, self._check)

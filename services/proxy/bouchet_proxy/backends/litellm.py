@@ -1,7 +1,7 @@
-"""Carries exchanges through LiteLLM's own app, in this process. One of the two files that know LiteLLM (and hook.py).
+"""The LiteLLM backend: requests go through LiteLLM's own ASGI app, in this process.
 
-LiteLLM's configuration never changes: one entry for each of the gateway's slots. Where a slot leads is the gateway's
-business, and which key opens it the hook's.
+LiteLLM's configuration never changes: one entry for each of the gateway's slots. The gateway knows where a slot leads,
+and the hook (litellm_hook.py) sets the key of the job behind it.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ import yaml
 from bouchet_proxy.asgi import App, Message, Receive, Scope, Send
 from bouchet_proxy.dialects.endpoints import Endpoint
 from bouchet_proxy.settings import ProxySettings
-from bouchet_proxy.upstream_request import Exchange, Reply, current
+from bouchet_proxy.upstream_request import Backend, UpstreamRequest, current_request
 
-# seconds without a byte before a request is given up; a long prompt on a busy GPU takes minutes
-SILENCE_S = 1800
+# seconds without a byte before a request fails; a long prompt on a busy GPU takes minutes
+READ_TIMEOUT_S = 1800
 WARM_UP = "warm-up"
 
 _ENVIRONMENT = {
@@ -41,35 +41,35 @@ _ENVIRONMENT = {
     "NO_DOCS": "True",
     "NO_REDOC": "True",
 }
-# LiteLLM would open its own connections with these
-_OTHERS = ("REDIS_", "DATABASE_", "LITELLM_", "OTEL_", "OPENAI_", "ANTHROPIC_", "HOSTED_VLLM_")
+# LiteLLM would open connections of its own with these
+_REMOVED_PREFIXES = ("REDIS_", "DATABASE_", "LITELLM_", "OTEL_", "OPENAI_", "ANTHROPIC_", "HOSTED_VLLM_")
 _LOGGERS = ("LiteLLM", "LiteLLM Proxy", "LiteLLM Router")
 _DEFAULT_ENCODING = "litellm.litellm_core_utils.default_encoding"
 
 
 def litellm_config(settings: ProxySettings) -> dict[str, Any]:
-    """The configuration file of LiteLLM: `slot-3/ALIAS` goes to slot 3 as ALIAS."""
+    """Return LiteLLM's configuration: `slot-3/ALIAS` goes to slot 3 as ALIAS."""
     return {
         "model_list": [
-            *(_entry(f"slot-{slot}", settings.slot_url(slot)) for slot in range(settings.slot_count)),
-            _entry(WARM_UP, "http://127.0.0.1:9"),
+            *(_model_entry(f"slot-{slot}", settings.slot_url(slot)) for slot in range(settings.slot_count)),
+            _model_entry(WARM_UP, "http://127.0.0.1:9"),
         ],
         "litellm_settings": {
-            "callbacks": ["bouchet_proxy.backends.litellm_hook.clamp_hook"],
+            "callbacks": ["bouchet_proxy.backends.litellm_hook.request_hook"],
             "drop_params": True,
             "num_retries": 0,
-            "request_timeout": SILENCE_S,
+            "request_timeout": READ_TIMEOUT_S,
             "telemetry": False,
             # it would keep every chunk of a stream until its end
             "disable_streaming_logging": True,
             "turn_off_message_logging": True,
         },
-        "router_settings": {"num_retries": 0, "disable_cooldowns": True, "timeout": SILENCE_S},
+        "router_settings": {"num_retries": 0, "disable_cooldowns": True, "timeout": READ_TIMEOUT_S},
         "general_settings": {"disable_model_info_refresh": True},
     }
 
 
-def _entry(name: str, url: str) -> dict[str, Any]:
+def _model_entry(name: str, url: str) -> dict[str, Any]:
     return {
         "model_name": f"{name}/*",
         "litellm_params": {
@@ -83,60 +83,61 @@ def _entry(name: str, url: str) -> dict[str, Any]:
     }
 
 
-class LiteLLMCarrier:
-    """LiteLLM's app, as one that only takes exchanges."""
+class LiteLLMBackend(Backend):
+    """Sends requests through LiteLLM's app."""
 
     def __init__(self, app: App, master_key: str) -> None:
         self._app, self._authorization = app, b"Bearer " + master_key.encode()
 
     @classmethod
-    def mount(cls, settings: ProxySettings) -> LiteLLMCarrier:
-        """Imports LiteLLM, configured for these settings. Takes seconds and about 200 MB."""
+    def mount(cls, settings: ProxySettings) -> LiteLLMBackend:
+        """Import LiteLLM, configured for these settings. Takes seconds and about 200 MB."""
         master_key = f"sk-{secrets.token_urlsafe(32)}"
         with tempfile.NamedTemporaryFile("w", suffix=".yaml", delete=False) as file:
             yaml.safe_dump(litellm_config(settings), file)
-        for name in [name for name in os.environ if name.startswith(_OTHERS)]:
+        for name in [name for name in os.environ if name.startswith(_REMOVED_PREFIXES)]:
             del os.environ[name]
         os.environ.update(_ENVIRONMENT, LITELLM_MASTER_KEY=master_key, CONFIG_FILE_PATH=file.name)
         sys.modules[_DEFAULT_ENCODING] = _byte_encoding()
         importlib.import_module("litellm")
         for name in _LOGGERS:
-            # its error lines quote requests
+            # its error messages quote requests
             logging.getLogger(name).setLevel(logging.CRITICAL)
         server = importlib.import_module("litellm.proxy.proxy_server")
         return cls(cast(App, server.app), master_key)
 
-    async def carry(self, exchange: Exchange, reply: Reply, scope: Scope) -> None:
-        """Asks LiteLLM and relays its answer."""
-        body = {**exchange.body, "model": f"slot-{exchange.route.slot}/{exchange.route.alias}"}
-        relay = _Relay(reply)
+    async def send(self, request: UpstreamRequest, scope: Scope) -> None:
+        """Send the request to LiteLLM and relay its response."""
+        body = {**request.body, "model": f"slot-{request.route.slot}/{request.route.alias}"}
         encoded = orjson.dumps(body)
-        token = current.set(exchange)
+        token = current_request.set(request)
         try:
             await self._app(
-                self._scope(exchange.endpoint, scope, len(encoded)), _replay(encoded, reply.client.receive), relay
+                self._scope(request.endpoint, scope, len(encoded)),
+                _replay(encoded, request.writer.receive),
+                _ResponseRelay(request),
             )
         finally:
-            current.reset(token)
+            current_request.reset(token)
 
     async def lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI's lifespan, in which LiteLLM starts; it is done when the first request will find all modules loaded."""
-        with contextlib.ExitStack() as quiet:
-            quiet.enter_context(contextlib.redirect_stdout(io.StringIO()))
+        """Run LiteLLM's ASGI lifespan; startup is complete when the first request will find all modules loaded."""
+        with contextlib.ExitStack() as silenced:
+            silenced.enter_context(contextlib.redirect_stdout(io.StringIO()))
 
             async def started(message: Message) -> None:
                 if message["type"] == "lifespan.startup.complete":
                     await self._warm_up()
-                    # half a million objects that live as long as the process: the collector need not look at them again
+                    # half a million objects that live as long as the process: the garbage collector can skip them
                     gc.collect()
                     gc.freeze()
-                quiet.close()
+                silenced.close()
                 await send(message)
 
             await self._app(scope, receive, started)
 
     async def _warm_up(self) -> None:
-        """One request to nowhere in each dialect: LiteLLM loads a good part of itself only then, for seconds."""
+        """Send one request to a closed port in each dialect: only then LiteLLM loads many of its modules, for seconds."""
         body = {"model": f"{WARM_UP}/x", "max_tokens": 1, "messages": [{"role": "user", "content": "x"}]}
         encoded = orjson.dumps(body)
         base = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "scheme": "http"}
@@ -156,7 +157,7 @@ class LiteLLMCarrier:
 
 
 def _byte_encoding() -> ModuleType:
-    """Stands in for LiteLLM's default tokenizer, a vocabulary of 80 MB that takes 3 s to load at the first request.
+    """Build a stub of LiteLLM's default tokenizer, whose vocabulary of 80 MB takes 3 s to load at the first request.
 
     LiteLLM counts with it only for its own estimates; the counts that clients see are vLLM's.
     """
@@ -174,28 +175,29 @@ async def _never() -> Message:
 
 
 async def _ignore(message: Message) -> None:
-    """An ASGI `send` for answers that nobody reads."""
+    """Discard a message: an ASGI `send` for responses that are not read."""
 
 
-class _Relay:
-    """An ASGI `send` that feeds a Reply."""
+class _ResponseRelay:
+    """An ASGI `send` that passes the response to an UpstreamRequest."""
 
-    def __init__(self, reply: Reply) -> None:
-        self._reply = reply
+    def __init__(self, request: UpstreamRequest) -> None:
+        self._request = request
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = {key.lower(): value for key, value in message.get("headers", ())}
-            await self._reply.begin(message["status"], headers.get(b"content-type", b"").decode("latin-1"))
+            content_type = headers.get(b"content-type", b"").decode("latin-1")
+            await self._request.start_response(message["status"], content_type)
         elif message["type"] == "http.response.body":
             if message.get("body"):
-                await self._reply.feed(message["body"])
+                await self._request.forward(message["body"])
             if not message.get("more_body", False):
-                await self._reply.finish()
+                await self._request.finish()
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """An ASGI `receive` that gives this body, then what the real one says."""
+    """Return an ASGI `receive` that gives this body, then the messages of the given one."""
     pending = [body]
 
     async def replay() -> Message:

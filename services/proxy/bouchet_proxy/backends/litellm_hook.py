@@ -1,6 +1,6 @@
-"""LiteLLM's callback: puts the job's key and the clamp on what LiteLLM is about to send, and notes why it failed.
+"""LiteLLM's callback: sets the job's key and the token limit on what LiteLLM sends, and notes why a call failed.
 
-One of the two files that know LiteLLM (carrier.py is the other).
+Only this file and litellm.py know LiteLLM.
 """
 
 from __future__ import annotations
@@ -9,12 +9,14 @@ from typing import Any
 
 from litellm.integrations.custom_logger import CustomLogger
 
-from bouchet_proxy.dialects.token_limits import clamp_tokens
+from bouchet_proxy.dialects.tokens import clamp_tokens
 from bouchet_proxy.errors import timed_out, unreachable
-from bouchet_proxy.upstream_request import current
+from bouchet_proxy.upstream_request import current_request
 
-# exception classes, by name, of the libraries below: the connection failed before there was an answer
-_NO_CONNECTION = {
+from .litellm import READ_TIMEOUT_S
+
+# exception classes of the HTTP libraries, by name: the connection failed before there was a response
+_CONNECT_ERRORS = {
     "ClientConnectorError",
     "ClientOSError",
     "ConnectError",
@@ -26,18 +28,18 @@ _NO_CONNECTION = {
     "ServerDisconnectedError",
     "WriteError",
 }
-_NO_ANSWER = {"ReadTimeout", "ServerTimeoutError", "SocketTimeoutError", "Timeout", "TimeoutError"}
+_TIMEOUTS = {"ReadTimeout", "ServerTimeoutError", "SocketTimeoutError", "Timeout", "TimeoutError"}
 
 
-class ClampHook(CustomLogger):  # type: ignore[misc]  # the library is not typed
-    """Reads the exchange of the running task; a call that LiteLLM makes on its own account is left alone."""
+class RequestHook(CustomLogger):  # type: ignore[misc]  # the library is not typed
+    """Reads the request of the running task; a call that LiteLLM makes for itself is left alone."""
 
     async def async_pre_call_deployment_hook(self, kwargs: dict[str, Any], call_type: Any) -> dict[str, Any] | None:
-        """After LiteLLM chose the slot and translated the dialect, before it sends."""
-        exchange = current.get()
-        if exchange is None:
+        """Change the call after LiteLLM has chosen the slot and translated the dialect, before it sends."""
+        request = current_request.get()
+        if request is None:
             return None
-        return {**clamp_tokens(kwargs, exchange.route.window), "api_key": exchange.key}
+        return {**clamp_tokens(kwargs, request.route.window), "api_key": request.key}
 
     async def async_post_call_failure_hook(
         self,
@@ -46,19 +48,19 @@ class ClampHook(CustomLogger):  # type: ignore[misc]  # the library is not typed
         user_api_key_dict: Any,
         traceback_str: str | None = None,
     ) -> None:
-        """Says whether the server could not be reached; what it answered is read from LiteLLM's error body."""
-        exchange = current.get()
-        if exchange is None:
+        """Note that the server could not be reached; its own errors are read from LiteLLM's error body."""
+        request = current_request.get()
+        if request is None:
             return
-        names = _names(original_exception)
-        if names & _NO_CONNECTION:
-            exchange.failure = unreachable(exchange.route.alias)
-        elif names & _NO_ANSWER:
-            exchange.failure = timed_out(exchange.route.alias, 0)
+        names = _exception_names(original_exception)
+        if names & _CONNECT_ERRORS:
+            request.error = unreachable(request.route.alias)
+        elif names & _TIMEOUTS:
+            request.error = timed_out(request.route.alias, READ_TIMEOUT_S)
 
 
-def _names(exc: BaseException | None) -> set[str]:
-    """Class names of an exception and of all that led to it."""
+def _exception_names(exc: BaseException | None) -> set[str]:
+    """Return the class names of an exception and of its causes."""
     names: set[str] = set()
     while exc is not None and type(exc).__name__ not in names:
         names.add(type(exc).__name__)
@@ -66,4 +68,4 @@ def _names(exc: BaseException | None) -> set[str]:
     return names
 
 
-clamp_hook = ClampHook()
+request_hook = RequestHook()

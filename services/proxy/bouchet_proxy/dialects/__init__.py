@@ -1,1 +1,1 @@
-"""Pure rules of the Anthropic and OpenAI dialects: what a request may contain."""
+"""The API dialects of clients: which endpoints they have, and how a request body is checked and prepared for vLLM."""

@@ -1,7 +1,7 @@
-"""What an Anthropic request may contain when it reaches vLLM. Pure; never changes the body it is given.
+"""Rules for the bodies of Anthropic requests on their way to vLLM. Pure; no rule changes its argument.
 
-Every rule looks at one message at a time and depends on nothing that changes between turns, so that the prompt of
-turn N+1 extends the prompt of turn N and vLLM's prefix cache hits.
+Every rule depends on one message at a time and on nothing that changes between turns, so that the prompt of turn N+1
+extends the prompt of turn N, and vLLM finds it in its prefix cache.
 """
 
 from __future__ import annotations
@@ -10,81 +10,83 @@ from typing import Any
 
 from bouchet_core.deployments import Traits
 
-from .thinking import settle_anthropic
-from .token_limits import Body, clamp_tokens, default_tokens
+from .thinking import resolve_anthropic_thinking
+from .tokens import Body, clamp_tokens, default_tokens
 
-# what vLLM's own Anthropic endpoint reads; everything else a client sends is dropped without a word
+# what vLLM's own Anthropic endpoint reads; all other fields are dropped
 COUNT_FIELDS = frozenset(("model", "messages", "output_config", "system", "thinking", "tool_choice", "tools"))
 FIELDS = COUNT_FIELDS | {"max_tokens", "stop_sequences", "stream", "temperature", "top_k", "top_p"}
 BLOCKS = frozenset(("text", "image", "tool_use", "tool_result", "thinking", "redacted_thinking"))
-# Claude Code's first system block; it differs with every request and would spoil the prefix cache
+# Claude Code's first system block; it differs with every request, so the prefix cache would never match
 BILLING = "x-anthropic-billing-header"
-# Claude Code's own words for what the system says within a conversation
+# Claude Code's own format for system messages within a conversation
 REMINDER = "<system-reminder>\n{}\n</system-reminder>"
-NO_IMAGES = "[An image was here. This model reads text only, so it was left out.]"
+IMAGE_NOTE = "[An image was here. This model reads text only, so it was left out.]"
+NO_TOOLS_NOTE = "Tools are not available with this model: answer in plain text."
+MISSING_TOOLS_NOTE = "These tools are not available here: {}."
 
 
 def prepare_messages(body: Body, window: int | None, traits: Traits) -> Body:
-    """A `/v1/messages` body as vLLM takes it."""
-    kept = {key: value for key, value in _lifted(body).items() if key in FIELDS and value is not None}
+    """Return a `/v1/messages` body as vLLM accepts it."""
+    kept = {key: value for key, value in _move_output_format(body).items() if key in FIELDS and value is not None}
     kept = clamp_tokens(default_tokens(kept, "max_tokens", traits.max_output, window), window)
-    return _prepared(kept, traits)
+    return _apply_rules(kept, traits)
 
 
 def prepare_count(body: Body, traits: Traits) -> Body:
-    """A `/v1/messages/count_tokens` body as vLLM takes it: the same prompt as prepare_messages makes."""
-    kept = {key: value for key, value in _lifted(body).items() if key in FIELDS and value is not None}
-    prepared = _prepared(kept, traits)
+    """Return a `/v1/messages/count_tokens` body as vLLM accepts it: the prompt is that of prepare_messages."""
+    kept = {key: value for key, value in _move_output_format(body).items() if key in FIELDS and value is not None}
+    prepared = _apply_rules(kept, traits)
     return {key: value for key, value in prepared.items() if key in COUNT_FIELDS}
 
 
-def _prepared(body: Body, traits: Traits) -> Body:
-    body = settle_anthropic(_without_billing(body), traits)
-    body = _with_known_tools(body, traits)
+def _apply_rules(body: Body, traits: Traits) -> Body:
+    body = resolve_anthropic_thinking(_drop_billing(body), traits)
+    body = _keep_client_tools(body, traits)
     messages = body.get("messages")
     if isinstance(messages, list):
-        body = {**body, "messages": _messages(messages, traits)}
+        body = {**body, "messages": _prepare_messages(messages, traits)}
     return body
 
 
-def _lifted(body: Body) -> Body:
-    """Older betas wrote `output_format` where `output_config.format` stands now."""
+def _move_output_format(body: Body) -> Body:
+    """Return the body with `output_config.format`, which older betas called `output_format`."""
     form, config = body.get("output_format"), body.get("output_config")
     if not isinstance(form, dict) or (isinstance(config, dict) and "format" in config):
         return body
     return {**body, "output_config": {**(config if isinstance(config, dict) else {}), "format": form}}
 
 
-def _without_billing(body: Body) -> Body:
+def _drop_billing(body: Body) -> Body:
     system = body.get("system")
     if isinstance(system, str) and system.startswith(BILLING):
         return {key: value for key, value in body.items() if key != "system"}
     if isinstance(system, list):
-        return {**body, "system": _without_billing_blocks(system)}
+        return {**body, "system": _drop_billing_blocks(system)}
     return body
 
 
-def _without_billing_blocks(blocks: list[Any]) -> list[Any]:
+def _drop_billing_blocks(blocks: list[Any]) -> list[Any]:
     return [b for b in blocks if not (isinstance(b, dict) and str(b.get("text") or "").startswith(BILLING))]
 
 
-def _with_known_tools(body: Body, traits: Traits) -> Body:
-    """Without the tools that only Anthropic's servers can run; a note in the system prompt names them."""
+def _keep_client_tools(body: Body, traits: Traits) -> Body:
+    """Drop the tools that only Anthropic's servers can run; a note in the system prompt names them."""
     tools = body.get("tools")
     if not isinstance(tools, list):
         return body
-    kept = [_with_schema(tool) for tool in tools if not _is_foreign(tool)] if traits.tool_parser else []
+    kept = [_prepare_tool(tool) for tool in tools if not _is_server_tool(tool)] if traits.tool_parser else []
     missing = [
-        str(tool.get("name") or tool.get("type")) for tool in tools if isinstance(tool, dict) and _is_foreign(tool)
+        str(tool.get("name") or tool.get("type")) for tool in tools if isinstance(tool, dict) and _is_server_tool(tool)
     ]
     if not traits.tool_parser and tools:
-        body = _noted(body, "Tools are not available with this model: answer in words.")
+        body = _add_system_note(body, NO_TOOLS_NOTE)
     elif missing:
-        body = _noted(body, f"These tools are not available here: {', '.join(missing)}.")
-    return _with_tools(body, kept)
+        body = _add_system_note(body, MISSING_TOOLS_NOTE.format(", ".join(missing)))
+    return _set_tools(body, kept)
 
 
-def _with_tools(body: Body, tools: list[Any]) -> Body:
+def _set_tools(body: Body, tools: list[Any]) -> Body:
     rest = {key: value for key, value in body.items() if key not in ("tools", "tool_choice")}
     if not tools:
         return rest
@@ -97,15 +99,15 @@ def _with_tools(body: Body, tools: list[Any]) -> Body:
     return rest
 
 
-def _is_foreign(tool: object) -> bool:
-    """Anthropic's own tools carry a dated type (`web_search_20250305`) and no schema."""
+def _is_server_tool(tool: object) -> bool:
+    """Return whether Anthropic runs the tool: those have a dated type (`web_search_20250305`) and no schema."""
     if not isinstance(tool, dict) or isinstance(tool.get("input_schema"), dict):
         return False
     return str(tool.get("type") or "custom") != "custom"
 
 
-def _with_schema(tool: Any) -> Any:
-    """The tool with a schema, and shown from the start: templates know no tools that are loaded later."""
+def _prepare_tool(tool: Any) -> Any:
+    """Return the tool with a schema, and not deferred: chat templates know no tools that are loaded later."""
     if not isinstance(tool, dict):
         return tool
     kept = {key: value for key, value in tool.items() if key != "defer_loading"}
@@ -114,7 +116,7 @@ def _with_schema(tool: Any) -> Any:
     return kept
 
 
-def _noted(body: Body, note: str) -> Body:
+def _add_system_note(body: Body, note: str) -> Body:
     system = body.get("system")
     blocks = [{"type": "text", "text": system}] if isinstance(system, str) and system else system
     blocks = blocks if isinstance(blocks, list) else []
@@ -123,22 +125,22 @@ def _noted(body: Body, note: str) -> Body:
     return {**body, "system": [*blocks, {"type": "text", "text": text}]}
 
 
-def _messages(messages: list[Any], traits: Traits) -> list[Any]:
-    prepared = [_message(message, traits) for message in messages]
-    said = [message for message in prepared if not _is_blank(message)]
-    begun = next((n for n, message in enumerate(said) if not _is_system(message)), len(said))
-    return said[:begun] + [_reminder(message) if _is_system(message) else message for message in said[begun:]]
+def _prepare_messages(messages: list[Any], traits: Traits) -> list[Any]:
+    prepared = [_prepare_message(message, traits) for message in messages]
+    kept = [message for message in prepared if not _is_empty(message)]
+    first = next((n for n, message in enumerate(kept) if not _is_system(message)), len(kept))
+    return kept[:first] + [_to_reminder(message) if _is_system(message) else message for message in kept[first:]]
 
 
 def _is_system(message: Any) -> bool:
     return isinstance(message, dict) and message.get("role") == "system"
 
 
-def _reminder(message: Body) -> Body:
-    """A system message amid the conversation, as a user's, in its place.
+def _to_reminder(message: Body) -> Body:
+    """Return a system message within the conversation as a user message in its place.
 
-    Templates of newer models (Qwen 3.5 and later) take a system message at the beginning only. vLLM then moves all of
-    them there, and each new one changes the head of the prompt: the whole conversation misses the prefix cache.
+    Chat templates of newer models (Qwen 3.5 and later) accept a system message at the beginning only. vLLM then moves
+    all of them there, and each new one changes the head of the prompt: the whole conversation misses the prefix cache.
     """
     content = message["content"]
     blocks = content if isinstance(content, list) else [_text(content)]
@@ -146,7 +148,7 @@ def _reminder(message: Body) -> Body:
     return {"role": "user", "content": REMINDER.format("\n".join(filter(None, texts)))}
 
 
-def _message(message: Any, traits: Traits) -> Any:
+def _prepare_message(message: Any, traits: Traits) -> Any:
     if not isinstance(message, dict):
         return message
     role = "system" if message.get("role") == "developer" else message.get("role")
@@ -154,13 +156,13 @@ def _message(message: Any, traits: Traits) -> Any:
     if content is None:
         return {"role": role, "content": ""}
     if isinstance(content, list):
-        blocks = _without_billing_blocks(content) if role == "system" else content
-        return {"role": role, "content": [_block(block, traits) for block in blocks]}
+        blocks = _drop_billing_blocks(content) if role == "system" else content
+        return {"role": role, "content": [_prepare_block(block, traits) for block in blocks]}
     return {"role": role, "content": content}
 
 
-def _is_blank(message: Any) -> bool:
-    """A message of vLLM's three roles that says nothing; templates stumble over it."""
+def _is_empty(message: Any) -> bool:
+    """Return whether an assistant or system message has no content; chat templates fail on those."""
     if not isinstance(message, dict) or message.get("role") not in ("assistant", "system"):
         return False
     content = message.get("content")
@@ -169,16 +171,16 @@ def _is_blank(message: Any) -> bool:
     return content == "" or (message["role"] == "system" and str(content).startswith(BILLING))
 
 
-def _block(block: Any, traits: Traits) -> Any:
+def _prepare_block(block: Any, traits: Traits) -> Any:
     if not isinstance(block, dict):
         return block
     kind = block.get("type")
     if kind == "tool_result":
-        return _tool_result(block, traits)
+        return _prepare_tool_result(block, traits)
     if kind == "image" and not traits.vision:
-        return _text(NO_IMAGES)
+        return _text(IMAGE_NOTE)
     if kind == "document":
-        return _document(block)
+        return _document_text(block)
     if kind == "tool_reference":
         return _text(f"The tool {block.get('tool_name') or block.get('name')} can be called.")
     if kind not in BLOCKS and kind is not None:
@@ -186,15 +188,15 @@ def _block(block: Any, traits: Traits) -> Any:
     return {key: value for key, value in block.items() if key != "cache_control"}
 
 
-def _tool_result(block: Body, traits: Traits) -> Body:
+def _prepare_tool_result(block: Body, traits: Traits) -> Body:
     content = block.get("content")
     if isinstance(content, list):
-        content = [_block(item, traits) for item in content]
+        content = [_prepare_block(item, traits) for item in content]
     kept = {key: value for key, value in block.items() if key != "cache_control"}
     return {**kept, "content": content} if "content" in block else kept
 
 
-def _document(block: Body) -> Body:
+def _document_text(block: Body) -> Body:
     source = block.get("source")
     if isinstance(source, dict) and source.get("type") == "text" and isinstance(source.get("data"), str):
         return _text(source["data"])

@@ -1,4 +1,4 @@
-"""Every path a client may ask for, the dialect it is spoken in, and the rules its body goes through. Pure."""
+"""Every path that leads to a model, its dialect, and the rules for its request bodies. Pure."""
 
 from __future__ import annotations
 
@@ -10,19 +10,26 @@ from bouchet_proxy.routing.table import Route
 from .anthropic import prepare_count, prepare_messages
 from .openai import prepare_chat, prepare_completion, prepare_embeddings
 from .responses import prepare_responses
-from .token_limits import Body
-from .validation import ANTHROPIC_SHAPES, CHAT_SHAPES, MODEL_SHAPES, RESPONSES_SHAPES, misshapen, misshapen_message
+from .tokens import LIMIT_FIELDS, Body
+from .validation import (
+    ANTHROPIC_FIELDS,
+    CHAT_FIELDS,
+    MODEL_FIELD,
+    RESPONSES_FIELDS,
+    first_invalid_field,
+    first_invalid_message,
+)
 
 
 class Dialect(StrEnum):
-    """Whose words the client understands."""
+    """Whose API the client speaks."""
 
     ANTHROPIC = "anthropic"
     OPENAI = "openai"
 
 
 class Endpoint(StrEnum):
-    """The paths that carry a request to a model. The values are the paths, in vLLM and in LiteLLM alike."""
+    """The paths that lead to a model; they are the same in vLLM and in LiteLLM."""
 
     MESSAGES = "/v1/messages"
     COUNT_TOKENS = "/v1/messages/count_tokens"
@@ -38,55 +45,55 @@ _ENDPOINTS = {str(endpoint): endpoint for endpoint in Endpoint} | {
     "/embeddings": Endpoint.EMBEDDINGS,
     "/responses": Endpoint.RESPONSES,
 }
-_SHAPES = {
-    Endpoint.MESSAGES: ANTHROPIC_SHAPES,
-    Endpoint.COUNT_TOKENS: ANTHROPIC_SHAPES,
-    Endpoint.CHAT: CHAT_SHAPES,
-    Endpoint.RESPONSES: RESPONSES_SHAPES,
+_FIELDS = {
+    Endpoint.MESSAGES: ANTHROPIC_FIELDS,
+    Endpoint.COUNT_TOKENS: ANTHROPIC_FIELDS,
+    Endpoint.CHAT: CHAT_FIELDS,
+    Endpoint.RESPONSES: RESPONSES_FIELDS,
 }
-_CONVERSATIONS = (Endpoint.MESSAGES, Endpoint.COUNT_TOKENS, Endpoint.CHAT)
+_WITH_MESSAGES = (Endpoint.MESSAGES, Endpoint.COUNT_TOKENS, Endpoint.CHAT)
 
 
-class BadBodyError(ValueError):
-    """The body cannot be a request of this dialect; the message is for the client."""
+class InvalidBodyError(ValueError):
+    """The body is not a request of this dialect; the message is for the client."""
 
 
-class ThreadWanted(BadBodyError):
-    """The client would send only what is new, and have the server remember the conversation."""
+class ThreadUnsupportedError(InvalidBodyError):
+    """The client wants to send only new messages and have the server keep the conversation."""
 
 
 def endpoint_of(path: str) -> Endpoint | None:
-    """The endpoint behind a path, None when it is none."""
+    """Return the endpoint of a path, None when there is none."""
     return _ENDPOINTS.get(path)
 
 
 def dialect_of(path: str) -> Dialect:
-    """Whose words to answer in."""
+    """Return the dialect in which to respond on that path."""
     return Dialect.ANTHROPIC if path.startswith("/v1/messages") else Dialect.OPENAI
 
 
 def check_body(endpoint: Endpoint, body: object) -> Body:
-    """The body, if it has the parts without which no rule makes sense; BadBodyError otherwise."""
+    """Return the body if it has what the rules below rely on. Raises InvalidBodyError."""
     if not isinstance(body, dict):
-        raise BadBodyError("the request body must be a JSON object")
-    wrong = misshapen(body, _SHAPES.get(endpoint, MODEL_SHAPES))
-    if wrong is None and endpoint in _CONVERSATIONS:
-        wrong = misshapen_message(body.get("messages"))
-    if wrong is not None:
-        raise BadBodyError(wrong)
+        raise InvalidBodyError("the request body must be a JSON object")
+    invalid = first_invalid_field(body, _FIELDS.get(endpoint, MODEL_FIELD))
+    if invalid is None and endpoint in _WITH_MESSAGES:
+        invalid = first_invalid_message(body.get("messages"))
+    if invalid is not None:
+        raise InvalidBodyError(invalid)
     if endpoint in (Endpoint.MESSAGES, Endpoint.COUNT_TOKENS) and body.get("thread"):
-        raise ThreadWanted("thread: conversations are not kept here; send all messages with every request")
+        raise ThreadUnsupportedError("thread: conversations are not stored; send all messages with every request")
     if endpoint is Endpoint.RESPONSES and body.get("previous_response_id"):
-        raise BadBodyError("previous_response_id: answers are not kept here; send the whole conversation as input")
-    for word in ("max_tokens", "max_completion_tokens", "max_output_tokens"):
-        limit = body.get(word)
+        raise InvalidBodyError("previous_response_id: responses are not stored; send the whole conversation as input")
+    for name in LIMIT_FIELDS:
+        limit = body.get(name)
         if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
-            raise BadBodyError(f"{word}: must be a whole number of at least 1")
+            raise InvalidBodyError(f"{name}: must be a whole number of at least 1")
     return body
 
 
 def prepare(endpoint: Endpoint, body: Body, route: Route) -> Body:
-    """The body as the model behind this route takes it; the model's name is not touched."""
+    """Return the body as the model of this route accepts it; the model's name is not changed."""
     match endpoint:
         case Endpoint.MESSAGES:
             return prepare_messages(body, route.window, route.traits)

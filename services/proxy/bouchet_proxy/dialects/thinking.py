@@ -1,7 +1,7 @@
-"""Thinking: who may, when it is asked for, and the net that catches `<think>` blocks in answers. Pure.
+"""Thinking: when a request asks a model for it, and how `<think>` blocks are removed from its answers. Pure.
 
-A model's trait (catalog) says what it can: `none` cannot think, `off` and `on` can and name the default, `always`
-cannot stop. vLLM turns thinking on for any effort but `none`, and refuses a budget without a reasoning parser.
+A model's trait `thinking` (catalog): `none` cannot think, `off` and `on` can and name the default, `always` cannot
+stop. vLLM turns thinking on for any effort but `none`, and rejects a budget without a reasoning parser.
 """
 
 from __future__ import annotations
@@ -15,18 +15,17 @@ Body = dict[str, Any]
 OPEN, CLOSE = "<think>", "</think>"
 EFFORTS = ("low", "medium", "high", "xhigh", "max")
 DEFAULT_EFFORT = "medium"
-# vLLM's bounds for `thinking.budget_tokens`
-LEAST_BUDGET = 1024
+# vLLM's minimum for `thinking.budget_tokens`
+MIN_BUDGET = 1024
 
 
-def settle_anthropic(body: Body, traits: Traits) -> Body:
-    """The body with `thinking` and `output_config.effort` as this model can take them.
+def resolve_anthropic_thinking(body: Body, traits: Traits) -> Body:
+    """Return the body with `thinking` and `output_config.effort` as this model accepts them.
 
-    An explicit `enabled` is a wish; `adaptive`, which Claude Code sends with every request, leaves it to the model's
-    default.
+    `enabled` is a request of the user's; `adaptive`, which Claude Code always sends, leaves it to the model's default.
     """
-    asked = body.get("thinking")
-    kind = asked.get("type") if isinstance(asked, dict) else None
+    requested = body.get("thinking")
+    kind = requested.get("type") if isinstance(requested, dict) else None
     config = body.get("output_config")
     effort = config.get("effort") if isinstance(config, dict) else None
     rest = {key: value for key, value in body.items() if key != "thinking"}
@@ -35,19 +34,19 @@ def settle_anthropic(body: Body, traits: Traits) -> Body:
         return rest
     if kind == "enabled" or (traits.thinking == "on" and kind != "disabled"):
         wanted = effort if effort in EFFORTS else DEFAULT_EFFORT
-        return _with_effort({**rest, **_budget(asked, body, traits)}, wanted)
+        return _with_effort({**rest, **_budget(requested, body, traits)}, wanted)
     return {**rest, "thinking": {"type": "disabled"}}
 
 
-def settle_openai(body: Body, traits: Traits) -> Body:
-    """The body with `reasoning_effort` and the template's switch as this model can take them."""
+def resolve_openai_thinking(body: Body, traits: Traits) -> Body:
+    """Return the body with `reasoning_effort` and the chat template's switch as this model accepts them."""
     if traits.thinking in ("none", "always"):
         return {key: value for key, value in body.items() if key != "reasoning_effort"}
-    said = body.get("chat_template_kwargs")
-    said = said if isinstance(said, dict) else {}
-    if "enable_thinking" in said or body.get("reasoning_effort") is not None:
+    kwargs = body.get("chat_template_kwargs")
+    kwargs = kwargs if isinstance(kwargs, dict) else {}
+    if "enable_thinking" in kwargs or body.get("reasoning_effort") is not None:
         return body
-    return {**body, "chat_template_kwargs": {**said, "enable_thinking": traits.thinking == "on"}}
+    return {**body, "chat_template_kwargs": {**kwargs, "enable_thinking": traits.thinking == "on"}}
 
 
 def _with_effort(body: Body, effort: str | None) -> Body:
@@ -59,86 +58,86 @@ def _with_effort(body: Body, effort: str | None) -> Body:
     return {**rest, "output_config": kept} if kept else rest
 
 
-def _budget(asked: object, body: Body, traits: Traits) -> Body:
-    """`thinking` with a budget that vLLM takes, or adaptive where none would do."""
-    budget = asked.get("budget_tokens") if isinstance(asked, dict) else None
+def _budget(requested: object, body: Body, traits: Traits) -> Body:
+    """Return `thinking` with a budget that vLLM accepts, or adaptive where there is none."""
+    budget = requested.get("budget_tokens") if isinstance(requested, dict) else None
     limit = body.get("max_tokens")
     if traits.reasoning_parser and isinstance(budget, int) and isinstance(limit, int):
         fitting = min(budget, limit - 1)
-        if fitting >= LEAST_BUDGET:
+        if fitting >= MIN_BUDGET:
             return {"thinking": {"type": "enabled", "budget_tokens": fitting}}
     return {"thinking": {"type": "adaptive"}}
 
 
 class ThinkStripper:
-    """Takes leading `<think>...</think>` blocks off a text that arrives in pieces of any size.
+    """Removes leading `<think>...</think>` blocks from a text that arrives in pieces of any size.
 
-    Only a block that opens the text (after white space) is one: a tag anywhere later is somebody writing about it.
-    Text that cannot be the beginning of a tag is given back at once. An unclosed block swallows the rest.
+    Only a block at the start of the text (after white space) is removed: a later tag is part of the answer. Text that
+    cannot be the beginning of a tag is returned at once. An unclosed block hides the rest.
 
-    opened: the prompt itself ended with `<think>`, so the text begins inside the block; it is held until the block
-    ends, and given back whole if it never does.
+    starts_inside: the prompt itself ended with `<think>`, so the text begins inside the block; it is buffered until the
+    block ends, and returned whole if it never does.
     """
 
-    def __init__(self, opened: bool = False) -> None:
-        self._state: Literal["opened", "leading", "inside", "passing"] = "opened" if opened else "leading"
-        self._held = ""
+    def __init__(self, starts_inside: bool = False) -> None:
+        self._state: Literal["opened", "leading", "inside", "passing"] = "opened" if starts_inside else "leading"
+        self._buffer = ""
         self._thoughts: list[str] = []
 
     @property
     def passing(self) -> bool:
-        """Whether all further text passes unchanged."""
+        """Whether all further text is returned unchanged."""
         return self._state == "passing"
 
     def feed(self, text: str) -> str:
-        """What may be shown of this piece (and of what was held before it)."""
+        """Return what the client may see of this piece, and of what was buffered before it."""
         if self._state == "passing":
             return text
-        self._held += text
-        shown, settled = "", False
+        self._buffer += text
+        visible, settled = "", False
         while not settled:
             before: str = self._state
-            shown += self._lead() if before == "leading" else self._skip()
+            visible += self._take_leading() if before == "leading" else self._skip_thoughts()
             settled = self._state in (before, "passing")
-        return shown
+        return visible
 
     def finish(self) -> str:
-        """What was held in the hope of a tag and turned out to be text."""
-        rest = self._held if self._state in ("leading", "opened") else ""
+        """Return what was buffered as the possible beginning of a tag."""
+        rest = self._buffer if self._state in ("leading", "opened") else ""
         if self._state == "opened":
             rest = strip_thinking("".join(self._thoughts) + rest)
-        self._held, self._thoughts = "", []
+        self._buffer, self._thoughts = "", []
         return rest
 
-    def _lead(self) -> str:
-        body = self._held.lstrip()
-        space = self._held[: len(self._held) - len(body)]
+    def _take_leading(self) -> str:
+        body = self._buffer.lstrip()
+        space = self._buffer[: len(self._buffer) - len(body)]
         if body.startswith(OPEN):
-            self._held, self._state = body[len(OPEN) :], "inside"
+            self._buffer, self._state = body[len(OPEN) :], "inside"
             return space
         if body.startswith(CLOSE):
-            # the end of a block that began in the prompt, or nowhere
-            self._held = body[len(CLOSE) :]
-            return space + self._lead()
+            # the end of a block that began in the prompt, or of none at all
+            self._buffer = body[len(CLOSE) :]
+            return space + self._take_leading()
         if OPEN.startswith(body) or CLOSE.startswith(body):
-            self._held = body
+            self._buffer = body
             return space
-        self._held, self._state = "", "passing"
+        self._buffer, self._state = "", "passing"
         return space + body
 
-    def _skip(self) -> str:
-        inside, close, after = self._held.partition(CLOSE)
+    def _skip_thoughts(self) -> str:
+        inside, close, after = self._buffer.partition(CLOSE)
         if close:
-            self._held, self._state, self._thoughts = after, "leading", []
+            self._buffer, self._state, self._thoughts = after, "leading", []
         else:
             border = max(0, len(inside) - len(CLOSE) + 1)
             if self._state == "opened":
                 self._thoughts.append(inside[:border])
-            self._held = inside[border:]
+            self._buffer = inside[border:]
         return ""
 
 
-def strip_thinking(text: str, opened: bool = False) -> str:
-    """The whole text without its leading think blocks."""
-    stripper = ThinkStripper(opened)
+def strip_thinking(text: str, starts_inside: bool = False) -> str:
+    """Return the whole text without its leading think blocks."""
+    stripper = ThinkStripper(starts_inside)
     return stripper.feed(text) + stripper.finish()

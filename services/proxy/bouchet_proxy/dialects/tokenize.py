@@ -1,6 +1,6 @@
-"""A conversation as vLLM's `/tokenize` takes it: that path counts prompts of any length. Pure.
+"""Conversations as bodies for vLLM's `/tokenize`, which counts prompts of any length. Pure.
 
-vLLM's own `count_tokens` refuses a prompt above the window, and its complaint about one says only "at least".
+vLLM's own `count_tokens` rejects a prompt above the context window, with a message that has only a lower bound.
 """
 
 from __future__ import annotations
@@ -10,124 +10,124 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from .endpoints import Endpoint
-from .token_limits import Body
+from .tokens import Body
 
 
-def count_bodies(endpoint: Endpoint, body: Body) -> Iterator[Body]:
-    """What to ask, best first: some templates take a system message only at the beginning."""
+def tokenize_bodies(endpoint: Endpoint, body: Body) -> Iterator[Body]:
+    """Yield the bodies to try, best first: some chat templates accept a system message only at the beginning."""
     if endpoint is Endpoint.COMPLETIONS:
         if isinstance(body.get("prompt"), str):
             yield {"prompt": body["prompt"]}
         return
     if endpoint is Endpoint.RESPONSES:
-        chat = {"messages": _from_responses(body), "tools": [_wrapped(tool) for tool in body.get("tools") or ()]}
+        chat = {"messages": _from_responses(body), "tools": [_responses_tool(tool) for tool in body.get("tools") or ()]}
     elif endpoint in (Endpoint.MESSAGES, Endpoint.COUNT_TOKENS):
-        chat = {"messages": _from_anthropic(body), "tools": [_function(tool) for tool in body.get("tools") or ()]}
+        chat = {"messages": _from_anthropic(body), "tools": [_anthropic_tool(tool) for tool in body.get("tools") or ()]}
     elif endpoint is Endpoint.CHAT:
         chat = {"messages": body["messages"], "tools": body.get("tools") or []}
     else:
         return
-    known = {key: value for key, value in {**chat, "chat_template_kwargs": _switches(body)}.items() if value}
-    yield known
+    first = {key: value for key, value in {**chat, "chat_template_kwargs": _template_kwargs(body)}.items() if value}
+    yield first
     messages = [message for message in chat["messages"] if isinstance(message, dict)]
     if any(message.get("role") == "system" for message in messages[1:]):
-        yield {**known, "messages": _system_first(messages)}
+        yield {**first, "messages": _system_first(messages)}
 
 
-def ending_body(body: Body) -> Body:
-    """What to ask for the end of any prompt that is rendered with the switches of this one."""
-    asked = {"messages": [{"role": "user", "content": "x"}], "return_token_strs": True, "add_generation_prompt": True}
-    return {**asked, "chat_template_kwargs": _switches(body)}
+def prompt_end_body(body: Body) -> Body:
+    """Return the body that reveals how any prompt ends that is rendered with the template arguments of this one."""
+    probe = {"messages": [{"role": "user", "content": "x"}], "return_token_strs": True, "add_generation_prompt": True}
+    return {**probe, "chat_template_kwargs": _template_kwargs(body)}
 
 
-def ends_inside(token_strs: Sequence[str]) -> bool:
-    """Whether these tokens end with an open think block; byte-level vocabularies spell white space their own way."""
+def ends_in_think_block(token_strs: Sequence[str]) -> bool:
+    """Return whether these tokens end with an open think block; byte-level vocabularies have own white space."""
     return "".join(token_strs[-8:]).rstrip("\n ĊĠ▁").endswith("<think>")
 
 
-def _switches(body: Body) -> dict[str, Any]:
-    """What vLLM tells the template of a request's wish to think."""
-    said = body.get("chat_template_kwargs")
-    switches: dict[str, Any] = dict(said) if isinstance(said, dict) else {}
+def _template_kwargs(body: Body) -> dict[str, Any]:
+    """Return the arguments that vLLM passes to the chat template for this request's thinking fields."""
+    given = body.get("chat_template_kwargs")
+    kwargs: dict[str, Any] = dict(given) if isinstance(given, dict) else {}
     thinking, config = body.get("thinking"), body.get("output_config")
     if isinstance(thinking, dict) and thinking.get("type") == "disabled":
-        switches |= {"enable_thinking": False, "reasoning_effort": "none"}
+        kwargs |= {"enable_thinking": False, "reasoning_effort": "none"}
     elif isinstance(config, dict) and config.get("effort"):
-        switches |= {"enable_thinking": True, "reasoning_effort": config["effort"]}
+        kwargs |= {"enable_thinking": True, "reasoning_effort": config["effort"]}
     elif body.get("reasoning_effort"):
         effort = body["reasoning_effort"]
-        switches |= {"enable_thinking": effort != "none", "reasoning_effort": effort}
-    return switches
+        kwargs |= {"enable_thinking": effort != "none", "reasoning_effort": effort}
+    return kwargs
 
 
 def _from_anthropic(body: Body) -> list[Any]:
-    system = _joined(body.get("system"))
+    system = _join_text(body.get("system"))
     chat: list[Any] = [{"role": "system", "content": system}] if system else []
     for message in body.get("messages") or ():
-        chat += _turn(message) if isinstance(message, dict) else []
+        chat += _chat_messages(message) if isinstance(message, dict) else []
     return chat
 
 
-def _turn(message: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """One message of Anthropic's as the messages that vLLM makes of it: results of tools stand before the rest."""
+def _chat_messages(message: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the chat messages that vLLM makes of one Anthropic message: tool results come before the rest."""
     role, content = message.get("role"), message.get("content")
     if role == "system":
-        if text := _joined(content):
+        if text := _join_text(content):
             yield {"role": "system", "content": text}
         return
     if not isinstance(content, list):
         yield {"role": role, "content": content or ""}
         return
     blocks = [block for block in content if isinstance(block, dict)]
-    yield from _results(blocks)
-    if made := _spoken(blocks):
-        yield {"role": role, **made}
+    yield from _tool_results(blocks)
+    if fields := _assistant_fields(blocks):
+        yield {"role": role, **fields}
 
 
-def _results(blocks: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+def _tool_results(blocks: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
     for block in blocks:
         if block.get("type") == "tool_result":
-            text = _joined(block.get("content"), "\n")
+            text = _join_text(block.get("content"), "\n")
             yield {"role": "tool", "tool_call_id": block.get("tool_use_id") or "", "content": text}
 
 
-def _spoken(blocks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    made: dict[str, Any] = {}
+def _assistant_fields(blocks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
     texts = [block["text"] for block in blocks if block.get("type") == "text" and block.get("text")]
     if len(texts) > 1:
-        made["content"] = [{"type": "text", "text": text} for text in texts]
+        fields["content"] = [{"type": "text", "text": text} for text in texts]
     elif texts:
-        made["content"] = texts[0]
+        fields["content"] = texts[0]
     if thoughts := "".join(str(b.get("thinking") or "") for b in blocks if b.get("type") == "thinking"):
-        made["reasoning"] = thoughts
-    if calls := [_call(b.get("id"), b.get("name"), b.get("input")) for b in blocks if b.get("type") == "tool_use"]:
-        made["tool_calls"] = calls
-    return made
+        fields["reasoning"] = thoughts
+    if calls := [_tool_call(b.get("id"), b.get("name"), b.get("input")) for b in blocks if b.get("type") == "tool_use"]:
+        fields["tool_calls"] = calls
+    return fields
 
 
-def _call(identity: object, name: object, given: object) -> dict[str, Any]:
-    # written as vLLM writes it, with its spaces and escapes, for they are tokens
+def _tool_call(call_id: object, name: object, given: object) -> dict[str, Any]:
+    # serialized as vLLM does, with its spaces and escapes, because they are tokens
     arguments = given if isinstance(given, str) else json.dumps(given or {})
-    return {"id": identity or "", "type": "function", "function": {"name": name or "", "arguments": arguments}}
+    return {"id": call_id or "", "type": "function", "function": {"name": name or "", "arguments": arguments}}
 
 
-def _function(tool: Any) -> dict[str, Any]:
-    known = tool if isinstance(tool, dict) else {}
-    words = {
-        "name": known.get("name"),
-        "description": known.get("description"),
-        "parameters": known.get("input_schema"),
+def _anthropic_tool(tool: Any) -> dict[str, Any]:
+    given = tool if isinstance(tool, dict) else {}
+    fields = {
+        "name": given.get("name"),
+        "description": given.get("description"),
+        "parameters": given.get("input_schema"),
     }
-    return {"type": "function", "function": {key: value for key, value in words.items() if value is not None}}
+    return {"type": "function", "function": {key: value for key, value in fields.items() if value is not None}}
 
 
-def _wrapped(tool: Any) -> dict[str, Any]:
-    known = tool if isinstance(tool, dict) else {}
-    return {"type": "function", "function": {k: v for k, v in known.items() if k != "type" and v is not None}}
+def _responses_tool(tool: Any) -> dict[str, Any]:
+    given = tool if isinstance(tool, dict) else {}
+    return {"type": "function", "function": {k: v for k, v in given.items() if k != "type" and v is not None}}
 
 
 def _from_responses(body: Body) -> list[Any]:
-    """The items of a `responses` request; near enough, for vLLM's own way depends on the model."""
+    """Convert the items of a `responses` request; an approximation, because vLLM's conversion depends on the model."""
     chat: list[Any] = [{"role": "system", "content": body["instructions"]}] if body.get("instructions") else []
     items = body.get("input")
     if isinstance(items, str):
@@ -136,17 +136,17 @@ def _from_responses(body: Body) -> list[Any]:
         if not isinstance(item, dict):
             continue
         if item.get("type") == "function_call":
-            call = _call(item.get("call_id"), item.get("name"), item.get("arguments") or "{}")
+            call = _tool_call(item.get("call_id"), item.get("name"), item.get("arguments") or "{}")
             chat.append({"role": "assistant", "tool_calls": [call]})
         elif item.get("type") == "function_call_output":
-            text = _joined(item.get("output"), "\n")
+            text = _join_text(item.get("output"), "\n")
             chat.append({"role": "tool", "tool_call_id": item.get("call_id") or "", "content": text})
         elif "role" in item:
-            chat.append({"role": item["role"], "content": _joined(item.get("content"))})
+            chat.append({"role": item["role"], "content": _join_text(item.get("content"))})
     return chat
 
 
-def _joined(content: object, by: str = "") -> str:
+def _join_text(content: object, by: str = "") -> str:
     if isinstance(content, str):
         return content
     parts = content if isinstance(content, list) else []

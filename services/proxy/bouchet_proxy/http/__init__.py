@@ -1,1 +1,1 @@
-"""HTTP/1.1 between the proxy and a gateway slot."""
+"""HTTP/1.1 between the proxy and a slot of the gateway."""

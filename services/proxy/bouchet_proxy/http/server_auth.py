@@ -1,7 +1,7 @@
-"""Before a connection carries a key or a prompt, the server at its other end proves that it is the job's own vLLM.
+"""Server authentication: before a connection carries a key or a prompt, the server proves that it is the job's vLLM.
 
-A port of a shared node that a job has just left may be anybody's the next moment. The proof is the guard's
-(remote/guard.py); a connection that has given it leads to the same process until it ends.
+A port of a shared node that a job has just left may belong to another user's program the next moment. The proof is made
+by remote/guard.py; a connection on which it was given leads to the same process until it is closed.
 """
 
 from __future__ import annotations
@@ -13,48 +13,54 @@ from bouchet_core.keys import NONCE_HEADER, PROOF_HEADER, new_nonce, proves
 
 from bouchet_proxy.routing.table import Route
 
-from .connection import NoConnection, Wire
+from .connection import ConnectError, Connection
 
 log = logging.getLogger(__name__)
 
 # /health asks the engine too, which may be busy
-PROOF_S = 30.0
+PROOF_TIMEOUT_S = 30.0
 
 
-class Stranger(NoConnection):
-    """Another program answers there."""
+class WrongServerError(ConnectError):
+    """The server did not prove that it holds the job's key."""
 
 
 @dataclass(frozen=True)
-class Target:
-    """A job's server behind its slot, and what only it can prove. port: its own on the node, 0 for a UNIX socket."""
+class JobServer:
+    """A job's vLLM server behind its slot. port: its own on the node, 0 for a UNIX socket.
+
+    authenticates: whether it can prove that it holds the key; servers of older job scripts cannot.
+    """
 
     slot: int
     job_name: str
     key: str = field(repr=False)
     port: int
-    gives_proof: bool
+    authenticates: bool
 
 
-def target_of(route: Route, key: str) -> Target:
-    """Where the route leads."""
-    return Target(route.slot, route.job_name, key, route.port, route.proves)
+def server_of(route: Route, key: str) -> JobServer:
+    """Return the server that the route leads to."""
+    return JobServer(route.slot, route.job_name, key, route.port, route.authenticates)
 
 
-async def prove(wire: Wire, host: str, target: Target) -> None:
-    """Returns when the server at the other end has proved to hold the key; else raises WireError. Sends no key."""
-    if not target.gives_proof:
+async def authenticate_server(connection: Connection, host: str, server: JobServer) -> None:
+    """Return when the server has proved that it holds the key; no key is sent. Raises TransportError."""
+    if not server.authenticates:
         return
     nonce = new_nonce()
-    await wire.post(f"GET /health HTTP/1.1\r\nhost: {host}\r\n{NONCE_HEADER}: {nonce}\r\n\r\n".encode(), b"", PROOF_S)
-    while await wire.read():
+    head = f"GET /health HTTP/1.1\r\nhost: {host}\r\n{NONCE_HEADER}: {nonce}\r\n\r\n"
+    await connection.send(head.encode(), b"", PROOF_TIMEOUT_S)
+    while await connection.read():
         pass
-    proof = wire.headers.get(PROOF_HEADER.encode(), b"").decode("latin-1")
-    if not proves(target.key, nonce, target.port, proof) or not wire.kept:
-        # a 503 is the gateway's own, which knows why nobody is there
-        if wire.status != 503:
+    proof = connection.headers.get(PROOF_HEADER.encode(), b"").decode("latin-1")
+    if not proves(server.key, nonce, server.port, proof) or not connection.reusable:
+        # a 503 is the gateway's own, which logs the reason
+        if connection.status != 503:
             log.warning(
-                "slot=%d job=%s: another program answers there; it is sent nothing", target.slot, target.job_name
+                "slot=%d job=%s: another program listens on the job's port; no request is sent to it",
+                server.slot,
+                server.job_name,
             )
-        raise Stranger("another program answers there")
-    wire.renew()
+        raise WrongServerError("another program listens on the job's port")
+    connection.reset_request_count()

@@ -1,1 +1,1 @@
-"""Which deployment and which replica answers a request."""
+"""From a model name to the deployment, and the replica, that serves the request."""

@@ -1,7 +1,7 @@
-"""Which of several replicas answers: the one that knows the conversation, else the least busy. Pure, but for memory.
+"""Which of several replicas serves a request: the one that served the conversation before, else the least busy.
 
 vLLM keeps the keys and values of prompts that it has seen, so the second turn of a conversation is quick only where the
-first one was answered. Every other request goes to the replica with the fewest open ones.
+first one was served. Every other request goes to the replica with the fewest open ones.
 """
 
 from __future__ import annotations
@@ -17,70 +17,80 @@ import orjson
 
 from .table import Route
 
-# conversations whose replica is remembered; the one that was silent for longest is forgotten first
-MOST_REMEMBERED = 20_000
-# of a prompt that is one text; it grows with every turn, its beginning stays
-PROMPT_HEAD = 400
-_THEIRS = ("user", "system", "developer")
+# conversations whose replica is remembered; the least recently used one is forgotten first
+MAX_CONVERSATIONS = 20_000
+# characters of a prompt that is one string; it grows with every turn, its beginning stays
+PROMPT_HEAD_CHARS = 400
+_CLIENT_ROLES = ("user", "system", "developer")
 
 
-def choose(routes: Sequence[Route], conversation: str, busy: Mapping[int, int], home: str | None) -> Route:
-    """The replica for a request. busy: open requests by slot; home: the deployment that answered the conversation last.
+def choose_replica(
+    routes: Sequence[Route], conversation: str, open_requests: Mapping[int, int], previous: str | None
+) -> Route:
+    """Return the replica for a request.
 
-    Among equally busy ones a hash decides, so that a proxy that was started anew mostly finds the same replica again.
+    open_requests: by slot. previous: the id of the deployment that served the conversation before. Among equally busy
+    replicas a hash decides, so that a restarted proxy mostly chooses the same replica again.
     """
     for route in routes:
-        if route.deployment == home:
+        if route.deployment == previous:
             return route
-    return min(routes, key=lambda route: (busy.get(route.slot, 0), _rank(conversation, route.deployment)))
+    return min(routes, key=lambda route: (open_requests.get(route.slot, 0), _rank(conversation, route.deployment)))
 
 
 def _rank(conversation: str, deployment: str) -> bytes:
     return hashlib.blake2b(f"{conversation}\0{deployment}".encode("utf-8", "replace"), digest_size=8).digest()
 
 
-def conversation_of(session: str, body: Mapping[str, Any]) -> str:
-    """What tells conversations apart: the client's own word, else a hash of what never changes from turn to turn."""
+def conversation_id(session: str, body: Mapping[str, Any]) -> str:
+    """Return what identifies a conversation: the client's session, else a hash of what is the same in every turn."""
     cache_key = body.get("prompt_cache_key")
     if session or (isinstance(cache_key, str) and cache_key):
         return session or str(cache_key)
-    head = [body.get("system"), body.get("instructions"), _first(body.get("messages"))]
-    head += [_first(body.get("input")), _beginning(body.get("prompt"))]
+    head = [body.get("system"), body.get("instructions"), _first_turns(body.get("messages"))]
+    head += [_first_turns(body.get("input")), _prompt_head(body.get("prompt"))]
     return hashlib.blake2b(orjson.dumps(head), digest_size=12).hexdigest()
 
 
-def _first(turns: object) -> object:
-    """The turns before the model's first."""
+def _first_turns(turns: object) -> object:
+    """Return the turns before the model's first."""
     if not isinstance(turns, list):
-        return _beginning(turns)
-    return list(takewhile(lambda turn: isinstance(turn, dict) and turn.get("role") in _THEIRS, turns)) or turns[:1]
+        return _prompt_head(turns)
+    return (
+        list(takewhile(lambda turn: isinstance(turn, dict) and turn.get("role") in _CLIENT_ROLES, turns)) or turns[:1]
+    )
 
 
-def _beginning(prompt: object) -> object:
-    return prompt[:PROMPT_HEAD] if isinstance(prompt, str) else None
+def _prompt_head(prompt: object) -> object:
+    return prompt[:PROMPT_HEAD_CHARS] if isinstance(prompt, str) else None
 
 
-class Replicas:
-    """What this process knows of the replicas: who answers which conversation, and how many requests are open."""
+class ReplicaSelector:
+    """Remembers which replica serves which conversation, and how many requests each has open."""
 
     def __init__(self) -> None:
-        self._homes: OrderedDict[str, str] = OrderedDict()
-        self._busy: Counter[int] = Counter()
+        self._deployments: OrderedDict[str, str] = OrderedDict()
+        self._open_requests: Counter[int] = Counter()
 
-    def pick(self, routes: Sequence[Route], conversation: str) -> Route:
-        """The replica for this request, which becomes the conversation's home."""
-        route = choose(routes, conversation, self._busy, self._homes.get(conversation))
-        self._homes[conversation] = route.deployment
-        self._homes.move_to_end(conversation)
-        if len(self._homes) > MOST_REMEMBERED:
-            self._homes.popitem(last=False)
+    @property
+    def conversations(self) -> int:
+        """How many conversations are remembered."""
+        return len(self._deployments)
+
+    def select(self, routes: Sequence[Route], conversation: str) -> Route:
+        """Choose the replica for this request, and remember it for the conversation."""
+        route = choose_replica(routes, conversation, self._open_requests, self._deployments.get(conversation))
+        self._deployments[conversation] = route.deployment
+        self._deployments.move_to_end(conversation)
+        if len(self._deployments) > MAX_CONVERSATIONS:
+            self._deployments.popitem(last=False)
         return route
 
     @contextmanager
-    def open(self, route: Route) -> Iterator[None]:
-        """While a request is open at that replica."""
-        self._busy[route.slot] += 1
+    def track(self, route: Route) -> Iterator[None]:
+        """Count a request as open at that replica."""
+        self._open_requests[route.slot] += 1
         try:
             yield
         finally:
-            self._busy[route.slot] -= 1
+            self._open_requests[route.slot] -= 1

@@ -1,11 +1,11 @@
-"""Which deployment answers a model name: a table built from the live records, and its look-up. Pure.
+"""The routing table: from a model name to a deployment. Built from the live records. Pure.
 
-A name is looked up in this order: a deployment's own names and Hugging Face id; `default`; a Claude name, by its
-tier where a deployment was launched for that tier, else as `default`. Case does not matter, and the `[1m]` that
-Claude Code hangs on model names is ignored.
+A name is resolved in this order: a deployment's own names and Hugging Face id; `default`; a Claude model name, by its
+tier where a deployment was launched for that tier, else like `default`. Case does not matter, and the `[1m]` that
+Claude Code appends to model names is ignored.
 
-Several ready deployments of one model with equal window and traits are replicas: the model's id, `default` and tiers
-reach all of them, an alias its own deployment alone.
+Several ready deployments of one model with equal context window and traits are replicas: the model's id, `default` and
+tiers reach all of them, an alias only its own deployment.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ DEFAULT = "default"
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A model that can be asked now. `window`: tokens, None while vLLM has not said; `slot`: the gateway's, 0-based.
+    """A ready model. window: context length in tokens, None until vLLM reports it; slot: the gateway's, 0-based.
 
-    no_tools: why its tools do not work although the catalog says how; empty where they do.
-    port, proves: what its server listens on over there, and whether it can be asked for a proof (proof.py).
+    port: the server's port on its node, 0 for a UNIX socket. authenticates: whether the server can prove that it holds
+    the job's key (http/server_auth.py). no_tools: why tool calls do not work although the catalog names a parser.
     """
 
     deployment: str
@@ -37,20 +37,20 @@ class Route:
     traits: Traits
     sealed_key: str | None = None
     port: int = 0
-    proves: bool = False
+    authenticates: bool = False
     no_tools: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class ReplicaGroup:
     """Two or more replicas, the newest first."""
 
     routes: tuple[Route, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
-    """A deployment that will answer later, or not any more (draining)."""
+class NotReady:
+    """A live deployment that is not ready yet, or that is draining."""
 
     alias: str
     phase: Phase
@@ -60,34 +60,34 @@ class Waiting:
 
 
 @dataclass(frozen=True, slots=True)
-class NothingRuns:
+class NoModelRunning:
     """The name would reach any model, but no deployment is live."""
 
     catalog: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Unknown:
-    """The store has not been read yet: nobody can say what runs."""
+class TableNotLoaded:
+    """The store has not been read yet, so it is unknown what runs."""
 
 
 @dataclass(frozen=True, slots=True)
-class NoSuchModel:
-    """Nobody serves this name. `in_catalog`: it could be launched."""
+class UnknownModel:
+    """No deployment has this name. in_catalog: it could be launched."""
 
     name: str
-    served: tuple[str, ...]
+    running: tuple[str, ...]
     catalog: tuple[str, ...]
     in_catalog: bool
 
 
-Target = Route | Group | Waiting
-Answer = Target | NothingRuns | NoSuchModel | Unknown
+RouteTarget = Route | ReplicaGroup | NotReady
+LookupResult = RouteTarget | NoModelRunning | UnknownModel | TableNotLoaded
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
-    """One line of the model list."""
+class ListedModel:
+    """One entry of the model list."""
 
     name: str
     model: str
@@ -97,66 +97,63 @@ class Served:
 
 @dataclass(frozen=True)
 class RoutingTable:
-    """Every name that is answered, and by whom. Made by build_table, never changed."""
+    """Every name that a request may use, and where it leads. Made by build_table, never changed."""
 
-    names: Mapping[str, Target]
-    tiers: Mapping[str, Target]
-    default: Target | None
-    served: tuple[Served, ...]
+    names: Mapping[str, RouteTarget]
+    tiers: Mapping[str, RouteTarget]
+    default: RouteTarget | None
+    models: tuple[ListedModel, ...]
     catalog: Mapping[str, str]
-    known: bool = True
+    loaded: bool = True
 
-    def find(self, name: str) -> Answer:
-        """Who answers that model name."""
-        if not self.known:
-            return Unknown()
-        wanted = _bare(name)
+    def find(self, name: str) -> LookupResult:
+        """Return where that model name leads."""
+        if not self.loaded:
+            return TableNotLoaded()
+        wanted = _normalize(name)
         if (target := self.names.get(wanted)) is not None:
             return target
         tier = _claude_tier(wanted)
         if wanted == DEFAULT or tier is not None:
-            return self.tiers.get(tier or "") or self.default or NothingRuns(tuple(self.catalog.values()))
-        return NoSuchModel(name, self.names_served(), tuple(self.catalog.values()), wanted in self.catalog)
-
-    def names_served(self) -> tuple[str, ...]:
-        """The aliases that can be asked now."""
-        return tuple(line.name for line in self.served)
+            return self.tiers.get(tier or "") or self.default or NoModelRunning(tuple(self.catalog.values()))
+        running = tuple(entry.name for entry in self.models)
+        return UnknownModel(name, running, tuple(self.catalog.values()), wanted in self.catalog)
 
 
-_Pair = tuple[Deployment, Route | Waiting]
+_Pair = tuple[Deployment, Route | NotReady]
 
 # before the store has been read
-UNKNOWN = RoutingTable({}, {}, None, (), {}, known=False)
+NOT_LOADED = RoutingTable({}, {}, None, (), {}, loaded=False)
 
 
 def build_table(deployments: Iterable[Deployment], catalog: Mapping[str, str]) -> RoutingTable:
-    """The table of these live deployments. catalog: every id and alias that may be launched -> what to type for it."""
+    """Build the table of these live deployments. catalog: every id and alias -> the name to launch it with."""
     ordered = sorted((d for d in deployments if d.is_live), key=_preference)
     targets = [(deployment, _target(deployment)) for deployment in ordered]
-    names: dict[str, Target] = {}
-    tiers: dict[str, Target] = {}
+    names: dict[str, RouteTarget] = {}
+    tiers: dict[str, RouteTarget] = {}
     for deployment, target in targets:
         for name in deployment.names:
             names.setdefault(name.lower(), target)
     for deployment, target in reversed(targets):
         names[deployment.model.lower()] = _with_replicas(target, targets)
         tiers.update({tier: _with_replicas(target, targets, tier) for tier in deployment.request.serve_as})
-    served = tuple(_served(d, t) for d, t in targets if isinstance(t, Route))
+    models = tuple(_listed(d, t) for d, t in targets if isinstance(t, Route))
     default = _with_replicas(targets[0][1], targets) if targets else None
-    return RoutingTable(names, tiers, default, served, {name.lower(): word for name, word in catalog.items()})
+    return RoutingTable(names, tiers, default, models, {name.lower(): alias for name, alias in catalog.items()})
 
 
-def _with_replicas(target: Route | Waiting, targets: Sequence[_Pair], tier: ClaudeTier | None = None) -> Target:
-    """The target and all that answer as it does; for a tier without those that were launched for other tiers alone."""
-    if isinstance(target, Waiting):
+def _with_replicas(target: Route | NotReady, targets: Sequence[_Pair], tier: ClaudeTier | None = None) -> RouteTarget:
+    """Return the target with its replicas; for a tier without those that were launched for other tiers only."""
+    if isinstance(target, NotReady):
         return target
-    alike = [r for d, r in targets if isinstance(r, Route) and _alike(r, target) and _serves(d, tier)]
-    return Group(tuple(alike)) if len(alike) > 1 else target
+    replicas = [r for d, r in targets if isinstance(r, Route) and _are_replicas(r, target) and _serves(d, tier)]
+    return ReplicaGroup(tuple(replicas)) if len(replicas) > 1 else target
 
 
-def _alike(one: Route, other: Route) -> bool:
-    mine = (one.model.lower(), one.window, one.traits, one.no_tools)
-    return mine == (other.model.lower(), other.window, other.traits, other.no_tools)
+def _are_replicas(one: Route, other: Route) -> bool:
+    equal = (one.model.lower(), one.window, one.traits, one.no_tools)
+    return equal == (other.model.lower(), other.window, other.traits, other.no_tools)
 
 
 def _serves(deployment: Deployment, tier: ClaudeTier | None) -> bool:
@@ -164,12 +161,12 @@ def _serves(deployment: Deployment, tier: ClaudeTier | None) -> bool:
 
 
 def _preference(deployment: Deployment) -> tuple[int, float]:
-    """Sort key: those that answer first, then those that will, then those that end; the newest first in each."""
+    """Return the sort key: ready ones first, then those that will be, then those that end; the newest first in each."""
     order = {Phase.READY: 0, Phase.STARTING: 1, Phase.QUEUED: 2, Phase.SUBMITTING: 3, Phase.REQUESTED: 4}
     return order.get(deployment.phase, 5), -deployment.created_at.timestamp()
 
 
-def _target(deployment: Deployment) -> Route | Waiting:
+def _target(deployment: Deployment) -> Route | NotReady:
     job = _ready_job(deployment.jobs)
     if deployment.phase is Phase.READY and job is not None:
         return Route(
@@ -182,11 +179,11 @@ def _target(deployment: Deployment) -> Route | Waiting:
             traits=deployment.traits,
             sealed_key=job.sealed_key,
             port=job.port or 0,
-            proves=job.proves,
+            authenticates=job.proves,
             no_tools=job.smoke.without_tools if job.smoke is not None else "",
         )
     current = deployment.job
-    return Waiting(
+    return NotReady(
         alias=deployment.alias,
         phase=deployment.phase,
         reason=deployment.reason or (current.reason if current else ""),
@@ -199,18 +196,18 @@ def _ready_job(jobs: Sequence[Job]) -> Job | None:
     return next((job for job in reversed(jobs) if job.phase is Phase.READY), None)
 
 
-def _served(deployment: Deployment, route: Route | Waiting) -> Served:
+def _listed(deployment: Deployment, route: Route | NotReady) -> ListedModel:
     window = route.window if isinstance(route, Route) else None
-    return Served(deployment.alias, deployment.model, deployment.created_at, window)
+    return ListedModel(deployment.alias, deployment.model, deployment.created_at, window)
 
 
-def _bare(name: str) -> str:
+def _normalize(name: str) -> str:
     lowered = name.strip().lower()
     return lowered[: lowered.rindex("[")] if lowered.endswith("]") and "[" in lowered else lowered
 
 
 def _claude_tier(wanted: str) -> str | None:
-    """The tier of a Claude name, '' for one that names none, None for any other name."""
+    """Return the tier of a Claude name, '' for one that names none, None for any other name."""
     if wanted in TIERS:
         return wanted
     if not wanted.startswith("claude"):

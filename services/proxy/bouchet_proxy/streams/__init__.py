@@ -1,1 +1,1 @@
-"""What a response stream may contain, and how it reaches the client."""
+"""Responses on their way to the client: server-sent events, the filters for each dialect, and the response writer."""

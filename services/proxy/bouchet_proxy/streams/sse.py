@@ -1,4 +1,4 @@
-"""Server-sent events: cutting a byte stream into events. Pure."""
+"""Server-sent events: splitting a byte stream into events, parsing and rendering them. Pure."""
 
 from __future__ import annotations
 
@@ -17,36 +17,36 @@ class Event:
     data: bytes
 
     def json(self) -> Any:
-        """The data as JSON; raises orjson.JSONDecodeError."""
+        """Decode the data. Raises orjson.JSONDecodeError."""
         return orjson.loads(self.data)
 
 
-class Cutter:
-    """Cuts bytes that arrive in pieces of any size into whole raw events, each with its final blank line."""
+class EventSplitter:
+    """Splits bytes that arrive in pieces of any size into raw events, each with its final blank line."""
 
     def __init__(self) -> None:
         self._rest = b""
 
     def feed(self, piece: bytes) -> list[bytes]:
-        """The events that this piece completes."""
+        """Return the events that this piece completes."""
         if b"\r" in piece or self._rest.endswith(b"\r"):
             return self._feed_crlf(piece)
-        *whole, self._rest = (self._rest + piece).split(b"\n\n")
-        return [event + b"\n\n" for event in whole if event]
+        *complete, self._rest = (self._rest + piece).split(b"\n\n")
+        return [event + b"\n\n" for event in complete if event]
 
     def rest(self) -> bytes:
-        """What is left of an event that never ended."""
+        """Return and forget the incomplete event at the end."""
         rest, self._rest = self._rest, b""
         return rest
 
     def _feed_crlf(self, piece: bytes) -> list[bytes]:
         text = (self._rest + piece).replace(b"\r\n", b"\n")
-        *whole, self._rest = text.split(b"\n\n")
-        return [event + b"\n\n" for event in whole if event]
+        *complete, self._rest = text.split(b"\n\n")
+        return [event + b"\n\n" for event in complete if event]
 
 
 def parse(raw: bytes) -> Event:
-    """The event in these raw bytes; comments and unknown fields are skipped."""
+    """Parse one raw event; comments and unknown fields are skipped."""
     name, data = "", []
     for line in raw.splitlines():
         if line.startswith(b"data:"):
@@ -57,12 +57,12 @@ def parse(raw: bytes) -> Event:
 
 
 def render(name: str, value: object) -> bytes:
-    """The event as bytes; without a name only its data line."""
+    """Render an event as bytes; without a name only its data line."""
     head = b"event: " + name.encode() + b"\n" if name else b""
     return head + b"data: " + orjson.dumps(value) + b"\n\n"
 
 
-def events(stream: Iterable[bytes]) -> list[Event]:
-    """All events of a whole stream."""
-    cutter = Cutter()
-    return [parse(raw) for piece in stream for raw in cutter.feed(piece)]
+def parse_stream(stream: Iterable[bytes]) -> list[Event]:
+    """Parse all events of a whole stream."""
+    splitter = EventSplitter()
+    return [parse(raw) for piece in stream for raw in splitter.feed(piece)]

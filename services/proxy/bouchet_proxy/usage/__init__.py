@@ -1,1 +1,1 @@
-"""What is recorded about a request, and the metrics made from it."""
+"""What is recorded about each request, and the metrics made from it."""

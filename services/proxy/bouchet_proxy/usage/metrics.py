@@ -1,111 +1,90 @@
-"""Counters of this process, and their text for Prometheus (exposition format 0.0.4)."""
+"""The metrics of this process, in a Prometheus registry of its own."""
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from bouchet_core.usage import UsageRecord
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.registry import Collector
 
-from .request import Live
+from .request import ActiveRequests
 
-CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
-# seconds until the first byte; a cold prompt of 100,000 tokens takes a minute
-BOUNDS = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
-
-Labels = tuple[tuple[str, str], ...]
-Sample = tuple[str, Labels, float]
+CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4.encode()
+# seconds until the first byte; a prompt of 100,000 tokens that is not in the prefix cache takes a minute
+FIRST_BYTE_BUCKETS_S = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 
 
-class Metrics:
-    """Everything since the process began. One thread counts at a time."""
+class ProxyMetrics(Collector):
+    """Counts requests since the process started. One thread counts at a time."""
 
-    def __init__(self, live: Live) -> None:
-        self._live = live
-        self._requests: Counter[Labels] = Counter()
-        self._tokens: Counter[Labels] = Counter()
-        self._errors: Counter[Labels] = Counter()
-        self._clamped: Counter[Labels] = Counter()
-        self._first: dict[Labels, tuple[list[int], float]] = {}
-        self.dropped = 0
+    def __init__(self, active: ActiveRequests) -> None:
+        self._registry = registry = CollectorRegistry()
+        self._requests = Counter(
+            "bouchet_requests_total",
+            "Requests that have ended; status 0: the client disconnected before a response.",
+            ("endpoint", "model", "status"),
+            registry=registry,
+        )
+        self._tokens = Counter(
+            "bouchet_tokens_total",
+            "Tokens; cached ones were found in the prefix cache.",
+            ("model", "kind"),
+            registry=registry,
+        )
+        self._errors = Counter("bouchet_errors_total", "Requests that failed.", ("kind",), registry=registry)
+        self._clamped = Counter(
+            "bouchet_clamped_requests_total",
+            "Requests whose max_tokens exceeded the context window.",
+            ("model",),
+            registry=registry,
+        )
+        self._dropped = Counter(
+            "bouchet_usage_records_dropped_total",
+            "Usage records lost because Redis was unavailable for too long.",
+            registry=registry,
+        )
+        self._first_byte = Histogram(
+            "bouchet_time_to_first_byte_seconds",
+            "From sending a streaming request to the model to the first byte of its response.",
+            ("endpoint", "model"),
+            buckets=FIRST_BYTE_BUCKETS_S,
+            registry=registry,
+        )
+        streams = Gauge("bouchet_streams_open", "Streams that have begun and not ended.", registry=registry)
+        streams.set_function(lambda: active.streams)
+        waiting = Gauge("bouchet_requests_held", "Requests that wait for a model to be ready.", registry=registry)
+        waiting.set_function(lambda: active.waiting)
 
     def count(self, record: UsageRecord, clamped: bool) -> None:
-        """Adds one request that has ended."""
-        model = ("model", record.model)
-        self._requests[("endpoint", record.endpoint), model, ("status", str(record.status))] += 1
+        """Add a request that has ended. clamped: its max_tokens exceeded the context window."""
+        self._requests.labels(record.endpoint, record.model, str(record.status)).inc()
         for kind in ("input", "cached", "output"):
             if amount := getattr(record, kind):
-                self._tokens[model, ("kind", kind)] += amount
+                self._tokens.labels(record.model, kind).inc(amount)
         if record.error:
-            self._errors[(("kind", record.error),)] += 1
+            self._errors.labels(record.error).inc()
         if clamped:
-            self._clamped[(model,)] += 1
+            self._clamped.labels(record.model).inc()
         if record.first_ms is not None:
-            self._observe((("endpoint", record.endpoint), model), record.first_ms / 1000)
+            self._first_byte.labels(record.endpoint, record.model).observe(record.first_ms / 1000)
 
-    def refused(self, endpoint: str, kind: str, status: int) -> None:
-        """Adds a request of nobody known."""
-        self._requests[("endpoint", endpoint), ("model", ""), ("status", str(status))] += 1
-        self._errors[(("kind", kind),)] += 1
+    def count_rejected(self, endpoint: str, kind: str, status: int) -> None:
+        """Add a request that was rejected before its caller was known."""
+        self._requests.labels(endpoint, "", str(status)).inc()
+        self._errors.labels(kind).inc()
 
-    def text(self) -> bytes:
-        """All of it, as Prometheus reads it."""
-        lines: list[str] = []
-        for name, kind, about, samples in self._families():
-            lines += [f"# HELP {name} {about}", f"# TYPE {name} {kind}"]
-            lines += [f"{sample}{_labels(labels)} {_number(value)}" for sample, labels, value in samples]
-        return "\n".join([*lines, ""]).encode()
+    def count_dropped(self) -> None:
+        """Add a usage record that could not be kept."""
+        self._dropped.inc()
 
-    def _observe(self, labels: Labels, seconds: float) -> None:
-        counts, total = self._first.setdefault(labels, ([0] * (len(BOUNDS) + 1), 0.0))
-        counts[bisect_left(BOUNDS, seconds)] += 1
-        self._first[labels] = counts, total + seconds
+    def collect(self) -> Iterator[Metric]:
+        """Collect all families, without the `_created` times that prometheus_client adds to each counter."""
+        for family in self._registry.collect():
+            family.samples = [sample for sample in family.samples if not sample.name.endswith("_created")]
+            yield family
 
-    def _families(self) -> Iterator[tuple[str, str, str, Iterable[Sample]]]:
-        name = "bouchet_requests_total"
-        yield (
-            name,
-            "counter",
-            "Requests that have ended; status 0: the client left before.",
-            _samples(name, self._requests),
-        )
-        name = "bouchet_tokens_total"
-        yield name, "counter", "Tokens; cached ones were found in the prefix cache.", _samples(name, self._tokens)
-        name = "bouchet_errors_total"
-        yield name, "counter", "Requests that ended badly.", _samples(name, self._errors)
-        name = "bouchet_clamped_requests_total"
-        yield name, "counter", "Requests for a longer answer than the window.", _samples(name, self._clamped)
-        name = "bouchet_usage_records_dropped_total"
-        yield name, "counter", "Usage records lost because Redis was away too long.", [(name, (), self.dropped)]
-        name = "bouchet_streams_open"
-        yield name, "gauge", "Streams that have begun and not ended.", [(name, (), self._live.streams)]
-        name = "bouchet_requests_held"
-        yield name, "gauge", "Requests that wait for a model to be ready.", [(name, (), self._live.held)]
-        name = "bouchet_time_to_first_byte_seconds"
-        yield name, "histogram", "From asking the model for a stream to its first byte.", self._histogram(name)
-
-    def _histogram(self, name: str) -> Iterator[Sample]:
-        for labels, (counts, total) in sorted(self._first.items()):
-            below = 0
-            for bound, count in zip((*map(str, BOUNDS), "+Inf"), counts, strict=True):
-                below += count
-                yield f"{name}_bucket", (*labels, ("le", bound)), below
-            yield f"{name}_sum", labels, total
-            yield f"{name}_count", labels, below
-
-
-def _samples(name: str, counter: Counter[Labels]) -> list[Sample]:
-    return [(name, labels, value) for labels, value in sorted(counter.items())]
-
-
-def _labels(labels: Labels) -> str:
-    return "{" + ",".join(f'{name}="{_escaped(value)}"' for name, value in labels) + "}" if labels else ""
-
-
-def _escaped(value: str) -> str:
-    return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
-
-
-def _number(value: float) -> str:
-    return str(int(value)) if float(value).is_integer() else repr(round(value, 6))
+    def render(self) -> bytes:
+        """Render all metrics in Prometheus' text format."""
+        return generate_latest(self)

@@ -1,4 +1,4 @@
-"""Takes the tallies of requests that have ended, counts them, and keeps them in the store: in a thread, off the way."""
+"""A background thread that turns finished requests into usage records and metrics."""
 
 from __future__ import annotations
 
@@ -11,56 +11,56 @@ from bouchet_core.errors import StoreUnavailableError
 from bouchet_core.store import Store
 from bouchet_core.usage import UsageRecord
 
-from .metrics import Metrics
-from .request import Live, Tally
+from .metrics import ProxyMetrics
+from .request import ActiveRequests, RequestUsage
 
-# how long a request may be missing from the sums; /metrics is always current
+# how long a finished request may be missing from the sums in the store; /metrics is always current
 FLUSH_S = 1.0
-BATCH = 500
-# kept while Redis is away; about 400 bytes each
-MOST_WAITING = 20_000
+BATCH_SIZE = 500
+# records kept while Redis is unavailable; about 400 bytes each
+MAX_PENDING = 20_000
 
 log = logging.getLogger(__name__)
 
 
-class Recorder:
-    """Owns the thread. `take` costs a microsecond or two and never fails."""
+class UsageRecorder:
+    """Owns the thread. `add` costs a microsecond or two and never fails."""
 
     def __init__(self, store: Store, secret: str) -> None:
         self._store, self._secret = store, secret.encode()
-        self.live = Live()
-        self._metrics = Metrics(self.live)
-        self._ended: deque[tuple[float, Tally]] = deque()
-        self._waiting: deque[UsageRecord] = deque()
+        self.active = ActiveRequests()
+        self._metrics = ProxyMetrics(self.active)
+        self._finished: deque[tuple[float, RequestUsage]] = deque()
+        self._pending: deque[UsageRecord] = deque()
         self._counting = threading.Lock()
         self._stopping = threading.Event()
         self._available = True
         self._thread = threading.Thread(target=self._run, name="usage", daemon=True)
 
     def start(self) -> None:
-        """Starts the thread."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Writes what is left, if the store answers, and ends the thread."""
+        """Write what is pending, if the store answers, and stop the thread."""
         self._stopping.set()
         self._thread.join(timeout=10)
 
-    def take(self, tally: Tally) -> None:
-        """A request has ended; its last byte is out."""
-        tally.closed()
-        self._ended.append((time.time(), tally))
+    def add(self, usage: RequestUsage) -> None:
+        """Add a request whose last byte has been sent."""
+        usage.close()
+        self._finished.append((time.time(), usage))
 
-    def refused(self, endpoint: str, kind: str, status: int) -> None:
-        """A request of nobody known was turned away."""
+    def count_rejected(self, endpoint: str, kind: str, status: int) -> None:
+        """Count a request that was rejected before its caller was known."""
         with self._counting:
-            self._metrics.refused(endpoint, kind, status)
+            self._metrics.count_rejected(endpoint, kind, status)
 
-    def metrics(self) -> bytes:
-        """The counters' text, with everything that has ended by now."""
+    def render_metrics(self) -> bytes:
+        """Render the metrics, with every request that has ended by now."""
         self._count()
         with self._counting:
-            return self._metrics.text()
+            return self._metrics.render()
 
     def _run(self) -> None:
         while not self._stopping.wait(FLUSH_S):
@@ -69,31 +69,31 @@ class Recorder:
 
     def _flush(self) -> None:
         self._count()
-        while self._waiting:
-            batch = [self._waiting[index] for index in range(min(BATCH, len(self._waiting)))]
-            if not self._written(batch):
+        while self._pending:
+            batch = [self._pending[index] for index in range(min(BATCH_SIZE, len(self._pending)))]
+            if not self._write(batch):
                 return
             for _ in batch:
-                self._waiting.popleft()
+                self._pending.popleft()
 
     def _count(self) -> None:
-        """Turns tallies into records. Asked by the thread and for /metrics."""
+        """Turn finished requests into records. Called by the thread, and for /metrics."""
         with self._counting:
-            while self._ended:
-                at, tally = self._ended.popleft()
-                record = tally.record(at, self._secret)
-                self._metrics.count(record, tally.clamped)
-                if len(self._waiting) < MOST_WAITING:
-                    self._waiting.append(record)
+            while self._finished:
+                at, usage = self._finished.popleft()
+                record = usage.to_record(at, self._secret)
+                self._metrics.count(record, usage.clamped)
+                if len(self._pending) < MAX_PENDING:
+                    self._pending.append(record)
                 else:
-                    self._metrics.dropped += 1
+                    self._metrics.count_dropped()
 
-    def _written(self, batch: list[UsageRecord]) -> bool:
+    def _write(self, batch: list[UsageRecord]) -> bool:
         try:
             self._store.usage.add(batch)
         except StoreUnavailableError as exc:
             if self._available:
-                log.warning("usage is kept here for now: %s", exc)
+                log.warning("cannot write usage records, they are kept in memory: %s", exc)
             self._available = False
             return False
         self._available = True

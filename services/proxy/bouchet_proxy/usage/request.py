@@ -1,4 +1,4 @@
-"""What is noted about one request while it passes: times, tokens, how it ended. Never what it says."""
+"""What is recorded about one request while it is served: times, tokens, how it ended. Never its content."""
 
 from __future__ import annotations
 
@@ -13,97 +13,99 @@ from bouchet_core.usage import UsageRecord
 
 from bouchet_proxy.asgi import Header, Scope, header
 from bouchet_proxy.auth.api_keys import Caller
-from bouchet_proxy.auth.rate_limit import TooMuch
 from bouchet_proxy.dialects.endpoints import Dialect, Endpoint, dialect_of
-from bouchet_proxy.dialects.usage_counts import Tokens
-from bouchet_proxy.errors import Failure
+from bouchet_proxy.dialects.tokens import TokenCounts
+from bouchet_proxy.errors import ProxyError
 from bouchet_proxy.routing.table import Route
 
-# bytes of a request that are about a token, for the guess that is settled in the end
+# bytes of a request body per token, for the estimate that is settled at the end
 BYTES_PER_TOKEN = 4
 CLIENT_LEFT = "client_left"
-# Claude Code's own; Codex's; what others have agreed upon
+# Claude Code's own; Codex's; two that other clients have in common
 SESSION_HEADERS = (b"x-claude-code-session-id", b"session_id", b"session-id", b"x-session-id")
 _SESSION = re.compile(r"session_(?:id\W+)?([0-9a-fA-F-]{36})")
 
 
 @dataclass
-class Live:
-    """What goes on right now."""
+class ActiveRequests:
+    """How many streams are open, and how many requests wait for a model."""
 
     streams: int = 0
-    held: int = 0
+    waiting: int = 0
 
 
 @dataclass(slots=True)
-class Tally:
-    """One request. asked (the model), first and ended are seconds of the monotonic clock; counts is for the end."""
+class RequestUsage:
+    """The usage of one request. All times are seconds of the monotonic clock.
+
+    sent_at: when the model was asked, for the last time if it was asked repeatedly. read_tokens: called once, at the
+    end. status: 0 until a response begins.
+    """
 
     caller: Caller
     endpoint: Endpoint
-    live: Live
-    asked: float = field(default_factory=time.monotonic)
+    active: ActiveRequests
+    sent_at: float = field(default_factory=time.monotonic)
     session: str = field(default="", repr=False)
     route: Route | None = None
     status: int = 0
     error: str = ""
     clamped: bool = False
-    guess: int = 0
-    first: float | None = None
-    ended: float | None = None
+    estimated_tokens: int = 0
+    first_byte_at: float | None = None
+    ended_at: float | None = None
     streams: bool = False
     finished: bool = False
-    counts: Callable[[], Tokens] = Tokens
-    tokens: Tokens = field(default_factory=Tokens)
+    read_tokens: Callable[[], TokenCounts] = TokenCounts
+    tokens: TokenCounts = field(default_factory=TokenCounts)
 
-    def admit(self, body_bytes: int) -> TooMuch | None:
-        """Charges the caller's meter, if there is one, with a guess."""
-        if self.caller.meter is None or self.endpoint is Endpoint.COUNT_TOKENS:
-            return None
-        guess = body_bytes // BYTES_PER_TOKEN
-        refused = self.caller.meter.admit(guess, time.monotonic())
-        self.guess = 0 if refused else guess
-        return refused
+    def admit(self, body_bytes: int) -> None:
+        """Charge the caller's limits, if there are any, with an estimate. Raises RateLimitExceededError."""
+        if self.caller.limiter is None or self.endpoint is Endpoint.COUNT_TOKENS:
+            return
+        estimate = body_bytes // BYTES_PER_TOKEN
+        self.caller.limiter.admit(estimate, time.monotonic())
+        self.estimated_tokens = estimate
 
-    def routed(self, route: Route) -> None:
-        """A model is about to be asked; a request that was held, or moved to a replica, is asked again."""
-        self.route, self.asked = route, time.monotonic()
+    def set_route(self, route: Route) -> None:
+        """Note that a model is about to be asked, again if the request waited or moved to another replica."""
+        self.route, self.sent_at = route, time.monotonic()
 
-    def limits(self) -> list[Header]:
-        """What is left of the caller's limits, for the answer's head."""
-        if self.caller.meter is None:
+    def rate_limit_headers(self) -> list[Header]:
+        """Return what remains of the caller's limits, as response headers."""
+        if self.caller.limiter is None:
             return []
         anthropic = dialect_of(self.endpoint) is Dialect.ANTHROPIC
-        return self.caller.meter.headers(anthropic, time.monotonic(), time.time())
+        return self.caller.limiter.headers(anthropic, time.monotonic(), time.time())
 
-    def stream_begins(self, status: int, counts: Callable[[], Tokens]) -> None:
-        """The head of a streamed answer goes out."""
-        self.status, self.streams, self.counts = status, True, counts
-        self.live.streams += 1
+    def start_stream(self, status: int, read_tokens: Callable[[], TokenCounts]) -> None:
+        """Note that a streamed response begins."""
+        self.status, self.streams, self.read_tokens = status, True, read_tokens
+        self.active.streams += 1
 
-    def answered(self, status: int, tokens: Tokens) -> None:
-        """A whole answer is out."""
-        self.status, self.finished, self.counts = status, True, lambda: tokens
+    def finish(self, status: int, tokens: TokenCounts) -> None:
+        """Note that a whole response has been sent."""
+        self.status, self.finished, self.read_tokens = status, True, lambda: tokens
 
-    def failed(self, failure: Failure, status: int) -> None:
-        """The client was told of a failure; a stream that had begun keeps the status it began with."""
-        self.finished, self.error = True, failure.code or f"http_{failure.status}"
+    def fail(self, error: ProxyError, status: int) -> None:
+        """Note that the client got an error; a stream that had begun keeps the status it began with."""
+        self.finished, self.error = True, error.code or f"http_{error.status}"
         self.status = self.status or status
 
-    def closed(self) -> None:
-        """Nothing more will happen; what was guessed is settled."""
-        self.ended, self.tokens = time.monotonic(), self.counts()
+    def close(self) -> None:
+        """Note the end of the request, and settle its estimate."""
+        self.ended_at, self.tokens = time.monotonic(), self.read_tokens()
         if self.streams:
-            self.live.streams -= 1
+            self.active.streams -= 1
         if not self.finished:
             self.error = CLIENT_LEFT
-        if self.caller.meter is not None and self.guess:
-            self.caller.meter.settle(self.guess, self.tokens.input + self.tokens.output)
+        if self.caller.limiter is not None and self.estimated_tokens:
+            self.caller.limiter.settle(self.estimated_tokens, self.tokens.input + self.tokens.output)
 
-    def record(self, unix_now: float, secret: bytes) -> UsageRecord:
-        """The request as it is kept. unix_now: the time of its end; secret: makes the session's hash this stack's."""
-        assert self.ended is not None, "a request is recorded before its end"
-        route, began = self.route, self.asked if self.first is None else self.first
+    def to_record(self, unix_now: float, secret: bytes) -> UsageRecord:
+        """Return the record for the store. unix_now: the time of its end; secret: keys the hash of the session."""
+        assert self.ended_at is not None, "a request is recorded after its end"
+        route, began_at = self.route, self.sent_at if self.first_byte_at is None else self.first_byte_at
         return UsageRecord(
             at=unix_now,
             key=self.caller.name,
@@ -116,15 +118,15 @@ class Tally:
             input=self.tokens.input,
             cached=self.tokens.cached,
             output=self.tokens.output,
-            first_ms=None if self.first is None else round((self.first - self.asked) * 1000),
-            generating_ms=round((self.ended - began) * 1000),
+            first_ms=None if self.first_byte_at is None else round((self.first_byte_at - self.sent_at) * 1000),
+            generating_ms=round((self.ended_at - began_at) * 1000),
         )
 
 
-def session_of(scope: Scope, body: Mapping[str, Any]) -> str:
-    """The conversation that a request belongs to, '' where the client names none.
+def find_session(scope: Scope, body: Mapping[str, Any]) -> str:
+    """Return the session that a request belongs to, '' where the client names none.
 
-    Claude Code says it in a header, older versions in `metadata.user_id` (text in 2.0, JSON in a text since 2.1).
+    Claude Code sends it in a header; older versions in `metadata.user_id` (plain in 2.0, as quoted JSON since 2.1).
     """
     for name in SESSION_HEADERS:
         if value := header(scope, name):
@@ -136,7 +138,7 @@ def session_of(scope: Scope, body: Mapping[str, Any]) -> str:
 
 
 def session_hash(session: str, secret: bytes) -> str:
-    """12 characters that stand for a session and lead back to nothing; '' stays ''."""
+    """Return 12 characters that identify a session and cannot be traced back to it; '' stays ''."""
     if not session:
         return ""
     return hashlib.blake2b(session.encode("utf-8", "replace"), key=secret[:64], digest_size=6).hexdigest()

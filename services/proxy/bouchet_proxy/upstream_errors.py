@@ -1,0 +1,98 @@
+"""Error responses of vLLM and LiteLLM: the message in them, and the ProxyError that the client gets instead. Pure."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Any
+
+import orjson
+
+from .dialects.endpoints import Endpoint
+from .errors import OVERLOADED, ProxyError, context_overflow, stream_interrupted, unreachable
+
+NO_MESSAGE = "the model's server returned an error without a message"
+MAX_PLAIN_TEXT = 2000
+
+# vLLM 0.32, renderers/params.py
+_TOKENS_OVER = re.compile(r"maximum context length is (\d+) tokens.*?contains (?:at least )?(\d+) input tokens", re.S)
+_CHARS_OVER = re.compile(r"maximum context length is (\d+) tokens.*?contains (\d+) characters", re.S)
+# LiteLLM puts its own and its adapter's exception names before the server's message
+_PREFIX = re.compile(
+    r"^\s*(?:Invalid request format:\s*(?=litellm))?(?:litellm\.)?(?:\w+(?:Error|Exception)\s*[:-]\s*)+", re.I
+)
+# ... and what it tried, how often, after it
+_SUFFIX = re.compile(r"\.?\s*(?:Received Model Group=|Available Model Group Fallbacks=|LiteLLM\b).*$", re.DOTALL)
+# how the HTTP libraries report that the server went away in the middle of a response
+_INTERRUPTED = re.compile(r"payload is not completed|TransferEncodingError|disconnected|peer closed", re.IGNORECASE)
+# error kinds of the gateway, also quoted within the message of a library
+_GATEWAY_KINDS = re.compile(
+    rb'kind\\*":\s*\\*"(?:tunnel_down|human_needed|no_target|cluster_unavailable|gateway_unreachable)'
+)
+# a low estimate, for overflows that vLLM rejects before it has counted the tokens
+_CHARS_PER_TOKEN = 4
+
+
+def error_from_upstream(status: int, body: bytes, alias: str, endpoint: Endpoint | None = None) -> ProxyError:
+    """Return the error for what vLLM answered, directly or through LiteLLM. status: its HTTP status."""
+    message = error_message(body)
+    if (overflow := _find_overflow(message)) is not None:
+        return context_overflow(*overflow)
+    if _GATEWAY_KINDS.search(body):
+        return replace(unreachable(alias), message=f"{alias} cannot be reached: {message}")
+    if status == 404 and endpoint is Endpoint.EMBEDDINGS:
+        text = f"{alias} does not support embeddings: it was not launched with an embedding model"
+        return ProxyError(400, text, "no_embeddings")
+    if status >= 500 and _INTERRUPTED.search(message):
+        return stream_interrupted(alias)
+    if status in (401, 403):
+        text = f"{alias}'s vLLM server rejected the proxy's key; cancel it with `bouchet cancel` and launch it again"
+        return ProxyError(502, text)
+    if status in (429, 503, OVERLOADED):
+        return replace(unreachable(alias), message=f"{alias} is overloaded: {message}", code="overloaded")
+    return ProxyError(status if status >= 400 else 502, message)
+
+
+def _find_overflow(message: str) -> tuple[int, int] | None:
+    """Return (prompt, window) in tokens if this is vLLM's message about a prompt that is too long."""
+    if found := _TOKENS_OVER.search(message):
+        window, prompt = int(found[1]), int(found[2])
+        return max(prompt, window + 1), window
+    if found := _CHARS_OVER.search(message):
+        window, prompt = int(found[1]), int(found[2]) // _CHARS_PER_TOKEN
+        return max(prompt, window + 1), window
+    return None
+
+
+def error_message(body: bytes) -> str:
+    """Return the message in an error body of any of the shapes that servers and libraries use."""
+    try:
+        text = _find_message(orjson.loads(body))
+    except orjson.JSONDecodeError:
+        text = body[:MAX_PLAIN_TEXT].decode("utf-8", "replace").strip()
+    text = _SUFFIX.sub("", _PREFIX.sub("", text or ""))
+    return _unwrap(text) or NO_MESSAGE
+
+
+def _unwrap(text: str) -> str:
+    """Return the message of a JSON error quoted inside a sentence; the text itself if there is none."""
+    start, end = text.find("{"), text.rfind("}")
+    if 0 <= start < end:
+        try:
+            inner = _find_message(orjson.loads(text[start : end + 1]))
+        except orjson.JSONDecodeError:
+            inner = ""
+        text = inner or text
+    return _PREFIX.sub("", text).strip()
+
+
+def _find_message(value: Any) -> str:
+    """Return `message` or `detail`, however deep under `error`."""
+    if isinstance(value, dict):
+        for key in ("error", "message", "detail"):
+            if value.get(key):
+                return _find_message(value[key])
+        return ""
+    if isinstance(value, list):
+        return "; ".join(filter(None, (_find_message(item) or str(item) for item in value)))
+    return str(value) if value is not None else ""
