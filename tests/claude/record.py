@@ -1,4 +1,4 @@
-"""Records tests/proxy/recorded/*.json again: what several versions of Claude Code send, with filler for their words.
+"""Records the requests of several versions of Claude Code in tests/proxy/recorded/*.json, with filler for all texts.
 
     .venv/bin/python -m tests.claude.record [VERSION ...]
 
@@ -13,14 +13,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
-import httpx
-
-from tests.claude.shapes import RECORDED, blanked, pack
-from tests.conftest import free_port
+from tests.claude.recordings import RECORDED, anonymize, pack
+from tests.fakes.vllm.server import FakeVLLM, serve_vllm
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = "@anthropic-ai/claude-code"
@@ -33,7 +30,7 @@ PIXEL = (
 
 
 def main(versions: list[str]) -> int:
-    """Record each version; return 1 if one failed."""
+    """Record each version. Return 1 if one failed."""
     failed = 0
     RECORDED.mkdir(exist_ok=True)
     for version in versions:
@@ -50,24 +47,16 @@ def main(versions: list[str]) -> int:
 
 
 def record(version: str) -> list[dict[str, Any]]:
-    """Record what this version sends in two small sessions."""
+    """Return the requests of this version in several short sessions."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         binary = install(version, Path(folder))
-        port = free_port()
-        fake = [sys.executable, "-m", "tests.fakes.vllm_server", f"--port={port}", f"--key={KEY}"]
-        process = subprocess.Popen([*fake, f"--name={MODEL}", "--window=1000000"], cwd=ROOT)
-        try:
-            _await(port)
-            converse(binary, Path(folder), f"http://127.0.0.1:{port}")
-            seen = httpx.get(f"http://127.0.0.1:{port}/fake/requests").json()
-        finally:
-            process.kill()
-            process.wait()
-    return distinct([anonymous(one) for one in seen])
+        with serve_vllm(FakeVLLM((MODEL,), KEY, window=1_000_000)) as vllm:
+            converse(binary, Path(folder), f"http://127.0.0.1:{vllm.port}")
+    return distinct([anonymize_request(request) for request in vllm.requests])
 
 
 def install(version: str, folder: Path) -> Path:
-    """Install that version and return its program."""
+    """Install that version. Return its program."""
     prefix = folder / "npm"
     argv = ["npm", "install", "--prefix", str(prefix), "--no-audit", "--no-fund", f"{PACKAGE}@{version}"]
     subprocess.run(argv, check=True, capture_output=True, timeout=300)
@@ -78,23 +67,23 @@ def install(version: str, folder: Path) -> Path:
 
 
 def converse(binary: Path, folder: Path, url: str) -> None:
-    """Run parallel tools, a second turn with an image, a subagent (its tool has had two names), a tool search."""
+    """Run sessions with parallel tools, a second turn with an image, a subagent (by both names), and a tool search."""
     work = folder / "work"
     work.mkdir()
     (work / "one.txt").write_text("alpha\n")
     read = f"CALL[Read {json.dumps({'file_path': str(work / 'one.txt')})}]"
     image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PIXEL}}
-    helper = {"description": "look", "prompt": "SAY[seen]", "subagent_type": "general-purpose"}
+    subagent = {"description": "look", "prompt": "SAY[seen]", "subagent_type": "general-purpose"}
     stream = ["--input-format", "stream-json", "--output-format", "stream-json", "--verbose"]
-    _claude(binary, folder, url, f"{read} {read.replace('Read', 'Glob').replace('file_path', 'pattern')}")
+    _run_claude(binary, folder, url, f"{read} {read.replace('Read', 'Glob').replace('file_path', 'pattern')}")
     turn = {"type": "user", "message": {"role": "user", "content": [{"type": "text", "text": "SAY[nice]"}, image]}}
-    _claude(binary, folder, url, "", "--continue", *stream, given=json.dumps(turn) + "\n")
+    _run_claude(binary, folder, url, "", "--continue", *stream, given=json.dumps(turn) + "\n")
     for name in ("Agent", "Task"):
-        _claude(binary, folder, url, f"CALL[{name} {json.dumps(helper)}]")
-    _claude(binary, folder, url, f"CALL[ToolSearch {json.dumps({'query': 'select:WebFetch'})}]")
+        _run_claude(binary, folder, url, f"CALL[{name} {json.dumps(subagent)}]")
+    _run_claude(binary, folder, url, f"CALL[ToolSearch {json.dumps({'query': 'select:WebFetch'})}]")
 
 
-def _claude(binary: Path, folder: Path, url: str, prompt: str, *flags: str, given: str = "") -> None:
+def _run_claude(binary: Path, folder: Path, url: str, prompt: str, *flags: str, given: str = "") -> None:
     environ = {
         "HOME": str(folder),
         "PATH": os.environ["PATH"],
@@ -116,14 +105,14 @@ def _claude(binary: Path, folder: Path, url: str, prompt: str, *flags: str, give
         print(f"{binary.name} ended with {done.returncode}: {(done.stdout + done.stderr)[-300:]}", file=sys.stderr)
 
 
-def anonymous(request: dict[str, Any]) -> dict[str, Any]:
-    """Remove the client's texts and the names and numbers of this machine from a request."""
+def anonymize_request(request: dict[str, Any]) -> dict[str, Any]:
+    """Return the request without texts, names and ids of this machine."""
     headers = {name.lower(): value for name, value in request["headers"].items() if name.lower() in HEADERS}
-    return {"path": request["path"], "headers": headers, "body": blanked(request["body"])}
+    return {"path": request["path"], "headers": headers, "body": anonymize(request["body"])}
 
 
 def distinct(requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Keep the first request of each shape: its fields, tools, and blocks of its messages."""
+    """Return the first request with each set of fields, tools, and blocks of its messages."""
     found: dict[str, dict[str, Any]] = {}
     for request in requests:
         body = request["body"]
@@ -135,17 +124,6 @@ def distinct(requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _kinds(content: Any) -> list[str] | str:
     return [block["type"] for block in content] if isinstance(content, list) else ""
-
-
-def _await(port: int) -> None:
-    for _ in range(100):
-        try:
-            httpx.get(f"http://127.0.0.1:{port}/health")
-        except httpx.HTTPError:
-            time.sleep(0.1)
-        else:
-            return
-    raise OSError("the fake vLLM did not start")
 
 
 if __name__ == "__main__":

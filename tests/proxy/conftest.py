@@ -1,7 +1,7 @@
-"""The proxy's tests: pure rules, then one contract for both ways that a request can take.
+"""The proxy's tests: pure rules first, then one contract over both backends.
 
-The contract runs against a real server on a free port, a real Redis and a small real vLLM look-alike. Its second half
-(tests/proxy/litellm) needs the whole proxy, LiteLLM included: the built image, or an interpreter that has LiteLLM.
+The contract runs against a real server, a real Redis and a fake vLLM. With LiteLLM (tests/proxy/litellm) it needs the
+built image, or an interpreter that has LiteLLM:
 
     BOUCHET_PROXY_IMAGE=bouchet/proxy:dev pytest tests/proxy
 """
@@ -15,23 +15,28 @@ from collections.abc import Iterator
 import pytest
 
 from tests.conftest import free_port, free_ports, start_redis
-from tests.proxy.running import IMAGE_VARIABLE, SLOTS, Ground, start_fake
+from tests.proxy.environment import IMAGE_VARIABLE, SLOTS, ProxyEnvironment, RunningProxy, run_app, serve_model
 
 collect_ignore = [] if os.environ.get(IMAGE_VARIABLE) or importlib.util.find_spec("litellm") else ["litellm"]
 
 
-@pytest.fixture(scope="module")
-def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
-    """A Redis, and a model behind slot 0."""
+@pytest.fixture(scope="session")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProxyEnvironment]:
+    """Start a Redis, and a fake vLLM behind slot 0."""
     directory = tmp_path_factory.mktemp("redis")
     redis = start_redis(directory, free_port())
     store = redis.store()
-    base = free_ports(SLOTS)
-    fake = start_fake(base)
+    base_port = free_ports(SLOTS)
     try:
-        yield Ground(directory, redis.port, redis.password, store, base, fake)
+        with serve_model(base_port) as vllm:
+            yield ProxyEnvironment(directory, redis.port, redis.password, store, base_port, vllm)
     finally:
         store.close()
-        fake.stop()
-        redis.process.kill()
-        redis.process.wait()
+        redis.stop()
+
+
+@pytest.fixture(scope="session")
+def proxy(environment: ProxyEnvironment) -> Iterator[RunningProxy]:
+    """Run the app, with the direct backend for everything."""
+    with run_app(environment) as proxy:
+        yield proxy

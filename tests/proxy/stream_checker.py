@@ -1,6 +1,6 @@
-"""What a legal stream is, event by event, in each dialect. Pure: bytes in, events or IllegalStream out.
+"""Checks that a stream is legal, event by event, in each dialect. Pure: bytes in, events or IllegalStreamError out.
 
-An error may come at any time and is the last thing said; a ping or a comment may stand anywhere.
+An error may come at any time and ends the stream; pings and comments may come anywhere.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import orjson
-from bouchet_proxy.streams.sse import Cutter, Event, parse
+from bouchet_proxy.streams.sse import Event, EventSplitter, parse
 
 DONE = b"[DONE]"
 STOP_REASONS = {"end_turn", "max_tokens", "stop_sequence", "tool_use", "pause_turn", "refusal"}
@@ -21,7 +21,7 @@ DELTAS = {
     "redacted_thinking": set[str](),
     "tool_use": {"input_json_delta"},
 }
-WORDS = {
+DELTA_FIELDS = {
     "text_delta": "text",
     "input_json_delta": "partial_json",
     "thinking_delta": "thinking",
@@ -29,28 +29,28 @@ WORDS = {
 }
 
 
-class IllegalStream(AssertionError):
-    """Something came where the dialect allows none, or did not come."""
+class IllegalStreamError(AssertionError):
+    """An event came where the dialect does not allow it, or is missing."""
 
 
-class Checker(Protocol):
-    """One stream: `take` each event, then `end`. Both raise IllegalStream."""
+class StreamChecker(Protocol):
+    """One stream: `take` each event, then `end`. Both raise IllegalStreamError."""
 
     def take(self, event: Event) -> None:
-        """Goes on by one event."""
+        """Check the next event."""
 
     def end(self) -> None:
-        """The stream has ended; it must have said so."""
+        """Check that the stream was complete."""
 
 
 def require(right: bool, what: str) -> None:
-    """IllegalStream unless `right`."""
+    """Raise IllegalStreamError unless `right`."""
     if not right:
-        raise IllegalStream(what)
+        raise IllegalStreamError(what)
 
 
-def checker_for(path: str) -> Checker:
-    """The checker of the streams that this path gives."""
+def checker_for(path: str) -> StreamChecker:
+    """Return the checker for streams of this path."""
     bare = path.partition("?")[0].rstrip("/")
     if bare.endswith("/messages"):
         return MessageChecker()
@@ -62,32 +62,35 @@ def checker_for(path: str) -> Checker:
 
 
 def check_stream(path: str, data: bytes, *, cut_off: bool = False) -> list[Event]:
-    """The events of a legal stream, complete or ended by an error. cut_off: the client left before its end."""
-    cutter, checker = Cutter(), checker_for(path)
-    found = [event for event in map(parse, cutter.feed(data)) if event.name or event.data]
+    """Return the events of a legal stream, complete or ended by an error.
+
+    cut_off: the client disconnected before the end.
+    """
+    splitter, checker = EventSplitter(), checker_for(path)
+    found = [event for event in map(parse, splitter.feed(data)) if event.name or event.data]
     for event in found:
         try:
             checker.take(event)
         except (KeyError, TypeError, AttributeError) as exc:
-            raise IllegalStream(f"{event.name} {event.data[:200]!r}: {exc!r}") from exc
+            raise IllegalStreamError(f"{event.name} {event.data[:200]!r}: {exc!r}") from exc
     if not cut_off:
-        require(not cutter.rest().strip(), "the stream ended within an event")
+        require(not splitter.rest().strip(), "the stream ended within an event")
         checker.end()
     return found
 
 
 def decoded(event: Event) -> dict[str, Any]:
-    """The event's object."""
+    """Decode the event's JSON object."""
     try:
         data = event.json()
     except orjson.JSONDecodeError as exc:
-        raise IllegalStream(f"no JSON: {event.data[:200]!r}") from exc
-    require(isinstance(data, dict), f"no object: {event.data[:200]!r}")
+        raise IllegalStreamError(f"not JSON: {event.data[:200]!r}") from exc
+    require(isinstance(data, dict), f"not an object: {event.data[:200]!r}")
     return dict(data)
 
 
 def check_usage(usage: object, *names: str) -> None:
-    """Counts of tokens: whole, not below 0, and these are there."""
+    """Check token counts: these exist, whole and not negative."""
     require(isinstance(usage, dict), f"no usage: {usage!r}")
     assert isinstance(usage, dict)
     for name in names:
@@ -97,7 +100,7 @@ def check_usage(usage: object, *names: str) -> None:
 
 @dataclass
 class MessageChecker:
-    """Anthropic's: message_start, blocks one after the other, message_delta with the usage, message_stop."""
+    """Anthropic messages: message_start, blocks one after the other, message_delta with the usage, message_stop."""
 
     state: str = "before"
     block: str | None = None
@@ -107,7 +110,7 @@ class MessageChecker:
     ids: set[str] = field(default_factory=set)
 
     def take(self, event: Event) -> None:
-        """See Checker."""
+        """Implement StreamChecker."""
         data = decoded(event)
         require(data.get("type") == event.name, f"event {event.name!r} carries type {data.get('type')!r}")
         if event.name == "ping":
@@ -126,7 +129,7 @@ class MessageChecker:
         steps[event.name](data)
 
     def end(self) -> None:
-        """See Checker."""
+        """Implement StreamChecker."""
         require(self.state in ("stopped", "failed"), f"the stream ended in state {self.state!r}")
 
     def _expect(self, right: bool, what: str) -> None:
@@ -135,7 +138,7 @@ class MessageChecker:
     def _message_start(self, data: Mapping[str, Any]) -> None:
         self._expect(self.state == "before", "message_start")
         message = data["message"]
-        self._expect(message["type"] == "message" and message["role"] == "assistant", "a strange message_start")
+        self._expect(message["type"] == "message" and message["role"] == "assistant", "an invalid message_start")
         self._expect(message["content"] == [] and not message.get("stop_reason"), "a filled message_start")
         self._expect(bool(message["id"] and message["model"]), "message_start without id or model")
         check_usage(message.get("usage"), "input_tokens", "output_tokens")
@@ -148,7 +151,7 @@ class MessageChecker:
         self.index, self.block, self.arguments = data["index"], block["type"], ""
         self._expect(self.block in DELTAS, f"a block of type {self.block!r}")
         if self.block == "tool_use":
-            self._expect(bool(block["name"]) and block["input"] == {}, "a strange tool_use block")
+            self._expect(bool(block["name"]) and block["input"] == {}, "an invalid tool_use block")
             self._expect(bool(block["id"]) and block["id"] not in self.ids, "a tool_use id that is not its own")
             self.ids.add(block["id"])
         self.blocks.append(str(self.block))
@@ -158,17 +161,17 @@ class MessageChecker:
         delta = data["delta"]
         kind = delta["type"]
         self._expect(kind in DELTAS[str(self.block)], f"{kind} in a {self.block} block")
-        word = WORDS.get(kind)
-        self._expect(word is None or isinstance(delta.get(word), str), f"{kind} without {word}")
+        name = DELTA_FIELDS.get(kind)
+        self._expect(name is None or isinstance(delta.get(name), str), f"{kind} without {name}")
         self.arguments += delta["partial_json"] if kind == "input_json_delta" else ""
 
     def _block_stop(self, data: Mapping[str, Any]) -> None:
         self._expect(self.block is not None and data["index"] == self.index, "content_block_stop")
         if self.block == "tool_use" and self.arguments:
             try:
-                self._expect(isinstance(orjson.loads(self.arguments), dict), "arguments that are no object")
+                self._expect(isinstance(orjson.loads(self.arguments), dict), "arguments are not an object")
             except orjson.JSONDecodeError as exc:
-                raise IllegalStream(f"arguments that are no JSON: {self.arguments[:200]}") from exc
+                raise IllegalStreamError(f"arguments are not JSON: {self.arguments[:200]}") from exc
         self.block = None
 
     def _message_delta(self, data: Mapping[str, Any]) -> None:
@@ -191,7 +194,7 @@ class MessageChecker:
 
 @dataclass
 class CompletionChecker:
-    """OpenAI's completions: one object an event under one id, a finish for each choice, `[DONE]` last."""
+    """OpenAI completions: one object per event with one id, a finish for each choice, `[DONE]` last."""
 
     kind: str = "text_completion"
     identity: str | None = None
@@ -202,7 +205,7 @@ class CompletionChecker:
     done: bool = False
 
     def take(self, event: Event) -> None:
-        """See Checker."""
+        """Implement StreamChecker."""
         require(not self.done, "an event after [DONE]")
         require(not event.name, f"a named event {event.name!r}")
         if event.data == DONE:
@@ -218,7 +221,7 @@ class CompletionChecker:
         self._object(data)
 
     def end(self) -> None:
-        """See Checker."""
+        """Implement StreamChecker."""
         require(self.done, "the stream ended without [DONE]")
 
     def _done(self) -> None:
@@ -250,29 +253,29 @@ class CompletionChecker:
             self.finished.add(index)
 
     def is_empty(self, choice: Mapping[str, Any]) -> bool:
-        """Whether the choice adds nothing."""
+        """Return whether the choice adds nothing."""
         return not choice.get("text")
 
     def content(self, index: int, choice: Mapping[str, Any]) -> None:
-        """Checks what the choice adds."""
+        """Check what the choice adds."""
         require(isinstance(choice.get("text"), str), f"text {choice.get('text')!r}")
 
 
 @dataclass
 class ChatChecker(CompletionChecker):
-    """OpenAI's chat: deltas with a role first, tool calls that begin with id and name and end as JSON."""
+    """OpenAI chat: deltas with a role first, tool calls that begin with id and name and end as JSON."""
 
     kind: str = "chat.completion.chunk"
     calls: dict[tuple[int, int], str] = field(default_factory=dict)
     ids: set[str] = field(default_factory=set)
 
     def is_empty(self, choice: Mapping[str, Any]) -> bool:
-        """See CompletionChecker."""
+        """Override CompletionChecker."""
         delta = choice.get("delta") or {}
         return not delta.get("content") and not delta.get("tool_calls")
 
     def content(self, index: int, choice: Mapping[str, Any]) -> None:
-        """See CompletionChecker."""
+        """Override CompletionChecker."""
         delta = choice.get("delta")
         require(isinstance(delta, dict), f"delta {delta!r}")
         assert isinstance(delta, dict)
@@ -299,12 +302,12 @@ class ChatChecker(CompletionChecker):
             try:
                 orjson.loads(arguments or "{}")
             except orjson.JSONDecodeError as exc:
-                raise IllegalStream(f"arguments that are no JSON: {arguments[:200]}") from exc
+                raise IllegalStreamError(f"arguments are not JSON: {arguments[:200]}") from exc
 
 
 @dataclass
 class ResponseChecker:
-    """OpenAI's responses: named events in order of their numbers, from created to completed (or failed, incomplete)."""
+    """OpenAI responses: named events in the order of their numbers, from created to completed, failed or incomplete."""
 
     state: str = "before"
     number: int = -1
@@ -312,7 +315,7 @@ class ResponseChecker:
     ended_items: set[int] = field(default_factory=set)
 
     def take(self, event: Event) -> None:
-        """See Checker."""
+        """Implement StreamChecker."""
         if event.data == DONE:
             require(self.state == "ended", "[DONE] before the end")
             return
@@ -327,7 +330,7 @@ class ResponseChecker:
         self._step(kind, data)
 
     def end(self) -> None:
-        """See Checker."""
+        """Implement StreamChecker."""
         require(self.state == "ended", f"the stream ended in state {self.state!r}")
 
     def _in_order(self, data: Mapping[str, Any]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bouchet_core.secrets import job_key
+from bouchet_core.keys import job_key
 
 from .asgi import Scope
 from .auth.rate_limit import RateLimitExceededError

@@ -137,7 +137,7 @@ class LiteLLMBackend(Backend):
             await self._app(scope, receive, started)
 
     async def _warm_up(self) -> None:
-        """Send one request to a closed port in each dialect: only then LiteLLM loads many of its modules, for seconds."""
+        """Send one request to a closed port per dialect: LiteLLM loads many of its modules only then, for seconds."""
         body = {"model": f"{WARM_UP}/x", "max_tokens": 1, "messages": [{"role": "user", "content": "x"}]}
         encoded = orjson.dumps(body)
         base = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "scheme": "http"}

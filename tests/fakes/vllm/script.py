@@ -1,0 +1,82 @@
+"""What a prompt asks the fake vLLM to do, and how the fake counts tokens.
+
+Commands in the last user text: `SAY[text]` answers with it, `THINK[text]` adds a think block before it, and
+`CALL[name {json}]` calls a tool (repeated: parallel calls). `DIE[n]` closes the connection after n events, `SLOW[s]`
+waits s seconds before the first event, `PACE[s]` after each, `REFUSE[status]` responds with that status.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+COMMANDS = "SAY|THINK|CALL|DIE|SLOW|PACE|REFUSE"
+COMMAND = re.compile(rf"({COMMANDS})\[(.*?)\](?=\s|$|{COMMANDS})", re.DOTALL)
+
+Body = dict[str, Any]
+
+
+class Script:
+    """The commands in a prompt. Without any, the answer is `ok`."""
+
+    def __init__(self, text: str) -> None:
+        commands = COMMAND.findall(text)
+        found = dict(commands)
+        self.answer = found.get("SAY", "ok" if "CALL" not in found else "")
+        self.thoughts = found.get("THINK")
+        self.calls = [arguments for name, arguments in commands if name == "CALL"]
+        self.die_after = int(found["DIE"]) if "DIE" in found else None
+        self.wait_s = float(found.get("SLOW", 0))
+        self.pace_s = float(found.get("PACE", 0))
+        self.refuse = int(found.get("REFUSE", 0))
+
+    @property
+    def text(self) -> str:
+        """The answer with its think block."""
+        return f"<think>{self.thoughts}</think>{self.answer}" if self.thoughts is not None else self.answer
+
+    @property
+    def tokens(self) -> list[str]:
+        """The text in tokens."""
+        return split_tokens(self.text)
+
+    @property
+    def tools(self) -> list[tuple[str, Body]]:
+        """Name and arguments of each tool call."""
+        parts = (call.partition(" ") for call in self.calls)
+        return [(name, json.loads(arguments or "{}")) for name, _, arguments in parts]
+
+
+def split_tokens(text: str) -> list[str]:
+    """Split a text into tokens: words, and the white space between them."""
+    return re.findall(r"\S+|\s+", text)
+
+
+def count_prompt_tokens(body: Body) -> int:
+    """Count the tokens of a conversation, which are words here."""
+    parts = [body.get("system"), *(message.get("content") for message in body.get("messages", []))]
+    return sum(len(json.dumps(part).split()) for part in parts if part)
+
+
+def last_user_text(body: Body) -> str:
+    """Return the last user text of a conversation."""
+    for message in reversed(body.get("messages", [])):
+        content = message.get("content")
+        if message.get("role") == "user" and isinstance(content, str):
+            return content
+        if message.get("role") == "user" and isinstance(content, list):
+            return " ".join(block.get("text") or "" for block in content if isinstance(block, dict))
+    return ""
+
+
+def last_input_text(body: Body) -> str:
+    """Return the last user text of a `/v1/responses` request."""
+    given = body.get("input")
+    if isinstance(given, str):
+        return given
+    for item in reversed(given or []):
+        content = item.get("content")
+        if item.get("role") == "user":
+            return content if isinstance(content, str) else " ".join(part.get("text") or "" for part in content)
+    return ""

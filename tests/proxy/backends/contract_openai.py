@@ -1,0 +1,64 @@
+"""The contract of both backends: OpenAI's `/v1/responses` and `/v1/embeddings`."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from bouchet_core.deployments import Phase
+from bouchet_proxy.streams.sse import parse_stream
+
+from tests.proxy.client import EMBEDDINGS, RESPONSES, error_of, post, wait_for_status
+from tests.proxy.environment import ALIAS, MODEL, WINDOW, RunningProxy, make_deployment, serve_model
+
+
+class OpenAIContract:
+    """Endpoints that vLLM always serves itself."""
+
+    @pytest.mark.parametrize("given", ["SAY[hello you]", [{"role": "user", "content": "SAY[hello you]"}]])
+    def test_responses_is_clamped_and_answered(self, proxy: RunningProxy, given: Any) -> None:
+        body = {"model": "default", "input": given, "max_output_tokens": 64000, "made_up": 1}
+        response = post(proxy, RESPONSES, body)
+        assert response.status_code == 200, response.text
+        assert response.json()["output"][0]["content"][0]["text"] == "hello you"
+        assert response.json()["model"] == "default"
+        sent = proxy.environment.vllm.last_body
+        assert sent["model"] == ALIAS and sent["max_output_tokens"] == WINDOW and "made_up" not in sent
+
+    def test_responses_stream_has_text_and_tool_call(self, proxy: RunningProxy) -> None:
+        tools = [{"type": "function", "name": "shell", "parameters": {"type": "object"}}, {"type": "web_search"}]
+        body = {"model": MODEL, "input": 'SAY[one two] CALL[shell {"cmd": "ls"}]', "tools": tools, "stream": True}
+        response = post(proxy, RESPONSES, body)
+        events = [event.json() for event in parse_stream([response.content])]
+        assert [event["sequence_number"] for event in events] == list(range(len(events)))
+        assert "".join(e["delta"] for e in events if e["type"] == "response.output_text.delta") == "one two"
+        assert events[0]["response"]["model"] == events[-1]["response"]["model"] == MODEL
+        call = events[-1]["response"]["output"][-1]
+        assert (call["name"], json.loads(call["arguments"])) == ("shell", {"cmd": "ls"})
+        assert [tool["type"] for tool in proxy.environment.vllm.last_body["tools"]] == ["function"]
+
+    def test_interrupted_responses_stream_ends_with_response_failed(self, proxy: RunningProxy) -> None:
+        response = post(proxy, RESPONSES, {"model": ALIAS, "input": "SAY[a b c d e] DIE[6]", "stream": True})
+        last = parse_stream([response.content])[-1].json()
+        assert last["type"] == "response.failed" and last["response"]["status"] == "failed"
+        assert last["response"]["error"]["code"] == "stream_interrupted"
+
+    def test_previous_response_id_is_rejected(self, proxy: RunningProxy) -> None:
+        response = post(proxy, RESPONSES, {"model": ALIAS, "input": "x", "previous_response_id": "resp_1"})
+        assert response.status_code == 400 and "previous_response_id" in error_of(response)["message"]
+
+    def test_responses_overflow_has_openais_code(self, proxy: RunningProxy) -> None:
+        response = post(proxy, RESPONSES, {"model": ALIAS, "input": "w " * 5000})
+        assert (response.status_code, error_of(response)["code"]) == (400, "context_length_exceeded")
+
+    def test_embeddings_are_served_by_embedding_models_only(self, proxy: RunningProxy) -> None:
+        response = post(proxy, EMBEDDINGS, {"model": ALIAS, "input": ["a", "b"]})
+        assert (response.status_code, error_of(response)["code"]) == (400, "no_embeddings")
+        proxy.environment.store.create(make_deployment("vectors", "org/Vectors", Phase.READY, 1))
+        with serve_model(proxy.environment.slot_base_port + 1, "vectors", embeds=True):
+            wait_for_status(proxy, 200, "vectors")
+            response = post(proxy, EMBEDDINGS, {"model": "org/vectors", "input": ["a", "b"]})
+        assert response.status_code == 200, response.text
+        assert [line["index"] for line in response.json()["data"]] == [0, 1]
+        assert response.json()["model"] == "org/vectors"

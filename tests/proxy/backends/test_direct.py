@@ -1,0 +1,26 @@
+"""The contract over the direct backend, and what only this backend guarantees."""
+
+from __future__ import annotations
+
+import time
+
+from tests.proxy.backends.contract import BackendContract
+from tests.proxy.client import CHAT, HTTP, MESSAGES, OWNER, chat_body, post
+from tests.proxy.environment import RunningProxy
+from tests.waiting import wait_for
+
+
+class TestDirectBackend(BackendContract):
+    def test_request_after_the_pooled_connection_was_closed_succeeds(self, proxy: RunningProxy) -> None:
+        for path in (MESSAGES, CHAT):
+            assert post(proxy, path, chat_body("SAY[a]")).status_code == 200
+            time.sleep(0.05)
+            assert post(proxy, path, chat_body("SAY[a]")).status_code == 200
+
+    def test_disconnect_in_a_stream_stops_the_model(self, proxy: RunningProxy) -> None:
+        before = proxy.environment.vllm.aborted
+        # a stream of minutes: a client that waits for its end reads nothing within the limit
+        body = chat_body(f"SAY[{'a ' * 500}] PACE[0.3]", stream=True)
+        with HTTP.stream("POST", proxy.url + MESSAGES, json=body, headers=OWNER) as response:
+            assert any(b"content_block_delta" in piece for piece in response.iter_raw())
+        wait_for(lambda: proxy.environment.vllm.aborted == before + 1)

@@ -1,0 +1,65 @@
+"""Checking and preparing request bodies of all endpoints."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import re
+from typing import Any
+
+import pytest
+from bouchet_core.deployments import Traits
+from bouchet_proxy.dialects.endpoints import Endpoint, InvalidBodyError, check_body, prepare
+from bouchet_proxy.dialects.tokens import Body
+from bouchet_proxy.routing.table import Route
+from hypothesis import given
+from hypothesis import strategies as st
+
+ROUTE = Route("d", "tiny", "org/Tiny", 0, "job", 4096, Traits(tool_parser="hermes", max_output=8192))
+FIELDS = "model messages system thinking tools tool_choice max_tokens output_config prompt input stream"
+PARTS = "role content type text image source tool_result tool_use name effort format input_schema"
+NAMES = [*FIELDS.split(), *PARTS.split()]
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES) | st.text(max_size=5), inner),
+    max_leaves=12,
+)
+HI = {"role": "user", "content": "hi"}
+
+
+@given(st.dictionaries(st.sampled_from(NAMES), JSON), st.sampled_from(Endpoint))
+def test_prepare_accepts_every_checked_body_and_does_not_change_it(body: Body, endpoint: Endpoint) -> None:
+    before = copy.deepcopy(body)
+    with contextlib.suppress(InvalidBodyError):
+        prepare(endpoint, check_body(endpoint, body), ROUTE)
+    assert body == before
+
+
+@pytest.mark.parametrize("endpoint", [Endpoint.MESSAGES, Endpoint.COUNT_TOKENS, Endpoint.CHAT])
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"messages": None}, "messages: must be a list"),
+        ({"messages": [HI, None]}, "messages[1]: must be an object with a role and content"),
+        ({"messages": [{"role": 1, "content": "x"}]}, "messages[0].role: must be a string"),
+        ({"messages": [HI, {**HI, "content": 5}]}, "messages[1].content: must be a string or a list of objects"),
+        (
+            {"messages": [{**HI, "content": [{"type": "text", "text": 5}]}]},
+            "messages[0].content[0].text: must be a string",
+        ),
+        ({"tools": 1}, "tools: must be a list of objects"),
+        ({"tools": [None]}, "tools: must be a list of objects"),
+        ({"stream": "yes"}, "stream: must be true or false"),
+        ({"model": 7}, "model: must be a string"),
+    ],
+)
+def test_check_body_names_the_path_of_an_invalid_field(endpoint: Endpoint, fields: Body, message: str) -> None:
+    with pytest.raises(InvalidBodyError, match=f"^{re.escape(message)}$"):
+        check_body(endpoint, {"model": "tiny", "messages": [HI], **fields})
+
+
+@pytest.mark.parametrize("endpoint", Endpoint)
+def test_check_body_treats_null_as_absent(endpoint: Endpoint) -> None:
+    nulls = dict.fromkeys(["system", "tools", "tool_choice", "metadata", "stop", "stream", "instructions", "model"])
+    body: dict[str, Any] = {**nulls, "messages": [{"role": "assistant", "content": None}], "input": "x"}
+    assert check_body(endpoint, body) == body

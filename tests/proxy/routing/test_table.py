@@ -1,0 +1,137 @@
+"""The routing table and the model list."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from bouchet_core.deployments import Deployment, LaunchRequest, Phase
+from bouchet_core.provenance import SmokeCheck, SmokeTest
+from bouchet_proxy.dialects.endpoints import Dialect
+from bouchet_proxy.model_list import render_model_list
+from bouchet_proxy.routing.table import (
+    NOT_LOADED,
+    NoModelRunning,
+    NotReady,
+    ReplicaGroup,
+    Route,
+    TableNotLoaded,
+    UnknownModel,
+    build_table,
+)
+
+from tests.proxy.environment import ALIAS, CATALOG, MODEL, make_deployment
+
+NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+SHARED_MODEL = "org/Shared"
+FAILED_TOOLS = SmokeTest(tools=SmokeCheck(result="failed", message="parser does not match"))
+
+
+def make(name: str, phase: Phase = Phase.READY, age_min: int = 0, tiers: tuple[str, ...] = ()) -> Deployment:
+    request = LaunchRequest.model_validate({"model": f"org/{name}", "serve_as": tiers})
+    created_at = NOW - timedelta(minutes=age_min)
+    return make_deployment(name, f"org/{name}", phase, request=request, created_at=created_at)
+
+
+def make_replica(name: str, phase: Phase = Phase.READY, slot: int = 0, **fields: Any) -> Deployment:
+    names = (name, SHARED_MODEL) if slot == 0 else (name,)
+    return make_deployment(name, SHARED_MODEL, phase, slot, names=names, **fields)
+
+
+def with_smoke_test(record: Deployment, smoke: SmokeTest) -> Deployment:
+    job = record.jobs[0].model_copy(update={"smoke": smoke})
+    return record.model_copy(update={"jobs": (job,)})
+
+
+def alias_of(found: object) -> str:
+    assert isinstance(found, Route | NotReady), found
+    return found.alias
+
+
+@pytest.mark.parametrize("name", ["one", "ORG/One", "org/one", "one[1m]", " one "])
+def test_find_own_name_in_any_case_returns_the_deployment(name: str) -> None:
+    assert alias_of(build_table([make("one"), make("two")], {}).find(name)) == "one"
+
+
+@pytest.mark.parametrize(
+    "name", ["claude-sonnet-4-5", "claude-opus-4-1-20250805", "claude-next-2031", "default", "haiku"]
+)
+def test_find_claude_name_returns_the_newest_ready_deployment(name: str) -> None:
+    table = build_table([make("old", age_min=9), make("new", age_min=5), make("newest", Phase.STARTING)], {})
+    assert alias_of(table.find(name)) == "new"
+
+
+def test_find_tier_returns_its_deployment_even_while_starting() -> None:
+    table = build_table([make("big"), make("small", Phase.STARTING, tiers=("haiku", "sonnet"))], {})
+    assert alias_of(table.find("claude-3-5-haiku-latest")) == "small"
+    assert alias_of(table.find("claude-opus-5")) == "big"
+    assert alias_of(table.find("claude-future")) == "big"
+
+
+def test_find_model_prefers_the_ready_replacement_of_a_draining_deployment() -> None:
+    draining = make("one", Phase.DRAINING, age_min=1).model_copy(update={"names": ("old",)})
+    assert isinstance(build_table([draining, make("one")], {}).find("org/one"), Route)
+
+
+def test_find_in_an_empty_table_knows_the_catalog() -> None:
+    table = build_table([], CATALOG)
+    assert isinstance(table.find("claude-x"), NoModelRunning)
+    other = table.find("org/other")
+    assert isinstance(other, UnknownModel) and other.in_catalog
+    unknown = table.find("gpt-4")
+    assert isinstance(unknown, UnknownModel) and not unknown.in_catalog
+
+
+@pytest.mark.parametrize("name", ["default", "claude-x", "org/one"])
+def test_find_before_the_store_was_read_returns_not_loaded(name: str) -> None:
+    assert isinstance(NOT_LOADED.find(name), TableNotLoaded)
+
+
+def test_find_ended_deployment_is_unknown() -> None:
+    assert isinstance(build_table([make("one", Phase.ENDED)], {}).find("one"), UnknownModel)
+
+
+@pytest.mark.parametrize("phase", [p for p in Phase if p not in (Phase.READY, Phase.ENDED)])
+def test_find_deployment_of_any_other_phase_is_not_ready(phase: Phase) -> None:
+    found = build_table([make("one", phase)], {}).find("one")
+    assert isinstance(found, NotReady) and found.phase is phase
+
+
+@pytest.mark.parametrize("dialect", Dialect)
+def test_model_list_has_ready_models_only(dialect: Dialect) -> None:
+    table = build_table([make("one"), make("two", Phase.QUEUED)], CATALOG)
+    assert [entry["id"] for entry in render_model_list(dialect, table)["data"]] == ["one"]
+
+
+def test_find_model_id_returns_all_replicas_and_an_alias_its_own() -> None:
+    table = build_table(
+        [make_replica("one"), make_replica("two", slot=1), make_replica("three", Phase.STARTING, 2)], {}
+    )
+    for name in (SHARED_MODEL, "default", "claude-opus-5"):
+        found = table.find(name)
+        assert isinstance(found, ReplicaGroup) and {r.alias for r in found.routes} == {"one", "two"}
+    for name in ("one", "two"):
+        found = table.find(name)
+        assert isinstance(found, Route) and found.alias == name
+    assert isinstance(table.find("three"), NotReady)
+
+
+def test_model_with_another_window_is_no_replica() -> None:
+    small = make_replica("two", slot=1)
+    job = small.jobs[0].model_copy(update={"window": 1024})
+    table = build_table([make_replica("one"), small.model_copy(update={"jobs": (job,)})], {})
+    assert isinstance(table.find(SHARED_MODEL), Route)
+
+
+def test_model_without_tools_is_no_replica_of_one_with_tools() -> None:
+    working, broken = make_deployment("one"), with_smoke_test(make_deployment("two", slot=1), FAILED_TOOLS)
+    assert not isinstance(build_table([working, broken], {}).find(MODEL), ReplicaGroup)
+    assert isinstance(build_table([working, make_deployment("two", slot=1)], {}).find(MODEL), ReplicaGroup)
+
+
+@pytest.mark.parametrize("result", ["ok", "not_tried"])
+def test_smoke_test_without_failure_keeps_tools(result: str) -> None:
+    smoke = SmokeTest(tools=SmokeCheck.model_validate({"result": result, "message": "x"}))
+    found = build_table([with_smoke_test(make_deployment(), smoke)], {}).find(ALIAS)
+    assert isinstance(found, Route) and found.no_tools == ""

@@ -1,0 +1,150 @@
+"""Streams and whole responses as clients get them."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from bouchet_core.deployments import Traits
+from bouchet_proxy.dialects.endpoints import Endpoint
+from bouchet_proxy.routing.table import Route
+from bouchet_proxy.streams.anthropic import AnthropicStream
+from bouchet_proxy.streams.filters import StreamFilter, filter_response
+from bouchet_proxy.streams.openai import OpenAIStream
+from bouchet_proxy.streams.sse import EventSplitter, parse_stream, render
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.fakes.vllm.payloads import anthropic_events, chat_events
+from tests.fakes.vllm.script import Script
+from tests.proxy.stream_checker import check_stream
+
+MESSAGES, CHAT = "/v1/messages", "/v1/chat/completions"
+PLAIN = Route("d", "tiny", "org/Tiny", 0, "job", 4096, Traits())
+THINKING = Route("d", "tiny", "org/Tiny", 0, "job", 4096, Traits(thinking="off"))
+MODEL_NAME = 'claude-"x"-é'
+SCRIPTS = [
+    "SAY[one two <think> three]",
+    "SAY[x] THINK[a b </thin c]",
+    "SAY[] THINK[only]",
+    'SAY[a] CALL[f {"model":"<think>b</think>","k":"\\"model\\":\\"x\\""}] THINK[t]',
+    'CALL[f {"a": 1}]',
+    "SAY[ ]",
+    "SAY[<thi]",
+    "SAY[é漢 😀]",
+]
+
+
+def split_bytes(data: bytes, cuts: list[int]) -> list[bytes]:
+    borders = sorted({c % (len(data) + 1) for c in cuts} | {0, len(data)})
+    return [data[a:b] for a, b in pairwise(borders)]
+
+
+def anthropic_stream(script: str) -> bytes:
+    return "".join(anthropic_events({"model": "tiny"}, Script(script), 7)).encode()
+
+
+def chat_stream(script: str) -> bytes:
+    return "".join(chat_events({"model": "tiny"}, Script(script), 7)).encode()
+
+
+def run(stream: StreamFilter, pieces: list[bytes]) -> bytes:
+    return b"".join([stream.feed(piece) for piece in pieces]) + stream.finish()
+
+
+def filter_anthropic(route: Route, *pieces: bytes) -> bytes:
+    return run(AnthropicStream(route, MODEL_NAME), [*pieces])
+
+
+def filter_chat(route: Route, *pieces: bytes) -> bytes:
+    return run(OpenAIStream(route, MODEL_NAME), [*pieces])
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("route", [PLAIN, THINKING])
+@given(cuts=st.lists(st.integers(0, 10**6), max_size=40))
+def test_feed_in_any_pieces_gives_the_same_stream(route: Route, script: str, cuts: list[int]) -> None:
+    data = anthropic_stream(script)
+    assert filter_anthropic(route, *split_bytes(data, cuts)) == filter_anthropic(route, data)
+    data = chat_stream(script)
+    assert filter_chat(route, *split_bytes(data, cuts)) == filter_chat(route, data)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("route", [PLAIN, THINKING])
+def test_anthropic_stream_stays_legal_and_loses_think_blocks_only(route: Route, script: str) -> None:
+    expected = Script(script)
+    data = filter_anthropic(route, anthropic_stream(script))
+    events: list[dict[str, Any]] = [event.json() for event in check_stream(MESSAGES, data)]
+    deltas = [event["delta"] for event in events if event["type"] == "content_block_delta"]
+    assert "".join(d.get("text", "") for d in deltas) == (expected.text if route is PLAIN else expected.answer)
+    if expected.tools:
+        assert json.loads("".join(d.get("partial_json", "") for d in deltas)) == expected.tools[0][1]
+    assert events[0]["message"]["model"] == MODEL_NAME
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("route", [PLAIN, THINKING])
+def test_chat_stream_loses_think_blocks_only(route: Route, script: str) -> None:
+    expected = Script(script)
+    *events, last = check_stream(CHAT, filter_chat(route, chat_stream(script)))
+    assert last.data == b"[DONE]"
+    chunks = [event.json() for event in events]
+    assert {chunk["model"] for chunk in chunks} == {MODEL_NAME}
+    text = "".join(chunk["choices"][0]["delta"].get("content") or "" for chunk in chunks)
+    assert text == (expected.text if route is PLAIN else expected.answer)
+
+
+@given(st.sampled_from(SCRIPTS), st.integers(0, 10**6))
+def test_stream_interrupted_anywhere_ends_with_an_error(script: str, at: int) -> None:
+    data = anthropic_stream(script)
+    events = check_stream(MESSAGES, filter_anthropic(PLAIN, data[: at % (len(data) - 1)]))
+    assert events[-1].name == "error"
+    assert "before its response was complete" in events[-1].json()["error"]["message"]
+    data = chat_stream(script)
+    events = check_stream(CHAT, filter_chat(PLAIN, data[: at % (len(data) - 3)]))
+    assert events[-1].data == b"[DONE]" and events[-2].json()["error"]["code"] == "stream_interrupted"
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        render("error", {"type": "error", "error": {"type": "internal_error", "message": "boom"}}),
+        render("", {"error": {"message": "litellm.APIError: boom", "code": 500}}),
+        render("error", {"error": {"message": "boom"}}),
+    ],
+)
+def test_error_in_a_stream_is_translated_and_ends_it(raw: bytes) -> None:
+    head = anthropic_stream("SAY[a]")[:400].rpartition(b"\n\n")[0] + b"\n\n"
+    events = parse_stream([filter_anthropic(PLAIN, head, raw, raw)])
+    assert events[-1].json() == {"type": "error", "error": {"type": "api_error", "message": "boom"}}
+    assert [event.name for event in events].count("error") == 1
+
+
+def test_pings_and_comments_pass() -> None:
+    data = b": hi\n\n" + b'event: ping\ndata: {"type": "ping"}\n\n' + anthropic_stream("SAY[a]")
+    assert filter_anthropic(PLAIN, data).startswith(b": hi\n\nevent: ping")
+
+
+@given(
+    st.lists(st.sampled_from([b"data: a\n\n", b"event: x\ndata: b\n\n", b"data: c\r\n\r\n"])),
+    st.lists(st.integers(0, 99)),
+)
+def test_splitter_in_any_pieces_returns_the_same_events(parts: list[bytes], cuts: list[int]) -> None:
+    splitter = EventSplitter()
+    events = [raw for piece in split_bytes(b"".join(parts), cuts) for raw in splitter.feed(piece)]
+    assert events == [part.replace(b"\r\n", b"\n") for part in parts]
+    assert splitter.rest() == b""
+
+
+def test_filter_response_renames_the_model_and_strips_think_blocks() -> None:
+    body = {"model": "tiny", "content": [{"type": "text", "text": "<think>a</think>b"}]}
+    response = json.loads(filter_response(Endpoint.MESSAGES, json.dumps(body).encode(), THINKING, MODEL_NAME)[0])
+    assert response == {"model": MODEL_NAME, "content": [{"type": "text", "text": "b"}]}
+
+
+@pytest.mark.parametrize("body", [b"", b"nope", b"[]", b"5"])
+def test_filter_response_of_anything_but_an_object_is_unchanged(body: bytes) -> None:
+    assert filter_response(Endpoint.CHAT, body, THINKING, MODEL_NAME)[0] == body

@@ -1,0 +1,77 @@
+"""Errors of vLLM and LiteLLM as the client gets them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from bouchet_proxy.dialects.endpoints import Dialect
+from bouchet_proxy.errors import error_body, status_for
+from bouchet_proxy.upstream_errors import NO_MESSAGE, error_from_upstream, error_message
+from hypothesis import given
+from hypothesis import strategies as st
+
+TOKENS = (
+    "This model's maximum context length is 4096 tokens. However, your prompt contains at least 4097 input tokens, "
+    "which exceeds this limit even without any output tokens. Please reduce the length of the input prompt."
+)
+CHARS = (
+    "This model's maximum context length is 4096 tokens. However, your prompt contains 900000 characters (more than "
+    "524288 characters, which is the upper bound for 4096 input tokens). Please reduce the length of the input prompt."
+)
+WRAPPED = (
+    f"litellm.BadRequestError: Hosted_vllmException - {json.dumps({'error': {'message': TOKENS}})}. LiteLLM Retried: 1"
+)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"type": "error", "error": {"type": "BadRequestError", "message": TOKENS}},
+        {"error": {"message": TOKENS, "type": "BadRequestError", "code": 400}},
+        {"object": "error", "message": TOKENS},
+        {"error": {"message": WRAPPED}},
+        {"detail": TOKENS},
+    ],
+)
+def test_overflow_of_any_shape_is_recognized(body: object) -> None:
+    error = error_from_upstream(400, json.dumps(body).encode(), "tiny")
+    assert error_body(Dialect.ANTHROPIC, error)["error"] == {
+        "type": "invalid_request_error",
+        "message": "prompt is too long: 4097 tokens > 4096 maximum",
+    }
+    assert error_body(Dialect.OPENAI, error)["error"]["code"] == "context_length_exceeded"
+
+
+def test_overflow_in_characters_is_estimated_in_tokens() -> None:
+    error = error_from_upstream(400, json.dumps({"error": {"message": CHARS}}).encode(), "tiny")
+    assert error.overflow == (225000, 4096)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b'{"error": {"message": "litellm.APIError: Hosted_vllmException - no"}}', "no"),
+        (b'{"error": {"message": "Invalid request format: litellm.APIConnectionError: X_Exception - no"}}', "no"),
+        (b'{"detail": [{"loc": ["body"], "msg": "x"}]}', "{'loc': ['body'], 'msg': 'x'}"),
+        (b"plain text", "plain text"),
+        (b"", NO_MESSAGE),
+        (b"[]", NO_MESSAGE),
+        (b"{}", NO_MESSAGE),
+    ],
+)
+def test_error_message_of_any_shape_is_found(body: bytes, message: str) -> None:
+    assert error_message(body) == message
+
+
+@given(st.binary(max_size=200), st.integers(100, 599))
+def test_error_from_upstream_of_any_body_has_a_message(body: bytes, status: int) -> None:
+    error = error_from_upstream(status, body, "tiny")
+    for dialect in Dialect:
+        assert status_for(dialect, error) >= 400
+        assert error_body(dialect, error)["error"]["message"]
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_key_rejected_by_vllm_is_not_the_clients_fault(status: int) -> None:
+    assert error_from_upstream(status, b"{}", "tiny").status == 502

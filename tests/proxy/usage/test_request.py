@@ -1,0 +1,37 @@
+"""The usage of one request: its session, and the hash that is stored."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from bouchet_proxy.usage.request import find_session, session_hash
+
+SESSION = "0f3c1d52-0d0e-4d58-9a53-0d6a5b1c2d3e"
+
+
+@pytest.mark.parametrize(
+    ("headers", "metadata"),
+    [
+        ({"x-claude-code-session-id": SESSION}, None),
+        ({"session_id": SESSION}, {"user_id": "x"}),
+        ({}, {"user_id": f"user_{'a' * 64}_account__session_{SESSION}"}),
+        ({}, {"user_id": json.dumps({"device_id": "d", "account_uuid": "", "session_id": SESSION})}),
+    ],
+)
+def test_find_session_in_headers_or_metadata(headers: dict[str, str], metadata: Any) -> None:
+    scope = {"headers": [(name.encode(), value.encode()) for name, value in headers.items()]}
+    assert find_session(scope, {"metadata": metadata} if metadata else {}) == SESSION
+
+
+@pytest.mark.parametrize("metadata", [None, 5, [], {}, {"user_id": None}, {"user_id": "a-user"}])
+def test_find_session_without_one_returns_an_empty_string(metadata: Any) -> None:
+    assert find_session({"headers": []}, {"metadata": metadata}) == ""
+
+
+def test_session_hash_depends_on_the_secret() -> None:
+    hashed = session_hash(SESSION, b"secret")
+    assert len(hashed) == 12 and hashed == session_hash(SESSION, b"secret")
+    assert hashed != session_hash(SESSION, b"another secret")
+    assert session_hash("", b"secret") == ""
