@@ -16,16 +16,16 @@ import yaml
 from bouchet_core.deployments import Traits
 
 from tests.conftest import free_port, start_redis
-from tests.proxy.running import (
+from tests.fakes.vllm.server import FakeVLLM
+from tests.proxy.environment import (
     ALIAS,
     IMAGE_VARIABLE,
     KEY,
-    FakeModel,
-    Ground,
-    deployment,
-    whole_proxy,
+    ProxyEnvironment,
+    make_deployment,
+    run_proxy_process,
+    wait_until_live,
 )
-from tests.waiting import wait_for
 
 from .clients import Way
 
@@ -41,23 +41,23 @@ def all_ways(folder: Path, cache: Path) -> Iterator[list[Way]]:
     """Start all servers; the model itself comes first."""
     with ExitStack() as running:
         base = free_port()
-        model = running.enter_context(_model(base))
+        running.enter_context(_model(base))
         redis = start_redis(folder, free_port())
         running.callback(redis.stop)
         store = redis.store()
         running.callback(store.close)
-        made = deployment(traits=Traits(tool_parser="qwen3_coder", max_output=WINDOW))
+        made = make_deployment(traits=Traits(tool_parser="qwen3_coder", max_output=WINDOW))
         assert made.job is not None
         store.create(made.model_copy(update={"jobs": (made.job.model_copy(update={"window": WINDOW}),)}))
-        ground = Ground(folder, redis.port, redis.password, store, base, FakeModel(base, model))
-        direct = Way("direct", f"http://127.0.0.1:{base}", KEY, ALIAS)
-        direct = running.enter_context(whole_proxy(ground, direct=True))
-        ours = running.enter_context(whole_proxy(ground, direct=False))
+        # the fake is not served: the model of the bench is behind slot 0
+        environment = ProxyEnvironment(folder, redis.port, redis.password, store, base, FakeVLLM((ALIAS,), KEY, WINDOW))
+        direct = running.enter_context(run_proxy_process(environment, direct=True))
+        through_litellm = running.enter_context(run_proxy_process(environment, direct=False))
         adapter, native = running.enter_context(_litellm(folder, base))
         yield [
-            direct,
+            Way("direct", f"http://127.0.0.1:{base}", KEY, ALIAS),
             Way("bouchet-llm", direct.url, KEY, ALIAS, direct.pid),
-            Way("bouchet-llm through LiteLLM", ours.url, KEY, ALIAS, ours.pid),
+            Way("bouchet-llm through LiteLLM", through_litellm.url, KEY, ALIAS, through_litellm.pid),
             adapter,
             native,
             running.enter_context(_router(folder, cache, base)),
@@ -67,7 +67,7 @@ def all_ways(folder: Path, cache: Path) -> Iterator[list[Way]]:
 @contextmanager
 def _model(port: int) -> Iterator[subprocess.Popen[bytes]]:
     with _process([sys.executable, "-m", "tests.bench.model", str(port)], cwd=ROOT) as process:
-        wait_for(f"http://127.0.0.1:{port}/health", process)
+        wait_until_live(f"http://127.0.0.1:{port}/health", process)
         yield process
 
 
@@ -93,7 +93,7 @@ def _litellm(folder: Path, model_port: int) -> Iterator[tuple[Way, Way]]:
     argv += [os.environ[IMAGE_VARIABLE], "python", "-m", *serve, "--loop=uvloop", "--http=httptools"]
     with _process(argv) as process:
         try:
-            wait_for(f"http://127.0.0.1:{port}/health/liveliness", process)
+            wait_until_live(f"http://127.0.0.1:{port}/health/liveliness", process)
             show = ["docker", "inspect", "--format", "{{.State.Pid}}", name]
             pid = int(subprocess.run(show, check=True, capture_output=True, text=True).stdout)
             url, key = f"http://127.0.0.1:{port}", f"sk-{KEY}"
@@ -119,7 +119,7 @@ def _router(folder: Path, cache: Path, model_port: int) -> Iterator[Way]:
     config.write_text(json.dumps({**settings, "Providers": [provider], "Router": route}))
     env = {**os.environ, "HOME": str(home)}
     with _process(["node", str(_installed(cache) / ROUTER), "start"], env=env) as process:
-        wait_for(f"http://127.0.0.1:{port}/health", process)
+        wait_until_live(f"http://127.0.0.1:{port}/health", process)
         yield Way("claude-code-router 2.0", f"http://127.0.0.1:{port}", KEY, ALIAS, process.pid)
 
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.proxy.running import IMAGE_VARIABLE
+from tests.proxy.environment import IMAGE_VARIABLE
 
 from .chain import claude_body
 from .clients import Way, one_by_one, requests_per_s, side_by_side

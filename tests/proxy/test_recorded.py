@@ -98,9 +98,10 @@ def normalize(turn: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_pack_and_unpack_keep_everything_but_texts() -> None:
-    long = {"role": "user", "content": [{"type": "text", "text": "<system-reminder>\n" + "secret " * 30}]}
+    block = {"type": "text", "text": "<system-reminder>\n" + "secret " * 30}
+    long: dict[str, Any] = {"role": "user", "content": [block]}
     schema = {"type": "object", "properties": {"a": {"description": "what", "enum": ["b"]}}, "required": ["a"]}
-    body = {"model": "m", "tools": [{"name": "f", "input_schema": schema}], "messages": [long]}
+    body: dict[str, Any] = {"model": "m", "tools": [{"name": "f", "input_schema": schema}], "messages": [long]}
     call = {"type": "tool_use", "id": "toolu_xyz", "name": "f", "input": {"a": "/home/me"}}
     later = {**body, "messages": [long, {"role": "assistant", "content": [call]}]}
     requests = [{"path": "/v1/messages", "body": anonymize(one)} for one in (body, later)]

@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from tests.proxy.stream_checker import IllegalStream, check_stream
+from tests.proxy.stream_checker import IllegalStreamError, check_stream
 
 MOST_BYTES = 64 << 20
 # each hop sets these itself
@@ -84,7 +84,7 @@ class Relay:
     def _check(self, one: Seen, whole: bool) -> None:
         try:
             check_stream(one.path, one.answer, cut_off=not whole)
-        except IllegalStream as exc:
+        except IllegalStreamError as exc:
             one.illegal = str(exc)
 
 

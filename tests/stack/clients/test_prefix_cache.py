@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bouchet_proxy.streams.sse import events
+from bouchet_proxy.streams.sse import parse_stream
 
 from tests.stack.clients.claude_code import ClaudeCode, call, exported
 from tests.stack.conftest import SCRIPTED
@@ -31,7 +31,7 @@ def environ(stack: Stack, scripted: dict[str, Any], relay: Relay) -> dict[str, s
 
 def usage(one: Seen) -> dict[str, Any]:
     """Return the token counts at the end of the stream."""
-    last = next(event for event in events([one.answer]) if event.name == "message_delta")
+    last = next(event for event in parse_stream([one.answer]) if event.name == "message_delta")
     return dict(last.json()["usage"])
 
 

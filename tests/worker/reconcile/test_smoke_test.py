@@ -22,22 +22,22 @@ from bouchet_worker.reconcile.observe import Observer
 from bouchet_worker.reconcile.smoke_runner import SmokeTestRunner, expected_model, start_thread
 from bouchet_worker.reconcile.smoke_test import ExpectedModel, ServerGoneError, run_smoke_test
 
-from tests.fakes.odd_vllm import CHARGED, OddVllm, odd_vllm
 from tests.fakes.slurm_gateway import FakeSlurm, serve_http
+from tests.fakes.vllm.smoke_server import PROMPT_TOKENS, SmokeTestVLLM, smoke_test_vllm
 from tests.worker.scenario import SECRET, Clock, Slot0, WorkerScenario, requested, write_connection
 
 PROMISE = ExpectedModel("bouchet-m", 4096, "off", "hermes", "qwen3")
 
 
 @contextmanager
-def served(**oddities: object) -> Iterator[tuple[httpx.Client, type[OddVllm]]]:
-    server = odd_vllm(**oddities)
+def served(**deviations: object) -> Iterator[tuple[httpx.Client, type[SmokeTestVLLM]]]:
+    server = smoke_test_vllm(**deviations)
     with serve_http(server) as port, httpx.Client(base_url=f"http://127.0.0.1:{port}") as http:
         yield http, server
 
 
-def smoked(promise: ExpectedModel = PROMISE, *, there: bool = True, **oddities: object) -> SmokeTest:
-    with served(**oddities) as (http, _):
+def smoked(promise: ExpectedModel = PROMISE, *, there: bool = True, **deviations: object) -> SmokeTest:
+    with served(**deviations) as (http, _):
         return run_smoke_test(http, promise, lambda: there)
 
 
@@ -51,18 +51,18 @@ def test_a_model_as_the_catalog_says_passes_everything() -> None:
 def test_every_question_is_small_and_no_switch_is_sent() -> None:
     with served(call="forced") as (http, server):
         run_smoke_test(http, PROMISE, lambda: True)
-    bodies = [body for path, body in server.asked if path != "/tokenize"]
+    bodies = [body for path, body in server.received if path != "/tokenize"]
     assert len(bodies) == 4 and all(body["max_tokens"] <= 256 for body in bodies)
     assert not any("chat_template_kwargs" in body or "thinking" in body for body in bodies)
 
 
 def test_a_model_that_stumbles_once_keeps_its_tools() -> None:
-    smoke = smoked(call="stumbling")
+    smoke = smoked(call="unsteady")
     assert smoke.tools.result == "ok" and smoke.without_tools == ""
 
 
 @pytest.mark.parametrize(
-    ("oddities", "name", "words"),
+    ("deviations", "name", "words"),
     [
         ({"chat_status": 400}, "chat", "400: no chat template is defined"),
         ({"stream": "early"}, "stream", "ends after 2 events, before its message_stop"),
@@ -70,14 +70,14 @@ def test_a_model_that_stumbles_once_keeps_its_tools() -> None:
         ({"call": "text"}, "tools", "its call stayed text, so the parser 'hermes' does not fit it: <tool_call>"),
         ({"call": "prose"}, "tools", "even a forced call did not come as one"),
         ({"call": "broken"}, "tools", "its call came as report_status("),
-        ({"counted": 4 * CHARGED}, "count", "counts 84 tokens of a prompt for which 21 were charged"),
+        ({"counted": 4 * PROMPT_TOKENS}, "count", "counts 84 tokens of a prompt for which 21 were charged"),
         ({"window": 2048}, "window", "serves 2048 tokens, asked for were 4096"),
         ({"thoughts": "text"}, "thinking", "thinks unasked although"),
         ({"thoughts": "reasoning"}, "thinking", "thinks unasked although"),
     ],
 )
-def test_what_is_wrong_is_named_and_nothing_else(oddities: dict[str, object], name: str, words: str) -> None:
-    smoke = smoked(**oddities)
+def test_what_is_wrong_is_named_and_nothing_else(deviations: dict[str, object], name: str, words: str) -> None:
+    smoke = smoked(**deviations)
     wrong = [key for key, value in smoke if isinstance(value, SmokeCheck) and value.result == "failed"]
     assert wrong == [name]
     assert words in getattr(smoke, name).message and words in smoke.summary
@@ -146,7 +146,7 @@ class SmokeStage(WorkerScenario):
         context: WorkerContext,
         gateway: GatewayClient,
         port: int,
-        server: type[OddVllm],
+        server: type[SmokeTestVLLM],
         slurm: FakeSlurm,
         clock: Clock,
         start: Callable[[Callable[[], None]], None],
@@ -173,8 +173,8 @@ Begin = Callable[..., SmokeStage]
 def begin(context: WorkerContext, gateway: GatewayClient, slurm: FakeSlurm, clock: Clock) -> Iterator[Begin]:
     with ExitStack() as opened:
 
-        def make(start: Callable[[Callable[[], None]], None] = start_thread, **oddities: object) -> SmokeStage:
-            server = odd_vllm(**oddities)
+        def make(start: Callable[[Callable[[], None]], None] = start_thread, **deviations: object) -> SmokeStage:
+            server = smoke_test_vllm(**deviations)
             stage = SmokeStage(context, gateway, opened.enter_context(serve_http(server)), server, slurm, clock, start)
             opened.callback(stage.probe.close)
             return stage
