@@ -19,7 +19,7 @@ from bouchet_worker.doctor.checks import (
     storage_checks,
 )
 
-from tests.worker.conftest import REPOSITORY
+from tests.worker.scenario import REPOSITORY
 
 from .cluster_output import probe_result, verdicts
 

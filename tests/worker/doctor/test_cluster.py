@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import httpx
 import pytest
 from bouchet_core.config.site import Site
-from bouchet_core.deployments import Job
+from bouchet_core.deployments import Deployment, Job
 from bouchet_core.doctor import Verdict
 from bouchet_core.errors import TunnelDownError
 from bouchet_core.gateway_client import GatewayClient
 from bouchet_worker.context import WorkerContext
 from bouchet_worker.doctor import check_cluster
 
-from tests.worker.conftest import requested
+from tests.worker.scenario import requested
 
 from .cluster_output import NODES, PARTITIONS, QOS, probe_result
 
@@ -93,7 +94,7 @@ def test_check_cluster_takes_driver_from_newest_job_that_has_one(context: Worker
     for identity, driver in (("a", "580.95.05"), ("b", None)):
         context.store.create(requested(identity, context.now()))
         job = Job(name=f"bouchet-{identity}-1", slot=0, slurm_id=7, image_sha256="a" * 64, driver=driver)
-        context.store.update(identity, lambda d, job=job: d.with_job(job, context.now()))
+        context.store.update(identity, partial(Deployment.with_job, job=job, now=context.now()))
     checks = check_cluster(replace(context, site=bouchet_site, gateway=gateway_to(healthy_programs(bouchet_site))))
     driver_check = next(c for c in checks if c.name == "driver for cuda13-0.32.0")
     assert driver_check.verdict is Verdict.PASS and "job 7 found driver 580.95.05" in driver_check.message

@@ -1,127 +1,142 @@
-"""What people are told: why a job waits, what would start sooner, why sbatch refused, why vLLM ended."""
+"""Why jobs ended, and what is advised."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
-from bouchet_core.deployments import Placement
-from bouchet_worker.reconcile.endings import advice_for, advice_for_cause, select_cause
-from bouchet_worker.slurm.error_messages import describe_refusal, explain_outage
-from bouchet_worker.slurm.pending_reasons import describe_pending_reason, suggest_earlier_start
-
-# JOB REASON CODES of squeue's manual, 24.11, those that a job with GPUs can have
-MANUAL_24_11 = (Path(__file__).parents[1] / "slurm_output" / "reasons_24.11.txt").read_text().split()
-PLACE = Placement(partition="gpu_devel", gpus=2, gpu_type="h200", nodes=1, cpus=12, memory_gib=480, walltime_s=3600)
-
-
-@pytest.mark.parametrize("reason", MANUAL_24_11)
-def test_every_reason_of_the_manual_has_words_of_its_own(reason: str) -> None:
-    words = describe_pending_reason(reason)
-    assert not words.startswith("waiting in the queue")
-    assert words.endswith(f"({reason})")
-    assert "{" not in words
-
-
-@pytest.mark.parametrize(
-    ("reason", "words"),
-    [
-        ("QOSMaxGRESPerUser", "limit of GPUs that you may hold"),
-        ("AssocGrpGRES", "limit of GPUs that your group may hold"),
-        ("QOSGrpJobsLimit", "your group runs as many jobs"),
-        ("QOSMaxWallDurationPerJobLimit", "launch with a shorter --time"),
-        ("QOSMaxGRESPerJob", "never start; cancel it and launch with less"),
-        ("QOSMinGRES", "launch with more"),
-        ("AssocGrpCPUMinutesLimit", "computing time of your group"),
-        ("QOSMaxSubmitJobPerUserLimit", "submitted jobs"),
-        ("ReqNodeNotAvail, Reserved for maintenance", "sooner with a shorter --time"),
-        ("ReqNodeNotAvail(Unavailable:node[1-2])", "down, drained or reserved"),
-        ("Nodes required for job are DOWN, DRAINED or reserved for jobs in higher priority partitions", "kept for"),
-        ("launch_failed_requeued_held", "cancel it and launch again"),
-        ("launch failed requeued held", "cancel it and launch again"),
-        ("job_requeued_in_held_state", "`scontrol release`"),
-        ("Brand_New_Reason", "waiting in the queue (Brand_New_Reason)"),
-    ],
-)  # fmt: skip
-def test_limits_say_whose_they_are_and_sentences_are_read(reason: str, words: str) -> None:
-    assert words in describe_pending_reason(reason)
-
-
-@pytest.mark.parametrize(
-    ("reason", "words"),
-    [
-        ("Priority", "shorter --time"),
-        ("Resources", "--partition auto"),
-        ("QOSMaxJobsPerUserLimit", "end one of your jobs in gpu_devel"),
-        ("QOSMaxGRESPerUser", "fewer --gpus"),
-        ("QOSGrpGRES", "your group's"),
-    ],
+from bouchet_core.deployments import Ending, Phase
+from bouchet_worker.reconcile.endings import (
+    SENTENCES,
+    advice_for,
+    advice_for_cause,
+    classify_ending,
+    select_cause,
 )
-def test_what_would_start_sooner(reason: str, words: str) -> None:
-    assert words in suggest_earlier_start(reason, PLACE)
+from bouchet_worker.reconcile.observation import EndFile, JobStatus
+from bouchet_worker.slurm.states import STATES, State, StateClass
 
-
-@pytest.mark.parametrize(
-    "reason", ["BeginTime", "QOSMaxGRESPerJob", "Dependency", "JobHeldUser", "Brand_New_Reason", ""]
-)
-def test_nothing_is_promised_where_nothing_is_known(reason: str) -> None:
-    assert suggest_earlier_start(reason, PLACE) == ""
-    assert suggest_earlier_start("Priority", None) == ""
-
-
-# as sbatch prints it: 24.11 from a running cluster, older ones from their slurm_errno.c
-@pytest.mark.parametrize(
-    ("stderr", "words"),
-    [
-        ("sbatch: error: QOSMaxSubmitJobPerUserLimit\nsbatch: error: Batch job submission failed: Job violates "
-         "accounting/QOS policy (job submit limit, user's size and/or time limits)\n", "no further job of yours"),
-        ("sbatch: error: Batch job submission failed: Requested node configuration is not available\n", "fewer --gpus"),
-        ("sbatch: error: Invalid generic resource (gres) specification\n", "no such GPUs"),
-        ("sbatch: error: Batch job submission failed: Invalid qos specification\n", "--qos"),
-        ("sbatch: error: Batch job submission failed: Invalid account or account/partition combination specified\n",
-         "--account"),
-        ("sbatch: error: Batch job submission failed: Invalid feature specification\n", "--constraint"),
-        ("sbatch: error: invalid partition specified: nope\n", "--partition"),
-        ("sbatch: error: Batch job submission failed: Requested time limit is invalid (missing or exceeds some limit)",
-         "shorter --time"),
-        ("sbatch: error: Memory specification can not be satisfied\n", "memory_per_gpu_gib"),
-    ],
-)  # fmt: skip
-def test_a_refusal_repeats_slurm_and_says_what_to_do(stderr: str, words: str) -> None:
-    told = describe_refusal(stderr)
-    assert words in told and told.startswith("Slurm refused it: ")
-    assert "\n" not in told and "sbatch: error" not in told
-
-
-def test_an_unknown_refusal_is_repeated_alone() -> None:
-    assert describe_refusal("sbatch: error: The moon is full\n") == "Slurm refused it: The moon is full"
-    assert describe_refusal("") == "Slurm refused it: it printed no error"
-
+from .test_decide import record_in
 
 OOM = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 1.16 GiB. GPU 0 has a total capacity of 139.8 GiB"
-ECHO = "RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}"
+CONSEQUENCE = "RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}"
+ENGINE_DIED = "Engine core proc EngineCore died unexpectedly, shutting down client."
+RESPONSE_ERROR = "pydantic_core._pydantic_core.ValidationError: 2 validation errors for ChatCompletionStreamResponse"
 WINDOW = (
     "ValueError: To serve at least one request with the model's max seq len (262144), (24.00 GiB KV cache is needed, "
     "which is larger than the available KV cache memory (6.21 GiB). Based on the available memory, the estimated "
     "maximum model length is 67808. Try increasing `gpu_memory_utilization` or decreasing `max_model_len`"
 )
+SQUASHFS = "FATAL:   container creation failed: image driver mount failure: image driver squashfuse_ll instance exited"
 
 
-def test_the_cause_is_told_and_not_its_echo() -> None:
-    assert select_cause(["ValueError: something else", OOM, ECHO]) == OOM
-    assert select_cause(["KeyError: 'x'", ECHO]) == "KeyError: 'x'"
-    assert select_cause([ECHO]) == ECHO
-    assert select_cause([]) == ""
+def end_file(kind: str | None, sentence: str = "as noted", **fields: object) -> EndFile | None:
+    return EndFile.model_validate({"job_name": "x", "kind": kind, "sentence": sentence, **fields}) if kind else None
+
+
+def test_every_ended_state_has_a_sentence() -> None:
+    assert set(SENTENCES) == {state for state in State if STATES[state].state_class is StateClass.ENDED}
 
 
 @pytest.mark.parametrize(
-    ("line", "words"),
+    ("state", "state_text", "kind", "stop", "ending", "part"),
     [
-        (OOM, "--max-len, --quant fp8, or more --gpus"),
-        (WINDOW, "--max-len 67808 at most"),
+        (State.CANCELLED, "CANCELLED by 2001", None, True, Ending.CANCELLED, "on request"),
+        (State.CANCELLED, "CANCELLED by 0", None, False, Ending.CANCELLED, "cancelled by an unknown user"),
+        (State.OUT_OF_MEMORY, "OUT_OF_MEMORY", "vllm_exited", False, Ending.FAILED, "240 GiB"),
+        (State.NODE_FAIL, "NODE_FAIL", "vllm_exited", True, Ending.FAILED, "node node1 failed"),
+        (State.PREEMPTED, "PREEMPTED", "stopped", False, Ending.PREEMPTED, "on gpu_h200"),
+        (State.TIMEOUT, "TIMEOUT", None, False, Ending.TIMED_OUT, "06:00:00"),
+        (State.COMPLETED, "COMPLETED", "walltime", False, Ending.TIMED_OUT, "as noted"),
+        (State.COMPLETED, "COMPLETED", "idle", False, Ending.IDLE, "as noted"),
+        (State.FAILED, "FAILED", "refused", False, Ending.FAILED, "as noted"),
+        (State.FAILED, "FAILED", None, False, Ending.FAILED, "bouchet logs aa"),
+        (None, "", None, False, Ending.FAILED, "no longer knows job 7"),
+        (None, "", "idle", False, Ending.IDLE, "as noted"),
+    ],
+)
+def test_classify_ending_prefers_the_source_that_knows_the_cause(
+    state: State | None, state_text: str, kind: str | None, stop: bool, ending: Ending, part: str
+) -> None:
+    record = record_in(Phase.READY, stop=stop)
+    assert record.job is not None
+    status = JobStatus(state, state_text, node="node1", exit_code="1:0") if state else None
+    found, sentence = classify_ending(record, record.job, status, end_file(kind))
+    assert found is ending and part in sentence
+
+
+@pytest.mark.parametrize(
+    ("times", "warm_start"),
+    [
+        ({}, ""),
+        ({"queue": 900.0, "boot": 20.4}, ""),
+        ({"queue": 900.0, "image": 2.0, "boot": 20.4, "load": 90.0, "compile": 30.0, "ready": 1042.4}, "142 s"),
+    ],
+)
+def test_classify_ending_of_idle_job_estimates_next_start(times: dict[str, float], warm_start: str) -> None:
+    record = record_in(Phase.READY, changes={"times": times})
+    assert record.job is not None
+    _, sentence = classify_ending(record, record.job, None, end_file("idle", "idle for 45 min"))
+    assert sentence.startswith(f"idle for 45 min; `bouchet launch {record.model}`")
+    assert ("(warm)" in sentence) is bool(warm_start) and warm_start in sentence
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "kind", "part"),
+    [
+        ("73:0", None, "could not write its files in /data/logs from node node1"),
+        ("0:53", None, "could not open the job's log in /data/logs on node node1"),
+        ("73:0", "refused", "as noted"),
+        ("1:0", None, "exit code 1:0"),
+    ],
+)
+def test_classify_ending_explains_exit_code_without_end_file(exit_code: str, kind: str | None, part: str) -> None:
+    record = record_in(Phase.STARTING, changes={"log": "/data/logs/7.log"})
+    assert record.job is not None
+    status = JobStatus(State.FAILED, "FAILED", node="node1", exit_code=exit_code)
+    found, sentence = classify_ending(record, record.job, status, end_file(kind))
+    assert found is Ending.FAILED and part in sentence
+
+
+@pytest.mark.parametrize(
+    ("tail", "exit_status", "parts"),
+    [
+        ((OOM, CONSEQUENCE), 1, ("vLLM ended", OOM, "--max-len")),
+        (("KeyError: 'moon'",), 1, ("vLLM ended", "KeyError: 'moon'")),
+        ((), 137, ("vLLM ended", "more --gpus")),
+    ],
+)
+def test_classify_ending_of_failed_vllm_names_cause_and_advice(
+    tail: tuple[str, ...], exit_status: int, parts: tuple[str, ...]
+) -> None:
+    record = record_in(Phase.STARTING)
+    assert record.job is not None
+    written = end_file("vllm_exited", "vLLM ended", tail=tail, exit_status=exit_status)
+    _, sentence = classify_ending(record, record.job, JobStatus(State.FAILED, "FAILED"), written)
+    assert [part for part in parts if part not in sentence] == []
+
+
+@pytest.mark.parametrize(
+    ("tail", "cause"),
+    [
+        (["ValueError: something else", OOM, CONSEQUENCE], OOM),
+        (["KeyError: 'x'", CONSEQUENCE], "KeyError: 'x'"),
+        ([CONSEQUENCE], CONSEQUENCE),
+        ([ENGINE_DIED, RESPONSE_ERROR], ENGINE_DIED),
+        (["ValueError: no such thing", ENGINE_DIED], "ValueError: no such thing"),
+        ([], ""),
+    ],
+)
+def test_select_cause_skips_consequences(tail: list[str], cause: str) -> None:
+    assert select_cause(tail) == cause
+
+
+@pytest.mark.parametrize(
+    ("line", "part"),
+    [
+        (OOM, "--quant fp8"),
+        (WINDOW, "--max-len 67808 or less"),
         ("RuntimeError: The NVIDIA driver on your system is too old (found version 12040).", "older CUDA"),
         ("RuntimeError: No CUDA GPUs are available", "launch again"),
-        ("OSError: [Errno 28] No space left on device", "make room"),
+        ("OSError: [Errno 28] No space left on device", "free some space"),
         ("api_server.py: error: unrecognized arguments: --moon-phase full", "no option --moon-phase full"),
         (
             "TypeError: --tool-call-parser llama3_json cannot be used with the tokenizer of '/m': no token",
@@ -130,50 +145,16 @@ def test_the_cause_is_told_and_not_its_echo() -> None:
         ("TypeError: --reasoning-parser x cannot be used with the tokenizer of '/m': no token", "reasoning_parser in"),
         ("ValueError: Model architectures ['NewForCausalLM'] are not supported for now.", "newer image"),
         ("safetensors_rust.SafetensorError: Error while deserializing header: MetadataIncompleteBuffer", "download"),
+        (SQUASHFS, "`bouchet image verify`"),
     ],
 )
-def test_what_to_do_about_it(line: str, words: str) -> None:
-    assert words in advice_for(line)
+def test_advice_for_known_error_line(line: str, part: str) -> None:
+    assert part in advice_for(line)
 
 
-def test_nothing_is_advised_about_the_unknown() -> None:
+def test_advice_for_unknown_error_line_is_empty() -> None:
     assert advice_for("KeyError: 'moon'") == ""
 
 
-def test_an_engine_that_is_gone_is_the_cause_only_where_nothing_else_is() -> None:
-    gone = "Engine core proc EngineCore died unexpectedly, shutting down client."
-    assert advice_for(gone) == "" and "killed or crashed: launch again" in advice_for_cause(select_cause([gone]))
-    later = "pydantic_core._pydantic_core.ValidationError: 2 validation errors for ChatCompletionStreamResponse"
-    assert select_cause([gone, later]) == gone
-    assert select_cause(["ValueError: no such thing", gone]) == "ValueError: no such thing"
-    cut = "FATAL:   container creation failed: image driver mount failure: image driver squashfuse_ll instance exited"
-    assert "`bouchet image verify`" in advice_for_cause(select_cause([cut]))
-
-
-@pytest.mark.parametrize(
-    ("message", "part"),
-    [
-        ("squeue did not end within 20 s and was killed", "controller"),
-        ("scontrol did not end within 20 s", "controller"),
-        (
-            "squeue ended with status 1: slurm_load_jobs error: Unable to contact slurm controller (connect failure)",
-            "controller",
-        ),
-        (
-            "sbatch ended with status 1: sbatch: error: Unable to contact slurm controller (connect failure)",
-            "controller",
-        ),
-        ("sacct did not end within 20 s and was killed", "accounting"),
-        ("sacct ended with status 1: sacct: error: slurm_persist_conn_open: to slurmdbd", "accounting"),
-    ],
-)
-def test_a_slurm_that_does_not_answer_is_named_with_what_to_do(said: str, part: str) -> None:
-    words = explain_outage(said)
-    assert words.startswith(f"Slurm's {part} does not answer ({said}): nothing is ended") and "support" in words
-
-
-@pytest.mark.parametrize(
-    "message", ["the tunnel is down", "probe_login_node.py did not end within 60 s", "cat did not end within 9 s"]
-)
-def test_other_silence_is_told_as_it_is(said: str) -> None:
-    assert explain_outage(said) == said
+def test_advice_for_dead_engine_only_when_it_is_the_cause() -> None:
+    assert advice_for(ENGINE_DIED) == "" and "launch again" in advice_for_cause(ENGINE_DIED)

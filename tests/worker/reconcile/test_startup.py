@@ -1,4 +1,4 @@
-"""Where the time of a start went."""
+"""How far a start is, and how long its steps took."""
 
 from __future__ import annotations
 
@@ -6,7 +6,14 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from bouchet_core.deployments import Job, Phase
-from bouchet_worker.reconcile.startup import READY, STEPS, parse_engine_times, startup_times
+from bouchet_worker.reconcile.startup import (
+    READY,
+    STEPS,
+    latest_progress,
+    parse_engine_times,
+    parse_progress,
+    startup_times,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,10 +22,19 @@ START = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 LOG_32 = """\
 bouchet: checking the image
 bouchet: starting the container
+(APIServer pid=1) INFO 11-22 12:35:10 [api_server.py:1971] vLLM API server version 0.32.0
+(APIServer pid=1) WARNING 11-22 12:35:20 [vllm.py:1669] Enforce eager set, disabling torch.compile, CUDAGraphs, and JIT kernel warmup.
+(EngineCore pid=249) INFO 11-22 12:35:25 [cpu_model_runner.py:63] Starting to load model /models/demo...
 (EngineCore pid=249) INFO 11-22 12:35:26 [base_loader.py:82] Initializing model took 0.820857 seconds
 (EngineCore pid=249) INFO 11-22 12:35:28 [default_loader.py:501] Loading weights took 1.36 seconds
+(EngineCore pid=249) INFO 11-22 12:35:29 [kv_cache_utils.py:1307] GPU KV cache size: 11,648 tokens
+(EngineCore pid=249) INFO 11-22 12:35:30 [cpu_model_runner.py:106] Warming up model for the compilation...
+(EngineCore pid=249) INFO 11-22 12:35:31 [cpu_model_runner.py:110] Warming up done.
 (EngineCore pid=249) INFO 11-22 12:35:31 [core.py:402] init engine (profile, create kv cache, warmup model) took 1.01 s
-"""
+(APIServer pid=1) INFO 11-22 12:35:32 [api_server.py:1351] Starting vLLM API server 0 on http://127.0.0.1:20001
+(APIServer pid=1) INFO:     Waiting for application startup.
+(APIServer pid=1) INFO:     Application startup complete.
+"""  # noqa: E501
 # 0.19 on two GPUs: two workers load at the same time
 LOG_19 = """\
 bouchet: starting the container
@@ -27,6 +43,81 @@ bouchet: starting the container
 (EngineCore_DP0 pid=3) INFO 11-22 12:01:00 [core.py:210] init engine (profile, create kv cache, warmup model) took \
 45.25 seconds
 """
+# a progress bar rewrites its line
+SHARDS = "".join(f"Loading safetensors checkpoint shards: {25 * n}% Completed | {n}/4 [00:01<00:03]\r" for n in (1, 2))
+JIT_WARMUP = "WARNING [vllm.py:1669] Enforce eager set, disabling torch.compile, CUDAGraphs, and JIT kernel warmup.\n"
+
+
+@pytest.mark.parametrize(
+    ("log", "progress"),
+    [
+        ("", ""),
+        ("noise\n", ""),
+        ("bouchet: checking the image\n", "checking the image"),
+        (SHARDS, "loading weights, 2 of 4 files"),
+        ("INFO [x.py:1] Loading weights took 12.30 seconds\n", "weights loaded in 12 s"),
+        ("INFO [x.py:1] Model loading took 61.2 GiB memory and 80.1 seconds\n", "weights loaded (61.2 GiB)"),
+        ("INFO Dynamo bytecode transform time: 5.1 s\n", "compiling"),
+        (
+            "Capturing CUDA graphs (decode, PIECEWISE):  40%|####   | 20/51 [00:02<00:03]",
+            "capturing CUDA graphs, 20 of 51",
+        ),
+        ("INFO GPU KV cache size: 1 tokens\nINFO Graph capturing finished in 20 secs\n", "CUDA graphs captured"),
+        ("INFO:     Application startup complete.\nINFO: 1.2.3.4 GET /v1/models 200\n", "server started"),
+    ],
+)
+def test_parse_progress_finds_step_of_line(log: str, progress: str) -> None:
+    assert parse_progress(log) == progress
+
+
+@pytest.mark.parametrize(
+    ("log", "progress"),
+    [
+        (JIT_WARMUP, ""),
+        ("INFO Resolved architecture: Qwen3ForCausalLM\n" + JIT_WARMUP, "vLLM is starting"),
+        ("init engine (profile, create kv cache, warmup model) took 1.01 s\n", "engine ready, starting the server"),
+    ],
+)
+def test_parse_progress_ignores_lines_that_only_mention_warmup(log: str, progress: str) -> None:
+    assert parse_progress(log) == progress
+
+
+def test_parse_progress_of_growing_log_never_goes_back() -> None:
+    lines = LOG_32.splitlines(keepends=True)
+    seen = [parse_progress("".join(lines[: end + 1])) for end in range(len(lines))]
+    assert list(dict.fromkeys(seen)) == [
+        "checking the image",
+        "starting the container",
+        "vLLM is starting",
+        "loading weights",
+        "weights loaded in 1 s",
+        "allocating the KV cache",
+        "warming up",
+        "engine ready, starting the server",
+        "starting the server",
+        "server started",
+    ]
+
+
+def test_parse_progress_starts_over_when_the_job_script_starts_vllm_again() -> None:
+    again = LOG_32 + "bouchet: starting the container\n"
+    assert parse_progress(again) == "starting the container"
+    assert parse_progress(again + "INFO Starting to load model /m...\n") == "loading weights"
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "latest"),
+    [
+        ("", "", ""),
+        ("compiling", "", "compiling"),
+        ("compiling", "loading weights", "compiling"),
+        ("loading weights", "weights loaded in 3 s", "weights loaded in 3 s"),
+        ("server started", "checking the image", "checking the image"),
+        ("checking the image", "vLLM is starting", "vLLM is starting"),
+    ],
+)
+def test_latest_progress_keeps_the_later_step(before: str, now: str, latest: str) -> None:
+    assert latest_progress(before, now) == latest
 
 
 @pytest.mark.parametrize(
@@ -39,7 +130,7 @@ bouchet: starting the container
         ("", {}),
     ],
 )
-def test_vllms_own_words_of_the_newest_run(log: str, times: dict[str, float]) -> None:
+def test_parse_engine_times_reads_newest_run(log: str, times: dict[str, float]) -> None:
     assert parse_engine_times(log) == times
 
 
@@ -48,20 +139,20 @@ def job(times: dict[str, float], queued_s: float = 40.0) -> Job:
     return Job(name="j", slot=0, since=since, times=times)
 
 
-def test_the_parts_add_up_to_the_whole() -> None:
-    times = startup_times(
-        job({"queue": 12.0, "image": 3.0}), {"load": 80.0, "compile": 20.0}, START + timedelta(seconds=150)
-    )
+def test_startup_times_attribute_the_rest_to_boot() -> None:
+    known = job({"queue": 12.0, "image": 3.0})
+    times = startup_times(known, {"load": 80.0, "compile": 20.0}, START + timedelta(seconds=150))
     assert times == {"queue": 12.0, "image": 3.0, "boot": 47.0, "load": 80.0, "compile": 20.0, "ready": 162.0}
 
 
-def test_without_slurms_and_vllms_words_our_own_clock_has_to_do() -> None:
-    assert startup_times(job({}), {}, START + timedelta(seconds=90)) == {"queue": 40.0, "boot": 90.0, "ready": 130.0}
+def test_startup_times_without_measurements_use_own_clock() -> None:
+    times = startup_times(job({}), {}, START + timedelta(seconds=90))
+    assert times == {"queue": 40.0, "boot": 90.0, "ready": 130.0}
 
 
-def test_of_a_job_found_late_only_what_it_says_itself_is_told() -> None:
-    began = START - timedelta(minutes=20)
-    assert startup_times(job({"image": 3.0}), {"load": 8.0}, START, began) == {"image": 3.0, "load": 8.0}
+def test_startup_times_of_late_discovered_job_have_no_sum() -> None:
+    late = START - timedelta(minutes=20)
+    assert startup_times(job({"image": 3.0}), {"load": 8.0}, START, late) == {"image": 3.0, "load": 8.0}
     assert "ready" in startup_times(job({}), {}, START, START - timedelta(seconds=2))
 
 
@@ -70,10 +161,10 @@ def test_of_a_job_found_late_only_what_it_says_itself_is_told() -> None:
     st.dictionaries(st.sampled_from(["load", "compile"]), st.floats(0, 1e6)),
     st.floats(0, 1e6),
 )
-def test_no_step_is_negative_and_ready_is_their_sum(
-    times: dict[str, float], took: dict[str, float], seconds: float
+def test_startup_times_are_never_negative_and_add_up(
+    times: dict[str, float], measured: dict[str, float], seconds: float
 ) -> None:
-    found = startup_times(job(times), took, START + timedelta(seconds=seconds))
+    found = startup_times(job(times), measured, START + timedelta(seconds=seconds))
     assert all(value >= 0 for value in found.values())
     assert [step for step in found if step != READY] == [step for step in STEPS if step in found]
     assert found[READY] == pytest.approx(sum(v for step, v in found.items() if step != READY), abs=0.1)
