@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -13,8 +12,8 @@ from bouchet_core.doctor import DoctorCheck
 from bouchet_core.errors import ClusterUnavailableError, GatewayError, RemoteCommandError, SlurmOutputError
 
 from bouchet_worker.context import WorkerContext
-from bouchet_worker.scripts import stage_scripts
-from bouchet_worker.slurm.commands import sacct_argv, sbatch_test_only_argv, squeue_argv
+from bouchet_worker.scripts import run_script
+from bouchet_worker.slurm.commands import QUERY_TIMEOUT_S, sacct_argv, sbatch_test_only_argv, squeue_argv
 from bouchet_worker.slurm.parsing import parse_accounting, parse_queue, parse_start_estimate
 
 from .checks import (
@@ -36,7 +35,6 @@ from .partitions import (
     partition_checks,
 )
 
-COMMAND_TIMEOUT_S = 20.0
 TEST_JOB_WALLTIME_S = 600
 OLDEST_SLURM = (20, 11)
 # how many of the newest records are searched for one with its node's driver
@@ -60,8 +58,8 @@ def check_cluster(context: WorkerContext) -> list[DoctorCheck]:
     return [*checks, *catalog_checks(context.catalog, context.site, probe["models"])]
 
 
-def _run(context: WorkerContext, argv: Sequence[str], stdin: str | None = None) -> str:
-    return context.gateway.run(argv, stdin=stdin, timeout_s=COMMAND_TIMEOUT_S).stdout
+def _run(context: WorkerContext, argv: Sequence[str]) -> str:
+    return context.gateway.run(argv, timeout_s=QUERY_TIMEOUT_S).stdout
 
 
 def _probe_login_node(context: WorkerContext) -> dict[str, Any] | DoctorCheck:
@@ -70,21 +68,18 @@ def _probe_login_node(context: WorkerContext) -> dict[str, Any] | DoctorCheck:
     request = {
         "directories": [path for path in (site.root, site.models_dir, site.images_dir, site.scratch_dir) if path],
         "images": [image_path(site, image) for image in site.images],
-        "hashes": f"{site.root}/cache/hashes",
+        "hashes": context.paths.file_hashes(),
         "models_dir": site.models_dir,
         "models": list(context.catalog.entries),
         "quota": list(site.quota_command),
     }
-    script = f"{context.paths.scripts(context.scripts.digest)}/{SCRIPT}"
     try:
-        stage_scripts(context)
-        result: dict[str, Any] = json.loads(_run(context, ["python3", script], json.dumps(request)))
+        return run_script(context, SCRIPT, request=request, timeout_s=QUERY_TIMEOUT_S)
     except ClusterUnavailableError:
         raise
-    except (GatewayError, ValueError) as exc:
+    except GatewayError as exc:
         fix = f"check that {site.root} is writable and that the login node has python3 (3.6 or newer)"
-        return CheckFactory("storage").failed("login node", f"{exc}", fix)
-    return result
+        return CheckFactory("storage").failed("login node", str(exc), fix)
 
 
 def _version(context: WorkerContext) -> DoctorCheck:
@@ -137,7 +132,7 @@ def _test_job(context: WorkerContext, partition: Partition) -> DoctorCheck:
     )
     argv = sbatch_test_only_argv(placement)
     try:
-        output = context.gateway.run(argv, stdin="#!/bin/bash\n", timeout_s=COMMAND_TIMEOUT_S)
+        output = context.gateway.run(argv, stdin="#!/bin/bash\n", timeout_s=QUERY_TIMEOUT_S)
     except RemoteCommandError as exc:
         if _OWN_JOBS.search(exc.stderr):
             return _slurm.passed(name, "accepted later: your own jobs use up your submit limit now")

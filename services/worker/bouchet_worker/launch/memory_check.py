@@ -36,11 +36,11 @@ def estimate_for(context: WorkerContext, entry: ModelEntry, spec: JobSpec) -> Me
     placement = spec.placement
     cpu = placement.gpus == 0 or spec.image.pin.startswith(CPU_PIN_PREFIX)
     parallel = parallel_of(entry, placement.gpus, placement.nodes)
-    asked = parse_vllm_args(spec.arguments, entry.env, spec.window, parallel, cpu=cpu)
+    args = parse_vllm_args(spec.arguments, entry.env, spec.window, parallel, cpu=cpu)
     gpu_gib = None if cpu else context.site.gpu_memory_gib.get(placement.gpu_type)
     host_gib = placement.memory_gib if cpu else None
     most = _max_gpus(context.site, placement.nodes)
-    return estimate_memory(_inspect(context, spec.model, entry), asked, gpu_gib, host_gib, most)
+    return estimate_memory(_inspect(context, spec.model, entry), args, gpu_gib, host_gib, most)
 
 
 def _max_gpus(site: Site, nodes: int) -> int:

@@ -5,7 +5,6 @@ Nothing that squeue lists or a live record names is removed, and nothing at all 
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -13,11 +12,11 @@ from datetime import datetime, timedelta
 
 from bouchet_core.batch_jobs import BatchJob
 from bouchet_core.deployments import Deployment
-from bouchet_core.errors import BouchetError, ClusterUnavailableError, GatewayError
-from pydantic import BaseModel, ConfigDict, ValidationError
+from bouchet_core.errors import BouchetError, ClusterUnavailableError
+from pydantic import BaseModel, ConfigDict
 
 from bouchet_worker.context import WorkerContext
-from bouchet_worker.scripts import remote_file_exists, stage_scripts
+from bouchet_worker.scripts import output_errors_mapped, remote_file_exists, run_script
 from bouchet_worker.slurm.queries import list_queue
 
 from .background import Start, start_thread
@@ -25,7 +24,6 @@ from .background import Start, start_thread
 log = logging.getLogger(__name__)
 
 SCRIPT = "cleanup.py"
-TIMEOUT_S = 60.0
 INTERVAL = timedelta(days=1)
 RETRY = timedelta(minutes=2)
 # Slurm may requeue a job a moment after it has ended, and then the job needs its key
@@ -96,7 +94,6 @@ def clean_up(context: WorkerContext) -> CleanupResult | None:
         *_job_names(context.store.live()),
         *_batch_job_names([*context.store.downloads.live(), *context.store.images.live()]),
     }
-    stage_scripts(context)
     request = {
         "root": context.site.root,
         "live": sorted({*live, *(row.name for row in rows)}),
@@ -104,12 +101,9 @@ def clean_up(context: WorkerContext) -> CleanupResult | None:
         "ended": sorted(ended),
         "keep_days": context.site.keep_jobs_days,
     }
-    argv = ["python3", f"{context.paths.scripts(context.scripts.digest)}/{SCRIPT}"]
-    text = context.gateway.run(argv, stdin=json.dumps(request), timeout_s=TIMEOUT_S).stdout
-    try:
-        result = CleanupResult.model_validate_json(text)
-    except ValidationError as exc:
-        raise GatewayError(f"cannot read what {SCRIPT} printed: {text[:200]!r}") from exc
+    output = run_script(context, SCRIPT, request=request)
+    with output_errors_mapped(SCRIPT, output):
+        result = CleanupResult.model_validate(output)
     _log(result)
     return result
 

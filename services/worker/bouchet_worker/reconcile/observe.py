@@ -22,7 +22,7 @@ from bouchet_core.gateway_client import GatewayClient
 from pydantic import BaseModel, ValidationError
 
 from bouchet_worker.paths import RemotePaths
-from bouchet_worker.slurm.commands import sacct_argv, show_job_argv, squeue_argv
+from bouchet_worker.slurm.commands import QUERY_TIMEOUT_S, sacct_argv, show_job_argv, squeue_argv
 from bouchet_worker.slurm.error_messages import is_unknown_job
 from bouchet_worker.slurm.parsing import (
     JobRow,
@@ -50,7 +50,6 @@ from .observation import (
 from .smoke_runner import SmokeTestRunner
 from .startup import parse_engine_times, parse_progress
 
-SLURM_TIMEOUT_S = 20.0
 LOG_TAIL_BYTES = 16 << 10
 # the whole log of a start, progress bars included
 LOG_START_BYTES = 512 << 10
@@ -90,7 +89,7 @@ class Observer:
         if not jobs and not always:
             return {}
         try:
-            rows = parse_queue(self._gateway.run(squeue_argv(), timeout_s=SLURM_TIMEOUT_S).stdout)
+            rows = parse_queue(self._gateway.run(squeue_argv(), timeout_s=QUERY_TIMEOUT_S).stdout)
         except (GatewayError, SlurmOutputError) as exc:
             return {job.name: QueryFailed(str(exc)) for job in jobs}
         self.queue_rows = rows
@@ -104,7 +103,7 @@ class Observer:
         return {**results, **self._query_left_jobs(left)}
 
     def _query_left_jobs(self, jobs: Sequence[Job]) -> dict[str, QueryResult]:
-        """Query jobs that squeue no longer lists: slurmctld's memory first, then accounting for all the rest at once."""
+        """Query jobs that squeue no longer lists: slurmctld first, then accounting for all the rest at once."""
         results: dict[str, QueryResult] = {}
         for job in jobs:
             result = self._show_job(job)
@@ -116,7 +115,7 @@ class Observer:
     def _show_job(self, job: Job) -> QueryResult | None:
         """Return slurmctld's answer, None when it has forgotten the job (or uses its id for another one)."""
         try:
-            text = self._gateway.run(show_job_argv(job.slurm_id or 0), timeout_s=SLURM_TIMEOUT_S).stdout
+            text = self._gateway.run(show_job_argv(job.slurm_id or 0), timeout_s=QUERY_TIMEOUT_S).stdout
             row = parse_job(text)
             return _from_end(row) if row.name == job.name else None
         except RemoteCommandError as exc:
@@ -140,7 +139,7 @@ class Observer:
     def _query_accounting(self, jobs: Sequence[Job]) -> dict[str, QueryResult]:
         try:
             argv = sacct_argv([job.slurm_id or 0 for job in jobs])
-            rows = parse_accounting(self._gateway.run(argv, timeout_s=SLURM_TIMEOUT_S).stdout)
+            rows = parse_accounting(self._gateway.run(argv, timeout_s=QUERY_TIMEOUT_S).stdout)
             by_job = {(row.job_id, row.name): row for row in rows}
             return {job.name: self._from_accounting(by_job.get((job.slurm_id or 0, job.name))) for job in jobs}
         except RemoteCommandError as exc:
@@ -162,7 +161,7 @@ class Observer:
         if uid in (owner, "0"):
             return "you, with scancel" if uid == owner else "root (an administrator, or Slurm itself)"
         try:
-            name = self._gateway.run(["getent", "passwd", uid], timeout_s=SLURM_TIMEOUT_S).stdout.split(":")[0]
+            name = self._gateway.run(["getent", "passwd", uid], timeout_s=QUERY_TIMEOUT_S).stdout.split(":")[0]
         except GatewayError:
             name = ""
         return f"user {name} (id {uid})" if name else f"user id {uid}"

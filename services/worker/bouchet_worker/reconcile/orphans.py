@@ -6,10 +6,11 @@ import logging
 import uuid
 
 from bouchet_core.deployments import Deployment, Orphan
-from bouchet_core.errors import OrphanRefusedError, RemoteFileMissingError, UnknownOrphanError
+from bouchet_core.errors import OrphanRefusedError, UnknownOrphanError
 
 from bouchet_worker.context import WorkerContext
 from bouchet_worker.launch.job_files import render_record_file
+from bouchet_worker.scripts import remote_file_exists
 from bouchet_worker.slurm.commands import SCANCEL_TIMEOUT_S, scancel_argv
 from bouchet_worker.slurm.parsing import QueueRow
 from bouchet_worker.slurm.queries import list_queue
@@ -65,7 +66,7 @@ def cancel_orphan(context: WorkerContext, slurm_id: int) -> Orphan:
     """Cancel the job and return what was known of it. Its name must be ours and its folder must hold spec.json."""
     row = _unrecorded_job(context, slurm_id)
     listed = next((orphan for orphan in context.store.orphans.seen() if orphan.slurm_id == slurm_id), None)
-    if not _has_spec(context, row.name):
+    if not remote_file_exists(context, f"{context.paths.job(row.name)}/spec.json"):
         raise OrphanRefusedError(slurm_id, f"it has no job folder; cancel it with `scancel {slurm_id}`")
     context.gateway.run(scancel_argv(slurm_id), timeout_s=SCANCEL_TIMEOUT_S)
     log.info("unrecorded job %s (%s): cancelled", slurm_id, row.name)
@@ -85,14 +86,6 @@ def _unrecorded_job(context: WorkerContext, slurm_id: int) -> QueueRow:
             slurm_id, f"it belongs to deployment {owner.id}; cancel it with `bouchet cancel {owner.id}`"
         )
     return rows[0]
-
-
-def _has_spec(context: WorkerContext, job_name: str) -> bool:
-    try:
-        context.gateway.get(f"{context.paths.job(job_name)}/spec.json", max_bytes=1)
-    except RemoteFileMissingError:
-        return False
-    return True
 
 
 def _unlist(context: WorkerContext, slurm_id: int) -> None:
