@@ -67,7 +67,7 @@ def status_lines(deployments: Sequence[DeploymentInfo], width: int, now: datetim
 def outage_line(outage: Json, now: datetime) -> StyledLine:
     """Return the warning that the cluster does not answer, so what is shown is old."""
     since = duration((now - datetime.fromisoformat(outage["since"])).total_seconds())
-    text = f"no answer from the cluster for {since}: {clean(outage['detail'])}; this status is from before"
+    text = f"the cluster has not answered for {since}: {clean(outage['detail'])}; this status is from before"
     return StyledLine(text, "yellow")
 
 

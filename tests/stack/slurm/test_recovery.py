@@ -51,7 +51,7 @@ def test_orphan_of_other_installation_is_adopted_on_request(stack: Stack) -> Non
     empty_redis(stack)
     shown = stack.bouchet("orphans", "--all")
     assert shown.status == 0 and job["name"] in shown.stdout and "another" in shown.stdout, shown.output
-    assert "no jobs without a record" in stack.bouchet("orphans").stdout
+    assert "no orphaned Slurm jobs" in stack.bouchet("orphans").stdout
     assert "of another installation" in stack.bouchet("status").stdout
     assert not any(SMALL in record["names"] for record in stack.deployments())
     adopted = stack.bouchet("orphans", "--adopt", str(job["slurm_id"]))

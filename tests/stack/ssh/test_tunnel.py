@@ -137,7 +137,7 @@ def test_local_port_leads_to_vllm(stack: Stack) -> None:
     argv = [str(ROOT / "bouchet"), "tunnel", "--port", str(port), "--model", SMALL]
     with subprocess.Popen(argv, env=stack.environ, cwd=ROOT, stderr=subprocess.PIPE, text=True) as command:
         assert command.stderr is not None
-        assert f"http://127.0.0.1:{port} leads to the vLLM of {SMALL}" in command.stderr.readline()
+        assert f"http://127.0.0.1:{port} forwards to the vLLM of {SMALL}" in command.stderr.readline()
         try:
             with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as tool:
                 assert SMALL in [line["id"] for line in tool.get("/v1/models").raise_for_status().json()["data"]]
