@@ -79,6 +79,18 @@ class HostKey(FrozenModel):
     changed: bool = False
 
 
+class HostKeyTrustRequest(FrozenModel):
+    """The fingerprint of the host key to accept, compared with the one that the site publishes."""
+
+    fingerprint: str = Field(min_length=1, max_length=200)
+
+
+class HostKeyForgetRequest(FrozenModel):
+    """A host, as `host_key.place` writes it."""
+
+    place: str = Field(min_length=1, max_length=300)
+
+
 class TunnelEvent(FrozenModel):
     """One change of the SSH connection. GET /v1/tunnel has the prompt or host key that it waits for; events do not."""
 

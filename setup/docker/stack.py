@@ -85,6 +85,7 @@ def compose_environ(stack: Stack, settings: EnvSettings, environ: Mapping[str, s
         "BOUCHET_SITE": settings.site,
         "MFA_AUTO": settings.values.get("MFA_AUTO", ""),
         "DIRECT": settings.values.get("DIRECT") or "on",
+        "SSH_FAST_PATH": settings.values.get("SSH_FAST_PATH") or "on",
         "HOLD_STARTING_S": settings.values.get("HOLD_STARTING_S", ""),
         "WORKERS": settings.values.get("WORKERS") or "1",
         "LOG_LEVEL": settings.values.get("LOG_LEVEL") or "INFO",

@@ -151,13 +151,14 @@ CHECKS: Mapping[str, Check] = {
     "HF_TOKEN": check_token,
     "MFA_AUTO": check_choice,
     "DIRECT": check_switch,
+    "SSH_FAST_PATH": check_switch,
     "HOLD_STARTING_S": check_seconds,
     "WORKERS": check_workers,
     "LOG_LEVEL": check_level,
 }
 INHERITED = ("PROXY_PORT", "API_PORT", "BOUCHET_HOST", "BOUCHET_SITE")  # from the environment, into a new file
 OPTIONAL = frozenset(
-    {"BOUCHET_HOST", "BOUCHET_SITE", "HF_TOKEN", "MFA_AUTO", "DIRECT", "HOLD_STARTING_S", "LOG_LEVEL", "WORKERS"}
+    "BOUCHET_HOST BOUCHET_SITE HF_TOKEN MFA_AUTO DIRECT SSH_FAST_PATH HOLD_STARTING_S LOG_LEVEL WORKERS".split()
 )
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import yaml
 
 from tests.conftest import RedisServer, free_port, start_redis
-from tests.gateway.conftest import serve_behind
+from tests.gateway.running import serve_behind
 from tests.waiting import wait_for
 
 from . import upstream

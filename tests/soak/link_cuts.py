@@ -22,8 +22,8 @@ from bouchet_core.tunnel import TunnelState
 from tests.bench import upstream
 from tests.bench.figures import Figure, render
 from tests.bench.tunnel_ends import BODY, Way, answers, redis_in, start_gateway, start_sshd, start_upstream, starter
-from tests.gateway.conftest import serve_behind
-from tests.gateway.link import Link, link_to
+from tests.gateway.faulty_network import Link, link_to
+from tests.gateway.running import serve_behind
 
 SOAK_S, CUT_EVERY_S, SETTLE_S = 600.0, 30.0, 5.0
 ASKERS, LISTENERS, ASK_EVERY_S = 16, 16, 0.5

@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Annotated
 
 from bouchet_core.errors import BouchetError
-from bouchet_core.tunnel import PromptAnswer, TunnelStatus
+from bouchet_core.tunnel import HostKeyForgetRequest, HostKeyTrustRequest, PromptAnswer, TunnelStatus
 from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -24,12 +24,10 @@ MAX_READ_BYTES = 16 << 20
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 
-class _RequestBody(BaseModel):
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
-
-
-class RunRequest(_RequestBody):
+class RunRequest(BaseModel):
     """A program and its arguments; never a command line."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
     argv: list[str] = Field(min_length=1, max_length=1000)
     stdin: str | None = None
@@ -43,18 +41,6 @@ class RunResponse(BaseModel):
     stdout: str
     stderr: str
     truncated: bool
-
-
-class TrustRequest(_RequestBody):
-    """The fingerprint of the host key that a person accepts."""
-
-    fingerprint: str = Field(min_length=1, max_length=200)
-
-
-class ForgetRequest(_RequestBody):
-    """A host, as written in known_hosts."""
-
-    place: str = Field(min_length=1, max_length=300)
 
 
 class InternalApi:
@@ -120,12 +106,12 @@ class InternalApi:
         self._tunnel.broker.answer(body.prompt_id, body.responses)
         return Response(status_code=202)
 
-    async def trust(self, body: TrustRequest) -> Response:
+    async def trust(self, body: HostKeyTrustRequest) -> Response:
         """Accept the host key that the server presented."""
         self._tunnel.trust(body.fingerprint)
         return Response(status_code=202)
 
-    async def forget(self, body: ForgetRequest) -> Response:
+    async def forget(self, body: HostKeyForgetRequest) -> Response:
         """Remove the host keys that were accepted for a host."""
         self._tunnel.forget(body.place)
         return Response(status_code=202)

@@ -4,30 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from bouchet_core.tunnel import PromptAnswer, TunnelStatus
+from bouchet_core.tunnel import HostKeyForgetRequest, HostKeyTrustRequest, PromptAnswer, TunnelStatus
 from fastapi import APIRouter, Body
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel
 
 from bouchet_api.dependencies import StateDep
 from bouchet_api.openapi import examples
 
 router = APIRouter(prefix="/v1/tunnel", tags=["tunnel"])
-
-
-class HostKeyTrustRequest(BaseModel):
-    """The fingerprint of the host key to accept, compared with the one that the site publishes."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    fingerprint: str = Field(min_length=1, max_length=200)
-
-
-class HostKeyForgetRequest(BaseModel):
-    """A host, written as in `host_key.place`."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    place: str = Field(min_length=1, max_length=300)
 
 
 class Accepted(BaseModel):
