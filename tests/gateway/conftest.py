@@ -25,33 +25,33 @@ async def login_node(tmp_path: Path) -> AsyncIterator[LoginNode]:
 
 @pytest.fixture
 def ssh_changes() -> dict[str, Any]:
-    """Changes of the gateway's SshSettings. Tests that carry bytes override it by `fast_and_plain`."""
+    """Return changes of the gateway's SshSettings. Tests that carry bytes override it by `fast_and_plain`."""
     return {}
 
 
 @pytest.fixture(params=[True, False], ids=["fast", "plain"])
 def fast_and_plain(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """Settings with the SSH fast path on, and off."""
+    """Return settings with the SSH fast path on, and off."""
     return {"fast_path": request.param}
 
 
 @pytest.fixture
 async def gateway(login_node: LoginNode, store: Store, ssh_changes: dict[str, Any]) -> AsyncIterator[Gateway]:
-    """A gateway that is connected to the login node."""
+    """Yield a gateway that is connected to the login node."""
     async with connected(login_node, store, ssh=ssh_changes) as gateway:
         yield gateway
 
 
 @pytest.fixture
 async def client(gateway: Gateway) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of the gateway's internal API."""
+    """Yield a client of the gateway's internal API."""
     async with api_client(gateway) as client:
         yield client
 
 
 @pytest.fixture
 async def echo_slot(gateway: Gateway, store: Store) -> AsyncIterator[int]:
-    """The port of slot 0, with an echo server behind it."""
+    """Yield the port of slot 0, with an echo server behind it."""
     async with tcp_server(echo) as port:
         serve_behind(store, 0, port)
         yield gateway.forwarder.ports[0]

@@ -1,4 +1,4 @@
-"""A network link between gateway and login node that may be slow, lose bytes, or drop them in one or both directions."""
+"""A network link between gateway and login node that may be slow, lose bytes, or fall silent in one direction."""
 
 from __future__ import annotations
 

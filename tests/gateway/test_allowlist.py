@@ -1,4 +1,4 @@
-"""What may run and be touched on the cluster."""
+"""Which programs and paths the allowlist accepts."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ALLOWED = Allowlist(("~/project/bouchet-llm", "/software/models"), "~/project/bo
         ["bash", "~/project/bouchet-llm//remote/./x.sh"],
     ],
 )
-def test_what_we_use_may_run(line: list[str]) -> None:
+def test_check_argv_accepts_what_we_use(line: list[str]) -> None:
     ALLOWED.check_argv(line)
 
 
@@ -68,7 +68,7 @@ def test_what_we_use_may_run(line: list[str]) -> None:
         ["sbatch", "-o/home/me/.ssh/authorized_keys", "~/project/bouchet-llm/remote/serve.sh"],
         ["sbatch", "-o", "x", "~/project/bouchet-llm/remote/serve.sh"],
         ["sbatch", "~/project/bouchet-llm/remote/serve.sh", "/etc/passwd"],
-        # the words behind an option's value are the command
+        # what follows an option with a value is the command
         ["scontrol", "-M", "show", "update", "jobid=5", "priority=0"],
         ["scontrol", "--clusters", "show", "shutdown"],
         ["scontrol", "show", "--clusters=x", "job"],
@@ -89,13 +89,13 @@ def test_what_we_use_may_run(line: list[str]) -> None:
         ["~/project/bouchet-llm/remote-not/x"],
     ],
 )
-def test_nothing_else_may_run(line: list[str]) -> None:
+def test_check_argv_refuses_everything_else(line: list[str]) -> None:
     with pytest.raises(NotAllowedError):
         ALLOWED.check_argv(line)
 
 
 @pytest.mark.parametrize(
-    ("path", "tidy"),
+    ("path", "expected"),
     [
         ("~/project/bouchet-llm", "~/project/bouchet-llm"),
         ("~/project/bouchet-llm/", "~/project/bouchet-llm"),
@@ -104,8 +104,8 @@ def test_nothing_else_may_run(line: list[str]) -> None:
         ("/software/models/..hidden", "/software/models/..hidden"),
     ],
 )
-def test_paths_in_the_roots_are_tidied(path: str, tidy: str) -> None:
-    assert ALLOWED.allowed_path(path) == tidy
+def test_allowed_path_in_root_is_normalized(path: str, expected: str) -> None:
+    assert ALLOWED.allowed_path(path) == expected
 
 
 @pytest.mark.parametrize(
@@ -125,16 +125,16 @@ def test_paths_in_the_roots_are_tidied(path: str, tidy: str) -> None:
         "/a\0b",
     ],
 )
-def test_paths_outside_the_roots_are_refused(path: str) -> None:
+def test_allowed_path_outside_roots_is_refused(path: str) -> None:
     with pytest.raises(NotAllowedError):
         ALLOWED.allowed_path(path)
 
 
-def test_a_root_may_be_everything_but_must_be_named() -> None:
+def test_allowed_path_root_slash_includes_everything() -> None:
     assert Allowlist(("/",), "/x").allowed_path("/etc") == "/etc"
 
 
-def test_only_looking_is_repeatable() -> None:
+def test_is_repeatable_only_for_reading_commands() -> None:
     assert ALLOWED.is_repeatable(["squeue"])
     assert not ALLOWED.is_repeatable(["sbatch"])
     assert not ALLOWED.is_repeatable(["scancel", "1"])

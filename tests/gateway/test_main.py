@@ -1,4 +1,4 @@
-"""The process: starts from files and environment, serves, stops in order."""
+"""The gateway's process: starts from variables and files, serves its client, stops in order."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ from bouchet_gateway.settings import GatewaySettings
 
 from tests.conftest import RedisServer, free_port
 
-from .conftest import TOKEN, LoginNode, make_site, until
+from .login_node import LoginNode
+from .running import TOKEN, make_site, wait_until
 
 
 @pytest.fixture
 def environ(login_node: LoginNode, redis_server: RedisServer, tmp_path: Path) -> dict[str, str]:
-    """What compose gives the container."""
+    """Return the variables of the gateway's container."""
     secrets = tmp_path / "secrets"
     secrets.mkdir()
     (secrets / "gateway_token").write_text(TOKEN + "\n")
@@ -46,7 +47,7 @@ def environ(login_node: LoginNode, redis_server: RedisServer, tmp_path: Path) ->
 
 
 @asynccontextmanager
-async def started(environ: dict[str, str]) -> AsyncIterator[asyncio.subprocess.Process]:
+async def gateway_process(environ: dict[str, str]) -> AsyncIterator[asyncio.subprocess.Process]:
     inherited = {key: value for key, value in os.environ.items() if key != "SSH_AUTH_SOCK"}
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "bouchet_gateway", env=inherited | environ, stderr=asyncio.subprocess.PIPE
@@ -59,53 +60,65 @@ async def started(environ: dict[str, str]) -> AsyncIterator[asyncio.subprocess.P
         await process.communicate()
 
 
-async def test_it_serves_the_other_rooms_and_stops_in_order(environ: dict[str, str], login_node: LoginNode) -> None:
+def is_healthy(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/healthz", timeout=30).is_success
+    except httpx.TransportError:
+        return False
+
+
+def use_client(url: str, home: Path) -> None:
+    """Call every method of the client that needs the cluster."""
+    with GatewayClient(url, TOKEN) as client:
+        assert client.run(["squeue", "it's me"]).stdout == "it's me\n"
+        client.put("~/bouchet/x", b"data", 0o640)
+        chunk = client.get("~/bouchet/x", -2)
+        assert (chunk.data, chunk.size) == (b"ta", 4)
+        many = {f"~/bouchet/new/folder/{number}": b"%d" % number for number in range(20)}
+        client.put_all(many)
+        assert {path: (home / path[2:]).read_bytes() for path in many} == many
+        with pytest.raises(NotAllowedError):
+            client.put_all({**many, "/etc/passwd": b""})
+        assert client.status().state is TunnelState.UP
+
+
+async def test_main_serves_client_and_exits_0_on_sigterm(environ: dict[str, str], login_node: LoginNode) -> None:
     url = f"http://127.0.0.1:{environ['GATEWAY_PORT']}"
-
-    def alive() -> bool:
-        try:
-            return httpx.get(f"{url}/healthz", timeout=30).is_success
-        except httpx.TransportError:
-            return False
-
     login_node.program("squeue", '#!/bin/sh\necho "$1"\n')
-    async with started(environ) as process:
+    async with gateway_process(environ) as process:
         async with asyncio.timeout(60):
-            while not await asyncio.to_thread(alive):  # noqa: ASYNC110
+            while not await asyncio.to_thread(is_healthy, url):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
-        with GatewayClient(url, TOKEN) as client:
-            assert (await asyncio.to_thread(client.run, ["squeue", "it's me"])).stdout == "it's me\n"
-            await asyncio.to_thread(client.put, "~/bouchet/x", b"data", 0o640)
-            assert (await asyncio.to_thread(client.get, "~/bouchet/x", -2)).data == b"ta"
-            many = {f"~/bouchet/new/folder/{number}": b"%d" % number for number in range(20)}
-            await asyncio.to_thread(client.put_all, many)
-            assert {path: (login_node.home / path[2:]).read_bytes() for path in many} == many
-            with pytest.raises(NotAllowedError):
-                await asyncio.to_thread(client.put_all, {**many, "/etc/passwd": b""})
-            assert (await asyncio.to_thread(client.status)).state is TunnelState.UP
+        await asyncio.to_thread(use_client, url, login_node.home)
         process.send_signal(signal.SIGTERM)
         assert await asyncio.wait_for(process.wait(), 60) == 0
-    await until(lambda: not login_node.connections)
+    await wait_until(lambda: not login_node.connections)
     assert login_node.accepted == 1
 
 
-async def test_a_missing_secret_is_said_and_ends_it(environ: dict[str, str]) -> None:
+async def test_main_missing_secret_exits_2_with_its_name(environ: dict[str, str]) -> None:
     (Path(environ["SECRETS_DIR"]) / "gateway_token").unlink()
-    async with started(environ) as process:
-        _, said = await asyncio.wait_for(process.communicate(), 60)
+    async with gateway_process(environ) as process:
+        _, stderr = await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode == 2
-    assert b"gateway_token" in said
-    assert b"Traceback" not in said
+    assert b"gateway_token" in stderr
+    assert b"Traceback" not in stderr
 
 
-def test_the_alias_of_the_person_wins_over_the_site(environ: dict[str, str], login_node: LoginNode) -> None:
-    assert GatewaySettings.from_environment(environ).ssh.hosts == ("127.0.0.1",)
-    assert GatewaySettings.from_environment(environ).ssh.port == login_node.port
+def test_settings_alias_of_user_replaces_login_host_of_site(environ: dict[str, str], login_node: LoginNode) -> None:
+    of_site = GatewaySettings.from_environment(environ).ssh
+    assert (of_site.hosts, of_site.port) == (("127.0.0.1",), login_node.port)
     own = GatewaySettings.from_environment(environ | {"BOUCHET_HOST": "my-cluster"}).ssh
     assert (own.hosts, own.port) == (("my-cluster",), None)
     assert GatewaySettings.from_environment(environ | {"BOUCHET_HOST": "one, two"}).ssh.hosts == ("one", "two")
 
 
-def test_a_missing_site_file_is_a_configuration_error(environ: dict[str, str]) -> None:
+@pytest.mark.parametrize(("text", "expected"), [("", True), ("on", True), ("off", False)])
+def test_settings_fast_path_switch(environ: dict[str, str], text: str, expected: bool) -> None:
+    assert GatewaySettings.from_environment(environ | {"SSH_FAST_PATH": text}).ssh.fast_path is expected
+
+
+@pytest.mark.parametrize("change", [{"BOUCHET_SITE_FILE": "/none.yaml"}, {"SSH_FAST_PATH": "fast"}])
+def test_settings_invalid_raise_configuration_error(environ: dict[str, str], change: dict[str, str]) -> None:
     with pytest.raises(ConfigurationError):
-        GatewaySettings.from_environment(environ | {"BOUCHET_SITE_FILE": "/none.yaml"})
+        GatewaySettings.from_environment(environ | change)

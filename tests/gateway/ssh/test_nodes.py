@@ -1,10 +1,11 @@
-"""`via: node`: a forward that ends on the compute node, through the login node, without a question."""
+"""Forwards that end on a compute node (`via: node`), through the login node and without prompts."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import asyncssh
 import pytest
@@ -13,183 +14,159 @@ from bouchet_core.tunnel import TunnelState
 from bouchet_gateway.gateway import Gateway
 from bouchet_gateway.ssh import nodes
 
-from .conftest import LoginNode, Script, door_of, make_settings, reached, serve_behind, tcp_server, until
-from .test_forward import REQUEST, echo, talk, words_of
+from tests.gateway.login_node import LoginNode, PromptScript
+from tests.gateway.running import REQUEST, connected, echo, post, serve_behind, talk, tcp_server, wait_until
+from tests.gateway.slots.test_forward import parse_refusal
 
 NODE = "node7"
 
 
 @pytest.fixture
 async def compute(login_node: LoginNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[LoginNode]:
-    """A compute node that takes the same key, its host key known to the login node alone."""
-    (tmp_path / "compute").mkdir()
+    """Run a compute node that accepts the same key; only the login node knows its host key."""
     node = LoginNode(tmp_path / "compute")
     await node.start()
     node.accepted_key = login_node.user_key
     (login_node.ssh_dir / "config").write_text(f"Host {NODE}\n  HostName 127.0.0.1\n  Port {node.port}\n")
-    # asyncssh's test server has no /etc of its own
+    # the login node of the tests has no /etc
     monkeypatch.setattr(nodes, "KNOWN_HOSTS_FILES", ("etc_ssh_known_hosts",))
-    tell(login_node, node, node.host_key)
+    publish_host_key(login_node, node, node.host_key)
     yield node
     await node.stop()
 
 
-def tell(login_node: LoginNode, node: LoginNode, key: asyncssh.SSHKey) -> None:
+@pytest.fixture
+def ssh_changes() -> dict[str, Any]:
+    return {"via_node": True}
+
+
+def publish_host_key(login_node: LoginNode, node: LoginNode, key: asyncssh.SSHKey) -> None:
+    """Write the login node's known_hosts."""
     public = key.export_public_key().decode().strip()
     (login_node.home / "etc_ssh_known_hosts").write_text(f"[127.0.0.1]:{node.port} {public}\n")
 
 
-def gateway_via_node(login_node: LoginNode, store: Store) -> Gateway:
-    settings = make_settings(login_node)
-    return Gateway(settings.model_copy(update={"ssh": settings.ssh.model_copy(update={"via_node": True})}), store)
-
-
-async def test_the_way_leads_over_the_node_and_is_kept(compute: LoginNode, login_node: LoginNode, store: Store) -> None:
-    gateway = gateway_via_node(login_node, store)
-    async with gateway.running(), tcp_server(echo) as port:
-        await reached(gateway, TunnelState.UP)
+@pytest.fixture
+async def node_slot(compute: LoginNode, gateway: Gateway, store: Store) -> AsyncIterator[int]:
+    """Yield the port of slot 0, whose target is an echo server on the compute node."""
+    async with tcp_server(echo) as port:
         serve_behind(store, 0, port, node=NODE)
-        for _ in range(3):
-            assert await talk(gateway.forwarder.ports[0], b"hello") == b"hello"
-        assert (login_node.accepted, compute.accepted, compute.channels) == (1, 1, 3)
-        compute.cut()
-        assert await talk(gateway.forwarder.ports[0], b"again") == b"again"
-        assert (login_node.accepted, compute.accepted) == (1, 2)
+        yield gateway.forwarder.ports[0]
 
 
-async def test_a_socket_on_the_node_is_reached_whatever_the_site_says(
+async def refused(slot: int) -> dict[str, Any]:
+    """Return the error body of a request to the slot."""
+    return parse_refusal(await asyncio.wait_for(talk(slot, REQUEST), 20))[1]
+
+
+async def test_node_connection_is_kept_and_reopened(compute: LoginNode, login_node: LoginNode, node_slot: int) -> None:
+    for _ in range(3):
+        assert await talk(node_slot, b"hello") == b"hello"
+    assert (login_node.accepted, compute.accepted, compute.channels) == (1, 1, 3)
+    compute.cut()
+    assert await talk(node_slot, b"again") == b"again"
+    assert (login_node.accepted, compute.accepted) == (1, 2)
+
+
+async def test_node_socket_target_is_reached_with_via_login(
     compute: LoginNode, login_node: LoginNode, store: Store, tmp_path: Path
 ) -> None:
-    """`via: login` in the site file: a job that was launched under `via: node` is still served."""
+    """A job that was launched under `via: node` is still served after the site file says `via: login`."""
     path = str(tmp_path / "vllm.sock")
     server = await asyncio.start_unix_server(echo, path)
-    gateway = Gateway(make_settings(login_node), store)
-    async with gateway.running(), tcp_server(echo) as port:
-        await reached(gateway, TunnelState.UP)
+    async with connected(login_node, store) as gateway, tcp_server(echo) as port:
         serve_behind(store, 0, None, node=NODE, socket=path)
         serve_behind(store, 1, port, node="127.0.0.1")
         assert await talk(gateway.forwarder.ports[0], b"hello") == b"hello"
         assert (compute.sockets, compute.accepted, login_node.channels) == ([path], 1, 1)
-        # a job that listens for the whole network is reached as ever
+        # a job that listens on the network is reached from the login node
         assert await talk(gateway.forwarder.ports[1], b"hello") == b"hello"
         assert (compute.accepted, compute.channels, login_node.channels) == (1, 1, 2)
     server.close()
 
 
-async def test_a_loopback_port_is_the_nodes_own(compute: LoginNode, login_node: LoginNode, store: Store) -> None:
-    gateway = Gateway(make_settings(login_node), store)
-    async with gateway.running(), tcp_server(echo) as port:
-        await reached(gateway, TunnelState.UP)
+async def test_node_loopback_target_is_reached_on_node(compute: LoginNode, login_node: LoginNode, store: Store) -> None:
+    async with connected(login_node, store) as gateway, tcp_server(echo) as port:
         serve_behind(store, 0, port, node=NODE, loopback=True)
         assert await talk(gateway.forwarder.ports[0], b"hello") == b"hello"
         assert (compute.accepted, compute.channels) == (1, 1)
 
 
-async def test_a_node_without_a_job_of_ours_says_so(
-    compute: LoginNode, login_node: LoginNode, store: Store, monkeypatch: pytest.MonkeyPatch
+async def test_node_denial_is_reported_and_retried_after_a_pause(
+    compute: LoginNode, gateway: Gateway, node_slot: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compute.denial = "Welcome to node7\nAccess denied by pam_slurm_adopt: you have no active jobs on this node\n"
-    gateway = gateway_via_node(login_node, store)
-    async with gateway.running(), tcp_server(echo) as port:
-        await reached(gateway, TunnelState.UP)
-        serve_behind(store, 0, port, node=NODE)
-        for _ in range(3):
-            _, body = words_of(await asyncio.wait_for(talk(gateway.forwarder.ports[0], REQUEST), 20))
-            assert body["kind"] == "node_refused"
-            assert "it says: Access denied by pam_slurm_adopt: you have no active jobs" in str(body["detail"])
-            assert "Welcome" not in str(body["detail"])
-        # not for every request anew
-        assert compute.accepted == 1
-        status = gateway.tunnel.status()
-        assert status.state is TunnelState.UP and "no active jobs" in status.nodes[NODE]
-        compute.denial = ""
-        monkeypatch.setattr(nodes, "RETRY_REFUSED_AFTER_S", 0)
-        assert await talk(gateway.forwarder.ports[0], b"hello") == b"hello"
-        assert gateway.tunnel.status().nodes == {NODE: ""}
+    for _ in range(3):
+        body = await refused(node_slot)
+        assert body["kind"] == "node_refused"
+        assert "Access denied by pam_slurm_adopt: you have no active jobs" in body["detail"]
+        assert "Welcome" not in body["detail"]
+    # not tried again for every request
+    assert compute.accepted == 1
+    status = gateway.tunnel.status()
+    assert status.state is TunnelState.UP and "no active jobs" in status.nodes[NODE]
+    compute.denial = ""
+    monkeypatch.setattr(nodes, "RETRY_REFUSED_AFTER_S", 0)
+    assert await talk(node_slot, b"hello") == b"hello"
+    assert gateway.tunnel.status().nodes == {NODE: ""}
 
 
-async def test_a_node_that_is_gone_is_said_and_the_tunnel_stays(
-    compute: LoginNode, login_node: LoginNode, store: Store
-) -> None:
+async def test_node_unreachable_keeps_tunnel_up(compute: LoginNode, gateway: Gateway, node_slot: int) -> None:
     await compute.stop()
-    gateway = gateway_via_node(login_node, store)
-    async with gateway.running():
-        await reached(gateway, TunnelState.UP)
-        serve_behind(store, 0, 1, node=NODE)
-        _, body = words_of(await asyncio.wait_for(talk(gateway.forwarder.ports[0], REQUEST), 20))
-        assert "cannot log in to node7" in str(body["detail"])
-        assert (gateway.tunnel.status().state, gateway.tunnel.status().reconnects) == (TunnelState.UP, 0)
+    body = await refused(node_slot)
+    assert "cannot log in to node7" in body["detail"]
+    assert (gateway.tunnel.status().state, gateway.tunnel.status().reconnects) == (TunnelState.UP, 0)
+    await compute.start()
 
 
-async def test_the_persons_known_hosts_on_the_login_node_count(
-    compute: LoginNode, login_node: LoginNode, store: Store, monkeypatch: pytest.MonkeyPatch
+async def test_node_host_key_in_users_known_hosts_on_login_node_counts(
+    compute: LoginNode, login_node: LoginNode, node_slot: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(nodes, "KNOWN_HOSTS_FILES", ("not_there", ".ssh/known_hosts"))
     (login_node.home / ".ssh").mkdir()
     (login_node.home / "etc_ssh_known_hosts").rename(login_node.home / ".ssh/known_hosts")
-    gateway = gateway_via_node(login_node, store)
-    async with gateway.running(), tcp_server(echo) as port:
-        await reached(gateway, TunnelState.UP)
-        serve_behind(store, 0, port, node=NODE)
-        assert await talk(gateway.forwarder.ports[0], b"hello") == b"hello"
+    assert await talk(node_slot, b"hello") == b"hello"
 
 
-async def test_a_node_that_nobody_knows_is_trusted_by_its_fingerprint(
-    compute: LoginNode, login_node: LoginNode, store: Store, monkeypatch: pytest.MonkeyPatch
+async def test_node_unknown_host_key_can_be_trusted(
+    compute: LoginNode, login_node: LoginNode, gateway: Gateway, node_slot: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (login_node.home / "etc_ssh_known_hosts").unlink()
     monkeypatch.setattr(nodes, "RETRY_REFUSED_AFTER_S", 0)
-    gateway = gateway_via_node(login_node, store)
-    async with gateway.running(), tcp_server(echo) as port:
-        await reached(gateway, TunnelState.UP)
-        serve_behind(store, 0, port, node=NODE)
-        _, body = words_of(await talk(gateway.forwarder.ports[0], REQUEST))
-        assert "is not known" in str(body["detail"]) and "bouchet tunnel --trust" in str(body["detail"])
-        shown = gateway.tunnel.status().host_key
-        assert shown is not None and shown.fingerprint == compute.host_key.get_fingerprint()
-        async with door_of(gateway) as door:
-            assert (await door.post("/v1/trust", json={"fingerprint": shown.fingerprint})).status_code == 202
-        assert await talk(gateway.forwarder.ports[0], b"hello") == b"hello"
-        assert gateway.tunnel.status().host_key is None
-        assert (login_node.accepted, compute.logins) == (1, ["researcher"])
+    body = await refused(node_slot)
+    assert body["kind"] == "node_refused" and "bouchet tunnel --trust" in body["detail"]
+    shown = gateway.tunnel.status().host_key
+    assert shown is not None and shown.fingerprint == compute.host_key.get_fingerprint()
+    assert (await post(gateway, "/v1/trust", fingerprint=shown.fingerprint)).status_code == 202
+    assert await talk(node_slot, b"hello") == b"hello"
+    assert gateway.tunnel.status().host_key is None
+    assert (login_node.accepted, compute.logins) == (1, ["researcher"])
 
 
-async def test_a_node_that_nobody_asks_for_any_more_is_left(
-    compute: LoginNode, login_node: LoginNode, store: Store, monkeypatch: pytest.MonkeyPatch
+async def test_node_changed_host_key_is_refused(
+    compute: LoginNode, login_node: LoginNode, gateway: Gateway, node_slot: int
 ) -> None:
-    monkeypatch.setattr(nodes, "IDLE_TIMEOUT_S", 0.2)
-    gateway = gateway_via_node(login_node, store)
-    async with gateway.running(), tcp_server(echo) as port:
-        await reached(gateway, TunnelState.UP)
-        serve_behind(store, 0, port, node=NODE)
-        assert await talk(gateway.forwarder.ports[0], b"hello") == b"hello"
-        await until(lambda: not compute.connections, 3)
-        assert gateway.tunnel.status().nodes == {}
-        assert await talk(gateway.forwarder.ports[0], b"again") == b"again"
-        assert (login_node.accepted, compute.accepted) == (1, 2)
-
-
-async def test_a_node_with_another_host_key_is_refused_in_words(
-    compute: LoginNode, login_node: LoginNode, store: Store
-) -> None:
-    tell(login_node, compute, asyncssh.generate_private_key("ssh-ed25519"))
-    gateway = gateway_via_node(login_node, store)
-    async with gateway.running():
-        await reached(gateway, TunnelState.UP)
-        serve_behind(store, 0, 1, node=NODE)
-        _, body = words_of(await talk(gateway.forwarder.ports[0], REQUEST))
-        assert "THE HOST KEY OF" in str(body["detail"]) and "HAS CHANGED" in str(body["detail"])
-        assert gateway.tunnel.status().state is TunnelState.UP
+    publish_host_key(login_node, compute, asyncssh.generate_private_key("ssh-ed25519"))
+    body = await refused(node_slot)
+    assert body["kind"] == "node_refused" and "HAS CHANGED" in body["detail"]
+    assert gateway.tunnel.status().state is TunnelState.UP
     assert compute.logins == []
 
 
-async def test_a_node_that_asks_is_never_answered(compute: LoginNode, login_node: LoginNode, store: Store) -> None:
-    compute.script = Script([("Duo", [("Passcode: ", False)])], lambda answers: True)
-    gateway = gateway_via_node(login_node, store)
-    async with gateway.running():
-        await reached(gateway, TunnelState.UP)
-        serve_behind(store, 0, 1, node=NODE)
-        _, body = words_of(await asyncio.wait_for(talk(gateway.forwarder.ports[0], REQUEST), 20))
-        assert "without a question (`via: node`" in str(body["detail"])
-        assert gateway.broker.prompt is None
-    assert compute.script.seen == []
+async def test_node_idle_connection_is_closed(
+    compute: LoginNode, login_node: LoginNode, gateway: Gateway, node_slot: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nodes, "IDLE_TIMEOUT_S", 0.2)
+    assert await talk(node_slot, b"hello") == b"hello"
+    await wait_until(lambda: not compute.connections)
+    assert gateway.tunnel.status().nodes == {}
+    assert await talk(node_slot, b"again") == b"again"
+    assert (login_node.accepted, compute.accepted) == (1, 2)
+
+
+async def test_node_prompt_is_not_answered(compute: LoginNode, gateway: Gateway, node_slot: int) -> None:
+    compute.script = PromptScript([("Duo", [("Passcode: ", False)])], lambda answers: True)
+    body = await refused(node_slot)
+    assert body["kind"] == "node_refused" and "without prompts" in body["detail"]
+    assert gateway.tunnel.status().prompt is None
+    assert compute.script.answers == []

@@ -1,4 +1,4 @@
-"""The login node is reached soon after the network is back, by one connection."""
+"""Overlapping TCP attempts: the first that connects is taken, refusals are reported, no socket leaks."""
 
 from __future__ import annotations
 
@@ -10,92 +10,92 @@ from collections.abc import Iterator
 import pytest
 from bouchet_gateway.ssh.tcp import TcpConnector, connect_first
 
-from .conftest import tcp_server, until
-from .test_forward import echo
+from tests.gateway.running import echo, tcp_server, wait_until
 
-EVERY_S = 0.05
+INTERVAL_S = 0.05
 
 
 @contextlib.contextmanager
-def deaf_port() -> Iterator[tuple[socket.socket, list[socket.socket]]]:
-    """A listener whose queue is full: the kernel drops every SYN, as a network that is away does."""
+def full_listener() -> Iterator[tuple[socket.socket, list[socket.socket]]]:
+    """Yield a listener with a full queue, and the sockets in it: the kernel drops every SYN, as a lost network does."""
     with socket.socket() as listener, contextlib.ExitStack() as fillers:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
-        filling = []
+        queue = []
         for _ in range(3):
             filler = fillers.enter_context(socket.socket())
             filler.setblocking(False)
             filler.connect_ex(listener.getsockname())
-            filling.append(filler)
-        yield listener, filling
+            queue.append(filler)
+        yield listener, queue
 
 
-def there(sock: socket.socket) -> tuple[int, object]:
+def address_of(sock: socket.socket) -> tuple[int, object]:
     return socket.AF_INET, sock.getsockname()
 
 
-def waiting_tries() -> list[asyncio.Task[object]]:
+def attempts() -> list[asyncio.Task[object]]:
     return [task for task in asyncio.all_tasks() if "_connect" in repr(task.get_coro())]
 
 
-async def test_tries_overlap_and_one_is_left() -> None:
+async def test_connect_first_overlapping_attempts_leave_one_socket() -> None:
     loop = asyncio.get_running_loop()
-    with deaf_port() as (listener, filling):
-        trying = asyncio.ensure_future(connect_first([there(listener)], None, EVERY_S))
-        # without a second one the kernel's own patience would decide
-        await until(lambda: len(waiting_tries()) > 1)
-        assert not trying.done()
-        for filler in filling:
+    with full_listener() as (listener, fillers):
+        connecting = asyncio.ensure_future(connect_first([address_of(listener)], None, INTERVAL_S))
+        # with a single attempt the kernel's retransmission would decide
+        await wait_until(lambda: len(attempts()) > 1)
+        assert not connecting.done()
+        for filler in fillers:
             filler.close()
         listener.setblocking(False)
-        said: list[bytes] = []
-        # the ones that filled the queue come first; a byte tells who stays
+        # the ones that filled the queue are accepted first; a byte identifies the socket that is kept
         while True:
-            if trying.done():
-                await loop.sock_sendall(trying.result(), b"me")
+            if connecting.done():
+                await loop.sock_sendall(connecting.result(), b"me")
                 break
             with contextlib.suppress(BlockingIOError):
                 listener.accept()[0].close()
             await asyncio.sleep(0.01)
-        with trying.result() as ours:
-            while ours.getsockname() not in said:
+        accepted: list[object] = []
+        with connecting.result() as ours:
+            while ours.getsockname() not in accepted:
                 peer, name = await asyncio.wait_for(loop.sock_accept(listener), 30)
                 with peer:
-                    heard = await asyncio.wait_for(loop.sock_recv(peer, 10), 30)
-                assert heard == (b"me" if name == ours.getsockname() else b"")
-                said.append(name)
+                    received = await asyncio.wait_for(loop.sock_recv(peer, 10), 30)
+                assert received == (b"me" if name == ours.getsockname() else b"")
+                accepted.append(name)
 
 
-async def test_a_refusal_is_said_at_once() -> None:
+async def test_connect_first_refusal_raises_at_once() -> None:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         with pytest.raises(ConnectionRefusedError):
-            await asyncio.wait_for(connect_first([there(sock)], None, every_s=600), 30)
+            await asyncio.wait_for(connect_first([address_of(sock)], None, interval_s=600), 30)
 
 
-async def test_an_address_that_refuses_leaves_its_turn_to_the_next() -> None:
+async def test_connect_first_refused_address_tries_next() -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         async with tcp_server(echo) as port:
-            sock = await connect_first([there(closed), (socket.AF_INET, ("127.0.0.1", port))], None)
+            sock = await connect_first([address_of(closed), (socket.AF_INET, ("127.0.0.1", port))], None)
             with sock:
                 assert sock.getpeername()[1] == port
 
 
-async def test_one_that_is_told_to_stop_leaves_no_socket() -> None:
-    with deaf_port() as (listener, _):
-        trying = asyncio.ensure_future(connect_first([there(listener)], None, EVERY_S))
-        await asyncio.sleep(3 * EVERY_S)
-        trying.cancel()
+async def test_connect_first_cancelled_closes_its_sockets() -> None:
+    with full_listener() as (listener, _):
+        connecting = asyncio.ensure_future(connect_first([address_of(listener)], None, INTERVAL_S))
+        await wait_until(lambda: len(attempts()) > 1)
+        connecting.cancel()
         with pytest.raises(asyncio.CancelledError):
-            await trying
-        # a socket that nobody closed is a warning, and warnings are errors here
+            await connecting
+        # a socket that is left open is a ResourceWarning, and warnings are errors in tests
         await asyncio.sleep(0)
 
 
-async def test_the_address_to_come_from_is_kept() -> None:
+async def test_tcp_connector_uses_local_address() -> None:
     async with tcp_server(echo) as port:
-        transport, _ = await TcpConnector(local=("127.0.0.2", 0)).create_connection(asyncio.Protocol, "127.0.0.1", port)
+        connector = TcpConnector(local=("127.0.0.2", 0))
+        transport, _ = await connector.create_connection(asyncio.Protocol, "127.0.0.1", port)
         assert transport.get_extra_info("sockname")[0] == "127.0.0.2"
         transport.close()

@@ -6,6 +6,7 @@ The unlocked key stays in this process's memory, so that a reconnect asks for no
 from __future__ import annotations
 
 import asyncio
+import re
 from pathlib import Path
 
 import asyncssh
@@ -17,6 +18,7 @@ from .prompts import PromptBroker
 
 MAX_PASSPHRASES = 3
 AGENT_TIMEOUT_S = 3.0
+_WRONG_PASSPHRASE = re.compile("[Pp]assphrase|^Unable to decrypt")
 
 
 class PrivateKeyFile:
@@ -52,7 +54,8 @@ def _read_key(path: Path, passphrase: str | None) -> asyncssh.SSHKey | None:
     try:
         return asyncssh.read_private_key(str(path), passphrase)
     except (asyncssh.KeyEncryptionError, asyncssh.KeyImportError) as exc:
-        if "assphrase" in str(exc) or isinstance(exc, asyncssh.KeyEncryptionError):
+        # asyncssh's error for a wrong passphrase depends on the file's format
+        if isinstance(exc, asyncssh.KeyEncryptionError) or _WRONG_PASSPHRASE.search(str(exc)):
             return None
         raise ConfigurationError(path.name, f"is not a usable private key: {exc}") from exc
     except OSError as exc:

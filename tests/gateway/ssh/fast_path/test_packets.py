@@ -1,38 +1,39 @@
-"""Packets of data take a short way, and nobody can tell but by the clock."""
+"""Packets in all sizes and groupings, broken ones, key exchange and keepalive, with and without the fast path."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from asyncssh.crypto.cipher import GCMCipher
 from bouchet_core.store import Store
 from bouchet_gateway.gateway import Gateway
-from bouchet_gateway.ssh.fast_path.gcm import MAC_BYTES, CachedGcm
-from bouchet_gateway.ssh.fast_path.packets import MSG_IGNORE
-from bouchet_gateway.ssh.fast_path.switch import fast_path_of
+from bouchet_gateway.ssh.fast_path.packets import CHANNEL_DATA, MSG_IGNORE
 
-from .conftest import LoginNode, serve_behind, tcp_server, until
-from .test_forward import echo
+from tests.gateway.login_node import LoginNode
+from tests.gateway.running import connected, echo, serve_behind, talk, tcp_server, wait_for_reconnect, wait_until
 
-KEY, HEADER = bytes(range(16)), b"\0\0\0\x20"
-# the count of the next packet but one begins anew
-IV = b"\1\2\3\4" + b"\xff" * 7 + b"\xfe"
-PACKETS = [bytes([number]) * 32 for number in range(5)]
+Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
-@pytest.fixture
-async def slot(gateway: Gateway, store: Store) -> AsyncIterator[int]:
-    async with tcp_server(echo) as port:
-        serve_behind(store, 0, port)
-        yield gateway.forwarder.ports[0]
+async def open_stream(slot: int) -> Stream:
+    """Open a connection whose SSH channel is open too."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", slot)
+    writer.write(b"x")
+    assert await reader.readexactly(1) == b"x"
+    return reader, writer
 
 
-def speak_like_openssh(connection: Any) -> None:
-    """This end of the connection sends no empty packets between those of data."""
+def server_connection(login_node: LoginNode) -> Any:
+    """Return the server's end of the one connection, with its private parts."""
+    (connection,) = login_node.connections
+    return connection
+
+
+def send_as_openssh(connection: Any) -> None:
+    """Make the server send no empty MSG_IGNORE packets, as OpenSSH does."""
     send = connection.send_packet
 
     def send_packet(kind: int, *parts: bytes, handler: Any = None) -> None:
@@ -42,165 +43,138 @@ def speak_like_openssh(connection: Any) -> None:
     connection.send_packet = send_packet
 
 
-def cipher() -> GCMCipher:
-    return GCMCipher("aes128-gcm", KEY, IV)
-
-
-def test_it_is_the_cipher_of_asyncssh() -> None:
-    theirs, ours = cipher(), CachedGcm(cipher())
-    assert [ours.encrypt_and_sign(HEADER, packet) for packet in PACKETS] == [
-        theirs.encrypt_and_sign(HEADER, packet) for packet in PACKETS
-    ]
-
-
-def test_what_was_looked_at_is_read_again_by_whoever_takes_it() -> None:
-    theirs, ours = cipher(), CachedGcm(cipher())
-    for packet in PACKETS:
-        sealed, mac = theirs.encrypt_and_sign(HEADER, packet)
-        body = sealed[len(HEADER) :]
-        assert ours.peek(HEADER, body + mac) == packet
-        assert ours.verify_and_decrypt(HEADER, body, mac) == packet
-
-
-def test_a_packet_that_was_touched_is_none() -> None:
-    sealed, mac = cipher().encrypt_and_sign(HEADER, PACKETS[0])
-    body = sealed[len(HEADER) :]
-    ours = CachedGcm(cipher())
-    assert ours.peek(HEADER, body[:-1] + bytes([body[-1] ^ 1]) + mac) is None
-    assert ours.peek(b"\0\0\0\x21", body + mac) is None
-    assert ours.peek(HEADER, body + mac) == PACKETS[0]
-    assert len(mac) == MAC_BYTES
-
-
-def test_a_packet_is_opened_where_it_shall_lie() -> None:
-    sealed, mac = cipher().encrypt_and_sign(HEADER, PACKETS[1])
-    body = sealed[len(HEADER) :]
-    room = bytearray(b"before" + bytes(32) + b"behind")
-    ours, place = CachedGcm(cipher()), memoryview(room)[6:38]
-    assert not ours.peek_into(place, HEADER, memoryview(body + bytes(MAC_BYTES)))
-    assert ours.peek_into(place, HEADER, memoryview(body + mac))
-    assert bytes(room) == b"before" + PACKETS[1] + b"behind"
-
-
-@pytest.mark.parametrize("size", [1, 511, 4095, 4096, 32768, 32769, 200_000, 3_000_000])
-async def test_every_size_comes_through_whole(slot: int, login_node: LoginNode, size: int) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", slot)
-    writer.write(b"x")
-    assert await reader.readexactly(1) == b"x"
-    speak_like_openssh(*login_node.connections)
-    data = (bytes(range(251)) * (size // 251 + 1))[:size]
-    writer.write(data)
-    assert await asyncio.wait_for(reader.readexactly(size), 10) == data
-    writer.close()
-
-
-async def test_many_at_once_hear_their_own_in_order(slot: int) -> None:
-    async def talk(number: int) -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", slot)
-        for turn in range(20):
-            said = b"%03d %03d" % (number, turn) * (1 + (number * turn) % 700)
-            writer.write(said)
-            assert await asyncio.wait_for(reader.readexactly(len(said)), 30) == said
-        writer.close()
-
-    await asyncio.gather(*(talk(number) for number in range(24)))
-
-
-async def test_packets_that_come_in_pieces_are_put_together(slot: int, login_node: LoginNode) -> None:
-    """The server's bytes are held and given in odd portions."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", slot)
-    writer.write(b"x")
-    assert await reader.readexactly(1) == b"x"
-    (connection,) = login_node.connections
-    held = bytearray()
-    give: Any = connection._transport.write
-    connection._send = held.extend
-    said = [bytes([number]) * (100 + number * 333) for number in range(9)]
-    for words in said:
-        writer.write(words)
-    await until(lambda: len(held) > sum(map(len, said)))
-    for at in range(0, len(held), 97):
-        give(bytes(held[at : at + 97]))
-        await asyncio.sleep(0)
-    whole = b"".join(said)
-    assert await asyncio.wait_for(reader.readexactly(len(whole)), 30) == whole
-    writer.close()
-
-
-def hold(login_node: LoginNode) -> tuple[bytearray, Callable[[bytes], None]]:
-    """What the server sends from now on, not sent; and what sends it."""
-    (connection,) = login_node.connections
-    speak_like_openssh(connection)
+def hold_output(login_node: LoginNode) -> tuple[bytearray, Callable[[bytes], None]]:
+    """Hold what the server sends from now on; return it, and the function that sends bytes."""
+    connection = server_connection(login_node)
+    send_as_openssh(connection)
     held = bytearray()
     connection._send = held.extend
     return held, connection._transport.write
 
 
-async def test_large_and_small_packets_of_several_that_come_together_are_told_apart(
-    slot: int, login_node: LoginNode
-) -> None:
-    """What the server says to three is held, and given at once."""
-    ends = [await asyncio.open_connection("127.0.0.1", slot) for _ in range(3)]
-    for reader, writer in ends:
-        writer.write(b"x")
-        assert await reader.readexactly(1) == b"x"
-    held, give = hold(login_node)
-    said: list[list[bytes]] = [[], [], []]
+@pytest.mark.parametrize("size", [1, 511, 4095, 4096, 32768, 32769, 200_000, 3_000_000])
+async def test_data_of_every_size_arrives_whole(echo_slot: int, login_node: LoginNode, size: int) -> None:
+    reader, writer = await open_stream(echo_slot)
+    send_as_openssh(server_connection(login_node))
+    data = (bytes(range(251)) * (size // 251 + 1))[:size]
+    writer.write(data)
+    assert await asyncio.wait_for(reader.readexactly(size), 30) == data
+    writer.close()
+
+
+async def test_data_of_many_channels_is_kept_apart_and_in_order(echo_slot: int) -> None:
+    async def converse(number: int) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", echo_slot)
+        for turn in range(20):
+            data = b"%03d %03d" % (number, turn) * (1 + (number * turn) % 700)
+            writer.write(data)
+            assert await asyncio.wait_for(reader.readexactly(len(data)), 30) == data
+        writer.close()
+
+    await asyncio.gather(*(converse(number) for number in range(24)))
+
+
+async def test_packets_split_into_pieces_are_reassembled(echo_slot: int, login_node: LoginNode) -> None:
+    reader, writer = await open_stream(echo_slot)
+    held, send = hold_output(login_node)
+    sent = [bytes([number]) * (100 + number * 333) for number in range(9)]
+    for data in sent:
+        writer.write(data)
+    await wait_until(lambda: len(held) > sum(map(len, sent)))
+    for at in range(0, len(held), 97):
+        send(bytes(held[at : at + 97]))
+        await asyncio.sleep(0)
+    whole = b"".join(sent)
+    assert await asyncio.wait_for(reader.readexactly(len(whole)), 30) == whole
+    writer.close()
+
+
+async def test_packets_of_several_channels_in_one_piece_are_separated(echo_slot: int, login_node: LoginNode) -> None:
+    streams = [await open_stream(echo_slot) for _ in range(3)]
+    held, send = hold_output(login_node)
+    sent: list[list[bytes]] = [[], [], []]
     sizes = [9000, 5000, 4097, 100, 7000, 6000, 1, 9000]
-    for turn, who in enumerate([0, 0, 1, 1, 2, 0, 1, 0, 2, 2, 0, 1]):
-        words, before = bytes([65 + turn]) * sizes[turn % len(sizes)], len(held)
-        said[who].append(words)
-        ends[who][1].write(words)
-        await until(lambda before=before, words=words: len(held) > before + len(words))
-    give(bytes(held))
-    for (reader, writer), words in zip(ends, said, strict=True):
-        whole = b"".join(words)
+    for turn, channel in enumerate([0, 0, 1, 1, 2, 0, 1, 0, 2, 2, 0, 1]):
+        data = bytes([65 + turn]) * sizes[turn % len(sizes)]
+        expected = len(held) + len(data)
+        sent[channel].append(data)
+        streams[channel][1].write(data)
+        await wait_until(lambda expected=expected: len(held) > expected)  # type: ignore[misc]
+    send(bytes(held))
+    for (reader, writer), pieces in zip(streams, sent, strict=True):
+        whole = b"".join(pieces)
         assert await asyncio.wait_for(reader.readexactly(len(whole)), 30) == whole
         writer.close()
 
 
-async def test_a_packet_that_was_touched_ends_the_connection_and_no_byte_of_it_comes_out(
-    slot: int, gateway: Gateway, login_node: LoginNode
+async def test_modified_packet_ends_connection_without_its_data(
+    echo_slot: int, gateway: Gateway, login_node: LoginNode
 ) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", slot)
-    writer.write(b"x")
-    assert await reader.readexactly(1) == b"x"
-    held, give = hold(login_node)
-    for words, least in ((b"a" * 9000, 9000), (b"b" * 9000, 18000)):
-        writer.write(words)
-        await until(lambda least=least: len(held) > least)
+    reader, writer = await open_stream(echo_slot)
+    held, send = hold_output(login_node)
+    for data, expected in ((b"a" * 9000, 9000), (b"b" * 9000, 18000)):
+        writer.write(data)
+        await wait_until(lambda expected=expected: len(held) > expected)  # type: ignore[misc]
     held[-100] ^= 1
-    give(bytes(held))
-    came = bytearray()
+    send(bytes(held))
+    received = bytearray()
     with contextlib.suppress(ConnectionResetError):
-        while piece := await asyncio.wait_for(reader.read(65536), 10):
-            came += piece
-    assert bytes(came) in (b"", b"a" * 9000)
-    await until(lambda: gateway.tunnel.status().reconnects == 1)
+        while piece := await asyncio.wait_for(reader.read(65536), 30):
+            received += piece
+    assert bytes(received) in (b"", b"a" * 9000)
+    await wait_for_reconnect(gateway)
     writer.close()
 
 
-async def test_silence_is_noticed_though_there_was_talk(slot: int, gateway: Gateway, login_node: LoginNode) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", slot)
-    for _ in range(20):
+async def test_key_exchange_during_transfer_loses_nothing(
+    login_node: LoginNode, store: Store, ssh_changes: dict[str, Any]
+) -> None:
+    await login_node.stop()
+    login_node.rekey_bytes = 300_000
+    await login_node.start()
+    data = bytes(range(256)) * 4000
+    async with connected(login_node, store, ssh=ssh_changes) as gateway, tcp_server(echo) as port:
+        serve_behind(store, 0, port)
+        connection = server_connection(login_node)
+        first = connection._send_encryption
+        answers = await asyncio.gather(*(talk(gateway.forwarder.ports[0], data) for _ in range(3)))
+        assert answers == [data] * 3
+        assert connection._send_encryption is not first, "no keys were exchanged"
+        assert gateway.tunnel.status().reconnects == 0
+
+
+async def test_data_for_unknown_channel_ends_connection(
+    echo_slot: int, gateway: Gateway, login_node: LoginNode
+) -> None:
+    unknown, length = (4711).to_bytes(4, "big"), (1).to_bytes(4, "big")
+    server_connection(login_node).send_packet(CHANNEL_DATA, unknown, length, b"x")
+    assert "4711" in (await wait_for_reconnect(gateway)).last_error
+    assert await talk(echo_slot, b"again") == b"again"
+
+
+@pytest.mark.parametrize("malformed", [b"", b"\0\0\0\x09x", b"\0\0\0\0more"])
+async def test_malformed_data_packet_ends_connection(
+    echo_slot: int, gateway: Gateway, login_node: LoginNode, malformed: bytes
+) -> None:
+    reader, writer = await open_stream(echo_slot)
+    connection = server_connection(login_node)
+    number = next(channel._send_chan for channel in connection._channels.values())
+    connection.send_packet(CHANNEL_DATA, number.to_bytes(4, "big"), malformed)
+    with pytest.raises(ConnectionResetError):
+        await asyncio.wait_for(reader.read(1), 30)
+    writer.close()
+    await wait_for_reconnect(gateway)
+
+
+async def test_keepalive_notices_silence_after_traffic(echo_slot: int, gateway: Gateway, login_node: LoginNode) -> None:
+    reader, writer = await open_stream(echo_slot)
+    for _ in range(10):
         writer.write(b"x")
         assert await reader.readexactly(1) == b"x"
         await asyncio.sleep(0.02)
-    (connection,) = login_node.connections
-    connection._transport.pause_reading()
-    # asked after 0.2 s of silence, and twice more; given up then
-    await until(lambda: gateway.tunnel.status().reconnects == 1)
-    assert "keepalive" in gateway.tunnel.status().last_error
-    connection._transport.resume_reading()
+    transport = server_connection(login_node)._transport
+    transport.pause_reading()
+    # one keepalive after 0.2 s of silence and two more; then the connection is lost
+    assert "keepalive" in (await wait_for_reconnect(gateway)).last_error
+    transport.resume_reading()
     writer.close()
-
-
-async def test_a_channel_that_is_gone_is_forgotten(slot: int, gateway: Gateway) -> None:
-    for _ in range(5):
-        reader, writer = await asyncio.open_connection("127.0.0.1", slot)
-        writer.write(b"x")
-        assert await reader.readexactly(1) == b"x"
-        writer.close()
-        await writer.wait_closed()
-    session = await gateway.tunnel.session(1)
-    await until(lambda: not fast_path_of(session._connection).channels)

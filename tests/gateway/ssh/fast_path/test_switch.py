@@ -1,97 +1,105 @@
-"""What goes over the wire: nothing but what is needed, and a proper goodbye."""
+"""When the fast path is on, what it changes, and how it ends."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import logging
+from typing import Any
 
 import asyncssh
 import pytest
 from bouchet_core.store import Store
-from bouchet_core.tunnel import TunnelState
 from bouchet_gateway.gateway import Gateway
+from bouchet_gateway.ssh.fast_path import switch
+from bouchet_gateway.ssh.fast_path.switch import ASYNCSSH_VERSIONS, disable_fast_path, fast_path_of
 
-from .conftest import LoginNode, make_settings, reached, serve_behind, tcp_server, until
-from .test_forward import echo, talk
+from tests.gateway.login_node import LoginNode
+from tests.gateway.running import connected, echo, serve_behind, talk, tcp_server, wait_for_reconnect, wait_until
 
-ASKS = 50
+REQUESTS = 50
 
 
 @pytest.fixture
-async def slot(gateway: Gateway, store: Store) -> AsyncIterator[int]:
-    async with tcp_server(echo) as port:
-        serve_behind(store, 0, port)
-        yield gateway.forwarder.ports[0]
+def ssh_changes() -> dict[str, Any]:
+    return {}
 
 
-async def test_a_request_is_one_packet(slot: int, login_node: LoginNode) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", slot)
+async def connection_of(gateway: Gateway) -> asyncssh.SSHClientConnection:
+    """Return asyncssh's connection."""
+    return (await gateway.tunnel.session(1))._connection
+
+
+def test_installed_asyncssh_is_supported() -> None:
+    assert asyncssh.__version__ in ASYNCSSH_VERSIONS
+
+
+async def test_fast_path_sends_one_packet_per_request(echo_slot: int, login_node: LoginNode) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", echo_slot)
     writer.write(b"hello")
     assert await reader.readexactly(5) == b"hello"
-    (connection,) = login_node.connections
+    connection: Any = next(iter(login_node.connections))
     before = connection._recv_seq
-    for _ in range(ASKS):
+    for _ in range(REQUESTS):
         writer.write(b"hello")
         assert await reader.readexactly(5) == b"hello"
-    # a keepalive may come in between
-    assert ASKS <= connection._recv_seq - before <= ASKS + 10
+    # some keepalives may be among them
+    assert REQUESTS <= connection._recv_seq - before <= REQUESTS + 10
     writer.close()
 
 
-async def test_keys_are_exchanged_amid_data(login_node: LoginNode, store: Store) -> None:
-    await login_node.stop()
-    login_node.rekey_bytes = 300_000
-    await login_node.start()
-    gateway = Gateway(make_settings(login_node), store)
-    data = bytes(range(256)) * 8000
-    async with gateway.running(), tcp_server(echo) as port:
-        await reached(gateway, TunnelState.UP)
+async def test_fast_path_closed_channel_is_forgotten(echo_slot: int, gateway: Gateway) -> None:
+    for _ in range(5):
+        reader, writer = await asyncio.open_connection("127.0.0.1", echo_slot)
+        writer.write(b"x")
+        assert await reader.readexactly(1) == b"x"
+        writer.close()
+        await writer.wait_closed()
+    fast_path = fast_path_of(await connection_of(gateway))
+    assert fast_path is not None
+    await wait_until(lambda: not fast_path.channels)
+
+
+async def test_setting_off_leaves_asyncssh_unchanged(login_node: LoginNode, store: Store) -> None:
+    async with connected(login_node, store, ssh={"fast_path": False}) as gateway, tcp_server(echo) as port:
         serve_behind(store, 0, port)
-        (connection,) = login_node.connections
-        first = connection._send_encryption
-        answers = await asyncio.gather(*(talk(gateway.forwarder.ports[0], data) for _ in range(3)))
-        assert answers == [data] * 3
-        assert connection._send_encryption is not first, "no keys were exchanged"
-        assert gateway.tunnel.status().reconnects == 0
+        connection = await connection_of(gateway)
+        assert await talk(gateway.forwarder.ports[0], b"plain") == b"plain"
+        assert fast_path_of(connection) is None
+        assert not {"send_packet", "_send", "data_received", "_recv_pkthdr"} & set(vars(connection))
 
 
-async def test_data_for_a_channel_that_is_gone_ends_the_connection_with_words(
-    slot: int, gateway: Gateway, login_node: LoginNode
+async def test_unknown_asyncssh_version_falls_back_with_one_log_line(
+    login_node: LoginNode, store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (connection,) = login_node.connections
-    # 94: data; a channel of which nobody knows
-    connection.send_packet(94, (4711).to_bytes(4, "big"), (1).to_bytes(4, "big"), b"x")
-    await until(lambda: gateway.tunnel.status().reconnects == 1)
-    assert "4711" in gateway.tunnel.status().last_error
-    assert await talk(slot, b"again") == b"again"
+    monkeypatch.setattr(switch, "ASYNCSSH_VERSIONS", frozenset({"0.0.1"}))
+    switch._log_unknown_version.cache_clear()
+    with caplog.at_level(logging.WARNING, "bouchet_gateway"):
+        async with connected(login_node, store) as gateway, tcp_server(echo) as port:
+            serve_behind(store, 0, port)
+            assert fast_path_of(await connection_of(gateway)) is None
+            assert await talk(gateway.forwarder.ports[0], b"plain") == b"plain"
+            login_node.cut()
+            await wait_for_reconnect(gateway)
+            assert fast_path_of(await connection_of(gateway)) is None
+    assert [record.args for record in caplog.records if "fast path" in record.getMessage()] == [
+        (asyncssh.__version__, "0.0.1")
+    ]
 
 
-@pytest.mark.parametrize("spoilt", [b"", b"\0\0\0\x09x", b"\0\0\0\0more"])
-async def test_data_that_is_no_data_ends_the_connection(
-    slot: int, gateway: Gateway, login_node: LoginNode, spoilt: bytes
-) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", slot)
-    writer.write(b"x")
-    assert await reader.readexactly(1) == b"x"
-    (connection,) = login_node.connections
-    mine = next(channel._send_chan for channel in connection._channels.values())
-    connection.send_packet(94, mine.to_bytes(4, "big"), spoilt)
-    with pytest.raises(ConnectionResetError):
-        await asyncio.wait_for(reader.read(1), 30)
-    writer.close()
-    await until(lambda: gateway.tunnel.status().reconnects == 1)
+async def test_disable_restores_asyncssh_methods_and_connection_works(gateway: Gateway, echo_slot: int) -> None:
+    assert await talk(echo_slot, b"fast") == b"fast"
+    connection = await connection_of(gateway)
+    disable_fast_path(connection)
+    assert fast_path_of(connection) is None
+    assert await talk(echo_slot, b"plain") == b"plain"
+    assert gateway.tunnel.status().reconnects == 0
 
 
-async def test_the_server_hears_goodbye(login_node: LoginNode, store: Store) -> None:
-    heard: list[Exception | None] = []
-    gateway = Gateway(make_settings(login_node), store)
-    async with gateway.running():
-        await reached(gateway, TunnelState.UP)
-        (connection,) = login_node.connections
-        server = connection._owner
-        lost = server.connection_lost
-        server.connection_lost = lambda exc: (heard.append(exc), lost(exc))
-    await until(lambda: bool(heard))
+@pytest.mark.parametrize("fast_path", [True, False])
+async def test_stop_sends_disconnect_to_server(login_node: LoginNode, store: Store, fast_path: bool) -> None:
+    async with connected(login_node, store, ssh={"fast_path": fast_path}):
+        pass
+    await wait_until(lambda: bool(login_node.lost))
     # a connection that only breaks is an error to the server
-    assert heard[0] is None or isinstance(heard[0], asyncssh.DisconnectError)
-    assert not isinstance(heard[0], asyncssh.ConnectionLost)
+    assert login_node.lost[0] is None or isinstance(login_node.lost[0], asyncssh.DisconnectError)
+    assert not isinstance(login_node.lost[0], asyncssh.ConnectionLost)
