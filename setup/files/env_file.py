@@ -158,7 +158,17 @@ CHECKS: Mapping[str, Check] = {
 }
 INHERITED = ("PROXY_PORT", "API_PORT", "BOUCHET_HOST", "BOUCHET_SITE")  # from the environment, into a new file
 OPTIONAL = frozenset(
-    "BOUCHET_HOST BOUCHET_SITE HF_TOKEN MFA_AUTO DIRECT SSH_FAST_PATH HOLD_STARTING_S LOG_LEVEL WORKERS".split()
+    {
+        "BOUCHET_HOST",
+        "BOUCHET_SITE",
+        "HF_TOKEN",
+        "MFA_AUTO",
+        "DIRECT",
+        "SSH_FAST_PATH",
+        "HOLD_STARTING_S",
+        "LOG_LEVEL",
+        "WORKERS",
+    }
 )
 
 
