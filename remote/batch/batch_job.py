@@ -36,7 +36,7 @@ def report(job_dir: str, state: str, kind: str = "", sentence: str = "", **more:
     write_json(progress_path(job_dir), progress)
 
 
-class BatchJob:
+class BatchProgram:
     """A batch job of one kind, as progress.json describes it.
 
     kind: in the name of its scratch folder. first_step: until it reports another. after_stop: what a stop leaves, added

@@ -22,7 +22,7 @@ from quota import bytes_left, run_quota_command
 QUOTA_TIMEOUT_S = 60
 # passed into the container, where a site's nodes reach the internet through a proxy
 PROXY_VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
-JOB = batch_job.BatchJob("download", "checking the image", "partial downloads are kept", secret="token")
+JOB = batch_job.BatchProgram("download", "checking the image", "partial downloads are kept", secret="token")
 
 
 def run(job_dir: str, scripts: str) -> None:

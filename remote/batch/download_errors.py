@@ -67,7 +67,7 @@ def _explain_status(exc: hub.HfHubHTTPError, model: str, request: dict[str, Any]
 def _explain_disk_error(exc: OSError, request: dict[str, Any]) -> DownloadError:
     if exc.errno in NO_SPACE:
         reason = "your quota is used up" if exc.errno == errno.EDQUOT else "the disk is full"
-        message = "%s in %s; free some space there" + RESUME
+        message = "%s (%s); free some space there" + RESUME
         return DownloadError("no_space", message % (reason, request["models_dir"], request["model"]))
     return DownloadError("disk", "cannot write %s: %s" % (exc.filename or request["models_dir"], exc.strerror or exc))
 

@@ -15,7 +15,7 @@ INTERVAL_S = 0.5
 RATE_WINDOW_S = 15.0
 
 
-class DownloadProgress:
+class ProgressReporter:
     """What has been downloaded, and the file that reports it.
 
     step: a description; commit: empty, and entries: none, until the hub has listed the model's files.
@@ -96,7 +96,7 @@ class DownloadProgress:
         }
 
 
-def cancel_and_exit(progress: DownloadProgress) -> None:
+def cancel_and_exit(progress: ProgressReporter) -> None:
     """Report that the download was cancelled, and end the process: other threads may be downloading."""
     with contextlib.suppress(OSError):
         progress.report("stopped", "stopped", "it was cancelled; partial downloads are kept")

@@ -27,7 +27,7 @@ os.environ.setdefault("HF_HUB_DOWNLOAD_TIMEOUT", "30")
 os.environ.update(HF_HUB_OFFLINE="0", TRANSFORMERS_OFFLINE="0")
 
 from download_errors import DownloadError, explain
-from download_progress import DownloadProgress, cancel_and_exit
+from download_progress import ProgressReporter, cancel_and_exit
 from huggingface_hub import HfApi, constants, hf_hub_url
 from huggingface_hub.file_download import get_hf_file_metadata, http_get
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
@@ -66,7 +66,7 @@ class ModelDownload:
         self.target = model_path(request["models_dir"], self.model)
         self.folder = partial_path(request["models_dir"], self.model)
         self.api = HfApi(endpoint=request["endpoint"], token=request["token"] or False)
-        self.progress = DownloadProgress(request, self.folder)
+        self.progress = ProgressReporter(request, self.folder)
         self.stopping = threading.Event()
 
     @property

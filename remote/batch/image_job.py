@@ -25,7 +25,7 @@ from job_files import Commands, JobRefusedError, Spec, read_spec, run_command
 GIB = 1 << 30
 TAIL_LINES = 60
 REPORT_INTERVAL_S = 1.0
-JOB = batch_job.BatchJob("image", "starting", "no partial image is left")
+JOB = batch_job.BatchProgram("image", "starting", "no partial image is left")
 
 
 def run(job_dir: str, scripts: str) -> None:
@@ -137,8 +137,8 @@ def choose_source(spec: Spec) -> None:
     wanted = ("image.tar",) if spec["oci"] else ("base.tar", "wheels")
     missing = [name for name in wanted if not os.path.exists(os.path.join(source, name))]
     if missing:
-        message = "%s is missing in %s; docs/images.md explains how to stage an image"
-        raise JobRefusedError(message % (" and ".join(missing), source))
+        message = "missing in %s: %s; docs/images.md explains how to stage an image"
+        raise JobRefusedError(message % (source, ", ".join(missing)))
 
 
 def remove_partial_images(spec: Spec) -> None:

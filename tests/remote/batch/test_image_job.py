@@ -116,7 +116,7 @@ def test_build_dir_too_small_is_refused(tmp_path: Path) -> None:
 def test_incomplete_staged_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "wheels").mkdir()
     assert run_job(tmp_path, source=str(tmp_path)).returncode == 1
-    assert "base.tar is missing in" in progress(tmp_path)["sentence"]
+    assert f"missing in {tmp_path}: base.tar" in progress(tmp_path)["sentence"]
 
 
 def test_staged_folder_of_site_is_used_if_it_exists(tmp_path: Path) -> None:
