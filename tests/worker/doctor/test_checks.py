@@ -64,6 +64,12 @@ def test_quota_check_warns_with_the_full_line(bouchet_site: Site) -> None:
     assert (check.verdict, check.message) == (Verdict.WARN, "project 950 1000 95%")
 
 
+@pytest.mark.parametrize(("left", "verdict"), [(1 << 30, Verdict.WARN), (900 << 30, Verdict.PASS)])
+def test_quota_check_judges_bytes_left_below_models_dir(bouchet_site: Site, left: int, verdict: Verdict) -> None:
+    check = storage_checks(bouchet_site, probe_result(bouchet_site, quota="a table", quota_left=left))[-1]
+    assert check.verdict is verdict and f"left below {bouchet_site.models_dir}" in check.message
+
+
 def test_quota_check_without_numbers_or_command_is_unknown(demo_site: Site, bouchet_site: Site) -> None:
     assert storage_checks(demo_site, probe_result(demo_site))[-1].verdict is Verdict.UNKNOWN
     probe = probe_result(bouchet_site, quota="getquota: command not found")

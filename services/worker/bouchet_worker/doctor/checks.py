@@ -72,7 +72,7 @@ def storage_checks(site: Site, probe: ProbeResult) -> list[DoctorCheck]:
         ("scratch_dir", site.scratch_dir),
     )  # fmt: skip
     checks = [_directory(name, path, probe["directories"][path]) for name, path in named if path]
-    return [*checks, _quota(site, str(probe["quota"]))]
+    return [*checks, _quota(site, str(probe["quota"]), probe.get("quota_left"))]
 
 
 def clock_check(probe: ProbeResult, now_s: float) -> DoctorCheck:
@@ -104,9 +104,15 @@ def _directory(name: str, path: str, state: ProbeResult) -> DoctorCheck:
     return _storage.passed(label, free if state["writable"] else f"{free}; read-only")
 
 
-def _quota(site: Site, output: str) -> DoctorCheck:
+def _quota(site: Site, output: str, left: int | None) -> DoctorCheck:
+    """Judge what the quota command printed. left: bytes left below models_dir, where the output gives them."""
     if not site.quota_command:
         return _storage.unknown("quota", "the site file has no quota_command", "only free space is checked")
+    if left is not None:
+        message = f"{_size(left)} left below {site.models_dir}"
+        return (
+            _storage.warning("quota", message, _FREE_SPACE) if left < LOW_SPACE else _storage.passed("quota", message)
+        )
     lines = [" ".join(line.split()) for line in output.splitlines() if re.search(r"\d", line)]
     if not lines:
         return _storage.unknown("quota", f"`{' '.join(site.quota_command)}` printed no numbers: {output or 'nothing'}")
