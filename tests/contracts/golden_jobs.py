@@ -62,7 +62,7 @@ SHAPES = {
 def whole_job(shape: Shape, directory: Path) -> str:
     """Return everything about the job as one text; it runs on nodes made in that directory."""
     files = {name: data.decode() for name, data in staged(shape)[1].items()}
-    parts = {"sbatch": lines(staged(shape)[0]), **files, **ran(files, directory)}
+    parts = {"sbatch": lines(staged(shape)[0]), **files, **run_job(files, directory)}
     return "".join(f"== {name}\n{text}" for name, text in parts.items())
 
 
@@ -74,8 +74,9 @@ def staged(shape: Shape) -> tuple[list[str], dict[str, bytes]]:
     record = Deployment(id="aa", model=identity, names=(entry.alias,), request=request, created_at=NOW, updated_at=NOW)
     placement = candidates(entry, request, site, {})[0]
     files = render_files(make_spec(record, NAME, entry, placement, image_for(entry, site), site), site, KEY)
-    layout, scripts = RemotePaths(site.root), RemotePaths(site.root).scripts("SCRIPTS")
-    argv = sbatch_argv(placement, NAME, layout.log("%j"), f"{scripts}/{SERVE_SCRIPT}", [layout.job(NAME), scripts])
+    paths = RemotePaths(site.root)
+    scripts = paths.scripts("SCRIPTS")
+    argv = sbatch_argv(placement, NAME, paths.log("%j"), f"{scripts}/{SERVE_SCRIPT}", [paths.job(NAME), scripts])
     return argv, {name: data for name, data in files.items() if name != "key"}
 
 
@@ -86,7 +87,7 @@ def loaded(name: str) -> tuple[Site, Catalog]:
     return site, load_catalog(*catalogs_of(path, site, REPOSITORY / "models.yaml"))
 
 
-def ran(files: Mapping[str, str], directory: Path) -> dict[str, str]:
+def run_job(files: Mapping[str, str], directory: Path) -> dict[str, str]:
     """Run the batch script with these files; return Apptainer's argv and environment on each node."""
     node = make_compute_node(directory, OLDEST)
     spec: dict[str, Any] = json.loads(files["spec.json"])

@@ -124,7 +124,7 @@ def test_image_cancelled_build_leaves_nothing(stack: Stack, pins: dict[str, str]
     wait_for(lambda: record()["state"] == "running" and record()["stage"], 60, lambda: json.dumps(record()))
     assert stack.bouchet("image", "build", BROKEN, "--cancel").status == 0
     ended = wait_for(lambda: record()["state"] == "cancelled" and record(), 60, lambda: json.dumps(record()))
-    assert "nothing half-made is left" in ended["reason"]
+    assert "partial files were removed" in ended["reason"]
     wait_for(lambda: files_of(stack, BROKEN) == [f".{BROKEN}.lock"], 20, lambda: str(files_of(stack, BROKEN)))
 
 

@@ -88,6 +88,6 @@ def test_cancel_without_tunnel_is_retried(context: WorkerContext, slurm: FakeSlu
     submit(context, "aa")
     slurm.fault = lambda method, what: "tunnel_down"
     assert cancel(context, "aa") == RETRY_LATER
-    assert "being cancelled" in context.store.get("aa").reason
+    assert "will be cancelled" in context.store.get("aa").reason
     slurm.fault = lambda method, what: None
     assert cancel(context, "aa") == "cancelled job 101"

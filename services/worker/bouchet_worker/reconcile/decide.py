@@ -17,13 +17,12 @@ from bouchet_core.tasks import TaskName
 from bouchet_worker.slurm.parsing import expand_nodes
 from bouchet_worker.slurm.pending_reasons import describe_pending_reason, suggest_earlier_start
 from bouchet_worker.slurm.states import STATES, State, StateClass
+from bouchet_worker.task_queue import LOST_TASK
 
 from .endings import classify_ending
 from .observation import ConnectionFile, HealthReport, HealthStatus, JobNotFound, JobStatus, Observed, QueryFailed
 from .startup import latest_progress, startup_times
 
-# the API enqueues a task for a new record; a record that has not changed for this long lost its task
-LOST_TASK = timedelta(seconds=3)
 # a job just submitted, or just ended, may be in neither squeue nor accounting for a moment
 NOT_FOUND_GRACE = timedelta(seconds=60)
 # a server under load may miss one health check

@@ -186,7 +186,7 @@ class JobSubmission(ABC, Generic[RecordT]):
             return self._cancel(record)
         except (GatewayError, SlurmOutputError) as exc:
             log.warning("%s %s: cancel failed, retrying: %s", self.noun, self.identity, exc)
-            self.set_reason(f"{BEING_CANCELLED} as soon as the cluster answers: {explain_outage(str(exc))}")
+            self.set_reason(f"will be cancelled as soon as the cluster answers: {explain_outage(str(exc))}")
             return RETRY_LATER
 
     def _cancel(self, record: RecordT) -> str:
