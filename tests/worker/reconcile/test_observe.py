@@ -1,30 +1,17 @@
-"""The life of a job as the loop sees it: who cancelled it, put back into the queue, where the time went."""
+"""What is read from Slurm and from the job's files: cancellations, requeues, start estimates, times."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from bouchet_core.deployments import Ending, Phase
-from bouchet_core.gateway_client import GatewayClient
-from bouchet_worker.context import WorkerContext
 
-from tests.fakes.slurm_gateway import FakeSlurm
-from tests.worker.scenario import ROOT, Clock, Slot0, WorkerScenario, write_connection
-
-
-@pytest.fixture
-def stage(
-    context: WorkerContext, gateway: GatewayClient, slot0: Slot0, slurm: FakeSlurm, clock: Clock
-) -> Iterator[WorkerScenario]:
-    stage = WorkerScenario(context, gateway, slot0, slurm, clock)
-    yield stage
-    stage.probe.close()
+from tests.worker.scenario import ROOT, WorkerScenario, write_connection
 
 
 @pytest.mark.parametrize(
-    ("word", "who"),
+    ("state", "user"),
     [
         ("CANCELLED by 2001", "by you, with scancel"),
         ("CANCELLED by 0", "by root"),
@@ -32,72 +19,88 @@ def stage(
         ("CANCELLED by 2999", "by user id 2999"),
     ],
 )
-def test_who_cancelled_it_is_said_by_name(stage: WorkerScenario, word: str, who: str) -> None:
-    job_id = stage.launch()
-    stage.slurm.finish(job_id, word, "0:15")
-    stage.step()
-    record = stage.get()
-    assert record.ending is Ending.CANCELLED and who in record.reason
-    assert record.job is not None and record.job.slurm_state == word
+def test_cancelled_job_is_reported_with_the_user_who_cancelled_it(
+    scenario: WorkerScenario, state: str, user: str
+) -> None:
+    job_id = scenario.launch()
+    scenario.slurm.finish(job_id, state, "0:15")
+    scenario.step()
+    record = scenario.get()
+    assert record.ending is Ending.CANCELLED and user in record.reason
+    assert record.job is not None and record.job.slurm_state == state
 
 
-def test_without_accounting_a_cancelled_job_is_cancelled_all_the_same(stage: WorkerScenario) -> None:
-    job_id = stage.launch()
-    stage.slurm.finish(job_id, "CANCELLED by 2003")
-    stage.slurm.accounting = False
-    stage.step(2)
-    record = stage.get()
-    assert record.ending is Ending.CANCELLED and "somebody" in record.reason
+def test_cancelled_job_without_accounting_is_cancelled_by_unknown_user(scenario: WorkerScenario) -> None:
+    job_id = scenario.launch()
+    scenario.slurm.finish(job_id, "CANCELLED by 2003")
+    scenario.slurm.accounting = False
+    scenario.step(2)
+    record = scenario.get()
+    assert record.ending is Ending.CANCELLED and "unknown user" in record.reason
 
 
-def test_a_job_put_back_into_the_queue_waits_again_and_finds_its_new_run(stage: WorkerScenario) -> None:
-    job_id = stage.launch()
-    stage.slurm.start(job_id)
-    write_connection(stage.slurm, job_id)
-    stage.step(3)
-    assert stage.get().phase is Phase.READY
-    stage.slurm.requeue(job_id)
-    del stage.slurm.files[f"{ROOT}/logs/connection-{job_id}.json"]
-    stage.step()
-    record = stage.get()
+@pytest.mark.parametrize("old_file", [False, True], ids=["file removed", "file of the first run"])
+def test_requeued_job_waits_again_and_its_new_run_is_found(scenario: WorkerScenario, old_file: bool) -> None:
+    job_id = scenario.ready()
+    scenario.slurm.requeue(job_id)
+    if not old_file:
+        del scenario.slurm.files[f"{ROOT}/logs/connection-{job_id}.json"]
+    scenario.step()
+    record = scenario.get()
     assert record.phase is Phase.QUEUED and record.job is not None
-    assert "back into the queue" in record.reason and "BeginTime" in record.reason
+    assert "requeued" in record.reason and "BeginTime" in record.reason
     assert record.job.node is None and record.job.port is None and record.job.times == {}
-    assert stage.context.store.slot_target(0) is None
-    stage.slurm.start(job_id, "node2")
-    write_connection(stage.slurm, job_id, node="node2", port=20002)
-    stage.step(3)
-    record = stage.get()
+    assert scenario.context.store.slot_target(0) is None
+    scenario.slurm.start(job_id, "node2")
+    write_connection(scenario.slurm, job_id, node="node2", port=20002)
+    scenario.step(3)
+    record = scenario.get()
     assert record.phase is Phase.READY and record.job is not None and record.job.node == "node2"
-    target = stage.context.store.slot_target(0)
+    target = scenario.context.store.slot_target(0)
     assert target is not None and (target.node, target.port) == ("node2", 20002)
 
 
-def test_the_times_of_a_start_are_on_the_record(stage: WorkerScenario) -> None:
-    job_id = stage.launch()
-    job = stage.slurm.jobs[job_id]
-    stage.slurm.start(job_id)
+def test_connection_file_of_another_job_is_ignored(scenario: WorkerScenario) -> None:
+    job_id = scenario.launch()
+    scenario.slurm.start(job_id)
+    write_connection(scenario.slurm, job_id, name="bouchet-other-1")
+    scenario.step(3)
+    assert scenario.get().phase is Phase.STARTING and scenario.context.store.slot_target(0) is None
+
+
+def test_times_of_a_start_are_recorded(scenario: WorkerScenario) -> None:
+    job_id = scenario.launch()
+    job = scenario.slurm.jobs[job_id]
+    scenario.slurm.start(job_id)
     assert job.start is not None
     job.submitted = job.start - timedelta(seconds=42)
-    stage.slurm.epochs = True
-    started = int(job.start.timestamp())
-    write_connection(stage.slurm, job_id, started_at=started + 5)
+    scenario.slurm.epochs = True
+    write_connection(scenario.slurm, job_id, started_at=int(job.start.timestamp()) + 5)
     log = "bouchet: starting the container\nModel loading took 61.2 GiB memory and 7.5 seconds\n"
-    stage.slurm.files[f"{ROOT}/logs/{job_id}.log"] = log.encode()
-    stage.step(2)
-    stage.clock.advance(20)
-    stage.step()
-    record = stage.get()
+    scenario.slurm.files[f"{ROOT}/logs/{job_id}.log"] = log.encode()
+    scenario.step(2)
+    scenario.clock.advance(20)
+    scenario.step()
+    record = scenario.get()
     assert record.phase is Phase.READY and record.job is not None
     times = record.job.times
     assert (times["queue"], times["image"], times["load"]) == (42.0, 5.0, 7.5)
     assert list(times)[-1] == "ready" and times["ready"] == pytest.approx(sum(list(times.values())[:-1]), abs=0.1)
 
 
-def test_a_start_estimate_in_seconds_needs_no_zone(stage: WorkerScenario) -> None:
-    job_id = stage.launch()
-    stage.slurm.epochs = True
-    stage.slurm.jobs[job_id].start = datetime(2026, 11, 23, 8, 30, tzinfo=UTC)
-    stage.step()
-    job = stage.get().job
+def test_start_estimate_as_date_uses_the_clusters_time_zone(scenario: WorkerScenario) -> None:
+    job_id = scenario.launch()
+    job = scenario.slurm.jobs[job_id]
+    job.start = job.submitted.replace(microsecond=0)
+    scenario.step()
+    recorded = scenario.get().job
+    assert recorded is not None and recorded.start_estimate == job.start
+
+
+def test_start_estimate_in_seconds_needs_no_time_zone(scenario: WorkerScenario) -> None:
+    job_id = scenario.launch()
+    scenario.slurm.epochs = True
+    scenario.slurm.jobs[job_id].start = datetime(2026, 11, 23, 8, 30, tzinfo=UTC)
+    scenario.step()
+    job = scenario.get().job
     assert job is not None and job.start_estimate == datetime(2026, 11, 23, 8, 30, tzinfo=UTC)

@@ -62,8 +62,8 @@ class ConnectionFile(_JobFile):
 
     job_name: str
     node: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,252}$")
-    port: int | None = Field(None, ge=1, le=65535)
-    socket: str | None = Field(None, pattern=r"^/[A-Za-z0-9_./@+=-]{1,106}$")
+    port: int | None = Field(default=None, ge=1, le=65535)
+    socket: str | None = Field(default=None, pattern=r"^/[A-Za-z0-9_./@+=-]{1,106}$")
     loopback: bool = False
     image: str
     image_sha256: str
@@ -73,12 +73,12 @@ class ConnectionFile(_JobFile):
     gpus: tuple[str, ...] = ()
     driver: str | None = None
     command: tuple[str, ...] = ()
-    nodelist: str | None = Field(None, description="as Slurm prints it, e.g. node[1-2]")
+    nodelist: str | None = Field(default=None, description="as Slurm prints it, e.g. node[1-2]")
     software: Software | None = None
     weights: Weights | None = None
     note: str = ""
-    proves: bool = Field(False, description="/health proves that it holds the job's key; older scripts cannot")
-    started_at: int | None = Field(None, description="when the container was started, seconds since 1970")
+    proves: bool = Field(default=False, description="/health proves that it holds the job's key; older scripts cannot")
+    started_at: int | None = Field(default=None, description="when the container was started, seconds since 1970")
 
 
 EndKind = Literal["vllm_exited", "idle", "walltime", "stopped", "refused"]
@@ -91,7 +91,7 @@ class EndFile(_JobFile):
     kind: EndKind
     sentence: str
     exit_status: int = 0
-    tail: tuple[str, ...] = Field((), description="the last error lines of vLLM's log")
+    tail: tuple[str, ...] = Field(default=(), description="the last error lines of vLLM's log")
 
 
 class HealthStatus(Enum):

@@ -1,4 +1,4 @@
-"""A launch is looked at before it is submitted: what its model says on the cluster, and what comes of that."""
+"""The memory check of a launch: what is read of its model on the cluster, and what follows from the estimate."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ from bouchet_worker.launch.submit import submit
 from bouchet_worker.scripts import COMPLETE_MARKER
 
 from tests.fakes.slurm_gateway import FakeSlurm
+from tests.worker.memory.model_configs import CONFIGS
 from tests.worker.scenario import Clock, MakeWorkerContext, requested
-
-from .model_configs import CONFIGS
 
 # the scripted demo model
 CONFIG = {
@@ -24,73 +23,72 @@ CONFIG = {
     "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 64, "max_position_embeddings": 65536,
     "dtype": "bfloat16",
 }  # fmt: skip
-LOOK: dict[str, Any] = {
+INSPECTION: dict[str, Any] = {
     "config": CONFIG, "tensors": [["model.embed_tokens.weight", "BF16", 2, 4_800_000]], "revision": None
 }  # fmt: skip
 
 
-def launched(context: WorkerContext, clock: Clock, **options: object) -> Deployment:
-    context.store.create(requested("aa", clock(), **options))
-    submit(context, "aa")
-    return context.store.get("aa")
+def launched(context: WorkerContext, record: Deployment) -> Deployment:
+    context.store.create(record)
+    submit(context, record.id)
+    return context.store.get(record.id)
 
 
-def test_what_was_reckoned_is_on_the_record(context: WorkerContext, slurm: FakeSlurm, clock: Clock) -> None:
-    slurm.model_inspection = LOOK
-    record = launched(context, clock)
+def test_estimate_is_on_the_record(context: WorkerContext, slurm: FakeSlurm, clock: Clock) -> None:
+    slurm.model_inspection = INSPECTION
+    record = launched(context, requested("aa", clock()))
     assert record.phase is Phase.QUEUED and record.job is not None and record.job.memory is not None
     memory = record.job.memory
     assert memory.token_bytes == 2 * 2 * 64 * 2 and memory.longest == 65536
     # 128 MiB of cache by the catalog's extra arguments
     assert memory.cache_gib == 0.12 and memory.conversations == 4.0
-    assert memory.note == "about 4.0 conversations of the full window fit at once"
 
 
-def test_a_window_that_is_too_long_is_refused_before_anything_is_submitted(
+def test_too_long_window_is_refused_before_anything_is_staged(
     context: WorkerContext, slurm: FakeSlurm, clock: Clock
 ) -> None:
-    slurm.model_inspection = LOOK
-    record = launched(context, clock, max_len=10_000_000)
+    slurm.model_inspection = INSPECTION
+    record = launched(context, requested("aa", clock(), max_len=10_000_000))
     assert record.phase is Phase.ENDED and slurm.jobs == {}
-    assert record.reason.endswith("its config.json says 65536; use --max-len 65536 or less")
+    assert "--max-len 65536 or less" in record.reason
     assert not any("/jobs/" in path for path in slurm.files)
 
 
-def test_a_cache_that_is_too_small_is_refused(context: WorkerContext, slurm: FakeSlurm, clock: Clock) -> None:
-    slurm.model_inspection = {**LOOK, "config": {**CONFIG, "num_hidden_layers": 64}}
-    record = launched(context, clock)
+def test_too_small_cache_is_refused(context: WorkerContext, slurm: FakeSlurm, clock: Clock) -> None:
+    slurm.model_inspection = {**INSPECTION, "config": {**CONFIG, "num_hidden_layers": 64}}
+    record = launched(context, requested("aa", clock()))
     assert record.phase is Phase.ENDED and slurm.jobs == {}
-    assert "a window of 65536 tokens does not fit" in record.reason and "it would with --max-len 8000" in record.reason
+    assert "a window of 65536 tokens does not fit" in record.reason and "--max-len 8000" in record.reason
 
 
-@pytest.mark.parametrize("message", ["", "no json", "[]", '{"config": {"model_type": 3}}', '{"config": 7}', "{}"])
-def test_what_cannot_be_learnt_refuses_nothing(
-    context: WorkerContext, slurm: FakeSlurm, clock: Clock, said: str
+@pytest.mark.parametrize("output", ["", "no json", "[]", '{"config": {"model_type": 3}}', '{"config": 7}', "{}"])
+def test_unreadable_inspection_refuses_nothing(
+    context: WorkerContext, slurm: FakeSlurm, clock: Clock, output: str
 ) -> None:
-    slurm.model_inspection = said
-    record = launched(context, clock)
+    slurm.model_inspection = output
+    record = launched(context, requested("aa", clock()))
     assert record.phase is Phase.QUEUED and record.job is not None and record.job.memory is not None
     assert "not checked" in record.job.memory.note
 
 
-def test_the_type_of_the_cache_reaches_vllm(context: WorkerContext, slurm: FakeSlurm, clock: Clock) -> None:
-    launched(context, clock, kv_cache_dtype="fp8")
+def test_cache_type_reaches_vllm(context: WorkerContext, slurm: FakeSlurm, clock: Clock) -> None:
+    launched(context, requested("aa", clock(), kv_cache_dtype="fp8"))
     staged = next(data.decode() for path, data in slurm.files.items() if path.endswith("/vllm.args"))
     assert "--kv-cache-dtype\nfp8\n" in staged
 
 
-def test_a_preview_shows_the_sum_whether_our_programs_lie_there_or_not(
+def test_preview_has_an_estimate_with_and_without_staged_scripts(
     context: WorkerContext, slurm: FakeSlurm, clock: Clock
 ) -> None:
-    slurm.model_inspection = LOOK
+    slurm.model_inspection = INSPECTION
     record = requested("preview", clock(), max_len=32768)
     assert preview(context, record)["memory"]["source"] == "the catalog"
     slurm.files["/software/models/demo/scripted/config.json"] = json.dumps(CONFIG).encode()
-    shown = preview(context, record)["memory"]
-    assert shown["source"] == "its config.json on the cluster, and the catalog" and shown["conversations"] == 8.0
-    slurm.files[f"{context.paths.scripts(context.scripts.digest)}/{COMPLETE_MARKER}"] = b""
-    shown = preview(context, record)["memory"]
-    assert shown["source"] == "the model on the cluster" and shown["conversations"] == 8.0
+    memory = preview(context, record)["memory"]
+    assert memory["source"] == "its config.json on the cluster, and the catalog" and memory["conversations"] == 8.0
+    slurm.files[f"{context.scripts_dir}/{COMPLETE_MARKER}"] = b""
+    memory = preview(context, record)["memory"]
+    assert memory["source"] == "the model on the cluster" and memory["conversations"] == 8.0
 
 
 AT_BOUCHET = [
@@ -107,13 +105,12 @@ AT_BOUCHET = [
 
 
 @pytest.mark.parametrize("model", AT_BOUCHET)
-def test_the_catalog_fits_on_the_gpus_that_it_names(
+def test_catalog_model_fits_on_its_gpus(
     make_context: MakeWorkerContext, slurm: FakeSlurm, clock: Clock, bouchet_site: Site, model: str
 ) -> None:
     context = make_context(site=bouchet_site)
-    slurm.files[f"{bouchet_site.models_dir}/{model}/config.json"] = json.dumps(
-        CONFIGS[model.rpartition("/")[2]]
-    ).encode()
+    config = CONFIGS[model.rpartition("/")[2]]
+    slurm.files[f"{bouchet_site.models_dir}/{model}/config.json"] = json.dumps(config).encode()
     memory = preview(context, requested("preview", clock(), model=model))["memory"]
     assert memory["gpu_gib"] == 139.8 and memory["window"] <= memory["longest"]
     assert memory["conversations"] > 1.5, memory
