@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 import pytest
@@ -44,7 +45,8 @@ def test_job_keeps_its_key_while_slurm_lists_it(cleaning: WorkerScenario) -> Non
     step_after(cleaning, INTERVAL)
     assert len(cleaning.slurm.cleanup_requests) == 2 and KEY in cleaning.slurm.files
     assert all(run["live"] == ["bouchet-aa-1"] and run["ended"] == [] for run in cleaning.slurm.cleanup_requests)
-    assert cleaning.slurm.cleanup_requests[-1]["live_ids"] == [job_id]
+    live_ids: Sequence[object] = cleaning.slurm.cleanup_requests[-1]["live_ids"]
+    assert live_ids == [job_id]
 
 
 def test_key_is_removed_after_grace_period(cleaning: WorkerScenario) -> None:
@@ -81,7 +83,8 @@ def test_job_requeued_after_its_end_keeps_its_key(cleaning: WorkerScenario) -> N
     assert cleaning.get().ending is Ending.FAILED
     cleaning.slurm.requeue(job_id)
     step_after(cleaning, GRACE)
-    assert cleaning.slurm.cleanup_requests[-1]["ended"] == cleaning.slurm.cleanup_requests[-1]["live"] == ["bouchet-aa-1"]
+    request = cleaning.slurm.cleanup_requests[-1]
+    assert request["ended"] == request["live"] == ["bouchet-aa-1"]
     assert KEY in cleaning.slurm.files
 
 
