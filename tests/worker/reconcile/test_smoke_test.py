@@ -6,6 +6,7 @@ import dataclasses
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import httpx
 import pytest
@@ -70,7 +71,7 @@ def test_tool_call_that_fails_once_keeps_tools() -> None:
         ({"thoughts": "reasoning"}, "thinking", "thinks by default"),
     ],
 )
-def test_smoke_test_fails_exactly_the_check_that_is_wrong(oddities: dict[str, object], name: str, part: str) -> None:
+def test_smoke_test_fails_exactly_the_check_that_is_wrong(oddities: dict[str, Any], name: str, part: str) -> None:
     smoke = result_with(**oddities)
     assert [check for check, result in results(smoke).items() if result == "failed"] == [name]
     assert part in getattr(smoke, name).message
