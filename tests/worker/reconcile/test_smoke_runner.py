@@ -16,21 +16,21 @@ from bouchet_worker.reconcile.loop import ReconcileLoop
 from bouchet_worker.reconcile.observe import Observer
 from bouchet_worker.reconcile.smoke_runner import SmokeTestRunner, expected_model
 
-from tests.fakes.odd_vllm import OddVllm, odd_vllm
 from tests.fakes.slurm_gateway import FakeSlurm, serve_http
+from tests.fakes.vllm.smoke_server import SmokeTestVLLM, smoke_test_vllm
 from tests.waiting import wait_for
 from tests.worker.scenario import SECRET, Clock, Slot0, WorkerScenario, requested, write_connection
 
 
 class SmokeScenario(WorkerScenario):
-    """A loop with smoke tests of the odd server behind its first slot, and a job that has just started."""
+    """A loop with smoke tests of the server behind its first slot, and a job that has just started."""
 
     def __init__(
         self,
         context: WorkerContext,
         gateway: GatewayClient,
         port: int,
-        server: type[OddVllm],
+        server: type[SmokeTestVLLM],
         slurm: FakeSlurm,
         clock: Clock,
         start: Start,
@@ -63,8 +63,8 @@ def make_scenario(
 ) -> Iterator[MakeScenario]:
     with ExitStack() as opened:
 
-        def make(start: Start = start_thread, **oddities: object) -> SmokeScenario:
-            server = odd_vllm(**oddities)
+        def make(start: Start = start_thread, **deviations: object) -> SmokeScenario:
+            server = smoke_test_vllm(**deviations)
             port = opened.enter_context(serve_http(server))
             made = SmokeScenario(context, gateway, port, server, slurm, clock, start)
             opened.callback(made.probe.close)

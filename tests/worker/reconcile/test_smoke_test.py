@@ -14,21 +14,21 @@ from bouchet_core.provenance import SmokeCheck, SmokeTest
 from bouchet_worker.reconcile import smoke_test
 from bouchet_worker.reconcile.smoke_test import ExpectedModel, ServerGoneError, run_smoke_test
 
-from tests.fakes.odd_vllm import CHARGED, OddVllm, odd_vllm
 from tests.fakes.slurm_gateway import serve_http
+from tests.fakes.vllm.smoke_server import PROMPT_TOKENS, SmokeTestVLLM, smoke_test_vllm
 
 EXPECTED = ExpectedModel("bouchet-m", 4096, "off", "hermes", "qwen3")
 
 
 @contextmanager
-def serving(**oddities: object) -> Iterator[tuple[httpx.Client, type[OddVllm]]]:
-    server = odd_vllm(**oddities)
+def serving(**deviations: object) -> Iterator[tuple[httpx.Client, type[SmokeTestVLLM]]]:
+    server = smoke_test_vllm(**deviations)
     with serve_http(server) as port, httpx.Client(base_url=f"http://127.0.0.1:{port}") as http:
         yield http, server
 
 
-def result_with(expected: ExpectedModel = EXPECTED, **oddities: object) -> SmokeTest:
-    with serving(**oddities) as (http, _):
+def result_with(expected: ExpectedModel = EXPECTED, **deviations: object) -> SmokeTest:
+    with serving(**deviations) as (http, _):
         return run_smoke_test(http, expected, lambda: True)
 
 
@@ -46,18 +46,18 @@ def test_smoke_test_of_expected_model_passes_every_check() -> None:
 def test_smoke_test_requests_are_small_and_switch_nothing() -> None:
     with serving(call="forced") as (http, server):
         run_smoke_test(http, EXPECTED, lambda: True)
-    bodies = [body for path, body in server.asked if path != "/tokenize"]
+    bodies = [body for path, body in server.received if path != "/tokenize"]
     assert len(bodies) == 4 and all(body["max_tokens"] <= 256 for body in bodies)
     assert not any("chat_template_kwargs" in body or "thinking" in body for body in bodies)
 
 
 def test_tool_call_that_fails_once_keeps_tools() -> None:
-    smoke = result_with(call="stumbling")
+    smoke = result_with(call="unsteady")
     assert smoke.tools.result == "ok" and smoke.without_tools == ""
 
 
 @pytest.mark.parametrize(
-    ("oddities", "name", "part"),
+    ("deviations", "name", "part"),
     [
         ({"chat_status": 400}, "chat", "400: no chat template is defined"),
         ({"stream": "early"}, "stream", "after 2 events without message_stop"),
@@ -65,14 +65,14 @@ def test_tool_call_that_fails_once_keeps_tools() -> None:
         ({"call": "text"}, "tools", "parser 'hermes' does not match this model: <tool_call>"),
         ({"call": "prose"}, "tools", "even a forced tool call"),
         ({"call": "broken"}, "tools", "the tool call is report_status("),
-        ({"counted": 4 * CHARGED}, "count", "84 tokens for a prompt of 21 tokens"),
+        ({"counted": 4 * PROMPT_TOKENS}, "count", "84 tokens for a prompt of 21 tokens"),
         ({"window": 2048}, "window", "2048 tokens instead of 4096"),
         ({"thoughts": "text"}, "thinking", "thinks by default"),
         ({"thoughts": "reasoning"}, "thinking", "thinks by default"),
     ],
 )
-def test_smoke_test_fails_exactly_the_check_that_is_wrong(oddities: dict[str, Any], name: str, part: str) -> None:
-    smoke = result_with(**oddities)
+def test_smoke_test_fails_exactly_the_check_that_is_wrong(deviations: dict[str, Any], name: str, part: str) -> None:
+    smoke = result_with(**deviations)
     assert [check for check, result in results(smoke).items() if result == "failed"] == [name]
     assert part in getattr(smoke, name).message
 
