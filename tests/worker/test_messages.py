@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from bouchet_core.batch_jobs import Download
+from bouchet_core.config.site import Site
 from bouchet_core.deployments import Placement
 from bouchet_core.errors import LaunchRefusedError
 from bouchet_core.images import ImageJob
@@ -29,6 +30,13 @@ from bouchet_worker.slurm.pending_reasons import REASONS, describe_pending_reaso
 
 from tests.fakes.slurm_gateway import FakeSlurm
 
+from .cluster_messages import (
+    decision_messages,
+    doctor_messages,
+    ending_messages,
+    memory_messages,
+    smoke_test_messages,
+)
 from .scenario import REPOSITORY, requested
 
 GOLDEN = REPOSITORY / "tests" / "contracts" / "golden" / "messages" / "worker.txt"
@@ -81,7 +89,9 @@ PINS = LaunchPins(
 )
 
 
-def test_messages_match_the_golden_file(context: WorkerContext, slurm: FakeSlurm) -> None:
+def test_messages_match_the_golden_file(
+    context: WorkerContext, slurm: FakeSlurm, demo_site: Site, bouchet_site: Site
+) -> None:
     sections = {
         "pending reasons": [describe_pending_reason(code) for code in (*REASONS, *LIMITS)],
         "earlier start": [suggest_earlier_start(code, PLACEMENT) for code in ("Priority", *LIMITS[:4])],
@@ -94,6 +104,11 @@ def test_messages_match_the_golden_file(context: WorkerContext, slurm: FakeSlurm
         "ends of batch jobs": list(batch_endings()),
         "launch": list(launch_messages(context, slurm)),
         "relaunch": list(relaunch_messages()),
+        "live deployments": list(decision_messages()),
+        "ends of jobs with a cause": list(ending_messages()),
+        "smoke test": list(smoke_test_messages()),
+        "memory": list(memory_messages()),
+        "doctor": list(doctor_messages(demo_site, bouchet_site)),
     }
     text = "\n".join("\n".join([f"# {title}", *messages, ""]) for title, messages in sections.items())
     if os.environ.get("UPDATE_GOLDEN"):
