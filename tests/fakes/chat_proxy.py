@@ -1,4 +1,4 @@
-"""A proxy that answers /v1/chat/completions word by word, as OpenAI's dialect streams."""
+"""A fake proxy that streams /v1/chat/completions as OpenAI does, piece by piece."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any, Self
 
 
 class ChatProxy:
-    """A running proxy. `words` are its next answer, after `thoughts`; `requests` what it was asked.
+    """A running proxy. `answer` has the pieces of its next answer, after `thoughts`, with a pause after each.
 
-    `status` refuses instead.
+    A `status` other than 200 answers with an error. `requests`, `keys` and `paths` have what it received.
     """
 
     def __init__(self) -> None:
@@ -21,8 +21,8 @@ class ChatProxy:
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
 
     def reset(self) -> None:
-        """As at the start."""
-        self.words = ["Hello", " there", "\x1b[2J!"]
+        """Restore the defaults, and forget what was received."""
+        self.answer = ["Hello", " there", "\x1b[2J!"]
         self.thoughts: list[str] = []
         self.pause_s = 0.0
         self.status = 200
@@ -32,8 +32,8 @@ class ChatProxy:
 
     @property
     def url(self) -> str:
-        """Where it listens."""
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        """Its base URL."""
+        return f"http://127.0.0.1:{self.port}"
 
     @property
     def port(self) -> int:
@@ -74,8 +74,8 @@ def _handler(proxy: ChatProxy) -> type[BaseHTTPRequestHandler]:
 
         def _stream(self) -> None:
             try:
-                deltas = [{"reasoning_content": word} for word in proxy.thoughts]
-                for delta in [*deltas, *({"content": word} for word in proxy.words)]:
+                deltas = [{"reasoning_content": piece} for piece in proxy.thoughts]
+                for delta in [*deltas, *({"content": piece} for piece in proxy.answer)]:
                     chunk = {"choices": [{"index": 0, "delta": delta}]}
                     self.wfile.write(f"data: {json.dumps(chunk)}\n\n".encode())
                     self.wfile.flush()
@@ -85,6 +85,6 @@ def _handler(proxy: ChatProxy) -> type[BaseHTTPRequestHandler]:
                 return
 
         def log_message(self, *_: object) -> None:
-            """Quiet."""
+            """Log nothing."""
 
     return Handler

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from bouchet_core.deployments import Phase
-from bouchet_proxy.readiness import is_worth_waiting
+from bouchet_proxy.dispatch import is_worth_waiting
 from bouchet_proxy.routing.table import NoModelRunning, NotReady, TableNotLoaded, UnknownModel
 from bouchet_proxy.settings import HOLD_STARTING_S
 

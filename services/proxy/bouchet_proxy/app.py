@@ -38,8 +38,7 @@ from .routing.table import DEFAULT, RoutingTable
 from .settings import ProxySettings
 from .streams.response_writer import ResponseWriter
 from .upstream_request import Backend
-from .usage.metrics import CONTENT_TYPE
-from .usage.recorder import UsageRecorder
+from .usage.recorder import CONTENT_TYPE, UsageRecorder
 from .usage.request import RequestUsage, find_session
 
 log = logging.getLogger(__name__)

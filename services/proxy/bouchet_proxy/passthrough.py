@@ -16,7 +16,7 @@ from .asgi import Header, Receive, Scope, read_body
 from .backends.direct import DirectBackend
 from .errors import timed_out, unavailable, unknown_path, unreachable
 from .http.connection import ReadTimeoutError, TransportError
-from .http.server_auth import JobServer, server_of
+from .http.pool import JobServer, server_of
 from .routing.table import ReplicaGroup, Route, RoutingTable
 from .settings import ProxySettings
 from .streams.response_writer import ResponseWriter, run_until_disconnect

@@ -8,15 +8,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
 
 from .asgi import Header, Scope
 from .dialects.endpoints import Dialect, Endpoint
-from .dialects.tokens import Body, TokenCounts
+from .dialects.thinking import strip_thinking
+from .dialects.tokens import Body, TokenCounts, parse_usage
 from .errors import UNREACHABLE, ProxyError, context_overflow, status_for, stream_interrupted
 from .routing.table import Route
-from .streams.anthropic import AnthropicStream
-from .streams.filters import StreamFilter, filter_response
-from .streams.openai import OpenAIStream, ResponsesStream
+from .streams.filters import AnthropicStream, OpenAIStream, ResponsesStream, StreamFilter, may_think
 from .streams.response_writer import ResponseWriter
 from .upstream_errors import error_from_upstream
 from .usage.request import RequestUsage
@@ -154,6 +156,46 @@ def _stream_filter(request: UpstreamRequest) -> StreamFilter:
     if request.writer.dialect is Dialect.ANTHROPIC:
         return AnthropicStream(route, model_name, request.starts_inside)
     return OpenAIStream(route, model_name, request.hide_usage, request.starts_inside)
+
+
+def filter_response(
+    endpoint: Endpoint, body: bytes, route: Route, model_name: str, starts_inside: bool = False
+) -> tuple[bytes, TokenCounts]:
+    """Return a whole response as the client gets it, and its token counts; anything but a JSON object stays as it is.
+
+    starts_inside: the prompt ended inside a think block.
+    """
+    try:
+        response = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return body, TokenCounts()
+    if not isinstance(response, dict):
+        return body, TokenCounts()
+    if "model" in response:
+        response["model"] = model_name
+    if may_think(route):
+        if endpoint is Endpoint.MESSAGES:
+            _strip_blocks(response, starts_inside)
+        elif endpoint is Endpoint.CHAT:
+            _strip_choices(response, starts_inside)
+    return orjson.dumps(response), parse_usage(response.get("usage"))
+
+
+def _strip_blocks(response: dict[str, Any], starts_inside: bool) -> None:
+    blocks = response.get("content")
+    if not isinstance(blocks, list):
+        return
+    for block in blocks:
+        if isinstance(block, dict) and block.get("type") == "text" and isinstance(block.get("text"), str):
+            block["text"] = strip_thinking(block["text"], starts_inside)
+            starts_inside = False
+
+
+def _strip_choices(response: dict[str, Any], starts_inside: bool) -> None:
+    for choice in response.get("choices") or ():
+        message = choice.get("message") if isinstance(choice, dict) else None
+        if isinstance(message, dict) and isinstance(message.get("content"), str):
+            message["content"] = strip_thinking(message["content"], starts_inside)
 
 
 # The request that the running task sends. LiteLLM's hook reads it; a client cannot write it.

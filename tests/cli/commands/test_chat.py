@@ -42,7 +42,7 @@ def test_chat_errors_have_a_status(bouchet: Bouchet) -> None:
 
 def test_ctrl_c_stops_the_answer_and_not_the_chat(bouchet: Bouchet) -> None:
     bouchet.launch_ready()
-    bouchet.proxy.words, bouchet.proxy.pause_s = ["more "] * 50, 0.2
+    bouchet.proxy.answer, bouchet.proxy.pause_s = ["more "] * 50, 0.2
     with bouchet.terminal("chat") as tty:
         tty.until(">>> ")
         tty.type("Talk\n")
@@ -50,7 +50,7 @@ def test_ctrl_c_stops_the_answer_and_not_the_chat(bouchet: Bouchet) -> None:
         tty.type("\x03")
         tty.until("[stopped]")
         tty.until(">>> ")
-        bouchet.proxy.words, bouchet.proxy.pause_s = ["done"], 0.0
+        bouchet.proxy.answer, bouchet.proxy.pause_s = ["done"], 0.0
         tty.type("Go on\n")
         tty.until("done")
         tty.until(">>> ")
@@ -62,7 +62,7 @@ def test_ctrl_c_stops_the_answer_and_not_the_chat(bouchet: Bouchet) -> None:
 
 def test_chat_commands_and_history(bouchet: Bouchet, tmp_path: Path) -> None:
     bouchet.launch_ready()
-    bouchet.proxy.thoughts, bouchet.proxy.words = ["Let me", " think."], ["An", " answer."]
+    bouchet.proxy.thoughts, bouchet.proxy.answer = ["Let me", " think."], ["An", " answer."]
     saved = tmp_path / "talk.md"
     with bouchet.terminal("chat", "--system", "Be short.") as tty:
         tty.until(">>> ")

@@ -10,10 +10,9 @@ import pytest
 from bouchet_core.deployments import Traits
 from bouchet_proxy.dialects.endpoints import Endpoint
 from bouchet_proxy.routing.table import Route
-from bouchet_proxy.streams.anthropic import AnthropicStream
-from bouchet_proxy.streams.filters import StreamFilter, filter_response
-from bouchet_proxy.streams.openai import OpenAIStream
+from bouchet_proxy.streams.filters import AnthropicStream, OpenAIStream, StreamFilter
 from bouchet_proxy.streams.sse import EventSplitter, parse_stream, render
+from bouchet_proxy.upstream_request import filter_response
 from hypothesis import given
 from hypothesis import strategies as st
 

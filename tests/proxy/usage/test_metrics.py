@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bouchet_core.usage import UsageRecord
-from bouchet_proxy.usage.metrics import FIRST_BYTE_BUCKETS_S, ProxyMetrics
+from bouchet_proxy.usage.recorder import FIRST_BYTE_BUCKETS_S, ProxyMetrics
 from bouchet_proxy.usage.request import ActiveRequests
 from prometheus_client.parser import text_string_to_metric_families
 

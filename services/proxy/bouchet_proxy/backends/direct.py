@@ -18,13 +18,11 @@ from bouchet_proxy.errors import timed_out, unreachable
 from bouchet_proxy.http.connection import (
     ConnectError,
     Connection,
-    ConnectionPool,
-    Origin,
     ReadTimeoutError,
     TransportError,
     post_head,
 )
-from bouchet_proxy.http.server_auth import JobServer, authenticate_server, server_of
+from bouchet_proxy.http.pool import ConnectionPool, JobServer, server_of
 from bouchet_proxy.settings import ProxySettings
 from bouchet_proxy.streams.response_writer import run_until_disconnect
 from bouchet_proxy.upstream_request import Backend, UpstreamRequest
@@ -44,7 +42,7 @@ class DirectBackend(Backend):
 
     def __init__(self, settings: ProxySettings) -> None:
         self._host, self._base_port = settings.slot_host, settings.slot_base_port
-        self._pool = ConnectionPool(KEEPALIVE_S, CONNECT_TIMEOUT_S)
+        self._pool = ConnectionPool(self._host, self._base_port, KEEPALIVE_S, CONNECT_TIMEOUT_S)
         self._starts_inside: dict[tuple[str, bytes], bool] = {}
 
     async def __aenter__(self) -> Self:
@@ -127,8 +125,7 @@ class DirectBackend(Backend):
 
         The server may have closed a pooled connection just now: then a second, new one is tried.
         """
-        origin = self._origin(server)
-        connection = self._pool.take(origin) or await self._connect(server)
+        connection = self._pool.take(server) or await self._pool.connect(server)
         try:
             try:
                 await connection.send(head, body, read_timeout_s)
@@ -136,36 +133,22 @@ class DirectBackend(Backend):
                 if not exc.reused:
                     raise
                 connection.close()
-                connection = await self._connect(server)
+                connection = await self._pool.connect(server)
                 await connection.send(head, body, read_timeout_s)
             yield connection
         finally:
-            self._pool.release(origin, connection)
+            self._pool.release(server, connection)
 
     async def verify_server(self, request: UpstreamRequest) -> bool:
         """Authenticate the server for a backend with connections of its own. A pooled connection is proof enough."""
         server = server_of(request.route, request.key)
-        origin = self._origin(server)
-        if not server.authenticates or self._pool.has_idle(origin):
+        if not server.authenticates or self._pool.has_idle(server):
             return True
         try:
-            self._pool.release(origin, await self._connect(server))
+            self._pool.release(server, await self._pool.connect(server))
         except TransportError:
             return False
         return True
-
-    async def _connect(self, server: JobServer) -> Connection:
-        host, port, _ = self._origin(server)
-        connection = await self._pool.connect(host, port)
-        try:
-            await authenticate_server(connection, host, server)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-    def _origin(self, server: JobServer) -> Origin:
-        return self._host, self._base_port + server.slot, server.job_name
 
 
 async def _relay_body(connection: Connection, request: UpstreamRequest) -> None:

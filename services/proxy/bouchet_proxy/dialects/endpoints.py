@@ -8,8 +8,7 @@ from typing import assert_never
 from bouchet_proxy.routing.table import Route
 
 from .anthropic import prepare_count, prepare_messages
-from .openai import prepare_chat, prepare_completion, prepare_embeddings
-from .responses import prepare_responses
+from .openai import prepare_chat, prepare_completion, prepare_embeddings, prepare_responses
 from .tokens import LIMIT_FIELDS, Body
 from .validation import (
     ANTHROPIC_FIELDS,
@@ -22,7 +21,7 @@ from .validation import (
 
 
 class Dialect(StrEnum):
-    """Whose API the client speaks."""
+    """Whose API the client uses."""
 
     ANTHROPIC = "anthropic"
     OPENAI = "openai"

@@ -195,61 +195,6 @@ class Connection(asyncio.Protocol):
         self._cancel_timer()
 
 
-# host, port, and the name of the job whose server is behind it
-Origin = tuple[str, int, str]
-
-
-class ConnectionPool:
-    """Idle connections. keepalive_s: how long they stay; it must be shorter than the server's own limit."""
-
-    def __init__(self, keepalive_s: float, connect_timeout_s: float) -> None:
-        self._keepalive_s, self._connect_timeout_s = keepalive_s, connect_timeout_s
-        self._idle: dict[Origin, list[tuple[Connection, float]]] = {}
-
-    def take(self, origin: Origin) -> Connection | None:
-        """Return an idle connection, None when there is none."""
-        idle, now = self._idle.get(origin, []), asyncio.get_running_loop().time()
-        while idle:
-            connection, since = idle.pop()
-            if not connection.closed and now - since < self._keepalive_s:
-                return connection
-            connection.close()
-        self._idle.pop(origin, None)
-        return None
-
-    def has_idle(self, origin: Origin) -> bool:
-        """Return whether there is an idle connection."""
-        now = asyncio.get_running_loop().time()
-        return any(not one.closed and now - since < self._keepalive_s for one, since in self._idle.get(origin, []))
-
-    async def connect(self, host: str, port: int) -> Connection:
-        """Open a new connection. Raises ConnectError."""
-        try:
-            async with asyncio.timeout(self._connect_timeout_s):
-                _, connection = await asyncio.get_running_loop().create_connection(Connection, host, port)
-        except (OSError, TimeoutError) as exc:
-            raise ConnectError(str(exc)) from exc
-        return connection
-
-    def release(self, origin: Origin, connection: Connection) -> None:
-        """Take the connection back for reuse when its response has been read; else close it."""
-        if not connection.reusable:
-            connection.close()
-            return
-        idle = self._idle.setdefault(origin, [])
-        now = asyncio.get_running_loop().time()
-        for old, _ in (stale := [one for one in idle if now - one[1] >= self._keepalive_s]):
-            old.close()
-        idle[:] = [one for one in idle if one not in stale]
-        idle.append((connection, now))
-
-    def close(self) -> None:
-        """Close all idle connections."""
-        for connection, _ in [one for idle in self._idle.values() for one in idle]:
-            connection.close()
-        self._idle.clear()
-
-
 def post_head(host: str, port: int, path: str, key: str, length: int) -> bytes:
     """Return the head of a POST request with that many bytes of JSON."""
     lines: Iterable[str] = (

@@ -25,7 +25,7 @@ class Route:
     """A ready model. window: context length in tokens, None until vLLM reports it; slot: the gateway's, 0-based.
 
     port: the server's port on its node, 0 for a UNIX socket. authenticates: whether the server can prove that it holds
-    the job's key (http/server_auth.py). no_tools: why tool calls do not work although the catalog names a parser.
+    the job's key (http/pool.py). no_tools: why tool calls do not work although the catalog names a parser.
     """
 
     deployment: str

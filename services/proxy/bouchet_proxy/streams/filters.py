@@ -1,4 +1,4 @@
-"""What changes in a response on its way to the client: the model's name, think blocks, and a missing end. Pure.
+"""Filters for streams on their way to the client: they rename the model, remove think blocks, and add a missing end.
 
 The same filters apply to both backends. A stream costs next to nothing per event: it is split into events, and only
 those that must change are decoded.
@@ -8,21 +8,27 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from typing import Any
 
 import orjson
 
 from bouchet_proxy.dialects.endpoints import Dialect, Endpoint
-from bouchet_proxy.dialects.thinking import strip_thinking
+from bouchet_proxy.dialects.thinking import ThinkStripper
 from bouchet_proxy.dialects.tokens import TokenCounts, parse_usage
 from bouchet_proxy.errors import ProxyError, error_body, stream_interrupted
 from bouchet_proxy.routing.table import Route
+from bouchet_proxy.upstream_errors import error_from_upstream
 
-from .sse import EventSplitter, render
+from .sse import EventSplitter, parse, render
 
 DONE = b"data: [DONE]\n\n"
 # quotes inside JSON strings are escaped, so this never matches inside a text
 _MODEL = re.compile(rb'"model":\s*"(?:[^"\\]|\\.)*"')
+
+_ERROR_PREFIXES = (b'data: {"error"', b'data: {"type":"error"')
+_WITH_RESPONSE = (b"event: response.created", b"event: response.in_progress")
+_RESPONSE_ENDS = (b"event: response.completed", b"event: response.incomplete", b"event: response.failed")
 
 
 class StreamFilter(ABC):
@@ -84,41 +90,197 @@ def may_think(route: Route) -> bool:
     return route.traits.thinking != "none"
 
 
-def filter_response(
-    endpoint: Endpoint, body: bytes, route: Route, model_name: str, starts_inside: bool = False
-) -> tuple[bytes, TokenCounts]:
-    """Return a whole response as the client gets it, and its token counts; anything but a JSON object stays as it is.
+class AnthropicStream(StreamFilter):
+    """Removes think blocks from text blocks. starts_inside: the prompt ended inside a think block."""
 
-    starts_inside: the prompt ended inside a think block.
+    def __init__(self, route: Route, model_name: str, starts_inside: bool = False) -> None:
+        super().__init__(route, model_name)
+        self._may_think, self._starts_inside = may_think(route), starts_inside
+        self._stripper: ThinkStripper | None = None
+        self._index = 0
+        self._usage_events: list[bytes] = []
+
+    def tokens(self) -> TokenCounts:
+        """Return the counts of the last usage; in a stream that was interrupted, every event counts as a token."""
+        usages = [parse(raw).json() for raw in self._usage_events]
+        counts = [parse_usage(data.get("usage") or (data.get("message") or {}).get("usage")) for data in usages]
+        if not counts:
+            return TokenCounts()
+        return counts[-1] if len(counts) > 1 else replace(counts[0], output=max(0, self._event_count - 2))
+
+    def _render_error(self, error: ProxyError) -> bytes:
+        return error_events(None, Dialect.ANTHROPIC, error)
+
+    def _filter_event(self, raw: bytes) -> bytes:
+        if self._ended:
+            return b""
+        if raw.startswith(b"event: content_block_delta"):
+            return raw if self._stripper is None else self._filter_delta(raw)
+        if raw.startswith(b"event: content_block_st"):
+            return self._filter_block_border(raw)
+        if raw.startswith(b"event: message_start"):
+            self._usage_events.append(raw)
+            return self._rename_model(raw)
+        if raw.startswith(b"event: message_stop"):
+            self._ended = True
+            return raw
+        if raw.startswith(b"event: message_delta"):
+            self._usage_events.append(raw)
+            return raw
+        if raw.startswith(b"event: ping"):
+            return raw
+        return self._filter_other(raw)
+
+    def _filter_block_border(self, raw: bytes) -> bytes:
+        if raw.startswith(b"event: content_block_start"):
+            if self._may_think and b'"type":"text"' in raw.replace(b" ", b""):
+                self._stripper, self._starts_inside = ThinkStripper(self._starts_inside), False
+            return raw
+        rest = self._stripper.finish() if self._stripper is not None else ""
+        self._stripper = None
+        return self._text_delta(rest) + raw if rest else raw
+
+    def _filter_delta(self, raw: bytes) -> bytes:
+        assert self._stripper is not None
+        data = parse(raw).json()
+        delta = data.get("delta") or {}
+        if delta.get("type") != "text_delta":
+            return raw
+        self._index = data.get("index", 0)
+        visible = self._stripper.feed(delta.get("text", ""))
+        if self._stripper.passing:
+            self._stripper = None
+        return self._text_delta(visible) if visible else b""
+
+    def _text_delta(self, text: str) -> bytes:
+        delta = {"type": "text_delta", "text": text}
+        return render("content_block_delta", {"type": "content_block_delta", "index": self._index, "delta": delta})
+
+    def _filter_other(self, raw: bytes) -> bytes:
+        """End the stream with an error of the dialect for an error of any shape; pass comments, drop the rest."""
+        if raw.startswith(b":"):
+            return raw
+        data = parse(raw).data
+        if b"error" not in data[:200]:
+            return b""
+        return self._end_with(error_from_upstream(500, data, self._route.alias))
+
+
+class OpenAIStream(StreamFilter):
+    """The filter for chat and completions: one JSON object per event, `[DONE]` at the end.
+
+    hide_usage: the client did not ask for the token counts. starts_inside: the prompt ended inside a think block.
     """
-    try:
-        response = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return body, TokenCounts()
-    if not isinstance(response, dict):
-        return body, TokenCounts()
-    if "model" in response:
-        response["model"] = model_name
-    if may_think(route):
-        if endpoint is Endpoint.MESSAGES:
-            _strip_blocks(response, starts_inside)
-        elif endpoint is Endpoint.CHAT:
-            _strip_choices(response, starts_inside)
-    return orjson.dumps(response), parse_usage(response.get("usage"))
+
+    def __init__(self, route: Route, model_name: str, hide_usage: bool = False, starts_inside: bool = False) -> None:
+        super().__init__(route, model_name)
+        self._may_think, self._hide_usage, self._starts_inside = may_think(route), hide_usage, starts_inside
+        self._strippers: dict[int, ThinkStripper] = {}
+        self._usage_event = b""
+
+    def tokens(self) -> TokenCounts:
+        """Return the counts of the usage event; in a stream that was interrupted, every event counts as a token."""
+        if not self._usage_event:
+            return TokenCounts(output=self._event_count)
+        return parse_usage(parse(self._usage_event).json().get("usage"))
+
+    def _render_error(self, error: ProxyError) -> bytes:
+        return error_events(None, Dialect.OPENAI, error)
+
+    def _filter_event(self, raw: bytes) -> bytes:
+        if self._ended:
+            return b""
+        if raw.startswith(b"data: [DONE]"):
+            self._ended = True
+            return raw
+        if raw.startswith(_ERROR_PREFIXES):
+            return self._end_with(error_from_upstream(500, parse(raw).data, self._route.alias))
+        if b'"usage":{' in raw:
+            self._usage_event = raw
+            if self._hide_usage:
+                raw = _drop_usage(raw)
+        raw = self._rename_model(raw)
+        if self._may_think and not self._all_passing():
+            return self._filter_chunk(raw)
+        return raw
+
+    def _all_passing(self) -> bool:
+        return bool(self._strippers) and all(stripper.passing for stripper in self._strippers.values())
+
+    def _filter_chunk(self, raw: bytes) -> bytes:
+        try:
+            data = parse(raw).json()
+        except orjson.JSONDecodeError:
+            return raw
+        for choice in data.get("choices") or ():
+            delta = choice.setdefault("delta", {})
+            stripper = self._strippers.setdefault(choice.get("index", 0), ThinkStripper(self._starts_inside))
+            if isinstance(delta.get("content"), str):
+                delta["content"] = stripper.feed(delta["content"])
+            if choice.get("finish_reason"):
+                rest = stripper.finish()
+                if rest:
+                    delta["content"] = (delta.get("content") or "") + rest
+        return render("", data)
 
 
-def _strip_blocks(response: dict[str, Any], starts_inside: bool) -> None:
-    blocks = response.get("content")
-    if not isinstance(blocks, list):
-        return
-    for block in blocks:
-        if isinstance(block, dict) and block.get("type") == "text" and isinstance(block.get("text"), str):
-            block["text"] = strip_thinking(block["text"], starts_inside)
-            starts_inside = False
+def _drop_usage(raw: bytes) -> bytes:
+    """Return a chunk without its usage; b'' where nothing else is in it."""
+    data = parse(raw).json()
+    data.pop("usage", None)
+    filled = [choice for choice in data.get("choices") or () if choice.get("finish_reason") or _has_content(choice)]
+    return render("", data) if filled else b""
 
 
-def _strip_choices(response: dict[str, Any], starts_inside: bool) -> None:
-    for choice in response.get("choices") or ():
-        message = choice.get("message") if isinstance(choice, dict) else None
-        if isinstance(message, dict) and isinstance(message.get("content"), str):
-            message["content"] = strip_thinking(message["content"], starts_inside)
+def _has_content(choice: dict[str, Any]) -> bool:
+    delta = choice.get("delta") or {}
+    return bool(choice.get("text") or any(value for name, value in delta.items() if name != "role"))
+
+
+class ResponsesStream(StreamFilter):
+    """The filter for `/v1/responses`, whose events have names and end without `[DONE]`.
+
+    Think blocks are left to vLLM's reasoning parser: only vLLM knows where an item begins.
+    """
+
+    def __init__(self, route: Route, model_name: str) -> None:
+        super().__init__(route, model_name)
+        self._model_name = model_name
+        self._last_event = b""
+        self._first_event = b""
+        self._passed_events, self._text_deltas = 0, 0
+
+    def tokens(self) -> TokenCounts:
+        """Return the counts of the last event; in a stream that was interrupted, every delta counts as a token."""
+        if not self._last_event:
+            return TokenCounts(output=self._text_deltas)
+        return parse_usage((parse(self._last_event).json().get("response") or {}).get("usage"))
+
+    def _filter_event(self, raw: bytes) -> bytes:
+        if self._ended:
+            return b""
+        self._passed_events += 1
+        if raw.startswith(b"event: response.output_text.delta"):
+            self._text_deltas += 1
+            return raw
+        if raw.startswith(_RESPONSE_ENDS):
+            self._ended, self._last_event = True, raw
+        if raw.startswith((*_RESPONSE_ENDS, *_WITH_RESPONSE)):
+            self._first_event = self._first_event or raw
+            return self._rename_model(raw)
+        if raw.startswith((b"event: error", *_ERROR_PREFIXES)):
+            return self._end_with(error_from_upstream(500, parse(raw).data, self._route.alias))
+        return raw
+
+    def _render_error(self, error: ProxyError) -> bytes:
+        """Render `response.failed` where the response has begun, else an error event."""
+        if not self._first_event:
+            return error_events(Endpoint.RESPONSES, Dialect.OPENAI, error)
+        response = {
+            **parse(self._first_event).json()["response"],
+            "model": self._model_name,
+            "status": "failed",
+            "error": {"code": error.code or "server_error", "message": error.message},
+        }
+        kind = "response.failed"
+        return render(kind, {"type": kind, "sequence_number": self._passed_events, "response": response})
