@@ -166,8 +166,8 @@ NODE_FAULTS = {
     ),
     "scratch-full": NodeFault("No space left on device; make room there", FULL, "/tmp"),
     "scratch-closed": NodeFault("/tmp on {node} cannot be used (Permission denied)", CLOSED, "/tmp"),
-    "logs-closed": NodeFault(f"Slurm could not open its log in {LOGS} on {{node}}", CLOSED, LOGS),
-    "logs-full": NodeFault(f"its files in {LOGS} could not be written from {{node}}", FULL, LOGS),
+    "logs-closed": NodeFault(f"Slurm could not open the job's log in {LOGS} on node {{node}}", CLOSED, LOGS),
+    "logs-full": NodeFault(f"the job could not write its files in {LOGS} from node {{node}}", FULL, LOGS),
 }
 
 

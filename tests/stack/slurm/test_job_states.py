@@ -149,7 +149,7 @@ def test_dry_run_matches_launch(stack: Stack, launch: Callable[..., str]) -> Non
     assert fields["StdOut"] == command_option(command, "output").replace("%j", job)
     # the demo model runs there, and one job of a user may
     says(stack, identity, "queued", "QOSMaxJobsPerUserLimit")
-    assert "end one of your jobs in gpu_devel" in stack.deployment(identity)["reason"]
+    assert "cancel one of your jobs in gpu_devel" in stack.deployment(identity)["reason"]
 
 
 def text_of(stack: Stack, path: str) -> str:
@@ -180,7 +180,7 @@ def test_gpu_limit_counts_other_jobs_of_user(stack: Stack, launch: Callable[...,
         wait_for(lambda: "RUNNING" in stack.slurm("squeue", "-h", "-j", job, "-o", "%T"), NEWS_S)
         identity = launch("counted", "--partition", "gpu_h200", "--gpus", "2")
         record = says(stack, identity, "queued", "QOSMaxGRESPerUser")
-        assert "limit of GPUs that you may hold" in record["reason"]
+        assert "limit of GPUs that you may use" in record["reason"]
         assert "your jobs there use 2" in record["jobs"][-1]["placement"]["why"]
         cancel(stack, identity)
 
@@ -214,7 +214,7 @@ def test_pending_maintenance_names_start_after_it(stack: Stack, waiting: str) ->
     ("change", "back", "words"),
     [
         (["update", "starttime=now+3hours"], ["update", "starttime=now"], "(BeginTime)"),
-        (["hold"], ["release"], "an administrator holds it"),
+        (["hold"], ["release"], "held by an administrator"),
         (["update", "dependency=afterany:{demo}"], ["update", "dependency="], "another job to finish"),
     ],
     ids=["begin time", "held", "dependency"],
@@ -237,7 +237,7 @@ def changed(words: list[str], job: str, demo: str) -> list[str]:
 def test_pending_held_job_names_release_command(stack: Stack, waiting: str) -> None:
     job = slurm_id(stack, waiting)
     stack.slurm("scontrol", "hold", job)
-    says(stack, waiting, "queued", "`scontrol release`")
+    says(stack, waiting, "queued", "`scontrol release JOB`")
     stack.slurm("scontrol", "release", job)
 
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from bouchet_core.deployments import Job, Phase
 from bouchet_worker.reconcile.startup import (
+    IMPORTING,
     READY,
     STEPS,
     latest_progress,
@@ -87,7 +88,7 @@ def test_parse_progress_of_growing_log_never_goes_back() -> None:
     seen = [parse_progress("".join(lines[: end + 1])) for end in range(len(lines))]
     assert list(dict.fromkeys(seen)) == [
         "checking the image",
-        "starting the container",
+        IMPORTING,
         "vLLM is starting",
         "loading weights",
         "weights loaded in 1 s",
@@ -101,7 +102,7 @@ def test_parse_progress_of_growing_log_never_goes_back() -> None:
 
 def test_parse_progress_starts_over_when_the_job_script_starts_vllm_again() -> None:
     again = LOG_32 + "bouchet: starting the container\n"
-    assert parse_progress(again) == "starting the container"
+    assert parse_progress(again) == IMPORTING
     assert parse_progress(again + "INFO Starting to load model /m...\n") == "loading weights"
 
 

@@ -29,6 +29,8 @@ _WEIGHTS = re.compile(r"Loading weights took ([\d.]+) s")
 _MODEL = re.compile(r"Initializing model took ([\d.]+) s")
 _ENGINE = re.compile(r"init engine \(.*?\) took ([\d.]+) s")
 _CONTAINER_STARTS = "bouchet: starting the container"
+# vLLM prints its first line half a minute after the container has started
+IMPORTING = "starting the container and importing vLLM"
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def parse_progress(log: str) -> str:
     for line in reversed(re.split(r"[\r\n]+", log)):
         if line.startswith("bouchet: "):
             # the job script's own lines come before vLLM starts, also when it starts vLLM again
-            return text or line.removeprefix("bouchet: ")
+            return text or (IMPORTING if line.startswith(_CONTAINER_STARTS) else line.removeprefix("bouchet: "))
         rank, found = _step_in(line)
         if rank > furthest:
             furthest, text = rank, found
