@@ -35,8 +35,8 @@ NOT_OURS = (
 # names of other projects
 FOREIGN_NAMES = ("flake8-tidy-imports", "tidy-imports", "problem_mark", "start_mark")
 # Names of other programs, which we must spell as they do: a key of Codex's configuration, a reason of Slurm's,
-# a sampling parameter of vLLM.
-THIRD_PARTY_NAMES = re.compile(r"\b(wire_api|FrontEndDown|bad_words)\b")
+# a sampling parameter of vLLM, an exception of asyncssh.
+THIRD_PARTY_NAMES = re.compile(r"\b(wire_api|FrontEndDown|bad_words|KeyExchangeFailed)\b")
 IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9]*_[A-Za-z0-9_]*|[A-Za-z]+[a-z][A-Z][A-Za-z0-9]*")
 # the parts of snake_case, CamelCase and ordinary words
 PART = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")

@@ -1,4 +1,4 @@
-"""A port that leads to another one while it is entered: a tunnel that comes and goes at once, without a process."""
+"""A port that forwards to another one while its context is entered: a tunnel that starts and stops at once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Self
 
 
 class PortRelay:
-    """Nothing listens on `port` before it is entered, nor afterwards."""
+    """Forwards `port` to `target`. Outside its context nothing listens on the port."""
 
     def __init__(self, port: int, target: int) -> None:
         self._port, self._target = port, target
@@ -27,7 +27,7 @@ class PortRelay:
 
     def __exit__(self, *_: object) -> None:
         for one in (self._listener, *self._sockets):
-            # wakes whoever waits there, which closing alone does not
+            # ends calls that block on the socket, which closing alone does not
             with contextlib.suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
         for thread in self._threads:

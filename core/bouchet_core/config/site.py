@@ -102,7 +102,8 @@ class Site(FrozenModel):
     cpus_per_gpu: int = Field(default=6, ge=1)
     memory_per_gpu_gib: int = Field(default=240, ge=1, description="requested with --mem for each GPU")
     quota_command: tuple[ShellWord, ...] = Field(
-        (), description="program and arguments that print your storage quota; for the doctor, and before a download"
+        default=(),
+        description="program and arguments that print your storage quota; for the doctor, and before a download",
     )
     default_walltime: Walltime = "06:00:00"
     idle_timeout_min: int = Field(default=45, ge=0)

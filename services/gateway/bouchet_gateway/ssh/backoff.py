@@ -44,7 +44,7 @@ class Retry:
 
 
 def cause_of(error: BouchetError) -> FailureCause:
-    """Return the cause that an error of a connection attempt stands for."""
+    """Return the cause of a failed connection attempt."""
     if isinstance(error, PromptUnansweredError):
         return FailureCause.UNANSWERED
     if isinstance(error, HostKeyRefusedError):

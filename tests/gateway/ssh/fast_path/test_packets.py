@@ -126,7 +126,7 @@ async def test_modified_packet_ends_connection_without_its_data(
     writer.close()
 
 
-async def test_key_exchange_during_transfer_loses_nothing(
+async def test_rekey_during_transfer_loses_nothing(
     login_node: LoginNode, store: Store, ssh_changes: dict[str, Any]
 ) -> None:
     await login_node.stop()

@@ -3,7 +3,7 @@
 asyncssh sends an empty MSG_IGNORE before every packet, each with its own system call. RFC 4251 (9.3.1) recommends that
 against CBC ciphers, which are not offered here (config_files.CIPHERS). It also checks every packet for dozens of cases
 that do not occur on a forward. Here the data packets of the forwards' channels, in and out, are handled directly; any
-other packet, and any that is not as expected, is left to asyncssh. docs/adr/0017-thrifty-packets.md has the figures.
+other packet, and any that is not as expected, is left to asyncssh. docs/adr/0017-ssh-fast-path.md has the figures.
 
 asyncssh has no option for any of this, so some methods of the one connection are replaced; switch.py has the versions
 of asyncssh that this was written for.
