@@ -27,7 +27,7 @@ class TunnelEventPublisher:
         self._store_is_down = False
 
     def publish(self, status: TunnelStatus) -> None:
-        """Queue an event if the status has changed; the repeated attempts of a long outage are one change."""
+        """Enqueue an event if the status has changed; the repeated attempts of a long outage are one change."""
         event = event_of(status)
         change = (event.state, event.detail, event.waits_for)
         last_state = self._last[0] if self._last else None

@@ -85,8 +85,11 @@ async def test_node_socket_target_is_reached_with_via_login(
     server.close()
 
 
-async def test_node_loopback_target_is_reached_on_node(compute: LoginNode, login_node: LoginNode, store: Store) -> None:
-    async with connected(login_node, store) as gateway, tcp_server(echo) as port:
+@pytest.mark.parametrize("fast_path", [True, False])
+async def test_node_loopback_target_is_reached_on_node(
+    compute: LoginNode, login_node: LoginNode, store: Store, fast_path: bool
+) -> None:
+    async with connected(login_node, store, ssh={"fast_path": fast_path}) as gateway, tcp_server(echo) as port:
         serve_behind(store, 0, port, node=NODE, loopback=True)
         assert await talk(gateway.forwarder.ports[0], b"hello") == b"hello"
         assert (compute.accepted, compute.channels) == (1, 1)

@@ -52,7 +52,7 @@ class PromptBroker:
         self.begin_host("")
 
     def begin_host(self, host: str) -> None:
-        """Continue the login at that host; answers to a jump host before it are not about this one."""
+        """Begin the login at that host; answers to a jump host before it are not about this one."""
         self._host, self._last_answer_failed, self._last, self._answered = host, False, None, 0
 
     def method_started(self) -> None:

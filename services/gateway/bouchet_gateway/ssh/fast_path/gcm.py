@@ -43,7 +43,7 @@ class CachedGcm(GCMCipher):
         return True
 
     def advance(self) -> None:
-        """Advance the counter to the next packet."""
+        """Set the counter to the next packet."""
         self._counter = (self._counter + 1) & _COUNTER_MASK
 
     # called by asyncssh
