@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,10 +16,18 @@ from bouchet_core.store import Store
 
 from .paths import RemotePaths, ScriptBundle
 
+# how work beside the reconcile loop is started; tests run it in the calling thread
+StartWork = Callable[[Callable[[], None]], None]
+
 
 def utc_now() -> datetime:
     """Return the current time in UTC: the default clock."""
     return datetime.now(UTC)
+
+
+def start_thread(work: Callable[[], None]) -> None:
+    """Run `work` in a thread that ends with the process; the next worker does the work again."""
+    threading.Thread(target=work, name="background", daemon=True).start()
 
 
 @dataclass(frozen=True)

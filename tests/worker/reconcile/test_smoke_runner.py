@@ -10,8 +10,7 @@ import pytest
 from bouchet_core.deployments import Job, Phase, Traits
 from bouchet_core.gateway_client import GatewayClient
 from bouchet_core.keys import serving_key
-from bouchet_worker.context import WorkerContext
-from bouchet_worker.reconcile.background import Start, start_thread
+from bouchet_worker.context import StartWork, WorkerContext, start_thread
 from bouchet_worker.reconcile.loop import ReconcileLoop
 from bouchet_worker.reconcile.observe import Observer
 from bouchet_worker.reconcile.smoke_runner import SmokeTestRunner, expected_model
@@ -33,7 +32,7 @@ class SmokeScenario(WorkerScenario):
         server: type[SmokeTestVLLM],
         slurm: FakeSlurm,
         clock: Clock,
-        start: Start,
+        start: StartWork,
     ) -> None:
         super().__init__(context, gateway, Slot0(port, server), slurm, clock)  # type: ignore[arg-type]
         self.server = server
@@ -63,7 +62,7 @@ def make_scenario(
 ) -> Iterator[MakeScenario]:
     with ExitStack() as opened:
 
-        def make(start: Start = start_thread, **deviations: object) -> SmokeScenario:
+        def make(start: StartWork = start_thread, **deviations: object) -> SmokeScenario:
             server = smoke_test_vllm(**deviations)
             port = opened.enter_context(serve_http(server))
             made = SmokeScenario(context, gateway, port, server, slurm, clock, start)

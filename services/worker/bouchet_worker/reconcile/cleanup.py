@@ -15,11 +15,9 @@ from bouchet_core.deployments import Deployment
 from bouchet_core.errors import BouchetError, ClusterUnavailableError
 from pydantic import BaseModel, ConfigDict
 
-from bouchet_worker.context import WorkerContext
+from bouchet_worker.context import StartWork, WorkerContext, start_thread
 from bouchet_worker.scripts import output_errors_mapped, remote_file_exists, run_script
 from bouchet_worker.slurm.queries import list_queue
-
-from .background import Start, start_thread
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +46,7 @@ class CleanupScheduler:
     """Cleans up once a day, and soon after anything has ended."""
 
     context: WorkerContext
-    start: Start = start_thread
+    start: StartWork = start_thread
     _live: frozenset[str] = frozenset()
     _due: datetime | None = None
     # when the grace period of the newest end is over

@@ -12,7 +12,8 @@ from itertools import pairwise
 from bouchet_core.deployments import Deployment, Job, Phase
 from bouchet_core.provenance import SmokeCheck, SmokeTest
 
-from .background import Start, start_thread
+from bouchet_worker.context import StartWork, start_thread
+
 from .health import SlotProbe
 from .smoke_test import ExpectedModel, ServerGoneError, run_smoke_test
 
@@ -38,7 +39,7 @@ class SmokeTestRunner:
     """All running smoke tests. finished: set when one of them ends."""
 
     probe: SlotProbe
-    start: Start = start_thread
+    start: StartWork = start_thread
     finished: threading.Event = field(default_factory=threading.Event)
     _runs: dict[tuple[object, ...], _Run] = field(default_factory=dict)
 
