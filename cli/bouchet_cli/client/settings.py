@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bouchet_core.env_file import EnvLineError, parse_env_lines
+
 from .errors import UnreachableError
 
 # this file is three folders below the project
@@ -22,9 +24,12 @@ class CliSettings:
 
 
 def read_settings(environment: Mapping[str, str], project: Path = PROJECT) -> CliSettings:
-    """Return the settings; the environment takes precedence over the file. Raises UnreachableError without a key."""
+    """Return the settings; the environment takes precedence over the file.
+
+    Raises UnreachableError without a key, or for a line that does not parse.
+    """
     path = env_file(environment, project)
-    values = parse_env_file(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    values = _read_env_file(path)
     key = environment.get("BOUCHET_API_KEY") or values.get("BOUCHET_API_KEY")
     if not key:
         missing = "has no BOUCHET_API_KEY" if path.is_file() else "does not exist"
@@ -41,16 +46,13 @@ def env_file(environment: Mapping[str, str], project: Path = PROJECT) -> Path:
     return project / (environment.get("BOUCHET_ENV_FILE") or ".env")
 
 
-def parse_env_file(text: str) -> dict[str, str]:
-    """Parse NAME=VALUE lines, without comments and without quotes around values."""
-    values: dict[str, str] = {}
-    for line in text.splitlines():
-        name, equals, value = line.strip().removeprefix("export ").partition("=")
-        if equals and not name.startswith("#"):
-            value = value.strip()
-            quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
-            values[name.strip()] = value[1:-1] if quoted else value.split(" #")[0].rstrip()
-    return values
+def _read_env_file(path: Path) -> dict[str, str]:
+    if not path.is_file():
+        return {}
+    try:
+        return {entry.key: entry.value for entry in parse_env_lines(path.read_text(encoding="utf-8"))}
+    except EnvLineError as exc:
+        raise UnreachableError(f"{path}:{exc.line}: {exc.problem}") from exc
 
 
 def _local(port: str) -> str:

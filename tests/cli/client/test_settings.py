@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 from bouchet_cli.client.errors import UnreachableError
-from bouchet_cli.client.settings import parse_env_file, read_settings
+from bouchet_cli.client.settings import read_settings
 
 
-def test_parse_env_file_reads_quotes_comments_and_export() -> None:
-    text = "# c\n\nexport A=1\nB='two words'\nC=\"x\"\nD=v # note\nE=\nno line\n"
-    assert parse_env_file(text) == {"A": "1", "B": "two words", "C": "x", "D": "v", "E": ""}
+def test_settings_bad_line_is_named(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("# a comment\nexport BOUCHET_API_KEY=k\n")
+    with pytest.raises(UnreachableError, match=r"\.env:2: has `export`"):
+        read_settings({}, tmp_path)
 
 
 def test_settings_come_from_the_file_without_showing_the_key(tmp_path: Path) -> None:
