@@ -284,11 +284,31 @@ def serve_http(handler: type[BaseHTTPRequestHandler]) -> Iterator[int]:
         thread.join()
 
 
+@dataclass(frozen=True)
+class GatewayServer:
+    """A running gateway whose cluster can be replaced, so that many tests share one server."""
+
+    url: str
+    handler: type[_GatewayHandler]
+
+    def use(self, slurm: FakeSlurm) -> None:
+        """Put the gateway before that cluster."""
+        self.handler.slurm = slurm
+
+
+@contextmanager
+def gateway_server(slurm: FakeSlurm) -> Iterator[GatewayServer]:
+    """Run a gateway; yield it."""
+    handler = type("Gateway", (_GatewayHandler,), {"slurm": slurm})
+    with serve_http(handler) as port:
+        yield GatewayServer(f"http://127.0.0.1:{port}", handler)
+
+
 @contextmanager
 def running_gateway(slurm: FakeSlurm) -> Iterator[str]:
     """Run the gateway of that cluster; yield its URL."""
-    with serve_http(type("Gateway", (_GatewayHandler,), {"slurm": slurm})) as port:
-        yield f"http://127.0.0.1:{port}"
+    with gateway_server(slurm) as server:
+        yield server.url
 
 
 def job_ids(slurm: FakeSlurm, name: str = "") -> list[int]:

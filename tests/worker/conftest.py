@@ -12,7 +12,7 @@ from bouchet_core.store import Store
 from bouchet_worker.context import WorkerContext
 from bouchet_worker.paths import ScriptBundle, load_scripts
 
-from tests.fakes.slurm_gateway import TOKEN, FakeSlurm, running_gateway, serve_http
+from tests.fakes.slurm_gateway import TOKEN, FakeSlurm, GatewayServer, gateway_server, serve_http
 
 from .scenario import REPOSITORY, SECRET, SLOTS, Clock, FakeVllm, MakeWorkerContext, Slot0, WorkerScenario
 
@@ -42,10 +42,18 @@ def slurm() -> FakeSlurm:
     return FakeSlurm()
 
 
+@pytest.fixture(scope="session")
+def shared_gateway() -> Iterator[tuple[GatewayServer, GatewayClient]]:
+    # a client takes long to make: httpx loads the certificates of all authorities
+    with gateway_server(FakeSlurm()) as server, GatewayClient(server.url, TOKEN) as client:
+        yield server, client
+
+
 @pytest.fixture
-def gateway(slurm: FakeSlurm) -> Iterator[GatewayClient]:
-    with running_gateway(slurm) as url, GatewayClient(url, TOKEN) as client:
-        yield client
+def gateway(slurm: FakeSlurm, shared_gateway: tuple[GatewayServer, GatewayClient]) -> GatewayClient:
+    server, client = shared_gateway
+    server.use(slurm)
+    return client
 
 
 @pytest.fixture
