@@ -8,8 +8,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterator
+from typing import Any, TypeVar
 
 from bouchet_core.errors import StoreUnavailableError
 from bouchet_core.store import Store
@@ -29,6 +30,8 @@ MAX_PENDING = 20_000
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4.encode()
 # seconds until the first byte; a prompt of 100,000 tokens that is not in the prefix cache takes a minute
 FIRST_BYTE_BUCKETS_S = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+
+Labelled = TypeVar("Labelled", Counter, Histogram)
 
 log = logging.getLogger(__name__)
 
@@ -115,6 +118,7 @@ class ProxyMetrics(Collector):
 
     def __init__(self, active: ActiveRequests) -> None:
         self._registry = registry = CollectorRegistry()
+        self._children: defaultdict[Any, dict[tuple[str, ...], Any]] = defaultdict(dict)
         self._requests = Counter(
             "bouchet_requests_total",
             "Requests that have ended; status 0: the client disconnected before a response.",
@@ -153,21 +157,29 @@ class ProxyMetrics(Collector):
 
     def count(self, record: UsageRecord, clamped: bool) -> None:
         """Add a request that has ended. clamped: its max_tokens exceeded the context window."""
-        self._requests.labels(record.endpoint, record.model, str(record.status)).inc()
+        endpoint, model = record.endpoint, record.model
+        self._child(self._requests, endpoint, model, str(record.status)).inc()
         for kind in ("input", "cached", "output"):
             if amount := getattr(record, kind):
-                self._tokens.labels(record.model, kind).inc(amount)
+                self._child(self._tokens, model, kind).inc(amount)
         if record.error:
-            self._errors.labels(record.error).inc()
+            self._child(self._errors, record.error).inc()
         if clamped:
-            self._clamped.labels(record.model).inc()
+            self._child(self._clamped, model).inc()
         if record.first_ms is not None:
-            self._first_byte.labels(record.endpoint, record.model).observe(record.first_ms / 1000)
+            self._child(self._first_byte, endpoint, model).observe(record.first_ms / 1000)
 
     def count_rejected(self, endpoint: str, kind: str, status: int) -> None:
         """Add a request that was rejected before its caller was known."""
-        self._requests.labels(endpoint, "", str(status)).inc()
-        self._errors.labels(kind).inc()
+        self._child(self._requests, endpoint, "", str(status)).inc()
+        self._child(self._errors, kind).inc()
+
+    def _child(self, metric: Labelled, *labels: str) -> Labelled:
+        """Return the metric with these labels; cached, because `labels` takes longer than counting."""
+        children = self._children[metric]
+        if (child := children.get(labels)) is None:
+            child = children[labels] = metric.labels(*labels)
+        return child
 
     def count_dropped(self) -> None:
         """Add a usage record that could not be kept."""
