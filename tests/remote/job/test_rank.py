@@ -6,18 +6,38 @@ import json
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.remote.compute_node import KEY, ComputeNode, add_second_node, request_status, write_program
+from tests.remote.compute_node import (
+    KEY,
+    OLDEST,
+    ComputeNode,
+    add_second_node,
+    make_compute_node,
+    request_status,
+    running,
+    write_program,
+)
 
 
 @pytest.fixture
 def two(node: ComputeNode) -> ComputeNode:
     """Return the node as the first of two."""
     return add_second_node(node)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComputeNode]:
+    """Run one job that serves on two nodes, for the tests that only read."""
+    node = add_second_node(make_compute_node(tmp_path_factory.mktemp("served"), OLDEST))
+    (node.job_dir / "vllm.args").write_text("--api-server-count\n4\n--x\ny z\n--api-server-count=2\n--last\n")
+    with running(node):
+        node.connection()
+        yield node
 
 
 def other(two: ComputeNode) -> dict[str, Any]:
@@ -31,10 +51,9 @@ def value(command: list[str], option: str) -> str:
     return command[command.index(option) + 1]
 
 
-def test_ranks_get_one_rendezvous_and_different_numbers(two: ComputeNode) -> None:
-    two.start()
-    connection = two.connection()
-    first, second = two.record()["command"], other(two)["command"]
+def test_ranks_get_one_rendezvous_and_different_numbers(served: ComputeNode) -> None:
+    connection = served.connection()
+    first, second = served.record()["command"], other(served)["command"]
     for option in ("--nnodes", "--master-addr", "--master-port", "--data-parallel-rpc-port"):
         assert value(first, option) == value(second, option)
     assert (value(first, "--nnodes"), value(first, "--master-addr")) == ("2", "127.0.0.1")
@@ -42,29 +61,31 @@ def test_ranks_get_one_rendezvous_and_different_numbers(two: ComputeNode) -> Non
     assert "--headless" in second and "--headless" not in first and "--port" not in second
     ports = {value(first, "--port"), value(first, "--master-port"), value(first, "--data-parallel-rpc-port")}
     assert len(ports) == 3
-    assert second[-4:] == first[-4:], "the catalog's arguments come last on both"
+    assert second[-1] == first[-1] == "--last", "the catalog's arguments come last on both"
     assert value(connection["command"], "--nnodes") == "2" and connection["node"] == "node7"
 
 
-def test_other_nodes_get_key_and_addresses_but_srun_gets_no_key(two: ComputeNode) -> None:
-    two.start()
-    two.connection()
-    record = other(two)
-    for given in (record["environment"], two.record()["environment"]):
+def test_other_nodes_get_key_and_addresses_but_srun_gets_no_key(served: ComputeNode) -> None:
+    record = other(served)
+    for given in (record["environment"], served.record()["environment"]):
         assert given["APPTAINERENV_VLLM_API_KEY"] == KEY
         assert given["APPTAINERENV_VLLM_HOST_IP"] == "127.0.0.1"
         assert given["APPTAINERENV_GLOO_SOCKET_IFNAME"] == given["APPTAINERENV_NCCL_SOCKET_IFNAME"] == "lo"
-    called = json.loads((two.root / "record-srun.json").read_text())
+    called = json.loads((served.root / "record-srun.json").read_text())
     assert KEY not in json.dumps(called)
     assert {"--relative=1", "--nodes=1", "--ntasks=1", "--ntasks-per-node=1", "--overlap"} <= set(called["argv"])
 
 
-def test_api_server_count_is_dropped_on_other_nodes(two: ComputeNode) -> None:
-    (two.job_dir / "vllm.args").write_text("--api-server-count\n4\n--x\ny z\n--api-server-count=2\n--last\n")
-    two.start()
-    two.connection()
-    assert two.record()["command"][-6:] == ["--api-server-count", "4", "--x", "y z", "--api-server-count=2", "--last"]
-    assert other(two)["command"][-4:] == ["--headless", "--x", "y z", "--last"]
+def test_api_server_count_is_dropped_on_other_nodes(served: ComputeNode) -> None:
+    assert served.record()["command"][-6:] == [
+        "--api-server-count",
+        "4",
+        "--x",
+        "y z",
+        "--api-server-count=2",
+        "--last",
+    ]
+    assert other(served)["command"][-4:] == ["--headless", "--x", "y z", "--last"]
 
 
 def test_one_node_needs_no_srun_and_no_address(node: ComputeNode) -> None:

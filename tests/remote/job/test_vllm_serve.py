@@ -11,11 +11,34 @@ import signal
 import subprocess
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.remote.compute_node import BOTH, JOB_ID, KEY, SCRIPTS, ComputeNode, mode_of, request_status, write_program
+from tests.remote.compute_node import (
+    BOTH,
+    JOB_ID,
+    KEY,
+    OLDEST,
+    SCRIPTS,
+    ComputeNode,
+    make_compute_node,
+    mode_of,
+    request_status,
+    running,
+    write_program,
+)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComputeNode]:
+    """Run one job that serves, for the tests that only read."""
+    node = make_compute_node(tmp_path_factory.mktemp("served"), OLDEST)
+    node.environment["SLURM_JOB_NODELIST"] = "node[7-8]"
+    with running(node):
+        node.connection()
+        yield node
 
 
 @pytest.mark.parametrize("node", BOTH, indirect=True)
@@ -38,18 +61,23 @@ def test_job_serves_and_writes_connection_file(node: ComputeNode) -> None:
     assert node.left_behind() == []
 
 
-def test_apptainer_gets_binds_arguments_and_environment(node: ComputeNode) -> None:
-    node.start()
-    connection = node.connection()
-    record = node.record()
+def test_apptainer_gets_binds_arguments_and_environment(served: ComputeNode) -> None:
+    connection = served.connection()
+    record = served.record()
     assert {"--nv", "--cleanenv", "--no-home"} <= set(record["flags"])
-    assert set(record["binds"]) == {"/tmp", "/bouchet/job", "/bouchet/remote", "/bouchet/cache", f"{node.root}/models"}
-    assert record["binds"]["/bouchet/cache"].startswith(str(node.temporary)), (
+    assert set(record["binds"]) == {
+        "/tmp",
+        "/bouchet/job",
+        "/bouchet/remote",
+        "/bouchet/cache",
+        f"{served.root}/models",
+    }
+    assert record["binds"]["/bouchet/cache"].startswith(str(served.temporary)), (
         "kernels are compiled on the node's own disk"
     )
     command = record["command"]
     assert command[command.index("vllm") :] == [
-        *("vllm", "serve", f"{node.root}/models/Org/Name", "--host", "0.0.0.0", "--port", str(connection["port"])),
+        *("vllm", "serve", f"{served.root}/models/Org/Name", "--host", "0.0.0.0", "--port", str(connection["port"])),
         *("--max-model-len", "4096", "--x", 'a\'; echo $(nasty) "b" *'),
     ]
     given = {name.removeprefix("APPTAINERENV_"): value for name, value in record["environment"].items()}
@@ -59,18 +87,17 @@ def test_apptainer_gets_binds_arguments_and_environment(node: ComputeNode) -> No
     assert (given["VLLM_CACHE_ROOT"], given["CUDA_VISIBLE_DEVICES"]) == ("/bouchet/cache/vllm", "3")
 
 
-def test_connection_file_has_container_command_without_key(node: ComputeNode) -> None:
-    node.environment["SLURM_JOB_NODELIST"] = "node[7-8]"
-    node.start()
-    connection = node.connection()
+def test_connection_file_has_container_command_without_key(served: ComputeNode) -> None:
+    connection = served.connection()
     software = connection["software"]
     command = software["container"]
     assert command[:3] == ["apptainer", "exec", "--nv"]
-    assert command[command.index("vllm-serve") + 1 :] == node.record()["command"][-len(connection["command"]) - 4 :]
-    given = {name.removeprefix("APPTAINERENV_"): value for name, value in node.record()["environment"].items()}
+    started = served.record()["command"]
+    assert command[command.index("vllm-serve") + 1 :] == started[-len(connection["command"]) - 4 :]
+    given = {name.removeprefix("APPTAINERENV_"): value for name, value in served.record()["environment"].items()}
     del given["VLLM_API_KEY"]
     assert software["environment"] == given
-    assert KEY not in node.connection_file.read_text()
+    assert KEY not in served.connection_file.read_text()
     assert (software["quant"], connection["weights"]["how"], connection["nodelist"]) == ("none", "headers", "node[7-8]")
 
 
@@ -82,10 +109,8 @@ def test_model_at_other_commit_than_pinned_is_refused(node: ComputeNode) -> None
     assert "is at commit badcafe, but this launch needs c0ffee" in sentence and "--revision c0ffee" in sentence
 
 
-def test_key_is_in_no_command_line(node: ComputeNode) -> None:
-    node.start()
-    node.connection()
-    assert KEY not in json.dumps(node.record()["command"])
+def test_key_is_in_no_command_line(served: ComputeNode) -> None:
+    assert KEY not in json.dumps(served.record()["command"])
     for entry in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             assert KEY.encode() not in entry.read_bytes(), entry
