@@ -1,7 +1,7 @@
 """A pool of connections to the vLLM servers of jobs. A server is authenticated before it gets a key or a prompt.
 
 A port of a shared node that a job has just left may belong to another user's program the next moment. So the server
-proves first that it holds the job's key (remote/guard.py makes the proof); a connection on which it did so leads to the
+proves first that it holds the job's key (guard.py makes the proof); a connection on which it did so leads to the
 same process until it is closed.
 """
 
