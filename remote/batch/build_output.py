@@ -61,7 +61,7 @@ FAILURES = (
     (
         r"(fakeroot[^\n]*(?:not|no )[^\n]*|user namespaces? [^\n]*|newuidmap[^\n]*fail[^\n]*)",
         "no_build",
-        "Apptainer is not allowed to build images on this node: {0}; ask the cluster's support how users build images",
+        "Apptainer is not allowed to build images on this node: {0}; ask the site's support how users build images",
     ),
 )
 

@@ -101,7 +101,7 @@ def describe_disk_error(exc: OSError) -> str:
     if exc.errno in (errno.ENOSPC, errno.EDQUOT):
         advice = "free some space there, then launch again"
     else:
-        advice = "launch again; if it happens again, contact the cluster's support"
+        advice = "launch again; if it happens again, contact the site's support"
     return "%s on %s: %s; %s" % (exc.filename or "a file", node_name(), exc.strerror, advice)
 
 

@@ -67,7 +67,7 @@ FAULTS = {
     "image-cut": Fault(("is not the pinned one", "build it again"), {"image": f"{IMAGES}/cut.sif"}),
     "image-cut-known": Fault(("FATAL", "`bouchet image verify`"), {"image": f"{IMAGES}/cut-known.sif"}),
     "image-wrong": Fault(("is not the pinned one", "build it again"), {"image": f"{IMAGES}/wrong.sif"}),
-    "images-closed": Fault(("Permission denied", "contact the cluster's support"), {"image": f"{PLACE}/closed/x.sif"}),
+    "images-closed": Fault(("Permission denied", "contact the site's support"), {"image": f"{PLACE}/closed/x.sif"}),
     "models-closed": Fault((f"{PLACE}/closed", "Permission denied", "contact the"), {"models_dir": f"{PLACE}/closed"}),
     "shard-missing": Fault(
         ("1 of its 2 weight files are missing (model-2.safetensors)", "`bouchet download demo/scripted`"),
