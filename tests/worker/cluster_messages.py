@@ -20,7 +20,7 @@ from bouchet_worker.reconcile.observation import EndFile, HealthReport, HealthSt
 from bouchet_worker.reconcile.smoke_test import ExpectedModel, run_smoke_test
 from bouchet_worker.slurm.states import State
 
-from tests.fakes.vllm.smoke_server import PROMPT_TOKENS
+from tests.fakes.vllm.worker_server import PROMPT_TOKENS
 
 from .doctor.cluster_output import probe_result
 from .doctor.test_partitions import checks_by_name

@@ -13,8 +13,9 @@ from bouchet_worker.context import WorkerContext
 from bouchet_worker.paths import ScriptBundle, load_scripts
 
 from tests.fakes.slurm_gateway import TOKEN, FakeSlurm, GatewayServer, gateway_server, serve_http
+from tests.fakes.vllm.worker_server import worker_vllm
 
-from .scenario import REPOSITORY, SECRET, SLOTS, Clock, FakeVllm, MakeWorkerContext, Slot0, WorkerScenario
+from .scenario import REPOSITORY, SECRET, SLOTS, Clock, MakeWorkerContext, Slot0, WorkerScenario
 
 
 @pytest.fixture(scope="session")
@@ -89,7 +90,7 @@ def context(make_context: MakeWorkerContext) -> WorkerContext:
 
 @pytest.fixture
 def slot0() -> Iterator[Slot0]:
-    vllm = type("Vllm", (FakeVllm,), {})
+    vllm = worker_vllm(window=4321, version="0.32.0+cpu")
     with serve_http(vllm) as port:
         yield Slot0(port, vllm)
 

@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from bouchet_worker.reconcile.loop import ReconcileLoop
 from bouchet_worker.reconcile.observe import Observer
 
 from tests.fakes.slurm_gateway import FakeSlurm
+from tests.fakes.vllm.worker_server import WorkerVLLM
 
 REPOSITORY = Path(__file__).parents[2]
 # the demo site's root
@@ -86,47 +86,12 @@ def write_end(slurm: FakeSlurm, job_id: int, kind: str, sentence: str, tail: lis
     slurm.files[f"{ROOT}/logs/end-{job_id}.json"] = json.dumps(document).encode()
 
 
-class FakeVllm(BaseHTTPRequestHandler):
-    """The paths that the worker requests, behind a slot. Class attributes are shared by all requests."""
-
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-    # up, down or draining
-    state, warning = "up", ""
-    job_name = ""
-    # of an adopted job; else the derived one
-    key = ""
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Log nothing."""
-
-    def do_GET(self) -> None:
-        if self.path == "/health":
-            self._send({"up": 200, "down": 500, "draining": 503}[self.state], b"")
-        elif self.headers["Authorization"] != f"Bearer {self.key or serving_key(SECRET, self.job_name)}":
-            self._send(401, b"{}")
-        elif self.path == "/v1/models":
-            self._send(200, b'{"data": [{"id": "m", "max_model_len": 4321}]}')
-        else:
-            self._send(200, b'{"version": "0.32.0+cpu"}')
-
-    def _send(self, status: int, body: bytes) -> None:
-        self.send_response(status)
-        if self.state == "draining":
-            self.send_header("x-bouchet-state", "draining")
-        if self.warning:
-            self.send_header("x-bouchet-warning", self.warning)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-
 @dataclass
 class Slot0:
     """The first slot: its port, and the vLLM behind it."""
 
     port: int
-    vllm: type[FakeVllm]
+    vllm: type[WorkerVLLM]
 
 
 class WorkerScenario:
@@ -151,7 +116,7 @@ class WorkerScenario:
         self.step()
         job = self.get(identity).job
         assert job is not None and job.slurm_id is not None
-        self.slot0.vllm.job_name = job.name
+        self.slot0.vllm.key = serving_key(SECRET, job.name)
         return job.slurm_id
 
     def ready(self) -> int:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from bouchet_core.deployments import Phase
+from bouchet_core.keys import serving_key
 from bouchet_core.store import Store
 from bouchet_core.tasks import TaskName
 from bouchet_worker.task_queue import TaskQueue
@@ -25,7 +26,7 @@ from tests.fakes.running_worker import running_worker, worker_environment
 from tests.fakes.slurm_gateway import FakeSlurm, job_ids, running_gateway
 from tests.waiting import wait_for
 
-from .scenario import Clock, Slot0, requested, write_connection
+from .scenario import SECRET, Clock, Slot0, requested, write_connection
 
 TIMEOUT_S = 60.0
 
@@ -86,7 +87,7 @@ def test_worker_serves_queue_and_stops_on_sigterm(
     store.create(requested("aa", clock()))
     enqueue_submit(store, "aa")
     wait_for_phase(store, "aa", Phase.QUEUED)
-    slot0.vllm.job_name = slurm.jobs[101].name
+    slot0.vllm.key = serving_key(SECRET, slurm.jobs[101].name)
     slurm.start(101)
     write_connection(slurm, 101)
     wait_for_phase(store, "aa", Phase.READY)

@@ -9,16 +9,15 @@ from contextlib import ExitStack
 import pytest
 from bouchet_core.deployments import Job, Phase, Traits
 from bouchet_core.gateway_client import GatewayClient
-from bouchet_core.keys import serving_key
 from bouchet_worker.context import StartWork, WorkerContext, start_thread
 from bouchet_worker.reconcile.loop import ReconcileLoop
 from bouchet_worker.reconcile.observe import Observer
 from bouchet_worker.reconcile.smoke_runner import SmokeTestRunner, expected_model
 
 from tests.fakes.slurm_gateway import FakeSlurm, serve_http
-from tests.fakes.vllm.smoke_server import SmokeTestVLLM, smoke_test_vllm
+from tests.fakes.vllm.worker_server import WorkerVLLM, worker_vllm
 from tests.waiting import wait_for
-from tests.worker.scenario import SECRET, Clock, Slot0, WorkerScenario, requested, write_connection
+from tests.worker.scenario import Clock, Slot0, WorkerScenario, requested, write_connection
 
 
 class SmokeScenario(WorkerScenario):
@@ -29,12 +28,12 @@ class SmokeScenario(WorkerScenario):
         context: WorkerContext,
         gateway: GatewayClient,
         port: int,
-        server: type[SmokeTestVLLM],
+        server: type[WorkerVLLM],
         slurm: FakeSlurm,
         clock: Clock,
         start: StartWork,
     ) -> None:
-        super().__init__(context, gateway, Slot0(port, server), slurm, clock)  # type: ignore[arg-type]
+        super().__init__(context, gateway, Slot0(port, server), slurm, clock)
         self.server = server
         self.smoke_tests = SmokeTestRunner(self.probe, start)
         observer = Observer(gateway, context.paths, self.probe, self.smoke_tests)
@@ -42,7 +41,6 @@ class SmokeScenario(WorkerScenario):
         self.job_id = self.launch()
         job = self.get().job
         assert job is not None
-        server.key = serving_key(SECRET, job.name)
         traits = {"traits": Traits(tool_parser="hermes")}
         context.store.update("aa", lambda d: d.moved(d.phase, clock()).model_copy(update=traits))
         slurm.start(self.job_id)
@@ -63,7 +61,7 @@ def make_scenario(
     with ExitStack() as opened:
 
         def make(start: StartWork = start_thread, **deviations: object) -> SmokeScenario:
-            server = smoke_test_vllm(**deviations)
+            server = worker_vllm(**deviations)
             port = opened.enter_context(serve_http(server))
             made = SmokeScenario(context, gateway, port, server, slurm, clock, start)
             opened.callback(made.probe.close)

@@ -15,14 +15,14 @@ from bouchet_worker.reconcile import smoke_test
 from bouchet_worker.reconcile.smoke_test import ExpectedModel, ServerGoneError, run_smoke_test
 
 from tests.fakes.slurm_gateway import serve_http
-from tests.fakes.vllm.smoke_server import PROMPT_TOKENS, SmokeTestVLLM, smoke_test_vllm
+from tests.fakes.vllm.worker_server import PROMPT_TOKENS, WorkerVLLM, worker_vllm
 
 EXPECTED = ExpectedModel("bouchet-m", 4096, "off", "hermes", "qwen3")
 
 
 @contextmanager
-def serving(**deviations: object) -> Iterator[tuple[httpx.Client, type[SmokeTestVLLM]]]:
-    server = smoke_test_vllm(**deviations)
+def serving(**deviations: object) -> Iterator[tuple[httpx.Client, type[WorkerVLLM]]]:
+    server = worker_vllm(**deviations)
     with serve_http(server) as port, httpx.Client(base_url=f"http://127.0.0.1:{port}") as http:
         yield http, server
 

@@ -1,8 +1,9 @@
-"""A fake vLLM for the worker's smoke test: it answers as vLLM does, or with one deviation.
+"""A fake vLLM with the endpoints that the worker uses: health, model list and smoke test.
 
-Deviations are attributes that a test sets: `call` (how a tool call is returned: read, forced, text, prose, broken,
-long, refused; unsteady: broken at temperature 0), `stream` (whole, early, error, slow), `window`, `thoughts` (none,
-`reasoning` or text), `counted`, and `chat_status`. `received` lists the paths and bodies of all requests.
+It answers as vLLM does, or with deviations. Those are attributes that a test sets: `state` (up, down, draining),
+`warning` (the guard's), `call` (how a tool call is returned: read, forced, text, prose, broken, long, refused;
+unsteady: broken at temperature 0), `stream` (whole, early, error, slow), `window`, `thoughts` (none, `reasoning` or
+text), `counted`, and `chat_status`. `received` lists the paths and bodies of all POST requests.
 """
 
 from __future__ import annotations
@@ -17,13 +18,15 @@ PROMPT_TOKENS = 21
 CALL = {"name": "report_status", "arguments": '{"status": "ok"}'}
 
 
-class SmokeTestVLLM(BaseHTTPRequestHandler):
-    """The handler of one server. Make it with smoke_test_vllm, which gives every test attributes of its own."""
+class WorkerVLLM(BaseHTTPRequestHandler):
+    """The handler of one server. Make it with worker_vllm, which gives every test attributes of its own."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
+    # the API key; empty: none is required
     key = ""
-    healthy = True
+    state, warning = "up", ""
+    version = "0.32.0"
     call = "read"
     stream = "whole"
     window = 4096
@@ -39,16 +42,18 @@ class SmokeTestVLLM(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self.path == "/health":
-            self._send_json(200 if self.healthy else 500, {})
+            self._send_json({"up": 200, "down": 500, "draining": 503}[self.state], {})
+        elif not self._is_authorized():
+            self._send_json(401, {})
         elif self.path == "/v1/models":
             self._send_json(200, {"data": [{"id": "m", "max_model_len": self.window}]})
         else:
-            self._send_json(200, {"version": "0.32.0"})
+            self._send_json(200, {"version": self.version})
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.received.append((self.path, body))
-        if self.key and self.headers["Authorization"] != f"Bearer {self.key}":
+        if not self._is_authorized():
             self._send_json(401, {"error": {"message": "UnauthorizedError"}})
         elif self.path == "/tokenize":
             self._send_json(200, {"count": self.counted})
@@ -58,6 +63,9 @@ class SmokeTestVLLM(BaseHTTPRequestHandler):
             self._tool_call(body["tool_choice"] != "auto", varied=body["temperature"] > 0)
         else:
             self._chat()
+
+    def _is_authorized(self) -> bool:
+        return not self.key or self.headers["Authorization"] == f"Bearer {self.key}"
 
     def _chat(self) -> None:
         if self.gate is not None:
@@ -110,12 +118,16 @@ class SmokeTestVLLM(BaseHTTPRequestHandler):
     def _send_json(self, status: int, body: dict[str, Any]) -> None:
         data = json.dumps(body).encode()
         self.send_response(status)
+        if self.state == "draining":
+            self.send_header("x-bouchet-state", "draining")
+        if self.warning:
+            self.send_header("x-bouchet-warning", self.warning)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
 
 
-def smoke_test_vllm(**deviations: object) -> type[SmokeTestVLLM]:
-    """Return a handler class with these deviations, for tests.fakes.slurm_gateway.serve_http."""
-    return type("DeviatingVLLM", (SmokeTestVLLM,), {"received": [], **deviations})
+def worker_vllm(**attributes: object) -> type[WorkerVLLM]:
+    """Return a handler class with these attributes, for tests.fakes.slurm_gateway.serve_http."""
+    return type("ConfiguredVLLM", (WorkerVLLM,), {"received": [], **attributes})
