@@ -19,7 +19,7 @@ class ProvisionError(Exception):
 
 
 @dataclass
-class CommandFailedError(ProvisionError):
+class ProgramFailedError(ProvisionError):
     """A program failed. `output` is both of its streams."""
 
     argv: Sequence[str]
@@ -38,7 +38,7 @@ class CommandFailedError(ProvisionError):
 
 
 def run(argv: Sequence[str], *, timeout_s: float, environ: Mapping[str, str] | None = None) -> str:
-    """Run a program and return its stdout; CommandFailedError if it fails, is missing or takes too long."""
+    """Run a program and return its stdout; ProgramFailedError if it fails, is missing or takes too long."""
     try:
         done = subprocess.run(
             argv,
@@ -50,11 +50,11 @@ def run(argv: Sequence[str], *, timeout_s: float, environ: Mapping[str, str] | N
             stdin=subprocess.DEVNULL,
         )
     except FileNotFoundError as exc:
-        raise CommandFailedError(argv, 127, f"{argv[0]} is not installed") from exc
+        raise ProgramFailedError(argv, 127, f"{argv[0]} is not installed") from exc
     except subprocess.TimeoutExpired as exc:
-        raise CommandFailedError(argv, 124, f"timed out after {timeout_s:.0f} s") from exc
+        raise ProgramFailedError(argv, 124, f"timed out after {timeout_s:.0f} s") from exc
     if done.returncode != 0:
-        raise CommandFailedError(argv, done.returncode, done.stdout + done.stderr)
+        raise ProgramFailedError(argv, done.returncode, done.stdout + done.stderr)
     return done.stdout
 
 

@@ -19,8 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from .commands import ProvisionError, run, step
-from .layout import DEMO_MODELS, IMAGES, PIN, PLUGIN_FILES, PLUGINS, STAGING, DemoLayout, DemoModel
-from .staging import stage
+from .staging import DEMO_MODELS, IMAGES, PIN, PLUGIN_FILES, PLUGINS, STAGING, DemoLayout, DemoModel, stage
 
 DEFAULT_COMPOSE = "docker compose -f compose.yaml -f demo/compose.yaml"
 PARTITION = "day"
@@ -57,7 +56,7 @@ class DemoCluster:
         return contents
 
     def run_job(self, script: PurePosixPath, *arguments: object) -> None:
-        """Submit a job and wait for it; CommandFailedError with the end of its log."""
+        """Submit a job and wait for it; ProgramFailedError with the end of its log."""
         argv = [str(STAGING / "jobs/run_job.sh"), PARTITION, str(script), *map(str, arguments)]
         self.ask(argv, timeout_s=JOB_TIMEOUT_S)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from .commands import CommandFailedError, ProvisionError, run
+from .commands import ProgramFailedError, ProvisionError, run
 
 COMPLETE = ".complete"
 DOWNLOAD_TIMEOUT_S = 1800
@@ -111,11 +111,11 @@ def _download_part(part: Sequence[Requirement], into: Path, target: WheelTarget)
         requirements.write_text("".join(f"{requirement}\n" for requirement in part))
         try:
             run(download_argv(target, requirements, into), timeout_s=DOWNLOAD_TIMEOUT_S)
-        except CommandFailedError as exc:
+        except ProgramFailedError as exc:
             raise explain(exc) from exc
 
 
-def explain(failure: CommandFailedError) -> ProvisionError:
+def explain(failure: ProgramFailedError) -> ProvisionError:
     """Turn pip's failure into a message with the next step; other failures are returned unchanged."""
     if "No module named pip" in failure.output:
         return ProvisionError(f"{sys.executable} has no pip: install python3-pip, or run with a Python that has it")

@@ -16,7 +16,9 @@ from .docker.stack import Stack, find_stack
 from .errors import SetupError
 from .files.env_file import ensure_env_file, read_env_file
 from .progress import Progress
-from .python import locks, pins, tools
+from .python import environments as tools
+from .python import locks
+from .python import locks as pins
 
 ROOT = Path(__file__).resolve().parent.parent
 

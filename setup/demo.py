@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .command import run
-from .docker.compose import Compose
+from .docker.engine import Compose
 from .docker.stack import Stack
 from .errors import ApiResponseError, LaunchFailedError
 from .http import HttpClient

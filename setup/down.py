@@ -10,9 +10,8 @@ import subprocess
 from . import demo
 from .command import run, try_run
 from .docker import images
-from .docker.compose import Compose, find_compose, with_files
 from .docker.containers import inspect_containers, published_ports
-from .docker.engine import ask_version
+from .docker.engine import Compose, ask_version, find_compose, with_files
 from .docker.images import DEMO_NODE_NAME, NAME
 from .docker.stack import Stack, compose_environ, sole_use
 from .errors import CommandFailedError, EnvFileError

@@ -9,9 +9,8 @@ import sys
 from . import demo
 from .command import allow_again, end_all, run_together
 from .docker import images
-from .docker.compose import Compose, find_compose, with_files
 from .docker.containers import check_ports, inspect_containers, wait_until_healthy
-from .docker.engine import ensure_engine
+from .docker.engine import Compose, ensure_engine, find_compose, with_files
 from .docker.images import ensure_base_image, ensure_base_source
 from .docker.stack import Stack, compose_environ, sole_use
 from .errors import CommandFailedError, PortTakenError, SetupError
@@ -20,7 +19,7 @@ from .files.secret_files import write_secret_files
 from .files.ssh_files import agent_variables, stage_ssh_files
 from .http import HttpClient
 from .progress import Progress
-from .python.pins import note_commit
+from .python.locks import note_commit
 
 
 def bring_up(stack: Stack, progress: Progress, *, with_model: bool = True) -> None:

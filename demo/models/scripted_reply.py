@@ -30,7 +30,7 @@ Turn = tuple[str, str]
 Directive = tuple[str, str]
 
 
-class Step(NamedTuple):
+class ScriptStep(NamedTuple):
     """What to say at once. `rest`: the script from here on, as it was written."""
 
     directives: list[Directive]
@@ -52,7 +52,7 @@ class Prompt:
             found = [result.strip() for result in _TOOL_RESPONSE.findall(text)] + found
         return found
 
-    def script(self) -> tuple[int, list[Step]]:
+    def script(self) -> tuple[int, list[ScriptStep]]:
         """Return the last turn with a script, and its remaining steps; -1 if there is none."""
         for index in range(len(self.turns) - 1, -1, -1):
             role, text = self.turns[index]
@@ -104,19 +104,19 @@ def _own_text(text: str) -> str:
     return _REMINDER.sub("", _TOOL_RESPONSE.sub("", text))
 
 
-def _steps(text: str) -> Iterator[Step]:
+def _steps(text: str) -> Iterator[ScriptStep]:
     """Split the directives at each THEN."""
     found: list[Directive] = []
     position = begun = 0
     while match := _DIRECTIVE.search(text, position):
         if found and "THEN" in text[position : match.start()]:
-            yield Step(found, text[begun:])
+            yield ScriptStep(found, text[begun:])
             found = []
         begun = begun if found else match.start()
         body, position = _body(text, match.end())
         found.append((match[1], body))
     if found:
-        yield Step(found, text[begun:])
+        yield ScriptStep(found, text[begun:])
 
 
 def _body(text: str, start: int) -> tuple[str, int]:

@@ -14,7 +14,7 @@ from setup.errors import PortTakenError, ServiceUnhealthyError, SetupError
 from setup.files.env_file import EnvSettings
 from setup.progress import Step
 
-from .compose import Compose
+from .engine import Compose
 from .stack import Stack
 
 POLL_S = 0.5

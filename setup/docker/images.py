@@ -18,7 +18,7 @@ from setup.command import ensure_program, run, try_run
 from setup.errors import CommandFailedError, DiskFullError, SetupError
 from setup.progress import Progress, Step
 
-from .compose import Compose
+from .engine import Compose
 
 NOT_INPUTS = frozenset({"__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache", "node_modules", "build", "dist"})
 COMMON = ("Dockerfile", ".dockerignore", "setup/image")

@@ -13,11 +13,9 @@ from typing import Any
 
 import httpx
 import pytest
-from bouchet_api.auth import access_problem
-from bouchet_api.dependencies import AppState
+from bouchet_api.dependencies import AppState, access_problem
 from bouchet_api.doctor import run_checks, tunnel_check
-from bouchet_api.new_deployment import new_deployment
-from bouchet_api.relaunch import RECORD_REQUIRED, relaunch
+from bouchet_api.new_deployment import RECORD_REQUIRED, new_deployment, relaunch
 from bouchet_api.task_client import TaskFailedError, UnknownTaskError, WorkerTimeoutError, failure_reason
 from bouchet_core.deployments import Deployment, Job, LaunchRequest, Phase, Placement
 from bouchet_core.doctor import DoctorCheck

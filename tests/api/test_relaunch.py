@@ -8,8 +8,7 @@ from typing import Any
 import httpx
 import pytest
 from bouchet_api.dependencies import AppState
-from bouchet_api.new_deployment import new_deployment
-from bouchet_api.relaunch import relaunch
+from bouchet_api.new_deployment import new_deployment, relaunch
 from bouchet_core.deployments import Deployment, Job, LaunchRequest, Placement
 from bouchet_core.errors import LaunchRefusedError
 

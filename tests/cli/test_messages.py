@@ -30,8 +30,8 @@ from bouchet_cli.view.models import ModelInfo, download_line, download_lines, mo
 from bouchet_cli.view.preview import preview_lines
 from bouchet_cli.view.progress import launch_line
 from bouchet_cli.view.repro import repro, repro_lines
+from bouchet_cli.view.screen import StyledLine
 from bouchet_cli.view.tasks import OrphanInfo, orphan_hint, orphan_lines, task_lines
-from bouchet_cli.view.text import StyledLine
 from bouchet_cli.view.tunnel import tunnel_lines
 
 from tests.cli.harness import NOTHING_LISTENS, Bouchet

@@ -8,7 +8,7 @@ import pytest
 from bouchet_core.errors import ConfigurationError, UnknownPinError
 from bouchet_core.images import find_pin, load_pin, load_pins
 
-from demo.layout import DemoLayout
+from demo.staging import DemoLayout
 
 ROOT = Path(__file__).parents[2]
 PINS = ROOT / "apptainer" / "pins"

@@ -9,10 +9,9 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from demo.commands import CommandFailedError, run, step
-from demo.layout import DEMO_MODELS, PLUGIN_FILES, PLUGINS, DemoLayout, parse_flat_yaml
+from demo.commands import ProgramFailedError, run, step
 from demo.provision import IMAGE, MADE_FROM, MANIFEST, Contents, DemoCluster, install
-from demo.staging import copy_changed, stage_files
+from demo.staging import DEMO_MODELS, PLUGIN_FILES, PLUGINS, DemoLayout, copy_changed, parse_flat_yaml, stage_files
 
 ROOT = Path(__file__).parents[2]
 
@@ -119,16 +118,16 @@ def test_parse_flat_yaml_drops_comments_and_quotes() -> None:
 
 
 def test_run_failure_shows_end_of_output() -> None:
-    with pytest.raises(CommandFailedError) as caught:
+    with pytest.raises(ProgramFailedError) as caught:
         run(["bash", "-c", "seq 100; echo last words >&2; exit 3"], timeout_s=10)
     assert caught.value.exit_status == 3
     assert "last words" in str(caught.value) and "\n50\n" not in str(caught.value)
 
 
 def test_run_missing_or_endless_program_fails() -> None:
-    with pytest.raises(CommandFailedError, match="is not installed"):
+    with pytest.raises(ProgramFailedError, match="is not installed"):
         run(["no-such-program"], timeout_s=1)
-    with pytest.raises(CommandFailedError, match="timed out after"):
+    with pytest.raises(ProgramFailedError, match="timed out after"):
         run(["sleep", "9"], timeout_s=0.1)
 
 

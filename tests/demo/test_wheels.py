@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from demo import wheels
-from demo.commands import CommandFailedError, ProvisionError
+from demo.commands import ProgramFailedError, ProvisionError
 from demo.wheels import Requirement, WheelTarget
 
 ROOT = Path(__file__).parents[2]
@@ -89,7 +89,7 @@ def test_download_removes_truncated_wheel(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_download_full_disk_is_one_line() -> None:
     output = "Traceback (most recent call last):\n  copy\nOSError: [Errno 28] No space left on device: 'a.whl'\n"
-    assert str(CommandFailedError(["pip", "download"], 1, output)).count("\n") == 0
+    assert str(ProgramFailedError(["pip", "download"], 1, output)).count("\n") == 0
 
 
 def test_is_complete_other_lock_is_false(tmp_path: Path) -> None:
@@ -113,4 +113,4 @@ def test_is_complete_other_lock_is_false(tmp_path: Path) -> None:
     ],
 )
 def test_explain_failed_download_names_next_step(output: str, advice: str) -> None:
-    assert advice in str(wheels.explain(CommandFailedError(["pip"], 1, output)))
+    assert advice in str(wheels.explain(ProgramFailedError(["pip"], 1, output)))

@@ -8,8 +8,8 @@ import json
 import pytest
 from bouchet_core.store import FIRST_EVENT, Store
 from bouchet_core.tunnel import TunnelEvent, TunnelState, TunnelStatus
-from bouchet_gateway import events
-from bouchet_gateway.events import TunnelEventPublisher
+from bouchet_gateway import gateway as events
+from bouchet_gateway.gateway import TunnelEventPublisher
 
 from tests.conftest import RedisServer
 

@@ -18,7 +18,7 @@ from bouchet_core.store import Store
 from bouchet_core.tunnel import HostKey, TunnelState
 from bouchet_gateway.allowlist import Allowlist
 from bouchet_gateway.ssh.connect import node_refusal_message
-from bouchet_gateway.ssh.error_mapping import mapped_errors
+from bouchet_gateway.ssh.failures import mapped_errors
 from bouchet_gateway.ssh.host_keys import RefusedHostKey, TrustedHosts
 from bouchet_gateway.ssh.private_key import PrivateKeyFile, agent_problem
 from bouchet_gateway.ssh.prompts import PromptBroker

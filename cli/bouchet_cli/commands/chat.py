@@ -6,12 +6,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from bouchet_cli.chat.conversation import HELP, ChatClient, Conversation
-from bouchet_cli.chat.input import history_path, line_history, read_message
+from bouchet_cli.chat.conversation import HELP, ChatClient, Conversation, history_path, line_history, read_message
 from bouchet_cli.client.deployments import phase_text, ready_deployment
 from bouchet_cli.client.errors import CommandError, UsageError
 from bouchet_cli.context import CommandContext
-from bouchet_cli.view.text import StyledLine, clean
+from bouchet_cli.view.screen import StyledLine, clean
 
 QUIT = ("/exit", "/quit")
 

@@ -21,7 +21,7 @@ from bouchet_cli.client.settings import PROJECT
 from bouchet_cli.commands import COMMANDS
 from bouchet_cli.context import CommandContext
 from bouchet_cli.integrations.claude_env import TIERS
-from bouchet_cli.view.text import clean
+from bouchet_cli.view.screen import clean
 
 PROGRAMS = ("bouchet", "./bouchet")
 # shell -> how to install the code

@@ -23,7 +23,7 @@ from bouchet_cli.local_checks import (
     version_check,
 )
 from bouchet_cli.view.numbers import plural
-from bouchet_cli.view.text import StyledLine, wrap
+from bouchet_cli.view.screen import StyledLine, wrap
 
 VERDICT_STYLE: Mapping[str, str] = {"pass": "green", "warn": "yellow", "fail": "bold red", "unknown": "magenta"}
 VERDICT_WIDTH = 9

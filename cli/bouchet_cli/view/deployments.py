@@ -9,9 +9,8 @@ from bouchet_cli.client.deployments import DeploymentInfo
 from bouchet_cli.client.http import Json
 
 from .numbers import age, duration, precise_duration, start_time, tokens
-from .screen import MIN_WIDTH
+from .screen import MIN_WIDTH, StyledLine, clean, wrap
 from .tables import NOTE_INDENT, Column, table
-from .text import StyledLine, clean, wrap
 
 COLUMNS = (
     Column("NAME", flexible=True),

@@ -9,8 +9,8 @@ from bouchet_cli.client.http import Json
 from bouchet_cli.client.records import ImageJobInfo
 
 from .numbers import binary_size
+from .screen import StyledLine, clean
 from .tables import Column, table
-from .text import StyledLine, clean
 
 COLUMNS = (
     Column("PIN"),

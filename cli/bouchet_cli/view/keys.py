@@ -8,8 +8,8 @@ from datetime import datetime
 from bouchet_cli.client.http import Json
 
 from .numbers import age, bar, duration, milliseconds, short_count
+from .screen import StyledLine
 from .tables import Column, table
-from .text import StyledLine
 
 KEY_COLUMNS = (
     Column("HOLDER", flexible=True),

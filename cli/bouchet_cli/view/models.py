@@ -11,8 +11,8 @@ from bouchet_cli.client.http import Json
 from bouchet_cli.client.records import DownloadInfo
 
 from .numbers import age, binary_size, duration, tokens
+from .screen import StyledLine, clean
 from .tables import Column, table
-from .text import StyledLine, clean
 
 # from this width on, the description has a column of its own
 WIDE = 110

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from bouchet_cli.client.http import Json
 
-from .text import StyledLine
+from .screen import StyledLine
 
 HOME = re.compile(r"^(--[a-z-]+=)?~/")
 NOT_SUBMITTED = "nothing was submitted; a real launch has its id in place of `preview` in names and paths"

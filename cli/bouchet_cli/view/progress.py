@@ -17,8 +17,7 @@ from bouchet_cli.client.records import PromptInfo
 
 from .deployments import state_style
 from .numbers import duration, start_time
-from .screen import Screen, rich_text
-from .text import StyledLine, clean, truncate
+from .screen import Screen, StyledLine, clean, rich_text, truncate
 from .tunnel import answer_prompt
 
 if TYPE_CHECKING:

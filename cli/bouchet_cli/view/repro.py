@@ -13,7 +13,7 @@ from bouchet_cli.client.http import Json
 
 from .deployments import smoke_test_text
 from .preview import section, shell_command
-from .text import StyledLine
+from .screen import StyledLine
 
 LABEL_WIDTH = 10
 # how the digest of the weights was made

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .screen import MIN_WIDTH
-from .text import StyledLine, cell_width, clean, fit, wrap
+from .screen import MIN_WIDTH, StyledLine, cell_width, clean, fit, wrap
 
 GAP = "  "
 NOTE_INDENT = "  "

@@ -14,8 +14,7 @@ from bouchet_cli.client.http import Json
 from bouchet_cli.client.records import PromptInfo, TunnelInfo
 
 from .numbers import decimal_size, duration
-from .screen import Screen, rich_text
-from .text import StyledLine, clean
+from .screen import Screen, StyledLine, clean, rich_text
 
 # round trip and traffic change without an event
 REFRESH_S = 2.0

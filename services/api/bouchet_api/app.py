@@ -18,13 +18,11 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from .auth import AuthMiddleware
-from .dependencies import AppState
+from .dependencies import AppState, AuthMiddleware
 from .openapi.document import DescribedApi
-from .problems import TITLES, problem, problem_of, problem_response
+from .problems import TITLES, field_problems, in_one_line, problem, problem_of, problem_response
 from .routes import deployments, downloads, health, images, keys_and_usage, models, recovery, status, streams, tunnel
 from .routes.keys_and_usage import ApiKeyRequest
-from .validation_messages import field_problems, in_one_line
 
 log = logging.getLogger(__name__)
 

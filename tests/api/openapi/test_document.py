@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from bouchet_api.auth import OPEN_PATHS
+from bouchet_api.dependencies import OPEN_PATHS
 from bouchet_api.openapi.errors import DETAIL_EXAMPLES, ERROR_KINDS, OWN_STATUS, problem_example
 from bouchet_api.problems import STATUS_BY_KIND, Problem
 from fastapi import FastAPI

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from bouchet_cli.chat.conversation import AnswerPart, Conversation, parse_answer
-from bouchet_cli.chat.input import history_path, is_unfinished, message_text
+from bouchet_cli.chat.conversation import (
+    AnswerPart,
+    Conversation,
+    history_path,
+    is_unfinished,
+    message_text,
+    parse_answer,
+)
 from bouchet_cli.client.errors import CommandError
 
 

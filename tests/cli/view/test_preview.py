@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 
 from bouchet_cli.view.preview import preview_lines, shell_command
-from bouchet_cli.view.text import StyledLine
+from bouchet_cli.view.screen import StyledLine
 
 from tests.cli.samples import PREVIEW
 

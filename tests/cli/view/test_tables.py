@@ -19,8 +19,8 @@ from bouchet_cli.view.numbers import (
     start_time,
     tokens,
 )
+from bouchet_cli.view.screen import StyledLine, cell_width, clean, truncate, wrap_message
 from bouchet_cli.view.tables import Column, table
-from bouchet_cli.view.text import StyledLine, cell_width, clean, truncate, wrap_message
 from hypothesis import given
 from hypothesis import strategies as st
 

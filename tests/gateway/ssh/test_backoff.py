@@ -6,7 +6,7 @@ import pytest
 from bouchet_core.errors import BouchetError, ConfigurationError, TunnelDownError
 from bouchet_core.tunnel import TunnelState
 from bouchet_gateway.errors import HostKeyRefusedError, LoginRefusedError, PromptUnansweredError
-from bouchet_gateway.ssh.backoff import FailureCause, cause_of, network_delay_s, next_retry
+from bouchet_gateway.ssh.failures import FailureCause, cause_of, network_delay_s, next_retry
 
 
 @pytest.mark.parametrize("cause", FailureCause)

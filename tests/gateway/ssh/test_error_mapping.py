@@ -10,7 +10,7 @@ import pytest
 from bouchet_core import errors
 from bouchet_core.errors import BouchetError
 from bouchet_gateway.errors import HostKeyRefusedError, LoginRefusedError
-from bouchet_gateway.ssh.error_mapping import mapped_error, mapped_errors
+from bouchet_gateway.ssh.failures import mapped_error, mapped_errors
 
 FOREIGN = [cls for _, cls in inspect.getmembers(asyncssh, inspect.isclass) if issubclass(cls, Exception)]
 ARGUMENTS: dict[str, object] = {"signal": "TERM", "msec": 1, "width": 1, "height": 1, "pixwidth": 1, "pixheight": 1}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from setup.docker.compose import parse_ps, parse_version
+from setup.docker.engine import parse_ps, parse_version
 
 ROOT = Path(__file__).parents[3]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())

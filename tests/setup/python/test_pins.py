@@ -10,7 +10,7 @@ import pytest
 from bouchet_core.config.site import load_site
 
 from setup.errors import SetupError
-from setup.python.pins import head_of, left_out, pin_argv, pins_of, read_pin
+from setup.python.locks import head_of, left_out, pin_argv, pins_of, read_pin
 
 ROOT = Path(__file__).parents[3]
 PINS = sorted(ROOT.glob("apptainer/pins/*"))

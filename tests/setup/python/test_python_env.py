@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from setup.python.python_env import point_link_to
+from setup.python.environments import point_link_to
 
 
 def made(folder: Path, name: str, message: str) -> Path:

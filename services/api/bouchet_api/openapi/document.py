@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI
 
-from bouchet_api.auth import OPEN_PATHS
+from bouchet_api.dependencies import OPEN_PATHS
 from bouchet_api.problems import MEDIA_TYPE, TITLES, Problem
 
+from . import examples
 from .errors import ERROR_KINDS, problem_example, status_of
-from .responses import RESPONSE_EXAMPLES, STREAM_DESCRIPTION, STREAM_EXAMPLES
 
 STREAM = "text/event-stream"
 
@@ -82,3 +83,104 @@ def _error_responses(kinds: Sequence[str]) -> dict[str, Any]:
 def _stream_example(path: str) -> str:
     endings = [ending for ending in STREAM_EXAMPLES if path.endswith(ending)]
     return STREAM_EXAMPLES[max(endings, key=len)] if endings else ""
+
+
+_DISK: dict[str, Any] = {
+    "state": "ready",
+    "percent": 100,
+    "bytes": 65_000_000_000,
+    "total_bytes": 65_000_000_000,
+    "revision": "9216db5781bf21249d130ec9da846c4624c16137",
+    "last_used": "2026-11-21T09:30:00Z",
+    "listed_at": "2026-11-22T12:00:00Z",
+    "download": None,
+}
+_MODEL: dict[str, Any] = {
+    "id": "Qwen/Qwen3-32B",
+    "alias": "bouchet-qwen3-32b",
+    "description": "32B dense, fast general-purpose",
+    "gpus": 1,
+    "nodes": 1,
+    "window": 40960,
+    "max_output": 8192,
+    "quant": "fp8",
+    "thinking": "off",
+    "tools": True,
+    "vision": False,
+    "weights_gib": 61,
+    "live": [{"id": "x7k2m4qfh3ab", "name": "bouchet-qwen3-32b", "phase": "ready"}],
+    "disk": _DISK,
+}
+_KEY: dict[str, Any] = {name: value for name, value in examples.NEW_KEY.items() if name != "key"}
+_FAILED: dict[str, Any] = {
+    "id": "5f0c",
+    "task": "submit",
+    "deployment": "x7k2m4qfh3ab",
+    "failed_at": "2026-11-22T12:00:00Z",
+    "reason": "sbatch failed: no SSH connection",
+}
+_USAGE_LINE: dict[str, Any] = {
+    "name": "alice",
+    "requests": 120,
+    "input_tokens": 2_400_000,
+    "cached_tokens": 2_100_000,
+    "output_tokens": 84_000,
+    "first_token_ms": 240,
+    "tokens_per_second": 118.5,
+    "errors": 1,
+    "errors_by_kind": {"overloaded_error": 1},
+}
+_TUNNEL: dict[str, Any] = {
+    "state": "needs_human",
+    "host": "bouchet",
+    "since": "2026-11-22T12:00:00Z",
+    "prompt": {"id": "3f9c", "title": "Duo", "questions": ["Passcode or option (1-3): "], "echo": [True]},
+    "connections": 0,
+}
+
+RESPONSE_EXAMPLES: Mapping[str, dict[str, Any]] = {
+    "Accepted": {"status": "accepted"},
+    "Deployment": examples.DEPLOYMENT,
+    "Download": examples.DOWNLOAD,
+    "DownloadList": {"downloads": [examples.DOWNLOAD]},
+    "FailedTask": _FAILED,
+    "FailedTaskList": {"tasks": [_FAILED]},
+    "ApiHealth": {"status": "ok", "redis": "ok"},
+    "ImageJob": examples.IMAGE_JOB,
+    "ImageJobList": {"jobs": [examples.IMAGE_JOB]},
+    "ImageList": examples.IMAGES,
+    "ApiKeyInfo": _KEY,
+    "ApiKeyList": {"keys": [_KEY]},
+    "ModelList": {"default": "Qwen/Qwen3-32B", "models": [_MODEL], "free_bytes": 2_000_000_000_000},
+    "NewApiKey": examples.NEW_KEY,
+    "Orphan": examples.ORPHANS["orphans"][0],
+    "OrphanList": examples.ORPHANS,
+    "DeploymentPage": {"deployments": [examples.DEPLOYMENT], "next_offset": 50, "cluster_outage": None},
+    "LaunchPreview": examples.PREVIEW,
+    "RemovedImage": {"pin": "cuda128-0.19.1", "bytes": 8_400_000_000},
+    "DoctorReport": examples.DOCTOR_REPORT,
+    "StatusReport": {
+        "deployments": [examples.DEPLOYMENT],
+        "ended": [],
+        "tunnel": _TUNNEL,
+        "tunnel_error": None,
+        "cluster_outage": None,
+        "orphans": [],
+    },
+    "TunnelStatus": _TUNNEL,
+    "UsageReport": {"by": "key", "since": "2026-11-21T12:00:00Z", "lines": [_USAGE_LINE]},
+}
+
+# the first event of a stream, by the end of its path
+STREAM_EXAMPLES: Mapping[str, str] = {
+    "/events": 'id: 1763812804000-0\ndata: {"id":"1763812804000-0","deployment":"x7k2m4qfh3ab","phase":"queued",'
+    '"ending":null,"reason":"waits for its priority","at":"2026-11-22T12:00:04Z"}\n\n',
+    "/logs": 'id: 4711\ndata: {"line":"INFO loading weights"}\n\n',
+    "/images/jobs/{job}/events": f"id: 1763812804000-0\ndata: {json.dumps(examples.IMAGE_JOB)}\n\n",
+    "/downloads/{download}/events": f"id: 1763812804000-0\ndata: {json.dumps(examples.DOWNLOAD)}\n\n",
+}
+STREAM_DESCRIPTION = (
+    "Server-sent events. To resume after a broken connection, send the `id` of the last event as `Last-Event-ID` "
+    "(browsers do it by themselves): no event is repeated or lost. Lines that begin with a colon are keep-alives, "
+    "one in 15 s. An event named `problem` contains the error that interrupts the stream."
+)

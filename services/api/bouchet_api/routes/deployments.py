@@ -14,10 +14,17 @@ from fastapi import APIRouter, Body, Header, Query, Response
 from pydantic import BaseModel, Field
 
 from bouchet_api.dependencies import AppState, DeploymentDep, StateDep
-from bouchet_api.new_deployment import PREVIEW_ID, new_deployment, new_id, resolve_names, with_alias_only
+from bouchet_api.new_deployment import (
+    PREVIEW_ID,
+    RECORD_REQUIRED,
+    new_deployment,
+    new_id,
+    relaunch,
+    resolve_names,
+    with_alias_only,
+)
 from bouchet_api.openapi import examples
 from bouchet_api.problems import IdempotencyKeyReusedError
-from bouchet_api.relaunch import RECORD_REQUIRED, relaunch
 
 log = logging.getLogger(__name__)
 router = APIRouter(prefix="/v1/deployments", tags=["deployments"])

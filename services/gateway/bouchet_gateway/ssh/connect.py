@@ -16,7 +16,7 @@ from bouchet_gateway.errors import HostKeyRefusedError, LoginRefusedError, NodeR
 from bouchet_gateway.settings import SshSettings
 
 from .config_files import connection_options
-from .error_mapping import mapped_errors
+from .failures import mapped_errors
 from .fast_path.switch import enable_fast_path
 from .host_keys import PresentedKey, TrustedHosts, refused_host_key
 from .private_key import PrivateKeyFile, agent_problem

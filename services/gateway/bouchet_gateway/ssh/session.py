@@ -16,7 +16,7 @@ from bouchet_core import errors
 from bouchet_core.tunnel import SlotTarget
 
 from .connect import Connector, Login
-from .error_mapping import mapped_error
+from .failures import mapped_error
 from .fast_path.switch import disable_fast_path, use_fast_path
 from .nodes import NodeConnections
 from .sftp import RemoteFiles

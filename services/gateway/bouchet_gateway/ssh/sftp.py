@@ -12,7 +12,7 @@ from typing import cast
 import asyncssh
 from bouchet_core import errors
 
-from .error_mapping import mapped_errors
+from .failures import mapped_errors
 
 REMOVE_TIMEOUT_S = 2.0
 

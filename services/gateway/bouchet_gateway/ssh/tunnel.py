@@ -14,8 +14,8 @@ from bouchet_core.tunnel import LoginPrompt, TunnelState, TunnelStatus
 
 from bouchet_gateway.settings import SshSettings
 
-from .backoff import FailureCause, cause_of, next_retry
 from .connect import Connector
+from .failures import FailureCause, cause_of, next_retry
 from .host_keys import TrustedHosts
 from .prompts import PromptBroker
 from .session import Session

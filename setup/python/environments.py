@@ -1,4 +1,7 @@
-"""Python environments made from hashed locks. A lock that changes makes a new one beside; a link leads to it then."""
+"""Python environments made from hashed locks, and the tools that tests and checks need.
+
+A changed lock makes a new environment beside the old one; a link points to the newest.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,11 @@ import shutil
 import sys
 import venv
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
-from setup.command import OnLine, can_install, install, run
-from setup.errors import CommandFailedError, ToolMissingError
+from setup.command import OnLine, can_install, ensure_program, install, run
+from setup.errors import CommandFailedError, DiskFullError, SetupError, ToolMissingError
 from setup.progress import Progress
 
 STAMP = ".made-from"
@@ -95,3 +99,58 @@ def _ensure_venv_module(progress: Progress) -> None:
                 "Python's venv module", f"install {package} (`sudo apt-get install {package}`)"
             ) from exc
         install(progress, "Python's venv module", [package])
+
+
+PACKAGES = ("core", "services/gateway", "services/worker", "services/api", "services/proxy", "cli")
+PROGRAMS = {"redis-server": ["redis-server"], "shellcheck": ["shellcheck"], "ssh-keygen": ["openssh-client"]}
+
+# Puts the platform package's native binary in place. Called by name: newer versions of npm run no install scripts.
+CLAUDE_INSTALLER = "node_modules/@anthropic-ai/claude-code/install.cjs"
+
+
+def ensure_tools(root: Path, progress: Progress, *, fast: bool) -> None:
+    """Install what `make test` (or, with `fast`, `make test-fast`) needs beyond a Docker engine."""
+    link = partial(link_packages, root)
+    link(ensure_environment(progress, root / ".venv", [root / "tests" / "requirements.lock"], link))
+    for program, packages in PROGRAMS.items():
+        ensure_program(progress, program, packages)
+    if not fast:
+        ensure_claude(root, progress)
+
+
+def ensure_cli(root: Path, progress: Progress) -> None:
+    """Make the environment of ./bouchet. ./bouchet compares the copy of the lock, which is written last."""
+    lock = root / "cli" / "requirements.lock"
+    link = partial(link_packages, root, packages=("core", "cli"))
+    python = ensure_environment(progress, root / ".cache" / "cli", [lock], link)
+    link(python)
+    shutil.copyfile(lock, python.parent.parent / "lock")
+
+
+def link_packages(root: Path, python: Path, packages: Sequence[str] = PACKAGES) -> None:
+    """Write a .pth file that makes our packages importable from the repository: an editable install, only faster."""
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    site = python.parent.parent / "lib" / version / "site-packages"
+    text = "".join(f"{root / package}\n" for package in packages)
+    target = site / "bouchet-packages.pth"
+    if not target.is_file() or target.read_text() != text:
+        target.write_text(text)
+
+
+def ensure_claude(root: Path, progress: Progress) -> None:
+    """Install the Claude Code that tests/claude/package-lock.json pins."""
+    folder = root / "tests" / "claude"
+    lock, installed = folder / "package-lock.json", folder / "node_modules" / ".made-from"
+    if installed.is_file() and installed.read_text() == lock.read_text():
+        return
+    ensure_program(progress, "npm", ["npm", "nodejs"])
+    with progress.step("Claude Code for the tests (npm)") as step:
+        try:
+            run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=folder, on_line=step.say)
+            run(["node", CLAUDE_INSTALLER], cwd=folder)
+        except DiskFullError:
+            raise
+        except CommandFailedError as exc:
+            shutil.rmtree(folder / "node_modules", ignore_errors=True)
+            raise SetupError(f"npm could not install Claude Code for the tests: {exc}") from exc
+    installed.write_text(lock.read_text())
