@@ -14,9 +14,8 @@ from .docker.engine import Compose, ensure_engine, find_compose, with_files
 from .docker.images import ensure_base_image, ensure_base_source
 from .docker.stack import Stack, compose_environ, sole_use
 from .errors import CommandFailedError, PortTakenError, SetupError
+from .files.container_files import agent_variables, stage_ssh_files, write_secret_files
 from .files.env_file import EnvSettings, ensure_env_file, read_env_file
-from .files.secret_files import write_secret_files
-from .files.ssh_files import agent_variables, stage_ssh_files
 from .http import HttpClient
 from .progress import Progress
 from .python.locks import note_commit

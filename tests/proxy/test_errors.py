@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from bouchet_core.deployments import Phase
 from bouchet_proxy import errors
-from bouchet_proxy.auth.rate_limit import RateLimitExceededError
+from bouchet_proxy.api_keys import RateLimitExceededError
 from bouchet_proxy.dialects.endpoints import Dialect, Endpoint, InvalidBodyError, check_body
 from bouchet_proxy.errors import ProxyError, status_for
 from bouchet_proxy.routing.table import NoModelRunning, NotReady, TableNotLoaded, UnknownModel

@@ -21,8 +21,7 @@ from bouchet_worker.batch.download import DOWNLOADS
 from bouchet_worker.batch.image import IMAGES
 from bouchet_worker.batch.watch import END_REASONS, end_record
 from bouchet_worker.context import WorkerContext
-from bouchet_worker.launch.model_check import check_model_present
-from bouchet_worker.launch.pin_check import PinnedFiles, changed_arguments, find_changes
+from bouchet_worker.launch.checks import PinnedFiles, changed_arguments, check_model_present, find_changes
 from bouchet_worker.launch.submit import cancel, submit
 from bouchet_worker.reconcile.endings import SENTENCES
 from bouchet_worker.slurm.error_messages import describe_refusal, explain_outage

@@ -22,8 +22,8 @@ from bouchet_cli.local_checks import (
     service_checks,
     version_check,
 )
-from bouchet_cli.view.numbers import plural
 from bouchet_cli.view.screen import StyledLine, wrap
+from bouchet_cli.view.tables import plural
 
 VERDICT_STYLE: Mapping[str, str] = {"pass": "green", "warn": "yellow", "fail": "bold red", "unknown": "magenta"}
 VERDICT_WIDTH = 9

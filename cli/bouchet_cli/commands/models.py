@@ -11,9 +11,9 @@ from bouchet_cli.client.errors import CommandError, UsageError
 from bouchet_cli.client.records import DownloadInfo
 from bouchet_cli.context import CommandContext
 from bouchet_cli.view.models import ModelInfo, download_bar, download_line, download_lines, model_lines
-from bouchet_cli.view.numbers import binary_size
 from bouchet_cli.view.progress import job_display, wait_until_finished
 from bouchet_cli.view.screen import Screen
+from bouchet_cli.view.tables import binary_size
 
 
 def add_models_arguments(parser: argparse.ArgumentParser) -> None:

@@ -8,9 +8,8 @@ from datetime import datetime, timedelta
 from bouchet_cli.client.deployments import DeploymentInfo
 from bouchet_cli.client.http import Json
 
-from .numbers import age, duration, precise_duration, start_time, tokens
 from .screen import MIN_WIDTH, StyledLine, clean, wrap
-from .tables import NOTE_INDENT, Column, table
+from .tables import NOTE_INDENT, Column, age, duration, precise_duration, start_time, table, tokens
 
 COLUMNS = (
     Column("NAME", flexible=True),

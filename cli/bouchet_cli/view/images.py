@@ -8,9 +8,8 @@ from typing import Any
 from bouchet_cli.client.http import Json
 from bouchet_cli.client.records import ImageJobInfo
 
-from .numbers import binary_size
 from .screen import StyledLine, clean
-from .tables import Column, table
+from .tables import Column, binary_size, table
 
 COLUMNS = (
     Column("PIN"),

@@ -7,9 +7,8 @@ from datetime import datetime
 
 from bouchet_cli.client.http import Json
 
-from .numbers import age, bar, duration, milliseconds, short_count
 from .screen import StyledLine
-from .tables import Column, table
+from .tables import Column, age, bar, duration, milliseconds, short_count, table
 
 KEY_COLUMNS = (
     Column("HOLDER", flexible=True),

@@ -10,9 +10,8 @@ from typing import Any
 from bouchet_cli.client.http import Json
 from bouchet_cli.client.records import DownloadInfo
 
-from .numbers import age, binary_size, duration, tokens
 from .screen import StyledLine, clean
-from .tables import Column, table
+from .tables import Column, age, binary_size, duration, table, tokens
 
 # from this width on, the description has a column of its own
 WIDE = 110

@@ -16,8 +16,8 @@ from bouchet_cli.client.http import retry_while_unavailable
 from bouchet_cli.client.records import PromptInfo
 
 from .deployments import state_style
-from .numbers import duration, start_time
 from .screen import Screen, StyledLine, clean, rich_text, truncate
+from .tables import duration, start_time
 from .tunnel import answer_prompt
 
 if TYPE_CHECKING:

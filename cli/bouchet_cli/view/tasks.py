@@ -8,9 +8,8 @@ from datetime import UTC, datetime
 
 from bouchet_cli.client.http import Json
 
-from .numbers import age, plural
 from .screen import StyledLine
-from .tables import Column, table
+from .tables import Column, age, plural, table
 
 TASK_COLUMNS = (Column("ID"), Column("TASK", rank=2), Column("DEPLOYMENT", flexible=True), Column("FAILED", rank=1))
 ORPHAN_COLUMNS = (

@@ -13,8 +13,8 @@ from bouchet_cli.client.errors import CommandError
 from bouchet_cli.client.http import Json
 from bouchet_cli.client.records import PromptInfo, TunnelInfo
 
-from .numbers import decimal_size, duration
 from .screen import Screen, StyledLine, clean, rich_text
+from .tables import decimal_size, duration
 
 # round trip and traffic change without an event
 REFRESH_S = 2.0

@@ -14,7 +14,7 @@ import redis
 from bouchet_core.errors import KeyNameTakenError, UnknownKeyError
 from bouchet_core.keys import ApiKey
 
-from .connection import PREFIX, mapped
+from .records import PREFIX, mapped
 
 _KEYS, _CHANGES = PREFIX + "access:keys", PREFIX + "access:changes"
 CHANGES_KEPT = 100

@@ -19,8 +19,7 @@ from bouchet_core.batch_jobs import BatchJob, DiskListing, Download
 from bouchet_core.errors import UnknownDownloadError, UnknownImageJobError
 from bouchet_core.images import ImageJob
 
-from .connection import PREFIX, mapped
-from .records import RecordKeys, RecordStore
+from .records import PREFIX, RecordKeys, RecordStore, mapped
 
 RECORDS_KEPT = 200
 EVENTS_KEPT = 5_000

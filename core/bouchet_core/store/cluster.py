@@ -20,7 +20,7 @@ from pydantic import TypeAdapter
 from bouchet_core.deployments import ClusterOutage, Orphan
 from bouchet_core.tunnel import TunnelEvent
 
-from .connection import PREFIX, mapped
+from .records import PREFIX, mapped
 
 OUTAGE_TTL_S = 120
 TUNNEL_EVENTS_KEPT = 1000

@@ -23,8 +23,7 @@ from bouchet_core.errors import NameTakenError, NoFreeSlotError, UnknownDeployme
 from bouchet_core.tunnel import SlotTarget
 
 from .cluster import TUNNEL_EVENTS
-from .connection import PREFIX, evaluate, mapped
-from .records import RecordKeys, RecordStore
+from .records import PREFIX, RecordKeys, RecordStore, evaluate, mapped
 
 EVENTS_KEPT = 10_000
 ONCE_TTL_S = 24 * 3600

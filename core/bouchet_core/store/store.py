@@ -15,8 +15,8 @@ import redis
 from .api_keys import ApiKeyStore
 from .batch_jobs import DownloadStore, ImageStore
 from .cluster import OrphanStore, OutageStore, TunnelStore
-from .connection import PREFIX, evaluate, mapped, open_client
 from .deployments import DeploymentStore
+from .records import PREFIX, evaluate, mapped, open_client
 from .usage import UsageStore
 
 # KEYS: lease   ARGV: owner

@@ -17,7 +17,7 @@ import redis
 
 from bouchet_core.usage import UsageBy, UsageRecord, UsageSummary, summary_of, sums_of
 
-from .connection import PREFIX, mapped
+from .records import PREFIX, mapped
 
 REQUESTS_KEPT = 20_000
 BUCKET_S = 15 * 60

@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import orjson
 
+from .api_keys import Caller, KeyTable
 from .asgi import App, BodyTooLargeError, ClientDisconnectedError, Receive, Scope, Send, header, read_body
-from .auth.api_keys import Caller, KeyTable
 from .backends.direct import DirectBackend
 from .dialects.endpoints import (
     Dialect,

@@ -12,8 +12,8 @@ from typing import Any, Self
 from bouchet_core.deployments import Phase
 from bouchet_core.keys import job_key
 
+from .api_keys import RateLimitExceededError
 from .asgi import ClientDisconnectedError, Scope
-from .auth.rate_limit import RateLimitExceededError
 from .backends.direct import DirectBackend
 from .dialects.endpoints import Endpoint, prepare
 from .dialects.openai import wants_usage

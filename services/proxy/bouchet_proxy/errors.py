@@ -13,7 +13,7 @@ from typing import Any
 
 from bouchet_core.deployments import Phase
 
-from .auth.rate_limit import RateLimitExceededError
+from .api_keys import RateLimitExceededError
 from .dialects.endpoints import Dialect
 from .routing.table import LookupResult, NoModelRunning, NotReady, UnknownModel
 

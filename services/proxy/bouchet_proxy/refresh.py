@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from bouchet_core.errors import StoreUnavailableError
 from bouchet_core.store import Store
 
-from .auth.api_keys import KeyTable
+from .api_keys import KeyTable
 from .routing.table import NOT_LOADED, RoutingTable, build_table
 
 ROUTES_REREAD_S, ROUTES_RETRY_S = 3.0, 1.0

@@ -17,7 +17,8 @@ from .batch import image as image_jobs
 from .batch import image_list
 from .context import WorkerContext
 from .doctor import check_cluster
-from .launch import model_check, plan
+from .launch import checks as model_check
+from .launch import plan
 from .launch import submit as launches
 from .reconcile import orphans
 from .slurm.error_messages import explain_outage

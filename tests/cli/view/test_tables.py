@@ -7,7 +7,9 @@ from datetime import timedelta
 import pytest
 from bouchet_cli.view.images import image_lines
 from bouchet_cli.view.keys import usage_lines
-from bouchet_cli.view.numbers import (
+from bouchet_cli.view.screen import StyledLine, cell_width, clean, truncate, wrap_message
+from bouchet_cli.view.tables import (
+    Column,
     bar,
     binary_size,
     decimal_size,
@@ -17,10 +19,9 @@ from bouchet_cli.view.numbers import (
     precise_duration,
     short_count,
     start_time,
+    table,
     tokens,
 )
-from bouchet_cli.view.screen import StyledLine, cell_width, clean, truncate, wrap_message
-from bouchet_cli.view.tables import Column, table
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -124,7 +124,7 @@ class FakeVLLM:
         """Count a prompt of any length, as vLLM does."""
         body = await request.json()
         if request.headers.get("authorization") != f"Bearer {self.key}":
-            return web.json_response({"error": "UnauthorizedError"}, status=401)
+            return web.json_response({"error": "Unauthorized"}, status=401)
         tokens = count_prompt_tokens(body) if "messages" in body else len(str(body["prompt"]).split())
         prompt_end = {"token_strs": ["assistant", "Ċ", "<think>", "Ċ"]} if "thinker" in self.names else {}
         return web.json_response(
@@ -155,7 +155,7 @@ class FakeVLLM:
 
     def _error(self, request: web.Request, body: Body, script: Script, tokens: int) -> Error | None:
         if request.headers.get("authorization") != f"Bearer {self.key}":
-            return 401, {"message": "UnauthorizedError", "type": "UnauthorizedError"}
+            return 401, {"message": "Unauthorized", "type": "UnauthorizedError"}
         if body["model"] not in self.names:
             return 404, {"message": f"The model `{body['model']}` does not exist.", "type": "NotFoundError"}
         if script.refuse:

@@ -54,7 +54,7 @@ class WorkerVLLM(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.received.append((self.path, body))
         if not self._is_authorized():
-            self._send_json(401, {"error": {"message": "UnauthorizedError"}})
+            self._send_json(401, {"error": {"message": "Unauthorized"}})
         elif self.path == "/tokenize":
             self._send_json(200, {"count": self.counted})
         elif self.path == "/v1/messages":

@@ -6,8 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 from bouchet_core.keys import OWNER, ApiKey, new_secret, sha256_of
-from bouchet_proxy.auth.api_keys import KeyTable
-from bouchet_proxy.auth.rate_limit import RateLimitExceededError
+from bouchet_proxy.api_keys import KeyTable, RateLimitExceededError
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 SECRET = new_secret()

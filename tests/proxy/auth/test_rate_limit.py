@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import pytest
-from bouchet_proxy.auth.rate_limit import RateLimiter, RateLimitExceededError
+from bouchet_proxy.api_keys import RateLimiter, RateLimitExceededError
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 

@@ -7,8 +7,8 @@ from collections.abc import MutableMapping
 from typing import Any
 
 from bouchet_core.deployments import Traits
+from bouchet_proxy.api_keys import Caller
 from bouchet_proxy.asgi import Receive, Scope, Send, send_json
-from bouchet_proxy.auth.api_keys import Caller
 from bouchet_proxy.backends.litellm import LiteLLMBackend, litellm_config
 from bouchet_proxy.dialects.endpoints import Endpoint
 from bouchet_proxy.routing.table import Route

@@ -6,7 +6,7 @@ import time
 
 from bouchet_core.store import Store
 from bouchet_core.usage import UsageBy, UsageSummary
-from bouchet_proxy.auth.api_keys import Caller
+from bouchet_proxy.api_keys import Caller
 from bouchet_proxy.dialects.endpoints import Endpoint
 from bouchet_proxy.dialects.tokens import TokenCounts
 from bouchet_proxy.usage.recorder import FLUSH_S, UsageRecorder

@@ -36,7 +36,7 @@ def test_segments_of_job_are_removed(node: ComputeNode, shared: Path) -> None:
     ps = shutil.which("ps")
     assert ps, "ps (procps) is part of every node"
     # as if the user had no other processes: lists only the session of this job
-    write_program(node.root / "bin" / "ps", f'shift 2; exec {ps} -s "$({ps} -o sid= -p $$)" "$@"')
+    write_program(node.root / "bin" / "ps", f'shift 2; exec {ps} -s "$({ps} -o sid= -p $$ | tr -d " ")" "$@"')
     assert left_in(shared, node) == {"psm_older", "mine.dat"}
 
 

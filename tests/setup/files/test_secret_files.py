@@ -6,8 +6,8 @@ import stat
 from pathlib import Path
 
 from setup.docker.stack import Stack, compose_environ, read_generation
+from setup.files.container_files import FILES, write_private_file, write_secret_files
 from setup.files.env_file import EnvSettings
-from setup.files.secret_files import FILES, write_private_file, write_secret_files
 
 VALUES = {
     **dict.fromkeys(FILES.values(), "0123456789abcdef"),

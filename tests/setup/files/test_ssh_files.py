@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from setup.docker.stack import Stack
+from setup.files.container_files import find_agent, find_key, localize, parse_identity_agent, stage_ssh_files
 from setup.files.env_file import EnvSettings
-from setup.files.ssh_files import find_agent, find_key, localize, parse_identity_agent, stage_ssh_files
 
 SETTINGS = EnvSettings({"BOUCHET_UID": "10001", "BOUCHET_GID": "10001"})
 CONFIG = """\

@@ -53,7 +53,7 @@ def test_manifest_has_required_driver(folder: Path) -> None:
     spec.loader.exec_module(manifest)
     facts = read_pin(folder).facts
     needed = {name: facts[name] for name in ("cuda", "min_driver") if facts[name] != "null"}
-    assert manifest.needs((folder / "pin.yaml").read_text()) == needed
+    assert manifest.cuda_requirements((folder / "pin.yaml").read_text()) == needed
     assert bool(needed) is folder.name.startswith("cuda")
 
 

@@ -6,7 +6,7 @@ import pytest
 from bouchet_core.deployments import Phase
 from bouchet_core.errors import LaunchRefusedError
 from bouchet_worker.context import WorkerContext
-from bouchet_worker.launch.model_check import FRESH, check_model_present, list_models
+from bouchet_worker.launch.checks import FRESH, check_model_present, list_models
 from bouchet_worker.launch.submit import submit
 
 from tests.fakes.slurm_gateway import FakeSlurm

@@ -10,7 +10,7 @@ from bouchet_core.config.catalog import Catalog
 from bouchet_core.deployments import Deployment, Ending, Phase
 from bouchet_core.provenance import LaunchPins, Weights
 from bouchet_worker.context import WorkerContext
-from bouchet_worker.launch.pin_check import PinnedFiles, changed_arguments, find_changes
+from bouchet_worker.launch.checks import PinnedFiles, changed_arguments, find_changes
 from bouchet_worker.launch.plan import preview
 from bouchet_worker.launch.submit import submit
 

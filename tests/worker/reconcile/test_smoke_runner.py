@@ -109,7 +109,11 @@ def test_slow_smoke_test_delays_ready_for_a_while_and_no_other_job(
     scenario.step(2)
     record = scenario.get()
     assert record.phase is Phase.STARTING and "smoke test" in record.reason
+    wait_for(lambda: scenario.server.received)
+    key = scenario.server.key
     other = scenario.launch("bb", partition="gpu_h200")
+    # one server plays both jobs; it stays the first one's
+    scenario.server.key = key
     scenario.slurm.start(other)
     scenario.step()
     assert scenario.get("bb").phase is Phase.STARTING

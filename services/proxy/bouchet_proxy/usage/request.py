@@ -11,8 +11,8 @@ from typing import Any
 
 from bouchet_core.usage import UsageRecord
 
+from bouchet_proxy.api_keys import Caller
 from bouchet_proxy.asgi import Header, Scope, header
-from bouchet_proxy.auth.api_keys import Caller
 from bouchet_proxy.dialects.endpoints import Dialect, Endpoint, dialect_of
 from bouchet_proxy.dialects.tokens import TokenCounts
 from bouchet_proxy.errors import ProxyError

@@ -17,15 +17,13 @@ from bouchet_core.errors import LaunchRefusedError, RemoteCommandError
 from bouchet_core.keys import serving_key
 from bouchet_core.placement import AUTO_PARTITION, candidates, image_of
 
-from bouchet_worker.context import WorkerContext
-from bouchet_worker.paths import SERVE_SCRIPT
+from bouchet_worker.context import SERVE_SCRIPT, WorkerContext
 from bouchet_worker.slurm.commands import SBATCH_TIMEOUT_S, sbatch_argv, sbatch_test_only_argv
 from bouchet_worker.slurm.parsing import parse_start_estimate, start_sort_key
 from bouchet_worker.slurm.queries import user_usage
 
+from .checks import changed_arguments, check_pins, estimate_for
 from .job_files import KEY_FILE, JobSpec, make_spec, next_job_name, render_files
-from .memory_check import estimate_for
-from .pin_check import changed_arguments, check_pins
 
 # a preview takes no slot, and no file of a job depends on it
 NO_SLOT = 0

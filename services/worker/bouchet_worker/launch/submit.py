@@ -14,10 +14,8 @@ from bouchet_worker.slurm.commands import scancel_argv, terminate_argv
 from bouchet_worker.slurm.queries import JobRef
 from bouchet_worker.slurm.submission import BEING_CANCELLED, CANCELLED_UNSUBMITTED, FoundJob, JobSubmission
 
+from .checks import check_model_present, check_pins, estimate_for
 from .job_files import render_record_file
-from .memory_check import estimate_for
-from .model_check import check_model_present
-from .pin_check import check_pins
 from .plan import LaunchPlan, plan_launch, restore_plan
 
 # a serving job may finish open requests for this long before Slurm kills it

@@ -1,4 +1,4 @@
-"""Rate limits of one API key: two token buckets, for requests and for LLM tokens. Pure: the time is an argument.
+"""API keys of clients, and their rate limits: two token buckets per key. Pure: time is an argument.
 
 A bucket holds one minute's worth. What a request costs is not known before its end, so it is admitted while anything is
 left, charged an estimate, and settled at its end: a bucket may be overdrawn, and then the next request has to wait.
@@ -6,9 +6,15 @@ left, charged an estimate, and settled at its end: a bucket may be overdrawn, an
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
+
+from bouchet_core.keys import OWNER, ApiKey
 
 from bouchet_proxy.asgi import Header
 
@@ -89,3 +95,57 @@ class RateLimiter:
 @lru_cache(maxsize=256)
 def _rfc3339(unix: int) -> bytes:
     return datetime.fromtimestamp(unix, UTC).strftime("%Y-%m-%dT%H:%M:%SZ").encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """The holder of a key. limiter: its rate limits, None without any; expires_at: Unix time."""
+
+    name: str
+    limiter: RateLimiter | None = None
+    expires_at: float | None = None
+
+    @property
+    def is_owner(self) -> bool:
+        """Whether this is the key of `.env`."""
+        return self.name == OWNER
+
+
+@dataclass(frozen=True)
+class KeyTable:
+    """The owner's key, and the hashes of all other keys.
+
+    The time that a look-up in a table of hashes takes reveals nothing: a client cannot choose how a hash begins.
+    """
+
+    owner_key: bytes = field(repr=False)
+    owner: Caller = Caller(OWNER)
+    others: Mapping[bytes, tuple[ApiKey, Caller]] = field(default_factory=dict)
+
+    def find(self, key: bytes, unix_now: float) -> Caller | None:
+        """Return the holder of that key; None for a wrong, revoked or expired one."""
+        if hmac.compare_digest(key, self.owner_key):
+            return self.owner
+        if not self.others:
+            return None
+        found = self.others.get(hashlib.sha256(key).digest())
+        if found is None or (found[1].expires_at is not None and unix_now >= found[1].expires_at):
+            return None
+        return found[1]
+
+    def with_keys(self, keys: Iterable[ApiKey], clock: Callable[[], float]) -> KeyTable:
+        """Return the table of these keys; an unchanged key keeps its limiter, and so what it has used."""
+        others = {bytes.fromhex(key.sha256): (key, self._caller(key, clock)) for key in keys}
+        return KeyTable(self.owner_key, self.owner, others)
+
+    def _caller(self, key: ApiKey, clock: Callable[[], float]) -> Caller:
+        known = self.others.get(bytes.fromhex(key.sha256))
+        if known is not None and known[0] == key:
+            return known[1]
+        limited = key.requests_per_minute or key.tokens_per_minute
+        limiter = RateLimiter(key.requests_per_minute, key.tokens_per_minute, clock()) if limited else None
+        return Caller(key.name, limiter, _unix_time(key.expires_at))
+
+
+def _unix_time(moment: datetime | None) -> float | None:
+    return None if moment is None else moment.timestamp()
