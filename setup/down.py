@@ -13,6 +13,7 @@ from .docker import images
 from .docker.containers import inspect_containers, published_ports
 from .docker.engine import Compose, ask_version, find_compose, with_files
 from .docker.images import DEMO_NODE_NAME, NAME
+from .docker.removal import remove_own_volumes
 from .docker.stack import Stack, compose_environ, sole_use
 from .errors import CommandFailedError, EnvFileError
 from .files.env_file import read_env_file
@@ -73,17 +74,9 @@ def remove(stack: Stack, progress: Progress) -> None:
     if _engine_answers(progress):
         with sole_use(stack), progress.step("removing containers and volumes"):
             compose_of(stack, progress).run("down", "--remove-orphans", "--timeout", "5")
-            _remove_own_volumes(stack)
+            remove_own_volumes(stack)
     shutil.rmtree(stack.secrets_dir, ignore_errors=True)
     stack.lock_file.unlink(missing_ok=True)
-
-
-def _remove_own_volumes(stack: Stack) -> None:
-    """Remove volumes by name: a shared volume carries the label of whichever stack came first."""
-    names = run(["docker", "volume", "ls", "--quiet"]).split()
-    ours = [name for name in names if name.startswith(f"{stack.project}_")]
-    if ours:
-        run(["docker", "volume", "rm", *ours])
 
 
 def _remove_volumes(compose: Compose, progress: Progress) -> None:
