@@ -167,6 +167,24 @@ async def test_node_idle_connection_is_closed(
     assert (login_node.accepted, compute.accepted) == (1, 2)
 
 
+async def test_node_connection_stays_open_while_a_channel_is_open(
+    compute: LoginNode, gateway: Gateway, node_slot: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nodes, "IDLE_TIMEOUT_S", 0.2)
+    reader, writer = await asyncio.open_connection("127.0.0.1", node_slot)
+    writer.write(b"first")
+    assert await reader.readexactly(5) == b"first"
+    # a short connection beside it begins and ends
+    assert await talk(node_slot, b"short") == b"short"
+    await asyncio.sleep(0.6)
+    writer.write(b"later")
+    assert await asyncio.wait_for(reader.readexactly(5), 10) == b"later"
+    assert (compute.accepted, compute.channels) == (1, 2)
+    writer.close()
+    await wait_until(lambda: not compute.connections)
+    assert gateway.tunnel.status().nodes == {}
+
+
 async def test_node_prompt_is_not_answered(compute: LoginNode, gateway: Gateway, node_slot: int) -> None:
     compute.script = PromptScript([("Duo", [("Passcode: ", False)])], lambda answers: True)
     body = await refused(node_slot)

@@ -7,8 +7,10 @@ The node's host key must be known to the user or to the login node, or be accept
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import asyncssh
 from bouchet_core.errors import GatewayError
@@ -21,7 +23,7 @@ from .fast_path.switch import disable_fast_path
 # files with the nodes' host keys on a login node; read through the connection that is up
 KNOWN_HOSTS_FILES = ("/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2", ".ssh/known_hosts")
 MAX_KNOWN_HOSTS_BYTES = 4 << 20
-# health checks connect every few seconds while a job runs: after this long without one, no job of ours runs there
+# a running job has health checks, mostly over one kept channel: a node without any for this long runs no job of ours
 IDLE_TIMEOUT_S = 300.0
 # a node that refused the login is not tried again for every request
 RETRY_REFUSED_AFTER_S = 5.0
@@ -31,9 +33,11 @@ ReadFile = Callable[[str, int, int], Awaitable[tuple[bytes, int]]]
 
 @dataclass
 class NodeConnection:
-    """The connection to one node, or why there is none."""
+    """The connection to one node, or why there is none. `opening`: channels on their way; `channels`: open ones."""
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    opening: int = 0
+    channels: set[asyncio.Task[None]] = field(default_factory=set)
     connection: asyncssh.SSHClientConnection | None = None
     idle_timer: asyncio.TimerHandle | None = None
     refusal: NodeRefusedError | None = None
@@ -56,15 +60,34 @@ class NodeConnections:
         self._connector, self._login_connection, self._read = connector, login_connection, read
         self._nodes: dict[str, NodeConnection] = {}
 
-    async def connect_node(self, node: str) -> asyncssh.SSHClientConnection:
-        """Return the connection to that node. Raises NodeRefusedError, or TunnelDownError when the tunnel broke."""
+    @contextlib.asynccontextmanager
+    async def connected(self, node: str) -> AsyncIterator[asyncssh.SSHClientConnection]:
+        """Yield the connection to that node, open at least until the block ends, and while a kept channel is open.
+
+        Raises NodeRefusedError, or TunnelDownError when the tunnel broke.
+        """
         entry = self._nodes.setdefault(node, NodeConnection())
-        async with entry.lock:
-            connection = entry.connection
-            if connection is None or connection.is_closed():
-                connection = await self._open(node, entry)
-        self._restart_idle_timer(node, entry)
-        return connection
+        entry.opening += 1
+        try:
+            async with entry.lock:
+                connection = entry.connection
+                if connection is None or connection.is_closed():
+                    connection = await self._open(node, entry)
+            yield connection
+        finally:
+            entry.opening -= 1
+            self._restart_idle_timer(node, entry)
+
+    def keep_for(self, node: str, channel: Any) -> None:
+        """Keep the node's connection open until this channel of it is closed."""
+        entry = self._nodes.get(node)
+        if entry is None:
+            # all connections were closed meanwhile
+            return
+        closed: asyncio.Task[None] = asyncio.ensure_future(channel.wait_closed())
+        entry.channels.add(closed)
+        closed.add_done_callback(entry.channels.discard)
+        closed.add_done_callback(lambda _: self._restart_idle_timer(node, entry))
 
     def problems(self) -> dict[str, str]:
         """Return the nodes in use, each with its error message, empty when fine."""
@@ -86,19 +109,22 @@ class NodeConnections:
             connection = await self._connector.connect_node(node, self._login_connection, hosts)
         except NodeRefusedError as refusal:
             entry.refusal, entry.refused_at = refusal, asyncio.get_running_loop().time()
-            self._restart_idle_timer(node, entry)
             raise
         entry.refusal, entry.connection = None, connection
         return connection
 
     def _restart_idle_timer(self, node: str, entry: NodeConnection) -> None:
+        """Begin to count idle time, unless the node is in use or the connections are closed."""
         if entry.idle_timer is not None:
             entry.idle_timer.cancel()
-        entry.idle_timer = asyncio.get_running_loop().call_later(IDLE_TIMEOUT_S, self._drop, node)
+        if not entry.opening and not entry.channels and self._nodes.get(node) is entry:
+            entry.idle_timer = asyncio.get_running_loop().call_later(IDLE_TIMEOUT_S, self._drop, node)
 
     def _drop(self, node: str) -> None:
-        entry = self._nodes.pop(node, None)
-        if entry is not None:
+        entry = self._nodes.get(node)
+        # a channel may have begun to open since the timer was started
+        if entry is not None and not entry.opening and not entry.channels:
+            del self._nodes[node]
             entry.close()
 
     async def _known_hosts(self) -> list[str]:

@@ -238,18 +238,32 @@ class Session:
 
         Raises TunnelDownError when the SSH connection broke, RemoteFileError when nothing listens at the target.
         """
-        via_node = target.on_node or self._always_via_node
-        connection = await self.nodes.connect_node(target.node) if via_node else self._connection
-        host = target.node if via_node else self.host
-        opening = _open_direct_channel(connection, target, "127.0.0.1" if via_node else target.node, factory)
+        if target.on_node or self._always_via_node:
+            async with self.nodes.connected(target.node) as connection:
+                opening = _open_direct_channel(connection, target, "127.0.0.1", factory)
+                channel = await self._wait_opened(opening, connection, target.node, target.place, timeout_s)
+                self.nodes.keep_for(target.node, channel)
+        else:
+            opening = _open_direct_channel(self._connection, target, target.node, factory)
+            channel = await self._wait_opened(opening, self._connection, self.host, target.place, timeout_s)
+        use_fast_path(channel)
+
+    async def _wait_opened(
+        self,
+        opening: Awaitable[_ChannelAndSession],
+        connection: asyncssh.SSHClientConnection,
+        host: str,
+        place: str,
+        timeout_s: float,
+    ) -> Any:
         try:
-            use_fast_path((await _opened(opening, timeout_s))[0])
+            return (await _opened(opening, timeout_s))[0]
         except TimeoutError as exc:
-            raise errors.RemoteFileError(f"{target.place} did not answer within {timeout_s:g} s") from exc
+            raise errors.RemoteFileError(f"{place} did not answer within {timeout_s:g} s") from exc
         except (asyncssh.Error, OSError) as exc:
             if self.lost.done() or connection.is_closed():
                 raise errors.TunnelDownError(f"the SSH connection to {host} was lost: {exc}") from exc
-            raise mapped_error(exc, f"no connection from {host} to {target.place}") from exc
+            raise mapped_error(exc, f"no connection from {host} to {place}") from exc
 
 
 def quoted(argv: Sequence[str]) -> str:
