@@ -82,6 +82,35 @@ async def test_connect_first_refused_address_tries_next() -> None:
                 assert sock.getpeername()[1] == port
 
 
+@pytest.mark.parametrize("refused_first", [True, False])
+async def test_connect_first_refused_address_leaves_the_slow_one_its_time(refused_first: bool) -> None:
+    """An address that is refused at once (IPv6 without a route) uses up no attempts of one whose SYN was lost."""
+    with full_listener() as (listener, fillers), socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        addresses = [address_of(closed), address_of(listener)]
+        connecting = asyncio.ensure_future(
+            connect_first(addresses if refused_first else addresses[::-1], None, INTERVAL_S)
+        )
+        await asyncio.sleep(INTERVAL_S * 8)
+        assert not connecting.done()
+        for filler in fillers:
+            filler.close()
+        listener.setblocking(False)
+        while not connecting.done():
+            with contextlib.suppress(BlockingIOError):
+                listener.accept()[0].close()
+            await asyncio.sleep(0.01)
+        connecting.result().close()
+
+
+async def test_connect_first_all_refused_raises_the_first_refusal() -> None:
+    with socket.socket() as one, socket.socket() as other:
+        one.bind(("127.0.0.1", 0))
+        other.bind(("127.0.0.1", 0))
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.wait_for(connect_first([address_of(one), address_of(other)], None, 600), 30)
+
+
 async def test_connect_first_cancelled_closes_its_sockets() -> None:
     with full_listener() as (listener, _):
         connecting = asyncio.ensure_future(connect_first([address_of(listener)], None, INTERVAL_S))

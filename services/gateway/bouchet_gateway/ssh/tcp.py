@@ -46,24 +46,28 @@ async def connect_first(
 ) -> socket.socket:
     """Return the first socket that connects. addresses: (family, address), tried in turn.
 
-    Raises the first OSError when every address has refused; waits for ever where none answers.
+    An address that refused is not tried again. Raises the first OSError when every address has refused and no attempt
+    is under way; waits for ever where one does not answer.
     """
-    attempts: set[asyncio.Task[socket.socket]] = set()
-    failures: list[OSError] = []
+    attempts: dict[asyncio.Task[socket.socket], _Address] = {}
+    remaining, failures = list(addresses), list[OSError]()
     try:
         for number in itertools.count():
-            if len(attempts) < MAX_ATTEMPTS:
-                attempts.add(asyncio.ensure_future(_connect(*addresses[number % len(addresses)], local)))
-            done, _ = await asyncio.wait(attempts, timeout=interval_s, return_when=asyncio.FIRST_COMPLETED)
+            if remaining and len(attempts) < MAX_ATTEMPTS:
+                address = remaining[number % len(remaining)]
+                attempts[asyncio.ensure_future(_connect(*address, local))] = address
+            timeout_s = interval_s if remaining else None
+            done, _ = await asyncio.wait(attempts, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
             for ended in done:
-                attempts.discard(ended)
+                refused = attempts.pop(ended)
                 failure = ended.exception()
                 if failure is None:
                     return ended.result()
                 if not isinstance(failure, OSError):
                     raise failure
                 failures.append(failure)
-            if len(failures) >= len(addresses):
+                remaining = [address for address in remaining if address != refused]
+            if not remaining and not attempts:
                 raise failures[0]
     finally:
         for attempt in attempts:
