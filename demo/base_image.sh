@@ -7,6 +7,8 @@ set -euo pipefail
 readonly tag=${1:?usage: base_image.sh TAG SUITE}
 readonly suite=${2:?usage: base_image.sh TAG SUITE}
 readonly answer_seconds=8 pull_seconds=300
+# mmdebstrap gives files no later time than this: the same packages make the same layer, whenever they are unpacked.
+export SOURCE_DATE_EPOCH=1735689600
 work=$(mktemp -d)
 readonly work
 trap 'rm -rf "$work"' EXIT

@@ -1,4 +1,7 @@
-"""`make down`, `make clean`, `make logs`: what needs no env file to be right."""
+"""`make down`, `make remove`, `make clean`, `make logs`: what needs no env file to be right.
+
+What is removed belongs to this stack, and another stack of this machine does not use it.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,20 @@ import os
 import shlex
 import shutil
 import subprocess
+from collections.abc import Collection
 
 from . import demo
 from .command import run, try_run
-from .docker import images
 from .docker.containers import inspect_containers, published_ports
 from .docker.engine import Compose, ask_version, find_compose, with_files
-from .docker.images import DEMO_NODE_NAME, NAME
-from .docker.removal import remove_own_volumes
+from .docker.images import DEMO_NODE_NAME, NAME, ids_in_use, image_names, list_tags, spare_markers
 from .docker.stack import Stack, compose_environ, sole_use
 from .errors import CommandFailedError, EnvFileError
 from .files.env_file import read_env_file
 from .http import HttpClient
 from .progress import Progress, Step
+
+LISTED_VOLUME = '{{.Name}} {{.Label "com.docker.compose.project"}} {{.Label "com.docker.compose.volume"}}'
 
 
 def compose_of(stack: Stack, progress: Progress) -> Compose:
@@ -59,14 +63,19 @@ def _stop_demo_jobs(stack: Stack, step: Step) -> None:
 
 
 def clean(stack: Stack, progress: Progress) -> None:
-    """Remove volumes, the images that we built, secret files and staged files too. The env file stays."""
+    """Remove volumes, images that we built, secret files and staged files too, except what another stack's
+    containers use. The env file stays.
+    """
+    shared = False
     if _engine_answers(progress):
         with sole_use(stack), progress.step("removing containers, volumes and images"):
             compose = compose_of(stack, progress)
             _remove_volumes(compose, progress)
-            _remove_images(compose)
-    for path in (stack.cache_dir / "staging", stack.secrets_dir):
-        shutil.rmtree(path, ignore_errors=True)
+            remove_images(set(image_names(compose).values()))
+            shared = any_stack_left()
+    shutil.rmtree(stack.secrets_dir, ignore_errors=True)
+    if not shared:  # the nodes of a demo cluster have it mounted
+        shutil.rmtree(stack.cache_dir / "staging", ignore_errors=True)
 
 
 def remove(stack: Stack, progress: Progress) -> None:
@@ -79,6 +88,52 @@ def remove(stack: Stack, progress: Progress) -> None:
     stack.lock_file.unlink(missing_ok=True)
 
 
+def remove_own_volumes(stack: Stack) -> None:
+    """Remove the volumes that Compose made for this stack alone."""
+    ours = parse_own_volumes(run(["docker", "volume", "ls", "--format", LISTED_VOLUME]), stack.project)
+    if ours:
+        run(["docker", "volume", "rm", *ours])
+
+
+def parse_own_volumes(listing: str, project: str) -> list[str]:
+    """Parse lines of NAME PROJECT VOLUME, and select the volumes named PROJECT_VOLUME for `project`.
+
+    The label alone also marks a volume with a name of its own, which stacks share: it carries the project of whichever
+    came first. The name alone also fits another stack: `bouchet_lab_data` begins with `bouchet_`.
+    """
+    rows = [words for line in listing.splitlines() if len(words := line.split()) == 3]
+    return [name for name, owner, volume in rows if owner == project and name == f"{project}_{volume}"]
+
+
+def any_stack_left() -> bool:
+    """Tell whether any stack of this project has containers; each service is labelled with its secrets' generation."""
+    return bool(run(["docker", "ps", "--all", "--quiet", "--filter", "label=bouchet.secrets"]).strip())
+
+
+def remove_images(names: Collection[str]) -> None:
+    """Remove the images of these names with their input tags, and the bases made here, unless another stack has them.
+
+    The engine itself would only keep an image in use, not its names: the other stack's next `make up` would build all
+    of them again and replace its containers. This stack's own containers must be gone.
+    """
+    in_use = ids_in_use()
+    tags = list_tags()
+    for name in [name for name in names if name in tags and tags[name] not in in_use]:
+        if try_run(["docker", "image", "rm", name]) is not None:
+            del tags[name]
+    for name in spare_markers(tags, {name.rsplit(":", 1)[0] for name in names}, in_use):
+        try_run(["docker", "image", "rm", name])
+    if not any_stack_left():
+        for name in (NAME, DEMO_NODE_NAME):
+            _remove_base(name)
+
+
+def _remove_base(name: str) -> None:
+    digests = try_run(["docker", "image", "inspect", "--format", "{{len .RepoDigests}}", name])
+    if digests is not None and digests.strip() == "0":  # not pulled, so made here
+        try_run(["docker", "image", "rm", name])
+
+
 def _remove_volumes(compose: Compose, progress: Progress) -> None:
     try:
         compose.run("down", "--volumes", "--remove-orphans")
@@ -86,19 +141,6 @@ def _remove_volumes(compose: Compose, progress: Progress) -> None:
         if "volume is in use" not in exc.output:
             raise
         progress.note("a volume stays: another stack on this machine uses it")
-
-
-def _remove_images(compose: Compose) -> None:
-    """Remove images by name and input tag; the engine keeps those that another stack uses."""
-    names = set(images.image_names(compose).values())
-    repositories = {name.rsplit(":", 1)[0] for name in names}
-    listing = run(["docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}"]).split()
-    for name in sorted(name for name in listing if name.rsplit(":", 1)[0] in repositories):
-        try_run(["docker", "image", "rm", name])
-    for name in (NAME, DEMO_NODE_NAME):
-        digests = try_run(["docker", "image", "inspect", "--format", "{{len .RepoDigests}}", name])
-        if digests is not None and digests.strip() == "0":  # not pulled, so made here
-            try_run(["docker", "image", "rm", name])
 
 
 def print_status(stack: Stack, progress: Progress) -> None:

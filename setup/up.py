@@ -94,7 +94,7 @@ def build_images(stack: Stack, settings: EnvSettings, progress: Progress, compos
     inputs = images.SERVICE_INPUTS if settings.host else {**images.SERVICE_INPUTS, **images.DEMO_INPUTS}
     with progress.step("images") as step:
         known = images.find_images(compose, stack.root, inputs, base)
-        stale = images.find_stale(known)
+        stale = images.reuse_known(images.find_stale(known))
         if stale:
             images.build(step, compose, stale)
         step.title = f"images: {len(stale)} built, {len(known) - len(stale)} as they were"

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,7 @@ NOT_INPUTS = frozenset({"__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_ca
 COMMON = ("Dockerfile", ".dockerignore", "setup/image")
 # what images for the cluster are built with, and the version of these
 RECIPE = tuple(f"apptainer/{name}" for name in ("vllm.def", "build.sh", "manifest.py", "oci.py", "commit"))
+MARKER = ":inputs-"
 # Compose service -> files and folders that its image is made of
 SERVICE_INPUTS: Mapping[str, tuple[str, ...]] = {
     "redis": COMMON,
@@ -46,11 +47,11 @@ class BuiltImage:
     @property
     def marker(self) -> str:
         """The tag that says what it was built from."""
-        return f"{self.name.rsplit(':', 1)[0]}:inputs-{self.digest}"
+        return f"{self.name.rsplit(':', 1)[0]}{MARKER}{self.digest}"
 
 
 def find_images(compose: Compose, root: Path, inputs: Mapping[str, tuple[str, ...]], base: str) -> list[BuiltImage]:
-    """Return all images of the Compose files that we build; `base` is the base image's id."""
+    """Return all images of the Compose files that we build; `base` identifies the base image."""
     names = image_names(compose)
     return [
         BuiltImage(service, names[service], digest_of(root, paths, base))
@@ -86,19 +87,37 @@ def _files_under(path: Path) -> list[Path]:
     return found
 
 
-def image_ids(names: Iterable[str]) -> dict[str, str]:
-    """Map name to id, for the images that exist."""
-    wanted = list(names)
+def list_tags() -> dict[str, str]:
+    """Map the name of each image of the engine, `repository:tag`, to its id."""
     listing = run(["docker", "image", "ls", "--no-trunc", "--format", "{{.Repository}}:{{.Tag}} {{.ID}}"])
-    known = dict(line.split(" ", 1) for line in listing.splitlines() if " " in line)
-    return {name: known[name] for name in wanted if name in known}
+    return dict(line.split(" ", 1) for line in listing.splitlines() if " " in line)
+
+
+def ids_in_use() -> set[str]:
+    """Return the ids of the images that containers have, stopped ones too, of whatever project."""
+    containers = run(["docker", "ps", "--all", "--no-trunc", "--quiet"]).split()
+    # one that went away meanwhile is an error for all of them
+    found = [try_run(["docker", "inspect", "--format", "{{.Image}}", container]) for container in containers]
+    return {image.strip() for image in found if image}
 
 
 def find_stale(images: Iterable[BuiltImage]) -> list[BuiltImage]:
     """Select the images that do not exist or were built from other files."""
     wanted = list(images)
-    ids = image_ids([name for image in wanted for name in (image.name, image.marker)])
+    ids = list_tags()
     return [image for image in wanted if image.name not in ids or ids.get(image.marker) != ids[image.name]]
+
+
+def reuse_known(stale: Iterable[BuiltImage]) -> list[BuiltImage]:
+    """Give images that were built from the same inputs before their names again; return those that must be built."""
+    tags = list_tags()
+    unknown = []
+    for image in stale:
+        if image.marker in tags:
+            run(["docker", "image", "tag", image.marker, image.name])
+        else:
+            unknown.append(image)
+    return unknown
 
 
 def build(step: Step, compose: Compose, stale: list[BuiltImage]) -> None:
@@ -111,13 +130,20 @@ def build(step: Step, compose: Compose, stale: list[BuiltImage]) -> None:
 
 
 def prune(images: Iterable[BuiltImage]) -> None:
-    """Remove the tags of older inputs, and with them the images. Only after a start no container uses them."""
-    current = {image.marker for image in images}
-    repositories = {marker.rsplit(":", 1)[0] for marker in current}
-    listing = run(["docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}"]).split()
-    markers = [name for name in listing if ":inputs-" in name and name.rsplit(":", 1)[0] in repositories]
-    for name in set(markers) - current:
-        try_run(["docker", "image", "rm", name])  # another stack may still run on it
+    """Remove the tags of older inputs, and with them the images, unless another stack has them.
+
+    Only after a start no container of this stack uses them.
+    """
+    repositories = {image.marker.rsplit(":", 1)[0] for image in images}
+    for name in spare_markers(list_tags(), repositories, ids_in_use()):
+        try_run(["docker", "image", "rm", name])
+
+
+def spare_markers(tags: Mapping[str, str], repositories: Collection[str], in_use: Collection[str]) -> list[str]:
+    """Select the input tags in `repositories` whose image has no name and no container."""
+    ours = {name: image for name, image in tags.items() if name.rsplit(":", 1)[0] in repositories}
+    named = {image for name, image in ours.items() if MARKER not in name}
+    return [name for name, image in ours.items() if MARKER in name and image not in named and image not in in_use]
 
 
 SUITE = "trixie"
@@ -126,14 +152,21 @@ DEMO_NODE_NAME = "debian:bookworm-slim"  # what vLLM's image for the demo is mad
 
 
 def ensure_base_image(progress: Progress, root: Path, name: str = NAME, suite: str = SUITE) -> str:
-    """Return the id of the base image, after getting it if necessary."""
-    known = try_run(["docker", "image", "inspect", "--format", "{{.Id}}", name])
+    """Return the digests of the base image's layers, after getting it if necessary.
+
+    They are the same for a base made again of the same packages; the image's id, with the time of its making, is not.
+    """
+    known = try_run(_layers_argv(name))
     if known:
         return known.strip()
     with progress.step(f"base image {name}") as step:
         step.say("pulled, or made of this machine's own package source")
         _get(progress, root, name, suite)
-    return run(["docker", "image", "inspect", "--format", "{{.Id}}", name]).strip()
+    return run(_layers_argv(name)).strip()
+
+
+def _layers_argv(name: str) -> list[str]:
+    return ["docker", "image", "inspect", "--format", "{{json .RootFS.Layers}}", name]
 
 
 def ensure_base_source(progress: Progress, root: Path, name: str = NAME, suite: str = SUITE) -> None:

@@ -24,7 +24,7 @@ class FakeEngine:
         self.bin, self.state_file = folder / "docker-bin", folder / "engine.json"
         self.bin.mkdir()
         program = self.bin / "docker"
-        program.write_text(f'#!/bin/bash\nexec {sys.executable} {__file__} {self.state_file} "$@"\n')
+        program.write_text(f'#!/bin/bash\nexec {sys.executable} -I -S {__file__} {self.state_file} "$@"\n')
         program.chmod(0o755)
         self.set()
 
@@ -89,6 +89,9 @@ def image(state: dict[str, Any], words: list[str]) -> int:
         case ["ls", *options]:
             parts = [(*name.rsplit(":", 1), number) for name, number in state["images"].items()]
             show(options, [{"Repository": name, "Tag": tag, "ID": number} for name, tag, number in parts])
+            return 0
+        case ["tag", name, other]:
+            state["images"][other] = state["images"][name]
             return 0
         case ["rm", name]:
             return remove_image(state, name)

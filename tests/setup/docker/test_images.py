@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
-from setup.docker.images import DEMO_INPUTS, SERVICE_INPUTS, BuiltImage, digest_of
+import pytest
+
+from setup.docker.images import (
+    DEMO_INPUTS,
+    NAME,
+    SERVICE_INPUTS,
+    BuiltImage,
+    digest_of,
+    ensure_base_image,
+    prune,
+    reuse_known,
+    spare_markers,
+)
+from setup.progress import Progress
+from tests.fakes.docker_program import FakeEngine, labels_of
 
 ROOT = Path(__file__).parents[3]
 
@@ -49,3 +64,53 @@ def test_digest_of_ignores_caches(tmp_path: Path) -> None:
 def test_built_image_marker_is_tag_of_same_repository() -> None:
     assert BuiltImage("api", "bouchet/api:dev", "0123").marker == "bouchet/api:inputs-0123"
     assert BuiltImage("api", "localhost:5000/api:dev", "0123").marker == "localhost:5000/api:inputs-0123"
+
+
+TAGS = {"bouchet/api:dev": "new", "bouchet/api:inputs-new": "new", "bouchet/api:inputs-old": "old"}
+
+
+@pytest.mark.parametrize(
+    ("more", "in_use", "spare"),
+    [
+        ({}, set(), ["bouchet/api:inputs-old"]),
+        ({}, {"old"}, []),
+        ({"bouchet/api:lab": "old"}, set(), []),
+        ({"bouchet/notes:inputs-x": "x"}, set(), ["bouchet/api:inputs-old"]),
+    ],
+)
+def test_spare_markers_are_of_images_without_name_and_container(
+    more: dict[str, str], in_use: set[str], spare: list[str]
+) -> None:
+    assert spare_markers({**TAGS, **more}, {"bouchet/api"}, in_use) == spare
+
+
+def test_prune_leaves_inputs_of_other_stacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = FakeEngine(tmp_path)
+    monkeypatch.setenv("PATH", engine.path)
+    lab = {"bouchet/api:lab": "a2", "bouchet/api:inputs-2": "a2", "bouchet/api:inputs-3": "a3"}
+    engine.set(
+        images={"bouchet/api:dev": "a1", "bouchet/api:inputs-1": "a1", "bouchet/api:inputs-0": "a0", **lab},
+        containers={"c": {"image": "a3", "labels": labels_of("lab")}},
+    )
+    prune([BuiltImage("api", "bouchet/api:dev", "1")])
+    assert engine.state["images"] == {"bouchet/api:dev": "a1", "bouchet/api:inputs-1": "a1", **lab}
+
+
+def test_reuse_known_names_image_of_same_inputs_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = FakeEngine(tmp_path)
+    monkeypatch.setenv("PATH", engine.path)
+    engine.set(images={"bouchet/api:dev": "a2", "bouchet/api:inputs-1": "a1"})
+    api, proxy = BuiltImage("api", "bouchet/api:dev", "1"), BuiltImage("proxy", "bouchet/proxy:dev", "7")
+    assert reuse_known([api, proxy]) == [proxy]
+    assert engine.state["images"]["bouchet/api:dev"] == "a1"
+
+
+def test_base_is_identified_by_its_layers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = FakeEngine(tmp_path)
+    monkeypatch.setenv("PATH", engine.path)
+    found = []
+    for number in ("made-on-monday", "made-on-tuesday"):
+        engine.set(images={NAME: number}, layers={number: ["sha256:the-same"]})
+        with Progress(io.StringIO()) as progress:
+            found.append(ensure_base_image(progress, ROOT))
+    assert found[0] == found[1]
