@@ -114,8 +114,8 @@ class Placement(FrozenModel):
 
     partition: str
     gpus: int
-    gpu_type: str
-    nodes: int
+    gpu_type: str = ""
+    nodes: int = 1
     cpus: int
     memory_gib: int
     walltime_s: int
@@ -276,12 +276,14 @@ class Orphan(FrozenModel):
 
     slurm_id: int
     name: str = Field(description="Slurm's job name")
-    state: str = Field(description="Slurm's job state")
+    state: str = Field(default="", description="Slurm's job state")
     partition: str = ""
     node: str | None = None
     model: str | None = Field(default=None, description="Hugging Face id; null if the job's files do not contain it")
     names: tuple[str, ...] = ()
-    owner: Literal["this", "another", "unknown"] = Field(description="which installation of bouchet-llm launched it")
+    owner: Literal["this", "another", "unknown"] = Field(
+        default="unknown", description="which installation of bouchet-llm launched it"
+    )
     can_adopt: bool = True
     note: str = Field(default="", description="why it is an orphan")
 

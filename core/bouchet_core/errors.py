@@ -17,6 +17,7 @@
     │   ├── UnknownOrphanError        no such job without a record
     │   ├── OrphanRefusedError        the job must not be adopted or cancelled
     │   ├── StaleRecordError          another process changed the record first
+    │   ├── UnreadableRecordError     another version stored the record
     │   ├── KeyNameTakenError
     │   └── UnknownKeyError
     ├── StoreUnavailableError         Redis does not answer
@@ -203,6 +204,18 @@ class StaleRecordError(RecordError):
     def __init__(self, record: str) -> None:
         self.record = record
         super().__init__(f"{record} was changed by another process at the same time; try again")
+
+
+class UnreadableRecordError(RecordError):
+    """A record is stored in a form that this version cannot read."""
+
+    kind = "unreadable_record"
+
+    def __init__(self, what: str, name: str, problem: str) -> None:
+        self.what, self.name, self.problem = what, name, problem
+        super().__init__(
+            f"the record of {what} {name!r} cannot be read ({problem}); start the version of bouchet-llm that stored it"
+        )
 
 
 class KeyNameTakenError(RecordError):

@@ -101,7 +101,7 @@ class GatewayClient:
         """Return the tunnel's status."""
         response = self._send("GET", "/v1/status")
         try:
-            return TunnelStatus.model_validate_json(response.content)
+            return TunnelStatus.model_validate_json(response.content, extra="ignore")
         except ValidationError as exc:
             # an older or newer gateway, during `make up`
             raise errors.GatewayUnreachableError("the gateway has another version: run `make up`") from exc

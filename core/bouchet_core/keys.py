@@ -33,7 +33,7 @@ class ApiKey(FrozenModel):
 
     name: KeyName
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    ending: str = Field(description="the key's last characters, to distinguish two keys")
+    ending: str = Field(default="", description="the key's last characters, to distinguish two keys")
     requests_per_minute: PerMinute | None = None
     tokens_per_minute: PerMinute | None = None
     created_at: datetime

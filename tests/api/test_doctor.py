@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
+import redis
 from bouchet_api.dependencies import AppState
 from bouchet_api.doctor import tunnel_check
 from bouchet_core.doctor import Verdict
@@ -30,6 +31,17 @@ async def test_missing_worker_fails_and_the_cluster_is_unknown(api: httpx.AsyncC
     assert found["ssh: tunnel"]["verdict"] == "pass"
     assert found["slurm: cluster"]["verdict"] == "unknown"
     assert "stack, worker" in found["slurm: cluster"]["message"]
+
+
+async def test_unreadable_key_is_named_and_can_be_revoked(api: httpx.AsyncClient, redis_server: RedisServer) -> None:
+    assert (await checks(api))["stack: records"]["verdict"] == "pass"
+    with redis.Redis(port=redis_server.port, password=redis_server.password) as client:
+        client.hset("bouchet:access:keys", "bob", '{"name":"bob"}')
+    found = (await checks(api))["stack: records"]
+    assert found["verdict"] == "warn" and "key bob cannot be read" in found["message"]
+    answer = await api.delete("/v1/keys/bob")
+    assert (answer.status_code, answer.json()["expired"]) == (200, True)
+    assert (await checks(api))["stack: records"]["verdict"] == "pass"
 
 
 async def test_unreachable_redis_fails_and_the_report_still_comes(

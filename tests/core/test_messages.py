@@ -40,6 +40,7 @@ SAMPLES: dict[type[BouchetError], tuple[object, ...]] = {
     errors.UnknownOrphanError: (900,),
     errors.OrphanRefusedError: (900, "its files have no record.json"),
     errors.StaleRecordError: ("x7f",),
+    errors.UnreadableRecordError: ("deployment", "x7f", "phase: Input should be 'ready'"),
     errors.KeyNameTakenError: ("alice",),
     errors.UnknownKeyError: ("alice",),
     errors.StoreUnavailableError: ("Connection refused",),

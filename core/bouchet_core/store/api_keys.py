@@ -14,6 +14,7 @@ import redis
 from bouchet_core.errors import KeyNameTakenError, UnknownKeyError
 from bouchet_core.keys import ApiKey
 
+from .reading import Unreadable, read_or_skip, unreadable_of
 from .records import PREFIX, mapped
 
 _KEYS, _CHANGES = PREFIX + "access:keys", PREFIX + "access:changes"
@@ -35,8 +36,8 @@ class ApiKeyStore:
             raise KeyNameTakenError(key.name)
         self._changed(key.name)
 
-    def revoke(self, name: str) -> ApiKey:
-        """Remove a key, or raise UnknownKeyError."""
+    def revoke(self, name: str) -> ApiKey | None:
+        """Remove a key and return it, None if its record cannot be read; or raise UnknownKeyError."""
         with mapped():
             pipe = self._redis.pipeline(transaction=True)
             pipe.hget(_KEYS, name)
@@ -45,13 +46,16 @@ class ApiKeyStore:
         if body is None:
             raise UnknownKeyError(name)
         self._changed(name)
-        return ApiKey.model_validate_json(body)
+        return read_or_skip(ApiKey, "key", name, body)
 
     def all(self) -> list[ApiKey]:
-        """Return all keys, oldest first."""
-        with mapped():
-            bodies = cast("list[str]", self._redis.hvals(_KEYS))
-        return sorted((ApiKey.model_validate_json(body) for body in bodies), key=lambda key: key.created_at)
+        """Return all keys that can be read, oldest first. The others open nothing until they can be read again."""
+        found = (read_or_skip(ApiKey, "key", name, body) for name, body in self._bodies())
+        return sorted((key for key in found if key is not None), key=lambda key: key.created_at)
+
+    def unreadable(self) -> list[Unreadable]:
+        """Return the keys that this version cannot read."""
+        return unreadable_of(ApiKey, "key", self._bodies())
 
     def last_change(self) -> str:
         """Return the id of the newest change, FIRST_CHANGE if there is none."""
@@ -63,6 +67,10 @@ class ApiKeyStore:
         """Wait for a change after that one, at most wait_s, which must stay below SOCKET_TIMEOUT_S."""
         with mapped():
             self._redis.xread({_CHANGES: after}, count=1, block=int(wait_s * 1000))
+
+    def _bodies(self) -> list[tuple[str, str]]:
+        with mapped():
+            return sorted(cast("dict[str, str]", self._redis.hgetall(_KEYS)).items())
 
     def _changed(self, name: str) -> None:
         with mapped():

@@ -19,6 +19,7 @@ from bouchet_core.batch_jobs import BatchJob, DiskListing, Download
 from bouchet_core.errors import UnknownDownloadError, UnknownImageJobError
 from bouchet_core.images import ImageJob
 
+from .reading import read_or_skip
 from .records import PREFIX, RecordKeys, RecordStore, mapped
 
 RECORDS_KEPT = 200
@@ -49,7 +50,6 @@ class BatchJobStore(RecordStore[AnyBatchJob]):
     Methods raise RecordError subclasses or StoreUnavailableError.
     """
 
-    kind: str
     events_kept = EVENTS_KEPT
 
     def event_of(self, record: AnyBatchJob) -> Mapping[str, str]:
@@ -75,8 +75,11 @@ class BatchJobStore(RecordStore[AnyBatchJob]):
         wanted = [(identity, fields) for identity, fields in answer if fields[self.kind] == only]
         if not wanted and len(answer) == count:
             return self.events(answer[-1][0], only, count)
-        parse = self.record_type.model_validate_json
-        return [BatchJobEvent(identity, parse(fields["body"])) for identity, fields in wanted]
+        found = ((identity, self._event_record(only, fields["body"])) for identity, fields in wanted)
+        return [BatchJobEvent(identity, record) for identity, record in found if record is not None]
+
+    def _event_record(self, only: str, body: str) -> AnyBatchJob | None:
+        return read_or_skip(self.record_type, f"{self.kind} event of", only, body)
 
     def _remove_oldest(self) -> None:
         with mapped():
@@ -98,10 +101,10 @@ class DownloadStore(BatchJobStore[Download]):
         return UnknownDownloadError(name)
 
     def disk(self) -> DiskListing | None:
-        """Return the last listing, however old; None before the first."""
+        """Return the last listing, however old; None before the first or if it cannot be read."""
         with mapped():
             body = self._redis.get(_DISK)
-        return DiskListing.model_validate_json(cast(str, body)) if body else None
+        return read_or_skip(DiskListing, "listing", "disk", cast(str, body)) if body else None
 
     def keep_disk(self, listing: DiskListing) -> None:
         """Replace the last listing."""

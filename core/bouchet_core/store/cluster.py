@@ -9,25 +9,30 @@ Keys (all under `bouchet:`):
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, cast
 
 import redis
-from pydantic import TypeAdapter
 
 from bouchet_core.deployments import ClusterOutage, Orphan
 from bouchet_core.tunnel import TunnelEvent
+from bouchet_core.values import FrozenModel
 
+from .reading import read_or_skip
 from .records import PREFIX, mapped
 
 OUTAGE_TTL_S = 120
 TUNNEL_EVENTS_KEPT = 1000
 TUNNEL_EVENTS = PREFIX + "tunnel"
 _ORPHANS, _EPOCH, _OUTAGE = PREFIX + "orphans", PREFIX + "epoch", PREFIX + "outage"
-_ORPHAN_LIST = TypeAdapter(tuple[Orphan, ...])
 _FIRST = "0-0"
+
+
+class _OrphanList(FrozenModel):
+    orphans: tuple[Orphan, ...]
 
 
 class OrphanStore:
@@ -39,13 +44,14 @@ class OrphanStore:
     def keep(self, orphans: Sequence[Orphan]) -> None:
         """Replace the last list."""
         with mapped():
-            self._redis.set(_ORPHANS, _ORPHAN_LIST.dump_json(tuple(orphans)))
+            self._redis.set(_ORPHANS, json.dumps([orphan.model_dump(mode="json") for orphan in orphans]))
 
     def seen(self) -> tuple[Orphan, ...]:
-        """Return the last list, empty before the first."""
+        """Return the last list, empty before the first; the worker makes it again at every step."""
         with mapped():
             body = cast("str | None", self._redis.get(_ORPHANS))
-        return _ORPHAN_LIST.validate_json(body) if body else ()
+        found = read_or_skip(_OrphanList, "list", "orphans", f'{{"orphans": {body}}}') if body else None
+        return found.orphans if found else ()
 
     def epoch(self) -> str:
         """Return an id that stays the same until Redis loses its data."""
@@ -79,7 +85,7 @@ class OutageStore:
         """Return the outage, None while all queries are answered."""
         with mapped():
             body = cast("str | None", self._redis.get(_OUTAGE))
-        return ClusterOutage.model_validate_json(body) if body else None
+        return read_or_skip(ClusterOutage, "outage", "of the cluster", body) if body else None
 
 
 class TunnelStore:
@@ -101,7 +107,8 @@ class TunnelStore:
         return newest[0][0] if newest else _FIRST
 
     def events(self, after: str) -> list[tuple[str, TunnelEvent]]:
-        """Return ids and changes after that id."""
+        """Return ids and changes after that id, without those that cannot be read."""
         with mapped():
             entries = cast("list[tuple[str, dict[str, str]]]", self._redis.xrange(TUNNEL_EVENTS, f"({after}"))
-        return [(identity, TunnelEvent.model_validate_json(fields["body"])) for identity, fields in entries]
+        found = ((one, read_or_skip(TunnelEvent, "tunnel event", one, fields["body"])) for one, fields in entries)
+        return [(identity, event) for identity, event in found if event is not None]

@@ -14,6 +14,7 @@ Keys (all under `bouchet:`):
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, cast
@@ -23,6 +24,7 @@ from bouchet_core.errors import NameTakenError, NoFreeSlotError, UnknownDeployme
 from bouchet_core.tunnel import SlotTarget
 
 from .cluster import TUNNEL_EVENTS
+from .reading import read_or_skip
 from .records import PREFIX, RecordKeys, RecordStore, evaluate, mapped
 
 EVENTS_KEPT = 10_000
@@ -49,6 +51,7 @@ return -1
 class DeploymentStore(RecordStore[Deployment]):
     """All deployments of one installation. Methods raise RecordError subclasses or StoreUnavailableError."""
 
+    kind = "deployment"
     keys = RecordKeys(
         record=PREFIX + "deployment:",
         all=PREFIX + "all",
@@ -109,10 +112,10 @@ class DeploymentStore(RecordStore[Deployment]):
         return slot
 
     def slot_target(self, slot: int) -> SlotTarget | None:
-        """Return where that slot leads now, None when nothing listens behind it."""
+        """Return where that slot leads now, None when nothing listens behind it or its target cannot be read."""
         with mapped():
             body = self._redis.hget(self.keys.targets, str(slot))
-        return SlotTarget.model_validate_json(cast(str, body)) if body else None
+        return read_or_skip(SlotTarget, "slot", str(slot), cast(str, body)) if body else None
 
     def events(self, after: str, wait_s: float = 0.0, limit: int = 100) -> list[DeploymentEvent]:
         """Return events after that stream id (FIRST_EVENT for all that are kept).
@@ -122,7 +125,8 @@ class DeploymentStore(RecordStore[Deployment]):
         block = int(wait_s * 1000) or None
         with mapped():
             answer = cast("Any", self._redis.xread({_EVENTS: after}, count=limit, block=block))
-        return [_event(identity, fields) for identity, fields in _entries(answer, _EVENTS)]
+        found = (_event(identity, fields) for identity, fields in _entries(answer, _EVENTS))
+        return [event for event in found if event is not None]
 
     def wait_for_events(self, after: tuple[str, str], wait_s: float) -> tuple[str, str]:
         """Return the newest ids of the deployment and tunnel events, once one is newer than `after` or after wait_s."""
@@ -158,5 +162,6 @@ def _entries(answer: Any, stream: str) -> list[tuple[str, dict[str, str]]]:
     return cast("list[tuple[str, dict[str, str]]]", pages.get(stream, []))
 
 
-def _event(identity: str, fields: dict[str, str]) -> DeploymentEvent:
-    return DeploymentEvent.model_validate({**fields, "id": identity, "ending": fields["ending"] or None})
+def _event(identity: str, fields: dict[str, str]) -> DeploymentEvent | None:
+    body = json.dumps({**fields, "id": identity, "ending": fields.get("ending") or None})
+    return read_or_skip(DeploymentEvent, "event", identity, body)

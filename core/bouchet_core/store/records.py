@@ -9,13 +9,18 @@ from datetime import datetime
 from typing import Any, Generic, Protocol, Self, TypeVar, cast
 
 import redis
+from pydantic import ValidationError
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.retry import Retry
 
-from bouchet_core.errors import RecordError, StaleRecordError, StoreUnavailableError
+from bouchet_core.errors import RecordError, StaleRecordError, StoreUnavailableError, UnreadableRecordError
+
+from .reading import Unreadable, problem_of, read_or_skip, read_stored, unreadable_of
 
 PREFIX = "bouchet:"
 SOCKET_TIMEOUT_S = 5.0
+# how many of the newest records are checked by `unreadable`, beside the live ones
+CHECKED_RECORDS = 200
 
 
 def open_client(
@@ -119,7 +124,7 @@ class Record(Protocol):
     def model_dump_json(self) -> str: ...
     def model_copy(self, *, update: Mapping[str, Any] | None = None) -> Self: ...
     @classmethod
-    def model_validate_json(cls, json_data: str) -> Self: ...
+    def model_validate_json(cls, json_data: str, *, extra: Any = None) -> Self: ...
 
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)
@@ -145,6 +150,7 @@ class RecordKeys:
 class RecordStore(Generic[AnyRecord]):
     """Records of one kind. Methods raise RecordError subclasses or StoreUnavailableError."""
 
+    kind: str
     keys: RecordKeys
     record_type: type[AnyRecord]
     events_kept: int
@@ -170,7 +176,7 @@ class RecordStore(Generic[AnyRecord]):
         return ()
 
     def get(self, name: str) -> AnyRecord:
-        """Return the record of that id, or the live one that owns that name."""
+        """Return the record of that id, or the live one that owns that name. Raises UnreadableRecordError."""
         with mapped():
             body = self._redis.hget(self._key(name), "body")
             if body is None:
@@ -178,16 +184,22 @@ class RecordStore(Generic[AnyRecord]):
                 body = self._redis.hget(self._key(cast(str, owner)), "body") if owner else None
         if body is None:
             raise self.unknown(name)
-        return self.record_type.model_validate_json(cast(str, body))
+        try:
+            return read_stored(self.record_type, cast(str, body))
+        except ValidationError as exc:
+            raise UnreadableRecordError(self.kind, name, problem_of(exc)) from exc
 
     def live(self) -> list[AnyRecord]:
-        """Return all that have not ended, oldest first."""
-        with mapped():
-            if self.keys.live:
-                ids = cast("Sequence[str]", self._redis.smembers(self.keys.live))
-            else:
-                ids = cast("Sequence[str]", self._redis.hvals(self.keys.owners))
-        return sorted(self._load(sorted(ids)), key=lambda record: record.created_at)
+        """Return all that have not ended and can be read, oldest first."""
+        return sorted(self._load(self._live_ids()), key=lambda record: record.created_at)
+
+    def unreadable(self, *, live: bool = False) -> list[Unreadable]:
+        """Return the records that this version cannot read; they keep their ids, names and slots. live: only those."""
+        ids = set(self._live_ids())
+        if not live:
+            with mapped():
+                ids |= set(cast("list[str]", self._redis.zrevrange(self.keys.all, 0, CHECKED_RECORDS - 1)))
+        return unreadable_of(self.record_type, self.kind, self._bodies(sorted(ids)))
 
     def page(self, limit: int = 50, offset: int = 0) -> list[AnyRecord]:
         """Return records, newest first."""
@@ -252,7 +264,18 @@ class RecordStore(Generic[AnyRecord]):
         return tuple(evaluate(self._redis, _CREATE, redis_keys, args))
 
     def _load(self, ids: Sequence[str]) -> list[AnyRecord]:
-        """Return the records of these ids in one round trip, without those that are gone."""
+        """Return the records of these ids in one round trip, without those that are gone or cannot be read."""
+        found = (read_or_skip(self.record_type, self.kind, *pair) for pair in self._bodies(ids))
+        return [record for record in found if record is not None]
+
+    def _live_ids(self) -> list[str]:
+        with mapped():
+            if self.keys.live:
+                return sorted(cast("set[str]", self._redis.smembers(self.keys.live)))
+            return sorted(cast("list[str]", self._redis.hvals(self.keys.owners)))
+
+    def _bodies(self, ids: Sequence[str]) -> list[tuple[str, str]]:
+        """Return pairs of id and body in one round trip, without those that are gone."""
         if not ids:
             return []
         with mapped():
@@ -260,7 +283,7 @@ class RecordStore(Generic[AnyRecord]):
             for identity in ids:
                 pipe.hget(self._key(identity), "body")
             bodies = pipe.execute()
-        return [self.record_type.model_validate_json(body) for body in bodies if body]
+        return [(identity, body) for identity, body in zip(ids, bodies, strict=True) if body]
 
     def _key(self, identity: str) -> str:
         return f"{self.keys.record}{identity}"

@@ -16,6 +16,7 @@ from .api_keys import ApiKeyStore
 from .batch_jobs import DownloadStore, ImageStore
 from .cluster import OrphanStore, OutageStore, TunnelStore
 from .deployments import DeploymentStore
+from .reading import Unreadable
 from .records import PREFIX, evaluate, mapped, open_client
 from .usage import UsageStore
 
@@ -49,6 +50,11 @@ class Store(DeploymentStore):
         self.orphans = OrphanStore(client)
         self.tunnel = TunnelStore(client)
         self.outage = OutageStore(client)
+
+    def all_unreadable(self) -> list[Unreadable]:
+        """Return everything stored that this version cannot read: deployments, downloads, image builds, keys."""
+        stores = (self, self.downloads, self.images, self.api_keys)
+        return [one for store in stores for one in store.unreadable()]
 
     @classmethod
     def connect(cls, host: str, port: int, password: str | None) -> Self:

@@ -22,6 +22,8 @@ def run_checks(state: AppState) -> Iterator[DoctorCheck]:
     yield redis
     worker = _check_worker(state) if redis.verdict is Verdict.PASS else _unknown("stack", "worker", "Redis is down")
     yield worker
+    if redis.verdict is Verdict.PASS:
+        yield _check_records(state)
     ssh = list(_check_ssh(state))
     yield from ssh
     failed = next((c for c in (redis, worker, *ssh) if c.verdict is Verdict.FAIL), None)
@@ -61,6 +63,18 @@ def _check_redis(state: AppState) -> DoctorCheck:
     except BouchetError as exc:
         return _fail("stack", "redis", str(exc), LOGS)
     return _pass("stack", "redis", "reachable")
+
+
+def _check_records(state: AppState) -> DoctorCheck:
+    try:
+        unreadable = state.store.all_unreadable()
+    except BouchetError as exc:
+        return _unknown("stack", "records", str(exc), LOGS)
+    if not unreadable:
+        return _pass("stack", "records", "all can be read")
+    message = "; ".join(f"{one.kind} {one.id} cannot be read ({one.problem})" for one in unreadable)
+    fix = "start the version of bouchet-llm that stored them; until then they keep their names and slots"
+    return DoctorCheck(area="stack", name="records", verdict=Verdict.WARN, message=message, fix=fix)
 
 
 def _check_worker(state: AppState) -> DoctorCheck:

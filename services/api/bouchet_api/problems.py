@@ -48,6 +48,7 @@ STATUS_BY_KIND: Mapping[str, int] = {
     "no_free_slot": 409,
     "illegal_transition": 409,
     "stale_record": 409,
+    "unreadable_record": 409,
     "unknown_orphan": 404,
     "unknown_task": 404,
     "orphan_refused": 409,

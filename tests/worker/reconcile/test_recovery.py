@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import pytest
 from bouchet_core.deployments import Phase
+from bouchet_core.errors import UnreadableRecordError
 from bouchet_worker.context import WorkerContext
 from bouchet_worker.launch.submit import submit
+from bouchet_worker.reconcile.cleanup import clean_up
 from bouchet_worker.reconcile.loop import ReconcileLoop
-from bouchet_worker.reconcile.orphans import list_orphans
+from bouchet_worker.reconcile.orphans import cancel_orphan, list_orphans
 from bouchet_worker.reconcile.recovery import RECOVERED, parse_job_name
 
 from tests.conftest import RedisServer
 from tests.fakes.slurm_gateway import FakeJob, FakeSlurm
 from tests.worker.scenario import Clock, MakeWorkerContext, WorkerScenario, requested
 
-from .unrecorded import flush, launch_elsewhere
+from .unrecorded import body_of, flush, launch_elsewhere
 
 
 @pytest.mark.parametrize(
@@ -75,6 +77,23 @@ def test_unreachable_record_file_is_read_again(scenario: WorkerScenario, redis_s
     scenario.slurm.fault = lambda method, what: None
     scenario.step()
     assert scenario.get().reason == RECOVERED
+
+
+def test_job_of_an_unreadable_record_is_neither_recovered_nor_an_orphan(
+    scenario: WorkerScenario, redis_server: RedisServer
+) -> None:
+    job_id = scenario.launch()
+    body_of(redis_server, "aa", lambda body: body.replace('"phase":"queued"', '"phase":"asleep"'))
+    scenario.launch("bb")
+    scenario.step()
+    assert scenario.get("bb").phase is Phase.QUEUED, "the others are still looked after"
+    assert list_orphans(scenario.context) == () and scenario.context.store.live() == [scenario.get("bb")]
+    with pytest.raises(UnreadableRecordError):
+        cancel_orphan(scenario.context, job_id)
+    assert clean_up(scenario.context) is None and scenario.slurm.cleanup_requests == []
+    body_of(redis_server, "aa", lambda body: body.replace('"phase":"asleep"', '"phase":"queued"'))
+    scenario.step()
+    assert scenario.get("aa").is_live and clean_up(scenario.context) is not None
 
 
 def test_new_worker_compares_jobs_with_records_once(scenario: WorkerScenario) -> None:

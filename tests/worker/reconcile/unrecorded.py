@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import redis
 from bouchet_core.store import Store
 from bouchet_worker.launch.submit import submit
 
@@ -25,3 +28,10 @@ def launch_elsewhere(make_context: MakeWorkerContext, store: Store, clock: Clock
     job = store.get(identity).job
     assert job is not None and job.slurm_id is not None
     return job.slurm_id
+
+
+def body_of(server: RedisServer, deployment: str, change: Callable[[str], str]) -> None:
+    """Change the stored text of a record, as another version would store it."""
+    with redis.Redis(port=server.port, password=server.password, decode_responses=True) as client:
+        key = f"bouchet:deployment:{deployment}"
+        client.hset(key, "body", change(str(client.hget(key, "body"))))

@@ -52,7 +52,7 @@ class ApiKeyInfo(BaseModel):
     shown: str = Field(description="first and last characters of the key")
     requests_per_minute: int | None
     tokens_per_minute: int | None
-    created_at: datetime
+    created_at: datetime | None = Field(description="null only for a revoked key whose record could not be read")
     expires_at: datetime | None
     expired: bool
 
@@ -110,7 +110,7 @@ def revoke_key(state: StateDep, name: Annotated[str, Path(max_length=100)]) -> A
     """Revoke a key; the proxy refuses it within two seconds."""
     revoked = state.store.api_keys.revoke(name)
     log.info("key %s: revoked", name)
-    return _key_info(revoked, datetime.now(UTC))
+    return _unreadable_key_info(name) if revoked is None else _key_info(revoked, datetime.now(UTC))
 
 
 @router.get("/usage", tags=["usage"])
@@ -137,4 +137,16 @@ def _key_info(key: ApiKey, now: datetime) -> ApiKeyInfo:
         created_at=key.created_at,
         expires_at=key.expires_at,
         expired=not key.opens_at(now),
+    )
+
+
+def _unreadable_key_info(name: str) -> ApiKeyInfo:
+    return ApiKeyInfo(
+        name=name,
+        shown=f"{KEY_PREFIX}...",
+        requests_per_minute=None,
+        tokens_per_minute=None,
+        created_at=None,
+        expires_at=None,
+        expired=True,
     )

@@ -82,8 +82,16 @@ class CleanupScheduler:
 
 
 def clean_up(context: WorkerContext) -> CleanupResult | None:
-    """Return what was removed; None where nothing of ours exists yet. Raises gateway and store errors."""
+    """Return what was removed; None where nothing of ours exists yet. Raises gateway and store errors.
+
+    Nothing is removed while a live record cannot be read: which files it needs is not known.
+    """
     if not remote_file_exists(context, context.paths.logs_readme()):
+        return None
+    store = context.store
+    unreadable = [one for records in (store, store.downloads, store.images) for one in records.unreadable(live=True)]
+    if unreadable:
+        log.warning("cleanup waits: the record of %s %s cannot be read", unreadable[0].kind, unreadable[0].id)
         return None
     # read in this order: a job that ends between the reads counts as live
     ended = _ended(context)

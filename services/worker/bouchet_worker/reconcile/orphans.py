@@ -75,7 +75,11 @@ def cancel_orphan(context: WorkerContext, slurm_id: int) -> Orphan:
 
 
 def _unrecorded_job(context: WorkerContext, slurm_id: int) -> QueueRow:
-    """Return the job's row. Raises UnknownOrphanError, and OrphanRefusedError when a live record owns the job."""
+    """Return the job's row.
+
+    Raises UnknownOrphanError, OrphanRefusedError when a live record owns the job, UnreadableRecordError when one that
+    cannot be read may own it.
+    """
     rows = [row for row in list_queue(context) if row.job_id == slurm_id and parse_job_name(row.name)]
     records = context.store.live()
     if not rows or not unrecorded_jobs(rows, []):
@@ -85,6 +89,7 @@ def _unrecorded_job(context: WorkerContext, slurm_id: int) -> QueueRow:
         raise OrphanRefusedError(
             slurm_id, f"it belongs to deployment {owner.id}; cancel it with `bouchet cancel {owner.id}`"
         )
+    find_record(context.store, parse_job_name(rows[0].name) or "")
     return rows[0]
 
 

@@ -23,6 +23,7 @@ from bouchet_core.errors import (
     RemoteTimeoutError,
     SlurmOutputError,
     UnknownDeploymentError,
+    UnreadableRecordError,
 )
 from bouchet_core.keys import sealed_key
 from bouchet_core.store import Store
@@ -120,7 +121,11 @@ class JobRecovery:
     def _recover(self, row: QueueRow) -> Orphan | None:
         """Return the job as an orphan, None when it has a record now."""
         file = self._record_file(row)
-        known = find_record(self.context.store, parse_job_name(row.name) or "")
+        try:
+            known = find_record(self.context.store, parse_job_name(row.name) or "")
+        except UnreadableRecordError:
+            # it has a record, of another version, which keeps its names and slot
+            return None
         if known is not None and known.is_live and owns_job(known, row):
             return None
         if file is None:
@@ -151,7 +156,9 @@ def read_record_file(context: WorkerContext, job_name: str) -> JobRecordFile | N
     Raises ClusterUnavailableError and RemoteTimeoutError.
     """
     try:
-        file = JobRecordFile.model_validate_json(context.gateway.get(context.paths.record(job_name)).data)
+        file = JobRecordFile.model_validate_json(
+            context.gateway.get(context.paths.record(job_name)).data, extra="ignore"
+        )
     except (ClusterUnavailableError, RemoteTimeoutError):
         raise
     except (GatewayError, ValidationError):
@@ -161,7 +168,7 @@ def read_record_file(context: WorkerContext, job_name: str) -> JobRecordFile | N
 
 
 def find_record(store: Store, deployment: str) -> Deployment | None:
-    """Return the record of that id, live or ended."""
+    """Return the record of that id, live or ended. Raises UnreadableRecordError."""
     try:
         found = store.get(deployment)
     except UnknownDeploymentError:
