@@ -13,7 +13,7 @@ import sys
 import time
 from typing import Any, Dict, Optional
 
-from image_file import recorded_hash
+from image_file import hash_note_name, recorded_hash
 from job_files import read_text
 from model_folder import find_model
 from quota import bytes_left, run_quota_command
@@ -50,13 +50,12 @@ def check_image(path: str, hashes: str) -> Dict[str, Any]:
         known = os.stat(full)
     except OSError as exc:
         return {"exists": False, "error": str(exc.strerror)}
-    name = "%d-%d-%d" % (known.st_ino, known.st_size, known.st_mtime_ns)
     return {
         "exists": True,
         "readable": os.access(full, os.R_OK),
         "size": known.st_size,
         "recorded": recorded_hash(full),
-        "computed": read_text(os.path.join(os.path.expanduser(hashes), name)),
+        "computed": read_text(os.path.join(os.path.expanduser(hashes), hash_note_name(known))),
     }
 
 

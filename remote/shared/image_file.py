@@ -3,7 +3,7 @@
 PIN.sif             the image
 PIN.sif.sha256      its hash, as `sha256sum` prints it
 PIN.manifest.json   what is in it (apptainer/manifest.py)
-<root>/cache/hashes/<inode>-<size>-<mtime>   the hash that a job computed of exactly that file
+<root>/cache/hashes/<inode>-<size>-<mtime>-<ctime>   the hash that a job computed of exactly that file
 """
 
 import hashlib
@@ -41,7 +41,7 @@ def pinned_hash(spec: Spec) -> str:
 def check_image(spec: Spec) -> str:
     """Return the image's sha256, or raise JobRefusedError when it is not the pinned one.
 
-    The hash is computed once and noted by inode, size and modification time.
+    The hash is computed once, and again after any change of the file or of its inode.
     """
     wanted = pinned_hash(spec)
     try:
@@ -60,8 +60,15 @@ def check_image(spec: Spec) -> str:
 
 def hash_note(root: str, known: os.stat_result) -> str:
     """Return where the hash of that very file is noted."""
-    name = "%d-%d-%d" % (known.st_ino, known.st_size, known.st_mtime_ns)
-    return os.path.join(root, "cache", "hashes", name)
+    return os.path.join(root, "cache", "hashes", hash_note_name(known))
+
+
+def hash_note_name(known: os.stat_result) -> str:
+    """Return the name of the note of a file in exactly this state.
+
+    Whoever writes to a file can put its modification time back, but not the time of its last change of status (ctime).
+    """
+    return "%d-%d-%d-%d" % (known.st_ino, known.st_size, known.st_mtime_ns, known.st_ctime_ns)
 
 
 def note_hash(root: str, known: os.stat_result, digest: str) -> None:

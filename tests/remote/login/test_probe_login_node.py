@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import image_file
 import pytest
 
 from tests.remote.compute_node import BOTH, SCRIPTS, write_image
@@ -19,7 +20,7 @@ def test_probe_reports_directories_images_models_and_quota(tmp_path: Path, pytho
     known = image.stat()
     hashes = tmp_path / "hashes"
     hashes.mkdir()
-    (hashes / f"{known.st_ino}-{known.st_size}-{known.st_mtime_ns}").write_text(f"{digest}\n")
+    (hashes / image_file.hash_note_name(known)).write_text(f"{digest}\n")
     models = tmp_path / "models"
     (models / "org" / "one").mkdir(parents=True)
     (models / "org" / "one" / "config.json").write_text("{}")
