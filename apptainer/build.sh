@@ -13,7 +13,8 @@
 # Does nothing if an image of the same recipe exists. The image is moved into place last, complete.
 # APPTAINER: the program. TMPDIR: holds the unpacked image. BOUCHET_SIGN_KEY: number of the key to sign with in
 # Apptainer's keyring. BOUCHET_REBUILD=yes: build although the image exists. BOUCHET_IN_USE: names of deployments that
-# serve from the existing image, which is then not replaced.
+# serve from the existing image, which is then not replaced. BOUCHET_WORK: folder for the unfinished image, in IMAGES_FOLDER
+# and named .NAME.XXXXXX; whoever kills this script knows from it what to remove.
 set -euo pipefail
 
 readonly usage="usage: build.sh PIN_FOLDER IMAGES_FOLDER [STAGED_FOLDER]"
@@ -122,6 +123,16 @@ install_image() {
   mv "$work/$pin.sif" "$images/"
 }
 
+# One build of a pin at a time. Whoever removes the image removes the lock's file as well, and with it this lock.
+lock_pin() {
+  local file=$images/.$pin.lock
+  while :; do
+    exec 9> "$file"
+    flock 9
+    if [[ $file -ef /dev/fd/9 ]]; then return; fi
+  done
+}
+
 clean_up() {
   [[ -z $child ]] || { kill "$child" && wait "$child"; } 2> /dev/null || true
   rm -rf "$work"
@@ -130,8 +141,7 @@ clean_up() {
 }
 
 mkdir -p "$images"
-exec 9> "$images/.$pin.lock"
-flock 9
+lock_pin
 recipe=$(recipe_sha256)
 readonly recipe
 if [[ ${BOUCHET_REBUILD:-} != yes ]] && is_current; then
@@ -149,7 +159,8 @@ choose_source
 # rename; the unpacked image, tens of thousands of small files, on the node's own disk.
 rm -rf "$images/.$pin".??????
 child=
-work=$(mktemp -d -p "$images" ".$pin.XXXXXX")
+work=${BOUCHET_WORK:-$(mktemp -d -p "$images" ".$pin.XXXXXX")}
+mkdir -p "$work"
 scratch=$(mktemp -d)
 mkdir "$scratch/cache"
 readonly work scratch

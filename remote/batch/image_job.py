@@ -6,10 +6,10 @@
 A file `stop` in JOB_DIR cancels it. An existing image is replaced only by a complete one.
 """
 
-import glob
 import json
 import os
 import re
+import secrets
 import shutil
 import subprocess
 import sys
@@ -49,6 +49,9 @@ def build(job_dir: str, spec: Spec) -> None:
     choose_source(spec)
     environment = dict(os.environ, TMPDIR=build_dir, APPTAINER=spec["apptainer"], PYTHONUNBUFFERED="1")
     environment.update(BOUCHET_IN_USE=" ".join(spec["in_use"]), BOUCHET_REBUILD="yes" if spec["rebuild"] else "")
+    # this build's own: another one of the same pin may be at work in the same folder
+    work = os.path.join(spec["images_dir"], ".%s.%s" % (spec["pin"], secrets.token_hex(3)))
+    environment["BOUCHET_WORK"] = work
     if spec.get("signing_key"):
         environment["BOUCHET_SIGN_KEY"] = signing_key_index(spec)
     argv = ["bash", os.path.join(job_dir, "build.sh"), job_dir, spec["images_dir"]]
@@ -68,7 +71,8 @@ def build(job_dir: str, spec: Spec) -> None:
     finally:
         reader.join()
         if child.returncode:
-            remove_partial_images(spec)
+            # what build.sh could not remove itself, because it was killed
+            shutil.rmtree(work, ignore_errors=True)
     if status:
         kind, sentence = explain_failure(reader.lines, str(reader.progress.get("stage")), spec["pin"], spec["source"])
         batch_job.report(job_dir, "failed", kind, sentence)
@@ -139,12 +143,6 @@ def choose_source(spec: Spec) -> None:
     if missing:
         message = "missing in %s: %s; docs/images.md explains how to stage an image"
         raise JobRefusedError(message % (source, ", ".join(missing)))
-
-
-def remove_partial_images(spec: Spec) -> None:
-    """Remove what build.sh could not clean up itself, because it was killed."""
-    for folder in glob.glob(os.path.join(glob.escape(spec["images_dir"]), ".%s.??????" % spec["pin"])):
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _report_built(job_dir: str, spec: Spec, lines: List[str], seconds: int) -> None:

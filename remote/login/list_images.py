@@ -4,11 +4,13 @@ list IMAGES_DIR           print {"free_bytes", "images": {pin: {...}}} as JSON
 remove IMAGES_DIR PIN     remove an image with its records; print its size in bytes
 """
 
+import contextlib
+import fcntl
 import json
 import os
 import re
 import sys
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Iterator, Optional
 
 from image_file import read_manifest, recorded_hash
 from job_files import Commands, JobRefusedError, remove_if_exists, run_command
@@ -58,9 +60,24 @@ def remove(images_dir: str, pin: str) -> None:
     if not PIN.match(pin) or not os.path.isfile(path):
         raise JobRefusedError("there is no image %s" % path)
     size = os.path.getsize(path)
-    for name in (pin + ".sif", pin + ".sif.sha256", pin + ".manifest.json", ".%s.lock" % pin):
-        remove_if_exists(os.path.join(folder, name))
+    with _build_lock(os.path.join(folder, ".%s.lock" % pin), pin):
+        for name in (pin + ".sif", pin + ".sif.sha256", pin + ".manifest.json", ".%s.lock" % pin):
+            remove_if_exists(os.path.join(folder, name))
     print(size)
+
+
+@contextlib.contextmanager
+def _build_lock(path: str, pin: str) -> Iterator[None]:
+    """Hold the lock of build.sh. JobRefusedError while a build holds it."""
+    with open(path, "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            message = "%s is being built; wait for it, or end it with `bouchet image build %s --cancel`"
+            raise JobRefusedError(message % (pin, pin)) from exc
+        except OSError:
+            pass  # a file system without locks
+        yield
 
 
 def _free_bytes(folder: str) -> Optional[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.remote.compute_node import FAKES, REPOSITORY
+from tests.waiting import wait_for
 
 APPTAINER = FAKES / "building_apptainer.py"
 DIGEST = "sha256:" + "a" * 64
@@ -155,3 +157,20 @@ def test_leftovers_of_killed_build_are_removed(build: ImageBuild) -> None:
     (build.images / ".other-1.0.abcdef").mkdir()
     assert build()[0] == 0
     assert build.files() == [".other-1.0.abcdef", *COMPLETE]
+
+
+def test_build_waits_for_other_build_though_lock_file_was_removed(build: ImageBuild) -> None:
+    build.images.mkdir()
+    path = build.images / ".some-1.0.lock"
+    with path.open("w") as first:
+        fcntl.flock(first, fcntl.LOCK_EX)
+        with build.start() as process:
+            wait_for(lambda: len(list(Path(f"/proc/{process.pid}/fd").glob("9"))) == 1, 30)
+            path.unlink()
+            with path.open("w") as second:
+                fcntl.flock(second, fcntl.LOCK_EX)
+                fcntl.flock(first, fcntl.LOCK_UN)
+                with pytest.raises(subprocess.TimeoutExpired):
+                    process.wait(timeout=1)
+            process.communicate(timeout=60)
+    assert process.returncode == 0 and build.files() == COMPLETE

@@ -20,7 +20,7 @@ set -eu
 echo 'bouchet: step base'
 echo 'bouchet: step packages'
 echo 'bouchet: packages 3 of 9'
-mkdir "$2/.tiny.abcdef"
+mkdir "$BOUCHET_WORK"
 {end}
 """
 
@@ -80,7 +80,7 @@ def make_image(tmp_path: Path, content: bytes = b"SIF") -> str:
 
 def test_build_reports_hash_and_size(tmp_path: Path) -> None:
     make_image(tmp_path)
-    done = run_job(tmp_path, end='rmdir "$2/.tiny.abcdef"')
+    done = run_job(tmp_path, end='rmdir "$BOUCHET_WORK"')
     assert done.returncode == 0, done.stderr
     report = progress(tmp_path)
     assert report["state"] == "done" and report["sentence"].startswith("built in")
@@ -105,6 +105,14 @@ def test_failed_build_keeps_older_image(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("end", ["kill -9 $$", 'touch "$1/stop"; sleep 60'], ids=["killed", "cancelled"])
+def test_ended_build_keeps_folder_of_other_build(tmp_path: Path, end: str) -> None:
+    other = tmp_path / "images" / ".tiny.zzzzzz"
+    other.mkdir(parents=True)
+    assert run_job(tmp_path, end=end).returncode == 1
+    assert [path.name for path in (tmp_path / "images").iterdir()] == [other.name]
+
+
 def test_build_dir_too_small_is_refused(tmp_path: Path) -> None:
     done = run_job(tmp_path, build_gib=10**6)
     assert done.returncode == 1
@@ -121,7 +129,7 @@ def test_incomplete_staged_folder_is_refused(tmp_path: Path) -> None:
 
 def test_staged_folder_of_site_is_used_if_it_exists(tmp_path: Path) -> None:
     make_image(tmp_path)
-    end = 'rmdir "$2/.tiny.abcdef"; echo "from ${3:-the network}"'
+    end = 'rmdir "$BOUCHET_WORK"; echo "from ${3:-the network}"'
     assert "from the network" in run_job(tmp_path, end=end, staged=str(tmp_path / "nothing")).stdout
     staged = tmp_path / "staged"
     (staged / "wheels").mkdir(parents=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import subprocess
 from pathlib import Path
@@ -46,6 +47,14 @@ def test_remove_deletes_image_with_records(images: Path) -> None:
     (images / "tiny.manifest.json").write_text("{}")
     assert run("remove", images, "tiny").stdout == "3\n"
     assert sorted(path.name for path in images.iterdir()) == [".tiny.abcdef", "bare.sif"]
+
+
+def test_remove_during_build_is_refused(images: Path) -> None:
+    with (images / ".tiny.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = run("remove", images, "tiny")
+    assert done.returncode == 1 and "tiny is being built" in done.stderr
+    assert (images / "tiny.sif").exists() and (images / ".tiny.lock").exists()
 
 
 @pytest.mark.parametrize("name", ["none", "../images/bare", "bare.sif"])
