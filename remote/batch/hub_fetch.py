@@ -38,6 +38,7 @@ from model_folder import (
     Entry,
     files_to_serve,
     hash_of,
+    is_hash,
     is_safe,
     manifest_path,
     model_path,
@@ -103,6 +104,8 @@ class ModelDownload:
         info = self.api.model_info(self.model, revision=self.request["revision"], files_metadata=True)
         if not info.sha or not info.siblings:
             raise DownloadError("empty", "%s has no files on the hub" % self.model)
+        if not is_hash(info.sha, "sha1"):
+            raise DownloadError("unsafe", "the hub lists a commit of %s that is no hash: %r" % (self.model, info.sha))
         self.progress.commit = info.sha
         entries = [to_entry(sibling) for sibling in info.siblings if sibling.rfilename != REVISION]
         self.progress.entries = sorted(files_to_serve(entries), key=lambda e: (e["size"], e["path"]))
@@ -271,9 +274,11 @@ def to_entry(sibling: Any) -> Entry:
     """Return path, size, hash and hash kind of a file in the hub's listing."""
     if sibling.size is None:
         raise DownloadError("no_sizes", "the hub lists no size for %s; check hub_endpoint" % sibling.rfilename)
-    if sibling.lfs is not None:
-        return {"path": sibling.rfilename, "size": sibling.size, "hash": sibling.lfs.sha256, "kind": "sha256"}
-    return {"path": sibling.rfilename, "size": sibling.size, "hash": sibling.blob_id, "kind": "sha1"}
+    kind, found = ("sha1", sibling.blob_id) if sibling.lfs is None else ("sha256", sibling.lfs.sha256)
+    if not is_hash(found, kind):
+        message = "the hub lists no %s for %s but %r; check hub_endpoint"
+        raise DownloadError("unsafe", message % (kind, sibling.rfilename, found))
+    return {"path": sibling.rfilename, "size": sibling.size, "hash": found, "kind": kind}
 
 
 def remove_others(folder: str, keep: set[str]) -> None:

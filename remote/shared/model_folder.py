@@ -21,6 +21,7 @@ from job_files import read_text
 METADATA = ".bouchet"
 REVISION = "REVISION"
 READ_BYTES = 1 << 20
+HASH_DIGITS = {"sha1": 40, "sha256": 64}
 PARTIAL = re.compile(r"^\.(.+)\.partial$")
 # the same weights in formats that vLLM ignores where there are safetensors
 OTHER_FORMATS = (".bin", ".pt", ".pth", ".h5", ".msgpack", ".ot", ".onnx", ".gguf", ".tflite", ".mlmodel")
@@ -107,6 +108,11 @@ def is_safe(path: str) -> bool:
     parts = path.split("/")
     plain = all(part not in ("", ".", "..") for part in parts) and not re.search(r"[\x00-\x1f\x7f\\]", path)
     return plain and parts[0] != METADATA
+
+
+def is_hash(value: object, kind: str) -> bool:
+    """Return whether a hash from the hub (kind sha1 or sha256) is one: hashes become names of files and folders."""
+    return isinstance(value, str) and re.match(r"^[0-9a-f]{%d}\Z" % HASH_DIGITS[kind], value) is not None
 
 
 def size_of(path: str) -> int:

@@ -296,6 +296,25 @@ def test_unsafe_file_name_is_refused(site: DownloadSite) -> None:
     assert (status, progress["kind"]) == (1, "unsafe") and not site.partial.exists()
 
 
+@pytest.mark.parametrize("path", ["config.json", "model-00001-of-00002.safetensors"])
+@pytest.mark.parametrize("listed", ["../../../victim", "a" * 39 + "\n", ""])
+def test_hash_of_hub_that_is_none_is_refused(site: DownloadSite, path: str, listed: str) -> None:
+    victim = site.root / "models" / "victim.part"
+    victim.write_bytes(b"own")
+    site.hub.models[MODEL].etags[path] = listed
+    status, progress, log = site.run()
+    assert (status, progress["kind"]) == (1, "unsafe"), log
+    assert victim.read_bytes() == b"own" and not site.partial.exists()
+
+
+def test_commit_of_hub_that_is_no_hash_is_refused(site: DownloadSite) -> None:
+    site.run()
+    vars(site.hub.models[MODEL])["commit"] = "../other"
+    status, progress, log = site.run()
+    assert (status, progress["kind"]) == (1, "unsafe"), log
+    assert (site.complete / "config.json").exists()
+
+
 def test_changed_image_is_refused(site: DownloadSite) -> None:
     (site.root / "images" / "pin.sif").write_bytes(b"another")
     status, progress, _ = site.run()
