@@ -65,6 +65,8 @@ class GatewayLimits:
     open_timeout_s: float = 10.0
     hold_s: float = 30.0
     connections_per_slot: int = 512
+    # what clients of all slots may send before their targets are connected; the container has 384 MiB
+    early_bytes: int = 64 << 20
 
 
 class GatewaySettings(ServiceSettings):

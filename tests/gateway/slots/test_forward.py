@@ -7,6 +7,7 @@ import gc
 import json
 import socket
 import struct
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,53 @@ async def test_slot_client_reset_while_held_opens_no_channel(
     await wait_for_state(gateway, TunnelState.UP)
     await asyncio.sleep(0.1)
     assert login_node.channels == 0
+
+
+async def send_through(port: int, data: bytes) -> bytes:
+    """Send the data and EOF over a plain socket, whose buffers are the kernel's; return what comes back."""
+    loop = asyncio.get_running_loop()
+    with socket.socket() as sock:
+        sock.setblocking(False)
+        await loop.sock_connect(sock, ("127.0.0.1", port))
+        sending = asyncio.ensure_future(loop.sock_sendall(sock, data))
+        received = bytearray()
+        while len(received) < len(data) and (chunk := await loop.sock_recv(sock, 1 << 20)):
+            received += chunk
+        sending.cancel()
+        return bytes(received)
+
+
+async def test_slot_early_bytes_of_all_clients_stay_within_the_budget(login_node: LoginNode, store: Store) -> None:
+    data = bytes(511 << 10)
+    limits = GatewayLimits(early_bytes=4 << 20)
+    async with connected(login_node, store, limits=limits) as gateway, tcp_server(echo) as port:
+        for slot, target in enumerate(gateway.forwarder.ports):
+            serve_behind(store, slot, port)
+            assert await talk(target, b"x") == b"x"
+        await login_node.stop()
+        await wait_for_state(gateway, TunnelState.DOWN)
+        tracemalloc.start()
+        try:
+            waiting = [asyncio.create_task(send_through(p, data)) for p in gateway.forwarder.ports * 40]
+            await wait_until(lambda: gateway.forwarder.clients == len(waiting))
+            await asyncio.sleep(0.5)
+            held, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert 1 << 20 < held < 8 << 20
+        # those that were not read lose nothing
+        await login_node.start()
+        assert [len(answer) for answer in await asyncio.gather(*waiting)] == [len(data)] * len(waiting)
+        assert gateway.forwarder._early._free == 4 << 20
+
+
+async def test_slot_client_without_early_bytes_is_refused_with_the_reason(login_node: LoginNode, store: Store) -> None:
+    serve_behind(store, 0, 9)
+    await login_node.stop()
+    async with started(login_node, store, limits=GatewayLimits(hold_s=0.3, early_bytes=0)) as gateway:
+        _, body = parse_refusal(await talk(gateway.forwarder.ports[0], REQUEST))
+    assert body["kind"] == "tunnel_down"
+    await login_node.start()
 
 
 async def test_slot_over_connection_limit_refuses_until_one_closes(login_node: LoginNode, store: Store) -> None:

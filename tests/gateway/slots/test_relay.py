@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import tracemalloc
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import pytest
+import uvloop
 from bouchet_core.store import Store
 from bouchet_gateway.gateway import Gateway
+from bouchet_gateway.slots.relay import FIRST_READ_BYTES, EarlyBudget, RelayEnd
 
 from tests.gateway.login_node import LoginNode
 from tests.gateway.running import serve_behind, talk, tcp_server, wait_until
@@ -118,6 +123,39 @@ async def test_relay_slow_server_pauses_client(gateway: Gateway, store: Store) -
         writer.write_eof()
         assert await asyncio.wait_for(reader.read(), 30) == b"%d" % UPLOAD_BYTES
         writer.close()
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_relay_end_without_early_memory_reads_little_and_loses_nothing(
+    run: Callable[[Coroutine[Any, Any, tuple[int, bytes]]], tuple[int, bytes]],
+) -> None:
+    """Try both event loops: the gateway runs on uvloop."""
+    data = bytes(range(256)) * 200
+
+    async def relayed() -> tuple[int, bytes]:
+        loop = asyncio.get_running_loop()
+        client, peer, received = RelayEnd(budget=EarlyBudget(0)), RelayEnd(), loop.create_future()
+
+        async def read_all(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            received.set_result(await reader.read())
+            writer.close()
+
+        async with tcp_server(read_all) as port:
+            server = await loop.create_server(lambda: client.protocol, "127.0.0.1", 0)
+            with socket.create_connection(server.sockets[0].getsockname()) as sock:
+                sock.sendall(data)
+                sock.shutdown(socket.SHUT_WR)
+                await client.has_data.wait()
+                await asyncio.sleep(0.1)
+                early = client.bytes_received
+                await loop.create_connection(lambda: peer, "127.0.0.1", port)
+                client.join(peer)
+                result = await asyncio.wait_for(received, 10)
+                await peer.ended.wait()
+            server.close()
+        return early, result
+
+    assert run(relayed()) == (FIRST_READ_BYTES, data)
 
 
 async def test_relay_lost_ssh_connection_resets_client(gateway: Gateway, login_node: LoginNode, store: Store) -> None:

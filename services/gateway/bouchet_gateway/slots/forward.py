@@ -21,7 +21,7 @@ from bouchet_gateway.errors import NoTargetError, problem_document
 from bouchet_gateway.settings import GatewayLimits
 from bouchet_gateway.ssh.tunnel import Tunnel
 
-from .relay import RelayEnd
+from .relay import EarlyBudget, RelayEnd
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +93,7 @@ class SlotForwarder:
 
     def __init__(self, tunnel: Tunnel, targets: SlotTargets, limits: GatewayLimits) -> None:
         self._tunnel, self._targets, self._limits = tunnel, targets, limits
+        self._early = EarlyBudget(limits.early_bytes)
         self._servers: list[asyncio.Server] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._clients: dict[int, set[RelayEnd]] = {}
@@ -139,14 +140,14 @@ class SlotForwarder:
     def _all_clients(self) -> list[RelayEnd]:
         return [client for clients in self._clients.values() for client in clients]
 
-    def _new_client(self, slot: int) -> RelayEnd:
+    def _new_client(self, slot: int) -> asyncio.BaseProtocol:
         clients = self._clients.setdefault(slot, set())
-        client = RelayEnd(on_end=lambda: self._client_ended(slot, client))
+        client = RelayEnd(on_end=lambda: self._client_ended(slot, client), budget=self._early)
         clients.add(client)
         task = asyncio.get_running_loop().create_task(self._serve(slot, client))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        return client
+        return client.protocol
 
     def _client_ended(self, slot: int, client: RelayEnd) -> None:
         self._clients[slot].discard(client)
@@ -223,8 +224,7 @@ async def _refuse(client: RelayEnd, error: BouchetError) -> None:
     try:
         async with asyncio.timeout(REFUSAL_TIMEOUT_S):
             await client.has_data.wait()
-            client.discarding = True
-            client.resume()
+            client.discard()
             client.write(refusal(error))
             client.finish()
             await client.ended.wait() if not client.eof else None

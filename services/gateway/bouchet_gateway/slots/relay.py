@@ -7,18 +7,44 @@ import socket
 import struct
 from collections.abc import Callable
 
-# what a client may send before its target is connected: more than most requests, little enough for hundreds of clients
+# what a client may send before its target is connected: more than most requests
 MAX_EARLY_BYTES = 256 << 10
+# an event loop reads up to 256 KiB at once, which may begin one byte below the limit
+EARLY_RESERVATION = MAX_EARLY_BYTES + (256 << 10)
+
+# what is read of a client for which no memory is left
+FIRST_READ_BYTES = 2 << 10
+
+
+class EarlyBudget:
+    """The memory for what clients of all slots send before their targets are connected. total: in bytes."""
+
+    def __init__(self, total: int) -> None:
+        self._free = total
+
+    def reserve(self) -> bool:
+        """Take the share of one client; return whether there was one left."""
+        if self._free < EARLY_RESERVATION:
+            return False
+        self._free -= EARLY_RESERVATION
+        return True
+
+    def release(self) -> None:
+        """Give the share of one client back."""
+        self._free += EARLY_RESERVATION
 
 
 class RelayEnd(asyncio.Protocol):
     """One end of a relay, for asyncio and for asyncssh, whose sessions have the same callbacks.
 
     Data that arrives before `join` is buffered, up to MAX_EARLY_BYTES. on_end: called once, when the connection ends.
+    budget: from which that memory is taken; a client for which none is left is read by a FirstReader until `join`.
     """
 
-    def __init__(self, on_end: Callable[[], None] = lambda: None) -> None:
-        self._on_end = on_end
+    def __init__(self, on_end: Callable[[], None] = lambda: None, budget: EarlyBudget | None = None) -> None:
+        self._on_end, self._budget = on_end, budget
+        self._has_share = budget is not None and budget.reserve()
+        self._first_reader = FirstReader(self) if budget is not None and not self._has_share else None
         self._peer: RelayEnd | None = None
         self._early = bytearray()
         self.transport: asyncio.Transport | None = None
@@ -30,6 +56,11 @@ class RelayEnd(asyncio.Protocol):
         self.discarding = False
         self.bytes_received = 0
 
+    @property
+    def protocol(self) -> asyncio.BaseProtocol:
+        """The protocol for a new connection of this end."""
+        return self._first_reader or self
+
     def join(self, peer: RelayEnd) -> None:
         """Connect both ends, and pass on what arrived before."""
         for end, other in ((self, peer), (peer, self)):
@@ -37,12 +68,18 @@ class RelayEnd(asyncio.Protocol):
         for end, other in ((self, peer), (peer, self)):
             if end._early:
                 other.write(bytes(end._early))
-                end._early.clear()
+            end._release_early()
             end.resume()
             if end.eof:
                 other.finish()
             if end.ended.is_set():
                 other.close()
+
+    def discard(self) -> None:
+        """Drop what this end has sent and goes on sending."""
+        self.discarding = True
+        self._release_early()
+        self.resume()
 
     def write(self, data: bytes) -> None:
         """Send to this end, unless it is closing."""
@@ -99,7 +136,7 @@ class RelayEnd(asyncio.Protocol):
         if self.discarding:
             return
         self._early += data
-        if len(self._early) >= MAX_EARLY_BYTES:
+        if len(self._early) >= MAX_EARLY_BYTES or self._first_reader is not None:
             self.pause()
 
     def eof_received(self) -> bool:
@@ -130,6 +167,7 @@ class RelayEnd(asyncio.Protocol):
         """Close the peer too, with a reset when this end broke."""
         self.ended.set()
         self.has_data.set()
+        self._release_early()
         peer, self._peer = self._peer, None
         if peer is not None:
             peer._peer = None
@@ -137,3 +175,45 @@ class RelayEnd(asyncio.Protocol):
             # a channel that ends with its connection has an exception; one that was closed has none
             (peer.reset if exc is not None else peer.close)()
         self._on_end()
+
+    def _release_early(self) -> None:
+        """Give the memory back, and read as usual from now on."""
+        self._early = bytearray()
+        if self._has_share and self._budget is not None:
+            self._budget.release()
+        if self._first_reader is not None and self.transport is not None and not self.transport.is_closing():
+            # uvloop chooses how to read when reading begins
+            self.pause()
+            self.transport.set_protocol(self)
+        self._has_share, self._first_reader = False, None
+
+
+class FirstReader(asyncio.BufferedProtocol):
+    """Reads the first FIRST_READ_BYTES of a client for its RelayEnd, which then pauses.
+
+    Pausing alone is not enough: uvloop begins to read after `connection_made`, whatever was paused in it.
+    """
+
+    def __init__(self, end: RelayEnd) -> None:
+        self._end = end
+        self._buffer = bytearray(FIRST_READ_BYTES)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Pass the transport on."""
+        self._end.connection_made(transport)
+
+    def get_buffer(self, sizehint: int) -> bytearray:
+        """Return the small buffer, whatever the size that is asked for."""
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Pass the data on."""
+        self._end.data_received(bytes(self._buffer[:nbytes]))
+
+    def eof_received(self) -> bool:
+        """Pass EOF on."""
+        return self._end.eof_received()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Pass the end on."""
+        self._end.connection_lost(exc)
