@@ -203,14 +203,36 @@ async def _refuse_lifespan(scope: object, receive: object, send: object) -> None
 
 
 @contextmanager
-def run_proxy_process(environment: ProxyEnvironment, direct: bool) -> Iterator[RunningProxy]:
-    """Run the whole proxy: the image that BOUCHET_PROXY_IMAGE names, else this interpreter, which must have LiteLLM."""
+def run_direct_process(environment: ProxyEnvironment) -> Iterator[RunningProxy]:
+    """Run the proxy as a process without LiteLLM; the chat endpoint is not served."""
     port = free_port()
+    paths = {"PYTHONPATH": f"{ROOT / 'core'}:{ROOT / 'services/proxy'}:{ROOT}"}
+    variables = {**os.environ, **paths, "SECRETS_DIR": str(_write_secrets(environment, port))}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.proxy.process"], env={**variables, **_variables(environment, port, direct=True)}
+    )
+    try:
+        wait_until_live(f"http://127.0.0.1:{port}/health/liveliness", process)
+        yield RunningProxy(f"http://127.0.0.1:{port}", environment, process.pid)
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
+
+
+def _write_secrets(environment: ProxyEnvironment, port: int) -> Path:
     secrets = environment.directory / f"secrets-{port}"
     secrets.mkdir()
     password = environment.redis_password
     for name, value in (("api_key", KEY), ("serving_secret", SERVING_SECRET), ("redis_password", password)):
         (secrets / name).write_text(value)
+    return secrets
+
+
+@contextmanager
+def run_proxy_process(environment: ProxyEnvironment, direct: bool) -> Iterator[RunningProxy]:
+    """Run the whole proxy: the image that BOUCHET_PROXY_IMAGE names, else this interpreter, which must have LiteLLM."""
+    port = free_port()
+    secrets = _write_secrets(environment, port)
     variables = _variables(environment, port, direct)
     image = os.environ.get(IMAGE_VARIABLE)
     argv = _container_argv(image, port, secrets, variables) if image else [sys.executable, "-m", "bouchet_proxy"]

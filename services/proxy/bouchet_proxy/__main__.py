@@ -6,22 +6,29 @@ import asyncio
 import logging
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import uvicorn
+import uvloop
 from bouchet_core.config.catalog import load_catalog
 from bouchet_core.errors import BouchetError, ConfigurationError
 from bouchet_core.store import Store
 
 from .app import ProxyApp
+from .asgi import App
 from .backends.direct import DirectBackend
 from .backends.litellm import LiteLLMBackend
 from .refresh import KeyTableThread, RoutingTableThread
 from .settings import ProxySettings
+from .upstream_request import Backend
 from .usage.recorder import UsageRecorder
 
 # streams get this long to end after SIGTERM
 SHUTDOWN_TIMEOUT_S = 20
+
+# makes the second backend, and the lifespan of its app
+Mount = Callable[[ProxySettings], tuple[Backend, App]]
 
 log = logging.getLogger("bouchet_proxy")
 
@@ -35,19 +42,33 @@ def main() -> int:
         log.error("%s", exc)
         return 1
     logging.getLogger().setLevel(settings.log_level)
-    asyncio.run(serve(settings))
+    run(settings, mount_litellm)
     return 0
 
 
-async def serve(settings: ProxySettings) -> None:
+def mount_litellm(settings: ProxySettings) -> tuple[Backend, App]:
+    """Load LiteLLM."""
+    backend = LiteLLMBackend.mount(settings)
+    return backend, backend.lifespan
+
+
+def run(settings: ProxySettings, mount: Mount) -> None:
+    """Serve until SIGTERM, on uvloop."""
+    # uvicorn's own setting has no effect on a server inside a running loop
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve(settings, mount))
+
+
+async def serve(settings: ProxySettings, mount: Mount) -> None:
     """Open all connections and threads, serve, and close them."""
+    assert isinstance(asyncio.get_running_loop(), uvloop.Loop)
     store = Store.connect(settings.redis_host, settings.redis_port, settings.redis_password.get_secret_value())
     routes = RoutingTableThread(store, catalog_names(settings.catalog))
     keys = KeyTableThread(store, settings.api_key.get_secret_value())
     recorder = UsageRecorder(store, settings.serving_secret.get_secret_value())
-    litellm = LiteLLMBackend.mount(settings)
+    litellm, lifespan = mount(settings)
     async with DirectBackend(settings) as direct:
-        app = ProxyApp(settings, lambda: routes.table, lambda: keys.table, recorder, direct, litellm, litellm.lifespan)
+        app = ProxyApp(settings, lambda: routes.table, lambda: keys.table, recorder, direct, litellm, lifespan)
         routes.start()
         keys.start()
         recorder.start()
@@ -76,7 +97,7 @@ def _server_config(app: ProxyApp, settings: ProxySettings) -> uvicorn.Config:
         app,
         host="0.0.0.0",
         port=settings.port,
-        loop="uvloop",
+        loop="none",
         http="httptools",
         lifespan="on",
         log_config=None,

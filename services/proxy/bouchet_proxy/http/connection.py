@@ -58,8 +58,8 @@ class Connection(asyncio.Protocol):
 
     @property
     def reusable(self) -> bool:
-        """Whether another request may follow."""
-        return self._complete and not self.closed and self._keep_alive
+        """Whether another request may follow; not on a paused connection, which would not notice its end."""
+        return self._complete and not self.closed and self._keep_alive and not self._paused
 
     def reset_request_count(self) -> None:
         """Forget the requests so far: the authentication of the server is no request of a client's."""
@@ -79,7 +79,7 @@ class Connection(asyncio.Protocol):
             raise ConnectError("the connection was closed", self.request_count > 1)
         self._read_timeout_s, self._last_data_at = read_timeout_s, self._loop.time()
         self._timer = self._loop.call_later(read_timeout_s, self._check_timeout)
-        self._transport.writelines((head, body))
+        _write_pieces(self._transport, head, body)
         while not self._has_head:
             await self._wait()
 
@@ -193,6 +193,14 @@ class Connection(asyncio.Protocol):
         # asked here: after the message, the parser returns False for every response
         self._keep_alive = self._parser.should_keep_alive()
         self._cancel_timer()
+
+
+def _write_pieces(transport: asyncio.Transport, head: bytes, body: bytes) -> None:
+    """Write both, never an empty piece: asyncio would keep it buffered, and write nothing again and again."""
+    if body:
+        transport.writelines((head, body))
+    else:
+        transport.write(head)
 
 
 def post_head(host: str, port: int, path: str, key: str, length: int) -> bytes:

@@ -82,6 +82,7 @@ class ConnectionPool:
         self._host, self._base_port = host, base_port
         self._keepalive_s, self._connect_timeout_s = keepalive_s, connect_timeout_s
         self._idle: dict[Origin, list[tuple[Connection, float]]] = {}
+        self._sweep_timer: asyncio.TimerHandle | None = None
 
     def take(self, server: JobServer) -> Connection | None:
         """Return an idle connection, None when there is none."""
@@ -120,18 +121,29 @@ class ConnectionPool:
         if not connection.reusable:
             connection.close()
             return
-        idle = self._idle.setdefault(self._origin(server), [])
-        now = asyncio.get_running_loop().time()
-        for old, _ in (stale := [one for one in idle if now - one[1] >= self._keepalive_s]):
-            old.close()
-        idle[:] = [one for one in idle if one not in stale]
-        idle.append((connection, now))
+        loop = asyncio.get_running_loop()
+        self._idle.setdefault(self._origin(server), []).append((connection, loop.time()))
+        if self._sweep_timer is None:
+            self._sweep_timer = loop.call_later(self._keepalive_s, self._sweep)
 
     def close(self) -> None:
         """Close all idle connections."""
+        if self._sweep_timer is not None:
+            self._sweep_timer.cancel()
         for connection, _ in [one for idle in self._idle.values() for one in idle]:
             connection.close()
         self._idle.clear()
+
+    def _sweep(self) -> None:
+        """Close the connections that have been idle for too long; run again while there are idle ones."""
+        loop = asyncio.get_running_loop()
+        for origin, idle in list(self._idle.items()):
+            for one in [one for one in idle if one[0].closed or loop.time() - one[1] >= self._keepalive_s]:
+                one[0].close()
+                idle.remove(one)
+            if not idle:
+                del self._idle[origin]
+        self._sweep_timer = loop.call_later(self._keepalive_s, self._sweep) if self._idle else None
 
     def _origin(self, server: JobServer) -> Origin:
         return self._host, self._base_port + server.slot, server.job_name
