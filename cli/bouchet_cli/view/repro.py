@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from itertools import pairwise
 from typing import Any
 
 from bouchet_cli.client.deployments import DeploymentInfo
@@ -76,7 +77,8 @@ def repro_lines(found: Json, now: datetime) -> Iterator[StyledLine | str]:
     """Yield the same for people: facts, then commands to paste."""
     yield StyledLine(f"{found['name']} ({found['deployment']})", "bold")
     for label, text in _facts(found, now):
-        yield StyledLine(f"{label:{LABEL_WIDTH}}", "dim").append(text)
+        # a line break in what the cluster reports must not begin a line of its own above the commands
+        yield StyledLine(f"{label:{LABEL_WIDTH}}", "dim").append(" ".join(text.split()))
     yield from section("relaunch with the same image, revision, arguments and resources")
     yield shlex.join(found["again"])
     if found["slurm"]["submission"]:
@@ -94,10 +96,10 @@ def container_lines(container: Sequence[str], environment: Json) -> Iterator[str
     yield from SETUP_LINES
     for name, value in environment.items():
         if name != "CUDA_VISIBLE_DEVICES":
-            yield f"export APPTAINERENV_{name}={shlex.quote(value)}"
+            yield f"export {shlex.quote(f'APPTAINERENV_{name}')}={shlex.quote(value)}"
     yield " \\\n    ".join(_with_scratch(argument, scratch) for argument in container)
-    if "--port" in container:
-        port = container[container.index("--port") + 1]
+    port = next((after for option, after in pairwise(container) if option == "--port"), "")
+    if port.isdecimal():
         yield "# when it is listening, on the same node:"
         yield f"#   curl -s http://127.0.0.1:{port}/v1/models -H 'Authorization: Bearer choose-one'"
 

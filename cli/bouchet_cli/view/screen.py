@@ -28,15 +28,22 @@ def clean(text: str) -> str:
     return CONTROL.sub("", text)
 
 
+def json_text(value: Any, indent: int | None = None) -> str:
+    """Return the value as JSON in which all control characters are escaped, those that JSON would allow too."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent)
+    return re.sub(r"[\x7f-\x9f]", lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
 class StyledLine:
-    """Parts of a line, each with a rich style ("green", "bold red", "dim")."""
+    """Parts of a line, each with a rich style ("green", "bold red", "dim"), without control characters."""
 
     def __init__(self, text: str = "", style: str = "") -> None:
-        self.parts: list[tuple[str, str]] = [(text, style)] if text else []
+        self.parts: list[tuple[str, str]] = []
+        self.append(text, style)
 
     def append(self, text: str, style: str = "") -> StyledLine:
         """Append a part and return the line."""
-        if text:
+        if text := clean(text):
             self.parts.append((text, style))
         return self
 
@@ -148,7 +155,7 @@ class OutputStream:
 
     def print(self, text: StyledLine | str, end: str = "\n") -> None:
         """Print one line, with colours on a terminal."""
-        line = text if isinstance(text, StyledLine) else StyledLine(clean(text))
+        line = text if isinstance(text, StyledLine) else StyledLine(text)
         if not self._styled:
             self._stream.write(line.plain + end)
             self._stream.flush()
@@ -197,12 +204,12 @@ class Screen:
 
     def show_json(self, value: Any) -> None:
         """Print the result as one JSON document."""
-        print(json.dumps(value, ensure_ascii=False, indent=2))
+        print(json_text(value, indent=2))
 
     def show_json_lines(self, values: Iterable[Any]) -> None:
         """Print a stream of results, one JSON document a line."""
         for value in values:
-            print(json.dumps(value, ensure_ascii=False), flush=True)
+            print(json_text(value), flush=True)
 
     def note(self, text: str, style: str = "") -> None:
         """Print a message about the result."""
@@ -210,7 +217,7 @@ class Screen:
 
     def question(self, text: str) -> str:
         """Print a question and return the typed answer. Not input(text), because stdout may be a pipe."""
-        self.err.print(StyledLine(clean(text)), end="")
+        self.err.print(StyledLine(text), end="")
         return input()
 
     def warn(self, text: str) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 
 import pytest
 from bouchet_cli.arguments import WITHOUT_JSON
 from bouchet_cli.commands import COMMANDS
 
-from tests.cli.harness import LOG, QWEN, Bouchet, FakeGateway
+from tests.cli.harness import LOG, QWEN, Bouchet, FakeGateway, change_job
 
 # command -> its arguments, and keys of the document
 DOCUMENTS: Mapping[str, tuple[tuple[str, ...], set[str]]] = {
@@ -59,3 +60,11 @@ def test_table_fits_its_width(ready: Bouchet, arguments: tuple[str, ...], width:
     assert done.status == 0, done.err
     assert max(map(len, done.out.splitlines())) <= width
     assert "\x1b" not in done.out
+
+
+def test_json_escapes_all_control_characters(ready: Bouchet) -> None:
+    (record,) = ready.store.live()
+    change_job(ready.store, record.id, torch_version="ü\x9b2J\x7f\x1b")
+    done = ready("status", record.id, "--json")
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", done.out) and "ü" in done.out
+    assert json.loads(done.out)["jobs"][-1]["torch_version"] == "ü\x9b2J\x7f\x1b"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from bouchet_cli.view.repro import container_lines
@@ -78,6 +80,22 @@ def test_container_lines_start_the_same_container() -> None:
     assert done.stdout.splitlines() == [argument.replace(SCRATCH, "/tmp/new") for argument in CONTAINER[1:]]
     assert "export APPTAINERENV_A='b c'" in text and SCRATCH not in text
     assert "http://127.0.0.1:8123/v1/models -H 'Authorization: Bearer choose-one'" in text
+
+
+def test_repro_of_hostile_facts_shows_no_control_characters_and_no_line_of_theirs(bouchet: Bouchet) -> None:
+    identity = launch_started(bouchet)
+    change_job(bouchet.store, identity, torch_version="2\x1b]0;x\x07\nevil", gpus=("H\x9b2J200\nevil",))
+    text = bouchet("status", identity, "--repro").out
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", text) and "\nevil" not in text
+    assert "torch 2]0;x evil" in text
+
+
+def test_container_lines_of_hostile_names_run_nothing(tmp_path: Path) -> None:
+    container = (*CONTAINER[: CONTAINER.index("--port")], "--port", "1\ntouch port")
+    text = "\n".join(container_lines(container, {"A=1; touch name #": "b"}))
+    script = text.replace("apptainer", "true", 1)
+    subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, timeout=60, check=False)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_launch_like_an_ended_deployment_pins_what_ran(bouchet: Bouchet) -> None:
