@@ -17,12 +17,16 @@ import pytest
 from bouchet_core.store import Store
 from hypothesis import settings
 
+from tests import checkout_guard
+
 START_TIMEOUT_S = 60.0
 FIRST_PORT, PORT_SHARES, PORTS_EACH = 12_000, 8, 2_200
 
 # whoever runs us in the background has Ctrl-C ignored, and our programs would inherit that
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+checkout_guard.install()
 
 # for `make test-fast`; the whole run takes hypothesis' own number of examples
 settings.register_profile("quick", max_examples=25, deadline=None)

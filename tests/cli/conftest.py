@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.checkout_guard import TEST_PROJECT
 from tests.cli.harness import KEY, Bouchet, FakeGateway
 from tests.fakes.chat_proxy import ChatProxy
 from tests.fakes.running_api import RunningApi, reset_api, running_api_and_redis
@@ -39,7 +40,9 @@ def bouchet(stack: tuple[RunningApi, ChatProxy], tmp_path: Path) -> Bouchet:
     env_file.write_text(f"# made by a test\nBOUCHET_API_KEY='{KEY}'\nAPI_PORT={port}\nPROXY_PORT={proxy.port}\n")
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
     inherited.pop("COLUMNS", None)
-    return Bouchet(api, proxy, {**inherited, "BOUCHET_ENV_FILE": str(env_file), "HOME": str(tmp_path)})
+    # no stack of this checkout: its secret files are not the test's
+    own = {"BOUCHET_ENV_FILE": str(env_file), "HOME": str(tmp_path), "COMPOSE_PROJECT_NAME": TEST_PROJECT}
+    return Bouchet(api, proxy, {**inherited, **own})
 
 
 @pytest.fixture

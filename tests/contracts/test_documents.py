@@ -9,16 +9,18 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SKIPPED = re.compile(r"/(\.venv[^/]*|node_modules|\.cache)/")
-DOCUMENTS = sorted(path for path in ROOT.rglob("*.md") if not SKIPPED.search(str(path)))
-LOCKS = sorted(path for path in ROOT.rglob("requirements.lock") if not SKIPPED.search(str(path)))
 ADDRESS = re.compile(r"https?://|--index-url|--extra-index-url|--find-links|file:")
 
 
-def tracked() -> list[Path]:
-    """Return every file that git tracks."""
-    names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True, text=True).stdout
-    return [ROOT / name for name in names.split("\0") if name]
+def our_files() -> list[Path]:
+    """Return every file of the checkout that git does not ignore."""
+    argv = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(argv, cwd=ROOT, capture_output=True, check=True, text=True).stdout
+    return [path for name in sorted(names.split("\0")) if name and (path := ROOT / name).is_file()]
+
+
+DOCUMENTS = [path for path in our_files() if path.suffix == ".md"]
+LOCKS = [path for path in our_files() if path.name == "requirements.lock"]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
@@ -52,5 +54,5 @@ def test_files_named_in_architecture_exist() -> None:
 
 
 def test_no_secret_or_cache_is_tracked() -> None:
-    bad = [p for p in tracked() if p.name == ".env" or ".secrets" in p.parts or "node_modules" in p.parts]
+    bad = [p for p in our_files() if p.name == ".env" or ".secrets" in p.parts or "node_modules" in p.parts]
     assert bad == []

@@ -1,0 +1,66 @@
+"""The quick tests pass in a checkout whose stack is up: `make up`, then `make test`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.checkout_guard import CheckoutReadError
+from tests.fakes.docker_program import FakeEngine
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("core", "services/gateway", "services/worker", "services/api", "services/proxy", "cli")
+# those that ask for keys, secret files, the engine or the ports of a stack
+RELEVANT = ("tests/cli/commands/test_doctor.py", "tests/cli/client/test_settings.py", "tests/setup/files")
+SECRETS = ("api_key", "redis_password", "gateway_token", "serving_secret", "hf_token")
+TIMEOUT_S = 200
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """Make a checkout with an env file and secrets that no test could use."""
+    listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(listing, cwd=ROOT, capture_output=True, check=True, text=True).stdout
+    checkout = tmp_path / "checkout"
+    for name in names.split("\0"):
+        if name and (ROOT / name).is_file():
+            (checkout / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, checkout / name)
+    (checkout / ".secrets").mkdir()
+    for path in (checkout / ".env", *(checkout / ".secrets" / name for name in SECRETS)):
+        path.write_text("this is no line of an env file\n")
+        path.chmod(0o644)
+    return checkout
+
+
+def test_relevant_tests_pass_in_checkout_of_running_stack(checkout: Path, tmp_path: Path) -> None:
+    engine = FakeEngine(tmp_path)
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("BOUCHET_", "PYTEST_"))}
+    environ = {
+        **inherited,
+        "PATH": engine.path,
+        "PYTHONPATH": ":".join(str(checkout / package) for package in PACKAGES),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    argv = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *RELEVANT]
+    done = subprocess.run(argv, cwd=checkout, env=environ, capture_output=True, text=True, timeout=TIMEOUT_S)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
+    assert engine.state["calls"] == [], "a test asked the engine of a stack that runs"
+
+
+@pytest.mark.parametrize("name", [".env", ".secrets", ".secrets/api_key", ".secrets-lab/api_key"])
+def test_guard_refuses_files_of_the_checkout(name: str) -> None:
+    with pytest.raises(CheckoutReadError):
+        (ROOT / name).open()
+
+
+def test_guard_allows_template_and_other_folders(tmp_path: Path) -> None:
+    assert (ROOT / ".env.example").read_text()
+    (tmp_path / ".env").write_text("")
+    (tmp_path / ".secrets").mkdir()
+    assert list((tmp_path / ".secrets").iterdir()) == []
