@@ -114,6 +114,20 @@ def test_failed_task_can_be_listed_retried_and_dropped(services: Services) -> No
     assert json.loads(services.bouchet("tasks", "--json").stdout) == {"tasks": []}
 
 
+def test_entry_that_is_no_task_is_dropped_by_the_worker_and_shown(services: Services, tmp_path: Path) -> None:
+    connection = services.store.queue_connection()
+    queue = Queue("tasks", connection=connection, serializer="json")
+    queue.enqueue_call("subprocess.getoutput", args=(f"touch {tmp_path}/ran",), job_id="planted", failure_ttl=1000)
+    wait_for(lambda: services.request("GET", "/v1/tasks/failed").json()["tasks"] != [], TIMEOUT_S)
+    (failed,) = services.request("GET", "/v1/tasks/failed").json()["tasks"]
+    assert (failed["id"], failed["task"], failed["deployment"]) == ("planted", "subprocess.getoutput", "")
+    assert "'subprocess.getoutput' is not a task" in failed["reason"]
+    assert "is not a task" in services.bouchet("tasks").stdout
+    assert not (tmp_path / "ran").exists()
+    assert services.bouchet("tasks", "--drop", "planted").returncode == 0
+    connection.close()
+
+
 def fail_now(services: Services, deployment: str, trace: str) -> None:
     """Write what RQ writes when the last try of a task has failed."""
     connection = services.store.queue_connection()

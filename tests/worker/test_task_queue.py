@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import socket
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from bouchet_core.deployments import Phase
@@ -11,8 +14,8 @@ from bouchet_core.store import Store
 from bouchet_core.tasks import RETRY_AFTER_S, TaskName
 from bouchet_worker import tasks
 from bouchet_worker.context import WorkerContext
-from bouchet_worker.task_queue import TaskQueue
-from rq import Queue, SimpleWorker
+from bouchet_worker.task_queue import FUNCTIONS, TaskJob, TaskQueue
+from rq import Queue, Retry, SimpleWorker
 from rq.job import JobStatus
 from rq.serializers import JSONSerializer
 
@@ -32,7 +35,8 @@ def queue(store: Store) -> Iterator[Queue]:
 
 def run_tasks(queue: Queue) -> None:
     """Run tasks until none is enqueued."""
-    SimpleWorker([queue], connection=queue.connection, serializer=JSONSerializer).work(burst=True)
+    worker = SimpleWorker([queue], connection=queue.connection, job_class=TaskJob, serializer=JSONSerializer)
+    worker.work(burst=True)
 
 
 def end_delay(queue: Queue) -> None:
@@ -99,3 +103,52 @@ def test_current_context_before_set_context_raises(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(tasks, "_context", None)
     with pytest.raises(RuntimeError, match="set_context"):
         tasks.current_context()
+
+
+def test_functions_are_the_tasks() -> None:
+    assert sorted(FUNCTIONS) == sorted(f"bouchet_worker.tasks.{task}" for task in TaskName)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        "subprocess.getoutput",
+        "bouchet_worker.tasks.subprocess",
+        "bouchet_worker.tasks._query",
+        "os.system",
+        "a.b.c",
+        "",
+    ],
+)
+def test_entry_that_is_no_task_fails_once_without_running(
+    queue: Queue, tmp_path: Path, caplog: pytest.LogCaptureFixture, function: str
+) -> None:
+    job = queue.enqueue_call(function or "x", args=(f"touch {tmp_path}/ran",), retry=Retry(3, 1), failure_ttl=1000)
+    if not function:
+        queue.connection.hset(job.key, "data", b"not JSON")
+    run_tasks(queue)
+    assert list(tmp_path.iterdir()) == [] and queue.scheduled_job_registry.count == 0
+    assert queue.failed_job_registry.get_job_ids() == [job.id]
+    assert "is not a task" in caplog.text or not function
+
+
+def test_callbacks_and_webhooks_of_an_entry_are_ignored(
+    context: WorkerContext, queue: Queue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "planted.py").write_text(f"import pathlib\npathlib.Path({str(tmp_path)!r}, 'ran').touch()\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    tasks.set_context(context)
+    for function in ("bouchet_worker.tasks.submit", "subprocess.getoutput"):
+        job = queue.enqueue_call(function, args=("gone",), result_ttl=100, failure_ttl=100)
+        for event in ("success", "failure", "stopped"):
+            queue.connection.hset(job.key, f"{event}_callback_name", "planted.run")
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            url = f"http://127.0.0.1:{server.getsockname()[1]}/"
+            hooks = [{"url": url, "job_status": status, "timeout": 1} for status in ("finished", "failed")]
+            queue.connection.hset(job.key, "webhooks", json.dumps(hooks))
+            run_tasks(queue)
+            server.settimeout(0.5)
+            with pytest.raises(TimeoutError):
+                server.accept()
+    assert not (tmp_path / "ran").exists()
+    assert queue.failed_job_registry.get_job_ids() == [job.id]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -12,7 +13,7 @@ from bouchet_core.store import SOCKET_TIMEOUT_S, Store
 from bouchet_core.tasks import MODULE, QUEUE, RESULT_TTL_S, RETRY_AFTER_S, TIMEOUT_S, TaskName, task_call
 from pydantic import BaseModel, Field
 from rq import Queue, Retry
-from rq.exceptions import InvalidJobOperation, NoSuchJobError
+from rq.exceptions import DeserializationError, InvalidJobOperation, NoSuchJobError
 from rq.job import Job, JobStatus
 from rq.results import Result
 
@@ -53,7 +54,7 @@ class FailedTask(BaseModel):
 
     id: str
     task: str = Field(description="name of the task, such as submit or cancel")
-    deployment: str = Field(description="id of the deployment, download or image job")
+    deployment: str = Field(description="id of the deployment, download or image job; empty for what is no task")
     failed_at: datetime | None
     reason: str = Field(description="the error in one line; the worker's log has the traceback")
 
@@ -142,17 +143,28 @@ class TaskClient:
             job = Job.fetch(identity, connection=self._connection, serializer="json")
         except NoSuchJobError:
             return None
+        function, arguments = _call_of(job)
         # a query's error went to its caller; a task that was enqueued again is no longer failed
-        if job.get_status(refresh=False) is not JobStatus.FAILED or not job.args or job.failure_ttl == RESULT_TTL_S:
+        is_query = function.startswith(MODULE) and (not arguments or job.failure_ttl == RESULT_TTL_S)
+        if job.get_status(refresh=False) is not JobStatus.FAILED or is_query:
             return None
         result = job.latest_result()
         return FailedTask(
             id=identity,
-            task=str(job.func_name).removeprefix(MODULE),
-            deployment=str(job.args[0]),
+            task=function.removeprefix(MODULE),
+            # what is no task has no subject
+            deployment=str(arguments[0]) if arguments and function.startswith(MODULE) else "",
             failed_at=job.ended_at,
             reason=failure_reason((result.exc_string if result else None) or ""),
         )
+
+
+def _call_of(job: Job) -> tuple[str, Sequence[Any]]:
+    """Return function and arguments of an entry, as they are written."""
+    try:
+        return str(job.func_name), job.args
+    except DeserializationError:
+        return "(unreadable)", ()
 
 
 def _wait_for_result(job: Job, wait_s: float) -> Result | None:

@@ -27,7 +27,7 @@ from .reconcile.loop import ReconcileLoop
 from .reconcile.observe import Observer
 from .reconcile.smoke_runner import SmokeTestRunner
 from .settings import WorkerSettings
-from .task_queue import TaskQueue
+from .task_queue import TaskJob, TaskQueue
 from .tasks import set_context
 
 log = logging.getLogger("bouchet_worker")
@@ -96,7 +96,9 @@ def _run_tasks(owner: str, queue: Queue, stop_requested: threading.Event) -> Non
     name = f"{owner}-{uuid.uuid4().hex[:8]}"
     try:
         with Store.errors_mapped():
-            worker = _TaskWorker([queue], name=name, connection=queue.connection, serializer=JSONSerializer)
+            worker = _TaskWorker(
+                [queue], name=name, connection=queue.connection, job_class=TaskJob, serializer=JSONSerializer
+            )
             worker.stop_requested = stop_requested
             worker.work(logging_level=None)
     except StopRequested:
@@ -122,7 +124,7 @@ def main() -> int:
         log.error("%s", exc)
         return 1
     connection = context.store.queue_connection()
-    queue = Queue(QUEUE, connection=connection, serializer=JSONSerializer)
+    queue = Queue(QUEUE, connection=connection, job_class=TaskJob, serializer=JSONSerializer)
     try:
         work(context, build_loop(context, settings, TaskQueue(queue)), queue)
     finally:

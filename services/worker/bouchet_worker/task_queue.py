@@ -1,21 +1,71 @@
-"""The RQ queue as the worker uses it: lost tasks are enqueued again, failed ones after a delay."""
+"""The RQ queue as the worker uses it: only tasks run, lost ones are enqueued again, failed ones after a delay."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
+from bouchet_core.errors import BouchetError
 from bouchet_core.store import Store
-from bouchet_core.tasks import RETRY_AFTER_S, TaskName, task_call, task_id
+from bouchet_core.tasks import MODULE, RETRY_AFTER_S, TaskName, task_call, task_id
 from rq import Queue, Retry
-from rq.exceptions import NoSuchJobError
+from rq.exceptions import DeserializationError, NoSuchJobError
 from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
+
+from . import tasks
+
+log = logging.getLogger(__name__)
 
 # a task for a record that has not changed for this long is lost: the API enqueues one with each request
 LOST_TASK = timedelta(seconds=3)
 # a task that failed all its tries is left for the user this long, then it is tried again
 FAILED_PAUSE = timedelta(minutes=10)
 RETRIES = Retry(len(RETRY_AFTER_S), RETRY_AFTER_S)
+# every function that an entry of the queue may name
+FUNCTIONS: dict[str, Callable[..., Any]] = {f"{MODULE}{task}": getattr(tasks, task) for task in TaskName}
+
+
+class NotATaskError(BouchetError):
+    """An entry of the queue names a function that is no task. It is not imported."""
+
+    kind = "not_a_task"
+
+    def __init__(self, function: str) -> None:
+        self.function = function
+        super().__init__(f"{function!r} is not a task of this version of bouchet-llm, so it was not run; drop it")
+
+
+class TaskJob(Job):
+    """An entry of the queue that can run tasks only: RQ's own class imports and calls whatever an entry names."""
+
+    @property
+    def func(self) -> Callable[..., Any]:
+        """Return the task's function. Raises NotATaskError."""
+        function = FUNCTIONS.get(self._function_name())
+        if function is None or self.instance is not None:
+            log.error("an entry of the queue is dropped: %r is not a task", self._function_name()[:200])
+            raise NotATaskError(self._function_name()[:200])
+        return function
+
+    def restore(self, raw_data: Any) -> Any:
+        """Read the entry without what tasks do not have: callbacks, which are functions, and webhooks, which are URLs.
+
+        An entry that is no task is not tried again.
+        """
+        super().restore(raw_data)
+        self._success_callback_name = self._failure_callback_name = self._stopped_callback_name = None
+        self.webhooks = []
+        if self._function_name() not in FUNCTIONS:
+            self.retries_left = None
+
+    def _function_name(self) -> str:
+        try:
+            return str(self.func_name)
+        except DeserializationError:
+            return "(unreadable)"
 
 
 class TaskQueue:

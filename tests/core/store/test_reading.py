@@ -1,4 +1,4 @@
-"""Stored values of other versions: unknown fields are ignored, missing ones have defaults, unreadable ones are left out."""
+"""Stored values of other versions: unknown fields are ignored, unreadable ones left out."""
 
 from __future__ import annotations
 
