@@ -164,10 +164,13 @@ def wait_until_live(url: str, process: subprocess.Popen[bytes] | None = None) ->
 
 
 @contextmanager
-def run_app(environment: ProxyEnvironment) -> Iterator[RunningProxy]:
-    """Run the app in a thread. The direct backend also replaces LiteLLM: vLLM serves every endpoint itself."""
+def run_app(environment: ProxyEnvironment, **limits: int) -> Iterator[RunningProxy]:
+    """Run the app in a thread. The direct backend also replaces LiteLLM: vLLM serves every endpoint itself.
+
+    limits: fields of the settings.
+    """
     port = free_port()
-    settings = environment.settings(port)
+    settings = environment.settings(port).model_copy(update=limits)
     routes, keys = RoutingTableThread(environment.store, CATALOG), KeyTableThread(environment.store, KEY)
     recorder = UsageRecorder(environment.store, SERVING_SECRET)
     servers: list[uvicorn.Server] = []

@@ -58,7 +58,7 @@ def new_key(proxy: RunningProxy) -> Iterator[NewKey]:
     def create(name: str, **fields: Any) -> str:
         secret = new_secret()
         keys.add(make_api_key(name, secret, **fields))
-        wait_for(lambda: send(proxy, secret, chat_body("x"), COUNT).status_code == 200)
+        wait_for(lambda: HTTP.get(f"{proxy.url}/v1/models", headers={"x-api-key": secret}).status_code == 200)
         return secret
 
     yield create
@@ -136,6 +136,22 @@ class TestKeys:
         # a rejected request is not charged
         statuses = [send(proxy, bob, chat_body("SAY[a]"), CHAT).status_code for _ in range(5)]
         assert statuses == [429] * 5
+
+    @pytest.mark.parametrize(
+        ("path", "model", "status"), [(COUNT, ALIAS, 200), (MESSAGES, "gpt-99", 404), (CHAT, "gpt-99", 404)]
+    )
+    def test_requests_that_use_no_model_are_limited_too(
+        self, proxy: RunningProxy, new_key: NewKey, path: str, model: str, status: int
+    ) -> None:
+        bob = new_key("bob", requests_per_minute=2)
+        statuses = [send(proxy, bob, chat_body("x", model=model), path).status_code for _ in range(3)]
+        assert statuses == [status, status, 429]
+
+    def test_count_without_tokens_left_is_served(self, proxy: RunningProxy, new_key: NewKey) -> None:
+        bob = new_key("bob", tokens_per_minute=40)
+        assert send(proxy, bob, chat_body(f"SAY[{'a ' * 100}]")).status_code == 200
+        statuses = [send(proxy, bob, chat_body("x"), path).status_code for path in (MESSAGES, COUNT)]
+        assert statuses == [429, 200]
 
 
 class TestUsage:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from bouchet_core.deployments import Phase
 from bouchet_proxy import errors
+from bouchet_proxy.admission import TooMuchUnderWayError
 from bouchet_proxy.api_keys import RateLimitExceededError
 from bouchet_proxy.dialects.endpoints import Dialect, Endpoint, InvalidBodyError, check_body
 from bouchet_proxy.errors import ProxyError, status_for
@@ -31,6 +32,10 @@ def own_errors() -> Iterator[ProxyError]:
     yield errors.invalid_api_key()
     yield errors.owner_only("/metrics")
     yield errors.rate_limit_exceeded("bob", RateLimitExceededError("requests", 1200, 7))
+    yield errors.too_much_under_way("bob", TooMuchUnderWayError("requests", 128, shared=False))
+    yield errors.too_much_under_way("bob", TooMuchUnderWayError("bytes of request bodies", 1 << 20, shared=True))
+    yield errors.encoding_unsupported("gzip")
+    yield errors.too_many_values(200_000)
     yield errors.body_too_large(64 << 20)
     yield errors.unknown_path("GET", "/v1/files")
     yield errors.tools_unavailable(ALIAS, "tool call returned as plain text: parser 'hermes' does not match this model")

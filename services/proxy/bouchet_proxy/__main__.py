@@ -26,6 +26,8 @@ from .usage.recorder import UsageRecorder
 
 # streams get this long to end after SIGTERM
 SHUTDOWN_TIMEOUT_S = 20
+# of clients; beyond it they get a plain 503
+MAX_CONNECTIONS = 2048
 
 # makes the second backend, and the lifespan of its app
 Mount = Callable[[ProxySettings], tuple[Backend, App]]
@@ -106,6 +108,7 @@ def _server_config(app: ProxyApp, settings: ProxySettings) -> uvicorn.Config:
         server_header=False,
         proxy_headers=False,
         timeout_keep_alive=75,
+        limit_concurrency=MAX_CONNECTIONS,
         timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_S,
     )
 

@@ -61,17 +61,20 @@ class RateLimiter:
         self._requests = TokenBucket(requests, now) if requests else None
         self._tokens = TokenBucket(tokens, now) if tokens else None
 
-    def admit(self, estimated_tokens: int, now: float) -> None:
-        """Charge one request and that many tokens, or nothing and raise RateLimitExceededError."""
+    def admit(self, estimated_tokens: int | None, now: float) -> None:
+        """Charge one request and that many tokens, or nothing and raise RateLimitExceededError.
+
+        None: the request uses no tokens, and is admitted even while there are none left.
+        """
         for bucket, what in ((self._requests, "requests"), (self._tokens, "tokens")):
-            if bucket is not None:
+            if bucket is not None and (what == "requests" or estimated_tokens is not None):
                 bucket.fill(now)
                 if (wait_s := bucket.wait_s(1.0)) > 0:
                     raise RateLimitExceededError(what, bucket.per_minute, max(1, math.ceil(wait_s)))
         if self._requests is not None:
             self._requests.level -= 1
         if self._tokens is not None:
-            self._tokens.level -= estimated_tokens
+            self._tokens.level -= estimated_tokens or 0
 
     def settle(self, estimated_tokens: int, used_tokens: int) -> None:
         """Replace the estimate of a request that has ended by what it used."""

@@ -2,14 +2,38 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import orjson
 
-from .api_keys import Caller, KeyTable
-from .asgi import App, BodyTooLargeError, ClientDisconnectedError, Receive, Scope, Send, header, read_body
+from .admission import (
+    LARGE_BODY_BYTES,
+    MAX_JSON_VALUES,
+    Gate,
+    LoadLimits,
+    Ticket,
+    TooManyValuesError,
+    TooMuchUnderWayError,
+    parse_json,
+    texts_size,
+)
+from .api_keys import Caller, KeyTable, RateLimitExceededError
+from .asgi import (
+    App,
+    BodyTooLargeError,
+    ClientDisconnectedError,
+    Receive,
+    Scope,
+    Send,
+    declared_length,
+    header,
+    read_body,
+)
 from .backends.direct import DirectBackend
 from .dialects.endpoints import (
     Dialect,
@@ -19,17 +43,22 @@ from .dialects.endpoints import (
     check_body,
     endpoint_of,
 )
+from .dialects.tokens import Body
 from .dispatch import ClientRequest, Dispatcher
 from .errors import (
     ProxyError,
     bad_request,
     body_too_large,
+    encoding_unsupported,
     internal_error,
     invalid_api_key,
     owner_only,
+    rate_limit_exceeded,
     status_for,
     table_not_loaded,
     threads_unsupported,
+    too_many_values,
+    too_much_under_way,
     unknown_path,
 )
 from .model_list import find_model, render_model, render_model_list
@@ -62,6 +91,9 @@ class ProxyApp:
         self._settings, self._table, self._keys, self._recorder = settings, table, keys, recorder
         self._dispatcher, self._lifespan = Dispatcher(settings, table, direct, litellm), lifespan
         self._passthrough = Passthrough(settings, direct)
+        per_key = LoadLimits(settings.max_requests_per_key, settings.max_bytes_per_key)
+        self._gate = Gate(per_key, LoadLimits(settings.max_requests, settings.max_bytes))
+        self._parsing = asyncio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve ASGI."""
@@ -123,8 +155,9 @@ class ProxyApp:
             raise unknown_path(scope["method"], path)
         usage = RequestUsage(caller, endpoint, self._recorder.active)
         try:
-            request = parse_request(endpoint, await self._read_body(scope, receive), scope, usage)
-            await self._dispatcher.serve(request, writer)
+            with self._enter(caller, scope) as ticket:
+                request = await self._read_request(endpoint, scope, receive, usage, ticket)
+                await self._dispatcher.serve(request, writer)
         except ProxyError as exc:
             await writer.send_error(exc, usage.rate_limit_headers())
             usage.fail(exc, status_for(writer.dialect, exc))
@@ -137,12 +170,11 @@ class ProxyApp:
             self._recorder.add(usage)
 
     async def _serve_passthrough(self, scope: Scope, receive: Receive, writer: ResponseWriter) -> None:
-        if not self._authenticate(scope).is_owner:
+        caller = self._authenticate(scope)
+        if not caller.is_owner:
             raise owner_only(PREFIX)
-        try:
-            await self._passthrough.serve(scope, receive, writer, self._table())
-        except BodyTooLargeError as exc:
-            raise body_too_large(self._settings.max_body_bytes) from exc
+        with self._enter(caller, scope) as ticket:
+            await self._passthrough.serve(scope, receive, writer, self._table(), ticket)
 
     async def _serve_metrics(self, caller: Caller, writer: ResponseWriter) -> None:
         if not caller.is_owner:
@@ -159,22 +191,62 @@ class ProxyApp:
             raise error
         return caller
 
-    async def _read_body(self, scope: Scope, receive: Receive) -> bytes:
+    @contextmanager
+    def _enter(self, caller: Caller, scope: Scope) -> Iterator[Ticket]:
+        """Admit a request before its body is read; count what it holds until its end. Raises ProxyError."""
         try:
-            return await read_body(scope, receive, self._settings.max_body_bytes)
+            with self._gate.enter(caller.name, caller.is_owner) as ticket:
+                ticket.expect(declared_length(scope))
+                yield ticket
+        except TooMuchUnderWayError as exc:
+            raise too_much_under_way(caller.name, exc) from exc
         except BodyTooLargeError as exc:
             raise body_too_large(self._settings.max_body_bytes) from exc
 
+    async def _read_request(
+        self, endpoint: Endpoint, scope: Scope, receive: Receive, usage: RequestUsage, ticket: Ticket
+    ) -> ClientRequest:
+        """Charge the caller's limits, and read, parse and check the body. Raises ProxyError."""
+        encoding = (header(scope, b"content-encoding") or b"identity").decode("latin-1")
+        if encoding.lower() != "identity":
+            raise encoding_unsupported(encoding)
+        try:
+            usage.admit(declared_length(scope))
+        except RateLimitExceededError as exc:
+            raise rate_limit_exceeded(usage.caller.name, exc) from exc
+        data = await read_body(scope, receive, self._settings.max_body_bytes, ticket.hold)
+        usage.set_size(len(data))
+        body = check_request(endpoint, await self._parse(data, ticket))
+        usage.session = find_session(scope, body)
+        return ClientRequest(endpoint, body, body.get("model") or DEFAULT, usage, scope)
 
-def parse_request(endpoint: Endpoint, data: bytes, scope: Scope, usage: RequestUsage) -> ClientRequest:
-    """Parse and check a request body. Raises ProxyError."""
+    async def _parse(self, data: bytes, ticket: Ticket) -> Any:
+        """Parse a body. Raises ProxyError.
+
+        A large one is parsed in a thread. orjson lets no other thread run meanwhile, but what is done before and after
+        does, and one at a time bounds the memory.
+        """
+        try:
+            if len(data) <= LARGE_BODY_BYTES:
+                return parse_json(data)
+            async with self._parsing:
+                body = await asyncio.to_thread(parse_json, data)
+                size = await asyncio.to_thread(texts_size, body)
+            if size > self._settings.max_bytes_per_key:
+                raise body_too_large(self._settings.max_body_bytes)
+            ticket.hold(max(0, size - len(data)))
+            return body
+        except TooManyValuesError as exc:
+            raise too_many_values(MAX_JSON_VALUES) from exc
+        except orjson.JSONDecodeError as exc:
+            raise bad_request("the request body is not valid JSON") from exc
+
+
+def check_request(endpoint: Endpoint, value: Any) -> Body:
+    """Check a parsed request body. Raises ProxyError."""
     try:
-        body = check_body(endpoint, orjson.loads(data))
-    except orjson.JSONDecodeError as exc:
-        raise bad_request("the request body is not valid JSON") from exc
+        return check_body(endpoint, value)
     except ThreadUnsupportedError as exc:
         raise threads_unsupported(str(exc)) from exc
     except InvalidBodyError as exc:
         raise bad_request(str(exc)) from exc
-    usage.session = find_session(scope, body)
-    return ClientRequest(endpoint, body, body.get("model") or DEFAULT, len(data), usage, scope)

@@ -14,6 +14,8 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Header = tuple[bytes, bytes]
 
+MAX_LENGTH_DIGITS = 18
+
 
 class BodyTooLargeError(Exception):
     """The request body exceeds the limit."""
@@ -28,10 +30,19 @@ def header(scope: Scope, name: bytes) -> bytes | None:
     return next((value for key, value in scope["headers"] if key == name), None)
 
 
-async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
-    """Read the whole request body. Raises BodyTooLargeError or ClientDisconnectedError."""
-    declared = header(scope, b"content-length")
-    if declared is not None and declared.isdigit() and int(declared) > limit_bytes:
+def declared_length(scope: Scope) -> int:
+    """Return the length that the request's head declares, 0 without one."""
+    declared = header(scope, b"content-length") or b""
+    # a longer number would be slow to convert, or an error
+    return int(declared) if declared.isdigit() and len(declared) <= MAX_LENGTH_DIGITS else 0
+
+
+async def read_body(scope: Scope, receive: Receive, limit_bytes: int, hold: Callable[[int], None]) -> bytes:
+    """Read the whole request body. hold: is given the size of each piece before it is kept, and may raise.
+
+    Raises BodyTooLargeError or ClientDisconnectedError.
+    """
+    if declared_length(scope) > limit_bytes:
         raise BodyTooLargeError
     pieces, size, more = [], 0, True
     while more:
@@ -42,6 +53,7 @@ async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
         size += len(piece)
         if size > limit_bytes:
             raise BodyTooLargeError
+        hold(len(piece))
         pieces.append(piece)
     return b"".join(pieces)
 

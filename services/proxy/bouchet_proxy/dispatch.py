@@ -12,13 +12,12 @@ from typing import Any, Self
 from bouchet_core.deployments import Phase
 from bouchet_core.keys import job_key
 
-from .api_keys import RateLimitExceededError
 from .asgi import ClientDisconnectedError, Scope
 from .backends.direct import DirectBackend
 from .dialects.endpoints import Endpoint, prepare
 from .dialects.openai import wants_usage
 from .dialects.tokens import exceeds_window
-from .errors import ProxyError, rate_limit_exceeded, tools_unavailable, unavailable, unreachable
+from .errors import ProxyError, tools_unavailable, unavailable, unreachable
 from .routing.affinity import ReplicaSelector, conversation_id
 from .routing.table import LookupResult, NotReady, ReplicaGroup, Route, RoutingTable, TableNotLoaded
 from .settings import ProxySettings
@@ -40,7 +39,6 @@ class ClientRequest:
     endpoint: Endpoint
     body: dict[str, Any]
     model_name: str
-    size_bytes: int
     usage: RequestUsage
     scope: Scope
 
@@ -107,10 +105,6 @@ class Dispatcher:
         usage = request.usage
         if usage.route is None:
             usage.clamped = exceeds_window(request.body, route.window)
-            try:
-                usage.admit(request.size_bytes)
-            except RateLimitExceededError as exc:
-                raise rate_limit_exceeded(usage.caller.name, exc) from exc
         usage.set_route(route)
         if route.no_tools and wants_tools(request.endpoint, request.body):
             raise tools_unavailable(route.alias, route.no_tools)

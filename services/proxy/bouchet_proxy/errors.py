@@ -13,6 +13,7 @@ from typing import Any
 
 from bouchet_core.deployments import Phase
 
+from .admission import TooMuchUnderWayError
 from .api_keys import RateLimitExceededError
 from .dialects.endpoints import Dialect
 from .routing.table import LookupResult, NoModelRunning, NotReady, UnknownModel
@@ -109,7 +110,25 @@ def rate_limit_exceeded(key_name: str, exceeded: RateLimitExceededError) -> Prox
     return ProxyError(429, message, "rate_limit_exceeded", exceeded.retry_after_s)
 
 
+def too_much_under_way(key_name: str, found: TooMuchUnderWayError) -> ProxyError:
+    """Build the error for a request beyond what may be under way at a time."""
+    whose = "all keys together have" if found.shared else f"key {key_name!r} has"
+    message = f"{whose} the most that may be under way at a time: {found.limit:,} {found.what}; retry in a few seconds"
+    return ProxyError(429, message, "too_much_under_way", RETRY_SOON_S)
+
+
 # requests that cannot be served
+
+
+def encoding_unsupported(encoding: str) -> ProxyError:
+    """Build the error for a compressed request body."""
+    return ProxyError(415, f"content-encoding {encoding!r} is not supported: send the body uncompressed")
+
+
+def too_many_values(limit: int) -> ProxyError:
+    """Build the error for a body with too many JSON values."""
+    message = f"the request body has more than {limit:,} JSON values (counted by `,`, `[` and `{{`)"
+    return ProxyError(413, message, "request_too_large")
 
 
 def body_too_large(limit_bytes: int) -> ProxyError:

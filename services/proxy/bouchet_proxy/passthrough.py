@@ -12,6 +12,7 @@ from urllib.parse import unquote_to_bytes
 
 from bouchet_core.keys import job_key
 
+from .admission import Ticket
 from .asgi import Header, Receive, Scope, read_body
 from .backends.direct import DirectBackend
 from .errors import timed_out, unavailable, unknown_path, unreachable
@@ -38,12 +39,14 @@ class Passthrough:
     def __init__(self, settings: ProxySettings, direct: DirectBackend) -> None:
         self._settings, self._direct = settings, direct
 
-    async def serve(self, scope: Scope, receive: Receive, writer: ResponseWriter, table: RoutingTable) -> None:
-        """Relay one request. Raises ProxyError, BodyTooLargeError and ClientDisconnectedError."""
+    async def serve(
+        self, scope: Scope, receive: Receive, writer: ResponseWriter, table: RoutingTable, ticket: Ticket
+    ) -> None:
+        """Relay one request. Raises ProxyError, BodyTooLargeError, TooMuchUnderWayError and ClientDisconnectedError."""
         settings = self._settings
         name, target = split_path(scope)
         route = _find_route(table, name)
-        body = await read_body(scope, receive, settings.max_body_bytes)
+        body = await read_body(scope, receive, settings.max_body_bytes, ticket.hold)
         key = job_key(settings.serving_secret.get_secret_value(), route.job_name, route.sealed_key)
         host = f"{settings.slot_host}:{settings.slot_base_port + route.slot}"
         head = request_head(scope, target, host, key, len(body))

@@ -8,6 +8,9 @@ from bouchet_core.settings import DEFAULT_CATALOG, Count, Port, Seconds, Service
 from pydantic import Field, SecretStr
 
 MAX_BODY_BYTES = 64 << 20
+# under way at a time. A body is kept parsed and encoded: with what LiteLLM takes, the limits fit into 1 GiB of memory
+MAX_REQUESTS_PER_KEY, MAX_BYTES_PER_KEY = 128, 64 << 20
+MAX_REQUESTS, MAX_BYTES = 1024, 192 << 20
 # Claude Code drops a stream that brought no event for 300 s, and pings are no events to it
 HOLD_STARTING_S = 240.0
 
@@ -25,6 +28,10 @@ class ProxySettings(ServiceSettings):
     direct: Switch = Field(default=True, validation_alias="DIRECT")
     hold_starting_s: Seconds = Field(default=HOLD_STARTING_S, validation_alias="HOLD_STARTING_S")
     max_body_bytes: int = MAX_BODY_BYTES
+    max_requests_per_key: int = MAX_REQUESTS_PER_KEY
+    max_bytes_per_key: int = MAX_BYTES_PER_KEY
+    max_requests: int = MAX_REQUESTS
+    max_bytes: int = MAX_BYTES
 
     def slot_url(self, slot: int) -> str:
         """Return the base URL of that slot of the gateway."""

@@ -59,13 +59,26 @@ class RequestUsage:
     read_tokens: Callable[[], TokenCounts] = TokenCounts
     tokens: TokenCounts = field(default_factory=TokenCounts)
 
-    def admit(self, body_bytes: int) -> None:
-        """Charge the caller's limits, if there are any, with an estimate. Raises RateLimitExceededError."""
-        if self.caller.limiter is None or self.endpoint is Endpoint.COUNT_TOKENS:
+    def admit(self, declared_bytes: int) -> None:
+        """Charge the caller's limits, if there are any, with an estimate. Raises RateLimitExceededError.
+
+        Called before the body is read, for every request: also those that reach no model take time.
+        """
+        if self.caller.limiter is None:
             return
-        estimate = body_bytes // BYTES_PER_TOKEN
+        if self.endpoint is Endpoint.COUNT_TOKENS:
+            self.caller.limiter.admit(None, time.monotonic())
+            return
+        estimate = declared_bytes // BYTES_PER_TOKEN
         self.caller.limiter.admit(estimate, time.monotonic())
         self.estimated_tokens = estimate
+
+    def set_size(self, body_bytes: int) -> None:
+        """Correct the estimate once the body has been read: its head may have declared no length."""
+        if self.caller.limiter is not None and self.endpoint is not Endpoint.COUNT_TOKENS:
+            estimate = body_bytes // BYTES_PER_TOKEN
+            self.caller.limiter.settle(self.estimated_tokens, estimate)
+            self.estimated_tokens = estimate
 
     def set_route(self, route: Route) -> None:
         """Note that a model is about to be asked, again if the request waited or moved to another replica."""

@@ -1,0 +1,161 @@
+"""What may be under way at a time, for each key and for all keys, and what a body may contain. Pure.
+
+Everything here is asked before the memory or the time is spent: the gate before a body is read and at each of its
+pieces, the number of JSON values before it is parsed. A body counts until its request has ended, because a request that
+waits for a model keeps it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import orjson
+
+# each of them becomes a Python object of 50 bytes or more
+MAX_JSON_VALUES = 200_000
+# bodies above this are parsed in a thread, one at a time
+LARGE_BODY_BYTES = 1 << 20
+_COUNTED = (b",", b"[", b"{")
+
+
+class TooMuchUnderWayError(Exception):
+    """A request was not admitted. what: "requests" or "bytes of request bodies"; shared: the limit of all keys."""
+
+    def __init__(self, what: str, limit: int, shared: bool) -> None:
+        self.what, self.limit, self.shared = what, limit, shared
+        super().__init__(f"{limit} {what} under way")
+
+
+class TooManyValuesError(ValueError):
+    """A body has more JSON values than MAX_JSON_VALUES."""
+
+
+@dataclass(slots=True)
+class Load:
+    """Requests that have not ended, and the bytes of their bodies."""
+
+    requests: int = 0
+    size_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LoadLimits:
+    """The most that may be under way."""
+
+    requests: int
+    size_bytes: int
+
+
+class Gate:
+    """Counts what is under way. per_key: for each key but the owner's, which only has the limit of all."""
+
+    def __init__(self, per_key: LoadLimits, total: LoadLimits) -> None:
+        self._per_key, self._total_limits = per_key, total
+        self._total = Load()
+        self._loads: dict[str, Load] = {}
+
+    @property
+    def total(self) -> Load:
+        """What is under way in all."""
+        return self._total
+
+    def enter(self, key_name: str, is_owner: bool) -> Ticket:
+        """Admit a request of that key. Raises TooMuchUnderWayError."""
+        load = self._loads.get(key_name) or Load()
+        limits = self._total_limits if is_owner else self._per_key
+        if load.requests >= limits.requests:
+            raise TooMuchUnderWayError("requests", limits.requests, is_owner)
+        if self._total.requests >= self._total_limits.requests:
+            raise TooMuchUnderWayError("requests", self._total_limits.requests, True)
+        self._loads[key_name] = load
+        load.requests += 1
+        self._total.requests += 1
+        return Ticket(self, key_name, load, limits)
+
+    def check(self, load: Load, limits: LoadLimits, more_bytes: int) -> None:
+        """Raise TooMuchUnderWayError if that many more bytes exceed a limit."""
+        if load.size_bytes + more_bytes > limits.size_bytes:
+            raise TooMuchUnderWayError("bytes of request bodies", limits.size_bytes, limits is self._total_limits)
+        if self._total.size_bytes + more_bytes > self._total_limits.size_bytes:
+            raise TooMuchUnderWayError("bytes of request bodies", self._total_limits.size_bytes, True)
+
+    def leave(self, key_name: str, load: Load, size_bytes: int) -> None:
+        """Forget a request and its bytes."""
+        for one in (load, self._total):
+            one.requests -= 1
+            one.size_bytes -= size_bytes
+        if not load.requests:
+            self._loads.pop(key_name, None)
+
+    def hold(self, load: Load, size_bytes: int) -> None:
+        """Count these bytes."""
+        load.size_bytes += size_bytes
+        self._total.size_bytes += size_bytes
+
+
+class Ticket:
+    """One admitted request. A context manager: it leaves the gate at the request's end."""
+
+    def __init__(self, gate: Gate, key_name: str, load: Load, limits: LoadLimits) -> None:
+        self._gate, self._key_name, self._load, self._limits = gate, key_name, load, limits
+        self.held_bytes = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._gate.leave(self._key_name, self._load, self.held_bytes)
+
+    def expect(self, size_bytes: int) -> None:
+        """Raise TooMuchUnderWayError if that many bytes would be too many; nothing is counted before it comes."""
+        self._gate.check(self._load, self._limits, size_bytes)
+
+    def hold(self, size_bytes: int) -> None:
+        """Count bytes that have come. Raises TooMuchUnderWayError."""
+        self._gate.check(self._load, self._limits, size_bytes)
+        self._gate.hold(self._load, size_bytes)
+        self.held_bytes += size_bytes
+
+
+def parse_json(data: bytes) -> Any:
+    """Parse a body. Raises TooManyValuesError and orjson.JSONDecodeError."""
+    if len(data) > MAX_JSON_VALUES and exceeds_values(data):
+        raise TooManyValuesError
+    return orjson.loads(data)
+
+
+def exceeds_values(data: bytes) -> bool:
+    """Return whether there may be more than MAX_JSON_VALUES values; those characters within texts count, too.
+
+    Counted slice by slice, so that other threads get their turn.
+    """
+    count = 0
+    for start in range(0, len(data), LARGE_BODY_BYTES):
+        count += sum(data.count(one, start, start + LARGE_BODY_BYTES) for one in _COUNTED)
+        if count > MAX_JSON_VALUES:
+            return True
+    return False
+
+
+def texts_size(value: Any) -> int:
+    """Return the bytes that the texts of a parsed body take: one character beyond ASCII can make a text four times as
+    large.
+    """
+    size, pending = 0, [value]
+    while pending:
+        one = pending.pop()
+        if isinstance(one, str):
+            size += sys.getsizeof(one)
+        elif isinstance(one, dict | list):
+            pending += _members(one)
+    return size
+
+
+def _members(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return (*value, *value.values()) if isinstance(value, dict) else value

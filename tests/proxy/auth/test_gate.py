@@ -1,0 +1,110 @@
+"""What may be under way at a time, and what a body may contain, without a server."""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack
+
+import pytest
+from bouchet_proxy.admission import (
+    LARGE_BODY_BYTES,
+    MAX_JSON_VALUES,
+    Gate,
+    Load,
+    LoadLimits,
+    Ticket,
+    TooManyValuesError,
+    TooMuchUnderWayError,
+    exceeds_values,
+    parse_json,
+    texts_size,
+)
+
+
+def make_gate() -> Gate:
+    return Gate(LoadLimits(2, 100), LoadLimits(3, 150))
+
+
+def refused(gate: Gate, key: str, owner: bool = False) -> tuple[str, int, bool]:
+    with pytest.raises(TooMuchUnderWayError) as caught:
+        gate.enter(key, owner)
+    return caught.value.what, caught.value.limit, caught.value.shared
+
+
+def refused_bytes(ticket: Ticket, count: int) -> tuple[int, bool]:
+    with pytest.raises(TooMuchUnderWayError) as caught:
+        ticket.hold(count)
+    return caught.value.limit, caught.value.shared
+
+
+def test_requests_of_a_key_are_limited_until_they_end() -> None:
+    gate = make_gate()
+    with gate.enter("bob", False):
+        with gate.enter("bob", False):
+            assert refused(gate, "bob") == ("requests", 2, False)
+        with gate.enter("bob", False):
+            pass
+    assert gate.total == Load()
+
+
+def test_requests_of_all_keys_are_limited_together() -> None:
+    gate = make_gate()
+    with gate.enter("bob", False), gate.enter("eve", False), gate.enter("owner", True):
+        assert refused(gate, "carol") == ("requests", 3, True)
+        assert refused(gate, "owner", owner=True) == ("requests", 3, True)
+
+
+def test_owner_has_only_the_limit_of_all() -> None:
+    gate = make_gate()
+    with ExitStack() as running:
+        tickets = [running.enter_context(gate.enter("owner", True)) for _ in range(3)]
+        tickets[0].hold(150)
+        assert refused_bytes(tickets[1], 1) == (150, True)
+
+
+def test_bytes_are_counted_as_they_come() -> None:
+    gate = make_gate()
+    with gate.enter("bob", False) as bob, gate.enter("eve", False) as eve:
+        bob.expect(100)
+        assert gate.total.size_bytes == 0
+        bob.hold(60)
+        bob.hold(40)
+        assert refused_bytes(bob, 1) == (100, False)
+        assert refused_bytes(eve, 51) == (150, True)
+        with pytest.raises(TooMuchUnderWayError):
+            eve.expect(51)
+        eve.hold(50)
+        assert gate.total.size_bytes == 150
+    assert gate.total == Load()
+
+
+def test_ticket_of_a_failed_request_is_given_back() -> None:
+    gate = make_gate()
+    with pytest.raises(TooMuchUnderWayError), gate.enter("bob", False) as ticket:
+        ticket.hold(1000)
+    assert gate.total == Load()
+
+
+@pytest.mark.parametrize("value", [b"{}", b"[]", b"1"])
+def test_parse_json_of_too_many_values_raises_before_parsing(value: bytes) -> None:
+    body = b"[" + value + (b"," + value) * MAX_JSON_VALUES
+    with pytest.raises(TooManyValuesError):
+        parse_json(body)
+
+
+def test_parse_json_of_many_values_returns_them() -> None:
+    values = list(range(MAX_JSON_VALUES - 10))
+    assert parse_json(json.dumps(values).encode()) == values
+
+
+def test_exceeds_values_counts_in_every_slice() -> None:
+    gap = b"x" * LARGE_BODY_BYTES
+    assert not exceeds_values(gap + b"," * (MAX_JSON_VALUES // 2) + gap + b"[" * (MAX_JSON_VALUES // 2))
+    assert exceeds_values(gap + b"," * (MAX_JSON_VALUES // 2) + gap + b"[" * (MAX_JSON_VALUES // 2 + 1))
+
+
+def test_texts_size_sees_what_one_character_costs() -> None:
+    plain, wide = "a" * 100_000, "a" * 99_999 + "\U0001f600"
+    assert 100_000 <= texts_size({"m": [{"t": plain}]}) < 101_000
+    assert 400_000 <= texts_size({"m": [{"t": wide}]}) < 401_000
+    assert texts_size({plain: None}) >= 100_000
