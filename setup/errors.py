@@ -4,6 +4,7 @@ SetupError
  +-- EnvFileError             .env has a typo, or other users can read it
  +-- ToolMissingError         an engine, Compose, a Debian package or Python is needed and cannot be installed here
  +-- EngineAccessError        there is an engine, and it refuses this user
+ +-- ClusterLoginError        the containers may use neither the person's ssh agent nor a key file
  +-- PortTakenError           another program listens on the port of the proxy or the API
  +-- AlreadyRunningError      another make command works on the same stack
  +-- CommandFailedError       a program failed
@@ -45,6 +46,10 @@ class ToolMissingError(SetupError):
 
 class EngineAccessError(SetupError):
     """A Docker engine exists and refuses this user, or will not start."""
+
+
+class ClusterLoginError(SetupError):
+    """There are ssh agents or keys, and the containers' user may use none of them."""
 
 
 class PortTakenError(SetupError):

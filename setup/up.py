@@ -14,8 +14,9 @@ from .docker.engine import Compose, ensure_engine, find_compose, with_files
 from .docker.images import ensure_base_image, ensure_base_source
 from .docker.stack import Stack, compose_environ, sole_use
 from .errors import CommandFailedError, PortTakenError, SetupError
-from .files.container_files import agent_variables, stage_ssh_files, write_secret_files
+from .files.container_files import stage_ssh_files, write_secret_files
 from .files.env_file import EnvSettings, ensure_env_file, read_env_file
+from .files.ssh_access import SshAccess, access_variables, find_access
 from .http import HttpClient
 from .progress import Progress
 from .python.locks import note_commit
@@ -27,11 +28,12 @@ def bring_up(stack: Stack, progress: Progress, *, with_model: bool = True) -> No
         progress.note(f"made {stack.env_file.name} with new keys (mode 0600); it is yours now and never overwritten")
     settings = read_env_file(stack.env_file)
     check_mounts(stack, settings)
+    access = find_access(stack, settings, os.environ) if settings.host else SshAccess()
     with sole_use(stack):
         with progress.step("Docker engine") as step:
             step.title = f"Docker engine {ensure_engine(progress)}"
         check_ports(stack, settings)
-        compose = prepare(stack, settings, progress)
+        compose = prepare(stack, settings, progress, access)
         known = provide_images(stack, settings, progress, compose)
         start(stack, progress, compose)
         images.prune(known)
@@ -59,7 +61,7 @@ def check_mounts(stack: Stack, settings: EnvSettings) -> None:
             raise SetupError(f"the containers' user ({settings.uid}) may not read {path}; run `chmod a+r {path}`")
 
 
-def prepare(stack: Stack, settings: EnvSettings, progress: Progress) -> Compose:
+def prepare(stack: Stack, settings: EnvSettings, progress: Progress, access: SshAccess) -> Compose:
     """Write the secret files, find Compose, and return the Compose of this stack."""
     write_secret_files(stack, settings)
     program = find_compose(progress, stack)
@@ -67,7 +69,7 @@ def prepare(stack: Stack, settings: EnvSettings, progress: Progress) -> Compose:
     files = [stack.root / "compose.yaml"]
     if settings.host:
         stage_ssh_files(stack, settings)
-        env |= agent_variables(settings, stack, progress)
+        env |= access_variables(access, settings, stack, progress)
         files.append(stack.root / "compose.cluster.yaml")
     else:
         files.append(stack.root / "demo" / "compose.yaml")

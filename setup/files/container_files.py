@@ -1,7 +1,6 @@
 """Files that setup writes for the containers: secrets, and copies of the ssh configuration; never a private key.
 
-One secret per file, mode 0600 in a 0700 folder, owned by the containers' user. Private keys stay with the agent, whose
-socket is mounted. Without an agent the key file itself is mounted, read-only.
+One secret per file, mode 0600 in a 0700 folder, owned by the containers' user.
 """
 
 from __future__ import annotations
@@ -9,16 +8,10 @@ from __future__ import annotations
 import os
 import re
 import secrets
-import shutil
-import socket
-import sys
-from collections.abc import Mapping
 from pathlib import Path
 
-from setup.command import try_run
 from setup.docker.stack import SECRETS_GENERATION, Stack
 from setup.errors import SetupError
-from setup.progress import Progress
 
 from .env_file import EnvSettings
 
@@ -80,9 +73,6 @@ def _give(path: Path, settings: EnvSettings) -> None:
 
 
 INSIDE = "/run/ssh"
-AGENT_INSIDE = "/run/ssh-agent.sock"
-KEYS_INSIDE = "/run/ssh-key"
-DOCKER_DESKTOP_AGENT = "/run/host-services/ssh-auth.sock"
 NAMES = ("config", "known_hosts*", "*.pub")
 # Paths of this machine that mean nothing in the container: the agent is mounted elsewhere, keys are not there.
 DROPPED = re.compile(r"\s*(identityagent|controlpath|controlmaster|controlpersist|pkcs11provider)\b", re.IGNORECASE)
@@ -149,85 +139,3 @@ def _replace_home(text: str, source: Path) -> str:
     for prefix in ("~/.ssh/", "%d/.ssh/", "${HOME}/.ssh/", f"{source}/"):
         text = text.replace(prefix, f"{INSIDE}/")
     return text
-
-
-def agent_variables(settings: EnvSettings, stack: Stack, progress: Progress) -> dict[str, str]:
-    """Return the variables of compose.cluster.yaml: paths of the files and of the agent's socket."""
-    variables = {"BOUCHET_SSH_DIR": str(stack.ssh_dir)}
-    if sys.platform == "darwin":  # Docker Desktop forwards the agent to this path of its VM, owned by root's group
-        return variables | _agent(DOCKER_DESKTOP_AGENT) | {"BOUCHET_AGENT_GROUP": "0"}
-    found = find_agent(first_host(settings), os.environ, stack)
-    if found is None:
-        return variables | _own_key(settings, progress)
-    if os.getuid() == 0:
-        progress.note(
-            f"the ssh agent serves root alone, and containers run as {settings.uid}; run `make up` as an ordinary user"
-        )
-    write_private_file(_memory(stack), str(found), settings)
-    return variables | _agent(str(found))
-
-
-def find_agent(host: str, environ: Mapping[str, str], stack: Stack) -> Path | None:
-    """Find a socket on which an agent listens: ssh's IdentityAgent for the host, else $SSH_AUTH_SOCK.
-
-    The one in use is kept while it answers: another shell has another socket, and a changed mount would cost the
-    gateway its connection, and the person a second factor.
-    """
-    memory = _memory(stack)
-    candidates = [memory.read_text(encoding="utf-8")] if memory.is_file() else []
-    candidates += [parse_identity_agent(try_run(["ssh", "-G", "--", host]) or "") if shutil.which("ssh") else ""]
-    candidates += [environ.get("SSH_AUTH_SOCK", "")]
-    return next((Path(name) for name in candidates if name and listens(Path(name).expanduser())), None)
-
-
-def parse_identity_agent(text: str) -> str:
-    """Parse the agent's path from `ssh -G`; empty if there is none."""
-    for line in text.splitlines():
-        word, _, value = line.partition(" ")
-        if word.lower() == "identityagent" and value.lower() not in ("none", "ssh_auth_sock") and value[:1] in "/~":
-            return value
-    return ""
-
-
-def listens(path: Path) -> bool:
-    """Tell whether a program accepts connections on this socket."""
-    try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-            probe.settimeout(2)
-            probe.connect(str(path))
-    except OSError:
-        return False
-    return True
-
-
-def _own_key(settings: EnvSettings, progress: Progress) -> dict[str, str]:
-    """Mount the private key file that ssh would use, for people without an agent. It is never copied."""
-    answer = try_run(["ssh", "-G", "--", first_host(settings)]) if shutil.which("ssh") else None
-    key = find_key(answer or "")
-    if key is None:
-        progress.note(
-            "no ssh agent answers, and there is no key file; start one "
-            '(`eval "$(ssh-agent)"; ssh-add`) and run `make up` again'
-        )
-        return {}
-    progress.note(f"no ssh agent answers: the gateway reads {key}, and asks for its passphrase once")
-    return {"BOUCHET_KEY_FILE": str(key), "BOUCHET_KEY_INSIDE": f"{KEYS_INSIDE}/{key.name}"}
-
-
-def find_key(text: str) -> Path | None:
-    """Find the first identity file of `ssh -G` that exists."""
-    names = [value for word, _, value in (line.partition(" ") for line in text.splitlines()) if word == "identityfile"]
-    return next((path for name in names if (path := Path(name).expanduser()).is_file()), None)
-
-
-def first_host(settings: EnvSettings) -> str:
-    """Return the login node whose ssh settings apply to all of them."""
-    return settings.host.split(",")[0].strip()
-
-
-def _agent(path: str) -> dict[str, str]:
-    return {"BOUCHET_AGENT_SOCKET": path, "BOUCHET_AGENT_INSIDE": AGENT_INSIDE}
-
-
-def _memory(stack: Stack) -> Path:
-    return stack.secrets_dir / "agent-socket"

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import socket
 import stat
 from pathlib import Path
 
 import pytest
 
 from setup.docker.stack import Stack
-from setup.files.container_files import find_agent, find_key, localize, parse_identity_agent, stage_ssh_files
+from setup.files.container_files import localize, stage_ssh_files
 from setup.files.env_file import EnvSettings
 
 SETTINGS = EnvSettings({"BOUCHET_UID": "10001", "BOUCHET_GID": "10001"})
@@ -75,38 +74,3 @@ def test_localize_rewrites_paths_for_container() -> None:
     assert "IdentityFile /run/ssh/id_ed25519" in text
     assert "agent.sock" not in text and "ControlPath" not in text
     assert "ProxyJump jump" in text
-
-
-@pytest.mark.parametrize(
-    ("text", "path"),
-    [
-        ("user me\nidentityagent /a/b\n", "/a/b"),
-        ("identityagent none\n", ""),
-        ("identityagent SSH_AUTH_SOCK\n", ""),
-        ("", ""),
-    ],
-)
-def test_parse_identity_agent_reads_ssh_config(text: str, path: str) -> None:
-    assert parse_identity_agent(text) == path
-
-
-def test_find_agent_keeps_agent_in_use(stack: Stack, tmp_path: Path) -> None:
-    old, new = tmp_path / "old", tmp_path / "new"
-    with socket.socket(socket.AF_UNIX) as one, socket.socket(socket.AF_UNIX) as two:
-        for listener, path in ((one, old), (two, new)):
-            listener.bind(str(path))
-            listener.listen()
-        (stack.secrets_dir / "agent-socket").write_text(str(old))
-        environ = {"SSH_AUTH_SOCK": str(new)}
-        assert find_agent("no-such-host", environ, stack) == old
-        one.close()
-        assert find_agent("no-such-host", environ, stack) == new
-    assert find_agent("no-such-host", environ, stack) is None
-
-
-def test_find_key_returns_first_existing_file(tmp_path: Path) -> None:
-    key = tmp_path / "work key"
-    key.write_text("...")
-    answer = f"user me\nidentityfile {tmp_path}/none\nidentityfile {key}\nidentityfile {tmp_path}/other\n"
-    assert find_key(answer) == key
-    assert find_key("user me\n") is None
