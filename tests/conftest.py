@@ -15,12 +15,16 @@ from pathlib import Path
 
 import pytest
 from bouchet_core.store import Store
+from bouchet_core.tunnel import JOB_PORTS, TargetSigner
 from hypothesis import settings
 
 from tests import checkout_guard
 
 START_TIMEOUT_S = 60.0
+GATEWAY_TOKEN = "test-token"
 FIRST_PORT, PORT_SHARES, PORTS_EACH = 12_000, 8, 2_200
+# behind slots the gateway accepts only ports that jobs choose; these are above the ones of Ports
+FREE_JOB_PORTS = range(FIRST_PORT + PORT_SHARES * PORTS_EACH, JOB_PORTS.stop)
 
 # whoever runs us in the background has Ctrl-C ignored, and our programs would inherit that
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -45,8 +49,8 @@ class RedisServer:
     process: subprocess.Popen[bytes]
 
     def store(self) -> Store:
-        """Open a store on this server."""
-        return Store.connect("127.0.0.1", self.port, self.password)
+        """Open a store on this server, as the worker does."""
+        return Store.connect("127.0.0.1", self.port, self.password, TargetSigner(GATEWAY_TOKEN))
 
     def stop(self) -> None:
         """Kill the server."""
@@ -79,6 +83,11 @@ PORTS = Ports(int(os.environ.get("PYTEST_XDIST_WORKER", f"gw{os.getpid()}")[2:])
 def free_port() -> int:
     """Return a TCP port of 127.0.0.1 without a listener."""
     return PORTS.take(1)
+
+
+def free_job_port() -> int:
+    """Return a TCP port of 127.0.0.1 without a listener, from those that jobs choose and no other test takes."""
+    return next(port for port in random.sample(FREE_JOB_PORTS, len(FREE_JOB_PORTS)) if _is_free(port))
 
 
 def free_ports(count: int) -> int:

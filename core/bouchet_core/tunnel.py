@@ -1,7 +1,15 @@
-"""The SSH connection as other packages see it: its state, its login prompts, and where slots lead."""
+"""The SSH connection as other packages see it: its state, its login prompts, and where slots lead.
+
+Slot targets are kept in Redis, which more services can write to than the worker. Without the worker's signature any of
+them could have the gateway connect to any host and port that the login node reaches.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import hmac
+import json
+import posixpath
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
@@ -11,13 +19,16 @@ from pydantic import ConfigDict, Field, StringConstraints
 
 from .values import FrozenModel
 
+# what jobs listen on, as in remote/job/network.py
+JOB_PORTS = range(20000, 32000)
+JOB_SOCKET = "vllm.sock"
 MAX_ANSWERS, MAX_ANSWER_CHARACTERS = 16, 1024
 
 
 class SlotTarget(FrozenModel):
     """Where a gateway slot leads: a node, and a port or a UNIX socket there.
 
-    loopback: the port is open on the node's 127.0.0.1 only.
+    loopback: the port is open on the node's 127.0.0.1 only. signature: see TargetSigner.
     """
 
     node: str
@@ -25,6 +36,7 @@ class SlotTarget(FrozenModel):
     socket: str | None = None
     loopback: bool = False
     deployment: str
+    signature: str = ""
 
     @property
     def on_node(self) -> bool:
@@ -35,6 +47,31 @@ class SlotTarget(FrozenModel):
     def place(self) -> str:
         """The target as messages name it: `node:port`, or `node:socket`."""
         return f"{self.node}:{self.socket or self.port}"
+
+
+class TargetSigner:
+    """Signs and checks slot targets, with a key derived from the gateway's token, which worker and gateway hold."""
+
+    def __init__(self, gateway_token: str) -> None:
+        self._key = hmac.new(gateway_token.encode(), b"slot target", hashlib.sha256).digest()
+
+    def signed(self, slot: int, target: SlotTarget) -> SlotTarget:
+        """Return the target with the signature for that slot: 64 hex characters, HMAC-SHA256 of all other fields."""
+        return target.model_copy(update={"signature": self._signature(slot, target)})
+
+    def problem(self, slot: int, target: SlotTarget) -> str:
+        """Return why the target must not be used for that slot; empty when it may."""
+        if not hmac.compare_digest(target.signature.encode("utf-8", "replace"), self._signature(slot, target).encode()):
+            return "it has no valid signature of the worker"
+        if target.socket is not None:
+            return "" if posixpath.basename(target.socket) == JOB_SOCKET else f"its socket is not named {JOB_SOCKET}"
+        if target.port not in JOB_PORTS:
+            return f"its port is not one of {JOB_PORTS.start}-{JOB_PORTS.stop - 1}, from which jobs choose"
+        return ""
+
+    def _signature(self, slot: int, target: SlotTarget) -> str:
+        fields = [slot, target.node, target.port, target.socket, target.loopback, target.deployment]
+        return hmac.new(self._key, json.dumps(fields).encode(), hashlib.sha256).hexdigest()
 
 
 class TunnelState(StrEnum):

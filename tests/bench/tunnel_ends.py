@@ -14,7 +14,7 @@ from pathlib import Path
 
 import yaml
 
-from tests.conftest import RedisServer, free_port, start_redis
+from tests.conftest import GATEWAY_TOKEN, RedisServer, free_job_port, free_port, start_redis
 from tests.gateway.running import serve_behind
 from tests.waiting import wait_for
 
@@ -75,7 +75,7 @@ def starter(folder: Path, running: ExitStack) -> Start:
 def start_upstream(folder: Path, start: Start) -> int:
     """Start the server behind the tunnels; return its port."""
     port_file = folder / "port"
-    start(sys.executable, upstream.__file__, str(port_file))
+    start(sys.executable, upstream.__file__, str(port_file), str(free_job_port()))
     return int(wait_for(lambda: port_file.read_text() if port_file.is_file() else ""))
 
 
@@ -129,7 +129,7 @@ def start_gateway(folder: Path, sshd_port: int, redis: RedisServer, start: Start
     """Start the gateway; slot 0 leads where the record in Redis points."""
     secrets, slots = folder / "secrets", free_port()
     secrets.mkdir()
-    (secrets / "gateway_token").write_text("bench\n")
+    (secrets / "gateway_token").write_text(GATEWAY_TOKEN + "\n")
     (secrets / "redis_password").write_text(redis.password + "\n")
     site = {
         "name": "bench",

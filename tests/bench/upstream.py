@@ -1,4 +1,4 @@
-"""A server to measure tunnels with: `python upstream.py PORT_FILE`. The first byte of a connection says what it wants.
+"""A server to measure tunnels: `python upstream.py PORT_FILE PORT`. The first byte of a connection says what it wants.
 
 r  echoes pieces of REQUEST bytes, for as long as they come
 b  sends BULK bytes and closes
@@ -61,13 +61,13 @@ async def _flood(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
 _ANSWERS = {b"r": _echo, b"b": _bulk, b"s": _stream, b"f": _flood}
 
 
-async def main(port_file: Path) -> None:
-    """Listen on a free port of 127.0.0.1, and write its number into port_file."""
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    await asyncio.to_thread(port_file.write_text, str(server.sockets[0].getsockname()[1]))
+async def main(port_file: Path, port: int) -> None:
+    """Listen on the port of 127.0.0.1, and write its number into port_file."""
+    server = await asyncio.start_server(serve, "127.0.0.1", port)
+    await asyncio.to_thread(port_file.write_text, str(port))
     async with server:
         await server.serve_forever()
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1])))
+    asyncio.run(main(Path(sys.argv[1]), int(sys.argv[2])))

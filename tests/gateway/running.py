@@ -17,9 +17,11 @@ from bouchet_gateway.gateway import Gateway
 from bouchet_gateway.settings import GatewayLimits, GatewaySettings, SshSettings
 from pydantic import SecretStr
 
+from tests.conftest import GATEWAY_TOKEN, free_job_port
+
 from .login_node import LoginNode
 
-TOKEN = "test-token"
+TOKEN = GATEWAY_TOKEN
 USER = "researcher"
 REQUEST = b"POST /v1/messages HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}"
 
@@ -169,7 +171,7 @@ async def talk(port: int, data: bytes) -> bytes:
 
 @contextlib.asynccontextmanager
 async def tcp_server(handle: StreamHandler) -> AsyncIterator[int]:
-    """Run a TCP server; yield its port."""
+    """Run a TCP server on a port that jobs choose; yield the port."""
     handlers: set[asyncio.Task[None]] = set()
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -182,7 +184,7 @@ async def tcp_server(handle: StreamHandler) -> AsyncIterator[int]:
             handlers.discard(task)
             writer.close()
 
-    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    server = await asyncio.start_server(accept, "127.0.0.1", free_job_port())
     try:
         yield server.sockets[0].getsockname()[1]
     finally:

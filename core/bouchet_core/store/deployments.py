@@ -7,7 +7,7 @@ Keys (all under `bouchet:`):
     ended             zset   ids of deployments by the time of their end, newest ENDED_KEPT
     names             hash   every name of a live deployment -> its id
     slots             hash   slot -> id of the deployment that holds it
-    targets           hash   slot -> SlotTarget as JSON
+    targets           hash   slot -> signed SlotTarget as JSON
     events            stream one entry a change, newest EVENTS_KEPT
     once:<key>        string id made for an idempotency key, ONCE_TTL_S
 """
@@ -19,9 +19,9 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, cast
 
-from bouchet_core.deployments import Deployment, DeploymentEvent, Phase
+from bouchet_core.deployments import Deployment, DeploymentEvent, Job, Phase
 from bouchet_core.errors import NameTakenError, NoFreeSlotError, UnknownDeploymentError
-from bouchet_core.tunnel import SlotTarget
+from bouchet_core.tunnel import SlotTarget, TargetSigner
 
 from .cluster import TUNNEL_EVENTS
 from .reading import read_or_skip
@@ -48,9 +48,21 @@ return -1
 """
 
 
-class DeploymentStore(RecordStore[Deployment]):
-    """All deployments of one installation. Methods raise RecordError subclasses or StoreUnavailableError."""
+# KEYS: record targets   ARGV: version slot target
+_RENEW_TARGET = """
+if redis.call('HGET', KEYS[1], 'version') ~= ARGV[1] then return 0 end
+redis.call('HSET', KEYS[2], ARGV[2], ARGV[3])
+return 1
+"""
 
+
+class DeploymentStore(RecordStore[Deployment]):
+    """All deployments of one installation. Methods raise RecordError subclasses or StoreUnavailableError.
+
+    Only a store with a `signer` (the worker's) writes where slots lead; every store removes what leads nowhere.
+    """
+
+    signer: TargetSigner | None = None
     kind = "deployment"
     keys = RecordKeys(
         record=PREFIX + "deployment:",
@@ -85,8 +97,27 @@ class DeploymentStore(RecordStore[Deployment]):
         return UnknownDeploymentError(name)
 
     def targets_of(self, record: Deployment) -> Sequence[tuple[str, str]]:
-        """Return the SlotTarget of every job that listens, as JSON."""
-        return [(str(job.slot), _target_of(record, at)) for at, job in enumerate(record.jobs)]
+        """Return the signed SlotTarget of every job that listens, as JSON, if this store can sign."""
+        found = []
+        for job in record.jobs:
+            target = _target_of(record, job)
+            if target is None:
+                found.append((str(job.slot), ""))
+            elif self.signer is not None:
+                # defaults are left out, so that equal targets are equal texts
+                signed = self.signer.signed(job.slot, target).model_dump_json(exclude_defaults=True)
+                found.append((str(job.slot), signed))
+        return found
+
+    def renew_targets(self, records: Sequence[Deployment]) -> None:
+        """Write the targets of these records where the store has others: forged ones, or an older version's."""
+        with mapped():
+            stored = cast("dict[str, str]", self._redis.hgetall(self.keys.targets))
+        for record in records:
+            for slot, target in dict(self.targets_of(record)).items():
+                if target and stored.get(slot) != target:
+                    keys = [self._key(record.id), self.keys.targets]
+                    evaluate(self._redis, _RENEW_TARGET, keys, [record.version, slot, target])
 
     def create(self, deployment: Deployment, once: str | None = None) -> Deployment:
         """Store a new record and take its names, or raise NameTakenError.
@@ -143,15 +174,10 @@ class DeploymentStore(RecordStore[Deployment]):
         return newest[0][0] if newest else FIRST_EVENT
 
 
-def _target_of(deployment: Deployment, at: int) -> str:
-    job = deployment.jobs[at]
+def _target_of(deployment: Deployment, job: Job) -> SlotTarget | None:
     if job.phase not in (Phase.STARTING, Phase.READY, Phase.DRAINING) or not job.node or not job.listens:
-        return ""
-    target = SlotTarget(
-        node=job.node, port=job.port, socket=job.socket, loopback=job.loopback, deployment=deployment.id
-    )
-    # defaults are left out: a gateway of an older version refuses fields that it does not know
-    return target.model_dump_json(exclude_defaults=True)
+        return None
+    return SlotTarget(node=job.node, port=job.port, socket=job.socket, loopback=job.loopback, deployment=deployment.id)
 
 
 def _entries(answer: Any, stream: str) -> list[tuple[str, dict[str, str]]]:

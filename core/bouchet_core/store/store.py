@@ -12,6 +12,8 @@ from typing import Self
 
 import redis
 
+from bouchet_core.tunnel import TargetSigner
+
 from .api_keys import ApiKeyStore
 from .batch_jobs import DownloadStore, ImageStore
 from .cluster import OrphanStore, OutageStore, TunnelStore
@@ -41,8 +43,9 @@ class Store(DeploymentStore):
     Methods raise RecordError subclasses or StoreUnavailableError.
     """
 
-    def __init__(self, client: redis.Redis) -> None:
+    def __init__(self, client: redis.Redis, signer: TargetSigner | None = None) -> None:
         super().__init__(client)
+        self.signer = signer
         self.api_keys = ApiKeyStore(client)
         self.downloads = DownloadStore(client)
         self.images = ImageStore(client)
@@ -57,9 +60,9 @@ class Store(DeploymentStore):
         return [one for store in stores for one in store.unreadable()]
 
     @classmethod
-    def connect(cls, host: str, port: int, password: str | None) -> Self:
+    def connect(cls, host: str, port: int, password: str | None, signer: TargetSigner | None = None) -> Self:
         """Return a store on that Redis; nothing is sent before the first call."""
-        return cls(open_client(host, port, password, decode_responses=True))
+        return cls(open_client(host, port, password, decode_responses=True), signer)
 
     def close(self) -> None:
         """Close the pooled connections."""

@@ -14,7 +14,7 @@ from typing import Literal
 
 from bouchet_core.errors import StoreUnavailableError
 from bouchet_core.store import Store
-from bouchet_core.tunnel import TunnelEvent, TunnelState, TunnelStatus
+from bouchet_core.tunnel import TargetSigner, TunnelEvent, TunnelState, TunnelStatus
 from fastapi import FastAPI
 
 from .allowlist import Allowlist
@@ -100,8 +100,8 @@ class Gateway:
         self.broker = self.tunnel.broker
         allowlist = Allowlist(site.allowed_roots, site.root.rstrip("/") + "/remote")
         self.commands = RemoteCommands(self.tunnel, allowlist, limits)
-        self.forwarder = SlotForwarder(self.tunnel, SlotTargets(store), limits)
         token = settings.gateway_token.get_secret_value()
+        self.forwarder = SlotForwarder(self.tunnel, SlotTargets(store, TargetSigner(token)), limits)
         api = InternalApi(self.tunnel, self.commands, self.forwarder, token, limits.file_bytes)
         self.app = api.app(self._lifespan)
 

@@ -16,6 +16,7 @@ from bouchet_core.errors import BouchetError, StoreUnavailableError
 from bouchet_core.gateway_client import GatewayClient
 from bouchet_core.store import Store
 from bouchet_core.tasks import QUEUE
+from bouchet_core.tunnel import TargetSigner
 from rq import Queue, SimpleWorker
 from rq.exceptions import StopRequested
 from rq.serializers import JSONSerializer
@@ -40,9 +41,10 @@ RECONNECT_S = 1.0
 def build_context(settings: WorkerSettings, owner: str) -> WorkerContext:
     """Read site file, catalog and job scripts. Raises ConfigurationError, which names the file that is wrong."""
     site = load_site(settings.site_file)
+    password, token = settings.redis_password.get_secret_value(), settings.gateway_token.get_secret_value()
     return WorkerContext(
-        store=Store.connect(settings.redis_host, settings.redis_port, settings.redis_password.get_secret_value()),
-        gateway=GatewayClient(settings.gateway_url, settings.gateway_token.get_secret_value()),
+        store=Store.connect(settings.redis_host, settings.redis_port, password, TargetSigner(token)),
+        gateway=GatewayClient(settings.gateway_url, token),
         site=site,
         catalog=load_catalog(*catalogs_of(settings.site_file, site, settings.catalog)),
         scripts=load_scripts(settings.remote_dir),

@@ -14,7 +14,9 @@ from bouchet_core.errors import (
     UnknownDeploymentError,
 )
 from bouchet_core.store import FIRST_EVENT, Store
-from bouchet_core.tunnel import TunnelEvent, TunnelState
+from bouchet_core.tunnel import TargetSigner, TunnelEvent, TunnelState
+
+from tests.conftest import GATEWAY_TOKEN, RedisServer
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
@@ -31,7 +33,7 @@ def deployment(identity: str, *names: str, created: datetime = NOW) -> Deploymen
 
 
 def running(record: Deployment, slot: int) -> Deployment:
-    job = Job(name=f"bouchet-{record.id}-1", slot=slot, slurm_id=7, node="node1", port=18000)
+    job = Job(name=f"bouchet-{record.id}-1", slot=slot, slurm_id=7, node="node1", port=20001)
     moved = record.moved(Phase.SUBMITTING, NOW).with_job(job, NOW)
     return moved.moved(Phase.QUEUED, NOW).moved(Phase.STARTING, NOW).model_copy(update={"version": 1})
 
@@ -100,12 +102,34 @@ def test_save_of_ended_deployment_releases_names_slot_and_target(store: Store) -
     slot = store.take_slot("aa", 2)
     live = store.save(running(record, slot))
     target = store.slot_target(slot)
-    assert target is not None and (target.node, target.port, target.deployment) == ("node1", 18000, "aa")
+    assert target is not None and (target.node, target.port, target.deployment) == ("node1", 20001, "aa")
     store.save(live.moved(Phase.ENDED, NOW, ending=Ending.COMPLETED))
     assert store.slot_target(slot) is None
     assert store.live() == []
     assert store.take_slot("bb", 2) == slot
     store.create(deployment("cc", "bouchet-aa"))
+
+
+def test_slot_target_is_written_only_by_a_store_that_signs(store: Store, redis_server: RedisServer) -> None:
+    reader = Store.connect("127.0.0.1", redis_server.port, redis_server.password)
+    record = reader.create(deployment("aa"))
+    live = reader.save(running(record, 0))
+    assert store.slot_target(0) is None
+    store.renew_targets([live])
+    signed = store.slot_target(0)
+    assert signed is not None and TargetSigner(GATEWAY_TOKEN).problem(0, signed) == ""
+    later = reader.save(live.moved(Phase.READY, NOW))
+    assert store.slot_target(0) == signed
+    reader.save(later.moved(Phase.ENDED, NOW, ending=Ending.COMPLETED))
+    assert store.slot_target(0) is None
+    reader.close()
+
+
+def test_renew_targets_of_an_older_version_of_the_record_writes_nothing(store: Store) -> None:
+    old = store.save(running(store.create(deployment("aa")), 0))
+    store.save(old.moved(Phase.ENDED, NOW, ending=Ending.COMPLETED))
+    store.renew_targets([old])
+    assert store.slot_target(0) is None
 
 
 def test_take_slot_is_stable_and_exclusive(store: Store) -> None:

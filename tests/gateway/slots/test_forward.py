@@ -13,15 +13,16 @@ from typing import Any
 
 import httpx
 import pytest
+import redis
 from bouchet_core.errors import RemoteFileError, TunnelDownError
 from bouchet_core.store import Store
-from bouchet_core.tunnel import TunnelState
+from bouchet_core.tunnel import SlotTarget, TargetSigner, TunnelState
 from bouchet_gateway.gateway import Gateway
 from bouchet_gateway.settings import GatewayLimits
 from bouchet_gateway.slots import forward
 from bouchet_gateway.slots.forward import refusal
 
-from tests.conftest import RedisServer
+from tests.conftest import GATEWAY_TOKEN, RedisServer, free_job_port
 from tests.gateway.login_node import LoginNode
 from tests.gateway.running import (
     REQUEST,
@@ -67,6 +68,35 @@ async def test_slot_without_target_refuses_at_once(login_node: LoginNode, store:
     assert (status, body["kind"]) == (b"HTTP/1.1 503 Service Unavailable", "no_target")
 
 
+@pytest.mark.parametrize(
+    ("signer", "port_changes", "reason"),
+    [
+        (None, False, "no valid signature"),
+        (TargetSigner("another-token"), False, "no valid signature"),
+        (TargetSigner(GATEWAY_TOKEN), True, "its port is not one of"),
+    ],
+)
+async def test_slot_forged_target_is_refused_and_logged(
+    login_node: LoginNode,
+    store: Store,
+    redis_server: RedisServer,
+    caplog: pytest.LogCaptureFixture,
+    signer: TargetSigner | None,
+    port_changes: bool,
+    reason: str,
+) -> None:
+    """Whoever can write to Redis cannot have the gateway connect to a host and port of their choice."""
+    async with connected(login_node, store) as gateway, tcp_server(echo) as port:
+        target = SlotTarget(node="127.0.0.1", port=login_node.port if port_changes else port, deployment="d0")
+        forged = signer.signed(0, target) if signer else target
+        with redis.Redis("127.0.0.1", redis_server.port, password=redis_server.password) as raw:
+            raw.hset("bouchet:targets", "0", forged.model_dump_json())
+        status, body = parse_refusal(await talk(gateway.forwarder.ports[0], REQUEST))
+    assert (status, body["kind"]) == (b"HTTP/1.1 503 Service Unavailable", "no_target")
+    assert reason in body["detail"] and reason in caplog.text
+    assert login_node.channels == 0
+
+
 async def test_slot_refusal_reaches_http_client_with_large_request(login_node: LoginNode, store: Store) -> None:
     async with started(login_node, store) as gateway, httpx.AsyncClient() as client:
         url = f"http://127.0.0.1:{gateway.forwarder.ports[1]}/v1/messages"
@@ -76,10 +106,8 @@ async def test_slot_refusal_reaches_http_client_with_large_request(login_node: L
 
 
 async def test_slot_closed_port_refuses_with_remote_refused(gateway: Gateway, store: Store) -> None:
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        serve_behind(store, 0, unused.getsockname()[1])
-        _, body = parse_refusal(await talk(gateway.forwarder.ports[0], REQUEST))
+    serve_behind(store, 0, free_job_port())
+    _, body = parse_refusal(await talk(gateway.forwarder.ports[0], REQUEST))
     assert body["kind"] == "remote_refused"
 
 
@@ -111,7 +139,7 @@ async def test_slot_holds_connections_until_ssh_is_back(
 
 
 async def test_slot_refuses_held_connection_after_hold_s(login_node: LoginNode, store: Store) -> None:
-    serve_behind(store, 0, 9)
+    serve_behind(store, 0, free_job_port())
     await login_node.stop()
     async with started(login_node, store, limits=GatewayLimits(hold_s=0.3)) as gateway:
         _, body = parse_refusal(await talk(gateway.forwarder.ports[0], REQUEST))
@@ -175,7 +203,7 @@ async def test_slot_early_bytes_of_all_clients_stay_within_the_budget(login_node
 
 
 async def test_slot_client_without_early_bytes_is_refused_with_the_reason(login_node: LoginNode, store: Store) -> None:
-    serve_behind(store, 0, 9)
+    serve_behind(store, 0, free_job_port())
     await login_node.stop()
     async with started(login_node, store, limits=GatewayLimits(hold_s=0.3, early_bytes=0)) as gateway:
         _, body = parse_refusal(await talk(gateway.forwarder.ports[0], REQUEST))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import pytest
+import redis
 from bouchet_core.deployments import Ending, Phase
 from bouchet_core.gateway_client import GatewayClient
 from bouchet_core.tasks import TaskName
+from bouchet_core.tunnel import SlotTarget
 from bouchet_worker.launch.submit import submit
 
+from tests.conftest import RedisServer
 from tests.fakes.slurm_gateway import FakeSlurm, job_ids
 from tests.worker.scenario import (
     ROOT,
@@ -59,6 +62,17 @@ def test_deployment_goes_from_request_to_ready_to_cancelled(scenario: WorkerScen
     calls = len(scenario.slurm.calls)
     scenario.step(2)
     assert len(scenario.slurm.calls) == calls
+
+
+def test_step_writes_a_forged_or_unsigned_target_again(scenario: WorkerScenario, redis_server: RedisServer) -> None:
+    scenario.ready()
+    store = scenario.context.store
+    signed = store.slot_target(0)
+    forged = SlotTarget(node="203.0.113.7", port=443, deployment="aa").model_dump_json()
+    with redis.Redis("127.0.0.1", redis_server.port, password=redis_server.password) as raw:
+        raw.hset(store.keys.targets, "0", forged)
+    scenario.step()
+    assert signed is not None and store.slot_target(0) == signed
 
 
 def test_step_without_news_keeps_record_version(scenario: WorkerScenario) -> None:

@@ -15,7 +15,7 @@ from functools import partial
 
 from bouchet_core.errors import BouchetError, RemoteFileError, StoreUnavailableError, TunnelDownError
 from bouchet_core.store import Store
-from bouchet_core.tunnel import SlotTarget
+from bouchet_core.tunnel import SlotTarget, TargetSigner
 
 from bouchet_gateway.errors import NoTargetError, problem_document
 from bouchet_gateway.settings import GatewayLimits
@@ -52,10 +52,10 @@ class SlotTraffic:
 
 
 class SlotTargets:
-    """Where the slots lead: read from the store at most twice a second for each slot."""
+    """Where the slots lead: read from the store at most twice a second for each slot, and checked by the signer."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, store: Store, signer: TargetSigner) -> None:
+        self._store, self._signer = store, signer
         self._cached: dict[int, _CachedTarget] = {}
         self._locks: dict[int, asyncio.Lock] = {}
 
@@ -67,6 +67,8 @@ class SlotTargets:
                 cached = await self._read(slot, cached)
         if cached.target is None:
             raise NoTargetError(f"no model is running on slot {slot}; `bouchet status` lists what runs")
+        if problem := self._signer.problem(slot, cached.target):
+            raise NoTargetError(f"the target of slot {slot} is refused: {problem}")
         return cached.target
 
     async def _read(self, slot: int, last: _CachedTarget | None) -> _CachedTarget:

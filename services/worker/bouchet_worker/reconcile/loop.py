@@ -129,6 +129,7 @@ class ReconcileLoop:
         self.maintain_queue()
         epoch = self.context.store.orphans.epoch()
         records = self.context.store.live()
+        self.context.store.renew_targets(records)
         self._forget_ended(records)
         batch_jobs = [(watch, watch.live()) for watch in self._batch_jobs]
         if self.cleanup is not None:
