@@ -76,13 +76,25 @@ class UsageSummary(FrozenModel):
 
 
 def sums_of(records: Iterable[UsageRecord]) -> dict[tuple[UsageBy, str], Counter[str]]:
-    """Sum the counts of records by every dimension; unknown sessions and models are left out."""
+    """Sum the counts of records by every dimension but the session; unknown models are left out."""
     sums: dict[tuple[UsageBy, str], Counter[str]] = {}
     for record in records:
         counts = record.counts()
         for by in UsageBy:
-            if name := record.of(by):
+            if by is not UsageBy.SESSION and (name := record.of(by)):
                 sums.setdefault((by, name), Counter()).update(counts)
+    return sums
+
+
+def session_sums_of(records: Iterable[UsageRecord]) -> dict[tuple[str, str], Counter[str]]:
+    """Sum the counts of records by key and session, of those that a deployment served.
+
+    A client may invent a session for each request, so requests that reach no model must not leave one behind.
+    """
+    sums: dict[tuple[str, str], Counter[str]] = {}
+    for record in records:
+        if record.session and record.deployment:
+            sums.setdefault((record.key, record.session), Counter()).update(record.counts())
     return sums
 
 

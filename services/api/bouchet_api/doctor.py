@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from bouchet_core.doctor import DoctorCheck, Verdict
 from bouchet_core.errors import BouchetError
+from bouchet_core.store.usage import MEMORY_SHARE
 from bouchet_core.tasks import HEARTBEAT, TaskName
 from bouchet_core.tunnel import TunnelState, TunnelStatus
 
@@ -20,9 +21,9 @@ def run_checks(state: AppState) -> Iterator[DoctorCheck]:
     """Yield all checks except those of the local machine. Errors become failed or unknown checks."""
     redis = _check_redis(state)
     yield redis
-    worker = _check_worker(state) if redis.verdict is Verdict.PASS else _unknown("stack", "worker", "Redis is down")
+    worker = _check_worker(state) if redis.verdict is not Verdict.FAIL else _unknown("stack", "worker", "Redis is down")
     yield worker
-    if redis.verdict is Verdict.PASS:
+    if redis.verdict is not Verdict.FAIL:
         yield _check_records(state)
     ssh = list(_check_ssh(state))
     yield from ssh
@@ -60,8 +61,13 @@ def tunnel_check(tunnel: TunnelStatus) -> DoctorCheck:
 def _check_redis(state: AppState) -> DoctorCheck:
     try:
         state.store.ping()
+        used, most = state.store.usage.memory()
     except BouchetError as exc:
         return _fail("stack", "redis", str(exc), LOGS)
+    if most and used > most * MEMORY_SHARE:
+        message = f"uses {used >> 20} of {most >> 20} MiB, so usage is not recorded"
+        fix = "nothing is lost but usage; sums of sessions expire within a day, other sums within 31"
+        return DoctorCheck(area="stack", name="redis", verdict=Verdict.WARN, message=message, fix=fix)
     return _pass("stack", "redis", "reachable")
 
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from bouchet_core.keys import KEY_PREFIX, OWNER, SHOWN_END, ApiKey, KeyName, PerMinute, new_secret, sha256_of
-from bouchet_core.store.usage import SUMS_KEPT_S, bucket_of
+from bouchet_core.store.usage import bucket_of, kept_s
 from bouchet_core.usage import UsageBy, UsageSummary
 from bouchet_core.values import TIME_SPAN_PATTERN, TimeSpan, parse_time_span
 from fastapi import APIRouter, Body, Path, Query, Response
@@ -70,7 +70,7 @@ class ApiKeyList(BaseModel):
 
 
 class UsageReport(BaseModel):
-    """Sums since a moment, largest first; they are kept for 31 days."""
+    """Sums since a moment, largest first; they are kept for 31 days, those of sessions for one."""
 
     by: UsageBy
     since: datetime = Field(description="start of the sums: the quarter of an hour in which the time span begins")
@@ -123,7 +123,7 @@ def get_usage(
 ) -> UsageReport:
     """Return requests, tokens, speed and errors for each key, model, session (a hash) or deployment."""
     now = datetime.now(UTC).timestamp()
-    begin = max(now - parse_time_span(since).total_seconds(), now - SUMS_KEPT_S)
+    begin = max(now - parse_time_span(since).total_seconds(), now - kept_s(by))
     lines = state.store.usage.summaries(by, begin, now)
     return UsageReport(by=by, since=datetime.fromtimestamp(bucket_of(begin), UTC), lines=lines)
 
