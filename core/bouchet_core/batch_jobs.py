@@ -32,12 +32,20 @@ class BatchJobState(StrEnum):
     CANCELLED = "cancelled"
 
 
+class JobStep(FrozenModel):
+    """A step of a batch job."""
+
+    name: str
+    at: datetime = Field(description="when it began")
+
+
 class BatchJob(FrozenModel):
     """The record of one batch job. `version` counts its changes; a save must know the version it replaces."""
 
     id: str
     state: BatchJobState = BatchJobState.QUEUED
     reason: str = Field(default="", description="why it waits, what it does, or how it ended: a sentence")
+    steps: tuple[JobStep, ...] = Field(default=(), description="all steps so far in their order, however short")
     kind: str = Field(default="", description="kind of the failure, for programs")
     job_name: str = Field(default="", description="Slurm's job name; it ends in this record's id")
     slurm_id: int | None = None

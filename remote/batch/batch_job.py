@@ -7,7 +7,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Dict, List, Optional
 
 from job_files import JobRefusedError, read_json, remove_if_exists, write_json
 
@@ -15,6 +15,10 @@ POLL_S = 0.5
 # between SIGTERM and SIGKILL
 STOP_TIMEOUT_S = 10
 SCRIPT = "batch.sbatch"
+MAX_STEPS = 100
+
+# name and time (seconds since 1970) of each step so far
+Steps = List[Dict[str, Any]]
 
 
 class JobStoppedError(Exception):
@@ -27,13 +31,24 @@ def progress_path(job_dir: str) -> str:
 
 
 def report(job_dir: str, state: str, kind: str = "", sentence: str = "", **more: Any) -> None:
-    """Replace the state and message of progress.json; counts that are not named are kept."""
+    """Replace the state and message of progress.json; counts that are not named are kept.
+
+    A new step is added to the list of steps, so that whoever reads the file later knows of those that were short.
+    """
     progress = read_json(progress_path(job_dir)) or {"version": 1}
     spec = read_json(os.path.join(job_dir, "spec.json")) or {}
     progress.update(job_name=spec.get("job_name"), state=state, kind=kind, sentence=sentence, rate=0, step="")
     progress.update(more)
-    progress.update(at=round(time.time(), 1))
+    now = time.time()
+    progress.update(at=round(now, 1), steps=with_step(progress.get("steps", []), progress["step"], now))
     write_json(progress_path(job_dir), progress)
+
+
+def with_step(steps: Steps, name: str, now: float) -> Steps:
+    """Return the list of steps, in their order, with this one unless it is the last already or has no name."""
+    if not name or (steps and steps[-1]["name"] == name):
+        return steps
+    return [*steps, {"name": name, "at": round(now, 3)}][-MAX_STEPS:]
 
 
 class BatchProgram:
@@ -54,7 +69,8 @@ class BatchProgram:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             scratch = tempfile.mkdtemp(prefix="bouchet-%s-" % self.kind)
             try:
-                report(job_dir, "running", step=self.first_step)
+                # without those of an earlier run
+                report(job_dir, "running", step=self.first_step, steps=[])
                 work(scratch)
             except JobStoppedError as exc:
                 report(job_dir, "stopped", "stopped", "it was cancelled; " + self.after_stop)

@@ -8,7 +8,8 @@ import threading
 import time
 from typing import Any
 
-from job_files import write_json
+from batch_job import Steps, with_step
+from job_files import read_json, write_json
 from model_folder import Entry, downloaded_bytes
 
 INTERVAL_S = 0.5
@@ -23,14 +24,27 @@ class ProgressReporter:
 
     def __init__(self, request: dict[str, Any], folder: str) -> None:
         self.request, self.folder = request, folder
-        self.step, self.commit = "querying the hub", ""
+        self.commit = ""
         self.entries: list[Entry] = []
         self.done: set[str] = set()
         # for done; and for the file, which a signal handler may write while the main thread does
         self.lock, self.writing = threading.RLock(), threading.RLock()
         self.has_ended = False
+        # the job's own steps come before those of this program
+        self._steps: Steps = (read_json(request["progress"]) or {}).get("steps", [])
+        self.step = "querying the hub"
         self._samples: list[tuple[float, int]] = []
         self._stopping = threading.Event()
+
+    @property
+    def step(self) -> str:
+        """The current step."""
+        return self._step
+
+    @step.setter
+    def step(self, name: str) -> None:
+        self._step = name
+        self._steps = with_step(self._steps, name, time.time())
 
     @property
     def total(self) -> int:
@@ -84,6 +98,7 @@ class ProgressReporter:
             "state": state,
             "kind": kind,
             "step": self.step if state == "running" else "",
+            "steps": self._steps,
             "sentence": sentence,
             "model": self.request["model"],
             "commit": self.commit or None,

@@ -106,7 +106,7 @@ MODELS = [
 ]
 DOWNLOAD = {"id": "d1", "model": "org/a", "bytes": 30 << 30, "total_bytes": 60 << 30, "updated_at": SINCE}
 DOWNLOADS = [
-    DownloadInfo.from_json({**DOWNLOAD, "state": "running", "reason": "fetching", "rate": 1 << 30, "eta_s": 30}),
+    DownloadInfo.from_json({**DOWNLOAD, "state": "running", "reason": "downloading", "rate": 1 << 30, "eta_s": 30}),
     DownloadInfo.from_json({**DOWNLOAD, "state": "queued", "reason": "waits for a node", "total_bytes": None}),
 ]
 IMAGE_JOBS = [ImageJobInfo("a", "cpu-0.32.0", "build", "running", "installing packages", "packages", 73, 140)]

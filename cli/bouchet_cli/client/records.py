@@ -15,6 +15,19 @@ FINISHED = ("done", "failed", "cancelled")
 
 
 @dataclass(frozen=True)
+class StepInfo:
+    """A step of a download or an image job, and when it began."""
+
+    name: str
+    at: datetime
+
+    @classmethod
+    def all_from_json(cls, raw: Json) -> tuple[StepInfo, ...]:
+        """Parse the steps of a job of the API."""
+        return tuple(cls(one["name"], datetime.fromisoformat(one["at"])) for one in raw.get("steps") or ())
+
+
+@dataclass(frozen=True)
 class DownloadInfo:
     """The body of GET /v1/downloads/ID."""
 
@@ -29,7 +42,13 @@ class DownloadInfo:
     rate: int
     eta_s: int | None
     updated_at: datetime
+    steps: tuple[StepInfo, ...] = ()
     raw: Json = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def subject(self) -> str:
+        """The model."""
+        return self.model
 
     @property
     def finished(self) -> bool:
@@ -50,6 +69,7 @@ class DownloadInfo:
             rate=raw.get("rate") or 0,
             eta_s=raw.get("eta_s"),
             updated_at=datetime.fromisoformat(raw["updated_at"]),
+            steps=StepInfo.all_from_json(raw),
             raw=raw,
         )
 
@@ -69,7 +89,13 @@ class ImageJobInfo:
     of: int = 0
     bytes: int | None = None
     log: str | None = None
+    steps: tuple[StepInfo, ...] = ()
     raw: Json = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def subject(self) -> str:
+        """The pin."""
+        return self.pin
 
     @property
     def finished(self) -> bool:
@@ -85,6 +111,7 @@ class ImageJobInfo:
             of=raw.get("of") or 0,
             bytes=raw.get("bytes"),
             log=raw.get("log"),
+            steps=StepInfo.all_from_json(raw),
             raw=raw,
         )
 

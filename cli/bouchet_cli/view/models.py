@@ -30,7 +30,7 @@ STATUS_STYLE: Mapping[str, str] = {"ready": "green", "partial": "yellow", "missi
 DOWNLOAD_COLUMNS = (Column("MODEL", flexible=True), Column("STATE"), Column("BYTES", rank=1), Column("CHANGED", rank=2))
 DOWNLOAD_STYLE = {"done": "green", "failed": "red", "cancelled": "dim", "queued": "yellow", "running": "cyan"}
 # the reason of a download that runs normally
-FETCHING = "fetching"
+FETCHING = "downloading"
 
 
 @dataclass(frozen=True)

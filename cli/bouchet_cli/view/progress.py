@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from bouchet_cli.client.api import ApiClient
 from bouchet_cli.client.deployments import DeploymentInfo
 from bouchet_cli.client.errors import CommandError, NotReadyError
 from bouchet_cli.client.http import retry_while_unavailable
-from bouchet_cli.client.records import PromptInfo
+from bouchet_cli.client.records import PromptInfo, StepInfo
 
 from .deployments import state_style
 from .screen import Screen, StyledLine, clean, rich_text, truncate
@@ -42,6 +43,14 @@ class WatchedJob(Protocol):
     @property
     def reason(self) -> str:
         """The current step, or how it ended."""
+
+    @property
+    def subject(self) -> str:
+        """What it works on."""
+
+    @property
+    def steps(self) -> Sequence[StepInfo]:
+        """All steps so far."""
 
     @property
     def finished(self) -> bool:
@@ -98,12 +107,37 @@ def job_display(
     columns = [TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[counts]}")]
     more = [TimeElapsedColumn()] if elapsed else []
     with Progress(*columns, *more, console=screen.err.console, transient=True) as progress:
-        task = progress.add_task("", total=None, counts="")
-        yield lambda job: progress.update(task, **bar_of(job))
+        task, earlier = progress.add_task("", total=None, counts=""), EarlierSteps()
+
+        def show(job: AnyJob) -> None:
+            for line in earlier.new(job):
+                screen.err.print(StyledLine(line, "dim"))
+            progress.update(task, **bar_of(job))
+
+        yield show
+
+
+class EarlierSteps:
+    """The steps of a job that are over, each once: most of them began and ended between two observations."""
+
+    def __init__(self) -> None:
+        self._shown: set[StepInfo] = set()
+
+    def new(self, job: WatchedJob) -> list[str]:
+        """Return a line for each step that is over and that no call has returned yet, in their order."""
+        lines = []
+        over = job.steps if job.finished else job.steps[:-1]
+        ends = [step.at for step in job.steps[1:]]
+        for step, end in zip_longest(over, ends[: len(over)]):
+            if step not in self._shown:
+                self._shown.add(step)
+                took = f" ({duration((end - step.at).total_seconds())})" if end else ""
+                lines.append(f"{job.subject}: {clean(step.name)}{took}")
+        return lines
 
 
 class JobLines:
-    """Prints a line for every change of state or step, and every few seconds while a count changes.
+    """Prints a line for every step, every change of state, and every few seconds while a count changes.
 
     The end is not printed: the command's result or error reports it.
     """
@@ -111,9 +145,12 @@ class JobLines:
     def __init__(self, screen: Screen, line_of: Callable[[Any], str]) -> None:
         self._screen, self._line_of = screen, line_of
         self._step, self._line, self._printed_at = ("", ""), "", 0.0
+        self._earlier = EarlierSteps()
 
     def show(self, job: WatchedJob) -> None:
-        """Print the job's line if it has changed."""
+        """Print the steps that are over, and the job's line if it has changed."""
+        for line in self._earlier.new(job):
+            self._screen.note(line)
         if job.finished:
             return
         step, now, line = (job.state, job.reason), time.monotonic(), self._line_of(job)

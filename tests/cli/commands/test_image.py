@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+import re
+from datetime import UTC, datetime, timedelta
 
-from bouchet_core.batch_jobs import BatchJobState
+import pytest
+from bouchet_core.batch_jobs import BatchJobState, JobStep
 
 from tests.cli.harness import Bouchet, one_line_error
 
@@ -51,6 +53,35 @@ def test_build_is_followed_to_its_end(bouchet: Bouchet) -> None:
 
     done = bouchet.reacting({"packing": finish}, "image", "build", PIN)
     assert done.status == 0 and f"{PIN}: built in 99 s" in done.out and "built" not in done.err
+
+
+def job_steps(*names: str) -> tuple[JobStep, ...]:
+    """Return steps of two seconds each."""
+    return tuple(JobStep(name=name, at=NOW + timedelta(seconds=2 * number)) for number, name in enumerate(names))
+
+
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_build_shows_each_step_once_also_those_already_over(bouchet: Bouchet, is_terminal: bool) -> None:
+    identity, update = start_build(bouchet), bouchet.store.images.update
+    running = {"state": BatchJobState.RUNNING, "reason": "testing"}
+    update(identity, lambda old: old.changed(NOW, steps=job_steps("unpacking", "installing", "testing"), **running))
+
+    def finish() -> None:
+        steps = job_steps("unpacking", "installing", "testing", "packing", "hashing")
+        update(identity, lambda old: old.changed(NOW, steps=steps).ended(NOW, BatchJobState.DONE, "built"))
+
+    if is_terminal:
+        with bouchet.terminal("image", "build", PIN) as tty:
+            tty.until(f"{PIN}: unpacking (2s)")
+            tty.until(f"{PIN}: installing (2s)")
+            finish()
+            status, rest = tty.rest()
+        text = f"{PIN}: unpacking {PIN}: installing {rest}"
+    else:
+        done = bouchet.reacting({"running: testing": finish}, "image", "build", PIN)
+        status, text = done.status, done.err
+    shown = re.findall(rf"{PIN}: (\w+ing)", text)
+    assert (status, shown) == (0, ["unpacking", "installing", "testing", "packing", "hashing"]), text
 
 
 def test_failed_build_is_an_error_with_its_log(bouchet: Bouchet) -> None:

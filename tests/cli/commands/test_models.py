@@ -79,7 +79,7 @@ def test_download_without_wait_returns_at_once_and_starts_one(bouchet: Bouchet) 
 
 def test_download_in_a_pipe_prints_lines_with_bytes(bouchet: Bouchet) -> None:
     bouchet("download", QWEN, "--no-wait")
-    change(bouchet, state=RUNNING, reason="fetching", bytes=30 << 30, total_bytes=60 << 30, rate=1 << 30)
+    change(bouchet, state=RUNNING, reason="downloading", bytes=30 << 30, total_bytes=60 << 30, rate=1 << 30)
     end = finish(bouchet, BatchJobState.DONE, "25 files", bytes=60 << 30)
     done = bouchet.reacting({"running: 30.0 GiB of 60.0 GiB (50 %), 1.0 GiB/s": end}, "download", QWEN)
     assert done.status == 0 and "(60.0 GiB): 25 files" in done.out and "25 files" not in done.err
@@ -101,7 +101,7 @@ def test_ctrl_c_leaves_the_download_running(bouchet: Bouchet) -> None:
 
 def test_download_on_a_terminal_is_a_bar(bouchet: Bouchet) -> None:
     bouchet("download", QWEN, "--no-wait")
-    change(bouchet, state=RUNNING, reason="fetching", bytes=15 << 30, total_bytes=60 << 30)
+    change(bouchet, state=RUNNING, reason="downloading", bytes=15 << 30, total_bytes=60 << 30)
     with bouchet.terminal("download", QWEN) as tty:
         tty.until("15.0 GiB of 60.0 GiB (25 %)")
         change(bouchet, bytes=45 << 30, rate=1 << 30, eta_s=15)

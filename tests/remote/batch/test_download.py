@@ -142,6 +142,12 @@ def test_killed_download_resumes_at_last_byte(site: DownloadSite) -> None:
     assert site.complete.joinpath("model-00001-of-00002.safetensors").read_bytes().startswith(b"1")
 
 
+def test_download_keeps_all_steps_however_short(site: DownloadSite) -> None:
+    _, progress, log = site.run()
+    names = ["checking the image", "querying the hub", "checking existing files", "downloading", "finishing"]
+    assert [step["name"] for step in progress["steps"]] == names, log
+
+
 def test_term_stops_download_and_keeps_parts(site: DownloadSite) -> None:
     site.hub.behavior = HubBehavior(rate=1_000_000)
     process = site.start()

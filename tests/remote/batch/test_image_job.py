@@ -87,6 +87,17 @@ def test_build_reports_hash_and_size(tmp_path: Path) -> None:
     assert (report["bytes"], report["sha256"]) == (3, hashlib.sha256(b"SIF").hexdigest())
 
 
+def test_build_keeps_all_steps_however_short(tmp_path: Path) -> None:
+    make_image(tmp_path)
+    (tmp_path / "job").mkdir()
+    (tmp_path / "job" / "progress.json").write_text(json.dumps({"steps": [{"name": "of an earlier run", "at": 1}]}))
+    run_job(tmp_path, end='rmdir "$BOUCHET_WORK"; echo "bouchet: step hash"')
+    steps = progress(tmp_path)["steps"]
+    names = ["starting", "unpacking the base image", "installing Python packages", "hashing the image"]
+    assert [step["name"] for step in steps] == names and progress(tmp_path)["state"] == "done"
+    assert sorted(steps, key=lambda step: step["at"]) == steps and steps[0]["at"] > 1
+
+
 def test_build_reports_other_hash_in_site_file(tmp_path: Path) -> None:
     make_image(tmp_path)
     assert run_job(tmp_path, image_sha256="f" * 64).returncode == 0

@@ -54,7 +54,8 @@ def get(context: WorkerContext) -> Download:
 def write_progress(slurm: FakeSlurm, context: WorkerContext, **fields: object) -> None:
     """Write the progress file of the job of download ID."""
     name = get(context).job_name
-    progress = {"job_name": name, "state": "running", "step": "fetching", "bytes": 250, "total_bytes": 1000, **fields}
+    counts = {"bytes": 250, "total_bytes": 1000}
+    progress = {"job_name": name, "state": "running", "step": "downloading", **counts, **fields}
     slurm.files[f"{context.paths.job(name)}/progress.json"] = json.dumps(progress).encode()
 
 
@@ -140,7 +141,7 @@ def test_download_advances_from_queue_to_end(
     write_progress(slurm, context, rate=25, files=1, total_files=4)
     loop.step()
     running = get(context)
-    assert running.state is BatchJobState.RUNNING and running.reason == "fetching"
+    assert running.state is BatchJobState.RUNNING and running.reason == "downloading"
     assert (running.bytes, running.total_bytes, running.rate, running.eta_s) == (250, 1000, 25, 30)
     write_progress(slurm, context, state="done", bytes=1000, sentence="4 files verified", commit=COMMIT)
     slurm.finish(101, "COMPLETED")

@@ -93,6 +93,22 @@ def test_build_advances_to_its_end(context: WorkerContext, slurm: FakeSlurm, loo
     assert (ended.state, ended.sha256, ended.seconds) == (BatchJobState.DONE, "ab" * 32, 100)
 
 
+def test_build_record_has_steps_that_no_observation_saw(
+    context: WorkerContext, slurm: FakeSlurm, loop: ReconcileLoop
+) -> None:
+    create(context)
+    submit_image_job(context, ID)
+    slurm.start(101)
+    name = slurm.jobs[101].name
+    steps = [{"name": "packing the image", "at": 1_800_000_000.5}, {"name": "hashing the image", "at": 1_800_000_001}]
+    progress = {"job_name": name, "state": "done", "sentence": "built in 1 s", "steps": steps}
+    slurm.files[f"{context.paths.job(name)}/progress.json"] = json.dumps(progress).encode()
+    slurm.finish(101, "COMPLETED")
+    loop.step()
+    ended = context.store.images.get(ID)
+    assert [(step.name, step.at.timestamp()) for step in ended.steps] == [(s["name"], s["at"]) for s in steps]
+
+
 def test_interrupted_build_says_how_to_start_again(
     context: WorkerContext, slurm: FakeSlurm, loop: ReconcileLoop
 ) -> None:

@@ -91,7 +91,7 @@ DOWNLOAD: dict[str, Any] = {
     "model": "Qwen/Qwen3-32B",
     "revision": "main",
     "state": "running",
-    "reason": "fetching",
+    "reason": "downloading",
     "commit": "9216db5781bf21249d130ec9da846c4624c16137",
     "bytes": 28_991_029_248,
     "total_bytes": 65_527_752_704,

@@ -30,6 +30,13 @@ from bouchet_worker.slurm.submission import BEING_CANCELLED, FoundJob, JobSubmis
 log = logging.getLogger(__name__)
 
 
+class ProgressStep(FrozenModel):
+    """A step of the job. at: seconds since 1970."""
+
+    name: str
+    at: float
+
+
 class BatchProgress(FrozenModel):
     """progress.json, which every batch job writes. Newer scripts may add fields."""
 
@@ -40,6 +47,7 @@ class BatchProgress(FrozenModel):
     # of the error, where it failed
     kind: str = ""
     step: str = ""
+    steps: tuple[ProgressStep, ...] = ()
     sentence: str = ""
     # seconds since 1970
     at: float = 0.0

@@ -7,10 +7,10 @@ import posixpath
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Generic
 
-from bouchet_core.batch_jobs import BatchJob, BatchJobState
+from bouchet_core.batch_jobs import BatchJob, BatchJobState, JobStep
 from bouchet_core.errors import GatewayError, RemoteFileMissingError, SlurmOutputError, StaleRecordError
 from bouchet_core.tasks import TaskName
 from pydantic import ValidationError
@@ -117,10 +117,15 @@ class BatchJobWatch(Generic[BatchJobT, ProgressT]):
             reason = BEING_CANCELLED if record.stop_requested_at else describe_pending_reason(row.reason)
             return record.changed(now, state=BatchJobState.QUEUED, reason=reason, **self.job_type.queued_fields())
         if progress is not None:
-            record = record.changed(now, **self.job_type.progress_fields(progress))
+            record = self._with_progress(record, progress)
         if row is not None:
             return update_running(record, progress, now)
         return end_record(record, self.job_type, progress, slurm_state, now)
+
+    def _with_progress(self, record: BatchJobT, progress: ProgressT) -> BatchJobT:
+        """Return the record with the counts of its job, and with all steps that the job has begun."""
+        steps = tuple(JobStep(name=one.name, at=datetime.fromtimestamp(one.at, UTC)) for one in progress.steps)
+        return record.changed(self.context.now(), steps=steps, **self.job_type.progress_fields(progress))
 
     def _settle_unsubmitted(self, record: BatchJobT) -> None:
         started = record.asked_at is not None and self.job_type.runs_on_login_node(record, self.context.site)
@@ -134,11 +139,11 @@ class BatchJobWatch(Generic[BatchJobT, ProgressT]):
         progress = self._read_progress(record)
         if progress is None:
             return False
-        now, fields = self.context.now(), self.job_type.progress_fields(progress)
+        now = self.context.now()
         if progress.state == "running":
-            self._save(record, lambda old: update_running(old.changed(now, **fields), progress, now))
+            self._save(record, lambda old: update_running(self._with_progress(old, progress), progress, now))
             return now.timestamp() - progress.at < SILENT_S and record.stop_requested_at is None
-        self._save(record, lambda old: end_record(old.changed(now, **fields), self.job_type, progress, "", now))
+        self._save(record, lambda old: end_record(self._with_progress(old, progress), self.job_type, progress, "", now))
         return True
 
     def _save(self, record: BatchJobT, change: Callable[[BatchJobT], BatchJobT]) -> None:
