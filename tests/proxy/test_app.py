@@ -199,6 +199,13 @@ class TestUsage:
         send(proxy, key, chat_body("SAY[a b c d e f g h] DIE[7]", stream=True))
         assert int(wait_for_record(proxy, key="dave", error="stream_interrupted")["output"]) >= 4
 
+    def test_session_of_a_request_that_reached_no_model_is_not_recorded(
+        self, proxy: RunningProxy, new_key: NewKey
+    ) -> None:
+        headers = {"x-api-key": new_key("frank"), "x-session-id": "invented"}
+        HTTP.post(proxy.url + MESSAGES, json=chat_body("x", model="gpt-99"), headers=headers)
+        assert wait_for_record(proxy, key="frank", status="404")["session"] == ""
+
     def test_client_that_disconnects_is_recorded(self, proxy: RunningProxy, new_key: NewKey) -> None:
         key = new_key("erin")
         body = chat_body(f"SAY[{'a ' * 500}] PACE[0.3]", stream=True)

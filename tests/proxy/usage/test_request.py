@@ -6,8 +6,14 @@ import json
 from typing import Any
 
 import pytest
-from bouchet_proxy.usage.request import find_session, session_hash
+from bouchet_core.deployments import Traits
+from bouchet_proxy.api_keys import Caller
+from bouchet_proxy.dialects.endpoints import Endpoint
+from bouchet_proxy.dialects.tokens import TokenCounts
+from bouchet_proxy.routing.table import Route
+from bouchet_proxy.usage.request import ActiveRequests, RequestUsage, find_session, session_hash
 
+ROUTE = Route("d1", "tiny", "org/Tiny", 0, "job", 4096, Traits())
 SESSION = "0f3c1d52-0d0e-4d58-9a53-0d6a5b1c2d3e"
 
 
@@ -28,6 +34,17 @@ def test_find_session_in_headers_or_metadata(headers: dict[str, str], metadata: 
 @pytest.mark.parametrize("metadata", [None, 5, [], {}, {"user_id": None}, {"user_id": "a-user"}])
 def test_find_session_without_one_returns_an_empty_string(metadata: Any) -> None:
     assert find_session({"headers": []}, {"metadata": metadata}) == ""
+
+
+@pytest.mark.parametrize(
+    ("route", "status", "has_session"), [(ROUTE, 200, True), (ROUTE, 400, False), (ROUTE, 0, False), (None, 404, False)]
+)
+def test_to_record_has_a_session_only_if_a_model_answered(route: Route | None, status: int, has_session: bool) -> None:
+    usage = RequestUsage(Caller("bob"), Endpoint.MESSAGES, ActiveRequests(), session=SESSION, route=route)
+    if status:
+        usage.finish(status, TokenCounts())
+    usage.close()
+    assert bool(usage.to_record(0.0, b"secret").session) is has_session
 
 
 def test_session_hash_depends_on_the_secret() -> None:

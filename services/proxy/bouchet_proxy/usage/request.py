@@ -59,6 +59,11 @@ class RequestUsage:
     read_tokens: Callable[[], TokenCounts] = TokenCounts
     tokens: TokenCounts = field(default_factory=TokenCounts)
 
+    @property
+    def answered(self) -> bool:
+        """Whether a model's response has begun."""
+        return self.route is not None and 200 <= self.status < 300
+
     def admit(self, declared_bytes: int) -> None:
         """Charge the caller's limits, if there are any, with an estimate. Raises RateLimitExceededError.
 
@@ -116,14 +121,17 @@ class RequestUsage:
             self.caller.limiter.settle(self.estimated_tokens, self.tokens.input + self.tokens.output)
 
     def to_record(self, unix_now: float, secret: bytes) -> UsageRecord:
-        """Return the record for the store. unix_now: the time of its end; secret: keys the hash of the session."""
+        """Return the record for the store. unix_now: the time of its end; secret: keys the hash of the session.
+
+        The session is left out where no model answered: a client could fill the store with sums of invented ones.
+        """
         assert self.ended_at is not None, "a request is recorded after its end"
         route, began_at = self.route, self.sent_at if self.first_byte_at is None else self.first_byte_at
         return UsageRecord(
             at=unix_now,
             key=self.caller.name,
             model=route.model if route else "",
-            session=session_hash(self.session, secret),
+            session=session_hash(self.session, secret) if self.answered else "",
             deployment=route.deployment if route else "",
             endpoint=str(self.endpoint),
             status=self.status,
