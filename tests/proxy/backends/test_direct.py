@@ -3,11 +3,34 @@
 from __future__ import annotations
 
 import time
+import tracemalloc
+
+from bouchet_proxy.backends.direct import MAX_PROMPT_ENDS, PromptEndCache
 
 from tests.proxy.backends.contract import BackendContract
 from tests.proxy.client import CHAT, HTTP, MESSAGES, OWNER, chat_body, post
 from tests.proxy.environment import RunningProxy
 from tests.waiting import wait_for
+
+
+def test_prompt_end_cache_keeps_a_limited_number_of_hashes() -> None:
+    cache = PromptEndCache()
+    tracemalloc.start()
+    for number in range(MAX_PROMPT_ENDS + 50):
+        cache.put(0, "job-1", b"%d" % number * 10_000, True)
+    kept_bytes, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept_bytes < 200 * MAX_PROMPT_ENDS
+    assert cache.get(0, "job-1", b"%d" % 0 * 10_000) is None
+    assert cache.get(0, "job-1", b"%d" % (MAX_PROMPT_ENDS + 49) * 10_000) is True
+
+
+def test_prompt_end_cache_forgets_an_ended_job() -> None:
+    cache = PromptEndCache()
+    cache.put(0, "job-1", b"x", True)
+    assert (cache.get(0, "job-2", b"x"), cache.get(1, "job-1", b"x"), cache.get(0, "job-1", b"x")) == (None, None, True)
+    cache.put(0, "job-2", b"x", False)
+    assert (cache.get(0, "job-2", b"x"), cache.get(0, "job-1", b"x")) == (False, None)
 
 
 class TestDirectBackend(BackendContract):

@@ -95,8 +95,14 @@ def test_conversation_id_is_the_same_for_later_turns(field: str, turns: int) -> 
 
 
 def test_conversation_id_prefers_the_clients_own() -> None:
-    assert conversation_id("abc", {"messages": TURNS}) == "abc"
-    assert conversation_id("", {"prompt_cache_key": "k", "input": "x"}) == "k"
+    assert conversation_id("abc", {"messages": TURNS}) == conversation_id("abc", {"messages": TURNS[:1]})
+    assert conversation_id("", {"prompt_cache_key": "k", "input": "x"}) == conversation_id("k", {"input": "y"})
+    assert conversation_id("", {"prompt_cache_key": "k"}) != conversation_id("", {"prompt_cache_key": "l"})
+
+
+@pytest.mark.parametrize(("session", "cache_key"), [("s" * (1 << 20), ""), ("", "k" * (1 << 20)), ("", "")])
+def test_conversation_id_of_any_session_is_short(session: str, cache_key: str) -> None:
+    assert len(conversation_id(session, {"prompt_cache_key": cache_key})) == 24
 
 
 @given(st.dictionaries(st.sampled_from(["messages", "input", "prompt", "system", "prompt_cache_key"]), JSON))

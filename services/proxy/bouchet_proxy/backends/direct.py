@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import re
+from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from types import TracebackType
@@ -34,6 +36,7 @@ PING_S = 15.0
 # vLLM closes idle connections after 5 s; a pooled one must be closed before
 KEEPALIVE_S = 4.0
 TOKENIZE_TIMEOUT_S, COUNT_HEAD_BYTES, MAX_TOKENIZE_BYTES = 60.0, 200, 1 << 20
+MAX_PROMPT_ENDS = 200
 _COUNT = re.compile(rb'"count":\s*(\d+)')
 
 
@@ -43,7 +46,7 @@ class DirectBackend(Backend):
     def __init__(self, settings: ProxySettings) -> None:
         self._host, self._base_port = settings.slot_host, settings.slot_base_port
         self._pool = ConnectionPool(self._host, self._base_port, KEEPALIVE_S, CONNECT_TIMEOUT_S)
-        self._starts_inside: dict[tuple[str, bytes], bool] = {}
+        self._prompt_ends = PromptEndCache()
 
     async def __aenter__(self) -> Self:
         return self
@@ -85,17 +88,20 @@ class DirectBackend(Backend):
     async def starts_inside_think_block(self, request: UpstreamRequest) -> bool:
         """Return whether the prompt ends inside a think block; asked once per job and set of template arguments."""
         body = prompt_end_body(request.body)
-        cache_key = (request.route.job_name, orjson.dumps(body))
-        if cache_key not in self._starts_inside:
-            data = await self._tokenize(request, body, MAX_TOKENIZE_BYTES)
-            try:
-                strings = orjson.loads(data or b"{}").get("token_strs")
-            except orjson.JSONDecodeError:
-                strings = None
-            if not isinstance(strings, list):
-                return False
-            self._starts_inside[cache_key] = ends_in_think_block(strings)
-        return self._starts_inside[cache_key]
+        slot, job_name, probe = request.route.slot, request.route.job_name, orjson.dumps(body)
+        known = self._prompt_ends.get(slot, job_name, probe)
+        if known is not None:
+            return known
+        data = await self._tokenize(request, body, MAX_TOKENIZE_BYTES)
+        try:
+            strings = orjson.loads(data or b"{}").get("token_strs")
+        except orjson.JSONDecodeError:
+            strings = None
+        if not isinstance(strings, list):
+            return False
+        starts_inside = ends_in_think_block(strings)
+        self._prompt_ends.put(slot, job_name, probe, starts_inside)
+        return starts_inside
 
     async def _tokenize(self, request: UpstreamRequest, body: Body, enough_bytes: int) -> bytes | None:
         """Return the beginning of the response of /tokenize, None if that fails."""
@@ -149,6 +155,37 @@ class DirectBackend(Backend):
         except TransportError:
             return False
         return True
+
+
+class PromptEndCache:
+    """Remembers how the prompts of the jobs end, by the request that asks for it, which clients can vary at will.
+
+    Only hashes are kept, MAX_PROMPT_ENDS for a slot, and those of a job until the slot has another one.
+    """
+
+    def __init__(self) -> None:
+        self._slots: dict[int, tuple[str, OrderedDict[bytes, bool]]] = {}
+
+    def get(self, slot: int, job_name: str, probe: bytes) -> bool | None:
+        """Return what is known for that job and request, None if nothing is."""
+        job, ends = self._slots.get(slot, ("", OrderedDict[bytes, bool]()))
+        if job != job_name or (known := ends.get(_digest(probe))) is None:
+            return None
+        ends.move_to_end(_digest(probe))
+        return known
+
+    def put(self, slot: int, job_name: str, probe: bytes, starts_inside: bool) -> None:
+        """Remember it."""
+        if self._slots.get(slot, ("",))[0] != job_name:
+            self._slots[slot] = job_name, OrderedDict()
+        ends = self._slots[slot][1]
+        ends[_digest(probe)] = starts_inside
+        if len(ends) > MAX_PROMPT_ENDS:
+            ends.popitem(last=False)
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=16).digest()
 
 
 async def _relay_body(connection: Connection, request: UpstreamRequest) -> None:

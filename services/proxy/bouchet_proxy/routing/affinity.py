@@ -43,13 +43,20 @@ def _rank(conversation: str, deployment: str) -> bytes:
 
 
 def conversation_id(session: str, body: Mapping[str, Any]) -> str:
-    """Return what identifies a conversation: the client's session, else a hash of what is the same in every turn."""
+    """Return a hash that identifies a conversation: of the client's session, else of what is the same in every turn.
+
+    Always a hash: what clients send can be of any size, and is remembered.
+    """
     cache_key = body.get("prompt_cache_key")
     if session or (isinstance(cache_key, str) and cache_key):
-        return session or str(cache_key)
+        return _digest((session or str(cache_key)).encode("utf-8", "replace"))
     head = [body.get("system"), body.get("instructions"), _first_turns(body.get("messages"))]
     head += [_first_turns(body.get("input")), _prompt_head(body.get("prompt"))]
-    return hashlib.blake2b(orjson.dumps(head), digest_size=12).hexdigest()
+    return _digest(orjson.dumps(head))
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.blake2b(data, digest_size=12).hexdigest()
 
 
 def _first_turns(turns: object) -> object:
