@@ -57,6 +57,8 @@ class FakeSlurm:
         self.cleanup_requests: list[dict[str, list[str]]] = []
         self.stdin = ""
         self.controller_forgot: set[int] = set()
+        # jobs that slurmctld has forgotten, and whose end accounting has lost
+        self.lost_ends: set[int] = set()
         self.accounting = True
         self.refusal = ""
         # what list_models.py reports; None: it cannot run
@@ -149,7 +151,7 @@ class FakeSlurm:
         return 0, f"{self.images.pop(arguments[2])['bytes']}\n", ""
 
     def squeue(self, arguments: list[str]) -> ProgramResult:
-        live = [job for job in self.jobs.values() if not job.is_over]
+        live = [job for job in self.jobs.values() if not job.is_over and job.job_id not in self.lost_ends]
         if any(argument.startswith("--Format=") for argument in arguments):
             return 0, "".join(self._held_line(job) for job in live), ""
         return 0, "".join(self._queue_line(job) for job in live), ""
@@ -176,7 +178,7 @@ class FakeSlurm:
 
     def scontrol(self, arguments: list[str]) -> ProgramResult:
         job = self.jobs.get(int(arguments[-1]))
-        if job is None or job.job_id in self.controller_forgot:
+        if job is None or job.job_id in self.controller_forgot | self.lost_ends:
             return 1, "", "slurm_load_jobs error: Invalid job id specified\n"
         line = (
             f"JobId={job.job_id} JobName={job.name} UserId=researcher(2001) JobState={job.state.split()[0]} Reason=None"

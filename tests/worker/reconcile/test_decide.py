@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import product
 
@@ -11,6 +12,7 @@ from bouchet_core.deployments import LEGAL_MOVES, Deployment, Job, Phase, Placem
 from bouchet_core.tasks import TaskName
 from bouchet_worker.reconcile.decide import HEALTH_FAILING, NOTHING, WRONG_SERVER, Decision, apply, decide
 from bouchet_worker.reconcile.observation import (
+    AccountingBehind,
     ConnectionFile,
     EndFile,
     HealthReport,
@@ -33,6 +35,7 @@ RUNNING = JobStatus(State.RUNNING, "RUNNING", node="node1")
 RESULTS: list[QueryResult] = [
     *(JobStatus(state, state.value, "Priority", "node1") for state in State),
     JobNotFound(),
+    AccountingBehind("RUNNING"),
     QueryFailed("down"),
 ]
 REPORTS = [None, *(HealthReport(status) for status in HealthStatus)]
@@ -178,6 +181,20 @@ def test_job_not_found_ends_deployment_after_grace_period() -> None:
     assert decided(record, failing).phase is Phase.ENDED
     healthy = Observed(JobNotFound(), health=HealthReport(HealthStatus.HEALTHY))
     assert decide(record, healthy, NOW) == NOTHING, "it answers, so it runs"
+
+
+@pytest.mark.parametrize(
+    ("stop", "hours", "ends"),
+    [(False, 0, False), (False, 5, False), (False, 7, True), (True, 0, False), (True, 1, True)],
+)
+def test_runaway_job_ends_after_its_walltime_or_a_cancellation(stop: bool, hours: int, ends: bool) -> None:
+    record = record_in(Phase.READY, stop=stop)
+    runaway = Observed(AccountingBehind("RUNNING"), health=HealthReport(HealthStatus.FAILING))
+    now = LONG_AGO + timedelta(hours=hours, minutes=1)
+    new = decided(record, runaway, now)
+    assert (new.phase is Phase.ENDED) is ends
+    assert ("accounting still reports RUNNING" in new.reason) is (hours > 0)
+    assert decide(record, replace(runaway, health=HealthReport(HealthStatus.HEALTHY)), now) == NOTHING
 
 
 def test_connection_file_adds_gpus_driver_and_torch_to_record() -> None:

@@ -8,7 +8,7 @@ from bouchet_core.deployments import Ending, Phase
 from bouchet_core.gateway_client import GatewayClient
 from bouchet_core.tasks import TaskName
 from bouchet_core.tunnel import SlotTarget
-from bouchet_worker.launch.submit import submit
+from bouchet_worker.launch.submit import cancel, submit
 
 from tests.conftest import RedisServer
 from tests.fakes.slurm_gateway import FakeSlurm, job_ids
@@ -148,6 +148,21 @@ def test_job_that_left_the_queue_ends_deployment(
     record = scenario.get()
     assert (record.phase, record.ending) == (Phase.ENDED, ending)
     assert record.reason and record.job is not None and record.job.exit_code == "1:0"
+
+
+def test_runaway_job_can_be_cancelled(scenario: WorkerScenario) -> None:
+    job_id = scenario.ready()
+    scenario.slurm.lost_ends.add(job_id)
+    scenario.slot0.vllm.state = "down"
+    scenario.step()
+    assert scenario.get().phase is Phase.READY
+    cancel(scenario.context, "aa")
+    scenario.clock.advance(3600)
+    scenario.step()
+    record = scenario.get()
+    assert (record.phase, record.ending) == (Phase.ENDED, Ending.CANCELLED)
+    assert "accounting still reports RUNNING" in record.reason
+    assert scenario.context.store.slot_target(0) is None and scenario.context.store.take_slot("bb", 4) == 0
 
 
 def test_end_file_explains_why_vllm_ended(scenario: WorkerScenario) -> None:

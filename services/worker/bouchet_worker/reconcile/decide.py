@@ -20,11 +20,22 @@ from bouchet_worker.slurm.states import STATES, State, StateClass
 from bouchet_worker.task_queue import LOST_TASK
 
 from .endings import classify_ending
-from .observation import ConnectionFile, HealthReport, HealthStatus, JobNotFound, JobStatus, Observed, QueryFailed
+from .observation import (
+    AccountingBehind,
+    ConnectionFile,
+    HealthReport,
+    HealthStatus,
+    JobNotFound,
+    JobStatus,
+    Observed,
+    QueryFailed,
+)
 from .startup import latest_progress, startup_times
 
 # a job just submitted, or just ended, may be in neither squeue nor accounting for a moment
 NOT_FOUND_GRACE = timedelta(seconds=60)
+# accounting that has not recorded a job's end by now has lost it
+BEHIND_GRACE = timedelta(minutes=5)
 # a server under load may miss one health check
 FAILING_REPORT_S = 15.0
 # Slurm cleans up in seconds; a node that does not respond takes longer
@@ -35,6 +46,10 @@ WRONG_SERVER = "another process listens on the job's port; no requests are sent 
 HEALTH_FAILING = "vLLM does not respond to health checks"
 DRAINING = "the job is about to end: running requests finish, new ones are rejected"
 CANCELLING = "being cancelled"
+BEHIND = (
+    "slurmctld no longer knows job {job}, but accounting still reports {state}: this ends when its walltime is over; "
+    "`bouchet cancel {id}` ends it sooner"
+)
 STUCK = "Slurm is still cleaning up the job on {node} (COMPLETING); it ends when the node responds again"
 
 _NO_ENDPOINT: Mapping[str, object] = {"node": None, "port": None, "socket": None, "loopback": False}
@@ -67,6 +82,8 @@ def decide(record: Deployment, observed: Observed, now: datetime) -> Decision:
         return NOTHING
     if isinstance(status, JobNotFound):
         return _not_found(record, job, observed, now)
+    if isinstance(status, AccountingBehind):
+        return _behind(record, job, status, observed, now)
     decision = _BY_STATE_CLASS[STATES[status.state].state_class](record, job, status, observed)
     if status.state is State.COMPLETING and _is_stuck(record, job, now):
         decision = replace(decision, reason=STUCK.format(node=job.node or "its node"))
@@ -190,6 +207,24 @@ def _not_found(record: Deployment, job: Job, observed: Observed, now: datetime) 
         return NOTHING
     ending, sentence = classify_ending(record, job, None, observed.end_file)
     return Decision(Phase.ENDED, ending, sentence, {"progress": ""})
+
+
+def _behind(record: Deployment, job: Job, status: AccountingBehind, observed: Observed, now: datetime) -> Decision:
+    """End a job that slurmctld has forgotten once accounting cannot be right any more; report it until then."""
+    if observed.health is not None and observed.health.status is not HealthStatus.FAILING:
+        return NOTHING
+    since = job.since.get(Phase.STARTING, job.since.get(record.phase, record.updated_at))
+    walltime = timedelta(seconds=job.placement.walltime_s if job.placement else 0)
+    is_past_walltime = job.placement is not None and now - since > walltime + BEHIND_GRACE
+    stopped = record.stop_requested_at
+    if is_past_walltime or (stopped is not None and now - stopped > BEHIND_GRACE):
+        ending, sentence = classify_ending(record, job, None, observed.end_file)
+        return Decision(
+            Phase.ENDED, ending, f"{sentence} (accounting still reports {status.state_text})", {"progress": ""}
+        )
+    if now - job.since.get(record.phase, record.updated_at) < BEHIND_GRACE:
+        return NOTHING
+    return Decision(reason=BEHIND.format(job=job.slurm_id, state=status.state_text, id=record.id))
 
 
 def _access_problem(health: HealthReport | None) -> str:

@@ -48,7 +48,19 @@ class QueryFailed:
     attempted: bool = True
 
 
-QueryResult = JobStatus | JobNotFound | QueryFailed
+@dataclass(frozen=True)
+class AccountingBehind:
+    """squeue and slurmctld answered and know no such job; accounting still reports it as not ended.
+
+    Usually for seconds. For good where accounting lost the job's end: such a job stays until an administrator
+    corrects it (`sacctmgr show runawayjobs`).
+    """
+
+    # as accounting prints it
+    state_text: str
+
+
+QueryResult = JobStatus | JobNotFound | AccountingBehind | QueryFailed
 
 
 class _JobFile(FrozenModel):

@@ -38,6 +38,7 @@ from bouchet_worker.slurm.states import STATES, State, StateClass, parse_state
 
 from .health import SlotProbe
 from .observation import (
+    AccountingBehind,
     ConnectionFile,
     EndFile,
     HealthStatus,
@@ -176,7 +177,7 @@ class Observer:
         if isinstance(result, QueryFailed):
             return Observed(result)
         end_path = self._paths.end(job.slurm_id or 0)
-        if isinstance(result, JobNotFound):
+        if isinstance(result, JobNotFound | AccountingBehind):
             health = self._probe.health(job) if job.listens else None
             return Observed(result, health=health, end_file=self._read_file(end_path, EndFile, job))
         state_class = STATES[result.state].state_class
@@ -251,5 +252,5 @@ def _accounted(row: JobRow | None) -> QueryResult:
         return JobNotFound()
     result = _from_end(row)
     if isinstance(result, JobStatus) and STATES[result.state].state_class is not StateClass.ENDED:
-        return QueryFailed(f"accounting is behind: it reports {row.state}, but slurmctld has no such job")
+        return AccountingBehind(row.state)
     return result
