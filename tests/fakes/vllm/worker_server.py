@@ -4,15 +4,22 @@ It answers as vLLM does, or with deviations. Those are attributes that a test se
 `warning` (the guard's), `call` (how a tool call is returned: read, forced, text, prose, broken, long, refused;
 unsteady: broken at temperature 0), `stream` (whole, early, error, slow), `window`, `thoughts` (none, `reasoning` or
 text), `counted`, and `chat_status`. `received` lists the paths and bodies of all POST requests.
+
+With `proof_port`, the port of its job, /health proves that it holds `key` as the guard does, unless it is an
+`impostor`. `unproved` lists the requests with a key on connections on which there was no proof before.
 """
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import json
 import threading
 import time
 from http.server import BaseHTTPRequestHandler
 from typing import Any
+
+from bouchet_core.keys import NONCE_HEADER, PROOF_HEADER
 
 PROMPT_TOKENS = 21
 CALL = {"name": "report_status", "arguments": '{"status": "ok"}'}
@@ -34,6 +41,11 @@ class WorkerVLLM(BaseHTTPRequestHandler):
     counted = PROMPT_TOKENS
     chat_status = 200
     received: list[tuple[str, dict[str, Any]]]
+    proof_port: int | None = None
+    impostor = False
+    unproved: list[str]
+    # of this connection
+    _has_proved = False
     # set by a test in which every chat has to wait
     gate: threading.Event | None = None
 
@@ -65,6 +77,8 @@ class WorkerVLLM(BaseHTTPRequestHandler):
             self._chat()
 
     def _is_authorized(self) -> bool:
+        if "Authorization" in self.headers and not self._has_proved:
+            self.unproved.append(self.path)
         return not self.key or self.headers["Authorization"] == f"Bearer {self.key}"
 
     def _chat(self) -> None:
@@ -124,10 +138,14 @@ class WorkerVLLM(BaseHTTPRequestHandler):
             self.send_header("x-bouchet-warning", self.warning)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))
+        if self.path == "/health" and self.proof_port is not None and not self.impostor:
+            message = f"bouchet-proof {self.proof_port} {self.headers[NONCE_HEADER]}".encode()
+            self.send_header(PROOF_HEADER, hmac.new(self.key.encode(), message, hashlib.sha256).hexdigest())
+            self._has_proved = True
         self.end_headers()
         self.wfile.write(data)
 
 
 def worker_vllm(**attributes: object) -> type[WorkerVLLM]:
     """Return a handler class with these attributes, for tests.fakes.slurm_gateway.serve_http."""
-    return type("ConfiguredVLLM", (WorkerVLLM,), {"received": [], **attributes})
+    return type("ConfiguredVLLM", (WorkerVLLM,), {"received": [], "unproved": [], **attributes})

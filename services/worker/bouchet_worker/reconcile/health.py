@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import http.client
+import socket
+import ssl
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import httpx
 from bouchet_core.deployments import Job, Phase
@@ -13,6 +18,8 @@ from bouchet_core.keys import NONCE_HEADER, PROOF_HEADER, job_key, new_nonce, pr
 from .observation import HealthReport, HealthStatus
 
 HEALTH_TIMEOUT_S = 3.0
+# of httpcore's `trace` extension: a connection is open, and nothing has been sent on it
+_CONNECTED = "connection.connect_tcp.complete"
 
 
 class SlotProbe:
@@ -23,6 +30,8 @@ class SlotProbe:
         self._base_port, self._secret = base_port, serving_secret
         self._http = httpx.Client(timeout=HEALTH_TIMEOUT_S)
         self._failing_since: dict[str, float] = {}
+        # slots speak plain HTTP; without this, each client would read the certificates of all authorities
+        self._no_tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
     def close(self) -> None:
         """Close the pooled connections."""
@@ -37,15 +46,54 @@ class SlotProbe:
         self._failing_since.pop(job.name, None)
         if report.status is HealthStatus.DRAINING or job.phase is Phase.READY:
             return report
-        return replace(report, window=self._window(job), vllm_version=self._version(job))
+        with self.client(job) as server:
+            return replace(report, window=self._window(server), vllm_version=self._version(server))
 
     def is_healthy(self, job: Job) -> bool:
         """Return whether the server answers now and is not about to end."""
         return self._check(job).status is HealthStatus.HEALTHY
 
     def client(self, job: Job) -> httpx.Client:
-        """Return a client with the job's key, for a server that has just been healthy. The caller closes it."""
-        return httpx.Client(base_url=self._address(job), headers={"Authorization": f"Bearer {self._key(job)}"})
+        """Return a client with the job's key. The caller closes it.
+
+        The slot may lead elsewhere at each new connection, so the server proves on each one that it holds the key,
+        before it is sent. A connection without proof raises httpx.ConnectError.
+        """
+
+        def prove(request: httpx.Request) -> None:
+            request.extensions = {**request.extensions, "trace": self._prover(job)}
+
+        return httpx.Client(
+            base_url=self._address(job),
+            headers={"Authorization": f"Bearer {self._key(job)}"},
+            verify=self._no_tls,
+            timeout=HEALTH_TIMEOUT_S,
+            event_hooks={"request": [prove]} if job.proves else {},
+        )
+
+    def _prover(self, job: Job) -> Callable[[str, Mapping[str, Any]], None]:
+        def trace(event: str, info: Mapping[str, Any]) -> None:
+            if event == _CONNECTED:
+                stream = info["return_value"]
+                if not self._proves_on(stream.get_extra_info("socket"), job):
+                    stream.close()
+                    raise httpx.ConnectError(f"the server of {job.name} does not prove that it holds the job's key")
+
+        return trace
+
+    def _proves_on(self, sock: socket.socket, job: Job) -> bool:
+        """Ask for the proof on an open connection, which stays open for requests."""
+        nonce = new_nonce()
+        connection = http.client.HTTPConnection("slot", timeout=HEALTH_TIMEOUT_S)
+        sock.settimeout(HEALTH_TIMEOUT_S)
+        connection.sock = sock
+        try:
+            connection.request("GET", "/health", headers={NONCE_HEADER: nonce})
+            response = connection.getresponse()
+            response.read()
+        except (OSError, http.client.HTTPException):
+            return False
+        return proves(self._key(job), nonce, job.port or 0, response.getheader(PROOF_HEADER))
 
     def _check(self, job: Job) -> HealthReport:
         """Check /health and the server's proof. The key is sent only to a server that has proved that it holds it."""
@@ -65,20 +113,17 @@ class SlotProbe:
             return HealthReport(HealthStatus.FAILING, wrong_server=True)
         return HealthReport(status, warning=warning)
 
-    def _window(self, job: Job) -> int | None:
+    def _window(self, server: httpx.Client) -> int | None:
         try:
-            return int(self._get(job, "/v1/models").raise_for_status().json()["data"][0]["max_model_len"])
+            return int(server.get("/v1/models").raise_for_status().json()["data"][0]["max_model_len"])
         except (httpx.HTTPError, ValueError, KeyError, TypeError, IndexError):
             return None
 
-    def _version(self, job: Job) -> str | None:
+    def _version(self, server: httpx.Client) -> str | None:
         try:
-            return str(self._get(job, "/version").raise_for_status().json()["version"])
+            return str(server.get("/version").raise_for_status().json()["version"])
         except (httpx.HTTPError, ValueError, KeyError, TypeError):
             return None
-
-    def _get(self, job: Job, path: str) -> httpx.Response:
-        return self._http.get(self._address(job) + path, headers={"Authorization": f"Bearer {self._key(job)}"})
 
     def _address(self, job: Job) -> str:
         return self._url.format(port=self._base_port + job.slot)
