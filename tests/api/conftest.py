@@ -9,6 +9,7 @@ import httpx
 import pytest
 from bouchet_api.app import create_app
 from bouchet_api.dependencies import AppState, open_state
+from bouchet_core.gateway_client import NO_TLS
 from fastapi import FastAPI
 
 from tests.conftest import RedisServer
@@ -57,5 +58,7 @@ def live_api(running_api: RunningApi) -> RunningApi:
 @pytest.fixture
 def client(live_api: RunningApi) -> Iterator[httpx.Client]:
     """Return a client with the key, of the API on a port."""
-    with httpx.Client(base_url=live_api.url, headers={"x-api-key": KEY}, timeout=60, trust_env=False) as client:
+    with httpx.Client(
+        base_url=live_api.url, headers={"x-api-key": KEY}, timeout=60, trust_env=False, verify=NO_TLS
+    ) as client:
         yield client

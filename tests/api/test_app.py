@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 from bouchet_api.problems import STATUS_BY_KIND, TITLES
 from bouchet_core.errors import BouchetError
+from bouchet_core.gateway_client import NO_TLS
 from fastapi import FastAPI
 from hypothesis import HealthCheck, given
 from hypothesis import settings as examples
@@ -107,7 +108,9 @@ def test_program_stops_on_sigterm_with_open_streams(tmp_path: Path, redis_server
     with subprocess.Popen(program, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
         url = f"http://127.0.0.1:{port}"
         try:
-            with httpx.Client(base_url=url, headers={"x-api-key": KEY}, timeout=60, trust_env=False) as client:
+            with httpx.Client(
+                base_url=url, headers={"x-api-key": KEY}, timeout=60, trust_env=False, verify=NO_TLS
+            ) as client:
                 wait_for(lambda: is_healthy(client), 60.0)
                 with client.stream("GET", "/v1/events") as response:
                     assert response.status_code == 200

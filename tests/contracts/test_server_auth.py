@@ -18,6 +18,7 @@ import httpx
 import pytest
 import uvicorn
 from bouchet_core.deployments import Job, Phase
+from bouchet_core.gateway_client import NO_TLS
 from bouchet_core.keys import new_nonce, proves, serving_key
 from bouchet_worker.reconcile.health import SlotProbe
 from bouchet_worker.reconcile.observation import HealthStatus
@@ -136,7 +137,9 @@ def test_server_that_relays_the_nonce_is_rejected(
     guarded: int, tmp_path: Path, probe_of: Callable[[int], SlotProbe]
 ) -> None:
     def relay(nonce: str) -> str:
-        answer = httpx.get(f"http://127.0.0.1:{guarded}/health", headers={"x-bouchet-nonce": nonce}, timeout=30)
+        answer = httpx.get(
+            f"http://127.0.0.1:{guarded}/health", headers={"x-bouchet-nonce": nonce}, timeout=30, verify=NO_TLS
+        )
         return answer.headers["x-bouchet-proof"]
 
     with other_server(relay) as (port, sent):
@@ -153,7 +156,9 @@ def test_job_of_older_scripts_needs_no_proof(probe_of: Callable[[int], SlotProbe
 def test_proof_is_valid_for_one_nonce_port_and_key(guarded: int) -> None:
     nonce, other = new_nonce(), new_nonce()
     assert nonce != other
-    answer = httpx.get(f"http://127.0.0.1:{guarded}/health", headers={"x-bouchet-nonce": nonce}, timeout=30)
+    answer = httpx.get(
+        f"http://127.0.0.1:{guarded}/health", headers={"x-bouchet-nonce": nonce}, timeout=30, verify=NO_TLS
+    )
     proof = answer.headers["x-bouchet-proof"]
     assert proves(KEY, nonce, guarded, proof)
     assert not proves(KEY, other, guarded, proof)
@@ -164,5 +169,7 @@ def test_proof_is_valid_for_one_nonce_port_and_key(guarded: int) -> None:
 
 @pytest.mark.parametrize("nonce", ["", "x", "a" * 31, "a" * 33, "A" * 32, "bouchet-proof 1 " + "a" * 16])
 def test_invalid_nonce_gets_no_proof(guarded: int, nonce: str) -> None:
-    answer = httpx.get(f"http://127.0.0.1:{guarded}/health", headers={"x-bouchet-nonce": nonce}, timeout=30)
+    answer = httpx.get(
+        f"http://127.0.0.1:{guarded}/health", headers={"x-bouchet-nonce": nonce}, timeout=30, verify=NO_TLS
+    )
     assert answer.status_code == 200 and "x-bouchet-proof" not in answer.headers

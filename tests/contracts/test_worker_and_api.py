@@ -18,6 +18,7 @@ from typing import Any
 import httpx
 import pytest
 from bouchet_core.deployments import Phase
+from bouchet_core.gateway_client import NO_TLS
 from bouchet_core.store import Store
 from rq import Queue
 from rq.job import Job, JobStatus
@@ -51,7 +52,7 @@ class Services:
     def request(self, method: str, path: str, **options: Any) -> httpx.Response:
         """Send a request with the API key."""
         headers = {"Authorization": f"Bearer {KEY}"}
-        return httpx.request(method, self.api.url + path, headers=headers, timeout=TIMEOUT_S, **options)
+        return httpx.request(method, self.api.url + path, headers=headers, timeout=TIMEOUT_S, verify=NO_TLS, **options)
 
     def bouchet(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run the command line."""

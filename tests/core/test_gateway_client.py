@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import ssl
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from bouchet_core import errors
-from bouchet_core.gateway_client import GatewayClient
+from bouchet_core.gateway_client import NO_TLS, GatewayClient
 
 Handler = Callable[[httpx.Request], httpx.Response]
 
@@ -99,3 +101,13 @@ def test_requests_carry_token_and_body() -> None:
         ("POST", "/v1/forget", {"place": "[login]:2222"}),
         ("POST", "/v1/connect", None),
     ]
+
+
+def test_client_reads_no_certificates(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "missing.pem"))
+    with GatewayClient("http://gateway", "token"):
+        pass
+
+
+def test_client_trusts_no_authority() -> None:
+    assert NO_TLS.verify_mode is ssl.CERT_REQUIRED and NO_TLS.check_hostname and NO_TLS.get_ca_certs() == []

@@ -14,7 +14,7 @@ import httpx
 import pytest
 import yaml
 from bouchet_core.errors import ConfigurationError, NotAllowedError
-from bouchet_core.gateway_client import GatewayClient
+from bouchet_core.gateway_client import NO_TLS, GatewayClient
 from bouchet_core.tunnel import TunnelState
 from bouchet_gateway.settings import GatewaySettings
 
@@ -62,7 +62,7 @@ async def gateway_process(environ: dict[str, str]) -> AsyncIterator[asyncio.subp
 
 def is_healthy(url: str) -> bool:
     try:
-        return httpx.get(f"{url}/healthz", timeout=30).is_success
+        return httpx.get(f"{url}/healthz", timeout=30, verify=NO_TLS).is_success
     except httpx.TransportError:
         return False
 

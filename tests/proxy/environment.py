@@ -18,6 +18,7 @@ from typing import Any
 import httpx
 import uvicorn
 from bouchet_core.deployments import Deployment, Job, LaunchRequest, Phase, Traits
+from bouchet_core.gateway_client import NO_TLS
 from bouchet_core.keys import serving_key
 from bouchet_core.store import Store
 from bouchet_proxy.app import ProxyApp
@@ -156,7 +157,7 @@ def wait_until_live(url: str, process: subprocess.Popen[bytes] | None = None) ->
     def is_live() -> bool:
         assert process is None or process.poll() is None, f"the server of {url} has ended"
         try:
-            return httpx.get(url, timeout=2).status_code == 200
+            return httpx.get(url, timeout=2, verify=NO_TLS).status_code == 200
         except httpx.HTTPError:
             return False
 

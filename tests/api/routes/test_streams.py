@@ -14,6 +14,7 @@ from bouchet_api.dependencies import AppState
 from bouchet_api.routes import streams
 from bouchet_api.routes.streams import LogLine, split_lines
 from bouchet_core.deployments import Deployment, Ending, Job, LaunchRequest, Phase
+from bouchet_core.gateway_client import NO_TLS
 from bouchet_core.tunnel import TunnelEvent, TunnelState
 
 from tests.fakes.running_api import KEY, RunningApi, read_events
@@ -90,7 +91,7 @@ def test_hundred_streams_hold_no_threads(client: httpx.Client, live_api: Running
     make(live_api.state, "aa")
     limits = httpx.Limits(max_connections=200)
     with httpx.Client(
-        base_url=live_api.url, headers={"x-api-key": KEY}, limits=limits, timeout=60, trust_env=False
+        base_url=live_api.url, headers={"x-api-key": KEY}, limits=limits, timeout=60, verify=NO_TLS
     ) as many:
         pending = [many.stream("GET", "/v1/events") for _ in range(100)]
         opened = [stream.__enter__() for stream in pending]

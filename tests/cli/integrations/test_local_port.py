@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 from bouchet_cli.integrations.local_port import RequestRejectedError, rewrite_head
+from bouchet_core.gateway_client import NO_TLS
 
 from tests.cli.harness import ALIAS, KEY, Bouchet, one_line_error
 
@@ -41,7 +42,7 @@ def test_requests_reach_the_proxy_with_the_owners_key(
     bouchet: Bouchet, port: tuple[str, subprocess.Popen[str]]
 ) -> None:
     url, process = port
-    with httpx.Client(base_url=url, timeout=30) as tool:
+    with httpx.Client(base_url=url, timeout=30, verify=NO_TLS) as tool:
         for _ in range(2):
             answer = tool.post(CHAT, json={"model": ALIAS}, headers={"authorization": "Bearer x"})
             assert answer.text.endswith("data: [DONE]\n\n")
@@ -56,12 +57,12 @@ def test_web_pages_are_rejected_and_ctrl_c_does_not_wait(
 ) -> None:
     url, process = port
     for headers in ({"host": "evil.example"}, {"origin": "https://evil.example"}, {"origin": "null"}):
-        assert httpx.post(url + CHAT, json={}, headers=headers, timeout=30).status_code == 403
+        assert httpx.post(url + CHAT, json={}, headers=headers, timeout=30, verify=NO_TLS).status_code == 403
     assert bouchet.proxy.requests == []
     local = {"origin": "http://localhost:3000"}
-    assert httpx.post(url + "/x", json={}, headers=local, timeout=30).status_code == 200
+    assert httpx.post(url + "/x", json={}, headers=local, timeout=30, verify=NO_TLS).status_code == 200
     bouchet.proxy.pause_s = 20.0
-    with httpx.stream("POST", url + CHAT, json={}, timeout=30) as answer:
+    with httpx.stream("POST", url + CHAT, json={}, timeout=30, verify=NO_TLS) as answer:
         assert answer.status_code == 200
         process.send_signal(signal.SIGINT)
         assert process.wait(15) == 130

@@ -15,6 +15,7 @@ import httpx
 import pytest
 import redis
 from bouchet_core.errors import RemoteFileError, TunnelDownError
+from bouchet_core.gateway_client import NO_TLS
 from bouchet_core.store import Store
 from bouchet_core.tunnel import SlotTarget, TargetSigner, TunnelState
 from bouchet_gateway.gateway import Gateway
@@ -98,7 +99,7 @@ async def test_slot_forged_target_is_refused_and_logged(
 
 
 async def test_slot_refusal_reaches_http_client_with_large_request(login_node: LoginNode, store: Store) -> None:
-    async with started(login_node, store) as gateway, httpx.AsyncClient() as client:
+    async with started(login_node, store) as gateway, httpx.AsyncClient(verify=NO_TLS) as client:
         url = f"http://127.0.0.1:{gateway.forwarder.ports[1]}/v1/messages"
         answer = await client.post(url, content=b"x" * 300_000)
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")

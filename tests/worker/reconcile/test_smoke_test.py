@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+from bouchet_core.gateway_client import NO_TLS
 from bouchet_core.provenance import SmokeCheck, SmokeTest
 from bouchet_worker.reconcile import smoke_test
 from bouchet_worker.reconcile.smoke_test import ExpectedModel, ServerGoneError, run_smoke_test
@@ -23,7 +24,7 @@ EXPECTED = ExpectedModel("bouchet-m", 4096, "off", "hermes", "qwen3")
 @contextmanager
 def serving(**deviations: object) -> Iterator[tuple[httpx.Client, type[WorkerVLLM]]]:
     server = worker_vllm(**deviations)
-    with serve_http(server) as port, httpx.Client(base_url=f"http://127.0.0.1:{port}") as http:
+    with serve_http(server) as port, httpx.Client(base_url=f"http://127.0.0.1:{port}", verify=NO_TLS) as http:
         yield http, server
 
 
@@ -119,10 +120,10 @@ def unused_url() -> Iterator[str]:
 
 
 def test_lost_server_raises_server_gone(unused_url: str) -> None:
-    with httpx.Client(base_url=unused_url) as http, pytest.raises(ServerGoneError):
+    with httpx.Client(base_url=unused_url, verify=NO_TLS) as http, pytest.raises(ServerGoneError):
         run_smoke_test(http, EXPECTED, lambda: False)
 
 
 def test_lost_connection_to_healthy_server_fails_the_check(unused_url: str) -> None:
-    with httpx.Client(base_url=unused_url) as http:
+    with httpx.Client(base_url=unused_url, verify=NO_TLS) as http:
         assert run_smoke_test(http, EXPECTED, lambda: True).chat.result == "failed"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import socket
-import ssl
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -13,6 +12,7 @@ from typing import Any
 import httpx
 from bouchet_core.deployments import Job, Phase
 from bouchet_core.errors import NODE_REFUSED
+from bouchet_core.gateway_client import NO_TLS
 from bouchet_core.keys import NONCE_HEADER, PROOF_HEADER, job_key, new_nonce, proves
 
 from .observation import HealthReport, HealthStatus
@@ -28,10 +28,8 @@ class SlotProbe:
     def __init__(self, host: str, base_port: int, serving_secret: str) -> None:
         self._url = f"http://{host}:{{port}}"
         self._base_port, self._secret = base_port, serving_secret
-        self._http = httpx.Client(timeout=HEALTH_TIMEOUT_S)
+        self._http = httpx.Client(timeout=HEALTH_TIMEOUT_S, verify=NO_TLS)
         self._failing_since: dict[str, float] = {}
-        # slots speak plain HTTP; without this, each client would read the certificates of all authorities
-        self._no_tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
     def close(self) -> None:
         """Close the pooled connections."""
@@ -66,7 +64,7 @@ class SlotProbe:
         return httpx.Client(
             base_url=self._address(job),
             headers={"Authorization": f"Bearer {self._key(job)}"},
-            verify=self._no_tls,
+            verify=NO_TLS,
             timeout=HEALTH_TIMEOUT_S,
             event_hooks={"request": [prove]} if job.proves else {},
         )
