@@ -62,7 +62,10 @@ class GatewayClient:
     def __init__(self, url: str, token: str, transport: httpx.BaseTransport | None = None) -> None:
         headers = {"Authorization": f"Bearer {token}"}
         timeout = httpx.Timeout(GRACE_S, connect=CONNECT_TIMEOUT_S)
-        self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout, transport=transport, verify=NO_TLS)
+        # trust_env: Docker gives containers the HTTP proxy of its host, which cannot reach the gateway
+        self._http = httpx.Client(
+            base_url=url, headers=headers, timeout=timeout, transport=transport, verify=NO_TLS, trust_env=False
+        )
 
     def __enter__(self) -> Self:
         return self

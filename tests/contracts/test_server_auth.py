@@ -115,6 +115,16 @@ def test_server_with_the_jobs_key_is_healthy(
     assert probed_on_node(tmp_path, guarded) == "ok 12"
 
 
+def test_probe_uses_no_proxy_of_the_environment(
+    guarded: int, probe_of: Callable[[int], SlotProbe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    probe = probe_of(guarded)
+    assert probe.is_healthy(job(guarded))
+    with probe.client(job(guarded)) as client:
+        assert client.get("/version").is_success
+
+
 def test_draining_server_with_the_jobs_key_is_draining(
     guarded: int, tmp_path: Path, probe_of: Callable[[int], SlotProbe]
 ) -> None:

@@ -12,6 +12,9 @@ import httpx
 import pytest
 from bouchet_core import errors
 from bouchet_core.gateway_client import NO_TLS, GatewayClient
+from bouchet_core.tunnel import TunnelState
+
+from tests.fakes.gateway_api import TOKEN, FakeGateway
 
 Handler = Callable[[httpx.Request], httpx.Response]
 
@@ -111,3 +114,9 @@ def test_client_reads_no_certificates(monkeypatch: pytest.MonkeyPatch, tmp_path:
 
 def test_client_trusts_no_authority() -> None:
     assert NO_TLS.verify_mode is ssl.CERT_REQUIRED and NO_TLS.check_hostname and NO_TLS.get_ca_certs() == []
+
+
+def test_client_uses_no_proxy_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    with FakeGateway() as gateway, GatewayClient(gateway.url, TOKEN) as client:
+        assert client.status().state is TunnelState.UP

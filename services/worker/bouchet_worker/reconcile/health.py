@@ -28,7 +28,7 @@ class SlotProbe:
     def __init__(self, host: str, base_port: int, serving_secret: str) -> None:
         self._url = f"http://{host}:{{port}}"
         self._base_port, self._secret = base_port, serving_secret
-        self._http = httpx.Client(timeout=HEALTH_TIMEOUT_S, verify=NO_TLS)
+        self._http = httpx.Client(timeout=HEALTH_TIMEOUT_S, verify=NO_TLS, trust_env=False)
         self._failing_since: dict[str, float] = {}
 
     def close(self) -> None:
@@ -65,6 +65,7 @@ class SlotProbe:
             base_url=self._address(job),
             headers={"Authorization": f"Bearer {self._key(job)}"},
             verify=NO_TLS,
+            trust_env=False,
             timeout=HEALTH_TIMEOUT_S,
             event_hooks={"request": [prove]} if job.proves else {},
         )
