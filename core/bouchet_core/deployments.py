@@ -156,6 +156,7 @@ class Job(FrozenModel):
     slurm_state: str = ""
     reason: str = ""
     progress: str = Field(default="", description="what vLLM is doing while it starts, as text")
+    steps: tuple[str, ...] = Field(default=(), description="all steps of the start so far, also short ones, in order")
     placement: Placement | None = None
     start_estimate: datetime | None = None
     asked_at: datetime | None = Field(

@@ -25,6 +25,8 @@ class JobInfo:
     window: int | None = None
     # the step of the start-up
     progress: str = ""
+    # all steps of the start-up so far
+    steps: tuple[str, ...] = ()
     start_estimate: datetime | None = None
     # partition and GPUs
     resources: str = ""
@@ -41,6 +43,7 @@ class JobInfo:
             node=raw.get("node"),
             window=raw.get("window"),
             progress=raw.get("progress") or "",
+            steps=tuple(raw.get("steps") or ()),
             start_estimate=datetime.fromisoformat(estimate) if estimate else None,
             resources=f"{placement['partition']}, {gpus}" if placement else "",
         )

@@ -172,14 +172,33 @@ def launch_line(deployment: DeploymentInfo, now: datetime) -> StyledLine:
     return line
 
 
+class _EarlierStartSteps:
+    """The steps of a start that are over, each once; a job that Slurm requeued begins again."""
+
+    def __init__(self) -> None:
+        self._shown = 0
+
+    def new(self, deployment: DeploymentInfo) -> list[str]:
+        """Return a line for each step that is over and that no call has returned yet, in their order."""
+        steps = deployment.job.steps
+        over = len(steps) if deployment.phase in ("ready", "ended") else max(0, len(steps) - 1)
+        first = min(self._shown, over)
+        # the list shrinks when the job is requeued
+        self._shown = over
+        return [f"{deployment.alias}: {clean(name)}" for name in steps[first:over]]
+
+
 class _LaunchLines:
-    """A line for every change, without a terminal. The end is not printed: the result or error reports it."""
+    """A line for every step and change, without a terminal. The end is not printed: the result or error reports it."""
 
     def __init__(self, screen: Screen) -> None:
         self._screen, self._last = screen, ("", "")
+        self._earlier = _EarlierStartSteps()
 
     def show(self, deployment: DeploymentInfo) -> None:
-        """Print the line if phase or explanation has changed."""
+        """Print the steps that are over, and the line if phase or explanation has changed."""
+        for line in self._earlier.new(deployment):
+            self._screen.note(line)
         current = (deployment.phase, deployment.explanation)
         if current != self._last and deployment.phase not in ("ready", "ended"):
             self._last = current
@@ -190,13 +209,16 @@ class _LaunchLines:
 
 
 class _LaunchSpinner:
-    """One line that is redrawn."""
+    """One line that is redrawn, below a line for every step that is over."""
 
-    def __init__(self, status: Status, width: int) -> None:
-        self._status, self._width = status, width
+    def __init__(self, status: Status, screen: Screen) -> None:
+        self._status, self._screen, self._width = status, screen, screen.err.width
+        self._earlier = _EarlierStartSteps()
 
     def show(self, deployment: DeploymentInfo) -> None:
         """Redraw the line, also after a pause."""
+        for earlier in self._earlier.new(deployment):
+            self._screen.err.print(StyledLine(earlier, "dim"))
         line = launch_line(deployment, datetime.now(UTC))
         self._status.update(rich_text(truncate(line, self._width - SPINNER_WIDTH)))
         self._status.start()
@@ -213,7 +235,7 @@ def _launch_display(screen: Screen) -> Iterator[_LaunchLines | _LaunchSpinner]:
         return
     status = screen.err.console.status("")
     try:
-        yield _LaunchSpinner(status, screen.err.width)
+        yield _LaunchSpinner(status, screen)
     finally:
         status.stop()
 

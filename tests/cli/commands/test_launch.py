@@ -15,6 +15,7 @@ from tests.cli.harness import (
     Bouchet,
     FakeGateway,
     advance,
+    change_job,
     end,
     one_line_error,
 )
@@ -84,6 +85,16 @@ def test_launch_with_wait_returns_when_ready(bouchet: Bouchet) -> None:
     assert done.status == 0
     assert json.loads(done.out)["phase"] == "ready"
     assert "starts in 40m" in done.err
+
+
+def test_launch_shows_each_step_of_the_start_also_those_already_over(bouchet: Bouchet) -> None:
+    def become_ready() -> None:
+        advance_only(bouchet, *TO_READY)
+        change_job(bouchet.store, bouchet.store.live()[0].id, steps=("loading weights", "compiling"))
+
+    done = bouchet.reacting({"requested (id": become_ready}, "launch", QWEN, "--wait")
+    assert done.status == 0
+    assert done.err.splitlines()[2:] == [f"{ALIAS}: loading weights", f"{ALIAS}: compiling"]
 
 
 def test_launch_that_ends_reports_the_reason_once(bouchet: Bouchet) -> None:

@@ -122,6 +122,14 @@ def test_starting_job_is_ready_only_with_healthy_server() -> None:
     assert decided(record_in(Phase.STARTING), Observed(RUNNING)).phase is Phase.STARTING
 
 
+def test_ready_job_has_all_steps_of_its_start() -> None:
+    healthy = HealthReport(HealthStatus.HEALTHY)
+    record = record_in(Phase.STARTING, changes={"steps": ("vLLM is starting",)})
+    steps = ("vLLM is starting", "loading weights", "server started")
+    ready = decided(record, Observed(RUNNING, health=healthy, steps=steps))
+    assert ready.job is not None and ready.job.steps == steps
+
+
 def test_starting_job_waits_for_pending_smoke_test() -> None:
     observed = Observed(RUNNING, health=HealthReport(HealthStatus.HEALTHY), smoke_pending=True)
     new = decided(record_in(Phase.STARTING), observed)

@@ -10,9 +10,11 @@ from bouchet_worker.reconcile.startup import (
     IMPORTING,
     READY,
     STEPS,
+    all_steps,
     latest_progress,
     parse_engine_times,
     parse_progress,
+    parse_steps,
     startup_times,
 )
 from hypothesis import given
@@ -104,6 +106,32 @@ def test_parse_progress_starts_over_when_the_job_script_starts_vllm_again() -> N
     again = LOG_32 + "bouchet: starting the container\n"
     assert parse_progress(again) == IMPORTING
     assert parse_progress(again + "INFO Starting to load model /m...\n") == "loading weights"
+
+
+STEP_NAMES = (
+    "checking the image", IMPORTING, "vLLM is starting", "loading weights", "weights loaded", "allocating the KV cache",
+    "warming up", "engine ready", "starting the server", "server started",
+)  # fmt: skip
+
+
+def test_parse_steps_lists_every_step_once_per_start() -> None:
+    assert parse_steps(LOG_32) == STEP_NAMES
+    assert parse_steps(LOG_32 + LOG_32) == (*STEP_NAMES, *STEP_NAMES)
+    assert parse_steps(SHARDS + JIT_WARMUP) == ("loading weights",) and parse_steps("") == ()
+
+
+@given(st.lists(st.integers(0, len(LOG_32)), max_size=6))
+def test_all_steps_does_not_depend_on_how_often_the_log_is_read(ends: list[int]) -> None:
+    known: tuple[str, ...] = ()
+    for end in [*sorted(ends), len(LOG_32)]:
+        known = all_steps(known, parse_steps(LOG_32[: LOG_32.rfind("\n", 0, end) + 1]))
+    assert known == STEP_NAMES
+
+
+def test_all_steps_adds_those_of_a_cut_log() -> None:
+    assert all_steps(("a", "b"), ("b", "c")) == ("a", "b", "c")
+    assert all_steps(("a", "b"), ("d",)) == ("a", "b", "d")
+    assert all_steps(("a",), ()) == ("a",)
 
 
 @pytest.mark.parametrize(

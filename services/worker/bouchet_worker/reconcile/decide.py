@@ -30,7 +30,7 @@ from .observation import (
     Observed,
     QueryFailed,
 )
-from .startup import latest_progress, startup_times
+from .startup import all_steps, latest_progress, startup_times
 
 # a job just submitted, or just ended, may be in neither squeue nor accounting for a moment
 NOT_FOUND_GRACE = timedelta(seconds=60)
@@ -53,7 +53,7 @@ BEHIND = (
 STUCK = "Slurm is still cleaning up the job on {node} (COMPLETING); it ends when the node responds again"
 
 _NO_ENDPOINT: Mapping[str, object] = {"node": None, "port": None, "socket": None, "loopback": False}
-_NOT_CONNECTED: Mapping[str, object] = {**_NO_ENDPOINT, "progress": "", "times": {}, "smoke": None}
+_NOT_CONNECTED: Mapping[str, object] = {**_NO_ENDPOINT, "progress": "", "steps": (), "times": {}, "smoke": None}
 
 
 @dataclass(frozen=True)
@@ -126,6 +126,8 @@ def _pending(record: Deployment, job: Job, status: JobStatus, observed: Observed
 
 def _running(record: Deployment, job: Job, status: JobStatus, observed: Observed) -> Decision:
     changes = _connection_changes(job, status, observed.connection)
+    if observed.steps:
+        changes["steps"] = all_steps(job.steps, observed.steps)
     if record.stop_requested_at is not None:
         return Decision(_draining_from(record), reason=CANCELLING, job_changes=changes, task=TaskName.CANCEL)
     if record.phase is Phase.QUEUED:

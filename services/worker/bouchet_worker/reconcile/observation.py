@@ -145,3 +145,5 @@ class Observed:
     smoke: SmokeTest | None = None
     # the smoke test runs, and the deployment waits for its result
     smoke_pending: bool = False
+    # of the start, from the end of the job's log
+    steps: tuple[str, ...] = ()

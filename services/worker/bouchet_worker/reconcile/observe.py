@@ -49,7 +49,7 @@ from .observation import (
     QueryResult,
 )
 from .smoke_runner import SmokeTestRunner
-from .startup import parse_engine_times, parse_progress
+from .startup import parse_engine_times, parse_progress, parse_steps
 
 LOG_TAIL_BYTES = 16 << 10
 # the whole log of a start, progress bars included
@@ -191,11 +191,12 @@ class Observer:
         health = self._probe.health(job) if job.listens and record.phase in (Phase.STARTING, Phase.READY) else None
         if health is not None and health.status is not HealthStatus.FAILING:
             starting = record.phase is Phase.STARTING
-            times = parse_engine_times(self._log_tail(job, LOG_START_BYTES)) if starting else {}
-            return self._with_smoke_test(record, job, Observed(status, health=health, engine_times=times))
+            log = self._log_tail(job, LOG_START_BYTES) if starting else ""
+            found = Observed(status, health=health, engine_times=parse_engine_times(log), steps=parse_steps(log))
+            return self._with_smoke_test(record, job, found)
         connection = self._read_file(self._paths.connection(job.slurm_id or 0), ConnectionFile, job)
-        progress = "" if record.phase is Phase.READY else parse_progress(self._log_tail(job))
-        return Observed(status, connection, health, progress)
+        log = "" if record.phase is Phase.READY else self._log_tail(job)
+        return Observed(status, connection, health, parse_progress(log), steps=parse_steps(log))
 
     def _with_smoke_test(self, record: Deployment, job: Job, observed: Observed) -> Observed:
         """Attach the result of the smoke test, of which there is one per start."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -31,6 +31,7 @@ _ENGINE = re.compile(r"init engine \(.*?\) took ([\d.]+) s")
 _CONTAINER_STARTS = "bouchet: starting the container"
 # vLLM prints its first line half a minute after the container has started
 IMPORTING = "starting the container and importing vLLM"
+MAX_STEPS = 50
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,31 @@ def parse_progress(log: str) -> str:
         if rank > furthest:
             furthest, text = rank, found
     return text
+
+
+def parse_steps(log: str) -> tuple[str, ...]:
+    """Return the names of all steps in the log, in their order and without counts; of each start of vLLM once."""
+    steps: list[str] = []
+    furthest, of_this_start = -1, set[str]()
+    for line in re.split(r"[\r\n]+", log):
+        if line.startswith("bouchet: "):
+            furthest, of_this_start = -1, set()
+            name = IMPORTING if line.startswith(_CONTAINER_STARTS) else line.removeprefix("bouchet: ")
+        else:
+            rank, text = _step_in(line)
+            name = next((label for label, _ in _RANKS if text.startswith(label)), "") if rank >= furthest else ""
+            furthest = max(rank, furthest)
+        if name and name not in of_this_start:
+            of_this_start.add(name)
+            steps.append(name)
+    return tuple(steps[-MAX_STEPS:])
+
+
+def all_steps(before: Sequence[str], now: Sequence[str]) -> tuple[str, ...]:
+    """Return the known steps and those that the end of the log adds. now: from a log whose beginning may be missing."""
+    last = before[-1] if before else ""
+    behind = len(now) - tuple(reversed(now)).index(last) if last in now else 0
+    return (*before, *now[behind:])[-MAX_STEPS:]
 
 
 def _step_in(line: str) -> tuple[int, str]:
