@@ -12,6 +12,10 @@ RUN --mount=type=cache,target=/var/cache/apt,sharing=locked \
  && apt-get install -y -qq --no-install-recommends python3 libpython3-stdlib \
  && rm -rf /var/log/apt /var/log/dpkg.log
 COPY --chmod=0755 setup/image/http-ok /usr/local/bin/http-ok
+# which base it is: a tag may name another image tomorrow
+ARG BASE
+ARG BASE_DIGEST
+LABEL org.opencontainers.image.base.name="${BASE}" org.opencontainers.image.base.digest="${BASE_DIGEST}"
 
 # /opt/build has pip, /opt/venv what a service runs on. Our own sources come last: a changed line of ours costs no
 # installation. Modes are set, because only the owner may be able to read a checkout.
@@ -100,5 +104,8 @@ RUN --mount=type=cache,target=/var/cache/apt,sharing=locked \
  && install -d -m 1777 /data
 COPY --chmod=0644 setup/image/redis.conf /etc/bouchet/redis.conf
 COPY --chmod=0755 setup/image/redis-start setup/image/redis-ok /usr/local/bin/
+ARG BASE
+ARG BASE_DIGEST
+LABEL org.opencontainers.image.base.name="${BASE}" org.opencontainers.image.base.digest="${BASE_DIGEST}"
 USER 10001:10001
 CMD ["redis-start"]

@@ -65,8 +65,17 @@ choose_source() {
   elif [[ -f $staged/base.tar ]]; then
     source=(docker-archive "$staged/base.tar")
   else
-    source=(docker "$(fact base)")
+    source=(docker "$(base_reference)")
   fi
+}
+
+# pin.yaml's base; by base_digest, if that is there. A reference has a tag or a digest, not both.
+base_reference() {
+  local base digest
+  base=$(fact base)
+  digest=$(fact base_digest)
+  [[ -z $digest || $digest =~ ^sha256:[0-9a-f]{64}$ ]] || refuse "pin.yaml has \`base_digest: $digest\`; it is sha256:HASH"
+  printf '%s' "${digest:+${base%%:*}@}${digest:-$base}"
 }
 
 # In the background, so that bash handles a signal at once.
@@ -108,8 +117,10 @@ describe_image() {
   (cd "$work" && sha256sum "$pin.sif" > "$pin.sif.sha256")
   case ${source[0]} in
     oci-archive) tar -xOf "${source[1]}" index.json > "$scratch/fetched.json" ;;
+    docker-archive) echo "base.tar sha256:$(sha256_of "${source[1]}")" > "$scratch/base" ;;
     docker) find "$scratch/cache" -path '*/blob/index.json' -exec cp {} "$scratch/fetched.json" \; ;;
   esac
+  [[ ${source[0]} != docker || -n $oci ]] || echo "${source[1]}" > "$scratch/base"
   "$apptainer" inspect --json --labels "$work/$pin.sif" > "$scratch/labels.json"
   "$apptainer" exec --cleanenv --no-home --bind "$pin_folder:/mnt:ro" --bind "$scratch:/srv:ro" "$work/$pin.sif" \
     python3 /mnt/manifest.py "$(cut -d' ' -f1 "$work/$pin.sif.sha256")" > "$work/$pin.manifest.json"

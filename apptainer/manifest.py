@@ -2,8 +2,8 @@
 
 usage: manifest.py SIF_SHA256
 
-Reads pin.yaml next to this file; in /srv, labels.json (`apptainer inspect`) and, if Apptainer pulled the image from a
-registry, fetched.json (the index of what it pulled).
+Reads pin.yaml next to this file; in /srv, labels.json (`apptainer inspect`), base (where the distribution came from, for
+pins with a lock) and, if Apptainer pulled an image from a registry, fetched.json (the index of what it pulled).
 """
 
 import json
@@ -16,8 +16,11 @@ from pathlib import Path
 BUILD = Path("/srv")
 
 
-def describe(sif_sha256: str, labels: dict[str, str], pin: str, fetched: str) -> dict[str, object]:
-    """Return the manifest of the image in which this runs. fetched: an OCI index, empty where nothing was pulled."""
+def describe(sif_sha256: str, labels: dict[str, str], pin: str, fetched: str, base: str) -> dict[str, object]:
+    """Return the manifest of the image in which this runs.
+
+    fetched: an OCI index, empty where nothing was pulled. base: a reference or an archive's hash, empty for OCI images.
+    """
     packages = {dist.name.lower(): dist.version for dist in distributions()}
     own = {name.removeprefix("bouchet."): value for name, value in labels.items() if name.startswith("bouchet.")}
     return {
@@ -27,6 +30,8 @@ def describe(sif_sha256: str, labels: dict[str, str], pin: str, fetched: str) ->
         "lock_sha256": none_if_unset(own["lock_sha256"]),
         "oci": none_if_unset(own["oci"]),
         "oci_manifest": platform_digest(fetched) if none_if_unset(own["oci"]) else None,
+        "base": base.strip() or None,
+        "base_manifest": platform_digest(fetched) if base else None,
         "commit": none_if_unset(own["commit"]),
         "python": platform.python_version(),
         "vllm": packages["vllm"],
@@ -60,5 +65,9 @@ def read(path: Path) -> str:
 if __name__ == "__main__":
     labels = json.loads(read(BUILD / "labels.json"))["data"]["attributes"]["labels"]
     pin_yaml = Path(__file__).with_name("pin.yaml").read_text()
-    json.dump(describe(sys.argv[1], labels, pin_yaml, read(BUILD / "fetched.json")), sys.stdout, indent=2)
+    json.dump(
+        describe(sys.argv[1], labels, pin_yaml, read(BUILD / "fetched.json"), read(BUILD / "base")),
+        sys.stdout,
+        indent=2,
+    )
     print()

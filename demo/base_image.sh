@@ -1,11 +1,16 @@
 #!/bin/bash
 # Gets a Debian base image: pulled, or made from this machine's own package source where no registry answers.
 # usage: base_image.sh TAG SUITE        e.g. base_image.sh debian:trixie-slim trixie
+# A digest for TAG in setup/locks/base-images.lock decides which image is pulled.
 # Making one needs root and mmdebstrap; the result is what debian:*-slim holds, plus the CA certificates.
 set -euo pipefail
 
 readonly tag=${1:?usage: base_image.sh TAG SUITE}
 readonly suite=${2:?usage: base_image.sh TAG SUITE}
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+digest=$(sed -n "s|^$tag \(sha256:[0-9a-f]\{64\}\)$|\1|p" "$here/../setup/locks/base-images.lock")
+readonly here digest
+readonly wanted=${digest:+${tag%%:*}@$digest}
 readonly answer_seconds=8 pull_seconds=300
 # mmdebstrap gives files no later time than this: the same packages make the same layer, whenever they are unpacked.
 export SOURCE_DATE_EPOCH=1735689600
@@ -16,22 +21,30 @@ trap 'rm -rf "$work"' EXIT
 # pull prints "Pulling from ..." once the registry has answered; an engine that gets no answer may try for a minute.
 pull() {
   local waited=0 puller
-  timeout "$pull_seconds" docker pull "$tag" >"$work/pull" 2>&1 &
+  timeout "$pull_seconds" docker pull "${wanted:-$tag}" >"$work/pull" 2>&1 &
   puller=$!
   until grep -q 'Pulling from' "$work/pull" || ! kill -0 "$puller" 2>/dev/null; do
     if ((waited++ >= answer_seconds * 5)); then kill "$puller"; break; fi
     sleep 0.2
   done
-  wait "$puller"
+  wait "$puller" || return
+  [[ -z $wanted ]] || docker tag "$wanted" "$tag"
+}
+
+# Succeeds if the engine has the image: by the digest wanted, by any if none is, or made here, without one.
+have_it() {
+  local digests
+  digests=$(docker image inspect --format '{{join .RepoDigests " "}}' "$tag" 2>/dev/null) || return
+  [[ -z $wanted || -z $digests || $digests == *"@$digest"* ]]
 }
 
 # Debian's entries of this machine, for another suite. Other vendors' sources stay out.
 sources_for_suite() {
-  local here
+  local release
   # shellcheck source=/dev/null
-  here=$(. /etc/os-release && echo "${VERSION_CODENAME:?}")
+  release=$(. /etc/os-release && echo "${VERSION_CODENAME:?}")
   if [[ -f /etc/apt/sources.list.d/debian.sources ]]; then
-    grep -v '^#' /etc/apt/sources.list.d/debian.sources | sed "s/\b$here\b/$suite/g"
+    grep -v '^#' /etc/apt/sources.list.d/debian.sources | sed "s/\b$release\b/$suite/g"
   else
     printf 'Types: deb\nURIs: %s\nSuites: %s %s-updates\nComponents: main\nSigned-By: %s\n' \
       "$(awk '$1 == "deb" { for (i = 2; i <= NF; i++) if ($i ~ /^[a-z]+:/) { print $i; exit } }' /etc/apt/sources.list)" \
@@ -56,7 +69,7 @@ make_root() {
     "$suite" "$work/root.tar" "$work/debian.sources"
 }
 
-if docker image inspect "$tag" >/dev/null 2>&1; then exit 0; fi
+if have_it; then exit 0; fi
 if pull; then exit 0; fi
 command -v mmdebstrap >/dev/null || {
   echo "No registry gives $tag, and mmdebstrap is not here to make it: install mmdebstrap, or pull the image by hand." >&2

@@ -13,9 +13,10 @@ from collections.abc import Collection
 
 from . import demo
 from .command import run, try_run
+from .docker.base_images import DEMO_NODE_NAME, NAME, find_base
 from .docker.containers import inspect_containers, published_ports
 from .docker.engine import Compose, ask_version, find_compose, with_files
-from .docker.images import DEMO_NODE_NAME, NAME, ids_in_use, image_names, list_tags, spare_markers
+from .docker.images import ids_in_use, image_names, list_tags, spare_markers
 from .docker.stack import Stack, compose_environ, sole_use
 from .errors import CommandFailedError, EnvFileError
 from .files.env_file import read_env_file
@@ -129,8 +130,8 @@ def remove_images(names: Collection[str]) -> None:
 
 
 def _remove_base(name: str) -> None:
-    digests = try_run(["docker", "image", "inspect", "--format", "{{len .RepoDigests}}", name])
-    if digests is not None and digests.strip() == "0":  # not pulled, so made here
+    base = find_base(name)
+    if base is not None and not base.digest:  # not pulled, so made here
         try_run(["docker", "image", "rm", name])
 
 
@@ -144,12 +145,14 @@ def _remove_volumes(compose: Compose, progress: Progress) -> None:
 
 
 def print_status(stack: Stack, progress: Progress) -> None:
-    """Print one line per container."""
+    """Print one line per container, and what their images were built from."""
     if not _engine_answers(progress):
         return
     containers = sorted(inspect_containers(stack.project), key=lambda container: container.service)
     for container in containers:
         print(f"{container.service:<16} {container.status:<10} {container.health}")
+    for base in sorted({container.base for container in containers if container.base}):
+        print(f"base image       {base}")
     if not containers:
         print(f"no container of the stack `{stack.project}`; `make up` starts them")
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import difflib
 import os
 import sys
+from dataclasses import replace
 
 from . import demo
 from .command import allow_again, end_all, run_together
 from .docker import images
+from .docker.base_images import ensure_base_image, ensure_base_source
 from .docker.containers import check_ports, inspect_containers, wait_until_healthy
 from .docker.engine import Compose, ensure_engine, find_compose, with_files
-from .docker.images import ensure_base_image, ensure_base_source
 from .docker.stack import Stack, compose_environ, sole_use
 from .errors import CommandFailedError, PortTakenError, SetupError
 from .files.container_files import stage_ssh_files, write_secret_files
@@ -95,10 +96,11 @@ def build_images(stack: Stack, settings: EnvSettings, progress: Progress, compos
     base = ensure_base_image(progress, stack.root)
     inputs = images.SERVICE_INPUTS if settings.host else {**images.SERVICE_INPUTS, **images.DEMO_INPUTS}
     with progress.step("images") as step:
-        known = images.find_images(compose, stack.root, inputs, base)
+        known = images.find_images(compose, stack.root, inputs, base.layers)
         stale = images.reuse_known(images.find_stale(known))
         if stale:
-            images.build(step, compose, stale)
+            record = {"BOUCHET_BASE_DIGEST": base.record}
+            images.build(step, replace(compose, env={**compose.env, **record}), stale)
         step.title = f"images: {len(stale)} built, {len(known) - len(stale)} as they were"
     return known
 

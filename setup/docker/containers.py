@@ -24,7 +24,10 @@ MAX_RESTARTS = 3
 
 @dataclass(frozen=True)
 class Container:
-    """What the engine says about one container. `health` is empty where there is no health check."""
+    """What the engine says about one container. `health` is empty where there is no health check.
+
+    `base` is the base image's name and digest, empty where the image's labels do not have it.
+    """
 
     service: str
     status: str
@@ -32,6 +35,7 @@ class Container:
     exit_code: int
     restarts: int
     probe: str
+    base: str = ""
 
     @property
     def is_fine(self) -> bool:
@@ -61,6 +65,7 @@ def parse_container(raw: dict[str, object]) -> Container:
     labels = _dict(_dict(raw["Config"])["Labels"])
     health = _dict(state.get("Health") or {})
     log = health.get("Log") or []
+    base = [str(labels.get(f"org.opencontainers.image.base.{word}", "")) for word in ("name", "digest")]
     last = _dict(log[-1]) if isinstance(log, list) and log else {}
     return Container(
         service=str(labels.get("com.docker.compose.service", "?")),
@@ -69,6 +74,7 @@ def parse_container(raw: dict[str, object]) -> Container:
         exit_code=int(str(state.get("ExitCode", 0))),
         restarts=int(str(raw.get("RestartCount", 0))),
         probe=str(last.get("Output", "")).strip()[-300:],
+        base=" ".join(base) if all(base) else "",
     )
 
 

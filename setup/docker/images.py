@@ -1,4 +1,4 @@
-"""Images: what goes into each, building those whose inputs changed, and the Debian base image.
+"""Images: what goes into each, and building those whose inputs changed.
 
 After a build the image gets a second tag, `inputs-<digest>`. While that tag names the same image as the one that
 Compose uses, nothing has to be built, and the builder is not called.
@@ -9,14 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from setup.command import ensure_program, run, try_run
-from setup.errors import CommandFailedError, DiskFullError, SetupError
-from setup.progress import Progress, Step
+from setup.command import run, try_run
+from setup.progress import Step
 
 from .engine import Compose
 
@@ -144,56 +142,3 @@ def spare_markers(tags: Mapping[str, str], repositories: Collection[str], in_use
     ours = {name: image for name, image in tags.items() if name.rsplit(":", 1)[0] in repositories}
     named = {image for name, image in ours.items() if MARKER not in name}
     return [name for name, image in ours.items() if MARKER in name and image not in named and image not in in_use]
-
-
-SUITE = "trixie"
-NAME = "debian:trixie-slim"
-DEMO_NODE_NAME = "debian:bookworm-slim"  # what vLLM's image for the demo is made from (apptainer/pins)
-
-
-def ensure_base_image(progress: Progress, root: Path, name: str = NAME, suite: str = SUITE) -> str:
-    """Return the digests of the base image's layers, after getting it if necessary.
-
-    They are the same for a base made again of the same packages; the image's id, with the time of its making, is not.
-    """
-    known = try_run(_layers_argv(name))
-    if known:
-        return known.strip()
-    with progress.step(f"base image {name}") as step:
-        step.say("pulled, or made of this machine's own package source")
-        _get(progress, root, name, suite)
-    return run(_layers_argv(name)).strip()
-
-
-def _layers_argv(name: str) -> list[str]:
-    return ["docker", "image", "inspect", "--format", "{{json .RootFS.Layers}}", name]
-
-
-def ensure_base_source(progress: Progress, root: Path, name: str = NAME, suite: str = SUITE) -> None:
-    """Ensure that a registry gives base images, or that mmdebstrap can make them.
-
-    This runs before the parallel steps, because two of them need a base image and apt installs one at a time.
-    """
-    if shutil.which("mmdebstrap") or try_run(["docker", "image", "inspect", "--format", "{{.Id}}", name]):
-        return
-    try:
-        run(_argv(root, name, suite))
-    except DiskFullError:
-        raise
-    except CommandFailedError:
-        advice = f"no registry gives {name}, and without it nothing can make it; `docker pull {name}` may say why"
-        ensure_program(progress, "mmdebstrap", ["mmdebstrap"], advice)
-
-
-def _get(progress: Progress, root: Path, name: str, suite: str) -> None:
-    ensure_base_source(progress, root, name, suite)
-    try:
-        run(_argv(root, name, suite))
-    except DiskFullError:
-        raise
-    except CommandFailedError as exc:
-        raise SetupError(f"no registry gives {name}, and it could not be made here: {exc}") from exc
-
-
-def _argv(root: Path, name: str, suite: str) -> list[str]:
-    return ["bash", str(root / "demo" / "base_image.sh"), name, suite]

@@ -107,6 +107,29 @@ def test_staged_base_is_used(build: ImageBuild, tmp_path: Path) -> None:
     assert f"bootstrap=docker-archive\nbase={staged}/base.tar\n" in (build.images / "some-1.0.sif").read_text()
 
 
+def test_base_is_pulled_by_the_digest_of_the_pin(build: ImageBuild) -> None:
+    build.write_pin(base="debian:bookworm-slim", base_digest=DIGEST)
+    status, text = build()
+    assert status == 0, text
+    assert f"bootstrap=docker\nbase=debian@{DIGEST}\n" in (build.images / "some-1.0.sif").read_text()
+
+
+def test_base_digest_of_another_form_is_refused(build: ImageBuild) -> None:
+    build.write_pin(base="debian:bookworm-slim", base_digest="latest")
+    status, text = build()
+    assert status == 3 and "it is sha256:HASH" in text and build.files() == []
+
+
+def test_manifest_records_the_base(build: ImageBuild, tmp_path: Path) -> None:
+    assert build()[0] == 0
+    manifest = build.images / "some-1.0.manifest.json"
+    assert json.loads(manifest.read_text())["base"] == "debian:bookworm-slim"
+    (tmp_path / "base.tar").write_text("x")
+    assert build(str(tmp_path), BOUCHET_REBUILD="yes")[0] == 0
+    digest = hashlib.sha256(b"x").hexdigest()
+    assert json.loads(manifest.read_text())["base"] == f"base.tar sha256:{digest}"
+
+
 def test_oci_image_is_pulled_by_digest(build: ImageBuild) -> None:
     (build.pin / "requirements.lock").unlink()
     build.write_pin(oci=f"vllm/vllm-openai@{DIGEST}")

@@ -33,10 +33,13 @@ def inspect(argv: list[str]) -> None:
 
 
 def run(argv: list[str]) -> None:
-    """Print what manifest.py would in the image: the hashes of recipe and image."""
+    """Print what manifest.py would in the image: the hashes of recipe and image, and the base."""
     image = Path(next(argument for argument in argv if argument.endswith(".sif")))
     given = dict(line.split("=", 1) for line in image.read_text().splitlines())
-    print(json.dumps({"recipe_sha256": given["recipe_sha256"], "sif_sha256": argv[-1]}))
+    scratch = next(argument for argument in argv if argument.endswith(":/srv:ro")).removesuffix(":/srv:ro")
+    base = Path(scratch, "base")
+    known = {"base": base.read_text().strip()} if base.exists() else {}
+    print(json.dumps({"recipe_sha256": given["recipe_sha256"], "sif_sha256": argv[-1], **known}))
 
 
 {"build": build, "inspect": inspect, "exec": run}[sys.argv[1]](sys.argv[2:])

@@ -1,7 +1,8 @@
 """A `docker` program whose engine is a JSON file: volumes, images and containers, without a daemon.
 
-{"volumes": {NAME: LABELS}, "images": {NAME: ID}, "pulled": [NAME...], "layers": {ID: [LAYER...]},
- "containers": {ID: {"image": ID, "labels": LABELS}}, "services": {SERVICE: IMAGE}, "calls": [[ARGUMENT...]...]}
+{"volumes": {NAME: LABELS}, "images": {NAME: ID}, "pulled": {NAME: DIGEST}, "layers": {ID: [LAYER...]},
+ "containers": {ID: {"image": ID, "labels": LABELS}}, "services": {SERVICE: IMAGE},
+ "registry": {NAME: DIGEST}, "calls": [[ARGUMENT...]...]}
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-EMPTY: dict[str, Any] = {"volumes": {}, "images": {}, "containers": {}, "services": {}, "pulled": [], "layers": {}}
+PARTS = ("volumes", "images", "containers", "services", "pulled", "registry", "layers")
 PROJECT, VOLUME = "com.docker.compose.project", "com.docker.compose.volume"
 
 
@@ -40,7 +41,7 @@ class FakeEngine:
 
     def set(self, **parts: Any) -> None:
         """Replace the engine's state."""
-        self.state_file.write_text(json.dumps({**EMPTY, "calls": [], **parts}))
+        self.state_file.write_text(json.dumps({**{part: {} for part in PARTS}, "calls": [], **parts}))
 
 
 def labels_of(project: str, volume: str = "") -> dict[str, str]:
@@ -66,13 +67,14 @@ def answer(state: dict[str, Any], words: list[str]) -> int:
             print("2.40.3")
         case ["compose", *_]:
             compose(state, words)
-        case ["volume", "ls", *options]:
-            rows = [{"Name": name, **labels} for name, labels in state["volumes"].items()]
-            show(options, [row for row in rows if row.get(PROJECT) == filter_of(options, row.get(PROJECT))])
-        case ["volume", "rm", *names]:
-            state["volumes"] = {name: of for name, of in state["volumes"].items() if name not in names}
+        case ["volume", verb, *options]:
+            volume(state, verb, options)
         case ["image", *words]:
             return image(state, words)
+        case ["tag", name, other]:
+            return tag(state, name, other)
+        case ["pull", *_, name]:
+            return pull(state, name)
         case ["ps", *options]:
             print("\n".join(ids_of(state, options)))
         case ["inspect", "--format", _, *ids]:
@@ -83,6 +85,14 @@ def answer(state: dict[str, Any], words: list[str]) -> int:
     return 0
 
 
+def volume(state: dict[str, Any], verb: str, options: list[str]) -> None:
+    """Carry out `docker volume ls` or `rm`."""
+    if verb == "rm":
+        state["volumes"] = {name: labels for name, labels in state["volumes"].items() if name not in options}
+    else:
+        show(options, [{"Name": name, **labels} for name, labels in state["volumes"].items()])
+
+
 def image(state: dict[str, Any], words: list[str]) -> int:
     """Carry out `docker image ...`."""
     match words:
@@ -91,19 +101,12 @@ def image(state: dict[str, Any], words: list[str]) -> int:
             show(options, [{"Repository": name, "Tag": tag, "ID": number} for name, tag, number in parts])
             return 0
         case ["tag", name, other]:
-            state["images"][other] = state["images"][name]
-            return 0
+            return tag(state, name, other)
         case ["rm", name]:
             return remove_image(state, name)
         case ["inspect", "--format", text, name]:
             return inspect_image(state, text, name)
     return 1
-
-
-def filter_of(options: list[str], otherwise: Any) -> Any:
-    """Return the project that `--filter label=...project=NAME` selects."""
-    found = re.search(rf"label={PROJECT}=(\S+)", " ".join(options))
-    return found[1] if found else otherwise
 
 
 def ids_of(state: dict[str, Any], options: list[str]) -> list[str]:
@@ -143,16 +146,33 @@ def remove_image(state: dict[str, Any], name: str) -> int:
 
 
 def inspect_image(state: dict[str, Any], text: str, name: str) -> int:
+    """Print digests, as far as the image was pulled, and layers."""
     number = state["images"].get(name)
     if number is None:
         print(f"No such image: {name}", file=sys.stderr)
         return 1
-    if "RepoDigests" in text:
-        print(f"{len([one for one in state['pulled'] if one == name])}")
-    elif "Layers" in text:
-        print(json.dumps(state["layers"].get(number, [number])))
-    else:
-        print(number)
+    digests = [f"{name.split(':')[0]}@{digest}" for one, digest in state["pulled"].items() if one == name]
+    layers = state["layers"].get(number, [number])
+    print(" ".join(digests) if "join" in text else json.dumps({"digests": digests, "layers": layers}))
+    return 0
+
+
+def pull(state: dict[str, Any], name: str) -> int:
+    """Pull by tag, or by a digest that the registry has."""
+    digest = name.partition("@")[2] or state["registry"].get(name)
+    if digest not in state["registry"].values():
+        print(f"no registry gives {name}", file=sys.stderr)
+        return 1
+    print(f"Pulling from {name}")
+    state["images"][name], state["pulled"][name] = digest, digest
+    return 0
+
+
+def tag(state: dict[str, Any], name: str, other: str) -> int:
+    """Give an image another name; its digest is that image's too."""
+    state["images"][other] = state["images"][name]
+    if name in state["pulled"]:
+        state["pulled"][other] = state["pulled"][name]
     return 0
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from setup import down
-from setup.docker.images import DEMO_NODE_NAME, NAME
+from setup.docker.base_images import DEMO_NODE_NAME, NAME
 from setup.docker.stack import Stack
 from setup.progress import Progress
 from tests.fakes.docker_program import FakeEngine, labels_of
@@ -80,7 +80,7 @@ def test_clean_takes_images_and_bases_made_here(engine: FakeEngine, stack: Stack
 
 
 def test_clean_leaves_pulled_base(engine: FakeEngine, stack: Stack) -> None:
-    engine.set(services=SERVICES, images=BASES, pulled=[NAME])
+    engine.set(services=SERVICES, images=BASES, pulled={NAME: "sha256:" + "d" * 64})
     take_down("clean", stack)
     assert set(engine.state["images"]) == {NAME}
 

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import pytest
 
 from setup.docker.images import (
     DEMO_INPUTS,
-    NAME,
     SERVICE_INPUTS,
     BuiltImage,
     digest_of,
-    ensure_base_image,
     prune,
     reuse_known,
     spare_markers,
 )
-from setup.progress import Progress
 from tests.fakes.docker_program import FakeEngine, labels_of
 
 ROOT = Path(__file__).parents[3]
@@ -103,14 +99,3 @@ def test_reuse_known_names_image_of_same_inputs_again(tmp_path: Path, monkeypatc
     api, proxy = BuiltImage("api", "bouchet/api:dev", "1"), BuiltImage("proxy", "bouchet/proxy:dev", "7")
     assert reuse_known([api, proxy]) == [proxy]
     assert engine.state["images"]["bouchet/api:dev"] == "a1"
-
-
-def test_base_is_identified_by_its_layers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = FakeEngine(tmp_path)
-    monkeypatch.setenv("PATH", engine.path)
-    found = []
-    for number in ("made-on-monday", "made-on-tuesday"):
-        engine.set(images={NAME: number}, layers={number: ["sha256:the-same"]})
-        with Progress(io.StringIO()) as progress:
-            found.append(ensure_base_image(progress, ROOT))
-    assert found[0] == found[1]
