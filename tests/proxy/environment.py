@@ -24,6 +24,7 @@ from bouchet_core.store import Store
 from bouchet_proxy.app import ProxyApp
 from bouchet_proxy.asgi import App, Message, Receive, Scope, Send
 from bouchet_proxy.backends.direct import DirectBackend
+from bouchet_proxy.http.server_protocol import BoundedHeadProtocol
 from bouchet_proxy.refresh import KeyTableThread, RoutingTableThread
 from bouchet_proxy.settings import ProxySettings
 from bouchet_proxy.usage.recorder import UsageRecorder
@@ -183,7 +184,14 @@ def run_app(environment: ProxyEnvironment, **limits: int) -> Iterator[RunningPro
                 settings, lambda: routes.table, lambda: keys.table, recorder, direct, direct, _refuse_lifespan
             )
             stream_recorders.append(StreamRecorder(app))
-            config = uvicorn.Config(stream_recorders[0], host="127.0.0.1", port=port, log_config=None, lifespan="off")
+            config = uvicorn.Config(
+                stream_recorders[0],
+                host="127.0.0.1",
+                port=port,
+                http=BoundedHeadProtocol,
+                log_config=None,
+                lifespan="off",
+            )
             servers.append(uvicorn.Server(config))
             await servers[0].serve()
 

@@ -19,6 +19,7 @@ from .app import ProxyApp
 from .asgi import App
 from .backends.direct import DirectBackend
 from .backends.litellm import LiteLLMBackend
+from .http.server_protocol import BoundedHeadProtocol
 from .refresh import KeyTableThread, RoutingTableThread
 from .settings import ProxySettings
 from .upstream_request import Backend
@@ -100,7 +101,7 @@ def _server_config(app: ProxyApp, settings: ProxySettings) -> uvicorn.Config:
         host="0.0.0.0",
         port=settings.port,
         loop="none",
-        http="httptools",
+        http=BoundedHeadProtocol,
         lifespan="on",
         log_config=None,
         log_level="warning",

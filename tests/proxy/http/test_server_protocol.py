@@ -1,0 +1,93 @@
+"""The limit on the head of a request, with a socket and without a key."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import repeat
+from urllib.parse import urlsplit
+
+import pytest
+from bouchet_proxy.http.server_protocol import MAX_HEAD_BYTES, MAX_HEADERS
+
+from tests.proxy.environment import RunningProxy
+
+LINE = b"GET /health/liveliness HTTP/1.1\r\nhost: x\r\n"
+TIMEOUT_S, MOST_SENT = 20.0, 4 << 20
+
+
+@contextmanager
+def connect(proxy: RunningProxy) -> Iterator[socket.socket]:
+    place = urlsplit(proxy.url)
+    with socket.create_connection((place.hostname, place.port), TIMEOUT_S) as client:
+        yield client
+
+
+def read_answer(client: socket.socket) -> bytes:
+    """Return what the server still sends; a server that closes while we send may reset the connection."""
+    answer = b""
+    try:
+        while piece := client.recv(1 << 16):
+            answer += piece
+            if b"\r\n\r\n" in answer:
+                break
+    except ConnectionError:
+        pass
+    return answer
+
+
+def sent_until_closed(client: socket.socket, pieces: Iterator[bytes]) -> int:
+    """Send until the server has closed; return how many bytes it took."""
+    sent = 0
+    try:
+        for piece in pieces:
+            client.sendall(piece)
+            sent += len(piece)
+            assert sent < MOST_SENT, "the server takes headers without end"
+    except ConnectionError:
+        pass
+    return sent
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        LINE + b"x-a: b\r\n" * (MAX_HEADERS + 1),
+        LINE + b"x-a: " + b"b" * MAX_HEAD_BYTES + b"\r\n",
+        b"GET /" + b"a" * MAX_HEAD_BYTES + b" HTTP/1.1\r\n",
+    ],
+    ids=["many", "long", "url"],
+)
+def test_head_above_the_limit_is_refused(proxy: RunningProxy, head: bytes) -> None:
+    with connect(proxy) as client:
+        client.sendall(head + b"\r\n")
+        assert read_answer(client).startswith(b"HTTP/1.1 431 ")
+        assert client.recv(1) == b""
+
+
+@pytest.mark.parametrize("piece", [b"x" * 4096, b"x-a: b\r\n" * 50], ids=["one header", "many headers"])
+def test_head_without_end_is_cut(proxy: RunningProxy, piece: bytes) -> None:
+    with connect(proxy) as client:
+        client.sendall(LINE + b"x-b: ")
+        sent_until_closed(client, repeat(piece))
+
+
+@pytest.mark.parametrize("piece", [b"x" * 4096, b"x-a: b\r\n" * 50], ids=["one header", "many headers"])
+def test_trailer_without_end_is_cut(proxy: RunningProxy, piece: bytes) -> None:
+    head = b"POST /v1/messages HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n0\r\n"
+    with connect(proxy) as client:
+        client.sendall(head + b"x-b: ")
+        sent_until_closed(client, repeat(piece))
+
+
+def test_many_requests_on_one_connection_are_counted_one_by_one(proxy: RunningProxy) -> None:
+    request = LINE + b"x-a: " + b"b" * (MAX_HEAD_BYTES // 2) + b"\r\n" + b"x-c: d\r\n" * (MAX_HEADERS // 2) + b"\r\n"
+    with connect(proxy) as client:
+        for _ in range(4):
+            for start in range(0, len(request), 10_000):
+                client.sendall(request[start : start + 10_000])
+            answer = b""
+            while not answer.endswith(b"}"):
+                answer += client.recv(1 << 16)
+            assert answer.startswith(b"HTTP/1.1 200 ")
