@@ -37,6 +37,7 @@ def own_errors() -> Iterator[ProxyError]:
     yield errors.encoding_unsupported("gzip")
     yield errors.too_many_values(200_000)
     yield errors.body_too_large(64 << 20)
+    yield errors.nested_too_deeply()
     yield errors.unknown_path("GET", "/v1/files")
     yield errors.tools_unavailable(ALIAS, "tool call returned as plain text: parser 'hermes' does not match this model")
     yield errors.context_overflow(5001, 4096)
@@ -83,6 +84,7 @@ def body_errors() -> Iterator[str]:
         (Endpoint.MESSAGES, {"messages": [1]}),
         (Endpoint.MESSAGES, {"messages": [], "system": 5}),
         (Endpoint.MESSAGES, {"messages": [], "thread": {"type": "create"}}),
+        (Endpoint.MESSAGES, {"messages": [], "tools": [{"name": {}}]}),
         (Endpoint.CHAT, {"messages": [], "max_tokens": 0}),
         (Endpoint.CHAT, {"messages": [], "stop": 5}),
         (Endpoint.RESPONSES, {"previous_response_id": "resp_1"}),

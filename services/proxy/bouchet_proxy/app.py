@@ -52,6 +52,7 @@ from .errors import (
     encoding_unsupported,
     internal_error,
     invalid_api_key,
+    nested_too_deeply,
     owner_only,
     rate_limit_exceeded,
     status_for,
@@ -157,7 +158,7 @@ class ProxyApp:
         try:
             with self._enter(caller, scope) as ticket:
                 request = await self._read_request(endpoint, scope, receive, usage, ticket)
-                await self._dispatcher.serve(request, writer)
+                await self._serve_request(request, writer)
         except ProxyError as exc:
             await writer.send_error(exc, usage.rate_limit_headers())
             usage.fail(exc, status_for(writer.dialect, exc))
@@ -168,6 +169,14 @@ class ProxyApp:
             raise
         finally:
             self._recorder.add(usage)
+
+    async def _serve_request(self, request: ClientRequest, writer: ResponseWriter) -> None:
+        """Have it served. Raises ProxyError."""
+        try:
+            await self._dispatcher.serve(request, writer)
+        except (orjson.JSONEncodeError, RecursionError) as exc:
+            # orjson reads more levels than it writes
+            raise nested_too_deeply() from exc
 
     async def _serve_passthrough(self, scope: Scope, receive: Receive, writer: ResponseWriter) -> None:
         caller = self._authenticate(scope)
@@ -246,6 +255,8 @@ def check_request(endpoint: Endpoint, value: Any) -> Body:
     """Check a parsed request body. Raises ProxyError."""
     try:
         return check_body(endpoint, value)
+    except RecursionError as exc:
+        raise nested_too_deeply() from exc
     except ThreadUnsupportedError as exc:
         raise threads_unsupported(str(exc)) from exc
     except InvalidBodyError as exc:

@@ -146,6 +146,11 @@ def bad_request(message: str) -> ProxyError:
     return ProxyError(400, message)
 
 
+def nested_too_deeply() -> ProxyError:
+    """Build the error for a body with more levels than can be read or written."""
+    return bad_request("the request body is nested too deeply")
+
+
 def threads_unsupported(message: str) -> ProxyError:
     """Build the error after which Anthropic's SDKs send the whole conversation, as its tool runner needs."""
     details = {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}

@@ -13,6 +13,8 @@ from .errors import OVERLOADED, ProxyError, context_overflow, stream_interrupted
 
 NO_MESSAGE = "the model's server returned an error without a message"
 MAX_PLAIN_TEXT = 2000
+# of errors within errors; an error may quote a request
+MAX_LEVELS = 20
 
 # vLLM 0.32, renderers/params.py
 _TOKENS_OVER = re.compile(r"maximum context length is (\d+) tokens.*?contains (?:at least )?(\d+) input tokens", re.S)
@@ -86,13 +88,15 @@ def _unwrap(text: str) -> str:
     return _PREFIX.sub("", text).strip()
 
 
-def _find_message(value: Any) -> str:
-    """Return `message` or `detail`, however deep under `error`."""
+def _find_message(value: Any, levels: int = MAX_LEVELS) -> str:
+    """Return `message` or `detail`, some levels deep under `error`."""
+    if not levels:
+        return ""
     if isinstance(value, dict):
         for key in ("error", "message", "detail"):
             if value.get(key):
-                return _find_message(value[key])
+                return _find_message(value[key], levels - 1)
         return ""
     if isinstance(value, list):
-        return "; ".join(filter(None, (_find_message(item) or str(item) for item in value)))
+        return "; ".join(filter(None, (_find_message(item, levels - 1) or str(item) for item in value)))
     return str(value) if value is not None else ""

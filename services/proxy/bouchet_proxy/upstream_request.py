@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import time
 from abc import ABC, abstractmethod
@@ -178,7 +179,11 @@ def filter_response(
             _strip_blocks(response, starts_inside)
         elif endpoint is Endpoint.CHAT:
             _strip_choices(response, starts_inside)
-    return orjson.dumps(response), parse_usage(response.get("usage"))
+    try:
+        return orjson.dumps(response), parse_usage(response.get("usage"))
+    except orjson.JSONEncodeError:
+        # arguments of a tool call that are nested deeper than orjson writes
+        return json.dumps(response).encode(), parse_usage(response.get("usage"))
 
 
 def _strip_blocks(response: dict[str, Any], starts_inside: bool) -> None:

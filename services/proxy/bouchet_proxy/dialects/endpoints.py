@@ -88,11 +88,26 @@ RESPONSES_FIELDS = {
 }
 _MESSAGE = {"role": _STRING, "content": _CONTENT}
 _BLOCK = {"type": _STRING, "text": _STRING}
+_TOOL_RESULT = {"content": _CONTENT}
+# of a tool, and of a choice of one
+_NAMED = {"type": _STRING, "name": _STRING}
 
 
 def first_invalid_field(body: Mapping[str, Any], fields: Mapping[str, FieldType]) -> str | None:
     """Return the first field of another type, with the right one: `tools: must be a list of objects`."""
-    return next(_invalid_fields(body, fields, ""), None)
+    return next(_invalid_parts(body, fields), None)
+
+
+def _invalid_parts(body: Mapping[str, Any], fields: Mapping[str, FieldType]) -> Iterator[str]:
+    """Yield the invalid fields of the body, of its tools and the choice of one, and of its system prompt."""
+    yield from _invalid_fields(body, fields, "")
+    if "tools" in fields:
+        for number, tool in enumerate(body.get("tools") or ()):
+            yield from _invalid_fields(tool, _NAMED, f"tools[{number}].")
+    if "tool_choice" in fields and isinstance(choice := body.get("tool_choice"), dict):
+        yield from _invalid_fields(choice, _NAMED, "tool_choice.")
+    if "system" in fields:
+        yield from _invalid_blocks(body.get("system"), "system")
 
 
 def first_invalid_message(messages: object) -> str | None:
@@ -108,9 +123,16 @@ def _invalid_messages(messages: list[Any]) -> Iterator[str]:
             yield f"messages[{index}]: must be an object with a role and content"
             continue
         yield from _invalid_fields(message, _MESSAGE, f"messages[{index}].")
-        content = message.get("content")
-        for number, block in enumerate(content if isinstance(content, list) else ()):
-            yield from _invalid_fields(block, _BLOCK, f"messages[{index}].content[{number}].")
+        yield from _invalid_blocks(message.get("content"), f"messages[{index}].content")
+
+
+def _invalid_blocks(content: object, path: str) -> Iterator[str]:
+    """Yield the invalid fields of blocks, and of those within tool results."""
+    for number, block in enumerate(content if isinstance(content, list) else ()):
+        yield from _invalid_fields(block, _BLOCK, f"{path}[{number}].")
+        if block.get("type") == "tool_result":
+            yield from _invalid_fields(block, _TOOL_RESULT, f"{path}[{number}].")
+            yield from _invalid_blocks(block.get("content"), f"{path}[{number}].content")
 
 
 def _invalid_fields(value: Mapping[str, Any], fields: Mapping[str, FieldType], path: str) -> Iterator[str]:

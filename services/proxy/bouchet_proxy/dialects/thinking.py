@@ -6,6 +6,7 @@ stop. vLLM turns thinking on for any effort but `none`, and rejects a budget wit
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal
 
 from bouchet_core.deployments import Traits
@@ -13,6 +14,8 @@ from bouchet_core.deployments import Traits
 Body = dict[str, Any]
 
 OPEN, CLOSE = "<think>", "</think>"
+# possessive, so that what does not match is read once
+_CLOSES = re.compile(r"\s*+(?:</think>\s*+)*+")
 EFFORTS = ("low", "medium", "high", "xhigh", "max")
 DEFAULT_EFFORT = "medium"
 # vLLM's minimum for `thinking.budget_tokens`
@@ -110,15 +113,13 @@ class ThinkStripper:
         return rest
 
     def _take_leading(self) -> str:
-        body = self._buffer.lstrip()
-        space = self._buffer[: len(self._buffer) - len(body)]
+        # ends of a block that began in the prompt, or of none at all
+        closed = _CLOSES.match(self._buffer)
+        body = self._buffer[closed.end() :] if closed else self._buffer
+        space = closed[0].replace(CLOSE, "") if closed else ""
         if body.startswith(OPEN):
             self._buffer, self._state = body[len(OPEN) :], "inside"
             return space
-        if body.startswith(CLOSE):
-            # the end of a block that began in the prompt, or of none at all
-            self._buffer = body[len(CLOSE) :]
-            return space + self._take_leading()
         if OPEN.startswith(body) or CLOSE.startswith(body):
             self._buffer = body
             return space
