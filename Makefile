@@ -9,7 +9,7 @@ QUICK_TESTS = $(filter-out tests/stack tests/stack/ tests/claude tests/claude/ t
 PARALLEL = -n 4 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help up down remove clean env logs status test test-fast check lock pin docs bench soak engine tools tools-fast lint
+.PHONY: help up down remove clean env logs status test test-fast check renew pin docs bench soak engine tools tools-fast lint
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -52,8 +52,8 @@ soak: tools engine ## the long runs: random kills, cancelled starts, a link cut 
 bench: tools engine ## measure the figures that the project aims at, beside others
 	@$(BIN)/python -m tests.bench
 
-lock: ## renew every requirements.lock
-	@$(PYTHON) -m setup lock
+renew: ## renew every lock (packages, base images) to the newest that resolve, and print what changed
+	@$(PYTHON) -m setup renew
 
 pin: ## renew the lock of each image of one vLLM: make pin VLLM=0.32.0
 	@$(PYTHON) -m setup pin $(VLLM)

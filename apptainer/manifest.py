@@ -2,8 +2,8 @@
 
 usage: manifest.py SIF_SHA256
 
-Reads pin.yaml next to this file; in /srv, labels.json (`apptainer inspect`), base (where the distribution came from, for
-pins with a lock) and, if Apptainer pulled an image from a registry, fetched.json (the index of what it pulled).
+Reads pin.yaml next to this file; in /srv, labels.json (`apptainer inspect`), base (where the distribution came from,
+for pins with a lock) and, if Apptainer pulled an image from a registry, fetched.json (the index of what it pulled).
 """
 
 import json

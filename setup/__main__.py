@@ -11,14 +11,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from . import command, down, up
-from .docker import engine
+from .docker import base_images, engine
 from .docker.stack import Stack, find_stack
 from .errors import SetupError
 from .files.env_file import ensure_env_file, read_env_file
 from .progress import Progress
 from .python import environments as tools
 from .python import locks
-from .python import locks as pins
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -64,7 +63,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     commands.add_parser("engine", help="make sure that a Docker engine answers")
     commands.add_parser("env", help="make .env if it is not there")
     commands.add_parser("compose", help="print the argv prefix of Compose for this stack, shell-quoted")
-    commands.add_parser("lock", help="renew every lock file")
+    commands.add_parser("renew", help="renew every lock file and base image digest, and print what changed")
     pin = commands.add_parser("pin", help="renew the lock of each GPU image of one vLLM")
     pin.add_argument("vllm", nargs="?", default="")
     commands.add_parser("cli", help="make the Python environment of ./bouchet")
@@ -85,12 +84,19 @@ def carry_out(options: argparse.Namespace, stack: Stack, progress: Progress) -> 
         "compose": lambda: print(down.compose_prefix(stack, progress)),
         "engine": lambda: progress.note(f"Docker engine {engine.ensure_engine(progress)}"),
         "env": lambda: make_env_file(stack, progress),
-        "lock": lambda: locks.renew_all(stack.root, progress),
-        "pin": lambda: pins.renew_pins(stack.root, options.vllm, progress),
+        "renew": lambda: renew(stack, progress),
+        "pin": lambda: locks.renew_pins(stack.root, options.vllm, progress),
         "cli": lambda: tools.ensure_cli(stack.root, progress),
         "tools": lambda: tools.ensure_tools(stack.root, progress, fast=options.fast),
     }
     commands[options.command]()
+
+
+def renew(stack: Stack, progress: Progress) -> None:
+    """Renew the digests of the base images, where an engine and a registry answer, and all locks."""
+    if engine.ask_version() is not None:
+        base_images.renew_digests(stack.root, progress)
+    locks.renew_all(stack.root, progress)
 
 
 def make_env_file(stack: Stack, progress: Progress) -> None:

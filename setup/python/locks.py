@@ -1,4 +1,4 @@
-"""Hashed lock files: `make lock` renews those of our packages, `make pin VLLM=0.32.0` those of the images.
+"""Hashed lock files: `make renew` renews those of our packages, `make pin VLLM=0.32.0` those of the images.
 
 A pin with a requirements.in beside its pin.yaml is resolved here. torch's CPU builds have an index of their own, which
 pip's configuration names; uv does not read that, so it gets the index as an option.
@@ -18,6 +18,7 @@ from setup.errors import SetupError
 from setup.progress import Progress
 
 from .environments import ensure_environment
+from .lock_changes import Change, find_changes, render_changes
 
 CONTAINER_PYTHON = "3.13"
 OLDEST_PYTHON = "3.11"
@@ -59,12 +60,20 @@ LOCKS = (
 )
 
 
-def renew_all(root: Path, progress: Progress) -> None:
-    """Renew all lock files to the newest versions that the sources allow."""
-    uv = uv_program(root, progress)
-    for lock in LOCKS:
-        with progress.step(lock.output):
-            renew(root, uv, lock)
+def renew_all(root: Path, progress: Progress, uv: str = "") -> None:
+    """Renew all lock files to the newest versions that the sources allow, and print what changed."""
+    uv = uv or uv_program(root, progress)
+    changed: dict[str, list[Change]] = {}
+    try:
+        for lock in LOCKS:
+            path = root / lock.output
+            before = path.read_text(encoding="utf-8") if path.is_file() else ""
+            with progress.step(lock.output):
+                renew(root, uv, lock)
+            changed[lock.output] = find_changes(before, path.read_text(encoding="utf-8"))
+    finally:  # also what was renewed before one failed
+        progress.close()
+        print(render_changes(changed))
 
 
 def uv_program(root: Path, progress: Progress) -> str:

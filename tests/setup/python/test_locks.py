@@ -23,7 +23,7 @@ def test_locks_satisfy_requirements_with_hashes_and_no_address(lock: Lock) -> No
     pins = re.findall(r"^([A-Za-z0-9_.-]+)(?:\[[^\]]*\])?==[^\s;]+", text, re.M)
     locked = {normal(name) for name in pins}
     asked = {normal(re.split(r"[\s<>=!~;\[]", line)[0]) for line in requirements(ROOT, lock)}
-    assert asked <= locked, f"`make lock` is due: {asked - locked}"
+    assert asked <= locked, f"`make renew` is due: {asked - locked}"
     blocks = re.split(r"\n(?=[A-Za-z0-9])", text.strip())
     unhashed = [block.splitlines()[0] for block in blocks if re.match(r"[A-Za-z0-9]", block) and "--hash=" not in block]
     assert not unhashed
