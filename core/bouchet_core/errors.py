@@ -28,6 +28,7 @@
     │   │   └── HumanNeededError      a login prompt or an unknown host key waits for a person
     │   ├── RemoteTimeoutError        the command may or may not have run
     │   ├── RemoteCommandError        the command ran and failed
+    │   ├── OutputTooLongError        the command ran and printed more than the gateway returns
     │   ├── RemoteFileMissingError
     │   ├── RemoteFileError           SFTP failed: permission, space, quota
     │   ├── NotAllowedError           the program or path is not on the allowlist
@@ -293,6 +294,16 @@ class RemoteCommandError(GatewayError):
         self.argv, self.exit_status, self.stderr = tuple(argv), exit_status, stderr
         output = stderr.strip() or "(it printed no error)"
         super().__init__(f"{argv[0]} ended with status {exit_status}: {output}")
+
+
+class OutputTooLongError(GatewayError):
+    """A program on the cluster printed more than the gateway returns; a part of it would be misread as the whole."""
+
+    kind = "output_too_long"
+
+    def __init__(self, argv: Sequence[str]) -> None:
+        self.argv = tuple(argv)
+        super().__init__(f"{argv[0]} printed more than the gateway returns")
 
 
 class RemoteFileMissingError(GatewayError):

@@ -41,11 +41,10 @@ _ERRORS: dict[str, type[errors.GatewayError]] = {
 
 @dataclass(frozen=True)
 class CommandOutput:
-    """The output of a program on the cluster. `truncated`: it exceeded the gateway's limit and was cut."""
+    """The output of a program on the cluster."""
 
     stdout: str
     stderr: str
-    truncated: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,12 +79,17 @@ class GatewayClient:
         self._http.close()
 
     def run(self, argv: Sequence[str], *, stdin: str | None = None, timeout_s: float = 30.0) -> CommandOutput:
-        """Run a program of the allowlist on the login node; a non-zero status raises RemoteCommandError."""
+        """Run a program of the allowlist on the login node.
+
+        A non-zero status raises RemoteCommandError, more output than the gateway returns OutputTooLongError.
+        """
         body = {"argv": list(argv), "stdin": stdin, "timeout_s": timeout_s}
         result = self._send("POST", "/v1/run", json=body, timeout=timeout_s + GRACE_S).json()
         if result["exit_status"] != 0:
             raise errors.RemoteCommandError(argv, result["exit_status"], result["stderr"])
-        return CommandOutput(result["stdout"], result["stderr"], result["truncated"])
+        if result["truncated"]:
+            raise errors.OutputTooLongError(argv)
+        return CommandOutput(result["stdout"], result["stderr"])
 
     def put(self, path: str, data: bytes, mode: int = 0o600) -> None:
         """Write a file whole or not at all. Missing parents are created with mode 0700."""

@@ -125,7 +125,7 @@ def listing(house: Office) -> list[Figure]:
 def reconciling(house: Office) -> list[Figure]:
     """Measure the CPU time of one step of the loop, and how often it queried Slurm."""
     probe = SlotProbe("127.0.0.1", 1, SERVING_SECRET)
-    observer = Observer(house.context.gateway, house.context.paths, probe)
+    observer = Observer(house.context, probe)
     loop = ReconcileLoop(house.context, observer, lambda task, deployment: None)
     for _ in range(2):
         loop.step()

@@ -45,6 +45,7 @@ SAMPLES: dict[type[BouchetError], tuple[object, ...]] = {
     errors.UnknownKeyError: ("alice",),
     errors.StoreUnavailableError: ("Connection refused",),
     errors.RemoteCommandError: (("squeue", "--me"), 1, "slurm_load_jobs error: Unable to contact slurm controller"),
+    errors.OutputTooLongError: (("squeue", "--me"),),
     errors.SlurmOutputError: ("squeue", "JOBID|STATE"),
 }
 LAUNCHES: tuple[dict[str, object], ...] = (

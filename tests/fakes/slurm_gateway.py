@@ -57,6 +57,8 @@ class FakeSlurm:
         self.cleanup_requests: list[dict[str, list[str]]] = []
         self.stdin = ""
         self.controller_forgot: set[int] = set()
+        # characters of a program's output that the gateway returns
+        self.output_limit = 1 << 20
         # jobs that slurmctld has forgotten, and whose end accounting has lost
         self.lost_ends: set[int] = set()
         self.accounting = True
@@ -123,6 +125,9 @@ class FakeSlurm:
         program = arguments[0].rpartition("/")[2]
         if program == "download.py":
             return 0, "started\n", ""
+        if program == "list_queue.py":
+            ours = [job for job in self._live() if job.name.startswith("bouchet-")]
+            return 0, "".join(self._queue_line(job) for job in ours), ""
         if program == "cleanup.py":
             return self._clean_up(json.loads(self.stdin))
         if program == "list_images.py" and self.images is not None:
@@ -151,10 +156,13 @@ class FakeSlurm:
         return 0, f"{self.images.pop(arguments[2])['bytes']}\n", ""
 
     def squeue(self, arguments: list[str]) -> ProgramResult:
-        live = [job for job in self.jobs.values() if not job.is_over and job.job_id not in self.lost_ends]
+        live = self._live()
         if any(argument.startswith("--Format=") for argument in arguments):
             return 0, "".join(self._held_line(job) for job in live), ""
         return 0, "".join(self._queue_line(job) for job in live), ""
+
+    def _live(self) -> list[FakeJob]:
+        return [job for job in self.jobs.values() if not job.is_over and job.job_id not in self.lost_ends]
 
     def _held_line(self, job: FakeJob) -> str:
         gpus = next((argument.rpartition(":")[2] for argument in job.argv if argument.startswith("--gpus=")), "0")
@@ -219,7 +227,8 @@ class _GatewayHandler(BaseHTTPRequestHandler):
         status, stdout, stderr = self.slurm.run(body["argv"], body.get("stdin") or "")
         if self._is_faulty("POST", body["argv"][0], self.slurm.lose_answer):
             return
-        answer = {"exit_status": status, "stdout": stdout, "stderr": stderr, "truncated": False}
+        cut = stdout and stdout[: self.slurm.output_limit]
+        answer = {"exit_status": status, "stdout": cut, "stderr": stderr, "truncated": cut != stdout}
         self._send(200, json.dumps(answer).encode())
 
     def do_PUT(self) -> None:

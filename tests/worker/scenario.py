@@ -103,7 +103,7 @@ class WorkerScenario:
         self.context, self.slurm, self.slot0, self.clock = context, slurm, slot0, clock
         self.probe = SlotProbe("127.0.0.1", slot0.port, SECRET)
         self.enqueued: list[tuple[str, str]] = []
-        self.loop = ReconcileLoop(context, Observer(gateway, context.paths, self.probe), self._enqueue)
+        self.loop = ReconcileLoop(context, Observer(context, self.probe), self._enqueue)
 
     def _enqueue(self, task: TaskName, deployment: str) -> None:
         self.enqueued.append((task, deployment))

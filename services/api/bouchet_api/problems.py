@@ -62,6 +62,7 @@ STATUS_BY_KIND: Mapping[str, int] = {
     "human_needed": 503,
     "command_timeout": 504,
     "command_failed": 502,
+    "output_too_long": 502,
     "file_missing": 404,
     "remote_refused": 502,
     "not_allowed": 403,

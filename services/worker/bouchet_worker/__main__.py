@@ -61,7 +61,7 @@ def build_loop(context: WorkerContext, settings: WorkerSettings, tasks: TaskQueu
     """Build the reconcile loop, whose tasks go to the queue."""
     probe = SlotProbe(settings.slot_host, settings.slot_base_port, context.serving_secret)
     smoke_tests = SmokeTestRunner(probe)
-    observer = Observer(context.gateway, context.paths, probe, smoke_tests)
+    observer = Observer(context, probe, smoke_tests)
     return ReconcileLoop(context, observer, tasks.send, tasks.tend, smoke_tests, CleanupScheduler(context))
 
 

@@ -18,7 +18,7 @@ import hashlib
 import posixpath
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -137,6 +137,8 @@ class WorkerContext:
     # image pins (apptainer/pins), and the files that every image is built with (apptainer/)
     pins_dir: Path = Path("/etc/bouchet/pins")
     recipe_dir: Path = Path("/app/apptainer")
+    # set once the user's queue was too long to be listed whole
+    has_long_queue: threading.Event = field(default_factory=threading.Event)
 
     @property
     def installation(self) -> str:

@@ -32,7 +32,7 @@ def sent() -> Sent:
 
 
 def make_loop(context: WorkerContext, sent: Sent) -> ReconcileLoop:
-    observer = Observer(context.gateway, context.paths, SlotProbe("127.0.0.1", 1, SECRET))
+    observer = Observer(context, SlotProbe("127.0.0.1", 1, SECRET))
     return ReconcileLoop(context, observer, lambda task, record: sent.append((task, record)))
 
 

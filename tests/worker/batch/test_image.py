@@ -22,7 +22,7 @@ ID, PIN = "abcdefghijkl", "cpu-0.32.0"
 
 @pytest.fixture
 def loop(context: WorkerContext) -> ReconcileLoop:
-    observer = Observer(context.gateway, context.paths, SlotProbe("127.0.0.1", 1, SECRET))
+    observer = Observer(context, SlotProbe("127.0.0.1", 1, SECRET))
     return ReconcileLoop(context, observer, lambda task, record: None)
 
 

@@ -6,7 +6,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from bouchet_core.deployments import Ending, Phase
+from bouchet_worker.launch.submit import cancel
 
+from tests.fakes.slurm_gateway import FakeJob
 from tests.worker.scenario import ROOT, WorkerScenario, write_connection
 
 
@@ -58,6 +60,18 @@ def test_requeued_job_waits_again_and_its_new_run_is_found(scenario: WorkerScena
     assert record.phase is Phase.READY and record.job is not None and record.job.node == "node2"
     target = scenario.context.store.slot_target(0)
     assert target is not None and (target.node, target.port) == ("node2", 20002)
+
+
+def test_queue_that_is_too_long_is_listed_by_name(scenario: WorkerScenario) -> None:
+    for n in range(500):
+        scenario.slurm.jobs[5000 + n] = FakeJob(5000 + n, f"train-{n}", "day", [], state="RUNNING", node="node3")
+    scenario.slurm.output_limit = 4096
+    job_id = scenario.ready()
+    assert scenario.slurm.programs().count("squeue") <= 3, "the long list is not asked for again and again"
+    cancel(scenario.context, "aa")
+    scenario.slurm.finish(job_id, "COMPLETED")
+    scenario.step()
+    assert scenario.get().ending is Ending.CANCELLED
 
 
 def test_connection_file_of_another_job_is_ignored(scenario: WorkerScenario) -> None:

@@ -36,7 +36,7 @@ class SmokeScenario(WorkerScenario):
         super().__init__(context, gateway, Slot0(port, server), slurm, clock)
         self.server = server
         self.smoke_tests = SmokeTestRunner(self.probe, start)
-        observer = Observer(gateway, context.paths, self.probe, self.smoke_tests)
+        observer = Observer(context, self.probe, self.smoke_tests)
         self.loop = ReconcileLoop(context, observer, self._enqueue, smoke_tests=self.smoke_tests)
         self.job_id = self.launch()
         job = self.get().job

@@ -9,7 +9,13 @@ from typing import Any
 from bouchet_core.config.site import Partition
 from bouchet_core.deployments import Placement
 from bouchet_core.doctor import DoctorCheck
-from bouchet_core.errors import ClusterUnavailableError, GatewayError, RemoteCommandError, SlurmOutputError
+from bouchet_core.errors import (
+    ClusterUnavailableError,
+    GatewayError,
+    OutputTooLongError,
+    RemoteCommandError,
+    SlurmOutputError,
+)
 
 from bouchet_worker.context import WorkerContext
 from bouchet_worker.scripts import run_script
@@ -98,6 +104,8 @@ def _version(context: WorkerContext) -> DoctorCheck:
 def _queue(context: WorkerContext) -> DoctorCheck:
     try:
         rows = parse_queue(_run(context, squeue_argv()))
+    except OutputTooLongError:
+        return _slurm.passed("squeue", "works; your queue is long, so only bouchet-llm's jobs are listed")
     except (RemoteCommandError, SlurmOutputError) as exc:
         return _slurm.failed("squeue", str(exc), "jobs cannot be followed; report this with the Slurm version")
     return _slurm.passed("squeue", f"works; it lists {len(rows)} of your jobs")

@@ -18,11 +18,10 @@ from bouchet_core.errors import (
     RemoteTimeoutError,
     SlurmOutputError,
 )
-from bouchet_core.gateway_client import GatewayClient
 from pydantic import BaseModel, ValidationError
 
-from bouchet_worker.context import RemotePaths
-from bouchet_worker.slurm.commands import QUERY_TIMEOUT_S, sacct_argv, show_job_argv, squeue_argv
+from bouchet_worker.context import WorkerContext
+from bouchet_worker.slurm.commands import QUERY_TIMEOUT_S, sacct_argv, show_job_argv
 from bouchet_worker.slurm.error_messages import is_unknown_job
 from bouchet_worker.slurm.parsing import (
     JobRow,
@@ -31,9 +30,9 @@ from bouchet_worker.slurm.parsing import (
     expected_start,
     parse_accounting,
     parse_job,
-    parse_queue,
     queue_wait_s,
 )
+from bouchet_worker.slurm.queries import list_queue
 from bouchet_worker.slurm.states import STATES, State, StateClass, parse_state
 
 from .health import SlotProbe
@@ -62,10 +61,9 @@ FileModel = TypeVar("FileModel", bound=BaseModel)
 class Observer:
     """Checks all live deployments at once. queue_rows: squeue's rows of the last check, None without an answer."""
 
-    def __init__(
-        self, gateway: GatewayClient, paths: RemotePaths, probe: SlotProbe, smoke_tests: SmokeTestRunner | None = None
-    ) -> None:
-        self._gateway, self._paths, self._probe, self._smoke_tests = gateway, paths, probe, smoke_tests
+    def __init__(self, context: WorkerContext, probe: SlotProbe, smoke_tests: SmokeTestRunner | None = None) -> None:
+        self._context, self._probe, self._smoke_tests = context, probe, smoke_tests
+        self._gateway, self._paths = context.gateway, context.paths
         self.queue_rows: Sequence[QueueRow] | None = None
         self._waits_for_accounting: set[str] = set()
 
@@ -90,7 +88,7 @@ class Observer:
         if not jobs and not always:
             return {}
         try:
-            rows = parse_queue(self._gateway.run(squeue_argv(), timeout_s=QUERY_TIMEOUT_S).stdout)
+            rows = list_queue(self._context)
         except (GatewayError, SlurmOutputError) as exc:
             return {job.name: QueryFailed(str(exc)) for job in jobs}
         self.queue_rows = rows

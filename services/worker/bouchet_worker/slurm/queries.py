@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from bouchet_core.errors import RemoteCommandError, SlurmOutputError
+from bouchet_core.errors import OutputTooLongError, RemoteCommandError, SlurmOutputError
 from bouchet_core.placement import UserUsage
 
 from bouchet_worker.context import WorkerContext
+from bouchet_worker.scripts import run_script_text
 
-from .commands import QUERY_TIMEOUT_S, sacct_by_name_argv, show_job_argv, squeue_argv, usage_argv
+from .commands import QUERY_TIMEOUT_S, QUEUE_FORMAT, sacct_by_name_argv, show_job_argv, squeue_argv, usage_argv
 from .parsing import QueueRow, parse_accounting, parse_job, parse_queue, parse_usage
 
 # sbatch ends within SBATCH_TIMEOUT_S; a job that it has not brought to Slurm a little later never arrives
 ARRIVAL_LIMIT = timedelta(seconds=45)
+QUEUE_SCRIPT = "list_queue.py"
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -29,8 +34,14 @@ class JobRef:
 
 
 def list_queue(context: WorkerContext) -> list[QueueRow]:
-    """Return all jobs of the user that have not ended."""
-    return parse_queue(context.gateway.run(squeue_argv(), timeout_s=QUERY_TIMEOUT_S).stdout)
+    """Return all jobs of the user that have not ended; only ours where the whole queue is too long."""
+    if not context.has_long_queue.is_set():
+        try:
+            return parse_queue(context.gateway.run(squeue_argv(), timeout_s=QUERY_TIMEOUT_S).stdout)
+        except OutputTooLongError as exc:
+            log.info("%s: from now on only bouchet-llm's jobs are listed, by a script on the login node", exc)
+            context.has_long_queue.set()
+    return parse_queue(run_script_text(context, QUEUE_SCRIPT, QUEUE_FORMAT, timeout_s=QUERY_TIMEOUT_S))
 
 
 def user_usage(context: WorkerContext) -> Mapping[str, UserUsage]:
@@ -40,7 +51,7 @@ def user_usage(context: WorkerContext) -> Mapping[str, UserUsage]:
     """
     try:
         return parse_usage(context.gateway.run(usage_argv(), timeout_s=QUERY_TIMEOUT_S).stdout)
-    except (RemoteCommandError, SlurmOutputError):
+    except (RemoteCommandError, OutputTooLongError, SlurmOutputError):
         return {}
 
 
