@@ -21,7 +21,7 @@ from bouchet_core.errors import (
 from bouchet_core.gateway_client import GatewayClient
 from pydantic import BaseModel, ValidationError
 
-from bouchet_worker.context import RemotePaths
+from bouchet_worker.paths import RemotePaths
 from bouchet_worker.slurm.commands import QUERY_TIMEOUT_S, sacct_argv, show_job_argv, squeue_argv
 from bouchet_worker.slurm.error_messages import is_unknown_job
 from bouchet_worker.slurm.parsing import (
