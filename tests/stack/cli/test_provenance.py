@@ -71,7 +71,7 @@ def test_relaunch_matches_earlier_deployment(stack: Stack, scripted: dict[str, A
 
 def test_relaunch_missing_files_are_refused_before_submission(stack: Stack, scripted: dict[str, Any]) -> None:
     refused = stack.bouchet("launch", "--like", scripted["id"], "--gpus", "2", "--no-wait")
-    assert refused.status == 1 and "would not be the same" in refused.stderr
+    assert refused.status == 1 and "without --like" in refused.stderr
     shown = stack.bouchet("launch", "--like", scripted["id"], "--name", "other", "--dry-run", "--json")
     assert shown.status == 0, shown.output
     spec = json.loads(json.loads(shown.stdout)["files"]["spec.json"])

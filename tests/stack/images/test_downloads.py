@@ -183,4 +183,4 @@ def test_download_invalid_model_is_refused(stack: Stack, hub: Hub) -> None:
     done = stack.bouchet("download", "qwen3-23b")
     assert done.status == 1 and "did you mean" in done.stderr
     done = stack.bouchet("download", "hub-test/no-such", timeout_s=120)
-    assert done.status == 1 and "knows no model hub-test/no-such" in done.stderr, done.output
+    assert done.status == 1 and "there is no model hub-test/no-such" in done.stderr, done.output
