@@ -50,7 +50,7 @@ def _key(stack: Stack) -> str:
     stack.slurm("apptainer", "key", "newpair", *words)
     found = re.findall(r"\b[0-9A-F]{40}\b", stack.slurm("apptainer", "key", "list", "--secret"))
     assert found
-    return found[-1]
+    return str(found[-1])
 
 
 def files_of(stack: Stack, pin: str) -> list[str]:
