@@ -69,7 +69,7 @@ def test_image_build_shows_steps_and_is_complete(stack: Stack, pins: dict[str, s
     done = stack.bouchet("image", "build", TINY, "--from", pins[TINY], timeout_s=BUILD_TIMEOUT_S)
     assert done.status == 0, done.output
     assert "built in" in done.stdout
-    assert "installing packages" in done.stderr and "packing the image" in done.stderr
+    assert "installing Python packages" in done.stderr and "packing the image" in done.stderr
     assert sorted(files_of(stack, TINY)) == sorted(
         [f".{TINY}.lock", f"{TINY}.manifest.json", f"{TINY}.sif", f"{TINY}.sif.sha256"]
     )
