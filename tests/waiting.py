@@ -12,7 +12,11 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.01, 0.5
 
 
 def wait_for(
-    probe: Callable[[], Found], timeout_s: float = 30.0, explain: Callable[[], str] = str, *, pause_s: float = 0.0
+    probe: Callable[[], Found | None],
+    timeout_s: float = 30.0,
+    explain: Callable[[], str] = str,
+    *,
+    pause_s: float = 0.0,
 ) -> Found:
     """Return the first truthy result of `probe`. Pauses grow from 10 ms to 0.5 s, unless `pause_s` sets them.
 

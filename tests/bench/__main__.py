@@ -73,13 +73,9 @@ def up(title: str, stack: Stack, target_s: float) -> Figure:
 
 def memory(stack: Stack) -> Figure:
     """Measure the memory of the five local containers, without reclaimable page cache."""
-    total = 0.0
-    parts = []
-    for service in LOCAL_SERVICES:
-        stats = stack.container(service).stats(stream=False)["memory_stats"]
-        cache = stats["stats"].get("inactive_file", stats["stats"].get("total_inactive_file", 0))
-        parts.append(f"{service} {(stats['usage'] - cache) / 2**20:.0f}")
-        total += (stats["usage"] - cache) / 2**20
+    used = {service: stack.memory_mib(service) for service in LOCAL_SERVICES}
+    total = sum(used.values())
+    parts = [f"{service} {mib:.0f}" for service, mib in used.items()]
     return Figure("memory of the five local containers, idle", total, "MiB", 750, ", ".join(parts))
 
 

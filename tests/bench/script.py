@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from tests.stack.harness import READY_TIMEOUT_S, Stack
 from tests.waiting import wait_for
 
+from .chain import MODEL
 from .figures import Figure
-from .start import MODEL, PORT, ROOT, bare_line, environment_of, launch_s, seconds
+from .start import PORT, ROOT, bare_line, environment_of, launch_s, seconds
 
 ROUNDS = 3
 ADDED_S = 3.0

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import yaml
@@ -56,7 +57,7 @@ def both_ways(folder: Path) -> Iterator[tuple[Way, Way]]:
         ours = start_gateway(folder, sshd_port, redis, start)
         serve_behind(redis.store(), 0, target)
         for way in (ours, ssh):
-            wait_for(lambda way=way: asyncio.run(answers(way)))
+            wait_for(partial(answers_now, way))
         yield ours, ssh
 
 
@@ -158,6 +159,11 @@ def start_gateway(folder: Path, sshd_port: int, redis: RedisServer, start: Start
     }
     process = start(sys.executable, "-m", "bouchet_gateway", **environ)
     return Way("gateway", slots, process.pid)
+
+
+def answers_now(way: Way) -> bool:
+    """Tell whether the server behind it answers, from synchronous code."""
+    return asyncio.run(answers(way))
 
 
 async def answers(way: Way) -> bool:

@@ -24,14 +24,21 @@ from bouchet_cli.integrations.claude_env import name_warning, tools_warning, win
 from bouchet_cli.integrations.snippets import CLIENTS, SnippetValues, placement_note, snippet
 from bouchet_cli.local_checks import claude_check, containers_check, secret_files_check, version_check
 from bouchet_cli.view.deployments import detail_lines, outage_line, status_lines
-from bouchet_cli.view.images import image_job_line, image_lines
-from bouchet_cli.view.keys import key_lines, usage_lines
+from bouchet_cli.view.lists import (
+    OrphanInfo,
+    image_job_line,
+    image_lines,
+    key_lines,
+    orphan_hint,
+    orphan_lines,
+    task_lines,
+    usage_lines,
+)
 from bouchet_cli.view.models import ModelInfo, download_line, download_lines, model_lines
 from bouchet_cli.view.preview import preview_lines
 from bouchet_cli.view.progress import launch_line
 from bouchet_cli.view.repro import repro, repro_lines
 from bouchet_cli.view.screen import StyledLine
-from bouchet_cli.view.tasks import OrphanInfo, orphan_hint, orphan_lines, task_lines
 from bouchet_cli.view.tunnel import tunnel_lines
 
 from tests.cli.harness import NOTHING_LISTENS, Bouchet

@@ -18,8 +18,8 @@ from bouchet_core.config.catalog import Catalog, load_catalog
 from bouchet_core.config.site import Site, catalogs_of, load_site
 from bouchet_core.deployments import Deployment, LaunchRequest
 from bouchet_core.placement import candidates, image_for
-from bouchet_worker.context import SERVE_SCRIPT, RemotePaths
 from bouchet_worker.launch.job_files import make_spec, render_files
+from bouchet_worker.paths import SERVE_SCRIPT, RemotePaths
 from bouchet_worker.slurm.commands import sbatch_argv
 
 from tests.remote.compute_node import (

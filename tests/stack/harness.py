@@ -13,7 +13,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -112,8 +112,9 @@ class Stack:
 
     def on(self, service: str, argv: Sequence[str], user: str = "") -> Finished:
         """Run a program inside a container of the stack."""
-        status, (stdout, stderr) = self.container(service).exec_run(list(argv), user=user, demux=True)
-        return Finished(status, (stdout or b"").decode(), (stderr or b"").decode())
+        result: Any = self.container(service).exec_run(list(argv), user=user, demux=True)
+        stdout, stderr = result.output
+        return Finished(result.exit_code, (stdout or b"").decode(), (stderr or b"").decode())
 
     def slurm(self, *argv: str) -> str:
         """Run a Slurm program on the login node as the demo's user, and return its output."""
@@ -146,11 +147,20 @@ class Stack:
     def wait_healthy(self, *services: str, timeout_s: float = 180) -> None:
         """Wait until Docker reports the services healthy."""
         for service in services:
-            wait_for(
-                lambda service=service: self.container(service).attrs["State"]["Health"]["Status"] == "healthy",
-                timeout_s,
-                lambda service=service: self.container(service).logs(tail=30).decode(),
-            )
+            wait_for(partial(self._is_healthy, service), timeout_s, partial(self._log_end, service))
+
+    def memory_mib(self, service: str) -> float:
+        """Return the memory of a service as `docker stats` counts it: without reclaimable page cache."""
+        stats: Any = self.container(service).stats(stream=False)
+        memory = stats["memory_stats"]
+        cache = memory["stats"].get("inactive_file", memory["stats"].get("total_inactive_file", 0))
+        return float(memory["usage"] - cache) / 2**20
+
+    def _is_healthy(self, service: str) -> bool:
+        return bool(self.container(service).attrs["State"]["Health"]["Status"] == "healthy")
+
+    def _log_end(self, service: str) -> str:
+        return self.container(service).logs(tail=30).decode()
 
     def _finish(self, argv: Sequence[str], environ: Mapping[str, str], timeout_s: float) -> Finished:
         with subprocess.Popen(

@@ -50,6 +50,7 @@ def shell(stack: Stack, service: str, script: str, user: str = "researcher") -> 
 def mounting(stack: Stack, node: str, script: str) -> None:
     """Run a script that changes a node's mounts, which the node itself may not."""
     container = stack.container(f"demo-{node}")
+    assert container.image is not None
     stack.docker.containers.run(
         container.image,
         ["-t", "1", "-m", "sh", "-c", script],

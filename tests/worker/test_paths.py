@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from bouchet_core.errors import ConfigurationError
-from bouchet_worker.context import SERVE_SCRIPT, RemotePaths, ScriptBundle, load_scripts
+from bouchet_worker.paths import SERVE_SCRIPT, RemotePaths, ScriptBundle, load_scripts
 
 from .scenario import REPOSITORY
 

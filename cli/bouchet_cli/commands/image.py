@@ -9,7 +9,7 @@ from bouchet_cli.client.api import ApiClient
 from bouchet_cli.client.errors import CommandError, UsageError
 from bouchet_cli.client.records import ImageJobInfo
 from bouchet_cli.context import CommandContext
-from bouchet_cli.view.images import image_job_bar, image_job_line, image_lines
+from bouchet_cli.view.lists import image_job_bar, image_job_line, image_lines
 from bouchet_cli.view.progress import job_display, wait_until_finished
 from bouchet_cli.view.screen import Screen
 from bouchet_cli.view.tables import binary_size

@@ -6,7 +6,7 @@ import argparse
 from datetime import UTC, datetime
 
 from bouchet_cli.context import CommandContext
-from bouchet_cli.view.keys import key_lines, usage_lines
+from bouchet_cli.view.lists import key_lines, usage_lines
 
 GROUPS = ("key", "model", "session", "deployment")
 MAX_LIMIT = 10**9

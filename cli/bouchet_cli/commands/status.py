@@ -13,9 +13,9 @@ from bouchet_cli.client.errors import CommandError, NotReadyError, UnreachableEr
 from bouchet_cli.client.records import StatusInfo
 from bouchet_cli.context import CommandContext
 from bouchet_cli.view.deployments import detail_lines, outage_line, status_lines
+from bouchet_cli.view.lists import orphan_hint
 from bouchet_cli.view.repro import repro, repro_lines
 from bouchet_cli.view.screen import Screen
-from bouchet_cli.view.tasks import orphan_hint
 from bouchet_cli.view.tunnel import tunnel_line
 
 RECONNECT_INTERVAL_S = 1.0

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from bouchet_cli.client.errors import UsageError
 from bouchet_cli.context import CommandContext
-from bouchet_cli.view.tasks import OrphanInfo, orphan_lines, task_lines
+from bouchet_cli.view.lists import OrphanInfo, orphan_lines, task_lines
 
 
 def add_tasks_arguments(parser: argparse.ArgumentParser) -> None:

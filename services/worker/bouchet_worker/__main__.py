@@ -21,7 +21,8 @@ from rq import Queue, SimpleWorker
 from rq.exceptions import StopRequested
 from rq.serializers import JSONSerializer
 
-from .context import WorkerContext, load_scripts
+from .context import WorkerContext
+from .paths import load_scripts
 from .reconcile.cleanup import CleanupScheduler
 from .reconcile.health import SlotProbe
 from .reconcile.loop import ReconcileLoop

@@ -1,106 +1,20 @@
-"""What every task works with: the stores and clients of one worker, its job scripts, and paths on the cluster.
-
-No other module spells a remote path:
-
-<root>/remote/<digest>/                job scripts, one folder per content
-<root>/jobs/<job name>/                the job's own files, mode 0600: spec.json, vllm.args (one argument a line),
-                                       setup.sh, key; record.json, from which the deployment's record can be rebuilt.
-                                       reconcile/cleanup.py removes them
-<root>/logs/<job id>.log               what the job prints, including vLLM's log
-<root>/logs/connection-<job id>.json   where its vLLM listens (written by the job)
-<root>/logs/end-<job id>.json          why it ended (written by the job)
-<root>/cache/<image hash>/<model>-<nodes>x<GPUs>/   compiled kernels in layers, kept by the jobs (kernel_cache.py)
-"""
+"""What every task and the reconcile loop work with: one value, built in main() and passed on."""
 
 from __future__ import annotations
 
-import hashlib
-import posixpath
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cached_property
 from pathlib import Path
 
 from bouchet_core.config.catalog import Catalog
 from bouchet_core.config.site import Site
-from bouchet_core.errors import ConfigurationError
 from bouchet_core.gateway_client import GatewayClient
 from bouchet_core.keys import installation_id
 from bouchet_core.store import Store
 
-SERVE_SCRIPT = "vllm-serve.sbatch"
-BATCH_SCRIPT = "batch.sbatch"
-# sub-folders of remote/; on the cluster all scripts are in one folder
-SCRIPT_FOLDERS = ("job", "batch", "login", "shared")
-SCRIPT_SUFFIXES = (".py", ".sh", ".sbatch")
-
-
-@dataclass(frozen=True)
-class RemotePaths:
-    """Every path below `root`, which may begin with `~/`."""
-
-    root: str
-
-    def scripts(self, digest: str) -> str:
-        """Return the folder of the job scripts with that digest."""
-        return posixpath.join(self.root, "remote", digest)
-
-    def job(self, name: str) -> str:
-        """Return the folder of one job's own files."""
-        return posixpath.join(self.root, "jobs", name)
-
-    def record(self, name: str) -> str:
-        """Return the file that holds the deployment as it was when that job was submitted."""
-        return posixpath.join(self.root, "jobs", name, "record.json")
-
-    def log(self, job: int | str) -> str:
-        """Return the file that a job prints to; `%j` is replaced by sbatch."""
-        return posixpath.join(self.root, "logs", f"{job}.log")
-
-    def connection(self, job_id: int) -> str:
-        """Return the file in which the job publishes where its vLLM listens."""
-        return posixpath.join(self.root, "logs", f"connection-{job_id}.json")
-
-    def end(self, job_id: int) -> str:
-        """Return the file in which the job records why it ended."""
-        return posixpath.join(self.root, "logs", f"end-{job_id}.json")
-
-    def logs_readme(self) -> str:
-        """Return a file whose upload creates the log folder: Slurm fails a job whose output has no folder."""
-        return posixpath.join(self.root, "logs", "README")
-
-    def file_hashes(self) -> str:
-        """Return the folder where scripts keep the hashes of images and models, so that none is computed twice."""
-        return posixpath.join(self.root, "cache", "hashes")
-
-
-@dataclass(frozen=True)
-class ScriptBundle:
-    """The job scripts by file name."""
-
-    files: Mapping[str, bytes]
-
-    @cached_property
-    def digest(self) -> str:
-        """12 hex characters over names and contents; versions with different content never share a folder."""
-        whole = hashlib.sha256()
-        for name, content in sorted(self.files.items()):
-            whole.update(f"{name} {len(content)}\n".encode() + content)
-        return whole.hexdigest()[:12]
-
-
-def load_scripts(directory: Path) -> ScriptBundle:
-    """Read the scripts of all sub-folders of remote/. Raises ConfigurationError when one cannot be read."""
-    try:
-        folders = [sorted((directory / name).iterdir()) for name in SCRIPT_FOLDERS]
-        paths = [path for folder in folders for path in folder if path.suffix in SCRIPT_SUFFIXES]
-        return ScriptBundle({path.name: path.read_bytes() for path in paths})
-    except OSError as exc:
-        problem = f"cannot be read: {exc.strerror}; build the images again"
-        raise ConfigurationError(str(exc.filename), problem) from exc
-
+from .paths import RemotePaths, ScriptBundle
 
 # how work beside the reconcile loop is started; tests run it in the calling thread
 StartWork = Callable[[Callable[[], None]], None]

@@ -5,8 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from bouchet_cli.view.images import image_lines
-from bouchet_cli.view.keys import usage_lines
+from bouchet_cli.view.lists import image_lines, usage_lines
 from bouchet_cli.view.screen import StyledLine, cell_width, clean, truncate, wrap_message
 from bouchet_cli.view.tables import (
     Column,

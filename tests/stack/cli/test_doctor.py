@@ -38,6 +38,6 @@ def test_doctor_healthy_stack_has_no_failure(stack: Stack) -> None:
 def test_doctor_prints_messages(stack: Stack) -> None:
     done = stack.bouchet("doctor", COLUMNS="60")
     assert done.status == 0, done.output
-    assert "pass     ssh: tunnel: up to" in done.stdout
+    assert "pass     ssh: tunnel: connected to" in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 60
     assert stack.key not in done.output

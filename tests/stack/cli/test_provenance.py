@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -31,9 +32,14 @@ def again(stack: Stack, scripted: dict[str, Any]) -> Iterator[dict[str, Any]]:
     stack.wait_for_phase(made["id"], "ended", timeout_s=90)
 
 
+def smoke_test_of(stack: Stack, name: str) -> Any:
+    """Return the smoke test of a deployment, None while it runs."""
+    return job_of(stack.deployment(name))["smoke"]
+
+
 def test_smoke_tests_of_demo_models_pass(stack: Stack, scripted: dict[str, Any]) -> None:
     for name, tools in ((SMALL, "not_tried"), (SCRIPTED, "ok")):
-        wait_for(lambda name=name: job_of(stack.deployment(name))["smoke"], 60)
+        wait_for(partial(smoke_test_of, stack, name), 60)
         record = stack.deployment(name)
         smoke = job_of(record)["smoke"]
         assert {check: smoke[check]["result"] for check in ("chat", "stream", "count", "window")} == dict.fromkeys(
@@ -71,7 +77,7 @@ def test_relaunch_matches_earlier_deployment(stack: Stack, scripted: dict[str, A
 
 def test_relaunch_missing_files_are_refused_before_submission(stack: Stack, scripted: dict[str, Any]) -> None:
     refused = stack.bouchet("launch", "--like", scripted["id"], "--gpus", "2", "--no-wait")
-    assert refused.status == 1 and "would not be the same" in refused.stderr
+    assert refused.status == 1 and "without --like" in refused.stderr
     shown = stack.bouchet("launch", "--like", scripted["id"], "--name", "other", "--dry-run", "--json")
     assert shown.status == 0, shown.output
     spec = json.loads(json.loads(shown.stdout)["files"]["spec.json"])

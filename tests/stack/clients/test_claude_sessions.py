@@ -98,10 +98,10 @@ def test_session_subagent_reports(claude: ClaudeCode, relay: Relay) -> None:
     agent = call("Agent", description="write", prompt=task, subagent_type="general-purpose", run_in_background=False)
     report = claude.run(f"{agent} THEN SEEN[the helper has written]")
     assert target.read_text() == "here I was"
-    report = next(
+    result = next(
         str(block["content"]) for block in report.blocks("tool_result") if "helper has" in str(block["content"])
     )
-    assert "the helper has written" in report
+    assert "the helper has written" in result
     assert report.result.startswith("the helper has written: "), report.result
     assert len({json.dumps(one.body["system"]) for one in relay.messages()}) == 2, "no second system prompt was seen"
 

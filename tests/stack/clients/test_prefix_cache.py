@@ -58,11 +58,11 @@ def test_turns_extend_prefix_and_hit_cache(environ: dict[str, str], relay: Relay
     prompts = [node.tokens(one.body) for one in turns]
     assert [len(prompt) for prompt in prompts] == [prompt_tokens(each) for each in used], "not what vLLM was asked"
     block = node.block()
-    for (earlier, later), usage in zip(pairwise(prompts), used[1:], strict=True):
+    for (earlier, later), counts in zip(pairwise(prompts), used[1:], strict=True):
         assert later[: len(earlier)] == earlier
-        assert usage["cache_read_input_tokens"] >= len(earlier) // block * block
+        assert counts["cache_read_input_tokens"] >= len(earlier) // block * block
     later_tokens = sum(len(prompt) for prompt in prompts[1:])
-    assert sum(usage["cache_read_input_tokens"] for usage in used[1:]) >= 0.99 * later_tokens
+    assert sum(counts["cache_read_input_tokens"] for counts in used[1:]) >= 0.99 * later_tokens
     assert used[0]["cache_read_input_tokens"] >= 0.8 * len(prompts[0])
     assert node.counters().since(before) >= 0.95, "vLLM's counters say otherwise"
 

@@ -164,7 +164,7 @@ NODE_FAULTS = {
     "no-python": NodeFault(
         "there is no python3 on {node}", made=f"mv {PYTHON} {PYTHON}-", undone=f"mv {PYTHON}- {PYTHON}"
     ),
-    "scratch-full": NodeFault("No space left on device; make room there", FULL, "/tmp"),
+    "scratch-full": NodeFault("No space left on device; free some space there", FULL, "/tmp"),
     "scratch-closed": NodeFault("/tmp on {node} cannot be used (Permission denied)", CLOSED, "/tmp"),
     "logs-closed": NodeFault(f"Slurm could not open the job's log in {LOGS} on node {{node}}", CLOSED, LOGS),
     "logs-full": NodeFault(f"the job could not write its files in {LOGS} from node {{node}}", FULL, LOGS),

@@ -161,7 +161,7 @@ def test_download_killed_job_names_next_step(stack: Stack, hub: Hub) -> None:
     seen = running(stack, MODEL, 5)
     stack.slurm("scancel", "--signal=KILL", "--full", str(seen["slurm_id"]))
     over = ended(stack, asked["id"])
-    assert over["state"] == "failed" and f"`bouchet download {MODEL}` goes on" in over["reason"], over
+    assert over["state"] == "failed" and f"run `bouchet download {MODEL}`" in over["reason"], over
     hub.change(behavior={"rate": 0, "cuts": 0})
     assert stack.bouchet("download", MODEL, timeout_s=120).status == 0
 
@@ -183,4 +183,4 @@ def test_download_invalid_model_is_refused(stack: Stack, hub: Hub) -> None:
     done = stack.bouchet("download", "qwen3-23b")
     assert done.status == 1 and "did you mean" in done.stderr
     done = stack.bouchet("download", "hub-test/no-such", timeout_s=120)
-    assert done.status == 1 and "knows no model hub-test/no-such" in done.stderr, done.output
+    assert done.status == 1 and "there is no model hub-test/no-such" in done.stderr, done.output

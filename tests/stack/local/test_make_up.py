@@ -74,12 +74,7 @@ def test_health_needs_no_key(stack: Stack) -> None:
 
 
 def test_local_containers_use_at_most_750_mib(stack: Stack) -> None:
-    used = {}
-    for service in LOCAL_SERVICES:
-        stats = stack.container(service).stats(stream=False)["memory_stats"]
-        # as `docker stats` counts: without the page cache that can be given back
-        cache = stats["stats"].get("inactive_file", stats["stats"].get("total_inactive_file", 0))
-        used[service] = (stats["usage"] - cache) / 2**20
+    used = {service: stack.memory_mib(service) for service in LOCAL_SERVICES}
     assert sum(used.values()) <= 750, used
 
 

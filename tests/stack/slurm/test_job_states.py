@@ -120,7 +120,7 @@ def test_partition_auto_shows_slurm_estimate(stack: Stack) -> None:
     shown = stack.bouchet("launch", MODEL, "--name", "asked", "--dry-run", "--json", "--partition", "auto")
     placement = json.loads(shown.stdout)["placement"]
     assert placement["partition"] in ("gpu_devel", "gpu_h200")
-    assert re.search(r"Slurm's estimate \(gpu_\w+ (now|never|in \d+ (min|h))", placement["why"]), placement["why"]
+    assert re.search(r"estimated by Slurm \(gpu_\w+ (now|never|in \d+ (min|h))", placement["why"]), placement["why"]
 
 
 def test_dry_run_matches_launch(stack: Stack, launch: Callable[..., str]) -> None:

@@ -118,7 +118,7 @@ def test_silent_node_delays_end_of_deployment(stack: Stack, staged: Staged) -> N
         def completing() -> bool:
             record = stack.deployment(staged.id)
             assert record["phase"] != "ended", record["reason"]
-            return record["phase"] == "draining" and record["jobs"][-1]["slurm_state"] == "COMPLETING"
+            return bool(record["phase"] == "draining" and record["jobs"][-1]["slurm_state"] == "COMPLETING")
 
         wait_for(completing, 20, lambda: str(stack.deployment(staged.id)))
     finally:

@@ -20,7 +20,8 @@ from bouchet_core.tasks import TaskName
 from bouchet_core.values import FrozenModel
 from pydantic import ConfigDict
 
-from bouchet_worker.context import BATCH_SCRIPT, WorkerContext
+from bouchet_worker.context import WorkerContext
+from bouchet_worker.paths import BATCH_SCRIPT
 from bouchet_worker.scripts import run_script_text, stage_scripts
 from bouchet_worker.slurm.commands import SBATCH_TIMEOUT_S, sbatch_argv
 from bouchet_worker.slurm.parsing import QueueRow

@@ -17,7 +17,8 @@ from bouchet_core.errors import LaunchRefusedError, RemoteCommandError
 from bouchet_core.keys import serving_key
 from bouchet_core.placement import AUTO_PARTITION, candidates, image_of
 
-from bouchet_worker.context import SERVE_SCRIPT, WorkerContext
+from bouchet_worker.context import WorkerContext
+from bouchet_worker.paths import SERVE_SCRIPT
 from bouchet_worker.slurm.commands import SBATCH_TIMEOUT_S, sbatch_argv, sbatch_test_only_argv
 from bouchet_worker.slurm.parsing import parse_start_estimate, start_sort_key
 from bouchet_worker.slurm.queries import user_usage

@@ -29,8 +29,9 @@ from bouchet_core.keys import sealed_key
 from bouchet_core.store import Store
 from pydantic import ValidationError
 
-from bouchet_worker.context import RemotePaths, WorkerContext
+from bouchet_worker.context import WorkerContext
 from bouchet_worker.launch.job_files import JobRecordFile
+from bouchet_worker.paths import RemotePaths
 from bouchet_worker.slurm.parsing import QueueRow
 from bouchet_worker.slurm.states import STATES, StateClass, parse_state
 
