@@ -119,8 +119,13 @@ def show(options: list[str], rows: list[dict[str, str]]) -> None:
     """Print rows by a Go template of fields and labels; names alone without one."""
     template = options[options.index("--format") + 1] if "--format" in options else "{{.Name}}"
     for row in rows:
-        line = re.sub(r"\{\{\.Label \"(\S+)\"\}\}", lambda found, row=row: row.get(found[1], ""), template)
-        print(re.sub(r"\{\{\.(\w+)\}\}", lambda found, row=row: row[found[1]], line))
+        print(fill(template, row))
+
+
+def fill(template: str, row: dict[str, str]) -> str:
+    """Fill a row into a Go template of fields and labels."""
+    line = re.sub(r"\{\{\.Label \"(\S+)\"\}\}", lambda found: row.get(found[1], ""), template)
+    return re.sub(r"\{\{\.(\w+)\}\}", lambda found: row[found[1]], line)
 
 
 def compose(state: dict[str, Any], words: list[str]) -> None:
