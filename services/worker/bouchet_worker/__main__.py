@@ -11,6 +11,7 @@ import uuid
 from types import FrameType
 
 from bouchet_core.config.catalog import load_catalog
+from bouchet_core.config.job_scripts import load_scripts
 from bouchet_core.config.site import catalogs_of, load_site
 from bouchet_core.errors import BouchetError, StoreUnavailableError
 from bouchet_core.gateway_client import GatewayClient
@@ -21,7 +22,7 @@ from rq import Queue, SimpleWorker
 from rq.exceptions import StopRequested
 from rq.serializers import JSONSerializer
 
-from .context import WorkerContext, load_scripts
+from .context import WorkerContext
 from .reconcile.cleanup import CleanupScheduler
 from .reconcile.health import SlotProbe
 from .reconcile.loop import ReconcileLoop
