@@ -58,6 +58,8 @@ COPY --from=gateway-build /opt/venv /opt/venv
 COPY --chmod=0755 core/bouchet_core /opt/app/bouchet_core
 COPY --chmod=0755 services/gateway/bouchet_gateway /opt/app/bouchet_gateway
 RUN python3 -m compileall -q /opt/app
+# what may run on the cluster: nothing else can be written to the scripts' folder
+COPY --chmod=0755 remote /app/remote
 USER 10001:10001
 CMD ["python", "-m", "bouchet_gateway"]
 

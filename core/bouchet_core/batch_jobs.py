@@ -61,6 +61,10 @@ class BatchJob(FrozenModel):
         """What it works on; a subject has one live batch job at a time."""
         raise NotImplementedError
 
+    def difference(self, wanted: Self) -> str:
+        """Return why this does not serve as the other one of the same subject, empty if it does."""
+        return ""
+
     @property
     def is_live(self) -> bool:
         """Whether it has not ended."""
@@ -109,6 +113,10 @@ class Download(BatchJob):
     def subject(self) -> str:
         """The model."""
         return self.model
+
+    def difference(self, wanted: Download) -> str:
+        """Return its revision if another one is wanted."""
+        return "" if self.revision == wanted.revision else f"revision {self.revision}"
 
     def ended(self, now: datetime, state: BatchJobState, reason: str, kind: str = "", **fields: object) -> Self:
         """Return the next version in a final state, without rate and remaining time."""

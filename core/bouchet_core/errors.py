@@ -11,6 +11,7 @@
     │   ├── UnknownImageJobError
     │   ├── ImageInUseError           a live deployment uses the image
     │   ├── ImageMissingError         the image is not on the cluster
+    │   ├── OtherWorkInProgressError  a batch job works on the same subject in another way
     │   ├── NameTakenError
     │   ├── NoFreeSlotError
     │   ├── IllegalTransitionError
@@ -142,6 +143,18 @@ class ImageMissingError(RecordError):
     def __init__(self, pin: str) -> None:
         self.pin = pin
         super().__init__(f"no image {pin!r} on the cluster; `bouchet image list` shows which there are")
+
+
+class OtherWorkInProgressError(RecordError):
+    """A live batch job works on the same model or image, with other options."""
+
+    kind = "other_work_in_progress"
+
+    def __init__(self, subject: str, batch_job: str, difference: str) -> None:
+        self.subject, self.batch_job, self.difference = subject, batch_job, difference
+        super().__init__(
+            f"{batch_job} of {subject} is under way with {difference}; wait until it has ended, or cancel it"
+        )
 
 
 class NameTakenError(RecordError):

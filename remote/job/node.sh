@@ -15,18 +15,19 @@ make_scratch() {
     local output
     if [ ! -d "${TMPDIR:-}" ]; then TMPDIR=/tmp; fi
     remove_dead_scratch
-    if ! output=$(mktemp -d "$TMPDIR/bouchet-${SLURM_JOB_ID:?}-XXXXXX" 2>&1); then
+    if ! output=$(mktemp -d "$TMPDIR/bouchet-${SLURM_JOB_ID:?}-$node-XXXXXX" 2>&1); then
         finish refused 1 "$TMPDIR on $node cannot be used (${output##*: }): free some space there, or launch on another node"
     fi
     scratch=$output
     # renamed once it is locked: another job never sees it unlocked while this one lives
     exec 8> "$scratch/alive.new" && flock 8 && mv "$scratch/alive.new" "$scratch/alive"
 }
-# Removes scratch folders of jobs that died with their node: no process of theirs holds the lock.
+# Removes scratch folders of this node's jobs that were killed: no process of theirs holds the lock. Those of other nodes
+# are in the same place where TMPDIR is on a shared disk, and a lock there may not be visible from here.
 remove_dead_scratch() {
     local alive
-    for alive in "$TMPDIR"/bouchet-*-??????/alive; do
-        if [ -O "$alive" ] && flock --nonblock "$alive" true; then
+    for alive in "$TMPDIR"/bouchet-*-"$node"-??????/alive; do
+        if [[ $alive =~ /bouchet-[0-9]+-"$node"-[^-/]{6}/alive$ ]] && [ -O "$alive" ] && flock --nonblock "$alive" true; then
             rm -rf -- "${alive%/alive}"
         fi
     done

@@ -26,7 +26,7 @@ MARKER = ":inputs-"
 # Compose service -> files and folders that its image is made of
 SERVICE_INPUTS: Mapping[str, tuple[str, ...]] = {
     "redis": COMMON,
-    "gateway": (*COMMON, "core", "services/gateway"),
+    "gateway": (*COMMON, "core", "services/gateway", "remote"),
     "worker": (*COMMON, "core", "services/worker", "remote", *RECIPE),
     "api": (*COMMON, "core", "services/api"),
     "proxy": (*COMMON, "core", "services/proxy"),

@@ -18,12 +18,12 @@ from pathlib import Path
 
 import httpx
 from bouchet_core.config.catalog import load_catalog
+from bouchet_core.config.job_scripts import load_scripts
 from bouchet_core.config.site import catalogs_of, load_site
 from bouchet_core.deployments import Deployment, Ending, LaunchRequest, Phase
 from bouchet_core.gateway_client import GatewayClient
 from bouchet_worker.context import WorkerContext, utc_now
 from bouchet_worker.launch.submit import submit
-from bouchet_worker.paths import load_scripts
 from bouchet_worker.reconcile.health import SlotProbe
 from bouchet_worker.reconcile.loop import ReconcileLoop
 from bouchet_worker.reconcile.observe import Observer

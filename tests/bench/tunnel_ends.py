@@ -16,7 +16,7 @@ from pathlib import Path
 import yaml
 
 from tests.conftest import GATEWAY_TOKEN, RedisServer, free_job_port, free_port, start_redis
-from tests.gateway.running import serve_behind
+from tests.gateway.running import REMOTE, serve_behind
 from tests.waiting import wait_for
 
 from . import upstream
@@ -149,6 +149,7 @@ def start_gateway(folder: Path, sshd_port: int, redis: RedisServer, start: Start
         "BOUCHET_HOST": "",
         "SECRETS_DIR": str(secrets),
         "SSH_DIR": str(folder),
+        "REMOTE_DIR": str(REMOTE),
         "SSH_AUTH_SOCK": "",
         "REDIS_HOST": "127.0.0.1",
         "REDIS_PORT": str(redis.port),

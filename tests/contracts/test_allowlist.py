@@ -19,8 +19,9 @@ from bouchet_worker.slurm.commands import (
     usage_argv,
 )
 
-ROOT = "~/project/bouchet-llm"
-ALLOWLIST = Allowlist((ROOT,), f"{ROOT}/remote")
+from tests.gateway.test_allowlist import BUNDLE, ROOT, SCRIPTS, SITE
+
+ALLOWLIST = Allowlist(SITE, BUNDLE)
 PLACEMENT = Placement(
     partition="gpu",
     gpus=2,
@@ -36,7 +37,7 @@ PLACEMENT = Placement(
 
 
 def test_allowlist_accepts_every_slurm_command_of_the_worker() -> None:
-    folder = f"{ROOT}/remote/0123456789ab"
+    folder = SCRIPTS
     job = [f"{ROOT}/jobs/bouchet-x-1", folder]
     for argv in (
         sbatch_argv(PLACEMENT, "bouchet-x-1", f"{ROOT}/logs/%j.log", f"{folder}/vllm-serve.sbatch", job),

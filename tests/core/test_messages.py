@@ -34,6 +34,7 @@ SAMPLES: dict[type[BouchetError], tuple[object, ...]] = {
     errors.UnknownImageJobError: ("q2m4x7kfh3ab",),
     errors.ImageInUseError: ("cuda13-0.32.0", ("mine", "yours")),
     errors.ImageMissingError: ("cuda13-0.32.0",),
+    errors.OtherWorkInProgressError: ("Qwen/Qwen3-32B", "download q2m4x7kfh3ab", "revision v2.0"),
     errors.NameTakenError: ("mine", "x7f"),
     errors.NoFreeSlotError: (8,),
     errors.IllegalTransitionError: ("x7f", "ended", "ready"),

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -23,6 +24,7 @@ from .login_node import LoginNode
 
 TOKEN = GATEWAY_TOKEN
 USER = "researcher"
+REMOTE = Path(__file__).parents[2] / "remote"
 REQUEST = b"POST /v1/messages HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}"
 
 StreamHandler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -56,6 +58,7 @@ def make_settings(node: LoginNode, *, ssh: dict[str, Any] | None = None, **chang
     settings = GatewaySettings(
         ssh=ssh_settings.model_copy(update=ssh or {}),
         site=make_site(node),
+        remote_dir=REMOTE,
         gateway_token=SecretStr(TOKEN),
         redis_password=SecretStr("unused"),
         limits=GatewayLimits(hold_s=20, open_timeout_s=2),

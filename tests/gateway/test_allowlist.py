@@ -2,11 +2,34 @@
 
 from __future__ import annotations
 
-import pytest
-from bouchet_core.errors import NotAllowedError
-from bouchet_gateway.allowlist import Allowlist
+from pathlib import Path
 
-ALLOWED = Allowlist(("~/project/bouchet-llm", "/software/models"), "~/project/bouchet-llm/remote")
+import pytest
+from bouchet_core.config.job_scripts import COMPLETE_MARKER, load_scripts
+from bouchet_core.config.site import Partition, Site, SiteImage, SiteLogin
+from bouchet_core.errors import NotAllowedError
+from bouchet_gateway.allowlist import _LOGIN_PROGRAMS, Allowlist
+
+REMOTE = Path(__file__).parents[2] / "remote"
+ROOT = "~/project/bouchet-llm"
+BUNDLE = load_scripts(REMOTE)
+SCRIPTS = BUNDLE.folder(ROOT)
+SITE = Site(
+    name="test",
+    login=SiteLogin(host="h"),
+    root=ROOT,
+    models_dir="/software/models",
+    images_dir=f"{ROOT}/images",
+    quota_command=("getquota", "-u"),
+    setup_lines=("module load apptainer",),
+    default_image="x",
+    images=(SiteImage(pin="x", vllm="0"),),
+    partitions=(Partition(name="gpu", max_walltime="1:00:00"),),
+)
+ALLOWED = Allowlist(SITE, BUNDLE)
+AT_LOGIN = Allowlist(SITE.model_copy(update={"download_on": "login"}), BUNDLE)
+SERVE = f"{SCRIPTS}/vllm-serve.sbatch"
+DETACH = ["python3", f"{SCRIPTS}/download.py", "detach", f"{ROOT}/jobs/d"]
 
 
 @pytest.mark.parametrize(
@@ -19,15 +42,14 @@ ALLOWED = Allowlist(("~/project/bouchet-llm", "/software/models"), "~/project/bo
         ["sacctmgr", "-nP", "show", "assoc"],
         ["scancel", "123"],
         ["scancel", "--batch", "--signal=USR1", "123"],
-        ["sbatch", "--parsable", "--time=06:00:00", "~/project/bouchet-llm/remote/serve.sh", "~/project/bouchet-llm/j"],
-        ["sbatch", "--output=~/project/bouchet-llm/logs/%j.log", "~/project/bouchet-llm/remote/serve.sh"],
+        ["sbatch", "--parsable", "--time=06:00:00", SERVE, f"{ROOT}/jobs/a", SCRIPTS],
+        ["sbatch", f"--output={ROOT}/logs/%j.log", SERVE, f"{ROOT}/jobs/a", SCRIPTS],
         ["sbatch", "--test-only", "--partition=gpu"],
         ["apptainer", "version"],
         ["getent", "passwd", "2003"],
         ["test", "-f", "/software/models/a b/config.json"],
-        ["~/project/bouchet-llm/remote/probe", "--json"],
-        ["python3", "~/project/bouchet-llm/remote/tools/x.py", "--anything", ";"],
-        ["bash", "~/project/bouchet-llm//remote/./x.sh"],
+        ["python3", f"{SCRIPTS}/list_models.py", "--anything", ";"],
+        ["python3", f"{ROOT}//remote/./{BUNDLE.digest}/inspect_model.py"],
     ],
 )
 def test_check_argv_accepts_what_we_use(line: list[str]) -> None:
@@ -57,17 +79,17 @@ def test_check_argv_accepts_what_we_use(line: list[str]) -> None:
         ["scancel", "all"],
         ["sbatch", "--wrap=rm -rf x"],
         ["sbatch", "--wrap", "rm"],
-        ["sbatch", "--wra=rm -rf x", "~/project/bouchet-llm/remote/serve.sh"],
+        ["sbatch", "--wra=rm -rf x", SERVE, f"{ROOT}/jobs/a", SCRIPTS],
         ["sbatch"],
         ["sbatch", "--parsable"],
         ["sbatch", "evil.sh"],
         ["sbatch", "~/project/bouchet-llm/jobs/evil.sh"],
-        ["sbatch", "--output=/home/me/.ssh/authorized_keys", "~/project/bouchet-llm/remote/serve.sh"],
-        ["sbatch", "--outpu=.ssh/authorized_keys", "~/project/bouchet-llm/remote/serve.sh"],
-        ["sbatch", "--chdir=..", "~/project/bouchet-llm/remote/serve.sh"],
-        ["sbatch", "-o/home/me/.ssh/authorized_keys", "~/project/bouchet-llm/remote/serve.sh"],
-        ["sbatch", "-o", "x", "~/project/bouchet-llm/remote/serve.sh"],
-        ["sbatch", "~/project/bouchet-llm/remote/serve.sh", "/etc/passwd"],
+        ["sbatch", "--output=/home/me/.ssh/authorized_keys", SERVE, f"{ROOT}/jobs/a", SCRIPTS],
+        ["sbatch", "--outpu=.ssh/authorized_keys", SERVE, f"{ROOT}/jobs/a", SCRIPTS],
+        ["sbatch", "--chdir=..", SERVE, f"{ROOT}/jobs/a", SCRIPTS],
+        ["sbatch", "-o/home/me/.ssh/authorized_keys", SERVE, f"{ROOT}/jobs/a", SCRIPTS],
+        ["sbatch", "-o", "x", SERVE, f"{ROOT}/jobs/a", SCRIPTS],
+        ["sbatch", SERVE, "/etc/passwd", SCRIPTS],
         # what follows an option with a value is the command
         ["scontrol", "-M", "show", "update", "jobid=5", "priority=0"],
         ["scontrol", "--clusters", "show", "shutdown"],
@@ -87,6 +109,25 @@ def test_check_argv_accepts_what_we_use(line: list[str]) -> None:
         ["~/project/bouchet-llm/remote"],
         ["~/project/bouchet-llm/remote/"],
         ["~/project/bouchet-llm/remote-not/x"],
+        # only the gateway's own scripts, as they are meant to run
+        [SERVE, f"{ROOT}/jobs/a", SCRIPTS],
+        ["bash", f"{SCRIPTS}/node.sh", f"{ROOT}/jobs/a"],
+        ["bash", f"{SCRIPTS}/batch.sbatch", "download.py", f"{ROOT}/jobs/a", f"{ROOT}/jobs/a"],
+        ["python3", f"{SCRIPTS}/vllm_job.py"],
+        ["python3", f"{SCRIPTS}/x.py"],
+        ["python3", f"{ROOT}/remote/0123456789ab/list_models.py"],
+        ["python3", f"{SCRIPTS}/download.py", "run", f"{ROOT}/jobs/a", SCRIPTS],
+        [*DETACH, SCRIPTS, f"{ROOT}/logs/d.log"],
+        ["sbatch", SERVE, f"{ROOT}/jobs/a"],
+        ["sbatch", SERVE, f"{ROOT}/jobs/a", f"{ROOT}/jobs/a"],
+        ["sbatch", f"{SCRIPTS}/node.sh", f"{ROOT}/jobs/a", SCRIPTS],
+        # Slurm writes the job's output there
+        ["sbatch", f"--output={SCRIPTS}/node.sh", SERVE, f"{ROOT}/jobs/a", SCRIPTS],
+        ["sbatch", "--job-name=remote", f"--output={ROOT}/%x/{BUNDLE.digest}/node.sh", SERVE, f"{ROOT}/a", SCRIPTS],
+        ["sbatch", f"--error={ROOT}/remot%%e", SERVE, f"{ROOT}/jobs/a", SCRIPTS],
+        ["apptainer", "inspect", f"{ROOT}/images/x.sif"],
+        ["sacctmgr", "show", "runawayjobs"],
+        ["sacctmgr", "list"],
     ],
 )
 def test_check_argv_refuses_everything_else(line: list[str]) -> None:
@@ -131,7 +172,76 @@ def test_allowed_path_outside_roots_is_refused(path: str) -> None:
 
 
 def test_allowed_path_root_slash_includes_everything() -> None:
-    assert Allowlist(("/",), "/x").allowed_path("/etc") == "/etc"
+    assert Allowlist(SITE.model_copy(update={"models_dir": "/"}), BUNDLE).allowed_path("/etc") == "/etc"
+
+
+def test_check_argv_batch_program_on_login_node_follows_the_site() -> None:
+    AT_LOGIN.check_argv([*DETACH, SCRIPTS, f"{ROOT}/logs/d.log"])
+    for changed in ([f"{ROOT}/jobs/d", f"{ROOT}/logs/d.log"], [SCRIPTS, f"{SCRIPTS}/node.sh"]):
+        with pytest.raises(NotAllowedError):
+            AT_LOGIN.check_argv([*DETACH, *changed])
+
+
+def test_login_programs_are_those_of_the_folder() -> None:
+    assert {path.name for path in (REMOTE / "login").glob("*.py")} == _LOGIN_PROGRAMS
+
+
+@pytest.mark.parametrize(
+    ("request_text", "allowed"),
+    [
+        ('{"quota": ["getquota", "-u"]}', True),
+        ("{}", True),
+        ('{"quota": ["bash", "-c", "id"]}', False),
+        ('{"quota": ["getquota", "-u"], "quota": ["id"]}', False),
+        ("[]", False),
+        ("x", False),
+    ],
+)
+def test_check_argv_probe_runs_only_the_quota_command_of_the_site(request_text: str, allowed: bool) -> None:
+    argv = ["python3", f"{SCRIPTS}/probe_login_node.py"]
+    if allowed:
+        ALLOWED.check_argv(argv, request_text)
+        return
+    with pytest.raises(NotAllowedError):
+        ALLOWED.check_argv(argv, request_text)
+
+
+@pytest.mark.parametrize(
+    ("path", "data"),
+    [
+        *((f"{SCRIPTS}/{name}", content) for name, content in BUNDLE.staged_files().items()),
+        (f"{ROOT}/logs/README", b"text"),
+        (f"{ROOT}/jobs/a/vllm.args", b"--x"),
+        (f"{ROOT}/jobs/a/setup.sh", b"module load apptainer\n"),
+        (f"{ROOT}/jobs/a/spec.json", b'{"apptainer": "apptainer", "quota_command": ["getquota", "-u"]}'),
+    ],
+)
+def test_writable_path_accepts_what_the_worker_uploads(path: str, data: bytes) -> None:
+    assert ALLOWED.writable_path(path, data) == path
+
+
+@pytest.mark.parametrize(
+    ("path", "data"),
+    [
+        (f"{SCRIPTS}/node.sh", b"id"),
+        (f"{SCRIPTS}/x.sh", b"id"),
+        (f"{SCRIPTS}/{COMPLETE_MARKER}", b"id"),
+        (f"{ROOT}/remote/0123456789ab/node.sh", BUNDLE.files["node.sh"]),
+        (f"{ROOT}/remote", b""),
+        (ROOT, b""),
+        (f"{ROOT}/x", b""),
+        (f"{ROOT}/jobs", b""),
+        (f"{ROOT}/images/x.sif", b""),
+        ("/software/models/x/modeling.py", b""),
+        (f"{ROOT}/jobs/a/setup.sh", b"id\n"),
+        (f"{ROOT}/jobs/a/spec.json", b'{"apptainer": "/tmp/evil"}'),
+        (f"{ROOT}/jobs/a/spec.json", b'{"quota_command": ["id"]}'),
+        (f"{ROOT}/jobs/a/spec.json", b"\xff"),
+    ],
+)
+def test_writable_path_refuses_what_could_run_on_the_login_node(path: str, data: bytes) -> None:
+    with pytest.raises(NotAllowedError):
+        ALLOWED.writable_path(path, data)
 
 
 def test_is_repeatable_only_for_reading_commands() -> None:

@@ -84,7 +84,7 @@ async def test_files_outside_site_directories_are_refused(idle: httpx.AsyncClien
 
 @pytest.mark.parametrize(("mode", "size"), [("1777", 1), ("600", (1 << 20) + 1)])
 async def test_put_mode_or_size_over_limit_is_refused(idle: httpx.AsyncClient, mode: str, size: int) -> None:
-    answer = await idle.put("/v1/files", params={"path": "~/bouchet/x", "mode": mode}, content=b"x" * size)
+    answer = await idle.put("/v1/files", params={"path": "~/bouchet/jobs/x", "mode": mode}, content=b"x" * size)
     assert (answer.status_code, answer.json()["kind"]) == (400, "bad_request")
 
 

@@ -21,7 +21,7 @@ from bouchet_gateway.settings import GatewaySettings
 from tests.conftest import RedisServer, free_port
 
 from .login_node import LoginNode
-from .running import TOKEN, make_site, wait_until
+from .running import REMOTE, TOKEN, make_site, wait_until
 
 
 @pytest.fixture
@@ -38,6 +38,7 @@ def environ(login_node: LoginNode, redis_server: RedisServer, tmp_path: Path) ->
         "BOUCHET_HOST": "",
         "SECRETS_DIR": str(secrets),
         "SSH_DIR": str(login_node.ssh_dir),
+        "REMOTE_DIR": str(REMOTE),
         "REDIS_HOST": "127.0.0.1",
         "REDIS_PORT": str(redis_server.port),
         "GATEWAY_PORT": str(free_port()),
@@ -71,10 +72,10 @@ def use_client(url: str, home: Path) -> None:
     """Call every method of the client that needs the cluster."""
     with GatewayClient(url, TOKEN) as client:
         assert client.run(["squeue", "it's me"]).stdout == "it's me\n"
-        client.put("~/bouchet/x", b"data", 0o640)
-        chunk = client.get("~/bouchet/x", -2)
+        client.put("~/bouchet/jobs/x", b"data", 0o640)
+        chunk = client.get("~/bouchet/jobs/x", -2)
         assert (chunk.data, chunk.size) == (b"ta", 4)
-        many = {f"~/bouchet/new/folder/{number}": b"%d" % number for number in range(20)}
+        many = {f"~/bouchet/jobs/folder/{number}": b"%d" % number for number in range(20)}
         client.put_all(many)
         assert {path: (home / path[2:]).read_bytes() for path in many} == many
         with pytest.raises(NotAllowedError):

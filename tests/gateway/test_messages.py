@@ -13,6 +13,7 @@ from pathlib import Path
 import asyncssh
 import pytest
 from bouchet_core import errors
+from bouchet_core.config.job_scripts import ScriptBundle
 from bouchet_core.errors import BouchetError
 from bouchet_core.store import Store
 from bouchet_core.tunnel import HostKey, TunnelState
@@ -25,6 +26,7 @@ from bouchet_gateway.ssh.prompts import PromptBroker
 
 from .login_node import LoginNode, PromptScript
 from .running import post, started, wait_for_prompt, wait_for_state
+from .test_allowlist import ROOT, SITE
 
 GOLDEN = Path(__file__).parents[1] / "contracts" / "golden" / "messages" / "gateway.txt"
 LOGIN = "cannot log in to bouchet"
@@ -35,6 +37,17 @@ FAILURES: tuple[Exception, ...] = (
     asyncssh.KeyExchangeFailed("No matching host key algorithm found"),
     asyncssh.ConfigParseError("config line 2: Invalid integer value: many"),
     asyncssh.ConnectionLost("Connection lost"),
+)
+BUNDLE = ScriptBundle({"x.sbatch": b"", "x.py": b""})
+FOLDER = BUNDLE.folder(ROOT)
+SCRIPT = f"{FOLDER}/x.sbatch"
+FILES = (
+    (f"{FOLDER}/x.py", b"id"),
+    (f"{ROOT}/images/x.sif", b""),
+    (f"{ROOT}/jobs/a/setup.sh", b"id"),
+    (f"{ROOT}/jobs/a/spec.json", b"id"),
+    (f"{ROOT}/jobs/a/spec.json", b"[]"),
+    (f"{ROOT}/jobs/a/spec.json", b'{"apptainer": "id"}'),
 )
 COMMANDS: tuple[Sequence[str], ...] = (
     [],
@@ -48,9 +61,15 @@ COMMANDS: tuple[Sequence[str], ...] = (
     ["getent", "passwd", "root"],
     ["sbatch", "-o", "x"],
     ["sbatch", "--parsable"],
-    ["sbatch", "--output=/etc/x", "~/bouchet/remote/x"],
-    ["sbatch", "~/bouchet/remote/x", "a/../b"],
-    ["sbatch", "~/bouchet/remote/x", "a/b"],
+    ["sbatch", "--output=/etc/x", SCRIPT, FOLDER],
+    ["sbatch", f"--output={FOLDER}/x.py", SCRIPT, FOLDER],
+    ["sbatch", SCRIPT, "a/../b", FOLDER],
+    ["sbatch", SCRIPT, "a/b", FOLDER],
+    ["sbatch", SCRIPT, f"{ROOT}/jobs/a", f"{ROOT}/jobs/a"],
+    ["sbatch", f"{FOLDER}/x.py"],
+    ["sbatch", f"{ROOT}/remote/x.sbatch"],
+    ["python3", f"{FOLDER}/x.py"],
+    ["sacctmgr", "show", "runawayjobs"],
 )
 
 
@@ -103,11 +122,13 @@ def prompt_messages(folder: Path) -> Iterator[str]:
 
 
 def allowlist_messages() -> Iterator[str]:
-    allowlist = Allowlist(("~/bouchet", "/software"), "~/bouchet/remote")
+    allowlist = Allowlist(SITE, BUNDLE)
     for argv in COMMANDS:
         yield raised(lambda argv=argv: allowlist.check_argv(argv))  # type: ignore[misc]
-    for path in ("/etc/passwd", "x", "~/bouchet/../x"):
+    for path in ("/etc/passwd", "x", f"{ROOT}/../x"):
         yield raised(lambda path=path: allowlist.allowed_path(path))  # type: ignore[misc]
+    for path, data in FILES:
+        yield raised(lambda path=path, data=data: allowlist.writable_path(path, data))  # type: ignore[misc]
 
 
 def test_messages_are_the_golden_ones(tmp_path: Path) -> None:

@@ -7,15 +7,17 @@ import time
 
 import asyncssh
 import httpx
+from bouchet_core.config.job_scripts import load_scripts
 from bouchet_core.store import Store
 from bouchet_core.tunnel import TunnelState, TunnelStatus
 from bouchet_gateway.gateway import Gateway
 from bouchet_gateway.settings import GatewayLimits
 
 from .login_node import LoginNode
-from .running import api_client, connected, started, wait_for_state, wait_until
+from .running import REMOTE, api_client, connected, started, wait_for_state, wait_until
 
-SCRIPT = "~/bouchet/remote/x"
+SCRIPTS = load_scripts(REMOTE).folder("~/bouchet")
+SBATCH = ["sbatch", f"{SCRIPTS}/vllm-serve.sbatch", SCRIPTS]
 ECHO = '#!/bin/sh\nprintf "%s|" "$@"\n'
 NASTY = ["a'; echo foo", "two\nlines", "ünï → 日本", '$HOME `id` \\ "q"', "", "*", "-n", "~", "a~/b"]
 
@@ -133,17 +135,17 @@ async def test_run_while_tunnel_is_down_waits(
     login_node.program("sbatch", ECHO)
     await login_node.stop()
     await wait_for_state(gateway, TunnelState.DOWN)
-    waiting = asyncio.create_task(run(client, ["sbatch", SCRIPT]))
+    waiting = asyncio.create_task(run(client, SBATCH))
     await asyncio.sleep(0.1)
     await login_node.start()
-    assert (await waiting).json()["stdout"] == f"{login_node.home}/bouchet/remote/x|"
+    assert (await waiting).json()["stdout"] == "".join(f"{login_node.home}/{path[2:]}|" for path in SBATCH[1:])
 
 
 async def test_run_while_tunnel_is_down_longer_than_timeout_fails(
     client: httpx.AsyncClient, login_node: LoginNode
 ) -> None:
     await login_node.stop()
-    answer = await run(client, ["sbatch", SCRIPT], timeout_s=0.3)
+    answer = await run(client, SBATCH, timeout_s=0.3)
     assert (answer.status_code, answer.json()["kind"]) == (503, "tunnel_down")
     await login_node.start()
 
@@ -159,7 +161,7 @@ async def test_run_lost_connection_repeats_only_reading_commands(
     login_node.run = cut_once
     assert (await run(client, ["squeue", "again"])).json()["stdout"] == "again|"
     login_node.run = cut_once
-    answer = await run(client, ["sbatch", SCRIPT])
+    answer = await run(client, SBATCH)
     assert (answer.status_code, answer.json()["kind"]) == (504, "command_timeout")
     assert "may or may not have run" in answer.json()["detail"]
     assert [program_of(line) for line in login_node.commands] == ["squeue", "squeue", "sbatch"]
@@ -167,7 +169,39 @@ async def test_run_lost_connection_repeats_only_reading_commands(
 
 async def test_run_and_files_share_one_connection(client: httpx.AsyncClient, login_node: LoginNode) -> None:
     login_node.program("squeue", ECHO)
-    calls = [client.put("/v1/files", params={"path": f"~/bouchet/{n}"}, content=b"x") for n in range(20)]
+    calls = [client.put("/v1/files", params={"path": f"~/bouchet/jobs/{n}"}, content=b"x") for n in range(20)]
     await asyncio.gather(*calls, *(run(client, ["squeue"]) for _ in range(20)))
     status = TunnelStatus.model_validate_json((await client.get("/v1/status")).content)
     assert (login_node.accepted, status.connections, status.reconnects, status.open_channels) == (1, 1, 0, 0)
+
+
+async def test_token_is_no_shell_on_the_login_node(client: httpx.AsyncClient, login_node: LoginNode) -> None:
+    """Try every way to bring a program to the login node and run it there with the gateway's token."""
+    program, root = b"#!/bin/sh\ntouch ~/owned\n", "~/bouchet"
+    job, own = f"{root}/jobs/x", load_scripts(REMOTE)
+    login_node.program("sbatch", '#!/bin/sh\nwhile [ "$1" != "${1#--}" ]; do shift; done\nexec bash "$@"\n')
+    for path in (f"{SCRIPTS}/node.sh", f"{SCRIPTS}/x.sh", f"{root}/remote/x.sh", f"{job}/setup.sh", f"{root}/x.sh"):
+        answer = await client.put("/v1/files", params={"path": path, "mode": "700"}, content=program)
+        assert (answer.status_code, answer.json()["kind"]) == (403, "not_allowed"), path
+    for path in (f"{job}/x.sh", f"{job}/vllm-serve.sbatch", f"{job}/hub_fetch.py"):
+        assert (await client.put("/v1/files", params={"path": path, "mode": "700"}, content=program)).is_success
+    for name, content in own.staged_files().items():
+        assert (await client.put("/v1/files", params={"path": f"{SCRIPTS}/{name}"}, content=content)).is_success
+    quota = '{"directories": [], "images": [], "models": [], "quota": ["sh", "-c", "touch ~/owned"]}'
+    for argv in (
+        [f"{job}/x.sh"],
+        ["bash", f"{job}/x.sh"],
+        ["sh", f"{job}/x.sh"],
+        ["python3", f"{job}/x.sh"],
+        ["sbatch", f"{job}/vllm-serve.sbatch", SCRIPTS],
+        ["sbatch", f"{SCRIPTS}/batch.sbatch", "x.sh", job, job],
+        ["sbatch", f"--output={SCRIPTS}/node.sh", f"{SCRIPTS}/batch.sbatch", "x", job, SCRIPTS],
+        ["bash", f"{SCRIPTS}/batch.sbatch", "x.sh", job, job],
+        ["python3", f"{SCRIPTS}/download.py", "run", job, job],
+        ["python3", f"{SCRIPTS}/download.py", "detach", job, job, f"{root}/logs/x.log"],
+        ["python3", f"{SCRIPTS}/probe_login_node.py"],
+    ):
+        answer = await run(client, argv, stdin=quota)
+        assert (answer.status_code, answer.json()["kind"]) == (403, "not_allowed"), argv
+    assert login_node.commands == []
+    assert not (login_node.home / "owned").exists()

@@ -25,7 +25,7 @@ from bouchet_proxy.app import ProxyApp
 from bouchet_proxy.asgi import App, Message, Receive, Scope, Send
 from bouchet_proxy.backends.direct import DirectBackend
 from bouchet_proxy.http.server_protocol import BoundedHeadProtocol
-from bouchet_proxy.refresh import KeyTableThread, RoutingTableThread
+from bouchet_proxy.refresh import STALE_S, KeyTableThread, RoutingTableThread
 from bouchet_proxy.settings import ProxySettings
 from bouchet_proxy.usage.recorder import UsageRecorder
 from pydantic import SecretStr
@@ -166,14 +166,15 @@ def wait_until_live(url: str, process: subprocess.Popen[bytes] | None = None) ->
 
 
 @contextmanager
-def run_app(environment: ProxyEnvironment, **limits: int) -> Iterator[RunningProxy]:
+def run_app(environment: ProxyEnvironment, stale_s: float = STALE_S, **limits: int) -> Iterator[RunningProxy]:
     """Run the app in a thread. The direct backend also replaces LiteLLM: vLLM serves every endpoint itself.
 
     limits: fields of the settings.
     """
     port = free_port()
     settings = environment.settings(port).model_copy(update=limits)
-    routes, keys = RoutingTableThread(environment.store, CATALOG), KeyTableThread(environment.store, KEY)
+    routes = RoutingTableThread(environment.store, CATALOG, stale_s)
+    keys = KeyTableThread(environment.store, KEY, stale_s)
     recorder = UsageRecorder(environment.store, SERVING_SECRET)
     servers: list[uvicorn.Server] = []
     stream_recorders: list[StreamRecorder] = []
@@ -181,7 +182,14 @@ def run_app(environment: ProxyEnvironment, **limits: int) -> Iterator[RunningPro
     async def serve() -> None:
         async with DirectBackend(settings) as direct:
             app = ProxyApp(
-                settings, lambda: routes.table, lambda: keys.table, recorder, direct, direct, _refuse_lifespan
+                settings,
+                lambda: routes.table,
+                lambda: keys.table,
+                lambda: routes.problem() or keys.problem(),
+                recorder,
+                direct,
+                direct,
+                _refuse_lifespan,
             )
             stream_recorders.append(StreamRecorder(app))
             config = uvicorn.Config(

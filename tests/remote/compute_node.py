@@ -21,7 +21,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from bouchet_worker.paths import load_scripts
+from bouchet_core.config.job_scripts import load_scripts
 
 from tests.waiting import wait_for
 

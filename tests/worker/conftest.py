@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 from bouchet_core.config.catalog import Catalog, load_catalog
+from bouchet_core.config.job_scripts import ScriptBundle, load_scripts
 from bouchet_core.config.site import Site, catalogs_of, load_site
 from bouchet_core.gateway_client import GatewayClient
 from bouchet_core.store import Store
 from bouchet_worker.context import WorkerContext
-from bouchet_worker.paths import ScriptBundle, load_scripts
 
 from tests.fakes.slurm_gateway import TOKEN, FakeSlurm, GatewayServer, gateway_server, serve_http
 from tests.fakes.vllm.worker_server import worker_vllm

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from bouchet_core.config.job_scripts import ScriptBundle, load_scripts
 from bouchet_core.errors import ConfigurationError
-from bouchet_worker.paths import SERVE_SCRIPT, RemotePaths, ScriptBundle, load_scripts
+from bouchet_worker.paths import SERVE_SCRIPT, RemotePaths
 
 from .scenario import REPOSITORY
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from bouchet_core.batch_jobs import BatchJob
-from bouchet_core.errors import BouchetError
+from bouchet_core.errors import BouchetError, OtherWorkInProgressError
 from bouchet_core.store import BatchJobStore
 from fastapi import Response
 from fastapi.sse import ServerSentEvent
@@ -34,9 +34,12 @@ def start_batch_job(
 ) -> AnyBatchJob:
     """Return the new record, or the one of a batch job that is under way for the same subject.
 
-    `enqueue` gets the record's id while no Slurm job exists; `collection` is the URL of all such records.
+    `enqueue` gets the record's id while no Slurm job exists; `collection` is the URL of all such records. Raises
+    OtherWorkInProgressError where the one under way does something else, such as another revision.
     """
     record = records.create(new)
+    if difference := record.difference(new):
+        raise OtherWorkInProgressError(record.subject, f"{records.kind} {record.id}", difference)
     if record.id == new.id:
         log.info("%s/%s: requested for %s", collection, record.id, record.subject)
     if record.slurm_id is None:

@@ -44,6 +44,7 @@ STATUS_BY_KIND: Mapping[str, int] = {
     "unknown_image_job": 404,
     "image_in_use": 409,
     "image_missing": 404,
+    "other_work_in_progress": 409,
     "name_taken": 409,
     "no_free_slot": 409,
     "illegal_transition": 409,

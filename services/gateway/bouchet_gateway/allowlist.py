@@ -1,16 +1,21 @@
 """Programs and paths that may be used on the cluster. Pure: argv or a path in, a value or NotAllowedError out.
 
 Every service with the gateway's token can use its API. The list keeps a bug there (or a stolen token) from becoming a
-shell: only Slurm's programs with the subcommands that we use, our own scripts, and files below the site's directories.
+shell on the login node: only Slurm's programs with the subcommands that we use, and the scripts of this version, whose
+folder accepts no other files. It does not make the token harmless: a job's own files say what runs in that job (an
+image's recipe, a model's code) under the user's account, and with `download_on: login` some of it on the login node.
 """
 
 from __future__ import annotations
 
+import json
 import posixpath
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import Any
 
+from bouchet_core.config.job_scripts import ScriptBundle
+from bouchet_core.config.site import Site
 from bouchet_core.errors import NotAllowedError
 
 _JOB_ID = re.compile(r"^\d+([_+]\d+)?$")
@@ -21,21 +26,30 @@ _SHOW_OPTION = re.compile(r"^(-[odnpPQ]+|--(oneliner|details|noheader|parsable2?
 _SBATCH_OPTION = re.compile(r"^--(?!wr)([a-z][a-z0-9-]*)(?:=(.*))?$", re.DOTALL)
 _SBATCH_FILES = ("output", "error", "input", "chdir", "export-file", "bbf", "container")
 _SHOW_COMMANDS = frozenset({"show", "list"})
-_APPTAINER_COMMANDS = frozenset({"version", "inspect", "verify", "--version"})
+_APPTAINER_COMMANDS = frozenset({"version", "--version"})
+# not `runawayjobs`, which offers a repair
+_ACCOUNTING_TABLES = frozenset({"qos", "assoc"})
 _TEST_FLAGS = frozenset({"-d", "-e", "-f", "-r", "-s", "-w", "-x"})
-_INTERPRETERS = frozenset({"bash", "sh", "python3"})
+# remote/login, and what batch jobs run: these go on in the background of the login node with `detach`
+_LOGIN_PROGRAMS = frozenset(
+    {"cleanup.py", "inspect_model.py", "list_images.py", "list_models.py", "list_queue.py", "probe_login_node.py"}
+)
+_BATCH_PROGRAMS = frozenset({"download.py", "image_job.py"})
+# Slurm replaces %j by the job's id; other patterns (%x is the job's name) could make any path
+_LOG_PATTERN = "%j"
 # programs that only read: running them twice changes nothing on the cluster
 _REPEATABLE = frozenset({"squeue", "sacct", "sinfo", "scontrol", "sacctmgr", "apptainer", "getent", "test"})
 
 
-@dataclass(frozen=True)
 class Allowlist:
-    """The rules for one site."""
+    """The rules for one site, whose job scripts are those of the bundle."""
 
-    # directories on the cluster that files may be read from and written to
-    roots: tuple[str, ...]
-    # the directory of our own scripts
-    scripts: str
+    def __init__(self, site: Site, bundle: ScriptBundle) -> None:
+        self._site, self._bundle = site, bundle
+        self.roots = site.allowed_roots
+        self._root = normalized(site.root)
+        self._scripts = normalized(bundle.folder(site.root))
+        self._setup = "".join(f"{line}\n" for line in site.setup_lines).encode()
 
     def allowed_path(self, path: str) -> str:
         """Return the path, normalized, if it is below one of the roots. `~/` is the remote home."""
@@ -44,14 +58,57 @@ class Allowlist:
             return normal
         raise NotAllowedError(f"{path!r} is outside the site's directories ({', '.join(self.roots)})")
 
-    def check_argv(self, argv: Sequence[str]) -> None:
-        """Raise NotAllowedError unless this command may run."""
+    def writable_path(self, path: str, data: bytes) -> str:
+        """Return the path, normalized, if this content may be written there: a job's files, or one of our scripts."""
+        normal = self.allowed_path(path)
+        folder, name = posixpath.split(normal)
+        if folder == self._scripts and self._bundle.staged_files().get(name) == data:
+            return normal
+        if _is_below(normal, f"{self._root}/remote"):
+            raise NotAllowedError(f"{path!r} is not one of the gateway's own job scripts: run `make up`")
+        if normal == f"{self._root}/logs/README":
+            return normal
+        if not _is_below(folder, f"{self._root}/jobs"):
+            raise NotAllowedError(f"{path!r} is not below {self._root}/jobs, where the files of jobs are")
+        self._check_job_file(name, data)
+        return normal
+
+    def _check_job_file(self, name: str, data: bytes) -> None:
+        """Refuse programs of a job, as far as its site names them, that are not the site's."""
+        if name == "setup.sh" and data != self._setup:
+            raise NotAllowedError("setup.sh differs from the setup_lines of the site file")
+        if name == "spec.json":
+            self._check_programs(data.decode("utf-8", "replace"), "spec.json")
+
+    def _check_programs(self, text: str, place: str) -> None:
+        """Refuse JSON that names another program to run than the site file."""
+        allowed = {
+            "apptainer": self._site.apptainer,
+            "quota": list(self._site.quota_command),
+            "quota_command": list(self._site.quota_command),
+        }
+        try:
+            content: Any = json.loads(text)
+        except ValueError as exc:
+            raise NotAllowedError(f"{place} is not JSON") from exc
+        if not isinstance(content, dict):
+            raise NotAllowedError(f"{place} is not a JSON object")
+        for key, value in allowed.items():
+            if content.get(key, value) != value:
+                raise NotAllowedError(f"{key} in {place} differs from the site file")
+
+    def check_argv(self, argv: Sequence[str], stdin: str | None = None) -> None:
+        """Raise NotAllowedError unless this command may run with that standard input."""
         if not argv:
             raise NotAllowedError("an empty command cannot run")
         if any("\0" in argument for argument in argv):
             raise NotAllowedError("an argument of a command cannot contain a NUL character")
-        rule = _RULES.get(argv[0], Allowlist._script)
+        rule = _RULES.get(argv[0])
+        if rule is None:
+            raise NotAllowedError(f"{argv[0]!r} is not on the gateway's allowlist")
         rule(self, argv)
+        if argv[0] == "python3" and posixpath.basename(argv[1]) == "probe_login_node.py" and stdin is not None:
+            self._check_programs(stdin, "the request")
 
     def is_repeatable(self, argv: Sequence[str]) -> bool:
         """Return whether the command only reads, so that it may run again when its output was lost."""
@@ -65,7 +122,9 @@ class Allowlist:
         while arguments and arguments[0].startswith("-"):
             self._sbatch_option(arguments.pop(0))
         if arguments:
-            self._script(arguments[:1])
+            if not self._own_script(arguments[0]).endswith(".sbatch"):
+                raise NotAllowedError(f"{arguments[0]!r} is no batch script")
+            self._check_scripts_folder(arguments[-1])
         elif "--test-only" not in argv:
             raise NotAllowedError("sbatch needs one of our own scripts; a script on stdin is allowed with --test-only")
         for argument in arguments[1:]:
@@ -79,7 +138,9 @@ class Allowlist:
         name, value = option.group(1), option.group(2) or ""
         # Slurm accepts any unique beginning of an option's name
         if value.startswith(("/", "~")) or any(full.startswith(name) for full in _SBATCH_FILES):
-            self.allowed_path(value)
+            normal = self.allowed_path(value)
+            if _is_below(normal, f"{self._root}/remote") or "%" in normal.replace(_LOG_PATTERN, ""):
+                raise NotAllowedError(f"sbatch option {argument!r} is not allowed: it could overwrite a script")
 
     def _scancel(self, argv: Sequence[str]) -> None:
         jobs = [argument for argument in argv[1:] if not _SCANCEL_OPTIONS.match(argument)]
@@ -90,9 +151,11 @@ class Allowlist:
         arguments = [argument for argument in argv[1:] if not _SHOW_OPTION.match(argument)]
         if not arguments or arguments[0] not in _SHOW_COMMANDS or any(a.startswith("-") for a in arguments):
             raise NotAllowedError(f"{argv[0]} is allowed with `show` only, not with {' '.join(argv[1:3])!r}")
+        if argv[0] == "sacctmgr" and (len(arguments) < 2 or arguments[1] not in _ACCOUNTING_TABLES):
+            raise NotAllowedError(f"sacctmgr shows these tables only: {', '.join(sorted(_ACCOUNTING_TABLES))}")
 
     def _apptainer(self, argv: Sequence[str]) -> None:
-        if len(argv) < 2 or argv[1] not in _APPTAINER_COMMANDS:
+        if len(argv) != 2 or argv[1] not in _APPTAINER_COMMANDS:
             allowed = ", ".join(sorted(_APPTAINER_COMMANDS))
             raise NotAllowedError(f"apptainer is allowed on the login node with these commands only: {allowed}")
 
@@ -105,17 +168,31 @@ class Allowlist:
         if len(argv) != 3 or argv[1] != "passwd" or not argv[2].isdigit():
             raise NotAllowedError("getent is allowed as `getent passwd UID` only")
 
-    def _interpreter(self, argv: Sequence[str]) -> None:
-        if len(argv) < 2:
-            raise NotAllowedError(f"{argv[0]} needs one of our own scripts")
-        self._script(argv[1:])
+    def _python(self, argv: Sequence[str]) -> None:
+        name = self._own_script(argv[1]) if len(argv) > 1 else ""
+        at_login = self._site.download_on == "login"
+        if name in _BATCH_PROGRAMS and at_login and len(argv) == 6 and argv[2] == "detach":
+            self.allowed_path(argv[3])
+            self._check_scripts_folder(argv[4])
+            self._check_log(argv[5])
+        elif name not in _LOGIN_PROGRAMS:
+            raise NotAllowedError("python3 runs only the job scripts that are for the login node")
 
-    def _script(self, argv: Sequence[str]) -> None:
-        if "/" in argv[0] and not argv[0].startswith("-"):
-            script = normalized(argv[0])
-            if script != normalized(self.scripts) and _is_below(script, normalized(self.scripts)):
-                return
-        raise NotAllowedError(f"{argv[0]!r} is not on the gateway's allowlist")
+    def _check_scripts_folder(self, path: str) -> None:
+        if normalized(path) != self._scripts:
+            raise NotAllowedError(f"{path!r} is not the folder of the gateway's own job scripts: run `make up`")
+
+    def _check_log(self, path: str) -> None:
+        if posixpath.dirname(normalized(path)) != f"{self._root}/logs":
+            raise NotAllowedError(f"{path!r} is not in the folder of logs")
+
+    def _own_script(self, path: str) -> str:
+        """Return the name of one of our own scripts; raise NotAllowedError for any other path."""
+        if "/" in path and not path.startswith("-"):
+            folder, name = posixpath.split(normalized(path))
+            if folder == self._scripts and name in self._bundle.files:
+                return name
+        raise NotAllowedError(f"{path!r} is not one of the gateway's own job scripts: run `make up`")
 
 
 _RULES: dict[str, Callable[[Allowlist, Sequence[str]], None]] = {
@@ -129,7 +206,7 @@ _RULES: dict[str, Callable[[Allowlist, Sequence[str]], None]] = {
     "apptainer": Allowlist._apptainer,
     "getent": Allowlist._getent,
     "test": Allowlist._test,
-    **dict.fromkeys(_INTERPRETERS, Allowlist._interpreter),
+    "python3": Allowlist._python,
 }
 
 

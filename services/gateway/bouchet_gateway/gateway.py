@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Literal
 
+from bouchet_core.config.job_scripts import load_scripts
 from bouchet_core.errors import StoreUnavailableError
 from bouchet_core.store import Store
 from bouchet_core.tunnel import TargetSigner, TunnelEvent, TunnelState, TunnelStatus
@@ -98,7 +99,7 @@ class Gateway:
         self.events = TunnelEventPublisher(store)
         self.tunnel = Tunnel(settings.ssh, settings.prompt_timeout_s, settings.mfa_auto, on_change=self.events.publish)
         self.broker = self.tunnel.broker
-        allowlist = Allowlist(site.allowed_roots, site.root.rstrip("/") + "/remote")
+        allowlist = Allowlist(site, load_scripts(settings.remote_dir))
         self.commands = RemoteCommands(self.tunnel, allowlist, limits)
         token = settings.gateway_token.get_secret_value()
         self.forwarder = SlotForwarder(self.tunnel, SlotTargets(store, TargetSigner(token)), limits)

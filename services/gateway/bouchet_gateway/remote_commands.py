@@ -29,7 +29,7 @@ class RemoteCommands:
 
     async def run(self, argv: Sequence[str], stdin: str | None, timeout_s: float) -> CommandResult:
         """Run a command of the allowlist. One that only reads is run a second time when the connection was lost."""
-        self._allowlist.check_argv(argv)
+        self._allowlist.check_argv(argv, stdin)
         if timeout_s > self._limits.command_timeout_s:
             raise BadRequestError(f"timeout_s may be at most {self._limits.command_timeout_s:g}")
         loop = asyncio.get_running_loop()
@@ -47,7 +47,7 @@ class RemoteCommands:
 
     async def put(self, path: str, data: bytes, mode: int) -> None:
         """Write a file whole or not at all. mode: permission bits."""
-        target = self._allowlist.allowed_path(path)
+        target = self._allowlist.writable_path(path, data)
         if not 0 <= mode <= 0o777:
             raise BadRequestError(f"mode {mode:o} is not a set of permission bits such as 600")
         session = await self._tunnel.session(self._limits.file_hold_s)

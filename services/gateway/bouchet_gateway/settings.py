@@ -74,6 +74,8 @@ class GatewaySettings(ServiceSettings):
 
     ssh: SshSettings
     site: Site
+    # the job scripts, of which a copy is in the gateway's image
+    remote_dir: Path = Field(default=Path("/app/remote"), validation_alias="REMOTE_DIR")
     gateway_token: SecretStr
     limits: GatewayLimits = GatewayLimits()
     api_host: str = "0.0.0.0"

@@ -68,10 +68,14 @@ async def serve(settings: ProxySettings, mount: Mount) -> None:
     store = Store.connect(settings.redis_host, settings.redis_port, settings.redis_password.get_secret_value())
     routes = RoutingTableThread(store, catalog_names(settings.catalog))
     keys = KeyTableThread(store, settings.api_key.get_secret_value())
+
+    def problem() -> str:
+        return routes.problem() or keys.problem()
+
     recorder = UsageRecorder(store, settings.serving_secret.get_secret_value())
     litellm, lifespan = mount(settings)
     async with DirectBackend(settings) as direct:
-        app = ProxyApp(settings, lambda: routes.table, lambda: keys.table, recorder, direct, litellm, lifespan)
+        app = ProxyApp(settings, lambda: routes.table, lambda: keys.table, problem, recorder, direct, litellm, lifespan)
         routes.start()
         keys.start()
         recorder.start()

@@ -56,6 +56,7 @@ from .errors import (
     owner_only,
     rate_limit_exceeded,
     status_for,
+    table_not_current,
     table_not_loaded,
     threads_unsupported,
     too_many_values,
@@ -77,19 +78,24 @@ LIVENESS_PATHS = ("/", "/health/liveliness", "/health/liveness")
 
 
 class ProxyApp:
-    """The app that uvicorn serves. `table` and `keys` return the current tables; `lifespan` is LiteLLM's."""
+    """The app that uvicorn serves. `table` and `keys` return the current tables; `lifespan` is LiteLLM's.
+
+    `problem` returns why a table is not current, '' while both are.
+    """
 
     def __init__(
         self,
         settings: ProxySettings,
         table: Callable[[], RoutingTable],
         keys: Callable[[], KeyTable],
+        problem: Callable[[], str],
         recorder: UsageRecorder,
         direct: DirectBackend,
         litellm: Backend,
         lifespan: App,
     ) -> None:
         self._settings, self._table, self._keys, self._recorder = settings, table, keys, recorder
+        self._problem = problem
         self._dispatcher, self._lifespan = Dispatcher(settings, table, direct, litellm), lifespan
         self._passthrough = Passthrough(settings, direct)
         per_key = LoadLimits(settings.max_requests_per_key, settings.max_bytes_per_key)
@@ -128,6 +134,8 @@ class ProxyApp:
 
     async def _serve_get(self, path: str, scope: Scope, writer: ResponseWriter) -> None:
         if path in LIVENESS_PATHS:
+            if problem := self._problem():
+                raise table_not_current(problem)
             await writer.send_json(200, {"status": "ok", "service": "bouchet-llm proxy"})
             return
         caller = self._authenticate(scope)

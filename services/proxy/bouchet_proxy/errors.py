@@ -230,6 +230,11 @@ def table_not_loaded() -> ProxyError:
     return ProxyError(OVERLOADED, message, "store_unavailable", RETRY_SOON_S)
 
 
+def table_not_current(problem: str) -> ProxyError:
+    """Build the answer of the health check while a table cannot be renewed."""
+    return ProxyError(503, f"{problem}; check `make status` and `make logs`", "table_not_current", RETRY_LATER_S)
+
+
 def no_model_running(found: NoModelRunning) -> ProxyError:
     """Build the error for a name that any model may answer to while none is live."""
     choice = f" (catalog: {_join_names(found.catalog)})" if found.catalog else ""

@@ -11,6 +11,7 @@ import uuid
 from types import FrameType
 
 from bouchet_core.config.catalog import load_catalog
+from bouchet_core.config.job_scripts import load_scripts
 from bouchet_core.config.site import catalogs_of, load_site
 from bouchet_core.errors import BouchetError, StoreUnavailableError
 from bouchet_core.gateway_client import GatewayClient
@@ -22,7 +23,6 @@ from rq.exceptions import StopRequested
 from rq.serializers import JSONSerializer
 
 from .context import WorkerContext
-from .paths import load_scripts
 from .reconcile.cleanup import CleanupScheduler
 from .reconcile.health import SlotProbe
 from .reconcile.loop import ReconcileLoop

@@ -9,12 +9,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bouchet_core.config.catalog import Catalog
+from bouchet_core.config.job_scripts import ScriptBundle
 from bouchet_core.config.site import Site
 from bouchet_core.gateway_client import GatewayClient
 from bouchet_core.keys import installation_id
 from bouchet_core.store import Store
 
-from .paths import RemotePaths, ScriptBundle
+from .paths import RemotePaths
 
 # how work beside the reconcile loop is started; tests run it in the calling thread
 StartWork = Callable[[Callable[[], None]], None]

@@ -7,12 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from bouchet_core.config.job_scripts import COMPLETE_MARKER
 from bouchet_core.errors import GatewayError, RemoteFileMissingError
 
 from .context import WorkerContext
 
-# uploaded last: where it exists, all files of the bundle do
-COMPLETE_MARKER = "complete"
 # a program on the login node reads folders of models or images, and hashes files only in its cache
 SCRIPT_TIMEOUT_S = 60.0
 # characters of an unreadable output that an error repeats

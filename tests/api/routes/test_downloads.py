@@ -38,7 +38,9 @@ async def test_new_download_is_recorded_and_enqueued(api: httpx.AsyncClient, sta
 async def test_second_request_returns_the_live_download(api: httpx.AsyncClient, state: AppState) -> None:
     first = (await api.post("/v1/models/download", json={"model": QWEN})).json()
     advance(state, first["id"], slurm_id=7, state=BatchJobState.RUNNING)
-    again = await api.post("/v1/models/download", json={"model": QWEN, "revision": "v2"})
+    other = await api.post("/v1/models/download", json={"model": QWEN, "revision": "v2"})
+    assert (other.status_code, other.json()["kind"]) == (409, "other_work_in_progress")
+    again = await api.post("/v1/models/download", json={"model": QWEN, "revision": "main"})
     assert (again.status_code, again.json()["id"]) == (202, first["id"])
     assert queued_tasks(state.store) == [("download", first["id"])]
     end(state, first["id"])

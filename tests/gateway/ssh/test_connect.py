@@ -60,7 +60,7 @@ async def test_connect_uses_ssh_config(login_node: LoginNode, store: Store) -> N
     ssh = {"hosts": ("cluster",), "user": "not-used", "port": None}
     async with connected(login_node, store, ssh=ssh) as gateway, api_client(gateway) as client:
         assert (await client.post("/v1/run", json={"argv": ["squeue"]})).json()["stdout"] == "fine\n"
-        assert (await client.put("/v1/files", params={"path": "~/bouchet/x"}, content=b"x")).status_code == 204
+        assert (await client.put("/v1/files", params={"path": "~/bouchet/jobs/x"}, content=b"x")).status_code == 204
     assert login_node.logins == ["configured"]
 
 

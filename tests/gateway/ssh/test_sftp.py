@@ -28,16 +28,16 @@ async def test_put_writes_whole_file_with_mode_and_parents(client: httpx.AsyncCl
 
 async def test_put_replaces_file(client: httpx.AsyncClient, login_node: LoginNode) -> None:
     for text in (b"first, longer", b"second"):
-        await put(client, "~/bouchet/x", text)
-    assert (login_node.home / "bouchet" / "x").read_bytes() == b"second"
-    assert (login_node.home / "bouchet" / "x").stat().st_mode & 0o777 == 0o600
+        await put(client, "~/bouchet/jobs/x", text)
+    assert (login_node.home / "bouchet" / "jobs" / "x").read_bytes() == b"second"
+    assert (login_node.home / "bouchet" / "jobs" / "x").stat().st_mode & 0o777 == 0o600
 
 
 async def test_put_failure_leaves_no_part_file(client: httpx.AsyncClient, login_node: LoginNode) -> None:
-    (login_node.home / "bouchet" / "taken").mkdir(parents=True)
-    answer = await put(client, "~/bouchet/taken", b"x")
+    (login_node.home / "bouchet" / "jobs" / "taken").mkdir(parents=True)
+    answer = await put(client, "~/bouchet/jobs/taken", b"x")
     assert (answer.status_code, answer.json()["kind"]) == (502, "remote_refused")
-    assert [path.name for path in (login_node.home / "bouchet").iterdir()] == ["taken"]
+    assert [path.name for path in (login_node.home / "bouchet" / "jobs").iterdir()] == ["taken"]
 
 
 @pytest.mark.parametrize(

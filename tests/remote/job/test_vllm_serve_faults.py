@@ -73,9 +73,8 @@ def test_unwritable_logs_give_exit_status_73(node: ComputeNode) -> None:
 
 
 def test_scratch_of_dead_jobs_is_removed(node: ComputeNode) -> None:
-    dead, alive, foreign = (
-        node.temporary / name for name in ("bouchet-5-abcdef", "bouchet-6-abcdef", "other-7-abcdef")
-    )
+    names = ("bouchet-5-node7-abcdef", "bouchet-6-node7-abcdef", "other-7-node7-abcdef")
+    dead, alive, foreign = (node.temporary / name for name in names)
     for folder in (dead, alive, foreign):
         folder.mkdir()
         (folder / "alive").touch()
@@ -84,6 +83,16 @@ def test_scratch_of_dead_jobs_is_removed(node: ComputeNode) -> None:
         node.mode = "crash"
         node.run()
         assert {path.name for path in node.temporary.iterdir()} == {alive.name, foreign.name}
+
+
+def test_scratch_of_other_nodes_on_a_shared_disk_is_kept(node: ComputeNode) -> None:
+    others = {"bouchet-5-node8-abcdef", "bouchet-5-gpu-node7-abcdef"}
+    for name in others:
+        (node.temporary / name).mkdir()
+        (node.temporary / name / "alive").touch()
+    node.mode = "crash"
+    node.run()
+    assert {path.name for path in node.temporary.iterdir()} == others
 
 
 def test_usr1_kills_vllm_that_waits_for_clients(node: ComputeNode) -> None:

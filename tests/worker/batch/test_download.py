@@ -41,10 +41,11 @@ def loop(context: WorkerContext, sent: Sent) -> ReconcileLoop:
     return make_loop(context, sent)
 
 
-def create(context: WorkerContext, model: str = MODEL, identity: str = ID) -> Download:
+def create(context: WorkerContext, model: str = MODEL, identity: str = ID, revision: str = "main") -> Download:
     """Create a record as the API does."""
     now = context.now()
-    return context.store.downloads.create(Download(id=identity, model=model, created_at=now, updated_at=now))
+    new = Download(id=identity, model=model, revision=revision, created_at=now, updated_at=now)
+    return context.store.downloads.create(new)
 
 
 def get(context: WorkerContext) -> Download:
@@ -107,6 +108,17 @@ def test_submit_download_adopts_a_job_for_the_same_model(context: WorkerContext,
     again = create(context, identity="mnopqrstuvwx")
     assert submit_download(context, again.id) == "job 101"
     assert len(slurm.jobs) == 1 and context.store.downloads.get(again.id).job_name == job_name_of(MODEL, ID)
+
+
+def test_submit_download_refuses_a_job_for_another_revision(context: WorkerContext, slurm: FakeSlurm) -> None:
+    create(context)
+    submit_download(context, ID)
+    context.store.queue_connection().flushall()
+    wanted = create(context, identity="mnopqrstuvwx", revision="v2.0")
+    assert submit_download(context, wanted.id) == FAILED
+    record = context.store.downloads.get(wanted.id)
+    assert record.state is BatchJobState.FAILED and "scancel 101" in record.reason and "revision" in record.reason
+    assert len(slurm.jobs) == 1 and slurm.programs().count("scancel") == 0
 
 
 def test_lost_answer_of_sbatch_creates_no_second_job(context: WorkerContext, slurm: FakeSlurm, clock: Clock) -> None:

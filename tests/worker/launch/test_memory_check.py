@@ -6,12 +6,12 @@ import json
 from typing import Any
 
 import pytest
+from bouchet_core.config.job_scripts import COMPLETE_MARKER
 from bouchet_core.config.site import Site
 from bouchet_core.deployments import Deployment, Phase
 from bouchet_worker.context import WorkerContext
 from bouchet_worker.launch.plan import preview
 from bouchet_worker.launch.submit import submit
-from bouchet_worker.scripts import COMPLETE_MARKER
 
 from tests.fakes.slurm_gateway import FakeSlurm
 from tests.worker.memory.model_configs import CONFIGS

@@ -6,12 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from bouchet_core.config.job_scripts import COMPLETE_MARKER
 from bouchet_core.deployments import Ending, Phase, Placement
 from bouchet_core.keys import serving_key
 from bouchet_core.store import Store
 from bouchet_worker.context import WorkerContext
 from bouchet_worker.launch.submit import submit
-from bouchet_worker.scripts import COMPLETE_MARKER
 from bouchet_worker.slurm.submission import BUSY_ELSEWHERE, FAILED, NOTHING_TO_DO, RETRY_LATER
 
 from tests.fakes.slurm_gateway import FakeSlurm, job_ids

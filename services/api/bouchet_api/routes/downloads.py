@@ -64,7 +64,7 @@ def start_download(
     response: Response,
     request: Annotated[DownloadRequest, Body(openapi_examples=examples.DOWNLOAD_REQUEST)],
 ) -> Download:
-    """Download a model to the cluster. Returns the live download of this model if there is one."""
+    """Download a model to the cluster. Returns the live download of the same revision if there is one."""
     new = new_download(request, state.catalog.current(), new_id(), datetime.now(UTC))
     enqueue = partial(state.tasks.enqueue, TaskName.DOWNLOAD)
     return start_batch_job(state.store.downloads, new, enqueue, response, COLLECTION)

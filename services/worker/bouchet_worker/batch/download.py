@@ -54,6 +54,7 @@ class DownloadJobType(BatchJobType[Download, DownloadProgress]):
     cancel_task = TaskName.CANCEL_DOWNLOAD
     follow_up_task = TaskName.LIST_MODELS
     progress_model = DownloadProgress
+    options = ("revision",)
 
     def records(self, store: Store) -> BatchJobStore[Download]:
         """Return the store's downloads."""

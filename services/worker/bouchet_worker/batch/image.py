@@ -59,6 +59,7 @@ class ImageJobType(BatchJobType[ImageJob, ImageProgress]):
     submit_task = TaskName.IMAGE
     cancel_task = TaskName.CANCEL_IMAGE
     progress_model = ImageProgress
+    options = ("source", "rebuild")
 
     def records(self, store: Store) -> BatchJobStore[ImageJob]:
         """Return the store's image jobs."""

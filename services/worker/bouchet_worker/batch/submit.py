@@ -6,6 +6,7 @@ slurm/submission.py has the order of steps.
 
 from __future__ import annotations
 
+import json
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +15,7 @@ from typing import ClassVar, Generic, Literal, TypeVar
 from bouchet_core.batch_jobs import BatchJob, BatchJobState, is_batch_job_name
 from bouchet_core.config.site import Site
 from bouchet_core.deployments import Placement
-from bouchet_core.errors import BouchetError
+from bouchet_core.errors import BouchetError, LaunchRefusedError, RemoteFileMissingError
 from bouchet_core.store import BatchJobStore, Store
 from bouchet_core.tasks import TaskName
 from bouchet_core.values import FrozenModel
@@ -70,6 +71,8 @@ class BatchJobType(ABC, Generic[BatchJobT, ProgressT]):
     # sent after the end of a job
     follow_up_task: ClassVar[TaskName | None] = None
     progress_model: type[ProgressT]
+    # fields of the record and of spec.json that jobs of the same name may differ in
+    options: ClassVar[tuple[str, ...]]
 
     @abstractmethod
     def records(self, store: Store) -> BatchJobStore[BatchJobT]:
@@ -77,7 +80,7 @@ class BatchJobType(ABC, Generic[BatchJobT, ProgressT]):
 
     @abstractmethod
     def job_name_stem(self, record: BatchJobT) -> str:
-        """Return the job's name without the record's id; jobs with the same stem do the same work."""
+        """Return the job's name without the record's id; jobs with the same stem work on the same subject."""
 
     @abstractmethod
     def files(self, record: BatchJobT, context: WorkerContext) -> Mapping[str, bytes]:
@@ -141,11 +144,29 @@ class BatchSubmission(JobSubmission[BatchJobT], Generic[BatchJobT, ProgressT]):
         return JobRef(record.job_name, record.slurm_id, record.asked_at)
 
     def find(self, record: BatchJobT, rows: Sequence[QueueRow]) -> FoundJob | None:
-        """Return the record's own job, or a queued one that does the same and whose record is lost."""
+        """Return the record's own job, or a queued one that does the same and whose record is lost.
+
+        Raises LaunchRefusedError where a queued job works on the same subject in another way.
+        """
         own = super().find(record, rows)
         stem = self.job_type.job_name_stem(record)
-        same = (FoundJob(row.job_id, row.name) for row in rows if is_batch_job_name(row.name, stem))
-        return own or next(same, None)
+        other = next((FoundJob(row.job_id, row.name) for row in rows if is_batch_job_name(row.name, stem)), None)
+        if own is not None or other is None or self._does_the_same(record, other):
+            return own or other
+        if record.stop_requested_at is not None:
+            return None
+        raise LaunchRefusedError(
+            f"job {other.slurm_id} ({other.name}) works on {record.subject} with other options "
+            f"({', '.join(self.job_type.options)}): wait for it, or end it with `scancel {other.slurm_id}`"
+        )
+
+    def _does_the_same(self, record: BatchJobT, job: FoundJob) -> bool:
+        """Return whether the spec.json of that job has the options of the record."""
+        try:
+            spec = json.loads(self.context.gateway.get(f"{self.context.paths.job(job.name)}/spec.json").data)
+            return all(spec.get(option) == getattr(record, option) for option in self.job_type.options)
+        except (RemoteFileMissingError, ValueError, AttributeError):
+            return False
 
     # steps
 
