@@ -122,7 +122,7 @@ def plain(text: str, node: ComputeNode) -> str:
     """Replace what differs from run to run."""
     for found, name in ((str(SCRIPTS), "SCRIPTS"), (str(node.root), "ROOT"), (KEY, "KEY"), (str(REPOSITORY), "HERE")):
         text = text.replace(found, name)
-    text = re.sub(r"bouchet-77-\w{6}", "bouchet-77-XXXXXX", text)
+    text = re.sub(r"(bouchet-77-[a-z0-9]+)-\w{6}\b", r"\1-XXXXXX", text)
     text = re.sub(r"(?m)^(2|3)\d{4}$", "PORT", text)
     return re.sub(r"(?m)^.*srun_program\.py$", "srun", text)
 

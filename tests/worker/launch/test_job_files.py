@@ -32,6 +32,8 @@ COMMON_END = (
     "guard.Guard",
     "--shutdown-timeout",
     "100",
+    "--allowed-media-domains",
+    "none.invalid",
 )
 
 

@@ -18,6 +18,8 @@ SPEC_VERSION = 1
 KEY_FILE = "key"
 # vLLM finishes open streams within this time after SIGTERM; Slurm's signal comes 120 s before the walltime ends
 DRAIN_S = 100
+# reserved, so that no host has it: vLLM takes an empty list for all domains
+NO_DOMAIN = "none.invalid"
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,8 @@ def vllm_arguments(
         # vLLM's own --api-key does not protect /invocations, /tokenize and /metrics
         *("--middleware", "guard.Guard"),
         *("--shutdown-timeout", str(DRAIN_S)),
+        # a request may name an image by URL, which vLLM would fetch from within the cluster; images as data are taken
+        *("--allowed-media-domains", NO_DOMAIN),
         *entry.extra_args,
         # the only executor of vLLM's that spans nodes, so it must override extra_args
         *(("--distributed-executor-backend", "mp") if placement.nodes > 1 else ()),
