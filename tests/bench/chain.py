@@ -52,8 +52,9 @@ def ask(base: str, key: str, body: bytes) -> tuple[float, float, int]:
     rest = answer.read()
     total_s = time.perf_counter() - started
     connection.close()
-    assert answer.status == 200, (first + rest)[:500]
-    return first_s, total_s, (first + rest).count(b"event: content_block_delta")
+    events = (first + rest).count(b"event: content_block_delta")
+    assert answer.status == 200 and events, (first + rest)[:500]
+    return first_s, total_s, events
 
 
 def places(stack: Stack) -> tuple[tuple[str, str], tuple[str, str]]:

@@ -8,6 +8,8 @@ import time
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+from .model import WANTED
+
 SENT_AT = re.compile(rb'"(?:text|content)":\s*"(\d+\.\d{6}) "')
 END = b"0\r\n\r\n"
 TIMEOUT_S = 60.0
@@ -45,7 +47,7 @@ class Line:
         return cls(way, *await asyncio.open_connection(place.hostname, place.port, limit=1 << 22))
 
     async def ask(self, body: bytes) -> Timing:
-        """Send the request and read its whole response."""
+        """Send the request and read its whole response, which has every event that it asked for."""
         head = (
             f"POST /v1/messages HTTP/1.1\r\nhost: bench\r\nx-api-key: {self._way.key}\r\n"
             f"authorization: Bearer {self._way.key}\r\nanthropic-version: 2023-06-01\r\n"
@@ -54,7 +56,12 @@ class Line:
         began = time.perf_counter()
         self._writer.write(head.encode() + body)
         async with asyncio.timeout(TIMEOUT_S):
-            return await self._read_timing(began)
+            timing = await self._read_timing(began)
+        found = WANTED.search(body)
+        wanted = int(found[1]) if found else 1
+        # an error, or a stream that is held open, would be measured as a quick answer
+        assert len(timing.late_s) == wanted, f"{self._way.name}: {len(timing.late_s)} of {wanted} events"
+        return timing
 
     async def _read_timing(self, began: float) -> Timing:
         status = await self._reader.readuntil(b"\r\n\r\n")

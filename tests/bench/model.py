@@ -1,20 +1,27 @@
-"""A model's server that costs next to nothing: `python -m tests.bench.model PORT`; prompts say `EVENTS[n,per second]`.
+"""A model's server that costs next to nothing: `python -m tests.bench.model PORT KEY NODE_PORT`.
 
-Speaks Anthropic's and OpenAI's streams; each piece of text is the time at which it was sent. 0 per second: all at once.
+Prompts say `EVENTS[n,per second]`; 0 per second: all at once. Speaks Anthropic's and OpenAI's streams; each piece of
+text is the time at which it was sent. /health proves that the server holds KEY and listens on NODE_PORT of its node, as the
+guard of a job does: without the proof, the proxy sends it nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import hmac
 import json
 import re
 import sys
 import time
+from functools import partial
+
+from bouchet_core.keys import NONCE_HEADER, PROOF_HEADER
 
 WANTED = re.compile(rb"EVENTS\[(\d+),(\d+)\]")
 LENGTH = re.compile(rb"content-length:\s*(\d+)", re.IGNORECASE)
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n"
-HEALTHY = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}"
+NONCE = re.compile(NONCE_HEADER.encode() + rb":\s*(\w+)", re.IGNORECASE)
 
 
 def _event(name: str, **data: object) -> bytes:
@@ -51,7 +58,16 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+def health(head: bytes, key: str, node_port: int) -> bytes:
+    """Make the response of /health, with a proof for the nonce in the request's head."""
+    found = NONCE.search(head)
+    message = f"bouchet-proof {node_port} {found[1].decode() if found else ''}"
+    proof = hmac.new(key.encode(), message.encode(), hashlib.sha256).hexdigest()
+    lines = ("HTTP/1.1 200 OK", "content-type: application/json", f"{PROOF_HEADER}: {proof}", "content-length: 2")
+    return ("\r\n".join(lines) + "\r\n\r\n{}").encode()
+
+
+async def serve(key: str, node_port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Serve one connection, request after request."""
     try:
         while True:
@@ -64,7 +80,7 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
                 end = openai_delta("", '"stop"') + b"data: [DONE]\n\n"
                 await _answer(writer, body, openai_delta, openai_delta(""), end)
             else:
-                writer.write(HEALTHY)
+                writer.write(health(head, key, node_port))
     except (asyncio.IncompleteReadError, ConnectionError):
         pass
     finally:
@@ -86,11 +102,11 @@ async def _answer(writer: asyncio.StreamWriter, body: bytes, delta: object, star
     await writer.drain()
 
 
-async def main(port: int) -> None:
+async def main(port: int, key: str, node_port: int) -> None:
     """Serve until the process is ended."""
-    server = await asyncio.start_server(serve, "127.0.0.1", port, limit=1 << 24)
+    server = await asyncio.start_server(partial(serve, key, node_port), "127.0.0.1", port, limit=1 << 24)
     await server.serve_forever()
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1])))
+    asyncio.run(main(int(sys.argv[1]), sys.argv[2], int(sys.argv[3])))

@@ -14,13 +14,17 @@ from pathlib import Path
 
 import yaml
 from bouchet_core.deployments import Traits
+from bouchet_core.keys import serving_key
 
 from tests.conftest import free_port, start_redis
 from tests.fakes.vllm.server import FakeVLLM
 from tests.proxy.environment import (
     ALIAS,
     IMAGE_VARIABLE,
+    JOB,
     KEY,
+    NODE_PORT,
+    SERVING_SECRET,
     ProxyEnvironment,
     make_deployment,
     run_proxy_process,
@@ -41,7 +45,7 @@ def all_ways(folder: Path, cache: Path) -> Iterator[list[Way]]:
     """Start all servers; the model itself comes first."""
     with ExitStack() as running:
         base = free_port()
-        running.enter_context(_model(base))
+        running.enter_context(bench_model(base))
         redis = start_redis(folder, free_port())
         running.callback(redis.stop)
         store = redis.store()
@@ -65,8 +69,11 @@ def all_ways(folder: Path, cache: Path) -> Iterator[list[Way]]:
 
 
 @contextmanager
-def _model(port: int) -> Iterator[subprocess.Popen[bytes]]:
-    with _process([sys.executable, "-m", "tests.bench.model", str(port)], cwd=ROOT) as process:
+def bench_model(port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """Start the bench's model with the key of the tests' job."""
+    argv = [sys.executable, "-m", "tests.bench.model", str(port), serving_key(SERVING_SECRET, JOB), str(NODE_PORT)]
+    env = {**os.environ, "PYTHONPATH": f"{ROOT / 'core'}:{ROOT}"}
+    with _process(argv, cwd=ROOT, env=env) as process:
         wait_until_live(f"http://127.0.0.1:{port}/health", process)
         yield process
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +13,10 @@ import pytest
 from bouchet_core.deployments import Phase
 from bouchet_proxy.__main__ import serve
 
+from tests.bench.clients import Way, one_by_one, requests_per_s, side_by_side
+from tests.bench.peers import bench_model
 from tests.conftest import free_port
+from tests.fakes.vllm.server import FakeVLLM, serve_vllm
 from tests.proxy.client import (
     COMPLETIONS,
     COUNT,
@@ -27,6 +31,7 @@ from tests.proxy.client import (
 )
 from tests.proxy.environment import (
     ALIAS,
+    KEY,
     MODEL,
     ProxyEnvironment,
     RunningProxy,
@@ -114,3 +119,28 @@ def test_connection_whose_server_has_ended_is_closed(process: RunningProxy) -> N
         assert open_sockets(process, port)
     wait_for(lambda: not open_sockets(process, port), 10)
     process.environment.move(record.id, Phase.ENDED)
+
+
+@pytest.fixture
+def bench(process: RunningProxy) -> Iterator[Way]:
+    """Serve a deployment with the bench's model, as `make bench` measures it."""
+    record = process.environment.store.create(make_deployment("bench", "org/Bench", slot=2))
+    yield Way("ours", process.url, KEY, "bench", process.pid)
+    process.environment.move(record.id, Phase.ENDED)
+
+
+def bench_body(events: int) -> bytes:
+    return json.dumps(chat_body(f"EVENTS[{events},0]", model="bench", stream=True)).encode()
+
+
+async def test_bench_measures_whole_answers(bench: Way, process: RunningProxy) -> None:
+    with bench_model(process.environment.slot_base_port + 2):
+        assert len(await one_by_one(bench, bench_body(1), 3)) == 3
+        assert len(await side_by_side(bench, bench_body(50), 4)) == 200
+        assert await requests_per_s(bench, bench_body(1), 2, 0.3) > 0
+
+
+async def test_bench_of_a_model_without_a_proof_fails(bench: Way, process: RunningProxy) -> None:
+    other_server = serve_vllm(FakeVLLM(("bench",), "another key"), process.environment.slot_base_port + 2)
+    with other_server, pytest.raises(AssertionError, match="0 of 1 events"):
+        await one_by_one(bench, bench_body(1), 1)
