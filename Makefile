@@ -1,8 +1,8 @@
 # Two commands set the project up: `make up`, `make test`. `make help` lists all.
 PYTHON ?= python3
 BIN := .venv/bin
-# Shell scripts by their first line, whatever they are called.
-SHELL_SCRIPTS = git grep -lIE --untracked '^\#!(/usr)?/bin/(env )?(ba)?sh$$'
+# Shell scripts by their first line, whatever they are called; recorded output has such lines too.
+SHELL_SCRIPTS = git grep -lIE --untracked '^\#!(/usr)?/bin/(env )?(ba)?sh$$' -- ':!*.txt'
 QUICK_TESTS = $(filter-out tests/stack tests/stack/ tests/claude tests/claude/ tests/bench tests/bench/ tests/soak tests/soak/ tests/fakes tests/fakes/,$(wildcard tests/*/))
 
 # Most of these tests wait for a program; more of them than cores.
