@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -70,3 +71,21 @@ def test_parse_ps_accepts_lines_and_array() -> None:
 )
 def test_parse_version_reads_major_and_minor(text: str, version: tuple[int, int]) -> None:
     assert parse_version(text) == version
+
+
+NAMED_SECRETS = {
+    "owner's key": "api_key",
+    "Redis password": "redis_password",
+    "gateway token": "gateway_token",
+    "SERVING_SECRET": "serving_secret",
+    "hub token": "hf_token",
+}
+
+
+@pytest.mark.parametrize("name", ["proxy", "api", "gateway", "worker"])
+def test_threat_model_lists_the_secrets_of_each_service(name: str) -> None:
+    page = (ROOT / "docs" / "security.md").read_text()
+    held = re.search(rf"^\| {name} \| ([^|]*)\|", page, re.MULTILINE | re.IGNORECASE)
+    assert held
+    listed = {secret for words, secret in NAMED_SECRETS.items() if words in held[1]}
+    assert listed == set(SERVICES[name]["secrets"]), "docs/security.md says what is true now"
