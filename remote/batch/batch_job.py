@@ -51,6 +51,12 @@ def with_step(steps: Steps, name: str, now: float) -> Steps:
     return [*steps, {"name": name, "at": round(now, 3)}][-MAX_STEPS:]
 
 
+def download_command(request: Dict[str, Any]) -> str:
+    """Return the command that starts the same download again. request: of the job, with model and revision."""
+    revision = request.get("revision") or "main"
+    return "bouchet download %s%s" % (request["model"], "" if revision == "main" else " --revision " + revision)
+
+
 class BatchProgram:
     """A batch job of one kind, as progress.json describes it.
 

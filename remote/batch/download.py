@@ -56,8 +56,8 @@ def _download(job_dir: str, scripts: str, scratch: str) -> None:
     status = batch_job.wait_for_exit(child, job_dir)
     if status:
         # hub_fetch.py has reported the reason already, unless it was killed
-        message = "the download program exited with status %d; run `bouchet download %s` again to resume"
-        raise JobRefusedError(message % (status, spec["model"]))
+        message = "the download program exited with status %d; run `%s` again to resume"
+        raise JobRefusedError(message % (status, batch_job.download_command(spec)))
 
 
 def _send(child: "subprocess.Popen[bytes]", request: bytes) -> None:

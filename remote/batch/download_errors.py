@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import huggingface_hub.errors as hub
+from batch_job import download_command
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 GATED = (
@@ -16,7 +17,7 @@ GATED = (
 GATED_WITH_TOKEN = "%s is gated, and your token has no access: accept its terms on its page on the hub, then try again"
 UNKNOWN = "there is no model %s on the hub; check the spelling (org/name)"
 UNKNOWN_OR_PRIVATE = UNKNOWN + ", or set a token if it is private (HF_TOKEN in .env)"
-RESUME = "; run `bouchet download %s` again to resume"
+RESUME = "; run `%s` again to resume"
 
 
 class DownloadError(Exception):
@@ -45,7 +46,7 @@ def explain(exc: BaseException, model: str, request: dict[str, Any]) -> Download
     if _is_network_error(exc):
         host = urlsplit(request["endpoint"]).netloc
         message = "the connection to the hub (%s) failed: %s" + RESUME
-        return DownloadError("network", message % (host, _first_line(exc), model), retryable=True)
+        return DownloadError("network", message % (host, _first_line(exc), download_command(request)), retryable=True)
     return DownloadError("bug", "unexpected error (%s: %s)" % (type(exc).__name__, _first_line(exc)))
 
 
@@ -57,7 +58,8 @@ def _explain_status(exc: hub.HfHubHTTPError, model: str, request: dict[str, Any]
     # a signed address of the content network expires
     is_hub = str(exc.response.url).startswith(request["endpoint"])
     if status in (408, 429) or status >= 500 or (status in (401, 403) and not is_hub):
-        return DownloadError("network", ("the hub answered %d" + RESUME) % (status, model), retryable=True)
+        message = "the hub answered %d" + RESUME
+        return DownloadError("network", message % (status, download_command(request)), retryable=True)
     if status == 403:
         message = "your token may not read %s; it needs the permission to read gated models"
         return DownloadError("forbidden", message % model)
@@ -68,7 +70,7 @@ def _explain_disk_error(exc: OSError, request: dict[str, Any]) -> DownloadError:
     if exc.errno in NO_SPACE:
         reason = "your quota is used up" if exc.errno == errno.EDQUOT else "the disk is full"
         message = "%s (%s); free some space there" + RESUME
-        return DownloadError("no_space", message % (reason, request["models_dir"], request["model"]))
+        return DownloadError("no_space", message % (reason, request["models_dir"], download_command(request)))
     return DownloadError("disk", "cannot write %s: %s" % (exc.filename or request["models_dir"], exc.strerror or exc))
 
 

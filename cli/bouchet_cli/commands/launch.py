@@ -142,7 +142,7 @@ def _to_cancel(options: argparse.Namespace, api: ApiClient) -> list[str]:
     if len(names) > 1:
         return list(dict.fromkeys(api.deployment(name).id for name in names))
     if names:
-        return names
+        return [api.find_deployment(names[0]).id]
     live = api.deployments(live=True)
     if not live:
         raise NotReadyError(NOTHING_RUNNING)

@@ -55,7 +55,7 @@ def run_download(options: argparse.Namespace, context: CommandContext) -> None:
         return
     download = api.download(options.model, options.revision)
     if options.wait:
-        download = _follow(download, api, screen)
+        download = _follow(download, options.revision, api, screen)
     if options.json:
         screen.show_json(download.raw)
     elif not options.wait:
@@ -67,14 +67,15 @@ def run_download(options: argparse.Namespace, context: CommandContext) -> None:
         screen.show(f"{download.model} is on the cluster{size}: {download.reason}")
 
 
-def _follow(download: DownloadInfo, api: ApiClient, screen: Screen) -> DownloadInfo:
+def _follow(download: DownloadInfo, revision: str | None, api: ApiClient, screen: Screen) -> DownloadInfo:
     """Return the download when it has ended. Ctrl-C stops the waiting only."""
     try:
         with job_display(screen, download_line, download_bar) as show:
             return wait_until_finished(download, partial(api.download_record, download.id), show)
     except KeyboardInterrupt:
         again = f"bouchet download {download.model}"
-        screen.note(f"the download continues in the background; follow it: `{again}`, stop it: `{again} --cancel`")
+        follow = f"{again} --revision {revision}" if revision else again
+        screen.note(f"the download continues in the background; follow it: `{follow}`, stop it: `{again} --cancel`")
         raise
 
 
@@ -96,6 +97,8 @@ def _list(options: argparse.Namespace, api: ApiClient, screen: Screen) -> None:
     if options.json:
         screen.show_json({"downloads": [download.raw for download in downloads]})
     elif downloads:
-        screen.show(*download_lines(downloads, screen.out.width, datetime.now(UTC)))
+        newest = {download.model: download for download in reversed(downloads)}
+        shown = [download for download in downloads if newest[download.model] is download]
+        screen.show(*download_lines(shown, screen.out.width, datetime.now(UTC)))
     else:
         screen.show("no downloads yet; start one with `bouchet download MODEL`, list models with `bouchet models`")

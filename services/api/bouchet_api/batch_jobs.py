@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 
 # pause between two reads of a batch job's change stream
 EVENTS_INTERVAL_S = 0.5
+# records that are searched for an ended batch job
+NEWEST = 200
 
 AnyBatchJob = TypeVar("AnyBatchJob", bound=BatchJob)
 OpenApiResponses = dict[int | str, dict[str, Any]]
@@ -46,6 +48,17 @@ def start_batch_job(
         enqueue(record.id)
     response.headers["Location"] = f"{collection}/{record.id}"
     return record
+
+
+def find_batch_job(records: BatchJobStore[AnyBatchJob], name: str) -> AnyBatchJob:
+    """Return the batch job with that id, the live one of that subject, or its newest that has ended."""
+    try:
+        return records.get(name)
+    except BouchetError:
+        newest = next((record for record in records.page(NEWEST) if record.subject == name), None)
+        if newest is None:
+            raise
+        return newest
 
 
 def cancel_batch_job(

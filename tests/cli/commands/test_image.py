@@ -44,6 +44,13 @@ def test_build_cancel_requests_the_end(bouchet: Bouchet) -> None:
     assert bouchet.store.images.page(1)[0].stop_requested_at is not None
 
 
+def test_build_cancel_of_an_ended_one_says_so(bouchet: Bouchet) -> None:
+    identity = start_build(bouchet)
+    bouchet.store.images.update(identity, lambda old: old.ended(NOW, BatchJobState.FAILED, "no network"))
+    done = bouchet("image", "build", PIN, "--cancel")
+    assert done.status == 0 and f"build of {PIN} has already ended" in done.out
+
+
 def test_build_is_followed_to_its_end(bouchet: Bouchet) -> None:
     identity, update = start_build(bouchet), bouchet.store.images.update
     update(identity, lambda old: old.changed(NOW, state=BatchJobState.RUNNING, reason="packing", stage="squash"))

@@ -209,3 +209,10 @@ def test_cancel_of_several_names_cancels_each_once(bouchet: Bouchet) -> None:
 @pytest.mark.parametrize("arguments", [(), ("nosuch",)])
 def test_cancel_of_nothing_is_not_ready(bouchet: Bouchet, arguments: tuple[str, ...]) -> None:
     assert one_line_error(bouchet("cancel", *arguments), 3)
+
+
+def test_cancel_of_an_ended_deployment_says_so(bouchet: Bouchet) -> None:
+    identity = bouchet.launch(QWEN, "--name", "mine")
+    end(bouchet.store, identity)
+    done = bouchet("cancel", "mine")
+    assert done.status == 0 and f"mine ({identity}) has already ended" in done.out

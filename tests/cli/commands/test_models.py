@@ -118,6 +118,28 @@ def test_download_cancel_by_catalog_name(bouchet: Bouchet) -> None:
     assert one_line_error(bouchet("download", "org/other", "--cancel"), 1)
 
 
+def test_download_cancel_of_an_ended_one_says_so(bouchet: Bouchet) -> None:
+    bouchet("download", QWEN, "--no-wait")
+    finish(bouchet, BatchJobState.FAILED, "no network")()
+    done = bouchet("download", ALIAS, "--cancel")
+    assert done.status == 0 and f"download of {QWEN} has already ended" in done.out
+
+
+def test_list_of_downloads_shows_the_newest_of_each_model(bouchet: Bouchet) -> None:
+    for _ in range(2):
+        bouchet("download", QWEN, "--no-wait")
+        finish(bouchet, BatchJobState.FAILED, "no network")()
+    bouchet("download", OTHER, "--no-wait")
+    listed = bouchet("download").out
+    assert listed.count(f"{QWEN} ") == 1 and listed.count(f"{OTHER} ") == 1
+    assert len(json.loads(bouchet("download", "--json").out)["downloads"]) == 3
+
+
+def test_ctrl_c_of_a_revision_names_it_in_the_hint(bouchet: Bouchet) -> None:
+    done = bouchet.reacting({"queued": interrupt}, "download", QWEN, "--revision", "v1")
+    assert f"`bouchet download {QWEN} --revision v1`" in done.err
+
+
 def test_download_of_a_misspelled_name_suggests_the_nearest(bouchet: Bouchet) -> None:
     done = bouchet("download", "qwen3-23b")
     assert one_line_error(done, 1) and "did you mean" in done.err

@@ -19,6 +19,7 @@ from bouchet_api.batch_jobs import (
     batch_job_events,
     cancel_batch_job,
     cancel_responses,
+    find_batch_job,
     json_example,
     start_batch_job,
     start_responses,
@@ -42,14 +43,15 @@ class DownloadList(BaseModel):
 
 
 def find_download(
-    state: StateDep, download: Annotated[str, Path(description="id, or the model of a live download", max_length=300)]
+    state: StateDep,
+    download: Annotated[str, Path(description="id, or a model: its live download, else its newest", max_length=300)],
 ) -> Download:
     """Return the record that the path names; a catalog name means its model."""
     try:
-        return state.store.downloads.get(download)
+        return find_batch_job(state.store.downloads, download)
     except UnknownDownloadError:
         try:
-            return state.store.downloads.get(resolve_model(download, state.catalog.current()))
+            return find_batch_job(state.store.downloads, resolve_model(download, state.catalog.current()))
         except (UnknownModelError, UnknownDownloadError):
             pass
         raise
@@ -87,7 +89,7 @@ async def stream_download_events(
 
 @router.get("/downloads/{download:path}", responses=json_example(examples.DOWNLOAD))
 def get_download(download: DownloadDep) -> Download:
-    """Return one download by its id, or by its model while it is live."""
+    """Return one download by its id or model."""
     return download
 
 

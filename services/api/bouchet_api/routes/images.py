@@ -19,6 +19,7 @@ from bouchet_api.batch_jobs import (
     batch_job_events,
     cancel_batch_job,
     cancel_responses,
+    find_batch_job,
     json_example,
     start_batch_job,
     start_responses,
@@ -44,10 +45,11 @@ class ImageJobList(BaseModel):
 
 
 def find_image_job(
-    state: StateDep, job: Annotated[str, Path(description="id, or the pin of a live job", max_length=100)]
+    state: StateDep,
+    job: Annotated[str, Path(description="id, or a pin: its live job, else its newest", max_length=100)],
 ) -> ImageJob:
     """Return the record that the path names."""
-    return state.store.images.get(job)
+    return find_batch_job(state.store.images, job)
 
 
 ImageJobDep = Annotated[ImageJob, Depends(find_image_job)]
@@ -91,7 +93,7 @@ async def stream_image_job_events(
 
 @router.get("/jobs/{job}", responses=json_example(examples.IMAGE_JOB))
 def get_image_job(job: ImageJobDep) -> ImageJob:
-    """Return one build or verification by its id, or by its pin while it is live."""
+    """Return one build or verification by its id or pin."""
     return job
 
 

@@ -132,7 +132,8 @@ class DownloadJobType(BatchJobType[Download, DownloadProgress]):
 
     def interrupted_advice(self, record: Download) -> str:
         """Return how to resume the download."""
-        return f"downloaded files are kept; run `bouchet download {record.model}` to resume"
+        revision = "" if record.revision == "main" else f" --revision {record.revision}"
+        return f"downloaded files are kept; run `bouchet download {record.model}{revision}` to resume"
 
     def cancelled_message(self, record: Download) -> str:
         """Return whether files are kept."""
