@@ -10,7 +10,7 @@ from dataclasses import replace
 from . import demo
 from .command import allow_again, end_all, run_together
 from .docker import images
-from .docker.base_images import ensure_base_image, ensure_base_source
+from .docker.base_images import ensure_base_image, ensure_base_source, ensure_chosen_base
 from .docker.containers import check_ports, inspect_containers, wait_until_healthy
 from .docker.engine import Compose, ensure_engine, find_compose, with_files
 from .docker.stack import Stack, compose_environ, sole_use
@@ -93,7 +93,8 @@ def provide_images(
 
 def build_images(stack: Stack, settings: EnvSettings, progress: Progress, compose: Compose) -> list[images.BuiltImage]:
     """Build the images whose inputs changed; return all that we build."""
-    base = ensure_base_image(progress, stack.root)
+    chosen = stack.overrides.get("BOUCHET_BASE_IMAGE")
+    base = ensure_chosen_base(chosen) if chosen else ensure_base_image(progress, stack.root)
     inputs = images.SERVICE_INPUTS if settings.host else {**images.SERVICE_INPUTS, **images.DEMO_INPUTS}
     with progress.step("images") as step:
         known = images.find_images(compose, stack.root, inputs, base.layers)

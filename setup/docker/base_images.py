@@ -85,6 +85,20 @@ def ensure_base_image(progress: Progress, root: Path, name: str = NAME, suite: s
     return found
 
 
+def ensure_chosen_base(name: str) -> BaseImage:
+    """Return the base image that the environment names (BOUCHET_BASE_IMAGE), pulled if it is not here.
+
+    CommandFailedError if no registry gives it: another base is never made in its place.
+    """
+    found = find_base(name)
+    if found is None:
+        run(["docker", "pull", "--quiet", name])
+        found = find_base(name)
+    if found is None:
+        raise SetupError(f"{name} went away after it was pulled; run `make up` again")
+    return found
+
+
 def ensure_base_source(progress: Progress, root: Path, name: str = NAME, suite: str = SUITE) -> None:
     """Ensure that a registry gives base images, or that mmdebstrap can make them.
 

@@ -16,17 +16,23 @@ from setup.docker.base_images import (
     NAME,
     BaseImage,
     ensure_base_image,
+    ensure_chosen_base,
     parse_base,
     read_digests,
     render_digests,
     renew_digests,
 )
 from setup.docker.containers import parse_container
-from setup.errors import SetupError
+from setup.docker.engine import with_files
+from setup.docker.stack import Stack
+from setup.errors import CommandFailedError, SetupError
+from setup.files.env_file import EnvSettings
 from setup.progress import Progress
+from setup.up import build_images
 from tests.fakes.docker_program import FakeEngine
 
 ROOT = Path(__file__).parents[3]
+SETTINGS = EnvSettings({"BOUCHET_HOST": "hpc"})
 ONE, TWO = "sha256:" + "1" * 64, "sha256:" + "2" * 64
 
 
@@ -92,6 +98,31 @@ def test_base_of_unknown_digest_is_not_taken_by_tag(engine: FakeEngine, progress
     engine.set(registry={NAME: TWO})
     with pytest.raises(SetupError, match="no registry gives"):
         ensure_base_image(progress, root)
+
+
+def test_chosen_base_is_pulled_and_never_made(engine: FakeEngine) -> None:
+    engine.set(registry={"debian:sid": TWO})
+    assert ensure_chosen_base("debian:sid").record == TWO
+    with pytest.raises(CommandFailedError, match="no registry gives debian:other"):
+        ensure_chosen_base("debian:other")
+
+
+def test_build_images_follows_the_chosen_base(
+    engine: FakeEngine, progress: Progress, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another base is another input: what was built from the first one is built again, and recorded as such."""
+    engine.set(services={"api": "bouchet/api:dev"}, images={"debian:sid": "s", NAME: "t", "bouchet/api:dev": "a"})
+    for name in ("Dockerfile", ".dockerignore"):
+        (root / name).touch()
+    markers = []
+    for overrides in ({}, {"BOUCHET_BASE_IMAGE": "debian:sid"}):
+        stack = Stack(root, "bouchet", root / ".env", overrides)
+        compose = with_files(["docker", "compose"], stack, [], {})
+        markers += [
+            image.marker for image in build_images(stack, SETTINGS, progress, compose) if image.service == "api"
+        ]
+    assert len(set(markers)) == 2
+    assert [call for call in engine.state["calls"] if "build" in call][-1][-1] == "api"
 
 
 def test_renew_digests_keeps_entry_that_no_registry_gives(engine: FakeEngine, progress: Progress, root: Path) -> None:
