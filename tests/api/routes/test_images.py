@@ -61,7 +61,7 @@ async def test_cancel_is_enqueued_and_repeatable(api: httpx.AsyncClient, state: 
     assert ("cancel_image", made["id"]) in queued_tasks(state.store)
     state.store.images.update(made["id"], lambda old: old.ended(NOW, BatchJobState.CANCELLED, "cancelled"))
     assert (await api.delete(f"/v1/images/jobs/{made['id']}")).status_code == 200
-        assert (await api.get(f"/v1/images/jobs/{PIN}")).json()["state"] == "cancelled", "the newest of the pin"
+    assert (await api.get(f"/v1/images/jobs/{PIN}")).json()["state"] == "cancelled", "the newest of the pin"
 
 
 async def test_image_job_events_are_streamed(api: httpx.AsyncClient, state: AppState) -> None:
