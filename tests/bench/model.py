@@ -1,8 +1,8 @@
 """A model's server that costs next to nothing: `python -m tests.bench.model PORT KEY NODE_PORT`.
 
 Prompts say `EVENTS[n,per second]`; 0 per second: all at once. Speaks Anthropic's and OpenAI's streams; each piece of
-text is the time at which it was sent. /health proves that the server holds KEY and listens on NODE_PORT of its node, as the
-guard of a job does: without the proof, the proxy sends it nothing.
+text is the time at which it was sent. /health proves that the server holds KEY and listens on NODE_PORT of its node, as
+the guard of a job does: without the proof, the proxy sends it nothing.
 """
 
 from __future__ import annotations

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 from bouchet_proxy.dialects.endpoints import Dialect
 from bouchet_proxy.errors import error_body, status_for
-from bouchet_proxy.upstream_errors import NO_MESSAGE, error_from_upstream, error_message
+from bouchet_proxy.upstream_errors import MAX_MESSAGE_CHARS, NO_MESSAGE, error_from_upstream, error_message
 from hypothesis import given
 from hypothesis import strategies as st
 
+# of the test's thread; the expressions took seconds
+MAX_CPU_S = 0.1
 TOKENS = (
     "This model's maximum context length is 4096 tokens. However, your prompt contains at least 4097 input tokens, "
     "which exceeds this limit even without any output tokens. Please reduce the length of the input prompt."
@@ -75,3 +78,17 @@ def test_error_from_upstream_of_any_body_has_a_message(body: bytes, status: int)
 @pytest.mark.parametrize("status", [401, 403])
 def test_key_rejected_by_vllm_is_not_the_clients_fault(status: int) -> None:
     assert error_from_upstream(status, b"{}", "tiny").status == 502
+
+
+@pytest.mark.parametrize("start", ["", "invalid temperature: "])
+@pytest.mark.parametrize(
+    "quoted",
+    [" " * 60_000 + "x", "maximum context length is 1 tokens " * 1700, "aError: " * 7000, "LiteLLM_" * 7000],
+    ids=["blanks", "overflows", "prefixes", "suffixes"],
+)
+def test_long_quoted_request_is_read_quickly_and_cut(start: str, quoted: str) -> None:
+    body = json.dumps({"error": {"message": f"{start}{quoted}", "code": 400}}).encode()
+    before = time.thread_time()
+    error = error_from_upstream(400, body, "tiny")
+    assert time.thread_time() - before < MAX_CPU_S
+    assert error.status == 400 and len(error.message) <= MAX_MESSAGE_CHARS

@@ -12,7 +12,7 @@ from .dialects.endpoints import Endpoint
 from .errors import OVERLOADED, ProxyError, context_overflow, stream_interrupted, unreachable
 
 NO_MESSAGE = "the model's server returned an error without a message"
-MAX_PLAIN_TEXT = 2000
+MAX_PLAIN_TEXT = MAX_MESSAGE_CHARS = 2000
 # of errors within errors; an error may quote a request
 MAX_LEVELS = 20
 
@@ -24,7 +24,7 @@ _PREFIX = re.compile(
     r"^\s*(?:Invalid request format:\s*(?=litellm))?(?:litellm\.)?(?:\w+(?:Error|Exception)\s*[:-]\s*)+", re.I
 )
 # ... and what it tried, how often, after it
-_SUFFIX = re.compile(r"\.?\s*(?:Received Model Group=|Available Model Group Fallbacks=|LiteLLM\b).*$", re.DOTALL)
+_SUFFIX = re.compile(r"Received Model Group=|Available Model Group Fallbacks=|LiteLLM\b")
 # how the HTTP libraries report that the server went away in the middle of a response
 _INTERRUPTED = re.compile(r"payload is not completed|TransferEncodingError|disconnected|peer closed", re.IGNORECASE)
 # error kinds of the gateway, also quoted within the message of a library
@@ -72,8 +72,15 @@ def error_message(body: bytes) -> str:
         text = _find_message(orjson.loads(body))
     except orjson.JSONDecodeError:
         text = body[:MAX_PLAIN_TEXT].decode("utf-8", "replace").strip()
-    text = _SUFFIX.sub("", _PREFIX.sub("", text or ""))
-    return _unwrap(text) or NO_MESSAGE
+    text = _unwrap(_cut_suffix(_PREFIX.sub("", text or "")))
+    # vLLM quotes the request in some messages, at any length
+    return text[:MAX_MESSAGE_CHARS] or NO_MESSAGE
+
+
+def _cut_suffix(text: str) -> str:
+    """Return the text before what LiteLLM adds; in linear time, whatever a client made a server quote."""
+    found = _SUFFIX.search(text)
+    return text[: found.start()].rstrip().removesuffix(".") if found else text
 
 
 def _unwrap(text: str) -> str:
