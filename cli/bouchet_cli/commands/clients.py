@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from bouchet_cli.client.deployments import DeploymentInfo, pending_deployment, phase_text, ready_deployment
-from bouchet_cli.client.errors import NotReadyError
+from bouchet_cli.client.errors import NotReadyError, UsageError
 from bouchet_cli.client.settings import PROJECT
 from bouchet_cli.context import CommandContext
 from bouchet_cli.integrations.claude_code import claude_variables, context_window, start_claude
@@ -45,6 +45,8 @@ def add_env_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_env(options: argparse.Namespace, context: CommandContext) -> None:
     """Print the variables or the configuration of a client."""
+    if options.shell == "fish" and options.client != CLAUDE:
+        raise UsageError(f"--shell fish is for Claude Code's variables; lines for {options.client} are POSIX: use bash")
     if options.client == KEY:
         _show_key(options, context)
         return

@@ -58,6 +58,12 @@ def test_env_prints_json_and_fish(bouchet: Bouchet) -> None:
     assert f"set -gx ANTHROPIC_MODEL '{ALIAS}';" in bouchet("env", "--shell", "fish").out
 
 
+@pytest.mark.parametrize("client", ["aider", "codex", "key"])
+def test_env_for_another_client_in_fish_is_refused(bouchet: Bouchet, client: str) -> None:
+    bouchet.launch_ready()
+    assert one_line_error(bouchet("env", "--shell", "fish", "--for", client), 2)
+
+
 def test_env_of_a_queued_deployment_is_not_ready(bouchet: Bouchet) -> None:
     advance(bouchet.store, bouchet.launch(), *TO_QUEUED)
     done = bouchet("env")
