@@ -79,7 +79,7 @@ def line_history(path: Path) -> Iterator[None]:
 # a long prompt on a busy GPU takes minutes before its first token
 FIRST_TOKEN_TIMEOUT_S = 600.0
 HELP = """/model [NAME]   switch to another deployment; without a name: list them
-/system [TEXT]  set the system prompt; without text: remove it
+/system [TEXT]  set the system prompt (`none` removes it); without text: show it
 /save FILE      save the conversation as Markdown
 /clear          start a new conversation
 /help           show this list
@@ -88,35 +88,50 @@ End a line with \\ to continue on the next line; put several lines between \"\"\
 Ctrl-C stops the answer, or discards what you have typed. A model's thinking is shown dim."""
 
 
+@dataclass(frozen=True)
+class Turn:
+    """One message. model: which answered, empty for a question."""
+
+    role: str
+    text: str
+    model: str = ""
+
+
 @dataclass
 class Conversation:
-    """The turns of a conversation: role and text."""
+    """The turns of a conversation."""
 
     model: str
     system: str = ""
-    turns: list[tuple[str, str]] = field(default_factory=list)
+    turns: list[Turn] = field(default_factory=list)
 
     def request(self) -> dict[str, Any]:
         """Return the body for /v1/chat/completions."""
-        turns = [("system", self.system), *self.turns] if self.system else self.turns
-        messages = [{"role": role, "content": text} for role, text in turns]
+        turns = [Turn("system", self.system), *self.turns] if self.system else self.turns
+        messages = [{"role": turn.role, "content": turn.text} for turn in turns]
         return {"model": self.model, "messages": messages, "stream": True}
 
     def add_question(self, text: str) -> None:
         """Add the user's turn."""
-        self.turns.append(("user", text))
+        self.turns.append(Turn("user", text))
 
     def add_answer(self, text: str) -> None:
         """Add the model's turn; without any text remove the question, so that it can be asked again."""
         if text:
-            self.turns.append(("assistant", text))
+            self.turns.append(Turn("assistant", text, self.model))
         elif self.turns:
             self.turns.pop()
 
     def markdown(self) -> str:
-        """Return the whole conversation as Markdown."""
-        title = [f"# Conversation with {self.model}", *([f"> {self.system}"] if self.system else [])]
-        return "\n\n".join([*title, *(f"**{role}**\n\n{text}" for role, text in self.turns)]) + "\n"
+        """Return the whole conversation as Markdown, with the system prompt and every model that answered."""
+        models = list(dict.fromkeys(turn.model for turn in self.turns if turn.model)) or [self.model]
+        system = ["\n".join(f"> {line}".rstrip() for line in self.system.splitlines())] if self.system else []
+        turns = (f"**{_speaker(turn, len(models) > 1)}**\n\n{turn.text}" for turn in self.turns)
+        return "\n\n".join([f"# Conversation with {', '.join(models)}", *system, *turns]) + "\n"
+
+
+def _speaker(turn: Turn, name_model: bool) -> str:
+    return f"{turn.role} ({turn.model})" if turn.model and name_model else turn.role
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ from bouchet_cli.context import CommandContext
 from bouchet_cli.view.screen import StyledLine, clean
 
 QUIT = ("/exit", "/quit")
+# the argument of /system that removes the system prompt
+NO_SYSTEM = "none"
 
 
 def add_chat_arguments(parser: argparse.ArgumentParser) -> None:
@@ -110,8 +112,7 @@ class ChatSession:
                 self._conversation.turns.clear()
                 self._screen.note("new conversation", "dim")
             case "/system":
-                self._conversation.system = argument
-                self._screen.note("system prompt set" if argument else "system prompt removed", "dim")
+                self._set_system(argument)
             case "/model":
                 self._switch_model(argument)
             case "/save" if argument:
@@ -121,13 +122,25 @@ class ChatSession:
             case _:
                 raise UsageError(f"no command {text}; /help lists them")
 
+    def _set_system(self, text: str) -> None:
+        if text:
+            self._conversation.system = "" if text == NO_SYSTEM else text
+            self._screen.note("system prompt removed" if text == NO_SYSTEM else "system prompt set", "dim")
+        elif self._conversation.system:
+            self._screen.note(self._conversation.system)
+            self._screen.note(f"`/system {NO_SYSTEM}` removes it", "dim")
+        else:
+            self._screen.note("there is no system prompt; `/system TEXT` sets one", "dim")
+
     def _switch_model(self, name: str) -> None:
         live = self._context.api.deployments(live=True)
         if name:
             self._conversation.model = ready_deployment(live, name).alias
         else:
+            width = max((len(deployment.alias) for deployment in live), default=0)
             for deployment in live:
-                self._screen.note(f"  {deployment.alias}  {phase_text(deployment)}")
+                current = "*" if deployment.alias == self._conversation.model else " "
+                self._screen.note(f"{current} {deployment.alias:{width}}  {phase_text(deployment)}")
         self._screen.note(f"chatting with {self._conversation.model}", "dim")
 
     def _save(self, path: Path) -> None:

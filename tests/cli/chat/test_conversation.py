@@ -30,6 +30,17 @@ def test_conversation_request_and_markdown_have_all_turns() -> None:
     assert "**assistant**\n\na" in conversation.markdown()
 
 
+def test_markdown_has_the_whole_system_prompt_and_names_each_model() -> None:
+    conversation = Conversation("one", "first line\n\nlast line")
+    for model in ("one", "two"):
+        conversation.model = model
+        conversation.add_question("q")
+        conversation.add_answer(f"of {model}")
+    text = conversation.markdown()
+    assert text.startswith("# Conversation with one, two\n\n> first line\n>\n> last line\n")
+    assert "**assistant (one)**\n\nof one" in text and "**assistant (two)**\n\nof two" in text
+
+
 def test_message_continues_after_backslash_and_between_quotes() -> None:
     assert not is_unfinished([])
     assert is_unfinished(["a \\"])

@@ -73,7 +73,8 @@ def test_chat_commands_and_history(bouchet: Bouchet, tmp_path: Path) -> None:
             ("/model", f"{ALIAS}  ready", ">>> "),
             (f"/save {saved}", str(saved), ">>> "),
             ("/clear", ">>> "),
-            ("/system", ">>> "),
+            ("/system", "Be short.", "/system none", ">>> "),
+            ("/system none", "removed", ">>> "),
             ("five", "An answer.", ">>> "),
         ):
             tty.type(f"{typed}\n")
@@ -94,7 +95,7 @@ def test_chat_commands_and_history(bouchet: Bouchet, tmp_path: Path) -> None:
     assert "**assistant**\n\nAn answer." in saved.read_text()
     history = tmp_path / ".local" / "state" / "bouchet" / "chat-history"
     assert stat.S_IMODE(history.stat().st_mode) == 0o600
-    assert "/system" in history.read_text().splitlines()
+    assert "/system none" in history.read_text().splitlines()
 
 
 def test_chat_continues_after_an_error(bouchet: Bouchet) -> None:
