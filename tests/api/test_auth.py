@@ -70,6 +70,11 @@ async def test_long_body_is_413_and_chunked_body_is_411(api: httpx.AsyncClient) 
     long = await api.post("/v1/deployments", content=b"x" * 300_000)
     assert (long.status_code, long.json()["kind"]) == (413, "too_large")
 
+    for length in ("300000", "0" * 9 + "999999999999", "-1", "0x1", "١"):
+        headers = {b"content-type": b"application/json", b"content-length": length.encode()}
+        lying = await api.post("/v1/deployments", content=b"{}", headers=headers)
+        assert (lying.status_code, lying.json()["kind"]) == (413, "too_large"), length
+
     async def chunks() -> AsyncIterator[bytes]:
         yield b"{"
 

@@ -110,6 +110,7 @@ OPEN_PATHS = frozenset({"/healthz"})
 # A foreign name that resolves to 127.0.0.1 (DNS rebinding) is not in this list. `api` is the container's name.
 HOSTS = frozenset({"127.0.0.1", "localhost", "::1", "api"})
 MAX_BODY_BYTES = 256 * 1024
+MAX_LENGTH_DIGITS = 12
 FORM, JSON = (b"content-type", b"application/x-www-form-urlencoded"), b"application/json"
 
 
@@ -161,7 +162,8 @@ def _body_length_problem(headers: Headers) -> Problem | None:
     if "transfer-encoding" in headers:
         return problem(411, "length_required", "send the body with a Content-Length")
     length = headers.get("content-length", "0")
-    if not length.isascii() or not length.isdigit() or int(length[:12]) > MAX_BODY_BYTES:
+    is_number = length.isascii() and length.isdigit() and len(length) <= MAX_LENGTH_DIGITS
+    if not is_number or int(length) > MAX_BODY_BYTES:
         return problem(413, "too_large", f"the body is longer than {MAX_BODY_BYTES // 1024} KiB")
     return None
 
