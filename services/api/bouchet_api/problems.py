@@ -147,6 +147,7 @@ EXPECTED: Mapping[str, str] = {
     "constraint": _SLURM_NAME,
     "since": "a time span such as 15m, 24h or 30d",
     "expires_in": "a time span such as 12h, 30d or 8w",
+    "task": "the id of a task as the list has it: letters, digits, `_` and `-`",
     "after": "an event id, such as 1763800000000-0",
     "last-event-id": "the id of an event of this stream",
     "idempotency-key": "1 to 200 letters, digits or `_.:-`",

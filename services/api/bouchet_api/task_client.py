@@ -29,7 +29,7 @@ class WorkerTimeoutError(BouchetError):
     kind = "worker_silent"
 
     def __init__(self, task: str, waited_s: float) -> None:
-        super().__init__(f"the worker did not answer {task!r} within {waited_s:.0f} s; see `make logs`")
+        super().__init__(f"the worker did not answer {str(task)!r} within {waited_s:.0f} s; see `make logs`")
 
 
 class TaskFailedError(BouchetError):
@@ -141,7 +141,8 @@ class TaskClient:
     def _failed_task(self, identity: str) -> FailedTask | None:
         try:
             job = Job.fetch(identity, connection=self._connection, serializer="json")
-        except NoSuchJobError:
+        except (NoSuchJobError, ValueError):
+            # RQ raises ValueError for an id that it would not make
             return None
         function, arguments = _call_of(job)
         # a query's error went to its caller; a task that was enqueued again is no longer failed

@@ -21,7 +21,11 @@ router = APIRouter(prefix="/v1")
 WAIT_S = 25.0
 
 SlurmId = Annotated[int, Path(ge=1, le=10**12, description="Slurm's job id")]
-TaskId = Annotated[str, Path(max_length=300, description="id from the list", examples=["submit-x7k2m4qfh3ab"])]
+# the ids that RQ accepts
+TaskId = Annotated[
+    str,
+    Path(pattern=r"^[A-Za-z0-9_-]{1,300}$", description="id from the list", examples=["submit-x7k2m4qfh3ab"]),
+]
 
 ORPHANS_200: dict[int | str, dict[str, Any]] = {200: {"content": {"application/json": {"example": examples.ORPHANS}}}}
 
