@@ -5,6 +5,7 @@ Only a terminal gets colours and moving lines; for a pipe rich is not even impor
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -28,9 +29,17 @@ def clean(text: str) -> str:
     return CONTROL.sub("", text)
 
 
+def replace_unprintable(*streams: TextIO) -> None:
+    """Make the streams print `?` for a character that their encoding does not have, instead of failing."""
+    for stream in streams:
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
 def json_text(value: Any, indent: int | None = None) -> str:
     """Return the value as JSON in which all control characters are escaped, those that JSON would allow too."""
-    text = json.dumps(value, ensure_ascii=False, indent=indent)
+    encoding = (sys.stdout.encoding or "utf-8").lower()
+    text = json.dumps(value, ensure_ascii=not encoding.startswith("utf"), indent=indent)
     return re.sub(r"[\x7f-\x9f]", lambda found: f"\\u{ord(found[0]):04x}", text)
 
 

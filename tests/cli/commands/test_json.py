@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 from bouchet_cli.arguments import WITHOUT_JSON
@@ -60,6 +62,29 @@ def test_table_fits_its_width(ready: Bouchet, arguments: tuple[str, ...], width:
     assert done.status == 0, done.err
     assert max(map(len, done.out.splitlines())) <= width
     assert "\x1b" not in done.out
+
+
+def test_json_in_ascii_is_the_same_document(ready: Bouchet) -> None:
+    (record,) = ready.store.live()
+    change_job(ready.store, record.id, torch_version="ü")
+    done = ready.process("status", record.id, "--json", PYTHONIOENCODING="ascii")
+    assert json.loads(done.out)["jobs"][-1]["torch_version"] == "ü"
+
+
+def test_output_in_ascii_replaces_other_characters(ready: Bouchet) -> None:
+    (record,) = ready.store.live()
+    change_job(ready.store, record.id, times={"queue": 30.0, "boot": 60.0})
+    done = ready.process("status", record.id, PYTHONIOENCODING="ascii")
+    assert done.status == 0 and "?" in done.out
+
+
+@pytest.mark.parametrize("arguments", [("status",), ("status", "--json"), ("env", "--for", "openai")])
+def test_output_to_a_full_disk_is_one_error_line(ready: Bouchet, arguments: tuple[str, ...]) -> None:
+    argv, environment = ready.program(*arguments), dict(ready.environment)
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(argv, env=environment, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (1, "error: the output: No space left on device")
+    assert "Traceback" not in done.stderr
 
 
 def test_json_escapes_all_control_characters(ready: Bouchet) -> None:
