@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
 from bouchet_core.deployments import Traits
-from bouchet_proxy.api_keys import Caller
+from bouchet_proxy.api_keys import Caller, RateLimiter
 from bouchet_proxy.dialects.endpoints import Endpoint
 from bouchet_proxy.dialects.tokens import TokenCounts
 from bouchet_proxy.routing.table import Route
@@ -45,6 +46,38 @@ def test_to_record_has_a_session_only_if_a_model_answered(route: Route | None, s
         usage.finish(status, TokenCounts())
     usage.close()
     assert bool(usage.to_record(0.0, b"secret").session) is has_session
+
+
+CLIENT_LEFT, STREAM_LEFT = 0, -1
+
+
+@pytest.mark.parametrize(
+    ("route", "status", "tokens", "used"),
+    [
+        (ROUTE, 200, TokenCounts(300, 50, 20), 320),
+        (ROUTE, 200, TokenCounts(0, 900, 20), 20),
+        (ROUTE, 200, TokenCounts(), 1000),
+        (ROUTE, 400, TokenCounts(), 0),
+        (ROUTE, 529, TokenCounts(), 0),
+        (ROUTE, 504, TokenCounts(), 1000),
+        (ROUTE, CLIENT_LEFT, TokenCounts(), 1000),
+        (ROUTE, STREAM_LEFT, TokenCounts(0, 0, 7), 1007),
+        (None, CLIENT_LEFT, TokenCounts(), 0),
+        (None, 404, TokenCounts(), 0),
+    ],
+)
+def test_close_settles_the_estimate(route: Route | None, status: int, tokens: TokenCounts, used: int) -> None:
+    limiter = RateLimiter(None, 10_000, time.monotonic())
+    usage = RequestUsage(Caller("bob", limiter), Endpoint.CHAT, ActiveRequests(), route=route)
+    usage.admit(4000)
+    if status == STREAM_LEFT:
+        usage.start_stream(200, lambda: tokens)
+    elif status:
+        usage.finish(status, tokens)
+    usage.close()
+    limiter.admit(0, time.monotonic())
+    remaining = dict(limiter.headers(False, time.monotonic(), 0.0))[b"x-ratelimit-remaining-tokens"]
+    assert 10_000 - used <= int(remaining) <= 10_000 - used + 20
 
 
 def test_session_hash_depends_on_the_secret() -> None:

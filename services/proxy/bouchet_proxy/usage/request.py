@@ -21,6 +21,8 @@ from bouchet_proxy.routing.table import Route
 # bytes of a request body per token, for the estimate that is settled at the end
 BYTES_PER_TOKEN = 4
 CLIENT_LEFT = "client_left"
+# of a response that a model had begun to work on
+INTERRUPTED_STATUSES = (502, 504)
 # Claude Code's own; Codex's; two that other clients have in common
 SESSION_HEADERS = (b"x-claude-code-session-id", b"session_id", b"session-id", b"x-session-id")
 _SESSION = re.compile(r"session_(?:id\W+)?([0-9a-fA-F-]{36})")
@@ -118,7 +120,19 @@ class RequestUsage:
         if not self.finished:
             self.error = CLIENT_LEFT
         if self.caller.limiter is not None and self.estimated_tokens:
-            self.caller.limiter.settle(self.estimated_tokens, self.tokens.input + self.tokens.output)
+            self.caller.limiter.settle(self.estimated_tokens, self._used_tokens())
+
+    def _used_tokens(self) -> int:
+        """Return what the request is charged: the counts where there are any, else the estimate and the tokens seen.
+
+        Otherwise a client that leaves before the counts would have its prompt for nothing. A request that no model
+        worked on is charged nothing.
+        """
+        seen, has_counts = self.tokens.input + self.tokens.output, self.tokens.input or self.tokens.cached
+        refused = self.finished and self.status >= 400 and self.status not in INTERRUPTED_STATUSES
+        if has_counts or self.route is None or refused:
+            return seen
+        return self.estimated_tokens + seen
 
     def to_record(self, unix_now: float, secret: bytes) -> UsageRecord:
         """Return the record for the store. unix_now: the time of its end; secret: keys the hash of the session.
