@@ -20,6 +20,8 @@ from bouchet_cli.view.tunnel import tunnel_line
 
 RECONNECT_INTERVAL_S = 1.0
 MAX_RECONNECTS = 30
+# of a log: resuming there prints all of it
+FIRST_BYTE = "0"
 
 
 def add_status_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,13 +46,18 @@ def add_logs_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `bouchet logs`."""
     parser.add_argument("name", nargs="?", metavar="NAME", help="id or name (default: the newest)")
     parser.add_argument("-f", "--follow", action="store_true", help="continue until the deployment ends")
+    parser.add_argument("--all", action="store_true", help="begin at the first line (default: the last 16 KiB)")
 
 
 def run_logs(options: argparse.Namespace, context: CommandContext) -> None:
-    """Print the end of the log; with --follow continue until the deployment ends."""
+    """Print the end of the log, or all of it; with --follow continue until the deployment ends."""
     api, screen = context.api, context.screen
     name = api.find_deployment(options.name).id if options.name else _newest(api)
-    for message in _log_events(api, name, options.follow):
+    is_first = True
+    for message in _log_events(api, name, options.follow, FIRST_BYTE if options.all else None):
+        if is_first and not options.all and _begins_late(message):
+            screen.note(f"the end of the log; all of it: `bouchet logs {options.name or name} --all`", "dim")
+        is_first = False
         if message.event == "problem":
             if not options.follow:
                 raise CommandError(message.data["detail"], message.data["kind"])
@@ -112,9 +119,16 @@ def _show_repro(options: argparse.Namespace, context: CommandContext) -> None:
         context.screen.show(*repro_lines(found, datetime.now(UTC)))
 
 
-def _log_events(api: ApiClient, name: str, follow: bool) -> Iterator[ServerSentEvent]:
+def _begins_late(message: ServerSentEvent) -> bool:
+    """Return whether this first line is not the log's. An event's id is the offset behind its line."""
+    if message.event == "problem" or not message.id.isdecimal():
+        return False
+    # the line's end is one byte or two
+    return int(message.id) > len(str(message.data["line"]).encode()) + 2
+
+
+def _log_events(api: ApiClient, name: str, follow: bool, after: str | None = None) -> Iterator[ServerSentEvent]:
     """Yield the events; a followed stream resumes after its last line when the connection breaks."""
-    after: str | None = None
     failures = 0
     while True:
         try:

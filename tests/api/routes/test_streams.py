@@ -163,6 +163,10 @@ def test_missing_log_is_404_unless_it_may_still_appear(client: httpx.Client, liv
     none = client.get("/v1/deployments/aa/logs", params={"follow": False})
     assert (none.status_code, none.json()["kind"]) == (404, "no_log_yet")
     make(live_api.state, "bb", log=LOG)
+    waits = client.get("/v1/deployments/bb/logs", params={"follow": False})
+    assert (waits.status_code, waits.json()["kind"]) == (404, "no_log_yet") and "is still waiting" in waits.text
+    for phase in (Phase.SUBMITTING, Phase.QUEUED, Phase.STARTING):
+        move(live_api.state, "bb", phase)
     gone = client.get("/v1/deployments/bb/logs", params={"follow": False})
     assert (gone.status_code, gone.json()["kind"]) == (404, "file_missing")
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from bouchet_core.deployments import Ending, Orphan
 
-from tests.cli.harness import ALIAS, KEY, LOG, QWEN, TO_QUEUED, TO_READY, Bouchet, FakeGateway, advance, end
+from tests.cli.harness import ALIAS, KEY, LOG, QWEN, TO_QUEUED, TO_READY, Bouchet, FakeGateway, advance, end, one_line_error
 
 IDLE = "idle for 45 min; `bouchet launch Qwen/Qwen3-32B` starts it again in about 90 s (warm)"
 
@@ -164,10 +164,20 @@ def test_colours_appear_only_on_a_terminal_that_shows_them(bouchet: Bouchet) -> 
 
 def test_logs_print_the_end_of_the_log_without_control_characters(bouchet: Bouchet, gateway: FakeGateway) -> None:
     identity = bouchet.launch()
-    assert bouchet("logs").status == 1
+    waiting = bouchet("logs")
+    assert one_line_error(waiting, 1) and "is still waiting" in waiting.err and LOG not in waiting.err
     advance(bouchet.store, identity, *TO_READY)
     gateway.files[LOG] = b"INFO one\n\x1b[31mred\x1b[0m [bold]two[/bold]\n"
     assert bouchet("logs").out == "INFO one\n[31mred[0m [bold]two[/bold]\n"
+
+
+def test_logs_print_all_or_say_that_it_is_the_end(bouchet: Bouchet, gateway: FakeGateway) -> None:
+    bouchet.launch_ready()
+    gateway.files[LOG] = b"the first line\n" + b"a line of a log\n" * 5000
+    end_only = bouchet("logs", ALIAS)
+    assert "first" not in end_only.out and f"`bouchet logs {ALIAS} --all`" in end_only.err
+    whole = bouchet("logs", ALIAS, "--all")
+    assert (whole.out.splitlines()[0], whole.out.count("\n"), whole.err) == ("the first line", 5001, "")
 
 
 def test_logs_follow_until_the_deployment_ends(bouchet: Bouchet, gateway: FakeGateway) -> None:

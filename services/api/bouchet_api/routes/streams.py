@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated
 
-from bouchet_core.deployments import Deployment
+from bouchet_core.deployments import Deployment, Phase
 from bouchet_core.errors import BouchetError, ClusterUnavailableError, RemoteFileMissingError
 from bouchet_core.store import FIRST_EVENT
 from fastapi import APIRouter, Depends, Header, Query
@@ -110,6 +110,7 @@ def get_log_start(
         if waits:
             return 0
         _check_not_removed(deployment)
+        _check_has_started(deployment)
         raise
 
 
@@ -130,6 +131,15 @@ def _check_not_removed(deployment: Deployment) -> None:
             f"the log of deployment {deployment.id} was kept until {kept_until:%Y-%m-%d} and has been removed "
             "(`keep_jobs_days` in the site file)"
         )
+
+
+def _check_has_started(deployment: Deployment) -> None:
+    """Raise LogNotFoundError with the reason when the job has not run, so that there is nothing to read."""
+    if deployment.job is not None and Phase.STARTING in deployment.job.since:
+        return
+    when = "is still waiting and has" if deployment.is_live else "ended before its job started and has"
+    reason = f": {deployment.reason}" if deployment.reason else ""
+    raise LogNotFoundError(f"{deployment.alias} {when} written no log{reason}")
 
 
 async def _events(state: AppState, after: str, only: str | None) -> AsyncIterator[ServerSentEvent]:
