@@ -11,7 +11,19 @@ from typing import Any
 import pytest
 from bouchet_core.deployments import Ending, Orphan
 
-from tests.cli.harness import ALIAS, KEY, LOG, QWEN, TO_QUEUED, TO_READY, Bouchet, FakeGateway, advance, end, one_line_error
+from tests.cli.harness import (
+    ALIAS,
+    KEY,
+    LOG,
+    QWEN,
+    TO_QUEUED,
+    TO_READY,
+    Bouchet,
+    FakeGateway,
+    advance,
+    end,
+    one_line_error,
+)
 
 IDLE = "idle for 45 min; `bouchet launch Qwen/Qwen3-32B` starts it again in about 90 s (warm)"
 
@@ -164,9 +176,10 @@ def test_colours_appear_only_on_a_terminal_that_shows_them(bouchet: Bouchet) -> 
 
 def test_logs_print_the_end_of_the_log_without_control_characters(bouchet: Bouchet, gateway: FakeGateway) -> None:
     identity = bouchet.launch()
+    advance(bouchet.store, identity, *TO_QUEUED)
     waiting = bouchet("logs")
     assert one_line_error(waiting, 1) and "is still waiting" in waiting.err and LOG not in waiting.err
-    advance(bouchet.store, identity, *TO_READY)
+    advance(bouchet.store, identity, *TO_READY[2:])
     gateway.files[LOG] = b"INFO one\n\x1b[31mred\x1b[0m [bold]two[/bold]\n"
     assert bouchet("logs").out == "INFO one\n[31mred[0m [bold]two[/bold]\n"
 
