@@ -32,6 +32,7 @@
     │   ├── OutputTooLongError        the command ran and printed more than the gateway returns
     │   ├── RemoteFileMissingError
     │   ├── RemoteFileError           SFTP failed: permission, space, quota
+    │   ├── UntrustedFolderError      another user owns our folder on the cluster
     │   ├── NotAllowedError           the program or path is not on the allowlist
     │   ├── StalePromptError          the answered prompt is no longer open
     │   └── HostKeyNotTrustedError    the host key to accept or forget is not the offered one
@@ -333,6 +334,19 @@ class RemoteFileError(GatewayError):
 
 # kind of the error that a slot sends when the compute node refused the gateway's login
 NODE_REFUSED = "node_refused"
+
+
+class UntrustedFolderError(GatewayError):
+    """A folder of ours on the cluster belongs to another user: what is in it must not run."""
+
+    kind = "untrusted_folder"
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        super().__init__(
+            f"{path} on the cluster belongs to another user, so nothing in it is run: find out who replaced it "
+            "(`bouchet doctor` names folders that others can write to), or set another `root` in the site file"
+        )
 
 
 class NotAllowedError(GatewayError):

@@ -9,6 +9,7 @@ out: {"python", "time", "host", "directories": {path: {...}}, "images": {path: {
 import json
 import os
 import platform
+import stat
 import sys
 import time
 from typing import Any, Dict, Optional
@@ -38,9 +39,25 @@ def check_directory(path: str) -> Dict[str, Any]:
         # where it does not exist yet: whether it could be created
         "writable": os.access(nearest, os.W_OK | os.X_OK),
         "nearest": nearest,
+        "exposed": find_exposure(nearest),
         "free": space.f_bavail * space.f_frsize,
         "total": space.f_blocks * space.f_frsize,
     }
+
+
+def find_exposure(path: str) -> str:
+    """Return which folder on the way lets other users replace this one, empty where none does."""
+    folder = os.path.realpath(path)
+    while True:
+        known = os.stat(folder)
+        if known.st_uid not in (0, os.geteuid()):
+            return "%s belongs to the user with id %d" % (folder, known.st_uid)
+        # in a sticky folder everyone may create files, and only the owner may replace them
+        if known.st_mode & 0o022 and (folder == os.path.realpath(path) or not known.st_mode & stat.S_ISVTX):
+            return "%s is writable for %s" % (folder, "all" if known.st_mode & 0o002 else "its group")
+        if folder == os.path.dirname(folder):
+            return ""
+        folder = os.path.dirname(folder)
 
 
 def check_image(path: str, hashes: str) -> Dict[str, Any]:

@@ -46,6 +46,7 @@ SAMPLES: dict[type[BouchetError], tuple[object, ...]] = {
     errors.UnknownKeyError: ("alice",),
     errors.StoreUnavailableError: ("Connection refused",),
     errors.RemoteCommandError: (("squeue", "--me"), 1, "slurm_load_jobs error: Unable to contact slurm controller"),
+    errors.UntrustedFolderError: ("~/bouchet-llm/remote",),
     errors.OutputTooLongError: (("squeue", "--me"),),
     errors.SlurmOutputError: ("squeue", "JOBID|STATE"),
 }

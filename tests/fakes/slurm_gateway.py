@@ -57,6 +57,8 @@ class FakeSlurm:
         self.cleanup_requests: list[dict[str, list[str]]] = []
         self.stdin = ""
         self.controller_forgot: set[int] = set()
+        # folders that belong to another user
+        self.foreign_folders: set[str] = set()
         # characters of a program's output that the gateway returns
         self.output_limit = 1 << 20
         # jobs that slurmctld has forgotten, and whose end accounting has lost
@@ -200,6 +202,9 @@ class FakeSlurm:
         kind, _, value = wanted.partition("=")
         jobs = [j for j in self.jobs.values() if (j.name if kind == "--name" else str(j.job_id)) in value.split(",")]
         return 0, "".join(f"{j.job_id}|{j.state}|{j.exit_code}|{j.node}|2001|{j.name}\n" for j in jobs), ""
+
+    def test(self, arguments: list[str]) -> ProgramResult:
+        return (1 if arguments[1] in self.foreign_folders else 0), "", ""
 
     def getent(self, arguments: list[str]) -> ProgramResult:
         return (0, "colleague:x:2003:2003::/home/colleague:/bin/bash\n", "") if arguments[-1] == "2003" else (2, "", "")

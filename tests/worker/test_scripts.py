@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from bouchet_core.errors import GatewayError, RemoteCommandError, RemoteFileMissingError
+from bouchet_core.errors import GatewayError, RemoteCommandError, RemoteFileMissingError, UntrustedFolderError
 from bouchet_worker.context import WorkerContext
 from bouchet_worker.scripts import output_errors_mapped, run_script, run_script_text, scripts_staged, stage_scripts
 
 from tests.fakes.slurm_gateway import FakeSlurm
+from tests.worker.scenario import MakeWorkerContext
 
 SCRIPT = "list_models.py"
 
@@ -56,3 +57,27 @@ def test_run_script_without_staging_requires_the_bundle(
 def test_output_errors_are_mapped_to_gateway_errors(error: Exception) -> None:
     with pytest.raises(GatewayError, match="cannot read the output"), output_errors_mapped(SCRIPT, {"a": 1}):
         raise error
+
+
+@pytest.mark.parametrize("folder", ["", "/remote", "/remote/DIGEST"])
+def test_scripts_in_a_folder_of_another_user_do_not_run(
+    context: WorkerContext, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    print_output(slurm, monkeypatch, "{}")
+    stage_scripts(context)
+    slurm.foreign_folders = {context.site.root + folder.replace("DIGEST", context.scripts.digest)}
+    with pytest.raises(UntrustedFolderError, match="another user"):
+        run_script(context, SCRIPT)
+    assert "python3" not in slurm.programs()
+
+
+def test_changed_scripts_are_uploaded_again(make_context: MakeWorkerContext, slurm: FakeSlurm) -> None:
+    first = make_context()
+    stage_scripts(first)
+    path = f"{first.scripts_dir}/{SCRIPT}"
+    whole, slurm.files[path] = slurm.files[path], b"print('planted')"
+    stage_scripts(make_context())
+    assert slurm.files[path] == whole
+    del slurm.files[path]
+    stage_scripts(make_context())
+    assert slurm.files[path] == whole

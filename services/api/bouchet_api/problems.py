@@ -66,6 +66,7 @@ STATUS_BY_KIND: Mapping[str, int] = {
     "output_too_long": 502,
     "file_missing": 404,
     "remote_refused": 502,
+    "untrusted_folder": 502,
     "not_allowed": 403,
     "stale_prompt": 409,
     "host_key_not_trusted": 409,

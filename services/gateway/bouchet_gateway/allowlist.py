@@ -29,7 +29,7 @@ _SHOW_COMMANDS = frozenset({"show", "list"})
 _APPTAINER_COMMANDS = frozenset({"version", "--version"})
 # not `runawayjobs`, which offers a repair
 _ACCOUNTING_TABLES = frozenset({"qos", "assoc"})
-_TEST_FLAGS = frozenset({"-d", "-e", "-f", "-r", "-s", "-w", "-x"})
+_TEST_FLAGS = frozenset({"-d", "-e", "-f", "-r", "-s", "-w", "-x", "-O"})
 # remote/login, and what batch jobs run: these go on in the background of the login node with `detach`
 _LOGIN_PROGRAMS = frozenset(
     {"cleanup.py", "inspect_model.py", "list_images.py", "list_models.py", "list_queue.py", "probe_login_node.py"}

@@ -52,6 +52,8 @@ class WorkerContext:
     # image pins (apptainer/pins), and the files that every image is built with (apptainer/)
     pins_dir: Path = Path("/etc/bouchet/pins")
     recipe_dir: Path = Path("/app/apptainer")
+    # set once the job scripts on the cluster were compared with these
+    scripts_compared: threading.Event = field(default_factory=threading.Event)
     # set once the user's queue was too long to be listed whole
     has_long_queue: threading.Event = field(default_factory=threading.Event)
 

@@ -3,29 +3,66 @@
 from __future__ import annotations
 
 import json
+import logging
+import posixpath
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
 from bouchet_core.config.job_scripts import COMPLETE_MARKER
-from bouchet_core.errors import GatewayError, RemoteFileMissingError
+from bouchet_core.errors import GatewayError, RemoteCommandError, RemoteFileMissingError, UntrustedFolderError
 
 from .context import WorkerContext
+
+log = logging.getLogger(__name__)
 
 # a program on the login node reads folders of models or images, and hashes files only in its cache
 SCRIPT_TIMEOUT_S = 60.0
 # characters of an unreadable output that an error repeats
 OUTPUT_SHOWN = 200
+PARALLEL_GETS = 8
 LOGS_README = b"Logs of bouchet-llm's jobs. Those of ended jobs may be deleted.\n"
 
 
 def stage_scripts(context: WorkerContext) -> None:
-    """Upload the job scripts, unless this version of them is on the cluster already."""
+    """Upload the job scripts, unless this version of them is on the cluster already.
+
+    Raises UntrustedFolderError where another user owns their folder or one of ours above it.
+    """
     if scripts_staged(context):
-        return
+        _check_owner(context)
+        if context.scripts_compared.is_set() or _are_ours(context):
+            context.scripts_compared.set()
+            return
+        log.warning("the job scripts in %s were changed: they are uploaded again", context.scripts_dir)
     scripts = {f"{context.scripts_dir}/{name}": content for name, content in context.scripts.files.items()}
     context.gateway.put_all({**scripts, context.paths.logs_readme(): LOGS_README})
     context.gateway.put(_marker(context), b"")
+
+
+def _check_owner(context: WorkerContext) -> None:
+    """Check at each use: who can write to a folder above ours can put another folder into its place."""
+    root = context.site.root
+    for folder in (root, posixpath.dirname(context.scripts_dir), context.scripts_dir):
+        try:
+            context.gateway.run(["test", "-O", folder])
+        except RemoteCommandError as exc:
+            raise UntrustedFolderError(folder) from exc
+
+
+def _are_ours(context: WorkerContext) -> bool:
+    """Return whether the scripts on the cluster are those of this version, byte for byte."""
+
+    def is_ours(script: tuple[str, bytes]) -> bool:
+        name, content = script
+        try:
+            return context.gateway.get(f"{context.scripts_dir}/{name}").data == content
+        except RemoteFileMissingError:
+            return False
+
+    with ThreadPoolExecutor(PARALLEL_GETS, "compare") as pool:
+        return all(pool.map(is_ours, context.scripts.files.items()))
 
 
 def scripts_staged(context: WorkerContext) -> bool:
@@ -78,6 +115,7 @@ def run_script_text(
         stage_scripts(context)
     else:
         context.gateway.get(_marker(context), max_bytes=1)
+        _check_owner(context)
     argv = ["python3", f"{context.scripts_dir}/{script}", *arguments]
     return context.gateway.run(argv, stdin=stdin, timeout_s=timeout_s).stdout
 

@@ -47,3 +47,25 @@ def test_probe_reports_directories_images_models_and_quota(tmp_path: Path, pytho
     assert result["images"][str(tmp_path / "none.sif")]["exists"] is False
     assert (result["models"], result["quota"], result["quota_left"]) == (["org/one", "org/two"], "4096", 4096)
     assert result["weights"]["org/one"]["weights"]["files"] == 1 and result["weights"]["org/three"] is None
+
+
+@pytest.mark.parametrize(
+    ("modes", "exposed"),
+    [
+        ((0o755, 0o700), ""),
+        ((0o755, 0o770), "writable for its group"),
+        ((0o777, 0o700), "writable for all"),
+        ((0o1777, 0o700), ""),
+        ((0o755, 0o1777), "writable for all"),
+    ],
+)
+def test_folder_that_others_can_replace_is_named(tmp_path: Path, modes: tuple[int, int], exposed: str) -> None:
+    root = tmp_path / "project" / "bouchet-llm"
+    root.mkdir(parents=True)
+    root.parent.chmod(modes[0])
+    root.chmod(modes[1])
+    request = {"directories": [str(root)], "images": [], "hashes": "~", "models_dir": "~", "models": [], "quota": []}
+    argv = [BOTH[0], str(SCRIPTS / "probe_login_node.py")]
+    done = subprocess.run(argv, input=json.dumps(request), capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)["directories"][str(root)]["exposed"]
+    assert exposed in found and bool(exposed) == bool(found)

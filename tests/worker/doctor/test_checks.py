@@ -27,6 +27,7 @@ PINS = REPOSITORY / "apptainer" / "pins"
 FULL = {"exists": True, "writable": True, "nearest": "/", "free": 1 << 20, "total": 1000 << 30}
 LOW = {**FULL, "free": 2 << 30}
 LOCKED = {**FULL, "writable": False, "free": 900 << 30}
+EXPOSED = {**FULL, "free": 900 << 30, "exposed": "/gpfs/group is writable for its group"}
 ABSENT = {**FULL, "exists": False, "free": 900 << 30}
 ABSENT_IN_LOCKED = {**ABSENT, "writable": False, "nearest": "/gpfs"}
 UNREADABLE = {"exists": False, "error": "Permission denied"}
@@ -38,6 +39,8 @@ UNREADABLE = {"exists": False, "error": "Permission denied"}
         ("root", FULL, "fail", "0.0 GiB of 1000 GiB free"),
         ("root", LOW, "warn", "2.0 GiB"),
         ("root", LOCKED, "fail", "not writable"),
+        ("root", EXPOSED, "warn", "other users can replace it: /gpfs/group is writable for its group"),
+        ("models_dir", EXPOSED, "pass", "900 GiB"),
         ("models_dir", LOCKED, "pass", "read-only"),
         ("models_dir", ABSENT_IN_LOCKED, "fail", "/gpfs is not writable"),
         ("images_dir", ABSENT, "warn", "does not exist yet"),

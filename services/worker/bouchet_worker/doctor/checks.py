@@ -101,6 +101,10 @@ def _directory(name: str, path: str, state: ProbeResult) -> DoctorCheck:
         return _storage.failed(label, free, _FREE_SPACE)
     if state["free"] < LOW_SPACE:
         return _storage.warning(label, free, _FREE_SPACE)
+    if name == "root" and state.get("exposed"):
+        return _storage.warning(
+            label, f"other users can replace it: {state['exposed']}", "`chmod go-w` it, or use a folder of your own"
+        )
     return _storage.passed(label, free if state["writable"] else f"{free}; read-only")
 
 

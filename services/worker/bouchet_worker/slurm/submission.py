@@ -25,6 +25,7 @@ from bouchet_core.errors import (
     RemoteFileError,
     SlurmOutputError,
     UnknownModelError,
+    UntrustedFolderError,
 )
 
 from bouchet_worker.context import WorkerContext
@@ -47,6 +48,7 @@ PERMANENT_ERRORS = (
     NoFreeSlotError,
     NotAllowedError,
     RemoteFileError,
+    UntrustedFolderError,
 )
 
 # results of a task, for the log
