@@ -43,11 +43,11 @@ def check_image(spec: Spec) -> str:
 
     The hash is computed once, and again after any change of the file or of its inode.
     """
-    wanted = pinned_hash(spec)
     try:
         known = os.stat(spec["image"])
     except FileNotFoundError as exc:
         raise JobRefusedError("there is no image %s; build it with `bouchet image build`" % spec["image"]) from exc
+    wanted = pinned_hash(spec)
     found = read_text(hash_note(spec["root"], known))
     if found is None:
         found = sha256_of(spec["image"])

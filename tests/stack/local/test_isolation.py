@@ -81,7 +81,7 @@ def test_job_files_are_private(stack: Stack) -> None:
         "find", "/home/researcher/bouchet-llm/logs", "-name", f"connection-{job['slurm_id']}.json", "-printf", "%m"
     )
     assert found == "600"
-    loose = stack.slurm("find", "/home/researcher/bouchet-llm", "-type", "f", "-name", "key", "!", "-perm", "600")
+    loose = stack.slurm("find", "/home/researcher/bouchet-llm", "-type", "f", "-name", "key", "-perm", "/077")
     assert loose == ""
 
 
