@@ -36,7 +36,7 @@ describes the fields. Later versions may add fields; they do not remove any.
 |---|---|
 | `launch`, `status NAME`, `orphans --adopt` | a deployment; `launch --dry-run`: a preview |
 | `status NAME --repro` | what ran: `model`, `revision`, `weights`, `image`, `software`, `slurm`, `container`, ... |
-| `status` | `deployments`, `ended` (unexpectedly), `tunnel` or `tunnel_error`, `cluster_outage`, `orphans` |
+| `status` | `deployments`, `ended`, `ended_more`, `tunnel` or `tunnel_error`, `cluster_outage`, `orphans` |
 | `cancel` | `deployments`: those that are being cancelled |
 | `models`, `usage`, `keys`, `tasks`, `orphans` | the answer of `GET /v1/...` |
 | `download` | `downloads`; with a model: that download |

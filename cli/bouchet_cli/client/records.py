@@ -173,6 +173,8 @@ class StatusInfo:
     tunnel_error: str
     cluster_outage: Json | None
     orphans: tuple[Json, ...] = ()
+    # how many more have ended than `ended` lists
+    ended_more: int = 0
     raw: Json = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
@@ -185,5 +187,6 @@ class StatusInfo:
             tunnel_error=raw.get("tunnel_error") or "",
             cluster_outage=raw.get("cluster_outage"),
             orphans=tuple(raw.get("orphans") or ()),
+            ended_more=raw.get("ended_more") or 0,
             raw=raw,
         )

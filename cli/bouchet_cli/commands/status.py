@@ -15,7 +15,7 @@ from bouchet_cli.context import CommandContext
 from bouchet_cli.view.deployments import detail_lines, outage_line, status_lines
 from bouchet_cli.view.lists import orphan_hint
 from bouchet_cli.view.repro import repro, repro_lines
-from bouchet_cli.view.screen import Screen
+from bouchet_cli.view.screen import Screen, StyledLine
 from bouchet_cli.view.tunnel import tunnel_line
 
 RECONNECT_INTERVAL_S = 1.0
@@ -81,6 +81,8 @@ def _show_all(options: argparse.Namespace, context: CommandContext) -> None:
         screen.show(NOTHING_RUNNING)
     if shown:
         screen.show(*status_lines(shown, screen.out.width, now))
+    if status.ended_more and not options.all:
+        screen.show(StyledLine(f"and {status.ended_more} more that ended: `bouchet status --all`", "dim"))
     _show_connection(status, screen, now)
 
 

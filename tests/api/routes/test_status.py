@@ -37,7 +37,8 @@ async def test_status_has_live_deployments_newest_first_and_the_tunnel(api: http
     launch(state.store, "old", hours_ago=2)
     launch(state.store, "new")
     body = (await api.get("/v1/status")).json()
-    assert list(body) == ["deployments", "ended", "tunnel", "tunnel_error", "cluster_outage", "orphans"]
+    names = ["deployments", "ended", "ended_more", "tunnel", "tunnel_error", "cluster_outage", "orphans"]
+    assert list(body) == names
     assert [Deployment.model_validate(one).id for one in body["deployments"]] == ["new", "old"]
     assert (body["tunnel"]["state"], body["tunnel_error"], body["cluster_outage"]) == ("up", None, None)
 

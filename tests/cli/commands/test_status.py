@@ -100,6 +100,15 @@ def test_status_with_nothing_running_shows_what_has_failed(bouchet: Bouchet) -> 
     assert "failed" in bouchet("status", "--all").out
 
 
+def test_status_says_how_many_more_have_ended(bouchet: Bouchet) -> None:
+    for number in range(5):
+        end(bouchet.store, bouchet.launch(QWEN, "--name", f"mine-{number}"))
+    shown = bouchet("status").out
+    assert shown.count("failed") == 3 and "and 2 more that ended: `bouchet status --all`" in shown
+    listed = bouchet("status", "--all").out
+    assert listed.count("failed") == 5 and "more that ended" not in listed
+
+
 def test_status_all_json_includes_ended_deployments(bouchet: Bouchet) -> None:
     identity = bouchet.launch()
     end(bouchet.store, identity, Ending.CANCELLED)

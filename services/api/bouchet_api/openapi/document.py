@@ -162,6 +162,7 @@ RESPONSE_EXAMPLES: Mapping[str, dict[str, Any]] = {
     "StatusReport": {
         "deployments": [examples.DEPLOYMENT],
         "ended": [],
+        "ended_more": 0,
         "tunnel": _TUNNEL,
         "tunnel_error": None,
         "cluster_outage": None,

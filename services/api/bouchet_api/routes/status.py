@@ -28,6 +28,7 @@ class StatusReport(BaseModel):
         description="deployments that ended unexpectedly in the last 12 hours and whose name no later one has taken; "
         "newest first, at most 3"
     )
+    ended_more: int = Field(default=0, description="how many more of them there are")
     tunnel: TunnelStatus | None = Field(description="null when the gateway did not answer")
     tunnel_error: str | None = Field(description="why `tunnel` is null")
     cluster_outage: ClusterOutage | None = Field(
@@ -44,7 +45,8 @@ def get_status(state: StateDep) -> StatusReport:
     tunnel, tunnel_error = _tunnel(state)
     return StatusReport(
         deployments=live,
-        ended=ended,
+        ended=ended[:MAX_ENDED],
+        ended_more=len(ended[MAX_ENDED:]),
         tunnel=tunnel,
         tunnel_error=tunnel_error,
         cluster_outage=state.store.outage.current(),
@@ -53,7 +55,7 @@ def get_status(state: StateDep) -> StatusReport:
 
 
 def ended_unexpectedly(live: Sequence[Deployment], ended: Sequence[Deployment]) -> list[Deployment]:
-    """Return up to MAX_ENDED of `ended` that were not cancelled and whose alias no later deployment has, newest first.
+    """Return those of `ended` that were not cancelled and whose alias no later deployment has, newest first.
 
     `ended` are all deployments that ended recently: a later deployment of the same name is among them or live.
     """
@@ -63,7 +65,7 @@ def ended_unexpectedly(live: Sequence[Deployment], ended: Sequence[Deployment]) 
         if not deployment.is_live and deployment.ending is not Ending.CANCELLED and deployment.alias not in names:
             found.append(deployment)
         names.update(deployment.names)
-    return found[:MAX_ENDED]
+    return found
 
 
 def _tunnel(state: AppState) -> tuple[TunnelStatus | None, str | None]:
