@@ -34,7 +34,7 @@ SESSIONS_KEPT_S = 24 * 3600
 # of one key in one bucket; further sessions are summed under OTHER_SESSIONS
 SESSIONS_PER_KEY = 100
 OTHER_SESSIONS = "other"
-# records and leases must always find room
+# records and leases must always fit
 MEMORY_SHARE = 0.6
 
 _REQUESTS, _SUM = PREFIX + "usage:requests", PREFIX + "usage:sum:"
@@ -60,11 +60,11 @@ class UsageStore:
 
     def __init__(self, client: redis.Redis) -> None:
         self._redis = client
-        self._had_room = True
+        self._had_memory = True
 
     def add(self, records: Sequence[UsageRecord]) -> None:
         """Store records and add them to the sums; drop them while Redis is short of memory."""
-        if not self._has_room():
+        if not self._has_memory():
             return
         with mapped():
             pipe = self._redis.pipeline(transaction=False)
@@ -88,14 +88,14 @@ class UsageStore:
             found = cast("dict[str, int]", self._redis.info("memory"))
         return int(found["used_memory"]), int(found["maxmemory"])
 
-    def _has_room(self) -> bool:
+    def _has_memory(self) -> bool:
         used, most = self.memory()
-        has_room = not most or used <= most * MEMORY_SHARE
-        if has_room is not self._had_room:
-            what = "is recorded again" if has_room else "is not recorded until it uses less"
+        has_memory = not most or used <= most * MEMORY_SHARE
+        if has_memory is not self._had_memory:
+            what = "is recorded again" if has_memory else "is not recorded until it uses less"
             log.warning("Redis uses %d of %d MiB: usage %s", used >> 20, most >> 20, what)
-        self._had_room = has_room
-        return has_room
+        self._had_memory = has_memory
+        return has_memory
 
     def summaries(self, by: UsageBy, since: float, now: float) -> list[UsageSummary]:
         """Return sums from the bucket of `since` until now (Unix times), the most tokens first."""

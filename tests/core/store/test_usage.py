@@ -79,7 +79,7 @@ def test_sessions_are_counted_only_for_requests_that_reached_a_model_and_kept_a_
         assert len(keys) == 2 and all(0 < int(raw.ttl(key)) <= 24 * HOUR for key in keys)
 
 
-def test_usage_is_dropped_before_records_have_no_room(
+def test_usage_is_dropped_before_records_do_not_fit(
     store: Store, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     with redis.Redis(port=redis_server.port, password=redis_server.password) as raw:
