@@ -17,8 +17,8 @@ from bouchet_cli.client.http import retry_while_unavailable
 from bouchet_cli.client.records import PromptInfo, StepInfo
 
 from .deployments import state_style
-from .screen import Screen, StyledLine, clean, rich_text, truncate
-from .tables import duration, start_time
+from .screen import Screen, StyledLine, clean, join_lines, rich_text, truncate, wrap
+from .tables import NOTE_INDENT, duration, start_time
 from .tunnel import answer_prompt
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ EARLY_PHASES = ("requested", "submitting")
 EARLY_S = 3.0
 # the spinner and a blank; a line that wraps cannot be redrawn in place
 SPINNER_WIDTH = 3
+MAX_EXPLANATION_LINES = 3
 
 
 class WatchedJob(Protocol):
@@ -159,17 +160,28 @@ class JobLines:
             self._screen.note(line)
 
 
-def launch_line(deployment: DeploymentInfo, now: datetime) -> StyledLine:
-    """Return phase, time since the launch, Slurm's estimate, resources and explanation in one line."""
+def launch_head(deployment: DeploymentInfo, now: datetime) -> StyledLine:
+    """Return phase, time since the launch, Slurm's estimate and resources."""
     line = StyledLine(f"{deployment.alias} ").append(deployment.phase, state_style(deployment))
     line.append(f" {duration((now - deployment.created_at).total_seconds())}")
     if deployment.phase == "queued" and deployment.job.start_estimate:
         line.append(f" (starts {start_time(deployment.job.start_estimate, now)})", "bold")
     if deployment.job.resources:
         line.append(f" on {clean(deployment.job.resources)}", "dim")
-    if deployment.explanation:
-        line.append(f": {clean(deployment.explanation)}")
     return line
+
+
+def launch_line(deployment: DeploymentInfo, now: datetime) -> StyledLine:
+    """Return the same and the explanation in one line."""
+    line = launch_head(deployment, now)
+    return line.append(f": {deployment.explanation}") if deployment.explanation else line
+
+
+def launch_lines(deployment: DeploymentInfo, now: datetime, width: int) -> list[StyledLine]:
+    """Return the same in lines of at most `width` columns, the explanation below."""
+    explanation = wrap(deployment.explanation, width - len(NOTE_INDENT)) if deployment.explanation else []
+    below = [StyledLine(NOTE_INDENT).append(line) for line in explanation[:MAX_EXPLANATION_LINES]]
+    return [truncate(launch_head(deployment, now), width), *below]
 
 
 class _EarlierStartSteps:
@@ -209,7 +221,7 @@ class _LaunchLines:
 
 
 class _LaunchSpinner:
-    """One line that is redrawn, below a line for every step that is over."""
+    """A few lines that are redrawn, below a line for every step that is over."""
 
     def __init__(self, status: Status, screen: Screen) -> None:
         self._status, self._screen, self._width = status, screen, screen.err.width
@@ -219,8 +231,8 @@ class _LaunchSpinner:
         """Redraw the line, also after a pause."""
         for earlier in self._earlier.new(deployment):
             self._screen.err.print(StyledLine(earlier, "dim"))
-        line = launch_line(deployment, datetime.now(UTC))
-        self._status.update(rich_text(truncate(line, self._width - SPINNER_WIDTH)))
+        lines = launch_lines(deployment, datetime.now(UTC), self._width - SPINNER_WIDTH)
+        self._status.update(rich_text(join_lines(lines)))
         self._status.start()
 
     def pause(self) -> None:

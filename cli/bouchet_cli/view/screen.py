@@ -62,6 +62,16 @@ class StyledLine:
         return "".join(text for text, _ in self.parts)
 
 
+def join_lines(lines: Iterable[StyledLine]) -> StyledLine:
+    """Return the lines as one text, for what redraws several at once."""
+    joined = StyledLine()
+    for line in lines:
+        joined.append("\n" if joined.parts else "")
+        for text, style in line.parts:
+            joined.append(text, style)
+    return joined
+
+
 def truncate(line: StyledLine, width: int) -> StyledLine:
     """Return the line in at most `width` columns, with an ellipsis in place of what was removed."""
     if cell_width(line.plain) <= width:
