@@ -12,6 +12,7 @@ from datetime import datetime
 from .errors import NotReadyError
 from .http import Json
 
+NO_TOOL_PARSER = "its catalog entry has no tool_parser"
 NOTHING_RUNNING = "no deployment is running; start one with `bouchet launch`"
 
 
@@ -87,7 +88,10 @@ class DeploymentInfo:
 
     @property
     def broken_tools(self) -> str:
-        """Why requests with tools are refused, from the smoke test; empty if they are not."""
+        """Why the proxy refuses tools or leaves them out: the smoke test, or the catalog; empty if they work."""
+        traits: Json | None = self.raw.get("traits")
+        if traits is not None and not traits.get("tool_parser"):
+            return NO_TOOL_PARSER
         jobs: Sequence[Json] = self.raw.get("jobs") or ({},)
         tools: Json = (jobs[-1].get("smoke") or {}).get("tools") or {}
         return str(tools.get("message") or "") if tools.get("result") == "failed" else ""

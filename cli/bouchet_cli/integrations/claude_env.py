@@ -115,7 +115,7 @@ def tools_warning(broken_tools: str) -> str | None:
         return None
     return (
         f"tool calls do not work ({broken_tools}): the model can chat, but cannot read or change files; `bouchet` "
-        f"starts Claude Code without tools, by hand use `claude {shlex.join(NO_TOOLS)}`, or every request fails"
+        f"starts Claude Code without tools, by hand use `claude {shlex.join(NO_TOOLS)}`"
     )
 
 

@@ -62,6 +62,12 @@ def test_explanation_of_a_starting_deployment_is_its_step() -> None:
     assert deployment("a", "queued", jobs=jobs, reason="waits for GPUs").explanation == "waits for GPUs"
 
 
+@pytest.mark.parametrize(("parser", "is_broken"), [("hermes", False), (None, True)])
+def test_broken_tools_of_an_entry_without_parser_are_named(parser: str | None, is_broken: bool) -> None:
+    found = deployment("a", traits={"tool_parser": parser}).broken_tools
+    assert ("tool_parser" in found) == is_broken
+
+
 def test_broken_tools_are_those_that_the_smoke_test_found() -> None:
     failed = [{"smoke": {"tools": {"result": "failed", "message": "plain text"}}}]
     assert deployment("a", jobs=failed).broken_tools == "plain text"
