@@ -13,6 +13,7 @@ import pytest
 from kernel_cache import layers_folder
 
 from tests.remote.compute_node import OLDEST, SCRIPTS, ComputeNode
+from tests.waiting import wait_for
 
 
 class CachingJob:
@@ -168,12 +169,14 @@ def test_layers_folder_differs_by_image_model_and_size(tmp_path: Path) -> None:
     assert "/../" not in layers_folder({**spec, "model": "../.."}, "ab" * 32)
 
 
-def test_job_saves_kernels_at_its_end(node: ComputeNode) -> None:
+def test_job_saves_kernels_once_it_answers(node: ComputeNode) -> None:
     node.environment["FAKE_APPTAINER_KERNEL"] = "triton/k"
     for _ in range(2):
         node.start()
         node.connection()
         node.healthy_heartbeat()
+        # at its end the job may have no time left to save them
+        wait_for(lambda: list((node.root / "cache").glob("*/Org--Name-1x1/*.tar")))
         node.stop()
         assert node.left_behind() == []
         (node.root / "record.json").rename(node.root / "record-before.json")
