@@ -29,9 +29,18 @@ def state(tmp_path: Path, redis_server: RedisServer, gateway: FakeGateway) -> It
         yield state
 
 
+@pytest.fixture(scope="session")
+def apps() -> list[FastAPI]:
+    return []
+
+
 @pytest.fixture
-def app(state: AppState) -> FastAPI:
-    return create_app(state, KEY)
+def app(state: AppState, apps: list[FastAPI]) -> FastAPI:
+    """Return the app over this test's state. There is one for all tests: FastAPI takes long to analyse the routes."""
+    if not apps:
+        apps.append(create_app(state, KEY))
+    apps[0].state.bouchet = state
+    return apps[0]
 
 
 @pytest.fixture
