@@ -6,6 +6,7 @@ import ast
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -35,6 +36,12 @@ def sources() -> dict[Path, str]:
     """Return every Python source file that is not a package's `__init__`, with its text."""
     files = (path for folder in PACKAGES.values() for path in sorted((ROOT / folder).rglob("*.py")))
     return {path: path.read_text() for path in files if path.name != "__init__.py"}
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    """Return the syntax tree of a source file."""
+    return ast.parse(path.read_text())
 
 
 def functions(tree: ast.Module) -> Iterator[Function]:
@@ -67,8 +74,8 @@ def test_files_are_one_sitting_long() -> None:
 def test_functions_are_at_most_forty_lines() -> None:
     long = {
         f"{path.relative_to(ROOT)}:{node.name}": lines_of(node)
-        for path, text in sources().items()
-        for node in functions(ast.parse(text))
+        for path in sources()
+        for node in functions(tree_of(path))
         if lines_of(node) > 40
     }
     assert long == {}
@@ -88,8 +95,8 @@ def test_folders_hold_at_most_sixteen_files() -> None:
 def test_public_docstrings_begin_with_an_imperative_verb() -> None:
     verbs = set(VERBS_FILE.read_text().split())
     good, other = 0, []
-    for path, text in sources().items():
-        for node in functions(ast.parse(text)):
+    for path in sources():
+        for node in functions(tree_of(path)):
             docstring = ast.get_docstring(node)
             if node.name.startswith("_") or is_property(node) or not docstring:
                 continue
@@ -104,7 +111,7 @@ def test_class_names_belong_to_one_package() -> None:
     owners: dict[str, set[str]] = defaultdict(set)
     for package, folder in PACKAGES.items():
         for path in (ROOT / folder).rglob("*.py"):
-            for node in ast.walk(ast.parse(path.read_text())):
+            for node in ast.walk(tree_of(path)):
                 if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                     owners[node.name].add(package)
     shared = {name: sorted(packages) for name, packages in owners.items() if len(packages) > 1}

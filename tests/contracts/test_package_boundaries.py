@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+from functools import cache
 from pathlib import Path
 from types import FunctionType
 
@@ -48,6 +49,7 @@ def test_compose_gives_each_service_only_its_secrets() -> None:
     }
 
 
+@cache
 def _imports(path: Path) -> set[str]:
     tree = ast.parse(path.read_text())
     names = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]

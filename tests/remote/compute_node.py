@@ -105,7 +105,7 @@ class ComputeNode:
             "CUDA_VISIBLE_DEVICES": "3",
             "FAKE_APPTAINER_RECORD": str(self.root / "record.json"),
             "FAKE_APPTAINER_MODE": self.mode,
-            "BOUCHET_KEEPALIVE_S": "0.2",
+            "BOUCHET_KEEPALIVE_S": "0.5",
             # makes a newer bash behave like 4.4 where it has changed since
             "BASH_COMPAT": "4.4",
             **self.environment,
