@@ -41,8 +41,8 @@ test: tools engine lint ## every test, the real stack included
 	@$(BIN)/pytest --timeout 1800 tests/stack
 	@BOUCHET_PROXY_IMAGE=bouchet/proxy:$${BOUCHET_IMAGE_TAG:-dev} $(BIN)/pytest tests/proxy/litellm
 
-test-fast: tools-fast ## the tests that need no engine
-	@$(BIN)/pytest $(PARALLEL) --hypothesis-profile quick $(QUICK_TESTS)
+test-fast: tools-fast ## the tests that need no engine, without those marked slow (whole jobs and processes, long waits)
+	@$(BIN)/pytest $(PARALLEL) --hypothesis-profile quick -m "not slow" $(QUICK_TESTS)
 
 check: tools-fast lint ## ruff, mypy, import-linter, shellcheck
 

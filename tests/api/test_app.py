@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from bouchet_api.problems import STATUS_BY_KIND, TITLES
 from bouchet_core.errors import BouchetError
 from bouchet_core.gateway_client import NO_TLS
@@ -87,6 +88,7 @@ def test_random_body_never_gives_500(app: FastAPI, body: Any, raw: bool) -> None
     assert answer.status_code == 202 or answer.json()["detail"]
 
 
+@pytest.mark.slow
 def test_program_stops_on_sigterm_with_open_streams(tmp_path: Path, redis_server: RedisServer) -> None:
     secrets = {"api_key": KEY, "redis_password": redis_server.password, "gateway_token": TOKEN}
     for name, value in secrets.items():
@@ -130,6 +132,7 @@ def is_healthy(client: httpx.Client) -> bool:
         return False
 
 
+@pytest.mark.slow
 def test_program_without_secrets_names_the_missing_file(tmp_path: Path) -> None:
     environment = {**os.environ, "SECRETS_DIR": str(tmp_path)}
     done = subprocess.run(

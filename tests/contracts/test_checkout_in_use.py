@@ -38,6 +38,7 @@ def checkout(tmp_path: Path) -> Path:
     return checkout
 
 
+@pytest.mark.slow
 def test_relevant_tests_pass_in_checkout_of_running_stack(checkout: Path, tmp_path: Path) -> None:
     engine = FakeEngine(tmp_path)
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("BOUCHET_", "PYTEST_"))}

@@ -76,6 +76,7 @@ def test_worker_owner_is_its_name_or_its_host_name(environment: dict[str, str]) 
     assert WorkerSettings.from_environment(environment).owner
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", ["bouchet_api", "bouchet_gateway", "bouchet_proxy", "bouchet_worker"])
 def test_program_with_a_bad_setting_prints_one_sentence_and_fails(environment: dict[str, str], program: str) -> None:
     paths = {"PYTHONPATH": os.pathsep.join(sys.path), "PATH": os.environ["PATH"]}

@@ -80,6 +80,7 @@ def services(tmp_path: Path, redis_server: RedisServer) -> Iterator[Services]:
         yield Services(api, slurm, worker, environment)
 
 
+@pytest.mark.slow
 def test_orphans_reach_api_and_command_line(services: Services) -> None:
     services.slurm.jobs[900] = FakeJob(900, "bouchet-zz-1", "day", [], state="RUNNING", node="node1")
     services.slurm.jobs[901] = FakeJob(901, "train", "day", [])
@@ -99,6 +100,7 @@ def test_orphans_reach_api_and_command_line(services: Services) -> None:
     assert services.bouchet("orphans", "--cancel", "x").returncode == 2
 
 
+@pytest.mark.slow
 def test_failed_task_can_be_listed_retried_and_dropped(services: Services) -> None:
     assert services.request("GET", "/v1/tasks/failed").json() == {"tasks": []}
     fail_now(services, "gone", "Traceback (most recent call last):\n  File ...\nKeyError: 'surprise'\n")
@@ -115,6 +117,7 @@ def test_failed_task_can_be_listed_retried_and_dropped(services: Services) -> No
     assert json.loads(services.bouchet("tasks", "--json").stdout) == {"tasks": []}
 
 
+@pytest.mark.slow
 def test_entry_that_is_no_task_is_dropped_by_the_worker_and_shown(services: Services, tmp_path: Path) -> None:
     connection = services.store.queue_connection()
     queue = Queue("tasks", connection=connection, serializer="json")
@@ -170,6 +173,7 @@ def test_concurrent_launches_of_one_name_start_one_deployment(services: Services
         assert f"bouchet cancel {won[0]['id']}" in problem["detail"]
 
 
+@pytest.mark.slow
 def test_several_workers_submit_each_deployment_once(services: Services) -> None:
     with ExitStack() as opened:
         for name in ("two", "three"):

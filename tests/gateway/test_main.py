@@ -97,6 +97,7 @@ async def test_main_serves_client_and_exits_0_on_sigterm(environ: dict[str, str]
     assert login_node.accepted == 1
 
 
+@pytest.mark.slow
 async def test_main_missing_secret_exits_2_with_its_name(environ: dict[str, str]) -> None:
     (Path(environ["SECRETS_DIR"]) / "gateway_token").unlink()
     async with gateway_process(environ) as process:

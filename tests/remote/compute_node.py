@@ -21,6 +21,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pytest
 from bouchet_core.config.job_scripts import load_scripts
 
 from tests.waiting import wait_for
@@ -57,7 +58,7 @@ def stage_flat() -> Path:
 SCRIPTS = stage_flat()
 # the oldest Python found runs everything; the newer one runs a few jobs from end to end
 OLDEST = find_python_36() or sys.executable
-BOTH = list(dict.fromkeys([OLDEST, sys.executable]))
+BOTH = [OLDEST, *(pytest.param(python, marks=pytest.mark.slow) for python in {sys.executable} - {OLDEST})]
 
 
 @dataclass

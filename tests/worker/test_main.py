@@ -98,6 +98,7 @@ def test_worker_serves_queue_and_stops_on_sigterm(
     assert store.lease("reconcile", "the next worker", 1)
 
 
+@pytest.mark.slow
 def test_worker_survives_restart_of_redis(
     worker: subprocess.Popen[bytes], redis_server: RedisServer, store: Store, slurm: FakeSlurm, clock: Clock
 ) -> None:
@@ -116,6 +117,7 @@ def test_worker_survives_restart_of_redis(
         restarted.stop()
 
 
+@pytest.mark.slow
 def test_worker_survives_loss_of_redis_during_a_task(
     worker: subprocess.Popen[bytes], redis_server: RedisServer, store: Store, slurm: FakeSlurm, clock: Clock
 ) -> None:
@@ -138,6 +140,7 @@ def test_worker_survives_loss_of_redis_during_a_task(
     assert len(job_ids(slurm)) == 1
 
 
+@pytest.mark.slow
 def test_restarted_worker_continues_interrupted_launch(
     environment: dict[str, str], worker: subprocess.Popen[bytes], store: Store, slurm: FakeSlurm, clock: Clock
 ) -> None:

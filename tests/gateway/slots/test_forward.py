@@ -179,6 +179,7 @@ async def send_through(port: int, data: bytes) -> bytes:
         return bytes(received)
 
 
+@pytest.mark.slow
 async def test_slot_early_bytes_of_all_clients_stay_within_the_budget(login_node: LoginNode, store: Store) -> None:
     data = bytes(511 << 10)
     limits = GatewayLimits(early_bytes=4 << 20)
@@ -264,6 +265,7 @@ async def test_targets_store_down_and_none_known_refuses(
     assert body["kind"] == "store_unavailable"
 
 
+@pytest.mark.slow
 async def test_slot_thousand_connections_leak_nothing(gateway: Gateway, echo_slot: int, login_node: LoginNode) -> None:
     async def send_and_reset() -> None:
         _, writer = await asyncio.open_connection("127.0.0.1", echo_slot)

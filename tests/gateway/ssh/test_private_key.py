@@ -34,6 +34,7 @@ def encrypt_key(node: LoginNode, path: Path, **options: Any) -> Path:
     return path
 
 
+@pytest.mark.slow
 async def test_key_file_passphrase_is_asked_once(
     login_node: LoginNode, store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -148,6 +148,7 @@ def test_download_keeps_all_steps_however_short(site: DownloadSite) -> None:
     assert [step["name"] for step in progress["steps"]] == names, log
 
 
+@pytest.mark.slow
 def test_term_stops_download_and_keeps_parts(site: DownloadSite) -> None:
     site.hub.behavior = HubBehavior(rate=1_000_000)
     process = site.start()
@@ -157,6 +158,7 @@ def test_term_stops_download_and_keeps_parts(site: DownloadSite) -> None:
     assert site.progress()["state"] == "stopped" and site.parts() > 1_000_000
 
 
+@pytest.mark.slow
 def test_stop_file_ends_detached_download(site: DownloadSite) -> None:
     site.hub.behavior = HubBehavior(rate=1_000_000)
     log = site.root / "log"
@@ -176,6 +178,7 @@ def test_stop_file_ends_detached_download(site: DownloadSite) -> None:
     wait_for(lambda: site.progress()["state"] == "stopped")
 
 
+@pytest.mark.slow
 def test_repeatedly_cut_connection_is_resumed(site: DownloadSite) -> None:
     site.hub.behavior = HubBehavior(cut_after=1_100_000, cuts=3)
     status, progress, log = site.run()
@@ -183,6 +186,7 @@ def test_repeatedly_cut_connection_is_resumed(site: DownloadSite) -> None:
     assert len(site.hub.ranges()) >= 2
 
 
+@pytest.mark.slow
 def test_hub_failure_is_reported_and_next_run_succeeds(site: DownloadSite) -> None:
     site.hub.behavior = HubBehavior(failing=10_000)
     status, progress, _ = site.run()
@@ -214,6 +218,7 @@ def test_token_of_user_is_sent_to_hub_only(site: DownloadSite) -> None:
     assert TOKEN not in log and own.exists()
 
 
+@pytest.mark.slow
 def test_token_of_job_is_preferred_and_removed(site: DownloadSite) -> None:
     site.hub.models[MODEL].gated = True
     sent = site.job_dir / "token"
@@ -247,11 +252,13 @@ def test_quota_table_of_models_dir_is_judged(site: DownloadSite) -> None:
     assert (status, progress["kind"]) == (1, "no_space") and "has 0 bytes left" in progress["sentence"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [["printf", "9000000000\\n"], ["no-such-program"]])
 def test_quota_large_or_unknown_does_not_block(site: DownloadSite, command: list[str]) -> None:
     assert site.run(quota_command=command)[0] == 0
 
 
+@pytest.mark.slow
 def test_full_disk_keeps_parts(site: DownloadSite) -> None:
     model, notes = site.hub.models[MODEL], site.partial / ".bouchet"
     one, two = (f"model-0000{number}-of-00002.safetensors" for number in (1, 2))
@@ -274,6 +281,7 @@ def test_wrong_hash_leaves_no_model(site: DownloadSite) -> None:
     assert site.run()[0] == 0
 
 
+@pytest.mark.slow
 def test_other_revision_reuses_equal_files_and_keeps_old_model(site: DownloadSite) -> None:
     site.run()
     old = site.hub.models[MODEL]
@@ -286,6 +294,7 @@ def test_other_revision_reuses_equal_files_and_keeps_old_model(site: DownloadSit
     assert (kept / "config.json").read_bytes() == old.files["config.json"]
 
 
+@pytest.mark.slow
 def test_model_copied_by_hand_is_verified_and_reused(site: DownloadSite) -> None:
     site.complete.mkdir(parents=True)
     for path, content in site.hub.models[MODEL].files.items():
@@ -302,7 +311,9 @@ def test_unsafe_file_name_is_refused(site: DownloadSite) -> None:
     assert (status, progress["kind"]) == (1, "unsafe") and not site.partial.exists()
 
 
-@pytest.mark.parametrize("path", ["config.json", "model-00001-of-00002.safetensors"])
+@pytest.mark.parametrize(
+    "path", ["config.json", pytest.param("model-00001-of-00002.safetensors", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("listed", ["../../../victim", "a" * 39 + "\n", ""])
 def test_hash_of_hub_that_is_none_is_refused(site: DownloadSite, path: str, listed: str) -> None:
     victim = site.root / "models" / "victim.part"

@@ -85,6 +85,7 @@ def test_parallel_jobs_save_both(tmp_path: Path) -> None:
     assert CachingJob(tmp_path, "three").fetch().kernels() == {"one": "one", "two": "two", "same": "s"}
 
 
+@pytest.mark.slow
 def test_many_layers_become_one(tmp_path: Path) -> None:
     for number in range(6):
         CachingJob(tmp_path, f"job{number}").fetch().compile(**{f"k{number}": str(number)}).answer().save()
@@ -169,6 +170,7 @@ def test_layers_folder_differs_by_image_model_and_size(tmp_path: Path) -> None:
     assert "/../" not in layers_folder({**spec, "model": "../.."}, "ab" * 32)
 
 
+@pytest.mark.slow
 def test_job_saves_kernels_once_it_answers(node: ComputeNode) -> None:
     node.environment["FAKE_APPTAINER_KERNEL"] = "triton/k"
     for _ in range(2):

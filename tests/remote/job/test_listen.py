@@ -53,6 +53,7 @@ def test_socket_is_private_and_probed(node: ComputeNode, temporary: Path) -> Non
     assert list(temporary.iterdir()) == [] and node.left_behind() == []
 
 
+@pytest.mark.slow
 def test_loopback_port_is_not_on_network(node: ComputeNode) -> None:
     node.spec["listen"] = "loopback"
     node.start()
@@ -65,6 +66,7 @@ def test_loopback_port_is_not_on_network(node: ComputeNode) -> None:
     assert node.stop()["kind"] == "stopped"
 
 
+@pytest.mark.slow
 def test_idle_job_at_socket_ends(node: ComputeNode, temporary: Path) -> None:
     node.spec.update(listen="socket", idle_timeout_s=1)
     assert node.run() == 0

@@ -97,6 +97,7 @@ def test_one_node_needs_no_srun_and_no_address(node: ComputeNode) -> None:
     assert "APPTAINERENV_VLLM_HOST_IP" not in node.record()["environment"]
 
 
+@pytest.mark.slow
 def test_output_of_other_nodes_is_logged_with_their_name(two: ComputeNode) -> None:
     two.environment["FAKE_SRUN_MODE"] = "crash"
     assert two.run() == 1
@@ -113,6 +114,7 @@ def test_crash_of_other_rank_ends_job_with_its_reason(two: ComputeNode) -> None:
     assert two.left_behind() == []
 
 
+@pytest.mark.slow
 def test_crash_of_first_rank_ends_others(two: ComputeNode) -> None:
     two.start()
     two.connection()
@@ -123,6 +125,7 @@ def test_crash_of_first_rank_ends_others(two: ComputeNode) -> None:
     assert two.left_behind() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["serve", "stubborn"])
 def test_term_ends_all_nodes(two: ComputeNode, mode: str) -> None:
     two.environment["FAKE_SRUN_MODE"] = mode
@@ -134,6 +137,7 @@ def test_term_ends_all_nodes(two: ComputeNode, mode: str) -> None:
     assert two.end()["kind"] == "stopped" and two.left_behind() == []
 
 
+@pytest.mark.slow
 def test_usr1_finishes_running_requests_on_all_nodes(two: ComputeNode) -> None:
     two.start()
     port = two.connection()["port"]
@@ -149,6 +153,7 @@ def test_usr1_finishes_running_requests_on_all_nodes(two: ComputeNode) -> None:
     assert two.end()["kind"] == "walltime" and two.left_behind() == []
 
 
+@pytest.mark.slow
 def test_refusal_of_other_node_is_reported(two: ComputeNode) -> None:
     two.environment["FAKE_SRUN_JOB_DIR"] = str(two.root / "nowhere")
     assert two.run() == 1
@@ -156,6 +161,7 @@ def test_refusal_of_other_node_is_reported(two: ComputeNode) -> None:
     assert two.left_behind() == []
 
 
+@pytest.mark.slow
 def test_srun_error_is_reported(two: ComputeNode) -> None:
     write_program(two.root / "bin" / "srun", 'echo "srun: error: Unable to create step for job 77: No way" >&2; exit 1')
     assert two.run() == 1

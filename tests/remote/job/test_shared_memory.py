@@ -40,5 +40,6 @@ def test_segments_of_job_are_removed(node: ComputeNode, shared: Path) -> None:
     assert left_in(shared, node) == {"psm_older", "mine.dat"}
 
 
+@pytest.mark.slow
 def test_segments_are_kept_while_user_has_other_processes(node: ComputeNode, shared: Path) -> None:
     assert left_in(shared, node) == {"psm_older", "mine.dat", *LEFT}

@@ -118,6 +118,7 @@ def test_key_is_in_no_command_line(served: ComputeNode) -> None:
             continue
 
 
+@pytest.mark.slow
 def test_usr1_finishes_running_requests_before_time_limit(node: ComputeNode) -> None:
     node.start()
     port = node.connection()["port"]
@@ -134,6 +135,7 @@ def test_usr1_finishes_running_requests_before_time_limit(node: ComputeNode) -> 
     assert node.left_behind() == []
 
 
+@pytest.mark.slow
 def test_term_kills_stubborn_vllm_before_slurm_does(node: ComputeNode) -> None:
     node.mode = "stubborn"
     node.start()
@@ -155,6 +157,7 @@ def test_vllm_crash_ends_job_with_error_lines(node: ComputeNode) -> None:
     assert node.left_behind() == []
 
 
+@pytest.mark.slow
 def test_taken_port_is_replaced(node: ComputeNode) -> None:
     node.mode = "port taken"
     node.start()
@@ -165,6 +168,7 @@ def test_taken_port_is_replaced(node: ComputeNode) -> None:
     assert node.wait() == 0 and node.end()["kind"] == "stopped" and node.left_behind() == []
 
 
+@pytest.mark.slow
 def test_idle_job_warns_and_ends(node: ComputeNode) -> None:
     node.spec["idle_timeout_s"] = 2
     assert node.run() == 0
@@ -173,6 +177,7 @@ def test_idle_job_warns_and_ends(node: ComputeNode) -> None:
     assert node.log().count("the job ends after 2 s without a request") == 1
 
 
+@pytest.mark.slow
 def test_idle_timeout_zero_never_ends_job(node: ComputeNode) -> None:
     node.start()
     node.connection()
@@ -193,6 +198,7 @@ def test_site_hash_overrides_recorded_hash(node: ComputeNode) -> None:
     assert "is not the pinned one" in node.refuse()
 
 
+@pytest.mark.slow
 def test_truncated_image_is_refused_despite_noted_hash(node: ComputeNode) -> None:
     node.mode = "crash"
     assert node.run() == 3
@@ -201,6 +207,7 @@ def test_truncated_image_is_refused_despite_noted_hash(node: ComputeNode) -> Non
     assert "is not the pinned one" in node.refuse()
 
 
+@pytest.mark.slow
 def test_hash_of_unchanged_image_is_computed_once(node: ComputeNode) -> None:
     node.mode = "crash"
     node.run()
@@ -219,6 +226,7 @@ def test_image_without_recorded_hash_is_refused(node: ComputeNode, content: str 
     assert "build" in node.refuse()
 
 
+@pytest.mark.slow
 def test_driver_too_old_for_image_is_refused(node: ComputeNode) -> None:
     manifest = {"torch": "2.13.0", "cuda": "13.0", "min_driver": "580"}
     (node.root / "images" / "pin.manifest.json").write_text(json.dumps(manifest))
@@ -244,6 +252,7 @@ def test_missing_key_is_refused(node: ComputeNode) -> None:
     assert "key file" in node.refuse()
 
 
+@pytest.mark.slow
 def test_setup_lines_run_first_and_their_failure_is_refused(node: ComputeNode) -> None:
     (node.job_dir / "setup.sh").write_text("export APPTAINERENV_FROM_SETUP=yes\n")
     node.mode = "crash"
@@ -268,6 +277,7 @@ def test_term_before_start_ends_job(node: ComputeNode) -> None:
 # models
 
 
+@pytest.mark.slow
 def test_hub_cache_serves_revision_of_main(node: ComputeNode) -> None:
     shutil.rmtree(node.root / "models/Org")
     repository = node.root / "models" / "models--Org--Name"
@@ -281,6 +291,7 @@ def test_hub_cache_serves_revision_of_main(node: ComputeNode) -> None:
     assert connection["model_revision"] == "aaa" and connection["command"][2].endswith("/snapshots/aaa")
 
 
+@pytest.mark.slow
 def test_linked_model_folder_is_bound(node: ComputeNode) -> None:
     elsewhere = node.root / "shared" / "Name"
     elsewhere.mkdir(parents=True)
@@ -292,6 +303,7 @@ def test_linked_model_folder_is_bound(node: ComputeNode) -> None:
     assert str(elsewhere) in node.record()["binds"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("config", "kept"), [('{"quantization_config": {"quant_method": "x"}}', False), ("{}", True)])
 def test_quantized_checkpoint_drops_quantization_argument(node: ComputeNode, config: str, kept: bool) -> None:
     (node.root / "models/Org/Name/config.json").write_text(config)
@@ -310,6 +322,7 @@ def test_requeued_job_removes_files_of_first_run(node: ComputeNode) -> None:
     assert not (node.root / "logs" / f"end-{JOB_ID}.json").exists()
 
 
+@pytest.mark.slow
 def test_scripts_pass_shellcheck() -> None:
     binary = shutil.which("shellcheck")
     assert binary, "shellcheck is not installed"

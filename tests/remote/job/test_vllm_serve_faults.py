@@ -7,6 +7,8 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
+
 from tests.remote.compute_node import JOB_ID, ComputeNode
 
 UNWRITABLE = 73
@@ -24,6 +26,7 @@ def test_unreadable_models_dir_is_reported_as_disk_error(node: ComputeNode) -> N
     assert f"{node.root}/gone on node7: No such file" in sentence and "download" not in sentence
 
 
+@pytest.mark.slow
 def test_silent_disk_ends_preparation(node: ComputeNode) -> None:
     node.environment["BOUCHET_PREPARE_S"] = "2"
     image = Path(node.spec["image"])
@@ -49,6 +52,7 @@ def test_end_record_is_written_without_python(node: ComputeNode) -> None:
     assert node.end()["job_name"] == "bouchet-aa-1" and node.end()["exit_status"] == 1
 
 
+@pytest.mark.slow
 def test_silent_disk_does_not_delay_end(node: ComputeNode) -> None:
     node.environment["BOUCHET_DISK_S"] = "1"
     process = node.start()
@@ -60,6 +64,7 @@ def test_silent_disk_does_not_delay_end(node: ComputeNode) -> None:
     assert node.end()["sentence"] == "vLLM exited with status 137" and node.left_behind() == []
 
 
+@pytest.mark.slow
 def test_unwritable_logs_give_exit_status_73(node: ComputeNode) -> None:
     node.mode = "crash"
     records = [node.root / "logs" / f"{name}-{JOB_ID}.json" for name in ("connection", "end")]
@@ -72,6 +77,7 @@ def test_unwritable_logs_give_exit_status_73(node: ComputeNode) -> None:
     assert left == set(records) and not any(list(record.iterdir()) for record in records), "no temporary file is left"
 
 
+@pytest.mark.slow
 def test_scratch_of_dead_jobs_is_removed(node: ComputeNode) -> None:
     names = ("bouchet-5-node7-abcdef", "bouchet-6-node7-abcdef", "other-7-node7-abcdef")
     dead, alive, foreign = (node.temporary / name for name in names)
@@ -95,6 +101,7 @@ def test_scratch_of_other_nodes_on_a_shared_disk_is_kept(node: ComputeNode) -> N
     assert {path.name for path in node.temporary.iterdir()} == others
 
 
+@pytest.mark.slow
 def test_usr1_kills_vllm_that_waits_for_clients(node: ComputeNode) -> None:
     node.mode = "stubborn"
     with (node.job_dir / "vllm.args").open("a") as arguments:
@@ -106,6 +113,7 @@ def test_usr1_kills_vllm_that_waits_for_clients(node: ComputeNode) -> None:
     assert node.end()["kind"] == "walltime" and node.left_behind() == []
 
 
+@pytest.mark.slow
 def test_end_record_has_errors_of_last_start_only(node: ComputeNode) -> None:
     node.mode = "port taken"
     node.start()

@@ -26,6 +26,7 @@ def finish_submission(context: WorkerContext, clock: Clock, deployment: str) -> 
     return context.store.get(deployment)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_submit_killed_at_any_call_creates_one_job(
     make_context: MakeWorkerContext, store: Store, gateway: object, slurm: FakeSlurm, clock: Clock, after: bool

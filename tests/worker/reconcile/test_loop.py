@@ -82,6 +82,7 @@ def test_step_without_news_keeps_record_version(scenario: WorkerScenario) -> Non
     assert scenario.get().version == version
 
 
+@pytest.mark.slow
 def test_step_runs_one_squeue_for_fifty_jobs(
     make_context: MakeWorkerContext, gateway: GatewayClient, slot0: Slot0, slurm: FakeSlurm, clock: Clock
 ) -> None:

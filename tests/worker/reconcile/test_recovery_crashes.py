@@ -50,6 +50,7 @@ def test_crash_at_any_call_recovers_jobs_once(
     raise AssertionError("every try crashed")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_crash_at_any_call_adopts_job_once(
     make_context: MakeWorkerContext,
