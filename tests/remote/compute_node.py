@@ -39,7 +39,7 @@ WAIT_S = 60.0
 def find_python_36() -> str | None:
     """Return a Python 3.6, the oldest that clusters run; None on a machine without one."""
     home = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
-    for candidate in (shutil.which("python3.6"), *map(str, sorted(home.glob("versions/3.6*/bin/python3")))):
+    for candidate in (*map(str, sorted(home.glob("versions/3.6*/bin/python3"))), shutil.which("python3.6")):
         code = "import sys; assert sys.version_info[:2] == (3, 6)"
         if candidate and subprocess.run([candidate, "-c", code], stderr=subprocess.DEVNULL).returncode == 0:
             return candidate

@@ -10,7 +10,7 @@ from typing import Any
 import image_file
 import pytest
 
-from tests.remote.compute_node import BOTH, SCRIPTS, write_image
+from tests.remote.compute_node import BOTH, OLDEST, SCRIPTS, write_image
 
 
 @pytest.mark.parametrize("python", BOTH)
@@ -65,7 +65,7 @@ def test_folder_that_others_can_replace_is_named(tmp_path: Path, modes: tuple[in
     root.parent.chmod(modes[0])
     root.chmod(modes[1])
     request = {"directories": [str(root)], "images": [], "hashes": "~", "models_dir": "~", "models": [], "quota": []}
-    argv = [BOTH[0], str(SCRIPTS / "probe_login_node.py")]
+    argv = [OLDEST, str(SCRIPTS / "probe_login_node.py")]
     done = subprocess.run(argv, input=json.dumps(request), capture_output=True, text=True, check=True)
     found = json.loads(done.stdout)["directories"][str(root)]["exposed"]
     assert exposed in found and bool(exposed) == bool(found)
