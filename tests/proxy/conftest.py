@@ -20,6 +20,16 @@ from tests.proxy.environment import IMAGE_VARIABLE, SLOTS, ProxyEnvironment, Run
 collect_ignore = [] if os.environ.get(IMAGE_VARIABLE) or importlib.util.find_spec("litellm") else ["litellm"]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _short_intervals() -> Iterator[None]:
+    """Make the threads of this process write usage and read tables again after a fraction of a second."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bouchet_proxy.usage.recorder.FLUSH_S", 0.1)
+        for name, interval_s in (("ROUTES_REREAD_S", 0.5), ("ROUTES_RETRY_S", 0.2), ("KEYS_RETRY_S", 0.2)):
+            patch.setattr(f"bouchet_proxy.refresh.{name}", interval_s)
+        yield
+
+
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProxyEnvironment]:
     """Start a Redis, and a fake vLLM behind slot 0."""

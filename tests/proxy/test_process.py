@@ -92,7 +92,9 @@ REQUESTS: dict[str, Callable[[RunningProxy], object]] = {
 }
 
 
-@pytest.mark.parametrize("kind", REQUESTS)
+@pytest.mark.parametrize(
+    "kind", [kind if kind == "aborted stream" else pytest.param(kind, marks=pytest.mark.slow) for kind in REQUESTS]
+)
 def test_process_after_a_request_is_idle(process: RunningProxy, kind: str) -> None:
     REQUESTS[kind](process)
     assert idle_share(process) < MAX_IDLE_SHARE

@@ -98,6 +98,7 @@ def test_end_all_ends_program_that_starts_meanwhile(tmp_path: Path, after_s: flo
     assert not thread.is_alive()
 
 
+@pytest.mark.slow
 def test_end_all_ends_whole_process_group(tmp_path: Path) -> None:
     """As `docker compose exec` under a provisioning script."""
     script = f"sleep 60 & echo $! > {tmp_path}/pid; wait"

@@ -9,7 +9,8 @@ from bouchet_core.usage import UsageBy, UsageSummary
 from bouchet_proxy.api_keys import Caller
 from bouchet_proxy.dialects.endpoints import Endpoint
 from bouchet_proxy.dialects.tokens import TokenCounts
-from bouchet_proxy.usage.recorder import FLUSH_S, UsageRecorder
+from bouchet_proxy.usage import recorder as recorder_module
+from bouchet_proxy.usage.recorder import UsageRecorder
 from bouchet_proxy.usage.request import RequestUsage
 
 from tests.conftest import RedisServer, start_redis
@@ -32,7 +33,7 @@ def test_records_are_written_when_redis_is_back(store: Store, redis_server: Redi
     try:
         redis_server.stop()
         recorder.add(make_usage(recorder))
-        time.sleep(2 * FLUSH_S)
+        time.sleep(2 * recorder_module.FLUSH_S)
         assert b'bouchet_tokens_total{kind="output",model=""} 7' in recorder.render_metrics()
         restarted = start_redis(redis_server.directory, redis_server.port)
         try:
