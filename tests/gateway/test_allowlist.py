@@ -190,6 +190,7 @@ def test_login_programs_are_those_of_the_folder() -> None:
     ("request_text", "allowed"),
     [
         ('{"quota": ["getquota", "-u"]}', True),
+        ('{"quota": []}', True),
         ("{}", True),
         ('{"quota": ["bash", "-c", "id"]}', False),
         ('{"quota": ["getquota", "-u"], "quota": ["id"]}', False),
