@@ -8,8 +8,13 @@ import pytest
 
 from tests.contracts.golden_jobs import GOLDEN, SHAPES, whole_job
 
+# the others are of the same kinds
+QUICK = {"one-gpu-fp8", "two-nodes-pipeline-parallel", "demo-on-cpus"}
 
-@pytest.mark.parametrize("name", SHAPES)
+
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in SHAPES]
+)
 def test_job_equals_its_golden_file(name: str, tmp_path: Path) -> None:
     assert whole_job(SHAPES[name], tmp_path) == (GOLDEN / f"{name}.txt").read_text()
 

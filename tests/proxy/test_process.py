@@ -142,6 +142,7 @@ async def test_bench_measures_whole_answers(bench: Way, process: RunningProxy) -
         assert await requests_per_s(bench, bench_body(1), 2, 0.3) > 0
 
 
+@pytest.mark.slow
 async def test_bench_of_a_model_without_a_proof_fails(bench: Way, process: RunningProxy) -> None:
     other_server = serve_vllm(FakeVLLM(("bench",), "another key"), process.environment.slot_base_port + 2)
     with other_server, pytest.raises(AssertionError, match="0 of 1 events"):

@@ -141,6 +141,7 @@ def test_stale_keys_are_refused_while_redis_answers(
         keys.stop()
 
 
+@pytest.mark.slow
 def test_liveness_fails_while_a_table_is_not_renewed(
     environment: ProxyEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -119,6 +119,7 @@ def test_download_writes_model_revision_and_manifest(site: DownloadSite) -> None
     assert not site.partial.exists() and not list((site.root / "tmp").iterdir())
 
 
+@pytest.mark.slow
 def test_second_run_requests_no_file(site: DownloadSite) -> None:
     site.run()
     site.hub.requests.clear()
@@ -273,6 +274,7 @@ def test_full_disk_keeps_parts(site: DownloadSite) -> None:
     assert site.run()[0] == 0
 
 
+@pytest.mark.slow
 def test_wrong_hash_leaves_no_model(site: DownloadSite) -> None:
     site.hub.behavior = HubBehavior(corrupt=True)
     status, progress, _ = site.run()

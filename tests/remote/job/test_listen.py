@@ -37,6 +37,7 @@ def get(path: str) -> bytes:
         return client.recv(100)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("node", BOTH, indirect=True)
 def test_socket_is_private_and_probed(node: ComputeNode, temporary: Path) -> None:
     node.spec["listen"] = "socket"

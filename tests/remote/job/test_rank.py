@@ -105,6 +105,7 @@ def test_output_of_other_nodes_is_logged_with_their_name(two: ComputeNode) -> No
     assert two.end()["tail"] == ["node8: ValueError: no such tool parser"]
 
 
+@pytest.mark.slow
 def test_crash_of_other_rank_ends_job_with_its_reason(two: ComputeNode) -> None:
     two.environment["FAKE_SRUN_MODE"] = "crash"
     assert two.run() == 1
