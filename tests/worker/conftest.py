@@ -99,6 +99,10 @@ def slot0() -> Iterator[Slot0]:
 def scenario(
     context: WorkerContext, gateway: GatewayClient, slot0: Slot0, slurm: FakeSlurm, clock: Clock
 ) -> Iterator[WorkerScenario]:
+    # as after a first launch; test_submit.py and test_scripts.py are about the upload
+    slurm.files.update(
+        {f"{context.scripts_dir}/{name}": content for name, content in context.scripts.staged_files().items()}
+    )
     made = WorkerScenario(context, gateway, slot0, slurm, clock)
     yield made
     made.probe.close()

@@ -22,7 +22,8 @@ KEY = f"{ROOT}/jobs/bouchet-aa-1/key"
 
 @pytest.fixture
 def cleaning(scenario: WorkerScenario) -> WorkerScenario:
-    """Return a scenario whose loop cleans up in its own thread."""
+    """Return a scenario on an unused cluster, whose loop cleans up in its own thread."""
+    scenario.slurm.files.clear()
     scenario.loop.cleanup = CleanupScheduler(scenario.context, start=lambda work: work())
     return scenario
 

@@ -82,6 +82,8 @@ def test_unreachable_record_file_is_read_again(scenario: WorkerScenario, redis_s
 def test_job_of_an_unreadable_record_is_neither_recovered_nor_an_orphan(
     scenario: WorkerScenario, redis_server: RedisServer
 ) -> None:
+    # nothing is cleaned up before the first launch
+    scenario.slurm.files.clear()
     job_id = scenario.launch()
     body_of(redis_server, "aa", lambda body: body.replace('"phase":"queued"', '"phase":"asleep"'))
     scenario.launch("bb")
