@@ -22,6 +22,14 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningApi
         yield api, proxy
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_translations() -> Iterator[None]:
+    """Spare argparse the search for a translation of each of its words, at every command."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LANGUAGE", "C")
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _short_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make a command in this process poll often, and give up an API or a worker that is down at once."""

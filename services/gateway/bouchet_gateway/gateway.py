@@ -10,6 +10,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Literal
 
 from bouchet_core.config.job_scripts import load_scripts
@@ -103,8 +104,12 @@ class Gateway:
         self.commands = RemoteCommands(self.tunnel, allowlist, limits)
         token = settings.gateway_token.get_secret_value()
         self.forwarder = SlotForwarder(self.tunnel, SlotTargets(store, TargetSigner(token)), limits)
-        api = InternalApi(self.tunnel, self.commands, self.forwarder, token, limits.file_bytes)
-        self.app = api.app(self._lifespan)
+        self._api = InternalApi(self.tunnel, self.commands, self.forwarder, token, limits.file_bytes)
+
+    @cached_property
+    def app(self) -> FastAPI:
+        """The internal API as an ASGI application, made when it is first served."""
+        return self._api.app(self._lifespan)
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
