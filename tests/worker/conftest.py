@@ -84,8 +84,19 @@ def make_context(
 
 
 @pytest.fixture
-def context(make_context: MakeWorkerContext) -> WorkerContext:
+def new_cluster(make_context: MakeWorkerContext) -> WorkerContext:
+    """Return a context of a cluster that has no scripts yet."""
     return make_context()
+
+
+@pytest.fixture
+def context(make_context: MakeWorkerContext, slurm: FakeSlurm) -> WorkerContext:
+    """Return a context of a cluster that has the scripts, as after a first launch."""
+    context = make_context()
+    for name, content in context.scripts.staged_files().items():
+        slurm.files[f"{context.scripts_dir}/{name}"] = content
+    context.scripts_compared.set()
+    return context
 
 
 @pytest.fixture
@@ -99,10 +110,6 @@ def slot0() -> Iterator[Slot0]:
 def scenario(
     context: WorkerContext, gateway: GatewayClient, slot0: Slot0, slurm: FakeSlurm, clock: Clock
 ) -> Iterator[WorkerScenario]:
-    # as after a first launch; test_submit.py and test_scripts.py are about the upload
-    slurm.files.update(
-        {f"{context.scripts_dir}/{name}": content for name, content in context.scripts.staged_files().items()}
-    )
     made = WorkerScenario(context, gateway, slot0, slurm, clock)
     yield made
     made.probe.close()

@@ -19,13 +19,13 @@ def print_output(slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch, text: str) -
 
 
 def test_run_script_stages_the_bundle_and_returns_json(
-    context: WorkerContext, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+    new_cluster: WorkerContext, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     print_output(slurm, monkeypatch, '{"a": 1}')
-    assert run_script(context, SCRIPT, "x", request={"b": 2}) == {"a": 1}
-    assert slurm.calls == [["python3", f"{context.scripts_dir}/{SCRIPT}", "x"]]
+    assert run_script(new_cluster, SCRIPT, "x", request={"b": 2}) == {"a": 1}
+    assert slurm.calls == [["python3", f"{new_cluster.scripts_dir}/{SCRIPT}", "x"]]
     assert slurm.stdin == '{"b": 2}'
-    assert scripts_staged(context)
+    assert scripts_staged(new_cluster)
 
 
 @pytest.mark.parametrize("text", ["", "Traceback", "[1]", "7"])
@@ -43,14 +43,14 @@ def test_run_script_that_fails_raises(context: WorkerContext) -> None:
 
 
 def test_run_script_without_staging_requires_the_bundle(
-    context: WorkerContext, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+    new_cluster: WorkerContext, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     print_output(slurm, monkeypatch, "text")
     with pytest.raises(RemoteFileMissingError):
-        run_script_text(context, SCRIPT, stage=False)
+        run_script_text(new_cluster, SCRIPT, stage=False)
     assert slurm.files == {} and slurm.calls == []
-    stage_scripts(context)
-    assert run_script_text(context, SCRIPT, stage=False) == "text"
+    stage_scripts(new_cluster)
+    assert run_script_text(new_cluster, SCRIPT, stage=False) == "text"
 
 
 @pytest.mark.parametrize("error", [ValueError(), KeyError("a"), TypeError(), AttributeError()])

@@ -78,16 +78,16 @@ def test_cache_type_reaches_vllm(context: WorkerContext, slurm: FakeSlurm, clock
 
 
 def test_preview_has_an_estimate_with_and_without_staged_scripts(
-    context: WorkerContext, slurm: FakeSlurm, clock: Clock
+    new_cluster: WorkerContext, slurm: FakeSlurm, clock: Clock
 ) -> None:
     slurm.model_inspection = INSPECTION
     record = requested("preview", clock(), max_len=32768)
-    assert preview(context, record)["memory"]["source"] == "the catalog"
+    assert preview(new_cluster, record)["memory"]["source"] == "the catalog"
     slurm.files["/software/models/demo/scripted/config.json"] = json.dumps(CONFIG).encode()
-    memory = preview(context, record)["memory"]
+    memory = preview(new_cluster, record)["memory"]
     assert memory["source"] == "its config.json on the cluster, and the catalog" and memory["conversations"] == 8.0
-    slurm.files[f"{context.scripts_dir}/{COMPLETE_MARKER}"] = b""
-    memory = preview(context, record)["memory"]
+    slurm.files[f"{new_cluster.scripts_dir}/{COMPLETE_MARKER}"] = b""
+    memory = preview(new_cluster, record)["memory"]
     assert memory["source"] == "the model on the cluster" and memory["conversations"] == 8.0
 
 

@@ -15,11 +15,11 @@ from tests.fakes.slurm_gateway import FakeSlurm
 from tests.worker.scenario import ROOT, SECRET, Clock, requested
 
 
-def test_preview_changes_nothing(context: WorkerContext, slurm: FakeSlurm, clock: Clock) -> None:
+def test_preview_changes_nothing(new_cluster: WorkerContext, slurm: FakeSlurm, clock: Clock) -> None:
     for partition in ("gpu_h200", "auto"):
-        preview(context, requested("preview", clock(), partition=partition))
+        preview(new_cluster, requested("preview", clock(), partition=partition))
     assert slurm.files == {} and slurm.jobs == {}
-    assert context.store.page(10, 0) == [] and context.store.take_slot("other", 1) == 0
+    assert new_cluster.store.page(10, 0) == [] and new_cluster.store.take_slot("other", 1) == 0
     assert set(slurm.programs()) == {"squeue", "sbatch"}
     assert all("--test-only" in argv for argv in slurm.calls if argv[0] == "sbatch")
 

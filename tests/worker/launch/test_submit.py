@@ -59,16 +59,16 @@ def test_submit_uploads_the_scripts_once(context: WorkerContext, slurm: FakeSlur
     assert len({path for path in slurm.files if "/remote/" in path}) == len(context.scripts.files) + 1
 
 
-def test_interrupted_script_upload_is_repeated(context: WorkerContext, slurm: FakeSlurm, clock: Clock) -> None:
-    folder = context.scripts_dir
+def test_interrupted_script_upload_is_repeated(new_cluster: WorkerContext, slurm: FakeSlurm, clock: Clock) -> None:
+    folder = new_cluster.scripts_dir
     slurm.fault = lambda method, what: "tunnel_down" if (method, what) == ("PUT", f"{folder}/guard.py") else None
-    context.store.create(requested("aa", clock()))
-    assert submit(context, "aa") == RETRY_LATER
+    new_cluster.store.create(requested("aa", clock()))
+    assert submit(new_cluster, "aa") == RETRY_LATER
     assert f"{folder}/{COMPLETE_MARKER}" not in slurm.files and slurm.jobs == {}
     slurm.fault = lambda method, what: None
     clock.advance(ARRIVED_S)
-    assert submit(context, "aa") == "job 101"
-    assert {f"{folder}/{name}" for name in (*context.scripts.files, COMPLETE_MARKER)} <= slurm.files.keys()
+    assert submit(new_cluster, "aa") == "job 101"
+    assert {f"{folder}/{name}" for name in (*new_cluster.scripts.files, COMPLETE_MARKER)} <= slurm.files.keys()
 
 
 def test_second_submit_does_nothing(context: WorkerContext, slurm: FakeSlurm, clock: Clock) -> None:
