@@ -99,7 +99,9 @@ def stage(stack: Stack, name: str, **options: Any) -> Staged:
 def change_spec(stack: Stack, staged: Staged, **fields: Any) -> None:
     """Change values in its spec.json."""
     path = f"{staged.folder}/spec.json"
-    spec = {**json.loads(shell(stack, "demo-login", f"cat {path}")), **fields}
+    # Docker loses the output of a short command now and then
+    text = wait_for(lambda: shell(stack, "demo-login", f"cat {path}"), NEWS_S)
+    spec = {**json.loads(text), **fields}
     shell(stack, "demo-login", f"cat > {path} <<'END'\n{json.dumps(spec)}\nEND")
 
 
