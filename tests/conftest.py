@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import shutil
@@ -37,6 +38,11 @@ settings.register_profile("quick", max_examples=25, deadline=None)
 # a busy machine is no fault of the code's
 settings.register_profile("whole", deadline=None)
 settings.load_profile("whole")
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector what lives as long as the tests do: modules and the collected tests."""
+    gc.freeze()
 
 
 @dataclass(frozen=True)
