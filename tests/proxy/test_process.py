@@ -135,6 +135,7 @@ def bench_body(events: int) -> bytes:
     return json.dumps(chat_body(f"EVENTS[{events},0]", model="bench", stream=True)).encode()
 
 
+@pytest.mark.slow
 async def test_bench_measures_whole_answers(bench: Way, process: RunningProxy) -> None:
     with bench_model(process.environment.slot_base_port + 2):
         assert len(await one_by_one(bench, bench_body(1), 3)) == 3

@@ -72,6 +72,7 @@ BASES = {NAME: "trixie", DEMO_NODE_NAME: "bookworm"}
 LAB = {**labels_of("lab"), "bouchet.secrets": "0123"}
 
 
+@pytest.mark.slow
 def test_clean_takes_images_and_bases_made_here(engine: FakeEngine, stack: Stack) -> None:
     other = {"bouchet/notes:dev": "n1", "debian:sid": "s1"}
     engine.set(services=SERVICES, images={**OURS, **BASES, **other})
@@ -94,6 +95,7 @@ def test_clean_leaves_images_of_another_running_stack(engine: FakeEngine, stack:
     assert set(engine.state["containers"]) == {"c-a1", "c-p1"}
 
 
+@pytest.mark.slow
 def test_clean_leaves_other_tag_and_inputs_of_image_in_use(engine: FakeEngine, stack: Stack) -> None:
     lab = {"bouchet/api:lab": "a2", "bouchet/api:inputs-8": "a2", "bouchet/proxy:inputs-9": "p2"}
     engine.set(services=SERVICES, images={**OURS, **lab}, containers={"c": {"image": "p2", "labels": LAB}})
@@ -101,6 +103,7 @@ def test_clean_leaves_other_tag_and_inputs_of_image_in_use(engine: FakeEngine, s
     assert engine.state["images"] == lab
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("labels", [LAB, {}])
 def test_clean_leaves_staged_files_to_another_stack(engine: FakeEngine, stack: Stack, labels: dict[str, str]) -> None:
     engine.set(containers={"c": {"image": "a2", "labels": labels}} if labels else {})

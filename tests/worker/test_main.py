@@ -76,6 +76,7 @@ class HeldSbatch:
         self._released.set()
 
 
+@pytest.mark.slow
 def test_worker_serves_queue_and_stops_on_sigterm(
     environment: dict[str, str],
     worker: subprocess.Popen[bytes],

@@ -133,6 +133,7 @@ def test_launch_option_with_nasty_value_is_one_line_on_stderr(bouchet: Bouchet, 
     assert all(not record.request.name for record in bouchet.store.live())
 
 
+@pytest.mark.slow
 def test_launch_on_terminal_asks_the_login_prompt_and_survives_ctrl_c(bouchet: Bouchet, gateway: FakeGateway) -> None:
     gateway.ask("p1", "Option (1-2): ", echo=True)
     with bouchet.terminal("launch", QWEN) as tty:

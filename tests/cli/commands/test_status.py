@@ -193,6 +193,7 @@ def test_logs_print_the_end_of_the_log_without_control_characters(bouchet: Bouch
     assert bouchet("logs").out == "INFO one\n[31mred[0m [bold]two[/bold]\n"
 
 
+@pytest.mark.slow
 def test_logs_print_all_or_say_that_it_is_the_end(bouchet: Bouchet, gateway: FakeGateway) -> None:
     bouchet.launch_ready()
     gateway.files[LOG] = b"the first line\n" + b"a line of a log\n" * 5000

@@ -71,6 +71,7 @@ def test_trust_without_an_unknown_key_fails(bouchet: Bouchet) -> None:
     assert one_line_error(bouchet("tunnel", "--trust"), 1)
 
 
+@pytest.mark.slow
 def test_watch_on_a_terminal_shows_changes(bouchet: Bouchet, gateway: FakeGateway) -> None:
     with bouchet.terminal("tunnel", "--watch") as tty:
         tty.until("tunnel to login: up")

@@ -143,6 +143,7 @@ def test_killed_download_resumes_at_last_byte(site: DownloadSite) -> None:
     assert site.complete.joinpath("model-00001-of-00002.safetensors").read_bytes().startswith(b"1")
 
 
+@pytest.mark.slow
 def test_download_keeps_all_steps_however_short(site: DownloadSite) -> None:
     _, progress, log = site.run()
     names = ["checking the image", "querying the hub", "checking existing files", "downloading", "finishing"]
@@ -247,6 +248,7 @@ def test_quota_too_small_is_refused_before_download(site: DownloadSite) -> None:
     assert not [path for _, path, _ in site.hub.requests if path.startswith("/lfs")]
 
 
+@pytest.mark.slow
 def test_quota_table_of_models_dir_is_judged(site: DownloadSite) -> None:
     table = "Fileset Type Usage (GiB) Quota (GiB)\\nlab:models GRP 1,024 1,024\\nhome USR 1 125\\n"
     status, progress, _ = site.run(quota_command=["printf", table])
@@ -316,7 +318,9 @@ def test_unsafe_file_name_is_refused(site: DownloadSite) -> None:
 @pytest.mark.parametrize(
     "path", ["config.json", pytest.param("model-00001-of-00002.safetensors", marks=pytest.mark.slow)]
 )
-@pytest.mark.parametrize("listed", ["../../../victim", "a" * 39 + "\n", ""])
+@pytest.mark.parametrize(
+    "listed", ["../../../victim", *(pytest.param(one, marks=pytest.mark.slow) for one in ("a" * 39 + "\n", ""))]
+)
 def test_hash_of_hub_that_is_none_is_refused(site: DownloadSite, path: str, listed: str) -> None:
     victim = site.root / "models" / "victim.part"
     victim.write_bytes(b"own")
@@ -326,6 +330,7 @@ def test_hash_of_hub_that_is_none_is_refused(site: DownloadSite, path: str, list
     assert victim.read_bytes() == b"own" and not site.partial.exists()
 
 
+@pytest.mark.slow
 def test_commit_of_hub_that_is_no_hash_is_refused(site: DownloadSite) -> None:
     site.run()
     vars(site.hub.models[MODEL])["commit"] = "../other"

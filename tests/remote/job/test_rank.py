@@ -88,6 +88,7 @@ def test_api_server_count_is_dropped_on_other_nodes(served: ComputeNode) -> None
     assert other(served)["command"][-4:] == ["--headless", "--x", "y z", "--last"]
 
 
+@pytest.mark.slow
 def test_one_node_needs_no_srun_and_no_address(node: ComputeNode) -> None:
     write_program(node.root / "bin" / "srun", "echo called > $FAKE_APPTAINER_RECORD.srun")
     node.start()

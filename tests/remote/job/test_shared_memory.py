@@ -32,6 +32,7 @@ def left_in(shared: Path, node: ComputeNode) -> set[str]:
     return {path.name for path in shared.iterdir()}
 
 
+@pytest.mark.slow
 def test_segments_of_job_are_removed(node: ComputeNode, shared: Path) -> None:
     ps = shutil.which("ps")
     assert ps, "ps (procps) is part of every node"

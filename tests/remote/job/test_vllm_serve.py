@@ -217,7 +217,9 @@ def test_hash_of_unchanged_image_is_computed_once(node: ComputeNode) -> None:
     assert "ffffffffffff" in node.refuse(), "the noted hash was not read"
 
 
-@pytest.mark.parametrize("content", [None, "", "no hash here\n"])
+@pytest.mark.parametrize(
+    "content", [None, *(pytest.param(text, marks=pytest.mark.slow) for text in ("", "no hash here\n"))]
+)
 def test_image_without_recorded_hash_is_refused(node: ComputeNode, content: str | None) -> None:
     beside = Path(f"{node.spec['image']}.sha256")
     beside.unlink()
@@ -239,6 +241,7 @@ def test_driver_too_old_for_image_is_refused(node: ComputeNode) -> None:
     assert node.connection()["torch"] == "2.13.0"
 
 
+@pytest.mark.slow
 def test_missing_image_and_model_are_refused(node: ComputeNode) -> None:
     model = node.root / "models/Org/Name/config.json"
     model.unlink()
@@ -314,6 +317,7 @@ def test_quantized_checkpoint_drops_quantization_argument(node: ComputeNode, con
     assert node.record()["command"][-1] == "--last"
 
 
+@pytest.mark.slow
 def test_requeued_job_removes_files_of_first_run(node: ComputeNode) -> None:
     node.connection_file.write_text("{}")
     (node.root / "logs" / f"end-{JOB_ID}.json").write_text("{}")

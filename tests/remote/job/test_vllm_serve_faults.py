@@ -91,6 +91,7 @@ def test_scratch_of_dead_jobs_is_removed(node: ComputeNode) -> None:
         assert {path.name for path in node.temporary.iterdir()} == {alive.name, foreign.name}
 
 
+@pytest.mark.slow
 def test_scratch_of_other_nodes_on_a_shared_disk_is_kept(node: ComputeNode) -> None:
     others = {"bouchet-5-node8-abcdef", "bouchet-5-gpu-node7-abcdef"}
     for name in others:

@@ -53,7 +53,7 @@ def test_submit_killed_at_any_call_creates_one_job(
     raise AssertionError("the submission was killed every time")
 
 
-@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("after", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["before", "after"])
 def test_cancel_killed_at_any_call_cancels_the_job(
     make_context: MakeWorkerContext, store: Store, gateway: object, slurm: FakeSlurm, clock: Clock, after: bool
 ) -> None:

@@ -22,7 +22,7 @@ MAX_CALLS = 60
 MIN_CALLS = 8
 
 
-@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("after", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["before", "after"])
 def test_crash_at_any_call_recovers_jobs_once(
     make_context: MakeWorkerContext,
     store: Store,
