@@ -165,24 +165,25 @@ def test_key_listing_orphans_and_outage_of_other_versions_are_read(store: Store,
 def test_unreadable_deployment_is_left_out_and_keeps_id_names_and_slot(
     store: Store, raw: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
-    store.create(deployment("aa"))
+    # logged once per process and id, so no other test uses this id
+    store.create(deployment("only-here"))
     store.create(deployment("bb"))
-    slot = store.take_slot("aa", 4)
+    slot = store.take_slot("only-here", 4)
     changed_hash(
-        raw, f"{PREFIX}deployment:aa", "body", lambda body: body.replace('"phase":"ready"', '"phase":"asleep"')
+        raw, f"{PREFIX}deployment:only-here", "body", lambda body: body.replace('"phase":"ready"', '"phase":"asleep"')
     )
     with caplog.at_level(logging.ERROR):
         assert [one.id for one in store.live()] == [one.id for one in store.page()] == ["bb"]
         store.live()
-    assert [record.message for record in caplog.records if "deployment aa" in record.message][1:] == []
+    assert [record.message for record in caplog.records if "deployment only-here" in record.message][1:] == []
     assert "phase" in caplog.text
     with pytest.raises(UnreadableRecordError, match="phase"):
-        store.get("bouchet-aa")
+        store.get("bouchet-only-here")
     with pytest.raises(NameTakenError):
-        store.create(deployment("cc", names=("bouchet-aa",)))
-    assert store.take_slot("bb", 4) != slot == store.take_slot("aa", 4)
-    assert [(one.kind, one.id) for one in store.all_unreadable()] == [("deployment", "aa")]
-    assert [one.id for one in store.unreadable(live=True)] == ["aa"]
+        store.create(deployment("cc", names=("bouchet-only-here",)))
+    assert store.take_slot("bb", 4) != slot == store.take_slot("only-here", 4)
+    assert [(one.kind, one.id) for one in store.all_unreadable()] == [("deployment", "only-here")]
+    assert [one.id for one in store.unreadable(live=True)] == ["only-here"]
 
 
 def test_unreadable_key_is_left_out_and_can_be_revoked(store: Store, raw: redis.Redis) -> None:
