@@ -55,7 +55,8 @@ class Stack:
         self.proxy_url = f"http://127.0.0.1:{proxy_port}"
         self.api_url = f"http://127.0.0.1:{api_port}"
         self.environ = {
-            **{name: os.environ[name] for name in os.environ if not name.startswith(("BOUCHET_", "ANTHROPIC_"))},
+            **{name: value for name, value in os.environ.items() if not name.startswith(("BOUCHET_", "ANTHROPIC_"))},
+            **{name: os.environ[name] for name in ("BOUCHET_IMAGE_TAG",) if name in os.environ},
             "COMPOSE_PROJECT_NAME": PROJECT,
             "BOUCHET_ENV_FILE": ENV_FILE.name,
             "DEMO_SUBNET": SUBNET,
