@@ -45,6 +45,9 @@ class Partition(FrozenModel):
     memory_per_node_gib: int = Field(default=1900, ge=1)
     preemptible: bool = Field(default=False, description="its jobs may be stopped when others need the nodes")
     cost: str = Field(default="", description="what its use costs, as text; empty: nothing")
+    charge: float | None = Field(
+        default=None, ge=0, description="units charged per GPU hour; if absent, the site's charge for the GPU type"
+    )
     account: SlurmWord | None = Field(default=None, description="account to submit with")
     auto: bool = Field(
         default=False, description="whether it may be selected automatically; earlier partitions are preferred"
@@ -99,6 +102,10 @@ class Site(FrozenModel):
         default_factory=dict,
         description="memory of one GPU in GiB by type, as CUDA reports it; memory is not checked for other types",
     )
+    charge: Mapping[SlurmWord, Annotated[float, Field(ge=0)]] = Field(
+        default_factory=dict, description="units that the site charges per GPU hour, by GPU type"
+    )
+    charge_unit: SingleLine = Field(default="SU", description="the unit of charge")
     cpus_per_gpu: int = Field(default=6, ge=1)
     memory_per_gpu_gib: int = Field(default=240, ge=1, description="requested with --mem for each GPU")
     quota_command: tuple[ShellWord, ...] = Field(
@@ -137,6 +144,13 @@ class Site(FrozenModel):
     def image(self, pin: str) -> SiteImage | None:
         """Return the image of that pin, None if there is none."""
         return next((i for i in self.images if i.pin == pin), None)
+
+    def charge_per_gpu_hour(self, partition: str, gpu_type: str) -> float | None:
+        """Return the units charged for an hour of one GPU there, 0 where it is free, None where it is not known."""
+        found = self.partition(partition)
+        if found is not None and found.charge is not None:
+            return found.charge
+        return self.charge.get(gpu_type)
 
     @property
     def listen(self) -> Listen:

@@ -88,3 +88,16 @@ def test_on_scratch_matches_whole_folders() -> None:
     site = load_site(ROOT / "sites/bouchet.yaml")
     assert site.on_scratch("~/scratch/bouchet-llm/models") and site.on_scratch("~/scratch/bouchet-llm")
     assert not site.on_scratch("~/scratch/bouchet-llm2") and not site.on_scratch(site.models_dir)
+
+
+@pytest.mark.parametrize(
+    ("partition", "gpu_type", "charge"),
+    [("gpu_h200", "h200", 300), ("gpu_b200", "b200", 370), ("free", "h200", 0), ("gpu_h200", "v100", None)],
+)
+def test_charge_per_gpu_hour_is_the_partitions_else_the_gpu_types(
+    partition: str, gpu_type: str, charge: float | None
+) -> None:
+    site = load_site(ROOT / "sites/bouchet.yaml")
+    free = Partition(name="free", max_walltime="1:00:00", charge=0)
+    site = site.model_copy(update={"partitions": (*site.partitions, free)})
+    assert site.charge_per_gpu_hour(partition, gpu_type) == charge
