@@ -14,7 +14,6 @@ from . import command, down, up
 from .docker import base_images, engine
 from .docker.stack import Stack, find_stack
 from .errors import SetupError
-from .files.env_file import ensure_env_file, read_env_file
 from .progress import Progress
 from .python import environments as tools
 from .python import locks
@@ -101,9 +100,8 @@ def renew(stack: Stack, progress: Progress) -> None:
 
 def make_env_file(stack: Stack, progress: Progress) -> None:
     """Make the env file unless it is there; check it either way."""
-    made = ensure_env_file(stack.env_file, stack.root / ".env.example", os.environ)
-    read_env_file(stack.env_file)
-    progress.note(f"{stack.env_file} {'made' if made else 'is there and in order'}")
+    up.provide_env_file(stack, progress)
+    progress.note(f"{stack.env_file} is in order")
 
 
 if __name__ == "__main__":

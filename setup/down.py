@@ -60,7 +60,7 @@ def _stop_demo_jobs(stack: Stack, step: Step) -> None:
         return
     if not settings.host and settings.api_port in published_ports(stack):
         step.say("cancelling the demo's jobs")
-        demo.stop_all(HttpClient(f"http://127.0.0.1:{settings.api_port}", settings.api_key))
+        demo.stop_all(HttpClient(f"http://127.0.0.1:{settings.api_port}", settings.admin_key))
 
 
 def clean(stack: Stack, progress: Progress) -> None:

@@ -16,7 +16,7 @@ from .docker.engine import Compose, ensure_engine, find_compose, with_files
 from .docker.stack import Stack, compose_environ, sole_use
 from .errors import CommandFailedError, PortTakenError, SetupError
 from .files.container_files import stage_ssh_files, write_secret_files
-from .files.env_file import EnvSettings, ensure_env_file, read_env_file
+from .files.env_file import ADDED, EnvSettings, add_missing_keys, ensure_env_file, read_env_file
 from .files.ssh_access import SshAccess, access_variables, find_access
 from .http import HttpClient
 from .progress import Progress
@@ -25,9 +25,7 @@ from .python.locks import note_commit
 
 def bring_up(stack: Stack, progress: Progress, *, with_model: bool = True) -> None:
     """Start everything, in order. Repeating it is safe and fast."""
-    if ensure_env_file(stack.env_file, stack.root / ".env.example", os.environ):
-        progress.note(f"made {stack.env_file.name} with new keys (mode 0600); it is yours now and never overwritten")
-    settings = read_env_file(stack.env_file)
+    settings = provide_env_file(stack, progress)
     check_mounts(stack, settings)
     access = find_access(stack, settings, os.environ) if settings.host else SshAccess()
     with sole_use(stack):
@@ -42,6 +40,15 @@ def bring_up(stack: Stack, progress: Progress, *, with_model: bool = True) -> No
             demo.install(progress, stack, compose)
     if with_model:
         finish(stack, settings, progress)
+
+
+def provide_env_file(stack: Stack, progress: Progress) -> EnvSettings:
+    """Make the env file if there is none, add the keys that an older version did not have, and read it."""
+    if ensure_env_file(stack.env_file, stack.root / ".env.example", os.environ):
+        progress.note(f"made {stack.env_file.name} with new keys (mode 0600); it is yours now and never overwritten")
+    for name in add_missing_keys(stack.env_file):
+        progress.note(f"added {name} to {stack.env_file.name}. {ADDED[name]}")
+    return read_env_file(stack.env_file)
 
 
 def check_mounts(stack: Stack, settings: EnvSettings) -> None:
@@ -144,7 +151,7 @@ def find_taken_port(exc: BaseException, stack: Stack) -> PortTakenError | None:
 def finish(stack: Stack, settings: EnvSettings, progress: Progress) -> None:
     """Show the first answer of the demo's model; on a real cluster, the next steps."""
     proxy = HttpClient(f"http://127.0.0.1:{settings.proxy_port}", settings.api_key)
-    api = HttpClient(f"http://127.0.0.1:{settings.api_port}", settings.api_key)
+    api = HttpClient(f"http://127.0.0.1:{settings.api_port}", settings.admin_key)
     if settings.host:
         print(render_next_steps(settings, proxy.url, api.url))
         return

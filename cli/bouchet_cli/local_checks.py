@@ -12,7 +12,7 @@ from pathlib import Path
 
 from .client.errors import UnreachableError
 from .client.http import HttpStatusError, Json, ServiceClient
-from .client.settings import CliSettings
+from .client.settings import CliSettings, without_admin_key
 
 SERVICES = ("redis", "gateway", "worker", "api", "proxy")
 ENGINE_TIMEOUT_S = 10.0
@@ -98,7 +98,7 @@ def secret_files(env_file: Path, project_root: Path, project: str) -> list[Path]
 
 def service_checks(settings: CliSettings) -> Iterator[CheckResult]:
     """Check that API and proxy answer on their ports. The API comes first."""
-    yield _service_check("api", settings.api_url, "/healthz", settings.key)
+    yield _service_check("api", settings.api_url, "/healthz", settings.admin_key)
     yield _service_check("proxy", settings.proxy_url, "/health/liveliness", settings.key)
 
 
@@ -131,7 +131,12 @@ def claude_check(*, installed: bool) -> CheckResult:
 def _run(argv: Sequence[str], environment: Mapping[str, str]) -> tuple[int, str]:
     try:
         done = subprocess.run(
-            argv, capture_output=True, text=True, timeout=ENGINE_TIMEOUT_S, check=False, env=dict(environment)
+            argv,
+            capture_output=True,
+            text=True,
+            timeout=ENGINE_TIMEOUT_S,
+            check=False,
+            env=without_admin_key(environment),
         )
     except (OSError, subprocess.TimeoutExpired) as exc:
         return 1, f"{argv[0]}: {exc}"

@@ -49,7 +49,7 @@ describes the fields. Later versions may add fields; they do not remove any.
 | environment variable | meaning |
 |---|---|
 | `BOUCHET_ENV_FILE` | path of the env file (default: `.env` in the project) |
-| `BOUCHET_API_KEY`, `BOUCHET_API_URL`, `BOUCHET_PROXY_URL` | take precedence over that file |
+| `BOUCHET_ADMIN_KEY`, `BOUCHET_API_URL`, `BOUCHET_API_KEY`, `BOUCHET_PROXY_URL` | take precedence over that file |
 | `XDG_STATE_HOME` | where `bouchet chat` keeps its history (`bouchet/chat-history`, mode 0600) |
 """
 

@@ -17,6 +17,7 @@ from .env_file import EnvSettings
 
 # file in /run/secrets -> key of the env file; one that is not there leaves an empty file
 FILES = {
+    "admin_key": "BOUCHET_ADMIN_KEY",
     "api_key": "BOUCHET_API_KEY",
     "redis_password": "REDIS_PASSWORD",
     "gateway_token": "GATEWAY_TOKEN",

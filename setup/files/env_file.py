@@ -1,4 +1,4 @@
-"""The env file (.env): made once with random secrets, read strictly, never overwritten.
+"""The env file (.env): made once with random secrets, read strictly. What is in it never changes; keys may be added.
 
 A typo is an error with file and line, because Compose would take it in silence: an unknown key is ignored there,
 and the stack comes up on another port or with another cluster than the person asked for.
@@ -7,6 +7,7 @@ and the stack comes up on another port or with another cluster than the person a
 from __future__ import annotations
 
 import difflib
+import fcntl
 import os
 import re
 import secrets
@@ -64,8 +65,13 @@ class EnvSettings:
 
     @property
     def api_key(self) -> str:
-        """Opens proxy and api."""
+        """Opens the proxy."""
         return self.values["BOUCHET_API_KEY"]
+
+    @property
+    def admin_key(self) -> str:
+        """Opens the API."""
+        return self.values["BOUCHET_ADMIN_KEY"]
 
 
 def check_secret(value: str) -> str | None:
@@ -139,6 +145,7 @@ def check_seconds(value: str) -> str | None:
 
 CHECKS: Mapping[str, Check] = {
     "BOUCHET_API_KEY": check_secret,
+    "BOUCHET_ADMIN_KEY": check_secret,
     "REDIS_PASSWORD": check_secret,
     "GATEWAY_TOKEN": check_secret,
     "SERVING_SECRET": check_secret,
@@ -156,6 +163,8 @@ CHECKS: Mapping[str, Check] = {
     "WORKERS": check_workers,
     "LOG_LEVEL": check_level,
 }
+# keys that older versions did not have, with what is said of them in the file
+ADDED = {"BOUCHET_ADMIN_KEY": "Opens the API, which ./bouchet uses. BOUCHET_API_KEY opens the proxy only."}
 INHERITED = ("PROXY_PORT", "API_PORT", "BOUCHET_HOST", "BOUCHET_SITE")  # from the environment, into a new file
 OPTIONAL = frozenset(
     {
@@ -192,6 +201,26 @@ def ensure_env_file(path: Path, template: Path, environ: Mapping[str, str]) -> b
     finally:
         scratch.unlink(missing_ok=True)
     return True
+
+
+def add_missing_keys(path: Path) -> list[str]:
+    """Append the keys of ADDED that an existing env file lacks, and return their names; all else in it stays.
+
+    A file that is to be refused for another reason is left as it is: read_env_file says why.
+    """
+    try:
+        with path.open("r+", encoding="utf-8", newline="") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            text = file.read()
+            known = {entry.key for entry in parse_env_lines(text)}
+            missing = [name for name in ADDED if name not in known]
+            if missing and not os.fstat(file.fileno()).st_mode & 0o077:
+                lines = [f"\n# {ADDED[name]}\n{name}={secrets.token_hex(SECRET_BYTES)}\n" for name in missing]
+                file.write(("" if text.endswith("\n") else "\n") + "".join(lines))
+                return missing
+    except (OSError, UnicodeDecodeError, EnvLineError):
+        pass
+    return []
 
 
 def render_env_file(template: str, environ: Mapping[str, str], uid: int, gid: int) -> str:
@@ -256,6 +285,10 @@ def _suggest(key: str) -> str:
 def _require_all(values: Mapping[str, str], lines: Mapping[str, int], path: Path) -> None:
     for key in CHECKS:
         if key not in OPTIONAL and key not in values:
-            raise EnvFileError(path, 0, f"{key} is missing; add it, or move the file away for a new one")
+            fix = "`make env` adds it" if key in ADDED else "add it, or move the file away for a new one"
+            raise EnvFileError(path, 0, f"{key} is missing; {fix}")
     if values["PROXY_PORT"] == values["API_PORT"]:
         raise EnvFileError(path, lines["API_PORT"], "API_PORT and PROXY_PORT are the same; give each its own")
+    if values["BOUCHET_API_KEY"] == values["BOUCHET_ADMIN_KEY"]:
+        problem = "BOUCHET_ADMIN_KEY and BOUCHET_API_KEY are the same; `openssl rand -hex 32` makes another"
+        raise EnvFileError(path, lines["BOUCHET_ADMIN_KEY"], problem)

@@ -14,7 +14,7 @@ from fastapi import FastAPI
 
 from tests.conftest import RedisServer
 from tests.fakes.gateway_api import FakeGateway
-from tests.fakes.running_api import KEY, RunningApi, reset_api, running_api_and_redis, settings
+from tests.fakes.running_api import ADMIN_KEY, RunningApi, reset_api, running_api_and_redis, settings
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def apps() -> list[FastAPI]:
 def app(state: AppState, apps: list[FastAPI]) -> FastAPI:
     """Return the app over this test's state. There is one for all tests: FastAPI takes long to analyse the routes."""
     if not apps:
-        apps.append(create_app(state, KEY))
+        apps.append(create_app(state, ADMIN_KEY))
     apps[0].state.bouchet = state
     return apps[0]
 
@@ -47,7 +47,7 @@ def app(state: AppState, apps: list[FastAPI]) -> FastAPI:
 async def api(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
     """Return a client with the key, over ASGI."""
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    headers = {"Authorization": f"Bearer {KEY}"}
+    headers = {"Authorization": f"Bearer {ADMIN_KEY}"}
     async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1", headers=headers) as client:
         yield client
 
@@ -68,6 +68,6 @@ def live_api(running_api: RunningApi) -> RunningApi:
 def client(live_api: RunningApi) -> Iterator[httpx.Client]:
     """Return a client with the key, of the API on a port."""
     with httpx.Client(
-        base_url=live_api.url, headers={"x-api-key": KEY}, timeout=60, trust_env=False, verify=NO_TLS
+        base_url=live_api.url, headers={"x-api-key": ADMIN_KEY}, timeout=60, trust_env=False, verify=NO_TLS
     ) as client:
         yield client

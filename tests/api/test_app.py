@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from tests.conftest import RedisServer, free_port
 from tests.fakes.gateway_api import TOKEN
-from tests.fakes.running_api import CATALOG, KEY, SITE
+from tests.fakes.running_api import ADMIN_KEY, CATALOG, SITE
 from tests.waiting import wait_for
 
 QWEN = "Qwen/Qwen3-32B"
@@ -81,7 +81,7 @@ def test_random_body_never_gives_500(app: FastAPI, body: Any, raw: bool) -> None
     async def send() -> httpx.Response:
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
-            return await client.post("/v1/deployments", content=content, headers={"x-api-key": KEY})
+            return await client.post("/v1/deployments", content=content, headers={"x-api-key": ADMIN_KEY})
 
     answer = asyncio.run(send())
     assert answer.status_code in (202, 400, 404, 409, 413, 422), answer.text
@@ -90,7 +90,7 @@ def test_random_body_never_gives_500(app: FastAPI, body: Any, raw: bool) -> None
 
 @pytest.mark.slow
 def test_program_stops_on_sigterm_with_open_streams(tmp_path: Path, redis_server: RedisServer) -> None:
-    secrets = {"api_key": KEY, "redis_password": redis_server.password, "gateway_token": TOKEN}
+    secrets = {"admin_key": ADMIN_KEY, "redis_password": redis_server.password, "gateway_token": TOKEN}
     for name, value in secrets.items():
         (tmp_path / name).write_text(value)
     (tmp_path / "models.yaml").write_text(CATALOG)
@@ -111,7 +111,7 @@ def test_program_stops_on_sigterm_with_open_streams(tmp_path: Path, redis_server
         url = f"http://127.0.0.1:{port}"
         try:
             with httpx.Client(
-                base_url=url, headers={"x-api-key": KEY}, timeout=60, trust_env=False, verify=NO_TLS
+                base_url=url, headers={"x-api-key": ADMIN_KEY}, timeout=60, trust_env=False, verify=NO_TLS
             ) as client:
                 wait_for(lambda: is_healthy(client), 60.0)
                 with client.stream("GET", "/v1/events") as response:
@@ -121,7 +121,7 @@ def test_program_stops_on_sigterm_with_open_streams(tmp_path: Path, redis_server
         finally:
             process.kill()
     assert process.returncode in (0, -signal.SIGTERM)
-    assert KEY not in output.decode()
+    assert ADMIN_KEY not in output.decode()
     assert "Traceback" not in output.decode()
 
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from tests.fakes.running_api import KEY
+from tests.fakes.running_api import ADMIN_KEY
 
 PATHS = ("/v1/models", "/v1/deployments", "/v1/events", "/v1/tunnel", "/openapi.json", "/nowhere", "/healthz/")
 
@@ -17,8 +17,8 @@ PATHS = ("/v1/models", "/v1/deployments", "/v1/events", "/v1/tunnel", "/openapi.
     [
         {"Authorization": ""},
         {"Authorization": "Bearer wrong"},
-        {"Authorization": f"Basic {KEY}"},
-        {"Authorization": "", "x-api-key": KEY + "x"},
+        {"Authorization": f"Basic {ADMIN_KEY}"},
+        {"Authorization": "", "x-api-key": ADMIN_KEY + "x"},
         {"Authorization": "", "x-api-key": "ä"},
     ],
 )
@@ -28,12 +28,12 @@ async def test_request_without_the_key_is_401_on_every_path(api: httpx.AsyncClie
         answer = await api.get(path, headers=httpx.Headers(encoded))
         assert (answer.status_code, answer.json()["kind"]) == (401, "unauthorized")
         assert answer.headers["www-authenticate"] == "Bearer"
-        assert KEY not in answer.text
+        assert ADMIN_KEY not in answer.text
 
 
 async def test_key_is_accepted_in_either_header(api: httpx.AsyncClient) -> None:
     assert (await api.get("/v1/keys")).status_code == 200
-    other = {"Authorization": "Bearer of-another-service", "x-api-key": KEY}
+    other = {"Authorization": "Bearer of-another-service", "x-api-key": ADMIN_KEY}
     assert (await api.get("/v1/keys", headers=other)).status_code == 200
     assert (await api.get("/healthz", headers={"Authorization": ""})).json() == {"status": "ok", "redis": "ok"}
 

@@ -28,7 +28,7 @@ from bouchet_worker.reconcile.health import SlotProbe
 from bouchet_worker.reconcile.loop import ReconcileLoop
 from bouchet_worker.reconcile.observe import Observer
 
-from tests.fakes.running_api import KEY, RunningApi, running_api_and_redis
+from tests.fakes.running_api import ADMIN_KEY, KEY, RunningApi, running_api_and_redis
 from tests.fakes.running_worker import REPOSITORY, SERVING_SECRET
 from tests.fakes.slurm_gateway import TOKEN, FakeSlurm, running_gateway
 from tests.stack.harness import Stack
@@ -101,13 +101,14 @@ def record(identity: str) -> Deployment:
 
 def listing(house: Office) -> list[Figure]:
     """Measure the list over HTTP, and as a whole command."""
-    headers = {"Authorization": f"Bearer {KEY}"}
+    headers = {"Authorization": f"Bearer {ADMIN_KEY}"}
     with httpx.Client(base_url=house.api.url, headers=headers) as client:
         asked = timed(lambda: client.get("/v1/deployments", params={"limit": ON_RECORD}).raise_for_status())
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("BOUCHET_")},
         "BOUCHET_API_URL": house.api.url,
         "BOUCHET_API_KEY": KEY,
+        "BOUCHET_ADMIN_KEY": ADMIN_KEY,
         "PYTHONPATH": os.pathsep.join(sys.path),
     }
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.checkout_guard import TEST_PROJECT
-from tests.cli.harness import KEY, Bouchet, FakeGateway
+from tests.cli.harness import ADMIN_KEY, KEY, Bouchet, FakeGateway
 from tests.fakes.chat_proxy import ChatProxy
 from tests.fakes.running_api import RunningApi, reset_api, running_api_and_redis
 
@@ -45,7 +45,8 @@ def bouchet(stack: tuple[RunningApi, ChatProxy], tmp_path: Path) -> Bouchet:
     proxy.reset()
     port = api.url.rpartition(":")[2]
     env_file = tmp_path / ".env"
-    env_file.write_text(f"# made by a test\nBOUCHET_API_KEY='{KEY}'\nAPI_PORT={port}\nPROXY_PORT={proxy.port}\n")
+    keys = f"BOUCHET_API_KEY='{KEY}'\nBOUCHET_ADMIN_KEY={ADMIN_KEY}\n"
+    env_file.write_text(f"# made by a test\n{keys}API_PORT={port}\nPROXY_PORT={proxy.port}\n")
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
     inherited.pop("COLUMNS", None)
     # no stack of this checkout: its secret files are not the test's

@@ -22,10 +22,10 @@ from bouchet_core.store import Store
 
 from tests.fakes.chat_proxy import ChatProxy
 from tests.fakes.gateway_api import FakeGateway
-from tests.fakes.running_api import KEY, RunningApi
+from tests.fakes.running_api import ADMIN_KEY, KEY, RunningApi
 from tests.waiting import wait_for
 
-__all__ = ["KEY", "FakeGateway"]
+__all__ = ["ADMIN_KEY", "KEY", "FakeGateway"]
 
 QWEN, ALIAS = "Qwen/Qwen3-32B", "bouchet-qwen3-32b"
 LOG = "/data/bouchet/logs/7.log"

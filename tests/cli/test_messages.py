@@ -200,8 +200,8 @@ def unreachable(bouchet: Bouchet) -> Iterator[str]:
         ("BOUCHET_API_URL", NOTHING_LISTENS),
         ("BOUCHET_API_URL", "127.0.0.1"),
         ("BOUCHET_API_URL", bouchet.proxy.url),
-        ("BOUCHET_API_KEY", "wrong"),
-        ("BOUCHET_API_KEY", "a\nb"),
+        ("BOUCHET_ADMIN_KEY", "wrong"),
+        ("BOUCHET_ADMIN_KEY", "a\nb"),
         ("BOUCHET_ENV_FILE", "/nowhere/.env"),
     ):
         yield from outputs(bouchet, ["status"], **{name: value})

@@ -44,7 +44,7 @@ def test_compose_gives_each_service_only_its_secrets() -> None:
         "redis": ["redis_password"],
         "gateway": ["gateway_token", "redis_password"],
         "worker": ["gateway_token", "hf_token", "redis_password", "serving_secret"],
-        "api": ["api_key", "gateway_token", "redis_password"],
+        "api": ["admin_key", "gateway_token", "redis_password"],
         "proxy": ["api_key", "redis_password", "serving_secret"],
     }
 

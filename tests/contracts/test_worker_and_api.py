@@ -26,7 +26,7 @@ from rq.results import Result
 
 from tests.conftest import RedisServer
 from tests.fakes.gateway_api import FakeGateway
-from tests.fakes.running_api import KEY, RunningApi, running
+from tests.fakes.running_api import ADMIN_KEY, KEY, RunningApi, running
 from tests.fakes.running_worker import running_worker, worker_environment
 from tests.fakes.slurm_gateway import FakeJob, FakeSlurm, running_gateway
 from tests.waiting import wait_for
@@ -50,8 +50,8 @@ class Services:
         return self.api.state.store
 
     def request(self, method: str, path: str, **options: Any) -> httpx.Response:
-        """Send a request with the API key."""
-        headers = {"Authorization": f"Bearer {KEY}"}
+        """Send a request with the API's key."""
+        headers = {"Authorization": f"Bearer {ADMIN_KEY}"}
         return httpx.request(method, self.api.url + path, headers=headers, timeout=TIMEOUT_S, verify=NO_TLS, **options)
 
     def bouchet(self, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -60,6 +60,7 @@ class Services:
             **{name: value for name, value in os.environ.items() if not name.startswith("BOUCHET_")},
             "BOUCHET_API_URL": self.api.url,
             "BOUCHET_API_KEY": KEY,
+            "BOUCHET_ADMIN_KEY": ADMIN_KEY,
             "PYTHONPATH": os.pathsep.join(sys.path),
         }
         argv = [sys.executable, "-m", "bouchet_cli", *arguments]

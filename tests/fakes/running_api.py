@@ -25,7 +25,8 @@ from tests.conftest import RedisServer, free_port, start_redis
 from tests.fakes.gateway_api import TOKEN, FakeGateway
 from tests.waiting import wait_for
 
-KEY = "key-of-the-tests-0123456789"
+# of the API, and of a proxy beside it
+ADMIN_KEY, KEY = "admin-key-of-the-tests-0123456789", "key-of-the-tests-0123456789"
 START_TIMEOUT_S = 60.0
 PINS = Path(__file__).parents[2] / "apptainer" / "pins"
 CATALOG = """
@@ -72,7 +73,7 @@ def settings(directory: Path, redis: RedisServer, gateway: FakeGateway) -> ApiSe
         gateway_url=gateway.url,
         api_port=0,
         log_level="WARNING",
-        api_key=SecretStr(KEY),
+        admin_key=SecretStr(ADMIN_KEY),
         redis_password=SecretStr(redis.password),
         gateway_token=SecretStr(TOKEN),
         pins_dir=PINS,
@@ -106,7 +107,7 @@ def running(directory: Path, redis: RedisServer, gateway: FakeGateway) -> Iterat
     """Start the API over this Redis and gateway."""
     with open_state(settings(directory, redis, gateway)) as state, socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        config = uvicorn.Config(create_app(state, KEY), log_level="warning", timeout_graceful_shutdown=1)
+        config = uvicorn.Config(create_app(state, ADMIN_KEY), log_level="warning", timeout_graceful_shutdown=1)
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()

@@ -74,9 +74,18 @@ class Stack:
 
     @property
     def key(self) -> str:
-        """BOUCHET_API_KEY of this stack."""
-        found = re.search(r"^BOUCHET_API_KEY=(\S+)$", ENV_FILE.read_text(), re.M)
-        assert found, f"no BOUCHET_API_KEY in {ENV_FILE}"
+        """BOUCHET_API_KEY of this stack, which opens the proxy."""
+        return self.setting("BOUCHET_API_KEY")
+
+    @property
+    def admin_key(self) -> str:
+        """BOUCHET_ADMIN_KEY of this stack, which opens the API."""
+        return self.setting("BOUCHET_ADMIN_KEY")
+
+    def setting(self, name: str) -> str:
+        """Return a value of this stack's env file."""
+        found = re.search(rf"^{name}=(\S+)$", ENV_FILE.read_text(), re.M)
+        assert found, f"no {name} in {ENV_FILE}"
         return found[1]
 
     def make(self, *targets: str, timeout_s: float = UP_TIMEOUT_S, **environ: str) -> Finished:
@@ -94,8 +103,8 @@ class Stack:
         ENV_FILE.unlink(missing_ok=True)
 
     def api(self) -> httpx.Client:
-        """Return a client of the API, with the key."""
-        return httpx.Client(base_url=self.api_url, headers={"Authorization": f"Bearer {self.key}"}, timeout=30)
+        """Return a client of the API, with its key."""
+        return httpx.Client(base_url=self.api_url, headers={"Authorization": f"Bearer {self.admin_key}"}, timeout=30)
 
     def proxy(self) -> httpx.Client:
         """Return a client of the proxy, with the key as Anthropic's clients send it."""

@@ -38,10 +38,10 @@ class ServerSentEvent:
 
 
 class ApiClient:
-    """The API, with the key."""
+    """The API, with its key."""
 
     def __init__(self, settings: CliSettings, timeout_s: float = REQUEST_TIMEOUT_S) -> None:
-        self._service = ServiceClient(settings.api_url, settings.key, timeout_s)
+        self._service = ServiceClient(settings.api_url, settings.admin_key, timeout_s)
 
     def launch(self, request: Json) -> DeploymentInfo:
         """Create a deployment. A lost answer is requested again, with the same key, so only one is created."""

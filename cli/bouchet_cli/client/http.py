@@ -132,7 +132,7 @@ def _send(connection: HTTPConnection, method: str, path: str, body: str | None, 
     try:
         connection.request(method, path, body, headers)
     except ValueError as exc:  # a header with a line break, or one that is not Latin-1
-        raise UnreachableError("BOUCHET_API_KEY contains an invalid character; `make env` checks .env") from exc
+        raise UnreachableError("the key contains an invalid character; `make env` checks .env") from exc
 
 
 def _connect(connection: HTTPConnection, url: str, timeout_s: float) -> None:

@@ -7,10 +7,11 @@ from typing import Any
 
 from .errors import CommandError, NotReadyError, UnreachableError
 from .http import HttpStatusError
+from .settings import ADMIN_KEY, KEY
 
 # the API's kind for a name that no deployment has
 UNKNOWN_DEPLOYMENT = "unknown_deployment"
-WRONG_KEY = "the running stack does not accept BOUCHET_API_KEY from .env; restart it with `make up`"
+WRONG_KEY = "the running stack does not accept {key} from .env; restart it with `make up`"
 # statuses of the proxy for a model that is not ready: OpenAI's and Anthropic's
 NOT_READY = (503, 529)
 
@@ -47,7 +48,7 @@ def api_error(error: HttpStatusError, path: str = "") -> CommandError:
     else:
         detail, kind = f"{error.url} returned HTTP {error.status} without an error message; see `make logs`", ""
     if error.status == 401:
-        return UnreachableError(WRONG_KEY, kind)
+        return UnreachableError(WRONG_KEY.format(key=ADMIN_KEY), kind)
     if kind == UNKNOWN_DEPLOYMENT:
         return NotReadyError(detail, kind)
     return CommandError(detail, kind)
@@ -56,7 +57,7 @@ def api_error(error: HttpStatusError, path: str = "") -> CommandError:
 def proxy_error(error: HttpStatusError) -> CommandError:
     """Return the command error for an error answer of the proxy."""
     if error.status == 401:
-        return UnreachableError(WRONG_KEY)
+        return UnreachableError(WRONG_KEY.format(key=KEY))
     body = error.json()
     message = error_text(body) if body else f"the proxy returned HTTP {error.status}; see `make logs`"
     return NotReadyError(message) if error.status in NOT_READY else CommandError(message)

@@ -26,13 +26,15 @@ TIERS = ("opus", "sonnet", "haiku")
 # Claude Code's options for a model whose tools do not work
 NO_TOOLS = ("--tools", "", "--strict-mcp-config")
 
-# Variables that make Claude Code use another provider, or that describe another model.
+# Variables that make Claude Code use another provider, or that describe another model; and the key of the API, which
+# what Claude Code runs must not have.
 FOREIGN_PREFIXES = ("ANTHROPIC_", "CLAUDE_CODE_USE_", "CLAUDE_CODE_SKIP_", "VERTEX_REGION_")
 FOREIGN_NAMES = (
     "ANTHROPIC_API_KEY",
     "ANTHROPIC_CUSTOM_HEADERS",
     "ANTHROPIC_SMALL_FAST_MODEL",
     "AWS_BEARER_TOKEN_BEDROCK",
+    "BOUCHET_ADMIN_KEY",
     "CLAUDE_CODE_AUTO_COMPACT_WINDOW",
     "CLAUDE_CODE_EFFORT_LEVEL",
     "CLAUDE_CODE_OAUTH_TOKEN",

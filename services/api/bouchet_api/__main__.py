@@ -26,7 +26,7 @@ def main() -> int:
         logging.getLogger("httpx").setLevel(logging.WARNING)
         with open_state(settings) as state:
             uvicorn.run(
-                create_app(state, settings.api_key.get_secret_value()),
+                create_app(state, settings.admin_key.get_secret_value()),
                 host="0.0.0.0",  # inside the container; Compose publishes the port on 127.0.0.1 only
                 port=settings.api_port,
                 log_level=settings.log_level.lower(),

@@ -51,7 +51,7 @@ KNOWN_FIELDS = (
     *ApiKeyRequest.model_fields,
 )
 DESCRIPTION = (
-    "Launch models on a Slurm cluster and follow their state. Every path except /healthz needs BOUCHET_API_KEY, "
+    "Launch models on a Slurm cluster and follow their state. Every path except /healthz needs BOUCHET_ADMIN_KEY, "
     "as `Authorization: Bearer` or `x-api-key`. Errors are application/problem+json."
 )
 

@@ -140,7 +140,7 @@ def access_problem(path: str, headers: Headers, key: str) -> Problem | None:
     if origin is not None and _hostname(origin) not in HOSTS:
         return problem(403, "foreign_origin", "web pages of other sites may not use this API")
     if path not in OPEN_PATHS and not has_key(headers, key):
-        return problem(401, "unauthorized", "send BOUCHET_API_KEY of .env as `Authorization: Bearer` or `x-api-key`")
+        return problem(401, "unauthorized", "send BOUCHET_ADMIN_KEY of .env as `Authorization: Bearer` or `x-api-key`")
     return _body_length_problem(headers)
 
 

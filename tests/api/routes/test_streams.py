@@ -17,7 +17,7 @@ from bouchet_core.deployments import Deployment, Ending, Job, LaunchRequest, Pha
 from bouchet_core.gateway_client import NO_TLS
 from bouchet_core.tunnel import TunnelEvent, TunnelState
 
-from tests.fakes.running_api import KEY, RunningApi, read_events
+from tests.fakes.running_api import ADMIN_KEY, RunningApi, read_events
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 LOG = "/data/bouchet/logs/7.log"
@@ -91,7 +91,7 @@ def test_hundred_streams_hold_no_threads(client: httpx.Client, live_api: Running
     make(live_api.state, "aa")
     limits = httpx.Limits(max_connections=200)
     with httpx.Client(
-        base_url=live_api.url, headers={"x-api-key": KEY}, limits=limits, timeout=60, verify=NO_TLS
+        base_url=live_api.url, headers={"x-api-key": ADMIN_KEY}, limits=limits, timeout=60, verify=NO_TLS
     ) as many:
         pending = [many.stream("GET", "/v1/events") for _ in range(100)]
         opened = [stream.__enter__() for stream in pending]

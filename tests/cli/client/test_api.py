@@ -59,8 +59,8 @@ def test_post_is_sent_once(bouchet: Bouchet, monkeypatch: pytest.MonkeyPatch) ->
         {"BOUCHET_API_URL": NOTHING_LISTENS},
         {"BOUCHET_API_URL": "127.0.0.1:4001"},
         {"BOUCHET_API_URL": "http://h:x"},
-        {"BOUCHET_API_KEY": "wrong"},
-        {"BOUCHET_API_KEY": "a\nb"},
+        {"BOUCHET_ADMIN_KEY": "wrong"},
+        {"BOUCHET_ADMIN_KEY": "a\nb"},
         {"BOUCHET_ENV_FILE": "/nowhere/.env"},
     ],
 )

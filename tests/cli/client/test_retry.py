@@ -89,7 +89,7 @@ def server() -> Iterator[LaunchServer]:
 
 @pytest.fixture
 def api(server: LaunchServer) -> ApiClient:
-    return ApiClient(CliSettings(f"http://127.0.0.1:{server.server_port}", "http://proxy", "key"))
+    return ApiClient(CliSettings(f"http://127.0.0.1:{server.server_port}", "http://proxy", "key", "admin-key"))
 
 
 def test_launch_whose_answer_is_lost_is_repeated_with_the_same_key(api: ApiClient, server: LaunchServer) -> None:

@@ -11,6 +11,7 @@ from bouchet_cli.integrations.snippets import CLIENTS
 from bouchet_core.provenance import SmokeCheck, SmokeTest
 
 from tests.cli.harness import (
+    ADMIN_KEY,
     ALIAS,
     KEY,
     QWEN,
@@ -31,7 +32,12 @@ def break_tools(bouchet: Bouchet, identity: str) -> None:
 
 def test_env_sets_what_claude_code_needs_in_a_shell(bouchet: Bouchet) -> None:
     bouchet.launch_ready()
-    old = {"ANTHROPIC_API_KEY": "sk-old", "CLAUDE_CODE_USE_VERTEX": "1", "ANTHROPIC_LOG": "debug"}
+    old = {
+        "BOUCHET_ADMIN_KEY": ADMIN_KEY,
+        "ANTHROPIC_API_KEY": "sk-old",
+        "CLAUDE_CODE_USE_VERTEX": "1",
+        "ANTHROPIC_LOG": "debug",
+    }
     done = bouchet("env", **old)
     assert done.err.startswith("warning: "), "the window of 40,960 tokens is small"
     printed = subprocess.run(
@@ -78,6 +84,27 @@ def test_env_for_a_client_never_prints_the_key(bouchet: Bouchet, client: str) ->
     assert KEY not in done.out + done.err and ALIAS in done.out
     document = json.loads(bouchet("env", "--for", client, "--json").out)
     assert (document["client"], document["text"]) == (client, done.out.removesuffix("\n"))
+
+
+@pytest.mark.parametrize(
+    "line", ["env", "env --json", "env --shell fish", *(f"env --for {client}" for client in (*CLIENTS, "key")),
+             "keys add alice", "keys list --json", "status --json", "doctor --json", "models --json"]
+)  # fmt: skip
+def test_command_for_other_programs_never_prints_the_admin_key(bouchet: Bouchet, line: str) -> None:
+    bouchet.launch_ready()
+    done = bouchet(*line.split(), BOUCHET_ADMIN_KEY=ADMIN_KEY)
+    assert done.out and ADMIN_KEY not in done.out + done.err
+
+
+def test_claude_code_gets_the_admin_key_in_no_variable_and_no_file(bouchet: Bouchet, tmp_path: Path) -> None:
+    bouchet.launch_ready()
+    script(tmp_path / "claude", 'echo began; env; cat "$2"; for a in "$@"; do echo "$a"; done')
+    path = f"{tmp_path}:{bouchet.environment['PATH']}"
+    done = bouchet.process(PATH=path, BOUCHET_ADMIN_KEY=ADMIN_KEY)
+    assert done.out.startswith("began\n") and KEY in done.out
+    assert ADMIN_KEY not in done.out + done.err
+    holding = [file for file in tmp_path.rglob("*") if file.is_file() and ADMIN_KEY in file.read_text()]
+    assert holding == [tmp_path / ".env"]
 
 
 def test_env_for_key_prints_only_the_key(bouchet: Bouchet) -> None:

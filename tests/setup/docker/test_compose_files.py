@@ -50,7 +50,7 @@ def test_services_mount_only_their_own_secrets() -> None:
         "redis": {"redis_password"},
         "gateway": {"gateway_token", "redis_password"},
         "worker": {"redis_password", "gateway_token", "serving_secret", "hf_token"},
-        "api": {"api_key", "redis_password", "gateway_token"},
+        "api": {"admin_key", "redis_password", "gateway_token"},
         "proxy": {"api_key", "redis_password", "serving_secret"},
     }
 
@@ -75,6 +75,7 @@ def test_parse_version_reads_major_and_minor(text: str, version: tuple[int, int]
 
 NAMED_SECRETS = {
     "owner's key": "api_key",
+    "admin key": "admin_key",
     "Redis password": "redis_password",
     "gateway token": "gateway_token",
     "SERVING_SECRET": "serving_secret",

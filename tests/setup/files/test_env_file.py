@@ -10,7 +10,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from setup.errors import EnvFileError
-from setup.files.env_file import CHECKS, OPTIONAL, ensure_env_file, parse_env_file, read_env_file, render_env_file
+from setup.files.env_file import (
+    CHECKS,
+    OPTIONAL,
+    add_missing_keys,
+    ensure_env_file,
+    parse_env_file,
+    read_env_file,
+    render_env_file,
+)
 
 TEMPLATE = Path(__file__).parents[3] / ".env.example"
 SECRET = "0123456789abcdef0123456789abcdef"
@@ -20,6 +28,7 @@ GOOD = {
     "BOUCHET_GID": "1000",
     "PROXY_PORT": "4000",
     "API_PORT": "4001",
+    "BOUCHET_ADMIN_KEY": f"admin-{SECRET}",
 }
 
 
@@ -39,8 +48,8 @@ def test_ensure_env_file_is_private_and_complete(tmp_path: Path) -> None:
 
 def test_render_env_file_secrets_are_random() -> None:
     one, two = (parse_env_file(render_env_file(TEMPLATE.read_text(), {}, 5, 5), Path(".env")) for _ in range(2))
-    secrets = ("BOUCHET_API_KEY", "REDIS_PASSWORD", "GATEWAY_TOKEN", "SERVING_SECRET")
-    assert len({values[name] for values in (one, two) for name in secrets}) == 8
+    secrets = ("BOUCHET_API_KEY", "BOUCHET_ADMIN_KEY", "REDIS_PASSWORD", "GATEWAY_TOKEN", "SERVING_SECRET")
+    assert len({values[name] for values in (one, two) for name in secrets}) == 10
 
 
 def test_render_env_file_takes_ports_and_host_from_environment() -> None:
@@ -71,28 +80,29 @@ def test_ensure_env_file_dangling_link_is_unchanged(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "line", "detail"),
     [
-        (text_of() + "PROXI_PORT=4000\n", 9, "did you mean PROXY_PORT?"),
-        (text_of() + "bouchet_host=x\n", 9, "did you mean BOUCHET_HOST?"),
-        (text_of() + "SOMETHING_ELSE=4000\n", 9, "known are"),
-        (text_of() + "\n\nAPI_PORT 4001\n", 11, "write API_PORT=value"),
-        (text_of() + "API_PORT: 4001\n", 9, "write API_PORT=value"),
-        (text_of() + "just words\n", 9, "not KEY=value"),
-        (text_of() + "export LOG_LEVEL=INFO\n", 9, "export"),
-        (text_of() + "LOG_LEVEL = INFO\n", 9, "write LOG_LEVEL=INFO"),
-        (text_of() + "LOG_LEVEL=LOUD\n", 9, "not one of DEBUG"),
-        (text_of() + "DIRECT=maybe\n", 9, "neither on nor off"),
-        (text_of() + "MFA_AUTO=push\n", 9, "number of an option"),
-        (text_of() + "API_PORT=4001\n", 9, "set twice (first in line 8)"),
+        (text_of() + "PROXI_PORT=4000\n", 10, "did you mean PROXY_PORT?"),
+        (text_of() + "bouchet_host=x\n", 10, "did you mean BOUCHET_HOST?"),
+        (text_of() + "SOMETHING_ELSE=4000\n", 10, "known are"),
+        (text_of() + "\n\nAPI_PORT 4001\n", 12, "write API_PORT=value"),
+        (text_of() + "API_PORT: 4001\n", 10, "write API_PORT=value"),
+        (text_of() + "just words\n", 10, "not KEY=value"),
+        (text_of() + "export LOG_LEVEL=INFO\n", 10, "export"),
+        (text_of() + "LOG_LEVEL = INFO\n", 10, "write LOG_LEVEL=INFO"),
+        (text_of() + "LOG_LEVEL=LOUD\n", 10, "not one of DEBUG"),
+        (text_of() + "DIRECT=maybe\n", 10, "neither on nor off"),
+        (text_of() + "MFA_AUTO=push\n", 10, "number of an option"),
+        (text_of() + "API_PORT=4001\n", 10, "set twice (first in line 8)"),
         (text_of(PROXY_PORT="70000"), 7, "not a port"),
         (text_of(PROXY_PORT=""), 7, "not a port"),
         (text_of(API_PORT="4000"), 8, "the same"),
+        (text_of(BOUCHET_ADMIN_KEY=SECRET), 9, "the same"),
         (text_of(BOUCHET_API_KEY="short"), 1, "too short"),
         (text_of(REDIS_PASSWORD='quote"and-some-more-characters'), 2, "letters, digits"),
         (text_of(BOUCHET_UID="0"), 5, "never run as root"),
         (text_of(BOUCHET_UID="me"), 5, "`id -u`"),
-        (text_of(BOUCHET_HOST="-oProxyCommand=sh"), 9, "not a host name"),
-        (text_of(BOUCHET_HOST="login1,-x"), 9, "`-x` is not a host name"),
-        (text_of(BOUCHET_SITE="../etc"), 9, "a file of sites/"),
+        (text_of(BOUCHET_HOST="-oProxyCommand=sh"), 10, "not a host name"),
+        (text_of(BOUCHET_HOST="login1,-x"), 10, "`-x` is not a host name"),
+        (text_of(BOUCHET_SITE="../etc"), 10, "a file of sites/"),
     ],
 )
 def test_parse_env_file_typo_names_line_and_fix(text: str, line: int, detail: str) -> None:
@@ -119,6 +129,31 @@ def test_read_env_file_readable_by_others_is_refused(tmp_path: Path) -> None:
     path.chmod(0o644)
     with pytest.raises(EnvFileError, match="chmod 600"):
         read_env_file(path)
+
+
+def test_add_missing_keys_old_file_gets_an_admin_key_and_keeps_the_rest(tmp_path: Path) -> None:
+    path, old = tmp_path / ".env", text_of().replace("BOUCHET_ADMIN_KEY", "# BOUCHET_ADMIN_KEY").rstrip("\n")
+    path.write_text(old)
+    path.chmod(0o600)
+    before = path.stat().st_ino
+    with pytest.raises(EnvFileError, match="BOUCHET_ADMIN_KEY is missing; `make env` adds it"):
+        read_env_file(path)
+    assert add_missing_keys(path) == ["BOUCHET_ADMIN_KEY"]
+    assert path.read_text().startswith(old + "\n")
+    assert (path.stat().st_ino, stat.S_IMODE(path.stat().st_mode)) == (before, 0o600)
+    found = read_env_file(path)
+    assert len(found.admin_key) == 64 and found.admin_key != found.api_key == SECRET
+    assert add_missing_keys(path) == [] and read_env_file(path).admin_key == found.admin_key
+
+
+@pytest.mark.parametrize("text", ["", "just words\n", "API_PORT=1\nAPI_PORT=2\n"])
+@pytest.mark.parametrize("mode", [0o644, 0o400, 0o600])
+def test_add_missing_keys_file_that_is_refused_is_unchanged(tmp_path: Path, text: str, mode: int) -> None:
+    path = tmp_path / ".env"
+    path.write_text(text)
+    path.chmod(mode)
+    changed = add_missing_keys(path) != []
+    assert path.read_text() == text or (changed and mode & 0o077 == 0 and text == "")
 
 
 @given(text=st.text(max_size=300))

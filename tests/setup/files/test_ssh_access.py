@@ -84,7 +84,8 @@ def stack(tmp_path: Path) -> Stack:
 def up(stack: Stack, containers: int) -> None:
     """Run `make up` with an env file that names a cluster and the containers' user."""
     keys = "".join(
-        f"{name}={SECRET}\n" for name in ("BOUCHET_API_KEY", "REDIS_PASSWORD", "GATEWAY_TOKEN", "SERVING_SECRET")
+        f"{name}={name}-{SECRET}\n"
+        for name in ("BOUCHET_API_KEY", "BOUCHET_ADMIN_KEY", "REDIS_PASSWORD", "GATEWAY_TOKEN", "SERVING_SECRET")
     )
     users = f"BOUCHET_UID={containers}\nBOUCHET_GID={containers}\n"
     stack.env_file.write_text(f"{keys}{users}PROXY_PORT=4000\nAPI_PORT=4001\nBOUCHET_HOST=hpc\nBOUCHET_SITE=bouchet\n")

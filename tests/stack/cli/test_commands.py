@@ -13,7 +13,7 @@ def test_status_shows_running_model(stack: Stack) -> None:
     done = stack.bouchet("status")
     assert done.status == 0, done.output
     assert SMALL in done.stdout and "ready" in done.stdout
-    assert stack.key not in done.output
+    assert stack.key not in done.output and stack.admin_key not in done.output
 
 
 def test_models_shows_catalog(stack: Stack) -> None:

@@ -40,4 +40,4 @@ def test_doctor_prints_messages(stack: Stack) -> None:
     assert done.status == 0, done.output
     assert "pass     ssh: tunnel: connected to" in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 60
-    assert stack.key not in done.output
+    assert stack.key not in done.output and stack.admin_key not in done.output

@@ -91,6 +91,6 @@ def test_make_env_typo_names_line(stack: Stack) -> None:
 
 def test_command_without_stack_names_next_step() -> None:
     nowhere = Stack(1, 1)
-    done = nowhere.bouchet("status", BOUCHET_API_URL="http://127.0.0.1:1", BOUCHET_API_KEY="x" * 40)
+    done = nowhere.bouchet("status", BOUCHET_API_URL="http://127.0.0.1:1", BOUCHET_ADMIN_KEY="x" * 40)
     assert done.status != 0
     assert "make up" in done.stderr and "Traceback" not in done.output

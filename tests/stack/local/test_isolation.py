@@ -43,9 +43,11 @@ def test_container_environment_and_arguments_have_no_secret(stack: Stack, servic
     secrets = [
         line.split("=", 1)[1]
         for line in ENV_FILE.read_text().splitlines()
-        if line.startswith(("BOUCHET_API_KEY=", "REDIS_PASSWORD=", "GATEWAY_TOKEN=", "SERVING_SECRET="))
+        if line.startswith(
+            ("BOUCHET_ADMIN_KEY=", "BOUCHET_API_KEY=", "REDIS_PASSWORD=", "GATEWAY_TOKEN=", "SERVING_SECRET=")
+        )
     ]
-    assert len(secrets) == 4
+    assert len(secrets) == 5
     inspected = str(stack.container(service).attrs) + str(stack.container(service).top(ps_args="-eo uid,pid,args"))
     assert not [secret for secret in secrets if secret in inspected]
     assert not [secret for secret in secrets if secret in stack.container(service).logs().decode()]

@@ -16,7 +16,7 @@ from tests.stack.harness import ENV_FILE, LOCAL_SERVICES, ROOT, Finished, Stack
 def test_make_up_prints_curl_line_and_answer(first_up: tuple[Stack, Finished]) -> None:
     stack, finished = first_up
     assert "curl" in finished.stdout and "/v1/messages" in finished.stdout
-    assert stack.key not in finished.output
+    assert stack.key not in finished.output and stack.admin_key not in finished.output
     assert "answer" in finished.stdout.lower()
 
 

@@ -18,8 +18,8 @@ STREAM = "text/event-stream"
 
 REF = "#/components/schemas/{model}"
 SCHEMES: dict[str, Any] = {
-    "bearer": {"type": "http", "scheme": "bearer"},
-    "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+    "bearer": {"type": "http", "scheme": "bearer", "description": "BOUCHET_ADMIN_KEY"},
+    "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key", "description": "BOUCHET_ADMIN_KEY"},
 }
 
 

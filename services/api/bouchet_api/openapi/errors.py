@@ -22,7 +22,7 @@ OWN_STATUS: Mapping[str, int] = {
 
 DETAIL_EXAMPLES: Mapping[str, str] = {
     "bad_request": "gpus: must be a whole number; time: must be a walltime such as 06:00:00 or 2-00:00:00",
-    "unauthorized": "send BOUCHET_API_KEY of .env as `Authorization: Bearer` or `x-api-key`",
+    "unauthorized": "send BOUCHET_ADMIN_KEY of .env as `Authorization: Bearer` or `x-api-key`",
     "unknown_model": "no model 'qwen3-23b' in the catalog; did you mean bouchet-qwen3-32b?",
     "launch_refused": "gpu_devel allows at most 2 GPUs per user; gpu_h200 would take 4",
     "name_taken": "'mine' is already served by deployment x7k2m4qfh3ab; choose another with --name, or "
