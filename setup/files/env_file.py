@@ -163,7 +163,7 @@ CHECKS: Mapping[str, Check] = {
     "WORKERS": check_workers,
     "LOG_LEVEL": check_level,
 }
-# keys that older versions did not have, with what is said of them in the file
+# keys that older versions did not have, with the comment that is written above each
 ADDED = {"BOUCHET_ADMIN_KEY": "Opens the API, which ./bouchet uses. BOUCHET_API_KEY opens the proxy only."}
 INHERITED = ("PROXY_PORT", "API_PORT", "BOUCHET_HOST", "BOUCHET_SITE")  # from the environment, into a new file
 OPTIONAL = frozenset(
