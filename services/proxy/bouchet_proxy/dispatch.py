@@ -15,6 +15,7 @@ from bouchet_core.keys import job_key
 from .asgi import ClientDisconnectedError, Scope
 from .backends.direct import DirectBackend
 from .dialects.endpoints import Endpoint, prepare
+from .dialects.left_out import notes_for_client
 from .dialects.openai import wants_usage
 from .dialects.tokens import exceeds_window
 from .errors import ProxyError, tools_unavailable, unavailable, unreachable
@@ -25,7 +26,7 @@ from .streams.response_writer import ResponseWriter
 from .upstream_request import Backend, UpstreamRequest
 from .usage.request import ActiveRequests, RequestUsage
 
-# LiteLLM only estimates token counts, and would convert these endpoints to chats and back: vLLM serves them itself
+# with DIRECT=off, too: LiteLLM only estimates token counts, and would convert these endpoints to chats and back
 ALWAYS_DIRECT = frozenset((Endpoint.COUNT_TOKENS, Endpoint.COMPLETIONS, Endpoint.RESPONSES, Endpoint.EMBEDDINGS))
 # a lost tunnel is back within a minute, or a person must log in again
 TUNNEL_WAIT_S = 60.0
@@ -119,11 +120,11 @@ class Dispatcher:
             writer=writer,
             count_tokens=self._direct.count_tokens,
             hide_usage="stream_options" in body and not wants_usage(request.body),
+            note=notes_for_client(request.body, route.traits),
         )
 
     def _backend(self, endpoint: Endpoint) -> Backend:
-        direct = endpoint in ALWAYS_DIRECT or (self._settings.direct and endpoint is Endpoint.MESSAGES)
-        return self._direct if direct else self._litellm
+        return self._direct if self._settings.direct or endpoint in ALWAYS_DIRECT else self._litellm
 
 
 def wants_tools(endpoint: Endpoint, body: Mapping[str, Any]) -> bool:

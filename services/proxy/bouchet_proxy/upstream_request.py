@@ -37,6 +37,7 @@ class UpstreamRequest:
 
     model_name: as the client wrote it. key: the API key of this job's vLLM. count_tokens: counts the prompt.
     hide_usage: the token counts in a stream are not passed on, as the client did not ask for them.
+    note: what was left out of the request, for the client.
     starts_inside: the prompt ends inside a think block, so the answer begins in it.
     may_retry: if the model cannot be reached, the client gets nothing yet, and `unreachable` has the error.
     error: set by a backend that knows better than the response's status what went wrong.
@@ -51,6 +52,7 @@ class UpstreamRequest:
     writer: ResponseWriter
     count_tokens: Callable[[UpstreamRequest], Awaitable[int | None]] = field(repr=False)
     hide_usage: bool = False
+    note: str = ""
     starts_inside: bool = False
     may_retry: bool = False
     error: ProxyError | None = None
@@ -146,6 +148,7 @@ class UpstreamRequest:
         return [
             (b"request-id", f"req_{secrets.token_hex(12)}".encode()),
             (b"x-bouchet-model", self.route.alias.encode()),
+            *([(b"x-bouchet-note", self.note.encode())] if self.note else []),
             *self.usage.rate_limit_headers(),
         ]
 
@@ -156,7 +159,10 @@ def _stream_filter(request: UpstreamRequest) -> StreamFilter:
         return ResponsesStream(route, model_name)
     if request.writer.dialect is Dialect.ANTHROPIC:
         return AnthropicStream(route, model_name, request.starts_inside)
-    return OpenAIStream(route, model_name, request.hide_usage, request.starts_inside)
+    choices = request.body.get("n")
+    return OpenAIStream(
+        route, model_name, request.hide_usage, request.starts_inside, choices if isinstance(choices, int) else 1
+    )
 
 
 def filter_response(

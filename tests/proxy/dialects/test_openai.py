@@ -2,17 +2,45 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
+import pytest
 from bouchet_core.deployments import Traits
+from bouchet_proxy.dialects.anthropic import IMAGE_NOTE, NO_TOOLS_NOTE
+from bouchet_proxy.dialects.left_out import decode_text_url, notes_for_client
 from bouchet_proxy.dialects.openai import prepare_chat, prepare_completion
 
 TEXT_ONLY = Traits(tool_parser="hermes", max_output=8192)
 VISION = Traits(tool_parser="hermes", vision=True)
+NO_PARSER = Traits()
+HI = {"role": "user", "content": "hi"}
+LINT = {
+    "type": "function",
+    "function": {
+        "name": "lint",
+        "strict": True,
+        "parameters": {
+            "type": "object",
+            "properties": {"strict": {"type": "boolean"}, "path": {"type": "string"}},
+            "required": ["path", "strict"],
+            "additionalProperties": False,
+        },
+    },
+}
 
 
 def chat(content: object, **fields: object) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": content}], **fields}
+
+
+def messages(*turns: dict[str, Any], traits: Traits = TEXT_ONLY) -> list[Any]:
+    found: list[Any] = prepare_chat({"messages": list(turns)}, 4096, traits)["messages"]
+    return found
+
+
+def data_url(text: str, kind: str = "text/plain") -> str:
+    return f"data:{kind};base64,{base64.b64encode(text.encode()).decode()}"
 
 
 def test_chat_keeps_known_fields_only() -> None:
@@ -20,12 +48,105 @@ def test_chat_keeps_known_fields_only() -> None:
     assert set(prepared) == {"messages", "max_tokens", "top_k"}
 
 
+@pytest.mark.parametrize("field", ["priority", "request_id", "cache_salt", "kv_transfer_params", "chat_template"])
+def test_chat_field_that_would_harm_other_clients_is_dropped(field: str) -> None:
+    assert field not in prepare_chat(chat("a", **{field: "x"}), 4096, TEXT_ONLY)
+
+
 def test_completion_keeps_known_fields_only_and_is_clamped() -> None:
     body = {"prompt": "a", "max_tokens": 10**6, "mock_response": "x"}
     assert prepare_completion(body, 4096) == {"prompt": "a", "max_tokens": 4096}
 
 
-def test_chat_image_becomes_a_note_unless_the_model_has_vision() -> None:
-    part = {"type": "image_url", "image_url": {"url": "data:"}}
-    assert prepare_chat(chat([part]), 4096, TEXT_ONLY)["messages"][0]["content"][0]["type"] == "text"
-    assert prepare_chat(chat([part]), 4096, VISION)["messages"][0]["content"] == [part]
+def test_completion_that_scores_a_prompt_passes_unchanged() -> None:
+    body = {"prompt": ["a", "b"], "max_tokens": 1, "echo": True, "logprobs": 1, "prompt_logprobs": 0, "temperature": 0}
+    assert prepare_completion(body, 4096) == body
+
+
+def test_stream_options_without_stream_are_dropped() -> None:
+    assert "stream_options" not in prepare_chat(chat("a", stream_options={"include_usage": True}), 4096, TEXT_ONLY)
+    assert prepare_chat(chat("a", stream=True), 4096, TEXT_ONLY)["stream_options"] == {"include_usage": True}
+
+
+def test_tools_pass_unchanged() -> None:
+    body = chat("a", tools=[LINT], tool_choice="required", parallel_tool_calls=False)
+    prepared = prepare_chat(body, 4096, TEXT_ONLY)
+    assert {name: prepared[name] for name in body} == body
+
+
+def test_tools_of_a_model_without_parser_are_dropped_with_a_note() -> None:
+    body = chat("a", tools=[LINT], tool_choice={"type": "function", "function": {"name": "lint"}})
+    prepared = prepare_chat(body, 4096, NO_PARSER)
+    assert not {"tools", "tool_choice"} & set(prepared)
+    assert prepared["messages"] == [{"role": "system", "content": NO_TOOLS_NOTE}, {"role": "user", "content": "a"}]
+    assert "no tool_parser" in notes_for_client(body, NO_PARSER)
+    assert notes_for_client(body, TEXT_ONLY) == ""
+
+
+def test_tools_of_openais_servers_are_dropped_with_a_note() -> None:
+    searched = {"type": "web_search", "web_search": {"name": "search"}}
+    choice = {"type": "web_search"}
+    system = {"role": "system", "content": "be kind"}
+    body = {"messages": [system, HI], "tools": [LINT, searched], "tool_choice": choice}
+    prepared = prepare_chat(body, 4096, TEXT_ONLY)
+    assert prepared["tools"] == [LINT] and "tool_choice" not in prepared
+    assert prepared["messages"][0]["content"] == "be kind\n\nThese tools are not available here: search."
+    assert "left out" in notes_for_client(body, TEXT_ONLY)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "image_url", "image_url": {"url": "data:"}},
+        {"type": "input_image", "image_url": "data:"},
+        {"type": "image", "source": {}},
+    ],
+)
+def test_chat_image_becomes_a_note_unless_the_model_has_vision(part: dict[str, Any]) -> None:
+    assert messages({"role": "user", "content": [part]})[0]["content"] == [{"type": "text", "text": IMAGE_NOTE}]
+    assert messages({"role": "user", "content": [part]}, traits=VISION)[0]["content"] == [part]
+    assert "images were left out" in notes_for_client(chat([part]), TEXT_ONLY)
+
+
+@pytest.mark.parametrize("kind", ["text", "input_text", "output_text"])
+def test_chat_text_part_of_any_name_reaches_the_model(kind: str) -> None:
+    part = {"type": kind, "text": "zebra"}
+    assert messages({"role": "user", "content": [part]})[0]["content"] == [part]
+
+
+@pytest.mark.parametrize("kind", ["input_audio", "video_url", "made_up", "document"])
+def test_chat_part_of_another_kind_becomes_a_note(kind: str) -> None:
+    (part,) = messages({"role": "user", "content": [{"type": kind, kind: {}}]})[0]["content"]
+    assert part["type"] == "text" and kind in part["text"]
+
+
+def test_chat_file_of_text_reaches_the_model() -> None:
+    file = {"filename": "a.md", "file_data": data_url("# zebra")}
+    (part,) = messages({"role": "user", "content": [{"type": "file", "file": file}]})[0]["content"]
+    assert part == {"type": "text", "text": "a.md\n# zebra"}
+
+
+@pytest.mark.parametrize(
+    "given", [None, 5, "abc", "data:", data_url("x", "application/pdf"), "data:text/plain;base64,*"]
+)
+def test_chat_file_that_is_no_text_becomes_a_note(given: object) -> None:
+    assert decode_text_url(given) is None
+    part = {"type": "file", "file": {"filename": "a.pdf", "file_data": given}}
+    assert "(a.pdf)" in messages({"role": "user", "content": [part]})[0]["content"][0]["text"]
+
+
+def test_developer_message_becomes_a_system_message() -> None:
+    assert messages({"role": "developer", "content": "be brief"}, HI) == [{"role": "system", "content": "be brief"}, HI]
+
+
+def test_system_messages_at_the_beginning_become_one() -> None:
+    parts = [{"type": "text", "text": "two"}]
+    first, second = {"role": "system", "content": "one"}, {"role": "developer", "content": "three"}
+    assert messages(first, second, HI)[0] == {"role": "system", "content": "one\n\nthree"}
+    joined = messages(first, {"role": "system", "content": parts}, HI)[0]["content"]
+    assert "".join(part["text"] for part in joined) == "one\n\ntwo"
+
+
+def test_system_message_within_the_conversation_becomes_a_reminder() -> None:
+    reminder = {"role": "user", "content": "<system-reminder>\nnow\n</system-reminder>"}
+    assert messages(HI, {"role": "system", "content": "now"}, HI) == [HI, reminder, HI]

@@ -13,7 +13,8 @@ from typing import Any, assert_never
 from bouchet_proxy.routing.table import Route
 
 from .anthropic import prepare_count, prepare_messages
-from .openai import prepare_chat, prepare_completion, prepare_embeddings, prepare_responses
+from .openai import prepare_chat, prepare_completion, prepare_embeddings
+from .responses import prepare_responses
 from .tokens import LIMIT_FIELDS, Body
 
 Predicate = Callable[[Any], bool]

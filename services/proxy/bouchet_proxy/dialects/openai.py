@@ -1,4 +1,7 @@
-"""Rules for the bodies of OpenAI requests (chat, completions, embeddings, responses) on their way to vLLM. Pure."""
+"""Rules for the bodies of OpenAI's chats, completions and embeddings on their way to vLLM. Pure.
+
+vLLM speaks these APIs itself: what it can serve reaches it as the client wrote it.
+"""
 
 from __future__ import annotations
 
@@ -6,45 +9,38 @@ from typing import Any
 
 from bouchet_core.deployments import Traits
 
-from .anthropic import IMAGE_NOTE, MISSING_TOOLS_NOTE, NO_TOOLS_NOTE
+from .anthropic import MISSING_TOOLS_NOTE, NO_TOOLS_NOTE, REMINDER
+from .left_out import is_function, replace_parts
 from .thinking import resolve_openai_thinking
-from .tokens import Body, clamp_tokens, default_tokens
+from .tokens import Body, clamp_tokens, default_tokens, field_names
 
-
-def _names(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-# What the dialect and vLLM know. All other fields are dropped: some of them would steer LiteLLM.
-SAMPLING_FIELDS = _names(
+# What the dialect and vLLM know. All other fields are dropped: some would steer LiteLLM, some let one client overtake
+# the others or load vLLM with more than its prompt (priority, prompt_embeds, kv_transfer_params, chat_template, ...).
+SAMPLING_FIELDS = field_names(
     "model stream stream_options temperature top_p top_k min_p n seed stop user logprobs logit_bias frequency_penalty "
     "presence_penalty repetition_penalty length_penalty max_tokens min_tokens stop_token_ids ignore_eos bad_words "
     "response_format skip_special_tokens spaces_between_special_tokens include_stop_str_in_output structured_outputs "
-    "truncate_prompt_tokens allowed_token_ids echo add_special_tokens return_token_ids"
+    "truncate_prompt_tokens truncation_side allowed_token_ids echo add_special_tokens return_token_ids prompt_logprobs "
+    "logprob_token_ids return_tokens_as_token_ids use_beam_search thinking_token_budget repetition_detection"
 )
-CHAT_BODY_FIELDS = SAMPLING_FIELDS | _names(
+CHAT_BODY_FIELDS = SAMPLING_FIELDS | field_names(
     "messages max_completion_tokens top_logprobs tools tool_choice parallel_tool_calls reasoning_effort "
     "include_reasoning chat_template_kwargs documents add_generation_prompt continue_final_message"
 )
 COMPLETION_BODY_FIELDS = SAMPLING_FIELDS | {"prompt", "suffix"}
 EMBEDDING_BODY_FIELDS = frozenset(("model", "input", "encoding_format", "dimensions", "user"))
-RESPONSES_BODY_FIELDS = _names(
-    "model input instructions max_output_tokens temperature top_p stream tools tool_choice parallel_tool_calls text "
-    "reasoning user include store truncation"
-)
-# a tool that the client runs; the others (web_search, code_interpreter, ...) run on OpenAI's servers
-CLIENT_TOOL = "function"
+TOOL_FIELDS = ("tools", "tool_choice", "parallel_tool_calls")
+SYSTEM_ROLES = ("system", "developer")
 
 
 def prepare_chat(body: Body, window: int | None, traits: Traits) -> Body:
     """Return a `/v1/chat/completions` body as vLLM accepts it."""
     kept = _request_usage(_keep_fields(body, CHAT_BODY_FIELDS))
     kept = clamp_tokens(default_tokens(kept, "max_tokens", traits.max_output, window), window)
-    if not kept.get("tools"):
-        kept = {key: value for key, value in kept.items() if key not in ("tools", "tool_choice", "parallel_tool_calls")}
+    kept = _keep_functions(kept, traits)
     messages = kept.get("messages")
-    if isinstance(messages, list) and not traits.vision:
-        kept = {**kept, "messages": [_replace_message_images(message) for message in messages]}
+    if isinstance(messages, list):
+        kept = {**kept, "messages": _prepare_messages(messages, traits)}
     return resolve_openai_thinking(kept, traits)
 
 
@@ -65,8 +61,13 @@ def wants_usage(body: Body) -> bool:
 
 
 def _request_usage(body: Body) -> Body:
-    """Return the body with token counts requested where it streams: usage records and rate limits need them."""
-    if body.get("stream") is not True or wants_usage(body):
+    """Return the body with token counts requested where it streams: usage records and rate limits need them.
+
+    OpenAI ignores `stream_options` where nothing streams; vLLM would refuse them.
+    """
+    if body.get("stream") is not True:
+        return {key: value for key, value in body.items() if key != "stream_options"}
+    if wants_usage(body):
         return body
     options = body.get("stream_options")
     return {**body, "stream_options": {**(options if isinstance(options, dict) else {}), "include_usage": True}}
@@ -76,80 +77,115 @@ def _keep_fields(body: Body, fields: frozenset[str]) -> Body:
     return {key: value for key, value in body.items() if key in fields and value is not None}
 
 
-def _replace_message_images(message: Any) -> Any:
-    content = message.get("content") if isinstance(message, dict) else None
-    if not isinstance(content, list):
-        return message
-    return {**message, "content": [_replace_image(part) for part in content]}
+# tools
 
 
-def _replace_image(part: Any) -> Any:
-    if isinstance(part, dict) and part.get("type") in ("image_url", "input_image", "image"):
-        return {"type": "text", "text": IMAGE_NOTE}
-    return part
-
-
-# /v1/responses, which vLLM always serves itself
-
-
-def prepare_responses(body: Body, window: int | None, traits: Traits) -> Body:
-    """Return a `/v1/responses` body as vLLM accepts it."""
-    kept = {key: value for key, value in body.items() if key in RESPONSES_BODY_FIELDS and value is not None}
-    kept = clamp_tokens(default_tokens(kept, "max_output_tokens", traits.max_output, window), window)
-    if traits.thinking in ("none", "always"):
-        kept.pop("reasoning", None)
-    if isinstance(kept.get("input"), list) and not traits.vision:
-        kept["input"] = [_replace_item_images(item) for item in kept["input"]]
-    return _keep_client_tools(kept, traits)
-
-
-def _keep_client_tools(body: Body, traits: Traits) -> Body:
+def _keep_functions(body: Body, traits: Traits) -> Body:
+    """Drop the tools that the model or its server cannot call; a note to the model names them."""
     tools = body.get("tools")
-    if not isinstance(tools, list):
-        return {key: value for key, value in body.items() if key not in ("tools", "tool_choice")}
-    kept = [tool for tool in tools if _is_client_tool(tool)] if traits.tool_parser else []
-    missing = [tool for tool in tools if isinstance(tool, dict) and not _is_client_tool(tool)]
-    if tools and not traits.tool_parser:
-        body = _add_instruction(body, NO_TOOLS_NOTE)
-    elif missing:
-        names = ", ".join(str(tool.get("name") or tool.get("type")) for tool in missing)
-        body = _add_instruction(body, MISSING_TOOLS_NOTE.format(names))
-    rest = {key: value for key, value in body.items() if key not in ("tools", "tool_choice")}
+    if not isinstance(tools, list) or not tools:
+        return {key: value for key, value in body.items() if key not in TOOL_FIELDS}
+    kept = [tool for tool in tools if is_function(tool) or not _names_type(tool)] if traits.tool_parser else []
+    if len(kept) == len(tools):
+        return body
+    missing = ", ".join(_tool_name(tool) for tool in tools if tool not in kept)
+    body = _add_system_note(body, MISSING_TOOLS_NOTE.format(missing) if traits.tool_parser else NO_TOOLS_NOTE)
+    rest = {key: value for key, value in body.items() if key not in TOOL_FIELDS}
     if not kept:
         return rest
     choice = body.get("tool_choice")
-    return {**rest, "tools": kept, **({"tool_choice": choice} if _is_valid_choice(choice, kept) else {})}
+    calls = body.get("parallel_tool_calls")
+    options = {"tool_choice": choice if _is_valid_choice(choice, kept) else None, "parallel_tool_calls": calls}
+    return {**rest, "tools": kept, **{key: value for key, value in options.items() if value is not None}}
 
 
-def _is_client_tool(tool: object) -> bool:
-    return isinstance(tool, dict) and tool.get("type") == CLIENT_TOOL
+def _names_type(tool: object) -> bool:
+    """Return whether a tool has a type at all; without one it is left to vLLM, which says what is missing."""
+    return isinstance(tool, dict) and isinstance(tool.get("type"), str)
+
+
+def _tool_name(tool: Any) -> str:
+    inner = tool.get(tool.get("type")) or tool
+    return str((inner.get("name") if isinstance(inner, dict) else None) or tool.get("type"))
 
 
 def _is_valid_choice(choice: object, tools: list[Any]) -> bool:
-    """Return whether a choice can be kept: a string, or a tool that is still there."""
-    if isinstance(choice, dict):
-        return choice.get("type") == CLIENT_TOOL and choice.get("name") in [tool.get("name") for tool in tools]
-    return isinstance(choice, str)
+    """Return whether a choice can be kept: a string, or a function that is still there."""
+    if not isinstance(choice, dict):
+        return isinstance(choice, str)
+    wanted = choice.get("function")
+    functions = [tool.get("function") for tool in tools]
+    names = [function.get("name") for function in functions if isinstance(function, dict)]
+    return isinstance(wanted, dict) and wanted.get("name") in names
 
 
-def _add_instruction(body: Body, note: str) -> Body:
-    given = body.get("instructions")
-    return {**body, "instructions": f"{given}\n\n{note}" if isinstance(given, str) and given else note}
+def _add_system_note(body: Body, note: str) -> Body:
+    """Return the body with a note at the end of its system message; with one of its own if there is none."""
+    messages = body.get("messages")
+    if not isinstance(messages, list):
+        return body
+    first = messages[0] if messages else None
+    if not isinstance(first, dict) or first.get("role") not in SYSTEM_ROLES:
+        return {**body, "messages": [{"role": "system", "content": note}, *messages]}
+    return {**body, "messages": [{**first, "content": _join_contents(first.get("content"), note)}, *messages[1:]]}
 
 
-def _replace_item_images(item: Any) -> Any:
-    """Return an item of the input with notes for its images; tool results have theirs under `output`."""
-    if not isinstance(item, dict):
-        return item
-    lists = {
-        key: [_replace_response_image(part) for part in item[key]]
-        for key in ("content", "output")
-        if isinstance(item.get(key), list)
-    }
-    return {**item, **lists}
+# messages
 
 
-def _replace_response_image(part: Any) -> Any:
-    if isinstance(part, dict) and part.get("type") == "input_image":
-        return {"type": "input_text", "text": IMAGE_NOTE}
-    return part
+def _prepare_messages(messages: list[Any], traits: Traits) -> list[Any]:
+    """Return the messages with notes for what the model cannot read, and system messages where templates want them.
+
+    Templates know no `developer`, and those of newer models (Qwen 3.5 and later) accept one system message, at the
+    beginning: others there are joined to it, one within the conversation becomes a user message in its place.
+    """
+    prepared = [_prepare_message(message, traits) for message in messages]
+    first = next((n for n, message in enumerate(prepared) if not _is_system(message)), len(prepared))
+    return [*_join_system(prepared[:first]), *(_to_reminder(m) if _is_system(m) else m for m in prepared[first:])]
+
+
+def _prepare_message(message: Any, traits: Traits) -> Any:
+    if not isinstance(message, dict):
+        return message
+    content = message.get("content")
+    changed = {"content": replace_parts(content, traits)} if isinstance(content, list) else {}
+    if message.get("role") == "developer":
+        changed["role"] = "system"
+    return {**message, **changed} if changed else message
+
+
+def _is_system(message: Any) -> bool:
+    return isinstance(message, dict) and message.get("role") == "system"
+
+
+def _join_system(messages: list[Any]) -> list[Any]:
+    if len(messages) < 2:
+        return messages
+    joined = messages[0].get("content")
+    for message in messages[1:]:
+        joined = _join_contents(joined, message.get("content"))
+    return [{**messages[0], "content": joined}]
+
+
+def _to_reminder(message: Body) -> Body:
+    return {"role": "user", "content": REMINDER.format(_text_of(message.get("content")))}
+
+
+def _join_contents(one: Any, other: Any) -> Any:
+    """Return two contents as one: as text where both are, else as a list of parts."""
+    if not one or not other:
+        return one or other or ""
+    if isinstance(one, str) and isinstance(other, str):
+        return f"{one}\n\n{other}"
+    break_ = {"type": "text", "text": "\n\n"}
+    return [*_parts_of(one), break_, *_parts_of(other)]
+
+
+def _parts_of(content: Any) -> list[Any]:
+    return content if isinstance(content, list) else [{"type": "text", "text": str(content)}]
+
+
+def _text_of(content: Any) -> str:
+    return "\n".join(
+        str(part["text"]) for part in _parts_of(content or "") if isinstance(part, dict) and part.get("text")
+    )

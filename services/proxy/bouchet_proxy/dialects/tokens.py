@@ -16,6 +16,11 @@ Body = dict[str, Any]
 LIMIT_FIELDS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 
 
+def field_names(text: str) -> frozenset[str]:
+    """Return the names in a text, which are separated by white space."""
+    return frozenset(text.split())
+
+
 def clamp_tokens(body: Body, window: int | None) -> Body:
     """Return the body with every limit above the window (in tokens) reduced to it; limits of another type stay."""
     if window is None:

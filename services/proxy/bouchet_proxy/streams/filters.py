@@ -170,10 +170,14 @@ class OpenAIStream(StreamFilter):
     """The filter for chat and completions: one JSON object per event, `[DONE]` at the end.
 
     hide_usage: the client did not ask for the token counts. starts_inside: the prompt ended inside a think block.
+    choices: how many answers come side by side, by their index.
     """
 
-    def __init__(self, route: Route, model_name: str, hide_usage: bool = False, starts_inside: bool = False) -> None:
+    def __init__(
+        self, route: Route, model_name: str, hide_usage: bool = False, starts_inside: bool = False, choices: int = 1
+    ) -> None:
         super().__init__(route, model_name)
+        self._choices = choices
         self._may_think, self._hide_usage, self._starts_inside = may_think(route), hide_usage, starts_inside
         self._strippers: dict[int, ThinkStripper] = {}
         self._usage_event = b""
@@ -205,7 +209,8 @@ class OpenAIStream(StreamFilter):
         return raw
 
     def _all_passing(self) -> bool:
-        return bool(self._strippers) and all(stripper.passing for stripper in self._strippers.values())
+        strippers = self._strippers.values()
+        return len(strippers) >= self._choices and all(stripper.passing for stripper in strippers)
 
     def _filter_chunk(self, raw: bytes) -> bytes:
         try:

@@ -1,0 +1,117 @@
+"""What a model cannot read or run: it is left out of a request, with a note to the model and one to the client. Pure.
+
+The model reads its note in the place of what is missing. The client gets a header with its response.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from bouchet_core.deployments import Traits
+
+from .anthropic import IMAGE_NOTE
+from .tokens import Body
+
+FILE_NOTE = "[A file was here{}. This model cannot read it, so it was left out.]"
+PART_NOTE = "[Content of the type {} was here. This model cannot read it, so it was left out.]"
+# parts that vLLM reads as text
+TEXT_PARTS = frozenset(("text", "input_text", "output_text", "refusal", "thinking"))
+IMAGE_PARTS = frozenset(("image_url", "input_image", "image"))
+# what a model that reads images reads, if its own code knows more than images
+MEDIA_PARTS = IMAGE_PARTS | {"video_url", "audio_url", "input_audio"}
+FILE_PARTS = frozenset(("file", "input_file"))
+_TEXT_TYPES = ("text/", "application/json", "application/xml", "application/yaml", "application/x-yaml")
+MAX_TYPE_CHARS = 40
+MAX_NAME_CHARS = 200
+
+
+def replace_parts(content: Any, traits: Traits, text_type: str = "text") -> Any:
+    """Return the content of a message with a text in the place of each part that the model cannot read.
+
+    text_type: what this API calls a text part. Anything but a list stays as it is.
+    """
+    if not isinstance(content, list):
+        return content
+    return [_replace_part(part, traits, text_type) for part in content]
+
+
+def _replace_part(part: Any, traits: Traits, text_type: str) -> Any:
+    if not isinstance(part, dict):
+        return part
+    kind = part.get("type")
+    if kind in FILE_PARTS:
+        return {"type": text_type, "text": _file_text(part)}
+    if not isinstance(kind, str) or kind in TEXT_PARTS or (traits.vision and kind in MEDIA_PARTS):
+        return part
+    note = IMAGE_NOTE if kind in IMAGE_PARTS else PART_NOTE.format(kind[:MAX_TYPE_CHARS])
+    return {"type": text_type, "text": note}
+
+
+def _file_text(part: Mapping[str, Any]) -> str:
+    """Return the text of a file whose content is in the request and is text; else a note."""
+    given = part.get("file")
+    fields = given if isinstance(given, dict) else part
+    name = fields.get("filename")
+    label = f" ({name[:MAX_NAME_CHARS]})" if isinstance(name, str) and name else ""
+    text = decode_text_url(fields.get("file_data"))
+    return FILE_NOTE.format(label) if text is None else f"{label.strip(' ()')}\n{text}".lstrip("\n")
+
+
+def decode_text_url(url: object) -> str | None:
+    """Return the text in a `data:` URL of a text type; None for anything else. It is shorter than the URL."""
+    if not isinstance(url, str) or not url.startswith("data:"):
+        return None
+    head, comma, data = url.partition(",")
+    if not comma or not head.removeprefix("data:").startswith(_TEXT_TYPES) or not head.endswith(";base64"):
+        return None
+    try:
+        return base64.b64decode(data, validate=True).decode("utf-8")
+    except (binascii.Error, UnicodeDecodeError):
+        return None
+
+
+# the note to the client
+
+
+def notes_for_client(body: Body, traits: Traits) -> str:
+    """Return what is left out of a checked request of any dialect, as the value of a header; '' for nothing."""
+    notes = []
+    tools = body.get("tools")
+    if isinstance(tools, list) and tools:
+        if not traits.tool_parser:
+            notes.append("tools were left out: this model has no tool_parser in models.yaml")
+        elif any(_is_left_out(tool) for tool in tools):
+            notes.append("tools that only the provider's own servers can run were left out")
+    if not traits.vision and _has_image(_messages(body)):
+        notes.append("images were left out: this model reads text only")
+    return "; ".join(notes)
+
+
+def is_function(tool: object) -> bool:
+    """Return whether an OpenAI tool is one that the client runs; the others run on OpenAI's servers."""
+    return isinstance(tool, dict) and tool.get("type") == "function"
+
+
+def _is_left_out(tool: object) -> bool:
+    """Return whether a tool of either dialect is left out; Anthropic's own have a dated type and no schema."""
+    if not isinstance(tool, dict) or is_function(tool) or isinstance(tool.get("input_schema"), dict):
+        return False
+    kind = tool.get("type") or "custom"
+    return kind != "custom" or "format" in tool
+
+
+def _messages(body: Body) -> Iterable[Any]:
+    for name in ("messages", "input"):
+        if isinstance(given := body.get(name), list):
+            yield from given
+
+
+def _has_image(messages: Iterable[Any]) -> bool:
+    for message in messages:
+        content = message.get("content") if isinstance(message, dict) else None
+        if isinstance(content, list) and any(isinstance(p, dict) and p.get("type") in MEDIA_PARTS for p in content):
+            return True
+    return False

@@ -1,0 +1,199 @@
+"""Rules for the bodies of OpenAI's `/v1/responses` on their way to vLLM. Pure.
+
+Clients send the whole conversation as items. What another server put among them and vLLM cannot read is left out: an
+item that only means something to that server without a word, one that the model should know of with a note.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from bouchet_core.deployments import Traits
+
+from .anthropic import MISSING_TOOLS_NOTE, NO_TOOLS_NOTE, REMINDER
+from .left_out import is_function, replace_parts
+from .tokens import Body, clamp_tokens, default_tokens, field_names
+
+BODY_FIELDS = field_names(
+    "model input instructions max_output_tokens temperature top_p top_k min_p stream tools tool_choice "
+    "parallel_tool_calls text reasoning user include store metadata truncation top_logprobs presence_penalty "
+    "frequency_penalty repetition_penalty seed stop stop_token_ids ignore_eos logit_bias structured_outputs "
+    "chat_template_kwargs include_reasoning skip_special_tokens include_stop_str_in_output"
+)
+# what `include` may name; the rest is for tools of OpenAI's servers, and for reasoning that only they can read
+INCLUDES = frozenset(("message.output_text.logprobs",))
+READABLE_ITEMS = frozenset(("message", "function_call", "function_call_output"))
+# calls of tools that the client runs, in other forms than a function's, and their results
+OTHER_CALLS = frozenset(("custom_tool_call", "local_shell_call", "shell_call", "apply_patch_call"))
+OTHER_OUTPUTS = frozenset(kind + "_output" for kind in OTHER_CALLS)
+ITEM_NOTE = "[{} was here. It cannot be read here, so it was left out.]"
+MAX_TYPE_CHARS = 60
+TOOL_FIELDS = ("tools", "tool_choice", "parallel_tool_calls")
+
+
+def prepare_responses(body: Body, window: int | None, traits: Traits) -> Body:
+    """Return a `/v1/responses` body as vLLM accepts it."""
+    kept = {key: value for key, value in body.items() if key in BODY_FIELDS and value is not None}
+    kept = clamp_tokens(default_tokens(kept, "max_output_tokens", traits.max_output, window), window)
+    if traits.thinking in ("none", "always"):
+        kept.pop("reasoning", None)
+    if isinstance(kept.get("include"), list):
+        kept["include"] = [name for name in kept["include"] if isinstance(name, str) and name in INCLUDES]
+    if isinstance(kept.get("input"), list):
+        kept = _place_system([item for given in kept["input"] for item in _prepare_item(given, traits)], kept)
+    return _keep_functions(kept, traits)
+
+
+# items
+
+
+def _place_system(items: list[Any], body: Body) -> Body:
+    """Return the body with these items, its system messages where chat templates of newer models accept them.
+
+    Those at the beginning join the instructions, one within the conversation becomes a user message in its place.
+    """
+    first = next((n for n, item in enumerate(items) if not _is_system(item)), len(items))
+    for item in items[:first]:
+        body = _add_instruction(body, _text_of(item))
+    kept = [_to_reminder(item) if _is_system(item) else item for item in items[first:]]
+    return {**body, "input": kept}
+
+
+def _is_system(item: Any) -> bool:
+    return isinstance(item, dict) and item.get("role") in ("system", "developer")
+
+
+def _to_reminder(item: Body) -> Body:
+    return {"type": "message", "role": "user", "content": REMINDER.format(_text_of(item))}
+
+
+def _text_of(item: Body) -> str:
+    content = item.get("content")
+    return content if isinstance(content, str) else "\n".join(filter(None, map(_text, _list(item, "content"))))
+
+
+def _prepare_item(item: Any, traits: Traits) -> list[Any]:
+    """Return an item as vLLM reads it: nothing for one that is left out, two for a call that has its result in it."""
+    kind = item.get("type") if isinstance(item, dict) else None
+    if not isinstance(item, dict) or not isinstance(kind, str) or kind in READABLE_ITEMS:
+        return [_with_readable_parts(item, traits)]
+    if kind == "reasoning":
+        return _readable_reasoning(item)
+    if kind in OTHER_CALLS:
+        return [
+            _function_call(item, item.get("name") or kind.removesuffix("_call"), item.get("input", item.get("action")))
+        ]
+    if kind in OTHER_OUTPUTS:
+        output = {"type": "function_call_output", "call_id": item.get("call_id") or "", "output": item.get("output")}
+        return [_with_readable_parts(output if isinstance(output["output"], list | str) else _dumped(output), traits)]
+    if kind == "mcp_call":
+        return [_function_call(item, item.get("name"), item.get("arguments")), _mcp_output(item)]
+    what = (
+        "A summary of the conversation so far"
+        if "compaction" in kind
+        else f"An item of the type {kind[:MAX_TYPE_CHARS]}"
+    )
+    return [{"type": "message", "role": "user", "content": ITEM_NOTE.format(what)}]
+
+
+def _readable_reasoning(item: Body) -> list[Body]:
+    """Return a reasoning item without what is encrypted for another server; nothing if it has nothing else."""
+    texts = list(filter(None, map(_text, _list(item, "content") or _list(item, "summary"))))
+    if not texts:
+        return []
+    content = [{"type": "reasoning_text", "text": "\n".join(texts)}]
+    kept: Body = {"type": "reasoning", "summary": [], "content": content}
+    return [{**kept, "id": item["id"]} if isinstance(item.get("id"), str) else kept]
+
+
+def _function_call(item: Body, name: object, given: object) -> Body:
+    """Return the call of another kind of tool as the call of a function, which chat templates know."""
+    arguments = given if item.get("type") == "mcp_call" and isinstance(given, str) else json.dumps({"input": given})
+    call_id = str(item.get("call_id") or item.get("id") or "")
+    return {"type": "function_call", "call_id": call_id, "name": str(name or "tool"), "arguments": arguments}
+
+
+def _mcp_output(item: Body) -> Body:
+    output = item.get("output") or item.get("error") or ""
+    text = output if isinstance(output, str) else json.dumps(output)
+    return {"type": "function_call_output", "call_id": str(item.get("id") or ""), "output": text}
+
+
+def _dumped(item: Body) -> Body:
+    return {**item, "output": json.dumps(item["output"])}
+
+
+def _with_readable_parts(item: Any, traits: Traits) -> Any:
+    """Return an item with notes for the parts that the model cannot read; tool results have theirs under `output`."""
+    if not isinstance(item, dict):
+        return item
+    if item.get("role") == "assistant" and isinstance(item.get("content"), list):
+        return {**item, "content": _assistant_content(item, traits)}
+    lists = {
+        key: [_renamed(part, "input_text") for part in replace_parts(item[key], traits, "input_text")]
+        for key in ("content", "output")
+        if isinstance(item.get(key), list)
+    }
+    return {**item, **lists} if lists else item
+
+
+def _assistant_content(item: Body, traits: Traits) -> list[Any]:
+    """Return the content of an assistant's message as one part: vLLM reads only the first, and no refusal."""
+    parts = [_renamed(part, "output_text") for part in replace_parts(item["content"], traits, "output_text")]
+    if len(parts) == 1 and isinstance(parts[0], dict) and parts[0].get("type") == "output_text":
+        return parts
+    text = "".join(_text(part) or str(part.get("refusal") or "") for part in parts if isinstance(part, dict))
+    return [{"type": "output_text", "text": text, "annotations": []}]
+
+
+def _renamed(part: Any, kind: str) -> Any:
+    """Return a text part under the name that vLLM expects in its place; clients of chats call it `text`."""
+    is_text = (
+        isinstance(part, dict) and part.get("type") in ("text", "input_text", "output_text", None) and "text" in part
+    )
+    return {**part, "type": kind} if is_text and part.get("type") != kind else part
+
+
+def _list(item: Body, key: str) -> list[Any]:
+    found = item.get(key)
+    return found if isinstance(found, list) else []
+
+
+def _text(part: Any) -> str:
+    text = part.get("text") if isinstance(part, dict) else None
+    return text if isinstance(text, str) else ""
+
+
+# tools
+
+
+def _keep_functions(body: Body, traits: Traits) -> Body:
+    tools = body.get("tools")
+    if not isinstance(tools, list) or not tools:
+        return {key: value for key, value in body.items() if key not in TOOL_FIELDS}
+    kept = [tool for tool in tools if is_function(tool)] if traits.tool_parser else []
+    missing = [tool for tool in tools if isinstance(tool, dict) and not is_function(tool)]
+    if not traits.tool_parser:
+        body = _add_instruction(body, NO_TOOLS_NOTE)
+    elif missing:
+        names = ", ".join(str(tool.get("name") or tool.get("type")) for tool in missing)
+        body = _add_instruction(body, MISSING_TOOLS_NOTE.format(names))
+    rest = {key: value for key, value in body.items() if key not in TOOL_FIELDS}
+    if not kept:
+        return rest
+    choice, calls = body.get("tool_choice"), body.get("parallel_tool_calls")
+    options = {"tool_choice": choice if _is_valid_choice(choice, kept) else None, "parallel_tool_calls": calls}
+    return {**rest, "tools": kept, **{key: value for key, value in options.items() if value is not None}}
+
+
+def _is_valid_choice(choice: object, tools: list[Any]) -> bool:
+    """Return whether a choice can be kept: a string, or a tool that is still there."""
+    if isinstance(choice, dict):
+        return is_function(choice) and choice.get("name") in [tool.get("name") for tool in tools]
+    return isinstance(choice, str)
+
+
+def _add_instruction(body: Body, note: str) -> Body:
+    given = body.get("instructions")
+    return {**body, "instructions": f"{given}\n\n{note}" if isinstance(given, str) and given else note}

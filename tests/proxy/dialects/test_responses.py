@@ -1,0 +1,133 @@
+"""Bodies of `/v1/responses` as vLLM gets them: histories of other servers, and what Codex sends."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from bouchet_core.deployments import Traits
+from bouchet_proxy.dialects.anthropic import IMAGE_NOTE, NO_TOOLS_NOTE
+from bouchet_proxy.dialects.responses import prepare_responses
+
+TRAITS = Traits(tool_parser="hermes", max_output=8192)
+HI = {"type": "message", "role": "user", "content": "hi"}
+SHELL = {"type": "function", "name": "shell", "parameters": {"type": "object"}}
+
+
+def prepare(*items: Any, traits: Traits = TRAITS, **fields: Any) -> dict[str, Any]:
+    return prepare_responses({"input": list(items), **fields}, 4096, traits)
+
+
+def given(*items: Any) -> list[Any]:
+    found: list[Any] = prepare(*items)["input"]
+    return found
+
+
+def test_fields_that_only_openai_knows_are_dropped() -> None:
+    prepared = prepare(
+        HI, prompt_cache_key="k", service_tier="auto", client_metadata={}, include=["reasoning.encrypted_content"]
+    )
+    assert set(prepared) == {"input", "max_output_tokens", "include"} and prepared["include"] == []
+
+
+def test_reasoning_of_another_server_is_left_out() -> None:
+    encrypted = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "abc"}
+    assert given(HI, encrypted, HI) == [HI, HI]
+
+
+def test_readable_reasoning_is_kept_without_what_is_encrypted() -> None:
+    summary = [{"type": "summary_text", "text": "a"}, {"type": "summary_text", "text": "b"}]
+    (item,) = given({"type": "reasoning", "id": "rs_1", "summary": summary, "encrypted_content": "abc"})
+    assert item == {
+        "type": "reasoning",
+        "id": "rs_1",
+        "summary": [],
+        "content": [{"type": "reasoning_text", "text": "a\nb"}],
+    }
+
+
+@pytest.mark.parametrize(
+    "kind", ["web_search_call", "file_search_call", "computer_call", "image_generation_call", "new"]
+)
+def test_item_that_cannot_be_read_becomes_a_note(kind: str) -> None:
+    (item,) = given({"type": kind, "id": "x", "status": "completed", "action": {"query": "q"}})
+    assert item["role"] == "user" and kind in item["content"]
+
+
+def test_encrypted_summary_becomes_a_note() -> None:
+    (item,) = given({"type": "compaction", "encrypted_content": "x"})
+    assert "summary" in item["content"]
+
+
+@pytest.mark.parametrize(
+    ("call", "output", "name", "arguments"),
+    [
+        (
+            {"type": "custom_tool_call", "call_id": "c", "name": "apply_patch", "input": "*** Begin"},
+            {"type": "custom_tool_call_output", "call_id": "c", "output": "done"},
+            "apply_patch",
+            {"input": "*** Begin"},
+        ),
+        (
+            {"type": "local_shell_call", "id": "l", "call_id": "c", "action": {"command": ["ls"]}},
+            {"type": "local_shell_call_output", "call_id": "c", "output": "done"},
+            "local_shell",
+            {"input": {"command": ["ls"]}},
+        ),
+    ],
+)
+def test_calls_of_other_tools_become_functions(
+    call: dict[str, Any], output: dict[str, Any], name: str, arguments: dict[str, Any]
+) -> None:
+    called, answered = given(call, output)
+    assert (called["type"], called["name"], json.loads(called["arguments"])) == ("function_call", name, arguments)
+    assert answered == {"type": "function_call_output", "call_id": called["call_id"], "output": "done"}
+
+
+def test_mcp_call_keeps_its_result() -> None:
+    item = {"type": "mcp_call", "id": "m", "name": "find", "arguments": '{"a": 1}', "output": "zebra"}
+    called, answered = given(item)
+    assert (called["name"], called["arguments"], answered["output"]) == ("find", '{"a": 1}', "zebra")
+    assert called["call_id"] == answered["call_id"] == "m"
+
+
+def test_developer_messages_join_the_instructions_at_the_beginning_only() -> None:
+    rules = {"type": "message", "role": "developer", "content": [{"type": "input_text", "text": "ask first"}]}
+    prepared = prepare(rules, HI, rules, HI, instructions="be kind")
+    assert prepared["instructions"] == "be kind\n\nask first"
+    reminder = "<system-reminder>\nask first\n</system-reminder>"
+    assert prepared["input"] == [HI, {"type": "message", "role": "user", "content": reminder}, HI]
+
+
+def test_answer_of_several_parts_reaches_the_model_whole() -> None:
+    parts = [{"type": "output_text", "text": "a"}, {"type": "refusal", "refusal": "b"}, {"type": "text", "text": "c"}]
+    (item,) = given({"type": "message", "role": "assistant", "content": parts})
+    assert item["content"] == [{"type": "output_text", "text": "abc", "annotations": []}]
+
+
+def test_images_become_notes_in_messages_and_tool_results() -> None:
+    image = {"type": "input_image", "image_url": "data:"}
+    asked, called = given(
+        {"role": "user", "content": [image]}, {"type": "function_call_output", "call_id": "c", "output": [image]}
+    )
+    note = {"type": "input_text", "text": IMAGE_NOTE}
+    assert asked["content"] == [note] and called["output"] == [note]
+    assert prepare({"role": "user", "content": [image]}, traits=Traits(vision=True))["input"][0]["content"] == [image]
+
+
+def test_text_parts_of_chats_are_renamed() -> None:
+    (item,) = given({"role": "user", "content": [{"type": "text", "text": "zebra"}]})
+    assert item["content"] == [{"type": "input_text", "text": "zebra"}]
+
+
+def test_tools_of_openais_servers_are_dropped_with_a_note() -> None:
+    tools = [SHELL, {"type": "web_search"}, {"type": "custom", "name": "apply_patch"}]
+    prepared = prepare(HI, tools=tools, tool_choice={"type": "function", "name": "gone"})
+    assert prepared["tools"] == [SHELL] and "tool_choice" not in prepared
+    assert prepared["instructions"] == "These tools are not available here: web_search, apply_patch."
+
+
+def test_tools_of_a_model_without_parser_are_dropped_with_a_note() -> None:
+    prepared = prepare(HI, tools=[SHELL], tool_choice="auto", traits=Traits())
+    assert "tools" not in prepared and prepared["instructions"] == NO_TOOLS_NOTE
