@@ -1,0 +1,99 @@
+"""Weekly hours and budget periods in time zones, over the days of summer time too."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import pytest
+from bouchet_core.policy import Period, parse_hours
+from bouchet_core.policy.weekly import hours_within, last_end, next_window, period_at, window_at
+from hypothesis import given
+from hypothesis import strategies as st
+
+YALE = ZoneInfo("America/New_York")
+OFFICE = parse_hours("mon-fri 08:30-18:00", "America/New_York")
+
+
+def local(text: str) -> datetime:
+    """Return a time of Connecticut."""
+    return datetime.fromisoformat(text).replace(tzinfo=YALE)
+
+
+def test_window_at_within_hours_returns_their_end() -> None:
+    window = window_at(OFFICE, local("2026-11-30 12:00"))
+    assert window is not None
+    assert (window.start, window.end) == (local("2026-11-30 08:30"), local("2026-11-30 18:00"))
+    assert window_at(OFFICE, local("2026-11-30 18:00")) is None
+    assert window_at(OFFICE, local("2026-11-29 12:00")) is None
+
+
+def test_next_window_of_a_friday_evening_is_monday() -> None:
+    evening = local("2026-11-27 18:00")
+    assert next_window(OFFICE, evening).start == local("2026-11-30 08:30")
+    assert last_end(OFFICE, evening) == evening
+
+
+@pytest.mark.parametrize(("day", "utc"), [("2026-03-06", 13.5), ("2026-03-09", 12.5), ("2026-11-02", 13.5)])
+def test_window_start_follows_summer_time(day: str, utc: float) -> None:
+    window = window_at(OFFICE, local(f"{day} 09:00"))
+    assert window is not None
+    assert window.start.hour + window.start.minute / 60 == utc
+
+
+def test_window_over_the_changes_of_summer_time_has_real_length() -> None:
+    nights = parse_hours("sat 22:00-06:00", "America/New_York")
+    lengths = {}
+    for saturday in ("2026-03-07 23:00", "2026-10-31 23:00", "2026-06-06 23:00"):
+        window = window_at(nights, local(saturday))
+        assert window is not None
+        lengths[saturday[:7]] = (window.end - window.start).total_seconds() / 3600
+    assert lengths == {"2026-03": 7, "2026-10": 9, "2026-06": 8}
+
+
+def test_window_in_the_skipped_hour_is_an_hour_later() -> None:
+    skipped = parse_hours("sun 02:30-04:00", "America/New_York")
+    window = next_window(skipped, local("2026-03-08 00:00"))
+    assert window.start == local("2026-03-08 03:30").astimezone(UTC)
+    repeated = next_window(parse_hours("sun 01:30-01:45", "America/New_York"), local("2026-11-01 00:00"))
+    # the clock shows 01:30 twice; it begins at the first and ends after the second
+    assert (repeated.end - repeated.start) == timedelta(minutes=75)
+
+
+def test_window_of_touching_hours_is_one() -> None:
+    always = parse_hours("daily 0-12, 12-24", "America/New_York")
+    window = window_at(always, local("2026-11-30 12:00"))
+    assert window is not None and window.end - window.start > timedelta(days=5)
+
+
+def test_hours_within_a_month_counts_open_hours() -> None:
+    # 21 working days of 9.5 hours
+    assert hours_within(OFFICE, local("2026-12-01 00:00"), local("2026-12-30 00:00")) == 21 * 9.5
+
+
+@pytest.mark.parametrize(
+    ("period", "start", "end"),
+    [
+        (Period.DAY, "2026-11-01 00:00", "2026-11-02 00:00"),
+        (Period.WEEK, "2026-10-26 00:00", "2026-11-02 00:00"),
+        (Period.MONTH, "2026-11-01 00:00", "2026-12-01 00:00"),
+    ],
+)
+def test_period_at_the_end_of_summer_time_is_the_zone_s(period: Period, start: str, end: str) -> None:
+    found = period_at(period, local("2026-11-01 23:30"), "America/New_York")
+    assert (found.start, found.end) == (local(start), local(end))
+
+
+@given(
+    st.integers(0, 2 * 365 * 86_400),
+    st.sampled_from(["America/New_York", "Europe/Zurich", "Australia/Lord_Howe", "UTC"]),
+    st.sampled_from(["mon-fri 08:30-18:00", "daily 22:00-02:30", "sun 1-3", "sat 0-24, sun 0:30-1:30", "mon 9-8:59"]),
+)
+def test_next_window_at_any_time_begins_after_it(after_s: int, zone: str, text: str) -> None:
+    hours, now = parse_hours(text, zone), datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=after_s)
+    window = next_window(hours, now)
+    assert now < window.start < window.end
+    assert window.start - now <= timedelta(days=8)
+    assert window_at(hours, window.start) == window
+    previous = last_end(hours, now)
+    assert previous is None or previous <= now
