@@ -87,7 +87,7 @@ def _while_coming(
     """Return that nothing more is submitted; a job that waits for hours gives way to a request."""
     planned = planned_start(record, limits, now)
     for job in coming:
-        waits = job.started_at is None and job.begin_at is not None and job.begin_at > now
+        waits = job.started_at is None and job.begin_at is not None and job.begin_at > now and not job.open_streams
         if waits and has_demand(load, now) and wanted.count and not any(j.is_serving for j in record.jobs):
             return [Action(ActionKind.RETIRE, "a request asks for it before its hours", job=job.name)]
         if waits and not is_early(job, planned, now):
