@@ -200,6 +200,7 @@ class Job(FrozenModel):
         description="key of a job adopted from another installation, sealed with this installation's secret",
     )
     proves: bool = Field(default=False, description="its server proves on /health that it holds the job's key")
+    resumes: int = Field(default=0, description="version of its server's protocol for lost connections; 0: it has none")
     since: Mapping[Phase, datetime] = Field(default_factory=dict, description="when each phase was last entered")
     times: Mapping[str, float] = Field(
         default_factory=dict,

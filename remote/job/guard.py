@@ -7,6 +7,8 @@ ones finish.
 A client that sends /health a nonce (`x-bouchet-nonce`) gets a proof (`x-bouchet-proof`) that only a holder of this
 job's key can compute, for this port only. So a program that listens where this server was before gets neither the key
 nor a prompt. A warning of idle_watch.sh is returned there too, as `x-bouchet-warning`.
+
+Requests that have an id are answered through resumable.py, which keeps their answers when connections are lost.
 """
 
 from __future__ import annotations
@@ -16,13 +18,9 @@ import hmac
 import json
 import os
 import re
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
 
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Message, Receive, Send], Awaitable[None]]
+from kept_answer import Message, Receive, Send
+from resumable import PREFIX, Answers, App, stream_id
 
 OPEN_PATHS = frozenset({"/health"})
 DRAINING = (b"x-bouchet-state", b"draining")
@@ -40,6 +38,7 @@ class Guard:
         self._wanted = f"Bearer {key}".encode() if key else None
         self._drain_file = os.environ.get("BOUCHET_DRAIN_FILE", "")
         self._warning_file = os.path.join(os.path.dirname(self._drain_file), "warning")
+        self._answers = Answers.from_environment()
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -50,8 +49,13 @@ class Guard:
             send = _with_headers(send, [*self._proof(scope), *self._warning()])
         if not is_open and not self._has_key(scope):
             await _refuse(scope, send, 401, "the API key is missing or wrong", (b"www-authenticate", b"Bearer"))
+        elif scope["type"] == "http" and scope["path"].startswith(PREFIX):
+            # also while draining: what is finishing may lose its connection, too
+            await self._answers.serve(scope, receive, send)
         elif self._is_draining():
             await _refuse(scope, send, 503, "this server is shutting down and takes no new requests", DRAINING)
+        elif name := stream_id(scope):
+            await self._answers.run(name, self._app, scope, receive, send)
         else:
             await self._app(scope, receive, send)
 

@@ -213,6 +213,8 @@ def connect(job_dir: str, scratch: str, port: str, *arguments: str) -> None:
         "vllm": spec["vllm"],
         # its /health proves that it has the key (guard.py)
         "proves": True,
+        # ... and keeps answers whose connections are lost (resumable.py); the number is the version of that protocol
+        "resumes": 1,
         "started_at": int(time.time()),
     }
     with open(os.path.join(scratch, "facts.json"), encoding="utf-8") as source:

@@ -160,6 +160,7 @@ CHECKS: Mapping[str, Check] = {
     "DIRECT": check_switch,
     "SSH_FAST_PATH": check_switch,
     "HOLD_STARTING_S": check_seconds,
+    "HOLD_TUNNEL_S": check_seconds,
     "WORKERS": check_workers,
     "LOG_LEVEL": check_level,
 }
@@ -175,6 +176,7 @@ OPTIONAL = frozenset(
         "DIRECT",
         "SSH_FAST_PATH",
         "HOLD_STARTING_S",
+        "HOLD_TUNNEL_S",
         "LOG_LEVEL",
         "WORKERS",
     }

@@ -55,6 +55,7 @@ def test_settings_name_each_missing_secret(
         (ProxySettings, "PROXY_PORT", "x"),
         (ProxySettings, "DIRECT", "maybe"),
         (ProxySettings, "HOLD_STARTING_S", "soon"),
+        (ProxySettings, "HOLD_TUNNEL_S", "-1"),
         (WorkerSettings, "SLOT_BASE_PORT", "x"),
         (WorkerSettings, "LOG_LEVEL", "LOUD"),
     ],

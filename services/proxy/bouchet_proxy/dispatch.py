@@ -28,20 +28,23 @@ from .usage.request import ActiveRequests, RequestUsage
 
 # with DIRECT=off, too: LiteLLM only estimates token counts, and would convert these endpoints to chats and back
 ALWAYS_DIRECT = frozenset((Endpoint.COUNT_TOKENS, Endpoint.COMPLETIONS, Endpoint.RESPONSES, Endpoint.EMBEDDINGS))
-# a lost tunnel is back within a minute, or a person must log in again
-TUNNEL_WAIT_S = 60.0
 POLL_S, PING_S = 0.25, 10.0
 
 
 @dataclass
 class ClientRequest:
-    """A checked request for a model. model_name: as the client wrote it; scope: ASGI's."""
+    """A checked request for a model. model_name: as the client wrote it; scope: ASGI's.
+
+    restarted: it was sent again, as its server ended. begun: the client has the beginning of an answer of that server.
+    """
 
     endpoint: Endpoint
     body: dict[str, Any]
     model_name: str
     usage: RequestUsage
     scope: Scope
+    restarted: bool = False
+    begun: bool = False
 
     @property
     def wants_stream(self) -> bool:
@@ -62,7 +65,7 @@ class Dispatcher:
     async def serve(self, request: ClientRequest, writer: ResponseWriter) -> None:
         """Write the response. Raises ProxyError, and ClientDisconnectedError if the client left while it waited."""
         limit_s, attempted = self._settings.hold_starting_s if request.wants_stream else 0.0, set[str]()
-        with ReadinessWait(limit_s, request.usage.active, writer) as wait:
+        with ReadinessWait(limit_s, self._settings.hold_tunnel_s, request.usage.active, writer) as wait:
             while True:
                 found = self._find_route(request, attempted)
                 if not isinstance(found, Route):
@@ -92,7 +95,7 @@ class Dispatcher:
     ) -> ProxyError | None:
         """Return None when the client has its response; else why the model could not be reached."""
         upstream = self._prepare(request, route, writer)
-        upstream.may_retry = may_retry
+        upstream.may_retry, upstream.may_restart = may_retry, not request.restarted
         if needs_think_probe(upstream):
             upstream.starts_inside = await self._direct.starts_inside_think_block(upstream)
         backend = self._backend(request.endpoint)
@@ -100,6 +103,8 @@ class Dispatcher:
             return unreachable(route.alias)
         with self._replicas.track(route):
             await backend.send(upstream, request.scope)
+        request.restarted = request.restarted or upstream.restarts
+        request.begun = upstream.has_begun
         return upstream.unreachable
 
     def _prepare(self, request: ClientRequest, route: Route, writer: ResponseWriter) -> UpstreamRequest:
@@ -119,6 +124,8 @@ class Dispatcher:
             usage=usage,
             writer=writer,
             count_tokens=self._direct.count_tokens,
+            begun=request.begun,
+            is_current=lambda: self._table().has_server(route),
             hide_usage="stream_options" in body and not wants_usage(request.body),
             note=notes_for_client(request.body, route.traits),
         )
@@ -145,10 +152,12 @@ class ReadinessWait:
     """The waiting time of one request, with pings to its client. A context manager: it counts the request as waiting.
 
     limit_s: the longest wait; 0 for a client that cannot be sent pings, because it did not ask for a stream.
+    tunnel_s: the longest wait for a model that cannot be reached.
     """
 
-    def __init__(self, limit_s: float, active: ActiveRequests, writer: ResponseWriter) -> None:
-        self._limit_s, self._active, self._writer = limit_s, active, writer
+    def __init__(self, limit_s: float, tunnel_s: float, active: ActiveRequests, writer: ResponseWriter) -> None:
+        self._limit_s, self._tunnel_s = limit_s, tunnel_s
+        self._active, self._writer = active, writer
         self._started_at: float | None = None
         self._unreachable_since: float | None = None
         self._pinged_at = 0.0
@@ -176,10 +185,10 @@ class ReadinessWait:
         await self._pause(unavailable(found, now))
 
     async def wait_for_tunnel(self, error: ProxyError) -> None:
-        """Do the same for a ready model that cannot be reached; for TUNNEL_WAIT_S in a row at most."""
+        """Do the same for a ready model that cannot be reached; for tunnel_s in a row at most."""
         now = asyncio.get_running_loop().time()
         self._unreachable_since = self._unreachable_since or now
-        if now - self._unreachable_since >= min(TUNNEL_WAIT_S, self._limit_s):
+        if now - self._unreachable_since >= min(self._tunnel_s, self._limit_s):
             raise error
         await self._pause(error)
 

@@ -13,6 +13,8 @@ MAX_REQUESTS_PER_KEY, MAX_BYTES_PER_KEY = 128, 64 << 20
 MAX_REQUESTS, MAX_BYTES = 1024, 192 << 20
 # Claude Code drops a stream that brought no event for 300 s, and pings are no events to it
 HOLD_STARTING_S = 240.0
+# a laptop that slept, a VPN that changed, a second factor for which a phone has to be found
+HOLD_TUNNEL_S = 600.0
 
 
 class ProxySettings(ServiceSettings):
@@ -27,6 +29,7 @@ class ProxySettings(ServiceSettings):
     catalog: Path = Field(default=DEFAULT_CATALOG, validation_alias="BOUCHET_CATALOG")
     direct: Switch = Field(default=True, validation_alias="DIRECT")
     hold_starting_s: Seconds = Field(default=HOLD_STARTING_S, validation_alias="HOLD_STARTING_S")
+    hold_tunnel_s: Seconds = Field(default=HOLD_TUNNEL_S, validation_alias="HOLD_TUNNEL_S")
     max_body_bytes: int = MAX_BODY_BYTES
     max_requests_per_key: int = MAX_REQUESTS_PER_KEY
     max_bytes_per_key: int = MAX_BYTES_PER_KEY

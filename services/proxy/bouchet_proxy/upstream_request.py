@@ -6,7 +6,8 @@ import json
 import secrets
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +18,7 @@ from .asgi import Header, Scope
 from .dialects.endpoints import Dialect, Endpoint
 from .dialects.thinking import strip_thinking
 from .dialects.tokens import Body, TokenCounts, parse_usage
-from .errors import UNREACHABLE, ProxyError, context_overflow, status_for, stream_interrupted
+from .errors import UNREACHABLE, ProxyError, context_overflow, status_for, stream_interrupted, unreachable
 from .routing.table import Route
 from .streams.filters import AnthropicStream, OpenAIStream, ResponsesStream, StreamFilter, may_think
 from .streams.response_writer import ResponseWriter
@@ -40,6 +41,9 @@ class UpstreamRequest:
     note: what was left out of the request, for the client.
     starts_inside: the prompt ends inside a think block, so the answer begins in it.
     may_retry: if the model cannot be reached, the client gets nothing yet, and `unreachable` has the error.
+    may_restart: if its server ends before there is content, the request may be sent to another one; then it `restarts`.
+    begun: the client has been sent the beginning of an answer, without content.
+    is_current: whether the server that the route leads to may still run.
     error: set by a backend that knows better than the response's status what went wrong.
     """
 
@@ -55,8 +59,13 @@ class UpstreamRequest:
     note: str = ""
     starts_inside: bool = False
     may_retry: bool = False
+    may_restart: bool = False
+    begun: bool = False
+    is_current: Callable[[], bool] = field(default=lambda: True, repr=False)
     error: ProxyError | None = None
     unreachable: ProxyError | None = field(default=None, init=False)
+    restarts: bool = field(default=False, init=False)
+    _held: bool = field(default=False, init=False)
     _status: int = field(default=0, init=False)
     _pieces: list[bytes] = field(default_factory=list, init=False, repr=False)
     _filter: StreamFilter | None = field(default=None, init=False, repr=False)
@@ -70,6 +79,16 @@ class UpstreamRequest:
     def streaming(self) -> bool:
         """Whether a streamed response has begun."""
         return self._filter is not None
+
+    @property
+    def has_content(self) -> bool:
+        """Whether the client has been sent a part of the answer itself."""
+        return self._filter is not None and self._filter.has_content
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the client has been sent the beginning of an answer."""
+        return self.begun or (self._filter is not None and self._filter.has_begun)
 
     async def start_response(self, status: int, content_type: str) -> None:
         """Take the server's status. A successful stream is passed on at once, everything else when it is complete."""
@@ -92,9 +111,24 @@ class UpstreamRequest:
         return bool(data)
 
     async def ping(self) -> None:
-        """Send the client a keep-alive ping in a stream that is silent."""
-        if self._filter is not None:
+        """Send the client a keep-alive ping in a stream that is silent, or that waits for the link before its head."""
+        if self._held and self.wants_stream:
+            await self.writer.start_events(self._headers())
+        if self._filter is not None or (self._held and self.wants_stream):
             await self.writer.ping()
+        if self._held and self._filter is not None and (event := self._filter.keep_alive()):
+            await self.writer.write(event)
+
+    @contextmanager
+    def holding(self) -> Iterator[None]:
+        """Count the request as one that waits for a lost connection."""
+        self._held = True
+        self.usage.active.cut += 1
+        try:
+            yield
+        finally:
+            self.usage.active.cut -= 1
+            self._held = False
 
     async def finish(self) -> None:
         """Complete the response: the server's body has ended."""
@@ -124,8 +158,15 @@ class UpstreamRequest:
             self.usage.fail(error, status_for(self.writer.dialect, error))
 
     async def interrupt(self) -> None:
-        """End the response: the server closed the connection in the middle of it."""
+        """End the response: the connection was lost in the middle of it."""
         await self.fail(stream_interrupted(self.route.alias))
+
+    async def lose(self) -> None:
+        """End an answer whose server has ended; before any content, the request may be sent to another server."""
+        if self.may_restart and self.may_retry and not self.has_content:
+            self.unreachable, self.restarts = unreachable(self.route.alias), True
+        else:
+            await (self.interrupt() if self.streaming else self.fail(unreachable(self.route.alias)))
 
     async def _upstream_error(self) -> ProxyError:
         """Return the error in the server's response; an overflow has the exact size of the prompt."""
@@ -158,7 +199,7 @@ def _stream_filter(request: UpstreamRequest) -> StreamFilter:
     if request.endpoint is Endpoint.RESPONSES:
         return ResponsesStream(route, model_name)
     if request.writer.dialect is Dialect.ANTHROPIC:
-        return AnthropicStream(route, model_name, request.starts_inside)
+        return AnthropicStream(route, model_name, request.starts_inside, request.begun)
     choices = request.body.get("n")
     return OpenAIStream(
         route, model_name, request.hide_usage, request.starts_inside, choices if isinstance(choices, int) else 1

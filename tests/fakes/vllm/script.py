@@ -2,7 +2,8 @@
 
 Commands in the last user text: `SAY[text]` answers with it, `THINK[text]` adds a think block before it, and
 `CALL[name {json}]` calls a tool (repeated: parallel calls). `DIE[n]` closes the connection after n events, `SLOW[s]`
-waits s seconds before the first event, `PACE[s]` after each, `REFUSE[status]` responds with that status.
+waits s seconds before the first event, `HEAD[s]` before the head of the response, `FIRST[s]` after the first event,
+`PACE[s]` after each, `REFUSE[status]` responds with that status.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import re
 from typing import Any
 
-COMMANDS = "SAY|THINK|CALL|DIE|SLOW|PACE|REFUSE"
+COMMANDS = "SAY|THINK|CALL|DIE|SLOW|HEAD|FIRST|PACE|REFUSE"
 COMMAND = re.compile(rf"({COMMANDS})\[(.*?)\](?=\s|$|{COMMANDS})", re.DOTALL)
 
 Body = dict[str, Any]
@@ -28,6 +29,7 @@ class Script:
         self.calls = [arguments for name, arguments in commands if name == "CALL"]
         self.die_after = int(found["DIE"]) if "DIE" in found else None
         self.wait_s = float(found.get("SLOW", 0))
+        self.head_s, self.first_s = float(found.get("HEAD", 0)), float(found.get("FIRST", 0))
         self.pace_s = float(found.get("PACE", 0))
         self.refuse = int(found.get("REFUSE", 0))
 

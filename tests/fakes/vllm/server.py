@@ -171,6 +171,7 @@ class FakeVLLM:
     async def _stream(self, request: web.Request, script: Script, events: Iterator[str]) -> web.StreamResponse:
         response = web.StreamResponse(headers={"content-type": "text/event-stream; charset=utf-8"})
         try:
+            await asyncio.sleep(script.head_s)
             await response.prepare(request)
             await asyncio.sleep(script.wait_s)
             for count, event in enumerate(events):
@@ -179,7 +180,7 @@ class FakeVLLM:
                     request.transport.abort()
                     return response
                 await response.write(event.encode())
-                await asyncio.sleep(script.pace_s)
+                await asyncio.sleep(script.first_s if not count else script.pace_s)
             await response.write_eof()
         except ConnectionError:
             self.aborted += 1

@@ -118,7 +118,7 @@ def test_stream_interrupted_anywhere_ends_with_an_error(script: str, at: int) ->
 def test_error_in_a_stream_is_translated_and_ends_it(raw: bytes) -> None:
     head = anthropic_stream("SAY[a]")[:400].rpartition(b"\n\n")[0] + b"\n\n"
     events = parse_stream([filter_anthropic(PLAIN, head, raw, raw)])
-    assert events[-1].json() == {"type": "error", "error": {"type": "api_error", "message": "boom"}}
+    assert events[-1].json() == {"type": "error", "error": {"type": "overloaded_error", "message": "boom"}}
     assert [event.name for event in events].count("error") == 1
 
 

@@ -6,8 +6,9 @@ import asyncio
 import hashlib
 import re
 from collections import OrderedDict
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -21,10 +22,12 @@ from bouchet_proxy.http.connection import (
     ConnectError,
     Connection,
     ReadTimeoutError,
+    RemoteProtocolError,
     TransportError,
     post_head,
 )
 from bouchet_proxy.http.pool import ConnectionPool, JobServer, server_of
+from bouchet_proxy.http.resumption import Aborts, AnswerLostError, Exchange, Patience
 from bouchet_proxy.settings import ProxySettings
 from bouchet_proxy.streams.response_writer import run_until_disconnect
 from bouchet_proxy.upstream_request import Backend, UpstreamRequest
@@ -44,8 +47,9 @@ class DirectBackend(Backend):
     """Sends requests to the vLLM servers behind the gateway's slots. A context manager that owns the connections."""
 
     def __init__(self, settings: ProxySettings) -> None:
-        self._host, self._base_port = settings.slot_host, settings.slot_base_port
-        self._pool = ConnectionPool(self._host, self._base_port, KEEPALIVE_S, CONNECT_TIMEOUT_S)
+        self._pool = ConnectionPool(settings.slot_host, settings.slot_base_port, KEEPALIVE_S, CONNECT_TIMEOUT_S)
+        self._hold_s, self._hold_new_s = settings.hold_tunnel_s, settings.hold_starting_s
+        self._aborts = Aborts()
         self._prompt_ends = PromptEndCache()
 
     async def __aenter__(self) -> Self:
@@ -54,6 +58,7 @@ class DirectBackend(Backend):
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
+        await self._aborts.close()
         self._pool.close()
 
     async def send(self, request: UpstreamRequest, scope: Scope) -> None:
@@ -64,16 +69,36 @@ class DirectBackend(Backend):
         timeout_s = STREAM_READ_TIMEOUT_S if request.wants_stream else WHOLE_READ_TIMEOUT_S
         alias = request.route.alias
         try:
-            async with self._post(request, request.endpoint, request.body, timeout_s) as connection:
-                content_type = connection.headers.get(b"content-type", b"").decode("latin-1")
-                await request.start_response(connection.status, content_type)
-                await _relay_body(connection, request)
+            with self._exchange(request, timeout_s) as exchange:
+                await _relay_answer(exchange, request)
         except ReadTimeoutError:
             await request.fail(timed_out(alias, timeout_s))
+        except AnswerLostError:
+            await request.lose()
         except TransportError:
+            # an answer that was waited for in vain is not waited for again
+            request.may_retry = request.may_retry and not exchange.waited
             await (request.interrupt() if request.streaming else request.fail(unreachable(alias)))
         else:
             await request.finish()
+
+    @contextmanager
+    def _exchange(self, request: UpstreamRequest, timeout_s: float) -> Iterator[Exchange]:
+        """Make an exchange; at its end, a server that may still work for no reader is asked to stop."""
+        server, data = server_of(request.route, request.key), _encode(request.body, request)
+        patience = Patience(partial(self._hold_limit, request), request.is_current, request.holding)
+        exchange = Exchange(self._pool, server, request.endpoint, data, timeout_s, patience)
+        try:
+            yield exchange
+        finally:
+            needs_abort = exchange.needs_abort
+            exchange.release()
+            if needs_abort:
+                self._aborts.start(exchange)
+
+    def _hold_limit(self, request: UpstreamRequest) -> float:
+        """Return how long a client waits for a lost connection: before there is content, as long as for a model."""
+        return self._hold_s if request.has_content or not request.wants_stream else min(self._hold_s, self._hold_new_s)
 
     async def count_tokens(self, request: UpstreamRequest) -> int | None:
         """Count a prompt of any length with the model's own tokenizer; None where that fails."""
@@ -118,8 +143,8 @@ class DirectBackend(Backend):
     async def _post(
         self, request: UpstreamRequest, path: str, body: Body, read_timeout_s: float
     ) -> AsyncIterator[Connection]:
-        server, data = server_of(request.route, request.key), orjson.dumps({**body, "model": request.route.alias})
-        head = post_head(self._host, self._base_port + server.slot, path, server.key, len(data))
+        server, data = server_of(request.route, request.key), _encode(body, request)
+        head = post_head(path, self._pool.host_of(server), server.key, len(data))
         async with self.open_response(server, head, data, read_timeout_s) as connection:
             yield connection
 
@@ -188,13 +213,27 @@ def _digest(data: bytes) -> bytes:
     return hashlib.blake2b(data, digest_size=16).digest()
 
 
-async def _relay_body(connection: Connection, request: UpstreamRequest) -> None:
-    """Forward the body until it ends; a client that is sent nothing for a while gets pings."""
-    pings, read = _PingTimer(request), connection.read
+def _encode(body: Body, request: UpstreamRequest) -> bytes:
+    return orjson.dumps({**body, "model": request.route.alias})
+
+
+async def _relay_answer(exchange: Exchange, request: UpstreamRequest) -> None:
+    """Forward the answer until it ends, over as many connections as it takes; a client that waits gets pings."""
+    pings = _PingTimer(request)
     try:
-        while piece := await read():
-            if await request.forward(piece):
-                pings.postpone()
+        connection = await exchange.open()
+        content_type = connection.headers.get(b"content-type", b"").decode("latin-1")
+        await request.start_response(connection.status, content_type)
+        while True:
+            read = connection.read
+            try:
+                while piece := await read():
+                    exchange.position += len(piece)
+                    if await request.forward(piece):
+                        pings.postpone()
+                return
+            except RemoteProtocolError as exc:
+                connection = await exchange.resume(exc)
     finally:
         pings.stop()
 

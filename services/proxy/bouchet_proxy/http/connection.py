@@ -6,7 +6,6 @@ Every event of every stream passes through here, so there is only the parser bet
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
 from typing import cast
 
 import httptools
@@ -60,6 +59,11 @@ class Connection(asyncio.Protocol):
     def reusable(self) -> bool:
         """Whether another request may follow; not on a paused connection, which would not notice its end."""
         return self._complete and not self.closed and self._keep_alive and not self._paused
+
+    @property
+    def complete(self) -> bool:
+        """Whether the response has been received to its end."""
+        return self._complete
 
     def reset_request_count(self) -> None:
         """Forget the requests so far: the authentication of the server is no request of a client's."""
@@ -203,14 +207,13 @@ def _write_pieces(transport: asyncio.Transport, head: bytes, body: bytes) -> Non
         transport.write(head)
 
 
-def post_head(host: str, port: int, path: str, key: str, length: int) -> bytes:
-    """Return the head of a POST request with that many bytes of JSON."""
-    lines: Iterable[str] = (
-        f"POST {path} HTTP/1.1",
-        f"host: {host}:{port}",
-        f"authorization: Bearer {key}",
-        "content-type: application/json",
-        "accept: */*",
-        f"content-length: {length}",
-    )
+def request_head(method: str, path: str, host: str, key: str, *more: str) -> bytes:
+    """Return the head of a request. host: with its port. more: further header lines."""
+    lines = (f"{method} {path} HTTP/1.1", f"host: {host}", f"authorization: Bearer {key}", *more)
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+
+
+def post_head(path: str, host: str, key: str, length: int, *more: str) -> bytes:
+    """Return the head of a POST request with that many bytes of JSON."""
+    own = ("content-type: application/json", "accept: */*", f"content-length: {length}")
+    return request_head("POST", path, host, key, *own, *more)

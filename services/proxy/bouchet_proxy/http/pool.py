@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from dataclasses import dataclass, field
 
 from bouchet_core.keys import NONCE_HEADER, PROOF_HEADER, new_nonce, proves
@@ -21,17 +22,27 @@ log = logging.getLogger(__name__)
 
 # /health asks the engine too, which may be busy
 PROOF_TIMEOUT_S = 30.0
+# what the gateway answers when sshd could connect to nothing there
+MAX_REFUSAL_BYTES, _REFUSED = (
+    4 << 10,
+    re.compile(rb'"kind": "remote_refused".*(?:Connection refused|No such file)', re.S),
+)
 
 
 class WrongServerError(ConnectError):
     """The server did not prove that it holds the job's key."""
 
 
+class NothingListensError(WrongServerError):
+    """The node refused the connection: the server has ended, or does not listen yet. The tunnel is up."""
+
+
 @dataclass(frozen=True)
 class JobServer:
     """A job's vLLM server behind its slot. port: its own on the node, 0 for a UNIX socket.
 
-    authenticates: whether it can prove that it holds the key; servers of older job scripts cannot.
+    authenticates: whether it can prove that it holds the key; servers of older job scripts cannot. resumes: whether it
+    keeps answers whose connections are lost.
     """
 
     slot: int
@@ -39,11 +50,12 @@ class JobServer:
     key: str = field(repr=False)
     port: int
     authenticates: bool
+    resumes: bool = False
 
 
 def server_of(route: Route, key: str) -> JobServer:
     """Return the server that the route leads to."""
-    return JobServer(route.slot, route.job_name, key, route.port, route.authenticates)
+    return JobServer(route.slot, route.job_name, key, route.port, route.authenticates, route.resumes)
 
 
 async def authenticate_server(connection: Connection, host: str, server: JobServer) -> None:
@@ -53,11 +65,14 @@ async def authenticate_server(connection: Connection, host: str, server: JobServ
     nonce = new_nonce()
     head = f"GET /health HTTP/1.1\r\nhost: {host}\r\n{NONCE_HEADER}: {nonce}\r\n\r\n"
     await connection.send(head.encode(), b"", PROOF_TIMEOUT_S)
-    while await connection.read():
-        pass
+    body = b""
+    while piece := await connection.read():
+        body += piece[:MAX_REFUSAL_BYTES]
     proof = connection.headers.get(PROOF_HEADER.encode(), b"").decode("latin-1")
     if not proves(server.key, nonce, server.port, proof) or not connection.reusable:
         # a 503 is the gateway's own, which logs the reason
+        if connection.status == 503 and _REFUSED.search(body):
+            raise NothingListensError("the node refused the connection")
         if connection.status != 503:
             log.warning(
                 "slot=%d job=%s: another program listens on the job's port; no request is sent to it",
@@ -95,6 +110,10 @@ class ConnectionPool:
             connection.close()
         self._idle.pop(origin, None)
         return None
+
+    def host_of(self, server: JobServer) -> str:
+        """Return the `host` header of requests to that server."""
+        return f"{self._host}:{self._base_port + server.slot}"
 
     def has_idle(self, server: JobServer) -> bool:
         """Return whether there is an idle connection."""

@@ -11,7 +11,7 @@ tiers reach all of them, an alias only its own deployment.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from bouchet_core.deployments import ClaudeTier, Deployment, Job, Phase, Traits
@@ -25,7 +25,8 @@ class Route:
     """A ready model. window: context length in tokens, None until vLLM reports it; slot: the gateway's, 0-based.
 
     port: the server's port on its node, 0 for a UNIX socket. authenticates: whether the server can prove that it holds
-    the job's key (http/pool.py). no_tools: why tool calls do not work although the catalog names a parser.
+    the job's key (http/pool.py). resumes: whether it keeps answers whose connections are lost (http/resumption.py).
+    no_tools: why tool calls do not work although the catalog names a parser.
     """
 
     deployment: str
@@ -38,6 +39,7 @@ class Route:
     sealed_key: str | None = None
     port: int = 0
     authenticates: bool = False
+    resumes: bool = False
     no_tools: str = ""
 
 
@@ -97,7 +99,10 @@ class ListedModel:
 
 @dataclass(frozen=True)
 class RoutingTable:
-    """Every name that a request may use, and where it leads. Made by build_table, never changed."""
+    """Every name that a request may use, and where it leads. Made by build_table, never changed.
+
+    servers: the port of each live job's server, by the job's name.
+    """
 
     names: Mapping[str, RouteTarget]
     tiers: Mapping[str, RouteTarget]
@@ -105,6 +110,11 @@ class RoutingTable:
     models: tuple[ListedModel, ...]
     catalog: Mapping[str, str]
     loaded: bool = True
+    servers: Mapping[str, int] = field(default_factory=dict)
+
+    def has_server(self, route: Route) -> bool:
+        """Return whether the server of that route may still run: its job has not ended, and listens where it did."""
+        return not self.loaded or self.servers.get(route.job_name) == route.port
 
     def find(self, name: str) -> LookupResult:
         """Return where that model name leads."""
@@ -140,7 +150,13 @@ def build_table(deployments: Iterable[Deployment], catalog: Mapping[str, str]) -
         tiers.update({tier: _with_replicas(target, targets, tier) for tier in deployment.request.serve_as})
     models = tuple(_listed(d, t) for d, t in targets if isinstance(t, Route))
     default = _with_replicas(targets[0][1], targets) if targets else None
-    return RoutingTable(names, tiers, default, models, {name.lower(): alias for name, alias in catalog.items()})
+    lowered = {name.lower(): alias for name, alias in catalog.items()}
+    return RoutingTable(names, tiers, default, models, lowered, servers=_servers(ordered))
+
+
+def _servers(deployments: Iterable[Deployment]) -> dict[str, int]:
+    jobs = (job for deployment in deployments for job in deployment.jobs)
+    return {job.name: job.port or 0 for job in jobs if job.listens and job.phase is not Phase.ENDED}
 
 
 def _with_replicas(target: Route | NotReady, targets: Sequence[_Pair], tier: ClaudeTier | None = None) -> RouteTarget:
@@ -180,6 +196,7 @@ def _target(deployment: Deployment) -> Route | NotReady:
             sealed_key=job.sealed_key,
             port=job.port or 0,
             authenticates=job.proves,
+            resumes=job.proves and job.resumes >= 1,
             no_tools=job.smoke.without_tools if job.smoke is not None else "",
         )
     current = deployment.job

@@ -16,7 +16,7 @@ import orjson
 from bouchet_proxy.dialects.endpoints import Dialect, Endpoint
 from bouchet_proxy.dialects.thinking import ThinkStripper
 from bouchet_proxy.dialects.tokens import TokenCounts, parse_usage
-from bouchet_proxy.errors import ProxyError, error_body, stream_interrupted
+from bouchet_proxy.errors import OVERLOADED, ProxyError, error_body, stream_interrupted
 from bouchet_proxy.routing.table import Route
 from bouchet_proxy.upstream_errors import error_from_upstream
 
@@ -26,6 +26,11 @@ DONE = b"data: [DONE]\n\n"
 # quotes inside JSON strings are escaped, so this never matches inside a text
 _MODEL = re.compile(rb'"model":\s*"(?:[^"\\]|\\.)*"')
 
+_EMPTY_DELTAS = {
+    "text": {"type": "text_delta", "text": ""},
+    "thinking": {"type": "thinking_delta", "thinking": ""},
+    "tool_use": {"type": "input_json_delta", "partial_json": ""},
+}
 _ERROR_PREFIXES = (b'data: {"error"', b'data: {"type":"error"')
 _WITH_RESPONSE = (b"event: response.created", b"event: response.in_progress")
 _RESPONSE_ENDS = (b"event: response.completed", b"event: response.incomplete", b"event: response.failed")
@@ -44,6 +49,20 @@ class StreamFilter(ABC):
         self._ended = False
         self._event_count = 0
         self.error: ProxyError | None = None
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the client has been sent an event."""
+        return self._event_count > 0
+
+    @property
+    def has_content(self) -> bool:
+        """Whether the client has a part of the answer itself, so that another answer cannot take its place."""
+        return self._event_count > 0
+
+    def keep_alive(self) -> bytes:
+        """Return an event without content that clients count as one, b'' where the stream allows none now."""
+        return b""
 
     def feed(self, piece: bytes) -> bytes:
         """Return what the client gets for these bytes; b'' while an event is incomplete."""
@@ -78,11 +97,16 @@ class StreamFilter(ABC):
 def error_events(endpoint: Endpoint | None, dialect: Dialect, error: ProxyError) -> bytes:
     """Render the end of a stream that failed, as the dialect's clients expect it."""
     if dialect is Dialect.ANTHROPIC:
-        return render("error", error_body(dialect, error))
+        return render("error", error_body(dialect, retryable(error)))
     if endpoint is Endpoint.RESPONSES:
         fields = {"code": error.code or "server_error", "message": error.message, "param": None}
         return render("error", {"type": "error", "sequence_number": 0, **fields})
     return render("", error_body(dialect, error)) + DONE
+
+
+def retryable(error: ProxyError) -> ProxyError:
+    """Return the error as Anthropic's clients retry it in a stream: there they retry `overloaded_error` alone."""
+    return replace(error, status=OVERLOADED) if error.status >= 500 else error
 
 
 def may_think(route: Route) -> bool:
@@ -91,14 +115,32 @@ def may_think(route: Route) -> bool:
 
 
 class AnthropicStream(StreamFilter):
-    """Removes think blocks from text blocks. starts_inside: the prompt ended inside a think block."""
+    """Removes think blocks from text blocks. starts_inside: the prompt ended inside a think block.
 
-    def __init__(self, route: Route, model_name: str, starts_inside: bool = False) -> None:
+    begun: the client has the beginning of the message, from a server that ended before there was content.
+    """
+
+    def __init__(self, route: Route, model_name: str, starts_inside: bool = False, begun: bool = False) -> None:
         super().__init__(route, model_name)
-        self._may_think, self._starts_inside = may_think(route), starts_inside
+        self._may_think, self._starts_inside, self._begun = may_think(route), starts_inside, begun
+        self._block, self._has_content = b"", False
         self._stripper: ThinkStripper | None = None
         self._index = 0
         self._usage_events: list[bytes] = []
+
+    @property
+    def has_content(self) -> bool:
+        """Whether a block has begun; the beginning of a message is the same in every answer."""
+        return self._has_content
+
+    def keep_alive(self) -> bytes:
+        """Return an empty delta of the open block: Claude Code gives up after 300 s, and pings are no events to it."""
+        if not self._block or self._stripper is not None:
+            return b""
+        data = parse(self._block).json()
+        delta = _EMPTY_DELTAS.get(str((data.get("content_block") or {}).get("type")))
+        event = {"type": "content_block_delta", "index": data.get("index", 0), "delta": delta}
+        return render("content_block_delta", event) if delta else b""
 
     def tokens(self) -> TokenCounts:
         """Return the counts of the last usage; in a stream that was interrupted, every event counts as a token."""
@@ -120,7 +162,7 @@ class AnthropicStream(StreamFilter):
             return self._filter_block_border(raw)
         if raw.startswith(b"event: message_start"):
             self._usage_events.append(raw)
-            return self._rename_model(raw)
+            return b"" if self._begun else self._rename_model(raw)
         if raw.startswith(b"event: message_stop"):
             self._ended = True
             return raw
@@ -132,7 +174,9 @@ class AnthropicStream(StreamFilter):
         return self._filter_other(raw)
 
     def _filter_block_border(self, raw: bytes) -> bytes:
+        self._block = b""
         if raw.startswith(b"event: content_block_start"):
+            self._block, self._has_content = raw, True
             if self._may_think and b'"type":"text"' in raw.replace(b" ", b""):
                 self._stripper, self._starts_inside = ThinkStripper(self._starts_inside), False
             return raw

@@ -154,6 +154,8 @@ class ProxyMetrics(Collector):
         streams.set_function(lambda: active.streams)
         waiting = Gauge("bouchet_requests_held", "Requests that wait for a model to be ready.", registry=registry)
         waiting.set_function(lambda: active.waiting)
+        cut = Gauge("bouchet_requests_cut", "Requests that wait for a lost connection to go on.", registry=registry)
+        cut.set_function(lambda: active.cut)
 
     def count(self, record: UsageRecord, clamped: bool) -> None:
         """Add a request that has ended. clamped: its max_tokens exceeded the context window."""

@@ -30,10 +30,11 @@ _SESSION = re.compile(r"session_(?:id\W+)?([0-9a-fA-F-]{36})")
 
 @dataclass
 class ActiveRequests:
-    """How many streams are open, and how many requests wait for a model."""
+    """How many streams are open, how many requests wait for a model, and how many for a lost connection."""
 
     streams: int = 0
     waiting: int = 0
+    cut: int = 0
 
 
 @dataclass(slots=True)
@@ -100,8 +101,8 @@ class RequestUsage:
 
     def start_stream(self, status: int, read_tokens: Callable[[], TokenCounts]) -> None:
         """Note that a streamed response begins."""
+        self.active.streams += not self.streams
         self.status, self.streams, self.read_tokens = status, True, read_tokens
-        self.active.streams += 1
 
     def finish(self, status: int, tokens: TokenCounts) -> None:
         """Note that a whole response has been sent."""

@@ -264,6 +264,7 @@ def _connection_changes(job: Job, status: JobStatus, connection: ConnectionFile 
         "weights": connection.weights or job.weights,
         "note": connection.note,
         "proves": connection.proves,
+        "resumes": connection.resumes,
     }
 
 

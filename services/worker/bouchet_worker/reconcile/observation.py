@@ -90,6 +90,7 @@ class ConnectionFile(_JobFile):
     weights: Weights | None = None
     note: str = ""
     proves: bool = Field(default=False, description="/health proves that it holds the job's key; older scripts cannot")
+    resumes: int = Field(default=0, ge=0, description="version of the guard's protocol for lost connections; 0: none")
     started_at: int | None = Field(default=None, description="when the container was started, seconds since 1970")
 
 
