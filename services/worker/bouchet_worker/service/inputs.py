@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from bouchet_core.deployments import Phase
 from bouchet_core.policy import OFF, Policy
+from bouchet_core.policy.budget import BudgetUse as BudgetUse
 from bouchet_core.policy.weekly import Span
 
 # phases of a job that has not served yet
@@ -127,24 +128,6 @@ class Rival:
     # whether its policy lets it be parked now: on demand, and neither `keep` nor hours hold it
     may_park: bool = False
     exclusive_group: str | None = None
-
-
-@dataclass(frozen=True)
-class BudgetUse:
-    """What of a budget is used. Amounts are GPU hours; charge units are converted before."""
-
-    used: float
-    limit: float
-    period: Span
-    # `this deployment` or `the installation`
-    scope: str = "this deployment"
-    # the budget as it was written, for messages
-    text: str = ""
-
-    @property
-    def share(self) -> float:
-        """The used fraction."""
-        return self.used / self.limit if self.limit > 0 else 1.0
 
 
 @dataclass(frozen=True)

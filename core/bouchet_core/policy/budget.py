@@ -1,0 +1,114 @@
+"""GPU time from records, as budgets count it: what is used, what is left, what a launch would cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+
+from bouchet_core.config.site import Site
+from bouchet_core.deployments import Job, Phase, Placement
+from bouchet_core.errors import LaunchRefusedError
+
+from .model import Budget, BudgetUnit
+from .weekly import Span, period_at
+
+DEPLOYMENT, INSTALLATION = "this deployment", "the installation"
+
+
+@dataclass(frozen=True)
+class BudgetUse:
+    """What of a budget is used. Amounts are GPU hours, also of a budget in charge units."""
+
+    used: float
+    limit: float
+    period: Span
+    scope: str = DEPLOYMENT
+    # the budget as it was written, for messages
+    text: str = ""
+
+    @property
+    def share(self) -> float:
+        """The used fraction."""
+        return self.used / self.limit if self.limit > 0 else 1.0
+
+
+@dataclass(frozen=True)
+class GpuTime:
+    """One job's time on GPUs, or what is left of older jobs of one day (UTC). rate: charge units an hour of one GPU."""
+
+    start: datetime
+    gpu_s: float
+    end: datetime
+    rate: float | None = None
+
+    def within(self, span: Span) -> float:
+        """Return its GPU hours within the span; the time counts evenly from start to end."""
+        length_s = (self.end - self.start).total_seconds()
+        if length_s <= 0:
+            return 0.0
+        common_s = (min(self.end, span.end) - max(self.start, span.start)).total_seconds()
+        return self.gpu_s * max(0.0, common_s) / length_s / 3600
+
+
+def gpu_time(job: Job, site: Site, now: datetime) -> GpuTime | None:
+    """Return a job's time on its GPUs until now or its end, None if it has not started or has none.
+
+    A job that Slurm has requeued counts from its last start: the record holds no earlier one.
+    """
+    starts = [job.since[phase] for phase in (Phase.STARTING, Phase.READY) if phase in job.since]
+    if not starts or job.placement is None or not job.placement.gpus or job.phase is Phase.QUEUED:
+        return None
+    start, end = min(starts), max(min(starts), job.since.get(Phase.ENDED, now))
+    rate = site.charge_per_gpu_hour(job.placement.partition, job.placement.gpu_type)
+    return GpuTime(start, (end - start).total_seconds() * job.placement.gpus, end, rate)
+
+
+def older_time(days: Mapping[str, float], rate: float | None) -> list[GpuTime]:
+    """Return the time of jobs that a record keeps as sums. days: GPU seconds by UTC day, such as 2026-11-29."""
+    found = []
+    for day, gpu_s in days.items():
+        start = datetime.combine(date.fromisoformat(day), datetime.min.time(), tzinfo=UTC)
+        found.append(GpuTime(start, gpu_s, start + timedelta(days=1), rate))
+    return found
+
+
+def budget_use(
+    budget: Budget, times: Iterable[GpuTime], rate: float | None, zone: str, now: datetime, scope: str = DEPLOYMENT
+) -> BudgetUse:
+    """Return what of a budget is used in its present period. rate: charge units an hour of the next job's GPU.
+
+    Raises LaunchRefusedError for a budget in charge units where the site names no charge.
+    """
+    period = period_at(budget.period, now, zone)
+    if budget.unit is BudgetUnit.GPU_HOURS:
+        used = sum(time.within(period) for time in times)
+        return BudgetUse(used, budget.amount, period, scope, str(budget))
+    if not rate:
+        raise LaunchRefusedError(
+            f"the site file has no `charge` for these GPUs, so a budget of {budget} cannot be counted; "
+            "write GPU hours instead, such as `40h/week`"
+        )
+    units = sum(time.within(period) * (rate if time.rate is None else time.rate) for time in times)
+    return BudgetUse(units / rate, budget.amount / rate, period, scope, str(budget))
+
+
+def preview(placement: Placement, site: Site, uses: Iterable[BudgetUse] = ()) -> str:
+    """Return what one job costs if it runs to its walltime: `8 h x 4 H200 = 9,600 SU, 31 % of what is left`."""
+    if not placement.gpus:
+        return ""
+    hours = placement.walltime_s / 3600
+    gpu_type = placement.gpu_type.upper() or "GPU"
+    rate = site.charge_per_gpu_hour(placement.partition, placement.gpu_type)
+    gpu_hours = hours * placement.gpus
+    cost = f"{gpu_hours:,.4g} GPU hours" if not rate else f"{gpu_hours * rate:,.0f} {site.charge_unit}"
+    text = f"{hours:,.4g} h x {placement.gpus} {gpu_type} = {cost}"
+    tightest = max(uses, key=lambda use: use.share, default=None)
+    if tightest is None:
+        return text
+    left = tightest.limit - tightest.used
+    if left <= 0:
+        return f"{text}; the budget of {tightest.scope} ({tightest.text}) is used up"
+    if gpu_hours > left:
+        return f"{text}, more than is left of the budget of {tightest.scope} ({tightest.text}): it ends sooner"
+    return f"{text}, {gpu_hours / left:.0%} of what is left of the budget of {tightest.scope} ({tightest.text})"
