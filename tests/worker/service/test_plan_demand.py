@@ -177,7 +177,7 @@ def test_plan_adds_no_replica_that_would_come_too_late_or_take_the_hand_over_s_g
     assert action.reason == "another replica would leave no GPUs for a hand-over: your limit is 16 GPUs"
 
 
-def test_plan_gives_back_a_replica_that_nobody_asks() -> None:
+def test_plan_gives_back_a_replica_without_requests() -> None:
     first, second = ready(), ready("job-2", left_s=5 * 3600, last_request_end=ago(minutes=11))
     assert planned(record(UP_TO_3, first, second)) == [("hand_over", "job-2")]
     assert planned(record(UP_TO_3, first, replace(second, last_request_end=ago(minutes=9)))) == NOTHING
