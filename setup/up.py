@@ -15,9 +15,10 @@ from .docker.containers import check_ports, inspect_containers, wait_until_healt
 from .docker.engine import Compose, ensure_engine, find_compose, with_files
 from .docker.stack import Stack, compose_environ, sole_use
 from .errors import CommandFailedError, PortTakenError, SetupError
-from .files.container_files import stage_ssh_files, write_secret_files
+from .files.container_files import write_secret_files
 from .files.env_file import ADDED, EnvSettings, add_missing_keys, ensure_env_file, read_env_file
 from .files.ssh_access import SshAccess, access_variables, find_access
+from .files.ssh_config import stage_login
 from .http import HttpClient
 from .progress import Progress
 from .python.locks import note_commit
@@ -76,7 +77,7 @@ def prepare(stack: Stack, settings: EnvSettings, progress: Progress, access: Ssh
     env = compose_environ(stack, settings, os.environ)
     files = [stack.root / "compose.yaml"]
     if settings.host:
-        stage_ssh_files(stack, settings)
+        stage_login(stack, settings, progress)
         env |= access_variables(access, settings, stack, progress)
         files.append(stack.root / "compose.cluster.yaml")
     else:

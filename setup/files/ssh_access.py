@@ -22,6 +22,8 @@ from setup.progress import Progress
 
 from .container_files import make_private_dir, write_private_file
 from .env_file import EnvSettings
+from .ssh_config import SshAnswer, parse_answer, port_of, token_values
+from .ssh_identities import expand_name, read_public_line
 
 AGENT_INSIDE = "/run/ssh-agent.sock"
 KEYS_INSIDE = "/run/ssh-key"
@@ -70,10 +72,11 @@ def find_agents(config: str, environ: Mapping[str, str], stack: Stack) -> list[P
 
 def find_keys(config: str) -> list[Path]:
     """Find the identity files of `ssh -G` that exist, in ssh's order."""
-    names = [
-        value for word, _, value in (line.partition(" ") for line in config.splitlines()) if word == "identityfile"
-    ]
-    return [path for name in names if (path := Path(name).expanduser()).is_file()]
+    answer = SshAnswer("", parse_answer(config))
+    tokens = token_values(answer, answer.get("hostname"), port_of(answer))
+    paths = [expand_name(name, tokens) for name in answer.lines.get("identityfile", ())]
+    # a public key as IdentityFile chooses one of the agent's
+    return [path for path in paths if path.is_file() and read_public_line(path) is None]
 
 
 def is_owner(path: Path, settings: EnvSettings) -> bool:

@@ -47,10 +47,20 @@ class _Server(asyncssh.SSHServer):
         return True
 
     def public_key_auth_supported(self) -> bool:
-        return self._node.script is None
+        return self._node.script is None and self._node.password is None
 
     def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
         return key.get_fingerprint() == self._node.accepted_key.get_fingerprint()
+
+    def validate_ca_key(self, username: str, key: asyncssh.SSHKey) -> bool:
+        return self._node.ca_key is not None and key.get_fingerprint() == self._node.ca_key.get_fingerprint()
+
+    def password_auth_supported(self) -> bool:
+        return self._node.password is not None
+
+    def validate_password(self, username: str, password: str) -> bool:
+        self._node.passwords.append(password)
+        return password == self._node.password
 
     def kbdint_auth_supported(self) -> bool:
         return self._node.script is not None
@@ -96,6 +106,11 @@ class LoginNode:
         self.host_key = asyncssh.generate_private_key("ssh-ed25519")
         self.user_key = asyncssh.generate_private_key("ssh-ed25519")
         self.accepted_key = self.user_key
+        # whose user certificates are accepted
+        self.ca_key: asyncssh.SSHKey | None = None
+        # of sshd's method `password`
+        self.password: str | None = None
+        self.passwords: list[str] = []
         self.script: PromptScript | None = None
         self.port = 0
         self.login_delay_s = 0.0

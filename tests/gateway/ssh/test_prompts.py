@@ -99,6 +99,43 @@ async def test_repeated_question_reports_wrong_answer() -> None:
         assert await ask_and_answer(broker, questions) == expected
 
 
+@pytest.mark.parametrize(
+    ("rounds", "notices"),
+    [
+        # Duo: passcodes by SMS were sent as asked, then a wrong one
+        ([("Duo", MENU), ("New SMS passcodes sent.", MENU), ("New SMS passcodes sent.", MENU)], [False, False, True]),
+        # a server with words of its own for a wrong answer
+        ([("", MENU), ("Incorrect passcode. Please try again.", MENU)], [False, False]),
+        # SSSD: another question is no refusal
+        ([("", [("First Factor: ", False)]), ("", [("Second Factor (optional): ", False)])], [False, False]),
+    ],
+)
+async def test_ask_again_with_new_words_is_no_refusal(rounds: list[tuple[str, Questions]], notices: list[bool]) -> None:
+    broker = PromptBroker(5)
+    broker.method_started()
+    shown = [await ask_and_answer(broker, questions, title) for title, questions in rounds]
+    assert [NOT_ACCEPTED in title for title in shown] == notices
+
+
+@pytest.mark.parametrize(
+    ("question", "is_menu"),
+    [
+        ("Passcode or option (1-3): ", True),
+        ("Enter an option: ", True),
+        ("Second Factor (optional): ", False),
+        ("OTP (Optional): ", False),
+        ("Verification code: ", False),
+    ],
+)
+async def test_auto_answer_is_for_a_word_option(question: str, is_menu: bool) -> None:
+    broker = PromptBroker(0.01, "1")
+    if is_menu:
+        assert await broker.ask("", [(question, False)]) == ["1"]
+    else:
+        with pytest.raises(PromptUnansweredError):
+            await broker.ask("", [(question, False)])
+
+
 async def test_ask_cancelled_closes_prompt() -> None:
     broker = PromptBroker(5)
     asking = asyncio.create_task(broker.ask("t", MENU))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import asyncssh
+from bouchet_core.errors import ConfigurationError
 
 from bouchet_gateway.settings import SshSettings
 
@@ -78,11 +79,12 @@ def connection_options(
     hosts_files = known_hosts_files(cast("list[str]", read("UserKnownHostsFile") or []), settings.ssh_dir)
     known = parse_known_hosts([*_existing_texts([*hosts_files, settings.trusted_hosts]), *more_known_hosts])
     only = identity_files(identities, settings.ssh_dir) if read("IdentitiesOnly") else []
-    interval_s = cast("int | None", read("ServerAliveInterval")) or DEFAULT_SERVER_ALIVE_INTERVAL_S
-    tcp = None if config.proxy_command else TcpConnector(config.family, config.local_addr)
+    interval_s = server_alive_interval(cast("int | None", read("ServerAliveInterval")))
+    if config.proxy_command:
+        raise ConfigurationError("ssh", describe_proxy_command(alias, config.proxy_command))
     options: dict[str, Any] = {
         "config": files,
-        "tunnel": config.tunnel or tcp,
+        "tunnel": config.tunnel or TcpConnector(config.family, config.local_addr),
         "known_hosts": known,
         "client_keys": [*key_files(identities, settings.ssh_dir), *([private_key] if private_key else [])],
         "ignore_encrypted": True,
@@ -93,15 +95,14 @@ def connection_options(
         # the shorter of ours and the user's: minutes are fine for a terminal, not for waiting requests
         "keepalive_interval": min(interval_s, settings.keepalive_interval_s),
         "keepalive_count_max": settings.keepalive_count,
-        **_FIXED_OPTIONS,
+        **FIXED_OPTIONS,
     }
     options |= {"username": user} if user and not read("User") else {}
     options |= {"port": port} if port and not read("Port") else {}
     return known, options
 
 
-_FIXED_OPTIONS: dict[str, Any] = {
-    "password_auth": False,
+FIXED_OPTIONS: dict[str, Any] = {
     "gss_host": None,
     # the Connector has its own limits, which leave a person the time to answer
     "connect_timeout": None,
@@ -112,6 +113,20 @@ _FIXED_OPTIONS: dict[str, Any] = {
     "x11_forwarding": False,
     "agent_forwarding": False,
 }
+
+
+def server_alive_interval(configured: int | None) -> int:
+    """Return the configured interval in seconds, else the usual one; 0 is none."""
+    return configured or DEFAULT_SERVER_ALIVE_INTERVAL_S
+
+
+def describe_proxy_command(alias: str, command: object) -> str:
+    """Return why a login through a ProxyCommand cannot be opened, and what to write instead."""
+    words = command if isinstance(command, str) else " ".join(map(str, cast("Sequence[object]", command)))
+    return (
+        f"{alias} is reached through `ProxyCommand {words}`, whose program the gateway does not have: write "
+        "`ProxyJump HOST` in its place in ~/.ssh/config if it means a jump, then run `make up`"
+    )
 
 
 def _existing_texts(paths: Iterable[Path]) -> list[str]:

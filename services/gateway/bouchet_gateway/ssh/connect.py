@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,19 +21,32 @@ from .fast_path.switch import enable_fast_path
 from .host_keys import PresentedKey, TrustedHosts, refused_host_key
 from .private_key import PrivateKeyFile, agent_problem
 from .prompts import PromptBroker, printable
+from .resolved import ResolvedHop, direct_connector, hop_options, offered_keys, read_hops
 from .tcp import TcpConnector
 
 MAX_BANNER_CHARACTERS = 200
+# NumberOfPasswordPrompts of ssh
+DEFAULT_PROMPTS = 3
 
 
 class _LoginClient(asyncssh.SSHClient):
     """asyncssh's callbacks of one login. `lost` is done, with the reason, when the connection has ended.
 
     host_label: the host as prompts name it; None answers no prompts. on_stage: called as a stage of the login begins.
+    accepts: whether a presented host key that nothing is known of is accepted at once.
     """
 
-    def __init__(self, broker: PromptBroker, host_label: str | None, on_stage: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        broker: PromptBroker,
+        host_label: str | None,
+        on_stage: Callable[[str], None],
+        accepts: Callable[[PresentedKey], bool] = lambda _: False,
+        tries: int = DEFAULT_PROMPTS,
+    ) -> None:
         self._broker, self._host_label, self._on_stage = broker, host_label, on_stage
+        self._accepts, self._tries = accepts, {"keyboard-interactive": tries, "password": tries}
+        self._user = ""
         self.presented: PresentedKey | None = None
         self.banner = ""
         self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -44,6 +57,7 @@ class _LoginClient(asyncssh.SSHClient):
     def begin_auth(self, username: str) -> None:
         if self._host_label is not None:
             self._broker.begin_host(self._host_label)
+        self._user = username
         self._on_stage("login")
 
     def auth_banner_received(self, msg: str, lang: str) -> None:
@@ -55,11 +69,25 @@ class _LoginClient(asyncssh.SSHClient):
 
     def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:
         self.presented = PresentedKey(host, addr, port, key)
-        return False
+        return self._accepts(self.presented)
 
-    def kbdint_auth_requested(self) -> str:
+    def kbdint_auth_requested(self) -> str | None:
+        if not self._may_try("keyboard-interactive"):
+            return None
         self._broker.method_started()
         return ""
+
+    async def password_auth_requested(self) -> str | None:
+        if self._host_label is None or not self._may_try("password"):
+            return None
+        self._broker.method_started()
+        (password,) = await self._broker.ask("", [(f"{self._user}@{self._host_label}'s password: ", False)])
+        return password
+
+    def _may_try(self, method: str) -> bool:
+        """Return whether the method may be tried once more, as ssh's NumberOfPasswordPrompts limits it."""
+        self._tries[method] -= 1
+        return self._tries[method] >= 0
 
     async def kbdint_challenge_received(
         self, name: str, instructions: str, lang: str, prompts: Sequence[tuple[str, bool]]
@@ -103,6 +131,9 @@ class Connector:
         self._broker.begin_login()
         self._trusted.refused = None
         try:
+            hops = read_hops(self._settings.ssh_dir, self.host)
+            if hops is not None:
+                return await self._resolved_login(hops)
             return await self._hop(self.host, self._settings.user, self._settings.port, None, (), self.host)
         except errors.TunnelDownError:
             self._host_number += 1
@@ -122,12 +153,12 @@ class Connector:
         client = _LoginClient(self._broker, None, lambda _: None)
         with mapped_errors(f"the ssh settings for {node} cannot be used"):
             user = str(login_connection.get_extra_info("username"))
-            known, options = self._options(node, user, None, known_hosts)
-        options |= {"tunnel": login_connection, "kbdint_auth": False}
+            known, options, hop = self._node_options(node, user, known_hosts)
+        options |= {"tunnel": login_connection, "kbdint_auth": False, "password_auth": False}
         try:
-            async with asyncio.timeout(self._settings.handshake_timeout_s):
+            async with self._keys(hop) as keys, asyncio.timeout(self._settings.handshake_timeout_s):
                 with mapped_errors(f"cannot log in to {node}"):
-                    connection = await asyncssh.connect(node, client_factory=lambda: client, **options)
+                    connection = await asyncssh.connect(node, client_factory=lambda: client, **options, **keys)
         except HostKeyRefusedError as exc:
             self._trusted.refused = refused_host_key(client.presented, known)
             raise NodeRefusedError(self._trusted.explain(str(exc))) from exc
@@ -141,6 +172,45 @@ class Connector:
         self._trusted.refused = None
         self._speed_up(connection)
         return connection
+
+    async def _resolved_login(self, hops: Sequence[ResolvedHop]) -> Login:
+        """Log in to each hop through the one before it, with the options that ssh resolved."""
+        via: asyncssh.SSHClientConnection | None = None
+        for hop in hops:
+            host_label = self.host if hop is hops[-1] else f"{hop.alias} (the jump host to {self.host})"
+            place = hop.address[0] if hop.address else hop.host
+            try:
+                with mapped_errors(f"the ssh settings for {hop.alias} cannot be used"):
+                    known, options = hop_options(self._settings, hop)
+                async with self._keys(hop) as keys:
+                    options |= {"tunnel": via or direct_connector(hop), **keys}
+                    login = await self._login(hop.alias, host_label, options, known, place, hop)
+            except BaseException:
+                if via is not None:
+                    via.abort()
+                raise
+            login.connection.set_tunnel(via)
+            via = login.connection
+        return login
+
+    def _node_options(
+        self, node: str, user: str, known_hosts: Sequence[str]
+    ) -> tuple[asyncssh.SSHKnownHosts, dict[str, Any], ResolvedHop | None]:
+        """Return the options for a compute node: those of the login node where ssh resolved them, else the config's."""
+        hops = read_hops(self._settings.ssh_dir, self.host)
+        if hops is None:
+            return (*self._options(node, user, None, known_hosts), None)
+        hop = hops[-1].model_copy(update={"user": user, "port": 22, "address": None, "host_key_alias": None})
+        return (*hop_options(self._settings, hop, known_hosts), hop)
+
+    @contextlib.asynccontextmanager
+    async def _keys(self, hop: ResolvedHop | None) -> AsyncIterator[dict[str, Any]]:
+        """Yield the keys to offer as asyncssh's option; none where the ssh config decides."""
+        if hop is None:
+            yield {}
+            return
+        async with offered_keys(self._settings, hop, self._private_key) as keys:
+            yield {"client_keys": keys or None}
 
     async def _hop(
         self,
@@ -179,8 +249,15 @@ class Connector:
         )
 
     async def _login(
-        self, alias: str, host_label: str, options: dict[str, Any], known: asyncssh.SSHKnownHosts
+        self,
+        alias: str,
+        host_label: str,
+        options: dict[str, Any],
+        known: asyncssh.SSHKnownHosts,
+        place: str = "",
+        hop: ResolvedHop | None = None,
     ) -> Login:
+        """Log in to one host. place: the host to connect to where that is not the alias."""
         s, loop = self._settings, asyncio.get_running_loop()
         limits = {"connect": s.connect_timeout_s, "handshake": s.handshake_timeout_s, "login": s.login_timeout_s}
         stage = "connect"
@@ -193,14 +270,19 @@ class Connector:
                 timer.reschedule(loop.time() + limits[reached])
 
         def client() -> asyncssh.SSHClient:
-            clients.append(_LoginClient(self._broker, host_label, on_stage))
+            tries = hop.password_prompts if hop is not None else DEFAULT_PROMPTS
+            clients.append(_LoginClient(self._broker, host_label, on_stage, accepts, tries))
             return clients[-1]
+
+        def accepts(presented: PresentedKey) -> bool:
+            new = refused_host_key(presented, known) if hop is not None and hop.accepts_new_host_keys else None
+            return new is not None and not new.shown.changed and self._trusted.accept(new)
 
         timer = asyncio.timeout(limits[stage])
         try:
             async with timer:
                 with self._login_errors(alias, host_label, clients, known):
-                    connection = await asyncssh.connect(alias, client_factory=client, **options)
+                    connection = await asyncssh.connect(place or alias, client_factory=client, **options)
         except TimeoutError as exc:
             raise self._timeout_error(host_label, stage, limits[stage]) from exc
         self._speed_up(connection)

@@ -84,8 +84,13 @@ class TrustedHosts:
             raise HostKeyNotTrustedError(
                 f"the fingerprint does not match: the server's host key is {refused.shown.fingerprint}"
             )
-        self._write([*self._lines(), f"{refused.shown.place} {refused.line}"])
+        self.accept(refused)
         self.refused = None
+
+    def accept(self, presented: RefusedHostKey) -> bool:
+        """Keep a host key; return True."""
+        self._write([*self._lines(), f"{presented.shown.place} {presented.line}"])
+        return True
 
     def forget(self, place: str) -> None:
         """Remove the accepted keys of a host. Raises HostKeyNotTrustedError when there are none."""

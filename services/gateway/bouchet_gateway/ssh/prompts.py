@@ -6,6 +6,7 @@ Answers pass through memory once and are neither kept nor logged.
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 import time
 from collections.abc import Callable, Sequence
@@ -17,6 +18,8 @@ from bouchet_gateway.errors import BadRequestError, PromptUnansweredError
 
 # at most one automatic answer a minute, whatever the reason of the new prompt, so that no phone is flooded with pushes
 AUTO_INTERVAL_S = 60.0
+# "Passcode or option (1-3): ", and not "Second Factor (optional): "
+_MENU = re.compile(r"\boptions?\b", re.IGNORECASE)
 NOT_ACCEPTED = "The last answer was not accepted."
 
 
@@ -38,7 +41,9 @@ class PromptBroker:
         self._timeout_s, self._auto_answer, self._monotonic = timeout_s, auto_answer, monotonic
         self._on_change = on_change
         self._auto_answered_at: float | None = None
-        self._last_answer_failed = False
+        # the questions that this host has asked, each with the titles that stood above it
+        self._seen: dict[tuple[tuple[str, bool], ...], set[str]] = {}
+        self._restarted = False
         self._last: tuple[tuple[str, bool], ...] | None = None
         self._host = ""
         self._answered = 0
@@ -53,11 +58,11 @@ class PromptBroker:
 
     def begin_host(self, host: str) -> None:
         """Begin the login at that host; answers to a jump host before it are not about this one."""
-        self._host, self._last_answer_failed, self._last, self._answered = host, False, None, 0
+        self._host, self._restarted, self._last, self._answered, self._seen = host, False, None, 0, {}
 
     def method_started(self) -> None:
-        """Note that the server starts the method; after an answer, a new start means that the answer was wrong."""
-        self._last_answer_failed = self._answered > 0
+        """Note that the server starts a method; after an answer, a new start may mean that the answer was wrong."""
+        self._restarted = self._answered > 0
 
     async def ask(self, title: str, questions: Sequence[tuple[str, bool]]) -> list[str]:
         """Return the answers to these (question, echo) pairs; PromptUnansweredError when they take too long.
@@ -67,14 +72,25 @@ class PromptBroker:
         if not questions:
             return []
         self.asked += 1
-        # some servers restart the method after a wrong answer, others repeat the question
-        self._last_answer_failed = self._last_answer_failed or self._last == tuple(questions)
-        self._last = tuple(questions)
+        failed = self._is_repeated(title.strip(), tuple(questions))
         automatic = self._automatic_answer(questions)
         if automatic is not None:
             self._answered += 1
             return [automatic]
-        return await self._wait_for_answer(self._new_prompt(title, questions))
+        return await self._wait_for_answer(self._new_prompt(title, questions, failed))
+
+    def _is_repeated(self, title: str, questions: tuple[tuple[str, bool], ...]) -> bool:
+        """Return whether the server asks the same again without a word of its own: the last answer was wrong.
+
+        Some servers restart the method after a wrong answer, others repeat the question. One that says something new
+        above it is believed: after Duo's option for passcodes by SMS the same menu follows a right answer.
+        """
+        again = self._restarted or self._last == questions
+        titles = self._seen.setdefault(questions, set())
+        failed = again and title in titles
+        titles.add(title)
+        self._restarted, self._last = False, questions
+        return failed
 
     def answer(self, prompt_id: str, responses: Sequence[str]) -> None:
         """Pass a person's answers on to the server; StalePromptError when that prompt is no longer open."""
@@ -97,7 +113,7 @@ class PromptBroker:
                 f"the login prompt was not answered within {self._timeout_s:.0f} s; run `bouchet tunnel` for a new one"
             ) from exc
         finally:
-            self._waiting, self._last_answer_failed = None, False
+            self._waiting = None
             self._set_prompt(None)
         self._answered += 1
         return answers
@@ -106,8 +122,8 @@ class PromptBroker:
         self.prompt = prompt
         self._on_change(prompt)
 
-    def _new_prompt(self, title: str, questions: Sequence[tuple[str, bool]]) -> LoginPrompt:
-        notice = [NOT_ACCEPTED] if self._last_answer_failed else []
+    def _new_prompt(self, title: str, questions: Sequence[tuple[str, bool]], failed: bool) -> LoginPrompt:
+        notice = [NOT_ACCEPTED] if failed else []
         return LoginPrompt(
             id=secrets.token_hex(8),
             title="\n".join([*notice, printable(title)]).strip(),
@@ -118,7 +134,7 @@ class PromptBroker:
 
     def _automatic_answer(self, questions: Sequence[tuple[str, bool]]) -> str | None:
         """Return the automatic answer, if one is set, the question is a menu, and the last one is long enough ago."""
-        if self._auto_answer is None or len(questions) != 1 or "option" not in questions[0][0].lower():
+        if self._auto_answer is None or len(questions) != 1 or not _MENU.search(questions[0][0]):
             return None
         now = self._monotonic()
         if self._auto_answered_at is not None and now - self._auto_answered_at < AUTO_INTERVAL_S:
