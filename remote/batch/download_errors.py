@@ -9,6 +9,9 @@ from urllib.parse import urlsplit
 import huggingface_hub.errors as hub
 from batch_job import download_command
 
+# seconds: the hub's window for counting requests, and the longest wait that is granted it
+RATE_WINDOW_S = 300.0
+MAX_WAIT_S = 900.0
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 GATED = (
     "%s is gated: accept its terms on its page on the hub, then put a token on the cluster "
@@ -21,10 +24,10 @@ RESUME = "; run `%s` again to resume"
 
 
 class DownloadError(Exception):
-    """Ends the download; the message is for people. retryable: trying again may help."""
+    """Ends the download; the message is for people. retryable: trying again may help, after wait_s seconds."""
 
-    def __init__(self, kind: str, message: str, retryable: bool = False) -> None:
-        self.kind, self.retryable = kind, retryable
+    def __init__(self, kind: str, message: str, retryable: bool = False, wait_s: float = 0.0) -> None:
+        self.kind, self.retryable, self.wait_s = kind, retryable, wait_s
         super().__init__(message)
 
 
@@ -57,13 +60,24 @@ def _explain_status(exc: hub.HfHubHTTPError, model: str, request: dict[str, Any]
         return DownloadError("bad_token", "the hub rejects your token; create a new one and replace the old one")
     # a signed address of the content network expires
     is_hub = str(exc.response.url).startswith(request["endpoint"])
-    if status in (408, 429) or status >= 500 or (status in (401, 403) and not is_hub):
+    if status == 429:
+        return _explain_rate_limit(exc, request)
+    if status == 408 or status >= 500 or (status in (401, 403) and not is_hub):
         message = "the hub answered %d" + RESUME
         return DownloadError("network", message % (status, download_command(request)), retryable=True)
     if status == 403:
         message = "your token may not read %s; it needs the permission to read gated models"
         return DownloadError("forbidden", message % model)
     return DownloadError("refused", "the hub answered %d: %s" % (status, _first_line(exc)))
+
+
+def _explain_rate_limit(exc: hub.HfHubHTTPError, request: dict[str, Any]) -> DownloadError:
+    """Return the DownloadError for too many requests; the hub counts them in windows of five minutes."""
+    words = str(exc.response.headers.get("retry-after") or "").strip()
+    wait_s = min(float(words), MAX_WAIT_S) if words.isdigit() else RATE_WINDOW_S
+    advice = "" if request["token"] else "; a token of your own raises the limit (HF_TOKEN in .env)"
+    message = "the hub answered 429, too many requests, and asks to wait %d s%s" + RESUME
+    return DownloadError("network", message % (wait_s, advice, download_command(request)), True, float(wait_s))
 
 
 def _explain_disk_error(exc: OSError, request: dict[str, Any]) -> DownloadError:

@@ -82,7 +82,7 @@ class ModelDownload:
 
     def run(self) -> None:
         """Run all steps. Raises DownloadError, or what `explain` turns into one."""
-        self.list_files()
+        self.list_when_allowed()
         if self.is_complete():
             self.progress.report("done", sentence="already downloaded; every file is as on the hub")
             return
@@ -97,6 +97,19 @@ class ModelDownload:
         self.progress.report("done", sentence="%d files, every hash verified" % len(self.entries))
 
     # steps
+
+    def list_when_allowed(self) -> None:
+        """List the files; wait as long as the hub asks for where it counts too many requests."""
+        for tries in range(1, TRIES + 1):
+            try:
+                self.list_files()
+                return
+            except Exception as exc:
+                error = explain(exc, self.model, self.request)
+                if not error.wait_s or tries == TRIES:
+                    raise
+                print("bouchet: %s" % error, flush=True)
+                self.stopping.wait(error.wait_s)
 
     def list_files(self) -> None:
         """List commit and files. A gated model's listing is public, so the smallest file is requested as well."""
@@ -247,7 +260,7 @@ class ModelDownload:
                 tries, pause = (0, PAUSE_S) if has_grown else (tries + 1, min(pause * 2, MAX_PAUSE_S))
                 if not error.retryable or tries >= TRIES:
                     raise error from exc
-                self.stopping.wait(pause)
+                self.stopping.wait(max(pause, error.wait_s))
 
     def resume(self, entry: Entry, part: str) -> None:
         """Download the rest of the file with one request."""

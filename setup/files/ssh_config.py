@@ -37,7 +37,7 @@ METHODS = {
     "password": "passwordauthentication",
 }
 # compared with ssh's own defaults: only a person's choice is passed on
-ALGORITHMS = {"host_key": "hostkeyalgorithms", "key_exchange": "kexalgorithms", "mac": "macs"}
+ALGORITHMS = {"host_key": "hostkeyalgorithms", "kex": "kexalgorithms", "mac": "macs"}
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ def find_identities(
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Return the identities in ssh's order, and the texts of the certificates that the configuration names.
 
-    note: is told of a certificate that is named and cannot be read; ssh goes on without it.
+    note: is called for a certificate that is named and cannot be read; ssh goes on without it.
     """
     identities = []
     for name in names:
@@ -50,7 +50,7 @@ def find_identities(
 
 
 def read_public_key(path: Path) -> str | None:
-    """Return the public key of an identity file as one line; None where it cannot be told without a passphrase."""
+    """Return the public key of an identity file as one line; None where that needs a passphrase."""
     return read_public_line(Path(f"{path}.pub")) or read_public_line(path) or read_public_half(path)
 
 

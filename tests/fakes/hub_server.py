@@ -74,6 +74,9 @@ class HubBehavior:
     rate: int = 0
     corrupt: bool = False
     failing: int = 0
+    # requests answered 429, with this Retry-After
+    limited: int = 0
+    retry_after: str = "1"
 
 
 @dataclass
@@ -137,6 +140,9 @@ class HubHandler(BaseHTTPRequestHandler):
         if self.hub.behavior.failing > 0:
             self.hub.behavior.failing -= 1
             self._refuse(503, "", "the hub is under maintenance")
+        elif self.hub.behavior.limited > 0:
+            self.hub.behavior.limited -= 1
+            self._refuse(429, "", "too many requests", {"Retry-After": self.hub.behavior.retry_after})
         elif parts[:2] == ["api", "models"]:
             self._info("/".join(parts[2:4]), parts[5] if len(parts) > 5 else "main")
         elif parts[0] == "lfs":
@@ -231,8 +237,8 @@ class HubHandler(BaseHTTPRequestHandler):
     def _state(self) -> None:
         self._send(200, json.dumps({"behavior": asdict(self.hub.behavior), "requests": self.hub.requests}).encode())
 
-    def _refuse(self, status: int, code: str, message: str) -> None:
-        headers = {"X-Error-Code": code} if code else {}
+    def _refuse(self, status: int, code: str, message: str, more: dict[str, str] | None = None) -> None:
+        headers = {**(more or {}), **({"X-Error-Code": code} if code else {})}
         self._send(status, json.dumps({"error": message}).encode(), {**headers, "X-Error-Message": message})
 
     def _send(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:

@@ -106,6 +106,8 @@ class LoginNode:
         self.host_key = asyncssh.generate_private_key("ssh-ed25519")
         self.user_key = asyncssh.generate_private_key("ssh-ed25519")
         self.accepted_key = self.user_key
+        # what bash runs before each command, as in ~/.bashrc
+        self.start_up = ""
         # whose user certificates are accepted
         self.ca_key: asyncssh.SSHKey | None = None
         # of sshd's method `password`
@@ -178,7 +180,7 @@ class LoginNode:
         child = await asyncio.create_subprocess_exec(
             "bash",
             "-c",
-            process.command or "",
+            self.start_up + (process.command or ""),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,

@@ -12,6 +12,7 @@ from bouchet_core.store import Store
 from bouchet_core.tunnel import TunnelState, TunnelStatus
 from bouchet_gateway.gateway import Gateway
 from bouchet_gateway.settings import GatewayLimits
+from bouchet_gateway.ssh.login_shell import MARK
 
 from .login_node import LoginNode
 from .running import REMOTE, api_client, connected, started, wait_for_state, wait_until
@@ -28,8 +29,8 @@ async def run(client: httpx.AsyncClient, argv: list[str], **body: object) -> htt
 
 
 def program_of(line: str) -> str:
-    """Return the program of a line as the gateway sends it: `timeout ... env NAME=VALUE... PROGRAM ...`."""
-    arguments = line.split()[4:]
+    """Return the program of a line as the gateway sends it: `... timeout ... env NAME=VALUE... PROGRAM ...`."""
+    arguments = line.partition(" timeout ")[2].split()[3:]
     while arguments[0] == "env" or "=" in arguments[0]:
         arguments = arguments[1:]
     return arguments[0]
@@ -100,6 +101,7 @@ async def test_run_at_most_eight_at_once(client: httpx.AsyncClient, login_node: 
         # time for a ninth to begin, if it could
         await asyncio.sleep(0.05)
         now -= 1
+        process.stdout.write(f"{MARK}\n".encode())
         process.exit(0)
 
     login_node.run = slow
@@ -114,6 +116,7 @@ async def test_run_without_free_place_in_time_is_not_started(login_node: LoginNo
 
     async def slow(process: asyncssh.SSHServerProcess[bytes]) -> None:
         await go.wait()
+        process.stdout.write(f"{MARK}\n".encode())
         process.exit(0)
 
     login_node.run = slow

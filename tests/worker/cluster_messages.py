@@ -15,9 +15,10 @@ from bouchet_worker.doctor.checks import clock_check, driver_checks, image_check
 from bouchet_worker.memory.estimate import ModelDescription, estimate_memory
 from bouchet_worker.memory.vllm_args import GIB, VllmArgs
 from bouchet_worker.reconcile.decide import apply, decide
-from bouchet_worker.reconcile.endings import advice_for_cause, classify_ending
+from bouchet_worker.reconcile.endings import classify_ending
 from bouchet_worker.reconcile.observation import EndFile, HealthReport, HealthStatus, JobStatus, Observed
 from bouchet_worker.reconcile.smoke_test import ExpectedModel, run_smoke_test
+from bouchet_worker.reconcile.vllm_errors import advice_for_cause
 from bouchet_worker.slurm.states import State
 
 from tests.fakes.vllm.worker_server import PROMPT_TOKENS

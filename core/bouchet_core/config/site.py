@@ -91,6 +91,12 @@ class Site(FrozenModel):
     keep_jobs_days: int | None = Field(
         default=30, ge=1, description="days after a job's end at which its folder and log are removed; null: never"
     )
+    path: tuple[RemotePath, ...] = Field(
+        default=(), description="folders on the login node that are put before the PATH, where Slurm's programs are"
+    )
+    command_prefix: tuple[ShellWord, ...] = Field(
+        default=(), description="words before each of Slurm's programs on the login node, such as a wrapper"
+    )
     apptainer: ShellWord = Field(
         default="apptainer", description="the Apptainer program on the nodes: a name or a path"
     )

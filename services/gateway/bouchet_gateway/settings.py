@@ -34,6 +34,9 @@ class SshSettings(EnvironmentSettings):
     key_file: Path | None = Field(default=None, validation_alias="SSH_KEY_FILE")
     # forwards end on the compute node, over a second connection through the first
     via_node: bool = False
+    # of the site file: folders before the PATH of commands, and words before Slurm's programs
+    path: tuple[str, ...] = ()
+    command_prefix: tuple[str, ...] = ()
     connect_timeout_s: float = 5.0
     handshake_timeout_s: float = 15.0
     # sshd's LoginGraceTime is 120 s by default and usually ends a login first
@@ -94,7 +97,12 @@ class GatewaySettings(ServiceSettings):
         The aliases of BOUCHET_HOST (with the user's own ssh config) replace the site's login host and port.
         """
         site = load_site(Path(environment.get("BOUCHET_SITE_FILE") or DEFAULT_SITE_FILE))
-        login: dict[str, Any] = {"user": site.login.user, "via_node": site.via == "node"}
+        login: dict[str, Any] = {
+            "user": site.login.user,
+            "via_node": site.via == "node",
+            "path": site.path,
+            "command_prefix": site.command_prefix,
+        }
         ssh = SshSettings.from_environment(environment, **login)
         if not ssh.hosts:
             ssh = SshSettings.from_environment(environment, hosts=(site.login.host,), port=site.login.port, **login)

@@ -110,7 +110,9 @@ async def test_repeated_question_reports_wrong_answer() -> None:
         ([("", [("First Factor: ", False)]), ("", [("Second Factor (optional): ", False)])], [False, False]),
     ],
 )
-async def test_ask_again_with_new_words_is_no_refusal(rounds: list[tuple[str, Questions]], notices: list[bool]) -> None:
+async def test_ask_again_with_another_title_is_no_refusal(
+    rounds: list[tuple[str, Questions]], notices: list[bool]
+) -> None:
     broker = PromptBroker(5)
     broker.method_started()
     shown = [await ask_and_answer(broker, questions, title) for title, questions in rounds]

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from bouchet_gateway.ssh.session import quoted
+from bouchet_gateway.ssh.login_shell import quoted
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -195,6 +196,14 @@ def test_hub_failure_is_reported_and_next_run_succeeds(site: DownloadSite) -> No
     assert status == 1 and progress["kind"] == "network" and f"bouchet download {MODEL}" in progress["sentence"]
     site.hub.behavior = HubBehavior()
     assert site.run()[0] == 0
+
+
+def test_hub_that_counts_too_many_requests_is_waited_for(site: DownloadSite) -> None:
+    site.hub.behavior = HubBehavior(limited=2)
+    began = time.monotonic()
+    status, _, log = site.run()
+    assert status == 0 and time.monotonic() - began >= 1
+    assert "asks to wait 1 s" in log and "HF_TOKEN" in log
 
 
 def test_refused_connection_is_reported_as_network_error(site: DownloadSite) -> None:

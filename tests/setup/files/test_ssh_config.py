@@ -24,7 +24,7 @@ SETTINGS = EnvSettings({"BOUCHET_UID": str(os.getuid()), "BOUCHET_GID": str(os.g
 
 
 def resolve(folder: Path, config: str, **more: str) -> list[dict[str, Any]]:
-    """Return the hops to `bouchet` by this config. more: texts of files beside it; FOLDER stands for their folder."""
+    """Return the hops to `bouchet` by this config. more: texts of files beside it; FOLDER in them is their folder."""
     for name, text in {"config": config, **more}.items():
         (folder / name.replace("__", " ")).write_text(text.replace("FOLDER", str(folder)))
     hops: list[dict[str, Any]] = resolve_hosts(["bouchet"], make_ask(folder / "config"), lambda _: None)["bouchet"]

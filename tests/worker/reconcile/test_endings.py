@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import pytest
 from bouchet_core.deployments import Ending, Phase
-from bouchet_worker.reconcile.endings import (
-    SENTENCES,
-    advice_for,
-    advice_for_cause,
-    classify_ending,
-    select_cause,
-)
+from bouchet_worker.reconcile.endings import SENTENCES, classify_ending
 from bouchet_worker.reconcile.observation import EndFile, JobStatus
+from bouchet_worker.reconcile.vllm_errors import advice_for, advice_for_cause, select_cause
 from bouchet_worker.slurm.states import STATES, State, StateClass
 
 from .test_decide import record_in
@@ -146,6 +141,50 @@ def test_select_cause_skips_consequences(tail: list[str], cause: str) -> None:
         ("ValueError: Model architectures ['NewForCausalLM'] are not supported for now.", "newer image"),
         ("safetensors_rust.SafetensorError: Error while deserializing header: MetadataIncompleteBuffer", "download"),
         (SQUASHFS, "`bouchet image verify`"),
+        ("RuntimeError: NCCL error: unhandled system error (run with NCCL_DEBUG=INFO for details)", "NCCL_DEBUG"),
+        (
+            "torch.distributed.DistBackendError: NCCL error in: ProcessGroupNCCL.cpp:3356, unhandled cuda error",
+            "(NCCL)",
+        ),
+        ("ValueError: The repository /m/x contains custom code which must be executed", "--trust-remote-code"),
+        ("Please pass the argument `trust_remote_code=True` to allow custom code to be run.", "--trust-remote-code"),
+        (
+            "ValueError: User-specified max_model_len (262144) is greater than the derived max_model_len "
+            "(max_position_embeddings=40960.0 or model_max_length=None in model's config.json).",
+            "--max-len 40960 or less",
+        ),
+        (
+            "ValueError: Total number of attention heads (40) must be divisible by tensor parallel size (3).",
+            "40 heads of the model do not divide among 3 GPUs",
+        ),
+        ("AssertionError: 151936 is not divisible by tp_size 7", "another --gpus"),
+        ("OSError: Can't load tokenizer for '/m/x'. If you were trying to load it from", "tokenizer is missing"),
+        ("ValueError: Couldn't instantiate the backend tokenizer from one of:", "tokenizer is missing"),
+        ("OSError: /m/x does not appear to have a file named config.json.", "config.json of the model is missing"),
+        ("ValueError: Unrecognized model in /m/x. Should have a `model_type` key", "config.json of the model"),
+        ("RuntimeError: Cannot find any model weights with `/m/x`", "weights of the model are missing"),
+        (
+            "FileNotFoundError: No such file or directory: '/m/x/model-00002-of-00004.safetensors'",
+            "weights of the model",
+        ),
+        ("RuntimeError: CUDA error: uncorrectable ECC error encountered", "a fault"),
+        ("NVRM: Xid (PCI:0000:3b:00): 79, GPU has fallen off the bus", "a fault"),
+        ("RuntimeError: Unexpected error from cudaGetDeviceCount(). Error 802: system not yet initialized", "fabric"),
+        (
+            "OSError: [Errno 16] Device or resource busy: '/home/u/.triton/cache/ab/.nfs00000000008a'",
+            "TRITON_CACHE_DIR",
+        ),
+        ("OSError: [Errno 39] Directory not empty: '/home/u/.triton/cache/tmp.pid_7'", "TRITON_CACHE_DIR"),
+        ("OSError: [Errno 116] Stale file handle: '/m/x/config.json'", "launch again"),
+        ("RuntimeError: Failed to find C compiler. Please specify via CC environment variable.", "image build"),
+        ("KeyError: 'invalid tool call parser: qwen9 (chose from { hermes })'", "no parser qwen9"),
+        ("ValueError: Reasoning parser 'deep' not found. Available parsers: qwen3", "no parser deep"),
+        (
+            "RuntimeError: unable to open shared memory object </torch_1> in read-write mode: No space left on device",
+            "/dev/shm of the node is full",
+        ),
+        ("ModuleNotFoundError: No module named 'flash_attn'", "no Python package flash_attn"),
+        ("ImportError: libcuda.so.1: cannot open shared object file", "the job found no GPU"),
     ],
 )
 def test_advice_for_known_error_line(line: str, part: str) -> None:

@@ -49,7 +49,16 @@ def test_describe_refusal_of_unknown_error_repeats_it() -> None:
     [
         (f"{FAILED}Socket timed out on send/recv operation", True),
         (f"{FAILED}Unable to contact slurm controller (connect failure)", True),
+        (f"{FAILED}Communication connection failure", True),
+        (f"{FAILED}Message receive failure", True),
+        (f"{FAILED}Message send failure", True),
+        (f"{FAILED}Transport endpoint is not connected", True),
+        (f"{FAILED}Connection timed out", True),
+        (f"{FAILED}Connection reset by peer", True),
+        (f"{FAILED}Broken pipe", True),
+        (f"{FAILED}Zero Bytes were transmitted or received", True),
         (f"{FAILED}Invalid partition name specified", False),
+        (f"{FAILED}Requested time limit is invalid (missing or exceeds some limit)", False),
         ("sbatch: error: QOSMaxSubmitJobPerUserLimit", False),
     ],
 )
@@ -57,9 +66,44 @@ def test_may_have_submitted_is_true_after_lost_contact(stderr: str, unsure: bool
     assert may_have_submitted(stderr) is unsure
 
 
-def test_is_busy_is_true_for_a_temporary_error() -> None:
-    assert is_busy(f"{FAILED}Resource temporarily unavailable")
-    assert not is_busy(f"{FAILED}Invalid account")
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Resource temporarily unavailable",
+        "Slurm backup controller in standby mode",
+        "Unable to create job record, try again",
+        "Slurm temporarily unable to accept job, sleeping and retrying",
+        "Communications backoff: slurmctld is busy; client should retry with exponential backoff",
+        "Job can not be altered now, try again later",
+        "Requested operation is presently disabled",
+        "Protocol authentication error",
+        "Invalid authentication credential",
+        'Munge encode failed: Failed to access "/run/munge/munge.socket.2": No such file or directory',
+        "Unable to connect to database",
+        "I/O error writing script/environment to file",
+    ],
+)
+def test_is_busy_is_true_for_a_temporary_error(words: str) -> None:
+    assert is_busy(f"{FAILED}{words}")
+
+
+@pytest.mark.parametrize("words", ["Invalid account", "Invalid qos specification", "Access/permission denied"])
+def test_is_busy_is_false_for_a_final_error(words: str) -> None:
+    assert not is_busy(f"{FAILED}{words}") and not may_have_submitted(f"{FAILED}{words}")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        "squeue ended with status 127: env: 'squeue': No such file or directory",
+        "sbatch ended with status 127: env: \u2018sbatch\u2019: No such file or directory",
+        "sacct ended with status 127: bash: line 1: sacct: command not found",
+        "sinfo ended with status 127: sh: 1: exec: sinfo: not found",
+    ],
+)
+def test_explain_outage_of_a_program_off_the_path_names_the_setting(error: str) -> None:
+    text = explain_outage(error)
+    assert text.startswith(f"{error.split()[0]} is not on the PATH") and "`path` in the site file" in text
 
 
 def test_is_unknown_job_is_false_for_lost_contact() -> None:

@@ -79,6 +79,17 @@ def test_parse_queue_keeps_any_name(name: str) -> None:
     assert parsed.name == name.strip()
 
 
+def test_parse_queue_passes_over_lines_that_are_no_rows() -> None:
+    row = "5|RUNNING|None|1|1|n1|n1|gpu|bouchet-x-1"
+    (parsed,) = parse_queue(f"Welcome to Cluster\nCLUSTER: one\n{row}\nslurm: warning\n")
+    assert parsed.job_id == 5
+    assert parse_queue("CLUSTER: one\n") == []
+
+
+def test_parse_accounting_passes_over_lines_that_are_no_rows() -> None:
+    assert [row.job_id for row in parse_accounting("Welcome\n7|COMPLETED|0:0|n1|2001|bouchet-a-1\n")] == [7]
+
+
 @pytest.mark.parametrize("text", ["hello", "x|PENDING|a|b|c|d|e|f|g", "1|2|3"])
 def test_parse_queue_of_other_text_raises(text: str) -> None:
     with pytest.raises(SlurmOutputError):

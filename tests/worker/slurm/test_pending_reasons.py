@@ -50,6 +50,8 @@ def test_describe_pending_reason_of_limit_names_whose_it_is(reason: str, part: s
         ("Nodes required for job are DOWN, DRAINED or reserved for jobs in higher priority partitions", "kept for"),
         ("launch_failed_requeued_held", "cancel it and launch again"),
         ("launch failed requeued held", "cancel it and launch again"),
+        ("user env retrieval failed requeued held", "Slurm holds it"),
+        ("user_env_retrieval_failed_requeued_held", "cancel it"),
         ("job_requeued_in_held_state", "`scontrol release"),
     ],
 )

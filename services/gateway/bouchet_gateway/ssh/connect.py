@@ -19,6 +19,7 @@ from .config_files import connection_options
 from .failures import mapped_errors
 from .fast_path.switch import enable_fast_path
 from .host_keys import PresentedKey, TrustedHosts, refused_host_key
+from .login_shell import LoginShell
 from .private_key import PrivateKeyFile, agent_problem
 from .prompts import PromptBroker, printable
 from .resolved import ResolvedHop, direct_connector, hop_options, offered_keys, read_hops
@@ -109,6 +110,7 @@ class Connector:
     def __init__(self, settings: SshSettings, broker: PromptBroker, trusted: TrustedHosts) -> None:
         self._settings, self._broker, self._trusted = settings, broker, trusted
         self._host_number = 0
+        self.shell = LoginShell(settings.path, settings.command_prefix)
         self._key_file = PrivateKeyFile(settings.key_file, broker)
         self._private_key: asyncssh.SSHKey | None = None
 

@@ -120,7 +120,7 @@ def _algorithm_options(hop: ResolvedHop) -> dict[str, Any]:
     """Return the person's own lists of algorithms, without those that asyncssh does not have."""
     known = {
         "host_key": ("server_host_key_algs", _names(public_key.get_public_key_algs())),
-        "key_exchange": ("kex_algs", _names(kex.get_kex_algs())),
+        "kex": ("kex_algs", _names(kex.get_kex_algs())),
         "mac": ("mac_algs", _names(mac.get_mac_algs())),
     }
     known["host_key"][1].update(_names(public_key.get_certificate_algs()))
@@ -143,7 +143,7 @@ async def offered_keys(
 ) -> AsyncIterator[list[asyncssh.SSHKeyPair]]:
     """Yield the keys to offer, in ssh's order. The agent is open until the block ends, to sign.
 
-    An agent that does not answer holds no keys; why is said where the login is refused.
+    An agent that does not answer holds no keys; the refusal of the login says why.
     """
     if not (hop.agent and settings.agent_socket):
         yield order_keys(hop, [], private_key)
@@ -187,7 +187,7 @@ def _named_blobs(hop: ResolvedHop, private_key: asyncssh.SSHKey | None) -> list[
         blobs += [_public_blob(identity.public)] if identity.public else []
         blobs += [cert.public_data for cert in _readable([identity.certificate])]
     blobs += [cert.public_data for cert in _readable(hop.certificates)]
-    # a mounted key whose public half was not to be told before it was unlocked
+    # a mounted key whose public half was not readable before it was unlocked
     blobs += [private_key.public_data] if private_key is not None else []
     return [blob for blob in blobs if blob]
 

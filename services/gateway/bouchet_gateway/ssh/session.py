@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
-import re
 import secrets
-import shlex
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
@@ -20,6 +17,7 @@ from bouchet_core.tunnel import SlotTarget
 from .connect import Connector, Login
 from .failures import mapped_error, mapped_errors
 from .fast_path.switch import disable_fast_path, use_fast_path
+from .login_shell import LoginShell, MarkedOutput, start_sftp, unread_error
 from .nodes import NodeConnections
 
 REMOVE_TIMEOUT_S = 2.0
@@ -28,8 +26,8 @@ REMOVE_TIMEOUT_S = 2.0
 class RemoteFiles:
     """Reads and writes files over one SFTP session, which is opened when first needed and replaced when it broke."""
 
-    def __init__(self, connection: asyncssh.SSHClientConnection, host: str) -> None:
-        self._connection, self._host = connection, host
+    def __init__(self, connection: asyncssh.SSHClientConnection, host: str, shell: LoginShell) -> None:
+        self._connection, self._host, self._shell = connection, host, shell
         self._client: asyncssh.SFTPClient | None = None
         self._client_lock = asyncio.Lock()
         # two tasks that create the same folder at the same time would fail
@@ -103,7 +101,7 @@ class RemoteFiles:
 
     async def _start_client(self, action: str) -> asyncssh.SFTPClient:
         try:
-            return await self._connection.start_sftp_client()
+            return await start_sftp(self._connection, self._shell, action)
         except asyncssh.ChannelOpenError as exc:
             # the connection is full or lost, which is no fault of the file
             raise errors.TunnelDownError(f"{action}: {self._host} opened no SFTP session: {exc.reason}") from exc
@@ -117,12 +115,8 @@ def _sftp_path(path: str) -> str:
 # bytes that a stalled reader may keep in memory, per channel; 64 of them stay below 64 MiB
 CHANNEL_WINDOW = 512 << 10
 CLOSE_TIMEOUT_S = 2.0
-REMOTE_GRACE_S = 2
 NO_STATUS = 255
-# Slurm prints times as seconds since 1970: sites set `relative`, which has no date, and no format of Slurm's has a zone
-REMOTE_ENVIRONMENT = "SLURM_TIME_FORMAT=%s"
 _SIGNALS = {"HUP": 1, "INT": 2, "QUIT": 3, "ABRT": 6, "KILL": 9, "SEGV": 11, "PIPE": 13, "ALRM": 14, "TERM": 15}
-_HOME_OPTION = re.compile(r"^(--[a-z-]+=)?~/")
 
 _ChannelAndSession = tuple[Any, Any]
 
@@ -142,16 +136,12 @@ class _OutputCollector(asyncssh.SSHClientSession[bytes]):
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._streams: dict[int | None, bytearray] = {}
-        self.truncated = False
+        self._streams: dict[int | None, MarkedOutput] = {}
         self.exit_status: int | None = None
         self.ended: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
 
     def data_received(self, data: bytes, datatype: int | None = None) -> None:
-        stream = self._streams.setdefault(datatype, bytearray())
-        space = self._limit - len(stream)
-        self.truncated = self.truncated or len(data) > space
-        stream += data[:space]
+        self.stream(datatype).feed(data)
 
     def exit_status_received(self, status: int) -> None:
         self.exit_status = status
@@ -164,8 +154,12 @@ class _OutputCollector(asyncssh.SSHClientSession[bytes]):
         if not self.ended.done():
             self.ended.set_result(exc)
 
-    def text(self, datatype: int | None) -> str:
-        return self._streams.get(datatype, b"").decode("utf-8", errors="replace")
+    def stream(self, datatype: int | None) -> MarkedOutput:
+        return self._streams.setdefault(datatype, MarkedOutput(self._limit))
+
+    @property
+    def truncated(self) -> bool:
+        return any(stream.truncated for stream in self._streams.values())
 
 
 class Session:
@@ -175,7 +169,8 @@ class Session:
         """connector: opens the connections to compute nodes (`via: node`)."""
         self._connection, self.lost, self.host = login.connection, login.lost, host
         self._always_via_node = connector.via_node
-        self.files = RemoteFiles(login.connection, host)
+        self._shell = connector.shell
+        self.files = RemoteFiles(login.connection, host, self._shell)
         self.nodes = NodeConnections(connector, login.connection, self.files.get)
 
     async def close(self) -> None:
@@ -213,11 +208,15 @@ class Session:
         if collector.exit_status is None:
             reason = lost or (self.lost.result() if self.lost.done() else "the server sent no exit status")
             raise errors.RemoteTimeoutError(f"{unknown}: {reason}")
-        stderr = collector.text(asyncssh.EXTENDED_DATA_STDERR)
-        return CommandResult(collector.exit_status, collector.text(None), stderr, collector.truncated)
+        stdout, stderr = collector.stream(None), collector.stream(asyncssh.EXTENDED_DATA_STDERR)
+        if not stdout.has_begun:
+            raise unread_error(argv, self.host, stdout.text(), stderr.text())
+        return CommandResult(collector.exit_status, stdout.text(), stderr.text(), collector.truncated)
 
     async def _start(self, collector: _OutputCollector, argv: Sequence[str], timeout_s: float, unknown: str) -> Any:
-        opening = self._connection.create_session(lambda: collector, _command_line(argv, timeout_s), encoding=None)
+        opening = self._connection.create_session(
+            lambda: collector, self._shell.command_line(argv, timeout_s), encoding=None
+        )
         try:
             channel, _ = await _opened(opening, timeout_s)
         except TimeoutError as exc:
@@ -266,32 +265,6 @@ class Session:
             raise mapped_error(exc, f"no connection from {host} to {place}") from exc
 
 
-def quoted(argv: Sequence[str]) -> str:
-    """Return the command line from which the remote login shell makes exactly these arguments.
-
-    `~/x` and `--option=~/x` mean the remote home; everything else is literal.
-    """
-    return " ".join(_quoted_argument(argument) for argument in argv)
-
-
-def _quoted_argument(argument: str) -> str:
-    home = _HOME_OPTION.match(argument)
-    if not home:
-        return shlex.quote(argument)
-    rest = argument[home.end() :]
-    return f'{home.group(1) or ""}"$HOME"/{shlex.quote(rest) if rest else ""}'
-
-
-def _command_line(argv: Sequence[str], timeout_s: float) -> str:
-    """Return the line to run, with a time limit of its own on the login node.
-
-    sshd ignores our signal for root and before version 7.9, and a broken connection carries none; a command that hangs
-    would hold one of the few sessions that sshd allows.
-    """
-    # `env`, because sshd accepts no variables from clients and login shells differ in how they set them
-    return f"timeout -s KILL {math.ceil(timeout_s) + REMOTE_GRACE_S} env {REMOTE_ENVIRONMENT} {quoted(argv)}"
-
-
 def _open_direct_channel(
     connection: asyncssh.SSHClientConnection,
     target: SlotTarget,
@@ -307,7 +280,7 @@ def _open_direct_channel(
 
 
 def _kill(channel: Any) -> None:
-    """End a command that may still run. `_command_line` covers the cases where this is not enough."""
+    """End a command that may still run. The line's own time limit covers the cases where this is not enough."""
     with contextlib.suppress(OSError):
         channel.kill()
     channel.abort()

@@ -1,13 +1,9 @@
-"""Why a job ended, for people: Slurm's state, the job's end file, vLLM's last error lines, and what to do next. Pure.
-
-The error lines are those of vLLM 0.19 to 0.32, PyTorch, CUDA and Apptainer.
-"""
+"""Why a job ended, for people: Slurm's state, the job's end file, vLLM's last lines, and what to do next. Pure."""
 
 from __future__ import annotations
 
 import posixpath
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 
 from bouchet_core.deployments import Deployment, Ending, Job
 from bouchet_core.values import format_duration
@@ -16,8 +12,7 @@ from bouchet_worker.slurm.states import STATES, State
 
 from .observation import EndFile, JobStatus
 from .startup import READY, STEPS
-
-_Match = re.Match[str]
+from .vllm_errors import advice_for_cause, select_cause
 
 # {fields} are filled in by `_fields`
 SENTENCES: Mapping[State, str] = {
@@ -106,64 +101,3 @@ def _fields(record: Deployment, job: Job, status: JobStatus | None) -> dict[str,
         "walltime": format_duration(placement.walltime_s) if placement else "?",
         "slurm_id": job.slurm_id,
     }
-
-
-# vLLM's error lines
-
-# lines of a main process that only report the failure of the process that knows the cause
-_CONSEQUENCE = re.compile(
-    r"Engine core initialization failed|See root cause above|EngineDeadError|Engine process failed|died unexpectedly"
-    r"|validation errors? for \w+Response"
-)
-_ENGINE_DIED = "vLLM's engine was killed or crashed: launch again; if it ran out of memory, use more --gpus"
-_TOO_LARGE = "it does not fit into GPU memory: use a smaller --max-len, --quant fp8, or more --gpus"
-_OLD_DRIVER = "the node's NVIDIA driver is too old for this image: set `image:` in models.yaml to one for an older CUDA"
-
-
-def _max_len(found: _Match) -> str:
-    return f"the context window does not fit beside the weights: use --max-len {found[1]} or less, or more --gpus"
-
-
-def _parser(found: _Match) -> str:
-    field = "tool_parser" if found[1] == "tool-call" else "reasoning_parser"
-    return f"{field} in models.yaml does not match this model: correct or remove it"
-
-
-_CAUSES: tuple[tuple[str, str | Callable[[_Match], str]], ...] = (
-    (r"estimated maximum model length is (\d+)", _max_len),
-    (r"KV cache is needed, which is larger|No available memory for the cache blocks", _TOO_LARGE),
-    (r"CUDA out of memory|OutOfMemoryError: (?:CUDA|HIP)|CUDA error: out of memory", _TOO_LARGE),
-    (r"Free memory on device .* is less than desired", "another process uses memory of this GPU: launch again"),
-    (r"driver on your system is too old|driver version is insufficient|unsupported display driver", _OLD_DRIVER),
-    (r"no kernel image is available", "this image does not support this GPU type: use another `image:` in models.yaml"),
-    (r"No CUDA GPUs are available|Failed to infer device type", "the job found no GPU: launch again, or ask the site"),
-    (r"No space left on device|Disk quota exceeded", "a disk is full: free some space in the site's directories"),
-    (r"[Aa]ddress already in use", "another process took the port: launch again"),
-    (r"unrecognized arguments: (.+)", lambda m: f"this vLLM has no option {m[1]}: correct extra_args in models.yaml"),
-    (r"--(tool-call|reasoning)-parser \S+ cannot be used", _parser),
-    (r"[Mm]odel architectures? .* not supported|does not recognize this architecture", "the model needs a newer image"),
-    (r"SafetensorError|HeaderToo|MetadataIncomplete", "the weights are incomplete: `bouchet download` resumes them"),
-    (r"FATAL: .*([Ii]mage|squashfs)", "Apptainer cannot mount the image: check it with `bouchet image verify`"),
-    (r"Cannot allocate memory|MemoryError", "the node ran out of host memory: more --gpus give it more memory"),
-)  # fmt: skip
-
-
-def select_cause(tail: Sequence[str]) -> str:
-    """Return the error line that names the cause best, empty when there is no line."""
-    known = [line for line in tail if advice_for(line)]
-    causes = [line for line in tail if not _CONSEQUENCE.search(line)]
-    return (known or causes or list(tail[:1]) or [""])[-1]
-
-
-def advice_for_cause(line: str) -> str:
-    """Return what to do about the selected line, also when it only reports that an engine died."""
-    return advice_for(line) or (_ENGINE_DIED if _CONSEQUENCE.search(line) else "")
-
-
-def advice_for(line: str) -> str:
-    """Return what to do about an error line, empty when that is not known."""
-    for pattern, advice in _CAUSES:
-        found = re.search(pattern, line)
-        if found:
-            return advice if isinstance(advice, str) else advice(found)
-    return ""

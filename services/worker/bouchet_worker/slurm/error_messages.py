@@ -4,11 +4,28 @@ from __future__ import annotations
 
 import re
 
-# With one of these errors sbatch may have reached Slurm all the same.
+# Slurm's errors by what they mean for a submission (slurm_errno.c of 22.05 to 25.11, and the C library's words that
+# sbatch prints for its connection). What is in neither table is final.
+#
+# The connection broke on the way: the job may exist all the same, so it is looked for by its name.
 _MAY_HAVE_SUBMITTED = re.compile(
-    r"socket timed out|unable to contact slurm|zero bytes were transmitted|unexpected message", re.I
+    r"socket timed out|unable to contact slurm|zero bytes were transmitted|unexpected message"
+    r"|communication connection failure|communication shutdown failure|message (send|receive) failure"
+    r"|transport endpoint is not connected|connection (timed out|reset by peer|refused|aborted)|broken pipe"
+    r"|software caused connection abort|no route to host|network is (unreachable|down)|host is down"
+    r"|header lengths are longer than data|insane message length|interrupted system call|input/output error",
+    re.I,
 )
-_BUSY = re.compile(r"temporarily unable|resource temporarily unavailable|slurmctld.*(starting|standby)", re.I)
+# Slurm took nothing, and the same command may succeed later.
+_BUSY = re.compile(
+    r"temporarily unable|resource temporarily unavailable|slurmctld.*(starting|standby)|in standby mode"
+    r"|try again|communications backoff|is busy|presently disabled"
+    r"|munge|authentication (error|credential|plugin)|auth(entication)? cred|protocol authentication"
+    r"|unable to connect to database|database connection|slurmdbd|connection to slurm_?dbd"
+    r"|error writing script/environment to file|no space left on device|cannot allocate memory"
+    r"|name resolution|unable to resolve|host ?name lookup failure|failed to fetch config|rate limit",
+    re.I,
+)
 _UNKNOWN_JOB = re.compile(r"invalid job id", re.I)
 
 # Which part of Slurm does not answer, by the error of the program or of the gateway that ended it.
@@ -19,6 +36,13 @@ _NO_ANSWER: tuple[tuple[str, str], ...] = (
         r"[Uu]nable to contact slurm controller|slurm_load_\w+ error: (Socket timed out|Zero Bytes)",
         "controller",
     ),
+)
+# `env` of GNU and BusyBox, and shells that run the program themselves
+_NOT_ON_PATH = re.compile(
+    r"(?:^|[\s:])(?:env|timeout|exec|\w*sh)?:? ?(?:line \d+: )?(?:failed to run command )?"
+    r"['`\u2018]?(sbatch|squeue|sacct|scontrol|scancel|sinfo|sacctmgr|sshare|sprio)['\u2019]?: "
+    r"(?:No such file or directory|(?:command )?not found)",
+    re.I,
 )
 _OUTAGE_ADVICE = "running jobs continue and nothing is cancelled; if it lasts, contact the site's support"
 
@@ -85,6 +109,12 @@ def is_unknown_job(stderr: str) -> bool:
 
 
 def explain_outage(error: str) -> str:
-    """Return the error with what it means where a part of Slurm does not answer; any other error unchanged."""
+    """Return the error with what it means where Slurm does not answer or is not found; any other error unchanged."""
+    missing = _NOT_ON_PATH.search(error)
+    if missing:
+        return (
+            f"{missing[1]} is not on the PATH of commands over ssh: set `path` in the site file to its directory there "
+            f"(`command -v {missing[1]}` prints it in a login shell), then run `make up` ({error})"
+        )
     part = next((part for pattern, part in _NO_ANSWER if re.search(pattern, error)), None)
     return f"Slurm's {part} does not answer ({error}): {_OUTAGE_ADVICE}" if part else error

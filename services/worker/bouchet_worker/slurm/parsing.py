@@ -67,14 +67,21 @@ def parse_job_id(text: str) -> int:
 
 
 def parse_queue(text: str) -> list[QueueRow]:
-    """Parse the output of squeue_argv."""
-    return [_queue_row(line) for line in text.splitlines() if line.strip()]
+    """Parse the output of squeue_argv.
+
+    Lines that are no rows (a federation's `CLUSTER:` head, a warning) are passed over where rows are beside them.
+    """
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("CLUSTER:")]
+    rows = [row for line in lines if (row := _queue_row(line))]
+    if lines and not rows:
+        raise SlurmOutputError("squeue", lines[0])
+    return rows
 
 
-def _queue_row(line: str) -> QueueRow:
+def _queue_row(line: str) -> QueueRow | None:
     parts = line.split("|", 8)
     if len(parts) != 9 or not parts[0].strip().isdigit():
-        raise SlurmOutputError("squeue", line)
+        return None
     job_id, state, reason, start, submitted, node, nodes, partition, name = (part.strip() for part in parts)
     first = node if node and node.lower() not in ("n/a", "none", "(null)") else None
     return QueueRow(int(job_id), state, reason, start, submitted, first, nodes, partition, name)
@@ -103,11 +110,14 @@ def _gpus_in(tres: str) -> int:
 def parse_accounting(text: str) -> list[JobRow]:
     """Parse the output of sacct_argv. A requeued job has one row for each run, the last run last."""
     rows = []
-    for line in text.splitlines():
+    lines = [line for line in text.splitlines() if line.strip()]
+    for line in lines:
         parts = line.split("|", 5)
         if len(parts) != 6 or not parts[0].isdigit():
-            raise SlurmOutputError("sacct", line)
+            continue
         rows.append(JobRow(int(parts[0]), parts[1], parts[2], parts[3], uid=parts[4], name=parts[5]))
+    if lines and not rows:
+        raise SlurmOutputError("sacct", lines[0])
     return rows
 
 

@@ -68,7 +68,16 @@ _SENTENCES: tuple[tuple[str, str], ...] = (
     (r"^ReqNodeNotAvail", REASONS["ReqNodeNotAvail"]),
     (r"^Nodes[ _]required[ _]for[ _]job", "nodes that it requires are down, drained or kept for higher priority"),
     (r"launch[ _]failed[ _]requeued", "its node could not start it, and Slurm holds it; cancel it and launch again"),
-    (r"requeued[ _]in[ _]held", "Slurm requeued it and holds it; `scontrol release JOB` releases it"),
+    (
+        r"user[ _]env(ironment)?[ _]retrieval[ _]failed",
+        "its node could not read your login environment, and Slurm holds it; cancel it, make your shell's start-up "
+        "files quick and silent, and launch again",
+    ),
+    (
+        r"(prolog|epilog)[ _]fail\w*.*(requeued|held)",
+        "its node could not be prepared, and Slurm holds it; cancel it and launch again",
+    ),
+    (r"requeued[ _](in[ _])?held", "Slurm requeued it and holds it; `scontrol release JOB` releases it"),
 )
 
 # Limits have names like QOSMax...PerUser, AssocGrp..., Max...PerAccount. The first match wins.
