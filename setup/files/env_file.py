@@ -143,6 +143,14 @@ def check_seconds(value: str) -> str | None:
     return None if re.fullmatch(r"[0-9]{1,4}", value) else "is not a number of seconds from 0 to 9999"
 
 
+def check_origins(value: str) -> str | None:
+    """Return the problem with a list of origins of web pages, None if it is valid. The proxy reads it more strictly."""
+    for origin in filter(None, (part.strip() for part in value.split(","))):
+        if not re.fullmatch(r"https?://(?:[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?/?", origin):
+            return f"is `{value}`; `{origin}` is not an origin such as http://localhost:3000 (no path, no *)"
+    return None
+
+
 CHECKS: Mapping[str, Check] = {
     "BOUCHET_API_KEY": check_secret,
     "BOUCHET_ADMIN_KEY": check_secret,
@@ -161,6 +169,7 @@ CHECKS: Mapping[str, Check] = {
     "SSH_FAST_PATH": check_switch,
     "HOLD_STARTING_S": check_seconds,
     "HOLD_TUNNEL_S": check_seconds,
+    "BROWSER_ORIGINS": check_origins,
     "WORKERS": check_workers,
     "LOG_LEVEL": check_level,
 }
@@ -177,6 +186,7 @@ OPTIONAL = frozenset(
         "SSH_FAST_PATH",
         "HOLD_STARTING_S",
         "HOLD_TUNNEL_S",
+        "BROWSER_ORIGINS",
         "LOG_LEVEL",
         "WORKERS",
     }

@@ -56,6 +56,7 @@ def test_settings_name_each_missing_secret(
         (ProxySettings, "DIRECT", "maybe"),
         (ProxySettings, "HOLD_STARTING_S", "soon"),
         (ProxySettings, "HOLD_TUNNEL_S", "-1"),
+        (ProxySettings, "BROWSER_ORIGINS", "*"),
         (WorkerSettings, "SLOT_BASE_PORT", "x"),
         (WorkerSettings, "LOG_LEVEL", "LOUD"),
     ],
@@ -70,6 +71,11 @@ def test_settings_name_the_variable_with_a_bad_value(
 @pytest.mark.parametrize(("value", "seconds"), [("0", 0.0), ("", 240.0), ("1.5", 1.5)])
 def test_proxy_hold_starting_s_may_be_zero_or_unset(environment: dict[str, str], value: str, seconds: float) -> None:
     assert ProxySettings.from_environment({**environment, "HOLD_STARTING_S": value}).hold_starting_s == seconds
+
+
+def test_proxy_browser_origins_are_a_list_that_is_empty_by_default(environment: dict[str, str]) -> None:
+    for value, origins in (("", set()), ("http://a:1, https://b", {"http://a:1", "https://b"})):
+        assert ProxySettings.from_environment({**environment, "BROWSER_ORIGINS": value}).browser_origins == origins
 
 
 def test_worker_owner_is_its_name_or_its_host_name(environment: dict[str, str]) -> None:

@@ -166,7 +166,7 @@ def wait_until_live(url: str, process: subprocess.Popen[bytes] | None = None) ->
 
 
 @contextmanager
-def run_app(environment: ProxyEnvironment, stale_s: float = STALE_S, **limits: int) -> Iterator[RunningProxy]:
+def run_app(environment: ProxyEnvironment, stale_s: float = STALE_S, **limits: Any) -> Iterator[RunningProxy]:
     """Run the app in a thread. The direct backend also replaces LiteLLM: vLLM serves every endpoint itself.
 
     limits: fields of the settings.

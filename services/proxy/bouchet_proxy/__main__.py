@@ -6,7 +6,6 @@ import asyncio
 import logging
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import uvicorn
@@ -17,6 +16,7 @@ from bouchet_core.store import Store
 
 from .app import ProxyApp
 from .asgi import App
+from .backends.deferred import DeferredBackend, Mount
 from .backends.direct import DirectBackend
 from .backends.litellm import LiteLLMBackend
 from .http.server_protocol import BoundedHeadProtocol
@@ -29,9 +29,6 @@ from .usage.recorder import UsageRecorder
 SHUTDOWN_TIMEOUT_S = 20
 # of clients; beyond it they get a plain 503
 MAX_CONNECTIONS = 2048
-
-# makes the second backend, and the lifespan of its app
-Mount = Callable[[ProxySettings], tuple[Backend, App]]
 
 log = logging.getLogger("bouchet_proxy")
 
@@ -73,7 +70,8 @@ async def serve(settings: ProxySettings, mount: Mount) -> None:
         return routes.problem() or keys.problem()
 
     recorder = UsageRecorder(store, settings.serving_secret.get_secret_value())
-    litellm, lifespan = mount(settings)
+    deferred = DeferredBackend(mount, settings)
+    litellm, lifespan = (deferred, deferred.lifespan) if settings.direct else mount(settings)
     async with DirectBackend(settings) as direct:
         app = ProxyApp(settings, lambda: routes.table, lambda: keys.table, problem, recorder, direct, litellm, lifespan)
         routes.start()

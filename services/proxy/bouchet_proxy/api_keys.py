@@ -16,7 +16,7 @@ from functools import lru_cache
 
 from bouchet_core.keys import OWNER, ApiKey
 
-from bouchet_proxy.asgi import Header
+from bouchet_proxy.asgi import Header, Scope
 
 MINUTE_S = 60.0
 # limit, what remains, when the bucket is full again
@@ -26,6 +26,28 @@ ANTHROPIC_HEADERS = (
     b"anthropic-ratelimit-%s-reset",
 )
 OPENAI_HEADERS = (b"x-ratelimit-limit-%s", b"x-ratelimit-remaining-%s", b"x-ratelimit-reset-%s")
+
+
+KEY_HEADERS = (b"x-api-key", b"api-key", b"x-goog-api-key")
+# as many as a request may carry
+MAX_CREDENTIALS = 8
+# also the no-break space, which is copied from web pages
+_SPACE = b" \t\r\n\x0b\x0c\xa0\xc2"
+
+
+def credentials(scope: Scope) -> list[bytes]:
+    """Return all keys in the headers of a request, without the white space around them.
+
+    Some clients send a token of their own beside the key that a person gave them.
+    """
+    found: list[bytes] = []
+    for name, value in scope["headers"]:
+        if name == b"authorization":
+            scheme, _, rest = value.strip(_SPACE).replace(b"\t", b" ").partition(b" ")
+            found.append(rest.strip(_SPACE) if scheme.lower() == b"bearer" else b"")
+        elif name in KEY_HEADERS:
+            found.append(value.strip(_SPACE))
+    return [key for key in found if key][:MAX_CREDENTIALS]
 
 
 class RateLimitExceededError(Exception):
@@ -112,6 +134,17 @@ class Caller:
     def is_owner(self) -> bool:
         """Whether this is the key of `.env`."""
         return self.name == OWNER
+
+
+def cache_salt(caller: Caller, secret: str) -> str | None:
+    """Return what keeps a caller's prompts apart in a model's prefix cache; None for the owner, who shares with nobody.
+
+    How quickly a prompt is answered tells whether somebody has sent it before. With a salt it tells that only of the
+    caller's own prompts.
+    """
+    if caller.is_owner:
+        return None
+    return hmac.new(secret.encode(), b"prefix cache of " + caller.name.encode(), hashlib.sha256).hexdigest()
 
 
 @dataclass(frozen=True)

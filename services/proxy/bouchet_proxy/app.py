@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -11,37 +10,19 @@ from typing import Any
 
 import orjson
 
-from .admission import (
-    LARGE_BODY_BYTES,
-    MAX_JSON_VALUES,
-    Gate,
-    LoadLimits,
-    Ticket,
-    TooManyValuesError,
-    TooMuchUnderWayError,
-    parse_json,
-    texts_size,
-)
-from .api_keys import Caller, KeyTable, RateLimitExceededError
-from .asgi import (
-    App,
-    BodyTooLargeError,
-    ClientDisconnectedError,
-    Receive,
-    Scope,
-    Send,
-    declared_length,
-    header,
-    read_body,
-)
+from .admission import Gate, LoadLimits, Ticket, TooMuchUnderWayError
+from .api_keys import Caller, KeyTable, RateLimitExceededError, credentials
+from .asgi import App, BodyTooLargeError, ClientDisconnectedError, Receive, Scope, Send, declared_length, header
 from .backends.direct import DirectBackend
+from .browsers import Browsers
 from .dialects.endpoints import (
-    Dialect,
     Endpoint,
     InvalidBodyError,
     ThreadUnsupportedError,
     check_body,
+    dialect_of,
     endpoint_of,
+    normalize_path,
 )
 from .dialects.tokens import Body
 from .dispatch import ClientRequest, Dispatcher
@@ -49,9 +30,9 @@ from .errors import (
     ProxyError,
     bad_request,
     body_too_large,
-    encoding_unsupported,
     internal_error,
     invalid_api_key,
+    method_not_allowed,
     nested_too_deeply,
     owner_only,
     rate_limit_exceeded,
@@ -59,12 +40,12 @@ from .errors import (
     table_not_current,
     table_not_loaded,
     threads_unsupported,
-    too_many_values,
     too_much_under_way,
     unknown_path,
 )
 from .model_list import find_model, render_model, render_model_list
 from .passthrough import PREFIX, Passthrough
+from .request_body import BodyReader
 from .routing.table import DEFAULT, RoutingTable
 from .settings import ProxySettings
 from .streams.response_writer import ResponseWriter
@@ -100,7 +81,8 @@ class ProxyApp:
         self._passthrough = Passthrough(settings, direct)
         per_key = LoadLimits(settings.max_requests_per_key, settings.max_bytes_per_key)
         self._gate = Gate(per_key, LoadLimits(settings.max_requests, settings.max_bytes))
-        self._parsing = asyncio.Lock()
+        self._bodies = BodyReader(settings.max_body_bytes, settings.max_bytes_per_key)
+        self._browsers = Browsers(settings.browser_origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve ASGI."""
@@ -112,10 +94,13 @@ class ProxyApp:
             await self._serve_http(scope, receive, send)
 
     async def _serve_http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path, method = scope["path"].rstrip("/") or "/", scope["method"]
-        writer = ResponseWriter(path, endpoint_of(path), receive, send)
+        path, method = normalize_path(scope["path"]), scope["method"]
+        dialect = dialect_of(path, header(scope, b"anthropic-version") is not None)
+        writer = ResponseWriter(dialect, endpoint_of(path), receive, self._browsers.wrap(scope, send))
         try:
-            if path.startswith(PREFIX):
+            if method == "OPTIONS":
+                await writer.send(200, b"", self._browsers.preflight(scope))
+            elif path.startswith(PREFIX):
                 await self._serve_passthrough(scope, receive, writer)
             elif method in ("GET", "HEAD"):
                 await self._serve_get(path, scope, writer)
@@ -142,15 +127,16 @@ class ProxyApp:
         if path == "/metrics":
             await self._serve_metrics(caller, writer)
             return
-        dialect = Dialect.ANTHROPIC if header(scope, b"anthropic-version") else Dialect.OPENAI
-        if path in ("/v1/models", "/models"):
-            await writer.send_json(200, render_model_list(dialect, self._loaded_table()))
-            return
-        name = path.removeprefix("/v1/models/")
-        entry = find_model(self._loaded_table(), name) if name != path else None
-        if entry is None:
+        if writer.endpoint is not None:
+            raise method_not_allowed(scope["method"], path, "POST")
+        name = path.removeprefix("/v1").removeprefix("/models")
+        if name == path.removeprefix("/v1"):
             raise unknown_path(scope["method"], path)
-        await writer.send_json(200, render_model(dialect, entry))
+        table = self._loaded_table()
+        if name:
+            await writer.send_json(200, render_model(writer.dialect, find_model(table, name.removeprefix("/"))))
+        else:
+            await writer.send_json(200, render_model_list(writer.dialect, table))
 
     def _loaded_table(self) -> RoutingTable:
         if not self._table().loaded:
@@ -160,8 +146,10 @@ class ProxyApp:
     async def _serve_post(self, path: str, scope: Scope, receive: Receive, writer: ResponseWriter) -> None:
         caller = self._authenticate(scope)
         endpoint = writer.endpoint
-        if endpoint is None or scope["method"] != "POST":
+        if endpoint is None:
             raise unknown_path(scope["method"], path)
+        if scope["method"] != "POST":
+            raise method_not_allowed(scope["method"], path, "POST")
         usage = RequestUsage(caller, endpoint, self._recorder.active)
         try:
             with self._enter(caller, scope) as ticket:
@@ -199,11 +187,10 @@ class ProxyApp:
         await writer.send(200, self._recorder.render_metrics(), [(b"content-type", CONTENT_TYPE)])
 
     def _authenticate(self, scope: Scope) -> Caller:
-        scheme, _, bearer = (header(scope, b"authorization") or b"").partition(b" ")
-        key = bearer.strip() if scheme.lower() == b"bearer" else header(scope, b"x-api-key") or b""
-        caller = self._keys().find(key, time.time())
+        now, keys = time.time(), self._keys()
+        caller = next((found for key in credentials(scope) if (found := keys.find(key, now)) is not None), None)
         if caller is None:
-            endpoint, error = endpoint_of(scope["path"].rstrip("/")), invalid_api_key()
+            endpoint, error = endpoint_of(normalize_path(scope["path"])), invalid_api_key()
             self._recorder.count_rejected(endpoint or "", error.code or "", error.status)
             raise error
         return caller
@@ -224,39 +211,15 @@ class ProxyApp:
         self, endpoint: Endpoint, scope: Scope, receive: Receive, usage: RequestUsage, ticket: Ticket
     ) -> ClientRequest:
         """Charge the caller's limits, and read, parse and check the body. Raises ProxyError."""
-        encoding = (header(scope, b"content-encoding") or b"identity").decode("latin-1")
-        if encoding.lower() != "identity":
-            raise encoding_unsupported(encoding)
         try:
             usage.admit(declared_length(scope))
         except RateLimitExceededError as exc:
             raise rate_limit_exceeded(usage.caller.name, exc) from exc
-        data = await read_body(scope, receive, self._settings.max_body_bytes, ticket.hold)
+        data = await self._bodies.read(scope, receive, ticket)
         usage.set_size(len(data))
-        body = check_request(endpoint, await self._parse(data, ticket))
+        body = check_request(endpoint, await self._bodies.parse(data, ticket))
         usage.session = find_session(scope, body)
         return ClientRequest(endpoint, body, body.get("model") or DEFAULT, usage, scope)
-
-    async def _parse(self, data: bytes, ticket: Ticket) -> Any:
-        """Parse a body. Raises ProxyError.
-
-        A large one is parsed in a thread. orjson lets no other thread run meanwhile, but what is done before and after
-        does, and one at a time bounds the memory.
-        """
-        try:
-            if len(data) <= LARGE_BODY_BYTES:
-                return parse_json(data)
-            async with self._parsing:
-                body = await asyncio.to_thread(parse_json, data)
-                size = await asyncio.to_thread(texts_size, body)
-            if size > self._settings.max_bytes_per_key:
-                raise body_too_large(self._settings.max_body_bytes)
-            ticket.hold(max(0, size - len(data)))
-            return body
-        except TooManyValuesError as exc:
-            raise too_many_values(MAX_JSON_VALUES) from exc
-        except orjson.JSONDecodeError as exc:
-            raise bad_request("the request body is not valid JSON") from exc
 
 
 def check_request(endpoint: Endpoint, value: Any) -> Body:

@@ -12,22 +12,26 @@ from typing import Any, Self
 from bouchet_core.deployments import Phase
 from bouchet_core.keys import job_key
 
+from .api_keys import cache_salt
 from .asgi import ClientDisconnectedError, Scope
 from .backends.direct import DirectBackend
 from .dialects.endpoints import Endpoint, prepare
 from .dialects.left_out import notes_for_client
 from .dialects.openai import wants_usage
-from .dialects.tokens import exceeds_window
+from .dialects.tokens import Body, exceeds_window
 from .errors import ProxyError, tools_unavailable, unavailable, unreachable
 from .routing.affinity import ReplicaSelector, conversation_id
 from .routing.table import LookupResult, NotReady, ReplicaGroup, Route, RoutingTable, TableNotLoaded
 from .settings import ProxySettings
+from .streams.empty_answer import ask_for_one, wants_nothing
 from .streams.response_writer import ResponseWriter
 from .upstream_request import Backend, UpstreamRequest
 from .usage.request import ActiveRequests, RequestUsage
 
 # with DIRECT=off, too: LiteLLM only estimates token counts, and would convert these endpoints to chats and back
 ALWAYS_DIRECT = frozenset((Endpoint.COUNT_TOKENS, Endpoint.COMPLETIONS, Endpoint.RESPONSES, Endpoint.EMBEDDINGS))
+# what a model generates for; nothing else reads its prefix cache
+SALTED = frozenset((Endpoint.MESSAGES, Endpoint.CHAT, Endpoint.COMPLETIONS, Endpoint.RESPONSES))
 POLL_S, PING_S = 0.25, 10.0
 
 
@@ -114,12 +118,12 @@ class Dispatcher:
         usage.set_route(route)
         if route.no_tools and wants_tools(request.endpoint, request.body):
             raise tools_unavailable(route.alias, route.no_tools)
-        body = prepare(request.endpoint, request.body, route)
+        body, is_empty = prepare(request.endpoint, request.body, route), wants_nothing(request.endpoint, request.body)
         return UpstreamRequest(
             endpoint=request.endpoint,
             route=route,
             model_name=request.model_name,
-            body=body,
+            body=self._salted(request, ask_for_one(body) if is_empty else body),
             key=job_key(self._settings.serving_secret.get_secret_value(), route.job_name, route.sealed_key),
             usage=usage,
             writer=writer,
@@ -128,7 +132,13 @@ class Dispatcher:
             is_current=lambda: self._table().has_server(route),
             hide_usage="stream_options" in body and not wants_usage(request.body),
             note=notes_for_client(request.body, route.traits),
+            client_body=request.body,
+            is_empty=is_empty,
         )
+
+    def _salted(self, request: ClientRequest, body: Body) -> Body:
+        salt = cache_salt(request.usage.caller, self._settings.serving_secret.get_secret_value())
+        return body if salt is None or request.endpoint not in SALTED else {**body, "cache_salt": salt}
 
     def _backend(self, endpoint: Endpoint) -> Backend:
         return self._direct if self._settings.direct or endpoint in ALWAYS_DIRECT else self._litellm

@@ -22,6 +22,12 @@ OVERLOADED = 529
 UNREACHABLE = "model_unreachable"
 RETRY_SOON_S, RETRY_LATER_S = 10, 30
 MAX_LISTED_NAMES = 20
+# of what a client sent
+MAX_QUOTED = 200
+SERVED_PATHS = (
+    "POST /v1/messages, /v1/messages/count_tokens, /v1/chat/completions, /v1/completions, /v1/responses and "
+    "/v1/embeddings, and GET /v1/models"
+)
 
 # HTTP status -> Anthropic's `error.type`
 _ANTHROPIC_TYPES = {
@@ -46,6 +52,7 @@ class ProxyError(Exception):
 
     code: OpenAI's `code`, and the kind that usage records and metrics keep. retry_after_s: the header of that name.
     overflow: (prompt, context window) in tokens. details: fields that Anthropic's SDKs read beside the message.
+    param: the field at fault, for OpenAI's clients. headers: more of them, (name, value).
     """
 
     status: int
@@ -54,6 +61,8 @@ class ProxyError(Exception):
     retry_after_s: int | None = None
     overflow: tuple[int, int] | None = None
     details: Mapping[str, Any] | None = None
+    param: str | None = None
+    headers: tuple[tuple[bytes, bytes], ...] = ()
 
     def __str__(self) -> str:
         return self.message
@@ -74,7 +83,7 @@ def error_body(dialect: Dialect, error: ProxyError) -> dict[str, Any]:
         return {"type": "error", "error": {**body, "details": error.details} if error.details else body}
     fallback = "server_error" if error.status >= 500 else "invalid_request_error"
     kind = _OPENAI_TYPES.get(error.status, fallback)
-    return {"error": {"message": error.message, "type": kind, "param": None, "code": error.code}}
+    return {"error": {"message": error.message, "type": kind, "param": error.param, "code": error.code}}
 
 
 def _anthropic_message(error: ProxyError) -> str:
@@ -120,9 +129,11 @@ def too_much_under_way(key_name: str, found: TooMuchUnderWayError) -> ProxyError
 # requests that cannot be served
 
 
-def encoding_unsupported(encoding: str) -> ProxyError:
-    """Build the error for a compressed request body."""
-    return ProxyError(415, f"content-encoding {encoding!r} is not supported: send the body uncompressed")
+def encoding_unsupported(encoding: str, known: Iterable[str]) -> ProxyError:
+    """Build the error for a request body that is compressed in another way than those known."""
+    names = ", ".join(known)
+    message = f"content-encoding {encoding[:MAX_QUOTED]!r} is not supported; send the body uncompressed, or as {names}"
+    return ProxyError(415, message, headers=((b"accept-encoding", names.encode()),))
 
 
 def too_many_values(limit: int) -> ProxyError:
@@ -138,12 +149,36 @@ def body_too_large(limit_bytes: int) -> ProxyError:
 
 def unknown_path(method: str, path: str) -> ProxyError:
     """Build the error for a path that this proxy does not serve."""
-    return ProxyError(404, f"unknown path: {method} {path}", "not_found")
+    message = f"unknown path: {method} {path[:MAX_QUOTED]}; {_path_hint(path)}this proxy serves {SERVED_PATHS}"
+    return ProxyError(404, message, "not_found")
+
+
+def _path_hint(path: str) -> str:
+    """Return what is probably wrong with the client's base URL."""
+    if "/v1/" in path and not path.startswith("/v1/"):
+        return "the base URL has a path too many: it is http://HOST:PORT, with /v1 for OpenAI's clients; "
+    return ""
+
+
+def method_not_allowed(method: str, path: str, allowed: str) -> ProxyError:
+    """Build the error for a path that has another method."""
+    message = f"{path} takes {allowed}, not {method}"
+    return ProxyError(405, message, "method_not_allowed", headers=((b"allow", allowed.encode()),))
+
+
+def origin_not_allowed(origin: str) -> ProxyError:
+    """Build the error for a web page that asks whether it may use this proxy."""
+    message = (
+        f"pages of {origin[:MAX_QUOTED]} may not use this proxy: add the origin to BROWSER_ORIGINS in .env and run "
+        "`make up`"
+    )
+    return ProxyError(403, message, "origin_not_allowed")
 
 
 def bad_request(message: str) -> ProxyError:
-    """Build the error for an invalid request body."""
-    return ProxyError(400, message)
+    """Build the error for an invalid request body. message: begins with the field at fault, if it is one."""
+    field, colon, _ = message.partition(": ")
+    return ProxyError(400, message, param=field if colon and " " not in field else None)
 
 
 def nested_too_deeply() -> ProxyError:
@@ -247,7 +282,8 @@ def model_not_found(found: UnknownModel) -> ProxyError:
     if found.in_catalog:
         hint = f"model {found.name!r} is not running; start it with `bouchet launch {found.name}`"
     else:
-        hint = f"unknown model {found.name!r}"
+        hint = f"unknown model {found.name[:MAX_QUOTED]!r}"
+        hint += f"; did you mean {found.similar!r}?" if found.similar else ""
     running = f"running models: {_join_names(found.running)}" if found.running else "no model is running"
     listed = found.catalog and not found.in_catalog
     catalog = f"; catalog (`bouchet launch MODEL`): {_join_names(found.catalog)}" if listed else ""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 from .dialects.endpoints import Dialect
-from .routing.table import ListedModel, RoutingTable
+from .errors import unavailable
+from .routing.table import ListedModel, ReplicaGroup, Route, RoutingTable
 
 
 def render_model_list(dialect: Dialect, table: RoutingTable) -> dict[str, Any]:
@@ -37,6 +40,15 @@ def render_model(dialect: Dialect, entry: ListedModel) -> dict[str, Any]:
     return {"type": "model", "id": entry.name, "display_name": entry.model, "created_at": created}
 
 
-def find_model(table: RoutingTable, name: str) -> ListedModel | None:
-    """Return the entry of that alias or Hugging Face id."""
-    return next((e for e in table.models if name.lower() in (e.name.lower(), e.model.lower())), None)
+def find_model(table: RoutingTable, name: str) -> ListedModel:
+    """Return the entry of the model that a request with that name would reach. Raises ProxyError where it reaches none.
+
+    A model that is not ready is not found here: nothing waits for the answer.
+    """
+    found = table.find(name)
+    route = found.routes[0] if isinstance(found, ReplicaGroup) else found
+    if isinstance(route, Route):
+        entry = next((e for e in table.models if e.name == route.alias), None)
+        if entry is not None:
+            return entry
+    raise replace(unavailable(found, datetime.now(UTC)), status=404, retry_after_s=None)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 from bouchet_core.settings import DEFAULT_CATALOG, Count, Port, Seconds, ServiceSettings, Switch
-from pydantic import Field, SecretStr
+from pydantic import BeforeValidator, Field, SecretStr
+
+from .browsers import parse_origins
 
 MAX_BODY_BYTES = 64 << 20
 # under way at a time. A body is kept parsed and encoded: with what LiteLLM takes, the limits fit into 1 GiB of memory
@@ -15,6 +18,10 @@ MAX_REQUESTS, MAX_BYTES = 1024, 192 << 20
 HOLD_STARTING_S = 240.0
 # a laptop that slept, a VPN that changed, a second factor for which a phone has to be found
 HOLD_TUNNEL_S = 600.0
+
+Origins = Annotated[
+    frozenset[str], BeforeValidator(lambda given: parse_origins(given) if isinstance(given, str) else given)
+]
 
 
 class ProxySettings(ServiceSettings):
@@ -30,6 +37,7 @@ class ProxySettings(ServiceSettings):
     direct: Switch = Field(default=True, validation_alias="DIRECT")
     hold_starting_s: Seconds = Field(default=HOLD_STARTING_S, validation_alias="HOLD_STARTING_S")
     hold_tunnel_s: Seconds = Field(default=HOLD_TUNNEL_S, validation_alias="HOLD_TUNNEL_S")
+    browser_origins: Origins = Field(default=frozenset(), validation_alias="BROWSER_ORIGINS")
     max_body_bytes: int = MAX_BODY_BYTES
     max_requests_per_key: int = MAX_REQUESTS_PER_KEY
     max_bytes_per_key: int = MAX_BYTES_PER_KEY

@@ -16,10 +16,12 @@ import orjson
 
 from .asgi import Header, Scope
 from .dialects.endpoints import Dialect, Endpoint
+from .dialects.openai import wants_usage
 from .dialects.thinking import strip_thinking
 from .dialects.tokens import Body, TokenCounts, parse_usage
 from .errors import UNREACHABLE, ProxyError, context_overflow, status_for, stream_interrupted, unreachable
 from .routing.table import Route
+from .streams.empty_answer import as_events, empty_answer
 from .streams.filters import AnthropicStream, OpenAIStream, ResponsesStream, StreamFilter, may_think
 from .streams.response_writer import ResponseWriter
 from .upstream_errors import error_from_upstream
@@ -39,6 +41,7 @@ class UpstreamRequest:
     model_name: as the client wrote it. key: the API key of this job's vLLM. count_tokens: counts the prompt.
     hide_usage: the token counts in a stream are not passed on, as the client did not ask for them.
     note: what was left out of the request, for the client.
+    client_body: the request as the client wrote it. is_empty: the client gets none of the answer's tokens.
     starts_inside: the prompt ends inside a think block, so the answer begins in it.
     may_retry: if the model cannot be reached, the client gets nothing yet, and `unreachable` has the error.
     may_restart: if its server ends before there is content, the request may be sent to another one; then it `restarts`.
@@ -57,6 +60,8 @@ class UpstreamRequest:
     count_tokens: Callable[[UpstreamRequest], Awaitable[int | None]] = field(repr=False)
     hide_usage: bool = False
     note: str = ""
+    client_body: Body = field(default_factory=dict, repr=False)
+    is_empty: bool = False
     starts_inside: bool = False
     may_retry: bool = False
     may_restart: bool = False
@@ -136,6 +141,8 @@ class UpstreamRequest:
             await self._end_stream(self._filter)
         elif self._status >= 400 or self.error is not None:
             await self.fail(self.error or await self._upstream_error())
+        elif self.is_empty:
+            await self._send_empty()
         else:
             data, route = b"".join(self._pieces), self.route
             body, tokens = filter_response(self.endpoint, data, route, self.model_name, self.starts_inside)
@@ -176,6 +183,17 @@ class UpstreamRequest:
             return error
         counted = await self.count_tokens(self)
         return context_overflow(counted or error.overflow[0], error.overflow[1])
+
+    async def _send_empty(self) -> None:
+        """Send the answer without its tokens, as a stream to a client that asked for one."""
+        body, _ = filter_response(self.endpoint, b"".join(self._pieces), self.route, self.model_name)
+        response = empty_answer(self.endpoint, orjson.loads(body))
+        if self.client_body.get("stream") is True:
+            await self.writer.start_events(self._headers())
+            await self.writer.end(as_events(self.endpoint, response, wants_usage(self.client_body)))
+        else:
+            await self.writer.send_json(200, response, self._headers())
+        self.usage.finish(200, parse_usage(response.get("usage")))
 
     async def _end_stream(self, stream: StreamFilter) -> None:
         await self.writer.end(stream.finish())

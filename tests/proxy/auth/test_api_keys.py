@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 from bouchet_core.keys import OWNER, ApiKey, new_secret, sha256_of
-from bouchet_proxy.api_keys import KeyTable, RateLimitExceededError
+from bouchet_proxy.api_keys import Caller, KeyTable, RateLimitExceededError, cache_salt
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 SECRET = new_secret()
@@ -62,3 +62,14 @@ def test_repr_shows_no_key() -> None:
     table = KeyTable(b"mine-alone").with_keys([make_key()], lambda: 0.0)
     assert "mine-alone" not in repr(table)
     assert SECRET not in repr(table)
+
+
+def test_cache_salt_differs_for_each_key_but_the_owners() -> None:
+    table = make_table(make_key())
+    owner, bob = table.find(b"mine", 0.0), table.find(SECRET.encode(), 0.0)
+    assert owner is not None and bob is not None
+    assert cache_salt(owner, "secret") is None
+    salt = cache_salt(bob, "secret")
+    assert salt is not None and salt.isalnum() and len(salt) <= 128
+    assert len({salt, cache_salt(bob, "other"), cache_salt(Caller("eve"), "secret")}) == 3
+    assert cache_salt(bob, "secret") == salt

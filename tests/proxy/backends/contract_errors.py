@@ -101,7 +101,7 @@ class ErrorContract:
             b'{"messages": 5}',
             b'{"model": 5, "messages": []}',
             b'{"messages": [], "max_tokens": "a"}',
-            b'{"messages": [], "max_tokens": 0}',
+            b'{"messages": [], "max_tokens": -1}',
         ],
     )
     @pytest.mark.parametrize("path", [MESSAGES, CHAT])

@@ -6,10 +6,23 @@ import json
 from typing import Any
 
 import pytest
-from bouchet_core.deployments import Phase
+from bouchet_core.deployments import Phase, Traits
 from bouchet_proxy.streams.sse import parse_stream
 
-from tests.proxy.client import EMBEDDINGS, RESPONSES, error_of, post, wait_for_status
+from tests.proxy.client import (
+    CHAT,
+    COMPLETIONS,
+    EMBEDDINGS,
+    MESSAGES,
+    RESPONSES,
+    anthropic_events,
+    chat_body,
+    chat_chunks,
+    chat_text,
+    error_of,
+    post,
+    wait_for_status,
+)
 from tests.proxy.environment import ALIAS, MODEL, WINDOW, RunningProxy, make_deployment, serve_model
 
 
@@ -51,6 +64,56 @@ class OpenAIContract:
     def test_responses_overflow_has_openais_code(self, proxy: RunningProxy) -> None:
         response = post(proxy, RESPONSES, {"model": ALIAS, "input": "w " * 5000})
         assert (response.status_code, error_of(response)["code"]) == (400, "context_length_exceeded")
+
+    @pytest.mark.parametrize("n", [1, 2])
+    def test_chat_without_a_token_has_the_size_of_the_prompt(self, proxy: RunningProxy, n: int) -> None:
+        body = chat_body("one two SAY[hello you]", max_tokens=0, n=n)
+        answer = post(proxy, CHAT, body).json()
+        assert {(c["message"]["content"], c["finish_reason"]) for c in answer["choices"]} == {("", "length")}
+        assert answer["usage"]["completion_tokens"] == 0 and answer["usage"]["prompt_tokens"] > 2
+        assert proxy.environment.vllm.last_body["max_tokens"] == 1
+        options = {"include_usage": True}
+        *chunks, last = chat_chunks(post(proxy, CHAT, {**body, "stream": True, "stream_options": options}))
+        assert chat_text(chunks) == "" and chunks[-1]["choices"][0]["finish_reason"] == "length"
+        assert last["usage"]["total_tokens"] == last["usage"]["prompt_tokens"]
+
+    @pytest.mark.parametrize("streamed", [False, True])
+    def test_completion_without_a_token_is_empty_unless_it_echoes(self, proxy: RunningProxy, streamed: bool) -> None:
+        body = {"model": ALIAS, "prompt": "SAY[yes]", "max_tokens": 0, "stream": streamed}
+        response = post(proxy, COMPLETIONS, body)
+        (chunk,) = chat_chunks(response) if streamed else [response.json()]
+        assert (chunk["choices"][0]["text"], chunk["choices"][0]["finish_reason"]) == ("", "length")
+        assert post(proxy, COMPLETIONS, {**body, "echo": True}).status_code == 200
+        assert proxy.environment.vllm.last_body["max_tokens"] == 0 and proxy.environment.vllm.last_body["echo"] is True
+
+    @pytest.mark.parametrize("streamed", [False, True])
+    def test_message_without_a_token_is_empty(self, proxy: RunningProxy, streamed: bool) -> None:
+        response = post(proxy, MESSAGES, chat_body("SAY[yes]", max_tokens=0, stream=streamed))
+        if streamed:
+            events = anthropic_events(response)
+            assert [event.name for event in events] == ["message_start", "message_delta", "message_stop"]
+            assert events[1].json()["delta"]["stop_reason"] == "max_tokens"
+            assert events[1].json()["usage"]["output_tokens"] == 0
+        else:
+            answer = response.json()
+            assert (answer["content"], answer["stop_reason"]) == ([], "max_tokens")
+            assert answer["usage"]["output_tokens"] == 0 and answer["usage"]["input_tokens"] > 0
+
+    def test_tools_of_a_model_without_parser_are_left_out_in_all_dialects(self, proxy: RunningProxy) -> None:
+        proxy.environment.store.create(make_deployment("plain", "org/Plain", slot=1, traits=Traits()))
+        function = {"name": "f", "parameters": {"type": "object"}}
+        tools: dict[str, Any] = {
+            MESSAGES: {"name": "f", "input_schema": {"type": "object"}},
+            CHAT: {"type": "function", "function": function},
+            RESPONSES: {"type": "function", **function},
+        }
+        with serve_model(proxy.environment.slot_base_port + 1, "plain") as vllm:
+            wait_for_status(proxy, 200, "plain")
+            for path, tool in tools.items():
+                given = {"input": "SAY[ok]"} if path == RESPONSES else chat_body("SAY[ok]")
+                response = post(proxy, path, {**given, "model": "plain", "tools": [tool]})
+                assert response.status_code == 200 and "tools were left out" in response.headers["x-bouchet-note"]
+                assert "tools" not in vllm.last_body and "Tools are not available" in json.dumps(vllm.last_body)
 
     def test_embeddings_are_served_by_embedding_models_only(self, proxy: RunningProxy) -> None:
         response = post(proxy, EMBEDDINGS, {"model": ALIAS, "input": ["a", "b"]})

@@ -10,7 +10,7 @@ from bouchet_core.deployments import Traits
 from bouchet_proxy.api_keys import Caller
 from bouchet_proxy.asgi import Receive, Scope, Send, send_json
 from bouchet_proxy.backends.litellm import LiteLLMBackend, litellm_config
-from bouchet_proxy.dialects.endpoints import Endpoint
+from bouchet_proxy.dialects.endpoints import Dialect, Endpoint
 from bouchet_proxy.routing.table import Route
 from bouchet_proxy.settings import ProxySettings
 from bouchet_proxy.streams.response_writer import ResponseWriter
@@ -51,7 +51,7 @@ async def send_through(app: FakeLiteLLM) -> tuple[UpstreamRequest, list[MutableM
     async def count_tokens(request: UpstreamRequest) -> int | None:
         return None
 
-    writer = ResponseWriter(Endpoint.CHAT, Endpoint.CHAT, receive, send)
+    writer = ResponseWriter(Dialect.OPENAI, Endpoint.CHAT, receive, send)
     usage = RequestUsage(Caller("owner"), Endpoint.CHAT, ActiveRequests(), route=ROUTE)
     request = UpstreamRequest(
         endpoint=Endpoint.CHAT,

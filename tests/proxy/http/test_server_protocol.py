@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,9 @@ from urllib.parse import urlsplit
 import pytest
 from bouchet_proxy.http.server_protocol import MAX_HEAD_BYTES, MAX_HEADERS
 
-from tests.proxy.environment import RunningProxy
+from tests.proxy.client import MESSAGES, anthropic_text, chat_body, wait_for_status
+from tests.proxy.environment import KEY, RunningProxy, make_deployment
+from tests.proxy.stream_checker import check_stream
 
 LINE = b"GET /health/liveliness HTTP/1.1\r\nhost: x\r\n"
 TIMEOUT_S, MOST_SENT = 20.0, 4 << 20
@@ -91,3 +94,22 @@ def test_many_requests_on_one_connection_are_counted_one_by_one(proxy: RunningPr
             while not answer.endswith(b"}"):
                 answer += client.recv(1 << 16)
             assert answer.startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_answer_to_http_10_has_no_chunks_and_ends_with_the_connection(proxy: RunningProxy, streamed: bool) -> None:
+    proxy.environment.store.create(make_deployment())
+    wait_for_status(proxy, 200)
+    body = json.dumps(chat_body("SAY[one two]", stream=streamed)).encode()
+    head = (
+        f"POST {MESSAGES} HTTP/1.0\r\nx-api-key: {KEY}\r\ncontent-length: {len(body)}\r\nconnection: keep-alive\r\n\r\n"
+    )
+    with connect(proxy) as client:
+        client.sendall(head.encode() + body)
+        answer = b"".join(iter(lambda: client.recv(1 << 16), b""))
+    received, _, content = answer.partition(b"\r\n\r\n")
+    assert b" 200 " in received.splitlines()[0] and b"transfer-encoding" not in received.lower()
+    if streamed:
+        assert anthropic_text(check_stream(MESSAGES, content)) == "one two"
+    else:
+        assert json.loads(content)["content"][0]["text"] == "one two"

@@ -14,7 +14,8 @@ from bouchet_proxy.routing.table import Route
 
 from .anthropic import prepare_count, prepare_messages
 from .openai import prepare_chat, prepare_completion, prepare_embeddings
-from .responses import prepare_responses
+from .responses import prepare_responses, stored_elsewhere
+from .shapes import wrong_shape
 from .tokens import LIMIT_FIELDS, Body
 
 Predicate = Callable[[Any], bool]
@@ -166,6 +167,8 @@ _ENDPOINTS = {str(endpoint): endpoint for endpoint in Endpoint} | {
     "/completions": Endpoint.COMPLETIONS,
     "/embeddings": Endpoint.EMBEDDINGS,
     "/responses": Endpoint.RESPONSES,
+    "/messages": Endpoint.MESSAGES,
+    "/messages/count_tokens": Endpoint.COUNT_TOKENS,
 }
 _FIELDS = {
     Endpoint.MESSAGES: ANTHROPIC_FIELDS,
@@ -173,6 +176,7 @@ _FIELDS = {
     Endpoint.CHAT: CHAT_FIELDS,
     Endpoint.RESPONSES: RESPONSES_FIELDS,
 }
+_ANTHROPIC_ENDPOINTS = (Endpoint.MESSAGES, Endpoint.COUNT_TOKENS)
 _WITH_MESSAGES = (Endpoint.MESSAGES, Endpoint.COUNT_TOKENS, Endpoint.CHAT)
 
 
@@ -184,33 +188,47 @@ class ThreadUnsupportedError(InvalidBodyError):
     """The client wants to send only new messages and have the server keep the conversation."""
 
 
+def normalize_path(path: str) -> str:
+    """Return a path as it is served: clients put `/v1` or a slash into the base URL that they add again."""
+    path = "/" + "/".join(filter(None, path.split("/")))
+    while path.startswith("/v1/v1/"):
+        path = path.removeprefix("/v1")
+    return path
+
+
 def endpoint_of(path: str) -> Endpoint | None:
-    """Return the endpoint of a path, None when there is none."""
+    """Return the endpoint of a normalized path, None when there is none."""
     return _ENDPOINTS.get(path)
 
 
-def dialect_of(path: str) -> Dialect:
-    """Return the dialect in which to respond on that path."""
-    return Dialect.ANTHROPIC if path.startswith("/v1/messages") else Dialect.OPENAI
+def dialect_of(path: str, is_anthropic: bool = False) -> Dialect:
+    """Return the dialect in which to respond on that path. is_anthropic: the client sent `anthropic-version`.
+
+    An endpoint has its own dialect; the client's counts on all other paths.
+    """
+    if (endpoint := endpoint_of(path)) is not None:
+        return Dialect.ANTHROPIC if endpoint in _ANTHROPIC_ENDPOINTS else Dialect.OPENAI
+    return Dialect.ANTHROPIC if is_anthropic or "/messages" in path else Dialect.OPENAI
 
 
 def check_body(endpoint: Endpoint, body: object) -> Body:
     """Return the body if it has what the rules below rely on. Raises InvalidBodyError."""
     if not isinstance(body, dict):
         raise InvalidBodyError("the request body must be a JSON object")
-    invalid = first_invalid_field(body, _FIELDS.get(endpoint, MODEL_FIELD))
+    invalid = wrong_shape(endpoint, body) or first_invalid_field(body, _FIELDS.get(endpoint, MODEL_FIELD))
     if invalid is None and endpoint in _WITH_MESSAGES:
         invalid = first_invalid_message(body.get("messages"))
+    if invalid is None and endpoint is Endpoint.RESPONSES:
+        invalid = stored_elsewhere(body)
     if invalid is not None:
         raise InvalidBodyError(invalid)
-    if endpoint in (Endpoint.MESSAGES, Endpoint.COUNT_TOKENS) and body.get("thread"):
+    if endpoint in _ANTHROPIC_ENDPOINTS and body.get("thread"):
         raise ThreadUnsupportedError("thread: conversations are not stored; send all messages with every request")
-    if endpoint is Endpoint.RESPONSES and body.get("previous_response_id"):
-        raise InvalidBodyError("previous_response_id: responses are not stored; send the whole conversation as input")
+    lowest = 1 if endpoint is Endpoint.RESPONSES else 0
     for name in LIMIT_FIELDS:
         limit = body.get(name)
-        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
-            raise InvalidBodyError(f"{name}: must be a whole number of at least 1")
+        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < lowest):
+            raise InvalidBodyError(f"{name}: must be a whole number of at least {lowest}")
     return body
 
 

@@ -29,6 +29,12 @@ OTHER_CALLS = frozenset(("custom_tool_call", "local_shell_call", "shell_call", "
 OTHER_OUTPUTS = frozenset(kind + "_output" for kind in OTHER_CALLS)
 ITEM_NOTE = "[{} was here. It cannot be read here, so it was left out.]"
 MAX_TYPE_CHARS = 60
+_STORED_FIELDS = {
+    "previous_response_id": "responses are not stored; send the whole conversation as input (store=false)",
+    "conversation": "conversations are not stored; send the whole conversation as input",
+    "prompt": "prompt templates are not stored; send the text as input or instructions",
+    "background": "responses are not stored, so none can be fetched later; leave it out and read the response",
+}
 TOOL_FIELDS = ("tools", "tool_choice", "parallel_tool_calls")
 
 
@@ -43,6 +49,21 @@ def prepare_responses(body: Body, window: int | None, traits: Traits) -> Body:
     if isinstance(kept.get("input"), list):
         kept = _place_system([item for given in kept["input"] for item in _prepare_item(given, traits)], kept)
     return _keep_functions(kept, traits)
+
+
+def stored_elsewhere(body: Body) -> str | None:
+    """Return which part of a request only a server that stores conversations has; None where it is whole."""
+    for name, what in _STORED_FIELDS.items():
+        if body.get(name):
+            return f"{name}: {what}"
+    items = body.get("input")
+    for index, item in enumerate(items if isinstance(items, list) else ()):
+        if isinstance(item, dict) and item.get("type") == "item_reference":
+            return (
+                f"input[{index}]: items are not stored, so a reference leads to none; send the items themselves (in "
+                "the client: store=false)"
+            )
+    return None
 
 
 # items

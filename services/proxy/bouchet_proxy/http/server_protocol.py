@@ -19,6 +19,21 @@ _TOO_LARGE = (
 _MESSAGE = b"the request's headers exceed %d KiB or %d in number" % (MAX_HEAD_BYTES >> 10, MAX_HEADERS)
 
 
+class _UntilClose(int):
+    """A content length that no body reaches: the end of the connection is the end of the body."""
+
+    def __lt__(self, other: object) -> bool:
+        return False
+
+    def __isub__(self, other: object) -> _UntilClose:
+        return self
+
+    def __ne__(self, other: object) -> bool:
+        return False
+
+    __hash__ = int.__hash__
+
+
 class HeadTooLargeError(Exception):
     """A request's head exceeds a limit; raised through the parser, which stops."""
 
@@ -66,6 +81,12 @@ class BoundedHeadProtocol(HttpToolsProtocol):
         """Implement httptools."""
         self._count(len(url))
         super().on_url(url)
+
+    def on_headers_complete(self) -> None:
+        """Implement httptools. An answer to HTTP/1.0 ends with the connection: chunks came with 1.1."""
+        super().on_headers_complete()
+        if self.scope.get("http_version") == "1.0" and self.cycle is not None:
+            self.cycle.chunked_encoding, self.cycle.expected_content_length = False, _UntilClose()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Implement httptools."""

@@ -13,11 +13,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from difflib import get_close_matches
 
 from bouchet_core.deployments import ClaudeTier, Deployment, Job, Phase, Traits
 
 TIERS = ("opus", "sonnet", "haiku")
 DEFAULT = "default"
+# names are compared up to this length; from 0 (nothing in common) to 1
+MAX_COMPARED, SIMILARITY = 100, 0.6
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +78,13 @@ class TableNotLoaded:
 
 @dataclass(frozen=True, slots=True)
 class UnknownModel:
-    """No deployment has this name. in_catalog: it could be launched."""
+    """No deployment has this name. in_catalog: it could be launched. similar: the name of a model that may be meant."""
 
     name: str
     running: tuple[str, ...]
     catalog: tuple[str, ...]
     in_catalog: bool
+    similar: str = ""
 
 
 RouteTarget = Route | ReplicaGroup | NotReady
@@ -127,7 +131,14 @@ class RoutingTable:
         if wanted == DEFAULT or tier is not None:
             return self.tiers.get(tier or "") or self.default or NoModelRunning(tuple(self.catalog.values()))
         running = tuple(entry.name for entry in self.models)
-        return UnknownModel(name, running, tuple(self.catalog.values()), wanted in self.catalog)
+        similar = "" if wanted in self.catalog else self._similar(wanted)
+        return UnknownModel(name, running, tuple(self.catalog.values()), wanted in self.catalog, similar)
+
+    def _similar(self, wanted: str) -> str:
+        """Return the running model whose name is most like the wanted one, '' if none is."""
+        shorts = {_short(name): entry.name for entry in self.models for name in (entry.model, entry.name)}
+        found = get_close_matches(_short(wanted[:MAX_COMPARED]), shorts, 1, SIMILARITY)
+        return shorts[found[0]] if found else ""
 
 
 _Pair = tuple[Deployment, Route | NotReady]
@@ -216,6 +227,11 @@ def _ready_job(jobs: Sequence[Job]) -> Job | None:
 def _listed(deployment: Deployment, route: Route | NotReady) -> ListedModel:
     window = route.window if isinstance(route, Route) else None
     return ListedModel(deployment.alias, deployment.model, deployment.created_at, window)
+
+
+def _short(name: str) -> str:
+    """Return what a model is called without its owner and this project's prefix."""
+    return name.lower().rpartition("/")[2].removeprefix("bouchet-")
 
 
 def _normalize(name: str) -> str:

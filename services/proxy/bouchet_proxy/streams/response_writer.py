@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Coroutine, Iterable
 
 from bouchet_proxy.asgi import Header, Message, Receive, Send, send_json, send_response
-from bouchet_proxy.dialects.endpoints import Dialect, Endpoint, dialect_of
+from bouchet_proxy.dialects.endpoints import Dialect, Endpoint
 from bouchet_proxy.errors import ProxyError, error_body, status_for
 
 from .filters import error_events
@@ -19,13 +19,13 @@ _PINGS = {Dialect.ANTHROPIC: b'event: ping\ndata: {"type": "ping"}\n\n', Dialect
 
 
 class ResponseWriter:
-    """The client's end of one request. endpoint: None for a path that leads to no model; path decides the dialect.
+    """The client's end of one request. endpoint: None for a path that leads to no model; dialect: of the responses.
 
     streaming: the head of a streamed response has been sent. finished: the response is complete.
     """
 
-    def __init__(self, path: str, endpoint: Endpoint | None, receive: Receive, send: Send) -> None:
-        self.endpoint, self.dialect = endpoint, dialect_of(path)
+    def __init__(self, dialect: Dialect, endpoint: Endpoint | None, receive: Receive, send: Send) -> None:
+        self.endpoint, self.dialect = endpoint, dialect
         self._receive, self._send = receive, send
         self._disconnect: asyncio.Task[None] | None = None
         self.streaming = False
@@ -71,7 +71,7 @@ class ResponseWriter:
             return
         retry = [(b"retry-after", str(error.retry_after_s).encode())] if error.retry_after_s else []
         value = error_body(self.dialect, error)
-        await self.send_json(status_for(self.dialect, error), value, [*retry, *headers])
+        await self.send_json(status_for(self.dialect, error), value, [*retry, *error.headers, *headers])
 
     def disconnected(self) -> asyncio.Task[None]:
         """Return a task that is done when the client has disconnected; only after its body has been read."""

@@ -1,0 +1,132 @@
+"""vLLM's words for what is wrong with a request, as a sentence for the client and a next step. Pure.
+
+vLLM quotes its validation library, and names options of its command line that a client cannot set. The same library
+also checks what a model wrote: then the status says that the request is wrong, although the answer is.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+MAX_FIELDS = 3
+MAX_SENTENCE_CHARS = 200
+INVALID_ANSWER = "invalid_answer"
+
+# `1 validation error:\n  {'type': 'missing', 'loc': 'body.tools.0.function', 'msg': 'Field required', ...}`
+_LISTED = re.compile(r"^\d+ validation errors?:\s", re.I)
+_ENTRY = re.compile(r"""'loc': (\([^()]{0,400}\)|'[^']{0,400}'), 'msg': ('[^'\n]{0,600}'|"[^"\n]{0,600}")""")
+# `2 validation errors for ChatCompletionStreamResponse\nmodel\n  Field required [type=missing, input_value=...]`
+_TITLED = re.compile(r"^\d+ validation errors? for (?P<title>[\w\[\], ]{1,80})\n(?P<rest>.*)", re.S)
+_FIELD = re.compile(r"^(?P<path>\S[^\n]{0,200})\n[ ]{2}(?P<text>[^\n\[]{1,300})(?: \[type=|$)", re.M)
+# names of the library's models that describe a request; all others describe an answer
+_OF_REQUESTS = re.compile(r"(?:Request|Params?|Definition|Options|Format|Config)\b")
+_TAGS = re.compile(r"^(?:body|query|[a-z-]+\[.*\]|[A-Z]\w*|str|int|float|bool|dict|list.*|constrained-.*|function-.*)$")
+_NEVER_SENT = ("Value error, ",)
+
+
+@dataclass(frozen=True, slots=True)
+class PlainError:
+    """What is wrong. param: the field, '' if it is none of the request; is_answer: the model's answer is at fault."""
+
+    message: str
+    param: str = ""
+    is_answer: bool = False
+
+
+def plain_words(text: str) -> PlainError | None:
+    """Return the error in plain words, None where vLLM's own are plain."""
+    if _LISTED.match(text):
+        return _from_fields(list(_listed_fields(text)))
+    if found := _TITLED.match(text):
+        fields = [(_path(one["path"].split(".")), one["text"].strip()) for one in _FIELD.finditer(found["rest"])]
+        if _OF_REQUESTS.search(found["title"]):
+            return _from_fields(fields)
+        return PlainError(_invalid_answer(fields), is_answer=True)
+    for pattern, sentence in _SENTENCES:
+        if pattern.search(text):
+            return PlainError(sentence.format(_shorten(text)))
+    return None
+
+
+def _listed_fields(text: str) -> Iterator[tuple[str, str]]:
+    for place, message in _ENTRY.findall(text):
+        try:
+            parts, words = ast.literal_eval(place), ast.literal_eval(message)
+        except (ValueError, SyntaxError):
+            continue
+        yield _path(parts.split(".") if isinstance(parts, str) else [str(part) for part in parts]), str(words)
+
+
+def _path(parts: list[str]) -> str:
+    """Return the path of a field as this proxy writes it: `tools[0].function`, without the library's own steps."""
+    path = ""
+    for part in parts:
+        if part.isdigit():
+            path += f"[{part}]"
+        elif not _TAGS.match(part):
+            path += f".{part}" if path else part
+    return path
+
+
+def _from_fields(fields: list[tuple[str, str]]) -> PlainError:
+    """Return the first fields that are wrong, each once: a value that may be of several types is listed with each."""
+    found: dict[str, str] = {}
+    for path, words in fields:
+        for prefix in _NEVER_SENT:
+            words = words.removeprefix(prefix)
+        found.setdefault(path, words[:1].lower() + words[1:MAX_SENTENCE_CHARS])
+    if not found:
+        return PlainError("the request has a field of another type than this API defines; see the API's reference")
+    shown = [f"{path or 'body'}: {_missing(words)}" for path, words in list(found.items())[:MAX_FIELDS]]
+    more = f" (and {len(found) - MAX_FIELDS} more)" if len(found) > MAX_FIELDS else ""
+    return PlainError("; ".join(shown) + more, next(iter(found)))
+
+
+def _missing(words: str) -> str:
+    return "is missing" if words == "field required" else words
+
+
+def _invalid_answer(fields: list[tuple[str, str]]) -> str:
+    places = [path for path, _ in fields]
+    if "input" in places:
+        return (
+            "the model called a tool with arguments that are not a JSON object; retry, or describe the tool's "
+            "parameters more closely"
+        )
+    return "the model's server could not put its answer into the form of this API; retry, and check `bouchet logs`"
+
+
+def _shorten(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= MAX_SENTENCE_CHARS else f"{line[:MAX_SENTENCE_CHARS]}..."
+
+
+_SENTENCES = (
+    (
+        re.compile(r"--enable-auto-tool-choice|--tool-call-parser"),
+        "tools: this model was launched without a tool parser; leave tools out, or set `tool_parser` in models.yaml "
+        "and launch it again",
+    ),
+    (
+        re.compile(r"--reasoning-parser|reasoning[ _]parser"),
+        "thinking: this model was launched without a reasoning parser; leave thinking out, or set `reasoning_parser` "
+        "in models.yaml and launch it again",
+    ),
+    (
+        re.compile(r"[Ii]nvalid grammar|Grammar error|Failed to (?:compile|convert).{0,60}grammar|structural_tag"),
+        "the output format cannot be combined with these tools or has a schema that the model's server cannot enforce; "
+        "leave out `strict`, the format or the tools, or simplify the schema (vLLM: {})",
+    ),
+    (
+        re.compile(r"chat template|TemplateError|jinja2"),
+        "the model's chat template refuses these messages; check their roles and order (vLLM: {})",
+    ),
+    (
+        re.compile(r"trust[-_]request[-_]\w+|--[a-z]+(?:-[a-z]+)+"),
+        "the request asks for something that this model was launched without: {}; leave it out, or launch the model "
+        "with the option in `extra_args` of models.yaml",
+    ),
+)

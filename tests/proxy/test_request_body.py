@@ -1,0 +1,205 @@
+"""Compressed bodies, credentials and paths, as clients really send them."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import tracemalloc
+import zlib
+from typing import Any
+
+import httpx
+import pytest
+from bouchet_proxy.api_keys import MAX_CREDENTIALS, credentials
+from bouchet_proxy.asgi import BodyTooLargeError
+from bouchet_proxy.dialects.endpoints import Dialect, dialect_of, normalize_path
+from bouchet_proxy.request_body import CorruptBodyError, decompress
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.proxy.client import CHAT, HTTP, MESSAGES, OWNER, chat_body, error_of, get, post
+from tests.proxy.environment import ALIAS, KEY, RunningProxy, make_deployment
+from tests.waiting import wait_for
+
+LIMIT = 64 << 20
+VERSION = {"anthropic-version": "2023-06-01"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def model(proxy: RunningProxy) -> None:
+    """Have a model that answers."""
+    proxy.environment.store.create(make_deployment())
+    wait_for(lambda: post(proxy, MESSAGES, chat_body("x")).status_code == 200)
+
+
+def deflate(data: bytes, wbits: int) -> bytes:
+    engine = zlib.compressobj(wbits=wbits)
+    return engine.compress(data) + engine.flush()
+
+
+def held(data: bytes, encoding: str, limit: int = LIMIT) -> Any:
+    return decompress(data, encoding, limit, lambda size: None)
+
+
+class TestDecompress:
+    @given(st.binary(max_size=3000))
+    def test_decompress_returns_what_was_compressed(self, data: bytes) -> None:
+        for encoding, packed in (
+            ("gzip", gzip.compress(data)),
+            ("deflate", zlib.compress(data)),
+            ("deflate", deflate(data, -15)),
+        ):
+            coroutine = held(packed, encoding)
+            while True:
+                try:
+                    coroutine.send(None)
+                except StopIteration as done:
+                    assert done.value == data
+                    break
+
+    async def test_decompress_reads_all_members(self) -> None:
+        assert await held(gzip.compress(b"one ") + gzip.compress(b"two"), "gzip") == b"one two"
+
+    @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+    @pytest.mark.parametrize(
+        "data", [b"plain", gzip.compress(b"x" * 99, mtime=0)[:-9], zlib.compress(b"x" * 99)[:-5], b"\x78"]
+    )
+    async def test_decompress_of_broken_data_raises(self, data: bytes, encoding: str) -> None:
+        with pytest.raises(CorruptBodyError):
+            await held(data, encoding)
+
+    async def test_decompress_of_a_bomb_stops_at_the_limit(self) -> None:
+        bomb = gzip.compress(b"\0" * (64 << 20))
+        tracemalloc.start()
+        with pytest.raises(BodyTooLargeError):
+            await held(bomb, "gzip", 4 << 20)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 8 << 20
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "x-gzip", "GZIP", "gzip,identity", "deflate", "identity, gzip"])
+@pytest.mark.parametrize("path", [MESSAGES, CHAT])
+def test_compressed_body_is_answered(proxy: RunningProxy, path: str, encoding: str) -> None:
+    data = json.dumps(chat_body("SAY[ok]")).encode()
+    packed = zlib.compress(data) if encoding == "deflate" else gzip.compress(data)
+    response = post(proxy, path, packed, **{"content-encoding": encoding})
+    assert response.status_code == 200 and "ok" in response.text
+
+
+@pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, gzip", "made-up"])
+def test_unknown_encoding_is_refused_with_those_known(proxy: RunningProxy, encoding: str) -> None:
+    response = post(proxy, MESSAGES, b"x", **{"content-encoding": encoding})
+    assert (response.status_code, response.headers["accept-encoding"]) == (415, "gzip, deflate")
+    assert "gzip, deflate" in error_of(response)["message"]
+
+
+def test_body_that_is_not_compressed_as_declared_is_a_bad_request(proxy: RunningProxy) -> None:
+    response = post(proxy, MESSAGES, json.dumps(chat_body("x")).encode(), **{"content-encoding": "gzip"})
+    assert response.status_code == 400 and "gzip" in error_of(response)["message"]
+
+
+def test_compressed_bomb_is_too_large(proxy: RunningProxy) -> None:
+    bomb = gzip.compress(b" " * (65 << 20), 1)
+    response = post(proxy, MESSAGES, bomb, **{"content-encoding": "gzip"})
+    assert (response.status_code, error_of(response)["type"]) == (413, "request_too_large")
+
+
+# credentials
+
+
+def status(proxy: RunningProxy, *headers: tuple[str, str]) -> int:
+    return HTTP.get(f"{proxy.url}/v1/models", headers=httpx.Headers(list(headers))).status_code
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [("authorization", "Bearer sk-ant-oat01-abc"), ("x-api-key", KEY)],
+        [("authorization", f"Bearer {KEY}"), ("x-api-key", "sk-ant-api03-other")],
+        [("x-api-key", "other"), ("x-api-key", KEY)],
+        [("authorization", "Basic abc"), ("x-api-key", KEY)],
+        [("authorization", f"bearer   {KEY}")],
+        [("authorization", f"Bearer\t{KEY}")],
+        [("api-key", KEY)],
+    ],
+)
+def test_any_right_credential_opens(proxy: RunningProxy, headers: list[tuple[str, str]]) -> None:
+    assert status(proxy, *headers) == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [],
+        [("authorization", "Bearer")],
+        [("authorization", f"Basic {KEY}")],
+        [("x-api-key", KEY[:-1])],
+        [("x-api-key", f"{KEY} {KEY}")],
+        [("authorization", "Bearer a"), ("x-api-key", "b")],
+    ],
+)
+def test_wrong_credentials_do_not_open(proxy: RunningProxy, headers: list[tuple[str, str]]) -> None:
+    assert status(proxy, *headers) == 401
+
+
+@pytest.mark.parametrize(
+    "value", [b"Bearer  k ", b"\tBEARER\t k", b" bearer k\r", "Bearer \u00a0k".encode(), b"Bearer k"]
+)
+def test_white_space_around_a_key_does_no_harm(value: bytes) -> None:
+    assert credentials({"headers": [(b"authorization", value)]}) == [b"k"]
+    key = value.strip().split()[-1] + b" "
+    assert credentials({"headers": [(b"x-api-key", b" " + key)]}) == [b"k"]
+
+
+def test_credentials_are_limited_in_number() -> None:
+    assert len(credentials({"headers": [(b"x-api-key", b"%d" % n) for n in range(99)]})) == MAX_CREDENTIALS
+
+
+# paths
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/v1/messages", "//v1/messages", "/v1//messages/", "/v1/v1/v1/messages", "/messages"]
+)
+def test_path_with_a_base_url_too_many_is_served(proxy: RunningProxy, path: str) -> None:
+    assert post(proxy, path, chat_body("SAY[ok]"), **VERSION).json()["content"][0]["text"] == "ok"
+
+
+@pytest.mark.parametrize("path", ["/v1/v1/chat/completions", "/chat/completions", "/v1/chat/completions/"])
+def test_chat_path_with_a_base_url_too_many_is_served(proxy: RunningProxy, path: str) -> None:
+    assert post(proxy, path, chat_body("SAY[ok]")).json()["choices"][0]["message"]["content"] == "ok"
+
+
+@given(st.text(alphabet="/v1am", max_size=20))
+def test_normalize_path_is_idempotent(path: str) -> None:
+    assert normalize_path(normalize_path(path)) == normalize_path(path)
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+def test_unknown_path_names_those_served_in_the_clients_dialect(proxy: RunningProxy, method: str) -> None:
+    for headers, is_anthropic in ((VERSION, True), ({}, False)):
+        response = HTTP.request(method, f"{proxy.url}/v1/files", headers={**OWNER, **headers})
+        assert response.status_code == 404 and (response.json().get("type") == "error") is is_anthropic
+        assert "/v1/messages" in error_of(response)["message"] and "/v1/models" in error_of(response)["message"]
+
+
+def test_wrong_method_names_the_right_one(proxy: RunningProxy) -> None:
+    response = get(proxy, MESSAGES)
+    assert (response.status_code, response.headers["allow"]) == (405, "POST")
+
+
+def test_dialect_of_a_known_endpoint_is_its_own() -> None:
+    assert dialect_of(CHAT, is_anthropic=True) is Dialect.OPENAI
+    assert dialect_of(MESSAGES) is dialect_of("/v1/models", is_anthropic=True) is Dialect.ANTHROPIC
+
+
+@pytest.mark.parametrize("name", [ALIAS, "default", "claude-sonnet-4-5", "claude-opus-4-5[1m]", "org/tiny-model"])
+def test_model_of_any_name_that_a_request_takes_is_found(proxy: RunningProxy, name: str) -> None:
+    assert get(proxy, f"/v1/models/{name}", **VERSION).json()["id"] == ALIAS
+
+
+def test_unknown_model_is_suggested_in_the_clients_dialect(proxy: RunningProxy) -> None:
+    response = get(proxy, "/v1/models/tiny-modell", **VERSION)
+    assert (response.status_code, response.json()["type"]) == (404, "error")
+    assert f"did you mean '{ALIAS}'" in error_of(response)["message"]
