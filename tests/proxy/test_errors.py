@@ -89,9 +89,15 @@ def body_errors() -> Iterator[str]:
         (Endpoint.MESSAGES, {"messages": [], "system": 5}),
         (Endpoint.MESSAGES, {"messages": [], "thread": {"type": "create"}}),
         (Endpoint.MESSAGES, {"messages": [], "tools": [{"name": {}}]}),
-        (Endpoint.CHAT, {"messages": [], "max_tokens": 0}),
+        (Endpoint.CHAT, {"messages": [], "max_tokens": -1}),
+        (Endpoint.CHAT, {"messages": [], "system": "x"}),
+        (Endpoint.CHAT, {"prompt": "x"}),
+        (Endpoint.MESSAGES, {"messages": [], "tools": [{"type": "function", "function": {}}]}),
         (Endpoint.CHAT, {"messages": [], "stop": 5}),
-        (Endpoint.RESPONSES, {"previous_response_id": "resp_1"}),
+        (Endpoint.RESPONSES, {}),
+        (Endpoint.RESPONSES, {"input": "x", "previous_response_id": "resp_1"}),
+        (Endpoint.RESPONSES, {"input": "x", "conversation": "conv_1"}),
+        (Endpoint.RESPONSES, {"input": [{"type": "item_reference", "id": "msg_1"}]}),
     ]
     for endpoint, body in bodies:
         with pytest.raises(InvalidBodyError) as caught:

@@ -6,10 +6,12 @@ import gzip
 import json
 import tracemalloc
 import zlib
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
+from bouchet_core.deployments import Phase
 from bouchet_proxy.api_keys import MAX_CREDENTIALS, credentials
 from bouchet_proxy.asgi import BodyTooLargeError
 from bouchet_proxy.dialects.endpoints import Dialect, dialect_of, normalize_path
@@ -17,19 +19,21 @@ from bouchet_proxy.request_body import CorruptBodyError, decompress
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.proxy.client import CHAT, HTTP, MESSAGES, OWNER, chat_body, error_of, get, post
+from tests.proxy.client import CHAT, HTTP, MESSAGES, OWNER, chat_body, error_of, get, post, wait_for_status
 from tests.proxy.environment import ALIAS, KEY, RunningProxy, make_deployment
-from tests.waiting import wait_for
 
 LIMIT = 64 << 20
 VERSION = {"anthropic-version": "2023-06-01"}
 
 
 @pytest.fixture(scope="module", autouse=True)
-def model(proxy: RunningProxy) -> None:
+def model(proxy: RunningProxy) -> Iterator[None]:
     """Have a model that answers."""
-    proxy.environment.store.create(make_deployment())
-    wait_for(lambda: post(proxy, MESSAGES, chat_body("x")).status_code == 200)
+    record = proxy.environment.store.create(make_deployment())
+    wait_for_status(proxy, 200)
+    yield
+    proxy.environment.move(record.id, Phase.ENDED)
+    wait_for_status(proxy, 404)
 
 
 def deflate(data: bytes, wbits: int) -> bytes:

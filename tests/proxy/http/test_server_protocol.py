@@ -10,6 +10,7 @@ from itertools import repeat
 from urllib.parse import urlsplit
 
 import pytest
+from bouchet_core.deployments import Phase
 from bouchet_proxy.http.server_protocol import MAX_HEAD_BYTES, MAX_HEADERS
 
 from tests.proxy.client import MESSAGES, anthropic_text, chat_body, wait_for_status
@@ -98,7 +99,7 @@ def test_many_requests_on_one_connection_are_counted_one_by_one(proxy: RunningPr
 
 @pytest.mark.parametrize("streamed", [False, True])
 def test_answer_to_http_10_has_no_chunks_and_ends_with_the_connection(proxy: RunningProxy, streamed: bool) -> None:
-    proxy.environment.store.create(make_deployment())
+    record = proxy.environment.store.create(make_deployment())
     wait_for_status(proxy, 200)
     body = json.dumps(chat_body("SAY[one two]", stream=streamed)).encode()
     head = (
@@ -107,6 +108,8 @@ def test_answer_to_http_10_has_no_chunks_and_ends_with_the_connection(proxy: Run
     with connect(proxy) as client:
         client.sendall(head.encode() + body)
         answer = b"".join(iter(lambda: client.recv(1 << 16), b""))
+    proxy.environment.move(record.id, Phase.ENDED)
+    wait_for_status(proxy, 404)
     received, _, content = answer.partition(b"\r\n\r\n")
     assert b" 200 " in received.splitlines()[0] and b"transfer-encoding" not in received.lower()
     if streamed:

@@ -54,7 +54,7 @@ def prepare_responses(body: Body, window: int | None, traits: Traits) -> Body:
 def stored_elsewhere(body: Body) -> str | None:
     """Return which part of a request only a server that stores conversations has; None where it is whole."""
     for name, what in _STORED_FIELDS.items():
-        if body.get(name):
+        if body.get(name) and (name != "prompt" or isinstance(body[name], dict)):
             return f"{name}: {what}"
     items = body.get("input")
     for index, item in enumerate(items if isinstance(items, list) else ()):

@@ -1,0 +1,24 @@
+"""The conformance table against this proxy; `make conformance` has it beside other servers, and more."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.conformance.run import CASES, Target, Verdict, run_cases
+from tests.stack.conftest import SCRIPTED, SMALL
+from tests.stack.harness import Stack
+
+
+@pytest.fixture(scope="module")
+def verdicts(stack: Stack, scripted: dict[str, Any]) -> dict[str, Verdict]:
+    """Run all cases side by side."""
+    models = {"scripted": SCRIPTED, "small": SMALL}
+    found = run_cases(Target("ours", stack.proxy_url, stack.key, models, is_ours=True))
+    return {verdict.case: verdict for verdict in found}
+
+
+@pytest.mark.parametrize("name", [case.name for case in CASES])
+def test_case_is_right(verdicts: dict[str, Verdict], name: str) -> None:
+    assert verdicts[name].problem == ""
