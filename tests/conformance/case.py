@@ -12,8 +12,8 @@ from bouchet_proxy.streams.sse import parse_stream
 MESSAGES, COUNT, CHAT = "/v1/messages", "/v1/messages/count_tokens", "/v1/chat/completions"
 COMPLETIONS, RESPONSES, EMBEDDINGS = "/v1/completions", "/v1/responses", "/v1/embeddings"
 ANTHROPIC = {"anthropic-version": "2023-06-01"}
-# vLLM's, pydantic's and LiteLLM's own words, which a client should never read
-RAW_WORDS = ("pydantic", "validation error", "input_value", "Traceback", "litellm", "erroREDACTED", "--enable-")
+# vLLM's, pydantic's and LiteLLM's own text, which a client should never read
+RAW = ("pydantic", "validation error", "input_value", "Traceback", "litellm", "erroREDACTED", "--enable-")
 
 
 @dataclass(frozen=True)
@@ -93,9 +93,9 @@ def status(*wanted: int) -> Check:
     return lambda answer: "" if answer.status in wanted else f"status {answer.status}: {answer.body[:300]!r}"
 
 
-def says(*words: str) -> Check:
-    """Check that the model's text has all of these words."""
-    return lambda answer: "" if all(word in answer.text for word in words) else f"text is {answer.text!r}"
+def says(*text: str) -> Check:
+    """Check that the model's text has all of these parts."""
+    return lambda answer: "" if all(word in answer.text for word in text) else f"text is {answer.text!r}"
 
 
 def says_exactly(text: str) -> Check:
@@ -120,8 +120,8 @@ def holds(title: str, predicate: Callable[[Answer], bool]) -> Check:
     return lambda answer: "" if predicate(answer) else f"{title}: {answer.body[:300]!r}"
 
 
-def refuses(wanted: int, *words: str, anthropic: bool = False) -> Check:
-    """Check an error: status, shape of the dialect, words that help, and none of another program."""
+def refuses(wanted: int, *text: str, anthropic: bool = False) -> Check:
+    """Check an error: status, shape of the dialect, parts of its message, and nothing of another program."""
 
     def check(answer: Answer) -> str:
         if answer.status != wanted:
@@ -129,8 +129,8 @@ def refuses(wanted: int, *words: str, anthropic: bool = False) -> Check:
         if (answer.json.get("type") == "error") is not anthropic:
             return f"error of another dialect: {answer.body[:200]!r}"
         message = str(answer.error["message"])
-        missing = [word for word in words if word.lower() not in message.lower()]
-        raw = [word for word in RAW_WORDS if word in message]
+        missing = [word for word in text if word.lower() not in message.lower()]
+        raw = [word for word in RAW if word in message]
         return f"message {message!r} (missing {missing}, raw {raw})" if missing or raw else ""
 
     return check

@@ -137,9 +137,9 @@ class Caller:
 
 
 def cache_salt(caller: Caller, secret: str) -> str | None:
-    """Return what keeps a caller's prompts apart in a model's prefix cache; None for the owner, who shares with nobody.
+    """Return what keeps a caller's prompts apart in a model's prefix cache; None for the owner, who shares with no one.
 
-    How quickly a prompt is answered tells whether somebody has sent it before. With a salt it tells that only of the
+    How quickly a prompt is answered tells whether it was sent before. With a salt it tells that only of the
     caller's own prompts.
     """
     if caller.is_owner:

@@ -10,7 +10,7 @@ import orjson
 
 from .dialects.endpoints import Endpoint
 from .errors import OVERLOADED, ProxyError, context_overflow, stream_interrupted, unreachable
-from .upstream_words import INVALID_ANSWER, plain_words
+from .upstream_messages import INVALID_ANSWER, plain_message
 
 NO_MESSAGE = "the model's server returned an error without a message"
 MAX_PLAIN_TEXT = MAX_MESSAGE_CHARS = 2000
@@ -53,7 +53,7 @@ def error_from_upstream(status: int, body: bytes, alias: str, endpoint: Endpoint
         return ProxyError(502, text)
     if status in (429, 503, OVERLOADED):
         return replace(unreachable(alias), message=f"{alias} is overloaded: {message}", code="overloaded")
-    plain = plain_words(message)
+    plain = plain_message(message)
     if plain is None:
         return ProxyError(status if status >= 400 else 502, message)
     if plain.is_answer:

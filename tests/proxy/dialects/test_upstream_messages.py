@@ -1,4 +1,4 @@
-"""vLLM's and pydantic's words as the client gets them: recorded from vLLM 0.32 and 0.19."""
+"""vLLM's and pydantic's text as the client gets them: recorded from vLLM 0.32 and 0.19."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 
 import pytest
 from bouchet_proxy.upstream_errors import error_from_upstream
-from bouchet_proxy.upstream_words import INVALID_ANSWER, plain_words
+from bouchet_proxy.upstream_messages import INVALID_ANSWER, plain_message
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -56,36 +56,36 @@ RAW = ("pydantic", "validation error", "input_value", "--", "'loc'", "Traceback"
     ],
 )
 def test_field_of_a_request_is_named(text: str, message: str, param: str) -> None:
-    found = plain_words(text)
+    found = plain_message(text)
     assert found is not None and found.message.startswith(message) and found.param == param
     assert not found.is_answer
 
 
-@pytest.mark.parametrize(("text", "words"), [(STREAM, "retry"), (BLOCK, "not a JSON object")])
+@pytest.mark.parametrize(("text", "hint"), [(STREAM, "retry"), (BLOCK, "not a JSON object")])
 @pytest.mark.parametrize("status", [400, 500])
-def test_fault_of_the_answer_is_the_servers(text: str, words: str, status: int) -> None:
+def test_fault_of_the_answer_is_the_servers(text: str, hint: str, status: int) -> None:
     error = error_from_upstream(status, json.dumps({"error": {"message": text}}).encode(), "tiny")
-    assert (error.status, error.code) == (502, INVALID_ANSWER) and words in error.message
+    assert (error.status, error.code) == (502, INVALID_ANSWER) and hint in error.message
 
 
-@pytest.mark.parametrize(("text", "words"), [(PARSER, "tool_parser"), (GRAMMAR, "leave out `strict`")])
-def test_option_of_the_server_becomes_advice(text: str, words: str) -> None:
+@pytest.mark.parametrize(("text", "hint"), [(PARSER, "tool_parser"), (GRAMMAR, "leave out `strict`")])
+def test_option_of_the_server_becomes_advice(text: str, hint: str) -> None:
     error = error_from_upstream(400, json.dumps({"error": {"message": text}}).encode(), "tiny")
-    assert error.status == 400 and words in error.message
+    assert error.status == 400 and hint in error.message
 
 
 @pytest.mark.parametrize("text", [LISTED, LISTED_TUPLE, UNION, STREAM, BLOCK, REQUEST, PARSER])
-def test_librarys_words_never_reach_the_client(text: str) -> None:
+def test_message_of_the_library_never_reaches_the_client(text: str) -> None:
     error = error_from_upstream(400, json.dumps({"error": {"message": text}}).encode(), "tiny")
     assert not [word for word in RAW if word in error.message]
 
 
 @pytest.mark.parametrize("text", ["`top_logprobs` must be a positive value or -1.", "refused", ""])
-def test_plain_words_stay(text: str) -> None:
-    assert plain_words(text) is None
+def test_plain_message_stay(text: str) -> None:
+    assert plain_message(text) is None
 
 
 @given(st.text(alphabet="1 validation error:for\n{'loc': (0,)msg[]\"}", max_size=300))
-def test_plain_words_accepts_any_text(text: str) -> None:
-    found = plain_words("1 validation error:\n" + text)
+def test_plain_message_accepts_any_text(text: str) -> None:
+    found = plain_message("1 validation error:\n" + text)
     assert found is not None and found.message

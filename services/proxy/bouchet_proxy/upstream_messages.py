@@ -1,4 +1,4 @@
-"""vLLM's words for what is wrong with a request, as a sentence for the client and a next step. Pure.
+"""vLLM's messages about what is wrong with a request, as a sentence for the client and a next step. Pure.
 
 vLLM quotes its validation library, and names options of its command line that a client cannot set. The same library
 also checks what a model wrote: then the status says that the request is wrong, although the answer is.
@@ -36,8 +36,8 @@ class PlainError:
     is_answer: bool = False
 
 
-def plain_words(text: str) -> PlainError | None:
-    """Return the error in plain words, None where vLLM's own are plain."""
+def plain_message(text: str) -> PlainError | None:
+    """Return the error in plain terms, None where vLLM's own is plain."""
     if _LISTED.match(text):
         return _from_fields(list(_listed_fields(text)))
     if found := _TITLED.match(text):
@@ -54,10 +54,10 @@ def plain_words(text: str) -> PlainError | None:
 def _listed_fields(text: str) -> Iterator[tuple[str, str]]:
     for place, message in _ENTRY.findall(text):
         try:
-            parts, words = ast.literal_eval(place), ast.literal_eval(message)
+            parts, problem = ast.literal_eval(place), ast.literal_eval(message)
         except (ValueError, SyntaxError):
             continue
-        yield _path(parts.split(".") if isinstance(parts, str) else [str(part) for part in parts]), str(words)
+        yield _path(parts.split(".") if isinstance(parts, str) else [str(part) for part in parts]), str(problem)
 
 
 def _path(parts: list[str]) -> str:
@@ -74,19 +74,19 @@ def _path(parts: list[str]) -> str:
 def _from_fields(fields: list[tuple[str, str]]) -> PlainError:
     """Return the first fields that are wrong, each once: a value that may be of several types is listed with each."""
     found: dict[str, str] = {}
-    for path, words in fields:
+    for path, text in fields:
         for prefix in _NEVER_SENT:
-            words = words.removeprefix(prefix)
-        found.setdefault(path, words[:1].lower() + words[1:MAX_SENTENCE_CHARS])
+            text = text.removeprefix(prefix)
+        found.setdefault(path, text[:1].lower() + text[1:MAX_SENTENCE_CHARS])
     if not found:
         return PlainError("the request has a field of another type than this API defines; see the API's reference")
-    shown = [f"{path or 'body'}: {_missing(words)}" for path, words in list(found.items())[:MAX_FIELDS]]
+    shown = [f"{path or 'body'}: {_missing(text)}" for path, text in list(found.items())[:MAX_FIELDS]]
     more = f" (and {len(found) - MAX_FIELDS} more)" if len(found) > MAX_FIELDS else ""
     return PlainError("; ".join(shown) + more, next(iter(found)))
 
 
-def _missing(words: str) -> str:
-    return "is missing" if words == "field required" else words
+def _missing(text: str) -> str:
+    return "is missing" if text == "field required" else text
 
 
 def _invalid_answer(fields: list[tuple[str, str]]) -> str:
