@@ -54,6 +54,17 @@ def test_any_path_and_method_of_the_model_is_served(proxy: RunningProxy) -> None
     assert (missing.status_code, missing.text) == (404, "404: Not Found")
 
 
+def test_kept_answers_are_no_path_of_the_model(proxy: RunningProxy) -> None:
+    """An id would let a request outlive its client, or read what others asked."""
+    before = len(proxy.environment.vllm.requests)
+    for path in ("/bouchet/streams/x", "//bouchet/streams/x", "/%62ouchet/streams/x"):
+        assert send(proxy, "GET", path).status_code == 404
+    named = {**AUTH, "x-bouchet-stream": "a" * 32, "x-bouchet-attempt": "1"}
+    assert send(proxy, "POST", CHAT, json=chat_body("SAY[hi]"), headers=named).status_code == 200
+    received = proxy.environment.vllm.requests[before:]
+    assert not any("bouchet" in name.lower() for request in received for name in request["headers"])
+
+
 def test_stream_passes_unchanged(proxy: RunningProxy) -> None:
     url = f"{proxy.url}/passthrough/{ALIAS}{CHAT}"
     with HTTP.stream("POST", url, json=chat_body("SAY[a b c]", stream=True), headers=AUTH) as response:

@@ -1,4 +1,4 @@
-"""`make soak`: the long runs. Random kills, cancelled starts, and the gateway's link cut under load.
+"""`make soak`: the long runs. Random kills, cancelled starts, and links cut under load.
 
 Each has a short version in `make test`.
 """
@@ -15,6 +15,7 @@ STACK_TESTS = ("tests/stack/faults/test_random_kills.py", "tests/stack/faults/te
 RUNS = (
     ("-m", "pytest", "-v", "--timeout", "3600", *STACK_TESTS),
     ("-m", "tests.soak.link_cuts"),
+    ("-m", "tests.soak.cut_answers"),
 )
 
 

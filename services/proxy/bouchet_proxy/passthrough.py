@@ -28,7 +28,7 @@ READ_TIMEOUT_S = 1800.0
 # headers of one hop only, and those that are not meant for the model
 _DROPPED_REQUEST_HEADERS = frozenset(
     b"host connection keep-alive proxy-connection te trailer transfer-encoding upgrade expect content-length "
-    b"authorization x-api-key cookie".split()
+    b"authorization x-api-key cookie x-bouchet-stream x-bouchet-attempt".split()
 )
 _DROPPED_RESPONSE_HEADERS = frozenset((b"connection", b"keep-alive", b"transfer-encoding"))
 
@@ -79,7 +79,8 @@ def split_path(scope: Scope) -> tuple[str, bytes]:
     """
     path = scope.get("raw_path") or scope["path"].encode()
     name, slash, rest = path.partition(b"?")[0].removeprefix(PREFIX.encode()).partition(b"/")
-    if not name or not slash:
+    # the answers of other clients are kept below /bouchet/ (http/resumption.py)
+    if not name or not slash or unquote_to_bytes(rest).lstrip(b"/").startswith(b"bouchet/"):
         raise unknown_path(scope["method"], scope["path"])
     query = scope.get("query_string") or b""
     return unquote_to_bytes(name).decode("utf-8", "replace"), b"/" + rest + (b"?" + query if query else b"")

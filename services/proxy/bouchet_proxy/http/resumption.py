@@ -16,12 +16,12 @@ from dataclasses import dataclass, replace
 from typing import NoReturn
 
 from .connection import ConnectError, Connection, TransportError, post_head, request_head
-from .pool import ConnectionPool, JobServer, NothingListensError
+from .pool import ConnectionPool, JobServer, NothingListensError, WrongServerError
 
 log = logging.getLogger(__name__)
 
 STREAM_HEADER, ATTEMPT_HEADER = "x-bouchet-stream", "x-bouchet-attempt"
-RETRY_S = 0.2
+RETRY_S, MORE_ATTEMPTS = 0.2, 2
 # how often a connection that is being made looks whether the job still runs
 CHECK_S = 0.5
 # a server that was there and is not listening for so long has ended
@@ -75,7 +75,7 @@ class Exchange:
 
     async def open(self) -> Connection:
         """Send the request; return the connection on which its answer has begun. Raises TransportError."""
-        self.connection = self._pool.take(self.server) or await self._pool.connect(self.server)
+        self.connection = self._pool.take(self.server) or await self._first_connection()
         while True:
             self.sent = True
             try:
@@ -90,6 +90,17 @@ class Exchange:
                 return await self._ask_on(ConnectError("the request was received before"))
             self._deadline = 0.0
             return self.connection
+
+    async def _first_connection(self) -> Connection:
+        """Connect, again if the attempt broke off: the gateway holds the next one until the link is up."""
+        for _ in range(MORE_ATTEMPTS):
+            try:
+                return await self._pool.connect(self.server)
+            except WrongServerError:
+                raise
+            except ConnectError:
+                await asyncio.sleep(RETRY_S)
+        return await self._pool.connect(self.server)
 
     async def resume(self, cause: TransportError) -> Connection:
         """Return another connection, on which the answer goes on at `position`. Raises TransportError."""

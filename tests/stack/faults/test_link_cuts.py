@@ -1,0 +1,141 @@
+"""The link is cut while the real vLLM answers: no client notices, and what a client leaves ends on the GPU."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.proxy.stream_checker import check_stream
+from tests.stack.clients.claude_code import ClaudeCode, call, exported
+from tests.stack.conftest import SCRIPTED
+from tests.stack.harness import PROJECT, Stack
+from tests.stack.job_faults import Stream
+from tests.waiting import wait_for
+
+LONG = "COUNT[1500]"
+RUNNING = "vllm:num_requests_running{"
+PAUSE_S, CLAUDE_PAUSE_S = 4.0, 8.0
+# a tenth for the metrics to be asked for
+GONE_S = 1.1
+
+
+@contextmanager
+def paused(stack: Stack) -> Iterator[None]:
+    """Stop the gateway, as a laptop that sleeps does: its connections stay open, and nothing passes."""
+    container = stack.container("gateway")
+    container.pause()
+    try:
+        yield
+    finally:
+        container.unpause()
+
+
+def pause(stack: Stack) -> None:
+    with paused(stack):
+        time.sleep(PAUSE_S)
+
+
+def unplug(stack: Stack) -> None:
+    """Take the network away for longer than a dead connection stays unnoticed."""
+    uplink = next(n for n in stack.docker.networks.list() if n.name == f"{PROJECT}_uplink")
+    gateway = stack.container("gateway")
+    uplink.disconnect(gateway)
+    time.sleep(PAUSE_S)
+    uplink.connect(gateway)
+
+
+def kill_sshd(stack: Stack) -> None:
+    """End the server's side of the SSH connection, as an sshd that is restarted by a script that kills all."""
+    assert stack.on("demo-login", ["pkill", "-KILL", "-u", "researcher", "sshd"]).status == 0
+
+
+def restart(stack: Stack) -> None:
+    stack.container("gateway").restart(timeout=5)
+
+
+def text_of(body: bytes) -> str:
+    events = check_stream("/v1/messages", body)
+    return "".join(event.json()["delta"].get("text", "") for event in events if event.name == "content_block_delta")
+
+
+@pytest.mark.parametrize("fault", [pause, unplug, kill_sshd, restart])
+def test_answer_with_a_cut_is_whole(stack: Stack, scripted: dict[str, Any], fault: Callable[[Stack], None]) -> None:
+    streams = [Stream(stack, SCRIPTED, LONG).under_way() for _ in range(2)]
+    fault(stack)
+    uncut = Stream(stack, SCRIPTED, LONG)
+    assert {one.last(timeout_s=120) for one in (*streams, uncut)} == {"message_stop"}
+    assert {text_of(one.body) for one in streams} == {text_of(uncut.body)}
+
+
+def running(stack: Stack) -> int:
+    """Return how many requests vLLM works on, as it counts itself."""
+    with stack.proxy() as proxy:
+        text = proxy.get(f"/passthrough/{SCRIPTED}/metrics").text
+    return int(sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(RUNNING)))
+
+
+def begin(stack: Stack) -> Callable[[], None]:
+    """Begin a long answer, and return how to hang up."""
+    body = {"model": SCRIPTED, "max_tokens": 60_000, "stream": True}
+    client = stack.proxy()
+    request = client.build_request("POST", "/v1/messages", json={**body, "messages": [user("COUNT[9000]")]})
+    response = client.send(request, stream=True)
+    next(response.iter_raw())
+    assert response.status_code == 200
+
+    def hang_up() -> None:
+        response.close()
+        client.close()
+
+    return hang_up
+
+
+def user(text: str) -> dict[str, str]:
+    return {"role": "user", "content": text}
+
+
+def test_hang_up_ends_the_request_on_the_gpu(stack: Stack, scripted: dict[str, Any]) -> None:
+    wait_for(lambda: running(stack) == 0)
+    hang_up = begin(stack)
+    wait_for(lambda: running(stack) == 1)
+    hang_up()
+    began = time.monotonic()
+    wait_for(lambda: running(stack) == 0, 10, pause_s=0.05)
+    assert time.monotonic() - began < GONE_S
+
+
+def test_hang_up_without_link_ends_the_request_after_it(stack: Stack, scripted: dict[str, Any]) -> None:
+    wait_for(lambda: running(stack) == 0)
+    hang_up = begin(stack)
+    wait_for(lambda: running(stack) == 1)
+    with paused(stack):
+        hang_up()
+        time.sleep(1)
+    began = time.monotonic()
+    wait_for(lambda: running(stack) == 0, 10, pause_s=0.05)
+    assert time.monotonic() - began < GONE_S
+
+
+def test_claude_code_shows_no_error_over_a_paused_link(stack: Stack, scripted: dict[str, Any], tmp_path: Path) -> None:
+    """A turn with a tool, then a long answer: the link pauses amid the first, and amid the second."""
+    claude, reports = ClaudeCode(tmp_path, exported(stack, SCRIPTED)), list[Any]()
+    target = claude.work / "hello.txt"
+    prompts = [LONG, call("Write", file_path=str(target), content="word " * 400)]
+    for prompt in prompts:
+        thread = threading.Thread(target=lambda text=prompt: reports.append(claude.run(text)))
+        thread.start()
+        with stack.proxy() as proxy:
+            wait_for(lambda: "bouchet_streams_open 0.0" not in proxy.get("/metrics").text, 60, pause_s=0.02)
+        with paused(stack):
+            time.sleep(CLAUDE_PAUSE_S)
+        thread.join()
+    errors = [line for report in reports for line in report.lines if "API Error" in json.dumps(line)]
+    assert not errors and [report.status for report in reports] == [0, 0], (errors, reports)
+    assert target.read_text() == "word " * 400
