@@ -3,13 +3,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 # Shell scripts by their first line, whatever they are called; recorded output has such lines too.
 SHELL_SCRIPTS = git grep -lIE --untracked '^\#!(/usr)?/bin/(env )?(ba)?sh$$' -- ':!*.txt'
-QUICK_TESTS = $(filter-out tests/stack tests/stack/ tests/claude tests/claude/ tests/bench tests/bench/ tests/soak tests/soak/ tests/fakes tests/fakes/,$(wildcard tests/*/))
+QUICK_TESTS = $(filter-out tests/stack tests/stack/ tests/claude tests/claude/ tests/bench tests/bench/ tests/soak tests/soak/ tests/fakes tests/fakes/ tests/conformance tests/conformance/,$(wildcard tests/*/))
 
 # Most of these tests wait for a program; more of them than cores.
 PARALLEL = -n 4 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help up down remove clean env logs status test test-fast check renew pin docs bench soak engine tools tools-fast lint
+.PHONY: help up down remove clean env logs status test test-fast check renew pin docs bench conformance soak engine tools tools-fast lint
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -48,6 +48,9 @@ check: tools-fast lint ## ruff, mypy, import-linter, shellcheck
 
 soak: tools engine ## the long runs: random kills, cancelled starts, a link cut under load
 	@$(BIN)/python -m tests.soak
+
+conformance: tools engine ## requests that clients really send, against this proxy, vLLM itself and stock LiteLLM; real clients
+	@$(BIN)/python -m tests.conformance
 
 bench: tools engine ## measure the figures that the project aims at, beside others
 	@$(BIN)/python -m tests.bench

@@ -61,6 +61,8 @@ FIXED_ENVIRONMENT = {
     "TMPDIR": "/tmp",
     # big models load for longer than vLLM's default of 600 s
     "VLLM_ENGINE_READY_TIMEOUT_S": "3600",
+    # clients' APIs allow more than vLLM's default of 4
+    "VLLM_MAX_STOP_STRINGS": "1024",
     "VLLM_NO_USAGE_STATS": "1",
     "BOUCHET_DRAIN_FILE": "/bouchet/job/drain",
 }

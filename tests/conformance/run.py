@@ -20,13 +20,17 @@ SIDE_BY_SIDE = 4
 
 @dataclass(frozen=True)
 class Target:
-    """A server under test. models: what it calls the scripted and the small model; is_ours: it has to be right."""
+    """A server under test. models: what it calls the scripted and the small model; is_ours: it has to be right.
+
+    passes_through: each model's own server is under `/passthrough/NAME` of the URL.
+    """
 
     name: str
     url: str
     key: str
     models: Mapping[str, str]
     is_ours: bool = False
+    passes_through: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,8 @@ def _ask(client: httpx.Client, target: Target, case: Case) -> Answer:
     if content is not None and "content-encoding" in headers:
         content = shared_cases.pack(headers["content-encoding"], content)
     headers.setdefault("content-type", "application/json")
-    answer = client.request(case.method, target.url + case.path, content=content, headers=headers)
+    url = f"{target.url}/passthrough/{model}" if target.passes_through else target.url
+    answer = client.request(case.method, url + case.path, content=content, headers=headers)
     return Answer(answer.status_code, answer.headers, answer.content)
 
 
