@@ -82,6 +82,10 @@ class ApiClient:
                 raise
             return found
 
+    def change_policy(self, name: str, policy: Json) -> DeploymentInfo:
+        """Change the policy of a deployment; an empty one resumes it."""
+        return DeploymentInfo.from_json(self._send("PATCH", _path(name), policy))
+
     def cancel(self, name: str) -> DeploymentInfo:
         """Request the end of a deployment."""
         return DeploymentInfo.from_json(self._send("DELETE", _path(name)))

@@ -39,6 +39,7 @@ COMMANDS: Mapping[str, CommandEntry] = {
     "chat": CommandEntry("chat with a model in the terminal", "chat"),
     "env": CommandEntry('print the settings of a client: eval "$(bouchet env)"', "clients"),
     "logs": CommandEntry("print the log of a deployment's job", "status"),
+    "keep": CommandEntry("change how long, when and for how much a model is kept", "keep"),
     "cancel": CommandEntry("stop deployments and release their GPUs", "launch"),
     "models": CommandEntry("list the models in the catalog, and which are downloaded", "models"),
     "download": CommandEntry("download a model to the cluster", "models"),

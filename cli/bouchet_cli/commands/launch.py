@@ -15,6 +15,8 @@ from bouchet_cli.view.preview import preview_lines
 from bouchet_cli.view.progress import wait_until_ready
 from bouchet_cli.view.screen import Screen
 
+from .keep import add_policy_arguments, policy_request
+
 # options with the same name as their field of the request
 SAME_NAME = (
     *("name", "gpus", "nodes", "time", "partition", "quant", "kv_cache_dtype", "max_len"),
@@ -44,6 +46,7 @@ def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
                         help="stop after this time without requests; 0: never")  # fmt: skip
     parser.add_argument("--like", metavar="ID",
                         help="relaunch with the image, revision, arguments and resources of deployment ID")  # fmt: skip
+    add_policy_arguments(parser)
     parser.add_argument("--wait", action=argparse.BooleanOptionalAction, default=None,
                         help="show progress until the model is ready (default: on a terminal)")  # fmt: skip
     parser.add_argument("--dry-run", action="store_true", help="show what would be submitted; submit nothing")
@@ -92,6 +95,7 @@ def launch_request(options: argparse.Namespace, api: ApiClient) -> dict[str, Any
     request = {"model": model, **{field: getattr(options, field) for field in SAME_NAME}}
     request["serve_as"] = list(options.serve_as) or None
     request["idle_timeout_min"] = options.idle_timeout
+    request["policy"] = policy_request(options) or None
     return {field: value for field, value in request.items() if value is not None}
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from bouchet_cli.client.deployments import DeploymentInfo
 from bouchet_cli.client.http import Json
 
 from .screen import MIN_WIDTH, StyledLine, clean, wrap
+from .service import service_facts, successor_note, time_left
 from .tables import NOTE_INDENT, Column, age, duration, precise_duration, start_time, table, tokens
 
 COLUMNS = (
@@ -25,6 +26,7 @@ STATE_STYLE: Mapping[str, str] = {
     "queued": "yellow",
     "starting": "cyan",
     "draining": "magenta",
+    "parked": "blue",
 }
 LABEL_WIDTH = 11
 BAR = "█"
@@ -58,7 +60,7 @@ def state_style(deployment: DeploymentInfo) -> str:
 def status_lines(deployments: Sequence[DeploymentInfo], width: int, now: datetime) -> list[StyledLine]:
     """Return a table with a row and a note for each deployment."""
     rows = [_status_row(deployment, now) for deployment in deployments]
-    notes = [_status_note(deployment) for deployment in deployments]
+    notes = [_status_note(deployment, now) for deployment in deployments]
     return table(COLUMNS, rows, width, notes=notes, styles=[state_style(d) for d in deployments])
 
 
@@ -124,9 +126,12 @@ def _status_row(deployment: DeploymentInfo, now: datetime) -> tuple[str, ...]:
     )
 
 
-def _status_note(deployment: DeploymentInfo) -> str:
+def _status_note(deployment: DeploymentInfo, now: datetime) -> str:
     job = deployment.job
     parts = [f"id {deployment.id}", deployment.model, job.resources, f"job {job.slurm_id}" if job.slurm_id else ""]
+    left = time_left(_job(deployment), now) if deployment.phase == "ready" else None
+    parts.append(f"{duration(left.total_seconds())} left" if left is not None else "")
+    parts.append(successor_note(deployment, now))
     facts = ", ".join(part for part in parts if part)
     return f"{facts}: {deployment.explanation}" if deployment.explanation else facts
 
@@ -143,6 +148,7 @@ def _facts(deployment: DeploymentInfo, now: datetime) -> Iterator[tuple[str, str
         share = f"{placement['cpus']} CPUs and {placement['memory_gib']} GiB per node"
         yield "placement", f"{deployment.job.resources}, {share}; {placement.get('why') or ''}".rstrip("; ")
     yield from _job_facts(deployment, job, placement, now)
+    yield from service_facts(deployment, now)
     if job.get("image"):
         yield "software", _software_text(job)
     if job.get("smoke"):
@@ -162,9 +168,8 @@ def _job_facts(deployment: DeploymentInfo, job: Json, placement: Json, now: date
     if job.get("window"):
         memory = (job.get("memory") or {}).get("note")
         yield "window", f"{tokens(job['window'])} tokens" + (f"; {memory}" if memory else "")
-    started = (job.get("since") or {}).get("starting")
-    if started and placement and deployment.phase in ("starting", "ready"):
-        left = datetime.fromisoformat(started) + timedelta(seconds=placement["walltime_s"]) - now
+    left = time_left(job, now)
+    if left is not None and deployment.phase in ("starting", "ready"):
         yield "ends", f"in {duration(left.total_seconds())}, at the end of its walltime"
 
 

@@ -57,6 +57,7 @@ class ModelEntry(FrozenModel):
         default="none", description="none: no reasoning model; off, on: its default; always: cannot be turned off"
     )
     vision: bool = False
+    on_demand: bool = Field(default=False, description="launches are on demand: parked while no request comes")
     max_output: int = Field(default=32_000, ge=1, description="answer length in tokens if a client sets none")
     min_vllm: str = Field(default="0.10", pattern=r"^\d+(\.\d+){1,2}$")
     weights_gib: float | None = Field(

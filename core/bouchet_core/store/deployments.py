@@ -6,7 +6,7 @@ Keys (all under `bouchet:`):
     live              set    ids of deployments that have not ended
     ended             zset   ids of deployments by the time of their end, newest ENDED_KEPT
     names             hash   every name of a live deployment -> its id
-    slots             hash   slot -> id of the deployment that holds it
+    slots             hash   slot -> `<id>/<job name>` of the job that holds it; `<id>` alone in older records
     targets           hash   slot -> signed SlotTarget as JSON
     events            stream one entry a change, newest EVENTS_KEPT
     once:<key>        string id made for an idempotency key, ONCE_TTL_S
@@ -25,7 +25,7 @@ from bouchet_core.tunnel import SlotTarget, TargetSigner
 
 from .cluster import TUNNEL_EVENTS
 from .reading import read_or_skip
-from .records import PREFIX, RecordKeys, RecordStore, evaluate, mapped
+from .records import PREFIX, HeldSlot, RecordKeys, RecordStore, evaluate, mapped
 
 EVENTS_KEPT = 10_000
 ONCE_TTL_S = 24 * 3600
@@ -35,7 +35,7 @@ ENDED_KEPT = 200
 _EVENTS = PREFIX + "events"
 _STREAMS = (_EVENTS, TUNNEL_EVENTS)
 
-# KEYS: slots   ARGV: id count
+# KEYS: slots   ARGV: owner count
 _TAKE_SLOT = """
 for n = 0, ARGV[2] - 1 do
   local owner = redis.call('HGET', KEYS[1], n)
@@ -96,17 +96,17 @@ class DeploymentStore(RecordStore[Deployment]):
         """Return the error for an unknown deployment."""
         return UnknownDeploymentError(name)
 
-    def targets_of(self, record: Deployment) -> Sequence[tuple[str, str]]:
+    def targets_of(self, record: Deployment) -> Sequence[HeldSlot]:
         """Return the signed SlotTarget of every job that listens, as JSON, if this store can sign."""
         found = []
         for job in record.jobs:
-            target = _target_of(record, job)
+            target, owner = _target_of(record, job), slot_owner(record.id, job.name)
             if target is None:
-                found.append((str(job.slot), ""))
+                found.append(HeldSlot(job.slot, "", owner, is_released=not job.is_live))
             elif self.signer is not None:
                 # defaults are left out, so that equal targets are equal texts
                 signed = self.signer.signed(job.slot, target).model_dump_json(exclude_defaults=True)
-                found.append((str(job.slot), signed))
+                found.append(HeldSlot(job.slot, signed, owner))
         return found
 
     def renew_targets(self, records: Sequence[Deployment]) -> None:
@@ -114,10 +114,10 @@ class DeploymentStore(RecordStore[Deployment]):
         with mapped():
             stored = cast("dict[str, str]", self._redis.hgetall(self.keys.targets))
         for record in records:
-            for slot, target in dict(self.targets_of(record)).items():
-                if target and stored.get(slot) != target:
+            for held in self.targets_of(record):
+                if held.target and stored.get(str(held.slot)) != held.target:
                     keys = [self._key(record.id), self.keys.targets]
-                    evaluate(self._redis, _RENEW_TARGET, keys, [record.version, slot, target])
+                    evaluate(self._redis, _RENEW_TARGET, keys, [record.version, held.slot, held.target])
 
     def create(self, deployment: Deployment, once: str | None = None) -> Deployment:
         """Store a new record and take its names, or raise NameTakenError.
@@ -135,9 +135,10 @@ class DeploymentStore(RecordStore[Deployment]):
             ids = cast("list[str]", self._redis.zrevrangebyscore(self.keys.ended, "+inf", moment.timestamp()))
         return self._load(ids)
 
-    def take_slot(self, deployment: str, count: int) -> int:
-        """Return the deployment's slot, taking the lowest free one; NoFreeSlotError when all `count` are taken."""
-        slot = int(evaluate(self._redis, _TAKE_SLOT, [self.keys.slots], [deployment, count]))
+    def take_slot(self, deployment: str, job_name: str, count: int) -> int:
+        """Return the slot of that job, taking the lowest free one; NoFreeSlotError when all `count` are taken."""
+        owner = slot_owner(deployment, job_name)
+        slot = int(evaluate(self._redis, _TAKE_SLOT, [self.keys.slots], [owner, count]))
         if slot < 0:
             raise NoFreeSlotError(count)
         return slot
@@ -172,6 +173,11 @@ class DeploymentStore(RecordStore[Deployment]):
         with mapped():
             newest = cast("list[tuple[str, dict[str, str]]]", self._redis.xrevrange(_EVENTS, count=1))
         return newest[0][0] if newest else FIRST_EVENT
+
+
+def slot_owner(deployment: str, job_name: str) -> str:
+    """Return how a job is named as the owner of a slot."""
+    return f"{deployment}/{job_name}"
 
 
 def _target_of(deployment: Deployment, job: Job) -> SlotTarget | None:

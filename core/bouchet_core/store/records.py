@@ -79,17 +79,22 @@ redis.call('XADD', KEYS[5], 'MAXLEN', '~', ARGV[6], '*', unpack(ARGV, last + 1))
 return {'ok'}
 """
 
-# Compare-and-set; a record that has ended releases its names and slots in the same step.
+# Compare-and-set; a record that has ended releases its names and slots in the same step, a job that has ended its slot.
+# A slot that another owner holds by now is left alone.
 # KEYS: record live owners slots targets events ended
 # ARGV: id expected version body has_ended updated ended_kept events_kept number_of_targets
-#       (slot target)... event_fields...
+#       (slot target owner is_released)... event_fields...
 _SAVE = """
 if redis.call('HGET', KEYS[1], 'version') ~= ARGV[2] then return 0 end
 redis.call('HSET', KEYS[1], 'version', ARGV[3], 'body', ARGV[4])
-local last = 9 + 2 * ARGV[9]
-for i = 10, last, 2 do
-  if ARGV[i + 1] == '' then redis.call('HDEL', KEYS[5], ARGV[i])
-  else redis.call('HSET', KEYS[5], ARGV[i], ARGV[i + 1]) end
+local last = 9 + 4 * ARGV[9]
+for i = 10, last, 4 do
+  local owner = redis.call('HGET', KEYS[4], ARGV[i])
+  if not owner or owner == ARGV[i + 2] or owner == ARGV[1] then
+    if ARGV[i + 1] == '' then redis.call('HDEL', KEYS[5], ARGV[i])
+    else redis.call('HSET', KEYS[5], ARGV[i], ARGV[i + 1]) end
+    if ARGV[i + 3] == '1' and owner == ARGV[i + 2] then redis.call('HDEL', KEYS[4], ARGV[i]) end
+  end
 end
 if ARGV[5] == '1' then
   if KEYS[2] ~= '' and redis.call('SREM', KEYS[2], ARGV[1]) == 1 then
@@ -99,7 +104,9 @@ if ARGV[5] == '1' then
   for _, key in ipairs({KEYS[3], KEYS[4]}) do
     local held = key ~= '' and redis.call('HGETALL', key) or {}
     for i = 1, #held, 2 do
-      if held[i + 1] == ARGV[1] then redis.call('HDEL', key, held[i]) end
+      if held[i + 1] == ARGV[1] or string.sub(held[i + 1], 1, #ARGV[1] + 1) == ARGV[1] .. '/' then
+        redis.call('HDEL', key, held[i])
+      end
     end
   end
 end
@@ -147,6 +154,21 @@ class RecordKeys:
     targets: str = ""
 
 
+@dataclass(frozen=True)
+class HeldSlot:
+    """A slot of a record. An empty target removes where it leads; is_released: its owner no longer needs it."""
+
+    slot: int
+    target: str
+    owner: str
+    is_released: bool = False
+
+    @property
+    def words(self) -> tuple[str, str, str, str]:
+        """The arguments of the script that saves a record."""
+        return str(self.slot), self.target, self.owner, "1" if self.is_released else "0"
+
+
 class RecordStore(Generic[AnyRecord]):
     """Records of one kind. Methods raise RecordError subclasses or StoreUnavailableError."""
 
@@ -171,8 +193,8 @@ class RecordStore(Generic[AnyRecord]):
         """Return the error for a name that no record has."""
         raise NotImplementedError
 
-    def targets_of(self, record: AnyRecord) -> Sequence[tuple[str, str]]:
-        """Return pairs of slot and target for every slot of the record; an empty target removes it."""
+    def targets_of(self, record: AnyRecord) -> Sequence[HeldSlot]:
+        """Return every slot of the record."""
         return ()
 
     def get(self, name: str) -> AnyRecord:
@@ -221,7 +243,7 @@ class RecordStore(Generic[AnyRecord]):
             self.ended_kept,
             self.events_kept,
             len(targets),
-            *(word for pair in targets for word in pair),
+            *(word for held in targets for word in held.words),
             *(word for pair in event.items() for word in pair),
         ]
         names = [self._key(record.id), keys.live, keys.owners, keys.slots, keys.targets, keys.events, keys.ended]

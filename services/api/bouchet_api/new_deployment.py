@@ -12,6 +12,7 @@ from bouchet_core.config.site import Site
 from bouchet_core.deployments import Deployment, Job, LaunchRequest, Placement
 from bouchet_core.errors import LaunchRefusedError, NameTakenError, UnknownModelError
 from bouchet_core.placement import candidates, image_for
+from bouchet_core.policy import Policy
 from bouchet_core.provenance import LaunchPins
 from bouchet_core.values import format_duration
 
@@ -41,10 +42,17 @@ def new_deployment(request: LaunchRequest, catalog: Catalog, site: Site, identit
         request=request,
         traits=entry.traits,
         entry=entry.model_dump(mode="json"),
+        policy=new_policy(request, entry, now),
         reason="",
         created_at=now,
         updated_at=now,
     )
+
+
+def new_policy(request: LaunchRequest, entry: ModelEntry, now: datetime) -> Policy:
+    """Return the policy of a launch: what it asks for, over the catalog's. Raises LaunchRefusedError."""
+    policy = Policy(on_demand=entry.on_demand)
+    return policy if request.policy is None else request.policy.applied_to(policy, now)
 
 
 def check_name(alias: str) -> None:
@@ -83,7 +91,7 @@ RECORD_REQUIRED = (
 )
 # fields of a request that may differ from the earlier one: resources, limits and names
 CHANGEABLE = (
-    *("name", "time", "partition", "account", "qos", "constraint", "serve_as", "idle_timeout_min"),
+    *("name", "time", "partition", "account", "qos", "constraint", "serve_as", "idle_timeout_min", "policy"),
     *("like", "model"),
 )
 
@@ -122,6 +130,7 @@ def relaunch(
             weights=job.weights,
             arguments=job.arguments,
         ),
+        policy=new_policy(request, entry, now),
         reason="",
         created_at=now,
         updated_at=now,

@@ -21,6 +21,7 @@ from .backends.direct import DirectBackend
 from .backends.litellm import LiteLLMBackend
 from .http.server_protocol import BoundedHeadProtocol
 from .refresh import KeyTableThread, RoutingTableThread
+from .routing.load import LoadReporter, LoadTracker
 from .settings import ProxySettings
 from .upstream_request import Backend
 from .usage.recorder import UsageRecorder
@@ -72,15 +73,21 @@ async def serve(settings: ProxySettings, mount: Mount) -> None:
     recorder = UsageRecorder(store, settings.serving_secret.get_secret_value())
     deferred = DeferredBackend(mount, settings)
     litellm, lifespan = (deferred, deferred.lifespan) if settings.direct else mount(settings)
+    tracker = LoadTracker()
+    reporter = LoadReporter(store, tracker, lambda: routes.read_at)
     async with DirectBackend(settings) as direct:
-        app = ProxyApp(settings, lambda: routes.table, lambda: keys.table, problem, recorder, direct, litellm, lifespan)
+        app = ProxyApp(
+            settings, lambda: routes.table, lambda: keys.table, problem, recorder, direct, litellm, lifespan, tracker
+        )
         routes.start()
+        reporter.start()
         keys.start()
         recorder.start()
         try:
             await uvicorn.Server(_server_config(app, settings)).serve()
         finally:
             recorder.stop()
+            reporter.stop()
             keys.stop()
             routes.stop()
             store.close()

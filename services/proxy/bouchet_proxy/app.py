@@ -46,6 +46,7 @@ from .errors import (
 from .model_list import find_model, render_model, render_model_list
 from .passthrough import PREFIX, Passthrough
 from .request_body import BodyReader
+from .routing.load import LoadTracker
 from .routing.table import DEFAULT, RoutingTable
 from .settings import ProxySettings
 from .streams.response_writer import ResponseWriter
@@ -74,11 +75,13 @@ class ProxyApp:
         direct: DirectBackend,
         litellm: Backend,
         lifespan: App,
+        load: LoadTracker | None = None,
     ) -> None:
         self._settings, self._table, self._keys, self._recorder = settings, table, keys, recorder
         self._problem = problem
-        self._dispatcher, self._lifespan = Dispatcher(settings, table, direct, litellm), lifespan
-        self._passthrough = Passthrough(settings, direct)
+        tracker = load or LoadTracker()
+        self._dispatcher, self._lifespan = Dispatcher(settings, table, direct, litellm, tracker), lifespan
+        self._passthrough = Passthrough(settings, direct, tracker)
         per_key = LoadLimits(settings.max_requests_per_key, settings.max_bytes_per_key)
         self._gate = Gate(per_key, LoadLimits(settings.max_requests, settings.max_bytes))
         self._bodies = BodyReader(settings.max_body_bytes, settings.max_bytes_per_key)

@@ -21,6 +21,7 @@ from .dialects.openai import wants_usage
 from .dialects.tokens import Body, exceeds_window
 from .errors import ProxyError, tools_unavailable, unavailable, unreachable
 from .routing.affinity import ReplicaSelector, conversation_id
+from .routing.load import LoadTracker
 from .routing.table import LookupResult, NotReady, ReplicaGroup, Route, RoutingTable, TableNotLoaded
 from .settings import ProxySettings
 from .streams.empty_answer import ask_for_one, wants_nothing
@@ -60,9 +61,14 @@ class Dispatcher:
     """Serves client requests. `table` returns the current routing table."""
 
     def __init__(
-        self, settings: ProxySettings, table: Callable[[], RoutingTable], direct: DirectBackend, litellm: Backend
+        self,
+        settings: ProxySettings,
+        table: Callable[[], RoutingTable],
+        direct: DirectBackend,
+        litellm: Backend,
+        load: LoadTracker,
     ) -> None:
-        self._settings, self._table = settings, table
+        self._settings, self._table, self._load = settings, table, load
         self._direct, self._litellm = direct, litellm
         self._replicas = ReplicaSelector()
 
@@ -73,22 +79,34 @@ class Dispatcher:
             while True:
                 found = self._find_route(request, attempted)
                 if not isinstance(found, Route):
-                    await wait.wait_for_model(found)
+                    await self._wait_for_model(wait, found)
                     continue
                 may_retry = wait.is_allowed or self._has_replicas(request)
-                error = await self._send(request, found, writer, may_retry=may_retry)
+                # counted from here on: its job is not ended before this request has
+                with self._load.track(found.job_name):
+                    error = await self._send(request, found, writer, may_retry=may_retry)
                 if error is None:
                     return
-                if found.deployment in attempted or not self._has_replicas(request):
+                if found.job_name in attempted or not self._has_replicas(request):
                     attempted.clear()
                     await wait.wait_for_tunnel(error)
-                attempted.add(found.deployment)
+                attempted.add(found.job_name)
+
+    async def _wait_for_model(self, wait: ReadinessWait, found: LookupResult) -> None:
+        """Wait a moment, and ask for a model that a request starts. Raises ProxyError if waiting cannot help."""
+        if not isinstance(found, NotReady):
+            await wait.wait_for_model(found)
+            return
+        if found.wakes:
+            self._load.want(found.deployment)
+        with self._load.hold(found.deployment):
+            await wait.wait_for_model(found)
 
     def _find_route(self, request: ClientRequest, attempted: set[str]) -> LookupResult:
         found = self._table().find(request.model_name)
         if not isinstance(found, ReplicaGroup):
             return found
-        routes = [route for route in found.routes if route.deployment not in attempted] or found.routes
+        routes = [route for route in found.routes if route.job_name not in attempted] or found.routes
         return self._replicas.select(routes, conversation_id(request.usage.session, request.body))
 
     def _has_replicas(self, request: ClientRequest) -> bool:
@@ -223,7 +241,9 @@ def is_worth_waiting(found: LookupResult, now: datetime, limit_s: float) -> bool
         return False
     if isinstance(found, TableNotLoaded):
         return True
-    if not isinstance(found, NotReady) or found.phase in (Phase.DRAINING, Phase.ENDED):
+    if not isinstance(found, NotReady) or found.phase is Phase.ENDED:
         return False
+    if found.phase in (Phase.DRAINING, Phase.PARKED):
+        return found.wakes
     expected = found.start_estimate if found.phase is Phase.QUEUED else None
     return expected is None or expected - now <= timedelta(seconds=limit_s)

@@ -293,6 +293,8 @@ def model_not_found(found: UnknownModel) -> ProxyError:
 def not_ready(found: NotReady, now: datetime) -> ProxyError:
     """Build the error for a deployment that is queued, starting or stopping."""
     retry_after_s = RETRY_SOON_S if found.phase is Phase.STARTING else RETRY_LATER_S
+    if found.wakes and found.phase is Phase.PARKED and found.expected_s is not None:
+        retry_after_s = max(RETRY_SOON_S, round(found.expected_s))
     return ProxyError(OVERLOADED, f"{found.alias} {_describe_phase(found, now)}", "model_not_ready", retry_after_s)
 
 
@@ -304,6 +306,11 @@ def _describe_phase(found: NotReady, now: datetime) -> str:
         case Phase.STARTING | Phase.READY:
             progress = f": {found.progress}" if found.progress else reason
             return f"is starting{progress}; it is not ready yet"
+        case Phase.PARKED if found.wakes:
+            about = f"; its last start took {found.expected_s:.0f} s" if found.expected_s is not None else ""
+            return f"is parked and starts for this request{about}: retry when it is ready (`bouchet status`)"
+        case Phase.PARKED:
+            return f"is parked{reason}; `bouchet status {found.alias}` shows when it starts again"
         case Phase.DRAINING | Phase.ENDED:
             return f"is stopping{reason}; restart it with `bouchet launch`"
         case _:

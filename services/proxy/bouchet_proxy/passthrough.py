@@ -18,6 +18,7 @@ from .backends.direct import DirectBackend
 from .errors import timed_out, unavailable, unknown_path, unreachable
 from .http.connection import ReadTimeoutError, TransportError
 from .http.pool import JobServer, server_of
+from .routing.load import LoadTracker
 from .routing.table import ReplicaGroup, Route, RoutingTable
 from .settings import ProxySettings
 from .streams.response_writer import ResponseWriter, run_until_disconnect
@@ -36,8 +37,8 @@ _DROPPED_RESPONSE_HEADERS = frozenset((b"connection", b"keep-alive", b"transfer-
 class Passthrough:
     """Relays requests to vLLM servers over the direct backend's connections."""
 
-    def __init__(self, settings: ProxySettings, direct: DirectBackend) -> None:
-        self._settings, self._direct = settings, direct
+    def __init__(self, settings: ProxySettings, direct: DirectBackend, load: LoadTracker) -> None:
+        self._settings, self._direct, self._load = settings, direct, load
 
     async def serve(
         self, scope: Scope, receive: Receive, writer: ResponseWriter, table: RoutingTable, ticket: Ticket
@@ -46,14 +47,15 @@ class Passthrough:
         settings = self._settings
         name, target = split_path(scope)
         route = _find_route(table, name)
-        body = await read_body(scope, receive, settings.max_body_bytes, ticket.hold)
-        key = job_key(settings.serving_secret.get_secret_value(), route.job_name, route.sealed_key)
-        host = f"{settings.slot_host}:{settings.slot_base_port + route.slot}"
-        head = request_head(scope, target, host, key, len(body))
-        head_only = scope["method"] == "HEAD"
-        await run_until_disconnect(
-            writer, self._relay(writer, route.alias, server_of(route, key), head, body, head_only)
-        )
+        with self._load.track(route.job_name):
+            body = await read_body(scope, receive, settings.max_body_bytes, ticket.hold)
+            key = job_key(settings.serving_secret.get_secret_value(), route.job_name, route.sealed_key)
+            host = f"{settings.slot_host}:{settings.slot_base_port + route.slot}"
+            head = request_head(scope, target, host, key, len(body))
+            head_only = scope["method"] == "HEAD"
+            await run_until_disconnect(
+                writer, self._relay(writer, route.alias, server_of(route, key), head, body, head_only)
+            )
 
     async def _relay(
         self, writer: ResponseWriter, alias: str, server: JobServer, head: bytes, body: bytes, head_only: bool

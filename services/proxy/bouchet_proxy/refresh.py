@@ -10,6 +10,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 
 from bouchet_core.errors import StoreUnavailableError
 from bouchet_core.store import Store
@@ -115,9 +116,13 @@ class RoutingTableThread(RefreshThread):
         super().__init__("routing table", reread_s=ROUTES_REREAD_S, retry_s=ROUTES_RETRY_S, stale_s=stale_s)
         self._store, self._catalog = store, catalog
         self.table: RoutingTable = NOT_LOADED
+        # when the records of the table were read, or a little before
+        self.read_at: datetime | None = None
 
     def _refresh(self) -> None:
+        read_at = datetime.now(UTC)
         self.table = build_table(self._store.live(), self._catalog)
+        self.read_at = read_at
 
     def _last_change(self) -> str:
         return self._store.last_event()

@@ -99,14 +99,14 @@ def test_update_concurrently_applies_every_change(store: Store) -> None:
 
 def test_save_of_ended_deployment_releases_names_slot_and_target(store: Store) -> None:
     record = store.create(deployment("aa"))
-    slot = store.take_slot("aa", 2)
+    slot = store.take_slot("aa", "bouchet-aa-1", 2)
     live = store.save(running(record, slot))
     target = store.slot_target(slot)
     assert target is not None and (target.node, target.port, target.deployment) == ("node1", 20001, "aa")
     store.save(live.moved(Phase.ENDED, NOW, ending=Ending.COMPLETED))
     assert store.slot_target(slot) is None
     assert store.live() == []
-    assert store.take_slot("bb", 2) == slot
+    assert store.take_slot("bb", "job", 2) == slot
     store.create(deployment("cc", "bouchet-aa"))
 
 
@@ -133,9 +133,9 @@ def test_renew_targets_of_an_older_version_of_the_record_writes_nothing(store: S
 
 
 def test_take_slot_is_stable_and_exclusive(store: Store) -> None:
-    assert [store.take_slot("aa", 2), store.take_slot("bb", 2), store.take_slot("aa", 2)] == [0, 1, 0]
+    assert [store.take_slot(one, "job", 2) for one in ("aa", "bb", "aa")] == [0, 1, 0]
     with pytest.raises(NoFreeSlotError, match="all 2 slots"):
-        store.take_slot("cc", 2)
+        store.take_slot("cc", "job", 2)
 
 
 def test_events_are_one_per_change_in_order(store: Store) -> None:

@@ -168,7 +168,7 @@ def test_unreadable_deployment_is_left_out_and_keeps_id_names_and_slot(
     # logged once per process and id, so no other test uses this id
     store.create(deployment("only-here"))
     store.create(deployment("bb"))
-    slot = store.take_slot("only-here", 4)
+    slot = store.take_slot("only-here", "job", 4)
     changed_hash(
         raw, f"{PREFIX}deployment:only-here", "body", lambda body: body.replace('"phase":"ready"', '"phase":"asleep"')
     )
@@ -181,7 +181,7 @@ def test_unreadable_deployment_is_left_out_and_keeps_id_names_and_slot(
         store.get("bouchet-only-here")
     with pytest.raises(NameTakenError):
         store.create(deployment("cc", names=("bouchet-only-here",)))
-    assert store.take_slot("bb", 4) != slot == store.take_slot("only-here", 4)
+    assert store.take_slot("bb", "job", 4) != slot == store.take_slot("only-here", "job", 4)
     assert [(one.kind, one.id) for one in store.all_unreadable()] == [("deployment", "only-here")]
     assert [one.id for one in store.unreadable(live=True)] == ["only-here"]
 

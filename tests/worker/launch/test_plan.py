@@ -19,7 +19,7 @@ def test_preview_changes_nothing(new_cluster: WorkerContext, slurm: FakeSlurm, c
     for partition in ("gpu_h200", "auto"):
         preview(new_cluster, requested("preview", clock(), partition=partition))
     assert slurm.files == {} and slurm.jobs == {}
-    assert new_cluster.store.page(10, 0) == [] and new_cluster.store.take_slot("other", 1) == 0
+    assert new_cluster.store.page(10, 0) == [] and new_cluster.store.take_slot("other", "job", 1) == 0
     assert set(slurm.programs()) == {"squeue", "sbatch"}
     assert all("--test-only" in argv for argv in slurm.calls if argv[0] == "sbatch")
 

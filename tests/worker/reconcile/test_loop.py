@@ -163,7 +163,7 @@ def test_runaway_job_can_be_cancelled(scenario: WorkerScenario) -> None:
     record = scenario.get()
     assert (record.phase, record.ending) == (Phase.ENDED, Ending.CANCELLED)
     assert "accounting still reports RUNNING" in record.reason
-    assert scenario.context.store.slot_target(0) is None and scenario.context.store.take_slot("bb", 4) == 0
+    assert scenario.context.store.slot_target(0) is None and scenario.context.store.take_slot("bb", "job", 4) == 0
 
 
 def test_end_file_explains_why_vllm_ended(scenario: WorkerScenario) -> None:

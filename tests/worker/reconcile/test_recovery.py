@@ -149,7 +149,7 @@ def test_job_without_a_free_slot_is_listed_with_the_reason(scenario: WorkerScena
     scenario.launch()
     flush(redis_server)
     for n in range(scenario.context.slot_count):
-        scenario.context.store.take_slot(f"other{n}", scenario.context.slot_count)
+        scenario.context.store.take_slot(f"other{n}", "job", scenario.context.slot_count)
     scenario.step()
     (orphan,) = scenario.context.store.orphans.seen()
     assert orphan.owner == "this" and "slots" in orphan.note

@@ -6,8 +6,9 @@ import logging
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from bouchet_core.deployments import ClusterOutage, Deployment, LaunchRequest, MemoryEstimate, Phase, Placement
-from bouchet_core.errors import NameTakenError, UnknownDeploymentError
+from bouchet_core.deployments import ClusterOutage, Deployment, Ending, LaunchRequest, MemoryEstimate, Phase, Placement
+from bouchet_core.errors import LaunchRefusedError, NameTakenError, UnknownDeploymentError
+from bouchet_core.policy.request import PolicyRequest
 from bouchet_core.store import Store
 from bouchet_core.tasks import TaskName
 from fastapi import APIRouter, Body, Header, Query, Response
@@ -119,6 +120,15 @@ def get_deployment(deployment: DeploymentDep) -> Deployment:
     return deployment
 
 
+@router.patch("/{deployment:path}", responses={200: RESPONSES[200]})
+def change_policy(state: StateDep, deployment: DeploymentDep, request: PolicyRequest) -> Deployment:
+    """Change how long, when and for how much a deployment is kept. An empty body resumes one that is paused."""
+    now = datetime.now(UTC)
+    record = state.store.update(deployment.id, lambda old: _with_policy(old, request, now))
+    log.info("deployment %s: policy is now %s", record.id, record.policy.model_dump(mode="json", exclude_defaults=True))
+    return record
+
+
 @router.delete(
     "/{deployment:path}",
     status_code=202,
@@ -162,6 +172,23 @@ def _create(store: Store, new: Deployment, key: str | None) -> Deployment:
         if new.request.name is None or exc.name != new.model:
             raise
     return store.create(with_alias_only(new), once=key)
+
+
+def _with_policy(record: Deployment, request: PolicyRequest, now: datetime) -> Deployment:
+    """Return the record with the new policy. Raises LaunchRefusedError for one that has ended."""
+    if not record.is_live or record.stop_requested_at is not None:
+        raise LaunchRefusedError(f"{record.alias} has ended; launch it again with `bouchet launch {record.model}`")
+    policy = request.applied_to(record.policy, now)
+    new = record.model_copy(update={"policy": policy, "updated_at": now})
+    new = new.with_service(now, changed_at=now, paused="", waits="")
+    if policy.is_managed:
+        return new if new.live_jobs else new.with_service(now, parked_at=None).settled()
+    # nothing is renewed from now on: a successor that has not begun to serve is not needed
+    for job in new.live_jobs:
+        if job.replaces is not None and job.phase not in (Phase.READY, Phase.DRAINING):
+            stopped = {"stop_requested_at": now, "retired_because": "its deployment is no longer renewed"}
+            new = new.with_job(job.model_copy(update=stopped), now)
+    return new.settled() if new.live_jobs else new.ended(Ending.COMPLETED, now, "it is no longer kept")
 
 
 def _with_cancel_request(record: Deployment, now: datetime) -> Deployment:

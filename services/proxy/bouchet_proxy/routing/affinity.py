@@ -29,17 +29,17 @@ def choose_replica(
 ) -> Route:
     """Return the replica for a request.
 
-    open_requests: by slot. previous: the id of the deployment that served the conversation before. Among equally busy
+    open_requests: by slot. previous: the name of the job that served the conversation before. Among equally busy
     replicas a hash decides, so that a restarted proxy mostly chooses the same replica again.
     """
     for route in routes:
-        if route.deployment == previous:
+        if route.job_name == previous:
             return route
-    return min(routes, key=lambda route: (open_requests.get(route.slot, 0), _rank(conversation, route.deployment)))
+    return min(routes, key=lambda route: (open_requests.get(route.slot, 0), _rank(conversation, route.job_name)))
 
 
-def _rank(conversation: str, deployment: str) -> bytes:
-    return hashlib.blake2b(f"{conversation}\0{deployment}".encode("utf-8", "replace"), digest_size=8).digest()
+def _rank(conversation: str, job_name: str) -> bytes:
+    return hashlib.blake2b(f"{conversation}\0{job_name}".encode("utf-8", "replace"), digest_size=8).digest()
 
 
 def conversation_id(session: str, body: Mapping[str, Any]) -> str:
@@ -76,21 +76,21 @@ class ReplicaSelector:
     """Remembers which replica serves which conversation, and how many requests each has open."""
 
     def __init__(self) -> None:
-        self._deployments: OrderedDict[str, str] = OrderedDict()
+        self._jobs: OrderedDict[str, str] = OrderedDict()
         self._open_requests: Counter[int] = Counter()
 
     @property
     def conversations(self) -> int:
         """How many conversations are remembered."""
-        return len(self._deployments)
+        return len(self._jobs)
 
     def select(self, routes: Sequence[Route], conversation: str) -> Route:
         """Choose the replica for this request, and remember it for the conversation."""
-        route = choose_replica(routes, conversation, self._open_requests, self._deployments.get(conversation))
-        self._deployments[conversation] = route.deployment
-        self._deployments.move_to_end(conversation)
-        if len(self._deployments) > MAX_CONVERSATIONS:
-            self._deployments.popitem(last=False)
+        route = choose_replica(routes, conversation, self._open_requests, self._jobs.get(conversation))
+        self._jobs[conversation] = route.job_name
+        self._jobs.move_to_end(conversation)
+        if len(self._jobs) > MAX_CONVERSATIONS:
+            self._jobs.popitem(last=False)
         return route
 
     @contextmanager

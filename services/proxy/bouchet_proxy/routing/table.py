@@ -12,10 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from difflib import get_close_matches
 
 from bouchet_core.deployments import ClaudeTier, Deployment, Job, Phase, Traits
+from bouchet_core.policy.weekly import window_at
 
 TIERS = ("opus", "sonnet", "haiku")
 DEFAULT = "default"
@@ -48,20 +49,26 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class ReplicaGroup:
-    """Two or more replicas, the newest first."""
+    """Two or more replicas, of one deployment or of several, the newest first."""
 
     routes: tuple[Route, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class NotReady:
-    """A live deployment that is not ready yet, or that is draining."""
+    """A live deployment that is not ready yet, that is draining, or that is parked.
+
+    wakes: a request makes the worker start it. expected_s: how long a start takes, measured; None: not known.
+    """
 
     alias: str
     phase: Phase
     reason: str
     progress: str
     start_estimate: datetime | None
+    deployment: str = ""
+    wakes: bool = False
+    expected_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,25 +148,31 @@ class RoutingTable:
         return shorts[found[0]] if found else ""
 
 
-_Pair = tuple[Deployment, Route | NotReady]
+# the routes of its jobs that take requests, or why there is none
+_Pair = tuple[Deployment, "tuple[Route, ...] | NotReady"]
 
 # before the store has been read
 NOT_LOADED = RoutingTable({}, {}, None, (), {}, loaded=False)
 
 
-def build_table(deployments: Iterable[Deployment], catalog: Mapping[str, str]) -> RoutingTable:
+def build_table(
+    deployments: Iterable[Deployment], catalog: Mapping[str, str], now: datetime | None = None
+) -> RoutingTable:
     """Build the table of these live deployments. catalog: every id and alias -> the name to launch it with."""
+    moment = now or datetime.now(UTC)
     ordered = sorted((d for d in deployments if d.is_live), key=_preference)
-    targets = [(deployment, _target(deployment)) for deployment in ordered]
+    targets: list[_Pair] = [
+        (deployment, _routes(deployment) or _not_ready(deployment, moment)) for deployment in ordered
+    ]
     names: dict[str, RouteTarget] = {}
     tiers: dict[str, RouteTarget] = {}
-    for deployment, target in targets:
+    for deployment, found in targets:
         for name in deployment.names:
-            names.setdefault(name.lower(), target)
-    for deployment, target in reversed(targets):
-        names[deployment.model.lower()] = _with_replicas(target, targets)
-        tiers.update({tier: _with_replicas(target, targets, tier) for tier in deployment.request.serve_as})
-    models = tuple(_listed(d, t) for d, t in targets if isinstance(t, Route))
+            names.setdefault(name.lower(), _one_or_group(found))
+    for deployment, found in reversed(targets):
+        names[deployment.model.lower()] = _with_replicas(found, targets)
+        tiers.update({tier: _with_replicas(found, targets, tier) for tier in deployment.request.serve_as})
+    models = tuple(_listed(d, found) for d, found in targets if not isinstance(found, NotReady) or d.stays)
     default = _with_replicas(targets[0][1], targets) if targets else None
     lowered = {name.lower(): alias for name, alias in catalog.items()}
     return RoutingTable(names, tiers, default, models, lowered, servers=_servers(ordered))
@@ -170,12 +183,21 @@ def _servers(deployments: Iterable[Deployment]) -> dict[str, int]:
     return {job.name: job.port or 0 for job in jobs if job.listens and job.phase is not Phase.ENDED}
 
 
-def _with_replicas(target: Route | NotReady, targets: Sequence[_Pair], tier: ClaudeTier | None = None) -> RouteTarget:
+def _with_replicas(
+    found: tuple[Route, ...] | NotReady, targets: Sequence[_Pair], tier: ClaudeTier | None = None
+) -> RouteTarget:
     """Return the target with its replicas; for a tier without those that were launched for other tiers only."""
-    if isinstance(target, NotReady):
-        return target
-    replicas = [r for d, r in targets if isinstance(r, Route) and _are_replicas(r, target) and _serves(d, tier)]
-    return ReplicaGroup(tuple(replicas)) if len(replicas) > 1 else target
+    if isinstance(found, NotReady):
+        return found
+    serving = [(d, routes) for d, routes in targets if not isinstance(routes, NotReady) and _serves(d, tier)]
+    replicas = [route for _, routes in serving for route in routes if _are_replicas(route, found[0])]
+    return _one_or_group(tuple(replicas) or found)
+
+
+def _one_or_group(found: tuple[Route, ...] | NotReady) -> RouteTarget:
+    if isinstance(found, NotReady):
+        return found
+    return found[0] if len(found) == 1 else ReplicaGroup(found)
 
 
 def _are_replicas(one: Route, other: Route) -> bool:
@@ -193,39 +215,42 @@ def _preference(deployment: Deployment) -> tuple[int, float]:
     return order.get(deployment.phase, 5), -deployment.created_at.timestamp()
 
 
-def _target(deployment: Deployment) -> Route | NotReady:
-    job = _ready_job(deployment.jobs)
-    if deployment.phase is Phase.READY and job is not None:
-        return Route(
-            deployment=deployment.id,
-            alias=deployment.alias,
-            model=deployment.model,
-            slot=job.slot,
-            job_name=job.name,
-            window=job.window,
-            traits=deployment.traits,
-            sealed_key=job.sealed_key,
-            port=job.port or 0,
-            authenticates=job.proves,
-            resumes=job.proves and job.resumes >= 1,
-            no_tools=job.smoke.without_tools if job.smoke is not None else "",
-        )
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from difflib import get_close_matches
     current = deployment.job
+    is_parked = deployment.phase is Phase.PARKED
     return NotReady(
         alias=deployment.alias,
         phase=deployment.phase,
         reason=deployment.reason or (current.reason if current else ""),
-        progress=current.progress if current else "",
-        start_estimate=current.start_estimate if current else None,
+        progress=current.progress if current and not is_parked else "",
+        start_estimate=current.start_estimate if current and not is_parked else None,
+        deployment=deployment.id,
+        wakes=_wakes(deployment, now),
+        expected_s=_expected_s(deployment),
     )
 
 
-def _ready_job(jobs: Sequence[Job]) -> Job | None:
-    return next((job for job in reversed(jobs) if job.phase is Phase.READY), None)
+def _wakes(deployment: Deployment, now: datetime) -> bool:
+    """Tell whether the policy starts it for a request."""
+    policy = deployment.policy
+    if not deployment.stays or deployment.service.paused or (policy.begin is not None and now < policy.begin):
+        return False
+    if policy.hours is not None and not policy.on_demand:
+        return window_at(policy.hours, now) is not None
+    return policy.on_demand or policy.kept_at(now)
 
 
-def _listed(deployment: Deployment, route: Route | NotReady) -> ListedModel:
-    window = route.window if isinstance(route, Route) else None
+def _expected_s(deployment: Deployment) -> float | None:
+    """Return the seconds from submission to ready of its last start."""
+    measured = [sum(v for k, v in job.times.items() if k != "ready") for job in deployment.jobs if "ready" in job.times]
+    return measured[-1] if measured else None
+
+
+def _listed(deployment: Deployment, found: tuple[Route, ...] | NotReady) -> ListedModel:
+    job = deployment.job
+    window = found[0].window if not isinstance(found, NotReady) else (job.window if job is not None else None)
     return ListedModel(deployment.alias, deployment.model, deployment.created_at, window)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,10 +15,14 @@ from bouchet_core.deployments import Deployment, LaunchRequest, Placement
 from bouchet_core.errors import ConfigurationError
 from pydantic import BaseModel, ConfigDict
 
+from bouchet_worker.slurm.commands import warning_s
+
 SPEC_VERSION = 1
 KEY_FILE = "key"
-# vLLM finishes open streams within this time after SIGTERM; Slurm's signal comes 120 s before the walltime ends
-DRAIN_S = 100
+# of the time between Slurm's signal and the end of the walltime, vLLM does not use this to finish open streams
+SPARE_S = 20
+# the worker parks a deployment that has a policy; the job's own watch ends it later, should the worker be gone
+IDLE_SPARE_MIN = 15
 # reserved, so that no host has it: vLLM takes an empty list for all domains
 NO_DOMAIN = "none.invalid"
 
@@ -53,8 +58,14 @@ class JobRecordFile(BaseModel):
 
 
 def next_job_name(deployment: Deployment) -> str:
-    """Return a unique name for the deployment's next job."""
-    return f"bouchet-{deployment.id}-{len(deployment.jobs) + 1}"
+    """Return a unique name for the deployment's next job: the record always keeps its last one."""
+    last = max((int(job.name.rpartition("-")[2]) for job in deployment.jobs), default=0)
+    return f"bouchet-{deployment.id}-{last + 1}"
+
+
+def drain_s(placement: Placement) -> int:
+    """Return how long vLLM may take after SIGTERM to finish open streams, in seconds."""
+    return warning_s(placement.walltime_s) - SPARE_S
 
 
 def make_spec(
@@ -76,9 +87,18 @@ def make_spec(
         env=dict(entry.env),
         placement=placement,
         image=image,
-        idle_timeout_min=site.idle_timeout_min if request.idle_timeout_min is None else request.idle_timeout_min,
+        idle_timeout_min=_idle_timeout_min(deployment, site),
         model_revision=deployment.pins.model_revision if deployment.pins is not None else None,
     )
+
+
+def _idle_timeout_min(deployment: Deployment, site: Site) -> int:
+    """Return after how many minutes without a request the job ends itself; 0: never."""
+    request = deployment.request
+    limit = site.idle_timeout_min if request.idle_timeout_min is None else request.idle_timeout_min
+    if not limit or not deployment.policy.is_managed:
+        return limit
+    return math.ceil(deployment.policy.idle_limit_s(limit * 60) / 60) + IDLE_SPARE_MIN
 
 
 # vLLM's arguments
@@ -110,7 +130,7 @@ def vllm_arguments(
         *("--disable-access-log-for-endpoints", "/health,/metrics"),
         # vLLM's own --api-key does not protect /invocations, /tokenize and /metrics
         *("--middleware", "guard.Guard"),
-        *("--shutdown-timeout", str(DRAIN_S)),
+        *("--shutdown-timeout", str(drain_s(placement))),
         # a request may name an image by URL, which vLLM would fetch from within the cluster; images as data are taken
         *("--allowed-media-domains", NO_DOMAIN),
         *entry.extra_args,
@@ -175,7 +195,7 @@ def _render_spec(spec: JobSpec, site: Site) -> bytes:
         "vllm": spec.image.vllm,
         "apptainer": site.apptainer,
         "idle_timeout_s": spec.idle_timeout_min * 60,
-        "drain_s": DRAIN_S,
+        "drain_s": drain_s(spec.placement),
         "listen": site.listen,
     }
     return (json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()

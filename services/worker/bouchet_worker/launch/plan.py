@@ -15,7 +15,8 @@ from bouchet_core.config.site import SiteImage
 from bouchet_core.deployments import Deployment, Job, Phase, Placement
 from bouchet_core.errors import LaunchRefusedError, RemoteCommandError
 from bouchet_core.keys import serving_key
-from bouchet_core.placement import AUTO_PARTITION, candidates, image_of
+from bouchet_core.placement import AUTO_PARTITION, SHORTEST_S, candidates, image_of
+from bouchet_core.values import format_duration
 
 from bouchet_worker.context import WorkerContext
 from bouchet_worker.paths import SERVE_SCRIPT
@@ -49,9 +50,12 @@ class LaunchPlan:
         return self.spec.placement
 
     def job(self, slot: int, now: datetime) -> Job:
-        """Return the job as the deployment's record stores it."""
+        """Return the job as the deployment's record stores it, with what its policy asked of it."""
+        asked = self.record.job
+        kept = () if asked is None else ("replaces", "begin_at", "asked_walltime_s")
         return Job.model_validate(
             {
+                **{field: getattr(asked, field) for field in kept},
                 "name": self.spec.name,
                 "slot": slot,
                 "placement": self.placement,
@@ -71,20 +75,35 @@ class LaunchPlan:
         """Return the command that submits the job."""
         job_dir, scripts = context.paths.job(self.spec.name), context.scripts_dir
         log = context.paths.log("%j")
-        return sbatch_argv(self.placement, self.spec.name, log, f"{scripts}/{SERVE_SCRIPT}", [job_dir, scripts])
+        begin_at = self.record.job.begin_at if self.record.job is not None else None
+        begin_in_s = 0 if begin_at is None else round((begin_at - context.now()).total_seconds())
+        script = f"{scripts}/{SERVE_SCRIPT}"
+        return sbatch_argv(
+            self.placement, self.spec.name, log, script, [job_dir, scripts], begin_in_s=max(0, begin_in_s)
+        )
 
 
 def plan_launch(context: WorkerContext, record: Deployment) -> LaunchPlan:
     """Plan the deployment's next job. Raises LaunchRefusedError, UnknownModelError and the gateway's errors."""
     entry = entry_of(record, context.catalog)
     image = image_of(record, entry, context.site)
-    placement = _place(context, record, entry)
-    spec = make_spec(record, next_job_name(record), entry, placement, image, context.site)
+    asked_s = record.job.asked_walltime_s if record.job is not None else None
+    placement = _place(context, with_asked_walltime(record, asked_s), entry)
+    name = record.job.name if record.job is not None else next_job_name(record)
+    spec = make_spec(record, name, entry, placement, image, context.site)
     changes = changed_arguments(record.pins.arguments, spec.arguments) if record.pins is not None else ""
     if changes:
         placement = placement.model_copy(update={"why": f"{placement.why}; {changes}"})
         spec = replace(spec, placement=placement)
     return LaunchPlan(record, entry, spec)
+
+
+def with_asked_walltime(record: Deployment, asked_s: int | None) -> Deployment:
+    """Return the record as if its request had that walltime; None: the one that it has."""
+    if asked_s is None:
+        return record
+    time = format_duration(max(asked_s // SHORTEST_S, 1) * SHORTEST_S)
+    return record.model_copy(update={"request": record.request.model_copy(update={"time": time})})
 
 
 def restore_plan(context: WorkerContext, record: Deployment) -> LaunchPlan:

@@ -3,38 +3,123 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from bouchet_core.deployments import Deployment, Ending, Job, Phase
-from bouchet_core.errors import LaunchRefusedError
+from bouchet_core.errors import LaunchRefusedError, NoFreeSlotError, UnknownDeploymentError
 
 from bouchet_worker.context import WorkerContext
 from bouchet_worker.scripts import stage_scripts
 from bouchet_worker.slurm.commands import scancel_argv, terminate_argv
 from bouchet_worker.slurm.queries import JobRef
-from bouchet_worker.slurm.submission import BEING_CANCELLED, CANCELLED_UNSUBMITTED, FoundJob, JobSubmission
+from bouchet_worker.slurm.submission import (
+    BEING_CANCELLED,
+    CANCELLED_UNSUBMITTED,
+    HAS_ENDED,
+    NOTHING_TO_DO,
+    FoundJob,
+    JobSubmission,
+)
 
 from .checks import check_model_present, check_pins, estimate_for
 from .job_files import render_record_file
 from .plan import LaunchPlan, plan_launch, restore_plan
 
+PAUSED = "{error}. Correct that, then resume with `bouchet keep`"
 # a serving job may finish open requests for this long before Slurm kills it
 FINISH_LIMIT = timedelta(seconds=45)
 
 
 def submit(context: WorkerContext, deployment: str) -> str:
-    """Submit the deployment's job; return a short result for the log. Raises RecordError and StoreUnavailableError."""
-    return DeploymentSubmission(context, deployment).submit()
+    """Submit every job of the deployment that Slurm does not have yet; return a short result for the log.
+
+    Raises RecordError and StoreUnavailableError.
+    """
+    return _for_each(context, deployment, lambda attempt: _wants_job(attempt), DeploymentSubmission.submit)
 
 
 def cancel(context: WorkerContext, deployment: str) -> str:
-    """Cancel the deployment's job, or end a deployment without one; return a short result for the log."""
-    return DeploymentSubmission(context, deployment).cancel()
+    """Cancel the jobs that were asked to stop, else the whole deployment; return a short result for the log."""
+
+    def change(old: Deployment) -> Deployment:
+        one_job = any(job.stop_requested_at is not None for job in old.live_jobs)
+        is_asked = old.stop_requested_at is not None or one_job
+        return old if is_asked or not old.is_live else old.asked_to_stop(context.now())
+
+    try:
+        record = context.store.update(deployment, change)
+    except UnknownDeploymentError:
+        return "no such deployment"
+    if not record.is_live:
+        return HAS_ENDED
+    if record.stop_requested_at is not None and not record.attempts():
+        context.store.update(deployment, lambda old: _ended_without_job(old, context.now()))
+        return CANCELLED_UNSUBMITTED
+    return _for_each(context, deployment, lambda attempt: attempt.stop_requested_at is not None, _cancel)
+
+
+def _cancel(submission: DeploymentSubmission) -> str:
+    return submission.cancel()
+
+
+def _ended_without_job(record: Deployment, now: datetime) -> Deployment:
+    if record.attempts() or not record.is_live:
+        return record
+    return record.ended(Ending.CANCELLED, now, "cancelled while it had no job")
+
+
+def _for_each(
+    context: WorkerContext,
+    deployment: str,
+    is_wanted: Callable[[Deployment], bool],
+    act: Callable[[DeploymentSubmission], str],
+) -> str:
+    """Act for each job that is wanted, whatever happens to the others; raise the first error."""
+    try:
+        record = context.store.get(deployment)
+    except UnknownDeploymentError:
+        return "no such deployment"
+    results, errors = [], list[Exception]()
+    for attempt in record.attempts():
+        if is_wanted(attempt):
+            try:
+                results.append(act(DeploymentSubmission(context, deployment, attempt.job_name)))
+            except Exception as exc:
+                errors.append(exc)
+    if errors:
+        raise errors[0]
+    return ", ".join(results) or NOTHING_TO_DO
 
 
 def set_reason(context: WorkerContext, deployment: str, reason: str) -> None:
     """Store on a live record why it does not advance."""
-    DeploymentSubmission(context, deployment).set_reason(reason)
+    for attempt in context.store.get(deployment).attempts():
+        if not _wants_job(attempt) and attempt.stop_requested_at is None:
+            continue
+        DeploymentSubmission(context, deployment, attempt.job_name).set_reason(reason)
+
+
+def update_attempt(
+    context: WorkerContext, deployment: str, job_name: str | None, change: Callable[[Deployment], Deployment]
+) -> Deployment:
+    """Change one attempt of the stored record until it is saved; return the attempt as it is then.
+
+    Raises UnknownDeploymentError if the record no longer has that job.
+    """
+
+    def whole(old: Deployment) -> Deployment:
+        attempt = _attempt_of(old, job_name)
+        new = change(attempt)
+        return old if new == attempt else old.with_attempt(new)
+
+    return _attempt_of(context.store.update(deployment, whole), job_name)
+
+
+def _attempt_of(record: Deployment, job_name: str | None) -> Deployment:
+    attempt = record.attempt(job_name)
+    if attempt is None:
+        raise UnknownDeploymentError(f"{record.id} ({job_name})")
+    return attempt
 
 
 def lease_name(deployment: str) -> str:
@@ -42,19 +127,29 @@ def lease_name(deployment: str) -> str:
     return f"task:{deployment}"
 
 
+def _wants_job(attempt: Deployment) -> bool:
+    """Return whether it is on its way to Slurm and not cancelled."""
+    return attempt.phase in (Phase.REQUESTED, Phase.SUBMITTING) and attempt.stop_requested_at is None
+
+
 class DeploymentSubmission(JobSubmission[Deployment]):
-    """Takes a deployment from `requested` to `queued`, or cancels it."""
+    """Takes one job of a deployment from `requested` to `queued`, or cancels it. Every record here is an attempt."""
 
     noun = "deployment"
     _plan: LaunchPlan | None = None
 
+    def __init__(self, context: WorkerContext, identity: str, job_name: str | None) -> None:
+        super().__init__(context, identity)
+        # None until the first job of the deployment is planned
+        self._job_name = job_name
+
     def load(self) -> Deployment:
-        """Return the newest version of the record."""
-        return self.context.store.get(self.identity)
+        """Return the newest version of the attempt."""
+        return _attempt_of(self.context.store.get(self.identity), self._job_name)
 
     def wants_job(self, record: Deployment) -> bool:
         """Return whether it is on its way to Slurm and not cancelled."""
-        return record.phase in (Phase.REQUESTED, Phase.SUBMITTING) and record.stop_requested_at is None
+        return _wants_job(record)
 
     def lease_name(self, record: Deployment) -> str:
         """Return the deployment's lease."""
@@ -69,18 +164,22 @@ class DeploymentSubmission(JobSubmission[Deployment]):
 
     def prepare(self, record: Deployment) -> Deployment:
         """Choose slot, image and placement, and store them, so that a resumed launch uses the same."""
-        if record.job is not None:
+        if record.job is not None and record.job.placement is not None:
             return record
         plan = self._plan = plan_launch(self.context, record)
-        job = plan.job(self.context.store.take_slot(record.id, self.context.slot_count), self.context.now())
+        slot = self.context.store.take_slot(record.id, plan.spec.name, self.context.slot_count)
+        job = plan.job(slot, self.context.now())
 
         def change(old: Deployment) -> Deployment:
-            if old.job is not None or old.phase is not Phase.REQUESTED:
+            if (old.job is not None and old.job.placement is not None) or old.phase is not Phase.REQUESTED:
                 return old
             now = self.context.now()
-            return _one_version(old, old.with_job(job, now).moved(Phase.SUBMITTING, now, reason=plan.placement.why))
+            requested = job.model_copy(update={"phase": Phase.REQUESTED, "since": old.job.since if old.job else {}})
+            return old.with_job(requested, now).moved(Phase.SUBMITTING, now, reason=plan.placement.why)
 
-        return self._update(change)
+        attempt = self._update(change)
+        self._job_name = attempt.job.name if attempt.job is not None else None
+        return attempt
 
     def stage(self, record: Deployment) -> Deployment:
         """Check model, pins and memory, then upload the job's files."""
@@ -155,7 +254,7 @@ class DeploymentSubmission(JobSubmission[Deployment]):
                 return old
             now, log = self.context.now(), self.context.paths.log(job.slurm_id)
             submitted = old.job.model_copy(update={"slurm_id": job.slurm_id, "log": log})
-            return _one_version(old, old.with_job(submitted, now).moved(Phase.QUEUED, now, reason="submitted"))
+            return old.with_job(submitted, now).moved(Phase.QUEUED, now, reason="submitted")
 
         return self._update(change)
 
@@ -170,8 +269,17 @@ class DeploymentSubmission(JobSubmission[Deployment]):
         self._update(change)
 
     def end_failed(self, error: Exception) -> None:
-        """End the deployment as failed."""
+        """End the job as failed. A policy submits no other one that would fail alike."""
         self._end(Ending.FAILED, str(error))
+        if isinstance(error, NoFreeSlotError):
+            return
+
+        def pause(old: Deployment) -> Deployment:
+            if not old.stays or old.service.paused:
+                return old
+            return old.with_service(self.context.now(), paused=PAUSED.format(error=error)).settled()
+
+        self.context.store.update(self.identity, pause)
 
     def request_cancel(self) -> Deployment:
         """Store when the cancellation was requested."""
@@ -204,15 +312,10 @@ class DeploymentSubmission(JobSubmission[Deployment]):
         self._update(change)
 
     def _update(self, change: Callable[[Deployment], Deployment]) -> Deployment:
-        return self.context.store.update(self.identity, change)
+        return update_attempt(self.context, self.identity, self._job_name, change)
 
 
 def _job_of(record: Deployment) -> Job:
     if record.job is None:
         raise LaunchRefusedError("the record has no planned job; cancel the deployment and launch it again")
     return record.job
-
-
-def _one_version(old: Deployment, new: Deployment) -> Deployment:
-    """Return `new` as the version after `old`, although two changes led to it."""
-    return new.model_copy(update={"version": old.version + 1})

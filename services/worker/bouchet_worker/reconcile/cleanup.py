@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from bouchet_core.batch_jobs import BatchJob
-from bouchet_core.deployments import Deployment
+from bouchet_core.deployments import Deployment, Job, Phase
 from bouchet_core.errors import BouchetError, ClusterUnavailableError
 from pydantic import BaseModel, ConfigDict
 
@@ -97,7 +97,7 @@ def clean_up(context: WorkerContext) -> CleanupResult | None:
     ended = _ended(context)
     rows = list_queue(context)
     live = {
-        *_job_names(context.store.live()),
+        *(job.name for record in context.store.live() for job in record.live_jobs),
         *_batch_job_names([*context.store.downloads.live(), *context.store.images.live()]),
     }
     request = {
@@ -120,12 +120,18 @@ def kept_until(context: WorkerContext, ended_at: datetime) -> datetime | None:
 
 
 def _ended(context: WorkerContext) -> set[str]:
-    """Return the names of jobs whose records ended before the grace period."""
+    """Return the names of jobs that ended before the grace period, with their record or without."""
     until = context.now() - GRACE
     records = [one for one in context.store.page(RECORDS) if not one.is_live and one.updated_at <= until]
+    old = {job.name for one in context.store.live() for job in one.jobs if _has_ended(job, until)}
     batch_jobs: list[BatchJob] = [*context.store.downloads.page(RECORDS), *context.store.images.page(RECORDS)]
     ended = [one for one in batch_jobs if not one.is_live and one.updated_at <= until]
-    return {*_job_names(records), *_batch_job_names(ended)}
+    return {*old, *_job_names(records), *_batch_job_names(ended)}
+
+
+def _has_ended(job: Job, until: datetime) -> bool:
+    ended_at = job.since.get(Phase.ENDED)
+    return not job.is_live and ended_at is not None and ended_at <= until
 
 
 def _job_names(records: Iterable[Deployment]) -> set[str]:

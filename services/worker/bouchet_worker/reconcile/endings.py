@@ -62,6 +62,8 @@ def classify_ending(
     if status is not None and status.state in _CAUSE_KNOWN_BY_SLURM:
         return STATES[status.state].ending or Ending.FAILED, SENTENCES[status.state].format_map(fields)
     if record.stop_requested_at is not None:
+        if job.retired_because:
+            return Ending.COMPLETED, job.retired_because
         return Ending.CANCELLED, "cancelled on request"
     if end_file is not None and end_file.kind == "idle":
         return Ending.IDLE, f"{end_file.sentence}; `bouchet launch {record.model}` starts it again{_warm_start(job)}"

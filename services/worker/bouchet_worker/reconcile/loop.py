@@ -14,19 +14,21 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bouchet_core.deployments import Deployment
-from bouchet_core.errors import BouchetError, StaleRecordError, StoreUnavailableError
+from bouchet_core.errors import BouchetError, StaleRecordError, StoreUnavailableError, UnknownDeploymentError
 from bouchet_core.tasks import HEARTBEAT, TaskName
 
 from bouchet_worker.batch.download import DOWNLOADS
 from bouchet_worker.batch.image import IMAGES
 from bouchet_worker.batch.watch import BatchJobWatch
 from bouchet_worker.context import WorkerContext
+from bouchet_worker.launch.submit import update_attempt
+from bouchet_worker.service.runner import ServiceRunner
 from bouchet_worker.slurm.error_messages import explain_outage
 
 from .cleanup import CleanupScheduler, kept_until
 from .decide import Decision, apply, decide
 from .observation import Observed, QueryFailed
-from .observe import Observer
+from .observe import Observer, attempt_key
 from .recovery import JobRecovery
 from .smoke_runner import SmokeTestRunner
 
@@ -37,6 +39,8 @@ LEASE_NAME = "reconcile"
 LEASE_S = 10.0
 HEARTBEAT_S = 15.0
 SMOKE_POLL_S = 0.1
+# how soon a parked model is woken
+DEMAND_POLL_S = 0.5
 # a task is enqueued again after this pause, which doubles each time
 RESEND_S = 4.0
 RESEND_MAX_S = 60.0
@@ -74,6 +78,7 @@ class ReconcileLoop:
 
     def __post_init__(self) -> None:
         self._recovery = JobRecovery(self.context)
+        self._services = ServiceRunner(self.context, self.enqueue)
         self._batch_jobs: tuple[BatchJobWatch[Any, Any], ...] = (
             BatchJobWatch(self.context, DOWNLOADS, self.enqueue),
             BatchJobWatch(self.context, IMAGES, self.enqueue),
@@ -89,15 +94,20 @@ class ReconcileLoop:
             self.context.store.release(LEASE_NAME, self.context.owner)
 
     def _rest(self, stopping: threading.Event, seconds: float) -> None:
-        """Wait that long, or until a smoke test has finished: clients wait for that model."""
+        """Wait that long, or until clients need not: a smoke test has finished, or a parked model is asked for."""
         tests, until = self.smoke_tests, time.monotonic() + seconds
-        while tests is not None and tests.is_running and time.monotonic() < until:
-            if stopping.wait(SMOKE_POLL_S):
-                return
-        if tests is not None and tests.finished.is_set():
-            tests.finished.clear()
+        if self._services.wants_query and not self._failures:
             return
-        stopping.wait(max(0.0, until - time.monotonic()))
+        while time.monotonic() < until:
+            is_testing = tests is not None and tests.is_running
+            if stopping.wait(min(SMOKE_POLL_S if is_testing else DEMAND_POLL_S, max(0.0, until - time.monotonic()))):
+                return
+            if tests is not None and tests.finished.is_set():
+                tests.finished.clear()
+                return
+            with contextlib.suppress(StoreUnavailableError):
+                if self._services.has_demand():
+                    return
 
     def _guarded_step(self) -> None:
         try:
@@ -133,19 +143,28 @@ class ReconcileLoop:
         self._forget_ended(records)
         batch_jobs = [(watch, watch.live()) for watch in self._batch_jobs]
         if self.cleanup is not None:
-            self.cleanup.run_if_due([one.id for one in (*records, *(one for _, live in batch_jobs for one in live))])
+            jobs = [job.name for record in records for job in record.live_jobs]
+            self.cleanup.run_if_due(
+                [*jobs, *(one.id for one in (*records, *(o for _, live in batch_jobs for o in live)))]
+            )
         compare = epoch != self._compared_epoch
         if not records and not compare and not any(live for _, live in batch_jobs):
             self._failures = 0
             return
         always = compare or any(one.slurm_id is not None for _, live in batch_jobs for one in live)
-        observed = self.observer.observe(records, always=always)
+        always = always or self._services.wants_query
+        attempts = [attempt for record in records for attempt in record.attempts()]
+        observed = self.observer.observe(attempts, always=always)
         rows = self.observer.queue_rows
-        unavailable = _all_failed(records, observed) or (always and rows is None)
+        unavailable = _all_failed(attempts, observed) or (always and rows is None)
         self._failures = self._failures + 1 if unavailable else 0
         self._store_outage(observed)
+        for attempt in attempts:
+            self._reconcile(attempt, observed[attempt_key(attempt)])
         for record in records:
-            self._reconcile(record, observed[record.id])
+            if record.stop_requested_at is not None and not record.attempts():
+                self._send(TaskName.CANCEL, record.id)
+        self._services.step(is_observed=rows is not None)
         for watch, live in batch_jobs:
             watch.settle(live, rows)
         if rows is not None and self._recovery.recover(rows, records):
@@ -163,7 +182,7 @@ class ReconcileLoop:
         self._outage_stored = bool(details)
 
     def _reconcile(self, record: Deployment, observed: Observed) -> None:
-        """Decide on the newest record until it is saved: a slow decision never overwrites a newer change."""
+        """Decide on the newest attempt until it is saved: a slow decision never overwrites a newer change."""
         made: list[Decision] = []
 
         def change(old: Deployment) -> Deployment:
@@ -171,8 +190,8 @@ class ReconcileLoop:
             return self._with_kept_until(old, apply(old, made[0], self.context.now()))
 
         try:
-            new = self.context.store.update(record.id, change)
-        except StaleRecordError:
+            new = update_attempt(self.context, record.id, record.job_name, change)
+        except (StaleRecordError, UnknownDeploymentError):
             return
         if new.phase is not record.phase:
             log.info("deployment %s: %s -> %s %s", record.id, record.phase, new.phase, new.reason)
@@ -180,11 +199,11 @@ class ReconcileLoop:
             self._send(made[0].task, record.id)
 
     def _with_kept_until(self, old: Deployment, record: Deployment) -> Deployment:
-        """Add how long the job's files are kept to a record that has just ended."""
+        """Add how long the job's files are kept to an attempt that has just ended."""
         if not old.is_live or record.is_live or record.job is None:
             return record
         job = record.job.model_copy(update={"kept_until": kept_until(self.context, record.updated_at)})
-        return record.model_copy(update={"jobs": (*record.jobs[:-1], job)})
+        return record.model_copy(update={"jobs": (job,)})
 
     def _send(self, task: TaskName, deployment: str) -> None:
         key, now = (task, deployment), time.monotonic()
@@ -196,13 +215,15 @@ class ReconcileLoop:
         self.enqueue(task, deployment)
 
     def _forget_ended(self, records: Sequence[Deployment]) -> None:
-        live = {record.id for record in records}
+        live, now = {record.id for record in records}, time.monotonic()
         if self.smoke_tests is not None:
             self.smoke_tests.keep_only([job.name for record in records for job in record.jobs])
-        self._sent = {key: sent for key, sent in self._sent.items() if key[1] in live}
+        self._sent = {
+            key: sent for key, sent in self._sent.items() if key[1] in live and now - sent.at < 2 * RESEND_MAX_S
+        }
 
 
 def _all_failed(records: Sequence[Deployment], observed: Mapping[str, Observed]) -> bool:
     """Return whether the query failed for every submitted job, of which there is at least one."""
     submitted = [r for r in records if r.job is not None and r.job.slurm_id is not None]
-    return bool(submitted) and all(isinstance(observed[r.id].slurm, QueryFailed) for r in submitted)
+    return bool(submitted) and all(isinstance(observed[attempt_key(r)].slurm, QueryFailed) for r in submitted)

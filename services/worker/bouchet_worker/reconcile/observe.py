@@ -58,6 +58,11 @@ OBSERVER_THREADS = 8
 FileModel = TypeVar("FileModel", bound=BaseModel)
 
 
+def attempt_key(attempt: Deployment) -> str:
+    """Return what an attempt is called among all: its job's name, else the deployment's id."""
+    return attempt.job.name if attempt.job is not None else attempt.id
+
+
 class Observer:
     """Checks all live deployments at once. queue_rows: squeue's rows of the last check, None without an answer."""
 
@@ -68,20 +73,22 @@ class Observer:
         self._waits_for_accounting: set[str] = set()
 
     def observe(self, records: Sequence[Deployment], *, always: bool = False) -> dict[str, Observed]:
-        """Return what was found, by deployment id. Raises no gateway errors: they become QueryFailed.
+        """Return what was found about these attempts, by attempt_key. Gateway errors become QueryFailed.
 
         always: run squeue although no record has a job.
         """
-        submitted = {r.id: r.job for r in records if r.job is not None and r.job.slurm_id is not None}
+        submitted = {attempt_key(r): r.job for r in records if r.job is not None and r.job.slurm_id is not None}
         self.queue_rows = None
         results = self._query_slurm(list(submitted.values()), always)
-        observed = {r.id: Observed(QueryFailed("not submitted yet", attempted=False)) for r in records}
-        queried = [r for r in records if r.id in submitted]
+        observed = {attempt_key(r): Observed(QueryFailed("not submitted yet", attempted=False)) for r in records}
+        queried = [(attempt_key(r), r) for r in records if attempt_key(r) in submitted]
         if not queried:
             return observed
         with ThreadPoolExecutor(min(OBSERVER_THREADS, len(queried)), thread_name_prefix="observe") as pool:
-            details = pool.map(lambda r: self._observe_job(r, submitted[r.id], results[submitted[r.id].name]), queried)
-            return {**observed, **dict(zip((r.id for r in queried), details, strict=True))}
+            details = pool.map(
+                lambda q: self._observe_job(q[1], submitted[q[0]], results[submitted[q[0]].name]), queried
+            )
+            return {**observed, **dict(zip((key for key, _ in queried), details, strict=True))}
 
     def _query_slurm(self, jobs: Sequence[Job], always: bool) -> dict[str, QueryResult]:
         """Return Slurm's answer by job name."""

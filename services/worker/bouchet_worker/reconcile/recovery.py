@@ -133,6 +133,8 @@ class JobRecovery:
             return make_orphan(row, None, "unknown", NO_RECORD_FILE)
         if file.installation != self.context.installation:
             return make_orphan(row, file, "another", "launched by another installation, which may still manage it")
+        if known is not None and known.stays and not any(job.name == row.name for job in known.jobs):
+            return self._rejoin(known, file, row)
         if known is not None:
             state = known.reason or str(known.ending or known.phase)
             note = f"deployment {known.id} exists but does not list this job ({state})"
@@ -143,6 +145,18 @@ class JobRecovery:
             return make_orphan(row, file, "this", str(exc))
         log.warning("deployment %s: recovered from job %s (%s)", record.id, row.job_id, row.name)
         return None
+
+    def _rejoin(self, known: Deployment, file: JobRecordFile, row: QueueRow) -> Orphan | None:
+        """Add a further job to the record of a deployment that keeps several."""
+        job = _adopted(self.context, file, row, known.id)
+        restored = restored_record(file, row, job, self.context.paths, self.context.now())
+
+        def change(old: Deployment) -> Deployment:
+            return old.with_attempt(restored) if old.is_live and old.attempt(row.name) is None else old
+
+        record = self.context.store.update(known.id, change)
+        log.warning("deployment %s: recovered its job %s (%s)", known.id, row.job_id, row.name)
+        return None if record.is_live else make_orphan(row, file, "this", f"deployment {known.id} has ended")
 
     def _record_file(self, row: QueueRow) -> JobRecordFile | None:
         key = (row.job_id, row.name)
@@ -179,14 +193,19 @@ def find_record(store: Store, deployment: str) -> Deployment | None:
 
 def adopt_job(context: WorkerContext, file: JobRecordFile, row: QueueRow, deployment: str) -> Deployment:
     """Create a record with that id for the job. May be called again. Raises RecordError and gateway errors."""
+    job = _adopted(context, file, row, deployment)
+    record = restored_record(file, row, job, context.paths, context.now())
+    return _create(context.store, record.model_copy(update={"id": deployment}))
+
+
+def _adopted(context: WorkerContext, file: JobRecordFile, row: QueueRow, deployment: str) -> Job:
+    """Return the job of the file with its key and a slot of that deployment."""
     job = file.deployment.job
     if job is None:
         raise OrphanRefusedError(row.job_id, "its record.json names no job")
     key = _sealed_key(context, row)
-    slot = context.store.take_slot(deployment, context.slot_count)
-    job = job.model_copy(update={"slot": slot, "sealed_key": key})
-    record = restored_record(file, row, job, context.paths, context.now())
-    return _create(context.store, record.model_copy(update={"id": deployment}))
+    slot = context.store.take_slot(deployment, job.name, context.slot_count)
+    return job.model_copy(update={"slot": slot, "sealed_key": key})
 
 
 def make_orphan(row: QueueRow, file: JobRecordFile | None, owner: Owner, note: str) -> Orphan:

@@ -24,10 +24,22 @@ USAGE_FORMAT = "state:.20,partition:.60,tres-alloc:.300"
 USAGE_STATES = "PENDING,RUNNING,SUSPENDED,CONFIGURING"
 # a job gets a signal this long before its walltime ends, so that it can finish open streams
 WARNING_S = 120
+# ... a short one later: Slurm may send it up to a minute early
+SHORT_WALLTIME_S, SHORT_WARNING_S = 900, 60
 
 
-def sbatch_argv(placement: Placement, name: str, output: str, script: str, arguments: Sequence[str]) -> list[str]:
-    """Return `sbatch --parsable`, which prints the job's id and nothing else. output may hold %j."""
+def warning_s(walltime_s: int) -> int:
+    """Return how long before the end of its walltime a job gets the signal, in seconds."""
+    return SHORT_WARNING_S if walltime_s < SHORT_WALLTIME_S else WARNING_S
+
+
+def sbatch_argv(
+    placement: Placement, name: str, output: str, script: str, arguments: Sequence[str], *, begin_in_s: int = 0
+) -> list[str]:
+    """Return `sbatch --parsable`, which prints the job's id and nothing else. output may hold %j.
+
+    begin_in_s: not before that many seconds from now, by Slurm's own clock; 0: as soon as possible.
+    """
     return [
         "sbatch",
         "--parsable",
@@ -36,7 +48,8 @@ def sbatch_argv(placement: Placement, name: str, output: str, script: str, argum
         f"--output={output}",
         "--open-mode=append",
         "--requeue",
-        f"--signal=B:USR1@{WARNING_S}",
+        f"--signal=B:USR1@{warning_s(placement.walltime_s)}",
+        *([f"--begin=now+{begin_in_s}"] if begin_in_s > 0 else []),
         script,
         *arguments,
     ]

@@ -1,26 +1,25 @@
-"""Deployments, their jobs and their phases. All values are frozen.
+"""What a launch asks for, and the Slurm jobs that come of it. All values are frozen.
 
-A deployment keeps one model served under its names; each Slurm job is one attempt at that.
 Times are aware UTC datetimes; durations end in `_s` (seconds); memory is in GiB.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from .errors import IllegalTransitionError
-from .provenance import LaunchPins, SmokeTest, Software, Weights
-from .values import DeploymentName, FrozenModel, SlurmWord, Walltime
+from bouchet_core.policy.request import PolicyRequest
+from bouchet_core.provenance import SmokeTest, Software, Weights
+from bouchet_core.values import DeploymentName, FrozenModel, SlurmWord, Walltime
 
 
 class Phase(StrEnum):
-    """Phase of a deployment and of each of its jobs."""
+    """Phase of a deployment and of each of its jobs. Only a deployment is ever parked: it waits without a job."""
 
     REQUESTED = "requested"
     SUBMITTING = "submitting"
@@ -28,6 +27,7 @@ class Phase(StrEnum):
     STARTING = "starting"
     READY = "ready"
     DRAINING = "draining"
+    PARKED = "parked"
     ENDED = "ended"
 
 
@@ -42,7 +42,7 @@ class Ending(StrEnum):
     IDLE = "idle"
 
 
-# Slurm may requeue a running job (node failure, preemption), so a phase may go back to QUEUED.
+# Of a job. Slurm may requeue a running one (node failure, preemption), so a phase may go back to QUEUED.
 LEGAL_MOVES: Mapping[Phase, frozenset[Phase]] = {
     Phase.REQUESTED: frozenset({Phase.SUBMITTING, Phase.ENDED}),
     Phase.SUBMITTING: frozenset({Phase.QUEUED, Phase.ENDED}),
@@ -50,6 +50,7 @@ LEGAL_MOVES: Mapping[Phase, frozenset[Phase]] = {
     Phase.STARTING: frozenset({Phase.READY, Phase.QUEUED, Phase.DRAINING, Phase.ENDED}),
     Phase.READY: frozenset({Phase.QUEUED, Phase.STARTING, Phase.DRAINING, Phase.ENDED}),
     Phase.DRAINING: frozenset({Phase.QUEUED, Phase.ENDED}),
+    Phase.PARKED: frozenset({Phase.ENDED}),
     Phase.ENDED: frozenset(),
 }
 
@@ -90,6 +91,7 @@ class LaunchRequest(FrozenModel):
     idle_timeout_min: int | None = Field(
         default=None, strict=True, ge=0, le=10_080, description="minutes without requests; 0 is never"
     )
+    policy: PolicyRequest | None = Field(default=None, description="how long, when and for how much to keep it")
 
     @field_validator("model")
     @classmethod
@@ -153,6 +155,15 @@ class Job(FrozenModel):
     slot: int = Field(description="gateway slot, 0-based")
     slurm_id: int | None = None
     phase: Phase = Phase.SUBMITTING
+    ending: Ending | None = None
+    stop_requested_at: datetime | None = Field(default=None, description="when this job alone was asked to end")
+    leaving_since: datetime | None = Field(default=None, description="since when it takes no new requests")
+    retired_because: str = Field(default="", description="why its deployment no longer needs it")
+    replaces: str | None = Field(default=None, description="name of the job whose place it takes")
+    begin_at: datetime | None = Field(default=None, description="Slurm does not start it before this time")
+    asked_walltime_s: int | None = Field(
+        default=None, description="walltime that its deployment's policy asked for; null: the request's"
+    )
     slurm_state: str = ""
     reason: str = ""
     progress: str = Field(default="", description="what vLLM is doing while it starts, as text")
@@ -212,97 +223,15 @@ class Job(FrozenModel):
         """Whether it is known where its vLLM listens."""
         return self.port is not None or self.socket is not None
 
-
-class Deployment(FrozenModel):
-    """The record of one deployment. `version` counts its changes; a save must know the version it replaces."""
-
-    id: str
-    model: str = Field(description="Hugging Face id")
-    names: tuple[str, ...] = Field(description="every name it is served under; the first is the alias")
-    request: LaunchRequest
-    traits: Traits = Traits()
-    entry: Mapping[str, Any] = Field(default_factory=dict, description="the catalog entry at the time of the launch")
-    pins: LaunchPins | None = Field(default=None, description="of a relaunch: what it must find unchanged")
-    phase: Phase = Phase.REQUESTED
-    ending: Ending | None = None
-    reason: str = Field(default="", description="why it is in this phase, and what to do about it")
-    jobs: tuple[Job, ...] = ()
-    stop_requested_at: datetime | None = None
-    created_at: datetime
-    updated_at: datetime
-    version: int = 0
-
-    @property
-    def alias(self) -> str:
-        """The short name, safe for every client."""
-        return self.names[0]
-
-    @property
-    def job(self) -> Job | None:
-        """The current attempt, None before the first."""
-        return self.jobs[-1] if self.jobs else None
-
     @property
     def is_live(self) -> bool:
         """Whether it has not ended."""
         return self.phase is not Phase.ENDED
 
-    def with_job(self, job: Job, now: datetime) -> Deployment:
-        """Return the next version with the job of that name replaced or added."""
-        others = tuple(j for j in self.jobs if j.name != job.name)
-        return self._changed(now, jobs=(*others, job))
-
-    def moved(self, phase: Phase, now: datetime, *, reason: str = "", ending: Ending | None = None) -> Deployment:
-        """Return the next version in another phase, its current job with it.
-
-        Raises IllegalTransitionError for a transition that LEGAL_MOVES lacks. The same phase only changes the reason.
-        """
-        if phase is not self.phase and phase not in LEGAL_MOVES[self.phase]:
-            raise IllegalTransitionError(self.id, self.phase, phase)
-        jobs = self.jobs
-        if self.job is not None:
-            since = self.job.since if phase is self.job.phase else {**self.job.since, phase: now}
-            jobs = (*jobs[:-1], self.job.model_copy(update={"phase": phase, "since": since, "reason": reason}))
-        return self._changed(now, phase=phase, reason=reason, ending=ending, jobs=jobs)
-
-    def asked_to_stop(self, now: datetime) -> Deployment:
-        """Return the next version with a stop requested."""
-        return self._changed(now, stop_requested_at=self.stop_requested_at or now)
-
-    def _changed(self, now: datetime, **fields: object) -> Deployment:
-        return self.model_copy(update={**fields, "updated_at": now, "version": self.version + 1})
-
-
-class Orphan(FrozenModel):
-    """A Slurm job with a name of ours that no live record has."""
-
-    slurm_id: int
-    name: str = Field(description="Slurm's job name")
-    state: str = Field(default="", description="Slurm's job state")
-    partition: str = ""
-    node: str | None = None
-    model: str | None = Field(default=None, description="Hugging Face id; null if the job's files do not contain it")
-    names: tuple[str, ...] = ()
-    owner: Literal["this", "another", "unknown"] = Field(
-        default="unknown", description="which installation of bouchet-llm launched it"
-    )
-    can_adopt: bool = True
-    note: str = Field(default="", description="why it is an orphan")
-
-
-class ClusterOutage(FrozenModel):
-    """The worker's queries of the cluster fail; records show the state from before."""
-
-    since: datetime
-    detail: str = Field(description="which query failed, and how")
-
-
-class DeploymentEvent(FrozenModel):
-    """One change of one deployment. `id` is the id in the Redis stream."""
-
-    id: str
-    deployment: str
-    phase: Phase
-    ending: Ending | None = None
-    reason: str = ""
-    at: datetime
+    @property
+    def deadline(self) -> datetime | None:
+        """When Slurm ends it at the latest, None before it has started."""
+        started = self.since.get(Phase.STARTING)
+        if started is None or self.placement is None or self.phase in (Phase.QUEUED, Phase.SUBMITTING):
+            return None
+        return started + timedelta(seconds=self.placement.walltime_s)

@@ -1,0 +1,172 @@
+"""Carries out the plans of all deployments that have a policy, after each check of their jobs.
+
+A plan is made of one version of a record and saved over that version alone: whoever was faster wins, and the next step
+plans again. So a worker that is killed at any point leaves either the old record or the new one, never a second job.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+
+from bouchet_core.config.catalog import entry_of
+from bouchet_core.deployments import Deployment, Placement
+from bouchet_core.errors import BouchetError, GatewayError, NoFreeSlotError, RecordError, SlurmOutputError
+from bouchet_core.placement import UserUsage, candidates
+from bouchet_core.store.load import LoadReport
+from bouchet_core.tasks import TaskName
+
+from bouchet_worker.context import WorkerContext
+from bouchet_worker.launch.job_files import next_job_name
+from bouchet_worker.launch.plan import with_asked_walltime
+from bouchet_worker.slurm.commands import SBATCH_TIMEOUT_S, sbatch_test_only_argv
+from bouchet_worker.slurm.parsing import parse_start_estimate
+from bouchet_worker.slurm.queries import user_usage
+
+from .carry_out import SUBMISSIONS, carry_out, parked, tasks_of
+from .inputs import Action, ActionKind
+from .plan import plan
+from .views import Surroundings, limits_view, load_view, measured_queue_s, record_view
+
+log = logging.getLogger(__name__)
+
+# what the user's other jobs hold changes slowly, and so does the queue
+USAGE_AGE_S = 15.0
+QUEUE_AGE_S = 60.0
+
+
+class ServiceRunner:
+    """Plans and carries out. wants_query: a plan would act, and Slurm has to be queried first."""
+
+    def __init__(self, context: WorkerContext, enqueue: Callable[[TaskName, str], None]) -> None:
+        self._context, self._enqueue = context, enqueue
+        self.wants_query = False
+        self._observed_at: datetime | None = None
+        self._stepped_at: datetime | None = None
+        self._usage: tuple[float, Mapping[str, UserUsage]] | None = None
+        # by deployment: when it was estimated (monotonic), and the seconds
+        self._queues: dict[str, tuple[float, float]] = {}
+
+    def step(self, *, is_observed: bool) -> None:
+        """Plan for every live record once. is_observed: Slurm's queue was just read, with success."""
+        now, store = self._context.now(), self._context.store
+        self._stepped_at = now
+        if is_observed:
+            self._observed_at = now
+        self.wants_query = False
+        records = store.live()
+        managed = [record for record in records if record.policy.is_managed]
+        if not managed:
+            return
+        store.load.forget_demand(now)
+        around = self._surroundings(records, store.load.current(), is_observed)
+        for record in managed:
+            try:
+                self._run(record, around, [other for other in records if other.id != record.id], is_observed)
+            except BouchetError as exc:
+                log.warning("deployment %s: its policy could not be followed: %s", record.id, exc)
+
+    def has_demand(self) -> bool:
+        """Tell whether a request has named a model since the last step that is not there."""
+        last = self._stepped_at
+        return last is not None and any(moment > last for moment in self._context.store.load.demand().values())
+
+    def _run(self, record: Deployment, around: Surroundings, others: Sequence[Deployment], is_observed: bool) -> None:
+        now, placement = self._context.now(), self._placement(record)
+        view, load = record_view(record, placement, around), load_view(record, around)
+        limits = limits_view(record, placement, around, others)
+        actions = plan(view, load, limits, now)
+        submits = any(action.kind in SUBMISSIONS for action in actions)
+        if submits and not is_observed:
+            self.wants_query = True
+            return
+        slot = self._slot(record) if submits else None
+        self._park_rivals(actions, others, now)
+        new = carry_out(record, actions, slot, now)
+        if new is record:
+            return
+        try:
+            self._context.store.save(new)
+        except RecordError:
+            return
+        for decision in new.service.decisions[len(record.service.decisions) :]:
+            log.info("deployment %s: %s: %s", record.id, decision.action, decision.reason)
+        for task in tasks_of(new):
+            self._enqueue(task, record.id)
+
+    def _park_rivals(self, actions: Sequence[Action], others: Sequence[Deployment], now: datetime) -> None:
+        """Park idle deployments whose GPUs are needed; each is saved over the version that the plan has seen."""
+        for action in actions:
+            rival = next((one for one in others if one.id == action.deployment), None)
+            if action.kind is not ActionKind.PARK_RIVAL or rival is None:
+                continue
+            new = parked(rival, action.reason, now)
+            self._context.store.save(new.model_copy(update={"version": rival.version + 1}))
+            for task in tasks_of(new):
+                self._enqueue(task, rival.id)
+
+    def _slot(self, record: Deployment) -> int | None:
+        try:
+            return self._context.store.take_slot(record.id, next_job_name(record), self._context.slot_count)
+        except NoFreeSlotError:
+            return None
+
+    # what plans need to know
+
+    def _surroundings(
+        self, records: Sequence[Deployment], report: LoadReport | None, is_observed: bool
+    ) -> Surroundings:
+        now = self._context.now()
+        held = sum(len(record.live_jobs) for record in records)
+        if is_observed:
+            self._refresh_estimates(records)
+        return Surroundings(
+            site=self._context.site,
+            report=report,
+            demand=self._context.store.load.demand(),
+            usage=self._usage[1] if self._usage is not None else {},
+            # while nothing runs nothing is queried: a plan that would act asks for a query first
+            observed_at=now if self._observed_at is None or held == 0 else self._observed_at,
+            slots_free=self._context.slot_count - held,
+            queue_s={name: seconds for name, (_, seconds) in self._queues.items()},
+        )
+
+    def _refresh_estimates(self, records: Sequence[Deployment]) -> None:
+        """Ask Slurm what the user's jobs hold, and when a job of each managed deployment would start."""
+        moment = time.monotonic()
+        managed = {record.id: record for record in records if record.policy.is_managed}
+        self._queues = {name: found for name, found in self._queues.items() if name in managed}
+        if self._usage is None or moment - self._usage[0] > USAGE_AGE_S:
+            try:
+                self._usage = moment, user_usage(self._context)
+            except GatewayError:
+                self._usage = None
+        for name, record in managed.items():
+            known = self._queues.get(name)
+            if known is None or moment - known[0] > QUEUE_AGE_S:
+                self._queues[name] = moment, self._queue_s(record)
+
+    def _queue_s(self, record: Deployment) -> float:
+        """Return how long a job of the deployment would wait now: Slurm's estimate, at least what the last ones did."""
+        placement = self._placement(record)
+        try:
+            argv = sbatch_test_only_argv(placement)
+            output = self._context.gateway.run(argv, stdin="#!/bin/bash\n", timeout_s=SBATCH_TIMEOUT_S)
+            estimate = parse_start_estimate(output.stderr)
+        except (GatewayError, SlurmOutputError):
+            return measured_queue_s(record)
+        if estimate is None or not estimate.start.isdigit():
+            return measured_queue_s(record)
+        return max(0.0, int(estimate.start) - self._context.now().timestamp())
+
+    def _placement(self, record: Deployment) -> Placement:
+        """Return the placement of its next job, as its last one had it."""
+        last = next((job.placement for job in reversed(record.jobs) if job.placement is not None), None)
+        full = next((job for job in record.jobs if job.asked_walltime_s is None and job.placement is not None), None)
+        if full is not None and full.placement is not None:
+            return full.placement
+        entry = entry_of(record, self._context.catalog)
+        placement = candidates(entry, with_asked_walltime(record, None).request, self._context.site, {})[0]
+        return placement if last is None else last.model_copy(update={"walltime_s": placement.walltime_s})
