@@ -1,4 +1,4 @@
-"""Deployments and what is told about them. All values are frozen.
+"""Records of deployments, and events about them. All values are frozen.
 
 A deployment keeps one model served under its names; each Slurm job is one attempt at that.
 """

@@ -1,0 +1,99 @@
+"""Clients that work as a coding agent does: a conversation of streamed turns, some of them long, with pauses."""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+import time
+from dataclasses import dataclass, field
+
+import httpx
+
+from tests.stack.harness import Stack
+
+TURNS = 5
+
+
+@dataclass
+class Turn:
+    """One request and what came of it. error: empty if it was answered whole."""
+
+    client: int
+    began: float
+    took_s: float
+    first_s: float
+    error: str
+
+
+@dataclass
+class Agents:
+    """Threads that each have one conversation after another until they are stopped."""
+
+    stack: Stack
+    model: str
+    count: int
+    seed: int = 0
+    longest: int = 3000
+    turns: list[Turn] = field(default_factory=list)
+    _stopping: threading.Event = field(default_factory=threading.Event)
+    _threads: list[threading.Thread] = field(default_factory=list)
+
+    def start(self) -> None:
+        """Start the clients."""
+        self._threads = [threading.Thread(target=self._run, args=(n,), daemon=True) for n in range(self.count)]
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self, timeout_s: float = 150) -> None:
+        """Let every client finish its turn."""
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join(timeout_s)
+            assert not thread.is_alive(), "a client still waits for an answer"
+
+    @property
+    def failed(self) -> list[Turn]:
+        """The turns that were not answered whole."""
+        return [turn for turn in self.turns if turn.error]
+
+    def _run(self, number: int) -> None:
+        rng = random.Random(self.seed * 1000 + number)
+        with self.stack.proxy() as http:
+            while not self._stopping.is_set():
+                session, messages = f"{self.seed}-{number}-{rng.random()}", list[dict[str, str]]()
+                for _ in range(TURNS):
+                    if self._stopping.wait(rng.uniform(0, 3)):
+                        return
+                    length = self.longest if rng.random() < 0.25 else rng.randint(10, 300)
+                    messages.append({"role": "user", "content": f"COUNT[{length}]"})
+                    answer = self._ask(http, number, session, messages, length)
+                    messages.append({"role": "assistant", "content": answer[:200] or "nothing"})
+
+    def _ask(
+        self, http: httpx.Client, number: int, session: str, messages: list[dict[str, str]], length: int
+    ) -> str:
+        body = {"model": self.model, "max_tokens": 16_000, "stream": True, "messages": messages}
+        headers = {"x-claude-code-session-id": session}
+        began = time.monotonic()
+        first, text, error = 0.0, "", ""
+        try:
+            with http.stream("POST", "/v1/messages", json=body, headers=headers, timeout=120) as response:
+                if response.status_code != 200:
+                    error = f"{response.status_code} {response.read()[:300]!r}"
+                for line in response.iter_lines():
+                    if not line.startswith("data:"):
+                        continue
+                    event = json.loads(line[5:])
+                    if event["type"] == "error":
+                        error = str(event)
+                    if event["type"] == "content_block_delta":
+                        first = first or time.monotonic() - began
+                        text += event["delta"].get("text", "")
+        except httpx.HTTPError as exc:
+            error = f"{type(exc).__name__}: {exc}"
+        expected = " ".join(str(n) for n in range(1, length + 1))
+        if not error and text.strip() != expected:
+            error = f"the answer ends with {text[-40:]!r}, not with {length}"
+        self.turns.append(Turn(number, began, time.monotonic() - began, first, error))
+        return text
