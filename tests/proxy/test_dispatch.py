@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -80,7 +81,7 @@ def not_ready(phase: Phase, start_in_s: float | None = None) -> NotReady:
 
 @pytest.mark.parametrize("phase", Phase)
 def test_is_worth_waiting_for_every_phase_but_the_last(phase: Phase) -> None:
-    ends = phase in (Phase.DRAINING, Phase.ENDED)
+    ends = phase in (Phase.DRAINING, Phase.PARKED, Phase.ENDED)
     assert is_worth_waiting(not_ready(phase), NOW, LIMIT_S) is not ends
     assert not is_worth_waiting(not_ready(phase), NOW, 0)
 
@@ -91,6 +92,12 @@ def test_is_worth_waiting_for_every_phase_but_the_last(phase: Phase) -> None:
 def test_is_worth_waiting_in_the_queue_if_slurm_starts_it_in_time(start_in_s: float | None, expected: bool) -> None:
     assert is_worth_waiting(not_ready(Phase.QUEUED, start_in_s), NOW, LIMIT_S) is expected
     assert is_worth_waiting(not_ready(Phase.STARTING, start_in_s), NOW, LIMIT_S)
+
+
+@pytest.mark.parametrize("phase", [Phase.PARKED, Phase.DRAINING])
+def test_is_worth_waiting_for_a_deployment_that_a_request_wakes(phase: Phase) -> None:
+    found = replace(not_ready(phase), wakes=True, deployment="aa")
+    assert is_worth_waiting(found, NOW, LIMIT_S) and not is_worth_waiting(found, NOW, 0)
 
 
 def test_is_worth_waiting_without_deployment_is_false() -> None:

@@ -20,6 +20,7 @@ from .record import (
     Orphan,
     PlanDecision,
     ServiceState,
+    gpu_seconds,
 )
 
 __all__ = [
@@ -40,4 +41,5 @@ __all__ = [
     "PlanDecision",
     "ServiceState",
     "Traits",
+    "gpu_seconds",
 ]

@@ -6,7 +6,7 @@ A deployment keeps one model served under its names; each Slurm job is one attem
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from pydantic import Field
@@ -26,6 +26,7 @@ _PROGRESS = (
 # ended jobs that a record keeps; the ledger knows the older ones
 ENDED_JOBS_KEPT = 8
 DECISIONS_KEPT = 30
+USED_DAYS_KEPT = 40
 
 
 class PlanDecision(FrozenModel):
@@ -44,6 +45,9 @@ class ServiceState(FrozenModel):
     parked_at: datetime | None = Field(default=None, description="since when it is parked")
     paused: str = Field(default="", description="why nothing more is submitted until a person resumes it")
     warned_at: datetime | None = Field(default=None, description="when the budget's warning was last given")
+    used: Mapping[str, float] = Field(
+        default_factory=dict, description="GPU seconds of ended jobs that are no longer listed, by day in UTC"
+    )
     waits: str = Field(default="", description="what the policy waits for")
     decisions: tuple[PlanDecision, ...] = Field(default=(), description="its last decisions, oldest first")
 
@@ -153,7 +157,11 @@ class Deployment(FrozenModel):
             return attempt
         if attempt.stop_requested_at is not None and self.stop_requested_at is None and job.stop_requested_at is None:
             job = job.model_copy(update={"stop_requested_at": attempt.stop_requested_at})
-        return self._changed(attempt.updated_at, jobs=_without_oldest(self._jobs_with(job))).settled()
+        jobs, dropped = _without_oldest(self._jobs_with(job))
+        changes: dict[str, object] = {"jobs": jobs}
+        if dropped:
+            changes["service"] = self.service.model_copy(update={"used": _with_used(self.service.used, dropped)})
+        return self._changed(attempt.updated_at, **changes).settled()
 
     def settled(self) -> Deployment:
         """Return the record with the phase and reason that follow from its jobs."""
@@ -200,10 +208,31 @@ class Deployment(FrozenModel):
         return self.model_copy(update={**fields, "updated_at": now, "version": self.version + 1})
 
 
-def _without_oldest(jobs: tuple[Job, ...]) -> tuple[Job, ...]:
-    ended = [job.name for job in jobs if not job.is_live]
-    dropped = frozenset(ended[: max(0, len(ended) - ENDED_JOBS_KEPT)])
-    return tuple(job for job in jobs if job.name not in dropped)
+def gpu_seconds(job: Job, now: datetime) -> float:
+    """Return the GPU seconds that a job has had allocated so far."""
+    started = job.since.get(Phase.STARTING)
+    if started is None or job.placement is None:
+        return 0.0
+    ended = now if job.is_live else job.since.get(Phase.ENDED, started)
+    return max(0.0, (ended - started).total_seconds()) * job.placement.gpus
+
+
+def _without_oldest(jobs: tuple[Job, ...]) -> tuple[tuple[Job, ...], tuple[Job, ...]]:
+    """Return the jobs to keep, and the ended ones that are too many."""
+    ended = [job for job in jobs if not job.is_live]
+    dropped = tuple(ended[: max(0, len(ended) - ENDED_JOBS_KEPT)])
+    return tuple(job for job in jobs if job not in dropped), dropped
+
+
+def _with_used(used: Mapping[str, float], jobs: tuple[Job, ...]) -> Mapping[str, float]:
+    """Return the sums with those of these ended jobs; a job counts on the day of its end."""
+    sums = dict(used)
+    for job in jobs:
+        ended = job.since.get(Phase.ENDED)
+        if ended is not None:
+            day = ended.astimezone(UTC).date().isoformat()
+            sums[day] = sums.get(day, 0.0) + gpu_seconds(job, ended)
+    return dict(sorted(sums.items())[-USED_DAYS_KEPT:])
 
 
 class Orphan(FrozenModel):

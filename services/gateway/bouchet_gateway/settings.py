@@ -85,7 +85,7 @@ class GatewaySettings(ServiceSettings):
     api_port: Port = Field(default=8090, validation_alias="GATEWAY_PORT")
     slot_host: str = "0.0.0.0"
     slot_base_port: Port = Field(default=8100, validation_alias="SLOT_BASE_PORT")
-    slot_count: Count = Field(default=8, validation_alias="SLOT_COUNT")
+    slot_count: Count = Field(default=16, validation_alias="SLOT_COUNT")
     # below sshd's LoginGraceTime, so that our message is shown and not "connection lost"
     prompt_timeout_s: float = 110.0
     mfa_auto: str | None = Field(default=None, validation_alias="MFA_AUTO")

@@ -32,7 +32,7 @@ class ProxySettings(ServiceSettings):
     port: Port = Field(default=4000, validation_alias="PROXY_PORT")
     slot_host: str = Field(default="gateway", validation_alias="SLOT_HOST")
     slot_base_port: Port = Field(default=8100, validation_alias="SLOT_BASE_PORT")
-    slot_count: Count = Field(default=8, validation_alias="SLOT_COUNT")
+    slot_count: Count = Field(default=16, validation_alias="SLOT_COUNT")
     catalog: Path = Field(default=DEFAULT_CATALOG, validation_alias="BOUCHET_CATALOG")
     direct: Switch = Field(default=True, validation_alias="DIRECT")
     hold_starting_s: Seconds = Field(default=HOLD_STARTING_S, validation_alias="HOLD_STARTING_S")

@@ -20,7 +20,7 @@ class WorkerSettings(ServiceSettings):
     gateway_url: HttpUrl = Field(default="http://gateway:8090", validation_alias="GATEWAY_URL")
     slot_host: str = Field(default="gateway", validation_alias="SLOT_HOST")
     slot_base_port: Port = Field(default=8100, validation_alias="SLOT_BASE_PORT")
-    slot_count: Count = Field(default=8, validation_alias="SLOT_COUNT")
+    slot_count: Count = Field(default=16, validation_alias="SLOT_COUNT")
     remote_dir: Path = Field(default=Path("/app/remote"), validation_alias="REMOTE_DIR")
     pins_dir: Path = Field(default=Path("/etc/bouchet/pins"), validation_alias="PINS_DIR")
     recipe_dir: Path = Field(default=Path("/app/apptainer"), validation_alias="RECIPE_DIR")

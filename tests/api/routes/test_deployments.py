@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import httpx
 from bouchet_api.dependencies import AppState
-from bouchet_core.deployments import Ending, Phase
+from bouchet_core.deployments import Ending, Job, Phase
 from bouchet_core.store import Store
 
 from tests.fakes.running_api import queued_tasks
@@ -120,3 +120,49 @@ async def test_preview_of_a_taken_name_is_refused_like_the_launch(api: httpx.Asy
     answer = await api.post("/v1/deployments/preview", json={"model": QWEN})
     assert (answer.status_code, answer.json()["kind"]) == (409, "name_taken")
     assert made["id"] in answer.json()["detail"]
+
+
+async def test_launch_with_a_policy_stores_it(api: httpx.AsyncClient, state: AppState) -> None:
+    policy = {"keep": "3d", "hours": "mon-fri 08:30-18:00", "budget": "40h/week", "time_zone": "America/New_York"}
+    made = (await api.post("/v1/deployments", json={"model": QWEN, "policy": policy})).json()
+    stored = state.store.get(made["id"])
+    assert stored.request.policy is not None and stored.request.policy.keep == "3d"
+    assert stored.policy.is_managed and stored.policy.zone == "America/New_York"
+    assert made["policy"]["budget"] == {"amount": 40.0, "unit": "gpu_hours", "period": "week"}
+
+
+async def test_policy_that_cannot_be_read_is_refused_with_words_that_work(api: httpx.AsyncClient) -> None:
+    for policy, words in (
+        ({"keep": "soon"}, "3d"),
+        ({"replicas": "3..1", "keep": "1d"}, "1..3"),
+        ({"budget": "0h/week"}, "40h/week"),
+        ({"until": "2020-01-01 10:00"}, "past"),
+        ({"keep": "1d", "until": "18:00"}, "one of them"),
+    ):
+        answer = await api.post("/v1/deployments", json={"model": QWEN, "policy": policy})
+        assert answer.status_code == 422 and words in answer.json()["detail"], answer.text
+
+
+async def test_patch_changes_the_policy_and_resumes(api: httpx.AsyncClient, state: AppState) -> None:
+    made = (await api.post("/v1/deployments", json={"model": QWEN, "policy": {"on_demand": True}})).json()
+    state.store.update(made["id"], lambda d: d.with_service(NOW, paused="3 starts failed").settled())
+    answer = await api.patch(f"/v1/deployments/{made['id']}", json={"keep": "2d"})
+    assert answer.status_code == 200 and answer.json()["service"]["paused"] == ""
+    policy = state.store.get(made["id"]).policy
+    assert policy.renews and policy.on_demand
+    answer = await api.patch(f"/v1/deployments/{made['id']}", json={"keep": "off", "on_demand": False})
+    assert answer.json()["phase"] == "ended", "it has no job, and nothing submits one any more"
+    assert (await api.patch(f"/v1/deployments/{made['id']}", json={"keep": "2d"})).status_code == 422
+
+
+async def test_patch_of_a_running_deployment_keeps_its_job(api: httpx.AsyncClient, state: AppState) -> None:
+    made = (await api.post("/v1/deployments", json={"model": QWEN})).json()
+    job = Job(name=f"bouchet-{made['id']}-1", slot=0, slurm_id=7)
+    state.store.update(made["id"], lambda d: d.with_job(job, NOW).moved(Phase.SUBMITTING, NOW).moved(Phase.QUEUED, NOW))
+    answer = await api.patch(f"/v1/deployments/{made['id']}", json={"keep": "forever"})
+    assert answer.json()["phase"] == "queued" and answer.json()["policy"]["keep"] == "forever"
+    successor = Job(name=f"bouchet-{made['id']}-2", slot=1, phase=Phase.QUEUED, replaces=job.name)
+    state.store.update(made["id"], lambda d: d.with_job(successor, NOW))
+    await api.patch(f"/v1/deployments/{made['id']}", json={"keep": "off"})
+    stopped = {one.name[-1]: one.stop_requested_at is not None for one in state.store.get(made["id"]).jobs}
+    assert stopped == {"1": False, "2": True}, "the successor is not needed any more"

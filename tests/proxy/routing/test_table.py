@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from bouchet_core.deployments import Deployment, LaunchRequest, Phase
+from bouchet_core.deployments import Deployment, LaunchRequest, Phase, ServiceState
+from bouchet_core.policy import Policy, parse_hours
 from bouchet_core.provenance import SmokeCheck, SmokeTest
 from bouchet_proxy.dialects.endpoints import Dialect
 from bouchet_proxy.model_list import render_model_list
@@ -135,3 +136,46 @@ def test_smoke_test_without_failure_keeps_tools(result: str) -> None:
     smoke = SmokeTest(tools=SmokeCheck.model_validate({"result": result, "message": "x"}))
     found = build_table([with_smoke_test(make_deployment(), smoke)], {}).find(ALIAS)
     assert isinstance(found, Route) and found.no_tools == ""
+
+
+def with_jobs(record: Deployment, *changes: dict[str, Any]) -> Deployment:
+    """Return the record with one job for each of these changes, under a policy that keeps it."""
+    job = record.jobs[0]
+    jobs = tuple(job.model_copy(update={"name": f"job-{n}", "slot": n, **c}) for n, c in enumerate(changes, 1))
+    return record.model_copy(update={"jobs": jobs, "policy": Policy(keep="forever")}).settled()
+
+
+def test_jobs_of_one_deployment_share_its_requests_until_one_leaves() -> None:
+    two = build_table([with_jobs(make("one"), {}, {})], {}).find("one")
+    assert isinstance(two, ReplicaGroup) and {route.job_name for route in two.routes} == {"job-1", "job-2"}
+    left = build_table([with_jobs(make("one"), {"leaving_since": NOW}, {})], {}).find("one")
+    assert isinstance(left, Route) and left.job_name == "job-2"
+
+
+def test_job_that_leaves_without_a_successor_gets_no_requests() -> None:
+    coming = {"phase": Phase.STARTING, "progress": "loading weights"}
+    found = build_table([with_jobs(make("one"), {"leaving_since": NOW}, coming)], {}).find("one")
+    assert isinstance(found, NotReady) and (found.phase, found.progress) == (Phase.STARTING, "loading weights")
+
+
+@pytest.mark.parametrize("dialect", Dialect)
+def test_parked_model_is_listed_and_a_request_wakes_it(dialect: Dialect) -> None:
+    ended = make("one").jobs[0].model_copy(update={"phase": Phase.ENDED, "times": {"load": 30.0, "ready": 30.0}})
+    service = ServiceState(parked_at=NOW)
+    parked = make("one").model_copy(update={"jobs": (ended,), "policy": Policy(on_demand=True), "service": service})
+    table = build_table([parked.settled()], {})
+    found = table.find("one")
+    assert isinstance(found, NotReady) and found.phase is Phase.PARKED and found.wakes and found.expected_s == 30.0
+    assert [entry["id"] for entry in render_model_list(dialect, table)["data"]] == ["one"]
+
+
+def test_paused_or_closed_deployment_is_not_woken() -> None:
+    hours = parse_hours("mon-fri 08:30-18:00", "UTC")
+    sunday = NOW
+    for policy, service in (
+        (Policy(on_demand=True), ServiceState(paused="why")),
+        (Policy(hours=hours), ServiceState()),
+    ):
+        record = make("one").model_copy(update={"jobs": (), "policy": policy, "service": service}).settled()
+        found = build_table([record], {}, sunday).find("one")
+        assert isinstance(found, NotReady) and not found.wakes

@@ -30,7 +30,7 @@ from tests.stack.job_faults import (
     stage,
 )
 
-# the gateway has eight slots; the stack's own model holds one, the scripted one may hold another
+# the gateway has sixteen slots; the stack's own model holds one, the scripted one may hold another
 AT_ONCE = 4
 PLACE = "/home/researcher/faults"
 IMAGES, MODELS = f"{PLACE}/images", f"{PLACE}/models"

@@ -70,9 +70,7 @@ class Agents:
                     answer = self._ask(http, number, session, messages, length)
                     messages.append({"role": "assistant", "content": answer[:200] or "nothing"})
 
-    def _ask(
-        self, http: httpx.Client, number: int, session: str, messages: list[dict[str, str]], length: int
-    ) -> str:
+    def _ask(self, http: httpx.Client, number: int, session: str, messages: list[dict[str, str]], length: int) -> str:
         body = {"model": self.model, "max_tokens": 16_000, "stream": True, "messages": messages}
         headers = {"x-claude-code-session-id": session}
         began = time.monotonic()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from bouchet_core.deployments import Deployment, Ending, Job, Phase, Traits
@@ -57,7 +58,7 @@ class Service:
         if self.runs_tasks:
             {TaskName.SUBMIT: submit, TaskName.CANCEL: cancel}[task](self.context, deployment)
 
-    def launch(self, policy: Policy, **options: object) -> None:
+    def launch(self, policy: Policy, **options: Any) -> None:
         record = requested("aa", self.clock(), time="01:00:00", **options)
         self.context.store.create(record.model_copy(update={"policy": policy, "traits": TRAITS}))
         self.step()
@@ -197,10 +198,12 @@ def test_on_demand_parks_at_once_and_wakes_for_a_request(service: Service) -> No
     service.launch(ON_DEMAND, idle_timeout_min=10)
     service.step()
     assert service.record.phase is Phase.PARKED and not service.slurm.jobs
-    assert service.loop.step() is None and not service.slurm.jobs
+    service.step(3)
+    assert not service.slurm.jobs
     service.context.store.load.want("aa", service.clock())
     service.step(2, held=1)
-    assert service.record.phase is Phase.QUEUED and service.record.service.parked_at is None
+    assert [job.phase for job in service.record.jobs] == [Phase.QUEUED]
+    assert service.record.service.parked_at is None
     assert service.record.service.decisions[-1].action == "wake"
     service.start(1)
     service.step(3)

@@ -215,9 +215,35 @@ def _preference(deployment: Deployment) -> tuple[int, float]:
     return order.get(deployment.phase, 5), -deployment.created_at.timestamp()
 
 
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from difflib import get_close_matches
+def _routes(deployment: Deployment) -> tuple[Route, ...]:
+    """Return the routes to all jobs that take new requests, the newest job first."""
+    serving = [
+        job
+        for job in deployment.live_jobs
+        if job.phase is Phase.READY and job.leaving_since is None and job.stop_requested_at is None
+    ]
+    newest = sorted(serving, key=lambda job: job.since.get(Phase.READY, deployment.created_at), reverse=True)
+    return tuple(_route(deployment, job) for job in newest)
+
+
+def _route(deployment: Deployment, job: Job) -> Route:
+    return Route(
+        deployment=deployment.id,
+        alias=deployment.alias,
+        model=deployment.model,
+        slot=job.slot,
+        job_name=job.name,
+        window=job.window,
+        traits=deployment.traits,
+        sealed_key=job.sealed_key,
+        port=job.port or 0,
+        authenticates=job.proves,
+        resumes=job.proves and job.resumes >= 1,
+        no_tools=job.smoke.without_tools if job.smoke is not None else "",
+    )
+
+
+def _not_ready(deployment: Deployment, now: datetime) -> NotReady:
     current = deployment.job
     is_parked = deployment.phase is Phase.PARKED
     return NotReady(
