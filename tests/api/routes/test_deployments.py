@@ -131,8 +131,8 @@ async def test_launch_with_a_policy_stores_it(api: httpx.AsyncClient, state: App
     assert made["policy"]["budget"] == {"amount": 40.0, "unit": "gpu_hours", "period": "week"}
 
 
-async def test_policy_that_cannot_be_read_is_refused_with_words_that_work(api: httpx.AsyncClient) -> None:
-    for policy, words in (
+async def test_policy_that_cannot_be_read_is_refused_with_an_example(api: httpx.AsyncClient) -> None:
+    for policy, example in (
         ({"keep": "soon"}, "3d"),
         ({"replicas": "3..1", "keep": "1d"}, "1..3"),
         ({"budget": "0h/week"}, "40h/week"),
@@ -140,7 +140,7 @@ async def test_policy_that_cannot_be_read_is_refused_with_words_that_work(api: h
         ({"keep": "1d", "until": "18:00"}, "one of them"),
     ):
         answer = await api.post("/v1/deployments", json={"model": QWEN, "policy": policy})
-        assert answer.status_code == 422 and words in answer.json()["detail"], answer.text
+        assert answer.status_code == 422 and example in answer.json()["detail"], answer.text
 
 
 async def test_patch_changes_the_policy_and_resumes(api: httpx.AsyncClient, state: AppState) -> None:

@@ -61,7 +61,7 @@ def record_view(record: Deployment, placement: Placement, around: Surroundings) 
 
 
 def job_view(job: Job, report: LoadReport | None) -> JobView:
-    """Return one live job. Its requests count as open while the proxy has not said otherwise."""
+    """Return one live job. Its requests count as open until the proxy reports otherwise."""
     since, load = job.since, report.jobs.get(job.name) if report is not None else None
     deadline = job.deadline
     warned = timedelta(seconds=warning_s(job.placement.walltime_s)) if job.placement is not None else timedelta()
