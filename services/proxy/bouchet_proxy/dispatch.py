@@ -74,7 +74,7 @@ class Dispatcher:
 
     async def serve(self, request: ClientRequest, writer: ResponseWriter) -> None:
         """Write the response. Raises ProxyError, and ClientDisconnectedError if the client left while it waited."""
-        limit_s, attempted = self._settings.hold_starting_s if request.wants_stream else 0.0, set[str]()
+        limit_s, attempted = self._settings.hold_starting_s if request.wants_stream else 0.0, set[tuple[str, str]]()
         with ReadinessWait(limit_s, self._settings.hold_tunnel_s, request.usage.active, writer) as wait:
             while True:
                 found = self._find_route(request, attempted)
@@ -87,10 +87,10 @@ class Dispatcher:
                     error = await self._send(request, found, writer, may_retry=may_retry)
                 if error is None:
                     return
-                if found.job_name in attempted or not self._has_replicas(request):
+                if found.identity in attempted or not self._has_replicas(request):
                     attempted.clear()
                     await wait.wait_for_tunnel(error)
-                attempted.add(found.job_name)
+                attempted.add(found.identity)
 
     async def _wait_for_model(self, wait: ReadinessWait, found: LookupResult) -> None:
         """Wait a moment, and ask for a model that a request starts. Raises ProxyError if waiting cannot help."""
@@ -102,11 +102,11 @@ class Dispatcher:
         with self._load.hold(found.deployment):
             await wait.wait_for_model(found)
 
-    def _find_route(self, request: ClientRequest, attempted: set[str]) -> LookupResult:
+    def _find_route(self, request: ClientRequest, attempted: set[tuple[str, str]]) -> LookupResult:
         found = self._table().find(request.model_name)
         if not isinstance(found, ReplicaGroup):
             return found
-        routes = [route for route in found.routes if route.job_name not in attempted] or found.routes
+        routes = [route for route in found.routes if route.identity not in attempted] or found.routes
         return self._replicas.select(routes, conversation_id(request.usage.session, request.body))
 
     def _has_replicas(self, request: ClientRequest) -> bool:

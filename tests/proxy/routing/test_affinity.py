@@ -38,7 +38,7 @@ JSON = st.recursive(
 def test_choose_replica_prefers_the_previous_one_then_the_least_busy(
     routes: list[Route], conversation: str, busy: dict[int, int], previous: int
 ) -> None:
-    chosen = choose_replica(routes, conversation, busy, f"job{previous}")
+    chosen = choose_replica(routes, conversation, busy, (f"d{previous}", f"job{previous}"))
     if make_route(previous) in routes:
         assert chosen == make_route(previous)
     else:

@@ -25,21 +25,23 @@ _CLIENT_ROLES = ("user", "system", "developer")
 
 
 def choose_replica(
-    routes: Sequence[Route], conversation: str, open_requests: Mapping[int, int], previous: str | None
+    routes: Sequence[Route], conversation: str, open_requests: Mapping[int, int], previous: tuple[str, str] | None
 ) -> Route:
     """Return the replica for a request.
 
-    open_requests: by slot. previous: the name of the job that served the conversation before. Among equally busy
+    open_requests: by slot. previous: the route's identity that served the conversation before. Among equally busy
     replicas a hash decides, so that a restarted proxy mostly chooses the same replica again.
     """
     for route in routes:
-        if route.job_name == previous:
+        if route.identity == previous:
             return route
-    return min(routes, key=lambda route: (open_requests.get(route.slot, 0), _rank(conversation, route.job_name)))
+    return min(routes, key=lambda route: (open_requests.get(route.slot, 0), _rank(conversation, route)))
 
 
-def _rank(conversation: str, job_name: str) -> bytes:
-    return hashlib.blake2b(f"{conversation}\0{job_name}".encode("utf-8", "replace"), digest_size=8).digest()
+def _rank(conversation: str, route: Route) -> bytes:
+    return hashlib.blake2b(
+        f"{conversation}\0{route.deployment}\0{route.job_name}".encode("utf-8", "replace"), digest_size=8
+    ).digest()
 
 
 def conversation_id(session: str, body: Mapping[str, Any]) -> str:
@@ -76,7 +78,7 @@ class ReplicaSelector:
     """Remembers which replica serves which conversation, and how many requests each has open."""
 
     def __init__(self) -> None:
-        self._jobs: OrderedDict[str, str] = OrderedDict()
+        self._jobs: OrderedDict[str, tuple[str, str]] = OrderedDict()
         self._open_requests: Counter[int] = Counter()
 
     @property
@@ -87,7 +89,7 @@ class ReplicaSelector:
     def select(self, routes: Sequence[Route], conversation: str) -> Route:
         """Choose the replica for this request, and remember it for the conversation."""
         route = choose_replica(routes, conversation, self._open_requests, self._jobs.get(conversation))
-        self._jobs[conversation] = route.job_name
+        self._jobs[conversation] = route.identity
         self._jobs.move_to_end(conversation)
         if len(self._jobs) > MAX_CONVERSATIONS:
             self._jobs.popitem(last=False)

@@ -46,6 +46,11 @@ class Route:
     resumes: bool = False
     no_tools: str = ""
 
+    @property
+    def identity(self) -> tuple[str, str]:
+        """The deployment and the job that it leads to."""
+        return self.deployment, self.job_name
+
 
 @dataclass(frozen=True, slots=True)
 class ReplicaGroup:
