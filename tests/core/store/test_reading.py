@@ -24,7 +24,7 @@ from tests.conftest import RedisServer
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 PREFIX = "bouchet:"
 # fields whose keys are data
-MAPPINGS = ("since", "times", "entry", "environment", "models")
+MAPPINGS = ("since", "times", "entry", "environment", "models", "used")
 
 
 @pytest.fixture
