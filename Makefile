@@ -9,7 +9,7 @@ QUICK_TESTS = $(filter-out tests/stack tests/stack/ tests/claude tests/claude/ t
 PARALLEL = -n 4 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help up down remove clean env logs status test test-fast check renew pin docs bench conformance soak engine tools tools-fast lint
+.PHONY: help up down remove clean env logs status test test-fast check renew pin docs bench sim conformance soak engine tools tools-fast lint
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -54,6 +54,9 @@ conformance: tools engine ## requests that clients really send, against this pro
 
 bench: tools engine ## measure the figures that the project aims at, beside others
 	@$(BIN)/python -m tests.bench
+
+sim: tools-fast ## simulate weeks of people and a queue: the policy beside others; renews the picture of docs/simulation.md
+	@$(BIN)/python -m tests.sim --svg docs/simulation.svg
 
 renew: ## renew every lock (packages, base images) to the newest that resolve, and print what changed
 	@$(PYTHON) -m setup renew

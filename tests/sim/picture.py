@@ -25,10 +25,10 @@ text { fill: #333; } .axis { stroke: #999; stroke-width: 1; } .grid { stroke: #d
 """
 
 
-def draw(tables: Mapping[int, Sequence[Row]], days: int) -> str:
-    """Return the picture of all tables, side by side."""
+def draw(tables: Mapping[tuple[int, int], Sequence[Row]]) -> str:
+    """Return the picture of all tables, by people and days, side by side."""
     panels = []
-    for index, (people, rows) in enumerate(tables.items()):
+    for index, ((people, days), rows) in enumerate(tables.items()):
         panels.append(f'<g transform="translate({index * PANEL_WIDTH} 0)">{_panel(people, rows, days)}</g>')
     width = PANEL_WIDTH * max(len(tables), 1)
     label = "GPU hours and the share of requests that waited more than 10 seconds, by policy"

@@ -23,7 +23,8 @@ class Row:
     p50_s: float
     p95_s: float
     longest_s: float
-    failed: float
+    cut: float
+    gave_up: float
     jobs: float
 
     @property
@@ -46,7 +47,8 @@ def measure(name: str, outcomes: Sequence[Outcome]) -> Row:
         p50_s=_at(waits, 0.5),
         p95_s=_at(waits, 0.95),
         longest_s=waits[-1] if waits else 0.0,
-        failed=sum(outcome.failed for outcome in outcomes) / count,
+        cut=sum(outcome.cut for outcome in outcomes) / count,
+        gave_up=sum(outcome.gave_up for outcome in outcomes) / count,
         jobs=sum(outcome.jobs for outcome in outcomes) / count,
     )
 
@@ -61,15 +63,16 @@ def table(people: int, days: int, rows: Sequence[Row]) -> str:
     always = next((row.gpu_hours for row in rows if row.name == "always on"), 0.0)
     lines = [
         f"{people} {'person' if people == 1 else 'people'}, {days} days",
-        "| policy | GPU hours | fewer | serving | jobs | requests | > 10 s | share | p50 | p95 | longest | failed |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
+        "| policy | GPU hours | fewer | serving | jobs | requests "
+        "| > 10 s | share | p50 | p95 | longest | gave up | cut |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for row in rows:
         fewer = f"{1 - row.gpu_hours / always:.0%}" if always else ""
         lines.append(
             f"| {row.name} | {row.gpu_hours:,.0f} | {fewer} | {row.serving:.0%} | {row.jobs:.0f} | {row.requests:,.0f} "
             f"| {row.waited:,.1f} | {row.waited_share:.2%} | {row.p50_s:.0f} s | {row.p95_s:.0f} s "
-            f"| {row.longest_s / 60:.0f} min | {row.failed:,.1f} |"
+            f"| {row.longest_s / 60:.0f} min | {row.gave_up:,.1f} | {row.cut:,.1f} |"
         )
     return "\n".join(lines)
 

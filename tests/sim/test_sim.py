@@ -39,15 +39,15 @@ def test_simulation_counts_gpu_time_from_start_to_end() -> None:
     outcome = World(FixedChain(), 0, 1, 0, measured_waits([600.0])).run()
     # 10 min of queue, then one job after the other, each overlapping the next by its start
     assert outcome.gpu_s >= DAY - 600
-    assert outcome.failed == 0 and outcome.waits == []
+    assert outcome.cut == 0 and outcome.waits == []
     assert all(start < end for start, _, end, _ in outcome.spans)
 
 
 def test_simulation_by_hand_cuts_answers_and_ours_never_does() -> None:
     planned = World(PlannedStrategy("ours", Policy(on_demand=True)), 3, 4, 1, lambda rng: 300.0).run()
     by_hand = World(ByHand(), 3, 4, 1, lambda rng: 300.0).run()
-    assert planned.failed == 0
-    assert by_hand.failed > 0
+    assert planned.cut == 0
+    assert by_hand.cut > 0
 
 
 def test_simulation_never_has_more_than_one_job_on_its_way() -> None:
@@ -72,6 +72,7 @@ def test_simulation_of_hours_and_on_demand_reaches_its_figures() -> None:
     ours, always = rows[0], next(one for one in rows if one.name == "always on")
     assert ours.gpu_hours <= 0.4 * always.gpu_hours
     assert ours.waited_share <= 0.01
+    assert ours.cut == 0
     assert [one.name for one in rows if better_in_both(one, ours)] == []
 
 
@@ -98,7 +99,7 @@ def test_jobs_take_requests_up_to_their_capacity() -> None:
         world._ask(0, 10.0)
     assert (len(job.streams), world.waiting) == (CAPACITY, 2)
     world.end_job(job)
-    assert world.out.failed == CAPACITY
+    assert world.out.cut == CAPACITY
 
 
 def test_command_prints_a_table_and_draws_a_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -64,7 +64,9 @@ class Outcome:
     gpu_s: float = 0.0
     serving_gpu_s: float = 0.0
     waits: list[float] = field(default_factory=list)
-    failed: int = 0
+    # answers that the end of a job cut, and requests whose people gave up
+    cut: int = 0
+    gave_up: int = 0
     jobs: int = 0
     # stretches of (start, ready, end, GPUs) of jobs, for the picture
     spans: list[tuple[float, float | None, float, int]] = field(default_factory=list)
@@ -163,7 +165,7 @@ class World:
             self.out.serving_gpu_s += job.serving_s * job.gpus
             self.out.spans.append((job.start, job.ready, self.now, job.gpus))
         for request in cut if self.now < self.end else ():
-            self.out.failed += 1
+            self.out.cut += 1
             self.at(self.now + AGAIN_S, lambda r=request: self._ask(r.person, r.service_s))  # type: ignore[misc]
 
     def _tick(self) -> None:
@@ -224,7 +226,7 @@ class World:
     def _give_up(self, request: SimRequest) -> None:
         if request.served_by is None and request in self.held:
             self.held.remove(request)
-            self.out.failed += 1
+            self.out.gave_up += 1
             self.out.waits.append(self.now - request.asked)
             self._resume(request.person)
 
