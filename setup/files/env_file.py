@@ -151,6 +151,13 @@ def check_origins(value: str) -> str | None:
     return None
 
 
+def check_budget(value: str) -> str | None:
+    """Return the problem with the budget of all deployments, None if it is valid."""
+    if not value or re.fullmatch(r"[0-9][0-9,_]*(\.[0-9]+)?(h|gpuh|su)/(day|week|month)", value):
+        return None
+    return f"is `{value}`; write an amount and a period, such as 400h/month or 20000su/week"
+
+
 CHECKS: Mapping[str, Check] = {
     "BOUCHET_API_KEY": check_secret,
     "BOUCHET_ADMIN_KEY": check_secret,
@@ -171,6 +178,7 @@ CHECKS: Mapping[str, Check] = {
     "HOLD_TUNNEL_S": check_seconds,
     "BROWSER_ORIGINS": check_origins,
     "WORKERS": check_workers,
+    "BOUCHET_BUDGET": check_budget,
     "LOG_LEVEL": check_level,
 }
 # keys that older versions did not have, with the comment that is written above each
@@ -189,6 +197,7 @@ OPTIONAL = frozenset(
         "BROWSER_ORIGINS",
         "LOG_LEVEL",
         "WORKERS",
+        "BOUCHET_BUDGET",
     }
 )
 

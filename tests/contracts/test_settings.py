@@ -59,6 +59,7 @@ def test_settings_name_each_missing_secret(
         (ProxySettings, "BROWSER_ORIGINS", "*"),
         (WorkerSettings, "SLOT_BASE_PORT", "x"),
         (WorkerSettings, "LOG_LEVEL", "LOUD"),
+        (WorkerSettings, "BOUCHET_BUDGET", "40h"),
     ],
 )
 def test_settings_name_the_variable_with_a_bad_value(

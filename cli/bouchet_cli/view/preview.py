@@ -18,6 +18,8 @@ def preview_lines(preview: Json) -> Iterator[StyledLine | str]:
     """Yield the lines for the answer of POST /v1/deployments/preview."""
     yield from _placement_lines(preview["placement"])
     yield f"image {preview['image']}, window {preview['window']} tokens"
+    if preview.get("cost"):
+        yield f"cost: {preview['cost']}"
     yield from memory_lines(preview["memory"])
     yield NOT_SUBMITTED
     yield from section("command")

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
 from bouchet_core.config.site import Site
-from bouchet_core.deployments import Job, Phase, Placement
+from bouchet_core.deployments import Deployment, Job, Phase, Placement
 from bouchet_core.errors import LaunchRefusedError
 
 from .model import Budget, BudgetUnit
 from .weekly import Span, period_at
 
+# no period is longer
+LONGEST_PERIOD = timedelta(days=31)
 DEPLOYMENT, INSTALLATION = "this deployment", "the installation"
 
 
@@ -91,6 +93,40 @@ def budget_use(
         )
     units = sum(time.within(period) * (rate if time.rate is None else time.rate) for time in times)
     return BudgetUse(units / rate, budget.amount / rate, period, scope, str(budget))
+
+
+def budget_uses(
+    record: Deployment, records: Sequence[Deployment], site: Site, installation: Budget | None, now: datetime
+) -> tuple[BudgetUse, ...]:
+    """Return what is used of the deployment's budget and of the installation's.
+
+    records: all that may have used GPUs in the present period, ended ones too; `record` may be among them.
+    A budget in charge units that cannot be counted at this site counts nothing: the launch has refused it.
+    """
+    found = []
+    for budget, whose, scope in (
+        (record.policy.budget, (record,), DEPLOYMENT),
+        (installation, (*(r for r in records if r.id != record.id), record), INSTALLATION),
+    ):
+        rate = _rate_of(record, site)
+        if budget is None or (budget.unit is BudgetUnit.CHARGE and not rate):
+            continue
+        times = [time for one in whose for time in _times_of(one, site, now)]
+        found.append(budget_use(budget, times, rate, record.policy.zone, now, scope))
+    return tuple(found)
+
+
+def _times_of(record: Deployment, site: Site, now: datetime) -> list[GpuTime]:
+    times = [time for job in record.jobs if (time := gpu_time(job, site, now)) is not None]
+    return times + older_time(record.service.used, _rate_of(record, site))
+
+
+def _rate_of(record: Deployment, site: Site) -> float | None:
+    """Return the charge of the GPUs that its last job was placed on, or of the site's usual ones."""
+    placement = next((job.placement for job in reversed(record.jobs) if job.placement is not None), None)
+    if placement is None:
+        return site.charge.get(site.gpu_type)
+    return site.charge_per_gpu_hour(placement.partition, placement.gpu_type)
 
 
 def preview(placement: Placement, site: Site, uses: Iterable[BudgetUse] = ()) -> str:

@@ -10,11 +10,31 @@ from bouchet_core.deployments import Placement
 from bouchet_core.errors import LaunchRefusedError
 from bouchet_core.values import format_duration
 
+from .budget import budget_use
 from .model import Policy
 from .weekly import hours_within, next_window, period_at, window_at
 
 # a job must serve at least this long after its start
 SHORTEST_SERVICE_S = 120.0
+
+
+def check_launch(
+    policy: Policy, found: Sequence[Placement], site: Site, now: datetime, startup_s: float = 0.0
+) -> tuple[Placement, ...]:
+    """Return the placements in which the policy can be followed; LaunchRefusedError names what would work.
+
+    found: the placements that fit the request. startup_s: as far as a start was measured.
+    """
+    check_policy(policy, now)
+    possible = check_placements(policy, found, site)
+    first = possible[0]
+    if policy.is_managed:
+        check_walltime(first.walltime_s, startup_s, site.partition(first.partition))
+    if policy.budget is not None:
+        rate = site.charge_per_gpu_hour(first.partition, first.gpu_type)
+        use = budget_use(policy.budget, (), rate, policy.zone, now)
+        check_budget(use.limit, first.gpus, startup_s, use.text)
+    return possible
 
 
 def check_policy(policy: Policy, now: datetime) -> None:

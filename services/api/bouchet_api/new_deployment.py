@@ -13,6 +13,7 @@ from bouchet_core.deployments import Deployment, Job, LaunchRequest, Placement
 from bouchet_core.errors import LaunchRefusedError, NameTakenError, UnknownModelError
 from bouchet_core.placement import candidates, image_for
 from bouchet_core.policy import Policy
+from bouchet_core.policy.checks import check_launch
 from bouchet_core.provenance import LaunchPins
 from bouchet_core.values import format_duration
 
@@ -34,7 +35,8 @@ def new_deployment(request: LaunchRequest, catalog: Catalog, site: Site, identit
     model, entry = catalog.find(request.model)
     alias = request.name or entry.alias
     check_name(alias)
-    check_placement(request, entry, site)
+    policy = new_policy(request, entry, now)
+    check_placement(request, entry, site, policy, now)
     return Deployment(
         id=identity,
         model=model,
@@ -42,7 +44,7 @@ def new_deployment(request: LaunchRequest, catalog: Catalog, site: Site, identit
         request=request,
         traits=entry.traits,
         entry=entry.model_dump(mode="json"),
-        policy=new_policy(request, entry, now),
+        policy=policy,
         reason="",
         created_at=now,
         updated_at=now,
@@ -64,10 +66,10 @@ def check_name(alias: str) -> None:
         )
 
 
-def check_placement(request: LaunchRequest, entry: ModelEntry, site: Site) -> None:
-    """Raise LaunchRefusedError for what no image or partition of the site can run; the worker checks again."""
+def check_placement(request: LaunchRequest, entry: ModelEntry, site: Site, policy: Policy, now: datetime) -> None:
+    """Raise LaunchRefusedError for what no image or partition of the site can run or keep; the worker checks again."""
     image_for(entry, site)
-    candidates(entry, request, site, {})
+    check_launch(policy, candidates(entry, request, site, {}), site, now)
 
 
 def resolve_names(deployment: Deployment, live: Sequence[Deployment]) -> Deployment:
@@ -114,6 +116,8 @@ def relaunch(
     alias = merged.name or entry.alias
     check_name(alias)
     _check_same_hardware(merged, entry, site, earlier.id, placement)
+    policy = new_policy(request, entry, now)
+    check_launch(policy, candidates(entry, merged, site, {}), site, now)
     return Deployment(
         id=identity,
         model=earlier.model,
@@ -130,7 +134,7 @@ def relaunch(
             weights=job.weights,
             arguments=job.arguments,
         ),
-        policy=new_policy(request, entry, now),
+        policy=policy,
         reason="",
         created_at=now,
         updated_at=now,

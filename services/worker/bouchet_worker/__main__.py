@@ -54,6 +54,7 @@ def build_context(settings: WorkerSettings, owner: str) -> WorkerContext:
         serving_secret=settings.serving_secret.get_secret_value(),
         hub_token=settings.hf_token.get_secret_value() if settings.hf_token else None,
         slot_count=settings.slot_count,
+        budget=settings.budget,
         owner=owner,
     )
 

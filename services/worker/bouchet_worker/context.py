@@ -13,6 +13,7 @@ from bouchet_core.config.job_scripts import ScriptBundle
 from bouchet_core.config.site import Site
 from bouchet_core.gateway_client import GatewayClient
 from bouchet_core.keys import installation_id
+from bouchet_core.policy import Budget
 from bouchet_core.store import Store
 
 from .paths import RemotePaths
@@ -52,6 +53,8 @@ class WorkerContext:
     # image pins (apptainer/pins), and the files that every image is built with (apptainer/)
     pins_dir: Path = Path("/etc/bouchet/pins")
     recipe_dir: Path = Path("/app/apptainer")
+    # what all deployments together may use; None: no limit
+    budget: Budget | None = None
     # set once the job scripts on the cluster were compared with these
     scripts_compared: threading.Event = field(default_factory=threading.Event)
     # set once the user's queue was too long to be listed whole

@@ -4,9 +4,21 @@ from __future__ import annotations
 
 import socket
 from pathlib import Path
+from typing import Annotated
 
+from bouchet_core.errors import LaunchRefusedError
+from bouchet_core.policy import Budget, parse_budget
 from bouchet_core.settings import DEFAULT_CATALOG, DEFAULT_SITE_FILE, Count, HttpUrl, Port, ServiceSettings
-from pydantic import Field, SecretStr
+from pydantic import BeforeValidator, Field, SecretStr
+from pydantic_core import PydanticCustomError
+
+
+def _budget(value: object) -> object:
+    """Return the budget of a text such as 400h/month."""
+    try:
+        return parse_budget(value) if isinstance(value, str) else value
+    except LaunchRefusedError as exc:
+        raise PydanticCustomError("budget", "{problem}", {"problem": str(exc)}) from exc
 
 
 class WorkerSettings(ServiceSettings):
@@ -21,6 +33,8 @@ class WorkerSettings(ServiceSettings):
     slot_host: str = Field(default="gateway", validation_alias="SLOT_HOST")
     slot_base_port: Port = Field(default=8100, validation_alias="SLOT_BASE_PORT")
     slot_count: Count = Field(default=16, validation_alias="SLOT_COUNT")
+    # of all deployments together
+    budget: Annotated[Budget | None, BeforeValidator(_budget)] = Field(default=None, validation_alias="BOUCHET_BUDGET")
     remote_dir: Path = Field(default=Path("/app/remote"), validation_alias="REMOTE_DIR")
     pins_dir: Path = Field(default=Path("/etc/bouchet/pins"), validation_alias="PINS_DIR")
     recipe_dir: Path = Field(default=Path("/app/apptainer"), validation_alias="RECIPE_DIR")

@@ -143,6 +143,24 @@ async def test_policy_that_cannot_be_read_is_refused_with_an_example(api: httpx.
         assert answer.status_code == 422 and example in answer.json()["detail"], answer.text
 
 
+async def test_policy_that_can_never_be_followed_is_refused_with_what_works(
+    api: httpx.AsyncClient, state: AppState
+) -> None:
+    for policy, part in (
+        ({"keep": "forever", "replicas": "16"}, "what would work"),
+        ({"replicas": "1..3"}, "add --keep"),
+        ({"keep": "3d", "budget": "0.01h/week"}, "allow at least"),
+        ({"keep": "forever", "on_demand": True}, "contradict"),
+    ):
+        answer = await api.post("/v1/deployments", json={"model": QWEN, "policy": policy})
+        assert answer.status_code == 422
+        assert part in answer.json()["detail"]
+    made = (await api.post("/v1/deployments", json={"model": QWEN, "policy": {"on_demand": True}})).json()
+    answer = await api.patch(f"/v1/deployments/{made['id']}", json={"budget": "0.01h/week"})
+    assert answer.status_code == 422 and "allow at least" in answer.json()["detail"]
+    assert state.store.get(made["id"]).policy.budget is None
+
+
 async def test_patch_changes_the_policy_and_resumes(api: httpx.AsyncClient, state: AppState) -> None:
     made = (await api.post("/v1/deployments", json={"model": QWEN, "policy": {"on_demand": True}})).json()
     state.store.update(made["id"], lambda d: d.with_service(NOW, paused="3 starts failed").settled())

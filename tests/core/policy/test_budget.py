@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 from bouchet_core.config.site import Site, load_site
-from bouchet_core.deployments import Job, Phase, Placement
+from bouchet_core.deployments import Deployment, Job, LaunchRequest, Phase, Placement
 from bouchet_core.errors import LaunchRefusedError
-from bouchet_core.policy import Budget, BudgetUnit, Period
-from bouchet_core.policy.budget import BudgetUse, GpuTime, budget_use, gpu_time, older_time, preview
+from bouchet_core.policy import OFF, Budget, BudgetUnit, Period, Policy
+from bouchet_core.policy.budget import BudgetUse, GpuTime, budget_use, budget_uses, gpu_time, older_time, preview
 from bouchet_core.policy.weekly import period_at
 from hypothesis import given
 from hypothesis import strategies as st
@@ -80,6 +80,43 @@ def test_older_time_of_a_day_is_split_by_the_period() -> None:
     times = older_time({"2026-12-02": 24 * 3600.0, "2026-11-01": 3600.0}, 300)
     use = budget_use(Budget(amount=40, period=Period.DAY), times, 300, YALE, NOW)
     assert use.used == pytest.approx(19)
+
+
+def deployed(identity: str, policy: Policy, *jobs: Job) -> Deployment:
+    """Return a record with these jobs."""
+    return Deployment(
+        id=identity,
+        model="org/model",
+        names=(identity,),
+        request=LaunchRequest(model="org/model"),
+        policy=policy,
+        jobs=jobs,
+        created_at=NOW,
+        updated_at=NOW,
+    )
+
+
+def test_budget_uses_of_a_deployment_and_of_the_installation(site: Site) -> None:
+    own = deployed("aa", Policy(budget=WEEK, zone=YALE), job(NOW - 2 * HOUR))
+    ended = deployed("bb", OFF, job(NOW - 5 * HOUR, NOW - 4 * HOUR))
+    everything = Budget(amount=100, period=Period.WEEK)
+    mine, all_of_them = budget_uses(own, [own, ended], site, everything, NOW)
+    assert (mine.used, mine.limit, mine.scope) == (8, 40, "this deployment")
+    assert (all_of_them.used, all_of_them.limit, all_of_them.scope) == (12, 100, "the installation")
+    assert budget_uses(ended, [own], site, None, NOW) == ()
+
+
+def test_budget_uses_counts_jobs_that_the_record_has_dropped(site: Site) -> None:
+    own = deployed("aa", Policy(budget=WEEK, zone=YALE))
+    service = own.service.model_copy(update={"used": {"2026-12-01": 7200.0, "2026-11-01": 7200.0}})
+    (use,) = budget_uses(own.model_copy(update={"service": service}), [], site, None, NOW)
+    assert use.used == pytest.approx(2)
+
+
+def test_budget_uses_in_a_unit_that_the_site_does_not_charge_counts_nothing(site: Site) -> None:
+    units = Budget(amount=100, unit=BudgetUnit.CHARGE)
+    free = site.model_copy(update={"charge": {}})
+    assert budget_uses(deployed("aa", Policy(budget=units), job(NOW - HOUR)), [], free, units, NOW) == ()
 
 
 def test_preview_says_what_a_job_costs(site: Site) -> None:

@@ -12,6 +12,7 @@ from bouchet_core.errors import LaunchRefusedError
 from bouchet_core.policy import OFF, Budget, Period, Policy, Replicas, parse_hours
 from bouchet_core.policy.checks import (
     check_budget,
+    check_launch,
     check_placements,
     check_policy,
     check_walltime,
@@ -114,6 +115,17 @@ def test_check_budget_below_one_start_raises() -> None:
         check_budget(0.5, 8, 600, "0.5 GPU hours a week")
     assert "allow at least 16 GPU hours" in str(refused.value)
     check_budget(40, 8, 600, "40 GPU hours a week")
+
+
+def test_check_launch_refuses_what_can_never_be_kept(site: Site) -> None:
+    found = (placed("gpu_devel", 1), placed("gpu_h200", 1))
+    assert check_launch(OFF, found, site, NOW) == found
+    assert check_launch(KEPT, found, site, NOW, startup_s=300) == found[1:]
+    with pytest.raises(LaunchRefusedError, match="ends before the model can serve"):
+        check_launch(KEPT, found, site, NOW, startup_s=30_000)
+    small = Policy(keep="forever", budget=Budget(amount=0.01))
+    with pytest.raises(LaunchRefusedError, match="is used up before the model serves"):
+        check_launch(small, found, site, NOW)
 
 
 def test_hours_warning_compares_hours_with_the_budget() -> None:

@@ -89,6 +89,7 @@ def test_ensure_env_file_dangling_link_is_unchanged(tmp_path: Path) -> None:
         (text_of() + "export LOG_LEVEL=INFO\n", 10, "export"),
         (text_of() + "LOG_LEVEL = INFO\n", 10, "write LOG_LEVEL=INFO"),
         (text_of() + "LOG_LEVEL=LOUD\n", 10, "not one of DEBUG"),
+        (text_of() + "BOUCHET_BUDGET=40h\n", 10, "such as 400h/month"),
         (text_of() + "DIRECT=maybe\n", 10, "neither on nor off"),
         (text_of() + "MFA_AUTO=push\n", 10, "number of an option"),
         (text_of() + "API_PORT=4001\n", 10, "set twice (first in line 8)"),

@@ -11,7 +11,7 @@ import pytest
 from bouchet_core.deployments import Deployment, Ending, Job, Phase, Traits
 from bouchet_core.errors import StaleRecordError
 from bouchet_core.keys import serving_key
-from bouchet_core.policy import Policy
+from bouchet_core.policy import Budget, Policy
 from bouchet_core.store.load import JobLoad, LoadReport
 from bouchet_core.tasks import TaskName
 from bouchet_worker.context import WorkerContext
@@ -301,3 +301,21 @@ def test_both_jobs_are_found_again_after_redis_lost_its_data(service: Service) -
     record = service.record
     assert live_names(record) == ["bouchet-aa-1", "bouchet-aa-2"] and record.policy == FOREVER
     assert len({job.slot for job in record.jobs}) == 2 and len(service.slurm.jobs) == 2
+
+
+def test_budget_that_is_used_up_parks_after_the_open_answer(service: Service) -> None:
+    service.launch(Policy(keep="forever", budget=Budget(amount=0.5)))
+    service.start(1)
+    # the job was submitted for what is left of the budget
+    assert service.job(1).asked_walltime_s == 1800
+    service.open_on = 1
+    service.pass_walltime(1, 60)
+    service.step(2)
+    assert service.job(1).leaving_since is None or service.job(1).is_live
+    service.clock.advance(90)
+    service.step(2)
+    assert service.job(1).leaving_since is not None and service.job(1).stop_requested_at is None
+    service.open_on = None
+    service.step(3)
+    assert service.record.phase is Phase.PARKED
+    assert "is used up" in service.record.reason

@@ -147,6 +147,7 @@ PREVIEW: dict[str, Any] = {
         "source": "the model on the cluster",
         "note": "about 9.2 conversations of the full window fit at once",
     },
+    "cost": "6 h x 1 H200 = 1,800 SU",
     "folder": "~/project/bouchet-llm/jobs/bouchet-preview-1",
     "script": "#!/bin/bash\n...",
     "command": ["sbatch", "--parsable", "--partition=gpu_devel", "..."],

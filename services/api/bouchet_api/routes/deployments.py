@@ -6,8 +6,11 @@ import logging
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
+from bouchet_core.config.catalog import entry_of
 from bouchet_core.deployments import ClusterOutage, Deployment, Ending, LaunchRequest, MemoryEstimate, Phase, Placement
 from bouchet_core.errors import LaunchRefusedError, NameTakenError, UnknownDeploymentError
+from bouchet_core.placement import candidates
+from bouchet_core.policy.checks import check_launch
 from bouchet_core.policy.request import PolicyRequest
 from bouchet_core.store import Store
 from bouchet_core.tasks import TaskName
@@ -61,6 +64,7 @@ class LaunchPreview(BaseModel):
     folder: str = Field(description="the job's folder on the cluster")
     script: str = Field(description="the batch script")
     command: list[str] = Field(description="arguments of the command that submits it")
+    cost: str = Field(default="", description="what the job costs if it runs to its walltime, as text")
     files: dict[str, str] = Field(description="the job's files by name, without its key")
 
 
@@ -124,7 +128,7 @@ def get_deployment(deployment: DeploymentDep) -> Deployment:
 def change_policy(state: StateDep, deployment: DeploymentDep, request: PolicyRequest) -> Deployment:
     """Change how long, when and for how much a deployment is kept. An empty body resumes one that is paused."""
     now = datetime.now(UTC)
-    record = state.store.update(deployment.id, lambda old: _with_policy(old, request, now))
+    record = state.store.update(deployment.id, lambda old: _with_policy(state, old, request, now))
     log.info("deployment %s: policy is now %s", record.id, record.policy.model_dump(mode="json", exclude_defaults=True))
     return record
 
@@ -174,11 +178,14 @@ def _create(store: Store, new: Deployment, key: str | None) -> Deployment:
     return store.create(with_alias_only(new), once=key)
 
 
-def _with_policy(record: Deployment, request: PolicyRequest, now: datetime) -> Deployment:
-    """Return the record with the new policy. Raises LaunchRefusedError for one that has ended."""
+def _with_policy(state: AppState, record: Deployment, request: PolicyRequest, now: datetime) -> Deployment:
+    """Return the record with the new policy. Raises LaunchRefusedError for one that has ended or cannot follow it."""
     if not record.is_live or record.stop_requested_at is not None:
         raise LaunchRefusedError(f"{record.alias} has ended; launch it again with `bouchet launch {record.model}`")
     policy = request.applied_to(record.policy, now)
+    if policy != record.policy:
+        entry = entry_of(record, state.catalog.current())
+        check_launch(policy, candidates(entry, record.request, state.site, {}), state.site, now)
     new = record.model_copy(update={"policy": policy, "updated_at": now})
     new = new.with_service(now, changed_at=now, paused="", waits="")
     if policy.is_managed:

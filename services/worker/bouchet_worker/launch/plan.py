@@ -16,6 +16,9 @@ from bouchet_core.deployments import Deployment, Job, Phase, Placement
 from bouchet_core.errors import LaunchRefusedError, RemoteCommandError
 from bouchet_core.keys import serving_key
 from bouchet_core.placement import AUTO_PARTITION, SHORTEST_S, candidates, image_of
+from bouchet_core.policy.budget import LONGEST_PERIOD, BudgetUse, budget_uses
+from bouchet_core.policy.budget import preview as cost_preview
+from bouchet_core.policy.checks import check_placements
 from bouchet_core.values import format_duration
 
 from bouchet_worker.context import WorkerContext
@@ -134,8 +137,17 @@ def preview(context: WorkerContext, record: Deployment) -> dict[str, Any]:
         "folder": context.paths.job(job.name),
         "script": context.scripts.files[SERVE_SCRIPT].decode(),
         "command": plan.command(context),
+        "cost": cost_preview(plan.placement, context.site, _budget_uses(context, record)),
         "files": {name: content.decode() for name, content in files.items() if name != KEY_FILE},
     }
+
+
+def _budget_uses(context: WorkerContext, record: Deployment) -> Sequence[BudgetUse]:
+    now, store = context.now(), context.store
+    if record.policy.budget is None and context.budget is None:
+        return ()
+    records = [*store.live(), *store.ended_since(now - LONGEST_PERIOD)]
+    return budget_uses(record, records, context.site, context.budget, now)
 
 
 # placement
@@ -150,7 +162,8 @@ class _StartTest:
 
 
 def _place(context: WorkerContext, record: Deployment, entry: ModelEntry) -> Placement:
-    placements = candidates(entry, record.request, context.site, user_usage(context))
+    found = candidates(entry, record.request, context.site, user_usage(context))
+    placements = check_placements(record.policy, found, context.site)
     return _earliest(context, placements) if record.request.partition == AUTO_PARTITION else placements[0]
 
 

@@ -71,7 +71,7 @@ def queue_estimate(
         # Slurm's answer for right now, within what was seen
         return Estimate(min(slurm_s, safe), max(min(slurm_s, max(waits)), safe), f"Slurm and {source}")
     if slurm_s is not None:
-        safe = max(2 * slurm_s, *waits, 60.0) if waits else max(2 * slurm_s, UNKNOWN_QUEUE_S)
+        safe = max(2 * slurm_s, *waits, 60.0) if waits else max(2 * slurm_s, UNKNOWN_QUEUE_S / 3)
         return Estimate(slurm_s, safe, "Slurm's estimate")
     if waits:
         return Estimate(quantile(waits, 0.5), max(*waits, UNKNOWN_QUEUE_S), f"{len(waits)} waits in {partition}")

@@ -9,12 +9,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 
 from bouchet_core.config.catalog import entry_of
 from bouchet_core.deployments import Deployment, Placement
 from bouchet_core.errors import BouchetError, GatewayError, NoFreeSlotError, RecordError, SlurmOutputError
 from bouchet_core.placement import UserUsage, candidates
+from bouchet_core.policy.budget import LONGEST_PERIOD, BudgetUse, budget_uses
+from bouchet_core.policy.checks import check_placements
 from bouchet_core.store.load import LoadReport
 from bouchet_core.tasks import TaskName
 
@@ -28,7 +30,7 @@ from bouchet_worker.slurm.queries import user_usage
 from .carry_out import SUBMISSIONS, carry_out, parked, tasks_of
 from .inputs import Action, ActionKind
 from .plan import plan
-from .views import Surroundings, limits_view, load_view, measured_queue_s, record_view
+from .views import Surroundings, limits_view, load_view, record_view
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +48,8 @@ class ServiceRunner:
         self._observed_at: datetime | None = None
         self._stepped_at: datetime | None = None
         self._usage: tuple[float, Mapping[str, UserUsage]] | None = None
-        # by deployment: when it was estimated (monotonic), and the seconds
-        self._queues: dict[str, tuple[float, float]] = {}
+        # by deployment: when it was estimated (monotonic), and the start that Slurm expects
+        self._queues: dict[str, tuple[float, datetime | None]] = {}
 
     def step(self, *, is_observed: bool) -> None:
         """Plan for every live record once. is_observed: Slurm's queue was just read, with success."""
@@ -130,7 +132,9 @@ class ServiceRunner:
             # while nothing runs nothing is queried: a plan that would act asks for a query first
             observed_at=now if self._observed_at is None or held == 0 else self._observed_at,
             slots_free=self._context.slot_count - held,
-            queue_s={name: seconds for name, (_, seconds) in self._queues.items()},
+            now=now,
+            queue_starts={name: start for name, (_, start) in self._queues.items() if start is not None},
+            budgets=self._budgets(records, now),
         )
 
     def _refresh_estimates(self, records: Sequence[Deployment]) -> None:
@@ -146,20 +150,29 @@ class ServiceRunner:
         for name, record in managed.items():
             known = self._queues.get(name)
             if known is None or moment - known[0] > QUEUE_AGE_S:
-                self._queues[name] = moment, self._queue_s(record)
+                self._queues[name] = moment, self._slurm_start(record)
 
-    def _queue_s(self, record: Deployment) -> float:
-        """Return how long a job of the deployment would wait now: Slurm's estimate, at least what the last ones did."""
+    def _slurm_start(self, record: Deployment) -> datetime | None:
+        """Return when Slurm expects a new job of the deployment to start, None where it does not say."""
         placement = self._placement(record)
         try:
             argv = sbatch_test_only_argv(placement)
             output = self._context.gateway.run(argv, stdin="#!/bin/bash\n", timeout_s=SBATCH_TIMEOUT_S)
             estimate = parse_start_estimate(output.stderr)
         except (GatewayError, SlurmOutputError):
-            return measured_queue_s(record)
+            return None
         if estimate is None or not estimate.start.isdigit():
-            return measured_queue_s(record)
-        return max(0.0, int(estimate.start) - self._context.now().timestamp())
+            return None
+        return datetime.fromtimestamp(int(estimate.start), UTC)
+
+    def _budgets(self, records: Sequence[Deployment], now: datetime) -> Mapping[str, Sequence[BudgetUse]]:
+        """Return what is used of the budgets of each managed deployment and of the installation."""
+        context = self._context
+        managed = [record for record in records if record.policy.is_managed]
+        if context.budget is None:
+            return {r.id: budget_uses(r, (), context.site, None, now) for r in managed if r.policy.budget is not None}
+        everything = [*records, *context.store.ended_since(now - LONGEST_PERIOD)]
+        return {r.id: budget_uses(r, everything, context.site, context.budget, now) for r in managed}
 
     def _placement(self, record: Deployment) -> Placement:
         """Return the placement of its next job, as its last one had it."""
@@ -168,5 +181,7 @@ class ServiceRunner:
         if full is not None and full.placement is not None:
             return full.placement
         entry = entry_of(record, self._context.catalog)
-        placement = candidates(entry, with_asked_walltime(record, None).request, self._context.site, {})[0]
+        site = self._context.site
+        found = candidates(entry, with_asked_walltime(record, None).request, site, {})
+        placement = check_placements(record.policy, found, site)[0]
         return placement if last is None else last.model_copy(update={"walltime_s": placement.walltime_s})

@@ -14,19 +14,13 @@ from bouchet_core.store.load import JobLoad, LoadReport
 from bouchet_worker.reconcile.startup import READY, STEPS
 from bouchet_worker.slurm.commands import warning_s
 
+from .estimates import QueueWait, answer_estimate, queue_estimate, startup_estimate
 from .inputs import COMING, BudgetUse, JobEnd, JobView, RecordView, Rival, ServiceLimits, ServiceLoad
-
-# where nothing was measured yet
-QUEUE_S, STARTUP_S = 60.0, 300.0
-# a slow model under load; a measured speed takes its place
-SLOWEST_TOKENS_S = 40.0
-# what a start may take longer than the slowest one so far
-STARTUP_SPREAD = 1.2
 
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What plans of all deployments have in common. queue_s: measured or estimated waits, by deployment."""
+    """What plans of all deployments have in common. queue_starts: when Slurm expects a new job, by deployment."""
 
     site: Site
     report: LoadReport | None
@@ -34,7 +28,8 @@ class Surroundings:
     usage: Mapping[str, UserUsage]
     observed_at: datetime
     slots_free: int
-    queue_s: Mapping[str, float] = field(default_factory=dict)
+    now: datetime
+    queue_starts: Mapping[str, datetime] = field(default_factory=dict)
     budgets: Mapping[str, Sequence[BudgetUse]] = field(default_factory=dict)
 
 
@@ -112,28 +107,32 @@ def limits_view(
         running=used.running,
         submitted=used.submitted,
         slots_free=around.slots_free,
-        queue_s=around.queue_s.get(record.id, measured_queue_s(record)),
+        queue_s=queue_s(record, placement, around.queue_starts.get(record.id), around.now),
         startup_s=startup_s(record),
-        longest_answer_s=record.traits.max_output / SLOWEST_TOKENS_S,
+        longest_answer_s=answer_estimate(record.traits.max_output, ()).safe_s,
         budgets=around.budgets.get(record.id, ()),
         rivals=tuple(rival for other in others if (rival := _rival(other, around)) is not None),
     )
 
 
 def startup_s(record: Deployment) -> float:
-    """Return how long a model takes from the job's start to ready: the slowest of its last starts, and a little."""
+    """Return how long a model takes from the job's start to ready: the slowest of its last starts."""
     measured = [
         sum(seconds for step, seconds in job.times.items() if step in STEPS and step != "queue")
-        for job in record.jobs
+        for job in sorted(record.jobs, key=_number)
         if READY in job.times
     ]
-    return max(measured) * STARTUP_SPREAD if measured else STARTUP_S
+    return startup_estimate(measured).safe_s
 
 
-def measured_queue_s(record: Deployment) -> float:
-    """Return how long its last jobs waited in the queue."""
-    measured = [job.times["queue"] for job in record.jobs if "queue" in job.times]
-    return max(measured) if measured else QUEUE_S
+def queue_s(record: Deployment, placement: Placement, slurm_start: datetime | None, now: datetime) -> float:
+    """Return how long its next job may wait. slurm_start: when Slurm expects such a job to start; None: not known."""
+    history = [
+        QueueWait(job.placement.partition, job.placement.gpus, job.times["queue"])
+        for job in sorted(record.jobs, key=_number)
+        if "queue" in job.times and job.placement is not None and job.begin_at is None
+    ]
+    return queue_estimate(placement.partition, placement.gpus, history, slurm_start=slurm_start, now=now).safe_s
 
 
 def failed_starts(record: Deployment) -> list[Job]:
