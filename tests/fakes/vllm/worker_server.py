@@ -40,6 +40,8 @@ class WorkerVLLM(BaseHTTPRequestHandler):
     thoughts = ""
     counted = PROMPT_TOKENS
     chat_status = 200
+    # requests that wait, in /metrics
+    waiting = 0
     received: list[tuple[str, dict[str, Any]]]
     proof_port: int | None = None
     impostor = False
@@ -57,6 +59,8 @@ class WorkerVLLM(BaseHTTPRequestHandler):
             self._send_json({"up": 200, "down": 500, "draining": 503}[self.state], {})
         elif not self._is_authorized():
             self._send_json(401, {})
+        elif self.path == "/metrics":
+            self._send_json(200, f"vllm:num_requests_waiting {self.waiting}\nvllm:num_requests_running 16\n")
         elif self.path == "/v1/models":
             self._send_json(200, {"data": [{"id": "m", "max_model_len": self.window}]})
         else:
@@ -129,8 +133,8 @@ class WorkerVLLM(BaseHTTPRequestHandler):
             self.wfile.flush()
         self.close_connection = True
 
-    def _send_json(self, status: int, body: dict[str, Any]) -> None:
-        data = json.dumps(body).encode()
+    def _send_json(self, status: int, body: dict[str, Any] | str) -> None:
+        data = body.encode() if isinstance(body, str) else json.dumps(body).encode()
         self.send_response(status)
         if self.state == "draining":
             self.send_header("x-bouchet-state", "draining")

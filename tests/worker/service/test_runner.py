@@ -11,7 +11,7 @@ import pytest
 from bouchet_core.deployments import Deployment, Ending, Job, Phase, Traits
 from bouchet_core.errors import StaleRecordError
 from bouchet_core.keys import serving_key
-from bouchet_core.policy import Budget, Policy
+from bouchet_core.policy import Budget, Policy, Replicas
 from bouchet_core.store.load import JobLoad, LoadReport
 from bouchet_core.tasks import TaskName
 from bouchet_worker.context import WorkerContext
@@ -19,6 +19,7 @@ from bouchet_worker.launch.submit import cancel, submit
 from bouchet_worker.reconcile.health import SlotProbe
 from bouchet_worker.reconcile.loop import ReconcileLoop
 from bouchet_worker.reconcile.observe import Observer
+from bouchet_worker.service import engine_load
 
 from tests.fakes.slurm_gateway import FakeSlurm, serve_http
 from tests.fakes.vllm.worker_server import WorkerVLLM, worker_vllm
@@ -319,3 +320,17 @@ def test_budget_that_is_used_up_parks_after_the_open_answer(service: Service) ->
     service.step(3)
     assert service.record.phase is Phase.PARKED
     assert "is used up" in service.record.reason
+
+
+def test_load_that_lasts_adds_a_replica(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_load, "READ_EVERY_S", 0.0)
+    service.launch(Policy(keep="forever", replicas=Replicas(low=1, high=2)))
+    service.start(1)
+    service.open_on = 1
+    server = service.servers[service.job(1).slot]
+    server.waiting = 9
+    service.step(5)
+    assert live_names(service.record) == ["bouchet-aa-1"], "a minute has not passed"
+    service.step(12)
+    assert live_names(service.record) == ["bouchet-aa-1", "bouchet-aa-2"]
+    assert "9 requests wait" in service.record.service.decisions[-1].reason

@@ -78,7 +78,7 @@ class ReconcileLoop:
 
     def __post_init__(self) -> None:
         self._recovery = JobRecovery(self.context)
-        self._services = ServiceRunner(self.context, self.enqueue)
+        self._services = ServiceRunner(self.context, self.enqueue, self.observer.probe)
         self._batch_jobs: tuple[BatchJobWatch[Any, Any], ...] = (
             BatchJobWatch(self.context, DOWNLOADS, self.enqueue),
             BatchJobWatch(self.context, IMAGES, self.enqueue),

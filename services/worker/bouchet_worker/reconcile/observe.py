@@ -67,7 +67,7 @@ class Observer:
     """Checks all live deployments at once. queue_rows: squeue's rows of the last check, None without an answer."""
 
     def __init__(self, context: WorkerContext, probe: SlotProbe, smoke_tests: SmokeTestRunner | None = None) -> None:
-        self._context, self._probe, self._smoke_tests = context, probe, smoke_tests
+        self._context, self.probe, self._smoke_tests = context, probe, smoke_tests
         self._gateway, self._paths = context.gateway, context.paths
         self.queue_rows: Sequence[QueueRow] | None = None
         self._waits_for_accounting: set[str] = set()
@@ -183,7 +183,7 @@ class Observer:
             return Observed(result)
         end_path = self._paths.end(job.slurm_id or 0)
         if isinstance(result, JobNotFound | AccountingBehind):
-            health = self._probe.health(job) if job.listens else None
+            health = self.probe.health(job) if job.listens else None
             return Observed(result, health=health, end_file=self._read_file(end_path, EndFile, job))
         state_class = STATES[result.state].state_class
         if state_class in (StateClass.ENDED, StateClass.ENDING):
@@ -193,7 +193,7 @@ class Observer:
         return self._running(record, job, result)
 
     def _running(self, record: Deployment, job: Job, status: JobStatus) -> Observed:
-        health = self._probe.health(job) if job.listens and record.phase in (Phase.STARTING, Phase.READY) else None
+        health = self.probe.health(job) if job.listens and record.phase in (Phase.STARTING, Phase.READY) else None
         if health is not None and health.status is not HealthStatus.FAILING:
             starting = record.phase is Phase.STARTING
             log = self._log_tail(job, LOG_START_BYTES) if starting else ""

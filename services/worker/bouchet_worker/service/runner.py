@@ -23,11 +23,13 @@ from bouchet_core.tasks import TaskName
 from bouchet_worker.context import WorkerContext
 from bouchet_worker.launch.job_files import next_job_name
 from bouchet_worker.launch.plan import with_asked_walltime
+from bouchet_worker.reconcile.health import SlotProbe
 from bouchet_worker.slurm.commands import SBATCH_TIMEOUT_S, sbatch_test_only_argv
 from bouchet_worker.slurm.parsing import parse_start_estimate
 from bouchet_worker.slurm.queries import user_usage
 
 from .carry_out import SUBMISSIONS, carry_out, parked, tasks_of
+from .engine_load import LoadWatch
 from .inputs import Action, ActionKind
 from .plan import plan
 from .views import Surroundings, limits_view, load_view, record_view
@@ -42,8 +44,9 @@ QUEUE_AGE_S = 60.0
 class ServiceRunner:
     """Plans and carries out. wants_query: a plan would act, and Slurm has to be queried first."""
 
-    def __init__(self, context: WorkerContext, enqueue: Callable[[TaskName, str], None]) -> None:
+    def __init__(self, context: WorkerContext, enqueue: Callable[[TaskName, str], None], probe: SlotProbe) -> None:
         self._context, self._enqueue = context, enqueue
+        self._watch = LoadWatch(probe)
         self.wants_query = False
         self._observed_at: datetime | None = None
         self._stepped_at: datetime | None = None
@@ -63,6 +66,7 @@ class ServiceRunner:
         if not managed:
             return
         store.load.forget_demand(now)
+        self._watch.forget(record.id for record in managed)
         around = self._surroundings(records, store.load.current(), is_observed)
         for record in managed:
             try:
@@ -77,7 +81,10 @@ class ServiceRunner:
 
     def _run(self, record: Deployment, around: Surroundings, others: Sequence[Deployment], is_observed: bool) -> None:
         now, placement = self._context.now(), self._placement(record)
-        view, load = record_view(record, placement, around), load_view(record, around)
+        view, load = (
+            record_view(record, placement, around),
+            self._watch.added_to(load_view(record, around), record, now),
+        )
         limits = limits_view(record, placement, around, others)
         actions = plan(view, load, limits, now)
         submits = any(action.kind in SUBMISSIONS for action in actions)
