@@ -51,7 +51,7 @@ class _Sample:
 
 
 def parse_engine_load(text: str) -> EngineLoad:
-    """Parse a page of vLLM's metrics; several engines of one server are added, a missing or odd value counts nothing."""
+    """Parse a page of vLLM's metrics; engines of one server are added, a missing or odd value counts nothing."""
     sums = {"num_requests_running": 0.0, "num_requests_waiting": 0.0, "request_success_total": 0.0}
     kv_use = 0.0
     for name, printed in _LINE.findall(text):
