@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
+import shlex
 from collections.abc import Collection, Mapping, Sequence
 from typing import NoReturn
 
@@ -45,6 +46,10 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     `command` is None for a bare `bouchet`; `claude_arguments` are those after `--`.
     """
     own, claude_arguments = _split(arguments)
+    if (foreign := _option_of_claude(own)) is not None:
+        passed = shlex.join(own[own.index(foreign) :])
+        hint = f"options of Claude Code go after `--`: `bouchet -- {passed}`"
+        raise UsageError(f"{foreign} is not an option of bouchet (see `bouchet --help`); {hint}")
     own = translate_legacy(own)
     options, unknown = make_parser([name for name in COMMANDS if name in own]).parse_known_args(own)
     if unknown:
@@ -115,6 +120,21 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         return list(arguments), []
     border = list(arguments).index("--")
     return list(arguments[:border]), list(arguments[border + 1 :])
+
+
+def _option_of_claude(arguments: Sequence[str]) -> str | None:
+    """Return the first option before any command that is none of ours; an option's value is skipped."""
+    known = {"-h", "--help", "--version", "--model", *LEGACY_FLAGS}
+    if set(arguments) & LEGACY_FLAGS.keys():
+        return None
+    for before, argument in zip(("", *arguments), arguments, strict=False):
+        if before == "--model":
+            continue
+        if not argument.startswith("-"):
+            return None
+        if argument.partition("=")[0] not in known:
+            return argument
+    return None
 
 
 def _unknown_command(message: str) -> str:

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 from bouchet_core.deployments import Phase, Traits
-from bouchet_proxy.dialects.anthropic import BILLING, IMAGE_NOTE, prepare_messages
+from bouchet_proxy.dialects.anthropic import BILLING, prepare_messages
+from bouchet_proxy.dialects.blocks import IMAGE_NOTE
 
 from tests.claude.recordings import RECORDED, SENTENCE, anonymize, pack, read_recordings, unpack
 from tests.proxy.client import COUNT, HTTP, MESSAGES, OWNER, get

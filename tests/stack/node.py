@@ -90,7 +90,8 @@ def as_chat(body: Body) -> Body:
         messages.append({"role": "system", "content": "".join(block["text"] for block in body["system"])})
     for turn in body["messages"]:
         messages += _chat_messages(turn)
-    return {"messages": messages, "tools": [_function(tool) for tool in body.get("tools", ())] or None}
+    kwargs = {"chat_template_kwargs": body["chat_template_kwargs"]} if "chat_template_kwargs" in body else {}
+    return {"messages": messages, "tools": [_function(tool) for tool in body.get("tools", ())] or None, **kwargs}
 
 
 def _chat_messages(turn: Body) -> list[Body]:

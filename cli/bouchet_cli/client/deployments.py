@@ -96,6 +96,11 @@ class DeploymentInfo:
         tools: Json = (jobs[-1].get("smoke") or {}).get("tools") or {}
         return str(tools.get("message") or "") if tools.get("result") == "failed" else ""
 
+    @property
+    def tool_search(self) -> bool:
+        """Whether Claude Code loads most tools when it needs them (the catalog's `tool_search`)."""
+        return bool((self.raw.get("traits") or {}).get("tool_search", True))
+
     def matches(self, name: str) -> bool:
         """Return whether the name is this deployment's id, one of its names or its model."""
         return name.lower() in (self.id, *(own.lower() for own in self.names), self.model.lower())

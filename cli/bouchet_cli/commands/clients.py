@@ -9,7 +9,7 @@ from bouchet_cli.client.deployments import DeploymentInfo, pending_deployment, p
 from bouchet_cli.client.errors import NotReadyError, UsageError
 from bouchet_cli.client.settings import PROJECT
 from bouchet_cli.context import CommandContext
-from bouchet_cli.integrations.claude_code import claude_variables, context_window, start_claude
+from bouchet_cli.integrations.claude_code import claude_variables, claude_warnings, context_window, start_claude
 from bouchet_cli.integrations.claude_env import answer_tokens, foreign_variables, shell_lines
 from bouchet_cli.integrations.snippets import CLIENTS, SnippetValues, placement_note, snippet
 from bouchet_cli.view.progress import wait_until_ready
@@ -25,12 +25,27 @@ def run_claude(options: argparse.Namespace, context: CommandContext) -> None:
     """Start Claude Code; wait for a model that is starting, offer a launch if there is none."""
     live = context.api.deployments(live=True)
     try:
-        chosen = ready_deployment(live, options.model)
+        chosen = _choose(live, options.model, context)
     except NotReadyError as exc:
         if not context.screen.interactive:
             raise
         chosen = _wait_or_launch(options.model, live, exc, context)
     start_claude(chosen, options.claude_arguments, context)
+
+
+def _choose(live: Sequence[DeploymentInfo], name: str | None, context: CommandContext) -> DeploymentInfo:
+    """Return the deployment to use; ask on a terminal if several are ready and none is named. Raises NotReadyError."""
+    newest = ready_deployment(live, name)
+    ready = {one.alias: one for one in reversed(live) if one.phase == "ready" and not one.stopping}
+    if name is not None or len(ready) < 2 or not context.screen.interactive:
+        return newest
+    choices = [newest, *(one for alias, one in ready.items() if alias != newest.alias)]
+    for number, one in enumerate(choices, 1):
+        context.screen.note(f"{number}  {one.alias}  ({one.model})")
+    while True:
+        typed = context.screen.question(f"Which model? [1-{len(choices)}, Enter for 1] ").strip() or "1"
+        if typed.isascii() and typed.isdigit() and 1 <= int(typed) <= len(choices):
+            return choices[int(typed) - 1]
 
 
 def add_env_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,6 +70,8 @@ def run_env(options: argparse.Namespace, context: CommandContext) -> None:
     if options.client != CLAUDE:
         _show_snippet(options, chosen, context)
         return
+    for warning in claude_warnings(chosen, context):
+        context.screen.warn(warning)
     variables = claude_variables(chosen, live, context)
     if options.json:
         context.screen.show_json(variables)

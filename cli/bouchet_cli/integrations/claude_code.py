@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
+import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -18,26 +21,77 @@ from .claude_env import (
     claude_environment,
     name_warning,
     replace_foreign,
-    settings_block,
     tools_warning,
     window_warning,
     without_tools,
 )
+from .claude_settings import claude_settings, has_memory_files, latest_session, memory_file, sets_permission_mode
 
 PACKAGE = "@anthropic-ai/claude-code"
 # where Claude Code's own installers put it, which may not be on the PATH
 INSTALL_PATHS = (".local/bin/claude", ".claude/local/claude")
-SECRET = "ANTHROPIC_AUTH_TOKEN"
+PRINT_OPTIONS = ("-p", "--print")
+SIGNAL_STATUS = 128
 
 
 def start_claude(chosen: DeploymentInfo, arguments: Sequence[str], context: CommandContext) -> None:
-    """Replace this process by Claude Code. Returns only by raising."""
+    """Run Claude Code. Returns only by raising: on a terminal SystemExit with its status, else it has replaced us."""
     program = find_claude(context.environment)
-    variables = claude_variables(chosen, context.api.deployments(live=True), context)
-    added = [] if "--settings" in arguments else ["--settings", _settings(variables)]
+    live = context.api.deployments(live=True)
+    warnings = claude_warnings(chosen, context)
+    for warning in warnings:
+        context.screen.warn(warning)
+    variables = claude_variables(chosen, live, context)
+    served = [chosen, *(one for one in live if one.phase == "ready" and one.id != chosen.id)]
+    added = [] if "--settings" in arguments else ["--settings", _settings(variables, served, context)]
     added += without_tools(chosen.broken_tools, arguments)
+    argv = ["claude", *added, *arguments]
+    environment = replace_foreign(context.environment, variables)
+    on_terminal = context.screen.interactive and sys.stdout.isatty() and not set(PRINT_OPTIONS) & set(arguments)
     context.screen.note(f"starting Claude Code on {chosen.alias}")
-    os.execve(program, ["claude", *added, *arguments], replace_foreign(context.environment, variables))
+    if not on_terminal:
+        os.execve(program, argv, environment)
+    if warnings:
+        context.screen.question("Press Enter to start Claude Code, Ctrl-C to stop. ")
+    _run_session(program, argv, environment, context)
+
+
+def _settings(variables: Mapping[str, str], served: Sequence[DeploymentInfo], context: CommandContext) -> str:
+    """Return the value of --settings: a file in memory, or JSON without the key on a system that has none."""
+    keeps_mode = sets_permission_mode(context.environment, Path.cwd())
+    document = claude_settings(variables, served, keeps_mode=keeps_mode, with_key=has_memory_files())
+    return memory_file(document) if has_memory_files() else json.dumps(document)
+
+
+def _run_session(program: Path, argv: list[str], environment: Mapping[str, str], context: CommandContext) -> None:
+    """Run a session on the terminal and say how to resume it: Claude Code's own hint would lead to Anthropic."""
+    started = time.time()
+    status = wait_for_session(os.posix_spawn(program, argv, environment))
+    if session := latest_session(context.environment, Path.cwd(), started):
+        context.screen.note(f"to go on with this session on a model of the cluster: bouchet -- --resume {session}")
+    raise SystemExit(status)
+
+
+def wait_for_session(pid: int) -> int:
+    """Wait for a child that has the terminal; stop when it stops (Ctrl-Z), go on when the shell continues it."""
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    forwarded = {number: signal.signal(number, lambda got, _: os.kill(pid, got)) for number in _FORWARDED}
+    try:
+        while True:
+            _, status = os.waitpid(pid, os.WUNTRACED)
+            if os.WIFEXITED(status):
+                return os.WEXITSTATUS(status)
+            if os.WIFSIGNALED(status):
+                return SIGNAL_STATUS + os.WTERMSIG(status)
+            os.kill(os.getpid(), signal.SIGSTOP)
+            os.kill(pid, signal.SIGCONT)
+    finally:
+        signal.signal(signal.SIGINT, previous)
+        for number, handler in forwarded.items():
+            signal.signal(number, handler)
+
+
+_FORWARDED = (signal.SIGTERM, signal.SIGHUP)
 
 
 def find_claude(environment: Mapping[str, str]) -> Path:
@@ -53,18 +107,21 @@ def find_claude(environment: Mapping[str, str]) -> Path:
     )
 
 
-def claude_variables(chosen: DeploymentInfo, live: Sequence[DeploymentInfo], context: CommandContext) -> dict[str, str]:
-    """Return Claude Code's environment variables for a deployment, and print warnings about it."""
+def claude_warnings(chosen: DeploymentInfo, context: CommandContext) -> list[str]:
+    """Return what a person should know before Claude Code's screen hides it."""
     window = context_window(chosen, context.api)
-    warnings = (
+    found = (
         window_warning(window, answer_tokens(chosen, window)),
         name_warning(chosen.alias),
         tools_warning(chosen.broken_tools),
     )
-    for warning in warnings:
-        if warning:
-            context.screen.warn(warning)
+    return [warning for warning in found if warning]
+
+
+def claude_variables(chosen: DeploymentInfo, live: Sequence[DeploymentInfo], context: CommandContext) -> dict[str, str]:
+    """Return Claude Code's environment variables for a deployment."""
     ready = [deployment for deployment in live if deployment.phase == "ready"]
+    window = context_window(chosen, context.api)
     return claude_environment(chosen, window, context.settings.proxy_url, context.settings.key, ready)
 
 
@@ -78,19 +135,3 @@ def context_window(chosen: DeploymentInfo, api: ApiClient) -> int:
     if window is None:
         raise CommandError(f"the context window of {chosen.alias} is unknown: {chosen.model} is not in the catalog")
     return int(window)
-
-
-def _settings(variables: Mapping[str, str]) -> str:
-    """Return the value of --settings, whose `env` block takes precedence over the user's own settings files.
-
-    It is a file in memory, because `ps` shows arguments and a file on disk would remain after the session. On a system
-    without such files it is JSON without the key.
-    """
-    if not hasattr(os, "memfd_create"):
-        return json.dumps({"env": settings_block({name: variables[name] for name in variables if name != SECRET})})
-    descriptor = os.memfd_create("bouchet-claude-settings", 0)
-    os.set_inheritable(descriptor, True)
-    with os.fdopen(os.dup(descriptor), "w") as file:
-        json.dump({"env": settings_block(variables)}, file)
-    os.lseek(descriptor, 0, os.SEEK_SET)
-    return f"/proc/self/fd/{descriptor}"

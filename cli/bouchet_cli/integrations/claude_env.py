@@ -36,6 +36,7 @@ FOREIGN_NAMES = (
     "AWS_BEARER_TOKEN_BEDROCK",
     "BOUCHET_ADMIN_KEY",
     "CLAUDE_CODE_AUTO_COMPACT_WINDOW",
+    "CLAUDE_CODE_DISABLE_EXPERIMENTAL_BETAS",
     "CLAUDE_CODE_EFFORT_LEVEL",
     "CLAUDE_CODE_OAUTH_TOKEN",
     "CLAUDE_CODE_USE_ANTHROPIC_AWS",
@@ -71,11 +72,25 @@ def claude_environment(
         "CLAUDE_CODE_MAX_CONTEXT_TOKENS": str(smallest),
         "CLAUDE_CODE_MAX_OUTPUT_TOKENS": str(answer_tokens(chosen, smallest)),
         "CLAUDE_CODE_ATTRIBUTION_HEADER": "0",
-        "CLAUDE_CODE_DISABLE_EXPERIMENTAL_BETAS": "1",
+        # `/model` would offer its first row with a window of 1,000,000 tokens
+        "CLAUDE_CODE_DISABLE_1M_CONTEXT": "1",
         "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
         "CLAUDE_CODE_DISABLE_NONSTREAMING_FALLBACK": "1",
+        "CLAUDE_CODE_GATEWAY_HINT_HEADERS": "1",
+        **tool_search_variables(chosen.tool_search),
         "API_TIMEOUT_MS": str(REQUEST_TIMEOUT_MS),
     }
+
+
+def tool_search_variables(enabled: bool) -> dict[str, str]:
+    """Return the variables for the client's tool search.
+
+    With it Claude Code sends a dozen tools and loads others as it needs them, which is one of its experimental betas;
+    without it, it sends all tools with every request.
+    """
+    if enabled:
+        return {"ENABLE_TOOL_SEARCH": "true"}
+    return {"ENABLE_TOOL_SEARCH": "false", "CLAUDE_CODE_DISABLE_EXPERIMENTAL_BETAS": "1"}
 
 
 def answer_tokens(chosen: DeploymentInfo, window: int) -> int:

@@ -52,6 +52,10 @@ class ModelEntry(FrozenModel):
         default=None, description="vLLM's --tool-call-parser; without one, tool calling is off"
     )
     reasoning_parser: str | None = None
+    tool_search: bool = Field(
+        default=True,
+        description="whether `bouchet` lets Claude Code load most tools when it needs them; false sends all at once",
+    )
     chat_template: str | None = None
     thinking: Literal["none", "off", "on", "always"] = Field(
         default="none", description="none: no reasoning model; off, on: its default; always: cannot be turned off"
@@ -76,6 +80,7 @@ class ModelEntry(FrozenModel):
             max_output=self.max_output,
             tool_parser=self.tool_parser,
             reasoning_parser=self.reasoning_parser,
+            tool_search=self.tool_search,
         )
 
 

@@ -109,6 +109,7 @@ class Traits(FrozenModel):
     max_output: int = 32_000
     tool_parser: str | None = None
     reasoning_parser: str | None = None
+    tool_search: bool = True
 
 
 class Placement(FrozenModel):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from tests.cli.harness import (
     one_line_error,
     script,
 )
+from tests.waiting import wait_for
 
 
 def break_tools(bouchet: Bouchet, identity: str) -> None:
@@ -146,6 +149,44 @@ def test_claude_code_for_a_model_with_broken_tools_starts_without_tools(bouchet:
     done = bouchet.process("--", "-p", "hello", PATH=f"{tmp_path}:{bouchet.environment['PATH']}")
     assert done.out.splitlines() == ["<--tools>", "<>", "<--strict-mcp-config>", "<-p>", "<hello>"]
     assert "the call was plain text" in done.err
+
+
+def test_bare_bouchet_on_a_terminal_asks_which_model_and_says_how_to_resume(bouchet: Bouchet, tmp_path: Path) -> None:
+    bouchet.launch_ready(), bouchet.launch_ready("--name", "other")
+    sessions = '"$HOME/.claude/projects/"$(pwd | sed "s/[^A-Za-z0-9]/-/g")'
+    script(tmp_path / "claude", f'echo "on $ANTHROPIC_MODEL"; mkdir -p {sessions}; echo > {sessions}/abc.jsonl; exit 7')
+    path = f"{tmp_path}:{bouchet.environment['PATH']}"
+    with bouchet.terminal(PATH=path, HOME=str(tmp_path)) as tty:
+        tty.until("1  other")
+        tty.until("Which model?")
+        tty.type("3\n")
+        tty.until("Which model?")
+        tty.type("2\n")
+        tty.until("warning: ")
+        tty.until("Press Enter")
+        tty.type("\n")
+        tty.until(f"on {ALIAS}")
+        tty.until("bouchet -- --resume abc")
+        assert tty.rest()[0] == 7
+
+
+def test_session_on_a_terminal_stops_and_goes_on_with_the_shell(bouchet: Bouchet, tmp_path: Path) -> None:
+    bouchet.launch_ready()
+    script(tmp_path / "claude", 'echo "I am $$"; kill -STOP $$; echo continued; kill -TERM $$')
+    with bouchet.terminal(PATH=f"{tmp_path}:{bouchet.environment['PATH']}", HOME=str(tmp_path)) as tty:
+        tty.until("Press Enter")
+        tty.type("\n")
+        tty.until("I am")
+        wait_for(lambda: os.waitid(os.P_PID, tty.process.pid, os.WSTOPPED | os.WNOHANG | os.WNOWAIT) is not None)
+        tty.process.send_signal(signal.SIGCONT)
+        tty.until("continued")
+        assert tty.rest()[0] == 128 + signal.SIGTERM
+
+
+@pytest.mark.parametrize("arguments", [("-p", "hi"), ("--permission-mode", "plan"), ("--model", "x", "--resume", "1")])
+def test_option_of_claude_code_gets_a_hint(bouchet: Bouchet, arguments: tuple[str, ...]) -> None:
+    done = bouchet(*arguments)
+    assert one_line_error(done, 2) and "`bouchet -- --" in done.err.replace("-- -p", "-- --p")
 
 
 def test_env_of_a_model_with_broken_tools_warns(bouchet: Bouchet) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from bouchet_cli.integrations.claude_env import (
     answer_tokens,
     claude_environment,
@@ -29,6 +30,16 @@ def test_tier_of_another_deployment_uses_that_deployment() -> None:
     assert both["ANTHROPIC_DEFAULT_OPUS_MODEL"] == both["ANTHROPIC_MODEL"] == "bouchet-big"
     assert both["CLAUDE_CODE_MAX_CONTEXT_TOKENS"] == "32768"
     assert "/" not in both["ANTHROPIC_MODEL"]
+
+
+@pytest.mark.parametrize(
+    ("traits", "is_on"), [({}, True), ({"tool_search": True}, True), ({"tool_search": False}, False)]
+)
+def test_catalog_decides_whether_tools_are_searched(traits: dict[str, bool], is_on: bool) -> None:
+    found = claude_environment(deployment("a", traits={"tool_parser": "hermes", **traits}), 65536, "http://p", "k")
+    assert found["ENABLE_TOOL_SEARCH"] == ("true" if is_on else "false")
+    assert ("CLAUDE_CODE_DISABLE_EXPERIMENTAL_BETAS" in found) is not is_on
+    assert "CLAUDE_CODE_DISABLE_EXPERIMENTAL_BETAS" in {**found, **dict.fromkeys(foreign_variables((), found))}
 
 
 def test_name_warning_only_for_names_that_claude_code_knows() -> None:

@@ -1,7 +1,7 @@
 """Rules for the bodies of Anthropic requests on their way to vLLM. Pure; no rule changes its argument.
 
-Every rule depends on one message at a time and on nothing that changes between turns, so that the prompt of turn N+1
-extends the prompt of turn N, and vLLM finds it in its prefix cache.
+Every rule depends on one message and those before it, and on nothing that changes between turns, so that the prompt of
+turn N+1 extends the prompt of turn N, and vLLM finds it in its prefix cache.
 """
 
 from __future__ import annotations
@@ -10,20 +10,24 @@ from typing import Any
 
 from bouchet_core.deployments import Traits
 
+from .blocks import prepare_block, text_block
+from .deferred_tools import CHANGES, ToolHistory, has_server_search, template_tools
 from .thinking import resolve_anthropic_thinking
 from .tokens import Body, clamp_tokens, default_tokens
 
 # what vLLM's own Anthropic endpoint reads; all other fields are dropped
-COUNT_FIELDS = frozenset(("model", "messages", "output_config", "system", "thinking", "tool_choice", "tools"))
-FIELDS = COUNT_FIELDS | {"max_tokens", "stop_sequences", "stream", "temperature", "top_k", "top_p"}
-BLOCKS = frozenset(("text", "image", "tool_use", "tool_result", "thinking", "redacted_thinking"))
+PROMPT_FIELDS = frozenset(("model", "messages", "output_config", "system", "thinking", "tool_choice", "tools"))
+FIELDS = PROMPT_FIELDS | {"max_tokens", "stop_sequences", "stream", "temperature", "top_k", "top_p"}
+# set by the rules below, never by a client
+COUNT_FIELDS = PROMPT_FIELDS | {"chat_template_kwargs"}
 # Claude Code's first system block; it differs with every request, so the prefix cache would never match
 BILLING = "x-anthropic-billing-header"
 # Claude Code's own format for system messages within a conversation
 REMINDER = "<system-reminder>\n{}\n</system-reminder>"
-IMAGE_NOTE = "[An image was here. This model reads text only, so it was left out.]"
 NO_TOOLS_NOTE = "Tools are not available with this model: answer in plain text."
 MISSING_TOOLS_NOTE = "These tools are not available here: {}."
+# vLLM would look for tool calls in the answer all the same, and drop what looks like one
+NO_TOOL_CALLS = {"type": "none"}
 
 
 def prepare_messages(body: Body, window: int | None, traits: Traits) -> Body:
@@ -42,11 +46,14 @@ def prepare_count(body: Body, traits: Traits) -> Body:
 
 def _apply_rules(body: Body, traits: Traits) -> Body:
     body = resolve_anthropic_thinking(_drop_billing(body), traits)
-    body = _keep_client_tools(body, traits)
+    tools = [_prepare_tool(tool) for tool in body.get("tools") or () if not _is_server_tool(tool)]
+    if has_server_search(body.get("tools") or []):
+        tools = [_without_defer(tool) for tool in tools]
+    history = ToolHistory(tools if traits.tool_parser else [])
     messages = body.get("messages")
     if isinstance(messages, list):
-        body = {**body, "messages": _prepare_messages(messages, traits)}
-    return body
+        body = {**body, "messages": _prepare_messages(messages, traits, history)}
+    return _keep_client_tools(body, traits, history)
 
 
 def _move_output_format(body: Body) -> Body:
@@ -70,12 +77,9 @@ def _drop_billing_blocks(blocks: list[Any]) -> list[Any]:
     return [b for b in blocks if not (isinstance(b, dict) and str(b.get("text") or "").startswith(BILLING))]
 
 
-def _keep_client_tools(body: Body, traits: Traits) -> Body:
+def _keep_client_tools(body: Body, traits: Traits, history: ToolHistory) -> Body:
     """Drop the tools that only Anthropic's servers can run; a note in the system prompt names them."""
-    tools = body.get("tools")
-    if not isinstance(tools, list):
-        return body
-    kept = [_prepare_tool(tool) for tool in tools if not _is_server_tool(tool)] if traits.tool_parser else []
+    tools = body.get("tools") or []
     missing = [
         str(tool.get("name") or tool.get("type")) for tool in tools if isinstance(tool, dict) and _is_server_tool(tool)
     ]
@@ -83,17 +87,21 @@ def _keep_client_tools(body: Body, traits: Traits) -> Body:
         body = _add_system_note(body, NO_TOOLS_NOTE)
     elif missing:
         body = _add_system_note(body, MISSING_TOOLS_NOTE.format(", ".join(missing)))
-    return _set_tools(body, kept)
+    return _set_tools(body, history if traits.tool_parser else ToolHistory([]))
 
 
-def _set_tools(body: Body, tools: list[Any]) -> Body:
+def _set_tools(body: Body, history: ToolHistory) -> Body:
+    """Set the tools that may be called, and those in the head of the prompt where they are others."""
     rest = {key: value for key, value in body.items() if key not in ("tools", "tool_choice")}
-    if not tools:
-        return rest
-    rest["tools"] = tools
     choice = body.get("tool_choice")
-    names = {tool.get("name") for tool in tools if isinstance(tool, dict)}
-    gone = isinstance(choice, dict) and choice.get("type") == "tool" and choice.get("name") not in names
+    kind, name = (choice.get("type"), choice.get("name")) if isinstance(choice, dict) else (None, None)
+    tools = history.callable(only_shown=kind == "any")
+    if not tools:
+        return {**rest, "tool_choice": NO_TOOL_CALLS}
+    rest["tools"] = tools
+    if history.differs:
+        rest["chat_template_kwargs"] = {"tools": template_tools(history.head())}
+    gone = kind == "tool" and name not in {tool.get("name") for tool in tools}
     if choice is not None and not gone:
         rest["tool_choice"] = choice
     return rest
@@ -107,13 +115,14 @@ def _is_server_tool(tool: object) -> bool:
 
 
 def _prepare_tool(tool: Any) -> Any:
-    """Return the tool with a schema, and not deferred: chat templates know no tools that are loaded later."""
-    if not isinstance(tool, dict):
+    """Return the tool with a schema."""
+    if not isinstance(tool, dict) or isinstance(tool.get("input_schema"), dict):
         return tool
-    kept = {key: value for key, value in tool.items() if key != "defer_loading"}
-    if not isinstance(tool.get("input_schema"), dict):
-        kept["input_schema"] = {"type": "object", "properties": {}}
-    return kept
+    return {**tool, "input_schema": {"type": "object", "properties": {}}}
+
+
+def _without_defer(tool: Any) -> Any:
+    return {key: value for key, value in tool.items() if key != "defer_loading"} if isinstance(tool, dict) else tool
 
 
 def _add_system_note(body: Body, note: str) -> Body:
@@ -125,8 +134,8 @@ def _add_system_note(body: Body, note: str) -> Body:
     return {**body, "system": [*blocks, {"type": "text", "text": text}]}
 
 
-def _prepare_messages(messages: list[Any], traits: Traits) -> list[Any]:
-    prepared = [_prepare_message(message, traits) for message in messages]
+def _prepare_messages(messages: list[Any], traits: Traits, history: ToolHistory) -> list[Any]:
+    prepared = [_prepare_message(message, traits, history) for message in messages]
     kept = [message for message in prepared if not _is_empty(message)]
     first = next((n for n, message in enumerate(kept) if not _is_system(message)), len(kept))
     return kept[:first] + [_to_reminder(message) if _is_system(message) else message for message in kept[first:]]
@@ -143,12 +152,12 @@ def _to_reminder(message: Body) -> Body:
     all of them there, and each new one changes the head of the prompt: the whole conversation misses the prefix cache.
     """
     content = message["content"]
-    blocks = content if isinstance(content, list) else [_text(content)]
+    blocks = content if isinstance(content, list) else [text_block(content)]
     texts = [str(block.get("text") or "") for block in blocks if isinstance(block, dict)]
     return {"role": "user", "content": REMINDER.format("\n".join(filter(None, texts)))}
 
 
-def _prepare_message(message: Any, traits: Traits) -> Any:
+def _prepare_message(message: Any, traits: Traits, history: ToolHistory) -> Any:
     if not isinstance(message, dict):
         return message
     role = "system" if message.get("role") == "developer" else message.get("role")
@@ -157,8 +166,14 @@ def _prepare_message(message: Any, traits: Traits) -> Any:
         return {"role": role, "content": ""}
     if isinstance(content, list):
         blocks = _drop_billing_blocks(content) if role == "system" else content
-        return {"role": role, "content": [_prepare_block(block, traits) for block in blocks]}
+        return {"role": role, "content": [_prepare_content(block, traits, history) for block in blocks]}
     return {"role": role, "content": content}
+
+
+def _prepare_content(block: Any, traits: Traits, history: ToolHistory) -> Any:
+    if isinstance(block, dict) and block.get("type") in CHANGES:
+        return history.prepare_change(block)
+    return prepare_block(block, traits, history.describe)
 
 
 def _is_empty(message: Any) -> bool:
@@ -169,39 +184,3 @@ def _is_empty(message: Any) -> bool:
     if isinstance(content, list):
         return all(isinstance(b, dict) and b.get("type") == "text" and not b.get("text") for b in content)
     return content == "" or (message["role"] == "system" and str(content).startswith(BILLING))
-
-
-def _prepare_block(block: Any, traits: Traits) -> Any:
-    if not isinstance(block, dict):
-        return block
-    kind = block.get("type")
-    if kind == "tool_result":
-        return _prepare_tool_result(block, traits)
-    if kind == "image" and not traits.vision:
-        return _text(IMAGE_NOTE)
-    if kind == "document":
-        return _document_text(block)
-    if kind == "tool_reference":
-        return _text(f"The tool {block.get('tool_name') or block.get('name')} can be called.")
-    if kind not in BLOCKS and kind is not None:
-        return _text(f"[A block of type {kind} was here. This model cannot read it, so it was left out.]")
-    return {key: value for key, value in block.items() if key != "cache_control"}
-
-
-def _prepare_tool_result(block: Body, traits: Traits) -> Body:
-    content = block.get("content")
-    if isinstance(content, list):
-        content = [_prepare_block(item, traits) for item in content]
-    kept = {key: value for key, value in block.items() if key != "cache_control"}
-    return {**kept, "content": content} if "content" in block else kept
-
-
-def _document_text(block: Body) -> Body:
-    source = block.get("source")
-    if isinstance(source, dict) and source.get("type") == "text" and isinstance(source.get("data"), str):
-        return _text(source["data"])
-    return _text("[A document was here. This model cannot read it, so it was left out.]")
-
-
-def _text(text: str) -> Body:
-    return {"type": "text", "text": text}

@@ -12,7 +12,7 @@ from typing import Any
 
 from bouchet_core.deployments import Traits
 
-from .anthropic import IMAGE_NOTE
+from .blocks import IMAGE_NOTE
 from .tokens import Body
 
 FILE_NOTE = "[A file was here{}. This model cannot read it, so it was left out.]"
