@@ -56,6 +56,8 @@ from .usage.request import RequestUsage, find_session
 
 log = logging.getLogger(__name__)
 
+# `claude doctor` asks, without a key, whether the address answers
+HELLO_PATH = "/api/hello"
 LIVENESS_PATHS = ("/", "/health/liveliness", "/health/liveness")
 
 
@@ -125,6 +127,9 @@ class ProxyApp:
             if problem := self._problem():
                 raise table_not_current(problem)
             await writer.send_json(200, {"status": "ok", "service": "bouchet-llm proxy"})
+            return
+        if path == HELLO_PATH:
+            await writer.send_json(200, {})
             return
         caller = self._authenticate(scope)
         if path == "/metrics":

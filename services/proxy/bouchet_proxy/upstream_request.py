@@ -9,12 +9,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
 
 from .asgi import Header, Scope
+from .dialects.capabilities import name_capability
 from .dialects.endpoints import Dialect, Endpoint
 from .dialects.openai import wants_usage
 from .dialects.thinking import strip_thinking
@@ -27,6 +28,8 @@ from .streams.response_writer import ResponseWriter
 from .upstream_errors import error_from_upstream
 from .usage.request import RequestUsage
 
+# status of a request that cannot be served as it is
+REJECTED = 400
 # an error body above this has no readable message
 MAX_ERROR_BYTES = 64 << 10
 
@@ -180,7 +183,7 @@ class UpstreamRequest:
         body = b"".join(self._pieces)[:MAX_ERROR_BYTES]
         error = error_from_upstream(self._status, body, self.route.alias, self.endpoint)
         if error.overflow is None:
-            return error
+            return self._name_capability(error)
         counted = await self.count_tokens(self)
         return context_overflow(counted or error.overflow[0], error.overflow[1])
 
@@ -194,6 +197,12 @@ class UpstreamRequest:
         else:
             await self.writer.send_json(200, response, self._headers())
         self.usage.finish(200, parse_usage(response.get("usage")))
+
+    def _name_capability(self, error: ProxyError) -> ProxyError:
+        """Return the error with the class of the rejected capability, by which Claude Code helps itself."""
+        rejected = error.status == REJECTED and self.writer.dialect is Dialect.ANTHROPIC
+        message = name_capability(error.message, self.body) if rejected else None
+        return error if message is None else replace(error, message=message, code="capability_rejected")
 
     async def _end_stream(self, stream: StreamFilter) -> None:
         await self.writer.end(stream.finish())

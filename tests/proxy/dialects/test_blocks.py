@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from bouchet_core.deployments import Traits
 from bouchet_proxy.dialects.blocks import DOCUMENT_NOTE, IMAGE_NOTE, prepare_block
-from hypothesis import given
+from hypothesis import example, given
 
 from tests.proxy.dialects.bodies import ANYTHING
 
@@ -69,7 +69,7 @@ def words(*texts: str) -> list[Block]:
         ({"type": "of_tomorrow", "text": "one", "content": [{"content": [{"text": "two"}]}]}, 2),
     ],
 )
-def test_words_in_a_block_reach_the_model(block: Block, seen: int) -> None:
+def test_text_in_a_block_reaches_the_model(block: Block, seen: int) -> None:
     found = prepared(block)
     assert set(found) == {"type", "text"} and found["type"] == "text"
     assert sum(word in found["text"] for word in ("one", "two", "three")) == seen, found["text"]
@@ -82,7 +82,7 @@ def test_document_that_is_no_text_leaves_a_note(source: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", ["container_upload", "of_tomorrow"])
-def test_block_without_words_leaves_a_note(kind: str) -> None:
+def test_block_without_text_leaves_a_note(kind: str) -> None:
     assert kind in prepared({"type": kind, "signature": "abc", "encrypted_content": "abc"})["text"]
 
 
@@ -125,6 +125,7 @@ def test_deep_block_is_cut() -> None:
 
 
 @given(ANYTHING)
+@example([{"type": []}])
 def test_any_block_is_prepared(value: Any) -> None:
     prepare_block({"type": "document", "source": value}, TEXT_ONLY, str)
     prepare_block({"type": "other", "content": value, "input": value, "source": value}, TEXT_ONLY, str)

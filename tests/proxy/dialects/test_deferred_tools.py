@@ -42,8 +42,8 @@ def addition(definition: Body) -> Body:
 
 
 def prepared(messages: list[Body], tools: list[Body], **fields: Any) -> Body:
-    said = {"role": "user", "content": "go"}
-    return prepare_messages({"messages": [said, *messages], "tools": tools, **fields}, 4096, TRAITS)
+    begin = {"role": "user", "content": "go"}
+    return prepare_messages({"messages": [begin, *messages], "tools": tools, **fields}, 4096, TRAITS)
 
 
 def head(body: Body) -> list[str]:
@@ -93,7 +93,7 @@ def test_added_tool_is_shown_in_its_turn_and_parsed() -> None:
     assert body["messages"][1]["role"] == "user" and "zebra42" in body["messages"][1]["content"]
 
 
-def test_removed_tool_is_said_to_be_gone_and_stays_in_the_head() -> None:
+def test_removed_tool_is_declared_gone_and_stays_in_the_head() -> None:
     body = prepared([removal("Fetch")], [READ, FETCH])
     assert head(body) == ["Read", "Fetch"] and names(body) == ["Read"]
     assert "Fetch is no longer available" in texts(body)
@@ -121,7 +121,7 @@ def test_forced_call_is_of_a_tool_that_was_shown() -> None:
 
 
 @pytest.mark.parametrize("tools", [[DEFERRED], [READ, DEFERRED, SEARCH]], ids=["nothing else", "Anthropic's search"])
-def test_tools_that_nobody_could_find_are_not_deferred(tools: list[Body]) -> None:
+def test_tools_that_no_one_could_find_are_not_deferred(tools: list[Body]) -> None:
     assert "Fetch" in head(prepared([], tools))
 
 

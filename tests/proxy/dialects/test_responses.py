@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 from bouchet_core.deployments import Traits
-from bouchet_proxy.dialects.anthropic import IMAGE_NOTE, NO_TOOLS_NOTE
+from bouchet_proxy.dialects.anthropic import NO_TOOLS_NOTE
+from bouchet_proxy.dialects.blocks import IMAGE_NOTE
 from bouchet_proxy.dialects.responses import prepare_responses
 
 TRAITS = Traits(tool_parser="hermes", max_output=8192)

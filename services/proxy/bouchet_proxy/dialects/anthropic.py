@@ -30,6 +30,20 @@ MISSING_TOOLS_NOTE = "These tools are not available here: {}."
 NO_TOOL_CALLS = {"type": "none"}
 
 
+def unanswered_prefill(messages: list[Any]) -> str | None:
+    """Return why a conversation that ends with the assistant's own words cannot be continued; None for any other.
+
+    vLLM's endpoint would begin a new turn. Anthropic's newer models reject such a request in these words, too.
+    """
+    last = messages[-1] if messages else None
+    if not isinstance(last, dict) or last.get("role") != "assistant" or _is_empty(last):
+        return None
+    return (
+        "messages: This model does not support assistant message prefill. The conversation must end with a user "
+        "message; /v1/chat/completions continues one with `continue_final_message`"
+    )
+
+
 def prepare_messages(body: Body, window: int | None, traits: Traits) -> Body:
     """Return a `/v1/messages` body as vLLM accepts it."""
     kept = {key: value for key, value in _move_output_format(body).items() if key in FIELDS and value is not None}

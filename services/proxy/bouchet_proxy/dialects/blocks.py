@@ -15,9 +15,9 @@ from .tokens import Body
 
 IMAGE_NOTE = "[An image was here. This model reads text only, so it was left out.]"
 DOCUMENT_NOTE = "[A document was here. This model cannot read it, so it was left out.]"
-FAILED_MARK = "Error:"
+FAILED_PREFIX = "Error:"
 # what vLLM's endpoint reads
-_READ = frozenset(("text", "tool_use", "thinking", "redacted_thinking"))
+_READ = ("text", "tool_use", "thinking", "redacted_thinking")
 # fields of blocks that hold words for the model, in the order in which they are shown
 _WORDS = ("title", "name", "context", "source", "url", "file_name", "page_age")
 _TEXTS = ("text", "content", "thinking", "stdout", "stderr", "output", "data", "error_code", "return_code", "input")
@@ -29,7 +29,7 @@ _LABELS = {
     "url": "URL",
     "file_name": "File",
 }
-# what a result needs before its failure is told apart from a success
+# of a failed result: where it may name its failure itself
 _FAILURE_HEAD = 40
 MAX_LEVELS = 20
 
@@ -38,20 +38,20 @@ DescribeTool = Callable[[str], str]
 
 
 def prepare_block(block: Any, traits: Traits, describe_tool: DescribeTool) -> Any:
-    """Return the block as vLLM reads it. describe_tool: says what the model is told where a tool is found."""
+    """Return the block as vLLM reads it. describe_tool: returns what the model reads where a tool is found."""
     if not isinstance(block, dict):
         return block
     kind = block.get("type")
     if kind == "tool_result":
         return _prepare_tool_result(block, traits, describe_tool)
     if kind == "image":
-        return _without_marks(block) if traits.vision else text_block(IMAGE_NOTE)
+        return _bare(block) if traits.vision else text_block(IMAGE_NOTE)
     if kind == "document":
         return text_block(_document_text(block, traits))
     if kind == "tool_reference":
         return text_block(describe_tool(str(block.get("tool_name") or block.get("name"))))
     if kind in _READ or kind is None:
-        return _without_marks(block)
+        return _bare(block)
     return text_block(_other_text(block))
 
 
@@ -60,36 +60,36 @@ def text_block(text: str) -> Body:
     return {"type": "text", "text": text}
 
 
-def _without_marks(block: Body) -> Body:
+def _bare(block: Body) -> Body:
     return {key: value for key, value in block.items() if key not in ("cache_control", "citations")}
 
 
 def _prepare_tool_result(block: Body, traits: Traits, describe_tool: DescribeTool) -> Body:
-    """Return a tool result whose content vLLM reads; a failed one says so, because vLLM has no mark for it."""
+    """Return a tool result whose content vLLM reads; a failed one says so, because vLLM has no field for it."""
     kept = {key: value for key, value in block.items() if key != "cache_control"}
     content = block.get("content")
     if isinstance(content, list):
         kept["content"] = [prepare_block(item, traits, describe_tool) for item in content]
-    if block.get("is_error") is True and not _tells_failure(kept.get("content")):
-        return {**kept, "content": _mark_failed(kept.get("content"))}
+    if block.get("is_error") is True and not _names_failure(kept.get("content")):
+        return {**kept, "content": _prefix_failed(kept.get("content"))}
     return kept
 
 
-def _tells_failure(content: object) -> bool:
+def _names_failure(content: object) -> bool:
     first = (
         content[0].get("text") if isinstance(content, list) and content and isinstance(content[0], dict) else content
     )
     return isinstance(first, str) and "error" in first[:_FAILURE_HEAD].lower()
 
 
-def _mark_failed(content: Any) -> Any:
+def _prefix_failed(content: Any) -> Any:
     if isinstance(content, list):
-        return [text_block(FAILED_MARK), *content]
-    return f"{FAILED_MARK} {content}" if content else f"{FAILED_MARK} the tool failed without a message"
+        return [text_block(FAILED_PREFIX), *content]
+    return f"{FAILED_PREFIX} {content}" if content else f"{FAILED_PREFIX} the tool failed without a message"
 
 
 def _document_text(block: Mapping[str, Any], traits: Traits) -> str:
-    """Return title, context and text of a document; a note stands for pages that are no text."""
+    """Return title, context and text of a document; a note replaces pages that are no text."""
     source = block.get("source")
     head = [f"{_LABELS[name]}: {block[name]}" for name in ("title", "context") if _is_text(block.get(name))]
     text = _source_text(source if isinstance(source, Mapping) else {}, traits)

@@ -17,7 +17,7 @@ from .tokens import Body
 
 # the form of a definition that Claude Code's ToolSearch announces to the model
 DEFINITION = "<functions>\n<function>{}</function>\n</functions>"
-CHANGES = frozenset(("tool_addition", "tool_removal"))
+CHANGES = ("tool_addition", "tool_removal")
 # Anthropic's servers run this search themselves
 _SERVER_SEARCH = "tool_search_tool"
 
@@ -39,7 +39,7 @@ class ToolHistory:
         self._shown, self._removed, self._changed = set[str](), set[str](), False
 
     def describe(self, name: str) -> str:
-        """Return what the model is told where a tool is found; its definition is given once."""
+        """Return what the model reads where a tool is found; its definition is given once."""
         tool = self._known.get(name)
         if tool is None:
             return f"Tool: {name}."
@@ -92,7 +92,7 @@ class ToolHistory:
 
 
 def has_server_search(tools: list[Any]) -> bool:
-    """Return whether the client relies on Anthropic's own tool search: then nobody here would find deferred tools."""
+    """Return whether the client relies on Anthropic's own tool search: then no one here would find deferred tools."""
     return any(isinstance(tool, dict) and str(tool.get("type")).startswith(_SERVER_SEARCH) for tool in tools)
 
 

@@ -12,7 +12,7 @@ from typing import Any, assert_never
 
 from bouchet_proxy.routing.table import Route
 
-from .anthropic import prepare_count, prepare_messages
+from .anthropic import prepare_count, prepare_messages, unanswered_prefill
 from .openai import prepare_chat, prepare_completion, prepare_embeddings
 from .responses import prepare_responses, stored_elsewhere
 from .shapes import wrong_shape
@@ -220,6 +220,8 @@ def check_body(endpoint: Endpoint, body: object) -> Body:
         invalid = first_invalid_message(body.get("messages"))
     if invalid is None and endpoint is Endpoint.RESPONSES:
         invalid = stored_elsewhere(body)
+    if invalid is None and endpoint is Endpoint.MESSAGES:
+        invalid = unanswered_prefill(body["messages"])
     if invalid is not None:
         raise InvalidBodyError(invalid)
     if endpoint in _ANTHROPIC_ENDPOINTS and body.get("thread"):
