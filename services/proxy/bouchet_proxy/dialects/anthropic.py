@@ -36,7 +36,7 @@ def unanswered_prefill(messages: list[Any]) -> str | None:
     vLLM's endpoint would begin a new turn. Anthropic's newer models reject such a request in these words, too.
     """
     last = messages[-1] if messages else None
-    if not isinstance(last, dict) or last.get("role") != "assistant" or _is_empty(last):
+    if not isinstance(last, dict) or last.get("role") != "assistant" or not last.get("content") or _is_empty(last):
         return None
     return (
         "messages: This model does not support assistant message prefill. The conversation must end with a user "
