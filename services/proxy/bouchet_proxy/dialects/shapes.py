@@ -21,7 +21,7 @@ MAIN_FIELDS = {
     "/v1/embeddings": "input",
 }
 _NAMES = {MESSAGES: "Anthropic's messages", CHAT: "OpenAI's chats", RESPONSES: "OpenAI's responses"}
-_ANTHROPIC_BLOCKS = frozenset(("tool_use", "tool_result"))
+_ANTHROPIC_BLOCKS = ("tool_use", "tool_result")
 
 
 def wrong_shape(path: str, body: Mapping[str, Any]) -> str | None:
