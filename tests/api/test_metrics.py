@@ -8,6 +8,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.fakes.running_api import RunningApi
 
+WAITING = ("submitting", "queued", "starting", "ready", "draining", "parked")
+
 
 def read(client: httpx.Client) -> dict[tuple[str, str], float]:
     """Return the values by name and label."""
@@ -23,7 +25,7 @@ def test_metrics_count_deployments_and_the_tunnel(client: httpx.Client, live_api
     client.post("/v1/deployments", json={"model": "Qwen/Qwen3-32B"}).raise_for_status()
     live_api.state.store.beat(HEARTBEAT, 10)
     assert read(client) == {
-        **{("bouchet_deployments", phase): 0 for phase in ("submitting", "queued", "starting", "ready", "draining")},
+        **{("bouchet_deployments", phase): 0 for phase in WAITING},
         ("bouchet_deployments", "requested"): 1,
         ("bouchet_worker_alive", ""): 1,
         ("bouchet_gateway_alive", ""): 1,

@@ -67,6 +67,7 @@ ERROR_KINDS: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("post", "/v1/deployments"): (*_LAUNCH, "name_taken", "idempotency_key_reused", *_STORE),
     ("post", "/v1/deployments/preview"): (*_LAUNCH, "name_taken", *_WORKER),
     ("get", "/v1/deployments/{deployment}"): ("unknown_deployment", *_STORE),
+    ("patch", "/v1/deployments/{deployment}"): ("bad_request", "launch_refused", "unknown_deployment", *_STORE),
     ("delete", "/v1/deployments/{deployment}"): ("unknown_deployment", *_STORE),
     ("get", "/v1/deployments/{deployment}/events"): ("bad_request", "unknown_deployment", *_STORE),
     ("get", "/v1/deployments/{deployment}/logs"): (

@@ -25,6 +25,15 @@ LAUNCH: dict[str, Any] = {
     },
 }
 
+POLICY: dict[str, Any] = {
+    "two more days": {"value": {"keep": "2d"}},
+    "office hours": {
+        "summary": "ready at 08:30, parked at 18:00, at most 40 GPU hours a week",
+        "value": {"hours": "mon-fri 08:30-18:00", "budget": "40h/week", "time_zone": "America/New_York"},
+    },
+    "resume": {"summary": "nothing changes; a paused deployment goes on", "value": {}},
+}
+
 DEPLOYMENT: dict[str, Any] = {
     "id": "x7k2m4qfh3ab",
     "model": "Qwen/Qwen3-32B",

@@ -125,7 +125,11 @@ def get_deployment(deployment: DeploymentDep) -> Deployment:
 
 
 @router.patch("/{deployment:path}", responses={200: RESPONSES[200]})
-def change_policy(state: StateDep, deployment: DeploymentDep, request: PolicyRequest) -> Deployment:
+def change_policy(
+    state: StateDep,
+    deployment: DeploymentDep,
+    request: Annotated[PolicyRequest, Body(openapi_examples=examples.POLICY)],
+) -> Deployment:
     """Change how long, when and for how much a deployment is kept. An empty body resumes one that is paused."""
     now = datetime.now(UTC)
     record = state.store.update(deployment.id, lambda old: _with_policy(state, old, request, now))

@@ -1,0 +1,94 @@
+"""An on-demand model on the demo cluster: parked, woken by a request that is held, parked again."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from datetime import datetime
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.stack.harness import Stack, say
+from tests.waiting import wait_for
+
+START_LIMIT_S = 240
+
+
+def launch(stack: Stack, name: str, idle_min: int) -> str:
+    """Launch the scripted model on demand, and return the deployment's id."""
+    body = {
+        "model": "demo/scripted",
+        "name": name,
+        "partition": "gpu_h200",
+        "time": "01:00:00",
+        "idle_timeout_min": idle_min,
+        "policy": {"on_demand": True},
+    }
+    with stack.api() as api:
+        answer = api.post("/v1/deployments", json=body)
+    assert answer.status_code == 202, answer.text
+    return str(answer.json()["id"])
+
+
+def listed(stack: Stack) -> list[str]:
+    """Return the names in /v1/models."""
+    with stack.proxy() as http:
+        return [entry["id"] for entry in http.get("/v1/models").raise_for_status().json()["data"]]
+
+
+def say_hello(stack: Stack, model: str) -> tuple[list[dict[str, Any]], float]:
+    """Ask for a stream; return its events and the Unix time of the first text."""
+    body = {"model": model, "max_tokens": 50, "stream": True, "messages": [{"role": "user", "content": "SAY[hello]"}]}
+    events, first = list[dict[str, Any]](), 0.0
+    with stack.proxy() as http, http.stream("POST", "/v1/messages", json=body, timeout=START_LIMIT_S) as response:
+        assert response.status_code == 200, response.read()
+        for line in response.iter_lines():
+            if line.startswith("data:"):
+                events.append(json.loads(line[5:]))
+                if events[-1]["type"] == "content_block_delta" and not first:
+                    first = time.time()
+    return events, first
+
+
+@pytest.mark.timeout(900)
+def test_parked_model_is_listed_wakes_for_a_stream_and_parks_again(stack: Stack, room: None) -> None:
+    name = f"demand-{uuid.uuid4().hex[:6]}"
+    identity = launch(stack, name, 1)
+    try:
+        parked = stack.wait_for_phase(identity, "parked", timeout_s=60)
+        assert parked["jobs"] == [], "nothing was submitted"
+        wait_for(lambda: name in listed(stack), 30)
+        with stack.proxy() as http:
+            plain = http.post(
+                "/v1/messages",
+                json={"model": name, "max_tokens": 9, "messages": [{"role": "user", "content": "SAY[hi]"}]},
+            )
+        assert plain.status_code == 529 and int(plain.headers["retry-after"]) > 0, plain.text
+        asked = time.time()
+        events, first = say_hello(stack, name)
+        assert "error" not in [event["type"] for event in events], events[-1]
+        text = "".join(event["delta"].get("text", "") for event in events if event["type"] == "content_block_delta")
+        assert text == "hello" and "ping" in [event["type"] for event in events]
+        record = stack.deployment(identity)
+        ready = _unix(record["jobs"][-1]["since"]["ready"])
+        say(f"on demand: ready after {ready - asked:.0f} s, first text {first - ready:.1f} s after that")
+        stack.wait_for_phase(identity, "parked", timeout_s=180)
+        record = stack.deployment(identity)
+        assert "no request for" in record["reason"] and name in listed(stack)
+        assert [job["ending"] for job in record["jobs"]] == ["completed"]
+        actions = [decision["action"] for decision in record["service"]["decisions"]]
+        assert actions[0] == "park" and "wake" in actions and actions[-1] == "park"
+        assert stack.slurm("squeue", "--me", "-h", "-o", "%j").count(identity) == 0
+    finally:
+        stack.bouchet("cancel", identity)
+        stack.wait_for_phase(identity, "ended", timeout_s=120)
+    with stack.proxy() as http:
+        gone: httpx.Response = http.get(f"/v1/models/{name}")
+    assert gone.status_code == 404
+
+
+def _unix(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp()
