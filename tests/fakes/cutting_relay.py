@@ -65,7 +65,7 @@ class CuttingRelay:
         """Cut everything now. down: until `restore`, new connections are held."""
 
         async def cut() -> None:
-            self._half = half
+            self._half, self._down_s = half, 0.0
             self._cut()
             if down:
                 self._up.clear()

@@ -124,7 +124,7 @@ def test_hang_up_without_link_ends_the_request_after_it(stack: Stack, scripted: 
 
 
 def test_claude_code_shows_no_error_over_a_paused_link(stack: Stack, scripted: dict[str, Any], tmp_path: Path) -> None:
-    """A turn with a tool, then a long answer: the link pauses amid the first, and amid the second."""
+    """A turn with a tool, then a long answer: the link pauses during each."""
     claude, reports = ClaudeCode(tmp_path, exported(stack, SCRIPTED)), list[Any]()
     target = claude.work / "hello.txt"
     prompts = [LONG, call("Write", file_path=str(target), content="word " * 400)]

@@ -36,6 +36,8 @@ CONNECT_TIMEOUT_S = 10.0
 # seconds without a byte; a long prompt on a busy GPU takes minutes, a whole response without streaming longer
 STREAM_READ_TIMEOUT_S, WHOLE_READ_TIMEOUT_S = 900.0, 1800.0
 PING_S = 15.0
+# how long a request without a stream waits for its first connection to a link that breaks; the gateway holds as long
+CONNECT_HOLD_S = 30.0
 # vLLM closes idle connections after 5 s; a pooled one must be closed before
 KEEPALIVE_S = 4.0
 TOKENIZE_TIMEOUT_S, COUNT_HEAD_BYTES, MAX_TOKENIZE_BYTES = 60.0, 200, 1 << 20
@@ -86,7 +88,9 @@ class DirectBackend(Backend):
     def _exchange(self, request: UpstreamRequest, timeout_s: float) -> Iterator[Exchange]:
         """Make an exchange; at its end, a server that may still work for no reader is asked to stop."""
         server, data = server_of(request.route, request.key), _encode(request.body, request)
-        patience = Patience(partial(self._hold_limit, request), request.is_current, request.holding)
+        # who may be held with pings, or sent to a replica, is: by the dispatcher
+        connect_s = 0.0 if request.may_retry else min(self._hold_s, CONNECT_HOLD_S)
+        patience = Patience(partial(self._hold_limit, request), request.is_current, request.holding, connect_s)
         exchange = Exchange(self._pool, server, request.endpoint, data, timeout_s, patience)
         try:
             yield exchange

@@ -21,7 +21,7 @@ from .pool import ConnectionPool, JobServer, NothingListensError, WrongServerErr
 log = logging.getLogger(__name__)
 
 STREAM_HEADER, ATTEMPT_HEADER = "x-bouchet-stream", "x-bouchet-attempt"
-RETRY_S, MORE_ATTEMPTS = 0.2, 2
+RETRY_S = 0.2
 # how often a connection that is being made looks whether the job still runs
 CHECK_S = 0.5
 # a server that was there and is not listening for so long has ended
@@ -40,12 +40,13 @@ class AnswerLostError(TransportError):
 class Patience:
     """How long a lost connection is worth waiting for. hold_s: at most; is_current: whether the job may still run.
 
-    holding: entered while an answer waits for its connection.
+    holding: entered while an answer waits for its connection. connect_s: for the first connection.
     """
 
     hold_s: Callable[[], float]
     is_current: Callable[[], bool]
     holding: Callable[[], AbstractContextManager[None]]
+    connect_s: float = 0.0
 
 
 class Exchange:
@@ -92,15 +93,16 @@ class Exchange:
             return self.connection
 
     async def _first_connection(self) -> Connection:
-        """Connect, again if the attempt broke off: the gateway holds the next one until the link is up."""
-        for _ in range(MORE_ATTEMPTS):
+        """Connect; again where an attempt breaks off, as the gateway holds the next one until the link is up."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + (self.patience.connect_s if self.server.resumes else 0.0)
+        while True:
             try:
                 return await self._pool.connect(self.server)
-            except WrongServerError:
-                raise
-            except ConnectError:
-                await asyncio.sleep(RETRY_S)
-        return await self._pool.connect(self.server)
+            except TransportError as exc:
+                if isinstance(exc, WrongServerError) or loop.time() >= deadline:
+                    raise
+            await asyncio.sleep(RETRY_S)
 
     async def resume(self, cause: TransportError) -> Connection:
         """Return another connection, on which the answer goes on at `position`. Raises TransportError."""
