@@ -65,6 +65,8 @@ class FakeSlurm:
         self.lost_ends: set[int] = set()
         self.accounting = True
         self.refusal = ""
+        # what scontrol prints of them
+        self.reservations = "No reservations in the system\n"
         # what list_models.py reports; None: it cannot run
         self.on_disk: dict[str, object] | None = None
         # what inspect_model.py prints, as it is where it is a string; None: it cannot run
@@ -187,6 +189,8 @@ class FakeSlurm:
         return "|".join(str(value) for value in fields) + "\n"
 
     def scontrol(self, arguments: list[str]) -> ProgramResult:
+        if arguments[-1] == "reservations":
+            return 0, self.reservations, ""
         job = self.jobs.get(int(arguments[-1]))
         if job is None or job.job_id in self.controller_forgot | self.lost_ends:
             return 1, "", "slurm_load_jobs error: Invalid job id specified\n"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from bouchet_core.config.site import Partition, Site
-from bouchet_core.deployments import Placement
+from bouchet_core.deployments import Deployment, Phase, Placement
 from bouchet_core.errors import LaunchRefusedError
 from bouchet_core.values import format_duration
 
@@ -35,6 +35,18 @@ def check_launch(
         use = budget_use(policy.budget, (), rate, policy.zone, now)
         check_budget(use.limit, first.gpus, startup_s, use.text)
     return possible
+
+
+def measured_startup_s(records: Iterable[Deployment], model: str) -> float:
+    """Return how long the model took at most from a job's start to ready, 0 where none of the records shows it."""
+    measured = [
+        (job.since[Phase.READY] - job.since[Phase.STARTING]).total_seconds()
+        for record in records
+        if record.model == model
+        for job in record.jobs
+        if Phase.READY in job.since and Phase.STARTING in job.since
+    ]
+    return max(measured, default=0.0)
 
 
 def check_policy(policy: Policy, now: datetime) -> None:

@@ -13,7 +13,7 @@ from bouchet_core.deployments import Deployment, Job, LaunchRequest, Placement
 from bouchet_core.errors import LaunchRefusedError, NameTakenError, UnknownModelError
 from bouchet_core.placement import candidates, image_for
 from bouchet_core.policy import Policy
-from bouchet_core.policy.checks import check_launch
+from bouchet_core.policy.checks import check_launch, measured_startup_s
 from bouchet_core.provenance import LaunchPins
 from bouchet_core.values import format_duration
 
@@ -27,8 +27,15 @@ def new_id() -> str:
     return base64.b32encode(secrets.token_bytes(8)).decode()[:ID_LENGTH].lower()
 
 
-def new_deployment(request: LaunchRequest, catalog: Catalog, site: Site, identity: str, now: datetime) -> Deployment:
-    """Return the record of a new deployment.
+def new_deployment(
+    request: LaunchRequest,
+    catalog: Catalog,
+    site: Site,
+    identity: str,
+    now: datetime,
+    earlier: Sequence[Deployment] = (),
+) -> Deployment:
+    """Return the record of a new deployment. earlier: deployments whose starts were measured.
 
     Raises UnknownModelError, or LaunchRefusedError for a misleading name or for what can never run at this site.
     """
@@ -36,7 +43,8 @@ def new_deployment(request: LaunchRequest, catalog: Catalog, site: Site, identit
     alias = request.name or entry.alias
     check_name(alias)
     policy = new_policy(request, entry, now)
-    check_placement(request, entry, site, policy, now)
+    image_for(entry, site)
+    check_launch(policy, candidates(entry, request, site, {}), site, now, measured_startup_s(earlier, model))
     return Deployment(
         id=identity,
         model=model,
@@ -64,12 +72,6 @@ def check_name(alias: str) -> None:
         raise LaunchRefusedError(
             f"the name {alias!r} must not begin with `claude-`; use `--as` to serve under Claude's names"
         )
-
-
-def check_placement(request: LaunchRequest, entry: ModelEntry, site: Site, policy: Policy, now: datetime) -> None:
-    """Raise LaunchRefusedError for what no image or partition of the site can run or keep; the worker checks again."""
-    image_for(entry, site)
-    check_launch(policy, candidates(entry, request, site, {}), site, now)
 
 
 def resolve_names(deployment: Deployment, live: Sequence[Deployment]) -> Deployment:

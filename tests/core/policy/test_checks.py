@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from bouchet_core.config.site import Site, load_site
-from bouchet_core.deployments import Placement
+from bouchet_core.deployments import Deployment, Job, LaunchRequest, Phase, Placement
 from bouchet_core.errors import LaunchRefusedError
 from bouchet_core.policy import OFF, Budget, Period, Policy, Replicas, parse_hours
 from bouchet_core.policy.checks import (
@@ -17,6 +17,7 @@ from bouchet_core.policy.checks import (
     check_policy,
     check_walltime,
     hours_warning,
+    measured_startup_s,
     overlap_problem,
 )
 
@@ -126,6 +127,21 @@ def test_check_launch_refuses_what_can_never_be_kept(site: Site) -> None:
     small = Policy(keep="forever", budget=Budget(amount=0.01))
     with pytest.raises(LaunchRefusedError, match="is used up before the model serves"):
         check_launch(small, found, site, NOW)
+
+
+def test_measured_startup_is_the_slowest_of_the_model() -> None:
+    started = {Phase.STARTING: NOW, Phase.READY: NOW + timedelta(seconds=400)}
+    record = Deployment(
+        id="aa",
+        model="org/model",
+        names=("coder",),
+        request=LaunchRequest(model="org/model"),
+        jobs=(Job(name="a", slot=0, since=started), Job(name="b", slot=1, since={Phase.STARTING: NOW})),
+        created_at=NOW,
+        updated_at=NOW,
+    )
+    assert measured_startup_s([record], "org/model") == 400
+    assert measured_startup_s([record], "org/other") == 0
 
 
 def test_hours_warning_compares_hours_with_the_budget() -> None:

@@ -9,7 +9,6 @@ from bouchet_worker.service.estimates import (
     QueueWait,
     answer_estimate,
     backlog_s,
-    describe_wait,
     quantile,
     queue_estimate,
     startup_estimate,
@@ -68,11 +67,6 @@ def test_backlog_grows_or_is_gone_at_the_present_rates() -> None:
     assert backlog_s(0, 0, 0) == 0
     assert backlog_s(10, 2, 1) == 10
     assert backlog_s(10, 1, 1) is None
-
-
-def test_describe_wait_names_both_parts() -> None:
-    queue, startup = queue_estimate("p", 1, waits(420, partition="p"), now=NOW), startup_estimate([300])
-    assert describe_wait(queue, startup) == "about 12 min (queue 7 min, start 5 min)"
 
 
 @given(st.lists(st.floats(-100, 1e6), max_size=30), st.none() | st.integers(-100_000, 100_000))

@@ -334,3 +334,16 @@ def test_load_that_lasts_adds_a_replica(service: Service, monkeypatch: pytest.Mo
     service.step(12)
     assert live_names(service.record) == ["bouchet-aa-1", "bouchet-aa-2"]
     assert "9 requests wait" in service.record.service.decisions[-1].reason
+
+
+def test_planned_maintenance_shortens_the_next_job(service: Service) -> None:
+    start = int(service.clock().timestamp()) + 2400
+    service.slurm.reservations = (
+        f"ReservationName=maint StartTime={start} EndTime={start + 36_000} Duration=10:00:00 Nodes=n[1-9] "
+        "PartitionName=(null) Flags=MAINT,IGNORE_JOBS,SPEC_NODES,ALL_NODES Users=root State=INACTIVE\n"
+    )
+    service.launch(FOREVER)
+    service.step()
+    asked_s = service.job(1).asked_walltime_s
+    assert asked_s is not None and 0 < asked_s < 2400
+    assert "to end before the maintenance" in service.record.service.decisions[0].reason

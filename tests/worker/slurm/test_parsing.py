@@ -15,6 +15,7 @@ from bouchet_worker.slurm.parsing import (
     parse_accounting,
     parse_job,
     parse_job_id,
+    parse_maintenance,
     parse_queue,
     parse_start_estimate,
     parse_usage,
@@ -247,3 +248,19 @@ def test_expand_nodes_accepts_several_brackets_in_a_name() -> None:
 def test_expand_nodes_of_broken_list_raises(text: str) -> None:
     with pytest.raises(SlurmOutputError):
         expand_nodes(text)
+
+
+def test_parse_maintenance_counts_what_keeps_a_whole_partition() -> None:
+    line = "ReservationName={name} StartTime={start} EndTime=1796256000 PartitionName={partition} Flags={flags}"
+    text = "\n".join(
+        (
+            line.format(name="all", start=1796212800, partition="(null)", flags="MAINT,IGNORE_JOBS,ALL_NODES"),
+            line.format(name="one", start=1796212800, partition="gpu_h200", flags="MAINT,PART_NODES"),
+            line.format(name="some", start=1796212800, partition="(null)", flags="MAINT,SPEC_NODES"),
+            line.format(name="class", start=1796212800, partition="gpu_h200", flags="SPEC_NODES"),
+            line.format(name="local", start="2026-12-02T08:00:00", partition="gpu_h200", flags="MAINT"),
+        )
+    )
+    assert [window.partition for window in parse_maintenance(text)] == ["", "gpu_h200"]
+    assert all((window.end - window.start).total_seconds() == 43_200 for window in parse_maintenance(text))
+    assert parse_maintenance("No reservations in the system\n") == []

@@ -10,7 +10,7 @@ from bouchet_core.config.catalog import entry_of
 from bouchet_core.deployments import ClusterOutage, Deployment, Ending, LaunchRequest, MemoryEstimate, Phase, Placement
 from bouchet_core.errors import LaunchRefusedError, NameTakenError, UnknownDeploymentError
 from bouchet_core.placement import candidates
-from bouchet_core.policy.checks import check_launch
+from bouchet_core.policy.checks import check_launch, measured_startup_s
 from bouchet_core.policy.request import PolicyRequest
 from bouchet_core.store import Store
 from bouchet_core.tasks import TaskName
@@ -38,6 +38,8 @@ IDEMPOTENCY = (
     "response was lost, returns the first deployment and creates no second one; with another body it is refused. "
     "Remembered for 24 h."
 )
+# deployments whose starts are compared with the walltime of a new one
+RECENT = 30
 RESPONSES: dict[int | str, dict[str, Any]] = {
     code: {"content": {"application/json": {"example": examples.DEPLOYMENT}}} for code in (200, 202)
 }
@@ -161,7 +163,8 @@ def _new_record(state: AppState, request: LaunchRequest, identity: str) -> Deplo
     """Return the record for this request; raise LaunchRefusedError for what can never run at this site."""
     catalog, now = state.catalog.current(), datetime.now(UTC)
     if request.like is None:
-        return new_deployment(request, catalog, state.site, identity, now)
+        measured = state.store.page(RECENT, 0) if request.policy is not None else ()
+        return new_deployment(request, catalog, state.site, identity, now, measured)
     try:
         earlier = state.store.get(request.like)
     except UnknownDeploymentError as exc:
@@ -189,7 +192,8 @@ def _with_policy(state: AppState, record: Deployment, request: PolicyRequest, no
     policy = request.applied_to(record.policy, now)
     if policy != record.policy:
         entry = entry_of(record, state.catalog.current())
-        check_launch(policy, candidates(entry, record.request, state.site, {}), state.site, now)
+        found = candidates(entry, record.request, state.site, {})
+        check_launch(policy, found, state.site, now, measured_startup_s([record], record.model))
     new = record.model_copy(update={"policy": policy, "updated_at": now})
     new = new.with_service(now, changed_at=now, paused="", waits="")
     if policy.is_managed:

@@ -18,7 +18,7 @@ from bouchet_core.keys import serving_key
 from bouchet_core.placement import AUTO_PARTITION, SHORTEST_S, candidates, image_of
 from bouchet_core.policy.budget import LONGEST_PERIOD, BudgetUse, budget_uses
 from bouchet_core.policy.budget import preview as cost_preview
-from bouchet_core.policy.checks import check_placements
+from bouchet_core.policy.checks import check_placements, hours_warning
 from bouchet_core.values import format_duration
 
 from bouchet_worker.context import WorkerContext
@@ -137,9 +137,17 @@ def preview(context: WorkerContext, record: Deployment) -> dict[str, Any]:
         "folder": context.paths.job(job.name),
         "script": context.scripts.files[SERVE_SCRIPT].decode(),
         "command": plan.command(context),
-        "cost": cost_preview(plan.placement, context.site, _budget_uses(context, record)),
+        "cost": _cost(context, record, plan.placement),
         "files": {name: content.decode() for name, content in files.items() if name != KEY_FILE},
     }
+
+
+def _cost(context: WorkerContext, record: Deployment, placement: Placement) -> str:
+    """Return what a job costs, and whether its hours cost more than its budget."""
+    uses = _budget_uses(context, record)
+    limit = min((use.limit for use in uses), default=0.0)
+    warning = hours_warning(record.policy, context.now(), limit, placement.gpus)
+    return "; ".join(filter(None, (cost_preview(placement, context.site, uses), warning)))
 
 
 def _budget_uses(context: WorkerContext, record: Deployment) -> Sequence[BudgetUse]:

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from math import ceil
 
-from .sentences import span
-
 # what nothing is known about
 UNKNOWN_QUEUE_S = 900.0
 UNKNOWN_STARTUP_S = 300.0
@@ -105,12 +103,6 @@ def backlog_s(waiting: int, finished_per_s: float, arriving_per_s: float) -> flo
         return 0.0
     drained = finished_per_s - arriving_per_s
     return waiting / drained if drained > 0 else None
-
-
-def describe_wait(queue: Estimate, startup: Estimate) -> str:
-    """Return how long a parked model needs to answer, for people: `about 12 min (queue 7 min, start 5 min)`."""
-    total = queue.likely_s + startup.likely_s
-    return f"about {span(total)} (queue {span(queue.likely_s)}, start {span(startup.likely_s)})"
 
 
 def quantile(values: Sequence[float], share: float) -> float:

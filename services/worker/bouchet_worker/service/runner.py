@@ -6,6 +6,7 @@ plans again. So a worker that is killed at any point leaves either the old recor
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,8 +26,8 @@ from bouchet_worker.launch.job_files import next_job_name
 from bouchet_worker.launch.plan import with_asked_walltime
 from bouchet_worker.reconcile.health import SlotProbe
 from bouchet_worker.slurm.commands import SBATCH_TIMEOUT_S, sbatch_test_only_argv
-from bouchet_worker.slurm.parsing import parse_start_estimate
-from bouchet_worker.slurm.queries import user_usage
+from bouchet_worker.slurm.parsing import MaintenanceWindow, parse_start_estimate
+from bouchet_worker.slurm.queries import maintenance_windows, user_usage
 
 from .carry_out import SUBMISSIONS, carry_out, parked, tasks_of
 from .engine_load import LoadWatch
@@ -39,6 +40,7 @@ log = logging.getLogger(__name__)
 # what the user's other jobs hold changes slowly, and so does the queue
 USAGE_AGE_S = 15.0
 QUEUE_AGE_S = 60.0
+MAINTENANCE_AGE_S = 600.0
 
 
 class ServiceRunner:
@@ -51,6 +53,7 @@ class ServiceRunner:
         self._observed_at: datetime | None = None
         self._stepped_at: datetime | None = None
         self._usage: tuple[float, Mapping[str, UserUsage]] | None = None
+        self._maintenance: tuple[float, Sequence[MaintenanceWindow]] | None = None
         # by deployment: when it was estimated (monotonic), and the start that Slurm expects
         self._queues: dict[str, tuple[float, datetime | None]] = {}
 
@@ -142,6 +145,7 @@ class ServiceRunner:
             now=now,
             queue_starts={name: start for name, (_, start) in self._queues.items() if start is not None},
             budgets=self._budgets(records, now),
+            maintenance=self._maintenance[1] if self._maintenance is not None else (),
         )
 
     def _refresh_estimates(self, records: Sequence[Deployment]) -> None:
@@ -154,6 +158,9 @@ class ServiceRunner:
                 self._usage = moment, user_usage(self._context)
             except GatewayError:
                 self._usage = None
+        if self._maintenance is None or moment - self._maintenance[0] > MAINTENANCE_AGE_S:
+            with contextlib.suppress(GatewayError):
+                self._maintenance = moment, maintenance_windows(self._context)
         for name, record in managed.items():
             known = self._queues.get(name)
             if known is None or moment - known[0] > QUEUE_AGE_S:

@@ -9,10 +9,12 @@ from datetime import datetime, timedelta
 from bouchet_core.config.site import Site
 from bouchet_core.deployments import Deployment, Ending, Job, Phase, Placement
 from bouchet_core.placement import UserUsage
+from bouchet_core.policy.weekly import Span
 from bouchet_core.store.load import JobLoad, LoadReport
 
 from bouchet_worker.reconcile.startup import READY, STEPS
 from bouchet_worker.slurm.commands import warning_s
+from bouchet_worker.slurm.parsing import MaintenanceWindow
 
 from .estimates import QueueWait, answer_estimate, queue_estimate, startup_estimate
 from .inputs import COMING, BudgetUse, JobEnd, JobView, RecordView, Rival, ServiceLimits, ServiceLoad
@@ -30,6 +32,7 @@ class Surroundings:
     slots_free: int
     now: datetime
     queue_starts: Mapping[str, datetime] = field(default_factory=dict)
+    maintenance: Sequence[MaintenanceWindow] = ()
     budgets: Mapping[str, Sequence[BudgetUse]] = field(default_factory=dict)
 
 
@@ -111,6 +114,11 @@ def limits_view(
         startup_s=startup_s(record),
         longest_answer_s=answer_estimate(record.traits.max_output, ()).safe_s,
         budgets=around.budgets.get(record.id, ()),
+        maintenance=tuple(
+            Span(window.start, window.end)
+            for window in around.maintenance
+            if window.partition in ("", placement.partition)
+        ),
         rivals=tuple(rival for other in others if (rival := _rival(other, around)) is not None),
     )
 

@@ -111,6 +111,11 @@ def show_job_argv(job_id: int) -> list[str]:
     return ["scontrol", "--oneliner", "show", "job", str(job_id)]
 
 
+def show_reservations_argv() -> list[str]:
+    """Return the query for reservations, of which those for maintenance keep jobs from starting."""
+    return ["scontrol", "--oneliner", "show", "reservations"]
+
+
 def scancel_argv(job_id: int) -> list[str]:
     """Return the command that cancels a job: by id, never by name, because other users may use the same name."""
     return ["scancel", str(job_id)]

@@ -57,6 +57,15 @@ class StartEstimate:
     nodes: str
 
 
+@dataclass(frozen=True)
+class MaintenanceWindow:
+    """A reservation for maintenance. partition: the one that it is for; empty: all nodes."""
+
+    start: datetime
+    end: datetime
+    partition: str = ""
+
+
 def parse_job_id(text: str) -> int:
     """Parse the output of sbatch --parsable: `id` or `id;cluster`, perhaps after warnings."""
     last = text.strip().splitlines()[-1] if text.strip() else ""
@@ -105,6 +114,26 @@ def _gpus_in(tres: str) -> int:
     """Count GPUs in `cpu=2,mem=6G,gres/gpu=2,gres/gpu:h200=2`: the plain number, else the sum of the typed ones."""
     plain = re.findall(r"(?:^|,)gres/gpu=(\d+)", tres, re.ASCII)
     return sum(map(int, plain or re.findall(r"(?:^|,)gres/gpu:[^=,]+=(\d+)", tres, re.ASCII)))
+
+
+def parse_maintenance(text: str) -> list[MaintenanceWindow]:
+    """Parse scontrol's lines about reservations: those for maintenance, of all nodes or of a partition.
+
+    A reservation of some nodes only does not count: Slurm starts jobs on the others. Nor does one whose times are
+    printed without a time zone.
+    """
+    found = []
+    for line in text.splitlines():
+        fields = dict(word.split("=", 1) for word in reversed(line.split()) if "=" in word)
+        flags = fields.get("Flags", "").split(",")
+        partition = fields.get("PartitionName", "").replace("(null)", "")
+        start, end = fields.get("StartTime", ""), fields.get("EndTime", "")
+        if "MAINT" not in flags or not (partition or "ALL_NODES" in flags):
+            continue
+        if start.isdecimal() and end.isdecimal() and int(start) < int(end) < 1 << 34:
+            starts_at, ends_at = (datetime.fromtimestamp(int(seconds), UTC) for seconds in (start, end))
+            found.append(MaintenanceWindow(starts_at, ends_at, partition))
+    return found
 
 
 def parse_accounting(text: str) -> list[JobRow]:

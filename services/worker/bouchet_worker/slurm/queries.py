@@ -13,8 +13,24 @@ from bouchet_core.placement import UserUsage
 from bouchet_worker.context import WorkerContext
 from bouchet_worker.scripts import run_script_text
 
-from .commands import QUERY_TIMEOUT_S, QUEUE_FORMAT, sacct_by_name_argv, show_job_argv, squeue_argv, usage_argv
-from .parsing import QueueRow, parse_accounting, parse_job, parse_queue, parse_usage
+from .commands import (
+    QUERY_TIMEOUT_S,
+    QUEUE_FORMAT,
+    sacct_by_name_argv,
+    show_job_argv,
+    show_reservations_argv,
+    squeue_argv,
+    usage_argv,
+)
+from .parsing import (
+    MaintenanceWindow,
+    QueueRow,
+    parse_accounting,
+    parse_job,
+    parse_maintenance,
+    parse_queue,
+    parse_usage,
+)
 
 # sbatch ends within SBATCH_TIMEOUT_S; a job that it has not brought to Slurm a little later never arrives
 ARRIVAL_LIMIT = timedelta(seconds=45)
@@ -53,6 +69,18 @@ def user_usage(context: WorkerContext) -> Mapping[str, UserUsage]:
         return parse_usage(context.gateway.run(usage_argv(), timeout_s=QUERY_TIMEOUT_S).stdout)
     except (RemoteCommandError, OutputTooLongError, SlurmOutputError):
         return {}
+
+
+def maintenance_windows(context: WorkerContext) -> Sequence[MaintenanceWindow]:
+    """Return the planned maintenance of the cluster; none where this Slurm does not show it.
+
+    Slurm keeps jobs that would cross one in the queue, so a plan without it waits longer, and breaks nothing.
+    """
+    try:
+        output = context.gateway.run(show_reservations_argv(), timeout_s=QUERY_TIMEOUT_S)
+    except (RemoteCommandError, OutputTooLongError):
+        return ()
+    return parse_maintenance(output.stdout)
 
 
 def find_job(context: WorkerContext, job: JobRef, rows: Sequence[QueueRow]) -> int | None:
