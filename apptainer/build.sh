@@ -178,6 +178,7 @@ readonly work scratch
 trap clean_up EXIT
 trap 'exit 143' TERM INT
 export APPTAINER_TMPDIR=$scratch APPTAINER_CACHEDIR=$scratch/cache
+export SINGULARITY_TMPDIR=$scratch SINGULARITY_CACHEDIR=$scratch/cache
 build_image
 sign_image
 describe_image

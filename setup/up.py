@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 from . import demo
 from .command import allow_again, end_all, run_together
@@ -61,6 +63,7 @@ def check_mounts(stack: Stack, settings: EnvSettings) -> None:
         close = difflib.get_close_matches(settings.site, names, n=1)
         hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(names) or 'none'}"
         raise SetupError(f"BOUCHET_SITE={settings.site} in {stack.env_file}: there is no {site}; {hint}")
+    check_directories(stack, settings, site)
     pins = stack.root / stack.overrides.get("BOUCHET_PINS_DIR", "apptainer/pins")
     catalog = stack.root / stack.overrides.get("BOUCHET_CATALOG_FILE", "models.yaml")
     for path in (*sites.glob("*.yaml"), *pins.glob("*/*"), catalog):
@@ -68,6 +71,18 @@ def check_mounts(stack: Stack, settings: EnvSettings) -> None:
             raise SetupError(f"{path} is missing; `git checkout` brings it back")
         if os.getuid() != settings.uid and not path.stat().st_mode & 0o004:
             raise SetupError(f"the containers' user ({settings.uid}) may not read {path}; run `chmod a+r {path}`")
+
+
+def check_directories(stack: Stack, settings: EnvSettings, site: Path) -> None:
+    """Check that a site file with `{project}` has the person's own directory."""
+    text = site.read_text(encoding="utf-8")
+    if '"{project}/' not in text or settings.values.get("BOUCHET_PROJECT_DIR"):
+        return
+    found = re.search(r"(?m)^find_project: \"?(.*?)\"?$", text)
+    raise SetupError(
+        f"{site} keeps weights, images and logs in your own project directory: set BOUCHET_PROJECT_DIR in "
+        f"{stack.env_file}" + (f" ({found[1]})" if found else "")
+    )
 
 
 def prepare(stack: Stack, settings: EnvSettings, progress: Progress, access: SshAccess) -> Compose:

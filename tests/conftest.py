@@ -33,6 +33,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 checkout_guard.install()
 
+# what a person's .env says for a site file whose directories are everybody's own
+os.environ.update(BOUCHET_PROJECT_DIR="~/project", BOUCHET_SCRATCH_DIR="~/scratch")
+
 # for `make test-fast`; the whole run takes hypothesis' own number of examples
 settings.register_profile("quick", max_examples=25, deadline=None)
 # a busy machine is no fault of the code's

@@ -16,6 +16,8 @@ AUTO_PARTITION = "auto"
 SHORTEST_S = 60
 # the first vLLM with every option that jobs use (--shutdown-timeout is the newest)
 OLDEST_VLLM = "0.18"
+# what the pins' packages are made for
+IMAGE_ARCH = "x86_64"
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,11 @@ def image_for(entry: ModelEntry, site: Site) -> SiteImage:
     if image is None:
         known = ", ".join(i.pin for i in site.images)
         raise LaunchRefusedError(f"the site file {site.name!r} has no image {pin!r}; known: {known}")
+    if site.cpu_arch != IMAGE_ARCH:
+        raise LaunchRefusedError(
+            f"{site.title or site.name} has {site.cpu_arch} nodes, and the images are made for {IMAGE_ARCH}: "
+            "use another cluster"
+        )
     oldest = max(entry.min_vllm, OLDEST_VLLM, key=_version)
     if _version(image.vllm) < _version(oldest):
         raise LaunchRefusedError(f"{entry.alias} needs vLLM {oldest} or newer; the image {pin} has {image.vllm}")
@@ -205,9 +212,12 @@ def _placement(wanted: ResourceRequest, request: LaunchRequest, p: Partition, si
         cpus=_capped(site.cpus_per_gpu * share, p.cpus_per_node, p.max_cpus, wanted.nodes),
         memory_gib=_capped(site.memory_per_gpu_gib * share, p.memory_per_node_gib, p.max_memory_gib, wanted.nodes),
         walltime_s=default if wanted.walltime_s is None else wanted.walltime_s,
-        account=request.account or p.account,
-        qos=request.qos,
-        constraint=request.constraint,
+        account=request.account or site.account_for(p.name),
+        qos=request.qos or p.qos,
+        constraint=request.constraint or p.constraint,
+        gpu_request=site.gpu_request,
+        gpu_type_requested=site.gpu_type_requested,
+        whole_node=p.whole_node,
         why=why,
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
@@ -21,6 +21,8 @@ DeploymentName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9._-
 # a name of Slurm's: partition, account, QOS, constraint, GPU type
 SlurmWord = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:&|,-]{0,127}$")]
 Walltime = Annotated[str, StringConstraints(pattern=r"^([0-9]{1,3}-)?[0-9]{1,3}(:[0-5]?[0-9]){0,2}$")]
+# how a job asks for GPUs: with sbatch's option of that name, or with none where whole nodes are given
+GpuRequest = Literal["gpus", "gpus-per-node", "gpus-per-task", "gres", "none"]
 # `org/name` on the Hugging Face hub
 HubId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$")]
 # a path on the cluster; `~` is the user's home there

@@ -51,7 +51,7 @@ def _download(job_dir: str, scripts: str, scratch: str) -> None:
     }
     os.makedirs(os.path.dirname(model_path(spec["models_dir"], spec["model"])), exist_ok=True)
     argv = container_argv(spec, job_dir, scripts, scratch)
-    child = subprocess.Popen(argv, env=container_environment(scratch), stdin=subprocess.PIPE)
+    child = subprocess.Popen(argv, env=container_environment(spec["apptainer"]), stdin=subprocess.PIPE)
     _send(child, json.dumps(request).encode())
     status = batch_job.wait_for_exit(child, job_dir)
     if status:
@@ -78,13 +78,14 @@ def container_argv(spec: Spec, job_dir: str, scripts: str, scratch: str) -> List
     return [*argv, spec["image"], "python3", os.path.join(scripts, "hub_fetch.py")]
 
 
-def container_environment(scratch: str) -> Dict[str, str]:
+def container_environment(program: str) -> Dict[str, str]:
     """Return Apptainer's own environment; its variables APPTAINERENV_NAME become NAME in the container."""
     outer = {name: value for name, value in os.environ.items() if not re.search("_BIND(PATH)?$", name)}
     inner = {"HF_HOME": "/tmp/hf", "PYTHONNOUSERSITE": "1", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"}
     names = [name for name in os.environ if name.lower() in PROXY_VARIABLES or name == "BOUCHET_DOWNLOAD_PAUSE_S"]
     inner.update({name: os.environ[name] for name in names})
-    outer.update({"APPTAINERENV_" + name: value for name, value in inner.items()})
+    prefix = "SINGULARITYENV_" if os.path.basename(program).startswith("singularity") else "APPTAINERENV_"
+    outer.update({prefix + name: value for name, value in inner.items()})
     return outer
 
 

@@ -169,12 +169,13 @@ start_vllm() { # ADDRESS ARGUMENT...
 
 # In a subshell of its own: what it exports reaches no other program of the job.
 in_container() {
-    local pair
+    local pair prefix=APPTAINERENV_
+    case ${apptainer##*/} in singularity*) prefix=SINGULARITYENV_ ;; esac
     # Into the container through the environment: every user of the node can read argv.
     while IFS= read -r -d '' pair; do
-        export "APPTAINERENV_$pair"
+        export "$prefix$pair"
     done < "$scratch/environment"
-    export APPTAINERENV_VLLM_API_KEY=$key
+    export "${prefix}VLLM_API_KEY=$key"
     # What the login environment sets for Apptainer would apply to this container as well.
     unset APPTAINER_BIND APPTAINER_BINDPATH SINGULARITY_BIND SINGULARITY_BINDPATH
     exec "${container[@]}" < /dev/null

@@ -83,6 +83,8 @@ def compose_environ(stack: Stack, settings: EnvSettings, environ: Mapping[str, s
         "API_PORT": str(settings.api_port),
         "BOUCHET_HOST": settings.host,
         "BOUCHET_SITE": settings.site,
+        "BOUCHET_PROJECT_DIR": settings.values.get("BOUCHET_PROJECT_DIR", ""),
+        "BOUCHET_SCRATCH_DIR": settings.values.get("BOUCHET_SCRATCH_DIR", ""),
         "MFA_AUTO": settings.values.get("MFA_AUTO", ""),
         "DIRECT": settings.values.get("DIRECT") or "on",
         "SSH_FAST_PATH": settings.values.get("SSH_FAST_PATH") or "on",

@@ -158,6 +158,13 @@ def check_budget(value: str) -> str | None:
     return f"is `{value}`; write an amount and a period, such as 400h/month or 20000su/week"
 
 
+def check_remote_directory(value: str) -> str | None:
+    """Return the problem with a directory on the cluster, None if it is valid."""
+    if re.fullmatch(r"(~/?|/)[A-Za-z0-9_./@+=-]*[A-Za-z0-9_@+=-]/?", value):
+        return None
+    return f"is `{value}`; it is a directory on the cluster, such as ~/project_pi_ab12/you or /projects/abcd/you"
+
+
 CHECKS: Mapping[str, Check] = {
     "BOUCHET_API_KEY": check_secret,
     "BOUCHET_ADMIN_KEY": check_secret,
@@ -170,6 +177,8 @@ CHECKS: Mapping[str, Check] = {
     "API_PORT": check_port,
     "BOUCHET_HOST": check_host,
     "BOUCHET_SITE": check_site,
+    "BOUCHET_PROJECT_DIR": check_remote_directory,
+    "BOUCHET_SCRATCH_DIR": check_remote_directory,
     "HF_TOKEN": check_token,
     "MFA_AUTO": check_choice,
     "DIRECT": check_switch,
@@ -188,6 +197,8 @@ OPTIONAL = frozenset(
     {
         "BOUCHET_HOST",
         "BOUCHET_SITE",
+        "BOUCHET_PROJECT_DIR",
+        "BOUCHET_SCRATCH_DIR",
         "HF_TOKEN",
         "MFA_AUTO",
         "DIRECT",

@@ -36,6 +36,7 @@ from tests.remote.compute_node import (
 GOLDEN = Path(__file__).parent / "golden"
 NAME = "bouchet-aa-1"
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
+PERSON = {"BOUCHET_PROJECT_DIR": "~/project", "BOUCHET_SCRATCH_DIR": "~/scratch"}
 CODER_480B = "Qwen/Qwen3-Coder-480B-A35B-Instruct-FP8"
 
 
@@ -47,6 +48,7 @@ class Shape:
     model: str
     gpus: int | None = None
     nodes: int | None = None
+    account: str | None = None
 
 
 SHAPES = {
@@ -57,6 +59,25 @@ SHAPES = {
     "two-nodes-pipeline-parallel": Shape("bouchet", "zai-org/GLM-5.1-FP8", 16, 2),
     "demo-on-cpus": Shape("demo", "demo/scripted"),
 }
+
+
+# clusters on which nothing of ours has run: what would be submitted there
+OTHER_SITES = {
+    name: Shape(name, "Qwen/Qwen3-32B", gpus, nodes, account)
+    for name, gpus, nodes, account in (
+        ("delta", 1, 1, "bbka-delta-gpu"),
+        ("kempner", 2, 1, "kempner_lab"),
+        ("gautschi", 8, 1, "lab"),
+        ("stampede3", 4, 1, None),
+        ("sherlock", 1, 1, None),
+    )
+}
+
+
+def submission(shape: Shape) -> str:
+    """Return the command and the start of the batch script's work as one text."""
+    argv, files = staged(shape)
+    return f"== sbatch\n{lines(argv)}== setup.sh\n{files['setup.sh'].decode()}"
 
 
 def whole_job(shape: Shape, directory: Path) -> str:
@@ -70,7 +91,7 @@ def staged(shape: Shape) -> tuple[list[str], dict[str, bytes]]:
     """Return sbatch's argv and the files of the job's folder without the key."""
     site, catalog = loaded(shape.site)
     identity, entry = catalog.find(shape.model)
-    request = LaunchRequest(model=identity, gpus=shape.gpus, nodes=shape.nodes)
+    request = LaunchRequest(model=identity, gpus=shape.gpus, nodes=shape.nodes, account=shape.account)
     record = Deployment(id="aa", model=identity, names=(entry.alias,), request=request, created_at=NOW, updated_at=NOW)
     placement = candidates(entry, request, site, {})[0]
     files = render_files(make_spec(record, NAME, entry, placement, image_for(entry, site), site), site, KEY)
@@ -83,7 +104,7 @@ def staged(shape: Shape) -> tuple[list[str], dict[str, bytes]]:
 def loaded(name: str) -> tuple[Site, Catalog]:
     """Load the site file and its catalog."""
     path = REPOSITORY / "sites" / f"{name}.yaml"
-    site = load_site(path)
+    site = load_site(path, PERSON)
     return site, load_catalog(*catalogs_of(path, site, REPOSITORY / "models.yaml"))
 
 
@@ -140,6 +161,9 @@ def main() -> None:
     for name, shape in SHAPES.items():
         with tempfile.TemporaryDirectory() as directory:
             (GOLDEN / f"{name}.txt").write_text(whole_job(shape, Path(directory)))
+    (GOLDEN / "sites").mkdir(exist_ok=True)
+    for name, shape in OTHER_SITES.items():
+        (GOLDEN / "sites" / f"{name}.txt").write_text(submission(shape))
 
 
 if __name__ == "__main__":

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
-from bouchet_core.values import FrozenModel, RemotePath, ShellWord, SingleLine, SlurmWord, Walltime
+from bouchet_core.errors import ConfigurationError, LaunchRefusedError
+from bouchet_core.values import FrozenModel, GpuRequest, RemotePath, ShellWord, SingleLine, SlurmWord, Walltime
 
 from .yaml_files import read_yaml
 
 HubEndpoint = Annotated[str, StringConstraints(pattern=r"^https?://[A-Za-z0-9][A-Za-z0-9.:_/-]*[A-Za-z0-9]$")]
 # network: all addresses of the node; loopback and socket are reachable from the node only
 Listen = Literal["network", "loopback", "socket"]
+
+
+CONTAINERS = ("apptainer", "singularity")
+# an account that has to be named
+REQUIRED = "required"
+DIRECTORY_FIELDS = ("root", "models_dir", "images_dir", "scratch_dir")
 
 
 class SiteLogin(FrozenModel):
@@ -49,6 +58,13 @@ class Partition(FrozenModel):
         default=None, ge=0, description="units charged per GPU hour; if absent, the site's charge for the GPU type"
     )
     account: SlurmWord | None = Field(default=None, description="account to submit with")
+    qos: SlurmWord | None = Field(default=None, description="QOS to submit with, unless the launch names one")
+    constraint: SlurmWord | None = Field(
+        default=None, description="features of nodes to ask for, unless the launch names some"
+    )
+    whole_node: bool = Field(
+        default=False, description="its jobs get whole nodes, so that no CPUs and no memory are asked for"
+    )
     auto: bool = Field(
         default=False, description="whether it may be selected automatically; earlier partitions are preferred"
     )
@@ -74,6 +90,9 @@ class Site(FrozenModel):
     name: str
     title: str = ""
     login: SiteLogin
+    find_project: SingleLine | None = Field(
+        default=None, description="how a person finds the directory for BOUCHET_PROJECT_DIR; shown where it is not set"
+    )
     root: RemotePath = Field(description="directory on project storage for jobs, logs, caches and scripts")
     models_dir: RemotePath = Field(description="directory with one folder for each model, or a Hugging Face hub cache")
     images_dir: RemotePath = Field(description="directory with <pin>.sif files")
@@ -98,10 +117,22 @@ class Site(FrozenModel):
         default=(), description="words before each of Slurm's programs on the login node, such as a wrapper"
     )
     apptainer: ShellWord = Field(
-        default="apptainer", description="the Apptainer program on the nodes: a name or a path"
+        default="apptainer", description="the Apptainer or Singularity program on the nodes: a name or a path"
     )
     setup_lines: tuple[SingleLine, ...] = Field(
         default=(), description="shell lines at the start of a job, such as `module load`"
+    )
+    account: SlurmWord | None = Field(
+        default=None,
+        description="account to submit with; `required`: everybody has another one, so a launch must name it",
+    )
+    cpu_arch: Literal["x86_64", "aarch64"] = Field(default="x86_64", description="of the GPU nodes")
+    container: str = Field(default="apptainer", description="the container program of the site: apptainer, singularity")
+    gpu_request: GpuRequest = Field(
+        default="gpus", description="how a job asks for GPUs: the option that this site's Slurm accepts"
+    )
+    gpu_type_requested: bool = Field(
+        default=True, description="whether the request names the GPU type, such as `--gpus=h200:1`"
     )
     gpu_type: SlurmWord = "h200"
     gpu_memory_gib: Mapping[SlurmWord, float] = Field(
@@ -117,6 +148,9 @@ class Site(FrozenModel):
     quota_command: tuple[ShellWord, ...] = Field(
         default=(),
         description="program and arguments that print your storage quota; for the doctor, and before a download",
+    )
+    download_proxy: HubEndpoint | None = Field(
+        default=None, description="HTTP proxy for downloads and image builds, where nodes reach the internet by one"
     )
     default_walltime: Walltime = "06:00:00"
     idle_timeout_min: int = Field(default=45, ge=0)
@@ -142,6 +176,42 @@ class Site(FrozenModel):
     partitions: tuple[Partition, ...] = Field(min_length=1)
     extra_models: str | None = Field(default=None, description="another catalog next to this file, for this site only")
     default_model: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _container_program(cls, data: object) -> object:
+        """Make the container's name its program where the file names none."""
+        return {"apptainer": data["container"], **data} if isinstance(data, dict) and "container" in data else data
+
+    @field_validator("container")
+    @classmethod
+    def _known_container(cls, name: str) -> str:
+        if name not in CONTAINERS:
+            raise ValueError(
+                f"{name} is not supported: jobs run SIF images with apptainer or singularity; ask the site whether it "
+                "has one of them, often as a module"
+            )
+        return name
+
+    def account_for(self, partition: str) -> str | None:
+        """Return the account to submit with there; None for the user's default one.
+
+        Raises LaunchRefusedError where the site wants one to be named.
+        """
+        found = self.partition(partition)
+        account = (found.account if found else None) or self.account
+        if account == REQUIRED:
+            raise LaunchRefusedError(
+                f"{self.title or self.name} accepts no job without an account: use --account NAME, or write "
+                "`account: NAME` into the site file (`sacctmgr show assoc user=$USER` on the cluster lists yours)"
+            )
+        return account
+
+    @property
+    def batch_setup_lines(self) -> tuple[str, ...]:
+        """Shell lines at the start of downloads and image builds."""
+        names = ("https_proxy", "http_proxy", "HTTPS_PROXY", "HTTP_PROXY") if self.download_proxy else ()
+        return (*self.setup_lines, *(f"export {name}={self.download_proxy}" for name in names))
 
     def partition(self, name: str) -> Partition | None:
         """Return the partition of that name, None if there is none."""
@@ -173,9 +243,37 @@ class Site(FrozenModel):
         return tuple(path for path in (self.root, self.models_dir, self.images_dir, self.scratch_dir) if path)
 
 
-def load_site(path: Path) -> Site:
-    """Read a site file; ConfigurationError has file and line of a mistake."""
-    return read_yaml(path, Site)
+def load_site(path: Path, environ: Mapping[str, str] | None = None) -> Site:
+    """Read a site file; ConfigurationError has file and line of a mistake.
+
+    environ: where BOUCHET_PROJECT_DIR and BOUCHET_SCRATCH_DIR are, for directories that everybody has another of;
+    this process's environment if None.
+    """
+    return read_yaml(path, Site, lambda data: _with_directories(data, path, os.environ if environ is None else environ))
+
+
+def _with_directories(data: object, path: Path, environ: Mapping[str, str]) -> object:
+    """Return the site file with the person's own directories in place of `{project}` and `{scratch}`."""
+    if not isinstance(data, dict):
+        return data
+    filled = dict(data)
+    for field in DIRECTORY_FIELDS:
+        value = data.get(field)
+        found = re.match(r"\{(project|scratch)\}", value) if isinstance(value, str) else None
+        if not found:
+            continue
+        variable = f"BOUCHET_{found[1].upper()}_DIR"
+        directory = environ.get(variable, "").rstrip("/")
+        if directory:
+            filled[field] = directory + str(value)[found.end() :]
+        elif field == "scratch_dir":
+            del filled[field]
+        else:
+            where = data.get("find_project") or "ask the site, or look at its documentation"
+            raise ConfigurationError(
+                str(path), f"{field} is in your own {found[1]} directory: set {variable} in .env ({where})"
+            )
+    return filled
 
 
 def catalogs_of(site_file: Path, site: Site, catalog: Path) -> tuple[Path, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,12 +17,15 @@ AnyModel = TypeVar("AnyModel", bound=BaseModel)
 Place = tuple[str | int, ...]
 
 
-def read_yaml(path: Path, model: type[AnyModel]) -> AnyModel:
-    """Read the file as a value of `model`; ConfigurationError has the line and the nearest known field."""
+def read_yaml(path: Path, model: type[AnyModel], change: Callable[[object], object] = lambda data: data) -> AnyModel:
+    """Read the file as a value of `model`; ConfigurationError has the line and the nearest known field.
+
+    change: what is done to the data before it is checked.
+    """
     node = _compose(path)
     lines: dict[Place, int] = {}
     _collect_lines(path, node, (), lines)
-    data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    data = change(yaml.safe_load(path.read_text(encoding="utf-8")))
     try:
         return model.model_validate(data if data is not None else {})
     except ValidationError as exc:

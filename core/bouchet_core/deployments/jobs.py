@@ -15,7 +15,7 @@ from pydantic_core import PydanticCustomError
 
 from bouchet_core.policy.request import PolicyRequest
 from bouchet_core.provenance import SmokeTest, Software, Weights
-from bouchet_core.values import DeploymentName, FrozenModel, SlurmWord, Walltime
+from bouchet_core.values import DeploymentName, FrozenModel, GpuRequest, SlurmWord, Walltime
 
 
 class Phase(StrEnum):
@@ -125,6 +125,9 @@ class Placement(FrozenModel):
     account: str | None = None
     qos: str | None = None
     constraint: str | None = None
+    gpu_request: GpuRequest = "gpus"
+    gpu_type_requested: bool = True
+    whole_node: bool = False
     why: str = ""
 
 

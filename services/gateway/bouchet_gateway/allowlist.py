@@ -49,7 +49,8 @@ class Allowlist:
         self.roots = site.allowed_roots
         self._root = normalized(site.root)
         self._scripts = normalized(bundle.folder(site.root))
-        self._setup = "".join(f"{line}\n" for line in site.setup_lines).encode()
+        lines = (site.setup_lines, site.batch_setup_lines)
+        self._setups = tuple("".join(f"{line}\n" for line in some).encode() for some in lines)
 
     def allowed_path(self, path: str) -> str:
         """Return the path, normalized, if it is below one of the roots. `~/` is the remote home."""
@@ -75,7 +76,7 @@ class Allowlist:
 
     def _check_job_file(self, name: str, data: bytes) -> None:
         """Refuse programs of a job, as far as its site names them, that are not the site's."""
-        if name == "setup.sh" and data != self._setup:
+        if name == "setup.sh" and data not in self._setups:
             raise NotAllowedError("setup.sh differs from the setup_lines of the site file")
         if name == "spec.json":
             self._check_programs(data.decode("utf-8", "replace"), "spec.json")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from bouchet_core.config.site import Partition, Site, SiteLogin, load_site
-from bouchet_core.errors import ConfigurationError
+from bouchet_core.errors import ConfigurationError, LaunchRefusedError
 from bouchet_core.values import parse_duration
 
 ROOT = Path(__file__).parents[3]
@@ -62,7 +62,7 @@ def test_site_file_defines_what_it_refers_to(path: Path) -> None:
         ("    max_running: 6", "    max_running: 0", "greater than or equal to 1"),
         ("    max_running: 6", "    max_running: six", "max_running"),
         ("scratch_purge_days: 30", "scratch_purge_days: soon", "scratch_purge_days"),
-        ("root: ~/project/bouchet-llm", "root: project", "root"),
+        ('root: "{project}/bouchet-llm"', "root: project", "root"),
         ('default_walltime: "06:00:00"', 'default_walltime: "6 hours"', "default_walltime"),
         ("cpus_per_gpu: 6", 'apptainer: "apptainer; rm -rf /"', "apptainer"),
     ],
@@ -101,3 +101,58 @@ def test_charge_per_gpu_hour_is_the_partitions_else_the_gpu_types(
     free = Partition(name="free", max_walltime="1:00:00", charge=0)
     site = site.model_copy(update={"partitions": (*site.partitions, free)})
     assert site.charge_per_gpu_hour(partition, gpu_type) == charge
+
+
+def write_site(tmp_path: Path, *lines: str, drop: str = "") -> Path:
+    """Write bouchet's site file with more lines, and without the line that begins with `drop`."""
+    text = (ROOT / "sites/bouchet.yaml").read_text()
+    kept = [line for line in text.splitlines() if not drop or not line.startswith(drop)]
+    path = tmp_path / "mine.yaml"
+    path.write_text("\n".join([*lines, *kept]) + "\n")
+    return path
+
+
+def test_load_site_puts_the_persons_directories_in(tmp_path: Path) -> None:
+    environ = {"BOUCHET_PROJECT_DIR": "~/project_pi_ab12/me/"}
+    site = load_site(ROOT / "sites/bouchet.yaml", environ)
+    assert (site.root, site.scratch_dir) == ("~/project_pi_ab12/me/bouchet-llm", None)
+    site = load_site(ROOT / "sites/bouchet.yaml", {**environ, "BOUCHET_SCRATCH_DIR": "/scratch/me"})
+    assert site.scratch_dir == "/scratch/me/bouchet-llm"
+
+
+def test_load_site_without_the_persons_directory_says_how_to_find_it() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load_site(ROOT / "sites/bouchet.yaml", {})
+    assert "set BOUCHET_PROJECT_DIR in .env" in str(caught.value) and "ls -d ~/project_pi_*" in str(caught.value)
+
+
+def test_load_site_container_is_its_program_or_refused(tmp_path: Path) -> None:
+    site = load_site(write_site(tmp_path, "container: singularity"))
+    assert site.apptainer == "singularity"
+    site = load_site(write_site(tmp_path, "container: singularity", "apptainer: /opt/bin/singularity"))
+    assert site.apptainer == "/opt/bin/singularity"
+    with pytest.raises(ConfigurationError) as caught:
+        load_site(write_site(tmp_path, "container: podman-hpc"))
+    assert "podman-hpc is not supported" in str(caught.value) and caught.value.line == 1
+
+
+def test_account_for_a_partition_comes_before_the_sites(tmp_path: Path) -> None:
+    site = load_site(write_site(tmp_path, "account: lab"))
+    assert site.account_for("gpu_h200") == "lab"
+    paid = Partition(name="paid", max_walltime="1:00:00", account="prio")
+    assert site.model_copy(update={"partitions": (paid,)}).account_for("paid") == "prio"
+    with pytest.raises(LaunchRefusedError) as caught:
+        load_site(write_site(tmp_path, "account: required")).account_for("gpu_h200")
+    assert "--account NAME" in str(caught.value)
+
+
+def test_batch_setup_lines_export_the_proxy_after_the_sites_lines(tmp_path: Path) -> None:
+    site = load_site(write_site(tmp_path, "setup_lines: [module load x]", "download_proxy: http://proxy:3128"))
+    assert site.batch_setup_lines[:2] == ("module load x", "export https_proxy=http://proxy:3128")
+    assert site.setup_lines == ("module load x",)
+
+
+@pytest.mark.parametrize("name", ["delta", "kempner", "gautschi", "stampede3", "sherlock"])
+def test_site_file_of_another_cluster_names_source_and_date(name: str) -> None:
+    head = (ROOT / f"sites/{name}.yaml").read_text().splitlines()[:3]
+    assert re.search(r"Source: \S+.* 20\d\d\.$", head[1]) and "NEVER RUN THERE" in head[2]

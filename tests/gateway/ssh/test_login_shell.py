@@ -89,7 +89,7 @@ async def test_command_line_is_the_same_in_every_shell(tmp_path: Path, shell: st
 
 
 @pytest.mark.parametrize("size", [1, 7, 1000])
-def test_marked_output_in_pieces_is_kept_from_the_mark_on(size: int) -> None:
+def test_marked_output_in_pieces_is_kept_from_the_marker_on(size: int) -> None:
     stream, text = MarkedOutput(10), f"hello\n--bouchet{MARK}\n0123456789tail".encode()
     for at in range(0, len(text), size):
         stream.feed(text[at : at + size])

@@ -88,7 +88,7 @@ def up(stack: Stack, containers: int) -> None:
         for name in ("BOUCHET_API_KEY", "BOUCHET_ADMIN_KEY", "REDIS_PASSWORD", "GATEWAY_TOKEN", "SERVING_SECRET")
     )
     users = f"BOUCHET_UID={containers}\nBOUCHET_GID={containers}\n"
-    stack.env_file.write_text(f"{keys}{users}PROXY_PORT=4000\nAPI_PORT=4001\nBOUCHET_HOST=hpc\nBOUCHET_SITE=bouchet\n")
+    stack.env_file.write_text(f"{keys}{users}PROXY_PORT=4000\nAPI_PORT=4001\nBOUCHET_HOST=hpc\nBOUCHET_SITE=demo\n")
     stack.env_file.chmod(0o600)
     with Progress(io.StringIO()) as progress:
         bring_up(stack, progress)

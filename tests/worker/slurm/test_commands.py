@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 
+import pytest
 from bouchet_core.deployments import Placement
 from bouchet_worker.slurm.commands import (
     sacct_by_name_argv,
@@ -47,6 +49,27 @@ def test_sbatch_argv_has_all_options() -> None:
 def test_sbatch_options_for_several_nodes_request_gpus_per_node() -> None:
     argv = sbatch_test_only_argv(PLACEMENT.model_copy(update={"gpus": 16, "nodes": 2}))
     assert "--gpus-per-node=h200:8" in argv and not any(option.startswith("--gpus=") for option in argv)
+
+
+@pytest.mark.parametrize(
+    ("changes", "options"),
+    [
+        ({"gpu_request": "gpus-per-node"}, ["--gpus-per-node=h200:2"]),
+        ({"gpu_request": "gpus-per-task"}, ["--gpus-per-task=h200:2"]),
+        ({"gpu_request": "gres"}, ["--gres=gpu:h200:2"]),
+        ({"gpu_request": "gres", "gpu_type_requested": False, "gpus": 8, "nodes": 2}, ["--gres=gpu:4"]),
+        ({"gpu_type_requested": False}, ["--gpus=2"]),
+        ({"gpu_request": "none"}, []),
+    ],
+)
+def test_sbatch_options_request_gpus_as_the_site_wants(changes: dict[str, object], options: list[str]) -> None:
+    argv = sbatch_test_only_argv(PLACEMENT.model_copy(update=changes))
+    assert [option for option in argv if re.match("--(gpu|gres)", option)] == options
+
+
+def test_sbatch_options_for_whole_nodes_request_no_share_of_one() -> None:
+    argv = sbatch_test_only_argv(PLACEMENT.model_copy(update={"whole_node": True, "gpu_request": "none"}))
+    assert not any(re.match("--(mem|cpus)", option) for option in argv)
 
 
 def test_sbatch_options_without_gpus_request_none() -> None:

@@ -2,7 +2,7 @@
 
 sshd hands a command line to the login shell (bash, tcsh, fish, zsh), which reads start-up files first. These may print
 text, which would stand before the output of every command and within SFTP's packets. So a line goes to `sh`, which
-prints a mark before the program begins, and what comes before the mark is dropped.
+prints a marker before the program begins, and what comes before the marker is dropped.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ SFTP_SERVERS = (
     "/usr/lib64/ssh/sftp-server",
 )
 SILENCE = (
-    "make it silent where nobody types, with `[[ $- == *i* ]] || return` at the top of ~/.bashrc or "
+    "make it silent in shells without a terminal, with `[[ $- == *i* ]] || return` at the top of ~/.bashrc or "
     "`if (! $?prompt) exit` in ~/.cshrc"
 )
 _HOME_OPTION = re.compile(r"^(--[a-z-]+=)?~/")
@@ -65,7 +65,7 @@ class LoginShell:
         return f"{self._sh(script)} {words}"
 
     def sftp_line(self) -> str:
-        """Return the line that starts an SFTP server after the mark."""
+        """Return the line that starts an SFTP server after the marker."""
         tries = "; ".join(f"[ -x {path} ] && exec {path}" for path in SFTP_SERVERS)
         return self._sh(f"echo {MARK}; {tries}; exec sftp-server")
 
@@ -94,7 +94,7 @@ def _quoted_argument(argument: str) -> str:
 
 
 class MarkedOutput:
-    """One stream of a command: drops what comes before the mark, then keeps up to `limit` bytes."""
+    """One stream of a command: drops what comes before the marker, then keeps up to `limit` bytes."""
 
     def __init__(self, limit: int) -> None:
         self._limit, self._before, self._kept = limit, bytearray(), bytearray()
@@ -106,7 +106,7 @@ class MarkedOutput:
             self._before += data
             at = self._before.find(_MARK_LINE)
             if at < 0:
-                # the mark may be cut in two; the beginning is kept for messages
+                # the marker may be cut in two; the beginning is kept for messages
                 del self._before[MAX_NOISE_BYTES : -len(_MARK_LINE)]
                 return
             data, self.has_begun = bytes(self._before[at + len(_MARK_LINE) :]), True
@@ -139,15 +139,15 @@ async def start_sftp(connection: asyncssh.SSHClientConnection, shell: LoginShell
             raise
         try:
             async with asyncio.timeout(SFTP_START_S):
-                return await _start_after_mark(connection, shell)
+                return await _start_after_marker(connection, shell)
         except (asyncssh.Error, OSError, EOFError, ValueError) as second:
             raise errors.RemoteFileError(
                 f"{action}: the start-up files of the account's shell print text, which breaks SFTP ({exc}); {SILENCE}"
             ) from second
 
 
-async def _start_after_mark(connection: asyncssh.SSHClientConnection, shell: LoginShell) -> asyncssh.SFTPClient:
-    """Run an SFTP server as a command, and begin to read behind the mark."""
+async def _start_after_marker(connection: asyncssh.SSHClientConnection, shell: LoginShell) -> asyncssh.SFTPClient:
+    """Run an SFTP server as a command, and begin to read behind the marker."""
     writer, reader, _ = await connection.open_session(shell.sftp_line(), encoding=None)
     try:
         seen = 0

@@ -85,7 +85,7 @@ class DownloadJobType(BatchJobType[Download, DownloadProgress]):
         }
         files = {
             "spec.json": (json.dumps(spec, indent=1, sort_keys=True) + "\n").encode(),
-            "setup.sh": "".join(f"{line}\n" for line in site.setup_lines).encode(),
+            "setup.sh": "".join(f"{line}\n" for line in site.batch_setup_lines).encode(),
         }
         return {**files, "token": f"{context.hub_token}\n".encode()} if context.hub_token else files
 
@@ -105,7 +105,10 @@ class DownloadJobType(BatchJobType[Download, DownloadProgress]):
             cpus=min(CPUS, partition.cpus_per_node) if partition else CPUS,
             memory_gib=min(MEMORY_GIB, partition.memory_per_node_gib) if partition else MEMORY_GIB,
             walltime_s=min(limit, MAX_WALLTIME_S),
-            account=partition.account if partition else None,
+            account=site.account_for(site.cpu_partition),
+            qos=partition.qos if partition else None,
+            constraint=partition.constraint if partition else None,
+            whole_node=partition.whole_node if partition else False,
             why="the site's partition for downloads",
         )
 

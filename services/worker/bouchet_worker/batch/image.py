@@ -74,7 +74,7 @@ class ImageJobType(BatchJobType[ImageJob, ImageProgress]):
         pin = pin_of(context, record.pin) if record.action == "build" else None
         files = {
             "spec.json": (json.dumps(_spec(record, pin, context), indent=1, sort_keys=True) + "\n").encode(),
-            "setup.sh": "".join(f"{line}\n" for line in context.site.setup_lines).encode(),
+            "setup.sh": "".join(f"{line}\n" for line in context.site.batch_setup_lines).encode(),
         }
         return {**files, **pin.files, **recipe_files(context)} if pin is not None else files
 
@@ -95,7 +95,10 @@ class ImageJobType(BatchJobType[ImageJob, ImageProgress]):
             cpus=min(cpus, max(site.cpus_per_gpu, 1)),
             memory_gib=min(memory, max(site.memory_per_gpu_gib, 1)),
             walltime_s=min(limit, MAX_WALLTIME_S),
-            account=partition.account if partition else None,
+            account=site.account_for(site.cpu_partition),
+            qos=partition.qos if partition else None,
+            constraint=partition.constraint if partition else None,
+            whole_node=partition.whole_node if partition else False,
             why="the site's partition for image builds",
         )
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from bouchet_core.config.site import Partition
+from bouchet_core.config.site import REQUIRED, Partition
 from bouchet_core.deployments import Placement
 from bouchet_core.doctor import DoctorCheck
 from bouchet_core.errors import (
@@ -136,7 +136,12 @@ def _test_job(context: WorkerContext, partition: Partition) -> DoctorCheck:
         cpus=site.cpus_per_gpu,
         memory_gib=site.memory_per_gpu_gib,
         walltime_s=TEST_JOB_WALLTIME_S,
-        account=partition.account,
+        account=partition.account or (site.account if site.account != REQUIRED else None),
+        qos=partition.qos,
+        constraint=partition.constraint,
+        gpu_request=site.gpu_request,
+        gpu_type_requested=site.gpu_type_requested,
+        whole_node=partition.whole_node,
     )
     argv = sbatch_test_only_argv(placement)
     try:

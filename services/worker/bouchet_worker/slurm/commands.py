@@ -61,21 +61,28 @@ def sbatch_test_only_argv(placement: Placement) -> list[str]:
 
 
 def _resources(p: Placement) -> list[str]:
-    options = [
-        f"--partition={p.partition}",
-        f"--nodes={p.nodes}",
-        "--ntasks-per-node=1",
-        f"--cpus-per-task={p.cpus}",
-        # per node, because --mem-per-gpu does not work on some sites
-        f"--mem={p.memory_gib}G",
-        f"--time={format_duration(p.walltime_s)}",
-    ]
-    if p.gpus and p.nodes > 1:
-        options.append(f"--gpus-per-node={p.gpu_type}:{p.gpus // p.nodes}")
-    elif p.gpus:
-        options.append(f"--gpus={p.gpu_type}:{p.gpus}")
+    options = [f"--partition={p.partition}", f"--nodes={p.nodes}", "--ntasks-per-node=1"]
+    if not p.whole_node:
+        # memory per node, because --mem-per-gpu does not work on some sites
+        options += [f"--cpus-per-task={p.cpus}", f"--mem={p.memory_gib}G"]
+    options += [f"--time={format_duration(p.walltime_s)}", *_gpu_options(p)]
     optional = {"account": p.account, "qos": p.qos, "constraint": p.constraint}
     return [*options, *(f"--{option}={value}" for option, value in optional.items() if value)]
+
+
+def _gpu_options(p: Placement) -> list[str]:
+    """Return the request for GPUs in the form that the site's Slurm accepts; one task runs on each node."""
+    if not p.gpus or p.gpu_request == "none":
+        return []
+    kind = f"{p.gpu_type}:" if p.gpu_type_requested and p.gpu_type else ""
+    per_node = p.gpus // p.nodes
+    if p.gpu_request == "gres":
+        return [f"--gres=gpu:{kind}{per_node}"]
+    if p.gpu_request == "gpus-per-task":
+        return [f"--gpus-per-task={kind}{per_node}"]
+    if p.gpu_request == "gpus-per-node" or p.nodes > 1:
+        return [f"--gpus-per-node={kind}{per_node}"]
+    return [f"--gpus={kind}{p.gpus}"]
 
 
 def squeue_argv() -> list[str]:
