@@ -12,7 +12,7 @@ from bouchet_core.store import Store
 from bouchet_core.tunnel import TunnelState, TunnelStatus
 from bouchet_gateway.gateway import Gateway
 from bouchet_gateway.settings import GatewayLimits
-from bouchet_gateway.ssh.login_shell import MARK
+from bouchet_gateway.ssh.login_shell import MARKER
 
 from .login_node import LoginNode
 from .running import REMOTE, api_client, connected, started, wait_for_state, wait_until
@@ -101,7 +101,7 @@ async def test_run_at_most_eight_at_once(client: httpx.AsyncClient, login_node: 
         # time for a ninth to begin, if it could
         await asyncio.sleep(0.05)
         now -= 1
-        process.stdout.write(f"{MARK}\n".encode())
+        process.stdout.write(f"{MARKER}\n".encode())
         process.exit(0)
 
     login_node.run = slow
@@ -116,7 +116,7 @@ async def test_run_without_free_place_in_time_is_not_started(login_node: LoginNo
 
     async def slow(process: asyncssh.SSHServerProcess[bytes]) -> None:
         await go.wait()
-        process.stdout.write(f"{MARK}\n".encode())
+        process.stdout.write(f"{MARKER}\n".encode())
         process.exit(0)
 
     login_node.run = slow

@@ -12,7 +12,7 @@ import httpx
 import pytest
 from bouchet_core.store import Store
 from bouchet_gateway.ssh import login_shell
-from bouchet_gateway.ssh.login_shell import MARK, LoginShell, MarkedOutput
+from bouchet_gateway.ssh.login_shell import MARKER, LoginShell, MarkedOutput
 
 from tests.gateway.login_node import LoginNode
 from tests.gateway.running import api_client, connected
@@ -85,12 +85,12 @@ async def test_command_line_is_the_same_in_every_shell(tmp_path: Path, shell: st
     )
     output, _ = await process.communicate()
     path = f"{tmp_path}:/opt/slurm/bin:{os.environ['PATH']}"
-    assert output.decode() == f"{MARK}\n{path}|a b|%j|%T|$x|/home/me/y|*|"
+    assert output.decode() == f"{MARKER}\n{path}|a b|%j|%T|$x|/home/me/y|*|"
 
 
 @pytest.mark.parametrize("size", [1, 7, 1000])
 def test_marked_output_in_pieces_is_kept_from_the_marker_on(size: int) -> None:
-    stream, text = MarkedOutput(10), f"hello\n--bouchet{MARK}\n0123456789tail".encode()
+    stream, text = MarkedOutput(10), f"hello\n--bouchet{MARKER}\n0123456789tail".encode()
     for at in range(0, len(text), size):
         stream.feed(text[at : at + size])
     assert (stream.text(), stream.truncated) == ("0123456789", True)

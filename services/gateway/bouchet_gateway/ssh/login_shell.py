@@ -20,8 +20,8 @@ from asyncssh import sftp
 from bouchet_core import errors
 
 # printed on a line of its own before the output of each command
-MARK = "--bouchet-output--"
-_MARK_LINE = f"{MARK}\n".encode()
+MARKER = "--bouchet-output--"
+_MARKER_LINE = f"{MARKER}\n".encode()
 # text of start-up files that is shown in messages
 MAX_SHOWN = 200
 MAX_NOISE_BYTES = 1 << 20
@@ -61,13 +61,13 @@ class LoginShell:
         limit_s = math.ceil(timeout_s) + REMOTE_GRACE_S
         # `env`, because sshd accepts no variables from clients and login shells differ in how they set them
         words = f"timeout -s KILL {limit_s} env {REMOTE_ENVIRONMENT} {quoted([*prefix, *argv])}"
-        script = f'echo {MARK}; echo {MARK} >&2; exec "$@"'
+        script = f'echo {MARKER}; echo {MARKER} >&2; exec "$@"'
         return f"{self._sh(script)} {words}"
 
     def sftp_line(self) -> str:
         """Return the line that starts an SFTP server after the marker."""
         tries = "; ".join(f"[ -x {path} ] && exec {path}" for path in SFTP_SERVERS)
-        return self._sh(f"echo {MARK}; {tries}; exec sftp-server")
+        return self._sh(f"echo {MARKER}; {tries}; exec sftp-server")
 
     def _sh(self, script: str) -> str:
         """Return the words that run a script of sh, and `sh` as its $0."""
@@ -104,12 +104,12 @@ class MarkedOutput:
         """Take the next bytes."""
         if not self.has_begun:
             self._before += data
-            at = self._before.find(_MARK_LINE)
+            at = self._before.find(_MARKER_LINE)
             if at < 0:
                 # the marker may be cut in two; the beginning is kept for messages
-                del self._before[MAX_NOISE_BYTES : -len(_MARK_LINE)]
+                del self._before[MAX_NOISE_BYTES : -len(_MARKER_LINE)]
                 return
-            data, self.has_begun = bytes(self._before[at + len(_MARK_LINE) :]), True
+            data, self.has_begun = bytes(self._before[at + len(_MARKER_LINE) :]), True
             self._before.clear()
         space = self._limit - len(self._kept)
         self.truncated = self.truncated or len(data) > space
@@ -154,7 +154,7 @@ async def _start_after_marker(connection: asyncssh.SSHClientConnection, shell: L
         while True:
             line = await reader.readuntil(b"\n")
             seen += len(line)
-            if line.rstrip() == MARK.encode():
+            if line.rstrip() == MARKER.encode():
                 break
             if seen > MAX_NOISE_BYTES:
                 raise ValueError("too much text")
