@@ -49,7 +49,7 @@ check: tools-fast lint ## ruff, mypy, import-linter, shellcheck
 soak: tools engine ## the long runs: random kills, cancelled starts, a link cut under load
 	@$(BIN)/python -m tests.soak
 
-conformance: tools engine ## requests that clients really send, against this proxy, vLLM itself and stock LiteLLM; real clients
+conformance: tools engine ## requests that clients really send, against this proxy, vLLM itself and stock LiteLLM
 	@$(BIN)/python -m tests.conformance
 
 bench: tools engine ## measure the figures that the project aims at, beside others
