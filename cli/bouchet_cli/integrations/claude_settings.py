@@ -19,7 +19,6 @@ from .claude_env import settings_block
 SECRET = "ANTHROPIC_AUTH_TOKEN"
 # Claude Code's own default asks the served model to judge each tool call: a dozen requests for one command
 PERMISSION_MODE = "default"
-FREE = {"input": 0, "output": 0, "cacheRead": 0, "cacheWrite": 0}
 MAX_SETTINGS_BYTES = 1 << 20
 
 
@@ -31,13 +30,11 @@ def claude_settings(
     with_key: False for a document that `ps` shows.
     """
     own = {name: value for name, value in variables.items() if with_key or name != SECRET}
-    names = list(dict.fromkeys(deployment.alias for deployment in served))
     permissions = {} if keeps_mode else {"permissions": {"defaultMode": PERMISSION_MODE}}
     return {
         "env": settings_block(own),
         **permissions,
         "modelPicker": {"options": _picker_options(served), "replaceBuiltInOptions": True},
-        "modelPricing": {"overrides": dict.fromkeys(names, FREE)},
     }
 
 

@@ -50,13 +50,18 @@ class ClientSnippet:
     # what begins a comment in that file; empty if it has no comments
     comment: str
     render: Callable[[SnippetValues], str]
+    # from which the client takes the key
+    key_variable: str = KEY_VARIABLE
 
 
 def snippet(client: ClientSnippet, values: SnippetValues) -> str:
     """Return the snippet, after a comment on where it belongs and how the client gets the key."""
     if not client.file or not client.comment:
         return client.render(values)
-    comments = (f"add to {client.file}; and in the shell that starts the client:", values.key_export())
+    comments = (
+        f"add to {client.file}; and in the shell that starts the client:",
+        values.key_export(client.key_variable),
+    )
     return "\n".join([*(f"{client.comment} {line}" for line in comments), client.render(values)])
 
 
@@ -64,7 +69,8 @@ def placement_note(client: ClientSnippet, values: SnippetValues) -> str | None:
     """Return the text of that comment for a file that has no comments."""
     if client.comment:
         return None
-    return f"add to {client.file}; and in the shell that starts the client: {values.key_export()}"
+    export = values.key_export(client.key_variable)
+    return f"add to {client.file}; and in the shell that starts the client: {export}"
 
 
 def _codex(values: SnippetValues) -> str:
@@ -163,6 +169,82 @@ def _anthropic(values: SnippetValues) -> str:
     )
 
 
+def _claude_settings(values: SnippetValues) -> dict[str, str]:
+    return {
+        "ANTHROPIC_BASE_URL": values.url,
+        "ANTHROPIC_MODEL": values.model,
+        "ANTHROPIC_DEFAULT_OPUS_MODEL": values.model,
+        "ANTHROPIC_DEFAULT_SONNET_MODEL": values.model,
+        "ANTHROPIC_DEFAULT_HAIKU_MODEL": values.model,
+        "CLAUDE_CODE_SUBAGENT_MODEL": values.model,
+        "CLAUDE_CODE_MAX_CONTEXT_TOKENS": str(values.window),
+        "CLAUDE_CODE_MAX_OUTPUT_TOKENS": str(values.max_answer),
+        "CLAUDE_CODE_DISABLE_1M_CONTEXT": "1",
+        "CLAUDE_CODE_ATTRIBUTION_HEADER": "0",
+        "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+    }
+
+
+def _vscode(values: SnippetValues) -> str:
+    """Return the settings of Claude Code's extension, which takes the key from the environment of the editor."""
+    variables = [{"name": name, "value": value} for name, value in _claude_settings(values).items()]
+    return json.dumps({"claudeCode.environmentVariables": variables, "claudeCode.disableLoginPrompt": True}, indent=2)
+
+
+def _zed(values: SnippetValues) -> str:
+    model = {
+        "name": values.model,
+        "max_tokens": values.window,
+        "max_output_tokens": values.max_answer,
+        "capabilities": {"tools": values.tools, "images": values.vision, "parallel_tool_calls": values.tools},
+    }
+    # Zed derives the variable of the key from the provider's name: BOUCHET_API_KEY
+    provider = {PROVIDER: {"api_url": values.openai_url, "available_models": [model]}}
+    chosen = {"provider": PROVIDER, "model": values.model}
+    return json.dumps(
+        {"language_models": {"openai_compatible": provider}, "agent": {"default_model": chosen}}, indent=2
+    )
+
+
+def _jetbrains(values: SnippetValues) -> str:
+    """Return what to type into the settings page."""
+    return "\n".join(
+        [
+            "Settings, Tools, AI Assistant, Models, Third-party AI providers: OpenAI-compatible",
+            f"URL: {values.openai_url}",
+            f"API key: the output of {shlex.quote(values.program)} env --for key",
+            f"Model: {values.model}",
+            f"Context window: {values.window}",
+            f"Tool calling: {'on' if values.tools else 'off'}",
+        ]
+    )
+
+
+def _open_webui(values: SnippetValues) -> str:
+    """Return the variables of Open WebUI's server."""
+    return "\n".join(
+        [
+            "export ENABLE_OPENAI_API=true ENABLE_OLLAMA_API=false",
+            f"export OPENAI_API_BASE_URL={shlex.quote(values.openai_url)}",
+            values.key_export("OPENAI_API_KEY"),
+            f"export DEFAULT_MODELS={shlex.quote(values.model)}",
+            # it has the title, tags and follow-ups of a chat written by the model
+            f"export TASK_MODEL_EXTERNAL={shlex.quote(values.model)}",
+        ]
+    )
+
+
+def _jupyter(values: SnippetValues) -> str:
+    """Return the lines for Jupyter AI, whose LiteLLM reads address and key from OPENAI_* variables."""
+    return "\n".join(
+        [
+            f"export OPENAI_API_BASE={shlex.quote(values.openai_url)}",
+            values.key_export("OPENAI_API_KEY"),
+            f"# in the chat's settings, or as a magic: %%ai openai/{values.model}",
+        ]
+    )
+
+
 def _litellm(values: SnippetValues) -> str:
     return "\n".join(
         [
@@ -191,6 +273,16 @@ CLIENTS: Mapping[str, ClientSnippet] = {
     ),
     "aider": ClientSnippet("aider", "", "#", _aider),
     "continue": ClientSnippet("Continue", "~/.continue/config.yaml", "#", _continue),
+    "vscode": ClientSnippet(
+        "Claude Code's extension in VS Code", "VS Code's settings.json", "", _vscode, "ANTHROPIC_AUTH_TOKEN"
+    ),
+    "cursor": ClientSnippet(
+        "Claude Code's extension in Cursor", "Cursor's settings.json", "", _vscode, "ANTHROPIC_AUTH_TOKEN"
+    ),
+    "zed": ClientSnippet("Zed", "~/.config/zed/settings.json", "", _zed),
+    "jetbrains": ClientSnippet("JetBrains AI Assistant", "", "#", _jetbrains),
+    "open-webui": ClientSnippet("Open WebUI", "", "#", _open_webui),
+    "jupyter": ClientSnippet("Jupyter AI", "", "#", _jupyter),
     "openai": ClientSnippet("programs that use the OpenAI SDK", "", "#", _openai),
     "anthropic": ClientSnippet("programs that use the Anthropic SDK", "", "#", _anthropic),
     "litellm": ClientSnippet("another LiteLLM proxy", "its config.yaml", "#", _litellm),

@@ -55,6 +55,8 @@ def test_continue_and_litellm_snippets_are_yaml() -> None:
 @pytest.mark.parametrize(
     ("client", "expected"),
     [
+        ("open-webui", {"OPENAI_API_BASE_URL": URL, "OPENAI_API_KEY": "the key: env --for key"}),
+        ("jupyter", {"OPENAI_API_BASE": URL, "OPENAI_API_KEY": "the key: env --for key"}),
         ("openai", {"OPENAI_BASE_URL": URL, "OPENAI_API_KEY": "the key: env --for key", "OPENAI_MODEL": "tiny"}),
         ("anthropic", {"ANTHROPIC_BASE_URL": "http://127.0.0.1:4000", "ANTHROPIC_API_KEY": "the key: env --for key"}),
         ("aider", {"OPENAI_API_BASE": URL, "AIDER_MODEL": "openai/tiny"}),
@@ -66,3 +68,25 @@ def test_shell_snippet_exports_variables(client: str, expected: dict[str, str], 
     if client == "aider":
         limits: Any = json.loads(Path(found["AIDER_MODEL_METADATA_FILE"]).read_text())
         assert limits["openai/tiny"]["max_input_tokens"] == 65_536
+
+
+@pytest.mark.parametrize("client", ["vscode", "cursor"])
+def test_settings_of_claude_codes_extension_leave_the_key_to_the_environment(client: str) -> None:
+    read = json.loads(snippet(CLIENTS[client], VALUES))
+    variables = {one["name"]: one["value"] for one in read["claudeCode.environmentVariables"]}
+    assert (variables["ANTHROPIC_BASE_URL"], variables["ANTHROPIC_MODEL"]) == ("http://127.0.0.1:4000", "tiny")
+    assert variables["CLAUDE_CODE_MAX_CONTEXT_TOKENS"] == "65536"
+    assert "export ANTHROPIC_AUTH_TOKEN=" in (placement_note(CLIENTS[client], VALUES) or "")
+
+
+def test_zed_snippet_names_the_provider_after_the_variable_of_the_key() -> None:
+    read = json.loads(snippet(CLIENTS["zed"], VALUES))
+    provider = read["language_models"]["openai_compatible"]["bouchet"]
+    assert provider["api_url"] == URL and provider["available_models"][0]["max_tokens"] == 65_536
+    assert read["agent"]["default_model"] == {"provider": "bouchet", "model": "tiny"}
+    assert "export BOUCHET_API_KEY=" in (placement_note(CLIENTS["zed"], VALUES) or "")
+
+
+def test_jetbrains_text_has_address_and_model() -> None:
+    text = snippet(CLIENTS["jetbrains"], VALUES)
+    assert URL in text and "tiny" in text and "env --for key" in text

@@ -18,7 +18,7 @@ from tests.stack.harness import Stack
 from tests.stack.relay import Relay
 
 SHORT, SHORT_WINDOW = "bouchet-short", 49152
-# tokens; with Claude Code's own 21,000 one makes it compact that knows the window, and three do not fit
+# tokens; with Claude Code's own 13,000 two make it compact that knows the window, and four do not fit
 FILE_TOKENS = 11_000
 
 
@@ -133,7 +133,7 @@ def test_session_resumes_on_other_model(stack: Stack, short: str, claude: Claude
     assert short in switched.final["modelUsage"]
 
 
-@pytest.mark.parametrize(("announced", "parts"), [(SHORT_WINDOW, 1), (200_000, 3)], ids=["in time", "after a refusal"])
+@pytest.mark.parametrize(("announced", "parts"), [(SHORT_WINDOW, 2), (200_000, 4)], ids=["in time", "after a refusal"])
 def test_session_longer_than_window_compacts(
     stack: Stack, short: str, claude: ClaudeCode, relay: Relay, announced: int, parts: int
 ) -> None:
