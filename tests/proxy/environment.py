@@ -26,6 +26,7 @@ from bouchet_proxy.asgi import App, Message, Receive, Scope, Send
 from bouchet_proxy.backends.direct import DirectBackend
 from bouchet_proxy.http.server_protocol import BoundedHeadProtocol
 from bouchet_proxy.refresh import STALE_S, KeyTableThread, RoutingTableThread
+from bouchet_proxy.routing.load import LoadReporter, LoadTracker
 from bouchet_proxy.settings import ProxySettings
 from bouchet_proxy.usage.recorder import UsageRecorder
 from pydantic import SecretStr
@@ -176,6 +177,8 @@ def run_app(environment: ProxyEnvironment, stale_s: float = STALE_S, **limits: A
     routes = RoutingTableThread(environment.store, CATALOG, stale_s)
     keys = KeyTableThread(environment.store, KEY, stale_s)
     recorder = UsageRecorder(environment.store, SERVING_SECRET)
+    tracker = LoadTracker()
+    reporter = LoadReporter(environment.store, tracker, lambda: routes.read_at)
     servers: list[uvicorn.Server] = []
     stream_recorders: list[StreamRecorder] = []
 
@@ -190,6 +193,7 @@ def run_app(environment: ProxyEnvironment, stale_s: float = STALE_S, **limits: A
                 direct,
                 direct,
                 _refuse_lifespan,
+                tracker,
             )
             stream_recorders.append(StreamRecorder(app))
             config = uvicorn.Config(
@@ -203,7 +207,7 @@ def run_app(environment: ProxyEnvironment, stale_s: float = STALE_S, **limits: A
             servers.append(uvicorn.Server(config))
             await servers[0].serve()
 
-    for part in (routes, keys, recorder):
+    for part in (routes, keys, recorder, reporter):
         part.start()
     thread = threading.Thread(target=lambda: asyncio.run(serve()))
     thread.start()
@@ -213,7 +217,7 @@ def run_app(environment: ProxyEnvironment, stale_s: float = STALE_S, **limits: A
     finally:
         servers[0].should_exit = True
         thread.join(timeout=60)
-        for part in (recorder, keys, routes):
+        for part in (reporter, recorder, keys, routes):
             part.stop()
     assert not stream_recorders[0].problems, stream_recorders[0].problems
 
