@@ -40,7 +40,7 @@ PACKAGE_FOLDERS = ("core", "services/gateway", "services/worker", "services/api"
 LOCKS = (
     *(
         Lock(f"setup/locks/{name}.lock", OLDEST_PYTHON, (f"setup/locks/{name}.in",))
-        for name in ("uv", "compose-build", "compose")
+        for name in ("uv", "compose-build", "compose", "schemathesis", "audit")
     ),
     *(
         Lock(
