@@ -15,6 +15,7 @@ PORT_TRIES = 200
 SIOCGIFADDR = 0x8915
 # in the job's scratch folder, which only the user can enter
 SOCKET = "vllm.sock"
+LOOPBACK = "127.0.0.1"
 # Linux: sun_path without its NUL
 MAX_SOCKET_PATH = 107
 
@@ -82,7 +83,7 @@ def interface_of(address: str) -> Optional[str]:
 
 
 def network_environment(address: str) -> Dict[str, str]:
-    """Return the variables by which the vLLMs of several nodes use one address and interface, instead of guessing."""
+    """Return the variables by which vLLM's process groups use one address and interface, instead of guessing."""
     values = {"VLLM_HOST_IP": address}
     interface = interface_of(address)
     if interface:

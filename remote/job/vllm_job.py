@@ -36,7 +36,7 @@ from job_files import (
     write_whole,
 )
 from model_folder import find_damage, find_model, is_quantized, linked_folders, purge_warning
-from network import address_towards, free_ports, listening, network_environment, socket_problem
+from network import LOOPBACK, address_towards, free_ports, listening, network_environment, socket_problem
 from provenance import describe_software, driver_problem, gpus_and_driver, image_facts, read_container_command
 from weights import describe_weights
 
@@ -165,11 +165,14 @@ def read_arguments(job_dir: str, model: str) -> List[str]:
 
 
 def environment(job_dir: str, address: str) -> None:
-    """Print vLLM's environment. The catalog's values override ours. address: empty on one node."""
+    """Print vLLM's environment. The catalog's values override ours.
+
+    address: empty on one node, where vLLM's process groups need no other interface than the loopback.
+    """
     spec = read_spec(job_dir)
     values = dict(FIXED_ENVIRONMENT)
     values.update(CACHE_ENVIRONMENT)
-    values.update(network_environment(address) if address else {})
+    values.update(network_environment(address or LOOPBACK))
     values.update(spec["env"])
     own = values.get("PYTHONPATH")
     values["PYTHONPATH"] = "/bouchet/remote" + (":" + own if own else "")

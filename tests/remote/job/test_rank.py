@@ -89,13 +89,15 @@ def test_api_server_count_is_dropped_on_other_nodes(served: ComputeNode) -> None
 
 
 @pytest.mark.slow
-def test_one_node_needs_no_srun_and_no_address(node: ComputeNode) -> None:
+def test_one_node_needs_no_srun_and_stays_on_loopback(node: ComputeNode) -> None:
     write_program(node.root / "bin" / "srun", "echo called > $FAKE_APPTAINER_RECORD.srun")
     node.start()
     node.connection()
     assert not Path(f"{node.root}/record.json.srun").exists()
     assert "--nnodes" not in node.record()["command"]
-    assert "APPTAINERENV_VLLM_HOST_IP" not in node.record()["environment"]
+    given = node.record()["environment"]
+    assert given["APPTAINERENV_VLLM_HOST_IP"] == "127.0.0.1"
+    assert given["APPTAINERENV_GLOO_SOCKET_IFNAME"] == given["APPTAINERENV_NCCL_SOCKET_IFNAME"] == "lo"
 
 
 @pytest.mark.slow
