@@ -68,7 +68,7 @@ def test_simulation_never_has_more_than_one_job_on_its_way() -> None:
 
 @pytest.mark.slow
 def test_simulation_of_hours_and_on_demand_reaches_its_figures() -> None:
-    rows = [row(strategy, days=14) for strategy in strategies(1)]
+    rows = [row(strategy, days=7) for strategy in strategies(1)]
     ours, always = rows[0], next(one for one in rows if one.name == "always on")
     assert ours.gpu_hours <= 0.4 * always.gpu_hours
     assert ours.waited_share <= 0.01
