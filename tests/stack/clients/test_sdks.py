@@ -175,7 +175,7 @@ class TestAnthropic:
         with pytest.raises(anthropic.NotFoundError, match="gpt-99"):
             claude.messages.create(**{**message("x"), "model": "gpt-99"})
         with pytest.raises(anthropic.BadRequestError, match="max_tokens"):
-            claude.messages.create(**{**message("x"), "max_tokens": 0})
+            claude.messages.create(**{**message("x"), "max_tokens": -1})
         with pytest.raises(anthropic.BadRequestError, match=r"prompt is too long: \d+ tokens > 65536 maximum"):
             claude.messages.create(**message("word " * 70_000, stream=True))
 
