@@ -12,8 +12,10 @@ import sys
 from tests.stack.harness import ROOT
 
 STACK_TESTS = ("tests/stack/faults/test_random_kills.py", "tests/stack/faults/test_cancelled_starts.py")
+SERVICE_TESTS = ("tests/stack/service/hand_over.py", "tests/stack/service/on_demand.py")
 RUNS = (
     ("-m", "pytest", "-v", "--timeout", "3600", *STACK_TESTS),
+    ("-m", "pytest", "-v", "--timeout", "3600", *SERVICE_TESTS),
     ("-m", "tests.soak.link_cuts"),
     ("-m", "tests.soak.cut_answers"),
 )

@@ -1,4 +1,7 @@
-"""An on-demand model on the demo cluster: parked, woken by a request that is held, parked again."""
+"""An on-demand model on the demo cluster: parked, woken by a request that is held, parked again.
+
+Part of `make soak`; tests/contracts/test_hand_over.py is the quick form.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Renewal on the demo cluster: jobs with a short walltime hand over to each other while clients work.
 
-BOUCHET_HOPS: number of hand-overs (2, in `make soak` 10).
+Part of `make soak`; tests/contracts/test_hand_over.py is the quick form. BOUCHET_HOPS: number of hand-overs (2, in
+`make soak` 10); BOUCHET_HOP_TIME: walltime of each job, longer on a slow machine.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from tests.waiting import wait_for
 SOAK = bool(os.environ.get("BOUCHET_SOAK"))
 HOPS = int(os.environ.get("BOUCHET_HOPS", "10" if SOAK else "2"))
 CLIENTS = 8 if SOAK else 4
-WALLTIME = "00:04:00"
+WALLTIME = os.environ.get("BOUCHET_HOP_TIME", "00:04:00")
 HOP_S = 300.0
 LONGEST = 3000
 
