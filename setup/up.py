@@ -17,7 +17,7 @@ from .docker.containers import check_ports, inspect_containers, wait_until_healt
 from .docker.engine import Compose, ensure_engine, find_compose, with_files
 from .docker.stack import Stack, compose_environ, sole_use
 from .errors import CommandFailedError, PortTakenError, SetupError
-from .files.container_files import write_secret_files
+from .files.container_files import remove_shared_files, write_secret_files
 from .files.env_file import ADDED, EnvSettings, add_missing_keys, ensure_env_file, read_env_file
 from .files.ssh_access import SshAccess, access_variables, find_access
 from .files.ssh_config import stage_login
@@ -88,6 +88,10 @@ def check_directories(stack: Stack, settings: EnvSettings, site: Path) -> None:
 def prepare(stack: Stack, settings: EnvSettings, progress: Progress, access: SshAccess) -> Compose:
     """Write the secret files, find Compose, and return the Compose of this stack."""
     write_secret_files(stack, settings)
+    if remove_shared_files(stack):
+        progress.note(
+            "each service has a user of its own in Redis and a token of its own for the gateway; records stay"
+        )
     program = find_compose(progress, stack)
     env = compose_environ(stack, settings, os.environ)
     files = [stack.root / "compose.yaml"]

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from bouchet_core.store import Store
+from bouchet_core.store import RedisLogin, Store
 from bouchet_core.tunnel import JOB_PORTS, TargetSigner
 from hypothesis import settings
 
+from setup.files.redis_acl import DEFAULT_USER, USERS, render_acl
 from tests import checkout_guard
 
 START_TIMEOUT_S = 60.0
@@ -57,9 +58,13 @@ class RedisServer:
     directory: Path
     process: subprocess.Popen[bytes]
 
-    def store(self) -> Store:
-        """Open a store on this server, as the worker does."""
-        return Store.connect("127.0.0.1", self.port, self.password, TargetSigner(GATEWAY_TOKEN))
+    def login(self, user: str | None = None) -> RedisLogin:
+        """Return how to log in as the user of a service; without a name: as the test, which may do everything."""
+        return RedisLogin("127.0.0.1", self.port, self.password, user)
+
+    def store(self, user: str | None = None) -> Store:
+        """Open a store on this server, with the rights of that service; without a name: with all."""
+        return Store.connect(self.login(user), TargetSigner(GATEWAY_TOKEN))
 
     def stop(self) -> None:
         """Kill the server."""
@@ -117,9 +122,11 @@ def start_redis(directory: Path, port: int) -> RedisServer:
     """Start a real redis-server with its data in `directory`, and wait until it answers."""
     binary = shutil.which("redis-server")
     assert binary, "redis-server is not installed; `make test-fast` installs it where it can"
-    config = directory / "redis.conf"
+    config, users = directory / "redis.conf", render_acl(dict.fromkeys(USERS, "secret"))
+    # the users of the services, and one for the tests
+    users = users.replace(DEFAULT_USER, "user default reset on >secret ~* &* +@all")
     config.write_text(
-        f"bind 127.0.0.1\nport {port}\ndir {directory}\nrequirepass secret\nappendonly yes\nsave ''\nloglevel warning\n"
+        f"bind 127.0.0.1\nport {port}\ndir {directory}\nappendonly yes\nsave ''\nloglevel warning\n{users}"
     )
     process = subprocess.Popen([binary, str(config)], stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + START_TIMEOUT_S

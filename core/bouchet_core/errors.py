@@ -21,7 +21,9 @@
     │   ├── UnreadableRecordError     another version stored the record
     │   ├── KeyNameTakenError
     │   └── UnknownKeyError
-    ├── StoreUnavailableError         Redis does not answer
+    ├── StoreError
+    │   ├── StoreUnavailableError     Redis does not answer
+    │   └── StoreRefusedError         the service's Redis user may not run this command
     ├── GatewayError
     │   ├── ClusterUnavailableError   nothing was learned about the cluster: try again
     │   │   ├── GatewayUnreachableError
@@ -253,14 +255,31 @@ class UnknownKeyError(RecordError):
         super().__init__(f"no key {name!r}; `bouchet keys list` shows them")
 
 
-class StoreUnavailableError(BouchetError):
-    """Redis did not answer or refused the command."""
+class StoreError(BouchetError):
+    """The store (Redis) did not do what was requested."""
+
+    kind = "store"
+
+
+class StoreUnavailableError(StoreError):
+    """Redis did not answer, or failed."""
 
     kind = "store_unavailable"
 
     def __init__(self, detail: str) -> None:
         self.detail = detail
         super().__init__(f"the store (Redis) does not answer: {detail}; see `make logs`")
+
+
+class StoreRefusedError(StoreError):
+    """Redis answers, but this service's user may not run the command or use its keys: trying again is no use."""
+
+    kind = "store_refused"
+
+    def __init__(self, command: str, detail: str) -> None:
+        self.command, self.detail = command, detail
+        fix = "setup/files/redis_acl.py says what each service may do; `make up` writes it for Redis"
+        super().__init__(f"Redis refuses {command} to this service ({detail}); {fix}")
 
 
 class GatewayError(BouchetError):

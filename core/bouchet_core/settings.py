@@ -13,6 +13,7 @@ from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from .errors import ConfigurationError
+from .store import RedisLogin
 
 SECRETS_DIR = "/run/secrets"
 DEFAULT_SITE_FILE = Path("/etc/bouchet/sites/demo.yaml")
@@ -176,12 +177,18 @@ def optional_secret(directory: Path, name: str) -> str | None:
 
 
 class ServiceSettings(EnvironmentSettings):
-    """What every service needs: how to reach Redis, and how much to log."""
+    """What every service needs: how to reach Redis, and how much to log. redis_user: the service's own there."""
 
+    redis_user: str
     redis_host: str = Field(default="redis", validation_alias="REDIS_HOST")
     redis_port: Port = Field(default=6379, validation_alias="REDIS_PORT")
     redis_password: SecretStr
     log_level: LogLevel = Field(default="INFO", validation_alias="LOG_LEVEL")
+
+    @property
+    def redis_login(self) -> RedisLogin:
+        """Where Redis listens, and this service's user there."""
+        return RedisLogin(self.redis_host, self.redis_port, self.redis_password.get_secret_value(), self.redis_user)
 
 
 def _values_of(source: PydanticBaseSettingsSource, settings_cls: type[BaseSettings]) -> dict[str, Any]:

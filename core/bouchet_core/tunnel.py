@@ -50,10 +50,10 @@ class SlotTarget(FrozenModel):
 
 
 class TargetSigner:
-    """Signs and checks slot targets, with a key derived from the gateway's token, which worker and gateway hold."""
+    """Signs and checks slot targets, with a key derived from the worker's token, which worker and gateway hold."""
 
-    def __init__(self, gateway_token: str) -> None:
-        self._key = hmac.new(gateway_token.encode(), b"slot target", hashlib.sha256).digest()
+    def __init__(self, worker_token: str) -> None:
+        self._key = hmac.new(worker_token.encode(), b"slot target", hashlib.sha256).digest()
 
     def signed(self, slot: int, target: SlotTarget) -> SlotTarget:
         """Return the target with the signature for that slot: 64 hex characters, HMAC-SHA256 of all other fields."""

@@ -5,25 +5,57 @@ One secret per file, mode 0600 in a 0700 folder, owned by the containers' user.
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import os
 import re
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
 
 from setup.docker.stack import SECRETS_GENERATION, Stack
 from setup.errors import SetupError
 
 from .env_file import EnvSettings
+from .redis_acl import USERS, render_acl
 
-# file in /run/secrets -> key of the env file; one that is not there leaves an empty file
+# file -> key of the env file; one that is not there leaves an empty file
 FILES = {
     "admin_key": "BOUCHET_ADMIN_KEY",
     "api_key": "BOUCHET_API_KEY",
-    "redis_password": "REDIS_PASSWORD",
-    "gateway_token": "GATEWAY_TOKEN",
     "serving_secret": "SERVING_SECRET",
     "hf_token": "HF_TOKEN",
 }
+# Each service has a password and a token of its own, derived from REDIS_PASSWORD and GATEWAY_TOKEN, which no container
+# has: whoever holds one of them learns no other.
+REDIS_FILES = {user: f"redis_{user}" for user in USERS}
+GATEWAY_FILES = {role: f"gateway_token_{role}" for role in ("api", "worker")}
+# files of earlier versions, of secrets that all services shared
+SHARED_FILES = ("redis_password", "gateway_token")
+
+
+def secret_contents(values: Mapping[str, str]) -> dict[str, str]:
+    """Return the content of every secret file, by its name."""
+    passwords = {user: derive(values["REDIS_PASSWORD"], f"user {user} of Redis") for user in USERS}
+    return {
+        **{file: values.get(key, "") for file, key in FILES.items()},
+        **{file: passwords[user] for user, file in REDIS_FILES.items()},
+        **{file: derive(values["GATEWAY_TOKEN"], f"token of the {role}") for role, file in GATEWAY_FILES.items()},
+        "redis_acl": render_acl(passwords),
+    }
+
+
+def derive(secret: str, purpose: str) -> str:
+    """Derive 64 hex characters from a secret, others for each purpose."""
+    return hmac.new(secret.encode(), purpose.encode(), hashlib.sha256).hexdigest()
+
+
+def remove_shared_files(stack: Stack) -> bool:
+    """Remove the secrets of earlier versions that all services shared; True if there were any."""
+    shared = [path for name in SHARED_FILES if (path := stack.secrets_dir / name).is_file()]
+    for path in shared:
+        path.unlink()
+    return bool(shared)
 
 
 def write_secret_files(stack: Stack, settings: EnvSettings) -> bool:
@@ -34,7 +66,7 @@ def write_secret_files(stack: Stack, settings: EnvSettings) -> bool:
     directory = stack.secrets_dir
     try:
         make_private_dir(directory, settings)
-        contents = {file: settings.values.get(key, "") for file, key in FILES.items()}
+        contents = secret_contents(settings.values)
         changed = [write_private_file(directory / file, content, settings) for file, content in contents.items()]
         if any(changed) or not (directory / SECRETS_GENERATION).exists():
             write_private_file(directory / SECRETS_GENERATION, secrets.token_hex(8), settings)

@@ -8,9 +8,9 @@ from typing import Any
 import httpx
 import pytest
 import redis
-from bouchet_api.dependencies import AppState
 from bouchet_api.doctor import tunnel_check
 from bouchet_core.doctor import Verdict
+from bouchet_core.store import Store
 from bouchet_core.tasks import HEARTBEAT
 from bouchet_core.tunnel import TunnelState, TunnelStatus
 
@@ -56,9 +56,9 @@ async def test_unreachable_redis_fails_and_the_report_still_comes(
 
 
 async def test_unknown_host_key_fails_with_its_fingerprint(
-    api: httpx.AsyncClient, state: AppState, gateway: FakeGateway
+    api: httpx.AsyncClient, store: Store, gateway: FakeGateway
 ) -> None:
-    state.store.beat(HEARTBEAT, 60)
+    store.beat(HEARTBEAT, 60)
     key = {"place": "login", "algorithm": "ssh-ed25519", "fingerprint": "SHA256:abc", "changed": False}
     gateway.tunnel = {**gateway.tunnel, "state": "refused", "host_key": key, "connections": 0}
     found = await checks(api)
@@ -68,9 +68,9 @@ async def test_unknown_host_key_fails_with_its_fingerprint(
 
 
 async def test_missing_gateway_fails_and_the_cluster_is_unknown(
-    api: httpx.AsyncClient, state: AppState, gateway: FakeGateway
+    api: httpx.AsyncClient, store: Store, gateway: FakeGateway
 ) -> None:
-    state.store.beat(HEARTBEAT, 60)
+    store.beat(HEARTBEAT, 60)
     gateway.stop()
     found = await checks(api)
     assert found["ssh: gateway"]["verdict"] == "fail"
@@ -78,10 +78,10 @@ async def test_missing_gateway_fails_and_the_cluster_is_unknown(
 
 
 async def test_worker_that_does_not_answer_leaves_the_cluster_unknown(
-    api: httpx.AsyncClient, state: AppState, monkeypatch: pytest.MonkeyPatch
+    api: httpx.AsyncClient, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bouchet_api.doctor.WAIT_S", 0.2)
-    state.store.beat(HEARTBEAT, 60)
+    store.beat(HEARTBEAT, 60)
     found = await checks(api)
     assert found["stack: worker"]["verdict"] == "pass"
     assert found["slurm: cluster"]["verdict"] == "unknown"

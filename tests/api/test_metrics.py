@@ -23,7 +23,7 @@ def test_metrics_count_deployments_and_the_tunnel(client: httpx.Client, live_api
     live_api.gateway.tunnel |= {"reconnects": 2, "round_trip_ms": 12.5, "bytes_up": 10_000_001, "bytes_down": 7}
     live_api.gateway.tunnel |= {"open_channels": 3}
     client.post("/v1/deployments", json={"model": "Qwen/Qwen3-32B"}).raise_for_status()
-    live_api.state.store.beat(HEARTBEAT, 10)
+    live_api.store.beat(HEARTBEAT, 10)
     assert read(client) == {
         **{("bouchet_deployments", phase): 0 for phase in WAITING},
         ("bouchet_deployments", "requested"): 1,

@@ -70,13 +70,13 @@ def office() -> Iterator[Office]:
         catalog = load_catalog(*catalogs_of(site_file, site, REPOSITORY / "models.yaml"))
         scripts = load_scripts(REPOSITORY / "remote")
         yield Office(
-            api, WorkerContext(api.state.store, client, site, catalog, scripts, SERVING_SECRET, LIVE, "bench"), slurm
+            api, WorkerContext(api.store, client, site, catalog, scripts, SERVING_SECRET, LIVE, "bench"), slurm
         )
 
 
 def fill(house: Office) -> None:
     """Store LIVE deployments with queued jobs, and ended ones."""
-    store = house.api.state.store
+    store = house.api.store
     for n in range(ON_RECORD):
         store.create(record(f"d{n:03}"))
         if n < LIVE:

@@ -130,7 +130,8 @@ def start_gateway(folder: Path, sshd_port: int, redis: RedisServer, start: Start
     """Start the gateway; slot 0 leads where the record in Redis points."""
     secrets, slots = folder / "secrets", free_port()
     secrets.mkdir()
-    (secrets / "gateway_token").write_text(GATEWAY_TOKEN + "\n")
+    for role, token in (("api", "unused"), ("worker", GATEWAY_TOKEN)):
+        (secrets / f"gateway_token_{role}").write_text(f"{token}\n")
     (secrets / "redis_password").write_text(redis.password + "\n")
     site = {
         "name": "bench",

@@ -79,7 +79,7 @@ class Bouchet:
     @property
     def store(self) -> Store:
         """The API's own store."""
-        return self.api.state.store
+        return self.api.store
 
     def __call__(self, *arguments: str, stdin: str = "", **extra: str) -> Done:
         """Run the command in this process, without a terminal: most of a process's time is the start of Python."""

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = ("core", "services/gateway", "services/worker", "services/api", "services/proxy", "cli")
 # those that ask for keys, secret files, the engine or the ports of a stack
 RELEVANT = ("tests/cli/commands/test_doctor.py", "tests/cli/client/test_settings.py", "tests/setup/files")
-SECRETS = ("admin_key", "api_key", "redis_password", "gateway_token", "serving_secret", "hf_token")
+SECRETS = ("admin_key", "api_key", "redis_proxy", "gateway_token_api", "serving_secret", "hf_token")
 TIMEOUT_S = 200
 
 

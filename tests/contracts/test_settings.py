@@ -16,7 +16,10 @@ from bouchet_proxy.settings import ProxySettings
 from bouchet_worker.settings import WorkerSettings
 
 SERVICES: tuple[type[ServiceSettings], ...] = (ApiSettings, GatewaySettings, ProxySettings, WorkerSettings)
-SECRETS = ("admin_key", "api_key", "gateway_token", "redis_password", "serving_secret")
+SECRETS = (
+    "admin_key", "api_key", "gateway_token", "gateway_token_api", "gateway_token_worker", "redis_password",
+    "serving_secret",
+)  # fmt: skip
 SITE_FILE = Path(__file__).parents[2] / "sites" / "demo.yaml"
 
 

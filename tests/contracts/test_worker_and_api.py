@@ -46,8 +46,8 @@ class Services:
 
     @property
     def store(self) -> Store:
-        """The API's store."""
-        return self.api.state.store
+        """The store of the tests, with all rights."""
+        return self.api.store
 
     def request(self, method: str, path: str, **options: Any) -> httpx.Response:
         """Send a request with the API's key."""

@@ -17,6 +17,7 @@ class SampleSettings(ServiceSettings):
     spare_token: SecretStr | None = None
     port: Port = Field(default=4000, validation_alias="SAMPLE_PORT")
     slots: Count = Field(default=8, validation_alias="SLOTS")
+    redis_user: str = "sample"
     hold_s: Seconds = Field(default=240.0, validation_alias="HOLD_S")
     url: HttpUrl = Field(default="http://gateway:8090", validation_alias="URL")
     direct: Switch = Field(default=True, validation_alias="DIRECT")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import threading
@@ -53,10 +54,11 @@ partitions: [{name: gpu_h200, max_walltime: "2-00:00:00", max_gpus: 16, auto: tr
 
 @dataclass(frozen=True)
 class RunningApi:
-    """A live API. `state` is its own; tests write records through state.store."""
+    """A live API. `state` is its own, with the API's rights in Redis; tests write records through `store`."""
 
     url: str
     state: AppState
+    store: Store
     gateway: FakeGateway
 
 
@@ -82,7 +84,7 @@ def settings(directory: Path, redis: RedisServer, gateway: FakeGateway) -> ApiSe
 
 def reset_api(api: RunningApi) -> RunningApi:
     """Delete all records of the API and reset its gateway, for the next test."""
-    connection = api.state.store.queue_connection()
+    connection = api.store.queue_connection()
     connection.flushall()
     connection.close()
     api.gateway.reset()
@@ -105,7 +107,11 @@ def running_api_and_redis(directory: Path) -> Iterator[RunningApi]:
 @contextmanager
 def running(directory: Path, redis: RedisServer, gateway: FakeGateway) -> Iterator[RunningApi]:
     """Start the API over this Redis and gateway."""
-    with open_state(settings(directory, redis, gateway)) as state, socket.socket() as listener:
+    with (
+        contextlib.closing(redis.store()) as store,
+        open_state(settings(directory, redis, gateway)) as state,
+        socket.socket() as listener,
+    ):
         listener.bind(("127.0.0.1", 0))
         config = uvicorn.Config(create_app(state, ADMIN_KEY), log_level="warning", timeout_graceful_shutdown=1)
         server = uvicorn.Server(config)
@@ -113,7 +119,7 @@ def running(directory: Path, redis: RedisServer, gateway: FakeGateway) -> Iterat
         thread.start()
         try:
             wait_for(lambda: server.started, START_TIMEOUT_S)
-            yield RunningApi(f"http://127.0.0.1:{listener.getsockname()[1]}", state, gateway)
+            yield RunningApi(f"http://127.0.0.1:{listener.getsockname()[1]}", state, store, gateway)
         finally:
             server.should_exit = True
             thread.join()

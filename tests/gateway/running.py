@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 from bouchet_core.config.site import Partition, Site, SiteImage, SiteLogin
 from bouchet_core.deployments import Deployment, Job, LaunchRequest, Phase
-from bouchet_core.store import Store
+from bouchet_core.store import RedisLogin, Store
 from bouchet_core.tunnel import TunnelState, TunnelStatus
 from bouchet_gateway.gateway import Gateway
 from bouchet_gateway.settings import GatewayLimits, GatewaySettings, SshSettings
@@ -22,7 +22,8 @@ from tests.conftest import GATEWAY_TOKEN, free_job_port
 
 from .login_node import LoginNode
 
-TOKEN = GATEWAY_TOKEN
+# the worker's, and the API's
+TOKEN, API_TOKEN = GATEWAY_TOKEN, "api-token"
 USER = "researcher"
 REMOTE = Path(__file__).parents[2] / "remote"
 REQUEST = b"POST /v1/messages HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}"
@@ -59,7 +60,8 @@ def make_settings(node: LoginNode, *, ssh: dict[str, Any] | None = None, **chang
         ssh=ssh_settings.model_copy(update=ssh or {}),
         site=make_site(node),
         remote_dir=REMOTE,
-        gateway_token=SecretStr(TOKEN),
+        gateway_token_api=SecretStr(API_TOKEN),
+        gateway_token_worker=SecretStr(TOKEN),
         redis_password=SecretStr("unused"),
         limits=GatewayLimits(hold_s=20, open_timeout_s=2),
         slot_host="127.0.0.1",
@@ -75,9 +77,17 @@ async def started(
     node: LoginNode, store: Store, *, ssh: dict[str, Any] | None = None, **changes: Any
 ) -> AsyncIterator[Gateway]:
     """Run a gateway for that login node, with changes of its settings."""
-    gateway = Gateway(make_settings(node, ssh=ssh, **changes), store)
-    async with gateway.running():
-        yield gateway
+    with contextlib.closing(with_rights_of("gateway", store)) as own:
+        gateway = Gateway(make_settings(node, ssh=ssh, **changes), own)
+        async with gateway.running():
+            yield gateway
+
+
+def with_rights_of(user: str, store: Store) -> Store:
+    """Return a store on the same Redis that has the rights of a service."""
+    with contextlib.closing(store.queue_connection()) as connection:
+        known = connection.get_connection_kwargs()
+    return Store.connect(RedisLogin(known["host"], known["port"], known["password"], user))
 
 
 @contextlib.asynccontextmanager
@@ -125,8 +135,8 @@ def api_client(gateway: Gateway, token: str = TOKEN) -> httpx.AsyncClient:
 
 
 async def post(gateway: Gateway, path: str, **body: object) -> httpx.Response:
-    """Post a body to the internal API."""
-    async with api_client(gateway) as client:
+    """Post a body to the internal API, as the service that does so."""
+    async with api_client(gateway, TOKEN if path == "/v1/run" else API_TOKEN) as client:
         return await client.post(path, json=body)
 
 

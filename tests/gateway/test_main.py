@@ -21,7 +21,7 @@ from bouchet_gateway.settings import GatewaySettings
 from tests.conftest import RedisServer, free_port
 
 from .login_node import LoginNode
-from .running import REMOTE, TOKEN, make_site, wait_until
+from .running import API_TOKEN, REMOTE, TOKEN, make_site, wait_until
 
 
 @pytest.fixture
@@ -29,7 +29,8 @@ def environ(login_node: LoginNode, redis_server: RedisServer, tmp_path: Path) ->
     """Return the variables of the gateway's container."""
     secrets = tmp_path / "secrets"
     secrets.mkdir()
-    (secrets / "gateway_token").write_text(TOKEN + "\n")
+    for role, token in (("worker", TOKEN), ("api", API_TOKEN)):
+        (secrets / f"gateway_token_{role}").write_text(token + "\n")
     (secrets / "redis_password").write_text(redis_server.password + "\n")
     site = tmp_path / "site.yaml"
     site.write_text(yaml.safe_dump(make_site(login_node).model_dump(mode="json", exclude_defaults=True)))
@@ -99,11 +100,11 @@ async def test_main_serves_client_and_exits_0_on_sigterm(environ: dict[str, str]
 
 @pytest.mark.slow
 async def test_main_missing_secret_exits_2_with_its_name(environ: dict[str, str]) -> None:
-    (Path(environ["SECRETS_DIR"]) / "gateway_token").unlink()
+    (Path(environ["SECRETS_DIR"]) / "gateway_token_api").unlink()
     async with gateway_process(environ) as process:
         _, stderr = await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode == 2
-    assert b"gateway_token" in stderr
+    assert b"gateway_token_api" in stderr
     assert b"Traceback" not in stderr
 
 

@@ -174,11 +174,13 @@ def run_app(environment: ProxyEnvironment, stale_s: float = STALE_S, **limits: A
     """
     port = free_port()
     settings = environment.settings(port).model_copy(update=limits)
-    routes = RoutingTableThread(environment.store, CATALOG, stale_s)
-    keys = KeyTableThread(environment.store, KEY, stale_s)
-    recorder = UsageRecorder(environment.store, SERVING_SECRET)
+    # with the proxy's rights in Redis
+    store = Store.connect(settings.redis_login)
+    routes = RoutingTableThread(store, CATALOG, stale_s)
+    keys = KeyTableThread(store, KEY, stale_s)
+    recorder = UsageRecorder(store, SERVING_SECRET)
     tracker = LoadTracker()
-    reporter = LoadReporter(environment.store, tracker, lambda: routes.read_at)
+    reporter = LoadReporter(store, tracker, lambda: routes.read_at)
     servers: list[uvicorn.Server] = []
     stream_recorders: list[StreamRecorder] = []
 
@@ -219,6 +221,7 @@ def run_app(environment: ProxyEnvironment, stale_s: float = STALE_S, **limits: A
         thread.join(timeout=60)
         for part in (reporter, recorder, keys, routes):
             part.stop()
+        store.close()
     assert not stream_recorders[0].problems, stream_recorders[0].problems
 
 

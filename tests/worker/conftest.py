@@ -12,10 +12,19 @@ from bouchet_core.gateway_client import GatewayClient
 from bouchet_core.store import Store
 from bouchet_worker.context import WorkerContext
 
+from tests.conftest import RedisServer
 from tests.fakes.slurm_gateway import TOKEN, FakeSlurm, GatewayServer, gateway_server, serve_http
 from tests.fakes.vllm.worker_server import worker_vllm
 
 from .scenario import REPOSITORY, SECRET, SLOTS, Clock, MakeWorkerContext, Slot0, WorkerScenario
+
+
+@pytest.fixture
+def store(redis_server: RedisServer) -> Iterator[Store]:
+    """Yield an empty store, with the worker's rights in Redis."""
+    store = redis_server.store("worker")
+    yield store
+    store.close()
 
 
 @pytest.fixture(scope="session")

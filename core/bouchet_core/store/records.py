@@ -4,33 +4,63 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Generic, Protocol, Self, TypeVar, cast
 
 import redis
 from pydantic import ValidationError
 from redis.backoff import ExponentialWithJitterBackoff
+from redis.exceptions import NoPermissionError
 from redis.retry import Retry
 
-from bouchet_core.errors import RecordError, StaleRecordError, StoreUnavailableError, UnreadableRecordError
+from bouchet_core.errors import (
+    RecordError,
+    StaleRecordError,
+    StoreRefusedError,
+    StoreUnavailableError,
+    UnreadableRecordError,
+)
 
 from .reading import Unreadable, problem_of, read_or_skip, read_stored, unreadable_of
 
 PREFIX = "bouchet:"
 SOCKET_TIMEOUT_S = 5.0
+# how Redis 7.0, and 7.2 and newer, begin the error for a command in a script
+REFUSED_IN_SCRIPT = ("The user executing the script can't", "ACL failure in script")
 # how many of the newest records are checked by `unreadable`, beside the live ones
 CHECKED_RECORDS = 200
 
 
-def open_client(
-    host: str, port: int, password: str | None, *, decode_responses: bool, protocol: int | None = None
-) -> redis.Redis:
+@dataclass(frozen=True)
+class RedisLogin:
+    """Where Redis listens, and as whom to log in: the services have a user each, with rights of its own."""
+
+    host: str
+    port: int
+    password: str | None = field(default=None, repr=False)
+    user: str | None = None
+
+
+class _Client(redis.Redis):
+    """A client whose errors about missing rights name the command: Redis does so only if all its keys are allowed."""
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        try:
+            return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+        except redis.ResponseError as exc:
+            if isinstance(exc, NoPermissionError) or str(exc).startswith(REFUSED_IN_SCRIPT):
+                raise NoPermissionError(str(args[0]), str(exc)) from exc
+            raise
+
+
+def open_client(login: RedisLogin, *, decode_responses: bool, protocol: int | None = None) -> redis.Redis:
     """Return a client with a connection pool; nothing is sent before the first call. protocol: RESP version."""
-    return redis.Redis(
-        host=host,
-        port=port,
-        password=password,
+    return _Client(
+        host=login.host,
+        port=login.port,
+        username=login.user,
+        password=login.password,
         decode_responses=decode_responses,
         protocol=protocol,
         socket_timeout=SOCKET_TIMEOUT_S,
@@ -43,9 +73,12 @@ def open_client(
 
 @contextmanager
 def mapped() -> Iterator[None]:
-    """Map Redis errors to StoreUnavailableError."""
+    """Map Redis errors to StoreRefusedError and StoreUnavailableError."""
     try:
         yield
+    except NoPermissionError as exc:
+        command, detail = exc.args if len(exc.args) == 2 else ("a command", exc.args[0])
+        raise StoreRefusedError(str(command), str(detail)) from exc
     except redis.RedisError as exc:
         raise StoreUnavailableError(str(exc)) from exc
 

@@ -20,7 +20,7 @@ from .cluster import OrphanStore, OutageStore, TunnelStore
 from .deployments import DeploymentStore
 from .load import LoadStore
 from .reading import Unreadable
-from .records import PREFIX, evaluate, mapped, open_client
+from .records import PREFIX, RedisLogin, evaluate, mapped, open_client
 from .usage import UsageStore
 
 # KEYS: lease   ARGV: owner
@@ -41,7 +41,7 @@ return 1
 class Store(DeploymentStore):
     """All state of one installation: deployments here, everything else in an attribute of its own.
 
-    Methods raise RecordError subclasses or StoreUnavailableError.
+    Methods raise RecordError and StoreError subclasses.
     """
 
     def __init__(self, client: redis.Redis, signer: TargetSigner | None = None) -> None:
@@ -62,9 +62,9 @@ class Store(DeploymentStore):
         return [one for store in stores for one in store.unreadable()]
 
     @classmethod
-    def connect(cls, host: str, port: int, password: str | None, signer: TargetSigner | None = None) -> Self:
+    def connect(cls, login: RedisLogin, signer: TargetSigner | None = None) -> Self:
         """Return a store on that Redis; nothing is sent before the first call."""
-        return cls(open_client(host, port, password, decode_responses=True), signer)
+        return cls(open_client(login, decode_responses=True), signer)
 
     def close(self) -> None:
         """Close the pooled connections."""
@@ -73,12 +73,13 @@ class Store(DeploymentStore):
     def queue_connection(self) -> redis.Redis:
         """Return a client of the same Redis for RQ, which expects bytes. The caller closes it."""
         known = self._redis.get_connection_kwargs()
+        login = RedisLogin(known["host"], known["port"], known["password"], known["username"])
         # RQ's blocking read of a result indexes XREAD's reply as the list that RESP2 has
-        return open_client(known["host"], known["port"], known["password"], decode_responses=False, protocol=2)
+        return open_client(login, decode_responses=False, protocol=2)
 
     @staticmethod
     def errors_mapped() -> AbstractContextManager[None]:
-        """Map the errors of code that uses Redis through another library (RQ) to StoreUnavailableError."""
+        """Map the errors of code that uses Redis through another library (RQ) to StoreError."""
         return mapped()
 
     def ping(self) -> None:

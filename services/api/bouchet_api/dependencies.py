@@ -69,7 +69,7 @@ def open_state(settings: ApiSettings) -> Iterator[AppState]:
     site = load_site(settings.site_file)
     catalog = CatalogFiles(catalogs_of(settings.site_file, site, settings.catalog), site.default_model)
     catalog.current()
-    store = Store.connect(settings.redis_host, settings.redis_port, settings.redis_password.get_secret_value())
+    store = Store.connect(settings.redis_login)
     tasks = TaskClient(store)
     with GatewayClient(settings.gateway_url, settings.gateway_token.get_secret_value()) as gateway:
         try:

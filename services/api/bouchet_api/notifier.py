@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from bouchet_core.errors import StoreUnavailableError
+from bouchet_core.errors import StoreError
 from bouchet_core.store import Store
 
 # also the longest time that a shutdown waits for the pending read
@@ -40,7 +40,7 @@ class EventNotifier:
                 if after is None:
                     after = await asyncio.to_thread(self._last_ids)
                 newest = await asyncio.to_thread(self._store.wait_for_events, after, READ_WAIT_S)
-            except StoreUnavailableError as exc:
+            except StoreError as exc:
                 log.warning("event streams are paused: %s", exc)
                 await asyncio.sleep(PAUSE_AFTER_FAILURE_S)
                 continue

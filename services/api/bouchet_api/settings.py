@@ -11,6 +11,7 @@ from pydantic import Field, SecretStr
 class ApiSettings(ServiceSettings):
     """Paths, addresses and secrets of one API."""
 
+    redis_user: str = "api"
     admin_key: SecretStr
     gateway_token: SecretStr
     site_file: Path = Field(default=DEFAULT_SITE_FILE, validation_alias="BOUCHET_SITE_FILE")

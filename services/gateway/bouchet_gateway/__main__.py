@@ -49,7 +49,7 @@ def _set_home(home: Path, ssh_dir: Path) -> None:
 def _serve(settings: GatewaySettings) -> None:
     # uvicorn shuts down at SIGTERM and raises the signal again for the earlier handler: ours exits with status 0
     signal.signal(signal.SIGTERM, _exit)
-    store = Store.connect(settings.redis_host, settings.redis_port, settings.redis_password.get_secret_value())
+    store = Store.connect(settings.redis_login)
     gateway = Gateway(settings, store)
     _tune_garbage_collector()
     config = uvicorn.Config(

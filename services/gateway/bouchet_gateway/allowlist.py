@@ -1,9 +1,10 @@
 """Programs and paths that may be used on the cluster. Pure: argv or a path in, a value or NotAllowedError out.
 
-Every service with the gateway's token can use its API. The list keeps a bug there (or a stolen token) from becoming a
-shell on the login node: only Slurm's programs with the subcommands that we use, and the scripts of this version, whose
-folder accepts no other files. It does not make the token harmless: a job's own files say what runs in that job (an
-image's recipe, a model's code) under the user's account, and with `download_on: login` some of it on the login node.
+The worker's token opens commands and files, the API's the logs of jobs only. The list keeps a bug there (or a stolen
+token) from becoming a shell on the login node: only Slurm's programs with the subcommands that we use, and the scripts
+of this version, whose folder accepts no other files. It does not make the worker's token harmless: the files of a job
+say what runs in that job (an image's recipe, a model's code) under the user's account, and with `download_on: login`
+some of it on the login node.
 """
 
 from __future__ import annotations
@@ -58,6 +59,11 @@ class Allowlist:
         if any(_is_below(normal, normalized(root)) for root in self.roots):
             return normal
         raise NotAllowedError(f"{path!r} is outside the site's directories ({', '.join(self.roots)})")
+
+    def log_path(self, path: str) -> str:
+        """Return the path, normalized, if it is a file in the folder of the jobs' logs."""
+        self._check_log(path)
+        return normalized(path)
 
     def writable_path(self, path: str, data: bytes) -> str:
         """Return the path, normalized, if this content may be written there: a job's files, or one of our scripts."""

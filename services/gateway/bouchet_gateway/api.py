@@ -1,13 +1,17 @@
-"""The internal API: HTTP on the private network, for the worker and the api (bouchet_core.gateway_client)."""
+"""The internal API: HTTP on the private network, for the worker and the API (bouchet_core.gateway_client).
+
+Each of them has a token of its own, which opens what that service does and nothing else.
+"""
 
 from __future__ import annotations
 
 import hmac
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
+from enum import StrEnum
 from typing import Annotated
 
-from bouchet_core.errors import BouchetError
+from bouchet_core.errors import BouchetError, NotAllowedError
 from bouchet_core.tunnel import HostKeyForgetRequest, HostKeyTrustRequest, PromptAnswer, TunnelStatus
 from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -22,6 +26,13 @@ from .ssh.tunnel import Tunnel
 MAX_READ_BYTES = 16 << 20
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
+
+
+class Role(StrEnum):
+    """The service that a token belongs to. The API looks, answers and trusts; the worker runs programs and writes."""
+
+    API = "api"
+    WORKER = "worker"
 
 
 class RunRequest(BaseModel):
@@ -47,10 +58,16 @@ class InternalApi:
     """The endpoints of the internal API."""
 
     def __init__(
-        self, tunnel: Tunnel, commands: RemoteCommands, forwarder: SlotForwarder, token: str, file_bytes: int
+        self,
+        tunnel: Tunnel,
+        commands: RemoteCommands,
+        forwarder: SlotForwarder,
+        tokens: Mapping[Role, str],
+        file_bytes: int,
     ) -> None:
         self._tunnel, self._commands, self._forwarder = tunnel, commands, forwarder
-        self._token, self._file_bytes = token.encode(), file_bytes
+        self._tokens = {role: token.encode() for role, token in tokens.items()}
+        self._file_bytes = file_bytes
 
     def app(self, lifespan: Lifespan | None = None) -> FastAPI:
         """Return the ASGI application; `lifespan` starts and stops what runs as long as it does."""
@@ -62,15 +79,16 @@ class InternalApi:
         return app
 
     def _router(self) -> APIRouter:
-        router = APIRouter(prefix="/v1", dependencies=[Depends(self._authorize)])
-        router.add_api_route("/run", self.run, methods=["POST"])
-        router.add_api_route("/files", self.put_file, methods=["PUT"], status_code=204)
-        router.add_api_route("/files", self.get_file, methods=["GET"], response_class=Response)
-        router.add_api_route("/status", self.status, methods=["GET"])
-        router.add_api_route("/answer", self.answer, methods=["POST"], status_code=202)
-        router.add_api_route("/connect", self.connect, methods=["POST"], status_code=202)
-        router.add_api_route("/trust", self.trust, methods=["POST"], status_code=202)
-        router.add_api_route("/forget", self.forget, methods=["POST"], status_code=202)
+        router = APIRouter(prefix="/v1")
+        worker, api, both = ([Depends(self._only(*roles))] for roles in ((Role.WORKER,), (Role.API,), tuple(Role)))
+        router.add_api_route("/run", self.run, methods=["POST"], dependencies=worker)
+        router.add_api_route("/files", self.put_file, methods=["PUT"], status_code=204, dependencies=worker)
+        router.add_api_route("/files", self.get_file, methods=["GET"], response_class=Response, dependencies=both)
+        router.add_api_route("/status", self.status, methods=["GET"], dependencies=both)
+        router.add_api_route("/answer", self.answer, methods=["POST"], status_code=202, dependencies=api)
+        router.add_api_route("/connect", self.connect, methods=["POST"], status_code=202, dependencies=api)
+        router.add_api_route("/trust", self.trust, methods=["POST"], status_code=202, dependencies=api)
+        router.add_api_route("/forget", self.forget, methods=["POST"], status_code=202, dependencies=api)
         return router
 
     async def run(self, body: RunRequest) -> RunResponse:
@@ -89,10 +107,15 @@ class InternalApi:
         return Response(status_code=204)
 
     async def get_file(
-        self, path: str, offset: int = 0, max_bytes: Annotated[int, Query(ge=0, le=MAX_READ_BYTES)] = 1 << 20
+        self,
+        request: Request,
+        path: str,
+        offset: int = 0,
+        max_bytes: Annotated[int, Query(ge=0, le=MAX_READ_BYTES)] = 1 << 20,
     ) -> Response:
-        """Return a part of a file; a negative offset counts from its end."""
-        data, size = await self._commands.get(path, offset, max_bytes)
+        """Return a part of a file; a negative offset counts from its end. The API reads the logs of jobs only."""
+        logs_only = self._role_of(request) is Role.API
+        data, size = await self._commands.get(path, offset, max_bytes, logs_only=logs_only)
         return Response(data, media_type="application/octet-stream", headers={"X-File-Size": str(size)})
 
     async def status(self) -> TunnelStatus:
@@ -121,10 +144,24 @@ class InternalApi:
         self._tunnel.connect_now()
         return Response(status_code=202)
 
-    async def _authorize(self, request: Request) -> None:
+    def _only(self, *roles: Role) -> Callable[[Request], Awaitable[None]]:
+        """Return the check that lets the tokens of these services pass."""
+
+        async def check(request: Request) -> None:
+            role = self._role_of(request)
+            if role not in roles:
+                what = f"{request.method} {request.url.path}"
+                raise NotAllowedError(f"the {role}'s token does not open {what}, only the {roles[0]}'s does")
+
+        return check
+
+    def _role_of(self, request: Request) -> Role:
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not hmac.compare_digest(given.encode(), self._token):
+        matches = {role: hmac.compare_digest(given.encode(), token) for role, token in self._tokens.items()}
+        role = next((role for role, matched in matches.items() if matched), None)
+        if scheme.lower() != "bearer" or role is None:
             raise UnauthorizedError("the gateway's token is missing or wrong")
+        return role
 
 
 async def _health() -> dict[str, str]:

@@ -14,13 +14,13 @@ from functools import cached_property
 from typing import Literal
 
 from bouchet_core.config.job_scripts import load_scripts
-from bouchet_core.errors import StoreUnavailableError
+from bouchet_core.errors import StoreError
 from bouchet_core.store import Store
 from bouchet_core.tunnel import TargetSigner, TunnelEvent, TunnelState, TunnelStatus
 from fastapi import FastAPI
 
 from .allowlist import Allowlist
-from .api import InternalApi
+from .api import InternalApi, Role
 from .remote_commands import RemoteCommands
 from .settings import GatewaySettings
 from .slots.forward import SlotForwarder, SlotTargets
@@ -61,7 +61,7 @@ class TunnelEventPublisher:
             try:
                 await asyncio.to_thread(self._store.tunnel.append, event)
                 self._store_is_down = False
-            except StoreUnavailableError as exc:
+            except StoreError as exc:
                 if not self._store_is_down:
                     log.warning("tunnel events cannot be published: %s", exc)
                 self._store_is_down = True
@@ -102,9 +102,10 @@ class Gateway:
         self.broker = self.tunnel.broker
         allowlist = Allowlist(site, load_scripts(settings.remote_dir))
         self.commands = RemoteCommands(self.tunnel, allowlist, limits)
-        token = settings.gateway_token.get_secret_value()
-        self.forwarder = SlotForwarder(self.tunnel, SlotTargets(store, TargetSigner(token)), limits)
-        self._api = InternalApi(self.tunnel, self.commands, self.forwarder, token, limits.file_bytes)
+        secrets = {Role.API: settings.gateway_token_api, Role.WORKER: settings.gateway_token_worker}
+        tokens = {role: secret.get_secret_value() for role, secret in secrets.items()}
+        self.forwarder = SlotForwarder(self.tunnel, SlotTargets(store, TargetSigner(tokens[Role.WORKER])), limits)
+        self._api = InternalApi(self.tunnel, self.commands, self.forwarder, tokens, limits.file_bytes)
 
     @cached_property
     def app(self) -> FastAPI:

@@ -54,9 +54,9 @@ class RemoteCommands:
         async with _time_limit(self._limits.file_timeout_s, f"writing {path}"):
             await session.files.put(target, data, mode)
 
-    async def get(self, path: str, offset: int, max_bytes: int) -> tuple[bytes, int]:
-        """Return bytes of a file from `offset` (negative: from its end), and the file's size."""
-        target = self._allowlist.allowed_path(path)
+    async def get(self, path: str, offset: int, max_bytes: int, *, logs_only: bool = False) -> tuple[bytes, int]:
+        """Return bytes of a file from `offset` (negative: from its end), and the file's size. logs_only: of jobs."""
+        target = self._allowlist.log_path(path) if logs_only else self._allowlist.allowed_path(path)
         session = await self._tunnel.session(self._limits.file_hold_s)
         async with _time_limit(self._limits.file_timeout_s, f"reading {path}"):
             return await session.files.get(target, offset, max_bytes)

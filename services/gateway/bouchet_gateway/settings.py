@@ -75,11 +75,13 @@ class GatewayLimits:
 class GatewaySettings(ServiceSettings):
     """Addresses, limits and secrets of one gateway."""
 
+    redis_user: str = "gateway"
     ssh: SshSettings
     site: Site
     # the job scripts, of which a copy is in the gateway's image
     remote_dir: Path = Field(default=Path("/app/remote"), validation_alias="REMOTE_DIR")
-    gateway_token: SecretStr
+    gateway_token_api: SecretStr
+    gateway_token_worker: SecretStr
     limits: GatewayLimits = GatewayLimits()
     api_host: str = "0.0.0.0"
     api_port: Port = Field(default=8090, validation_alias="GATEWAY_PORT")

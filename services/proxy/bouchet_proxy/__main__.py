@@ -63,7 +63,7 @@ def run(settings: ProxySettings, mount: Mount) -> None:
 async def serve(settings: ProxySettings, mount: Mount) -> None:
     """Open all connections and threads, serve, and close them."""
     assert isinstance(asyncio.get_running_loop(), uvloop.Loop)
-    store = Store.connect(settings.redis_host, settings.redis_port, settings.redis_password.get_secret_value())
+    store = Store.connect(settings.redis_login)
     routes = RoutingTableThread(store, catalog_names(settings.catalog))
     keys = KeyTableThread(store, settings.api_key.get_secret_value())
 

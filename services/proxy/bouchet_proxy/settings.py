@@ -27,6 +27,7 @@ Origins = Annotated[
 class ProxySettings(ServiceSettings):
     """Addresses, limits and secrets of one proxy. Slot n of the gateway listens on port slot_base_port + n."""
 
+    redis_user: str = "proxy"
     api_key: SecretStr
     serving_secret: SecretStr
     port: Port = Field(default=4000, validation_alias="PROXY_PORT")

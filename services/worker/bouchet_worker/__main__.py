@@ -13,7 +13,7 @@ from types import FrameType
 from bouchet_core.config.catalog import load_catalog
 from bouchet_core.config.job_scripts import load_scripts
 from bouchet_core.config.site import catalogs_of, load_site
-from bouchet_core.errors import BouchetError, StoreUnavailableError
+from bouchet_core.errors import BouchetError, StoreError
 from bouchet_core.gateway_client import GatewayClient
 from bouchet_core.store import Store
 from bouchet_core.tasks import QUEUE
@@ -42,9 +42,9 @@ RECONNECT_S = 1.0
 def build_context(settings: WorkerSettings, owner: str) -> WorkerContext:
     """Read site file, catalog and job scripts. Raises ConfigurationError, which names the file that is wrong."""
     site = load_site(settings.site_file)
-    password, token = settings.redis_password.get_secret_value(), settings.gateway_token.get_secret_value()
+    token = settings.gateway_token.get_secret_value()
     return WorkerContext(
-        store=Store.connect(settings.redis_host, settings.redis_port, password, TargetSigner(token)),
+        store=Store.connect(settings.redis_login, TargetSigner(token)),
         gateway=GatewayClient(settings.gateway_url, token),
         site=site,
         catalog=load_catalog(*catalogs_of(settings.site_file, site, settings.catalog)),
@@ -107,7 +107,7 @@ def _run_tasks(owner: str, queue: Queue, stop_requested: threading.Event) -> Non
             worker.work(logging_level=None)
     except StopRequested:
         stop_requested.set()
-    except StoreUnavailableError as exc:
+    except StoreError as exc:
         log.warning("tasks wait for Redis: %s", exc)
 
 

@@ -16,8 +16,7 @@ def main() -> int:
     """Return 0 with a recent heartbeat; 1 without one, or when the store does not answer, after printing which."""
     try:
         settings = WorkerSettings.from_environment(os.environ)
-        password = settings.redis_password.get_secret_value()
-        store = Store.connect(settings.redis_host, settings.redis_port, password)
+        store = Store.connect(settings.redis_login)
         if store.beats(f"{HEARTBEAT}:{settings.owner}"):
             return 0
     except BouchetError as exc:

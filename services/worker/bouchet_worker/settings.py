@@ -24,6 +24,7 @@ def _budget(value: object) -> object:
 class WorkerSettings(ServiceSettings):
     """Paths, addresses and secrets of one worker. Slot n listens on port slot_base_port + n of slot_host."""
 
+    redis_user: str = "worker"
     gateway_token: SecretStr
     serving_secret: SecretStr
     hf_token: SecretStr | None = None

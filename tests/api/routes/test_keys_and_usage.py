@@ -9,6 +9,7 @@ import httpx
 import pytest
 from bouchet_api.dependencies import AppState
 from bouchet_core.keys import KEY_PREFIX, sha256_of
+from bouchet_core.store import Store
 from bouchet_core.usage import UsageRecord
 from bouchet_core.values import parse_time_span
 
@@ -65,8 +66,8 @@ async def test_invalid_key_request_is_refused(api: httpx.AsyncClient, state: App
     assert state.store.api_keys.all() == []
 
 
-async def test_usage_is_summed_by_key_and_by_model(api: httpx.AsyncClient, state: AppState) -> None:
-    state.store.usage.add([record(), record(key="bob", error="http_500", status=500, output=0)])
+async def test_usage_is_summed_by_key_and_by_model(api: httpx.AsyncClient, store: Store) -> None:
+    store.usage.add([record(), record(key="bob", error="http_500", status=500, output=0)])
     by_key = (await api.get("/v1/usage")).json()
     assert by_key["by"] == "key"
     assert {line["name"]: line["errors_by_kind"] for line in by_key["lines"]} == {"alice": {}, "bob": {"http_500": 1}}

@@ -51,8 +51,8 @@ async def test_status_without_gateway_has_its_error(api: httpx.AsyncClient, gate
     assert "gateway" in answer.json()["tunnel_error"]
 
 
-async def test_status_during_outage_has_its_message(api: httpx.AsyncClient, state: AppState) -> None:
-    state.store.outage.record("squeue failed", NOW)
+async def test_status_during_outage_has_its_message(api: httpx.AsyncClient, store: Store) -> None:
+    store.outage.record("squeue failed", NOW)
     assert (await api.get("/v1/status")).json()["cluster_outage"]["detail"] == "squeue failed"
 
 

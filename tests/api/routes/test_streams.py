@@ -153,7 +153,7 @@ def test_log_removed_by_the_cleanup_is_404_with_its_date(client: httpx.Client, l
         assert old.job is not None
         return old.with_job(old.job.model_copy(update={"kept_until": past}), past)
 
-    live_api.state.store.update(made.id, with_past_date)
+    live_api.store.update(made.id, with_past_date)
     gone = client.get("/v1/deployments/aa/logs", params={"follow": False})
     assert gone.status_code == 404 and "kept until 2026-01-02 and has been removed" in gone.json()["detail"]
 
@@ -214,7 +214,7 @@ def test_tunnel_events_come_among_all_events(
 ) -> None:
     # they come by notification, not by polling
     monkeypatch.setattr(notifier, "LONGEST_WAIT_S", 600.0)
-    store = live_api.state.store
+    store = live_api.store
     before = TunnelEvent(state=TunnelState.CONNECTING, host="login", at=NOW)
     store.tunnel.append(before)
     prompt = TunnelEvent(state=TunnelState.NEEDS_HUMAN, host="login", detail="open prompt", waits_for="prompt", at=NOW)
@@ -240,7 +240,7 @@ def test_tunnel_events_come_among_all_events(
 def test_deployment_events_leave_out_the_tunnel(client: httpx.Client, live_api: RunningApi) -> None:
     make(live_api.state, "aa")
     with client.stream("GET", "/v1/deployments/aa/events") as response:
-        live_api.state.store.tunnel.append(TunnelEvent(state=TunnelState.UP, host="login", at=NOW))
+        live_api.store.tunnel.append(TunnelEvent(state=TunnelState.UP, host="login", at=NOW))
         move(live_api.state, "aa", Phase.ENDED, Ending.CANCELLED)
         seen = list(read_events(response))
     assert [m["data"]["phase"] for m in seen] == ["requested", "ended"]

@@ -111,7 +111,7 @@ def test_save_of_ended_deployment_releases_names_slot_and_target(store: Store) -
 
 
 def test_slot_target_is_written_only_by_a_store_that_signs(store: Store, redis_server: RedisServer) -> None:
-    reader = Store.connect("127.0.0.1", redis_server.port, redis_server.password)
+    reader = Store.connect(redis_server.login())
     record = reader.create(deployment("aa"))
     live = reader.save(running(record, 0))
     assert store.slot_target(0) is None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from bouchet_core.errors import StoreUnavailableError
-from bouchet_core.store import Store
+from bouchet_core.store import RedisLogin, Store
 
 from tests.waiting import wait_for
 
@@ -35,7 +35,7 @@ def test_heartbeat_expires(store: Store) -> None:
 
 def test_ping_without_redis_raises_store_unavailable() -> None:
     with pytest.raises(StoreUnavailableError, match="make logs"):
-        Store.connect("127.0.0.1", 1, None).ping()
+        Store.connect(RedisLogin("127.0.0.1", 1)).ping()
 
 
 def test_queue_connection_reads_bytes_of_the_same_redis(store: Store) -> None:
@@ -46,6 +46,6 @@ def test_queue_connection_reads_bytes_of_the_same_redis(store: Store) -> None:
 
 
 def test_errors_mapped_maps_errors_of_the_queue() -> None:
-    queue = Store.connect("127.0.0.1", 1, None).queue_connection()
+    queue = Store.connect(RedisLogin("127.0.0.1", 1)).queue_connection()
     with pytest.raises(StoreUnavailableError), Store.errors_mapped():
         queue.ping()

@@ -6,11 +6,20 @@ import stat
 from pathlib import Path
 
 from setup.docker.stack import Stack, compose_environ, read_generation
-from setup.files.container_files import FILES, write_private_file, write_secret_files
+from setup.files.container_files import (
+    FILES,
+    GATEWAY_FILES,
+    REDIS_FILES,
+    SHARED_FILES,
+    remove_shared_files,
+    secret_contents,
+    write_private_file,
+    write_secret_files,
+)
 from setup.files.env_file import EnvSettings
 
 VALUES = {
-    **dict.fromkeys(FILES.values(), "0123456789abcdef"),
+    **dict.fromkeys((*FILES.values(), "REDIS_PASSWORD", "GATEWAY_TOKEN"), "0123456789abcdef"),
     "BOUCHET_UID": "10001",
     "BOUCHET_GID": "10001",
     "PROXY_PORT": "4000",
@@ -27,9 +36,9 @@ def test_secret_files_are_private(tmp_path: Path) -> None:
     assert write_secret_files(stack, EnvSettings(VALUES))
     assert stack.secrets_dir.name == ".secrets-bouchet-t"
     assert stat.S_IMODE(stack.secrets_dir.stat().st_mode) == 0o700
-    for name, key in FILES.items():
+    for name, content in secret_contents(VALUES).items():
         path = stack.secrets_dir / name
-        assert path.read_text() == VALUES[key]
+        assert path.read_text() == content
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
@@ -63,4 +72,25 @@ def test_compose_environ_has_no_secret(tmp_path: Path) -> None:
     stack = stack_in(tmp_path)
     write_secret_files(stack, EnvSettings(values))
     environ = compose_environ(stack, EnvSettings(values), {})
-    assert not [name for name, value in environ.items() if "secret-of" in value]
+    secrets = [content for name, content in secret_contents(values).items() if name != "redis_acl"]
+    assert not [name for name, value in environ.items() if any(secret in value for secret in secrets)]
+
+
+def test_secret_contents_differ_by_service_and_show_no_shared_secret() -> None:
+    shared = {"REDIS_PASSWORD": "shared-redis-password", "GATEWAY_TOKEN": "shared-gateway-token"}
+    contents = secret_contents({**VALUES, **shared})
+    derived = [contents[name] for name in (*REDIS_FILES.values(), *GATEWAY_FILES.values())]
+    assert len(set(derived)) == len(derived) and {len(secret) for secret in derived} == {64}
+    assert not [name for name, content in contents.items() if any(value in content for value in shared.values())]
+    assert not [secret for secret in derived if secret in contents["redis_acl"]], "the ACL file has hashes"
+    assert contents == secret_contents({**VALUES, **shared}), "a stack keeps its passwords"
+
+
+def test_remove_shared_files_removes_the_secrets_of_earlier_versions(tmp_path: Path) -> None:
+    stack = stack_in(tmp_path)
+    write_secret_files(stack, EnvSettings(VALUES))
+    assert not remove_shared_files(stack)
+    for name in SHARED_FILES:
+        (stack.secrets_dir / name).write_text("x")
+    assert remove_shared_files(stack)
+    assert not [name for name in SHARED_FILES if (stack.secrets_dir / name).exists()]

@@ -15,7 +15,9 @@ from bouchet_worker.reconcile.loop import ReconcileLoop
 from bouchet_worker.reconcile.observe import Observer
 from bouchet_worker.slurm.submission import FAILED, HAS_ENDED, NOTHING_TO_DO, RETRY_LATER
 
+from tests.conftest import RedisServer
 from tests.fakes.slurm_gateway import FakeSlurm
+from tests.worker.reconcile.unrecorded import flush
 from tests.worker.scenario import SECRET, Clock, MakeWorkerContext, requested
 
 MODEL = "Qwen/Qwen3-32B"
@@ -101,19 +103,23 @@ def test_hub_token_is_only_in_its_file(make_context: MakeWorkerContext, slurm: F
     assert "hf_secret" not in str(slurm.calls) + str(slurm.files) + get(context).model_dump_json()
 
 
-def test_submit_download_adopts_a_job_for_the_same_model(context: WorkerContext, slurm: FakeSlurm) -> None:
+def test_submit_download_adopts_a_job_for_the_same_model(
+    context: WorkerContext, slurm: FakeSlurm, redis_server: RedisServer
+) -> None:
     create(context)
     submit_download(context, ID)
-    context.store.queue_connection().flushall()
+    flush(redis_server)
     again = create(context, identity="mnopqrstuvwx")
     assert submit_download(context, again.id) == "job 101"
     assert len(slurm.jobs) == 1 and context.store.downloads.get(again.id).job_name == job_name_of(MODEL, ID)
 
 
-def test_submit_download_refuses_a_job_for_another_revision(context: WorkerContext, slurm: FakeSlurm) -> None:
+def test_submit_download_refuses_a_job_for_another_revision(
+    context: WorkerContext, slurm: FakeSlurm, redis_server: RedisServer
+) -> None:
     create(context)
     submit_download(context, ID)
-    context.store.queue_connection().flushall()
+    flush(redis_server)
     wanted = create(context, identity="mnopqrstuvwx", revision="v2.0")
     assert submit_download(context, wanted.id) == FAILED
     record = context.store.downloads.get(wanted.id)

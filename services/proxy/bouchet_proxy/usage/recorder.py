@@ -12,7 +12,7 @@ from collections import defaultdict, deque
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
-from bouchet_core.errors import StoreUnavailableError
+from bouchet_core.errors import StoreError
 from bouchet_core.store import Store
 from bouchet_core.usage import UsageRecord
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
@@ -104,7 +104,7 @@ class UsageRecorder:
     def _write(self, batch: list[UsageRecord]) -> bool:
         try:
             self._store.usage.add(batch)
-        except StoreUnavailableError as exc:
+        except StoreError as exc:
             if self._available:
                 log.warning("cannot write usage records, they are kept in memory: %s", exc)
             self._available = False

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bouchet_core.deployments import Deployment
-from bouchet_core.errors import BouchetError, StaleRecordError, StoreUnavailableError, UnknownDeploymentError
+from bouchet_core.errors import BouchetError, StaleRecordError, StoreError, UnknownDeploymentError
 from bouchet_core.tasks import HEARTBEAT, TaskName
 
 from bouchet_worker.batch.download import DOWNLOADS
@@ -90,7 +90,7 @@ class ReconcileLoop:
             began = time.monotonic()
             self._guarded_step()
             self._rest(stopping, max(0.05, self._pause() - (time.monotonic() - began)))
-        with contextlib.suppress(StoreUnavailableError):
+        with contextlib.suppress(StoreError):
             self.context.store.release(LEASE_NAME, self.context.owner)
 
     def _rest(self, stopping: threading.Event, seconds: float) -> None:
