@@ -4,7 +4,7 @@
 users, so that what a service's code needs and this file lacks fails there, with an error that names the command.
 
 To let a service use another key, add one line to its `read`, `append` or `change`, without the prefix `bouchet:`; `*`
-stands for any text. To add a service, add it to USERS, give its settings class `redis_user = "NAME"`, and have
+means any text. To add a service, add it to USERS, give its settings class `redis_user = "NAME"`, and have
 compose.yaml mount the secret `redis_NAME` as `redis_password` in its container alone.
 
 Redis lets a command use a key by the kind of access: HGET and XREAD need `read`; XADD needs `append`; HINCRBY and EVAL
@@ -46,7 +46,7 @@ DEPLOYMENTS = ("deployment:*", "all", "live", "ended", "names", "slots", "target
 BATCH_JOBS = ("download*", "image*", "disk", "disk-asked")
 
 
-# Nobody can log in without a name. The default user keeps its rights, because Redis reads its own append-only file as
+# A login without a name is refused. The default user keeps its rights, because Redis reads its own append-only file as
 # that user: without them it leaves out every transaction in the file, and so loses records, at each start.
 DEFAULT_USER = "user default reset off ~* &* +@all"
 

@@ -45,6 +45,7 @@ SAMPLES: dict[type[BouchetError], tuple[object, ...]] = {
     errors.KeyNameTakenError: ("alice",),
     errors.UnknownKeyError: ("alice",),
     errors.StoreUnavailableError: ("Connection refused",),
+    errors.StoreRefusedError: ("HSET", "No permissions to access a key"),
     errors.RemoteCommandError: (("squeue", "--me"), 1, "slurm_load_jobs error: Unable to contact slurm controller"),
     errors.UntrustedFolderError: ("~/bouchet-llm/remote",),
     errors.OutputTooLongError: (("squeue", "--me"),),

@@ -47,7 +47,7 @@ def test_user_must_not_do_what_other_services_do(redis_server: RedisServer, user
 
 
 @pytest.mark.parametrize(
-    ("user", "password"), [("proxy", "wrong"), ("nobody", "secret"), (None, "wrong"), (None, None)]
+    ("user", "password"), [("proxy", "wrong"), ("unknown", "secret"), (None, "wrong"), (None, None)]
 )
 def test_login_with_another_password_or_none_is_refused(
     redis_server: RedisServer, user: str | None, password: str | None
