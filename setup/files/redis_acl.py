@@ -78,7 +78,8 @@ USERS: Mapping[str, RedisUser] = {
     "gateway": RedisUser(commands=("hget", "xadd"), read=("targets",), append=("tunnel",)),
     "worker": RedisUser(
         commands=(*READ_RECORDS, *READ_STREAMS, *CHANGE_RECORDS, *SEND_TASKS, *RUN_TASKS),
-        change=(*DEPLOYMENTS, *BATCH_JOBS, "orphans", "epoch", "outage", "lease:*", "heartbeat:*"),
+        read=("load",),
+        change=(*DEPLOYMENTS, *BATCH_JOBS, "orphans", "epoch", "outage", "lease:*", "heartbeat:*", "demand"),
         tasks=True,
     ),
     "api": RedisUser(
@@ -89,11 +90,12 @@ USERS: Mapping[str, RedisUser] = {
     ),
     "proxy": RedisUser(
         commands=(
-            "smembers", "hget", "hgetall", "xread", "xrevrange", "info",
+            "smembers", "hget", "hgetall", "xread", "xrevrange", "info", "get", "set",
             "xadd", "hincrby", "expire", "eval", "hexists", "hset",
         ),
         read=("live", "deployment:*", "events", "access:keys", "access:changes"),
-        change=("usage:*",),
+        append=("demand",),
+        change=("usage:*", "load"),
     ),
     # the health check of Redis' own container
     "health": RedisUser(),

@@ -81,6 +81,8 @@ USAGE: Sequence[Command] = (
     ("HINCRBY", "bouchet:usage:sum:0", "key|alice|requests", "1"),
 )
 READ_USAGE: Sequence[Command] = (("HGETALL", "bouchet:usage:sum:0"), ("XREVRANGE", "bouchet:usage:requests", "+", "-"))
+LOAD: Sequence[Command] = (("SET", "bouchet:load", "{}"),)
+DEMAND: Sequence[Command] = (("HSET", "bouchet:demand", "x", "1"),)
 SCRIPTS: Sequence[Command] = (
     ("EVAL", TOUCH, "0"),
     ("EVAL", DECLARED, "1", "bouchet:targets"),
@@ -91,14 +93,14 @@ SCRIPTS: Sequence[Command] = (
 MUST_NOT: Mapping[str, Sequence[Command]] = {
     "proxy": (
         *ADMINISTRATION, *QUEUE, *TARGETS, ("HGET", "bouchet:targets", "0"), *RECORDS, *WORKERS_OWN, *CHANGE_KEYS,
-        *TUNNEL, ("XRANGE", "bouchet:tunnel", "-", "+"), *SCRIPTS,
+        *TUNNEL, ("XRANGE", "bouchet:tunnel", "-", "+"), ("HGETALL", "bouchet:demand"), *SCRIPTS,
     ),
     "gateway": (
         *ADMINISTRATION, *QUEUE, *TARGETS, *RECORDS, *READ_RECORDS, *WORKERS_OWN, *CHANGE_KEYS, *READ_KEYS, *USAGE,
-        *READ_USAGE, ("XRANGE", "bouchet:tunnel", "-", "+"), *SCRIPTS,
+        *READ_USAGE, *LOAD, *DEMAND, ("XRANGE", "bouchet:tunnel", "-", "+"), *SCRIPTS,
     ),
-    "worker": (*ADMINISTRATION, *CHANGE_KEYS, *READ_KEYS, *USAGE, *READ_USAGE, *TUNNEL, *SCRIPTS[2:]),
-    "api": (*ADMINISTRATION, *WORKERS_OWN, *TUNNEL, *USAGE, *SCRIPTS[2:]),
+    "worker": (*ADMINISTRATION, *CHANGE_KEYS, *READ_KEYS, *USAGE, *READ_USAGE, *TUNNEL, *LOAD, *SCRIPTS[2:]),
+    "api": (*ADMINISTRATION, *WORKERS_OWN, *TUNNEL, *USAGE, *LOAD, *DEMAND, *SCRIPTS[2:]),
     "health": (
         *ADMINISTRATION, *QUEUE, *TARGETS, *RECORDS, *READ_RECORDS, *WORKERS_OWN, *CHANGE_KEYS, *READ_KEYS, *TUNNEL,
         *USAGE, *READ_USAGE, *SCRIPTS, ("INFO",),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import subprocess
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 import redis
 from bouchet_core.errors import StoreRefusedError, StoreUnavailableError
 from bouchet_core.store import RedisLogin, Store
+from bouchet_core.store.load import LoadReport
 from rq import Queue
 
 from setup.files.redis_acl import USERS, render_acl
@@ -70,6 +72,18 @@ def test_queue_without_the_right_raises_store_refused(redis_server: RedisServer)
         tasks = Queue("tasks", connection=store.queue_connection(), serializer="json")
         with contextlib.closing(tasks.connection), pytest.raises(StoreRefusedError), Store.errors_mapped():
             tasks.enqueue("subprocess.getoutput", "id")
+
+
+def test_rights_suffice_for_what_the_proxy_tells_the_worker(redis_server: RedisServer) -> None:
+    now = datetime.now(UTC)
+    closing = contextlib.closing
+    with closing(redis_server.store("proxy")) as proxy, closing(redis_server.store("worker")) as own:
+        proxy.load.report(LoadReport(at=now))
+        proxy.load.want("aa", now)
+        assert proxy.load.current() == own.load.current() == LoadReport(at=now)
+        assert list(own.load.demand()) == ["aa"]
+        own.load.forget_demand(now + timedelta(days=1))
+        assert own.load.demand() == {}
 
 
 @pytest.mark.slow

@@ -105,7 +105,7 @@ class ReconcileLoop:
             if tests is not None and tests.finished.is_set():
                 tests.finished.clear()
                 return
-            with contextlib.suppress(StoreUnavailableError):
+            with contextlib.suppress(StoreError):
                 if self._services.has_demand():
                     return
 
