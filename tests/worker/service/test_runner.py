@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from datetime import timedelta
 from typing import Any
 
@@ -12,6 +12,7 @@ from bouchet_core.deployments import Deployment, Ending, Job, Phase, Traits
 from bouchet_core.errors import StaleRecordError
 from bouchet_core.keys import serving_key
 from bouchet_core.policy import Budget, Policy, Replicas
+from bouchet_core.store import Store
 from bouchet_core.store.load import JobLoad, LoadReport
 from bouchet_core.tasks import TaskName
 from bouchet_worker.context import WorkerContext
@@ -21,8 +22,10 @@ from bouchet_worker.reconcile.loop import ReconcileLoop
 from bouchet_worker.reconcile.observe import Observer
 from bouchet_worker.service import engine_load
 
+from tests.conftest import RedisServer
 from tests.fakes.slurm_gateway import FakeSlurm, serve_http
 from tests.fakes.vllm.worker_server import WorkerVLLM, worker_vllm
+from tests.worker.reconcile.unrecorded import flush
 from tests.worker.scenario import SECRET, Clock, requested, write_connection
 
 # an answer may take 200 s, Slurm's warning comes 120 s before the end
@@ -47,8 +50,16 @@ class Service:
     """One deployment with a policy, under a loop whose tasks run at once."""
 
     def __init__(
-        self, context: WorkerContext, slurm: FakeSlurm, clock: Clock, probe: SlotProbe, servers: list[type[WorkerVLLM]]
+        self,
+        context: WorkerContext,
+        proxy: Store,
+        slurm: FakeSlurm,
+        clock: Clock,
+        probe: SlotProbe,
+        servers: list[type[WorkerVLLM]],
     ) -> None:
+        # with the proxy's rights in Redis: it alone writes its load and the demand
+        self.proxy = proxy
         self.context, self.slurm, self.clock, self.servers = context, slurm, clock, servers
         self.runs_tasks, self.reports = True, True
         # number of the job on which an answer is open
@@ -82,7 +93,7 @@ class Service:
     def report(self, held: int) -> None:
         jobs = {f"bouchet-aa-{self.open_on}": JobLoad(open=1)} if self.open_on is not None else {}
         now = self.clock()
-        self.context.store.load.report(LoadReport(at=now, table_at=now, jobs=jobs, held={"aa": held}))
+        self.proxy.load.report(LoadReport(at=now, table_at=now, jobs=jobs, held={"aa": held}))
 
     def start(self, number: int) -> None:
         """Let Slurm start the job, and its server come up."""
@@ -108,11 +119,12 @@ class Service:
 
 
 @pytest.fixture
-def service(context: WorkerContext, slurm: FakeSlurm, clock: Clock) -> Iterator[Service]:
+def service(context: WorkerContext, redis_server: RedisServer, slurm: FakeSlurm, clock: Clock) -> Iterator[Service]:
     servers = [worker_vllm(window=4321, version="0.32.0+cpu") for _ in range(3)]
     with ExitStack() as stack:
+        proxy = stack.enter_context(closing(redis_server.store("proxy")))
         probe = ManySlots([stack.enter_context(serve_http(server)) for server in servers])
-        yield Service(context, slurm, clock, probe, servers)
+        yield Service(context, proxy, slurm, clock, probe, servers)
         probe.close()
 
 
@@ -201,7 +213,7 @@ def test_on_demand_parks_at_once_and_wakes_for_a_request(service: Service) -> No
     assert service.record.phase is Phase.PARKED and not service.slurm.jobs
     service.step(3)
     assert not service.slurm.jobs
-    service.context.store.load.want("aa", service.clock())
+    service.proxy.load.want("aa", service.clock())
     service.step(2, held=1)
     assert [job.phase for job in service.record.jobs] == [Phase.QUEUED]
     assert service.record.service.parked_at is None
@@ -219,7 +231,7 @@ def test_on_demand_parks_at_once_and_wakes_for_a_request(service: Service) -> No
 
 def test_open_request_keeps_an_idle_deployment(service: Service) -> None:
     service.launch(ON_DEMAND, idle_timeout_min=10)
-    service.context.store.load.want("aa", service.clock())
+    service.proxy.load.want("aa", service.clock())
     service.step(2, held=1)
     service.start(1)
     service.open_on = 1
@@ -291,13 +303,13 @@ def test_plan_of_an_older_version_changes_nothing(service: Service, monkeypatch:
     assert len(service.slurm.jobs) == 2
 
 
-def test_both_jobs_are_found_again_after_redis_lost_its_data(service: Service) -> None:
+def test_both_jobs_are_found_again_after_redis_lost_its_data(service: Service, redis_server: RedisServer) -> None:
     service.launch(FOREVER)
     service.start(1)
     service.pass_walltime(1, DUE_S)
     service.step(2)
     assert len(service.slurm.jobs) == 2
-    service.context.store._redis.flushall()
+    flush(redis_server)
     service.step(4)
     record = service.record
     assert live_names(record) == ["bouchet-aa-1", "bouchet-aa-2"] and record.policy == FOREVER
