@@ -74,7 +74,7 @@ def test_queue_without_the_right_raises_store_refused(redis_server: RedisServer)
             tasks.enqueue("subprocess.getoutput", "id")
 
 
-def test_rights_suffice_for_what_the_proxy_tells_the_worker(redis_server: RedisServer) -> None:
+def test_rights_suffice_for_load_and_demand(redis_server: RedisServer) -> None:
     now = datetime.now(UTC)
     closing = contextlib.closing
     with closing(redis_server.store("proxy")) as proxy, closing(redis_server.store("worker")) as own:
