@@ -21,8 +21,8 @@ _ENTRY = re.compile(r"""'loc': (\([^()]{0,400}\)|'[^']{0,400}'), 'msg': ('[^'\n]
 # `2 validation errors for ChatCompletionStreamResponse\nmodel\n  Field required [type=missing, input_value=...]`
 _TITLED = re.compile(r"^\d+ validation errors? for (?P<title>[\w\[\], ]{1,80})\n(?P<rest>.*)", re.S)
 _FIELD = re.compile(r"^(?P<path>\S[^\n]{0,200})\n[ ]{2}(?P<text>[^\n\[]{1,300})(?: \[type=|$)", re.M)
-# names of the library's models that describe a request; all others describe an answer
-_OF_REQUESTS = re.compile(r"(?:Request|Params?|Definition|Options|Format|Config)\b")
+# names of the library's models that describe an answer; all others describe a request
+_OF_ANSWERS = re.compile(r"(?:Response|Block|Chunk|Choice|Event|Delta|Output|Usage)$")
 _TAGS = re.compile(r"^(?:body|query|[a-z-]+\[.*\]|[A-Z]\w*|str|int|float|bool|dict|list.*|constrained-.*|function-.*)$")
 _NEVER_SENT = ("Value error, ",)
 
@@ -42,9 +42,9 @@ def plain_message(text: str) -> PlainError | None:
         return _from_fields(list(_listed_fields(text)))
     if found := _TITLED.match(text):
         fields = [(_path(one["path"].split(".")), one["text"].strip()) for one in _FIELD.finditer(found["rest"])]
-        if _OF_REQUESTS.search(found["title"]):
-            return _from_fields(fields)
-        return PlainError(_invalid_answer(fields), is_answer=True)
+        if _OF_ANSWERS.search(found["title"]):
+            return PlainError(_invalid_answer(fields), is_answer=True)
+        return _from_fields(fields)
     for pattern, sentence in _SENTENCES:
         if pattern.search(text):
             return PlainError(sentence.format(_shorten(text)))

@@ -112,7 +112,7 @@ def test_chat_image_becomes_a_note_unless_the_model_has_vision(part: dict[str, A
 @pytest.mark.parametrize("kind", ["text", "input_text", "output_text"])
 def test_chat_text_part_of_any_name_reaches_the_model(kind: str) -> None:
     part = {"type": kind, "text": "zebra"}
-    assert messages({"role": "user", "content": [part]})[0]["content"] == [part]
+    assert messages({"role": "user", "content": [part]})[0]["content"] == [{"type": "text", "text": "zebra"}]
 
 
 @pytest.mark.parametrize("kind", ["input_audio", "video_url", "made_up", "document"])

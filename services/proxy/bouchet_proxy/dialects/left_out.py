@@ -19,6 +19,8 @@ FILE_NOTE = "[A file was here{}. This model cannot read it, so it was left out.]
 PART_NOTE = "[Content of the type {} was here. This model cannot read it, so it was left out.]"
 # parts that vLLM reads as text
 TEXT_PARTS = frozenset(("text", "input_text", "output_text", "refusal", "thinking"))
+# names that the responses API has for the same
+_OTHER_TEXT_PARTS = frozenset(("input_text", "output_text"))
 IMAGE_PARTS = frozenset(("image_url", "input_image", "image"))
 # what a model that reads images reads, if its own code knows more than images
 MEDIA_PARTS = IMAGE_PARTS | {"video_url", "audio_url", "input_audio"}
@@ -42,6 +44,8 @@ def _replace_part(part: Any, traits: Traits, text_type: str) -> Any:
     if not isinstance(part, dict):
         return part
     kind = part.get("type")
+    if text_type == "text" and kind in _OTHER_TEXT_PARTS:
+        return {**part, "type": "text"}
     if kind in FILE_PARTS:
         return {"type": text_type, "text": _file_text(part)}
     if not isinstance(kind, str) or kind in TEXT_PARTS or (traits.vision and kind in MEDIA_PARTS):
