@@ -19,7 +19,7 @@ from tests.stack.harness import PROJECT, Stack
 from tests.stack.job_faults import Stream
 from tests.waiting import wait_for
 
-LONG = "COUNT[1500]"
+LONG, TEXT = "COUNT[1500]", " ".join(["word"] * 400)
 RUNNING = "vllm:num_requests_running{"
 PAUSE_S, CLAUDE_PAUSE_S = 4.0, 8.0
 # a tenth for the metrics to be asked for
@@ -127,7 +127,7 @@ def test_claude_code_shows_no_error_over_a_paused_link(stack: Stack, scripted: d
     """A turn with a tool, then a long answer: the link pauses during each."""
     claude, reports = ClaudeCode(tmp_path, exported(stack, SCRIPTED)), list[Any]()
     target = claude.work / "hello.txt"
-    prompts = [LONG, call("Write", file_path=str(target), content="word " * 400)]
+    prompts = [LONG, call("Write", file_path=str(target), content=TEXT)]
     for prompt in prompts:
         thread = threading.Thread(target=lambda text=prompt: reports.append(claude.run(text)))
         thread.start()
@@ -138,4 +138,4 @@ def test_claude_code_shows_no_error_over_a_paused_link(stack: Stack, scripted: d
         thread.join()
     errors = [line for report in reports for line in report.lines if "API Error" in json.dumps(line)]
     assert not errors and [report.status for report in reports] == [0, 0], (errors, reports)
-    assert target.read_text() == "word " * 400
+    assert target.read_text() == TEXT
