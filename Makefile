@@ -9,7 +9,7 @@ QUICK_TESTS = $(filter-out tests/stack tests/stack/ tests/claude tests/claude/ t
 PARALLEL = -n 4 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help up down remove clean env logs status test test-fast check renew pin docs bench sim conformance soak engine tools tools-fast lint
+.PHONY: help up down remove clean env logs status test test-fast check renew pin audit docs bench sim conformance soak engine tools tools-fast lint
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -46,7 +46,7 @@ test-fast: tools-fast ## the tests that need no engine, without those marked slo
 
 check: tools-fast lint ## ruff, mypy, import-linter, shellcheck
 
-soak: tools engine ## the long runs: random kills, cancelled starts, a link cut under load
+soak: tools engine ## the long runs: random kills, cancelled starts, a link cut under load, random requests
 	@$(BIN)/python -m tests.soak
 
 conformance: tools engine ## requests that clients really send, against this proxy, vLLM itself and stock LiteLLM
@@ -63,6 +63,9 @@ renew: ## renew every lock (packages, base images) to the newest that resolve, a
 
 pin: ## renew the lock of each image of one vLLM: make pin VLLM=0.32.0
 	@$(PYTHON) -m setup pin $(VLLM)
+
+audit: ## ask the public advisory databases about every locked package; optional, needs the internet
+	@$(PYTHON) -m setup audit
 
 docs: tools-fast ## renew what is made from the code: docs/cli.md, schemas/
 	@$(BIN)/python -m bouchet_cli.reference docs/cli.md

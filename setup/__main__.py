@@ -15,8 +15,8 @@ from .docker import base_images, engine
 from .docker.stack import Stack, find_stack
 from .errors import SetupError
 from .progress import Progress
+from .python import audit, locks
 from .python import environments as tools
-from .python import locks
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -65,6 +65,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     commands.add_parser("renew", help="renew every lock file and base image digest, and print what changed")
     pin = commands.add_parser("pin", help="renew the lock of each GPU image of one vLLM")
     pin.add_argument("vllm", nargs="?", default="")
+    commands.add_parser("audit", help="ask the public advisory databases about every locked package")
     commands.add_parser("cli", help="make the Python environment of ./bouchet")
     kit = commands.add_parser("tools", help="what the tests and checks need")
     kit.add_argument("--fast", action="store_true", help="only what tests without an engine need")
@@ -85,6 +86,7 @@ def carry_out(options: argparse.Namespace, stack: Stack, progress: Progress) -> 
         "env": lambda: make_env_file(stack, progress),
         "renew": lambda: renew(stack, progress),
         "pin": lambda: locks.renew_pins(stack.root, options.vllm, progress),
+        "audit": lambda: audit.audit_locks(stack.root, progress),
         "cli": lambda: tools.ensure_cli(stack.root, progress),
         "tools": lambda: tools.ensure_tools(stack.root, progress, fast=options.fast),
     }

@@ -39,6 +39,8 @@ os.environ.update(BOUCHET_PROJECT_DIR="~/project", BOUCHET_SCRATCH_DIR="~/scratc
 
 # for `make test-fast`; the whole run takes hypothesis' own number of examples
 settings.register_profile("quick", max_examples=25, deadline=None)
+# for `make soak`
+settings.register_profile("soak", max_examples=2000, deadline=None)
 # a busy machine is no fault of the code's
 settings.register_profile("whole", deadline=None)
 settings.load_profile("whole")

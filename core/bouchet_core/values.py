@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, StringConstraints
+from pydantic_core import PydanticCustomError
 
 from .errors import SlurmOutputError
 
@@ -30,6 +31,16 @@ RemotePath = Annotated[str, StringConstraints(pattern=r"^(~|/)[A-Za-z0-9_./@+=-]
 ShellWord = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_./+-]+$")]
 # text without line breaks: job parameters are written one to a line
 SingleLine = Annotated[str, StringConstraints(pattern=r"^[^\n\r\x00]+$")]
+
+
+def _refuse_other_types(value: Any) -> Any:
+    if isinstance(value, (str, bytes, bool)):
+        raise PydanticCustomError("int_type", "Input should be a valid integer")
+    return value
+
+
+# of a JSON body: 2 and 2.0 as JSON schema has it, not "2" or true
+WholeNumber = Annotated[int, BeforeValidator(_refuse_other_types)]
 
 TIME_SPAN_PATTERN = r"^[1-9][0-9]{0,4}[smhdw]$"
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}

@@ -104,18 +104,39 @@ def _ensure_venv_module(progress: Progress) -> None:
 PACKAGES = ("core", "services/gateway", "services/worker", "services/api", "services/proxy", "cli")
 PROGRAMS = {"redis-server": ["redis-server"], "shellcheck": ["shellcheck"], "ssh-keygen": ["openssh-client"]}
 
+# schemathesis, which wants another Python library's version here and there than the tests do
+FUZZER = Path(".cache") / "tools" / "schemathesis"
+SYSTEMD = Path("/run/systemd/system")
+SBIN = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin"
+
 # Puts the platform package's native binary in place. Called by name: newer versions of npm run no install scripts.
 CLAUDE_INSTALLER = "node_modules/@anthropic-ai/claude-code/install.cjs"
 
 
 def ensure_tools(root: Path, progress: Progress, *, fast: bool) -> None:
-    """Install what `make test` (or, with `fast`, `make test-fast`) needs beyond a Docker engine."""
+    """Install what `make test` and `make bench` (or, with `fast`, `make test-fast`) need beyond a Docker engine."""
     link = partial(link_packages, root)
     link(ensure_environment(progress, root / ".venv", [root / "tests" / "requirements.lock"], link))
     for program, packages in PROGRAMS.items():
         ensure_program(progress, program, packages)
-    if not fast:
-        ensure_claude(root, progress)
+    if fast:
+        return
+    ensure_environment(progress, root / FUZZER, [root / "setup" / "locks" / "schemathesis.lock"])
+    ensure_claude(root, progress)
+    ensure_sshd(progress)
+
+
+def ensure_sshd(progress: Progress) -> None:
+    """Install the OpenSSH server that `make bench` compares the gateway with.
+
+    On a system that would start it, and so open port 22 to everybody, and without the rights, only say so.
+    """
+    if shutil.which("sshd", path=SBIN) is not None:
+        return
+    if can_install() and not SYSTEMD.exists():
+        install(progress, "OpenSSH's server", ["openssh-server"])
+    else:
+        progress.note("`make bench` also needs OpenSSH's server: `sudo apt-get install openssh-server`")
 
 
 def ensure_cli(root: Path, progress: Progress) -> None:

@@ -1,4 +1,4 @@
-"""`make soak`: the long runs. Random kills, cancelled starts, and links cut under load.
+"""`make soak`: the long runs. Random kills, cancelled starts, links cut under load, and random requests.
 
 Each has a short version in `make test`.
 """
@@ -18,6 +18,8 @@ RUNS = (
     ("-m", "pytest", "-v", "--timeout", "3600", *SERVICE_TESTS),
     ("-m", "tests.soak.link_cuts"),
     ("-m", "tests.soak.cut_answers"),
+    ("-m", "tests.soak.api_fuzz"),
+    ("-m", "pytest", "-v", "--timeout", "7200", "--hypothesis-profile", "soak", "tests/proxy/test_any_request.py"),
 )
 
 

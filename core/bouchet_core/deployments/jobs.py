@@ -10,12 +10,12 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import ConfigDict, Field, JsonValue, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from bouchet_core.policy.request import PolicyRequest
 from bouchet_core.provenance import SmokeTest, Software, Weights
-from bouchet_core.values import DeploymentName, FrozenModel, GpuRequest, SlurmWord, Walltime
+from bouchet_core.values import DeploymentName, FrozenModel, GpuRequest, SlurmWord, Walltime, WholeNumber
 
 
 class Phase(StrEnum):
@@ -57,8 +57,19 @@ LEGAL_MOVES: Mapping[Phase, frozenset[Phase]] = {
 ClaudeTier = Literal["opus", "sonnet", "haiku"]
 
 
+# what `_names_a_model` checks, in the words of JSON schema
+NAMES_A_MODEL: dict[str, JsonValue] = {
+    "anyOf": [
+        {"required": ["model"], "properties": {"model": {"minLength": 1}}},
+        {"required": ["like"], "properties": {"like": {"type": "string"}}},
+    ]
+}
+
+
 class LaunchRequest(FrozenModel):
     """The body of a launch request. None: the catalog's default, then the site's."""
+
+    model_config = ConfigDict(json_schema_extra=NAMES_A_MODEL)
 
     like: str | None = Field(
         default=None, min_length=1, max_length=100, description="id of an earlier deployment to reproduce"
@@ -73,23 +84,21 @@ class LaunchRequest(FrozenModel):
     name: DeploymentName | None = Field(
         default=None, description="alias to serve under; the catalog's alias by default"
     )
-    gpus: int | None = Field(default=None, strict=True, ge=1, le=256)
-    nodes: int | None = Field(default=None, strict=True, ge=1, le=32)
+    gpus: WholeNumber | None = Field(default=None, ge=1, le=256)
+    nodes: WholeNumber | None = Field(default=None, ge=1, le=32)
     time: Walltime | None = Field(default=None, description="walltime as Slurm writes it, e.g. 06:00:00 or 2-00:00:00")
     partition: SlurmWord | None = Field(default=None, description="a partition, or `auto` for the earliest start")
     quant: Literal["fp8", "none"] | None = None
     kv_cache_dtype: Literal["auto", "fp8"] | None = Field(
         default=None, description="type of the KV cache: fp8 halves it; auto is the model's own"
     )
-    max_len: int | None = Field(
-        default=None, strict=True, ge=256, le=10_485_760, description="context window in tokens"
-    )
+    max_len: WholeNumber | None = Field(default=None, ge=256, le=10_485_760, description="context window in tokens")
     account: SlurmWord | None = None
     qos: SlurmWord | None = None
     constraint: SlurmWord | None = None
     serve_as: tuple[ClaudeTier, ...] = Field(default=(), description="Claude tiers this deployment answers for")
-    idle_timeout_min: int | None = Field(
-        default=None, strict=True, ge=0, le=10_080, description="minutes without requests; 0 is never"
+    idle_timeout_min: WholeNumber | None = Field(
+        default=None, ge=0, le=10_080, description="minutes without requests; 0 is never"
     )
     policy: PolicyRequest | None = Field(default=None, description="how long, when and for how much to keep it")
 

@@ -16,7 +16,9 @@ from bouchet_core.images import ImageRequest
 from bouchet_core.tunnel import PromptAnswer
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from .dependencies import AppState, AuthMiddleware
 from .openapi.document import DescribedApi
@@ -113,9 +115,17 @@ async def _handle_http_error(request: Request, exc: Exception) -> Response:
     elif exc.status_code == 405:
         detail = f"{request.method} is not supported on this path; see GET /openapi.json"
         found = problem(405, "method_not_allowed", detail)
+        return problem_response(found, {"Allow": ", ".join(allowed_methods(request))})
     else:
         found = problem(exc.status_code if exc.status_code in TITLES else 400, "bad_request", str(exc.detail))
     return problem_response(found, exc.headers)
+
+
+def allowed_methods(request: Request) -> list[str]:
+    """Return the methods of the request's path, sorted. Starlette names those of the first route of that path only."""
+    routes = [route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)]
+    found = [route.methods or () for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+    return sorted({method for methods in found for method in methods})
 
 
 async def _handle_unexpected_error(_: Request, __: Exception) -> Response:

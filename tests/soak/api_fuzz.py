@@ -1,0 +1,115 @@
+"""`python -m tests.soak.api_fuzz [SECONDS]`: schemathesis against a running API, over all that openapi.json describes.
+
+The API has its own Redis and a real worker; the cluster is a fake Slurm. Schemathesis sends valid and invalid requests
+with every method, follows the ids that come back, and checks each answer against the document. Nothing may be a server
+error, and nothing may differ from the document.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import httpx
+from bouchet_core.gateway_client import NO_TLS
+
+from setup.python.environments import FUZZER
+from tests.conftest import free_port, start_redis
+from tests.fakes.gateway_api import FakeGateway
+from tests.fakes.running_api import ADMIN_KEY, RunningApi, running
+from tests.fakes.running_worker import running_worker, worker_environment
+from tests.fakes.slurm_gateway import FakeJob, FakeSlurm, running_gateway
+
+ROOT = Path(__file__).parents[2]
+PROGRAM = ROOT / FUZZER / "bin" / "st"
+FUZZ_S = 1200.0
+# the API waits up to 45 s for the worker
+REQUEST_TIMEOUT_S = 60
+# a stream ends with its client: these are sent by `ask_streams`
+STREAMS = r"/(events|logs)$"
+# DELETE asks for a cancel; the record of what was cancelled stays
+NOT_CHECKED = "use_after_free"
+CONFIG = """
+[auth.openapi.x-api-key]
+api_key = "{key}"
+
+[auth.openapi.bearer]
+bearer = "{key}"
+"""
+MODEL = "Qwen/Qwen3-32B"
+
+
+@contextmanager
+def running_services(folder: Path) -> Iterator[RunningApi]:
+    """Run the API with a worker whose cluster has a model, an orphan and no images."""
+    slurm = FakeSlurm()
+    slurm.on_disk, slurm.images = {}, {}
+    slurm.jobs[900] = FakeJob(900, "bouchet-zz-1", "day", [], state="RUNNING", node="node1")
+    secrets = folder / "secrets"
+    for made in (secrets, folder / "redis"):
+        made.mkdir()
+    with ExitStack() as opened:
+        redis = start_redis(folder / "redis", free_port())
+        opened.callback(redis.stop)
+        gateway = opened.enter_context(FakeGateway())
+        api = opened.enter_context(running(folder, redis, gateway))
+        url = opened.enter_context(running_gateway(slurm))
+        environment = worker_environment(secrets, redis_port=redis.port, gateway_url=url)
+        own = {"BOUCHET_SITE_FILE": str(folder / "site.yaml"), "BOUCHET_CATALOG": str(folder / "models.yaml")}
+        opened.enter_context(running_worker({**environment, **own}, "one"))
+        yield api
+
+
+def schemathesis_argv(url: str, document: Path, config: Path, seconds: float, seed: int) -> list[str]:
+    """Return its command line. It reads the key from `config`, so that it knows which requests have none."""
+    options = {
+        "--url": url,
+        "--checks": "all",
+        "--exclude-checks": NOT_CHECKED,
+        "--max-time": str(int(seconds)),
+        "--request-timeout": str(REQUEST_TIMEOUT_S),
+        "--exclude-path-regex": STREAMS,
+        "--workers": "2",
+        "--seed": str(seed),
+    }
+    words = [word for pair in options.items() for word in pair]
+    argv = [str(PROGRAM), "--no-color", "--config-file", str(config), "run", str(document)]
+    return [*argv, *words, "--continue-on-failure", "--no-shrink"]
+
+
+def fuzz(seconds: float, seed: int = 1) -> tuple[bool, str]:
+    """Send requests for about that long; return whether all was well, and what schemathesis printed."""
+    with tempfile.TemporaryDirectory(prefix="bouchet-fuzz-") as name, running_services(Path(name)) as api:
+        config = Path(name) / "schemathesis.toml"
+        config.write_text(CONFIG.format(key=ADMIN_KEY))
+        document = Path(name) / "openapi.json"
+        headers = {"Authorization": f"Bearer {ADMIN_KEY}"}
+        document.write_bytes(httpx.get(f"{api.url}/openapi.json", headers=headers, timeout=60, verify=NO_TLS).content)
+        argv = schemathesis_argv(api.url, document, config, seconds, seed)
+        done = subprocess.run(
+            argv,
+            cwd=name,
+            capture_output=True,
+            text=True,
+            timeout=seconds * 2 + 120,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+        return done.returncode == 0, done.stdout + done.stderr
+
+
+def main() -> int:
+    """Return 1 if anything was found."""
+    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else FUZZ_S
+    passed, output = fuzz(seconds, seed=int(time.time()))
+    print(output)
+    return 0 if passed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
