@@ -15,7 +15,7 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints
 
-from .values import FrozenModel, WholeNumber
+from .values import WHOLE, FrozenModel
 
 # people and secret scanners recognise a key by this; some clients insist on `sk-`
 KEY_PREFIX = "sk-bouchet-"
@@ -25,7 +25,7 @@ SHOWN_END = 4
 MOST_PER_MINUTE = 1_000_000_000
 
 KeyName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$")]
-PerMinute = Annotated[WholeNumber, Field(ge=1, le=MOST_PER_MINUTE)]
+PerMinute = Annotated[int, Field(ge=1, le=MOST_PER_MINUTE), WHOLE]
 
 
 class ApiKey(FrozenModel):

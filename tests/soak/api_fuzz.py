@@ -40,6 +40,10 @@ api_key = "{key}"
 
 [auth.openapi.bearer]
 bearer = "{key}"
+
+# 422 refuses with a sentence what no schema can say: texts of a policy, what the site allows, what has ended
+[checks.positive_data_acceptance]
+expected-statuses = ["2xx", "3xx", 401, 403, 404, 409, 422, 429]
 """
 MODEL = "Qwen/Qwen3-32B"
 
@@ -74,7 +78,8 @@ def schemathesis_argv(url: str, document: Path, config: Path, seconds: float, se
         "--max-time": str(int(seconds)),
         "--request-timeout": str(REQUEST_TIMEOUT_S),
         "--exclude-path-regex": STREAMS,
-        "--workers": "2",
+        # two run into a fault of Python 3.11: SystemError in ast.parse
+        "--workers": "1",
         "--seed": str(seed),
     }
     words = [word for pair in options.items() for word in pair]

@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, JsonValue, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from bouchet_core.policy.request import PolicyRequest
 from bouchet_core.provenance import SmokeTest, Software, Weights
-from bouchet_core.values import DeploymentName, FrozenModel, GpuRequest, SlurmWord, Walltime, WholeNumber
+from bouchet_core.values import WHOLE, DeploymentName, FrozenModel, GpuRequest, SlurmWord, Walltime
 
 
 class Phase(StrEnum):
@@ -84,21 +84,23 @@ class LaunchRequest(FrozenModel):
     name: DeploymentName | None = Field(
         default=None, description="alias to serve under; the catalog's alias by default"
     )
-    gpus: WholeNumber | None = Field(default=None, ge=1, le=256)
-    nodes: WholeNumber | None = Field(default=None, ge=1, le=32)
+    gpus: Annotated[int, Field(ge=1, le=256), WHOLE] | None = None
+    nodes: Annotated[int, Field(ge=1, le=32), WHOLE] | None = None
     time: Walltime | None = Field(default=None, description="walltime as Slurm writes it, e.g. 06:00:00 or 2-00:00:00")
     partition: SlurmWord | None = Field(default=None, description="a partition, or `auto` for the earliest start")
     quant: Literal["fp8", "none"] | None = None
     kv_cache_dtype: Literal["auto", "fp8"] | None = Field(
         default=None, description="type of the KV cache: fp8 halves it; auto is the model's own"
     )
-    max_len: WholeNumber | None = Field(default=None, ge=256, le=10_485_760, description="context window in tokens")
+    max_len: Annotated[int, Field(ge=256, le=10_485_760), WHOLE] | None = Field(
+        default=None, description="context window in tokens"
+    )
     account: SlurmWord | None = None
     qos: SlurmWord | None = None
     constraint: SlurmWord | None = None
     serve_as: tuple[ClaudeTier, ...] = Field(default=(), description="Claude tiers this deployment answers for")
-    idle_timeout_min: WholeNumber | None = Field(
-        default=None, ge=0, le=10_080, description="minutes without requests; 0 is never"
+    idle_timeout_min: Annotated[int, Field(ge=0, le=10_080), WHOLE] | None = Field(
+        default=None, description="minutes without requests; 0 is never"
     )
     policy: PolicyRequest | None = Field(default=None, description="how long, when and for how much to keep it")
 
