@@ -6,6 +6,7 @@ Tests move its jobs (`start`, `finish`, ...) and break it by setting `fault`.
 from __future__ import annotations
 
 import json
+import posixpath
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -52,6 +53,8 @@ class FakeSlurm:
     def __init__(self) -> None:
         self.jobs: dict[int, FakeJob] = {}
         self.files: dict[str, bytes] = {}
+        # every image is there, but no image of these pins
+        self.missing_images: set[str] = set()
         self.calls: list[list[str]] = []
         # the requests of cleanup.py
         self.cleanup_requests: list[dict[str, list[str]]] = []
@@ -255,6 +258,8 @@ class _GatewayHandler(BaseHTTPRequestHandler):
         if self._is_faulty("GET", path, self.slurm.fault):
             return
         whole = self.slurm.files.get(path)
+        if whole is None and path.endswith(".sif") and posixpath.basename(path)[:-4] not in self.slurm.missing_images:
+            whole = b"SIF"
         if whole is None:
             self._problem("file_missing", f"no such file: {path}")
             return

@@ -54,6 +54,16 @@ def test_too_long_window_is_refused_before_anything_is_staged(
     assert not any("/jobs/" in path for path in slurm.files)
 
 
+def test_model_that_cannot_fit_is_refused_before_its_download(
+    context: WorkerContext, slurm: FakeSlurm, clock: Clock
+) -> None:
+    slurm.model_inspection = INSPECTION
+    slurm.on_disk = {}
+    record = launched(context, requested("aa", clock(), max_len=10_000_000))
+    assert record.phase is Phase.ENDED and "--max-len 65536 or less" in record.reason
+    assert "bouchet download" not in record.reason
+
+
 def test_too_small_cache_is_refused(context: WorkerContext, slurm: FakeSlurm, clock: Clock) -> None:
     slurm.model_inspection = {**INSPECTION, "config": {**CONFIG, "num_hidden_layers": 64}}
     record = launched(context, requested("aa", clock()))

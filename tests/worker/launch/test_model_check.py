@@ -51,6 +51,17 @@ def test_launch_of_absent_model_fails_before_sbatch(
     assert "sbatch" not in slurm.programs()
 
 
+def test_launch_without_its_image_fails_before_sbatch(context: WorkerContext, slurm: FakeSlurm) -> None:
+    slurm.on_disk = {}
+    slurm.missing_images = {context.site.default_image}
+    context.store.create(requested("d1", context.now()))
+    submit(context, "d1")
+    ended = context.store.get("d1")
+    # the image comes before the model, whose download runs in it
+    assert ended.phase is Phase.ENDED and f"`bouchet image build {context.site.default_image}` first" in ended.reason
+    assert "sbatch" not in slurm.programs()
+
+
 def test_old_listing_is_renewed_before_a_launch(context: WorkerContext, slurm: FakeSlurm, clock: Clock) -> None:
     slurm.on_disk = {MODEL: READY}
     list_models(context)

@@ -69,6 +69,18 @@ def check_model_present(context: WorkerContext, model: str) -> None:
         raise LaunchRefusedError(f"{model} is not on the cluster; run `bouchet download {model}` first")
 
 
+def check_image_present(context: WorkerContext, pin: str) -> None:
+    """Raise LaunchRefusedError when the image is not on the cluster. What cannot be asked blocks nothing."""
+    try:
+        context.gateway.get(f"{context.site.images_dir}/{pin}.sif", max_bytes=1)
+    except RemoteFileMissingError as exc:
+        raise LaunchRefusedError(
+            f"the image {pin} is not on the cluster: run `bouchet image build {pin}` first, which takes some minutes"
+        ) from exc
+    except GatewayError as exc:
+        log.info("could not check whether the image %s is on the cluster: %s", pin, exc)
+
+
 def _list(context: WorkerContext) -> DiskListing:
     output = run_script(context, LIST_SCRIPT, context.site.root, context.site.models_dir, timeout_s=LIST_TIMEOUT_S)
     with output_errors_mapped(LIST_SCRIPT, output):

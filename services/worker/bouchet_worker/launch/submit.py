@@ -21,7 +21,7 @@ from bouchet_worker.slurm.submission import (
     JobSubmission,
 )
 
-from .checks import check_model_present, check_pins, estimate_for
+from .checks import check_image_present, check_model_present, check_pins, estimate_for
 from .job_files import render_record_file
 from .plan import LaunchPlan, plan_launch, restore_plan
 
@@ -182,12 +182,18 @@ class DeploymentSubmission(JobSubmission[Deployment]):
         return attempt
 
     def stage(self, record: Deployment) -> Deployment:
-        """Check model, pins and memory, then upload the job's files."""
+        """Check memory, image, model and pins, then upload the job's files.
+
+        What no download would mend comes first, then the image, in which downloads run.
+        """
         plan = self._current_plan(record)
-        check_model_present(self.context, record.model)
+        # the estimate reads the model's files with them
         stage_scripts(self.context)
-        check_pins(self.context, record)
         record = self._store_estimate(plan)
+        if record.pins is None:
+            check_image_present(self.context, plan.image.pin)
+        check_model_present(self.context, record.model)
+        check_pins(self.context, record)
         folder = self.context.paths.job(plan.spec.name)
         files = {f"{folder}/{name}": content for name, content in plan.files(self.context).items()}
         record_file = render_record_file(record, self.context.installation, self.context.now())
