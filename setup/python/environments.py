@@ -104,6 +104,9 @@ def _ensure_venv_module(progress: Progress) -> None:
 PACKAGES = ("core", "services/gateway", "services/worker", "services/api", "services/proxy", "cli")
 PROGRAMS = {"redis-server": ["redis-server"], "shellcheck": ["shellcheck"], "ssh-keygen": ["openssh-client"]}
 
+# the login shells of clusters: tests compare what each makes of a command line
+LOGIN_SHELLS = ("tcsh", "fish", "zsh", "ksh")
+
 # schemathesis, which wants another Python library's version here and there than the tests do
 FUZZER = Path(".cache") / "tools" / "schemathesis"
 SYSTEMD = Path("/run/systemd/system")
@@ -124,6 +127,17 @@ def ensure_tools(root: Path, progress: Progress, *, fast: bool) -> None:
     ensure_environment(progress, root / FUZZER, [root / "setup" / "locks" / "schemathesis.lock"])
     ensure_claude(root, progress)
     ensure_sshd(progress)
+    ensure_login_shells(progress)
+
+
+def ensure_login_shells(progress: Progress) -> None:
+    """Install the login shells that tests run; without the rights to, only say so: these tests are skipped then."""
+    missing = [shell for shell in LOGIN_SHELLS if shutil.which(shell) is None]
+    if missing and can_install():
+        install(progress, "login shells", missing)
+    elif missing:
+        names = " ".join(missing)
+        progress.note(f"tests of login shells also need: {names} (`sudo apt-get install {names}`)")
 
 
 def ensure_sshd(progress: Progress) -> None:
