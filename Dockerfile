@@ -72,6 +72,8 @@ COPY --chmod=0755 remote /app/remote
 # `commit` exists if `make up` found git
 COPY --chmod=0755 apptainer/vllm.def apptainer/build.sh apptainer/manifest.py apptainer/oci.py apptainer/commi[t] \
     /app/apptainer/
+COPY --chmod=0755 setup/image/worker-ok /usr/local/bin/worker-ok
+ENV HEARTBEAT_FILE=/tmp/heartbeat
 USER 10001:10001
 CMD ["python", "-m", "bouchet_worker"]
 

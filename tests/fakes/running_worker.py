@@ -31,6 +31,7 @@ def worker_environment(
         "SLOT_HOST": "127.0.0.1",
         "SLOT_BASE_PORT": str(slot_port),
         "SLOT_COUNT": str(slots),
+        "HEARTBEAT_FILE": str(directory / "heartbeat"),
         "REMOTE_DIR": str(REPOSITORY / "remote"),
         "SECRETS_DIR": str(directory),
         "PYTHONPATH": os.pathsep.join(sys.path),

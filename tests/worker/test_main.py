@@ -28,6 +28,7 @@ from tests.waiting import wait_for
 
 from .scenario import SECRET, Clock, Slot0, requested, write_connection
 
+ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 60.0
 
 
@@ -53,8 +54,8 @@ def wait_for_phase(store: Store, deployment: str, phase: Phase) -> None:
     wait_for(lambda: store.get(deployment).phase is phase, TIMEOUT_S, lambda: str(store.get(deployment)), pause_s=0.05)
 
 
-def heartbeat_status(environment: dict[str, str]) -> int:
-    return subprocess.run([sys.executable, "-m", "bouchet_worker.heartbeat"], env=environment, timeout=60).returncode
+def health_status(environment: dict[str, str]) -> int:
+    return subprocess.run([ROOT / "setup" / "image" / "worker-ok"], env=environment, timeout=60).returncode
 
 
 class HeldSbatch:
@@ -93,7 +94,7 @@ def test_worker_serves_queue_and_stops_on_sigterm(
     write_connection(slurm, 101)
     wait_for_phase(store, "aa", Phase.READY)
     assert store.beats("worker") and store.beats(f"worker:{socket.gethostname()}")
-    assert heartbeat_status(environment) == 0
+    assert health_status(environment) == 0
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(timeout=TIMEOUT_S) == 0
     assert store.lease("reconcile", "the next worker", 1)
@@ -157,6 +158,11 @@ def test_restarted_worker_continues_interrupted_launch(
     assert job_ids(slurm) == [101]
 
 
-def test_heartbeat_without_worker_is_unhealthy(redis_server: RedisServer, tmp_path: Path) -> None:
-    environment = worker_environment(tmp_path, redis_port=redis_server.port, gateway_url="http://127.0.0.1:1")
-    assert heartbeat_status({**environment, "PYTHONPATH": os.pathsep.join(sys.path)}) == 1
+def test_health_check_wants_a_recent_heartbeat(tmp_path: Path) -> None:
+    heartbeat = tmp_path / "heartbeat"
+    environment = {**os.environ, "HEARTBEAT_FILE": str(heartbeat)}
+    assert health_status(environment) == 1
+    heartbeat.touch()
+    assert health_status(environment) == 0
+    os.utime(heartbeat, (time.time() - 60, time.time() - 60))
+    assert health_status(environment) == 1

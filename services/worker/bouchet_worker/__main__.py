@@ -56,6 +56,7 @@ def build_context(settings: WorkerSettings, owner: str) -> WorkerContext:
         slot_count=settings.slot_count,
         budget=settings.budget,
         owner=owner,
+        heartbeat_file=settings.heartbeat_file,
     )
 
 

@@ -55,6 +55,8 @@ class WorkerContext:
     recipe_dir: Path = Path("/app/apptainer")
     # what all deployments together may use; None: no limit
     budget: Budget | None = None
+    # what the container's health check (setup/image/worker-ok) looks at
+    heartbeat_file: Path | None = None
     # set once the job scripts on the cluster were compared with these
     scripts_compared: threading.Event = field(default_factory=threading.Event)
     # set once the user's queue was too long to be listed whole

@@ -39,5 +39,6 @@ class WorkerSettings(ServiceSettings):
     remote_dir: Path = Field(default=Path("/app/remote"), validation_alias="REMOTE_DIR")
     pins_dir: Path = Field(default=Path("/etc/bouchet/pins"), validation_alias="PINS_DIR")
     recipe_dir: Path = Field(default=Path("/app/apptainer"), validation_alias="RECIPE_DIR")
+    heartbeat_file: Path | None = Field(default=None, validation_alias="HEARTBEAT_FILE")
     # a container's host name is unique among replicas and survives a restart
     owner: str = Field(default_factory=socket.gethostname, validation_alias="WORKER_NAME")

@@ -128,6 +128,8 @@ class ReconcileLoop:
         """Renew the heartbeats of the worker service and of this container."""
         self.context.store.beat(HEARTBEAT, HEARTBEAT_S)
         self.context.store.beat(f"{HEARTBEAT}:{self.context.owner}", HEARTBEAT_S)
+        if self.context.heartbeat_file is not None:
+            self.context.heartbeat_file.touch()
 
     def step(self) -> None:
         """Observe once and apply what follows. Sends nothing to the cluster while nothing is live.
