@@ -166,6 +166,11 @@ class Stack:
         cache = memory["stats"].get("inactive_file", memory["stats"].get("total_inactive_file", 0))
         return float(memory["usage"] - cache) / 2**20
 
+    def cpu_s(self, service: str) -> float:
+        """Return the CPU seconds that a service's container has used since it started."""
+        stats: Any = self.container(service).stats(stream=False, one_shot=True)
+        return float(stats["cpu_stats"]["cpu_usage"]["total_usage"]) / 1e9
+
     def _is_healthy(self, service: str) -> bool:
         return bool(self.container(service).attrs["State"]["Health"]["Status"] == "healthy")
 

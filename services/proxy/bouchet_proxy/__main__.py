@@ -62,7 +62,9 @@ def run(settings: ProxySettings, mount: Mount) -> None:
 
 async def serve(settings: ProxySettings, mount: Mount) -> None:
     """Open all connections and threads, serve, and close them."""
-    assert isinstance(asyncio.get_running_loop(), uvloop.Loop)
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, uvloop.Loop)
+    log.info("serving on port %d, on %s", settings.port, type(loop).__module__)
     store = Store.connect(settings.redis_login)
     routes = RoutingTableThread(store, catalog_names(settings.catalog))
     keys = KeyTableThread(store, settings.api_key.get_secret_value())
