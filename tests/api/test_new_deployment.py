@@ -53,7 +53,7 @@ async def test_hostile_value_is_refused_in_one_line(api: httpx.AsyncClient, stat
 
 @pytest.mark.parametrize("field", NUMBER_FIELDS)
 async def test_number_out_of_bounds_is_refused(api: httpx.AsyncClient, field: str) -> None:
-    for value in (-1, 10**9, 10**30, 1.5, 2.0, "2", True, [1], {"a": 1}):
+    for value in (-1, 10**9, 10**30, 1.5, "2", True, [1], {"a": 1}):
         assert_refused_in_one_line(await api.post("/v1/deployments", json={"model": ALIAS, field: value}), field)
 
 

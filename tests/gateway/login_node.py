@@ -188,14 +188,18 @@ class LoginNode:
             cwd=self.home,
             start_new_session=True,
         )
-        communicate = asyncio.ensure_future(child.communicate(await process.stdin.read()))
-        closed = asyncio.ensure_future(process.channel.wait_closed())
-        await asyncio.wait({communicate, closed}, return_when=asyncio.FIRST_COMPLETED)
-        closed.cancel()
-        if not communicate.done():
-            # the children of the shell hold its pipes, so they are killed too
-            os.killpg(child.pid, signal.SIGKILL)
-        stdout, stderr = await communicate
+        closed, given = asyncio.ensure_future(process.channel.wait_closed()), b""
+        try:
+            given = await process.stdin.read()
+        finally:
+            # a connection that is cut ends the read with an error; the shell ends all the same
+            communicate = asyncio.ensure_future(child.communicate(given))
+            await asyncio.wait({communicate, closed}, return_when=asyncio.FIRST_COMPLETED)
+            closed.cancel()
+            if not communicate.done():
+                # the children of the shell hold its pipes, so they are killed too
+                os.killpg(child.pid, signal.SIGKILL)
+            stdout, stderr = await communicate
         with contextlib.suppress(OSError):
             process.stdout.write(stdout)
             process.stderr.write(stderr)

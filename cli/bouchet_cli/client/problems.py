@@ -23,6 +23,9 @@ _LAUNCH: Mapping[str, str] = {
     "max_len": "--max-len",
     "serve_as": "--as",
     "idle_timeout_min": "--idle-timeout",
+    **{f"policy.{name}": f"--{name}" for name in ("keep", "until", "hours", "begin", "budget", "replicas")},
+    "policy.on_demand": "--on-demand",
+    "policy.exclusive_group": "--group",
 }
 # path of the request -> field -> option
 OPTION_NAMES: Mapping[str, Mapping[str, str]] = {
@@ -72,10 +75,16 @@ def error_text(body: Any) -> str:
 def problem_message(problem: Mapping[str, Any], path: str) -> str:
     """Return the problem's message with option names for fields; unchanged if any field has no option."""
     options = OPTION_NAMES.get(path.partition("?")[0], {})
-    found = [(options.get(str(error["field"]).partition(".")[0]), error["problem"]) for error in _fields(problem)]
+    found = [(_option(str(error["field"]), options), error["problem"]) for error in _fields(problem)]
     if not found or not all(option for option, _ in found):
         return str(problem["detail"])
     return "; ".join(f"{option}: {message}" for option, message in found)
+
+
+def _option(field: str, options: Mapping[str, str]) -> str | None:
+    """Return the option of a field such as gpus, serve_as.0 or policy.keep."""
+    head, _, rest = field.partition(".")
+    return options.get(f"{head}.{rest.partition('.')[0]}") or options.get(head)
 
 
 def _fields(problem: Mapping[str, Any]) -> list[Mapping[str, Any]]:

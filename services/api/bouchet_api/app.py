@@ -124,8 +124,10 @@ async def _handle_http_error(request: Request, exc: Exception) -> Response:
 def allowed_methods(request: Request) -> list[str]:
     """Return the methods of the request's path, sorted. Starlette names those of the first route of that path only."""
     routes = [route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)]
-    found = [route.methods or () for route in routes if route.matches(request.scope)[0] is not Match.NONE]
-    return sorted({method for methods in found for method in methods})
+    found = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+    # a path without parameters is not also the other one that its last word fits: /v1/images/jobs, /v1/images/{pin}
+    exact = [route for route in found if not route.param_convertors]
+    return sorted({method for route in exact or found for method in route.methods or ()})
 
 
 async def _handle_unexpected_error(_: Request, __: Exception) -> Response:

@@ -29,7 +29,8 @@ LAUNCH = "/v1/deployments"
 def test_every_request_field_has_an_option_of_the_command(
     path: str, request_type: type[BaseModel], command: str, not_options: set[str]
 ) -> None:
-    assert set(OPTION_NAMES[path]) == set(request_type.model_fields) - not_options
+    fields = {name.partition(".")[0] for name in OPTION_NAMES[path]}
+    assert fields == set(request_type.model_fields) - not_options
     section = reference().partition(f"\n## `bouchet {command}`\n")[2].partition("\n## ")[0]
     assert [option for option in OPTION_NAMES[path].values() if option not in section] == []
 
@@ -38,6 +39,11 @@ def test_problem_of_several_fields_is_one_line_of_options() -> None:
     errors = [{"field": "serve_as.0", "problem": "must be x"}, {"field": "max_len", "problem": "must be y"}]
     problem = {"detail": "serve_as.0: must be x; max_len: must be y", "errors": errors}
     assert problem_message(problem, LAUNCH) == "--as: must be x; --max-len: must be y"
+
+
+def test_problem_of_a_policy_names_its_option() -> None:
+    problem = {"detail": "policy.keep: must be z", "errors": [{"field": "policy.keep", "problem": "must be z"}]}
+    assert problem_message(problem, LAUNCH) == "--keep: must be z"
 
 
 @pytest.mark.parametrize("errors", [None, [], "odd", [{"field": "nonsense", "problem": "no such field"}]])

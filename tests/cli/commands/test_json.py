@@ -22,6 +22,7 @@ DOCUMENTS: Mapping[str, tuple[tuple[str, ...], set[str]]] = {
     "download": ((), {"downloads"}),
     "image": (("build", "cpu-0.32.0", "--no-wait"), {"id", "pin", "state"}),
     "cancel": (("mine",), {"deployments"}),
+    "keep": (("mine", "off"), {"id"}),
     "tasks": ((), {"tasks"}),
     "logs": (("mine",), {"line"}),
     "tunnel": ((), {"state", "host", "since"}),
