@@ -120,6 +120,19 @@ def _is_free(port: int) -> bool:
     return True
 
 
+def answers_ping(port: int) -> bool:
+    """Tell whether a Redis server answers there; one that reads its data listens already, and refuses commands."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=START_TIMEOUT_S) as line:
+            line.sendall(b"AUTH secret\r\nPING\r\n")
+            answer = b""
+            while answer.count(b"\r\n") < 2 and (piece := line.recv(100)):
+                answer += piece
+    except OSError:
+        return False
+    return answer.endswith(b"+PONG\r\n")
+
+
 def start_redis(directory: Path, port: int) -> RedisServer:
     """Start a real redis-server with its data in `directory`, and wait until it answers."""
     binary = shutil.which("redis-server")
@@ -133,10 +146,9 @@ def start_redis(directory: Path, port: int) -> RedisServer:
     process = subprocess.Popen([binary, str(config)], stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline and process.poll() is None:
-        with socket.socket() as probe:
-            # whoever else listens there, it is not a server that has ended
-            if probe.connect_ex(("127.0.0.1", port)) == 0 and process.poll() is None:
-                return RedisServer(port, "secret", directory, process)
+        # whoever else listens there, it is not a server that has ended
+        if answers_ping(port) and process.poll() is None:
+            return RedisServer(port, "secret", directory, process)
         time.sleep(0.02)
     process.kill()
     process.wait()
