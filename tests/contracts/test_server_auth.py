@@ -43,6 +43,8 @@ def guarded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[int]:
     """Serve behind the real guard; yield the port."""
     monkeypatch.setenv("VLLM_API_KEY", KEY)
     monkeypatch.setenv("BOUCHET_DRAIN_FILE", str(tmp_path / "drain"))
+    # its modules are staged beside it
+    monkeypatch.syspath_prepend(SCRIPTS)
     spec = importlib.util.spec_from_file_location("guard", SCRIPTS / "guard.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
