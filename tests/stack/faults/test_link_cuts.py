@@ -87,10 +87,12 @@ def begin(stack: Stack) -> Callable[[], None]:
     client = stack.proxy()
     request = client.build_request("POST", "/v1/messages", json={**body, "messages": [user("COUNT[9000]")]})
     response = client.send(request, stream=True)
-    next(response.iter_raw())
+    # kept to the end: an iterator that is dropped hangs up
+    pieces = response.iter_raw()
+    next(pieces)
     assert response.status_code == 200
 
-    def hang_up() -> None:
+    def hang_up(pieces: Iterator[bytes] = pieces) -> None:
         response.close()
         client.close()
 

@@ -9,6 +9,7 @@ from bouchet_core.keys import NONCE_HEADER, PROOF_HEADER, new_nonce, proves
 
 from tests.stack.conftest import SMALL
 from tests.stack.harness import ENV_FILE, LOCAL_SERVICES, Stack
+from tests.waiting import wait_for
 
 DIAL = "import socket,sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 3); print('open')"
 
@@ -87,13 +88,17 @@ def test_job_files_are_private(stack: Stack) -> None:
     assert loose == ""
 
 
+def status_of(stack: Stack, url: str) -> str:
+    """Return the HTTP status of a GET from the login node. Docker sometimes loses the output of a short command."""
+    return wait_for(lambda: stack.slurm("curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", url), 30)
+
+
 def test_vllm_without_key_is_401(stack: Stack) -> None:
     job = stack.deployment(SMALL)["jobs"][-1]
     base = f"http://{job['node']}:{job['port']}"
-    for path in ("/v1/models", "/metrics", "/invocations", "/tokenize"):
-        code = stack.slurm("curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", base + path)
-        assert code == "401", path
-    assert stack.slurm("curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", base + "/health") == "200"
+    paths = ("/v1/models", "/metrics", "/invocations", "/tokenize")
+    assert {path: status_of(stack, base + path) for path in paths} == dict.fromkeys(paths, "401")
+    assert status_of(stack, base + "/health") == "200"
 
 
 def test_vllm_authenticates_itself(stack: Stack) -> None:
