@@ -117,7 +117,7 @@ def test_proxy_opens_no_connection_from_the_login_node(stack: Stack) -> None:
 
 def test_api_runs_no_command_and_reads_no_key_with_its_gateway_token(stack: Stack) -> None:
     job = stack.deployment(SMALL)["jobs"][-1]
-    gateway, files = "http://gateway:8090/v1", "http://gateway:8090/v1/files?path=~/bouchet-llm"
+    gateway, files = "http://gateway:8090/v1", "http://gateway:8090/v1/files?path=/home/researcher/bouchet-llm"
     assert ask_from(stack, "api", "GET", f"{gateway}/status")["gateway_token"] == 200
     assert ask_from(stack, "api", "POST", f"{gateway}/run")["gateway_token"] == 403
     assert ask_from(stack, "api", "PUT", f"{files}/jobs/x/y")["gateway_token"] == 403
