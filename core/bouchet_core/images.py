@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StrictBool, StringConstraints
 
 from .batch_jobs import BatchJob
 from .errors import ConfigurationError, UnknownPinError
@@ -87,8 +87,8 @@ class ImageRequest(FrozenModel):
     source: RemotePath | None = Field(
         default=None, description="folder on the cluster with wheels/ and base.tar, for nodes without network"
     )
-    rebuild: bool = Field(default=False, description="build even if the existing image has the same recipe")
-    force: bool = Field(default=False, description="replace the image even if a live deployment uses it")
+    rebuild: StrictBool = Field(default=False, description="build even if the existing image has the same recipe")
+    force: StrictBool = Field(default=False, description="replace the image even if a live deployment uses it")
 
 
 class ImageJob(BatchJob):

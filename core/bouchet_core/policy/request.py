@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StrictBool, StringConstraints
 
 from bouchet_core.errors import LaunchRefusedError
 from bouchet_core.values import DeploymentName, FrozenModel
@@ -26,7 +26,9 @@ class PolicyRequest(FrozenModel):
         default=None, examples=["3d"], description="how long successors are submitted: a time span, forever or off"
     )
     until: PolicyText | None = Field(default=None, examples=["18:00"], description="the same as a time")
-    on_demand: bool | None = Field(default=None, description="no job while no request comes; a request starts one")
+    on_demand: StrictBool | None = Field(
+        default=None, description="no job while no request comes; a request starts one"
+    )
     replicas: PolicyText | None = Field(default=None, examples=["1..3"], description="jobs that serve at the same time")
     hours: PolicyText | None = Field(
         default=None, examples=["mon-fri 08:30-18:00"], description="weekly hours in which it runs"
