@@ -23,7 +23,9 @@ TASKS = "rq:*"
 TASK_CHANNELS = "rq:pubsub:*"
 
 CONNECT = ("ping",)
-READ_RECORDS = ("get", "exists", "hget", "hgetall", "hvals", "smembers", "zrange", "zrevrange", "zrevrangebyscore")
+READ_RECORDS = (
+    "get", "exists", "hget", "hgetall", "hkeys", "hvals", "smembers", "zrange", "zrevrange", "zrevrangebyscore",
+)  # fmt: skip
 READ_STREAMS = ("xrange", "xread", "xrevrange")
 # the last six are what the scripts of the store run
 CHANGE_RECORDS = (
@@ -79,12 +81,12 @@ USERS: Mapping[str, RedisUser] = {
     "worker": RedisUser(
         commands=(*READ_RECORDS, *READ_STREAMS, *CHANGE_RECORDS, *SEND_TASKS, *RUN_TASKS),
         read=("load",),
-        change=(*DEPLOYMENTS, *BATCH_JOBS, "orphans", "epoch", "outage", "lease:*", "heartbeat:*", "demand"),
+        change=(*DEPLOYMENTS, *BATCH_JOBS, "orphans", "epoch", "outage", "lease:*", "heartbeat:*", "demand", "figures"),
         tasks=True,
     ),
     "api": RedisUser(
         commands=(*READ_RECORDS, *READ_STREAMS, *CHANGE_RECORDS, *SEND_TASKS, "info"),
-        read=("orphans", "outage", "tunnel", "heartbeat:*", "usage:*"),
+        read=("orphans", "outage", "tunnel", "heartbeat:*", "usage:*", "figures"),
         change=(*DEPLOYMENTS, *BATCH_JOBS, "access:*"),
         tasks=True,
     ),

@@ -18,6 +18,7 @@ from .api_keys import ApiKeyStore
 from .batch_jobs import DownloadStore, ImageStore
 from .cluster import OrphanStore, OutageStore, TunnelStore
 from .deployments import DeploymentStore
+from .figures import FiguresStore
 from .load import LoadStore
 from .reading import Unreadable
 from .records import PREFIX, RedisLogin, evaluate, mapped, open_client
@@ -55,6 +56,7 @@ class Store(DeploymentStore):
         self.tunnel = TunnelStore(client)
         self.outage = OutageStore(client)
         self.load = LoadStore(client)
+        self.figures = FiguresStore(client)
 
     def all_unreadable(self) -> list[Unreadable]:
         """Return everything stored that this version cannot read: deployments, downloads, image builds, keys."""
