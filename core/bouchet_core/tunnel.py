@@ -154,6 +154,9 @@ class TunnelStatus(FrozenModel):
     connections: int = Field(default=0, description="SSH connections open now: 0 or 1")
     reconnects: int = 0
     open_channels: int = 0
+    waiting_requests: int = Field(
+        default=0, description="requests and answers under way that the proxy holds until the tunnel leads to their job"
+    )
     nodes: Mapping[str, str] = Field(
         default_factory=dict,
         description="compute nodes that forwards reach over ssh (`via: node`): empty when fine, else the error",

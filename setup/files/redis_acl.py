@@ -86,7 +86,7 @@ USERS: Mapping[str, RedisUser] = {
     ),
     "api": RedisUser(
         commands=(*READ_RECORDS, *READ_STREAMS, *CHANGE_RECORDS, *SEND_TASKS, "info"),
-        read=("orphans", "outage", "tunnel", "heartbeat:*", "usage:*", "figures"),
+        read=("orphans", "outage", "tunnel", "heartbeat:*", "usage:*", "figures", "load"),
         change=(*DEPLOYMENTS, *BATCH_JOBS, "access:*"),
         tasks=True,
     ),

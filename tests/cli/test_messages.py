@@ -133,6 +133,8 @@ TUNNELS: list[dict[str, Any]] = [
     {"state": "refused", "detail": "unknown host key", "host_key": HOST_KEY},
     {"state": "refused", "host_key": {**HOST_KEY, "changed": True}},
     {"state": "needs_human"},
+    {"state": "needs_human", "waiting_requests": 1},
+    {"state": "down", "detail": "connection reset", "waiting_requests": 12},
     {"state": "down", "detail": "connection reset", "reconnects": 1},
 ]  # fmt: skip
 VALUES = SnippetValues("tiny", "http://127.0.0.1:4000", 65_536, 8192, True, False, "/opt/bouchet")

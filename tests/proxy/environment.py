@@ -179,7 +179,7 @@ def run_app(environment: ProxyEnvironment, stale_s: float = STALE_S, **limits: A
     routes = RoutingTableThread(store, CATALOG, stale_s)
     keys = KeyTableThread(store, KEY, stale_s)
     recorder = UsageRecorder(store, SERVING_SECRET)
-    tracker = LoadTracker()
+    tracker = LoadTracker(cut=lambda: recorder.active.cut)
     reporter = LoadReporter(store, tracker, lambda: routes.read_at)
     servers: list[uvicorn.Server] = []
     stream_recorders: list[StreamRecorder] = []

@@ -14,7 +14,7 @@ from bouchet_cli.client.http import Json
 from bouchet_cli.client.records import PromptInfo, TunnelInfo
 
 from .screen import Screen, StyledLine, clean, rich_text
-from .tables import decimal_size, duration
+from .tables import decimal_size, duration, plural
 
 # round trip and traffic change without an event
 REFRESH_S = 2.0
@@ -33,7 +33,10 @@ def tunnel_line(tunnel: TunnelInfo, now: datetime) -> StyledLine:
     line = StyledLine(f"tunnel to {clean(tunnel.host)}: ")
     line.append(STATE_TEXT.get(tunnel.state, tunnel.state), STATE_STYLE.get(tunnel.state, ""))
     line.append(f" for {duration((now - tunnel.since).total_seconds())}" if tunnel.state == "up" else "")
-    return line.append(f" ({clean(tunnel.detail)})") if tunnel.detail else line
+    line.append(f" ({clean(tunnel.detail)})" if tunnel.detail else "")
+    waiting = int(tunnel.raw.get("waiting_requests") or 0)
+    verb = "waits" if waiting == 1 else "wait"
+    return line.append(f"; {plural(waiting, 'request')} {verb} for it", "yellow") if waiting else line
 
 
 def tunnel_lines(tunnel: TunnelInfo, now: datetime) -> list[StyledLine]:

@@ -47,6 +47,7 @@ class LoadReport(_Part):
     held: Mapping[str, int] = Field(
         default_factory=dict, description="requests that wait until a job is ready, by id of the deployment"
     )
+    cut: int = Field(default=0, ge=0, description="requests and answers under way that wait for the tunnel")
 
     def open_requests(self, job: str) -> int:
         """Return how many requests are open on that job."""

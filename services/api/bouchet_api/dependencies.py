@@ -16,6 +16,7 @@ from bouchet_core.config.site import Site, catalogs_of, load_site
 from bouchet_core.deployments import Deployment
 from bouchet_core.gateway_client import GatewayClient
 from bouchet_core.store import Store
+from bouchet_core.tunnel import TunnelStatus
 from fastapi import Depends, Path, Request
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -58,6 +59,11 @@ class AppState:
     notifier: EventNotifier
     site: Site
     pins_dir: FilePath = FilePath("/etc/bouchet/pins")
+
+    def tunnel(self) -> TunnelStatus:
+        """Return the tunnel's state, with the requests that wait for it. Raises GatewayError, StoreUnavailableError."""
+        load = self.store.load.current()
+        return self.gateway.status().model_copy(update={"waiting_requests": load.cut if load else 0})
 
 
 @contextmanager

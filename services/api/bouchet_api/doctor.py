@@ -37,6 +37,8 @@ def run_checks(state: AppState) -> Iterator[DoctorCheck]:
 def tunnel_check(tunnel: TunnelStatus) -> DoctorCheck:
     """Return the check of the SSH connection."""
     why = f": {tunnel.detail}" if tunnel.detail else ""
+    if tunnel.waiting_requests:
+        why += "; 1 request waits" if tunnel.waiting_requests == 1 else f"; {tunnel.waiting_requests} requests wait"
     match tunnel.state:
         case TunnelState.UP:
             trip = f", round trip {tunnel.round_trip_ms:.0f} ms" if tunnel.round_trip_ms is not None else ""
@@ -95,7 +97,7 @@ def _check_worker(state: AppState) -> DoctorCheck:
 
 def _check_ssh(state: AppState) -> Iterator[DoctorCheck]:
     try:
-        tunnel = state.gateway.status()
+        tunnel = state.tunnel()
     except BouchetError as exc:
         yield _fail("ssh", "gateway", str(exc), LOGS)
         return

@@ -75,7 +75,7 @@ async def serve(settings: ProxySettings, mount: Mount) -> None:
     recorder = UsageRecorder(store, settings.serving_secret.get_secret_value())
     deferred = DeferredBackend(mount, settings)
     litellm, lifespan = (deferred, deferred.lifespan) if settings.direct else mount(settings)
-    tracker = LoadTracker()
+    tracker = LoadTracker(cut=lambda: recorder.active.cut)
     reporter = LoadReporter(store, tracker, lambda: routes.read_at)
     async with DirectBackend(settings) as direct:
         app = ProxyApp(

@@ -188,6 +188,7 @@ class ReadinessWait:
         self._active, self._writer = active, writer
         self._started_at: float | None = None
         self._unreachable_since: float | None = None
+        self._is_cut = False
         self._pinged_at = 0.0
 
     def __enter__(self) -> Self:
@@ -196,6 +197,7 @@ class ReadinessWait:
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._set_cut(False)
         if self._started_at is not None:
             self._active.waiting -= 1
 
@@ -210,6 +212,7 @@ class ReadinessWait:
         if not is_worth_waiting(found, now, self._limit_s):
             raise unavailable(found, now)
         self._unreachable_since = None
+        self._set_cut(False)
         await self._pause(unavailable(found, now))
 
     async def wait_for_tunnel(self, error: ProxyError) -> None:
@@ -218,7 +221,13 @@ class ReadinessWait:
         self._unreachable_since = self._unreachable_since or now
         if now - self._unreachable_since >= min(self._tunnel_s, self._limit_s):
             raise error
+        self._set_cut(self.is_allowed)
         await self._pause(error)
+
+    def _set_cut(self, is_cut: bool) -> None:
+        """Count the request as one that waits for the link, or no longer."""
+        self._active.cut += int(is_cut) - int(self._is_cut)
+        self._is_cut = is_cut
 
     async def _pause(self, error: ProxyError) -> None:
         now = asyncio.get_running_loop().time()

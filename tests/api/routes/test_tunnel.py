@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import httpx
+from bouchet_core.store.load import LoadReport
 
 from tests.fakes.gateway_api import FakeGateway
 from tests.fakes.running_api import RunningApi
@@ -17,6 +20,16 @@ def test_tunnel_prompt_is_shown_and_answered(client: httpx.Client, live_api: Run
     assert (stale.status_code, stale.json()["kind"]) == (409, "stale_prompt")
     assert client.post("/v1/tunnel/answer", json={"prompt_id": "p1", "responses": ["1"]}).status_code == 202
     assert gateway.answers == [["1"]]
+
+
+def test_tunnel_says_how_many_requests_wait_for_it(client: httpx.Client, live_api: RunningApi) -> None:
+    live_api.store.load.report(LoadReport(at=datetime.now(UTC), cut=3))
+    assert client.get("/v1/tunnel").json()["waiting_requests"] == 3
+    live_api.gateway.ask("p1", "Passcode: ")
+    checks = client.get("/v1/doctor").json()["checks"]
+    tunnel = next(check for check in checks if check["name"] == "tunnel")
+    assert tunnel["verdict"] == "fail" and "3 requests wait" in tunnel["message"]
+    assert client.get("/v1/status").json()["tunnel"]["waiting_requests"] == 3
 
 
 def test_tunnel_connects_on_request(client: httpx.Client, live_api: RunningApi) -> None:

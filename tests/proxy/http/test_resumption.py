@@ -252,14 +252,29 @@ def test_answer_of_an_ended_job_is_not_waited_for(link: CutLink) -> None:
     wait_for_status(link.proxy, 200, MODEL)
 
 
-def test_metrics_count_requests_that_wait_for_the_link(link: CutLink) -> None:
+def test_requests_that_wait_for_the_link_are_counted_and_reported(link: CutLink) -> None:
+    bodies = [chat_body(f"SAY[{text}]", model=MODEL, stream=True) for text in ("one", "two")]
     with stream(link, LONG) as response:
         pieces = response.iter_raw()
         read_content(pieces)
         link.relay.cut(down=True)
         wait_for(lambda: "bouchet_requests_cut 1.0" in metrics_text(link.proxy))
+        waiting = [threading.Thread(target=post, args=(link.proxy, MESSAGES, body)) for body in bodies]
+        for thread in waiting:
+            thread.start()
+        wait_for(lambda: "bouchet_requests_cut 3.0" in metrics_text(link.proxy))
+        wait_for(lambda: reported_cut(link) == 3)
         link.relay.restore()
+        for thread in waiting:
+            thread.join()
         wait_for(lambda: "bouchet_requests_cut 0.0" in metrics_text(link.proxy))
+        wait_for(lambda: reported_cut(link) == 0)
+
+
+def reported_cut(link: CutLink) -> int:
+    """Return how many requests the proxy says wait for the link."""
+    report = link.proxy.environment.store.load.current()
+    return report.cut if report is not None else -1
 
 
 def test_server_of_older_scripts_ends_as_before(link: CutLink) -> None:

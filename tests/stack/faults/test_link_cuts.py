@@ -17,6 +17,7 @@ from tests.stack.clients.claude_code import ClaudeCode, call, exported
 from tests.stack.conftest import SCRIPTED
 from tests.stack.harness import PROJECT, Stack
 from tests.stack.job_faults import Stream
+from tests.stack.ssh.own_tunnel import PASSCODE
 from tests.waiting import wait_for
 
 LONG, TEXT = "COUNT[1500]", " ".join(["word"] * 400)
@@ -72,6 +73,38 @@ def test_answer_with_a_cut_is_whole(stack: Stack, scripted: dict[str, Any], faul
     uncut = Stream(stack, SCRIPTED, LONG)
     assert {one.last(timeout_s=120) for one in (*streams, uncut)} == {"message_stop"}
     assert {text_of(one.body) for one in streams} == {text_of(uncut.body)}
+
+
+@contextmanager
+def second_factor(stack: Stack) -> Iterator[None]:
+    """Have the login node ask the gateway's user for Duo at its next login."""
+    for names in ("guarded,researcher", "guarded"):
+        edit = ["sed", "-i", f"s/^Match User .*/Match User {names}/", "/etc/ssh/sshd_config.d/10-demo.conf"]
+        assert stack.on("demo-login", edit).status == 0
+        assert stack.on("demo-login", ["pkill", "-HUP", "-o", "-x", "sshd"]).status == 0
+        if names != "guarded":
+            yield
+
+
+def test_answer_waits_for_a_second_factor(stack: Stack, scripted: dict[str, Any]) -> None:
+    """The login asks again in the middle of answers: people are told how many wait, and no answer is lost."""
+    with second_factor(stack), stack.api() as api:
+        streams = [Stream(stack, SCRIPTED, LONG).under_way() for _ in range(2)]
+        kill_sshd(stack)
+        wait_for(lambda: api.get("/v1/tunnel").json()["prompt"] is not None, 30)
+        late = Stream(stack, SCRIPTED, "SAY[late]")
+        wait_for(lambda: api.get("/v1/tunnel").json()["waiting_requests"] == 3, 30)
+        shown, doctor = stack.bouchet("status"), api.get("/v1/doctor").text
+        assert "needs your login, run `bouchet tunnel`" in shown.stdout and "3 requests wait for it" in shown.stdout
+        assert "3 requests wait" in doctor
+        prompt = api.get("/v1/tunnel").json()["prompt"]
+        answer = api.post("/v1/tunnel/answer", json={"prompt_id": prompt["id"], "responses": [PASSCODE]})
+        assert answer.status_code == 202
+        assert {one.last(timeout_s=120) for one in (*streams, late)} == {"message_stop"}
+        wait_for(lambda: api.get("/v1/tunnel").json()["waiting_requests"] == 0, 30)
+    texts = {text_of(one.body) for one in streams}
+    uncut = Stream(stack, SCRIPTED, LONG)
+    assert uncut.last(timeout_s=120) == "message_stop" and texts == {text_of(uncut.body)}
 
 
 def running(stack: Stack) -> int:

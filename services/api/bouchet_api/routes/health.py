@@ -59,6 +59,6 @@ def get_doctor_report(request: Request, state: StateDep) -> DoctorReport:
 
 def _tunnel(state: AppState) -> TunnelStatus | None:
     try:
-        return state.gateway.status()
+        return state.tunnel()
     except GatewayError:
         return None

@@ -70,6 +70,6 @@ def ended_unexpectedly(live: Sequence[Deployment], ended: Sequence[Deployment]) 
 
 def _tunnel(state: AppState) -> tuple[TunnelStatus | None, str | None]:
     try:
-        return state.gateway.status(), None
+        return state.tunnel(), None
     except GatewayError as exc:
         return None, str(exc)

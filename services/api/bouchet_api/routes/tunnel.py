@@ -23,7 +23,7 @@ class Accepted(BaseModel):
 @router.get("")
 def get_tunnel(state: StateDep) -> TunnelStatus:
     """Return the state of the SSH connection, and the open prompt if there is one."""
-    return state.gateway.status()
+    return state.tunnel()
 
 
 @router.post("/answer", status_code=202)

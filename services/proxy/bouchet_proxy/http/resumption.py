@@ -93,6 +93,16 @@ class Exchange:
             return self.connection
 
     async def _first_connection(self) -> Connection:
+        """Connect. What takes longer than a link that is up counts as waiting for it."""
+        connecting = asyncio.get_running_loop().create_task(self._connect_again())
+        try:
+            await asyncio.wait((connecting,), timeout=CHECK_S)
+            with nullcontext() if connecting.done() else self.patience.holding():
+                return await connecting
+        finally:
+            connecting.cancel()
+
+    async def _connect_again(self) -> Connection:
         """Connect; again where an attempt breaks off, as the gateway holds the next one until the link is up."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + (self.patience.connect_s if self.server.resumes else 0.0)

@@ -28,10 +28,12 @@ MAX_JOBS = 64
 
 
 class LoadTracker:
-    """Counts on the event loop; read by the thread that reports."""
+    """Counts on the event loop; read by the thread that reports. cut: how many requests wait for the link."""
 
-    def __init__(self, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
-        self._now = now
+    def __init__(
+        self, now: Callable[[], datetime] = lambda: datetime.now(UTC), cut: Callable[[], int] = lambda: 0
+    ) -> None:
+        self._now, self._cut = now, cut
         self._open: Counter[str] = Counter()
         self._held: Counter[str] = Counter()
         self._last_end: OrderedDict[str, datetime] = OrderedDict()
@@ -89,7 +91,7 @@ class LoadTracker:
         ends = dict(self._last_end)
         jobs = {name: JobLoad(open=counts.get(name, 0), last_end=ends.get(name)) for name in {**ends, **counts}}
         held = {name: count for name, count in list(self._held.items()) if count > 0}
-        return LoadReport(at=self._now(), table_at=table_at, jobs=jobs, held=held)
+        return LoadReport(at=self._now(), table_at=table_at, jobs=jobs, held=held, cut=self._cut())
 
     def _ended(self, job_name: str) -> None:
         if self._open[job_name] <= 0:
