@@ -80,13 +80,17 @@ USERS: Mapping[str, RedisUser] = {
     "gateway": RedisUser(commands=("hget", "xadd"), read=("targets",), append=("tunnel",)),
     "worker": RedisUser(
         commands=(*READ_RECORDS, *READ_STREAMS, *CHANGE_RECORDS, *SEND_TASKS, *RUN_TASKS),
-        read=("load",),
+        read=("load", "watched"),
+        append=("points",),
         change=(*DEPLOYMENTS, *BATCH_JOBS, "orphans", "epoch", "outage", "lease:*", "heartbeat:*", "demand", "figures"),
         tasks=True,
     ),
     "api": RedisUser(
         commands=(*READ_RECORDS, *READ_STREAMS, *CHANGE_RECORDS, *SEND_TASKS, "info"),
-        read=("orphans", "outage", "tunnel", "heartbeat:*", "usage:*", "figures", "load"),
+        read=(
+            "orphans", "outage", "tunnel", "heartbeat:*", "usage:*", "figures", "load", "points", "live-requests",
+        ),
+        append=("watched",),
         change=(*DEPLOYMENTS, *BATCH_JOBS, "access:*"),
         tasks=True,
     ),
@@ -95,8 +99,8 @@ USERS: Mapping[str, RedisUser] = {
             "smembers", "hget", "hgetall", "xread", "xrevrange", "info", "get", "set",
             "xadd", "hincrby", "expire", "eval", "hexists", "hset",
         ),
-        read=("live", "deployment:*", "events", "access:keys", "access:changes"),
-        append=("demand",),
+        read=("live", "deployment:*", "events", "access:keys", "access:changes", "watched"),
+        append=("demand", "live-requests"),
         change=("usage:*", "load"),
     ),
     # the health check of Redis' own container

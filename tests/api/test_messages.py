@@ -13,9 +13,12 @@ from typing import Any
 
 import httpx
 import pytest
-from bouchet_api.dependencies import AppState, access_problem
+from bouchet_api.auth import access_problem
+from bouchet_api.dashboard.sessions import SessionBook
+from bouchet_api.dependencies import AppState
 from bouchet_api.doctor import run_checks, tunnel_check
 from bouchet_api.new_deployment import RECORD_REQUIRED, new_deployment, relaunch
+from bouchet_api.problems import Problem
 from bouchet_api.task_client import TaskFailedError, UnknownTaskError, WorkerTimeoutError, failure_reason
 from bouchet_core.deployments import Deployment, Job, LaunchRequest, Phase, Placement
 from bouchet_core.doctor import DoctorCheck
@@ -48,9 +51,14 @@ HEADERS: tuple[dict[str, str], ...] = (
 )
 
 
+def refusal(headers: dict[str, str]) -> Problem | None:
+    """Return why a request with these headers is refused."""
+    return access_problem("GET", "/v1/keys", Headers(headers), SessionBook("key"))
+
+
 async def test_messages_match_the_golden_file(api: httpx.AsyncClient, state: AppState, gateway: FakeGateway) -> None:
     sections = {
-        "access": [problem.detail for h in HEADERS if (problem := access_problem("/v1/keys", Headers(h), "key"))],
+        "access": [problem.detail for headers in HEADERS if (problem := refusal(headers))],
         "requests": [message async for message in request_messages(api, state)],
         "tasks": list(task_messages()),
         "launch": list(launch_messages(state)),

@@ -160,6 +160,13 @@ class DeploymentStore(RecordStore[Deployment]):
         found = (_event(identity, fields) for identity, fields in _entries(answer, _EVENTS))
         return [event for event in found if event is not None]
 
+    def latest_events(self, limit: int) -> list[DeploymentEvent]:
+        """Return the newest events, the oldest of them first."""
+        with mapped():
+            entries = cast("list[tuple[str, dict[str, str]]]", self._redis.xrevrange(_EVENTS, count=limit))
+        found = (_event(identity, fields) for identity, fields in reversed(entries))
+        return [event for event in found if event is not None]
+
     def wait_for_events(self, after: tuple[str, str], wait_s: float) -> tuple[str, str]:
         """Return the newest ids of the deployment and tunnel events, once one is newer than `after` or after wait_s."""
         with mapped():

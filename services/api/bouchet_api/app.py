@@ -20,10 +20,26 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-from .dependencies import AppState, AuthMiddleware
+from .auth import AuthMiddleware
+from .dashboard import pages
+from .dashboard.sessions import SessionBook
+from .dependencies import AppState
 from .openapi.document import DescribedApi
 from .problems import TITLES, field_problems, in_one_line, problem, problem_of, problem_response
-from .routes import deployments, downloads, health, images, keys_and_usage, models, recovery, status, streams, tunnel
+from .routes import (
+    deployments,
+    downloads,
+    health,
+    images,
+    keys_and_usage,
+    live,
+    models,
+    recovery,
+    session,
+    status,
+    streams,
+    tunnel,
+)
 from .routes.keys_and_usage import ApiKeyRequest
 
 log = logging.getLogger(__name__)
@@ -34,9 +50,12 @@ VERSION = "0.1.0"
 STREAM_THREADS = 32
 # streams come before deployments, whose names may contain a slash
 ROUTERS = (
+    pages.router,
+    session.router,
     health.router,
     status.router,
     streams.router,
+    live.router,
     downloads.router,
     images.router,
     deployments.router,
@@ -51,10 +70,12 @@ KNOWN_FIELDS = (
     *ImageRequest.model_fields,
     *PromptAnswer.model_fields,
     *ApiKeyRequest.model_fields,
+    *session.SignInRequest.model_fields,
 )
 DESCRIPTION = (
     "Launch models on a Slurm cluster and follow their state. Every path except /healthz needs BOUCHET_ADMIN_KEY, "
-    "as `Authorization: Bearer` or `x-api-key`. Errors are application/problem+json."
+    "as `Authorization: Bearer` or `x-api-key`; `GET /` is the dashboard, where a browser signs in. "
+    "Errors are application/problem+json."
 )
 
 
@@ -76,7 +97,8 @@ def create_app(state: AppState, key: str) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _handle_invalid_request)
     app.add_exception_handler(HTTPException, _handle_http_error)
     app.add_exception_handler(Exception, _handle_unexpected_error)
-    app.add_middleware(AuthMiddleware, key=key)
+    app.state.sessions = SessionBook(key)
+    app.add_middleware(AuthMiddleware, sessions=app.state.sessions)
     return app
 
 

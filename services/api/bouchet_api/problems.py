@@ -76,6 +76,8 @@ STATUS_BY_KIND: Mapping[str, int] = {
     "idempotency_key_reused": 422,
     "no_log_yet": 404,
     "worker_silent": 503,
+    "sign_in_refused": 403,
+    "link_refused": 403,
 }
 
 TITLES: Mapping[int, str] = {

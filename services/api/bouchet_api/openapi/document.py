@@ -8,7 +8,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from bouchet_api.dependencies import OPEN_PATHS
+from bouchet_api.auth import OPEN_PATHS, SESSION_PATH
 from bouchet_api.problems import MEDIA_TYPE, TITLES, Problem
 
 from . import examples
@@ -50,14 +50,14 @@ def _complete(document: dict[str, Any]) -> None:
 
 
 def _complete_operation(method: str, path: str, operation: dict[str, Any]) -> None:
-    is_open = path in OPEN_PATHS
+    is_open = path in OPEN_PATHS or path == SESSION_PATH
     responses = operation["responses"]
     responses.pop("422", None)
     for response in responses.values():
         for media, content in response.get("content", {}).items():
             if media == STREAM:
                 content["example"] = _stream_example(path)
-                response["description"] = STREAM_DESCRIPTION
+                response["description"] = LIVE_DESCRIPTION if path == "/v1/live" else STREAM_DESCRIPTION
             elif "example" not in content and "$ref" in content.get("schema", {}):
                 content["example"] = RESPONSE_EXAMPLES.get(content["schema"]["$ref"].rpartition("/")[2], {})
     kinds = (*(() if is_open else ("unauthorized",)), *ERROR_KINDS.get((method, path), ()))
@@ -169,6 +169,8 @@ RESPONSE_EXAMPLES: Mapping[str, dict[str, Any]] = {
         "orphans": [],
     },
     "TunnelStatus": _TUNNEL,
+    "SessionInfo": {"signed_in": True, "token": "5d41402abc4b2a76b9719d911017c592", "expires_at": 1764417600},
+    "SessionLink": {"path": "/#link=0oyxEXAMPLEuT9", "expires_in_s": 60},
     "UsageReport": {"by": "key", "since": "2026-11-21T12:00:00Z", "lines": [_USAGE_LINE]},
 }
 
@@ -176,10 +178,12 @@ RESPONSE_EXAMPLES: Mapping[str, dict[str, Any]] = {
 STREAM_EXAMPLES: Mapping[str, str] = {
     "/events": 'id: 1763812804000-0\ndata: {"id":"1763812804000-0","deployment":"x7k2m4qfh3ab","phase":"queued",'
     '"ending":null,"reason":"waits for its priority","at":"2026-11-22T12:00:04Z"}\n\n',
+    "/v1/live": 'event: requests\ndata: {"at":1763812804.2,"requests":[],"errors":[]}\n\n',
     "/logs": 'id: 4711\ndata: {"line":"INFO loading weights"}\n\n',
     "/images/jobs/{job}/events": f"id: 1763812804000-0\ndata: {json.dumps(examples.IMAGE_JOB)}\n\n",
     "/downloads/{download}/events": f"id: 1763812804000-0\ndata: {json.dumps(examples.DOWNLOAD)}\n\n",
 }
+LIVE_DESCRIPTION = "Server-sent events, each with one part of the view. A stream that is opened again has all parts."
 STREAM_DESCRIPTION = (
     "Server-sent events. To resume after a broken connection, send the `id` of the last event as `Last-Event-ID` "
     "(browsers do it by themselves): no event is repeated or lost. Lines that begin with a colon are keep-alives, "

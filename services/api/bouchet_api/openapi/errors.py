@@ -16,6 +16,7 @@ OWN_STATUS: Mapping[str, int] = {
     "length_required": 411,
     "method_not_allowed": 405,
     "not_found": 404,
+    "token_missing": 403,
     "too_large": 413,
     "unauthorized": 401,
 }
@@ -49,6 +50,9 @@ DETAIL_EXAMPLES: Mapping[str, str] = {
     "orphan_refused": "job 4711 cannot be adopted: its files are gone; cancel it",
     "unknown_task": "no failed task '5f0c'; `bouchet tasks` lists them",
     "key_name_taken": "a key 'alice' exists already; `bouchet keys revoke alice` first, or choose another name",
+    "sign_in_refused": "that is not BOUCHET_ADMIN_KEY of this installation's .env; copy it whole",
+    "link_refused": "this link was used before, or is older than 60 s; run `bouchet open` again for a new one",
+    "foreign_origin": "only the dashboard's own page may use its session",
     "unknown_key": "no key 'alice'; `bouchet keys list` shows them",
 }
 
@@ -101,6 +105,11 @@ ERROR_KINDS: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("post", "/v1/keys"): ("bad_request", "key_name_taken", *_STORE),
     ("delete", "/v1/keys/{name}"): ("unknown_key", *_STORE),
     ("get", "/v1/usage"): ("bad_request", *_STORE),
+    ("get", "/v1/live"): _STORE,
+    ("get", "/v1/session"): ("foreign_origin",),
+    ("post", "/v1/session"): ("bad_request", "sign_in_refused", "link_refused", "foreign_origin"),
+    ("delete", "/v1/session"): ("foreign_origin",),
+    ("post", "/v1/session/link"): (),
     # whatever is down is a failed check there
     ("get", "/v1/doctor"): (),
 }  # fmt: skip

@@ -119,6 +119,11 @@ PROMPT_ANSWER: dict[str, Any] = {
     "Duo push": {"value": {"prompt_id": "3f9c", "responses": ["1"]}},
 }
 
+SIGN_IN: dict[str, Any] = {
+    "typed": {"value": {"key": "BOUCHET_ADMIN_KEY of .env"}},
+    "one-time link": {"value": {"link": "0oyxEXAMPLEuT9"}},
+}
+
 TRUST: dict[str, Any] = {
     "compared": {
         "summary": "a key compared with the site's list",

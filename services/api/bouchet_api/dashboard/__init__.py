@@ -1,0 +1,1 @@
+"""The dashboard: sign-in, its files, and what it shows while it is open."""

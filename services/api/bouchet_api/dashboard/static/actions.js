@@ -1,0 +1,72 @@
+// What a person can do here: dialogs, changes, notifications, theme.
+
+import { ask } from "./client.js";
+import { h } from "./dom.js";
+import { visible } from "./format.js";
+import { cancelDialog, keepDialog, launchDialog } from "./dialogs.js";
+
+const THEMES = ["", "light", "dark"];
+
+export function makeActions(state, redraw, notice) {
+  let open = null;
+  const attempt = async (work, done) => {
+    try {
+      await work();
+      if (done) notice(done);
+      return true;
+    } catch (error) {
+      notice(error.message);
+      return false;
+    }
+  };
+  const act = {
+    redraw, notice,
+    show: (name) => { location.hash = name.split("/").map(encodeURIComponent).join("/"); },
+    choose: (job) => { state.chosenJob = job; redraw(); },
+    connect: () => attempt(() => ask("POST", "/v1/tunnel/connect"), "Connecting now."),
+    trust: (fingerprint) => attempt(() => ask("POST", "/v1/tunnel/trust", { fingerprint }), "The host key is trusted; connecting."),
+    answer: (prompt, responses, form) => attempt(() => ask("POST", "/v1/tunnel/answer", { prompt_id: prompt, responses }), "Sent to the login node.").then((sent) => { if (sent) form.reset(); }),
+    launch: (like) => { openDialog(launchDialog(state, act, like)); },
+    keep: (record) => { openDialog(keepDialog(record, act)); },
+    cancel: (record) => { openDialog(cancelDialog(record, act)); },
+    close: () => { const element = document.querySelector("dialog"); if (element) element.close(); },
+    dialog: () => (open ? h("dialog", { key: open.key, class: "dialog", ref: (node) => requestAnimationFrame(() => node.isConnected && !node.open && node.showModal()), onclose: () => { open = null; redraw(); }, "aria-labelledby": "dialog-title" }, open.view()) : null),
+    applyTheme: () => { const theme = localStorage.getItem("theme") || ""; if (theme) document.documentElement.dataset.theme = theme; else delete document.documentElement.dataset.theme; },
+    changeTheme: () => {
+      const next = THEMES[(THEMES.indexOf(localStorage.getItem("theme") || "") + 1) % THEMES.length];
+      localStorage.setItem("theme", next);
+      act.applyTheme();
+      notice(next ? `The page is ${next}.` : "The page is light or dark as the system is.");
+    },
+    notifies: () => localStorage.getItem("notify") === "yes" && "Notification" in window && Notification.permission === "granted",
+    askToNotify: async () => {
+      if (!("Notification" in window)) { notice("This browser has no notifications."); return; }
+      const answer = await Notification.requestPermission();
+      localStorage.setItem("notify", answer === "granted" ? "yes" : "no");
+      notice(answer === "granted" ? "This browser says when a model is ready, has ended, or needs you." : "The browser refuses notifications for this page; its settings allow them.");
+    },
+    announce: (before, after) => { for (const text of changes(before, after)) { notice(text); if (document.hidden && act.notifies()) new Notification("bouchet", { body: text, tag: text }); } },
+    readAccount: async () => {
+      try { state.account = await ask("GET", "/v1/account"); } catch { state.account = null; }
+      redraw();
+    },
+  };
+  function openDialog(dialog) { open = { key: `dialog ${Date.now()}`, ...dialog }; redraw(); }
+  return act;
+}
+
+/** What a person wants to hear of: read out by screen readers, shown for some seconds, and as notifications. */
+export function changes(before, after) {
+  if (!before) return [];
+  const phases = new Map(before.deployments.map((one) => [one.id, one.phase]));
+  const found = [];
+  for (const one of after.deployments) {
+    const earlier = phases.get(one.id);
+    if (earlier && earlier !== one.phase && one.phase === "ready") found.push(`${visible(one.names[0])} is ready.`);
+    if (earlier && earlier !== one.phase && one.phase === "parked") found.push(`${visible(one.names[0])} is parked.`);
+  }
+  const known = new Set(before.ended.map((one) => one.id));
+  for (const one of after.ended) if (!known.has(one.id) && phases.has(one.id)) found.push(`${visible(one.names[0])} has ended: ${visible(one.reason || one.ending)}`);
+  if (after.tunnel && after.tunnel.prompt && !(before.tunnel && before.tunnel.prompt)) found.push("The login needs your answer.");
+  return found;
+}

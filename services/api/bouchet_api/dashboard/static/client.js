@@ -1,0 +1,67 @@
+// The API: requests with the session's token, and streams that come back after a break.
+
+export class ApiError extends Error {
+  constructor(problem) {
+    super(problem.detail || problem.title || "The request failed.");
+    this.kind = problem.kind || "error";
+    this.status = problem.status || 0;
+    this.fields = problem.errors || [];
+  }
+}
+
+let token = "";
+let onSignedOut = () => {};
+
+export function setToken(value) { token = value; }
+export function whenSignedOut(action) { onSignedOut = action; }
+
+/** Send a request and return the parsed answer. Throws ApiError; its message says what to do. */
+export async function ask(method, path, body, headers = {}) {
+  const answer = await send(method, path, body, headers);
+  const text = await answer.text();
+  return text ? JSON.parse(text) : null;
+}
+
+/** Send a request and return the response once its head is there. */
+export async function send(method, path, body, headers = {}, signal = undefined) {
+  const request = { method, headers: { ...headers }, credentials: "same-origin", cache: "no-store", signal };
+  if (body !== undefined) {
+    request.headers["content-type"] = "application/json";
+    request.body = JSON.stringify(body);
+  }
+  if (method !== "GET") request.headers["x-bouchet-token"] = token;
+  let answer;
+  try {
+    answer = await fetch(path, request);
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new ApiError({ kind: "unreachable", detail: "The API does not answer. `make up` starts it; this page goes on by itself then." });
+  }
+  if (answer.ok) return answer;
+  const problem = await answer.json().catch(() => ({ detail: `The API answered ${answer.status}.` }));
+  if (answer.status === 401 && problem.kind === "unauthorized") onSignedOut();
+  throw new ApiError({ ...problem, status: answer.status });
+}
+
+const PAUSES_MS = [500, 1000, 2000, 4000, 8000];
+
+/** Open a stream of events that is opened again after a break. Returns a function that closes it.
+ * on: event name -> function of the parsed data; state: called with "open", "lost" or "ended". */
+export function follow(path, on, state = () => {}) {
+  let source = null, tries = 0, timer = 0, closed = false;
+  const open = () => {
+    source = new EventSource(path);
+    source.onopen = () => { tries = 0; state("open"); };
+    for (const [name, action] of Object.entries(on)) {
+      source.addEventListener(name, (event) => action(JSON.parse(event.data), event.lastEventId));
+    }
+    source.onerror = () => {
+      source.close();
+      if (closed) return;
+      state("lost");
+      timer = setTimeout(open, PAUSES_MS[Math.min(tries++, PAUSES_MS.length - 1)]);
+    };
+  };
+  open();
+  return () => { closed = true; clearTimeout(timer); source.close(); };
+}

@@ -1,0 +1,93 @@
+// Numbers, times and states as people read them.
+
+const CONTROL = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200b\u200e\u200f\u202a-\u202e\u2066-\u2069]/g;
+
+/** Show control characters (terminal escapes, direction marks) as visible symbols. */
+export function visible(text) {
+  return String(text ?? "").replace(CONTROL, (one) => {
+    const code = one.codePointAt(0);
+    return code < 0x20 ? String.fromCodePoint(0x2400 + code) : code === 0x7f ? "\u2421" : "\ufffd";
+  });
+}
+
+export function number(value, digits = 0) {
+  if (value === null || value === undefined || !Number.isFinite(value)) return "–";
+  return value.toLocaleString("en-US", { minimumFractionDigits: digits, maximumFractionDigits: digits });
+}
+
+export function short(value) {
+  if (value === null || value === undefined) return "–";
+  if (value < 1000) return number(value);
+  if (value < 1e6) return `${number(value / 1e3, value < 1e4 ? 1 : 0)}k`;
+  return `${number(value / 1e6, 1)}M`;
+}
+
+export function percent(share) {
+  return share === null || share === undefined ? "–" : `${number(share * 100)} %`;
+}
+
+export function bytes(value) {
+  if (!value) return "–";
+  const units = ["B", "KiB", "MiB", "GiB", "TiB"];
+  let index = 0;
+  while (value >= 1024 && index < units.length - 1) { value /= 1024; index += 1; }
+  return `${number(value, value < 10 && index ? 1 : 0)} ${units[index]}`;
+}
+
+export function seconds(value) {
+  if (value === null || value === undefined) return "–";
+  if (value < 0.0995) return `${number(value * 1000, value < 0.00995 ? 1 : 0)} ms`;
+  return `${number(value, value < 10 ? 2 : 1)} s`;
+}
+
+/** A duration in at most two units: 42 s, 3 min, 2 h 10 min, 3 d 4 h. */
+export function duration(value) {
+  const total = Math.max(0, Math.round(value));
+  if (total < 60) return `${total} s`;
+  const minutes = Math.floor(total / 60), hours = Math.floor(minutes / 60), days = Math.floor(hours / 24);
+  if (minutes < 60) return `${minutes} min`;
+  if (hours < 24) return minutes % 60 ? `${hours} h ${minutes % 60} min` : `${hours} h`;
+  return hours % 24 ? `${days} d ${hours % 24} h` : `${days} d`;
+}
+
+export function clock(moment, withSeconds = false) {
+  const date = new Date(moment);
+  const options = { hour: "2-digit", minute: "2-digit", hour12: false };
+  if (withSeconds) options.second = "2-digit";
+  const time = date.toLocaleTimeString("en-GB", options);
+  return sameDay(date, new Date()) ? time : `${date.toLocaleDateString("en-GB", { day: "numeric", month: "short" })} ${time}`;
+}
+
+function sameDay(one, other) { return one.toDateString() === other.toDateString(); }
+
+export function until(moment, now = Date.now()) { return (new Date(moment).getTime() - now) / 1000; }
+
+// phase -> symbol, word, kind (calm, busy, good, person)
+const STATES = {
+  requested: ["○", "requested", "busy"], submitting: ["○", "being submitted", "busy"],
+  queued: ["◔", "queued", "busy"], starting: ["◑", "starting", "busy"], ready: ["●", "ready", "good"],
+  draining: ["◕", "draining", "busy"], parked: ["◌", "parked", "calm"], ended: ["■", "ended", "calm"],
+};
+const ENDINGS = {
+  completed: "ended as planned", cancelled: "cancelled", failed: "failed", timed_out: "reached its walltime",
+  preempted: "preempted", idle: "ended: it was idle",
+};
+
+export function stateOf(record) {
+  const [symbol, word, kind] = STATES[record.phase] || ["?", record.phase, "calm"];
+  if (record.phase !== "ended") {
+    if (record.service && record.service.paused) return { symbol: "▲", word: "paused", kind: "person" };
+    return { symbol, word, kind };
+  }
+  const isBad = record.ending === "failed";
+  return { symbol: isBad ? "▲" : symbol, word: ENDINGS[record.ending] || word, kind: isBad ? "person" : kind };
+}
+
+/** The job that serves, as the records have it: the last one. */
+export function jobOf(record) { return record.jobs.length ? record.jobs[record.jobs.length - 1] : null; }
+
+export function deadlineOf(job) {
+  const started = job && job.since && job.since.starting;
+  if (!started || !job.placement || !["starting", "ready", "draining"].includes(job.phase)) return null;
+  return new Date(started).getTime() + job.placement.walltime_s * 1000;
+}
