@@ -144,6 +144,7 @@ class DiskModel(FrozenModel):
     total_bytes: int | None = None
     revision: str | None = Field(default=None, description="commit")
     last_used: datetime | None = Field(default=None, description="when a job last served it")
+    shared: str = Field(default="", description="the directory of models_dirs that it is in; empty: in models_dir")
 
     @property
     def percent(self) -> int | None:

@@ -35,6 +35,8 @@ class TaskName(StrEnum):
     PREVIEW = "preview"
     LIST_IMAGES = "list_images"
     REMOVE_IMAGE = "remove_image"
+    INSPECT_HUB_MODEL = "inspect_hub_model"
+    REMOVE_MODEL = "remove_model"
     LIST_ORPHANS = "list_orphans"
     ADOPT_ORPHAN = "adopt_orphan"
     CANCEL_ORPHAN = "cancel_orphan"

@@ -34,8 +34,18 @@ run_ctl() {
   exec slurmctld -D -i
 }
 
+# The cluster has no internet: this hub serves the demo's own models under other names, so that downloads can be tried.
+run_hub() {
+  while :; do
+    setpriv --reuid=65534 --regid=65534 --clear-groups python3 /usr/libexec/demo/hub.py 8600 /software/models \
+      hub-demo/SmolLM2-135M-Instruct=HuggingFaceTB/SmolLM2-135M-Instruct hub-demo/scripted=demo/scripted || true
+    sleep 2 # the port is taken while a test has a hub of its own there
+  done
+}
+
 run_login() {
   prepare_sshd login
+  run_hub 2>/dev/null &
   log "starting sshd"
   exec /usr/sbin/sshd -D -e
 }

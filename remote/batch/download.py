@@ -6,6 +6,7 @@
 A file `stop` in JOB_DIR cancels it. Partial downloads are kept.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -48,13 +49,20 @@ def _download(job_dir: str, scripts: str, scratch: str) -> None:
         "models_dir": spec["models_dir"],
         "progress": batch_job.progress_path(job_dir),
         "quota_left": bytes_left(quota, spec["models_dir"]),
+        "for_group": spec.get("for_group", False),
     }
-    os.makedirs(os.path.dirname(model_path(spec["models_dir"], spec["model"])), exist_ok=True)
+    owner = os.path.dirname(model_path(spec["models_dir"], spec["model"]))
+    os.makedirs(owner, exist_ok=True)
+    if spec.get("for_group"):
+        with contextlib.suppress(OSError):
+            os.chmod(owner, 0o750)
     argv = container_argv(spec, job_dir, scripts, scratch)
     child = subprocess.Popen(argv, env=container_environment(spec["apptainer"]), stdin=subprocess.PIPE)
     _send(child, json.dumps(request).encode())
     status = batch_job.wait_for_exit(child, job_dir)
     if status:
+        with contextlib.suppress(OSError):
+            os.rmdir(owner)  # an empty folder, of a model that the hub does not have
         # hub_fetch.py has reported the reason already, unless it was killed
         message = "the download program exited with status %d; run `%s` again to resume"
         raise JobRefusedError(message % (status, batch_job.download_command(spec)))

@@ -221,6 +221,8 @@ class ModelDownload:
         with open(os.path.join(self.folder, REVISION), "w", encoding="ascii") as target:
             target.write(self.commit + "\n")
         remove_others(self.folder, keep)
+        if self.request.get("for_group"):
+            share_with_group(self.folder)
         if os.path.lexists(self.target):
             before = (read_json(manifest_path(self.target)) or {}).get("revision") or "earlier"
             parent, name = os.path.split(self.target)
@@ -301,6 +303,14 @@ def remove_others(folder: str, keep: set[str]) -> None:
             path = os.path.join(place, name)
             if os.path.relpath(path, folder) not in keep and path != manifest_path(folder):
                 os.remove(path)
+
+
+def share_with_group(folder: str) -> None:
+    """Let the group read everything below the folder; others read nothing."""
+    for place, _, names in os.walk(folder):
+        os.chmod(place, 0o750)
+        for name in names:
+            os.chmod(os.path.join(place, name), 0o640)
 
 
 def format_bytes(count: float) -> str:

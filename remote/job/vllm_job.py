@@ -35,7 +35,7 @@ from job_files import (
     write_json,
     write_whole,
 )
-from model_folder import find_damage, find_model, is_quantized, linked_folders, purge_warning
+from model_folder import find_damage, find_in_folders, is_quantized, linked_folders, purge_warning
 from network import LOOPBACK, address_towards, free_ports, listening, network_environment, socket_problem
 from provenance import describe_software, driver_problem, gpus_and_driver, image_facts, read_container_command
 from weights import describe_weights
@@ -118,7 +118,8 @@ def _prepare(job_dir: str, scratch: str) -> List[str]:
         "software": describe_software(image, arguments, model),
     }
     write_json(os.path.join(scratch, "facts.json"), facts)
-    binds = [spec["models_dir"], *linked_folders(model, spec["models_dir"])]
+    home = next(one for one in models_dirs(spec) if (model + "/").startswith(one.rstrip("/") + "/"))
+    binds = [home, *linked_folders(model, home)]
     return [spec["apptainer"], spec["image"], model, cache, str(free_ports(1)[0]), spec["listen"]] + [
         "%s:%s:ro" % (b, b) for b in binds
     ]
@@ -127,18 +128,23 @@ def _prepare(job_dir: str, scratch: str) -> List[str]:
 def check_model(spec: Spec) -> Tuple[str, Optional[str]]:
     """Return folder and commit (where known) of the model; JobRefusedError where it is missing, damaged or another."""
     model, pinned = spec["model"], spec.get("model_revision")
-    found, revision = find_model(spec["models_dir"], model, pinned)
+    found, revision = find_in_folders(models_dirs(spec), model, pinned)
     if found and pinned and revision != pinned:
         message = "the model %s is at commit %s, but this launch needs %s; run `bouchet download %s --revision %s`"
         raise JobRefusedError(message % (model, revision, pinned, model, pinned))
     if not found:
         message = "the model %s is not in %s; run `bouchet download %s`"
-        raise JobRefusedError(message % (model, spec["models_dir"], model))
+        raise JobRefusedError(message % (model, ", ".join(models_dirs(spec)), model))
     damage = find_damage(found)
     if damage:
         message = "the model in %s is damaged or incomplete: %s; run `bouchet download %s` to download it again"
         raise JobRefusedError(message % (found, damage, model))
     return found, revision
+
+
+def models_dirs(spec: Spec) -> List[str]:
+    """Return models_dir and the shared directories, in which models are only read."""
+    return [spec["models_dir"], *(os.path.expanduser(path) for path in spec.get("models_dirs") or ())]
 
 
 def record_use(spec: Spec) -> None:

@@ -1,5 +1,6 @@
-"""Architecture and tensors of a model on the cluster: `python3 inspect_model.py MODELS_DIR MODEL` prints JSON.
+"""Architecture and tensors of a model on the cluster: `python3 inspect_model.py MODELS_DIR MODEL [SHARED_DIR...]`.
 
+Prints JSON:
 {"config": its config.json without long lists, "tensors": [[name, type, rank, bytes], ...] or null, "revision": commit}
 or {} where the model is missing. Reads headers only.
 
@@ -15,7 +16,7 @@ import sys
 from typing import Any, Dict, List, Optional
 
 from job_files import read_json
-from model_folder import INDEX, find_model
+from model_folder import INDEX, find_in_folders
 
 LAYER = re.compile(r"^(?:model\.|language_model\.)*layers\.(\d+)\.")
 NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
@@ -26,9 +27,9 @@ MAX_LIST_LENGTH = 512
 TensorRow = List[Any]
 
 
-def inspect_model(models_dir: str, model: str) -> Dict[str, Any]:
+def inspect_model(models_dir: str, model: str, *shared: str) -> Dict[str, Any]:
     """Return config, tensors and commit; empty where the model is missing."""
-    folder, revision = find_model(os.path.expanduser(models_dir), model)
+    folder, revision = find_in_folders([os.path.expanduser(path) for path in (models_dir, *shared)], model)
     if not folder:
         return {}
     config = read_json(os.path.join(folder, "config.json")) or {}
@@ -92,4 +93,4 @@ def drop_long_lists(value: Any) -> Any:
 
 
 if __name__ == "__main__":
-    json.dump(inspect_model(*sys.argv[1:3]), sys.stdout)
+    json.dump(inspect_model(*sys.argv[1:]), sys.stdout)

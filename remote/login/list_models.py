@@ -1,6 +1,8 @@
-"""Lists the models on the cluster: `python3 list_models.py ROOT MODELS_DIR` prints JSON. Reads names and sizes only.
+"""Lists the models on the cluster: `python3 list_models.py ROOT MODELS_DIR [SHARED_DIR...]` prints JSON.
 
-{"models": {"org/name": {"state": "ready" | "partial", "bytes", "total_bytes", "revision", "last_used"}},
+Reads names and sizes only. A complete model in models_dir comes before one in a shared directory.
+
+{"models": {"org/name": {"state": "ready" | "partial", "bytes", "total_bytes", "revision", "last_used", "shared"}},
  "free_bytes": of the models' disk}. Times are seconds since 1970. Python 3.6, standard library.
 """
 
@@ -27,8 +29,25 @@ from model_folder import (
 ModelOnDisk = Dict[str, Any]
 
 
-def list_models(root: str, models_dir: str) -> Dict[str, Any]:
-    """Return all models in plain folders and hub caches."""
+def list_models(root: str, models_dir: str, *shared: str) -> Dict[str, Any]:
+    """Return all models in models_dir and in the shared directories."""
+    models = models_in(models_dir)
+    for folder in shared:
+        for model, row in models_in(folder).items():
+            if row["state"] == "ready" and models.get(model, {}).get("state") != "ready":
+                models[model] = dict(row, shared=folder)
+    for model in models:
+        models[model]["last_used"] = last_used(root, model)
+    try:
+        known = os.statvfs(models_dir)
+        free: Optional[int] = known.f_bavail * known.f_frsize
+    except OSError:
+        free = None
+    return {"models": models, "free_bytes": free}
+
+
+def models_in(models_dir: str) -> Dict[str, ModelOnDisk]:
+    """Return all models of one directory, in plain folders and hub caches."""
     models: Dict[str, ModelOnDisk] = {}
     for hub in (models_dir, os.path.join(models_dir, "hub")):
         for name in list_names(hub):
@@ -40,14 +59,7 @@ def list_models(root: str, models_dir: str) -> Dict[str, Any]:
         plain = describe_folder(models_dir, model)
         if plain:
             models[model] = plain
-    for model in models:
-        models[model]["last_used"] = last_used(root, model)
-    try:
-        known = os.statvfs(models_dir)
-        free: Optional[int] = known.f_bavail * known.f_frsize
-    except OSError:
-        free = None
-    return {"models": models, "free_bytes": free}
+    return models
 
 
 def list_names(folder: str) -> List[str]:
@@ -113,4 +125,4 @@ def last_used(root: str, model: str) -> Optional[int]:
 
 
 if __name__ == "__main__":
-    json.dump(list_models(*(os.path.expanduser(path) for path in sys.argv[1:3])), sys.stdout)
+    json.dump(list_models(*(os.path.expanduser(path) for path in sys.argv[1:])), sys.stdout)

@@ -1,7 +1,7 @@
 """A cheap check of the login node, for `bouchet doctor` and for relaunching an earlier deployment. JSON in, JSON out.
 
 in:  {"directories": [path], "images": [path], "hashes": folder, "models_dir": path, "models": [id],
-      "quota": quota_command, "weights": [[id, commit or null]]}
+      "models_dirs": [shared directory], "quota": quota_command, "weights": [[id, commit or null]]}
 out: {"python", "time", "host", "directories": {path: {...}}, "images": {path: {...}}, "models": [id], "quota": text,
       "quota_left": bytes below models_dir or null, "weights": {id: {"revision", "weights"} or null}}
 """
@@ -12,11 +12,11 @@ import platform
 import stat
 import sys
 import time
-from typing import Any, Dict, Optional
+from typing import Any, Dict, List, Optional
 
 from image_file import hash_note_name, recorded_hash
 from job_files import read_text
-from model_folder import find_model
+from model_folder import find_in_folders
 from quota import bytes_left, run_quota_command
 from weights import describe_weights
 
@@ -84,10 +84,10 @@ def has_model(models_dir: str, model: str) -> bool:
     return any(os.path.isdir(path) for path in paths)
 
 
-def check_weights(models_dir: str, model: str, wanted: Optional[str]) -> Optional[Dict[str, Any]]:
+def check_weights(folders: List[str], model: str, wanted: Optional[str]) -> Optional[Dict[str, Any]]:
     """Return commit and digest of the model that a job would serve; None without one. wanted: the commit to prefer."""
     try:
-        folder, revision = find_model(os.path.expanduser(models_dir), model, wanted)
+        folder, revision = find_in_folders(folders, model, wanted)
     except OSError:
         return None
     return {"revision": revision, "weights": describe_weights(folder)} if folder else None
@@ -97,6 +97,7 @@ def main() -> None:
     """Read the request from standard input and print the result."""
     request: Dict[str, Any] = json.load(sys.stdin)
     models_dir = request["models_dir"]
+    folders = [os.path.expanduser(path) for path in (models_dir, *request.get("models_dirs", []))]
     quota = run_quota_command(request["quota"], QUOTA_TIMEOUT_S)
     result = {
         "python": platform.python_version(),
@@ -104,8 +105,8 @@ def main() -> None:
         "host": platform.node(),
         "directories": {path: check_directory(path) for path in request["directories"]},
         "images": {path: check_image(path, request["hashes"]) for path in request["images"]},
-        "models": [model for model in request["models"] if has_model(models_dir, model)],
-        "weights": {model: check_weights(models_dir, model, wanted) for model, wanted in request.get("weights", [])},
+        "models": [model for model in request["models"] if any(has_model(one, model) for one in folders)],
+        "weights": {model: check_weights(folders, model, wanted) for model, wanted in request.get("weights", [])},
         "quota": quota[:MAX_QUOTA_CHARACTERS],
         "quota_left": bytes_left(quota, models_dir),
     }

@@ -82,6 +82,21 @@ def find_model(models_dir: str, model: str, wanted: Optional[str] = None) -> Tup
     return "", None
 
 
+def find_in_folders(folders: List[str], model: str, wanted: Optional[str] = None) -> Tuple[str, Optional[str]]:
+    """Return folder and commit of a model in the first directory that has it, the wanted commit before others.
+
+    OSError when the first directory cannot be read; a shared one that cannot is passed over.
+    """
+    found = [find_model(folders[0], model, wanted)]
+    for folder in folders[1:]:
+        try:
+            found.append(find_model(folder, model, wanted))
+        except OSError:
+            pass
+    present = [one for one in found if one[0]]
+    return next((one for one in present if wanted and one[1] == wanted), present[0] if present else ("", None))
+
+
 def newest_snapshot(repository: str, wanted: Optional[str] = None) -> Optional[str]:
     """Return the wanted snapshot of a hub cache, else the one of refs/main, else the newest one with a config.json."""
     main = read_text(os.path.join(repository, "refs", "main"))

@@ -54,7 +54,7 @@ class Services:
         headers = {"Authorization": f"Bearer {ADMIN_KEY}"}
         return httpx.request(method, self.api.url + path, headers=headers, timeout=TIMEOUT_S, verify=NO_TLS, **options)
 
-    def bouchet(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def bouchet(self, *arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:
         """Run the command line."""
         environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("BOUCHET_")},
@@ -62,6 +62,7 @@ class Services:
             "BOUCHET_API_KEY": KEY,
             "BOUCHET_ADMIN_KEY": ADMIN_KEY,
             "PYTHONPATH": os.pathsep.join(sys.path),
+            **extra,
         }
         argv = [sys.executable, "-m", "bouchet_cli", *arguments]
         return subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=60, check=False)

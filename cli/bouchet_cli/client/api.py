@@ -118,6 +118,20 @@ class ApiClient:
         """Return the catalog: `default` and `models`. refresh: list the cluster's disk again, which takes a moment."""
         return self._send("GET", f"/v1/models?refresh={str(refresh).lower()}")
 
+    def inspect_model(self, model: str, revision: str | None) -> Json:
+        """Ask the hub about a model: what it is, and a catalog entry for it."""
+        request = {"model": model, **({"revision": revision} if revision else {})}
+        return self._send("POST", "/v1/models/inspect", request, timeout_s=CLUSTER_TIMEOUT_S)
+
+    def model(self, name: str) -> Json:
+        """Return one model of the catalog."""
+        return self._send("GET", f"/v1/models/{quote(name, safe='/')}")
+
+    def remove_model(self, name: str, *, force: bool) -> Json:
+        """Remove a model's weights from the cluster."""
+        path = f"/v1/models/{quote(name, safe='/')}?force={str(force).lower()}"
+        return self._send("DELETE", path, timeout_s=2 * CLUSTER_TIMEOUT_S)
+
     def download(self, model: str, revision: str | None) -> DownloadInfo:
         """Start a download; if the model is being downloaded already, return that download."""
         request = {"model": model, **({"revision": revision} if revision else {})}

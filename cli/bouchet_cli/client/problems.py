@@ -11,6 +11,10 @@ from .settings import ADMIN_KEY, KEY
 
 # the API's kind for a name that no deployment has
 UNKNOWN_DEPLOYMENT = "unknown_deployment"
+# the same for a model that the catalog does not have
+UNKNOWN_MODEL = "unknown_model"
+# nothing of a model is on the cluster
+MODEL_MISSING = "model_missing"
 WRONG_KEY = "the running stack does not accept {key} from .env; restart it with `make up`"
 # statuses of the proxy for a model that is not ready: OpenAI's and Anthropic's
 NOT_READY = (503, 529)
@@ -32,6 +36,7 @@ OPTION_NAMES: Mapping[str, Mapping[str, str]] = {
     "/v1/deployments": _LAUNCH,
     "/v1/deployments/preview": _LAUNCH,
     "/v1/models/download": {"model": "MODEL", "revision": "--revision"},
+    "/v1/models/inspect": {"model": "ORG/NAME", "revision": "--revision"},
     "/v1/images/jobs": {"pin": "PIN", "source": "--from", "rebuild": "--rebuild", "force": "--force"},
     "/v1/keys": {
         "name": "HOLDER",

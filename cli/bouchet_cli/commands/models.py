@@ -1,33 +1,68 @@
-"""`bouchet models` and `bouchet download`: the catalog, and models on the cluster's disk."""
+"""`bouchet models`: the catalog, and models of the hub that are added to it."""
 
 from __future__ import annotations
 
 import argparse
 from datetime import UTC, datetime
-from functools import partial
 
-from bouchet_cli.client.api import ApiClient
+from bouchet_cli.client.added_models import AddedModels
 from bouchet_cli.client.errors import CommandError, UsageError
-from bouchet_cli.client.records import DownloadInfo
+from bouchet_cli.client.http import Json
+from bouchet_cli.client.problems import MODEL_MISSING, UNKNOWN_MODEL
 from bouchet_cli.context import CommandContext
-from bouchet_cli.view.models import ModelInfo, download_bar, download_line, download_lines, model_lines
-from bouchet_cli.view.progress import job_display, wait_until_finished
+from bouchet_cli.view.hub_models import details_lines, proposal_lines
+from bouchet_cli.view.models import ModelInfo, model_lines
 from bouchet_cli.view.screen import Screen
 from bouchet_cli.view.tables import binary_size
 
 
 def add_models_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add no options: `bouchet models` has none of its own."""
+    """Add `bouchet models list|info|add|remove`; a bare `models` lists."""
+    parser.add_argument("--ready", action="store_true", help="list only models that are on the cluster")
+    actions = parser.add_subparsers(dest="action", metavar="list|info|add|remove", parser_class=type(parser))
+    listed = actions.add_parser("list", help="list the catalog, and which models are downloaded", allow_abbrev=False)
+    listed.add_argument("--ready", action="store_true", default=argparse.SUPPRESS,
+                        help="list only models that are on the cluster")  # fmt: skip
+    info = actions.add_parser("info", help="describe a model, of the catalog or of the hub", allow_abbrev=False)
+    info.add_argument("model", metavar="MODEL", help="name in the catalog, or model id on the hub")
+    add = actions.add_parser("add", help="add a model of the hub to the catalog", allow_abbrev=False)
+    add.add_argument("model", metavar="ORG/NAME", help="model id on the hub")
+    add.add_argument("--revision", metavar="R", help="branch, tag or commit to read (default: the newest)")
+    remove = actions.add_parser("remove", help="remove a model's weights from the cluster, and an added entry",
+                                allow_abbrev=False)  # fmt: skip
+    remove.add_argument("model", metavar="MODEL", help="name in the catalog, or model id on the hub")
+    remove.add_argument("--force", action="store_true", help="remove it even if a live deployment uses it")
+    for action in (add, remove):
+        action.add_argument("--yes", action="store_true", help="do not ask for confirmation")
+    for action in (listed, info, add, remove):
+        action.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON")
 
 
 def run_models(options: argparse.Namespace, context: CommandContext) -> None:
-    """Show the catalog."""
+    """List, describe, add or remove models."""
+    match options.action:
+        case "info":
+            _describe(options, context)
+        case "add":
+            _add(options, context)
+        case "remove":
+            _remove(options, context)
+        case _:
+            _list(options, context)
+
+
+def _list(options: argparse.Namespace, context: CommandContext) -> None:
     screen = context.screen
     answer = context.api.models(refresh=True)
+    if options.ready:
+        answer = {**answer, "models": [raw for raw in answer["models"] if raw["disk"]["state"] == "ready"]}
     if options.json:
         screen.show_json(answer)
         return
     models = [ModelInfo.from_json(raw) for raw in answer["models"]]
+    if options.ready and not models:
+        screen.show("no model is on the cluster; `bouchet download MODEL` downloads one")
+        return
     screen.show(*model_lines(models, answer["default"], screen.out.width, datetime.now(UTC)))
     if answer.get("free_bytes") is not None:
         screen.show("", f"{binary_size(answer['free_bytes'])} free on the disk of the models")
@@ -35,70 +70,97 @@ def run_models(options: argparse.Namespace, context: CommandContext) -> None:
         screen.note("STATUS is unknown until the cluster has been listed; connect with `bouchet tunnel`")
 
 
-def add_download_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `bouchet download`."""
-    parser.add_argument("model", nargs="?", metavar="MODEL",
-                        help="name in the catalog, or model id on the hub (default: list downloads)")  # fmt: skip
-    parser.add_argument("--revision", metavar="R", help="branch, tag or commit (default: the newest)")
-    parser.add_argument("--wait", action=argparse.BooleanOptionalAction, default=True, help="show progress to the end")
-    parser.add_argument("--cancel", action="store_true", help="stop the download; partial files are kept")
-
-
-def run_download(options: argparse.Namespace, context: CommandContext) -> None:
-    """Download a model; if it is being downloaded already, follow that download."""
-    api, screen = context.api, context.screen
-    if options.model is None:
-        _list(options, api, screen)
-        return
-    if options.cancel:
-        _cancel(options, api, screen)
-        return
-    download = api.download(options.model, options.revision)
-    if options.wait:
-        download = _follow(download, options.revision, api, screen)
-    if options.json:
-        screen.show_json(download.raw)
-    elif not options.wait:
-        screen.show(f"download of {download.model} requested (id {download.id}); follow it with `bouchet download`")
-    if download.finished and download.state != "done":
-        raise CommandError(f"download of {download.model} {download.state}: {download.reason}")
-    if download.finished and not options.json:
-        size = f" ({binary_size(download.bytes)})" if download.bytes else ""
-        screen.show(f"{download.model} is on the cluster{size}: {download.reason}")
-
-
-def _follow(download: DownloadInfo, revision: str | None, api: ApiClient, screen: Screen) -> DownloadInfo:
-    """Return the download when it has ended. Ctrl-C stops the waiting only."""
+def _describe(options: argparse.Namespace, context: CommandContext) -> None:
+    """Show the catalog's entry; for another model, what the hub says of it."""
+    screen = context.screen
     try:
-        with job_display(screen, download_line, download_bar) as show:
-            return wait_until_finished(download, partial(api.download_record, download.id), show)
-    except KeyboardInterrupt:
-        again = f"bouchet download {download.model}"
-        follow = f"{again} --revision {revision}" if revision else again
-        screen.note(f"the download continues in the background; follow it: `{follow}`, stop it: `{again} --cancel`")
-        raise
-
-
-def _cancel(options: argparse.Namespace, api: ApiClient, screen: Screen) -> None:
-    if options.revision is not None:
-        raise UsageError("--cancel stops the download of any revision; leave out --revision")
-    cancelled = api.cancel_download(options.model)
+        found, is_known = context.api.model(options.model), True
+    except CommandError as exc:
+        if exc.kind != UNKNOWN_MODEL or "/" not in options.model:
+            raise
+        found, is_known = context.api.inspect_model(options.model, None), False
     if options.json:
-        screen.show_json(cancelled.raw)
+        screen.show_json(found)
+    elif is_known:
+        screen.show(*details_lines(found, datetime.now(UTC)))
     else:
-        state = "has already ended" if cancelled.finished else "is being cancelled; partial files are kept"
-        screen.show(f"download of {cancelled.model} {state}")
+        screen.show(*proposal_lines(found, screen.out.width))
+        screen.note(f"it is not in the catalog; `bouchet models add {found['model']}` adds it")
 
 
-def _list(options: argparse.Namespace, api: ApiClient, screen: Screen) -> None:
-    if options.cancel or options.revision:
-        raise UsageError("name the model")
-    downloads = api.downloads()
+def _add(options: argparse.Namespace, context: CommandContext) -> None:
+    screen, api = context.screen, context.api
+    added = AddedModels(context.environment)
+    found = api.inspect_model(options.model, options.revision)
+    if not options.json:
+        screen.show(*proposal_lines(found, screen.out.width))
+    if found["known"] and not added.has(found["file"], found["model"]):
+        raise CommandError(f"{found['model']} is in the catalog already; edit models.yaml to change its entry")
+    if not (options.yes or options.json) and not _confirmed("Add this entry to the catalog?", screen):
+        raise CommandError("nothing was added; --yes adds it without a question")
+    path = added.write(found["file"], found["model"], found["block"])
+    _check_visible(found["model"], path, context)
     if options.json:
-        screen.show_json({"downloads": [download.raw for download in downloads]})
-    elif downloads:
-        newest = {download.model: download for download in reversed(downloads)}
-        shown = [download for download in downloads if newest[download.model] is download]
-        screen.show(*download_lines(shown, screen.out.width, datetime.now(UTC)))
-    else:
-        screen.show("no downloads yet; start one with `bouchet download MODEL`, list models with `bouchet models`")
+        screen.show_json({**found, "path": str(path)})
+        return
+    screen.show(f"added to {path}, which you may edit")
+    alias = found["entry"]["alias"]
+    screen.note(f"next: `bouchet download {found['model']}`, then `bouchet launch {alias}`")
+
+
+def _check_visible(model: str, path: object, context: CommandContext) -> None:
+    """Raise CommandError where the stack does not read this file."""
+    if all(raw["id"] != model for raw in context.api.models()["models"]):
+        raise CommandError(
+            f"{path} is written, but the stack reads its catalog from another folder; "
+            "copy the entry into the `sites` folder of the checkout where `make up` runs"
+        )
+
+
+def _remove(options: argparse.Namespace, context: CommandContext) -> None:
+    screen, api = context.screen, context.api
+    found = _find(options.model, context)
+    model = found["id"]
+    if not options.yes and not _confirmed(_removal_question(found), screen):
+        raise CommandError("nothing was removed")
+    removed: Json = {"model": model, "bytes": 0, "folders": []}
+    try:
+        removed = api.remove_model(model, force=options.force)
+    except CommandError as exc:
+        # an added entry can go although its weights were never downloaded
+        if exc.kind != MODEL_MISSING or not found["added"]:
+            raise
+    entry_removed = found["added"] and AddedModels(context.environment).remove(found["file"], model)
+    if options.json:
+        screen.show_json({**removed, "entry_removed": entry_removed})
+        return
+    if removed["folders"]:
+        screen.show(f"{model} removed from the cluster, {binary_size(removed['bytes'])} freed")
+    if entry_removed:
+        screen.show(f"{model} removed from {found['file']}")
+    elif not found["added"] and found["entry"]:
+        screen.note("its entry in models.yaml stays")
+
+
+def _find(name: str, context: CommandContext) -> Json:
+    """Return a model of the catalog; for a full id that it does not have, as far as is known."""
+    try:
+        return context.api.model(name)
+    except CommandError as exc:
+        if exc.kind != UNKNOWN_MODEL or "/" not in name:
+            raise
+        disk = {"state": "unknown", "bytes": None}
+        return {"id": name, "disk": disk, "live": [], "added": False, "file": "", "entry": None}
+
+
+def _removal_question(found: Json) -> str:
+    size = f", {binary_size(found['disk']['bytes'])}" if found["disk"].get("bytes") else ""
+    users = [live["name"] for live in found["live"]]
+    used = f", used by {', '.join(users)}" if users else ""
+    return f"Remove {found['id']}{size}{used}?"
+
+
+def _confirmed(question: str, screen: Screen) -> bool:
+    if not screen.interactive:
+        raise UsageError("not a terminal, so no confirmation is possible; pass --yes")
+    return screen.question(f"{question} [y/N] ").strip().lower() in ("y", "yes")

@@ -16,6 +16,9 @@ from bouchet_core.values import DeploymentName, FrozenModel, HubId, SingleLine
 
 from .yaml_files import read_yaml
 
+# the catalog that `bouchet models add` writes, `sites/NAME.added.yaml`; there need not be one
+ADDED_SUFFIX = ".added.yaml"
+
 EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]*$")]
 # vLLM's options, long and short
 _SIZES = {
@@ -137,6 +140,8 @@ def load_catalog(*paths: Path) -> Catalog:
     """Read and merge catalog files, later ones win; ConfigurationError has file and line of a mistake."""
     catalog = Catalog({})
     for path in paths:
+        if path.name.endswith(ADDED_SUFFIX) and not path.exists():
+            continue
         document = read_yaml(path, CatalogDocument)
         _check_aliases(path, document)
         catalog |= Catalog(document.models, document.default)

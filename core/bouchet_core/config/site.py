@@ -13,6 +13,7 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 from bouchet_core.errors import ConfigurationError, LaunchRefusedError
 from bouchet_core.values import FrozenModel, GpuRequest, RemotePath, ShellWord, SingleLine, SlurmWord, Walltime
 
+from .catalog import ADDED_SUFFIX
 from .yaml_files import read_yaml
 
 HubEndpoint = Annotated[str, StringConstraints(pattern=r"^https?://[A-Za-z0-9][A-Za-z0-9.:_/-]*[A-Za-z0-9]$")]
@@ -95,6 +96,12 @@ class Site(FrozenModel):
     )
     root: RemotePath = Field(description="directory on project storage for jobs, logs, caches and scripts")
     models_dir: RemotePath = Field(description="directory with one folder for each model, or a Hugging Face hub cache")
+    models_dirs: tuple[RemotePath, ...] = Field(
+        default=(), description="further directories with models, only read: a group's folder, an existing hub cache"
+    )
+    downloads_for: Literal["me", "group"] = Field(
+        default="me", description="who may read downloaded models: only you, or your group"
+    )
     images_dir: RemotePath = Field(description="directory with <pin>.sif files")
     via: Literal["login", "node"] = Field(
         default="login", description="how vLLM is reached: from the login node, or over ssh to the compute node"
@@ -240,7 +247,8 @@ class Site(FrozenModel):
     @property
     def allowed_roots(self) -> tuple[str, ...]:
         """Every directory on the cluster that bouchet-llm may use."""
-        return tuple(path for path in (self.root, self.models_dir, self.images_dir, self.scratch_dir) if path)
+        own = (self.root, self.models_dir, *self.models_dirs, self.images_dir, self.scratch_dir)
+        return tuple(path for path in own if path)
 
 
 def load_site(path: Path, environ: Mapping[str, str] | None = None) -> Site:
@@ -277,5 +285,6 @@ def _with_directories(data: object, path: Path, environ: Mapping[str, str]) -> o
 
 
 def catalogs_of(site_file: Path, site: Site, catalog: Path) -> tuple[Path, ...]:
-    """Return the catalog files of a site: the project's, then the site's own."""
-    return (catalog, site_file.parent / site.extra_models) if site.extra_models else (catalog,)
+    """Return the catalog files of a site: the project's, the site's own, and that of `bouchet models add`."""
+    extra = (site_file.parent / site.extra_models,) if site.extra_models else ()
+    return (catalog, *extra, site_file.with_name(site_file.stem + ADDED_SUFFIX))

@@ -12,6 +12,7 @@ from typing import Any
 from bouchet_core.batch_jobs import DownloadRequest
 from bouchet_core.deployments import LaunchRequest
 from bouchet_core.errors import BouchetError
+from bouchet_core.hub_models import HubModelRequest
 from bouchet_core.images import ImageRequest
 from bouchet_core.tunnel import PromptAnswer
 from fastapi import FastAPI, Request, Response
@@ -68,6 +69,7 @@ KNOWN_FIELDS = (
     *LaunchRequest.model_fields,
     *DownloadRequest.model_fields,
     *ImageRequest.model_fields,
+    *HubModelRequest.model_fields,
     *PromptAnswer.model_fields,
     *ApiKeyRequest.model_fields,
     *session.SignInRequest.model_fields,

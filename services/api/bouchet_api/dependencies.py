@@ -43,6 +43,10 @@ class CatalogFiles:
                 self._loaded = versions, Catalog(files.entries, self._default or files.default)
             return self._loaded[1]
 
+    def added(self) -> frozenset[str]:
+        """Return the ids of the last file, which `bouchet models add` writes."""
+        return frozenset(load_catalog(self._paths[-1]).entries)
+
 
 @dataclass(frozen=True)
 class AppState:
@@ -56,6 +60,8 @@ class AppState:
     live_view: LiveView
     site: Site
     pins_dir: FilePath = FilePath("/etc/bouchet/pins")
+    # the catalog file that `bouchet models add` writes
+    added_catalog: FilePath = FilePath("/etc/bouchet/sites/site.added.yaml")
 
     def tunnel(self) -> TunnelStatus:
         """Return the tunnel's state, with the requests that wait for it. Raises GatewayError, StoreUnavailableError."""
@@ -70,7 +76,8 @@ def open_state(settings: ApiSettings) -> Iterator[AppState]:
     Raises ConfigurationError for the site file or catalog; Redis and the gateway need not answer yet.
     """
     site = load_site(settings.site_file)
-    catalog = CatalogFiles(catalogs_of(settings.site_file, site, settings.catalog), site.default_model)
+    paths = catalogs_of(settings.site_file, site, settings.catalog)
+    catalog = CatalogFiles(paths, site.default_model)
     catalog.current()
     store = Store.connect(settings.redis_login)
     tasks = TaskClient(store)
@@ -78,7 +85,7 @@ def open_state(settings: ApiSettings) -> Iterator[AppState]:
         try:
             notifier = EventNotifier(store)
             view = LiveView(store, gateway, notifier)
-            yield AppState(store, tasks, gateway, catalog, notifier, view, site, settings.pins_dir)
+            yield AppState(store, tasks, gateway, catalog, notifier, view, site, settings.pins_dir, paths[-1])
         finally:
             tasks.close()
             store.close()

@@ -33,7 +33,16 @@ _ACCOUNTING_TABLES = frozenset({"qos", "assoc"})
 _TEST_FLAGS = frozenset({"-d", "-e", "-f", "-r", "-s", "-w", "-x", "-O"})
 # remote/login, and what batch jobs run: these go on in the background of the login node with `detach`
 _LOGIN_PROGRAMS = frozenset(
-    {"cleanup.py", "inspect_model.py", "list_images.py", "list_models.py", "list_queue.py", "probe_login_node.py"}
+    {
+        "cleanup.py",
+        "inspect_hub.py",
+        "inspect_model.py",
+        "list_images.py",
+        "list_models.py",
+        "list_queue.py",
+        "probe_login_node.py",
+        "remove_model.py",
+    }
 )
 _BATCH_PROGRAMS = frozenset({"download.py", "image_job.py"})
 # Slurm replaces %j by the job's id; other patterns (%x is the job's name) could make any path

@@ -11,12 +11,14 @@ from typing import Any
 
 from bouchet_core.deployments import Deployment
 from bouchet_core.errors import BouchetError
+from bouchet_core.hub_models import HubModelRequest
 
 from .batch import download as downloads
 from .batch import image as image_jobs
 from .batch import image_list
 from .context import WorkerContext
 from .doctor import check_cluster
+from .hub import inspect as hub
 from .launch import checks as model_check
 from .launch import plan
 from .launch import submit as launches
@@ -106,6 +108,17 @@ def list_images() -> dict[str, Any]:
 def remove_image(pin: str, force: bool) -> dict[str, Any]:
     """Remove an image."""
     return _query(lambda: image_list.remove_image(current_context(), pin, force).model_dump(mode="json"))
+
+
+def inspect_hub_model(request: dict[str, Any]) -> dict[str, Any]:
+    """Return what the hub says of a model, and the catalog entry that is proposed."""
+    asked = HubModelRequest.model_validate(request)
+    return _query(lambda: hub.inspect_hub_model(current_context(), asked).model_dump(mode="json"))
+
+
+def remove_model(model: str, force: bool) -> dict[str, Any]:
+    """Remove a model's weights."""
+    return _query(lambda: hub.remove_model(current_context(), model, force).model_dump(mode="json"))
 
 
 def list_orphans() -> dict[str, Any]:

@@ -39,6 +39,8 @@ class Hub:
         container = self._stack.container("demo-login")
         container.put_archive("/var/tmp", archive.getvalue())
         words = f"{PORT} {LIVES_S} {MODEL}={MEGABYTES}000000 {GATED}=1000000"
+        # the demo's own hub is at this port; it comes back when this one has ended
+        self._stack.on("demo-login", ["pkill", "-f", "/usr/libexec/demo/hub.py"])
         command = f"echo $$ > /var/tmp/hub.pid; exec python3 /var/tmp/hub_server.py {words}"
         container.exec_run(["sh", "-c", command], detach=True, user="researcher")
         wait_for(lambda: self._stack.on("demo-login", ["curl", "-sf", self._url()]).status == 0, 60)

@@ -152,6 +152,13 @@ RESPONSE_EXAMPLES: Mapping[str, dict[str, Any]] = {
     "ApiKeyInfo": _KEY,
     "ApiKeyList": {"keys": [_KEY]},
     "ModelList": {"default": "Qwen/Qwen3-32B", "models": [_MODEL], "free_bytes": 2_000_000_000_000},
+    "ModelDetails": {**_MODEL, **examples.CATALOG_LINES, "added": False},
+    "InspectedModel": {**examples.HUB_MODEL, **examples.CATALOG_LINES, "known": True},
+    "RemovedModel": {
+        "model": "Qwen/Qwen3-32B",
+        "bytes": 65_527_752_704,
+        "folders": ["~/project_pi_ab12/you/bouchet-llm/models/Qwen/Qwen3-32B"],
+    },
     "NewApiKey": examples.NEW_KEY,
     "Orphan": examples.ORPHANS["orphans"][0],
     "OrphanList": examples.ORPHANS,

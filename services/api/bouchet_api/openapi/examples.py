@@ -25,6 +25,39 @@ LAUNCH: dict[str, Any] = {
     },
 }
 
+_ENTRY: dict[str, Any] = {
+    "alias": "bouchet-qwen3-32b",
+    "description": "32.8B added from the hub",
+    "gpus": 1,
+    "window": 40960,
+    "tool_parser": "hermes",
+    "reasoning_parser": "qwen3",
+    "thinking": "off",
+    "max_output": 10240,
+    "weights_gib": 61.0,
+}
+# a catalog entry, its lines in a file, and the file
+CATALOG_LINES: dict[str, Any] = {
+    "entry": _ENTRY,
+    "block": "  Qwen/Qwen3-32B:\n    alias: bouchet-qwen3-32b\n    window: 40960\n",
+    "file": "bouchet.added.yaml",
+}
+HUB_REQUEST: dict[str, Any] = {"newest": {"value": {"model": "Qwen/Qwen3-32B"}}}
+HUB_MODEL: dict[str, Any] = {
+    "model": "Qwen/Qwen3-32B",
+    "commit": "9216db5781bf21249d130ec9da846c4624c16137",
+    "gated": False,
+    "bytes": 65_540_000_000,
+    "files": 25,
+    "architecture": "Qwen3ForCausalLM",
+    "parameters": 32_762_123_264,
+    "fits": [
+        {"gpu_type": "h200", "gpus": 1, "quant": "none", "fits": True, "window": 40960, "conversations": 6.1,
+         "weights_gib": 61.0},
+    ],
+    "notes": [],
+}  # fmt: skip
+
 POLICY: dict[str, Any] = {
     "two more days": {"value": {"keep": "2d"}},
     "office hours": {

@@ -82,6 +82,7 @@ class DownloadJobType(BatchJobType[Download, DownloadProgress]):
             "image_sha256": image.sha256,
             "apptainer": site.apptainer,
             "quota_command": list(site.quota_command),
+            **({"for_group": True} if site.downloads_for == "group" else {}),
         }
         files = {
             "spec.json": (json.dumps(spec, indent=1, sort_keys=True) + "\n").encode(),

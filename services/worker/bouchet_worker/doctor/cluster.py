@@ -76,6 +76,7 @@ def _probe_login_node(context: WorkerContext) -> dict[str, Any] | DoctorCheck:
         "images": [image_path(site, image) for image in site.images],
         "hashes": context.paths.file_hashes(),
         "models_dir": site.models_dir,
+        "models_dirs": list(site.models_dirs),
         "models": list(context.catalog.entries),
         "quota": list(site.quota_command),
     }

@@ -43,7 +43,7 @@ def list_models(context: WorkerContext) -> str:
     try:
         if context.gateway.status().state is not TunnelState.UP:
             return "the tunnel is down"
-        listing = _list(context)
+        listing = list_on_cluster(context)
     except BouchetError as exc:
         log.warning("could not list the models on the cluster: %s", exc)
         return "could not list the models"
@@ -56,7 +56,7 @@ def check_model_present(context: WorkerContext, model: str) -> None:
     listing = context.store.downloads.disk()
     if listing is None or context.now() - listing.listed_at > FRESH or listing.of(model).state != "ready":
         try:
-            listing = _list(context)
+            listing = list_on_cluster(context)
         except GatewayError as exc:
             log.info("could not check whether %s is on the cluster: %s", model, exc)
             return
@@ -81,8 +81,11 @@ def check_image_present(context: WorkerContext, pin: str) -> None:
         log.info("could not check whether the image %s is on the cluster: %s", pin, exc)
 
 
-def _list(context: WorkerContext) -> DiskListing:
-    output = run_script(context, LIST_SCRIPT, context.site.root, context.site.models_dir, timeout_s=LIST_TIMEOUT_S)
+def list_on_cluster(context: WorkerContext) -> DiskListing:
+    """Return which models are on the cluster now. Raises GatewayError."""
+    site = context.site
+    folders = (site.models_dir, *site.models_dirs)
+    output = run_script(context, LIST_SCRIPT, site.root, *folders, timeout_s=LIST_TIMEOUT_S)
     with output_errors_mapped(LIST_SCRIPT, output):
         return parse_listing(output, context.now())
 
@@ -101,6 +104,7 @@ def _disk_model(row: Mapping[str, Any]) -> DiskModel:
         total_bytes=row.get("total_bytes"),
         revision=row.get("revision"),
         last_used=datetime.fromtimestamp(used, UTC) if used else None,
+        shared=str(row.get("shared") or ""),
     )
 
 
@@ -146,7 +150,8 @@ def _inspect(context: WorkerContext, name: str, entry: ModelEntry) -> ModelDescr
 def _run_inspection(context: WorkerContext, name: str) -> Mapping[str, Any]:
     """Return the script's output; only config.json where no script is on the cluster yet, as in a first preview."""
     try:
-        return run_script(context, INSPECT_SCRIPT, context.site.models_dir, name, stage=False)
+        site = context.site
+        return run_script(context, INSPECT_SCRIPT, site.models_dir, name, *site.models_dirs, stage=False)
     except RemoteFileMissingError:
         config = context.gateway.get(f"{context.site.models_dir}/{name}/config.json").data
         return {"config": json.loads(config)}
@@ -205,6 +210,7 @@ def _probe(context: WorkerContext, model: str, pins: LaunchPins) -> PinnedFiles:
         "images": [image],
         "hashes": context.paths.file_hashes(),
         "models_dir": context.site.models_dir,
+        "models_dirs": list(context.site.models_dirs),
         "models": [],
         "weights": [[model, pins.model_revision]],
         "quota": [],

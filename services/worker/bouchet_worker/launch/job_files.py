@@ -197,6 +197,7 @@ def _render_spec(spec: JobSpec, site: Site) -> bytes:
         "idle_timeout_s": spec.idle_timeout_min * 60,
         "drain_s": drain_s(spec.placement),
         "listen": site.listen,
+        **({"models_dirs": list(site.models_dirs)} if site.models_dirs else {}),
     }
     return (json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
