@@ -44,6 +44,7 @@ COMMANDS: Mapping[str, CommandEntry] = {
     "models": CommandEntry("list, describe, add and remove models", "models"),
     "download": CommandEntry("download a model to the cluster", "download"),
     "image": CommandEntry("build, list, verify and remove container images on the cluster", "image"),
+    "site": CommandEntry("write a site file for a cluster from what it says of itself", "site"),
     "tunnel": CommandEntry("show the SSH connection and answer its login prompts (Duo)", "tunnel"),
     "doctor": CommandEntry("check the local stack, the SSH connection and the cluster, and suggest fixes", "doctor"),
     "keys": CommandEntry("add, list and revoke API keys for other people", "keys"),

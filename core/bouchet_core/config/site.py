@@ -152,6 +152,12 @@ class Site(FrozenModel):
     charge_unit: SingleLine = Field(default="SU", description="the unit of charge")
     cpus_per_gpu: int = Field(default=6, ge=1)
     memory_per_gpu_gib: int = Field(default=240, ge=1, description="requested with --mem for each GPU")
+    mfa: SingleLine | None = Field(
+        default=None, description="what a login asks for besides the key, such as `Duo`; shown by `bouchet setup`"
+    )
+    maintenance: SingleLine | None = Field(
+        default=None, description="when the cluster is closed, as text; shown by `bouchet setup`"
+    )
     quota_command: tuple[ShellWord, ...] = Field(
         default=(),
         description="program and arguments that print your storage quota; for the doctor, and before a download",
