@@ -22,7 +22,7 @@ Tests = list[tuple[str, list[str]]]
 
 @dataclass(frozen=True)
 class GpuRequestChoice:
-    """How to ask. style: None where every way is refused. refusals: what sbatch said, by way."""
+    """How to ask. style: None where every way is refused. refusals: the refusals of sbatch, by style."""
 
     style: str | None
     with_type: bool
@@ -100,7 +100,7 @@ def is_accepted(text: str) -> bool:
 
 
 def refusal_of(text: str) -> str:
-    """Return what sbatch said, in one line."""
+    """Return the message of sbatch, in one line."""
     lines = [re.sub(r"^(sbatch|allocation failure): (error: )?", "", line.strip()) for line in text.splitlines()]
     kept = [line for line in lines if line and not _STATUS.match(line)]
     return "; ".join(dict.fromkeys(kept))[:300]

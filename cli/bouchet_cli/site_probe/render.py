@@ -24,7 +24,7 @@ IMAGES = ("  - {pin: cuda13-0.32.0, vllm: 0.32.0}", "  - {pin: cuda128-0.19.1, v
 
 @dataclass(frozen=True)
 class ProbedSite:
-    """Everything that a probe has found. tests: what sbatch said of each partition."""
+    """Everything that a probe has found. tests: the output of sbatch for each partition."""
 
     name: str
     host: str

@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from bouchet_core.batch_jobs import DownloadRequest
+from bouchet_core.config.hub_models import HubModelRequest
 from bouchet_core.deployments import LaunchRequest
 from bouchet_core.errors import BouchetError
-from bouchet_core.hub_models import HubModelRequest
 from bouchet_core.images import ImageRequest
 from bouchet_core.tunnel import PromptAnswer
 from fastapi import FastAPI, Request, Response

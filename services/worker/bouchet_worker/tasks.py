@@ -9,9 +9,9 @@ import contextlib
 from collections.abc import Callable
 from typing import Any
 
+from bouchet_core.config.hub_models import HubModelRequest
 from bouchet_core.deployments import Deployment
 from bouchet_core.errors import BouchetError
-from bouchet_core.hub_models import HubModelRequest
 
 from .batch import download as downloads
 from .batch import image as image_jobs

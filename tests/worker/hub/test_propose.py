@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import yaml
 from bouchet_core.config.catalog import CatalogDocument
+from bouchet_core.config.hub_models import HubModelError, ModelProposal, entry_block, free_alias
 from bouchet_core.config.site import Site
-from bouchet_core.hub_models import HubModelError, ModelProposal, entry_block, free_alias
 from bouchet_worker.hub.inspect import known_architectures
 from bouchet_worker.hub.parsers import choose_parsers
 from bouchet_worker.hub.propose import HubModel, propose_entry

@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 
 from bouchet_core.batch_jobs import DiskListing, DiskState, Download
 from bouchet_core.config.catalog import ModelEntry
+from bouchet_core.config.hub_models import HubModelRequest, ModelProposal, RemovedModel, entry_block, free_alias
 from bouchet_core.deployments import Deployment, Phase
-from bouchet_core.hub_models import HubModelRequest, ModelProposal, RemovedModel, entry_block, free_alias
 from bouchet_core.tasks import TaskName
 from fastapi import APIRouter, Body, Path, Query
 from pydantic import BaseModel, Field

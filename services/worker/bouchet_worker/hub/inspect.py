@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bouchet_core.batch_jobs import DiskListing
-from bouchet_core.errors import GatewayError, RemoteCommandError
-from bouchet_core.hub_models import (
+from bouchet_core.config.hub_models import (
     HubModelError,
     HubModelRequest,
     ModelInUseError,
@@ -18,6 +17,7 @@ from bouchet_core.hub_models import (
     ModelProposal,
     RemovedModel,
 )
+from bouchet_core.errors import GatewayError, RemoteCommandError
 
 from bouchet_worker.context import WorkerContext
 from bouchet_worker.launch.checks import list_models, list_on_cluster

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from bouchet_core.config.catalog import ModelEntry, Parallel
+from bouchet_core.config.hub_models import GpuFit, HubModelError, ModelProposal
 from bouchet_core.config.site import Site
-from bouchet_core.hub_models import GpuFit, HubModelError, ModelProposal
 
 from bouchet_worker.memory.architecture import Architecture, parse_architecture
 from bouchet_worker.memory.estimate import LaunchEstimate, ModelDescription

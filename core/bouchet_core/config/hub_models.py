@@ -9,10 +9,11 @@ from typing import Any
 
 from pydantic import Field
 
-from .batch_jobs import ModelId, Revision
-from .config.catalog import ModelEntry
-from .errors import BouchetError, RecordError
-from .values import FrozenModel
+from bouchet_core.batch_jobs import ModelId, Revision
+from bouchet_core.errors import BouchetError, RecordError
+from bouchet_core.values import FrozenModel
+
+from .catalog import ModelEntry
 
 # fields in the order in which people write them
 _ORDER = (
