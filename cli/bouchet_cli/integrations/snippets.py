@@ -13,6 +13,10 @@ from dataclasses import dataclass
 
 PROVIDER = "bouchet"
 KEY_VARIABLE = "BOUCHET_API_KEY"
+# what Gemini CLI takes for the window of a model that it does not know, in tokens
+GEMINI_WINDOW = 1_048_576
+# the share of the window at which it compacts: its next request, and the summary, have to fit as well
+COMPACT_AT = 0.6
 
 
 @dataclass(frozen=True)
@@ -234,6 +238,30 @@ def _open_webui(values: SnippetValues) -> str:
     )
 
 
+def _gemini(values: SnippetValues) -> str:
+    """Return shell lines for Gemini CLI. It takes the kind of login and the point of compaction from a settings file.
+
+    A home of its own leaves the person's files alone. It takes every model for one of a million tokens, and compacts at
+    a share of that.
+    """
+    share = round(COMPACT_AT * values.window / GEMINI_WINDOW, 4)
+    settings = {
+        "security": {"auth": {"selectedType": "gemini-api-key"}},
+        "model": {"name": values.model, "compressionThreshold": share},
+        "privacy": {"usageStatisticsEnabled": False},
+    }
+    return "\n".join(
+        [
+            f"export GOOGLE_GEMINI_BASE_URL={shlex.quote(values.url)}",
+            values.key_export("GEMINI_API_KEY"),
+            f"export GEMINI_MODEL={shlex.quote(values.model)}",
+            'export GEMINI_CLI_HOME="${XDG_CACHE_HOME:-$HOME/.cache}/bouchet-gemini"',
+            'mkdir -p "$GEMINI_CLI_HOME/.gemini"',
+            f"printf '%s\\n' {shlex.quote(json.dumps(settings))} > \"$GEMINI_CLI_HOME/.gemini/settings.json\"",
+        ]
+    )
+
+
 def _jupyter(values: SnippetValues) -> str:
     """Return the lines for Jupyter AI, whose LiteLLM reads address and key from OPENAI_* variables."""
     return "\n".join(
@@ -282,6 +310,7 @@ CLIENTS: Mapping[str, ClientSnippet] = {
     "zed": ClientSnippet("Zed", "~/.config/zed/settings.json", "", _zed),
     "jetbrains": ClientSnippet("JetBrains AI Assistant", "", "#", _jetbrains),
     "open-webui": ClientSnippet("Open WebUI", "", "#", _open_webui),
+    "gemini": ClientSnippet("Gemini CLI", "", "#", _gemini),
     "jupyter": ClientSnippet("Jupyter AI", "", "#", _jupyter),
     "openai": ClientSnippet("programs that use the OpenAI SDK", "", "#", _openai),
     "anthropic": ClientSnippet("programs that use the Anthropic SDK", "", "#", _anthropic),

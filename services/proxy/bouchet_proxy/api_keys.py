@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
+from urllib.parse import parse_qsl
 
 from bouchet_core.keys import OWNER, ApiKey
 
@@ -29,6 +30,8 @@ OPENAI_HEADERS = (b"x-ratelimit-limit-%s", b"x-ratelimit-remaining-%s", b"x-rate
 
 
 KEY_HEADERS = (b"x-api-key", b"api-key", b"x-goog-api-key")
+# the paths of a dialect whose clients may send `?key=KEY`; the query of no request is logged
+KEY_IN_QUERY = ("/v1beta/", "/v1alpha/", "/v1/models/", "/v1/v1beta/")
 # as many as a request may carry
 MAX_CREDENTIALS = 8
 # also the no-break space, which is copied from web pages
@@ -36,7 +39,7 @@ _SPACE = b" \t\r\n\x0b\x0c\xa0\xc2"
 
 
 def credentials(scope: Scope) -> list[bytes]:
-    """Return all keys in the headers of a request, without the white space around them.
+    """Return all keys in the headers of a request, without the white space around them; Gemini's also in the query.
 
     Some clients send a token of their own beside the key that a person gave them.
     """
@@ -47,6 +50,8 @@ def credentials(scope: Scope) -> list[bytes]:
             found.append(rest.strip(_SPACE) if scheme.lower() == b"bearer" else b"")
         elif name in KEY_HEADERS:
             found.append(value.strip(_SPACE))
+    if scope.get("path", "").startswith(KEY_IN_QUERY):
+        found += [value.strip(_SPACE) for name, value in parse_qsl(scope.get("query_string", b"")) if name == b"key"]
     return [key for key in found if key][:MAX_CREDENTIALS]
 
 

@@ -14,8 +14,10 @@ from .admission import Gate, LoadLimits, Ticket, TooMuchUnderWayError
 from .api_keys import Caller, KeyTable, RateLimitExceededError, credentials
 from .asgi import App, BodyTooLargeError, ClientDisconnectedError, Receive, Scope, Send, declared_length, header
 from .backends.direct import DirectBackend
+from .backends.gemini import GeminiRequests
 from .browsers import Browsers
 from .dialects.endpoints import (
+    Dialect,
     Endpoint,
     InvalidBodyError,
     ThreadUnsupportedError,
@@ -24,7 +26,7 @@ from .dialects.endpoints import (
     endpoint_of,
     normalize_path,
 )
-from .dialects.tokens import Body
+from .dialects.tokens import Body, TokenCounts
 from .dispatch import ClientRequest, Dispatcher
 from .errors import (
     ProxyError,
@@ -49,6 +51,7 @@ from .request_body import BodyReader
 from .routing.load import LoadTracker
 from .routing.table import DEFAULT, RoutingTable
 from .settings import ProxySettings
+from .streams.gemini_writer import GeminiWriter
 from .streams.response_writer import ResponseWriter
 from .upstream_request import Backend
 from .usage.recorder import CONTENT_TYPE, UsageRecorder
@@ -58,6 +61,7 @@ log = logging.getLogger(__name__)
 
 # `claude doctor` asks, without a key, whether the address answers
 HELLO_PATH = "/api/hello"
+VERSIONS = ("/v1beta", "/v1alpha", "/v1")
 LIVENESS_PATHS = ("/", "/health/liveliness", "/health/liveness")
 
 
@@ -88,6 +92,7 @@ class ProxyApp:
         self._gate = Gate(per_key, LoadLimits(settings.max_requests, settings.max_bytes))
         self._bodies = BodyReader(settings.max_body_bytes, settings.max_bytes_per_key)
         self._browsers = Browsers(settings.browser_origins)
+        self._gemini = GeminiRequests()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve ASGI."""
@@ -100,8 +105,9 @@ class ProxyApp:
 
     async def _serve_http(self, scope: Scope, receive: Receive, send: Send) -> None:
         path, method = normalize_path(scope["path"]), scope["method"]
-        dialect = dialect_of(path, header(scope, b"anthropic-version") is not None)
-        writer = ResponseWriter(dialect, endpoint_of(path), receive, self._browsers.wrap(scope, send))
+        dialect = dialect_of(path, _client_dialect(scope))
+        kind = GeminiWriter if dialect is Dialect.GOOGLE else ResponseWriter
+        writer = kind(dialect, endpoint_of(path), receive, self._browsers.wrap(scope, send))
         try:
             if method == "OPTIONS":
                 await writer.send(200, b"", self._browsers.preflight(scope))
@@ -137,8 +143,9 @@ class ProxyApp:
             return
         if writer.endpoint is not None:
             raise method_not_allowed(scope["method"], path, "POST")
-        name = path.removeprefix("/v1").removeprefix("/models")
-        if name == path.removeprefix("/v1"):
+        rest = next((path.removeprefix(one) for one in VERSIONS if path.startswith(f"{one}/")), path)
+        name = rest.removeprefix("/models")
+        if name == rest:
             raise unknown_path(scope["method"], path)
         table = self._loaded_table()
         if name:
@@ -161,7 +168,7 @@ class ProxyApp:
         usage = RequestUsage(caller, endpoint, self._recorder.active)
         try:
             with self._enter(caller, scope) as ticket:
-                request = await self._read_request(endpoint, scope, receive, usage, ticket)
+                request = await self._read_request(writer, scope, receive, usage, ticket)
                 await self._serve_request(request, writer)
         except ProxyError as exc:
             await writer.send_error(exc, usage.rate_limit_headers())
@@ -177,6 +184,11 @@ class ProxyApp:
     async def _serve_request(self, request: ClientRequest, writer: ResponseWriter) -> None:
         """Have it served. Raises ProxyError."""
         try:
+            if request.usage.endpoint is Endpoint.COUNT_CONTENT:
+                counted = await self._dispatcher.count(request, writer)
+                await writer.send_json(200, {"totalTokens": counted})
+                request.usage.finish(200, TokenCounts())
+                return
             await self._dispatcher.serve(request, writer)
         except (orjson.JSONEncodeError, RecursionError) as exc:
             # orjson reads more levels than it writes
@@ -216,7 +228,7 @@ class ProxyApp:
             raise body_too_large(self._settings.max_body_bytes) from exc
 
     async def _read_request(
-        self, endpoint: Endpoint, scope: Scope, receive: Receive, usage: RequestUsage, ticket: Ticket
+        self, writer: ResponseWriter, scope: Scope, receive: Receive, usage: RequestUsage, ticket: Ticket
     ) -> ClientRequest:
         """Charge the caller's limits, and read, parse and check the body. Raises ProxyError."""
         try:
@@ -225,9 +237,22 @@ class ProxyApp:
             raise rate_limit_exceeded(usage.caller.name, exc) from exc
         data = await self._bodies.read(scope, receive, ticket)
         usage.set_size(len(data))
-        body = check_request(endpoint, await self._bodies.parse(data, ticket))
+        value, endpoint = await self._bodies.parse(data, ticket), usage.endpoint
+        if isinstance(writer, GeminiWriter):
+            chat = await self._gemini.translate(normalize_path(scope["path"]), value, writer)
+            usage.session = find_session(scope, chat)
+            return ClientRequest(Endpoint.CHAT, chat, chat["model"], usage, scope)
+        body = check_request(endpoint, value)
         usage.session = find_session(scope, body)
         return ClientRequest(endpoint, body, body.get("model") or DEFAULT, usage, scope)
+
+
+def _client_dialect(scope: Scope) -> Dialect | None:
+    """Return the dialect of the client that sends these headers, None where they say nothing of it."""
+    if header(scope, b"anthropic-version") is not None:
+        return Dialect.ANTHROPIC
+    names = (b"x-goog-api-key", b"x-goog-api-client")
+    return Dialect.GOOGLE if any(header(scope, name) is not None for name in names) else None
 
 
 def check_request(endpoint: Endpoint, value: Any) -> Body:

@@ -15,7 +15,7 @@ from bouchet_core.keys import job_key
 from .api_keys import cache_salt
 from .asgi import ClientDisconnectedError, Scope
 from .backends.direct import DirectBackend
-from .dialects.endpoints import Endpoint, prepare
+from .dialects.endpoints import COUNTING, Endpoint, prepare
 from .dialects.left_out import notes_for_client
 from .dialects.openai import wants_usage
 from .dialects.tokens import Body, exceeds_window
@@ -92,6 +92,16 @@ class Dispatcher:
                     await wait.wait_for_tunnel(error)
                 attempted.add(found.identity)
 
+    async def count(self, request: ClientRequest, writer: ResponseWriter) -> int:
+        """Return how many tokens the prompt of a chat has, however long it is. Raises ProxyError."""
+        found = self._find_route(request, set())
+        if not isinstance(found, Route):
+            raise unavailable(found, datetime.now(UTC))
+        counted = await self._direct.count_tokens(self._prepare(request, found, writer))
+        if counted is None:
+            raise unreachable(found.alias)
+        return counted
+
     async def _wait_for_model(self, wait: ReadinessWait, found: LookupResult) -> None:
         """Wait a moment, and ask for a model that a request starts. Raises ProxyError if waiting cannot help."""
         if not isinstance(found, NotReady):
@@ -134,7 +144,7 @@ class Dispatcher:
         if usage.route is None:
             usage.clamped = exceeds_window(request.body, route.window)
         usage.set_route(route)
-        if route.no_tools and wants_tools(request.endpoint, request.body):
+        if route.no_tools and wants_tools(usage.endpoint, request.body):
             raise tools_unavailable(route.alias, route.no_tools)
         body, is_empty = prepare(request.endpoint, request.body, route), wants_nothing(request.endpoint, request.body)
         return UpstreamRequest(
@@ -166,7 +176,7 @@ def wants_tools(endpoint: Endpoint, body: Mapping[str, Any]) -> bool:
     """Return whether the answer may be a tool call; counting a prompt needs no tools."""
     choice = body.get("tool_choice")
     kind = choice.get("type") if isinstance(choice, dict) else choice
-    return endpoint is not Endpoint.COUNT_TOKENS and bool(body.get("tools")) and kind != "none"
+    return endpoint not in COUNTING and bool(body.get("tools")) and kind != "none"
 
 
 def needs_think_probe(request: UpstreamRequest) -> bool:

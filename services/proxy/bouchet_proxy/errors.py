@@ -1,6 +1,7 @@
-"""Every error that a client can get, and its form in both dialects. Pure.
+"""Every error that a client can get, and its form in each dialect. Pure.
 
 Anthropic: `{"type": "error", "error": {"type", "message"}}`. OpenAI: `{"error": {"message", "type", "param", "code"}}`.
+Google: `{"error": {"code", "message", "status"}}`.
 Claude Code compacts its conversation only if the message of an overflow is `prompt is too long: N tokens > M maximum`.
 """
 
@@ -25,8 +26,9 @@ MAX_LISTED_NAMES = 20
 # of what a client sent
 MAX_QUOTED = 200
 SERVED_PATHS = (
-    "POST /v1/messages, /v1/messages/count_tokens, /v1/chat/completions, /v1/completions, /v1/responses and "
-    "/v1/embeddings, and GET /v1/models"
+    "POST /v1/messages, /v1/messages/count_tokens, /v1/chat/completions, /v1/completions, /v1/responses, "
+    "/v1/embeddings and /v1beta/models/MODEL:generateContent, :streamGenerateContent and :countTokens, and GET "
+    "/v1/models and /v1beta/models"
 )
 
 # HTTP status -> Anthropic's `error.type`
@@ -42,6 +44,20 @@ _ANTHROPIC_TYPES = {
     503: "overloaded_error",
     504: "timeout_error",
     OVERLOADED: "overloaded_error",
+}
+# HTTP status -> Google's `error.status`
+_GOOGLE_STATUSES = {
+    400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    405: "UNIMPLEMENTED",
+    413: "INVALID_ARGUMENT",
+    415: "INVALID_ARGUMENT",
+    422: "INVALID_ARGUMENT",
+    429: "RESOURCE_EXHAUSTED",
+    503: "UNAVAILABLE",
+    504: "DEADLINE_EXCEEDED",
 }
 _OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
@@ -69,8 +85,8 @@ class ProxyError(Exception):
 
 
 def status_for(dialect: Dialect, error: ProxyError) -> int:
-    """Return the HTTP status: 529 is Anthropic's own, OpenAI's clients know 503."""
-    if dialect is Dialect.OPENAI and error.status == OVERLOADED:
+    """Return the HTTP status: 529 is Anthropic's own, all other clients know 503."""
+    if dialect is not Dialect.ANTHROPIC and error.status == OVERLOADED:
         return 503
     return error.status
 
@@ -81,6 +97,10 @@ def error_body(dialect: Dialect, error: ProxyError) -> dict[str, Any]:
         kind = _ANTHROPIC_TYPES.get(error.status, "api_error" if error.status >= 500 else "invalid_request_error")
         body = {"type": kind, "message": _anthropic_message(error)}
         return {"type": "error", "error": {**body, "details": error.details} if error.details else body}
+    if dialect is Dialect.GOOGLE:
+        code = status_for(dialect, error)
+        kind = _GOOGLE_STATUSES.get(code, "INTERNAL" if code >= 500 else "FAILED_PRECONDITION")
+        return {"error": {"code": code, "message": _google_message(error), "status": kind}}
     fallback = "server_error" if error.status >= 500 else "invalid_request_error"
     kind = _OPENAI_TYPES.get(error.status, fallback)
     return {"error": {"message": error.message, "type": kind, "param": error.param, "code": error.code}}
@@ -93,6 +113,13 @@ def _anthropic_message(error: ProxyError) -> str:
     return f"prompt is too long: {prompt} tokens > {window} maximum"
 
 
+def _google_message(error: ProxyError) -> str:
+    if error.overflow is None:
+        return error.message
+    prompt, window = error.overflow
+    return f"The input token count ({prompt}) exceeds the maximum number of tokens allowed ({window})."
+
+
 # keys and limits
 
 
@@ -100,7 +127,7 @@ def invalid_api_key() -> ProxyError:
     """Build the error for a missing, wrong, revoked or expired key."""
     message = (
         "invalid, revoked or expired API key: send BOUCHET_API_KEY (from .env) or a key from `bouchet keys add`, as "
-        "`Authorization: Bearer KEY` or `x-api-key: KEY`"
+        "`Authorization: Bearer KEY`, `x-api-key: KEY` or (Gemini's clients) `x-goog-api-key: KEY`"
     )
     return ProxyError(401, message, "invalid_api_key")
 

@@ -1,4 +1,4 @@
-"""The responses of `/v1/models` in both dialects. Pure."""
+"""The responses of `/v1/models` and `/v1beta/models` in each dialect. Pure."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ def render_model_list(dialect: Dialect, table: RoutingTable) -> dict[str, Any]:
     entries = [render_model(dialect, entry) for entry in table.models]
     if dialect is Dialect.OPENAI:
         return {"object": "list", "data": entries}
+    if dialect is Dialect.GOOGLE:
+        return {"models": entries}
     ids = [entry["id"] for entry in entries]
     return {
         "data": entries,
@@ -36,8 +38,22 @@ def render_model(dialect: Dialect, entry: ListedModel) -> dict[str, Any]:
             "root": entry.model,
             "max_model_len": entry.window,
         }
+    if dialect is Dialect.GOOGLE:
+        return _google_model(entry)
     created = entry.created_at.isoformat().replace("+00:00", "Z")
     return {"type": "model", "id": entry.name, "display_name": entry.model, "created_at": created}
+
+
+def _google_model(entry: ListedModel) -> dict[str, Any]:
+    limits = {} if entry.window is None else {"inputTokenLimit": entry.window, "outputTokenLimit": entry.window}
+    return {
+        "name": f"models/{entry.name}",
+        "baseModelId": entry.name,
+        "version": "1",
+        "displayName": entry.model,
+        **limits,
+        "supportedGenerationMethods": ["generateContent", "countTokens"],
+    }
 
 
 def find_model(table: RoutingTable, name: str) -> ListedModel:

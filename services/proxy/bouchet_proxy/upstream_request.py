@@ -229,7 +229,12 @@ def _stream_filter(request: UpstreamRequest) -> StreamFilter:
         return AnthropicStream(route, model_name, request.starts_inside, request.begun)
     choices = request.body.get("n")
     return OpenAIStream(
-        route, model_name, request.hide_usage, request.starts_inside, choices if isinstance(choices, int) else 1
+        route,
+        model_name,
+        request.hide_usage,
+        request.starts_inside,
+        choices if isinstance(choices, int) else 1,
+        request.writer.dialect,
     )
 
 

@@ -60,6 +60,7 @@ def test_continue_and_litellm_snippets_are_yaml() -> None:
         ("openai", {"OPENAI_BASE_URL": URL, "OPENAI_API_KEY": "the key: env --for key", "OPENAI_MODEL": "tiny"}),
         ("anthropic", {"ANTHROPIC_BASE_URL": "http://127.0.0.1:4000", "ANTHROPIC_API_KEY": "the key: env --for key"}),
         ("aider", {"OPENAI_API_BASE": URL, "AIDER_MODEL": "openai/tiny"}),
+        ("gemini", {"GOOGLE_GEMINI_BASE_URL": "http://127.0.0.1:4000", "GEMINI_API_KEY": "the key: env --for key"}),
     ],
 )
 def test_shell_snippet_exports_variables(client: str, expected: dict[str, str], tmp_path: Path) -> None:
@@ -68,6 +69,9 @@ def test_shell_snippet_exports_variables(client: str, expected: dict[str, str], 
     if client == "aider":
         limits: Any = json.loads(Path(found["AIDER_MODEL_METADATA_FILE"]).read_text())
         assert limits["openai/tiny"]["max_input_tokens"] == 65_536
+    if client == "gemini":
+        settings = json.loads((Path(found["GEMINI_CLI_HOME"]) / ".gemini/settings.json").read_text())
+        assert settings["model"] == {"name": "tiny", "compressionThreshold": 0.0375}
 
 
 @pytest.mark.parametrize("client", ["vscode", "cursor"])

@@ -121,7 +121,12 @@ def chat_events(body: Body, script: Script, tokens: int) -> Iterator[str]:
     yield chunk({"role": "assistant", "content": ""})
     for token in script.tokens:
         yield chunk({"content": token})
-    yield chunk({}, "stop")
+    for index, (name, arguments) in enumerate(script.tools):
+        begun = {"index": index, "id": new_id("tool"), "type": "function"}
+        yield chunk({"tool_calls": [{**begun, "function": {"name": name, "arguments": ""}}]})
+        for token in split_tokens(json.dumps(arguments)):
+            yield chunk({"tool_calls": [{"index": index, "function": {"arguments": token}}]})
+    yield chunk({}, "tool_calls" if script.tools else "stop")
     if (body.get("stream_options") or {}).get("include_usage"):
         yield _data({**head, "choices": [], "usage": openai_usage(tokens, len(script.tokens))})
     yield "data: [DONE]\n\n"

@@ -62,9 +62,11 @@ def count_prompt_tokens(body: Body) -> int:
 
 
 def last_user_text(body: Body) -> str:
-    """Return the last user text of a conversation."""
+    """Return the last user text of a conversation; none where the result of a tool came after it."""
     for message in reversed(body.get("messages", [])):
         content = message.get("content")
+        if message.get("role") == "tool":
+            return ""
         if message.get("role") == "user" and isinstance(content, str):
             return content
         if message.get("role") == "user" and isinstance(content, list):
@@ -73,12 +75,14 @@ def last_user_text(body: Body) -> str:
 
 
 def last_input_text(body: Body) -> str:
-    """Return the last user text of a `/v1/responses` request."""
+    """Return the last user text of a `/v1/responses` request; none where the result of a tool came after it."""
     given = body.get("input")
     if isinstance(given, str):
         return given
     for item in reversed(given or []):
         content = item.get("content")
+        if item.get("type") == "function_call_output":
+            return ""
         if item.get("role") == "user":
             return content if isinstance(content, str) else " ".join(part.get("text") or "" for part in content)
     return ""

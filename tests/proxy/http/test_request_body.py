@@ -194,8 +194,8 @@ def test_wrong_method_names_the_right_one(proxy: RunningProxy) -> None:
 
 
 def test_dialect_of_a_known_endpoint_is_its_own() -> None:
-    assert dialect_of(CHAT, is_anthropic=True) is Dialect.OPENAI
-    assert dialect_of(MESSAGES) is dialect_of("/v1/models", is_anthropic=True) is Dialect.ANTHROPIC
+    assert dialect_of(CHAT, client=Dialect.ANTHROPIC) is Dialect.OPENAI
+    assert dialect_of(MESSAGES) is dialect_of("/v1/models", client=Dialect.ANTHROPIC) is Dialect.ANTHROPIC
 
 
 @pytest.mark.parametrize("name", [ALIAS, "default", "claude-sonnet-4-5", "claude-opus-4-5[1m]", "org/tiny-model"])

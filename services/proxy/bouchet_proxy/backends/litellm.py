@@ -83,6 +83,20 @@ def _model_entry(name: str, url: str) -> dict[str, Any]:
     }
 
 
+def import_litellm(**variables: str) -> None:
+    """Import LiteLLM, once, so that it logs no request and opens no connection of its own. variables: more for it."""
+    if "litellm" in sys.modules:
+        return
+    for name in [name for name in os.environ if name.startswith(_REMOVED_PREFIXES)]:
+        del os.environ[name]
+    os.environ.update(_ENVIRONMENT, **variables)
+    sys.modules[_DEFAULT_ENCODING] = _byte_encoding()
+    importlib.import_module("litellm")
+    for name in _LOGGERS:
+        # its error messages quote requests
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
 class LiteLLMBackend(Backend):
     """Sends requests through LiteLLM's app."""
 
@@ -95,14 +109,7 @@ class LiteLLMBackend(Backend):
         master_key = f"sk-{secrets.token_urlsafe(32)}"
         with tempfile.NamedTemporaryFile("w", suffix=".yaml", delete=False) as file:
             yaml.safe_dump(litellm_config(settings), file)
-        for name in [name for name in os.environ if name.startswith(_REMOVED_PREFIXES)]:
-            del os.environ[name]
-        os.environ.update(_ENVIRONMENT, LITELLM_MASTER_KEY=master_key, CONFIG_FILE_PATH=file.name)
-        sys.modules[_DEFAULT_ENCODING] = _byte_encoding()
-        importlib.import_module("litellm")
-        for name in _LOGGERS:
-            # its error messages quote requests
-            logging.getLogger(name).setLevel(logging.CRITICAL)
+        import_litellm(LITELLM_MASTER_KEY=master_key, CONFIG_FILE_PATH=file.name)
         server = importlib.import_module("litellm.proxy.proxy_server")
         return cls(cast(App, server.app), master_key)
 

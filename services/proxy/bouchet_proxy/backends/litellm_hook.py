@@ -1,6 +1,6 @@
 """LiteLLM's callback: sets the job's key and the token limit on what LiteLLM sends, and notes why a call failed.
 
-Only this file and litellm.py know LiteLLM.
+Only this file, litellm.py and litellm_gemini.py know LiteLLM.
 """
 
 from __future__ import annotations

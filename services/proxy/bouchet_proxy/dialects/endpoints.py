@@ -6,7 +6,9 @@ fail on it with an internal error. Null counts as absent, and unknown fields are
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, assert_never
 
@@ -149,10 +151,11 @@ class Dialect(StrEnum):
 
     ANTHROPIC = "anthropic"
     OPENAI = "openai"
+    GOOGLE = "google"
 
 
 class Endpoint(StrEnum):
-    """The paths that lead to a model; they are the same in vLLM and in LiteLLM."""
+    """The paths that lead to a model. All but Gemini's, which have the model in them, are the same in vLLM."""
 
     MESSAGES = "/v1/messages"
     COUNT_TOKENS = "/v1/messages/count_tokens"
@@ -160,6 +163,8 @@ class Endpoint(StrEnum):
     COMPLETIONS = "/v1/completions"
     RESPONSES = "/v1/responses"
     EMBEDDINGS = "/v1/embeddings"
+    GENERATE_CONTENT = "/v1beta/models/{model}:generateContent"
+    COUNT_CONTENT = "/v1beta/models/{model}:countTokens"
 
 
 _ENDPOINTS = {str(endpoint): endpoint for endpoint in Endpoint} | {
@@ -177,6 +182,9 @@ _FIELDS = {
     Endpoint.RESPONSES: RESPONSES_FIELDS,
 }
 _ANTHROPIC_ENDPOINTS = (Endpoint.MESSAGES, Endpoint.COUNT_TOKENS)
+GOOGLE_ENDPOINTS = (Endpoint.GENERATE_CONTENT, Endpoint.COUNT_CONTENT)
+# what no model generates for
+COUNTING = (Endpoint.COUNT_TOKENS, Endpoint.COUNT_CONTENT)
 _WITH_MESSAGES = (Endpoint.MESSAGES, Endpoint.COUNT_TOKENS, Endpoint.CHAT)
 
 
@@ -191,24 +199,57 @@ class ThreadUnsupportedError(InvalidBodyError):
 def normalize_path(path: str) -> str:
     """Return a path as it is served: clients put `/v1` or a slash into the base URL that they add again."""
     path = "/" + "/".join(filter(None, path.split("/")))
-    while path.startswith("/v1/v1/"):
-        path = path.removeprefix("/v1")
+    while path.startswith(("/v1/v1/", "/v1/v1beta/", "/v1beta/v1beta/")):
+        path = "/" + path.split("/", 2)[2]
     return path
 
 
 def endpoint_of(path: str) -> Endpoint | None:
     """Return the endpoint of a normalized path, None when there is none."""
-    return _ENDPOINTS.get(path)
+    found = _ENDPOINTS.get(path)
+    if found is None and (target := parse_target(path)) is not None:
+        return target.endpoint
+    return found
 
 
-def dialect_of(path: str, is_anthropic: bool = False) -> Dialect:
-    """Return the dialect in which to respond on that path. is_anthropic: the client sent `anthropic-version`.
+def dialect_of(path: str, client: Dialect | None = None) -> Dialect:
+    """Return the dialect in which to respond on that path. client: that of the client, where its headers name it.
 
     An endpoint has its own dialect; the client's counts on all other paths.
     """
     if (endpoint := endpoint_of(path)) is not None:
+        if endpoint in GOOGLE_ENDPOINTS:
+            return Dialect.GOOGLE
         return Dialect.ANTHROPIC if endpoint in _ANTHROPIC_ENDPOINTS else Dialect.OPENAI
-    return Dialect.ANTHROPIC if is_anthropic or "/messages" in path else Dialect.OPENAI
+    if path.startswith("/v1beta/"):
+        return Dialect.GOOGLE
+    return client or (Dialect.ANTHROPIC if "/messages" in path else Dialect.OPENAI)
+
+
+@dataclass(frozen=True, slots=True)
+class GoogleTarget:
+    """What the path of a Gemini request names: the model, and what is asked of it."""
+
+    model: str
+    endpoint: Endpoint
+    streams: bool = False
+
+
+# the three versions of Google's API have the same paths
+_GOOGLE_PATH = re.compile(r"^/v1(?:beta|alpha)?/models/(.+):(\w+)$", re.S)
+_GOOGLE_METHODS = {
+    "generateContent": (Endpoint.GENERATE_CONTENT, False),
+    "streamGenerateContent": (Endpoint.GENERATE_CONTENT, True),
+    "countTokens": (Endpoint.COUNT_CONTENT, False),
+}
+
+
+def parse_target(path: str) -> GoogleTarget | None:
+    """Return what a path of Gemini's API names, None for any other path."""
+    if (found := _GOOGLE_PATH.match(path)) is None or found[2] not in _GOOGLE_METHODS:
+        return None
+    endpoint, streams = _GOOGLE_METHODS[found[2]]
+    return GoogleTarget(found[1], endpoint, streams)
 
 
 def check_body(endpoint: Endpoint, body: object) -> Body:
@@ -241,7 +282,8 @@ def prepare(endpoint: Endpoint, body: Body, route: Route) -> Body:
             return prepare_messages(body, route.window, route.traits)
         case Endpoint.COUNT_TOKENS:
             return prepare_count(body, route.traits)
-        case Endpoint.CHAT:
+        case Endpoint.CHAT | Endpoint.GENERATE_CONTENT | Endpoint.COUNT_CONTENT:
+            # those of Gemini have become chats before
             return prepare_chat(body, route.window, route.traits)
         case Endpoint.COMPLETIONS:
             return prepare_completion(body, route.window)

@@ -10,6 +10,7 @@ from typing import Any
 
 MESSAGES, CHAT, RESPONSES = "/v1/messages", "/v1/chat/completions", "/v1/responses"
 COMPLETIONS, COUNT_TOKENS = "/v1/completions", "/v1/messages/count_tokens"
+GENERATE_CONTENT, COUNT_CONTENT = "/v1beta/models/{model}:generateContent", "/v1beta/models/{model}:countTokens"
 _ANTHROPIC_PATHS = (MESSAGES, COUNT_TOKENS)
 # the field that a request of each path cannot do without
 MAIN_FIELDS = {
@@ -19,6 +20,8 @@ MAIN_FIELDS = {
     COMPLETIONS: "prompt",
     RESPONSES: "input",
     "/v1/embeddings": "input",
+    GENERATE_CONTENT: "contents",
+    COUNT_CONTENT: "contents",
 }
 _NAMES = {MESSAGES: "Anthropic's messages", CHAT: "OpenAI's chats", RESPONSES: "OpenAI's responses"}
 _ANTHROPIC_BLOCKS = ("tool_use", "tool_result")
@@ -41,7 +44,7 @@ def wrong_shape(path: str, body: Mapping[str, Any]) -> str | None:
 
 def _other_main_field(path: str, wanted: str, body: Mapping[str, Any]) -> str:
     """Return which path has the field that the body has instead of the one that is wanted."""
-    for other in (CHAT, RESPONSES, COMPLETIONS):
+    for other in (CHAT, RESPONSES, COMPLETIONS, GENERATE_CONTENT):
         name = MAIN_FIELDS[other]
         if name != wanted and isinstance(body.get(name), str | list):
             return f"{wanted}: is missing; a body with `{name}` is for {other}"

@@ -103,6 +103,9 @@ def error_events(endpoint: Endpoint | None, dialect: Dialect, error: ProxyError)
     """Render the end of a stream that failed, as the dialect's clients expect it."""
     if dialect is Dialect.ANTHROPIC:
         return render("error", error_body(dialect, retryable(error)))
+    if dialect is Dialect.GOOGLE:
+        # as Google's SDKs read it: not as an event, but as the body of an error
+        return orjson.dumps(error_body(dialect, error)) + b"\n\n"
     if endpoint is Endpoint.RESPONSES:
         fields = {"code": error.code or "server_error", "message": error.message, "param": None}
         return render("error", {"type": "error", "sequence_number": 0, **fields})
@@ -219,14 +222,20 @@ class OpenAIStream(StreamFilter):
     """The filter for chat and completions: one JSON object per event, `[DONE]` at the end.
 
     hide_usage: the client did not ask for the token counts. starts_inside: the prompt ended inside a think block.
-    choices: how many answers come side by side, by their index.
+    choices: how many answers come side by side, by their index. dialect: in which the client reads an error.
     """
 
     def __init__(
-        self, route: Route, model_name: str, hide_usage: bool = False, starts_inside: bool = False, choices: int = 1
+        self,
+        route: Route,
+        model_name: str,
+        hide_usage: bool = False,
+        starts_inside: bool = False,
+        choices: int = 1,
+        dialect: Dialect = Dialect.OPENAI,
     ) -> None:
         super().__init__(route, model_name)
-        self._choices = choices
+        self._choices, self._dialect = choices, dialect
         self._may_think, self._hide_usage, self._starts_inside = may_think(route), hide_usage, starts_inside
         self._strippers: dict[int, ThinkStripper] = {}
         self._usage_event = b""
@@ -238,7 +247,7 @@ class OpenAIStream(StreamFilter):
         return parse_usage(parse(self._usage_event).json().get("usage"))
 
     def _render_error(self, error: ProxyError) -> bytes:
-        return error_events(None, Dialect.OPENAI, error)
+        return error_events(None, self._dialect, error)
 
     def _filter_event(self, raw: bytes) -> bytes:
         if self._ended:

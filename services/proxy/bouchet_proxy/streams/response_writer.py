@@ -15,7 +15,12 @@ STREAM_HEADERS: tuple[Header, ...] = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
 )
-_PINGS = {Dialect.ANTHROPIC: b'event: ping\ndata: {"type": "ping"}\n\n', Dialect.OPENAI: b": ping\n\n"}
+_PINGS = {
+    Dialect.ANTHROPIC: b'event: ping\ndata: {"type": "ping"}\n\n',
+    Dialect.OPENAI: b": ping\n\n",
+    # Google's Python SDK takes a comment for a broken answer
+    Dialect.GOOGLE: b"\n\n",
+}
 
 
 class ResponseWriter:
@@ -43,11 +48,14 @@ class ResponseWriter:
 
     async def write(self, data: bytes) -> None:
         """Send a piece of the body."""
+        await self._write_body(data)
+
+    async def _write_body(self, data: bytes) -> None:
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
     async def ping(self) -> None:
         """Send a keep-alive ping in an event stream that is silent."""
-        await self.write(_PINGS[self.dialect])
+        await self._write_body(_PINGS[self.dialect])
 
     async def end(self, data: bytes) -> None:
         """Send the last piece of the body."""

@@ -13,7 +13,7 @@ from bouchet_core.usage import UsageRecord
 
 from bouchet_proxy.api_keys import Caller
 from bouchet_proxy.asgi import Header, Scope, header
-from bouchet_proxy.dialects.endpoints import Dialect, Endpoint, dialect_of
+from bouchet_proxy.dialects.endpoints import COUNTING, Dialect, Endpoint, dialect_of
 from bouchet_proxy.dialects.tokens import TokenCounts
 from bouchet_proxy.errors import ProxyError
 from bouchet_proxy.routing.table import Route
@@ -74,7 +74,7 @@ class RequestUsage:
         """
         if self.caller.limiter is None:
             return
-        if self.endpoint is Endpoint.COUNT_TOKENS:
+        if self.endpoint in COUNTING:
             self.caller.limiter.admit(None, time.monotonic())
             return
         estimate = declared_bytes // BYTES_PER_TOKEN
@@ -83,7 +83,7 @@ class RequestUsage:
 
     def set_size(self, body_bytes: int) -> None:
         """Correct the estimate once the body has been read: its head may have declared no length."""
-        if self.caller.limiter is not None and self.endpoint is not Endpoint.COUNT_TOKENS:
+        if self.caller.limiter is not None and self.endpoint not in COUNTING:
             estimate = body_bytes // BYTES_PER_TOKEN
             self.caller.limiter.settle(self.estimated_tokens, estimate)
             self.estimated_tokens = estimate
