@@ -78,6 +78,8 @@ USER 10001:10001
 CMD ["python", "-m", "bouchet_worker"]
 
 FROM base AS api
+# writable for any uid: the container's is chosen at run time (BOUCHET_UID)
+RUN install -d -m 1777 /data
 COPY --from=api-build /opt/venv /opt/venv
 COPY --chmod=0755 core/bouchet_core /opt/app/bouchet_core
 COPY --chmod=0755 services/api/bouchet_api /opt/app/bouchet_api

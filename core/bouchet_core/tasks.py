@@ -41,6 +41,7 @@ class TaskName(StrEnum):
     ADOPT_ORPHAN = "adopt_orphan"
     CANCEL_ORPHAN = "cancel_orphan"
     DOCTOR = "doctor"
+    COMPARE_ACCOUNTING = "compare_accounting"
 
 
 def task_id(task: TaskName, subject: str) -> str:

@@ -25,10 +25,12 @@ class UsageBy(StrEnum):
 class UsageRecord:
     """One request that has ended. Empty strings are unknown.
 
-    at: Unix time of its end. key: a key's name; session: a hash. input: prompt tokens that were not in the prefix
-    cache; cached: those that were. first_ms: from the request to the model until the first byte of a streamed answer,
-    None without one. generating_ms: from there (without a stream: from the request) until the end. error: empty on
-    success.
+    id: of the request, so that a record that is written twice counts once. at: Unix time of its end. key: a key's name;
+    session: a hash. input: prompt tokens that were not in the prefix cache; cached: those that were. first_ms: from the
+    request to the model until the first byte of a streamed answer, None without one. generating_ms: from there (without
+    a stream: from the request) until the end. error: empty on success. job: Slurm's name of the job that answered.
+    request_class, agent: what Claude Code calls the request (`main`, `subagent`) and the agent that made it. client:
+    the program, from its user agent.
     """
 
     at: float
@@ -44,6 +46,11 @@ class UsageRecord:
     output: int
     first_ms: int | None
     generating_ms: int
+    id: str = ""
+    job: str = ""
+    request_class: str = ""
+    agent: str = ""
+    client: str = ""
 
     def of(self, by: UsageBy) -> str:
         """Return the name under which this record counts."""

@@ -25,6 +25,7 @@ FILES = {
     "api_key": "BOUCHET_API_KEY",
     "serving_secret": "SERVING_SECRET",
     "hf_token": "HF_TOKEN",
+    "db_url": "BOUCHET_DB_URL",
 }
 # Each service has a password and a token of its own, derived from REDIS_PASSWORD and GATEWAY_TOKEN, which no container
 # has: whoever holds one of them learns no other.

@@ -158,6 +158,20 @@ def check_budget(value: str) -> str | None:
     return f"is `{value}`; write an amount and a period, such as 400h/month or 20000su/week"
 
 
+def check_database(value: str) -> str | None:
+    """Return the problem with the URL of the ledger's database, None if it is valid; it may hold a password."""
+    if not value or re.fullmatch(r"postgres(ql)?://[^\s/]+/[^\s/?]+(\?\S*)?", value):
+        return None
+    return "is not a URL such as postgresql://USER:PASSWORD@HOST/DATABASE; leave it empty for a file of its own"
+
+
+def check_count(value: str) -> str | None:
+    """Return the problem with a whole number, None if it is valid."""
+    return (
+        None if value.isascii() and value.isdigit() and int(value) > 0 else f"is `{value}`, not a number of 1 or more"
+    )
+
+
 def check_remote_directory(value: str) -> str | None:
     """Return the problem with a directory on the cluster, None if it is valid."""
     if re.fullmatch(r"(~/?|/)[A-Za-z0-9_./@+=-]*[A-Za-z0-9_@+=-]/?", value):
@@ -188,6 +202,9 @@ CHECKS: Mapping[str, Check] = {
     "BROWSER_ORIGINS": check_origins,
     "WORKERS": check_workers,
     "BOUCHET_BUDGET": check_budget,
+    "BOUCHET_DB_URL": check_database,
+    "LEDGER_KEEP_DAYS": check_count,
+    "LEDGER_MAX_MB": check_count,
     "LOG_LEVEL": check_level,
 }
 # keys that older versions did not have, with the comment that is written above each
@@ -209,6 +226,9 @@ OPTIONAL = frozenset(
         "LOG_LEVEL",
         "WORKERS",
         "BOUCHET_BUDGET",
+        "BOUCHET_DB_URL",
+        "LEDGER_KEEP_DAYS",
+        "LEDGER_MAX_MB",
     }
 )
 

@@ -43,6 +43,9 @@ RUN_TASKS = (
     "punsubscribe", "info", "client|list", "client|info", "client|setname",
 )  # fmt: skip
 
+# of a stream as a consumer group
+TAKE_ENTRIES = ("xreadgroup", "xack", "xdel", "xgroup|create")
+
 DEPLOYMENTS = ("deployment:*", "all", "live", "ended", "names", "slots", "targets", "events", "once:*")
 # downloads and image builds
 BATCH_JOBS = ("download*", "image*", "disk", "disk-asked")
@@ -81,17 +84,18 @@ USERS: Mapping[str, RedisUser] = {
     "worker": RedisUser(
         commands=(*READ_RECORDS, *READ_STREAMS, *CHANGE_RECORDS, *SEND_TASKS, *RUN_TASKS),
         read=("load", "watched"),
-        append=("points",),
-        change=(*DEPLOYMENTS, *BATCH_JOBS, "orphans", "epoch", "outage", "lease:*", "heartbeat:*", "demand", "figures"),
+        append=("points", "ledger:jobs"),
+        change=(*DEPLOYMENTS, *BATCH_JOBS, "orphans", "epoch", "outage", "lease:*", "heartbeat:*", "demand", "figures",
+            "ledger:measured"),
         tasks=True,
     ),
     "api": RedisUser(
-        commands=(*READ_RECORDS, *READ_STREAMS, *CHANGE_RECORDS, *SEND_TASKS, "info"),
+        commands=(*READ_RECORDS, *READ_STREAMS, *CHANGE_RECORDS, *SEND_TASKS, *TAKE_ENTRIES, "info"),
         read=(
             "orphans", "outage", "tunnel", "heartbeat:*", "usage:*", "figures", "load", "points", "live-requests",
         ),
         append=("watched",),
-        change=(*DEPLOYMENTS, *BATCH_JOBS, "access:*"),
+        change=(*DEPLOYMENTS, *BATCH_JOBS, "access:*", "ledger:requests", "ledger:jobs"),
         tasks=True,
     ),
     "proxy": RedisUser(
@@ -100,7 +104,7 @@ USERS: Mapping[str, RedisUser] = {
             "xadd", "hincrby", "expire", "eval", "hexists", "hset",
         ),
         read=("live", "deployment:*", "events", "access:keys", "access:changes", "watched"),
-        append=("demand", "live-requests"),
+        append=("demand", "live-requests", "ledger:requests"),
         change=("usage:*", "load"),
     ),
     # the health check of Redis' own container

@@ -53,6 +53,8 @@ def test_settings_name_each_missing_secret(
     [
         (ApiSettings, "API_PORT", "40o1"),
         (ApiSettings, "GATEWAY_URL", "gateway"),
+        (ApiSettings, "LEDGER_KEEP_DAYS", "0"),
+        (ApiSettings, "LEDGER_MAX_MB", "many"),
         (GatewaySettings, "GATEWAY_PORT", "70000"),
         (GatewaySettings, "SLOT_COUNT", "0"),
         (ProxySettings, "PROXY_PORT", "x"),

@@ -33,7 +33,7 @@ ADMINISTRATION: Sequence[Command] = (
     ("DUMP", "bouchet:targets"),
     ("RESTORE", "bouchet:targets", "0", "x"),
     ("MIGRATE", "203.0.113.7", "6379", "bouchet:targets", "0", "1"),
-    ("COPY", "bouchet:targets", "bouchet:usage:requests"),
+    ("COPY", "bouchet:targets", "bouchet:ledger:requests"),
     ("SELECT", "1"),
 )
 QUEUE: Sequence[Command] = (
@@ -76,11 +76,11 @@ CHANGE_KEYS: Sequence[Command] = (
 )
 READ_KEYS: Sequence[Command] = (("HGETALL", "bouchet:access:keys"), ("XREAD", "STREAMS", "bouchet:access:changes", "0"))
 TUNNEL: Sequence[Command] = (("XADD", "bouchet:tunnel", "*", "body", "{}"),)
-USAGE: Sequence[Command] = (
-    ("XADD", "bouchet:usage:requests", "*", "key", "x"),
-    ("HINCRBY", "bouchet:usage:sum:0", "key|alice|requests", "1"),
-)
-READ_USAGE: Sequence[Command] = (("HGETALL", "bouchet:usage:sum:0"), ("XREVRANGE", "bouchet:usage:requests", "+", "-"))
+SUMS: Sequence[Command] = (("HINCRBY", "bouchet:usage:sum:0", "key|alice|requests", "1"),)
+USAGE: Sequence[Command] = (("XADD", "bouchet:ledger:requests", "*", "key", "x"), *SUMS)
+MEASURES: Sequence[Command] = (("HSET", "bouchet:ledger:measured", "bouchet-x", "{}"),)
+JOB_ENTRIES: Sequence[Command] = (("XADD", "bouchet:ledger:jobs", "*", "body", "{}"),)
+READ_USAGE: Sequence[Command] = (("HGETALL", "bouchet:usage:sum:0"), ("XREVRANGE", "bouchet:ledger:requests", "+", "-"))
 LOAD: Sequence[Command] = (("SET", "bouchet:load", "{}"),)
 DEMAND: Sequence[Command] = (("HSET", "bouchet:demand", "x", "1"),)
 SCRIPTS: Sequence[Command] = (
@@ -94,13 +94,14 @@ MUST_NOT: Mapping[str, Sequence[Command]] = {
     "proxy": (
         *ADMINISTRATION, *QUEUE, *TARGETS, ("HGET", "bouchet:targets", "0"), *RECORDS, *WORKERS_OWN, *CHANGE_KEYS,
         *TUNNEL, ("XRANGE", "bouchet:tunnel", "-", "+"), ("HGETALL", "bouchet:demand"), *SCRIPTS,
+        *MEASURES, *JOB_ENTRIES, ("XREVRANGE", "bouchet:ledger:requests", "+", "-"),
     ),
     "gateway": (
         *ADMINISTRATION, *QUEUE, *TARGETS, *RECORDS, *READ_RECORDS, *WORKERS_OWN, *CHANGE_KEYS, *READ_KEYS, *USAGE,
-        *READ_USAGE, *LOAD, *DEMAND, ("XRANGE", "bouchet:tunnel", "-", "+"), *SCRIPTS,
+        *READ_USAGE, *LOAD, *DEMAND, ("XRANGE", "bouchet:tunnel", "-", "+"), *SCRIPTS, *MEASURES, *JOB_ENTRIES,
     ),
     "worker": (*ADMINISTRATION, *CHANGE_KEYS, *READ_KEYS, *USAGE, *READ_USAGE, *TUNNEL, *LOAD, *SCRIPTS[2:]),
-    "api": (*ADMINISTRATION, *WORKERS_OWN, *TUNNEL, *USAGE, *LOAD, *DEMAND, *SCRIPTS[2:]),
+    "api": (*ADMINISTRATION, *WORKERS_OWN, *TUNNEL, *SUMS, *MEASURES, *LOAD, *DEMAND, *SCRIPTS[2:]),
     "health": (
         *ADMINISTRATION, *QUEUE, *TARGETS, *RECORDS, *READ_RECORDS, *WORKERS_OWN, *CHANGE_KEYS, *READ_KEYS, *TUNNEL,
         *USAGE, *READ_USAGE, *SCRIPTS, ("INFO",),

@@ -79,6 +79,7 @@ def settings(directory: Path, redis: RedisServer, gateway: FakeGateway) -> ApiSe
         redis_password=SecretStr(redis.password),
         gateway_token=SecretStr(TOKEN),
         pins_dir=PINS,
+        ledger_dir=directory,
     )
 
 

@@ -44,6 +44,7 @@ class FakeJob:
     exit_code: str = "0:0"
     submitted: datetime = field(default_factory=lambda: datetime.now(UTC))
     start: datetime | None = None
+    elapsed_s: int = 0
 
     @property
     def is_over(self) -> bool:
@@ -219,6 +220,10 @@ class FakeSlurm:
         wanted = next(argument for argument in arguments if argument.startswith(("--jobs=", "--name=")))
         kind, _, value = wanted.partition("=")
         jobs = [j for j in self.jobs.values() if (j.name if kind == "--name" else str(j.job_id)) in value.split(",")]
+        if "--duplicates" in arguments:
+            # what the ledger asks for
+            tres = "cpu=4,gres/gpu=1"
+            return 0, "".join(f"{j.job_id}|{j.state}|1|2|{j.elapsed_s}|{tres}|{j.name}\n" for j in jobs), ""
         return 0, "".join(f"{j.job_id}|{j.state}|{j.exit_code}|{j.node}|2001|{j.name}\n" for j in jobs), ""
 
     def test(self, arguments: list[str]) -> ProgramResult:

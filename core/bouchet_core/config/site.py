@@ -150,6 +150,8 @@ class Site(FrozenModel):
         default_factory=dict, description="units that the site charges per GPU hour, by GPU type"
     )
     charge_unit: SingleLine = Field(default="SU", description="the unit of charge")
+    unit_price: float | None = Field(default=None, ge=0, description="what one unit of charge costs in money")
+    currency: SingleLine = Field(default="USD", description="the money that unit_price is in")
     cpus_per_gpu: int = Field(default=6, ge=1)
     memory_per_gpu_gib: int = Field(default=240, ge=1, description="requested with --mem for each GPU")
     mfa: SingleLine | None = Field(
@@ -240,6 +242,12 @@ class Site(FrozenModel):
         if found is not None and found.charge is not None:
             return found.charge
         return self.charge.get(gpu_type)
+
+    def money(self, charge: float | None) -> str:
+        """Return what that many units of charge cost, empty where they have no price."""
+        if charge is None or self.unit_price is None:
+            return ""
+        return f"{charge * self.unit_price:,.2f} {self.currency}"
 
     @property
     def listen(self) -> Listen:

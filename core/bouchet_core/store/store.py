@@ -19,6 +19,7 @@ from .batch_jobs import DownloadStore, ImageStore
 from .cluster import OrphanStore, OutageStore, TunnelStore
 from .deployments import DeploymentStore
 from .figures import FiguresStore
+from .ledger import LedgerStore
 from .live import LiveStore
 from .load import LoadStore
 from .reading import Unreadable
@@ -59,6 +60,7 @@ class Store(DeploymentStore):
         self.load = LoadStore(client)
         self.figures = FiguresStore(client)
         self.live_view = LiveStore(client)
+        self.ledger = LedgerStore(client)
 
     def all_unreadable(self) -> list[Unreadable]:
         """Return everything stored that this version cannot read: deployments, downloads, image builds, keys."""

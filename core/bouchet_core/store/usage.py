@@ -1,7 +1,7 @@
 """Usage: the last requests one by one, and sums over a longer time.
 
 Keys in Redis:
-    usage:requests    stream  one entry a request, newest REQUESTS_KEPT
+    ledger:requests   stream  one entry a request, newest REQUESTS_KEPT; the API takes them into the ledger (ledger.py)
     usage:sum:<time>  hash    `<by>|<name>|<count>` -> number, for BUCKET_S from that Unix time on; kept SUMS_KEPT_S
     usage:sessions:<time>        hash  `session|<name>|<count>` -> number; kept SESSIONS_KEPT_S
     usage:session-counts:<time>  hash  key -> number of its sessions in the other hash, at most SESSIONS_PER_KEY
@@ -27,7 +27,8 @@ from .records import PREFIX, mapped
 
 log = logging.getLogger(__name__)
 
-REQUESTS_KEPT = 20_000
+# some 400 bytes each; what waits while the ledger's database is away
+REQUESTS_KEPT = 50_000
 BUCKET_S = 15 * 60
 SUMS_KEPT_S = 31 * 24 * 3600
 SESSIONS_KEPT_S = 24 * 3600
@@ -37,7 +38,7 @@ OTHER_SESSIONS = "other"
 # records and leases must always fit
 MEMORY_SHARE = 0.6
 
-_REQUESTS, _SUM = PREFIX + "usage:requests", PREFIX + "usage:sum:"
+_REQUESTS, _SUM = PREFIX + "ledger:requests", PREFIX + "usage:sum:"
 _SESSIONS, _SESSION_COUNTS = PREFIX + "usage:sessions:", PREFIX + "usage:session-counts:"
 
 # KEYS: sessions counts   ARGV: key session most other ttl_s (count number)...

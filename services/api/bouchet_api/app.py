@@ -33,6 +33,7 @@ from .routes import (
     health,
     images,
     keys_and_usage,
+    ledger,
     live,
     models,
     recovery,
@@ -40,6 +41,7 @@ from .routes import (
     status,
     streams,
     tunnel,
+    usage_page,
 )
 from .routes.keys_and_usage import ApiKeyRequest
 
@@ -64,6 +66,8 @@ ROUTERS = (
     models.router,
     tunnel.router,
     keys_and_usage.router,
+    ledger.router,
+    usage_page.router,
 )
 KNOWN_FIELDS = (
     *LaunchRequest.model_fields,
@@ -108,10 +112,13 @@ def create_app(state: AppState, key: str) -> FastAPI:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(STREAM_THREADS, "stream"))
     watch = asyncio.create_task(app.state.bouchet.notifier.watch())
+    consumer = app.state.bouchet.ledger.consumer
+    consumer.start()
     try:
         yield
     finally:
         watch.cancel()
+        await asyncio.to_thread(consumer.stop)
         with contextlib.suppress(asyncio.CancelledError):
             await watch
 

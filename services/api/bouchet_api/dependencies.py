@@ -18,6 +18,7 @@ from bouchet_core.tunnel import TunnelStatus
 from fastapi import Depends, Path, Request
 
 from .dashboard.live import LiveView
+from .ledger import Ledger, open_ledger
 from .notifier import EventNotifier
 from .settings import ApiSettings
 from .task_client import TaskClient
@@ -59,6 +60,7 @@ class AppState:
     notifier: EventNotifier
     live_view: LiveView
     site: Site
+    ledger: Ledger
     pins_dir: FilePath = FilePath("/etc/bouchet/pins")
     # the catalog file that `bouchet models add` writes
     added_catalog: FilePath = FilePath("/etc/bouchet/sites/site.added.yaml")
@@ -81,12 +83,14 @@ def open_state(settings: ApiSettings) -> Iterator[AppState]:
     catalog.current()
     store = Store.connect(settings.redis_login)
     tasks = TaskClient(store)
+    ledger = open_ledger(settings, store)
     with GatewayClient(settings.gateway_url, settings.gateway_token.get_secret_value()) as gateway:
         try:
             notifier = EventNotifier(store)
             view = LiveView(store, gateway, notifier)
-            yield AppState(store, tasks, gateway, catalog, notifier, view, site, settings.pins_dir, paths[-1])
+            yield AppState(store, tasks, gateway, catalog, notifier, view, site, ledger, settings.pins_dir, paths[-1])
         finally:
+            ledger.database.close()
             tasks.close()
             store.close()
 

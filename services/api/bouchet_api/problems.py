@@ -81,6 +81,8 @@ STATUS_BY_KIND: Mapping[str, int] = {
     "worker_silent": 503,
     "sign_in_refused": 403,
     "link_refused": 403,
+    "ledger_unavailable": 503,
+    "invalid_period": 422,
 }
 
 TITLES: Mapping[int, str] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bouchet_core.settings import DEFAULT_CATALOG, DEFAULT_SITE_FILE, HttpUrl, Port, ServiceSettings
+from bouchet_core.settings import DEFAULT_CATALOG, DEFAULT_SITE_FILE, Count, HttpUrl, Port, ServiceSettings
 from pydantic import Field, SecretStr
 
 
@@ -14,6 +14,11 @@ class ApiSettings(ServiceSettings):
     redis_user: str = "api"
     admin_key: SecretStr
     gateway_token: SecretStr
+    # the URL of a PostgreSQL database; it may hold a password
+    db_url: SecretStr | None = None
+    ledger_dir: Path = Field(default=Path("/data"), validation_alias="LEDGER_DIR")
+    ledger_keep_days: Count = Field(default=400, validation_alias="LEDGER_KEEP_DAYS")
+    ledger_max_mb: Count = Field(default=2048, validation_alias="LEDGER_MAX_MB")
     site_file: Path = Field(default=DEFAULT_SITE_FILE, validation_alias="BOUCHET_SITE_FILE")
     catalog: Path = Field(default=DEFAULT_CATALOG, validation_alias="BOUCHET_CATALOG")
     pins_dir: Path = Field(default=Path("/etc/bouchet/pins"), validation_alias="PINS_DIR")

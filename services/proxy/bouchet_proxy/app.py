@@ -54,6 +54,7 @@ from .settings import ProxySettings
 from .streams.gemini_writer import GeminiWriter
 from .streams.response_writer import ResponseWriter
 from .upstream_request import Backend
+from .usage.hints import read_hints
 from .usage.recorder import CONTENT_TYPE, UsageRecorder
 from .usage.request import RequestUsage, find_session
 
@@ -165,7 +166,7 @@ class ProxyApp:
             raise unknown_path(scope["method"], path)
         if scope["method"] != "POST":
             raise method_not_allowed(scope["method"], path, "POST")
-        usage = RequestUsage(caller, endpoint, self._recorder.active)
+        usage = RequestUsage(caller, endpoint, self._recorder.active, hints=read_hints(scope))
         try:
             with self._enter(caller, scope) as ticket:
                 request = await self._read_request(writer, scope, receive, usage, ticket)

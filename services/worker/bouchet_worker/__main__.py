@@ -23,6 +23,7 @@ from rq.exceptions import StopRequested
 from rq.serializers import JSONSerializer
 
 from .context import WorkerContext
+from .ledger.accounting import AccountingScheduler
 from .reconcile.cleanup import CleanupScheduler
 from .reconcile.health import SlotProbe
 from .reconcile.loop import ReconcileLoop
@@ -65,7 +66,8 @@ def build_loop(context: WorkerContext, settings: WorkerSettings, tasks: TaskQueu
     probe = SlotProbe(settings.slot_host, settings.slot_base_port, context.serving_secret)
     smoke_tests = SmokeTestRunner(probe)
     observer = Observer(context, probe, smoke_tests)
-    return ReconcileLoop(context, observer, tasks.send, tasks.tend, smoke_tests, CleanupScheduler(context))
+    cleanup, accounting = CleanupScheduler(context), AccountingScheduler(context)
+    return ReconcileLoop(context, observer, tasks.send, tasks.tend, smoke_tests, cleanup, accounting)
 
 
 def work(context: WorkerContext, loop: ReconcileLoop, queue: Queue) -> None:

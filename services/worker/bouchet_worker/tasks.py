@@ -22,6 +22,7 @@ from .hub import inspect as hub
 from .launch import checks as model_check
 from .launch import plan
 from .launch import submit as launches
+from .ledger import accounting
 from .reconcile import orphans
 from .slurm.error_messages import explain_outage
 
@@ -139,6 +140,11 @@ def cancel_orphan(slurm_id: int) -> dict[str, Any]:
 def doctor() -> dict[str, Any]:
     """Check the cluster."""
     return _query(lambda: [check.model_dump(mode="json") for check in check_cluster(current_context())])
+
+
+def compare_accounting() -> dict[str, Any]:
+    """Compare the ledger with sacct now, and return how many jobs it knows."""
+    return _query(lambda: accounting.compare_accounting(current_context()))
 
 
 def _query(query: Callable[[], Any]) -> dict[str, Any]:

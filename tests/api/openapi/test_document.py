@@ -18,6 +18,7 @@ JSON = "application/json"
 PROBLEM = "application/problem+json"
 STREAM = "text/event-stream"
 TEXT = "text/plain"
+TABLES = ("text/csv", "text/html")
 
 
 @pytest.fixture
@@ -75,7 +76,7 @@ def test_every_response_and_body_has_an_example(document: dict[str, Any]) -> Non
         assert good
         for response in good:
             for media, content in response["content"].items():
-                assert media in (JSON, STREAM, TEXT)
+                assert media in (JSON, STREAM, TEXT, *TABLES)
                 assert content["example"], (method, path)
         if "requestBody" in operation:
             assert operation["requestBody"]["content"][JSON]["examples"], (method, path)

@@ -164,6 +164,10 @@ RESPONSE_EXAMPLES: Mapping[str, dict[str, Any]] = {
     "OrphanList": examples.ORPHANS,
     "DeploymentPage": {"deployments": [examples.DEPLOYMENT], "next_offset": 50, "cluster_outage": None},
     "LaunchPreview": examples.PREVIEW,
+    "LedgerReport": examples.LEDGER_REPORT,
+    "GpuReport": examples.GPU_REPORT,
+    "AccountingReport": {"total": examples.ACCOUNTING, "jobs": [examples.JOB_DIFFERENCE]},
+    "LedgerStatus": examples.LEDGER_STATUS,
     "RemovedImage": {"pin": "cuda128-0.19.1", "bytes": 8_400_000_000},
     "DoctorReport": examples.DOCTOR_REPORT,
     "StatusReport": {

@@ -58,11 +58,15 @@ DETAIL_EXAMPLES: Mapping[str, str] = {
     "link_refused": "this link was used before, or is older than 60 s; run `bouchet open` again for a new one",
     "foreign_origin": "only the dashboard's own page may use its session",
     "unknown_key": "no key 'alice'; `bouchet keys list` shows them",
+    "ledger_unavailable": "the ledger cannot be used: PostgreSQL's bouchet on db.example cannot be reached; requests "
+    "are served, and their entries wait in Redis",
+    "invalid_period": "`from` (2026-11-30) is after `to` (2026-11-01)",
 }
 
 _STORE = ("store_unavailable",)
 _CLUSTER = ("gateway_unreachable", "tunnel_down", "human_needed", "command_timeout")
 _WORKER = ("worker_silent", *_CLUSTER, *_STORE)
+_LEDGER = ("bad_request", "invalid_period", "ledger_unavailable")
 _LAUNCH = ("bad_request", "unknown_model", "unknown_deployment", "launch_refused", "configuration")
 
 # method and path -> kinds, without `unauthorized`, which every path except /healthz has
@@ -117,6 +121,14 @@ ERROR_KINDS: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("post", "/v1/session"): ("bad_request", "sign_in_refused", "link_refused", "foreign_origin"),
     ("delete", "/v1/session"): ("foreign_origin",),
     ("post", "/v1/session/link"): (),
+    ("get", "/v1/ledger"): _LEDGER,
+    ("get", "/v1/ledger/gpu"): _LEDGER,
+    ("get", "/v1/ledger/requests"): _LEDGER,
+    ("get", "/v1/ledger/accounting"): _LEDGER,
+    ("post", "/v1/ledger/accounting"): _WORKER,
+    ("get", "/v1/ledger/export"): _LEDGER,
+    ("get", "/v1/ledger/status"): _STORE,
+    ("get", "/usage"): _LEDGER,
     # whatever is down is a failed check there
     ("get", "/v1/doctor"): (),
 }  # fmt: skip

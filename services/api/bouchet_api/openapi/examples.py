@@ -293,3 +293,87 @@ IMAGES: dict[str, Any] = {
     "free_bytes": 2_000_000_000_000,
     "problem": "",
 }
+
+REQUEST_SUMS: dict[str, Any] = {
+    "name": "alice",
+    "requests": 412,
+    "input_tokens": 1_204_000,
+    "cached_tokens": 38_110_000,
+    "output_tokens": 260_400,
+    "first_token_ms": 410,
+    "tokens_per_second": 142.0,
+    "errors": 2,
+    "errors_by_kind": {"client_left": 2},
+}
+
+GPU_SUMS: dict[str, Any] = {
+    "name": "Qwen/Qwen3-Coder-Next-FP8",
+    "jobs": 3,
+    "gpu_hours": 21.5,
+    "starting_hours": 0.4,
+    "serving_hours": 14.9,
+    "idle_hours": 6.1,
+    "draining_hours": 0.1,
+    "queued_hours": 0.9,
+    "charge": 6450.0,
+    "charge_unit": "SU",
+}
+
+ACCOUNTING: dict[str, Any] = {
+    "jobs": 3,
+    "asked_at": "2026-11-29T03:00:00Z",
+    "measured_gpu_hours": 21.5,
+    "accounted_gpu_hours": 21.499,
+    "difference_s": 3.0,
+    "largest_difference_s": 1.6,
+    "largest_job": "bouchet-qwen3-coder-next-x7k2m4qfh3ab",
+}
+
+JOB_DIFFERENCE: dict[str, Any] = {
+    "job": "bouchet-qwen3-coder-next-x7k2m4qfh3ab",
+    "slurm_id": 4711,
+    "state": "COMPLETED",
+    "runs": 1,
+    "measured_s": 25_201.6,
+    "accounted_s": 25_200.0,
+    "asked_at": "2026-11-29T03:00:00Z",
+}
+
+REQUEST_LIST: dict[str, Any] = {
+    "requests": [
+        {
+            "id": "5f0c1b7e9a2d4c6f8e01",
+            "at": 1_796_000_000.0,
+            "key": "alice",
+            "model": "Qwen/Qwen3-Coder-Next-FP8",
+            "deployment": "x7k2m4qfh3ab",
+            "job": "bouchet-qwen3-coder-next-x7k2m4qfh3ab",
+            "session": "a1f3c09b7e52",
+            "endpoint": "/v1/messages",
+            "request_class": "main",
+            "agent": "",
+            "client": "claude-code",
+            "status": 200,
+            "error": "",
+            "input": 812,
+            "cached": 24_100,
+            "output": 640,
+            "first_ms": 380,
+            "generating_ms": 4_420,
+        }
+    ]
+}
+
+LEDGER_STATUS: dict[str, Any] = {
+    "problem": "",
+    "database": "/data/ledger.sqlite3",
+    "waiting": 0,
+    "lost": 0,
+    "keep_days": 400,
+}
+
+_DAYS: dict[str, Any] = {"first": "2026-11-01", "last": "2026-11-30", "zone": "America/New_York"}
+LEDGER_REPORT: dict[str, Any] = {"by": "key", **_DAYS, "lines": [REQUEST_SUMS], "total": REQUEST_SUMS}
+GPU_REPORT: dict[str, Any] = {
+    "by": "model", **_DAYS, "lines": [GPU_SUMS], "total": GPU_SUMS, "accounting": ACCOUNTING,
+}  # fmt: skip

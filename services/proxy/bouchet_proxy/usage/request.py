@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ from bouchet_proxy.dialects.endpoints import COUNTING, Dialect, Endpoint, dialec
 from bouchet_proxy.dialects.tokens import TokenCounts
 from bouchet_proxy.errors import ProxyError
 from bouchet_proxy.routing.table import Route
+
+from .hints import Hints
 
 # bytes of a request body per token, for the estimate that is settled at the end
 BYTES_PER_TOKEN = 4
@@ -50,6 +53,8 @@ class RequestUsage:
     active: ActiveRequests
     sent_at: float = field(default_factory=time.monotonic)
     session: str = field(default="", repr=False)
+    hints: Hints = field(default_factory=Hints)
+    id: str = field(default_factory=lambda: secrets.token_hex(10))
     route: Route | None = None
     status: int = 0
     error: str = ""
@@ -156,6 +161,11 @@ class RequestUsage:
             output=self.tokens.output,
             first_ms=None if self.first_byte_at is None else round((self.first_byte_at - self.sent_at) * 1000),
             generating_ms=round((self.ended_at - began_at) * 1000),
+            id=self.id,
+            job=route.job_name if route else "",
+            request_class=self.hints.request_class,
+            agent=self.hints.agent,
+            client=self.hints.client,
         )
 
 

@@ -22,6 +22,8 @@ from bouchet_worker.batch.image import IMAGES
 from bouchet_worker.batch.watch import BatchJobWatch
 from bouchet_worker.context import WorkerContext
 from bouchet_worker.launch.submit import update_attempt
+from bouchet_worker.ledger.accounting import AccountingScheduler
+from bouchet_worker.ledger.job_times import JobTimes
 from bouchet_worker.service.runner import ServiceRunner
 from bouchet_worker.slurm.error_messages import explain_outage
 
@@ -69,6 +71,7 @@ class ReconcileLoop:
     maintain_queue: Callable[[], None] = lambda: None
     smoke_tests: SmokeTestRunner | None = None
     cleanup: CleanupScheduler | None = None
+    accounting: AccountingScheduler | None = None
     _sent: dict[tuple[str, str], _SentTask] = field(default_factory=dict)
     _failures: int = 0
     # the store's epoch in which all jobs of the cluster were compared with the records
@@ -78,6 +81,7 @@ class ReconcileLoop:
 
     def __post_init__(self) -> None:
         self._recovery = JobRecovery(self.context)
+        self._job_times = JobTimes(self.context)
         self._services = ServiceRunner(self.context, self.enqueue, self.observer.probe)
         self._batch_jobs: tuple[BatchJobWatch[Any, Any], ...] = (
             BatchJobWatch(self.context, DOWNLOADS, self.enqueue),
@@ -137,15 +141,19 @@ class ReconcileLoop:
         The first step, and the first after the store was emptied, queries Slurm in any case: unrecorded jobs may run.
         """
         if not self.context.store.lease(LEASE_NAME, self.context.owner, LEASE_S):
+            self._job_times.forget()
             return
         self.maintain_queue()
         epoch = self.context.store.orphans.epoch()
         records = self.context.store.live()
         self.context.store.renew_targets(records)
         self._forget_ended(records)
+        self._job_times.step(records)
         batch_jobs = [(watch, watch.live()) for watch in self._batch_jobs]
+        jobs = [job.name for record in records for job in record.live_jobs]
+        if self.accounting is not None:
+            self.accounting.run_if_due(jobs)
         if self.cleanup is not None:
-            jobs = [job.name for record in records for job in record.live_jobs]
             self.cleanup.run_if_due(
                 [*jobs, *(one.id for one in (*records, *(o for _, live in batch_jobs for o in live)))]
             )

@@ -103,14 +103,14 @@ def parse_usage(text: str) -> dict[str, UserUsage]:
         fields = line.split()
         if len(fields) < 2:
             raise SlurmOutputError("squeue", line)
-        runs, gpus = fields[0] != "PENDING", _gpus_in(fields[2] if len(fields) > 2 else "")
+        runs, gpus = fields[0] != "PENDING", count_gpus(fields[2] if len(fields) > 2 else "")
         for partition in fields[1].split(","):
             old = usage.get(partition, UserUsage())
             usage[partition] = UserUsage(old.submitted + 1, old.running + runs, old.gpus + (gpus if runs else 0))
     return usage
 
 
-def _gpus_in(tres: str) -> int:
+def count_gpus(tres: str) -> int:
     """Count GPUs in `cpu=2,mem=6G,gres/gpu=2,gres/gpu:h200=2`: the plain number, else the sum of the typed ones."""
     plain = re.findall(r"(?:^|,)gres/gpu=(\d+)", tres, re.ASCII)
     return sum(map(int, plain or re.findall(r"(?:^|,)gres/gpu:[^=,]+=(\d+)", tres, re.ASCII)))

@@ -1,0 +1,90 @@
+"""Tables as CSV and JSON lines, a row at a time."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+import sqlalchemy as sa
+
+from .database import LedgerDatabase
+from .periods import DateRange
+from .tables import jobs, requests, spans
+
+# rows that the database hands over at once, and that a piece of the response has
+ROWS_AT_ONCE = 1000
+# a spreadsheet takes a cell that begins so for a formula
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+TIMES = frozenset({"at", "submitted_at", "started_at", "ended_at", "accounted_at", "start", "end"})
+
+
+class ExportFormat(StrEnum):
+    """How a table is written."""
+
+    CSV = "csv"
+    JSON_LINES = "jsonl"
+
+
+class ExportTable(StrEnum):
+    """What can be exported: one row a request, one a job, one a stretch of a job's life."""
+
+    REQUESTS = "requests"
+    JOBS = "jobs"
+    SPANS = "spans"
+
+
+MEDIA_TYPES = {ExportFormat.CSV: "text/csv; charset=utf-8", ExportFormat.JSON_LINES: "application/x-ndjson"}
+
+
+def render_csv(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Render a whole table."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(names)
+    writer.writerows([_cell(value) for value in row] for row in rows)
+    return out.getvalue()
+
+
+def export_rows(
+    database: LedgerDatabase, table: ExportTable, span: DateRange, written_as: ExportFormat
+) -> Iterator[str]:
+    """Yield a table's rows within the range, as pieces of text. Raises LedgerUnavailableError."""
+    with database.read() as connection:
+        result = connection.execution_options(yield_per=ROWS_AT_ONCE).execute(_query(table, span))
+        names = tuple(result.keys())
+        if written_as is ExportFormat.CSV:
+            yield render_csv(names, ())
+        for rows in result.partitions():
+            readable = ([_readable(name, value) for name, value in zip(names, row, strict=True)] for row in rows)
+            if written_as is ExportFormat.CSV:
+                yield render_csv(names, readable).partition("\n")[2]
+            else:
+                yield "".join(json.dumps(dict(zip(names, row, strict=True))) + "\n" for row in readable)
+
+
+def _query(table: ExportTable, span: DateRange) -> sa.Select[Any]:
+    if table is ExportTable.REQUESTS:
+        within = sa.and_(requests.c.at >= span.start, requests.c.at < span.end)
+        return sa.select(requests).where(within).order_by(requests.c.at)
+    if table is ExportTable.SPANS:
+        within = sa.and_(spans.c.start < span.end, sa.or_(spans.c.end.is_(None), spans.c.end > span.start))
+        return sa.select(spans).where(within).order_by(spans.c.start)
+    begun = sa.func.coalesce(jobs.c.submitted_at, jobs.c.started_at, 0)
+    within = sa.and_(begun < span.end, sa.func.coalesce(jobs.c.ended_at, span.end) >= span.start)
+    return sa.select(jobs).where(within).order_by(begun)
+
+
+def _readable(name: str, value: Any) -> Any:
+    if name in TIMES and value is not None:
+        return datetime.fromtimestamp(value, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return value
+
+
+def _cell(value: Any) -> Any:
+    """Return a cell that no spreadsheet takes for a formula."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_STARTS) else value

@@ -1,0 +1,192 @@
+"""Entries into rows: each entry once, however often it is delivered, and sums in the same transaction."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from bouchet_core.ledger import AccountingEntry, JobEntry, JobSpan, parse_entry
+from bouchet_core.store.ledger import JOBS, WaitingEntry
+from sqlalchemy.dialects import postgresql, sqlite
+
+from .tables import COUNTS, DAY_S, QUARTER_S, error_sums, jobs, request_sums, requests, spans
+
+# a row's text may come from a client's request
+LONGEST_TEXT = 300
+NUMBERS = ("status", "input", "cached", "output", "generating_ms")
+TEXTS = (
+    *("key", "model", "deployment", "job", "session", "endpoint", "request_class", "agent", "client", "error"),
+)  # fmt: skip
+# dimension of the sums -> column of the rows
+DIMENSIONS = {
+    "key": "key",
+    "model": "model",
+    "deployment": "deployment",
+    "class": "request_class",
+    "agent": "agent",
+    "client": "client",
+}
+ALL = "all"
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class IntakeResult:
+    """What a batch of entries came to. lost: entries that were dropped from their stream before they were read."""
+
+    requests: int = 0
+    jobs: int = 0
+    lost: int = 0
+    unreadable: int = 0
+
+
+def take_entries(connection: sa.Connection, entries: Sequence[WaitingEntry]) -> IntakeResult:
+    """Store the entries, within the caller's transaction; those that are stored already change nothing."""
+    rows: list[Row] = []
+    changed_jobs = lost = unreadable = 0
+    for entry in entries:
+        if entry.fields is None:
+            lost += 1
+        elif entry.stream == JOBS:
+            found = parse_entry(entry.fields)
+            changed_jobs += found is not None
+            unreadable += found is None
+            if isinstance(found, JobEntry):
+                _take_job(connection, found)
+            elif isinstance(found, AccountingEntry):
+                _take_accounting(connection, found)
+        else:
+            row = request_row(entry)
+            unreadable += row is None
+            rows += [row] if row is not None else []
+    new = _insert_requests(connection, rows)
+    return IntakeResult(new, changed_jobs, lost, unreadable)
+
+
+def request_row(entry: WaitingEntry) -> Row | None:
+    """Return the row of a request's entry, None if it cannot be read. An entry without an id has its stream's."""
+    fields = entry.fields or {}
+    try:
+        row: Row = {name: fields.get(name, "").replace("\x00", "")[:LONGEST_TEXT] for name in TEXTS}
+        row |= {name: int(fields.get(name) or 0) for name in NUMBERS}
+        row["at"] = float(fields["at"])
+        row["first_ms"] = int(fields["first_ms"]) if fields.get("first_ms") else None
+    except (KeyError, ValueError):
+        return None
+    row["id"] = (fields.get("id") or entry.id)[:40]
+    return row
+
+
+def insert_new(connection: sa.Connection, table: sa.Table, rows: Sequence[Row]) -> None:
+    """Insert rows; those whose key is there already are left alone."""
+    connection.execute(_insert(connection, table).on_conflict_do_nothing(), list(rows))
+
+
+def _insert(connection: sa.Connection, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
+    return sqlite.insert(table) if connection.dialect.name == "sqlite" else postgresql.insert(table)
+
+
+def _insert_requests(connection: sa.Connection, rows: Iterable[Row]) -> int:
+    """Insert rows and add them to the sums; return how many were new."""
+    by_id = {row["id"]: row for row in rows}
+    if not by_id:
+        return 0
+    known = set(connection.scalars(sa.select(requests.c.id).where(requests.c.id.in_(list(by_id)))))
+    new = [row for identity, row in by_id.items() if identity not in known]
+    if new:
+        connection.execute(sa.insert(requests), new)
+        _add_sums(connection, new)
+    return len(new)
+
+
+def _add_sums(connection: sa.Connection, rows: Sequence[Row]) -> None:
+    sums: dict[tuple[str, int, int, str], Counter[str]] = {}
+    errors: Counter[tuple[int, str, str]] = Counter()
+    for row in rows:
+        counts = _counts(row)
+        names = [(by, row[column]) for by, column in DIMENSIONS.items() if row[column]] + [(ALL, "")]
+        for length in (QUARTER_S, DAY_S):
+            start = int(row["at"]) // length * length
+            for by, name in names:
+                sums.setdefault((by, length, start, name), Counter()).update(counts)
+        if row["error"]:
+            errors[int(row["at"]) // QUARTER_S * QUARTER_S, row["key"], row["error"][:100]] += 1
+    insert = _insert(connection, request_sums)
+    added = {name: request_sums.c[name] + insert.excluded[name] for name in ("requests", *COUNTS)}
+    connection.execute(
+        insert.on_conflict_do_update(index_elements=list(request_sums.primary_key), set_=added),
+        [
+            {"by": by, "length": length, "start": start, "name": name, **dict.fromkeys(COUNTS, 0), **counts}
+            for (by, length, start, name), counts in sorted(sums.items())
+        ],
+    )
+    if errors:
+        insert = _insert(connection, error_sums)
+        more = {"requests": error_sums.c.requests + insert.excluded.requests}
+        connection.execute(
+            insert.on_conflict_do_update(index_elements=list(error_sums.primary_key), set_=more),
+            [{"start": s, "key": k, "error": e, "requests": n} for (s, k, e), n in sorted(errors.items())],
+        )
+
+
+def _counts(row: Mapping[str, Any]) -> dict[str, int]:
+    counts = {"requests": 1, "input": row["input"], "cached": row["cached"], "output": row["output"]}
+    counts["errors"] = 1 if row["error"] else 0
+    if row["first_ms"] is not None:
+        counts |= {"streams": 1, "first_ms": row["first_ms"]}
+    if row["output"]:
+        counts |= {"made": row["output"], "made_ms": row["generating_ms"]}
+    return counts
+
+
+def _take_job(connection: sa.Connection, entry: JobEntry) -> None:
+    """Store a job's facts unless newer ones are there, and its spans in any case."""
+    row = entry.model_dump(exclude={"type", "spans"})
+    row |= {name: _unix(row[name]) for name in ("submitted_at", "started_at", "ended_at")}
+    insert = _insert(connection, jobs)
+    newer = {name: insert.excluded[name] for name in row if name != "job"}
+    connection.execute(
+        insert.on_conflict_do_update(
+            index_elements=[jobs.c.job], set_=newer, where=jobs.c.version <= insert.excluded.version
+        ),
+        [row],
+    )
+    if entry.spans:
+        _take_spans(connection, entry.job, entry.spans)
+
+
+def _take_spans(connection: sa.Connection, job: str, found: Sequence[JobSpan]) -> None:
+    insert = _insert(connection, spans)
+    changed = {
+        "kind": insert.excluded.kind,
+        # an entry that comes late does not open a span again
+        "end": sa.func.coalesce(insert.excluded.end, spans.c.end),
+    }
+    connection.execute(
+        insert.on_conflict_do_update(index_elements=[spans.c.job, spans.c.start], set_=changed),
+        [
+            {"job": job, "start": _unix(span.start), "kind": str(span.kind), "end": _unix(span.end)}
+            for span in sorted(found, key=lambda span: span.start)
+        ],
+    )
+
+
+def _take_accounting(connection: sa.Connection, entry: AccountingEntry) -> None:
+    at = entry.asked_at.timestamp()
+    connection.execute(
+        sa.update(jobs)
+        .where(jobs.c.job == entry.job, sa.func.coalesce(jobs.c.accounted_at, 0) <= at)
+        .values(
+            accounted_at=at,
+            accounted_gpu_s=entry.gpu_s,
+            accounted_runs=entry.runs,
+            accounted_state=entry.state,
+        )
+    )
+
+
+def _unix(moment: Any) -> float | None:
+    return None if moment is None else round(float(moment.timestamp()), 3)

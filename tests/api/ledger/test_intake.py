@@ -1,0 +1,131 @@
+"""Entries into rows, on each kind of database: nothing counts twice, whatever is delivered again."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from bouchet_api.ledger.database import LedgerDatabase
+from bouchet_api.ledger.intake import take_entries
+from bouchet_api.ledger.tables import jobs, metadata, request_sums, requests, spans
+from bouchet_core.store.ledger import REQUESTS, WaitingEntry
+
+from .conftest import LedgerUnderTest
+from .entries import NOON, accounting, job, request
+
+
+def rows(database: LedgerDatabase, table: sa.Table) -> list[dict[str, object]]:
+    """Return all rows of a table."""
+    with database.read() as connection:
+        return [dict(row) for row in connection.execute(sa.select(table)).mappings()]
+
+
+def total(database: LedgerDatabase, column: str, length: int = 900) -> int:
+    """Return the sum over all requests."""
+    with database.read() as connection:
+        query = sa.select(sa.func.sum(request_sums.c[column])).where(
+            request_sums.c.by == "all", request_sums.c.length == length
+        )
+        return int(connection.scalar(query) or 0)
+
+
+def test_migrations_make_the_tables_that_the_code_uses(database: LedgerDatabase) -> None:
+    found = sa.inspect(database.engine())
+    assert set(found.get_table_names()) == {*metadata.tables, "alembic_version"}
+    for name, table in metadata.tables.items():
+        columns = {column["name"]: column["nullable"] for column in found.get_columns(name)}
+        assert columns == {column.name: column.nullable for column in table.columns}
+        assert set(found.get_pk_constraint(name)["constrained_columns"]) == {c.name for c in table.primary_key}
+        assert {index["name"] for index in found.get_indexes(name)} == {index.name for index in table.indexes}
+
+
+def test_a_request_is_a_row_with_its_class_and_agent(ledger: LedgerUnderTest) -> None:
+    made = request(request_class="subagent", agent="Explore", first_ms=None)
+    ledger.proxy.usage.add([made])
+    assert ledger.consumer.take_pending() == 1
+    [row] = rows(ledger.database, requests)
+    assert (row["id"], row["at"], row["key"]) == (made.id, made.at, "alice")
+    assert (row["request_class"], row["agent"], row["client"]) == ("subagent", "Explore", "claude-code")
+    assert (row["input"], row["cached"], row["output"], row["first_ms"]) == (10, 90, 5, None)
+    assert ledger.api.ledger.waiting() == 0
+
+
+def test_requests_that_are_appended_or_delivered_again_count_once(ledger: LedgerUnderTest) -> None:
+    made = [request(), request(error="overloaded", status=529, output=0)]
+    # an answer of Redis that was lost: the proxy appends the same again
+    ledger.proxy.usage.add(made)
+    ledger.proxy.usage.add(made)
+    # read and not acknowledged, as by an API that was killed before its transaction, and after it
+    read = ledger.api.ledger.wait(10, 0.001)
+    assert len(read) == 4
+    with ledger.database.begin() as connection:
+        assert take_entries(connection, read).requests == 2
+    assert ledger.consumer.take_pending() == 4
+    assert len(rows(ledger.database, requests)) == 2
+    assert (total(ledger.database, "requests"), total(ledger.database, "errors")) == (2, 1)
+    assert total(ledger.database, "requests", 86_400) == 2
+    assert total(ledger.database, "made") == 5
+
+
+def test_a_transaction_that_fails_leaves_its_entries_to_the_next(ledger: LedgerUnderTest) -> None:
+    ledger.proxy.usage.add([request() for _ in range(3)])
+    entries = ledger.api.ledger.wait(10, 0.001)
+    try:
+        with ledger.database.begin() as connection:
+            take_entries(connection, entries)
+            raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        pass
+    assert (rows(ledger.database, requests), total(ledger.database, "requests")) == ([], 0)
+    assert ledger.consumer.take_pending() == 3
+    assert total(ledger.database, "requests") == 3
+
+
+def test_entries_of_other_versions_and_odd_ones_are_passed_over(ledger: LedgerUnderTest) -> None:
+    client = ledger.proxy.queue_connection()
+    client.xadd("bouchet:ledger:requests", {"at": "soon", "key": "alice"})
+    client.xadd("bouchet:ledger:requests", {"at": "1796000000", "key": "bob\x00" * 200, "a_new_field": "1"})
+    client.close()
+    worker = ledger.worker.queue_connection()
+    worker.xadd("bouchet:ledger:jobs", {"body": '{"type":"of tomorrow"}'})
+    worker.xadd("bouchet:ledger:jobs", {"other": "x"})
+    worker.close()
+    assert ledger.consumer.take_pending() == 4
+    [row] = rows(ledger.database, requests)
+    assert len(str(row["key"])) == 300 and "\x00" not in str(row["key"])
+    assert ledger.consumer.counts.unreadable == 3
+
+
+def test_entries_that_redis_dropped_are_counted(ledger: LedgerUnderTest) -> None:
+    with ledger.database.begin() as connection:
+        assert take_entries(connection, [WaitingEntry(REQUESTS, "1-0", None)]).lost == 1
+
+
+def test_a_job_keeps_its_newest_facts_and_one_span_for_each_start(ledger: LedgerUnderTest) -> None:
+    first = job("j", ("queued", "2026-11-10T10:00", "2026-11-10T10:05"), ("starting", "2026-11-10T10:05", None))
+    second = job("j", ("starting", "2026-11-10T10:05", "2026-11-10T10:15"), version=2, slurm_id=4712)
+    ledger.worker.ledger.append([first, second, first])
+    assert ledger.consumer.take_pending() == 3
+    [row] = rows(ledger.database, jobs)
+    assert (row["version"], row["slurm_id"]) == (2, 4712)
+    found = rows(ledger.database, spans)
+    assert [(row["kind"], row["end"] is not None) for row in found] == [("queued", True), ("starting", True)]
+
+
+def test_accounting_changes_a_known_job_only(ledger: LedgerUnderTest) -> None:
+    made = job("j", ("starting", "2026-11-10T10:00", "2026-11-10T11:00"))
+    ledger.worker.ledger.append([accounting("j", 1.0), made, accounting("j", 7201.0), accounting("other", 5.0)])
+    assert ledger.consumer.take_pending() == 4
+    [row] = rows(ledger.database, jobs)
+    assert (row["accounted_gpu_s"], row["accounted_at"]) == (7201.0, NOON.timestamp())
+
+
+def test_group_is_made_again_after_redis_was_emptied(ledger: LedgerUnderTest, redis_server: object) -> None:
+    ledger.proxy.usage.add([request()])
+    assert ledger.consumer.take_pending() == 1
+    root = redis_server.store()  # type: ignore[attr-defined]
+    connection = root.queue_connection()
+    connection.flushall()
+    connection.close()
+    root.close()
+    ledger.proxy.usage.add([request()])
+    assert ledger.consumer.take_pending() == 1
+    assert total(ledger.database, "requests") == 2
