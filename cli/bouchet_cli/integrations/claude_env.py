@@ -72,7 +72,6 @@ def claude_environment(
         "CLAUDE_CODE_MAX_CONTEXT_TOKENS": str(smallest),
         "CLAUDE_CODE_MAX_OUTPUT_TOKENS": str(answer_tokens(chosen, smallest)),
         "CLAUDE_CODE_ATTRIBUTION_HEADER": "0",
-        "CLAUDE_CODE_GATEWAY_HINT_HEADERS": "1",
         # `/model` would offer its first row with a window of 1,000,000 tokens
         "CLAUDE_CODE_DISABLE_1M_CONTEXT": "1",
         "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",

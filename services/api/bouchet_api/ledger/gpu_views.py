@@ -54,7 +54,7 @@ class GpuSummary(FrozenModel):
 
 
 class AccountingSummary(FrozenModel):
-    """How the ledger compares with sacct, over jobs that have ended and that sacct was asked about."""
+    """How the ledger compares with sacct, over jobs that have ended that sacct knows."""
 
     jobs: int = 0
     asked_at: datetime | None = Field(default=None, description="when sacct was asked last")
@@ -96,7 +96,7 @@ def total_gpu_time(connection: sa.Connection, span: DateRange, now: float) -> Gp
 
 
 def compare_with_accounting(connection: sa.Connection, span: DateRange) -> AccountingSummary:
-    """Compare the jobs that ended within the range with what sacct said of them."""
+    """Compare the jobs that ended within the range with sacct."""
     found = job_differences(connection, span)
     if not found:
         return AccountingSummary()
@@ -131,7 +131,7 @@ class JobDifference(FrozenModel):
 
 
 def job_differences(connection: sa.Connection, span: DateRange) -> list[JobDifference]:
-    """Return the jobs that ended within the range and that sacct was asked about, by their end."""
+    """Return the jobs that ended within the range that sacct knows, by their end."""
     length = sa.func.sum(spans.c.end - spans.c.start)
     measured = (
         sa.select(spans.c.job, length.label("seconds"))

@@ -150,7 +150,7 @@ def list_requests(
 
 @router.get("/accounting")
 def get_accounting(state: StateDep, span: RangeDep) -> AccountingReport:
-    """Return how the GPU time of each job compares with what sacct said, as it was asked last."""
+    """Return how the GPU time of each job compares with sacct, as it was asked last."""
     with state.ledger.database.read() as connection:
         total, jobs = compare_with_accounting(connection, span), job_differences(connection, span)
     return AccountingReport(total=total, jobs=jobs)
