@@ -107,6 +107,10 @@ PROGRAMS = {"redis-server": ["redis-server"], "shellcheck": ["shellcheck"], "ssh
 # the login shells of clusters: tests compare what each makes of a command line
 LOGIN_SHELLS = ("tcsh", "fish", "zsh", "ksh")
 
+# Servers that tests of the ledger and of metrics run: their programs may be beside the PATH
+SERVERS = {"postgres": "postgresql", "promtool": "prometheus"}
+POSTGRES = Path("/usr/lib/postgresql")
+
 # schemathesis, which wants another Python library's version here and there than the tests do
 FUZZER = Path(".cache") / "tools" / "schemathesis"
 SYSTEMD = Path("/run/systemd/system")
@@ -122,6 +126,7 @@ def ensure_tools(root: Path, progress: Progress, *, fast: bool) -> None:
     link(ensure_environment(progress, root / ".venv", [root / "tests" / "requirements.lock"], link))
     for program, packages in PROGRAMS.items():
         ensure_program(progress, program, packages)
+    ensure_servers(progress)
     if fast:
         return
     ensure_environment(progress, root / FUZZER, [root / "setup" / "locks" / "schemathesis.lock"])
@@ -138,6 +143,20 @@ def ensure_login_shells(progress: Progress) -> None:
     elif missing:
         names = " ".join(missing)
         progress.note(f"tests of login shells also need: {names} (`sudo apt-get install {names}`)")
+
+
+def ensure_servers(progress: Progress) -> None:
+    """Install PostgreSQL and Prometheus, which tests start themselves; without the rights to, only say so."""
+    missing = [package for program, package in SERVERS.items() if not _has_server(program)]
+    if missing and can_install() and not SYSTEMD.exists():
+        install(progress, "PostgreSQL and Prometheus", missing)
+    elif missing:
+        names = " ".join(missing)
+        progress.note(f"tests of the ledger and of metrics also need: {names} (`sudo apt-get install {names}`)")
+
+
+def _has_server(program: str) -> bool:
+    return shutil.which(program) is not None or any(POSTGRES.glob(f"*/bin/{program}"))
 
 
 def ensure_sshd(progress: Progress) -> None:

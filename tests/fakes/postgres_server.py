@@ -74,7 +74,7 @@ def running_postgres(directory: Path) -> Iterator[PostgresServer]:
     secret.write_text(PASSWORD)
     _give_to_owner(directory)
     options = ["--auth=scram-sha-256", "--username=ledger", f"--pwfile={secret}", "--encoding=UTF8", "--no-locale"]
-    subprocess.run([program("initdb"), f"--pgdata={data}", *options], check=True, capture_output=True, **_owner())
+    subprocess.run([program("initdb"), f"--pgdata={data}", *options], check=True, capture_output=True, user=_owner())
     server = start_postgres(data, free_port())
     try:
         yield server
@@ -88,7 +88,7 @@ def start_postgres(data: Path, port: int) -> PostgresServer:
     settings = {"listen_addresses": "127.0.0.1", "unix_socket_directories": "", "fsync": "off"}
     options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
     argv = [program("postgres"), "-D", str(data), "-p", str(port), *options]
-    process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **_owner())
+    process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, user=_owner())
     server = PostgresServer(port, data, process)
     wait_for(lambda: process.poll() is not None or _answers(server), START_TIMEOUT_S)
     assert process.poll() is None, "PostgreSQL did not start"
@@ -102,9 +102,9 @@ def _answers(server: PostgresServer) -> bool:
         return False
 
 
-def _owner() -> dict[str, str]:
-    """Return who runs the server: PostgreSQL refuses to run as root."""
-    return {"user": "postgres"} if os.getuid() == 0 else {}
+def _owner() -> str | None:
+    """Return who runs the server where that is not us: PostgreSQL refuses to run as root."""
+    return "postgres" if os.getuid() == 0 else None
 
 
 def _give_to_owner(directory: Path) -> None:

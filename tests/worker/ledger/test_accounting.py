@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from bouchet_core.deployments import Job, Phase
 from bouchet_core.errors import SlurmOutputError
-from bouchet_core.ledger import AccountingEntry, parse_entry
+from bouchet_core.ledger import AccountingEntry
 from bouchet_worker.ledger.accounting import (
     GRACE,
     AccountingScheduler,
@@ -19,6 +19,7 @@ from bouchet_worker.ledger.accounting import (
 )
 
 from tests.conftest import RedisServer
+from tests.worker.ledger.appended import read_entries
 from tests.worker.scenario import WorkerScenario
 
 NOW = datetime(2026, 11, 29, 12, 0, tzinfo=UTC)
@@ -40,12 +41,7 @@ def ended(name: str, slurm_id: int, at: datetime = NOW) -> Job:
 
 def appended(server: RedisServer) -> list[AccountingEntry]:
     """Return all entries of sacct."""
-    store = server.store()
-    client = store.queue_connection()
-    found = [parse_entry({"body": fields[b"body"].decode()}) for _, fields in client.xrange("bouchet:ledger:jobs")]
-    client.close()
-    store.close()
-    return [one for one in found if isinstance(one, AccountingEntry)]
+    return [one for one in read_entries(server) if isinstance(one, AccountingEntry)]
 
 
 def test_argv_asks_once_for_all_jobs_and_all_runs() -> None:

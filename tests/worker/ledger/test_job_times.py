@@ -6,12 +6,13 @@ from datetime import datetime, timedelta
 
 import pytest
 from bouchet_core.deployments import Deployment, Phase
-from bouchet_core.ledger import JobEntry, SpanKind, parse_entry
+from bouchet_core.ledger import JobEntry, SpanKind
 from bouchet_core.store.load import JobLoad, LoadReport
 from bouchet_worker.reconcile.loop import ReconcileLoop
 from bouchet_worker.reconcile.observe import Observer
 
 from tests.conftest import RedisServer
+from tests.worker.ledger.appended import read_entries
 from tests.worker.scenario import WorkerScenario, write_connection
 
 Spans = dict[datetime, tuple[SpanKind, datetime | None]]
@@ -19,13 +20,7 @@ Spans = dict[datetime, tuple[SpanKind, datetime | None]]
 
 def appended(server: RedisServer) -> list[JobEntry]:
     """Return all entries about jobs, oldest first."""
-    store = server.store()
-    client = store.queue_connection()
-    found = [parse_entry({"body": fields[b"body"].decode()}) for _, fields in client.xrange("bouchet:ledger:jobs")]
-    client.close()
-    store.close()
-    assert None not in found
-    return [one for one in found if isinstance(one, JobEntry)]
+    return [one for one in read_entries(server) if isinstance(one, JobEntry)]
 
 
 def spans_of(server: RedisServer, job: str) -> list[tuple[SpanKind, float | None]]:
