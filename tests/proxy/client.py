@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import httpx
@@ -19,6 +20,10 @@ HTTP = httpx.Client(verify=False, timeout=30, limits=httpx.Limits(max_keepalive_
 OWNER = {"x-api-key": KEY}
 # names that no response may reveal
 INTERNAL_NAMES = ("litellm", "slot-0", "hosted_vllm", "aiohttp", "Traceback")
+KEEP_ALIVE = re.compile(
+    rb"event: ping\ndata: [^\n]*\n\n|: ping\n\n"
+    rb'|event: content_block_delta\ndata: [^\n]*"(?:text|thinking|partial_json)":""}}\n\n'
+)
 
 
 def chat_body(text: str, **fields: Any) -> dict[str, Any]:
@@ -81,3 +86,8 @@ def chat_text(chunks: list[dict[str, Any]]) -> str:
 def metrics_text(proxy: RunningProxy) -> str:
     """Return the response of /metrics."""
     return get(proxy, "/metrics").text
+
+
+def without_pings(answer: bytes) -> bytes:
+    """Return a stream without what a client gets that waits: pings, comments and empty deltas."""
+    return KEEP_ALIVE.sub(b"", answer)

@@ -27,7 +27,7 @@ from tests.conftest import free_port, free_ports, start_redis
 from tests.fakes.cutting_relay import CuttingRelay
 from tests.fakes.vllm.guarded import GuardedVLLM, serve_guarded
 from tests.fakes.vllm.server import FakeVLLM, serve_vllm
-from tests.proxy.client import CHAT, COMPLETIONS, MESSAGES, OWNER, RESPONSES, chat_body
+from tests.proxy.client import CHAT, COMPLETIONS, MESSAGES, OWNER, RESPONSES, chat_body, without_pings
 from tests.proxy.environment import (
     NODE_PORT,
     SERVING_SECRET,
@@ -43,11 +43,6 @@ from tests.waiting import wait_for
 SOAK_S, LONGEST_S, SHORTEST_S = 600.0, 60.0, 0.1
 CLIENTS_EACH, PAUSE_S = 4, 1.0
 IDS = re.compile(rb"chatcmpl-[a-z]+-\d+")
-# what waits for its connection gets these, which are no part of the answer
-KEEP_ALIVE = re.compile(
-    rb"event: ping\ndata: [^\n]*\n\n|: ping\n\n"
-    rb'|event: content_block_delta\ndata: [^\n]*"(?:text|thinking|partial_json)":""}}\n\n'
-)
 WORDS = " ".join(f"word{number}" for number in range(30))
 CALL = 'CALL[bash {"command": "ls -l /tmp and more of that", "again": "x y z"}]'
 PROMPTS = (
@@ -86,7 +81,7 @@ def ask(proxy: RunningProxy, path: str, body: dict[str, Any]) -> bytes:
     """Return an answer without what differs in each."""
     response = httpx.post(proxy.url + path, json=body, headers=OWNER, timeout=900, verify=NO_TLS)
     assert response.status_code == 200, f"{path}: {response.status_code} {response.text[:200]}"
-    return KEEP_ALIVE.sub(b"", IDS.sub(b"ID", response.content))
+    return without_pings(IDS.sub(b"ID", response.content))
 
 
 def ask_on(proxy: RunningProxy, wanted: list[tuple[str, dict[str, Any], bytes]], until: float, counts: Counts) -> None:

@@ -95,7 +95,7 @@ def serve_guarded(vllm: FakeVLLM, port: int, **bounds: str) -> Iterator[GuardedV
             sys.path.append(str(JOB_SCRIPTS))
         app = FakeApp(f"http://127.0.0.1:{vllm.port}")
         guard = importlib.import_module("guard").Guard(app)
-        config = uvicorn.Config(_with_port(guard, vllm.node_port), port=port, lifespan="off", log_level="critical")
+        config = uvicorn.Config(with_port(guard, vllm.node_port), port=port, lifespan="off", log_level="critical")
         server = uvicorn.Server(config)
 
         loops: list[asyncio.AbstractEventLoop] = []
@@ -115,7 +115,7 @@ def serve_guarded(vllm: FakeVLLM, port: int, **bounds: str) -> Iterator[GuardedV
             thread.join()
 
 
-def _with_port(app: Any, node_port: int) -> Any:
+def with_port(app: Any, node_port: int) -> Any:
     """Let the guard prove the port that the records have: behind the slot it listens on another one."""
 
     async def on_port(scope: Any, receive: Any, send: Any) -> None:

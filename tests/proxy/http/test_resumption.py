@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from bouchet_core.keys import serving_key
+from bouchet_proxy.http import pool
 
 from tests.conftest import free_port
 from tests.fakes.cutting_relay import CuttingRelay
@@ -28,6 +29,7 @@ from tests.proxy.client import (
     metrics_text,
     post,
     wait_for_status,
+    without_pings,
 )
 from tests.proxy.environment import NODE_PORT, SERVING_SECRET, WINDOW, ProxyEnvironment, RunningProxy, make_deployment
 from tests.proxy.stream_checker import check_stream
@@ -118,6 +120,19 @@ def test_answer_without_a_cut_is_not_aborted(link: CutLink) -> None:
         time.sleep(0.05)
         assert link.server.answers._aborted == aborted
         assert len(link.server.answers._sent) == len(link.server.answers._answers), "all were sent to their end"
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_request_over_a_link_that_is_silent_for_long_is_answered(
+    link: CutLink, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Connections are accepted and nothing passes, for longer than a server may take to prove who it is."""
+    monkeypatch.setattr(pool, "PROOF_TIMEOUT_S", 0.4)
+    path, body = REQUESTS[name]
+    uncut = link.ask(path, body)
+    link.relay.cut(down=True)
+    threading.Timer(1.5, link.relay.restore).start()
+    assert without_pings(link.ask(path, body)) == uncut
 
 
 def test_whole_request_waits_for_its_first_connection(link: CutLink) -> None:

@@ -16,7 +16,7 @@ from bouchet_core.keys import NONCE_HEADER, PROOF_HEADER, new_nonce, proves
 
 from bouchet_proxy.routing.table import Route
 
-from .connection import ConnectError, Connection
+from .connection import ConnectError, Connection, ReadTimeoutError
 
 log = logging.getLogger(__name__)
 
@@ -130,6 +130,10 @@ class ConnectionPool:
             raise ConnectError(str(exc)) from exc
         try:
             await authenticate_server(connection, host, server)
+        except ReadTimeoutError as exc:
+            # nothing was asked yet: this is a server that cannot be reached, not one that takes long to answer
+            connection.close()
+            raise ConnectError(f"the server gave no proof for {PROOF_TIMEOUT_S:.0f} s") from exc
         except BaseException:
             connection.close()
             raise
