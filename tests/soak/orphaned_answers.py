@@ -10,6 +10,7 @@ import asyncio
 import importlib
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -45,7 +46,7 @@ from tests.waiting import wait_for
 
 MODEL = "long"
 ANSWERS, EVENTS, EVENTS_A_PIECE = 64, 10_000, 25
-DOWN_S = 20.0
+START_S, BEGIN_S, DOWN_S = 60.0, 60.0, 20.0
 PIECE = "abcdefgh" * 6
 
 
@@ -104,10 +105,17 @@ def long_model(port: int, go: Path) -> Iterator[int]:
     argv = [sys.executable, "-m", "tests.soak.orphaned_answers", str(port), str(go)]
     process = subprocess.Popen(argv, env={**os.environ, "VLLM_API_KEY": key})
     try:
+        wait_for(lambda: listens(port), START_S)
         yield process.pid
     finally:
         process.terminate()
         process.wait(timeout=20)
+
+
+def listens(port: int) -> bool:
+    """Return whether something listens on that port."""
+    with socket.socket() as sock:
+        return sock.connect_ex(("127.0.0.1", port)) == 0
 
 
 def memory_mib(pid: int) -> float:
@@ -121,6 +129,7 @@ async def read_answer(client: httpx.AsyncClient, url: str, begun: asyncio.Semaph
     size, rest, is_first = 0, b"", True
     needle = PIECE.encode()
     async with client.stream("POST", url, json=chat_body("x", model=MODEL, stream=True), headers=OWNER) as response:
+        assert response.status_code == 200, await response.aread()
         async for data in response.aiter_raw():
             *lines, rest = (rest + data).split(b"\n")
             size += sum(len(needle) for line in lines if needle in line)
@@ -137,7 +146,7 @@ async def measure(url: str, relay: CuttingRelay, go: Path, pids: tuple[int, int]
     async with httpx.AsyncClient(verify=NO_TLS, timeout=600, limits=limits) as client:
         tasks = [asyncio.create_task(read_answer(client, url, begun)) for _ in range(ANSWERS)]
         for _ in tasks:
-            await asyncio.wait_for(begun.acquire(), 60)
+            await asyncio.wait_for(begun.acquire(), BEGIN_S)
         before = [memory_mib(pid) for pid in pids]
         await asyncio.to_thread(relay.cut, down=True)
         await asyncio.to_thread(go.touch)
