@@ -21,7 +21,11 @@ from .values import WHOLE, FrozenModel
 KEY_PREFIX = "sk-bouchet-"
 # the name of the key in `.env`; no other key may have it
 OWNER = "owner"
+# the name of the key with which the dashboard chats
+DASHBOARD = "dashboard"
 SHOWN_END = 4
+# as in setup/files/container_files.py
+CHAT_PURPOSE = "chat of the dashboard"
 MOST_PER_MINUTE = 1_000_000_000
 
 KeyName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$")]
@@ -52,6 +56,14 @@ def new_secret() -> str:
 def sha256_of(secret: str) -> str:
     """Return the 64 hex characters that are stored of a key."""
     return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def chat_key(api_key: str) -> str:
+    """Derive the key with which the dashboard chats from the owner's key, which the API does not have.
+
+    Setup gives it to the API. It opens no more of the proxy than the key of another person does.
+    """
+    return hmac.new(api_key.encode(), CHAT_PURPOSE.encode(), hashlib.sha256).hexdigest()
 
 
 def serving_key(serving_secret: str, job_name: str) -> str:

@@ -42,6 +42,8 @@ def secret_contents(values: Mapping[str, str]) -> dict[str, str]:
         **{file: values.get(key, "") for file, key in FILES.items()},
         **{file: passwords[user] for user, file in REDIS_FILES.items()},
         **{file: derive(values["GATEWAY_TOKEN"], f"token of the {role}") for role, file in GATEWAY_FILES.items()},
+        # the dashboard chats with it; the proxy derives it, too
+        "chat_key": derive(values["BOUCHET_API_KEY"], "chat of the dashboard"),
         "redis_acl": render_acl(passwords),
     }
 

@@ -17,6 +17,7 @@ import uvicorn
 from bouchet_api.app import create_app
 from bouchet_api.dependencies import AppState, open_state
 from bouchet_api.settings import ApiSettings
+from bouchet_core.keys import chat_key
 from bouchet_core.store import Store
 from bouchet_core.tasks import MODULE, QUEUE
 from pydantic import SecretStr
@@ -62,7 +63,9 @@ class RunningApi:
     gateway: FakeGateway
 
 
-def settings(directory: Path, redis: RedisServer, gateway: FakeGateway) -> ApiSettings:
+def settings(
+    directory: Path, redis: RedisServer, gateway: FakeGateway, proxy_url: str = "http://127.0.0.1:9"
+) -> ApiSettings:
     """Return the settings of an API over these; the catalog and site file are written into `directory`."""
     catalog, site = directory / "models.yaml", directory / "site.yaml"
     catalog.write_text(CATALOG)
@@ -73,6 +76,8 @@ def settings(directory: Path, redis: RedisServer, gateway: FakeGateway) -> ApiSe
         redis_host="127.0.0.1",
         redis_port=redis.port,
         gateway_url=gateway.url,
+        proxy_url=proxy_url,
+        chat_key=SecretStr(chat_key(KEY)),
         api_port=0,
         log_level="WARNING",
         admin_key=SecretStr(ADMIN_KEY),
@@ -106,14 +111,17 @@ def running_api_and_redis(directory: Path) -> Iterator[RunningApi]:
 
 
 @contextmanager
-def running(directory: Path, redis: RedisServer, gateway: FakeGateway) -> Iterator[RunningApi]:
-    """Start the API over this Redis and gateway."""
+def running(
+    directory: Path, redis: RedisServer, gateway: FakeGateway, *, port: int = 0, proxy_url: str = "http://127.0.0.1:9"
+) -> Iterator[RunningApi]:
+    """Start the API over this Redis and gateway. port: 0 for a free one."""
     with (
         contextlib.closing(redis.store()) as store,
-        open_state(settings(directory, redis, gateway)) as state,
+        open_state(settings(directory, redis, gateway, proxy_url)) as state,
         socket.socket() as listener,
     ):
-        listener.bind(("127.0.0.1", 0))
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", port))
         config = uvicorn.Config(create_app(state, ADMIN_KEY), log_level="warning", timeout_graceful_shutdown=1)
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

@@ -28,6 +28,7 @@ from bouchet_proxy.http.server_protocol import BoundedHeadProtocol
 from bouchet_proxy.refresh import STALE_S, KeyTableThread, RoutingTableThread
 from bouchet_proxy.routing.load import LoadReporter, LoadTracker
 from bouchet_proxy.settings import ProxySettings
+from bouchet_proxy.usage.live import LiveReporter, OpenRequests
 from bouchet_proxy.usage.recorder import UsageRecorder
 from pydantic import SecretStr
 
@@ -37,7 +38,7 @@ from tests.proxy.stream_checker import IllegalStreamError, check_stream
 from tests.waiting import wait_for
 
 ROOT = Path(__file__).parents[2]
-KEY, SERVING_SECRET, JOB = "key-of-the-tests", "serving-secret", "bouchet-tiny-1"
+KEY, SERVING_SECRET, JOB = "key-of-the-tests-0123456789", "serving-secret", "bouchet-tiny-1"
 ALIAS, MODEL, WINDOW = "tiny", "org/Tiny-Model", 4096
 SLOTS = 4
 # the fake's port on its node, as the records have it; behind the slot it listens on another one
@@ -92,6 +93,8 @@ class RunningProxy:
     url: str
     environment: ProxyEnvironment
     pid: int | None = None
+    # of an app in this process
+    open_requests: OpenRequests | None = None
 
 
 class StreamRecorder:
@@ -181,6 +184,8 @@ def run_app(environment: ProxyEnvironment, stale_s: float = STALE_S, **limits: A
     recorder = UsageRecorder(store, SERVING_SECRET)
     tracker = LoadTracker(cut=lambda: recorder.active.cut)
     reporter = LoadReporter(store, tracker, lambda: routes.read_at)
+    open_requests = OpenRequests(SERVING_SECRET)
+    live = LiveReporter(store, open_requests)
     servers: list[uvicorn.Server] = []
     stream_recorders: list[StreamRecorder] = []
 
@@ -196,6 +201,7 @@ def run_app(environment: ProxyEnvironment, stale_s: float = STALE_S, **limits: A
                 direct,
                 _refuse_lifespan,
                 tracker,
+                open_requests,
             )
             stream_recorders.append(StreamRecorder(app))
             config = uvicorn.Config(
@@ -209,17 +215,17 @@ def run_app(environment: ProxyEnvironment, stale_s: float = STALE_S, **limits: A
             servers.append(uvicorn.Server(config))
             await servers[0].serve()
 
-    for part in (routes, keys, recorder, reporter):
+    for part in (routes, keys, recorder, reporter, live):
         part.start()
     thread = threading.Thread(target=lambda: asyncio.run(serve()))
     thread.start()
     try:
         wait_until_live(f"http://127.0.0.1:{port}/health/liveliness")
-        yield RunningProxy(f"http://127.0.0.1:{port}", environment)
+        yield RunningProxy(f"http://127.0.0.1:{port}", environment, open_requests=open_requests)
     finally:
         servers[0].should_exit = True
         thread.join(timeout=60)
-        for part in (reporter, recorder, keys, routes):
+        for part in (live, reporter, recorder, keys, routes):
             part.stop()
         store.close()
     assert not stream_recorders[0].problems, stream_recorders[0].problems

@@ -214,6 +214,14 @@ class ApiClient:
         """Yield the API's events from now on, `tunnel` among them. Raises UnreachableError if the connection breaks."""
         return self._stream("/v1/events")
 
+    def live(self) -> Iterator[ServerSentEvent]:
+        """Yield the parts of the live view: all of them, then each that changes. Raises UnreachableError at a break."""
+        return self._stream("/v1/live")
+
+    def session_link(self) -> Json:
+        """Return a link to the dashboard that signs in a browser, once."""
+        return self._send("POST", "/v1/session/link")
+
     def log(self, name: str, *, follow: bool, after: str | None = None) -> Iterator[ServerSentEvent]:
         """Yield the events of a log stream. Raises UnreachableError if the connection breaks."""
         headers = {"Last-Event-ID": after} if after else {}

@@ -36,6 +36,8 @@ class LoadedCommand:
 COMMANDS: Mapping[str, CommandEntry] = {
     "launch": CommandEntry("submit a Slurm job that serves a model", "launch"),
     "status": CommandEntry("show deployments: what is running, why a job is waiting, when it will start", "status"),
+    "top": CommandEntry("watch deployments, figures and open requests in the terminal", "top"),
+    "open": CommandEntry("open the dashboard in the browser, signed in", "top"),
     "chat": CommandEntry("chat with a model in the terminal", "chat"),
     "env": CommandEntry('print the settings of a client: eval "$(bouchet env)"', "clients"),
     "logs": CommandEntry("print the log of a deployment's job", "status"),

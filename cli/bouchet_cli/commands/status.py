@@ -30,11 +30,18 @@ def add_status_arguments(parser: argparse.ArgumentParser) -> None:
                         help="show one deployment in detail, with a startup time breakdown")  # fmt: skip
     parser.add_argument("--repro", action="store_true", help="with NAME: show all that is needed to run it again")
     parser.add_argument("--all", action="store_true", help="include deployments that have ended")
+    parser.add_argument("--watch", action="store_true", help="show it again at each change, until q or Ctrl-C")
 
 
 def run_status(options: argparse.Namespace, context: CommandContext) -> None:
     """Show deployments and the tunnel, or one deployment."""
-    if options.repro:
+    if options.watch:
+        if options.name or options.all or options.repro:
+            raise UsageError("--watch shows all live deployments; leave out NAME, --all and --repro")
+        from .top import watch_status  # loaded only when it is used
+
+        watch_status(options, context)
+    elif options.repro:
         _show_repro(options, context)
     elif options.name:
         _show_one(options, context)

@@ -172,8 +172,12 @@ class OutputStream:
 
         return Console(file=self._stream, width=self.width, highlight=False, markup=False, emoji=False)
 
-    def print(self, text: StyledLine | str, end: str = "\n") -> None:
-        """Print one line, with colours on a terminal."""
+    def print(self, text: StyledLine | str, end: str = "\n", *, raw: bool = False) -> None:
+        """Print one line, with colours on a terminal. raw: it is a command for the terminal, of our own."""
+        if raw:
+            self._stream.write(f"{text}{end}")
+            self._stream.flush()
+            return
         line = text if isinstance(text, StyledLine) else StyledLine(text)
         if not self._styled:
             self._stream.write(line.plain + end)

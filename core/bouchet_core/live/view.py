@@ -55,8 +55,8 @@ class LiveRequest(_Shown):
     phase: str = Field(default="", description="held, sent (queued or reading its prompt) or decode")
     began: float = Field(default=0.0, description="Unix time")
     prompt: int = Field(default=0, description="bytes of the request")
-    tokens: int = Field(default=0, description="pieces of the answer so far, about one token each")
-    rate: float | None = Field(default=None, description="of them a second, since the first")
+    tokens: int = Field(default=0, description="of the answer so far")
+    rate: float | None = Field(default=None, description="tokens a second, since the first")
     cached: float | None = Field(default=None, description="fraction of the prompt found in the prefix cache")
 
 

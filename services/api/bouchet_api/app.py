@@ -28,6 +28,7 @@ from .dependencies import AppState
 from .openapi.document import DescribedApi
 from .problems import TITLES, field_problems, in_one_line, problem, problem_of, problem_response
 from .routes import (
+    chat,
     deployments,
     downloads,
     health,
@@ -59,6 +60,7 @@ ROUTERS = (
     status.router,
     streams.router,
     live.router,
+    chat.router,
     downloads.router,
     images.router,
     deployments.router,

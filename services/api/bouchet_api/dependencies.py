@@ -17,6 +17,7 @@ from bouchet_core.store import Store
 from bouchet_core.tunnel import TunnelStatus
 from fastapi import Depends, Path, Request
 
+from .dashboard.chat import ProxyChat
 from .dashboard.live import LiveView
 from .ledger import Ledger, open_ledger
 from .notifier import EventNotifier
@@ -59,6 +60,7 @@ class AppState:
     catalog: CatalogFiles
     notifier: EventNotifier
     live_view: LiveView
+    chat: ProxyChat
     site: Site
     ledger: Ledger
     pins_dir: FilePath = FilePath("/etc/bouchet/pins")
@@ -87,8 +89,9 @@ def open_state(settings: ApiSettings) -> Iterator[AppState]:
     with GatewayClient(settings.gateway_url, settings.gateway_token.get_secret_value()) as gateway:
         try:
             notifier = EventNotifier(store)
-            view = LiveView(store, gateway, notifier)
-            yield AppState(store, tasks, gateway, catalog, notifier, view, site, ledger, settings.pins_dir, paths[-1])
+            chat = ProxyChat(settings.proxy_url, settings.chat_key.get_secret_value())
+            shown = notifier, LiveView(store, gateway, notifier), chat
+            yield AppState(store, tasks, gateway, catalog, *shown, site, ledger, settings.pins_dir, paths[-1])
         finally:
             ledger.database.close()
             tasks.close()

@@ -83,6 +83,7 @@ STATUS_BY_KIND: Mapping[str, int] = {
     "link_refused": 403,
     "ledger_unavailable": 503,
     "invalid_period": 422,
+    "chat_refused": 502,
 }
 
 TITLES: Mapping[int, str] = {

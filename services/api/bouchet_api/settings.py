@@ -14,6 +14,7 @@ class ApiSettings(ServiceSettings):
     redis_user: str = "api"
     admin_key: SecretStr
     gateway_token: SecretStr
+    chat_key: SecretStr
     # the URL of a PostgreSQL database; it may hold a password
     db_url: SecretStr | None = None
     ledger_dir: Path = Field(default=Path("/data"), validation_alias="LEDGER_DIR")
@@ -23,4 +24,5 @@ class ApiSettings(ServiceSettings):
     catalog: Path = Field(default=DEFAULT_CATALOG, validation_alias="BOUCHET_CATALOG")
     pins_dir: Path = Field(default=Path("/etc/bouchet/pins"), validation_alias="PINS_DIR")
     gateway_url: HttpUrl = Field(default="http://gateway:8090", validation_alias="GATEWAY_URL")
+    proxy_url: HttpUrl = Field(default="http://proxy:4000", validation_alias="PROXY_URL")
     api_port: Port = Field(default=4001, validation_alias="API_PORT")

@@ -24,6 +24,7 @@ from .refresh import KeyTableThread, RoutingTableThread
 from .routing.load import LoadReporter, LoadTracker
 from .settings import ProxySettings
 from .upstream_request import Backend
+from .usage.live import LiveReporter, OpenRequests
 from .usage.recorder import UsageRecorder
 
 # streams get this long to end after SIGTERM
@@ -76,18 +77,33 @@ async def serve(settings: ProxySettings, mount: Mount) -> None:
     deferred = DeferredBackend(mount, settings)
     litellm, lifespan = (deferred, deferred.lifespan) if settings.direct else mount(settings)
     tracker = LoadTracker(cut=lambda: recorder.active.cut)
+    open_requests = OpenRequests(settings.serving_secret.get_secret_value())
+    live = LiveReporter(store, open_requests)
     reporter = LoadReporter(store, tracker, lambda: routes.read_at)
     async with DirectBackend(settings) as direct:
         app = ProxyApp(
-            settings, lambda: routes.table, lambda: keys.table, problem, recorder, direct, litellm, lifespan, tracker
+            *(
+                settings,
+                lambda: routes.table,
+                lambda: keys.table,
+                problem,
+                recorder,
+                direct,
+                litellm,
+                lifespan,
+                tracker,
+            ),
+            open_requests=open_requests,
         )
         routes.start()
         reporter.start()
         keys.start()
         recorder.start()
+        live.start()
         try:
             await uvicorn.Server(_server_config(app, settings)).serve()
         finally:
+            live.stop()
             recorder.stop()
             reporter.stop()
             keys.stop()

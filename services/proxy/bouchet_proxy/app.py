@@ -55,6 +55,7 @@ from .streams.gemini_writer import GeminiWriter
 from .streams.response_writer import ResponseWriter
 from .upstream_request import Backend
 from .usage.hints import read_hints
+from .usage.live import OpenRequests
 from .usage.recorder import CONTENT_TYPE, UsageRecorder
 from .usage.request import RequestUsage, find_session
 
@@ -63,7 +64,12 @@ log = logging.getLogger(__name__)
 # `claude doctor` asks, without a key, whether the address answers
 HELLO_PATH = "/api/hello"
 VERSIONS = ("/v1beta", "/v1alpha", "/v1")
-LIVENESS_PATHS = ("/", "/health/liveliness", "/health/liveness")
+LIVENESS_PATHS = ("/health/liveliness", "/health/liveness")
+ROOT_PATH = "/"
+ROOT_TEXT = (
+    "This is the proxy of bouchet-llm: the models of a Slurm cluster for Claude Code and other programs, which send "
+    "their requests to /v1/messages, /v1/chat/completions or /v1/responses with a key. The dashboard is at {}"
+)
 
 
 class ProxyApp:
@@ -83,9 +89,11 @@ class ProxyApp:
         litellm: Backend,
         lifespan: App,
         load: LoadTracker | None = None,
+        open_requests: OpenRequests | None = None,
     ) -> None:
         self._settings, self._table, self._keys, self._recorder = settings, table, keys, recorder
         self._problem = problem
+        self._open_requests = open_requests or OpenRequests(settings.serving_secret.get_secret_value())
         tracker = load or LoadTracker()
         self._dispatcher, self._lifespan = Dispatcher(settings, table, direct, litellm, tracker), lifespan
         self._passthrough = Passthrough(settings, direct, tracker)
@@ -135,6 +143,10 @@ class ProxyApp:
                 raise table_not_current(problem)
             await writer.send_json(200, {"status": "ok", "service": "bouchet-llm proxy"})
             return
+        if path == ROOT_PATH:
+            text = ROOT_TEXT.format(self._settings.dashboard_url)
+            await writer.send(200, f"{text}\n".encode(), [(b"content-type", b"text/plain; charset=utf-8")])
+            return
         if path == HELLO_PATH:
             await writer.send_json(200, {})
             return
@@ -168,7 +180,7 @@ class ProxyApp:
             raise method_not_allowed(scope["method"], path, "POST")
         usage = RequestUsage(caller, endpoint, self._recorder.active, hints=read_hints(scope))
         try:
-            with self._enter(caller, scope) as ticket:
+            with self._open_requests.track(usage), self._enter(caller, scope) as ticket:
                 request = await self._read_request(writer, scope, receive, usage, ticket)
                 await self._serve_request(request, writer)
         except ProxyError as exc:
@@ -181,6 +193,8 @@ class ProxyApp:
             raise
         finally:
             self._recorder.add(usage)
+            if usage.problem is not None:
+                self._open_requests.note_error(usage, usage.problem, usage.status)
 
     async def _serve_request(self, request: ClientRequest, writer: ResponseWriter) -> None:
         """Have it served. Raises ProxyError."""
@@ -241,11 +255,11 @@ class ProxyApp:
         value, endpoint = await self._bodies.parse(data, ticket), usage.endpoint
         if isinstance(writer, GeminiWriter):
             chat = await self._gemini.translate(normalize_path(scope["path"]), value, writer)
-            usage.session = find_session(scope, chat)
+            usage.session, usage.model_name = find_session(scope, chat), chat["model"]
             return ClientRequest(Endpoint.CHAT, chat, chat["model"], usage, scope)
         body = check_request(endpoint, value)
-        usage.session = find_session(scope, body)
-        return ClientRequest(endpoint, body, body.get("model") or DEFAULT, usage, scope)
+        usage.session, usage.model_name = find_session(scope, body), body.get("model") or DEFAULT
+        return ClientRequest(endpoint, body, usage.model_name, usage, scope)
 
 
 def _client_dialect(scope: Scope) -> Dialect | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from bouchet_core.settings import DEFAULT_CATALOG, Count, Port, Seconds, ServiceSettings, Switch
+from bouchet_core.settings import DEFAULT_CATALOG, Count, HttpUrl, Port, Seconds, ServiceSettings, Switch
 from pydantic import BeforeValidator, Field, SecretStr
 
 from .browsers import parse_origins
@@ -39,6 +39,7 @@ class ProxySettings(ServiceSettings):
     hold_starting_s: Seconds = Field(default=HOLD_STARTING_S, validation_alias="HOLD_STARTING_S")
     hold_tunnel_s: Seconds = Field(default=HOLD_TUNNEL_S, validation_alias="HOLD_TUNNEL_S")
     browser_origins: Origins = Field(default=frozenset(), validation_alias="BROWSER_ORIGINS")
+    dashboard_url: HttpUrl = Field(default="http://127.0.0.1:4001", validation_alias="DASHBOARD_URL")
     max_body_bytes: int = MAX_BODY_BYTES
     max_requests_per_key: int = MAX_REQUESTS_PER_KEY
     max_bytes_per_key: int = MAX_BYTES_PER_KEY

@@ -25,6 +25,7 @@ from rq.serializers import JSONSerializer
 from .context import WorkerContext
 from .ledger.accounting import AccountingScheduler
 from .reconcile.cleanup import CleanupScheduler
+from .reconcile.figures import FigureReader
 from .reconcile.health import SlotProbe
 from .reconcile.loop import ReconcileLoop
 from .reconcile.observe import Observer
@@ -61,20 +62,20 @@ def build_context(settings: WorkerSettings, owner: str) -> WorkerContext:
     )
 
 
-def build_loop(context: WorkerContext, settings: WorkerSettings, tasks: TaskQueue) -> ReconcileLoop:
+def build_loop(context: WorkerContext, probe: SlotProbe, figures: FigureReader, tasks: TaskQueue) -> ReconcileLoop:
     """Build the reconcile loop, whose tasks go to the queue."""
-    probe = SlotProbe(settings.slot_host, settings.slot_base_port, context.serving_secret)
     smoke_tests = SmokeTestRunner(probe)
     observer = Observer(context, probe, smoke_tests)
-    cleanup, accounting = CleanupScheduler(context), AccountingScheduler(context)
-    return ReconcileLoop(context, observer, tasks.send, tasks.tend, smoke_tests, cleanup, accounting)
+    timers = CleanupScheduler(context), AccountingScheduler(context)
+    return ReconcileLoop(context, observer, tasks.send, tasks.tend, smoke_tests, *timers, figures.latest)
 
 
-def work(context: WorkerContext, loop: ReconcileLoop, queue: Queue) -> None:
-    """Run tasks and the loop until SIGTERM; RQ then finishes its current task, and the loop its step."""
+def work(context: WorkerContext, loop: ReconcileLoop, figures: FigureReader, queue: Queue) -> None:
+    """Run tasks and both threads until SIGTERM; RQ then finishes its current task, and the loop its step."""
     stopping = threading.Event()
     thread = threading.Thread(target=loop.run, args=(stopping,), name="reconcile", daemon=True)
     thread.start()
+    threading.Thread(target=figures.run, args=(stopping,), name="figures", daemon=True).start()
     try:
         set_context(context)
         stop_requested = threading.Event()
@@ -131,9 +132,11 @@ def main() -> int:
         log.error("%s", exc)
         return 1
     connection = context.store.queue_connection()
+    probe = SlotProbe(settings.slot_host, settings.slot_base_port, context.serving_secret)
+    figures = FigureReader(context, probe)
     queue = Queue(QUEUE, connection=connection, job_class=TaskJob, serializer=JSONSerializer)
     try:
-        work(context, build_loop(context, settings, TaskQueue(queue)), queue)
+        work(context, build_loop(context, probe, figures, TaskQueue(queue)), figures, queue)
     finally:
         connection.close()
         context.gateway.close()

@@ -66,13 +66,18 @@ def test_services_mount_only_their_own_secrets() -> None:
             "serving_secret": "serving_secret",
             "hf_token": "hf_token",
         },
-        "api": {"admin_key": "admin_key", "redis_password": "redis_api", "gateway_token": "gateway_token_api"},
+        "api": {
+            "admin_key": "admin_key",
+            "chat_key": "chat_key",
+            "redis_password": "redis_api",
+            "gateway_token": "gateway_token_api",
+        },
         "proxy": {"api_key": "api_key", "redis_password": "redis_proxy", "serving_secret": "serving_secret"},
     }
 
 
 def test_every_secret_file_is_written_by_setup() -> None:
-    values = {"REDIS_PASSWORD": "p", "GATEWAY_TOKEN": "t"}
+    values = {"REDIS_PASSWORD": "p", "GATEWAY_TOKEN": "t", "BOUCHET_API_KEY": "k"}
     assert set(COMPOSE["secrets"]) - {"build_ca"} == set(secret_contents(values))
 
 
@@ -97,6 +102,7 @@ def test_parse_version_reads_major_and_minor(text: str, version: tuple[int, int]
 NAMED_SECRETS = {
     "owner's key": "api_key",
     "admin key": "admin_key",
+    "key for chats": "chat_key",
     "password in Redis": "redis_password",
     "its gateway token": "gateway_token",
     "both gateway tokens": "gateway_token_api",

@@ -57,7 +57,7 @@ def _complete_operation(method: str, path: str, operation: dict[str, Any]) -> No
         for media, content in response.get("content", {}).items():
             if media == STREAM:
                 content["example"] = _stream_example(path)
-                response["description"] = LIVE_DESCRIPTION if path == "/v1/live" else STREAM_DESCRIPTION
+                response["description"] = LIVE_DESCRIPTION if path in NOT_RESUMED else STREAM_DESCRIPTION
             elif "example" not in content and "$ref" in content.get("schema", {}):
                 content["example"] = RESPONSE_EXAMPLES.get(content["schema"]["$ref"].rpartition("/")[2], {})
     kinds = (*(() if is_open else ("unauthorized",)), *ERROR_KINDS.get((method, path), ()))
@@ -189,12 +189,14 @@ RESPONSE_EXAMPLES: Mapping[str, dict[str, Any]] = {
 STREAM_EXAMPLES: Mapping[str, str] = {
     "/events": 'id: 1763812804000-0\ndata: {"id":"1763812804000-0","deployment":"x7k2m4qfh3ab","phase":"queued",'
     '"ending":null,"reason":"waits for its priority","at":"2026-11-22T12:00:04Z"}\n\n',
+    "/v1/chat": 'data: {"choices":[{"index":0,"delta":{"content":"I am"}}]}\n\n',
     "/v1/live": 'event: requests\ndata: {"at":1763812804.2,"requests":[],"errors":[]}\n\n',
     "/logs": 'id: 4711\ndata: {"line":"INFO loading weights"}\n\n',
     "/images/jobs/{job}/events": f"id: 1763812804000-0\ndata: {json.dumps(examples.IMAGE_JOB)}\n\n",
     "/downloads/{download}/events": f"id: 1763812804000-0\ndata: {json.dumps(examples.DOWNLOAD)}\n\n",
 }
-LIVE_DESCRIPTION = "Server-sent events, each with one part of the view. A stream that is opened again has all parts."
+NOT_RESUMED = ("/v1/live", "/v1/chat")
+LIVE_DESCRIPTION = "Server-sent events. Such a stream is not resumed: one that is opened again begins anew."
 STREAM_DESCRIPTION = (
     "Server-sent events. To resume after a broken connection, send the `id` of the last event as `Last-Event-ID` "
     "(browsers do it by themselves): no event is repeated or lost. Lines that begin with a colon are keep-alives, "

@@ -117,6 +117,7 @@ ERROR_KINDS: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("delete", "/v1/keys/{name}"): ("unknown_key", *_STORE),
     ("get", "/v1/usage"): ("bad_request", *_STORE),
     ("get", "/v1/live"): _STORE,
+    ("post", "/v1/chat"): ("bad_request",),
     ("get", "/v1/session"): ("foreign_origin",),
     ("post", "/v1/session"): ("bad_request", "sign_in_refused", "link_refused", "foreign_origin"),
     ("delete", "/v1/session"): ("foreign_origin",),

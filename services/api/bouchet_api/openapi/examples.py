@@ -152,6 +152,12 @@ PROMPT_ANSWER: dict[str, Any] = {
     "Duo push": {"value": {"prompt_id": "3f9c", "responses": ["1"]}},
 }
 
+CHAT: dict[str, Any] = {
+    "one question": {
+        "value": {"model": "bouchet-qwen3-32b", "messages": [{"role": "user", "content": "Which model are you?"}]}
+    },
+}
+
 SIGN_IN: dict[str, Any] = {
     "typed": {"value": {"key": "BOUCHET_ADMIN_KEY of .env"}},
     "one-time link": {"value": {"link": "0oyxEXAMPLEuT9"}},

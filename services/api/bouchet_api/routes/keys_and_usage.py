@@ -6,7 +6,7 @@ import logging
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from bouchet_core.keys import KEY_PREFIX, OWNER, SHOWN_END, ApiKey, KeyName, PerMinute, new_secret, sha256_of
+from bouchet_core.keys import DASHBOARD, KEY_PREFIX, OWNER, SHOWN_END, ApiKey, KeyName, PerMinute, new_secret, sha256_of
 from bouchet_core.store.usage import bucket_of, kept_s
 from bouchet_core.usage import UsageBy, UsageSummary
 from bouchet_core.values import TIME_SPAN_PATTERN, TimeSpan, parse_time_span
@@ -42,6 +42,8 @@ class ApiKeyRequest(BaseModel):
     def _is_not_reserved(cls, name: str) -> str:
         if name == OWNER:
             raise ValueError(f"{OWNER!r} is the name of the key in .env; choose another")
+        if name == DASHBOARD:
+            raise ValueError(f"{DASHBOARD!r} is the name under which the dashboard chats; choose another")
         return name
 
 

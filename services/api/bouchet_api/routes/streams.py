@@ -96,11 +96,13 @@ def get_log_start(
     deployment: DeploymentDep,
     last_event_id: Annotated[str | None, Header(alias="Last-Event-ID", pattern=OFFSET)] = None,
     follow: Annotated[bool, Query(description="continue until the deployment ends")] = True,
+    after: Annotated[str | None, Query(pattern=OFFSET, description="like Last-Event-ID")] = None,
     tail: Annotated[int, Query(ge=0, le=CHUNK_BYTES, description="bytes before the end to begin at")] = 16 * 1024,
 ) -> int:
     """Return the offset to begin at. Raises permanent errors here, while the HTTP status can still report them."""
-    if last_event_id is not None:
-        return int(last_event_id)
+    offset = last_event_id or after
+    if offset is not None:
+        return int(offset)
     waits = follow and deployment.is_live
     if _log_path(deployment) is None and not waits:
         raise LogNotFoundError(f"deployment {deployment.id} has no log: {deployment.reason or deployment.phase}")

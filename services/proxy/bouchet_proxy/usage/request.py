@@ -44,8 +44,8 @@ class ActiveRequests:
 class RequestUsage:
     """The usage of one request. All times are seconds of the monotonic clock.
 
-    sent_at: when the model was asked, for the last time if it was asked repeatedly. read_tokens: called once, at the
-    end. status: 0 until a response begins.
+    sent_at: when the model was asked, for the last time if it was asked repeatedly. read_tokens: what is known so far.
+    status: 0 until a response begins. model_name: as the client wrote it.
     """
 
     caller: Caller
@@ -58,8 +58,11 @@ class RequestUsage:
     route: Route | None = None
     status: int = 0
     error: str = ""
+    problem: ProxyError | None = field(default=None, repr=False)
     clamped: bool = False
     estimated_tokens: int = 0
+    model_name: str = ""
+    body_bytes: int = 0
     first_byte_at: float | None = None
     ended_at: float | None = None
     streams: bool = False
@@ -88,6 +91,7 @@ class RequestUsage:
 
     def set_size(self, body_bytes: int) -> None:
         """Correct the estimate once the body has been read: its head may have declared no length."""
+        self.body_bytes = body_bytes
         if self.caller.limiter is not None and self.endpoint not in COUNTING:
             estimate = body_bytes // BYTES_PER_TOKEN
             self.caller.limiter.settle(self.estimated_tokens, estimate)
@@ -115,7 +119,7 @@ class RequestUsage:
 
     def fail(self, error: ProxyError, status: int) -> None:
         """Note that the client got an error; a stream that had begun keeps the status it began with."""
-        self.finished, self.error = True, error.code or f"http_{error.status}"
+        self.finished, self.error, self.problem = True, error.code or f"http_{error.status}", error
         self.status = self.status or status
 
     def close(self) -> None:

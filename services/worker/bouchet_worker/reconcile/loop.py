@@ -15,6 +15,7 @@ from typing import Any
 
 from bouchet_core.deployments import Deployment
 from bouchet_core.errors import BouchetError, StaleRecordError, StoreError, UnknownDeploymentError
+from bouchet_core.figures import JobFigures
 from bouchet_core.tasks import HEARTBEAT, TaskName
 
 from bouchet_worker.batch.download import DOWNLOADS
@@ -72,6 +73,8 @@ class ReconcileLoop:
     smoke_tests: SmokeTestRunner | None = None
     cleanup: CleanupScheduler | None = None
     accounting: AccountingScheduler | None = None
+    # figures of a job that were read a moment ago
+    latest: Callable[[str], JobFigures | None] = lambda _: None
     _sent: dict[tuple[str, str], _SentTask] = field(default_factory=dict)
     _failures: int = 0
     # the store's epoch in which all jobs of the cluster were compared with the records
@@ -82,7 +85,7 @@ class ReconcileLoop:
     def __post_init__(self) -> None:
         self._recovery = JobRecovery(self.context)
         self._job_times = JobTimes(self.context)
-        self._services = ServiceRunner(self.context, self.enqueue, self.observer.probe)
+        self._services = ServiceRunner(self.context, self.enqueue, self.observer.probe, self.latest)
         self._batch_jobs: tuple[BatchJobWatch[Any, Any], ...] = (
             BatchJobWatch(self.context, DOWNLOADS, self.enqueue),
             BatchJobWatch(self.context, IMAGES, self.enqueue),

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import logging
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-import httpx
 from bouchet_core.deployments import Deployment, Job, Phase
+from bouchet_core.figures import JobFigures
 
+from bouchet_worker.reconcile.figures import read_page
 from bouchet_worker.reconcile.health import SlotProbe
 
 from .estimates import backlog_s
 from .inputs import ServiceLoad
-
-log = logging.getLogger(__name__)
 
 # a load is high from these values on
 HIGH_WAITING, HIGH_KV_USE = 5, 0.8
 READ_EVERY_S = 15.0
 # rates are of the requests of this time
 RATE_S = 180.0
-# vLLM's whole page has about 100 KB
-LONGEST_PAGE = 2 << 20
 _LINE = re.compile(
     r"^vllm:(num_requests_running|num_requests_waiting|kv_cache_usage_perc|request_success_total)(?:\{[^}]*\})? (\S+)",
     re.MULTILINE,
@@ -117,10 +113,13 @@ class LoadHistory:
 
 
 class LoadWatch:
-    """Reads the load of deployments whose policy allows another replica, every READ_EVERY_S."""
+    """Reads the load of deployments whose policy allows another replica, every READ_EVERY_S.
 
-    def __init__(self, probe: SlotProbe) -> None:
-        self._probe = probe
+    latest: figures of a job that were read a moment ago for others, None without any.
+    """
+
+    def __init__(self, probe: SlotProbe, latest: Callable[[str], JobFigures | None] = lambda _: None) -> None:
+        self._probe, self._latest = probe, latest
         self._histories: dict[str, LoadHistory] = {}
 
     def added_to(self, load: ServiceLoad, record: Deployment, now: datetime) -> ServiceLoad:
@@ -143,16 +142,7 @@ class LoadWatch:
 
     def _read(self, job: Job) -> EngineLoad | None:
         """Return what the job's server reports, None when it does not answer."""
-        try:
-            with self._probe.client(job) as server, server.stream("GET", "/metrics") as response:
-                if response.status_code != httpx.codes.OK:
-                    return None
-                page = b""
-                for chunk in response.iter_bytes():
-                    page += chunk
-                    if len(page) > LONGEST_PAGE:
-                        return None
-        except httpx.HTTPError as exc:
-            log.debug("job %s: its metrics cannot be read: %s", job.name, exc)
-            return None
-        return parse_engine_load(page.decode(errors="replace"))
+        if (known := self._latest(job.name)) is not None:
+            return EngineLoad(known.running, known.waiting, known.kv_share or 0.0, sum(known.finished.values()))
+        page = read_page(self._probe, job)
+        return None if page is None else parse_engine_load(page)

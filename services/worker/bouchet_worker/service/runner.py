@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from bouchet_core.config.catalog import entry_of
 from bouchet_core.deployments import Deployment, Placement
 from bouchet_core.errors import BouchetError, GatewayError, NoFreeSlotError, RecordError, SlurmOutputError
+from bouchet_core.figures import JobFigures
 from bouchet_core.placement import UserUsage, candidates
 from bouchet_core.policy.budget import LONGEST_PERIOD, BudgetUse, budget_uses
 from bouchet_core.policy.checks import check_placements
@@ -46,9 +47,15 @@ MAINTENANCE_AGE_S = 600.0
 class ServiceRunner:
     """Plans and carries out. wants_query: a plan would act, and Slurm has to be queried first."""
 
-    def __init__(self, context: WorkerContext, enqueue: Callable[[TaskName, str], None], probe: SlotProbe) -> None:
+    def __init__(
+        self,
+        context: WorkerContext,
+        enqueue: Callable[[TaskName, str], None],
+        probe: SlotProbe,
+        latest: Callable[[str], JobFigures | None] = lambda _: None,
+    ) -> None:
         self._context, self._enqueue = context, enqueue
-        self._watch = LoadWatch(probe)
+        self._watch = LoadWatch(probe, latest)
         self.wants_query = False
         self._observed_at: datetime | None = None
         self._stepped_at: datetime | None = None

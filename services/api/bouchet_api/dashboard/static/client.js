@@ -46,11 +46,11 @@ export async function send(method, path, body, headers = {}, signal = undefined)
 const PAUSES_MS = [500, 1000, 2000, 4000, 8000];
 
 /** Open a stream of events that is opened again after a break. Returns a function that closes it.
- * on: event name -> function of the parsed data; state: called with "open", "lost" or "ended". */
+ * path: also a function, asked at each opening; on: event name -> function of the parsed data; state: called with "open", "lost" or "ended". */
 export function follow(path, on, state = () => {}) {
   let source = null, tries = 0, timer = 0, closed = false;
   const open = () => {
-    source = new EventSource(path);
+    source = new EventSource(typeof path === "function" ? path() : path);
     source.onopen = () => { tries = 0; state("open"); };
     for (const [name, action] of Object.entries(on)) {
       source.addEventListener(name, (event) => action(JSON.parse(event.data), event.lastEventId));

@@ -2,12 +2,9 @@
 
 const CONTROL = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200b\u200e\u200f\u202a-\u202e\u2066-\u2069]/g;
 
-/** Show control characters (terminal escapes, direction marks) as visible symbols. */
+/** Show control characters (terminal escapes, direction marks) as their codes. */
 export function visible(text) {
-  return String(text ?? "").replace(CONTROL, (one) => {
-    const code = one.codePointAt(0);
-    return code < 0x20 ? String.fromCodePoint(0x2400 + code) : code === 0x7f ? "\u2421" : "\ufffd";
-  });
+  return String(text ?? "").replace(CONTROL, (one) => `\\x${one.codePointAt(0).toString(16).padStart(2, "0")}`);
 }
 
 export function number(value, digits = 0) {

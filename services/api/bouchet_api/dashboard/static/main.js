@@ -31,7 +31,7 @@ export function notice(text) {
 function draw() {
   if (!state.session) return;
   if (!state.session.signed_in) render(app, signInView(state, signIn));
-  else render(app, frame(), h("main", { id: "main", tabindex: "-1", key: `view ${state.viewName}` }, state.view ? state.view.view(state, act) : state.viewName ? h("p", { class: "empty" }, "Opening.") : overview(state, act)), act.dialog());
+  else render(app, frame(), h("main", { id: "main", tabindex: "-1", key: `view ${state.viewName}` }, state.view ? state.view.show(state, act) : state.viewName ? h("p", { class: "empty" }, "Opening.") : overview(state, act)), act.dialog());
   document.title = title();
 }
 

@@ -1,0 +1,97 @@
+"""All that a browser needs: the real API, proxy and Redis, a fake vLLM, and a scene of records that is kept alive."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bouchet_core.keys import serving_key
+from bouchet_core.store import Store
+
+from tests.browser.scene import QWEN_NAME, SERVING_JOB, keep_alive, point, set_scene
+from tests.conftest import RedisServer, free_port, free_ports, start_redis
+from tests.fakes.gateway_api import FakeGateway
+from tests.fakes.running_api import RunningApi, running
+from tests.fakes.vllm.server import FakeVLLM, serve_vllm
+from tests.proxy.environment import SERVING_SECRET, SLOTS, ProxyEnvironment, run_app
+
+LOG = "/data/bouchet/logs/812345.log"
+
+
+@dataclass
+class House:
+    """A running installation. `stop_api` and `start_api` let the API go and come back on the same port."""
+
+    directory: Path
+    redis: RedisServer
+    gateway: FakeGateway
+    proxy_url: str
+    store: Store
+    port: int = field(default_factory=free_port)
+    _api: ExitStack = field(default_factory=ExitStack)
+    api: RunningApi | None = None
+
+    @property
+    def url(self) -> str:
+        """The address of the dashboard."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def start_api(self) -> None:
+        """Start the API."""
+        made = running(self.directory, self.redis, self.gateway, port=self.port, proxy_url=self.proxy_url)
+        self.api = self._api.enter_context(made)
+
+    def stop_api(self) -> None:
+        """Stop the API; its open streams are cut."""
+        self._api.close()
+        self.api = None
+
+    def reset(self) -> None:
+        """Empty Redis and set the scene again."""
+        if self.api is None:
+            self.start_api()
+        client = self.store.queue_connection()
+        client.flushall()
+        client.close()
+        self.gateway.reset()
+        self.gateway.tunnel |= {"round_trip_ms": 14.0, "host": "bouchet.ycrc.yale.edu"}
+        lines = [f"INFO 11-30 12:00:{number % 60:02} loading weights, part {number}" for number in range(40)]
+        self.gateway.files[LOG] = "\n".join([*lines, "\x1b[31mred\x1b[0m <script>window.bad=1</script>", ""]).encode()
+        set_scene(self.store)
+
+
+@contextmanager
+def open_house(directory: Path, *, with_proxy: bool = True) -> Iterator[House]:
+    """Start everything, with its scene. Without the proxy, the scene's own requests are shown."""
+    (directory / "redis").mkdir()
+    redis = start_redis(directory / "redis", free_port())
+    base_port, store = free_ports(SLOTS), redis.store()
+    vllm = FakeVLLM((QWEN_NAME,), serving_key(SERVING_SECRET, SERVING_JOB))
+    environment = ProxyEnvironment(directory, redis.port, redis.password, store, base_port, vllm)
+    try:
+        with ExitStack() as opened:
+            gateway = opened.enter_context(FakeGateway())
+            opened.enter_context(serve_vllm(vllm, base_port))
+            proxy_url = opened.enter_context(run_app(environment)).url if with_proxy else "http://127.0.0.1:9"
+            house = House(directory, redis, gateway, proxy_url, store)
+            opened.callback(house.stop_api)
+            house.reset()
+            yield house
+    finally:
+        store.close()
+        redis.stop()
+
+
+def keep_scene_alive(house: House, seconds: float, stopping: threading.Event | None = None) -> None:
+    """Renew, for that long, what worker and proxy would: a figure in five seconds, the list of requests each second."""
+    began, number = time.monotonic(), 0
+    while time.monotonic() - began < seconds and not (stopping is not None and stopping.is_set()):
+        keep_alive(house.store)
+        if number % 5 == 0:
+            house.store.live_view.add_points([point(time.time(), number)])
+        number += 1
+        time.sleep(1)
