@@ -81,33 +81,16 @@ async def serve(settings: ProxySettings, mount: Mount) -> None:
     live = LiveReporter(store, open_requests)
     reporter = LoadReporter(store, tracker, lambda: routes.read_at)
     async with DirectBackend(settings) as direct:
-        app = ProxyApp(
-            *(
-                settings,
-                lambda: routes.table,
-                lambda: keys.table,
-                problem,
-                recorder,
-                direct,
-                litellm,
-                lifespan,
-                tracker,
-            ),
-            open_requests=open_requests,
-        )
-        routes.start()
-        reporter.start()
-        keys.start()
-        recorder.start()
-        live.start()
+        tables = (lambda: routes.table), (lambda: keys.table)
+        app = ProxyApp(settings, *tables, problem, recorder, direct, litellm, lifespan, tracker, open_requests)
+        threads = (routes, reporter, keys, recorder, live)
+        for thread in threads:
+            thread.start()
         try:
             await uvicorn.Server(_server_config(app, settings)).serve()
         finally:
-            live.stop()
-            recorder.stop()
-            reporter.stop()
-            keys.stop()
-            routes.stop()
+            for thread in reversed(threads):
+                thread.stop()
             store.close()
 
 

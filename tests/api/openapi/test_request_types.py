@@ -10,7 +10,7 @@ from bouchet_api.app import ROUTERS
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 
-# 1 and 0 where a boolean is meant, text where a number is meant: what pydantic converts if nobody forbids it
+# 1 and 0 where a boolean is meant, text where a number is meant: what pydantic converts if nothing forbids it
 SAMPLES: tuple[tuple[str, Any], ...] = (
     ("boolean", True),
     ("boolean", False),

@@ -196,7 +196,7 @@ STREAM_EXAMPLES: Mapping[str, str] = {
     "/downloads/{download}/events": f"id: 1763812804000-0\ndata: {json.dumps(examples.DOWNLOAD)}\n\n",
 }
 NOT_RESUMED = ("/v1/live", "/v1/chat")
-LIVE_DESCRIPTION = "Server-sent events. Such a stream is not resumed: one that is opened again begins anew."
+LIVE_DESCRIPTION = "Server-sent events. Such a stream is not resumed: one that is opened again begins at its start."
 STREAM_DESCRIPTION = (
     "Server-sent events. To resume after a broken connection, send the `id` of the last event as `Last-Event-ID` "
     "(browsers do it by themselves): no event is repeated or lost. Lines that begin with a colon are keep-alives, "
