@@ -30,7 +30,7 @@ class UsageRecord:
     request to the model until the first byte of a streamed answer, None without one. generating_ms: from there (without
     a stream: from the request) until the end. error: empty on success. job: Slurm's name of the job that answered.
     request_class, agent: what Claude Code calls the request (`main`, `subagent`) and the agent that made it. client:
-    the program, from its user agent.
+    the program, from its user agent. continued: how often another job went on with the answer, as its own had ended.
     """
 
     at: float
@@ -51,6 +51,7 @@ class UsageRecord:
     request_class: str = ""
     agent: str = ""
     client: str = ""
+    continued: int = 0
 
     def of(self, by: UsageBy) -> str:
         """Return the name under which this record counts."""
@@ -63,6 +64,8 @@ class UsageRecord:
             found |= {"errors": 1, f"error.{self.error}": 1}
         if self.first_ms is not None:
             found |= {"streams": 1, "first_ms": self.first_ms}
+        if self.continued:
+            found |= {"continued": self.continued}
         if self.output:
             found |= {"made": self.output, "made_ms": self.generating_ms}
         return found
@@ -78,6 +81,7 @@ class UsageSummary(FrozenModel):
     output_tokens: int = 0
     first_token_ms: int | None = Field(default=None, description="mean time to the first byte of streamed answers")
     tokens_per_second: float | None = Field(default=None, description="mean generation speed of one answer")
+    continued: int = Field(default=0, description="answers that another job went on with, as their own had ended")
     errors: int = 0
     errors_by_kind: Mapping[str, int] = {}
 
@@ -117,6 +121,7 @@ def summary_of(name: str, counts: Mapping[str, int]) -> UsageSummary:
         output_tokens=counts.get("output", 0),
         first_token_ms=round(counts.get("first_ms", 0) / streams) if streams else None,
         tokens_per_second=round(counts.get("made", 0) * 1000 / made_ms, 1) if made_ms else None,
+        continued=counts.get("continued", 0),
         errors=counts.get("errors", 0),
         errors_by_kind=dict(sorted(kinds.items())),
     )

@@ -90,6 +90,7 @@ def compose_environ(stack: Stack, settings: EnvSettings, environ: Mapping[str, s
         "SSH_FAST_PATH": settings.values.get("SSH_FAST_PATH") or "on",
         "HOLD_STARTING_S": settings.values.get("HOLD_STARTING_S", ""),
         "HOLD_TUNNEL_S": settings.values.get("HOLD_TUNNEL_S", ""),
+        "CONTINUE_ANSWERS": settings.values.get("CONTINUE_ANSWERS") or "on",
         "BROWSER_ORIGINS": settings.values.get("BROWSER_ORIGINS", ""),
         "WORKERS": settings.values.get("WORKERS") or "1",
         "LOG_LEVEL": settings.values.get("LOG_LEVEL") or "INFO",

@@ -83,7 +83,7 @@ USERS: Mapping[str, RedisUser] = {
     "gateway": RedisUser(commands=("hget", "xadd"), read=("targets",), append=("tunnel",)),
     "worker": RedisUser(
         commands=(*READ_RECORDS, *READ_STREAMS, *CHANGE_RECORDS, *SEND_TASKS, *RUN_TASKS),
-        read=("load", "watched"),
+        read=("load", "demand-log", "watched"),
         append=("points", "ledger:jobs"),
         change=(*DEPLOYMENTS, *BATCH_JOBS, "orphans", "epoch", "outage", "lease:*", "heartbeat:*", "demand", "figures",
             "ledger:measured"),
@@ -104,7 +104,7 @@ USERS: Mapping[str, RedisUser] = {
             "xadd", "hincrby", "expire", "eval", "hexists", "hset",
         ),
         read=("live", "deployment:*", "events", "access:keys", "access:changes", "watched"),
-        append=("demand", "live-requests", "ledger:requests"),
+        append=("demand", "demand-log", "live-requests", "ledger:requests"),
         change=("usage:*", "load"),
     ),
     # the health check of Redis' own container

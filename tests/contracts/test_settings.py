@@ -61,6 +61,7 @@ def test_settings_name_each_missing_secret(
         (ProxySettings, "DIRECT", "maybe"),
         (ProxySettings, "HOLD_STARTING_S", "soon"),
         (ProxySettings, "HOLD_TUNNEL_S", "-1"),
+        (ProxySettings, "CONTINUE_ANSWERS", "perhaps"),
         (ProxySettings, "BROWSER_ORIGINS", "*"),
         (WorkerSettings, "SLOT_BASE_PORT", "x"),
         (WorkerSettings, "LOG_LEVEL", "LOUD"),

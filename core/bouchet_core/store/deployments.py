@@ -25,7 +25,7 @@ from bouchet_core.tunnel import SlotTarget, TargetSigner
 
 from .cluster import TUNNEL_EVENTS
 from .reading import read_or_skip
-from .records import PREFIX, HeldSlot, RecordKeys, RecordStore, evaluate, mapped
+from .records import PREFIX, HeldSlot, RecordKeys, RecordStore, evaluate, mapped, stream_entries
 
 EVENTS_KEPT = 10_000
 ONCE_TTL_S = 24 * 3600
@@ -157,7 +157,7 @@ class DeploymentStore(RecordStore[Deployment]):
         block = int(wait_s * 1000) or None
         with mapped():
             answer = cast("Any", self._redis.xread({_EVENTS: after}, count=limit, block=block))
-        found = (_event(identity, fields) for identity, fields in _entries(answer, _EVENTS))
+        found = (_event(identity, fields) for identity, fields in stream_entries(answer, _EVENTS))
         return [event for event in found if event is not None]
 
     def latest_events(self, limit: int) -> list[DeploymentEvent]:
@@ -171,7 +171,7 @@ class DeploymentStore(RecordStore[Deployment]):
         """Return the newest ids of the deployment and tunnel events, once one is newer than `after` or after wait_s."""
         with mapped():
             answer = self._redis.xread(dict(zip(_STREAMS, after, strict=True)), block=int(wait_s * 1000) or None)
-        newest = [_entries(answer, stream)[-1:] for stream in _STREAMS]
+        newest = [stream_entries(answer, stream)[-1:] for stream in _STREAMS]
         deployment, tunnel = (found[0][0] if found else seen for found, seen in zip(newest, after, strict=True))
         return deployment, tunnel
 
@@ -191,14 +191,6 @@ def _target_of(deployment: Deployment, job: Job) -> SlotTarget | None:
     if job.phase not in (Phase.STARTING, Phase.READY, Phase.DRAINING) or not job.node or not job.listens:
         return None
     return SlotTarget(node=job.node, port=job.port, socket=job.socket, loopback=job.loopback, deployment=deployment.id)
-
-
-def _entries(answer: Any, stream: str) -> list[tuple[str, dict[str, str]]]:
-    """Return XREAD's entries of one stream: RESP3 answers with a mapping to pages, RESP2 with a list of pairs."""
-    if not answer:
-        return []
-    pages = {key: value[0] for key, value in answer.items()} if isinstance(answer, dict) else dict(answer)
-    return cast("list[tuple[str, dict[str, str]]]", pages.get(stream, []))
 
 
 def _event(identity: str, fields: dict[str, str]) -> DeploymentEvent | None:

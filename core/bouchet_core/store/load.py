@@ -1,8 +1,9 @@
 """What the proxy tells the worker about clients: open answers, held requests, and the models they ask for.
 
-Keys in Redis, both written by the proxy alone and bounded by the number of live deployments:
-    load    string  LoadReport as JSON; expires LOAD_TTL_S after the proxy last renewed it
-    demand  hash    id of a deployment -> Unix time at which a request last named it while no job of it was ready
+Keys in Redis, all written by the proxy alone and bounded:
+    load        string  LoadReport as JSON; expires LOAD_TTL_S after the proxy last renewed it
+    demand      hash    id of a deployment -> Unix time at which a request last named it while no job of it was ready
+    demand-log  stream  id of a deployment, each time that the hash is written; the worker waits for the next one
 """
 
 from __future__ import annotations
@@ -17,12 +18,15 @@ from pydantic import ConfigDict, Field
 from bouchet_core.values import FrozenModel
 
 from .reading import read_or_skip
-from .records import PREFIX, mapped
+from .records import PREFIX, mapped, stream_entries
 
 LOAD_TTL_S = 15
 # requests for a model that is parked are counted for this long after their client has given up
 DEMAND_KEPT_S = 600.0
-_LOAD, _DEMAND = PREFIX + "load", PREFIX + "demand"
+# whoever waits reads the hash as well: an entry is needed for a moment only
+DEMAND_LOG_KEPT = 100
+_LOAD, _DEMAND, _DEMAND_LOG = PREFIX + "load", PREFIX + "demand", PREFIX + "demand-log"
+FIRST_ID = "0-0"
 
 
 class _Part(FrozenModel):
@@ -48,6 +52,11 @@ class LoadReport(_Part):
         default_factory=dict, description="requests that wait until a job is ready, by id of the deployment"
     )
     cut: int = Field(default=0, ge=0, description="requests and answers under way that wait for the tunnel")
+
+    speeds: Mapping[str, float] = Field(
+        default_factory=dict,
+        description="tokens a second at which the slowest tenth of recent answers came, by id of the deployment",
+    )
 
     def open_requests(self, job: str) -> int:
         """Return how many requests are open on that job."""
@@ -76,6 +85,23 @@ class LoadStore:
         """Note that a request names a deployment of which no job is ready."""
         with mapped():
             self._redis.hset(_DEMAND, deployment, str(round(now.timestamp(), 3)))
+            self._redis.xadd(_DEMAND_LOG, {"id": deployment}, maxlen=DEMAND_LOG_KEPT, approximate=True)
+
+    def last_demand(self) -> str:
+        """Return the newest id of the log of demand."""
+        with mapped():
+            newest = cast("list[tuple[str, dict[str, str]]]", self._redis.xrevrange(_DEMAND_LOG, count=1))
+        return newest[0][0] if newest else FIRST_ID
+
+    def wait_for_demand(self, after: str, wait_s: float) -> str:
+        """Wait until a request names a deployment; return the newest id of the log, `after` if none came in wait_s.
+
+        after: the id that was returned last. wait_s must be above 0 and below SOCKET_TIMEOUT_S.
+        """
+        with mapped():
+            answer = self._redis.xread({_DEMAND_LOG: after}, block=max(1, int(wait_s * 1000)))
+        found = stream_entries(answer, _DEMAND_LOG)
+        return found[-1][0] if found else after
 
     def demand(self) -> dict[str, datetime]:
         """Return when each deployment was last asked for in vain, by id."""

@@ -89,6 +89,14 @@ def evaluate(client: redis.Redis, script: str, keys: Sequence[str], arguments: S
         return client.eval(script, len(keys), *keys, *arguments)
 
 
+def stream_entries(answer: Any, stream: str) -> list[tuple[str, dict[str, str]]]:
+    """Return XREAD's entries of one stream: RESP3 answers with a mapping to pages, RESP2 with a list of pairs."""
+    if not answer:
+        return []
+    pages = {key: value[0] for key, value in answer.items()} if isinstance(answer, dict) else dict(answer)
+    return cast("list[tuple[str, dict[str, str]]]", pages.get(stream, []))
+
+
 # A record, the names that it owns and its event appear together or not at all.
 # KEYS: record all live owners events once
 # ARGV: id version body created once_ttl events_kept number_of_names names... event_fields...

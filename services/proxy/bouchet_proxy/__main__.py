@@ -73,10 +73,10 @@ async def serve(settings: ProxySettings, mount: Mount) -> None:
     def problem() -> str:
         return routes.problem() or keys.problem()
 
-    recorder = UsageRecorder(store, settings.serving_secret.get_secret_value())
+    tracker = LoadTracker(cut=lambda: recorder.active.cut)
+    recorder = UsageRecorder(store, settings.serving_secret.get_secret_value(), tracker.measure)
     deferred = DeferredBackend(mount, settings)
     litellm, lifespan = (deferred, deferred.lifespan) if settings.direct else mount(settings)
-    tracker = LoadTracker(cut=lambda: recorder.active.cut)
     open_requests = OpenRequests(settings.serving_secret.get_secret_value())
     live = LiveReporter(store, open_requests)
     reporter = LoadReporter(store, tracker, lambda: routes.read_at)

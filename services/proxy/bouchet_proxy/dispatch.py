@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Any, Self
@@ -15,11 +15,12 @@ from bouchet_core.keys import job_key
 from .api_keys import cache_salt
 from .asgi import ClientDisconnectedError, Scope
 from .backends.direct import DirectBackend
+from .dialects.continuation import MOST_CONTINUATIONS, PartialAnswer, continuation_body, may_continue
 from .dialects.endpoints import COUNTING, Endpoint, prepare
 from .dialects.left_out import notes_for_client
 from .dialects.openai import wants_usage
 from .dialects.tokens import Body, exceeds_window
-from .errors import ProxyError, tools_unavailable, unavailable, unreachable
+from .errors import ProxyError, stream_interrupted, tools_unavailable, unavailable, unreachable
 from .routing.affinity import ReplicaSelector, conversation_id
 from .routing.load import LoadTracker
 from .routing.table import LookupResult, NotReady, ReplicaGroup, Route, RoutingTable, TableNotLoaded
@@ -41,6 +42,7 @@ class ClientRequest:
     """A checked request for a model. model_name: as the client wrote it; scope: ASGI's.
 
     restarted: it was sent again, as its server ended. begun: the client has the beginning of an answer of that server.
+    partial: what the client has of an answer whose server ended, which another one may go on with.
     """
 
     endpoint: Endpoint
@@ -50,6 +52,7 @@ class ClientRequest:
     scope: Scope
     restarted: bool = False
     begun: bool = False
+    partial: PartialAnswer | None = field(default=None, repr=False)
 
     @property
     def wants_stream(self) -> bool:
@@ -78,6 +81,8 @@ class Dispatcher:
         with ReadinessWait(limit_s, self._settings.hold_tunnel_s, request.usage.active, writer) as wait:
             while True:
                 found = self._find_route(request, attempted)
+                if request.partial is not None:
+                    check_continuation(found, request.partial)
                 if not isinstance(found, Route):
                     await self._wait_for_model(wait, found)
                     continue
@@ -128,15 +133,15 @@ class Dispatcher:
         """Return None when the client has its response; else why the model could not be reached."""
         upstream = self._prepare(request, route, writer)
         upstream.may_retry, upstream.may_restart = may_retry, not request.restarted
-        if needs_think_probe(upstream):
+        if upstream.before is None and needs_think_probe(upstream):
             upstream.starts_inside = await self._direct.starts_inside_think_block(upstream)
-        backend = self._backend(request.endpoint)
+        backend = self._direct if request.partial is not None else self._backend(request.endpoint)
         if backend is not self._direct and not await self._direct.verify_server(upstream):
             return unreachable(route.alias)
         with self._replicas.track(route):
             await backend.send(upstream, request.scope)
         request.restarted = request.restarted or upstream.restarts
-        request.begun = upstream.has_begun
+        request.begun, request.partial = upstream.has_begun, upstream.partial
         return upstream.unreachable
 
     def _prepare(self, request: ClientRequest, route: Route, writer: ResponseWriter) -> UpstreamRequest:
@@ -147,16 +152,21 @@ class Dispatcher:
         if route.no_tools and wants_tools(usage.endpoint, request.body):
             raise tools_unavailable(route.alias, route.no_tools)
         body, is_empty = prepare(request.endpoint, request.body, route), wants_nothing(request.endpoint, request.body)
+        body = self._salted(request, ask_for_one(body) if is_empty else body)
+        if request.partial is not None:
+            body = continuation_body(request.endpoint, body, request.partial)
         return UpstreamRequest(
             endpoint=request.endpoint,
             route=route,
             model_name=request.model_name,
-            body=self._salted(request, ask_for_one(body) if is_empty else body),
+            body=body,
             key=job_key(self._settings.serving_secret.get_secret_value(), route.job_name, route.sealed_key),
             usage=usage,
             writer=writer,
             count_tokens=self._direct.count_tokens,
             begun=request.begun,
+            before=request.partial,
+            may_continue=self._may_continue(request),
             is_current=lambda: self._table().has_server(route),
             hide_usage="stream_options" in body and not wants_usage(request.body),
             note=notes_for_client(request.body, route.traits),
@@ -164,12 +174,25 @@ class Dispatcher:
             is_empty=is_empty,
         )
 
+    def _may_continue(self, request: ClientRequest) -> bool:
+        is_direct = self._backend(request.endpoint) is self._direct
+        is_on = self._settings.continue_answers and request.usage.continued < MOST_CONTINUATIONS
+        return is_on and is_direct and may_continue(request.endpoint, request.body)
+
     def _salted(self, request: ClientRequest, body: Body) -> Body:
         salt = cache_salt(request.usage.caller, self._settings.serving_secret.get_secret_value())
         return body if salt is None or request.endpoint not in SALTED else {**body, "cache_salt": salt}
 
     def _backend(self, endpoint: Endpoint) -> Backend:
         return self._direct if self._settings.direct or endpoint in ALWAYS_DIRECT else self._litellm
+
+
+def check_continuation(found: LookupResult, partial: PartialAnswer) -> None:
+    """Raise ProxyError where no server will go on with an answer: no other job has that model, or is on its way."""
+    is_coming = isinstance(found, TableNotLoaded) or (isinstance(found, NotReady) and found.wakes)
+    if not (is_coming or (isinstance(found, Route) and found.model == partial.model)):
+        alias = found.alias if isinstance(found, Route | NotReady) else partial.model
+        raise stream_interrupted(alias)
 
 
 def wants_tools(endpoint: Endpoint, body: Mapping[str, Any]) -> bool:

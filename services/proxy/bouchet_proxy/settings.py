@@ -38,6 +38,7 @@ class ProxySettings(ServiceSettings):
     direct: Switch = Field(default=True, validation_alias="DIRECT")
     hold_starting_s: Seconds = Field(default=HOLD_STARTING_S, validation_alias="HOLD_STARTING_S")
     hold_tunnel_s: Seconds = Field(default=HOLD_TUNNEL_S, validation_alias="HOLD_TUNNEL_S")
+    continue_answers: Switch = Field(default=True, validation_alias="CONTINUE_ANSWERS")
     browser_origins: Origins = Field(default=frozenset(), validation_alias="BROWSER_ORIGINS")
     dashboard_url: HttpUrl = Field(default="http://127.0.0.1:4001", validation_alias="DASHBOARD_URL")
     max_body_bytes: int = MAX_BODY_BYTES

@@ -16,14 +16,16 @@ import orjson
 
 from .asgi import Header, Scope
 from .dialects.capabilities import name_capability
+from .dialects.continuation import PartialAnswer
 from .dialects.endpoints import Dialect, Endpoint
 from .dialects.openai import wants_usage
 from .dialects.thinking import strip_thinking
 from .dialects.tokens import Body, TokenCounts, parse_usage
 from .errors import UNREACHABLE, ProxyError, context_overflow, status_for, stream_interrupted, unreachable
 from .routing.table import Route
+from .streams.continued import ContinuedChat, ContinuedMessage
 from .streams.empty_answer import as_events, empty_answer
-from .streams.filters import AnthropicStream, OpenAIStream, ResponsesStream, StreamFilter, may_think
+from .streams.filters import SERVER_ERROR, AnthropicStream, OpenAIStream, ResponsesStream, StreamFilter, may_think
 from .streams.response_writer import ResponseWriter
 from .upstream_errors import error_from_upstream
 from .usage.request import RequestUsage
@@ -49,6 +51,8 @@ class UpstreamRequest:
     may_retry: if the model cannot be reached, the client gets nothing yet, and `unreachable` has the error.
     may_restart: if its server ends before there is content, the request may be sent to another one; then it `restarts`.
     begun: the client has been sent the beginning of an answer, without content.
+    before: what the client has of the answer, which this server goes on with. may_continue: if its server ends within
+    plain text, another one may go on behind it; then `partial` has what the client has.
     is_current: whether the server that the route leads to may still run.
     error: set by a backend that knows better than the response's status what went wrong.
     """
@@ -69,14 +73,22 @@ class UpstreamRequest:
     may_retry: bool = False
     may_restart: bool = False
     begun: bool = False
+    before: PartialAnswer | None = field(default=None, repr=False)
+    may_continue: bool = False
     is_current: Callable[[], bool] = field(default=lambda: True, repr=False)
     error: ProxyError | None = None
     unreachable: ProxyError | None = field(default=None, init=False)
     restarts: bool = field(default=False, init=False)
+    partial: PartialAnswer | None = field(default=None, init=False, repr=False)
     _held: bool = field(default=False, init=False)
     _status: int = field(default=0, init=False)
     _pieces: list[bytes] = field(default_factory=list, init=False, repr=False)
     _filter: StreamFilter | None = field(default=None, init=False, repr=False)
+
+    @property
+    def path(self) -> Endpoint:
+        """The server's endpoint: chats are the only ones that it continues."""
+        return self.endpoint if self.before is None else Endpoint.CHAT
 
     @property
     def wants_stream(self) -> bool:
@@ -103,7 +115,9 @@ class UpstreamRequest:
         self._status = status
         if status < 400 and content_type.startswith("text/event-stream"):
             self._filter = _stream_filter(self)
+            self._filter.withholds = self.may_continue
             self.usage.start_stream(status, self._filter.tokens)
+            self.usage.continued += self.before is not None
             await self.writer.start_events(self._headers())
 
     async def forward(self, piece: bytes) -> bool:
@@ -157,8 +171,8 @@ class UpstreamRequest:
         """End with an error: as the whole response, or as the last event of a stream that has begun."""
         if self._filter is not None:
             await self._end_stream(self._filter)
-        elif error.code == UNREACHABLE and self.may_retry:
-            self.unreachable, self.error = error, None
+        elif self.may_retry and (error.code == UNREACHABLE or self._is_failing(error)):
+            self.unreachable, self.error, self.partial = unreachable(self.route.alias), None, self.before
         elif error.overflow is not None and self.endpoint is Endpoint.COUNT_TOKENS:
             # count_tokens must succeed beyond the context window
             await self.writer.send_json(200, {"input_tokens": error.overflow[0]}, self._headers())
@@ -172,10 +186,10 @@ class UpstreamRequest:
         await self.fail(stream_interrupted(self.route.alias))
 
     async def lose(self) -> None:
-        """End an answer whose server has ended; before any content, the request may be sent to another server."""
-        if self.may_restart and self.may_retry and not self.has_content:
+        """End an answer whose server has ended; another one may answer the request, or go on with plain text."""
+        if self.may_restart and self.may_retry and not self.has_content and self.before is None:
             self.unreachable, self.restarts = unreachable(self.route.alias), True
-        else:
+        elif not self._leave(self._filter):
             await (self.interrupt() if self.streaming else self.fail(unreachable(self.route.alias)))
 
     async def _upstream_error(self) -> ProxyError:
@@ -204,8 +218,23 @@ class UpstreamRequest:
         message = name_capability(error.message, self.body) if rejected else None
         return error if message is None else replace(error, message=message, code="capability_rejected")
 
+    def _is_failing(self, error: ProxyError) -> bool:
+        """Return whether a server that was to go on with an answer fails, as one does that is ending."""
+        return self.before is not None and error.status >= SERVER_ERROR
+
+    def _leave(self, stream: StreamFilter | None) -> bool:
+        """Leave what the client has to another server, where one can go on with it; return whether it can."""
+        partial = stream.partial() if stream is not None else self.before
+        if not (self.may_continue and self.may_retry) or partial is None:
+            return False
+        self.unreachable, self.partial = unreachable(self.route.alias), partial
+        return True
+
     async def _end_stream(self, stream: StreamFilter) -> None:
-        await self.writer.end(stream.finish())
+        data = stream.finish()
+        if stream.error is not None and stream.error.status >= SERVER_ERROR and self._leave(stream):
+            return
+        await self.writer.end(data)
         if stream.error is None:
             self.usage.finished = True
         else:
@@ -225,6 +254,10 @@ def _stream_filter(request: UpstreamRequest) -> StreamFilter:
     route, model_name = request.route, request.model_name
     if request.endpoint is Endpoint.RESPONSES:
         return ResponsesStream(route, model_name)
+    if request.before is not None and request.writer.dialect is Dialect.ANTHROPIC:
+        return ContinuedMessage(route, model_name, request.before)
+    if request.before is not None:
+        return ContinuedChat(route, model_name, request.before, request.hide_usage)
     if request.writer.dialect is Dialect.ANTHROPIC:
         return AnthropicStream(route, model_name, request.starts_inside, request.begun)
     choices = request.body.get("n")

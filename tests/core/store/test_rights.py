@@ -82,6 +82,9 @@ def test_rights_suffice_for_load_and_demand(redis_server: RedisServer) -> None:
         proxy.load.want("aa", now)
         assert proxy.load.current() == own.load.current() == LoadReport(at=now)
         assert list(own.load.demand()) == ["aa"]
+        newest = own.load.last_demand()
+        assert own.load.wait_for_demand(newest, 0.05) == newest
+        assert own.load.wait_for_demand("0-0", 0.05) == newest != "0-0"
         own.load.forget_demand(now + timedelta(days=1))
         assert own.load.demand() == {}
 

@@ -113,7 +113,7 @@ def chat_completion(body: Body, script: Script, tokens: int) -> Body:
 
 def chat_events(body: Body, script: Script, tokens: int) -> Iterator[str]:
     """Yield the events of a streamed response of /v1/chat/completions."""
-    head = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": body["model"]}
+    head = {"id": new_id("chat"), "object": "chat.completion.chunk", "created": 1, "model": body["model"]}
 
     def chunk(delta: Body, finish: str | None = None) -> str:
         return _data({**head, "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]})

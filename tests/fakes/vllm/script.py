@@ -33,6 +33,11 @@ class Script:
         self.pace_s = float(found.get("PACE", 0))
         self.refuse = int(found.get("REFUSE", 0))
 
+    def go_on_behind(self, begun: str) -> None:
+        """Answer with the rest of a text that was begun, as vLLM does with `continue_final_message`."""
+        if begun:
+            self.answer, self.thoughts = self.answer.removeprefix(begun), None
+
     @property
     def text(self) -> str:
         """The answer with its think block."""
@@ -72,6 +77,14 @@ def last_user_text(body: Body) -> str:
         if message.get("role") == "user" and isinstance(content, list):
             return " ".join(block.get("text") or "" for block in content if isinstance(block, dict))
     return ""
+
+
+def begun_answer(body: Body) -> str:
+    """Return the text of the assistant's message that is to be continued, '' if there is none."""
+    if not body.get("continue_final_message"):
+        return ""
+    assert body.get("add_generation_prompt") is False, "vLLM refuses the two together"
+    return str(body["messages"][-1]["content"])
 
 
 def last_input_text(body: Body) -> str:

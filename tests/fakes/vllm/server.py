@@ -27,7 +27,7 @@ from .payloads import (
     response_object,
     text_completion,
 )
-from .script import Body, Script, count_prompt_tokens, last_input_text, last_user_text
+from .script import Body, Script, begun_answer, count_prompt_tokens, last_input_text, last_user_text
 
 VERSION = "0.32.0"
 MAX_BODY_BYTES = 1 << 27
@@ -104,6 +104,7 @@ class FakeVLLM:
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         body = await self._read(request)
         script, tokens = Script(last_user_text(body)), count_prompt_tokens(body)
+        script.go_on_behind(begun_answer(body))
         if (error := self._error(request, body, script, tokens)) is not None:
             return _openai_error(error)
         if not body.get("stream"):

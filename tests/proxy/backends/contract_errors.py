@@ -78,14 +78,16 @@ class ErrorContract:
         assert post(proxy, CHAT, chat_body(f"REFUSE[{upstream}]")).status_code == openai
 
     def test_interrupted_messages_stream_ends_with_an_error(self, proxy: RunningProxy) -> None:
-        response = post(proxy, MESSAGES, chat_body("SAY[a b c d e f] DIE[5]", stream=True))
+        # a forced tool: the answer cannot be continued
+        forced = {"tools": [{"name": "bash", "input_schema": {"type": "object"}}], "tool_choice": {"type": "any"}}
+        response = post(proxy, MESSAGES, chat_body("SAY[a b c d e f] DIE[5]", stream=True, **forced))
         if response.status_code == 200:
             assert anthropic_events(response)[-1].name == "error"
         else:
             assert (response.status_code, error_of(response)["type"]) == (529, "overloaded_error")
 
     def test_interrupted_chat_stream_ends_with_an_error(self, proxy: RunningProxy) -> None:
-        response = post(proxy, CHAT, chat_body("SAY[a b c d e f] DIE[5]", stream=True))
+        response = post(proxy, CHAT, chat_body("SAY[a b c d e f] DIE[5]", stream=True, logprobs=True))
         if response.status_code == 200:
             assert "error" in chat_chunks(response)[-1]
         else:

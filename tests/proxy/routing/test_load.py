@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from bouchet_core.store import Store
 from bouchet_core.store.load import JobLoad, LoadReport
+from bouchet_core.usage import UsageRecord
 from bouchet_proxy.routing.load import MAX_JOBS, LoadReporter, LoadTracker
 
 from tests.waiting import wait_for
@@ -100,3 +102,34 @@ def test_forget_demand_removes_what_is_old_or_unreadable(store: Store) -> None:
     assert set(store.load.demand()) == {"old", "new"}
     store.load.forget_demand(NOW)
     assert set(store.load.demand()) == {"new"}
+
+
+def answer(output: int, generating_ms: int, **fields: Any) -> UsageRecord:
+    values: dict[str, Any] = {"deployment": "aa", "error": "", "output": output, "generating_ms": generating_ms}
+    empty = {"key": "", "model": "", "session": "", "endpoint": "", "status": 200}
+    return UsageRecord(**{"at": 0.0, "input": 0, "cached": 0, "first_ms": 1, **empty, **values, **fields})
+
+
+def test_report_has_the_speed_of_slow_answers(tracker: LoadTracker) -> None:
+    for tokens_per_s in range(40, 60):
+        tracker.measure(answer(tokens_per_s * 10, 10_000))
+    assert tracker.report(NOW).speeds == {"aa": 42.0}
+
+
+def test_short_failed_and_continued_answers_measure_nothing(tracker: LoadTracker) -> None:
+    for record in (
+        answer(20, 10_000),
+        answer(500, 10_000, error="client_left"),
+        answer(500, 10_000, continued=1),
+        answer(500, 0),
+        answer(500, 10_000, deployment=""),
+    ):
+        tracker.measure(record)
+    assert tracker.report(NOW).speeds == {}
+
+
+def test_speed_outlives_a_restart_of_the_proxy(tracker: LoadTracker, time: Time) -> None:
+    tracker.measure(answer(1000, 10_000))
+    successor = LoadTracker(time)
+    successor.seed(tracker.report(NOW))
+    assert successor.report(NOW).speeds == {"aa": 100.0}

@@ -91,7 +91,7 @@ class DirectBackend(Backend):
         # who may be held with pings, or sent to a replica, is: by the dispatcher
         connect_s = 0.0 if request.may_retry else min(self._hold_s, CONNECT_HOLD_S)
         patience = Patience(partial(self._hold_limit, request), request.is_current, request.holding, connect_s)
-        exchange = Exchange(self._pool, server, request.endpoint, data, timeout_s, patience)
+        exchange = Exchange(self._pool, server, request.path, data, timeout_s, patience)
         try:
             yield exchange
         finally:

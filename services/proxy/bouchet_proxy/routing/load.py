@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from bouchet_core.errors import StoreUnavailableError
 from bouchet_core.store import Store
 from bouchet_core.store.load import JobLoad, LoadReport
+from bouchet_core.usage import UsageRecord
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +26,9 @@ RENEW_S = 4.0
 # a held request is asked for again in these intervals: the worker may have been away
 ASK_AGAIN_S = 10.0
 MAX_JOBS = 64
+# the speed of a deployment: of its last answers with that many tokens; the slowest tenth counts
+MEASURED_ANSWERS, LEAST_TOKENS = 100, 100
+SLOW_SHARE = 0.1
 
 
 class LoadTracker:
@@ -39,6 +43,7 @@ class LoadTracker:
         self._last_end: OrderedDict[str, datetime] = OrderedDict()
         self._wanted: dict[str, datetime] = {}
         self._to_ask: tuple[str, ...] = ()
+        self._speeds: OrderedDict[str, deque[float]] = OrderedDict()
         self.changed = threading.Event()
 
     @contextmanager
@@ -74,6 +79,20 @@ class LoadTracker:
             self._to_ask = (*self._to_ask, deployment)
             self.changed.set()
 
+    def measure(self, record: UsageRecord) -> None:
+        """Take the speed of an answer that has ended: how long the longest one may take follows from it.
+
+        Not of one that another job went on with: it waited for that.
+        """
+        is_whole = not record.error and not record.continued and record.generating_ms > 0
+        if not record.deployment or not is_whole or record.output < LEAST_TOKENS:
+            return
+        speeds = self._speeds.setdefault(record.deployment, deque(maxlen=MEASURED_ANSWERS))
+        speeds.append(record.output * 1000 / record.generating_ms)
+        self._speeds.move_to_end(record.deployment)
+        if len(self._speeds) > MAX_JOBS:
+            self._speeds.popitem(last=False)
+
     def take_wanted(self) -> tuple[str, ...]:
         """Return the deployments to ask the worker for, each once."""
         wanted, self._to_ask = self._to_ask, ()
@@ -84,6 +103,8 @@ class LoadTracker:
         for name, load in list(report.jobs.items())[-MAX_JOBS:]:
             if load.last_end is not None or load.open:
                 self._last_end.setdefault(name, load.last_end or report.at)
+        for name, speed in report.speeds.items():
+            self._speeds.setdefault(name, deque((speed,), MEASURED_ANSWERS))
 
     def report(self, table_at: datetime | None) -> LoadReport:
         """Return the counts. table_at: of the routing table by which every later request is routed."""
@@ -91,7 +112,13 @@ class LoadTracker:
         ends = dict(self._last_end)
         jobs = {name: JobLoad(open=counts.get(name, 0), last_end=ends.get(name)) for name in {**ends, **counts}}
         held = {name: count for name, count in list(self._held.items()) if count > 0}
-        return LoadReport(at=self._now(), table_at=table_at, jobs=jobs, held=held, cut=self._cut())
+        speeds, cut = self._slow_speeds(), self._cut()
+        return LoadReport(at=self._now(), table_at=table_at, jobs=jobs, held=held, cut=cut, speeds=speeds)
+
+    def _slow_speeds(self) -> dict[str, float]:
+        """Return the tokens a second of the slowest tenth of each deployment's answers."""
+        found = {name: sorted(speeds) for name, speeds in list(self._speeds.items())}
+        return {name: round(speeds[int(len(speeds) * SLOW_SHARE)], 1) for name, speeds in found.items()}
 
     def _ended(self, job_name: str) -> None:
         if self._open[job_name] <= 0:

@@ -13,6 +13,7 @@ from typing import Any
 
 import orjson
 
+from bouchet_proxy.dialects.continuation import PartialAnswer
 from bouchet_proxy.dialects.endpoints import Dialect, Endpoint
 from bouchet_proxy.dialects.thinking import ThinkStripper
 from bouchet_proxy.dialects.tokens import TokenCounts, parse_usage
@@ -20,18 +21,22 @@ from bouchet_proxy.errors import OVERLOADED, ProxyError, error_body, stream_inte
 from bouchet_proxy.routing.table import Route
 from bouchet_proxy.upstream_errors import error_from_upstream
 
+from .kept_text import ChatText, MessageText
 from .sse import EventSplitter, parse, render
 
 DONE = b"data: [DONE]\n\n"
+# from this status on another server may do better
+SERVER_ERROR = 500
 # quotes inside JSON strings are escaped, so this never matches inside a text
 _MODEL = re.compile(rb'"model":\s*"(?:[^"\\]|\\.)*"')
 
+_TEXT_BLOCK = b'"type":"text"'
 _EMPTY_DELTAS = {
     "text": {"type": "text_delta", "text": ""},
     "thinking": {"type": "thinking_delta", "thinking": ""},
     "tool_use": {"type": "input_json_delta", "partial_json": ""},
 }
-_ERROR_PREFIXES = (b'data: {"error"', b'data: {"type":"error"')
+ERROR_PREFIXES = (b'data: {"error"', b'data: {"type":"error"')
 _WITH_RESPONSE = (b"event: response.created", b"event: response.in_progress")
 _RESPONSE_ENDS = (b"event: response.completed", b"event: response.incomplete", b"event: response.failed")
 
@@ -39,8 +44,11 @@ _RESPONSE_ENDS = (b"event: response.completed", b"event: response.incomplete", b
 class StreamFilter(ABC):
     """A stream of events on its way to the client. error: what the client got instead of a proper end.
 
-    model_name: the model's name as the client wrote it, which replaces vLLM's.
+    model_name: the model's name as the client wrote it, which replaces vLLM's. withholds: an error of the server is
+    not passed on before `finish`, as the answer may be continued by another server.
     """
+
+    withholds = False
 
     def __init__(self, route: Route, model_name: str) -> None:
         self._route = route
@@ -51,6 +59,7 @@ class StreamFilter(ABC):
         self._splitter = EventSplitter()
         self._ended = False
         self._event_count = 0
+        self._withheld = False
         self.error: ProxyError | None = None
 
     @property
@@ -75,7 +84,14 @@ class StreamFilter(ABC):
 
     def finish(self) -> bytes:
         """Return what the client still gets when the server has closed: an error, unless the stream had its end."""
-        return b"" if self._ended else self._end_with(stream_interrupted(self._route.alias))
+        if not self._ended:
+            self._end_with(stream_interrupted(self._route.alias))
+            self._withheld = True
+        return self._render_error(self.error) if self.error is not None and self._withheld else b""
+
+    def partial(self) -> PartialAnswer | None:
+        """Return what the client has, None where no server can go on behind it."""
+        return None
 
     @abstractmethod
     def tokens(self) -> TokenCounts:
@@ -91,7 +107,8 @@ class StreamFilter(ABC):
 
     def _end_with(self, error: ProxyError) -> bytes:
         self._ended, self.error = True, error
-        return self._render_error(error)
+        self._withheld = self.withholds and error.status >= SERVER_ERROR
+        return b"" if self._withheld else self._render_error(error)
 
     def _rename_model(self, raw: bytes) -> bytes:
         if self._upstream_model in raw:
@@ -135,6 +152,7 @@ class AnthropicStream(StreamFilter):
         self._stripper: ThinkStripper | None = None
         self._index = 0
         self._usage_events: list[bytes] = []
+        self._kept, self._last_block = MessageText(), b""
 
     @property
     def has_content(self) -> bool:
@@ -158,6 +176,15 @@ class AnthropicStream(StreamFilter):
             return TokenCounts()
         return counts[-1] if len(counts) > 1 else replace(counts[0], output=max(0, self._event_count - 2))
 
+    def partial(self) -> PartialAnswer | None:
+        """Return the text that the client has; None within a think block, and after a tool call or thinking."""
+        text = self._kept.text()
+        if not self._has_content or not self._kept.is_plain or self._stripper is not None:
+            return None
+        counts = replace(self.tokens(), output=self._kept.count)
+        index = parse(self._last_block).json().get("index", 0)
+        return PartialAnswer(text, self._route.model, counts, index, bool(self._block))
+
     def _render_error(self, error: ProxyError) -> bytes:
         return error_events(None, Dialect.ANTHROPIC, error)
 
@@ -165,7 +192,10 @@ class AnthropicStream(StreamFilter):
         if self._ended:
             return b""
         if raw.startswith(b"event: content_block_delta"):
-            return raw if self._stripper is None else self._filter_delta(raw)
+            passed = raw if self._stripper is None else self._filter_delta(raw)
+            if self.withholds:
+                self._kept.add(passed)
+            return passed
         if raw.startswith(b"event: content_block_st"):
             return self._filter_block_border(raw)
         if raw.startswith(b"event: message_start"):
@@ -176,7 +206,9 @@ class AnthropicStream(StreamFilter):
             return raw
         if raw.startswith(b"event: message_delta"):
             self._usage_events.append(raw)
-            return raw
+            # of a request that vLLM aborted, as when its job is ended
+            is_aborted = b'"stop_reason":null' in raw
+            return self._end_with(stream_interrupted(self._route.alias)) if is_aborted else raw
         if raw.startswith(b"event: ping"):
             return raw
         return self._filter_other(raw)
@@ -184,13 +216,15 @@ class AnthropicStream(StreamFilter):
     def _filter_block_border(self, raw: bytes) -> bytes:
         self._block = b""
         if raw.startswith(b"event: content_block_start"):
-            self._block, self._has_content = raw, True
-            if self._may_think and b'"type":"text"' in raw.replace(b" ", b""):
+            self._block, self._last_block, self._has_content = raw, raw, True
+            self._kept.is_plain = self._kept.is_plain and _TEXT_BLOCK in raw.replace(b" ", b"")
+            if self._may_think and _TEXT_BLOCK in raw.replace(b" ", b""):
                 self._stripper, self._starts_inside = ThinkStripper(self._starts_inside), False
             return raw
-        rest = self._stripper.finish() if self._stripper is not None else ""
+        rest = self._text_delta(rest) if self._stripper is not None and (rest := self._stripper.finish()) else b""
         self._stripper = None
-        return self._text_delta(rest) + raw if rest else raw
+        self._kept.add(rest)
+        return rest + raw
 
     def _filter_delta(self, raw: bytes) -> bytes:
         assert self._stripper is not None
@@ -239,6 +273,7 @@ class OpenAIStream(StreamFilter):
         self._may_think, self._hide_usage, self._starts_inside = may_think(route), hide_usage, starts_inside
         self._strippers: dict[int, ThinkStripper] = {}
         self._usage_event = b""
+        self._kept = ChatText()
 
     def tokens(self) -> TokenCounts:
         """Return the counts of the usage event; in a stream that was interrupted, every event counts as a token."""
@@ -255,16 +290,28 @@ class OpenAIStream(StreamFilter):
         if raw.startswith(b"data: [DONE]"):
             self._ended = True
             return raw
-        if raw.startswith(_ERROR_PREFIXES):
+        if raw.startswith(ERROR_PREFIXES):
             return self._end_with(error_from_upstream(500, parse(raw).data, self._route.alias))
         if b'"usage":{' in raw:
             self._usage_event = raw
             if self._hide_usage:
                 raw = _drop_usage(raw)
+        if b'"finish_reason":"abort"' in raw:
+            return self._end_with(stream_interrupted(self._route.alias))
         raw = self._rename_model(raw)
         if self._may_think and not self._all_passing():
-            return self._filter_chunk(raw)
+            raw = self._filter_chunk(raw)
+        if self.withholds:
+            self._kept.add(raw)
         return raw
+
+    def partial(self) -> PartialAnswer | None:
+        """Return the text that the client has; None within a think block, and after a tool call or thinking."""
+        text = self._kept.text()
+        is_open = any(not stripper.passing for stripper in self._strippers.values())
+        if not self._event_count or not self._kept.is_plain or is_open:
+            return None
+        return PartialAnswer(text, self._route.model, TokenCounts(output=self._kept.count), head=self._kept.head)
 
     def _all_passing(self) -> bool:
         strippers = self._strippers.values()
@@ -331,7 +378,7 @@ class ResponsesStream(StreamFilter):
         if raw.startswith((*_RESPONSE_ENDS, *_WITH_RESPONSE)):
             self._first_event = self._first_event or raw
             return self._rename_model(raw)
-        if raw.startswith((b"event: error", *_ERROR_PREFIXES)):
+        if raw.startswith((b"event: error", *ERROR_PREFIXES)):
             return self._end_with(error_from_upstream(500, parse(raw).data, self._route.alias))
         return raw
 

@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from bouchet_core.errors import StoreError
@@ -37,10 +37,10 @@ log = logging.getLogger(__name__)
 
 
 class UsageRecorder:
-    """Owns the thread. `add` costs a microsecond or two and never fails."""
+    """Owns the thread. `add` costs a microsecond or two and never fails. measure: takes each record."""
 
-    def __init__(self, store: Store, secret: str) -> None:
-        self._store, self._secret = store, secret.encode()
+    def __init__(self, store: Store, secret: str, measure: Callable[[UsageRecord], None] = lambda _: None) -> None:
+        self._store, self._secret, self._measure = store, secret.encode(), measure
         self.active = ActiveRequests()
         self._metrics = ProxyMetrics(self.active)
         self._finished: deque[tuple[float, RequestUsage]] = deque()
@@ -96,6 +96,7 @@ class UsageRecorder:
                 at, usage = self._finished.popleft()
                 record = usage.to_record(at, self._secret)
                 self._metrics.count(record, usage.clamped)
+                self._measure(record)
                 if len(self._pending) < MAX_PENDING:
                     self._pending.append(record)
                 else:
@@ -132,11 +133,13 @@ class ProxyMetrics(Collector):
             registry=registry,
         )
         self._errors = Counter("bouchet_errors_total", "Requests that failed.", ("kind",), registry=registry)
-        self._clamped = Counter(
-            "bouchet_clamped_requests_total",
-            "Requests whose max_tokens exceeded the context window.",
-            ("model",),
-            registry=registry,
+        self._clamped = _per_model(
+            "bouchet_clamped_requests_total", "Requests whose max_tokens exceeded the context window.", registry
+        )
+        self._continued = _per_model(
+            "bouchet_continued_answers_total",
+            "Answers that another job went on with, because their own had ended.",
+            registry,
         )
         self._dropped = Counter(
             "bouchet_usage_records_dropped_total",
@@ -150,6 +153,10 @@ class ProxyMetrics(Collector):
             buckets=FIRST_BYTE_BUCKETS_S,
             registry=registry,
         )
+        self._add_gauges(active)
+
+    def _add_gauges(self, active: ActiveRequests) -> None:
+        registry = self._registry
         streams = Gauge("bouchet_streams_open", "Streams that have begun and not ended.", registry=registry)
         streams.set_function(lambda: active.streams)
         waiting = Gauge("bouchet_requests_held", "Requests that wait for a model to be ready.", registry=registry)
@@ -168,6 +175,8 @@ class ProxyMetrics(Collector):
             self._child(self._errors, record.error).inc()
         if clamped:
             self._child(self._clamped, model).inc()
+        if record.continued:
+            self._child(self._continued, model).inc(record.continued)
         if record.first_ms is not None:
             self._child(self._first_byte, endpoint, model).observe(record.first_ms / 1000)
 
@@ -196,3 +205,7 @@ class ProxyMetrics(Collector):
     def render(self) -> bytes:
         """Render all metrics in Prometheus' text format."""
         return generate_latest(self)
+
+
+def _per_model(name: str, description: str, registry: CollectorRegistry) -> Counter:
+    return Counter(name, description, ("model",), registry=registry)

@@ -45,7 +45,8 @@ class RequestUsage:
     """The usage of one request. All times are seconds of the monotonic clock.
 
     sent_at: when the model was asked, for the last time if it was asked repeatedly. read_tokens: what is known so far.
-    status: 0 until a response begins. model_name: as the client wrote it.
+    status: 0 until a response begins. model_name: as the client wrote it. continued: how often another server went on
+    with the answer.
     """
 
     caller: Caller
@@ -60,6 +61,7 @@ class RequestUsage:
     error: str = ""
     problem: ProxyError | None = field(default=None, repr=False)
     clamped: bool = False
+    continued: int = 0
     estimated_tokens: int = 0
     model_name: str = ""
     body_bytes: int = 0
@@ -99,7 +101,9 @@ class RequestUsage:
 
     def set_route(self, route: Route) -> None:
         """Note that a model is about to be asked, again if the request waited or moved to another replica."""
-        self.route, self.sent_at = route, time.monotonic()
+        self.route = route
+        if self.first_byte_at is None:
+            self.sent_at = time.monotonic()
 
     def rate_limit_headers(self) -> list[Header]:
         """Return what remains of the caller's limits, as response headers."""
@@ -170,6 +174,7 @@ class RequestUsage:
             request_class=self.hints.request_class,
             agent=self.hints.agent,
             client=self.hints.client,
+            continued=self.continued,
         )
 
 

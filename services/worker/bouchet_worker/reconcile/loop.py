@@ -42,8 +42,10 @@ LEASE_NAME = "reconcile"
 LEASE_S = 10.0
 HEARTBEAT_S = 15.0
 SMOKE_POLL_S = 0.1
-# how soon a parked model is woken
-DEMAND_POLL_S = 0.5
+# the longest that one read waits for demand, and so the end of the loop for it
+DEMAND_WAIT_S = 1.0
+# between two reads while Redis does not answer
+UNANSWERED_S = 0.5
 # a task is enqueued again after this pause, which doubles each time
 RESEND_S = 4.0
 RESEND_MAX_S = 60.0
@@ -105,16 +107,17 @@ class ReconcileLoop:
         tests, until = self.smoke_tests, time.monotonic() + seconds
         if self._services.wants_query and not self._failures:
             return
-        while time.monotonic() < until:
+        while (left := until - time.monotonic()) > 0:
             is_testing = tests is not None and tests.is_running
-            if stopping.wait(min(SMOKE_POLL_S if is_testing else DEMAND_POLL_S, max(0.0, until - time.monotonic()))):
+            if self._services.wait_for_demand(0.0 if is_testing else min(DEMAND_WAIT_S, left)):
+                return
+            # a read has waited, unless it was not to, or Redis did not answer
+            pause = SMOKE_POLL_S if is_testing else UNANSWERED_S if self._services.is_unanswered else 0.0
+            if stopping.wait(min(pause, left)):
                 return
             if tests is not None and tests.finished.is_set():
                 tests.finished.clear()
                 return
-            with contextlib.suppress(StoreError):
-                if self._services.has_demand():
-                    return
 
     def _guarded_step(self) -> None:
         try:

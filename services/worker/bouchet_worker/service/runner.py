@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 
 from bouchet_core.config.catalog import entry_of
 from bouchet_core.deployments import Deployment, Placement
-from bouchet_core.errors import BouchetError, GatewayError, NoFreeSlotError, RecordError, SlurmOutputError
+from bouchet_core.errors import BouchetError, GatewayError, NoFreeSlotError, RecordError, SlurmOutputError, StoreError
 from bouchet_core.figures import JobFigures
 from bouchet_core.placement import UserUsage, candidates
 from bouchet_core.policy.budget import LONGEST_PERIOD, BudgetUse, budget_uses
@@ -58,7 +58,10 @@ class ServiceRunner:
         self._watch = LoadWatch(probe, latest)
         self.wants_query = False
         self._observed_at: datetime | None = None
-        self._stepped_at: datetime | None = None
+        self._last_demand: str | None = None
+        # kept while no proxy reports any
+        self._speeds: dict[str, float] = {}
+        self.is_unanswered = False
         self._usage: tuple[float, Mapping[str, UserUsage]] | None = None
         self._maintenance: tuple[float, Sequence[MaintenanceWindow]] | None = None
         # by deployment: when it was estimated (monotonic), and the start that Slurm expects
@@ -67,7 +70,6 @@ class ServiceRunner:
     def step(self, *, is_observed: bool) -> None:
         """Plan for every live record once. is_observed: Slurm's queue was just read, with success."""
         now, store = self._context.now(), self._context.store
-        self._stepped_at = now
         if is_observed:
             self._observed_at = now
         self.wants_query = False
@@ -84,10 +86,19 @@ class ServiceRunner:
             except BouchetError as exc:
                 log.warning("deployment %s: its policy could not be followed: %s", record.id, exc)
 
-    def has_demand(self) -> bool:
-        """Tell whether a request has named a model since the last step that is not there."""
-        last = self._stepped_at
-        return last is not None and any(moment > last for moment in self._context.store.load.demand().values())
+    def wait_for_demand(self, wait_s: float) -> bool:
+        """Wait until a request names a model that is not there, wait_s at most; tell whether one has.
+
+        The wait is within Redis, whose answer comes at once. is_unanswered: it cannot be asked, and nothing was waited.
+        """
+        load, known = self._context.store.load, self._last_demand
+        try:
+            newest = load.last_demand() if known is None or wait_s <= 0 else load.wait_for_demand(known, wait_s)
+        except StoreError:
+            self.is_unanswered = True
+            return False
+        self._last_demand, self.is_unanswered = newest, False
+        return known is not None and newest != known
 
     def _run(self, record: Deployment, around: Surroundings, others: Sequence[Deployment], is_observed: bool) -> None:
         now, placement = self._context.now(), self._placement(record)
@@ -141,6 +152,9 @@ class ServiceRunner:
         held = sum(len(record.live_jobs) for record in records)
         if is_observed:
             self._refresh_estimates(records)
+        if report is not None:
+            self._speeds.update(report.speeds)
+        self._speeds = {record.id: self._speeds[record.id] for record in records if record.id in self._speeds}
         return Surroundings(
             site=self._context.site,
             report=report,
@@ -153,6 +167,7 @@ class ServiceRunner:
             queue_starts={name: start for name, (_, start) in self._queues.items() if start is not None},
             budgets=self._budgets(records, now),
             maintenance=self._maintenance[1] if self._maintenance is not None else (),
+            speeds=self._speeds,
         )
 
     def _refresh_estimates(self, records: Sequence[Deployment]) -> None:

@@ -34,6 +34,8 @@ class Surroundings:
     queue_starts: Mapping[str, datetime] = field(default_factory=dict)
     maintenance: Sequence[MaintenanceWindow] = ()
     budgets: Mapping[str, Sequence[BudgetUse]] = field(default_factory=dict)
+    # tokens a second of slow answers, by deployment
+    speeds: Mapping[str, float] = field(default_factory=dict)
 
 
 def record_view(record: Deployment, placement: Placement, around: Surroundings) -> RecordView:
@@ -112,7 +114,7 @@ def limits_view(
         slots_free=around.slots_free,
         queue_s=queue_s(record, placement, around.queue_starts.get(record.id), around.now),
         startup_s=startup_s(record),
-        longest_answer_s=answer_estimate(record.traits.max_output, ()).safe_s,
+        longest_answer_s=answer_estimate(record.traits.max_output, _speeds(record, around)).safe_s,
         budgets=around.budgets.get(record.id, ()),
         maintenance=tuple(
             Span(window.start, window.end)
@@ -121,6 +123,12 @@ def limits_view(
         ),
         rivals=tuple(rival for other in others if (rival := _rival(other, around)) is not None),
     )
+
+
+def _speeds(record: Deployment, around: Surroundings) -> tuple[float, ...]:
+    """Return the measured speed of its slow answers, none where none was measured."""
+    found = around.speeds.get(record.id)
+    return () if found is None else (found,)
 
 
 def startup_s(record: Deployment) -> float:
