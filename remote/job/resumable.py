@@ -32,7 +32,7 @@ OFFSET = re.compile(r"from=(\d{1,15})")
 ATTEMPT = re.compile(rb"\d{1,9}")
 log = logging.getLogger("uvicorn.error")
 
-KEEP_S, TOTAL_MIB = 600.0, 64
+KEEP_S, TOTAL_MIB = 600.0, 56
 # of one answer: what is kept that has been sent, and what may wait for a reader that is gone
 ANSWER_BYTES = 4 << 20
 # kept of what was sent when memory is short: more than a connection has under way, most of the time

@@ -18,6 +18,7 @@ RUNS = (
     ("-m", "pytest", "-v", "--timeout", "3600", *SERVICE_TESTS),
     ("-m", "tests.soak.link_cuts"),
     ("-m", "tests.soak.cut_answers"),
+    ("-m", "tests.soak.orphaned_answers"),
     ("-m", "tests.soak.api_fuzz"),
     ("-m", "pytest", "-v", "--timeout", "7200", "--hypothesis-profile", "soak", "tests/proxy/test_any_request.py"),
 )

@@ -1,7 +1,7 @@
 """`python -m tests.soak.orphaned_answers`: the memory that long answers cost while their link is down.
 
 A model behind the job's real guard, in a process of its own, produces 64 answers of 1.5 MiB while the proxy, another
-process, holds their clients: the guard may keep 64 MiB of them, the proxy none. Afterwards each client must have all.
+process, holds their clients: the guard may keep 56 MiB of them, the proxy none. Afterwards each client must have all.
 """
 
 from __future__ import annotations
@@ -82,7 +82,12 @@ class LongAnswers:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         while (await receive()).get("more_body"):
             pass
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
+        is_health = scope["path"] == "/health"
+        headers = [(b"content-length", b"0")] if is_health else [(b"content-type", b"text/event-stream")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        if is_health:
+            await send({"type": "http.response.body", "body": b""})
+            return
         for number, data in enumerate(events()):
             # message_start, content_block_start, text
             if number == 3:
@@ -108,7 +113,8 @@ def long_model(port: int, go: Path) -> Iterator[int]:
         wait_for(lambda: listens(port), START_S)
         yield process.pid
     finally:
-        process.terminate()
+        # it would wait for its open answers
+        process.kill()
         process.wait(timeout=20)
 
 
@@ -160,7 +166,7 @@ async def measure(url: str, relay: CuttingRelay, go: Path, pids: tuple[int, int]
     guard, proxy = (now - then for now, then in zip(most, before, strict=True))
     short = sum(size != EVENTS * len(PIECE) for size in sizes)
     return [
-        Figure(f"{ANSWERS} orphaned answers: the guard's process grew by", guard, "MiB", 128, "64 MiB of answers"),
+        Figure(f"{ANSWERS} orphaned answers: the guard's process grew by", guard, "MiB", 64),
         Figure(f"{ANSWERS} held clients: the proxy's process grew by", proxy, "MiB", 64),
         Figure("answers that are not whole", short, "", 0),
     ]
@@ -176,7 +182,7 @@ def main() -> int:
         redis = start_redis(folder, base + SLOTS)
         store, go = redis.store(), folder / "go"
         try:
-            record = make_deployment(MODEL, "org/Long", traits=Traits(max_output=8192))
+            record = make_deployment(MODEL, "org/Long", traits=Traits(thinking="none", max_output=8192))
             job = record.jobs[0].model_copy(update={"resumes": 1})
             store.create(record.model_copy(update={"jobs": (job,)}))
             with serve_vllm(FakeVLLM(("unused",), "unused")) as unused, long_model(port, go) as guard:
