@@ -16,6 +16,7 @@ SERVICE_TESTS = ("tests/stack/service/hand_over.py", "tests/stack/service/on_dem
 RUNS = (
     ("-m", "pytest", "-v", "--timeout", "3600", *STACK_TESTS),
     ("-m", "pytest", "-v", "--timeout", "3600", *SERVICE_TESTS),
+    ("-m", "pytest", "-v", "--timeout", "3600", "tests/stack/faults/link_cut_sessions.py"),
     ("-m", "tests.soak.link_cuts"),
     ("-m", "tests.soak.cut_answers"),
     ("-m", "tests.soak.orphaned_answers"),
