@@ -181,12 +181,13 @@ def finish(stack: Stack, settings: EnvSettings, progress: Progress) -> None:
     curl = demo.render_curl(proxy.url, stack.env_file, deployment.alias)
     print(f"\nAsk it yourself:\n\n{curl}\n\nIts answer: {answer}\n")
     print(f"proxy {proxy.url}   api {api.url}   `./bouchet status` shows the rest", file=sys.stderr)
+    print("for your own cluster: `./bouchet setup`", file=sys.stderr)
 
 
 def render_next_steps(settings: EnvSettings, proxy_url: str, api_url: str) -> str:
     """Render what to do once the services are up."""
     return f"""
-The services are up; {settings.host} has not been asked to log in yet.
+The services are up; {settings.host} has not been asked to log in yet. `./bouchet setup` goes on step by step, or:
   ./bouchet tunnel                   log in, and answer the second factor if there is one
   ./bouchet doctor                   check the site file, directories and limits
   ./bouchet image build PIN          build the container image (once)

@@ -34,6 +34,7 @@ class LoadedCommand:
 
 
 COMMANDS: Mapping[str, CommandEntry] = {
+    "setup": CommandEntry("set up everything, from a fresh clone to the first answer on a cluster", "setup"),
     "launch": CommandEntry("submit a Slurm job that serves a model", "launch"),
     "status": CommandEntry("show deployments: what is running, why a job is waiting, when it will start", "status"),
     "top": CommandEntry("watch deployments, figures and open requests in the terminal", "top"),

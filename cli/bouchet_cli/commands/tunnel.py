@@ -54,6 +54,22 @@ def run_tunnel(options: argparse.Namespace, context: CommandContext) -> None:
     _check_up(tunnel)
 
 
+def connect(context: CommandContext) -> None:
+    """Connect, asking the person what the login asks, until the tunnel is up. Raises CommandError if it is not."""
+    api, screen = context.api, context.screen
+    tunnel = api.tunnel()
+    if tunnel.state in ("down", "refused") and tunnel.host_key is None:
+        api.connect()
+        time.sleep(POLL_INTERVAL_S)
+        tunnel = api.tunnel()
+    tunnel = _log_in(api, tunnel, screen)
+    if tunnel.host_key is not None:
+        _trust("", api, screen)
+        tunnel = _log_in(api, api.tunnel(), screen)
+    screen.note(f"the tunnel to {tunnel.host} is {tunnel.state}")
+    _check_up(tunnel)
+
+
 def _check(options: argparse.Namespace) -> None:
     if options.watch and options.json:
         raise UsageError("--watch has no JSON output; use `bouchet tunnel --json` for the current state")

@@ -89,5 +89,10 @@ def login_node(host: str, environment: Mapping[str, str]) -> Iterator[LoginNode]
         try:
             yield node
         finally:
-            argv = ["ssh", "-O", "exit", "-o", f"ControlPath={folder}/%C", host]
-            subprocess.run(argv, capture_output=True, timeout=TIMEOUT_S, env=dict(environment), check=False)
+            close_connection(node)
+
+
+def close_connection(node: LoginNode) -> None:
+    """Close the connection that the scripts share."""
+    argv = ["ssh", "-O", "exit", "-o", f"ControlPath={node.folder}/%C", node.host]
+    subprocess.run(argv, capture_output=True, timeout=TIMEOUT_S, env=dict(node.environment), check=False)

@@ -1,0 +1,169 @@
+"""Steps up to the first login: the cluster, its alias in ~/.ssh/config, keys, the connection."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+from bouchet_cli.client.errors import CommandError
+
+from .step import HOST, SITE, GuideState, GuideStep
+
+FIELD = re.compile(r"(?m)^(name|title|mfa|maintenance|find_project): *(.*?)(?: +#.*)?$")
+LOGIN_HOST = re.compile(r"(?m)^login: *\{host: *([^,}\s]+)")
+OTHER = "another cluster"
+SSH_TIMEOUT_S = 60
+
+
+def site_fields(path: Path) -> dict[str, str]:
+    """Return name, title, host and a few texts of a site file, as they are written."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError:
+        return {}
+    found = {name: value.strip("\"'") for name, value in FIELD.findall(text)}
+    host = LOGIN_HOST.search(text)
+    return {**found, **({"host": host[1]} if host else {})}
+
+
+def known_sites(folder: Path) -> dict[str, dict[str, str]]:
+    """Return the site files of clusters by name, without the demo and catalogs."""
+    paths = [path for path in sorted(folder.glob("*.yaml")) if "." not in path.stem and path.stem != "demo"]
+    return {path.stem: found for path in paths if (found := site_fields(path)).get("host")}
+
+
+def resolved_host(alias: str, environment: dict[str, str]) -> str:
+    """Return the host name that ssh makes of an alias. Raises CommandError where ssh refuses its configuration."""
+    try:
+        argv = ["ssh", "-G", alias]
+        done = subprocess.run(
+            argv, capture_output=True, text=True, timeout=SSH_TIMEOUT_S, env=environment, check=False,
+            stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+    except FileNotFoundError as exc:
+        raise CommandError("this machine has no ssh; install it (OpenSSH's client), and run this again") from exc
+    if done.returncode:
+        raise CommandError(f"ssh cannot use its configuration for {alias}: {done.stderr.strip()}")
+    found = re.search(r"(?m)^hostname (\S+)$", done.stdout)
+    return found[1] if found else alias
+
+
+class ChooseCluster(GuideStep):
+    """Which cluster, by a site file that exists or by an alias of ~/.ssh/config."""
+
+    title = "choose the cluster"
+
+    def is_done(self, state: GuideState) -> bool:
+        """Return whether .env names a host."""
+        return bool(state.value(HOST))
+
+    def by_hand(self, state: GuideState) -> str:
+        """Return the settings."""
+        return "make env; then BOUCHET_HOST=<alias of ~/.ssh/config> and BOUCHET_SITE=<a file of sites/> in .env"
+
+    def run(self, state: GuideState) -> None:
+        """Ask for the cluster; for a known one make sure of its alias, for another ask for the alias."""
+        sites = known_sites(state.sites)
+        choices = [f"{name}: {found.get('title') or found['host']}" for name, found in sites.items()]
+        answer = state.ask("cluster", "Your cluster, or the alias that you type after `ssh`", choices=choices)
+        name = answer.partition(":")[0].strip()
+        if name not in sites:
+            state.save(**{HOST: _checked_alias(name), SITE: ""})
+            return
+        host = sites[name]["host"]
+        if resolved_host(name, dict(state.context.environment)) != host and "." in host:
+            self._add_alias(state, name, host)
+        state.save(**{HOST: name, SITE: name})
+        for field, label in (("mfa", "its login also asks for"), ("maintenance", "closed")):
+            if sites[name].get(field):
+                state.context.screen.note(f"{label}: {sites[name][field]}")
+
+    def _add_alias(self, state: GuideState, alias: str, host: str) -> None:
+        """Add a block to ~/.ssh/config, if the person agrees."""
+        user = state.ask("user", f"Your user name on {host} (at Yale: the NetID)")
+        block = f"\nHost {alias}\n  HostName {host}\n  User {user}\n  ServerAliveInterval 30\n"
+        path = Path(state.context.environment.get("HOME") or Path.home()) / ".ssh" / "config"
+        state.context.screen.note(f"~/.ssh/config has no `{alias}` that leads to {host}. This block would be added:")
+        state.context.screen.show(block.strip("\n"))
+        if not state.confirm(f"Add it to {path}?"):
+            raise CommandError("nothing was written; add the block by hand, and run `bouchet setup` again")
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        before = path.read_text(encoding="utf-8") if path.is_file() else ""
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        # in front: the first value of an option counts, and a `Host *` may be in the file
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(block.lstrip("\n") + (f"\n{before}" if before else ""))
+
+
+def _checked_alias(alias: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", alias):
+        raise CommandError(f"{alias!r} is not an alias or host name; the user name belongs into ~/.ssh/config")
+    return alias
+
+
+class CheckKeys(GuideStep):
+    """A key that ssh can offer: in an agent, or a file."""
+
+    title = "look for an SSH key"
+
+    def is_done(self, state: GuideState) -> bool:
+        """Return whether an agent has keys, or a usual key file exists or is named for the host."""
+        return bool(agent_keys(state)) or any(path.is_file() for path in key_files(state))
+
+    def by_hand(self, state: GuideState) -> str:
+        """Return the commands that make a key and load it."""
+        return "ssh-keygen -t ed25519; upload ~/.ssh/id_ed25519.pub at the site; ssh-add"
+
+    def run(self, state: GuideState) -> None:
+        """Say what is missing: a site takes public keys on pages of its own."""
+        raise CommandError(
+            "there is no SSH key: run `ssh-keygen -t ed25519` (with a passphrase), upload the file that ends in .pub "
+            "at your site, load the key with `ssh-add`, and run `bouchet setup` again"
+        )
+
+
+def agent_keys(state: GuideState) -> list[str]:
+    """Return the keys of the agent, none without an agent."""
+    try:
+        done = subprocess.run(
+            ["ssh-add", "-l"], capture_output=True, text=True, timeout=SSH_TIMEOUT_S, check=False,
+            env=dict(state.context.environment),
+        )  # fmt: skip
+    except (FileNotFoundError, subprocess.TimeoutExpired):
+        return []
+    return done.stdout.splitlines() if done.returncode == 0 else []
+
+
+def key_files(state: GuideState) -> list[Path]:
+    """Return the key files that ssh would try for the host."""
+    home = Path(state.context.environment.get("HOME") or Path.home())
+    done = subprocess.run(
+        ["ssh", "-G", state.value(HOST)], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,
+        timeout=SSH_TIMEOUT_S, env=dict(state.context.environment),
+    )  # fmt: skip
+    names = re.findall(r"(?m)^identityfile (.+)$", done.stdout)
+    return [Path(re.sub(r"^~(?=/)", str(home), name)) for name in names]
+
+
+class LogIn(GuideStep):
+    """The first login: ssh itself asks for the host key, passwords and passcodes."""
+
+    title = "log in, and ask Slurm about the cluster"
+
+    def is_done(self, state: GuideState) -> bool:
+        """Return whether this run has logged in."""
+        return state.facts is not None
+
+    def by_hand(self, state: GuideState) -> str:
+        """Return the commands."""
+        return f"ssh {state.value(HOST)} sinfo"
+
+    def run(self, state: GuideState) -> None:
+        """Log in and keep what the login node says."""
+        facts = state.cluster()
+        partitions = ", ".join(partition.name for partition in facts.gpu_partitions) or "none"
+        state.context.screen.note(f"logged in as {facts.user}; {facts.version}; partitions with GPUs: {partitions}")
+        if not facts.reaches_hub:
+            state.context.screen.note("the login node does not reach huggingface.co: downloads may need a proxy")

@@ -1,0 +1,119 @@
+"""`bouchet setup` up to the local services: what it asks, what it writes, and that it goes on where it stopped."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from bouchet_cli.client.env_edit import read_values
+from bouchet_cli.commands.setup import STEPS
+
+from tests.cli.harness import Bouchet, one_line_error
+from tests.fakes.cluster_programs import BOUCHET
+
+SITE = """\
+name: yale
+title: A cluster
+login: {host: login.yale.example}
+find_project: "`mydirectories` lists them"
+root: "{project}/bouchet-llm"
+mfa: Duo # a push
+"""
+
+
+@pytest.fixture
+def person(bouchet: Bouchet, tmp_path: Path) -> Bouchet:
+    """Return the command on a machine with an ssh that leads to a cluster, and a `make` that only makes .env."""
+    programs = BOUCHET.install(tmp_path)
+    for name in ("project_pi_ab12", "project_pi_cd34"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "sites").mkdir()
+    (tmp_path / "sites" / "yale.yaml").write_text(SITE)
+    (tmp_path / "sites" / "demo.yaml").write_text("name: demo\nlogin: {host: login}\n")
+    env = tmp_path / "own.env"
+    make = f'#!/bin/sh\nfor last; do :; done\ntest "$last" = env && touch {env} && chmod 600 {env}\n'
+    # ssh -G, and a login that runs the script here
+    ssh = (
+        (programs / "ssh")
+        .read_text()
+        .replace(
+            "case $1 in -O)", f'case $1 in -G) echo "hostname $2"; echo "identityfile {tmp_path}/id"; exit 0 ;; -O)'
+        )
+    )
+    for name, text in (("make", make), ("ssh", ssh), ("ssh-add", "#!/bin/sh\nexit 1\n")):
+        (programs / name).write_text(text)
+        (programs / name).chmod(0o755)
+    environment = {
+        **bouchet.environment, "PATH": f"{programs}:/usr/bin:/bin", "HOME": str(tmp_path),
+        "BOUCHET_SITE_DIR": str(tmp_path / "sites"), "BOUCHET_ENV_FILE": str(env),
+    }  # fmt: skip
+    return replace(bouchet, environment=environment)
+
+
+def settings(folder: Path) -> dict[str, str]:
+    return read_values(folder / "own.env")
+
+
+def test_known_cluster_gets_an_alias_and_a_directory(person: Bouchet, tmp_path: Path) -> None:
+    (tmp_path / "id").write_text("a key")
+    with person.terminal("setup") as tty:
+        tty.until("1. yale: A cluster")
+        tty.type("1\n")
+        tty.until("Your user name")
+        tty.type("ngw23\n")
+        tty.until("(yes/no)")
+        tty.type("\n")
+        tty.until("Directory for weights")
+        tty.type("2\n")
+        status, rest = tty.rest()
+    # the `make up` of this machine fails
+    assert status == 1 and "`make up` failed" in rest
+    config = (tmp_path / ".ssh" / "config").read_text()
+    assert "Host yale\n  HostName login.yale.example\n  User ngw23\n" in config
+    found = settings(tmp_path)
+    assert (found["BOUCHET_HOST"], found["BOUCHET_SITE"]) == ("yale", "yale")
+    assert found["BOUCHET_PROJECT_DIR"].startswith(f"{tmp_path}/project_pi_cd34/")
+
+
+def test_second_run_asks_nothing_again(person: Bouchet, tmp_path: Path) -> None:
+    (tmp_path / "id").write_text("a key")
+    answers = ("--cluster", "yale", "--user", "me", "--project-dir", "/projects/x", "--yes")
+    first = person("setup", *answers)
+    assert first.status == 1 and "`make up` failed" in first.err, first.err
+    again = person("setup")
+    assert again.status == 1 and "`make up` failed" in again.err
+    assert "choose the cluster: done" in again.err and "choose your directory on the cluster: done" in again.err
+
+
+def test_unknown_cluster_is_probed(person: Bouchet, tmp_path: Path) -> None:
+    (tmp_path / "id").write_text("a key")
+    done = person("setup", "--cluster", "other", "--project-dir", "~/x", "--yes")
+    assert done.status == 1 and "`make up` failed" in done.err, done.err
+    assert settings(tmp_path)["BOUCHET_SITE"] == "other"
+    assert "gpu_h200" in (tmp_path / "sites" / "other.yaml").read_text()
+
+
+def test_without_a_key_the_next_commands_are_named(person: Bouchet) -> None:
+    done = person("setup", "--cluster", "other", "--yes")
+    assert done.status == 1 and "ssh-keygen" in done.err and "ssh-add" in done.err
+
+
+def test_questions_without_a_terminal_name_their_option(person: Bouchet) -> None:
+    done = person("setup")
+    assert done.status == 2 and "--cluster" in done.err
+
+
+def test_wrong_answers_are_sentences(person: Bouchet, tmp_path: Path) -> None:
+    (tmp_path / "id").write_text("a key")
+    assert "is not an alias" in person("setup", "--cluster", "me@host", "--yes").err
+    done = person("setup", "--cluster", "yale", "--user", "me", "--project-dir", "somewhere", "--yes")
+    assert done.status == 1 and "is not a path" in done.err
+
+
+def test_every_step_can_be_typed_by_hand(person: Bouchet) -> None:
+    rows = json.loads(person("setup", "--steps", "--json").out)["steps"]
+    assert len(rows) == len(STEPS) and all(row["by_hand"] for row in rows)
+    assert person("setup", "--steps").out.count("\n") == 2 * len(STEPS)
+    assert one_line_error(person("setup", "--json"), 2)

@@ -1,0 +1,135 @@
+"""Other kinds of clusters, made from the demo's by configuration: what Slurm refuses, and what logins are like."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from tests.stack.harness import Stack
+from tests.waiting import wait_for
+
+USER, HOME, CONFIG = "researcher", "/home/researcher", "/etc/slurm/slurm.conf"
+PROGRAMS = "sbatch squeue scancel sinfo scontrol sacct sacctmgr"
+# a real job_submit plugin, as sites have one: it prints, and refuses
+SUBMIT_PLUGIN = """
+function slurm_job_submit(job, partitions, uid)
+  slurm.log_user("Welcome: your balance is 1000 SU")
+  local refused = {%s}
+  for name, option in pairs(refused) do
+    if job[name] ~= nil and string.find(job[name], "gpu") then
+      slurm.log_user("--" .. option .. " is not allowed on this system")
+      return slurm.ERROR
+    end
+  end
+  if %s and (job.account == nil or job.account == "") then
+    slurm.log_user("specify an account with --account")
+    return slurm.ERROR
+  end
+  return slurm.SUCCESS
+end
+function slurm_job_modify(job, record, partitions, uid) return slurm.SUCCESS end
+return slurm.SUCCESS
+"""
+
+
+@dataclass(frozen=True)
+class Flavour:
+    """One kind of cluster. refused: Slurm's name of a request -> sbatch's option."""
+
+    name: str
+    refused: dict[str, str] = field(default_factory=dict)
+    needs_account: bool = False
+    whole_nodes: bool = False
+    start_up: str = ""
+    login_shell: str = "/bin/bash"
+    slurm_folder: str = ""
+    has_accounting: bool = True
+
+
+TACC = Flavour(
+    "whole nodes, as at TACC",
+    refused={"tres_per_job": "gpus", "tres_per_node": "gres", "tres_per_task": "gpus-per-task"},
+    needs_account=True,
+    whole_nodes=True,
+    start_up="echo '*** Welcome to the cluster ***'\nexport SLURM_TIME_FORMAT=relative",
+)
+DELTA = Flavour(
+    "per node with an account, tcsh, Slurm off the PATH",
+    refused={"tres_per_job": "gpus", "tres_per_task": "gpus-per-task"},
+    needs_account=True,
+    login_shell="/bin/tcsh",
+    slurm_folder="/opt/slurm/bin",
+)
+NO_ACCOUNTING = Flavour(
+    "per task, no slurmdbd", refused={"tres_per_job": "gpus", "tres_per_node": "gres"}, has_accounting=False
+)
+FLAVOURS = (TACC, DELTA, NO_ACCOUNTING)
+
+
+def put_file(stack: Stack, service: str, path: str, text: str) -> None:
+    """Write a file into a container of the stack."""
+    folder, _, name = path.rpartition("/")
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        member = tarfile.TarInfo(name)
+        member.size, member.mode = len(text.encode()), 0o644
+        tar.addfile(member, io.BytesIO(text.encode()))
+    assert stack.container(service).put_archive(folder, archive.getvalue())
+
+
+def as_root(stack: Stack, service: str, script: str) -> str:
+    """Run a shell script in a container."""
+    done = stack.on(service, ["sh", "-ec", script], user="root")
+    assert done.status == 0, done.output
+    return done.stdout
+
+
+@contextlib.contextmanager
+def configured(stack: Stack, flavour: Flavour) -> Iterator[None]:
+    """Make the demo cluster one of that kind, and the demo again in the end."""
+    bashrc = as_root(stack, "demo-login", f"cat {HOME}/.bashrc")
+    config = as_root(stack, "demo-ctl", f"cat {CONFIG}")
+    try:
+        _apply(stack, flavour, bashrc, config)
+        yield
+    finally:
+        _undo(stack, flavour, bashrc, config)
+
+
+def _apply(stack: Stack, flavour: Flavour, bashrc: str, config: str) -> None:
+    refused = ", ".join(f'{name} = "{option}"' for name, option in flavour.refused.items())
+    plugin = SUBMIT_PLUGIN % (refused, "true" if flavour.needs_account else "false")
+    put_file(stack, "demo-ctl", "/etc/slurm/job_submit.lua", plugin)
+    exclusive = config
+    if flavour.whole_nodes:
+        exclusive = config.replace("PartitionName=gpu_h200 ", "PartitionName=gpu_h200 OverSubscribe=EXCLUSIVE ")
+        assert exclusive != config
+    put_file(stack, "demo-ctl", CONFIG, f"{exclusive}\nJobSubmitPlugins=lua\n")
+    as_root(stack, "demo-ctl", "scontrol reconfigure")
+    if flavour.start_up:
+        put_file(stack, "demo-login", f"{HOME}/.bashrc", f"{flavour.start_up}\n{bashrc}")
+    as_root(stack, "demo-login", f"usermod --shell {flavour.login_shell} {USER}; mkdir -p {HOME}/project_pi_x/{USER}")
+    as_root(stack, "demo-login", f"chown -R {USER}: {HOME}/project_pi_x {HOME}/.bashrc")
+    if flavour.slurm_folder:
+        as_root(
+            stack,
+            "demo-login",
+            f"mkdir -p {flavour.slurm_folder}; for one in {PROGRAMS}; do mv /usr/bin/$one {flavour.slurm_folder}; done",
+        )
+    if not flavour.has_accounting:
+        as_root(stack, "demo-ctl", "pkill slurmdbd")
+    wait_for(lambda: stack.on("demo-ctl", ["scontrol", "ping"]).status == 0, 60)
+
+
+def _undo(stack: Stack, flavour: Flavour, bashrc: str, config: str) -> None:
+    if flavour.slurm_folder:
+        as_root(stack, "demo-login", f"mv {flavour.slurm_folder}/* /usr/bin/")
+    if not flavour.has_accounting:
+        as_root(stack, "demo-ctl", "rm -f /run/slurm/slurmdbd.pid; runuser -u slurm -- slurmdbd")
+    put_file(stack, "demo-login", f"{HOME}/.bashrc", bashrc)
+    as_root(stack, "demo-login", f"usermod --shell /bin/bash {USER}; chown {USER}: {HOME}/.bashrc")
+    put_file(stack, "demo-ctl", CONFIG, config)
+    as_root(stack, "demo-ctl", "scontrol reconfigure")
