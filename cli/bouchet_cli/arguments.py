@@ -14,7 +14,7 @@ from .client.errors import UsageError
 from .commands import COMMANDS, load
 
 EXIT_STATUSES = """exit status:
-  0 success    1 failed    2 wrong command line    3 no deployment is running, or not ready yet
+  0 success    1 failed    2 wrong command line    3 nothing of that name, or not ready yet
   4 the local stack does not answer    130 interrupted
 
 Options after `--` are passed to Claude Code. Older spellings (bouchet --launch --model X, --status, ...) still work."""
@@ -53,8 +53,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     own = translate_legacy(own)
     options, unknown = make_parser([name for name in COMMANDS if name in own]).parse_known_args(own)
     if unknown:
-        program = f"bouchet {options.command}" if options.command else "bouchet"
-        raise UsageError(f"unrecognized arguments: {' '.join(unknown)}; see `{program} --help`")
+        raise UsageError(_unknown_arguments(unknown, options.command))
     options.claude_arguments = claude_arguments
     if claude_arguments and options.command not in (None, "launch"):
         raise UsageError("only `bouchet` and `bouchet launch` take arguments for Claude Code after `--`")
@@ -135,6 +134,23 @@ def _option_of_claude(arguments: Sequence[str]) -> str | None:
         if argument.partition("=")[0] not in known:
             return argument
     return None
+
+
+def _unknown_arguments(unknown: Sequence[str], command: str | None) -> str:
+    """Return a message that suggests the nearest option, where one of the arguments is close to it."""
+    program = f"bouchet {command}" if command else "bouchet"
+    known = _option_names(command_parser(command)) if command else ["--model", "--version"]
+    for argument in unknown:
+        near = difflib.get_close_matches(argument.partition("=")[0], known, n=1) if argument.startswith("--") else []
+        if near:
+            return f"{program} has no option {argument.partition('=')[0]}; did you mean {near[0]}?"
+    many = "argument" if len(unknown) == 1 else "arguments"
+    return f"{program} does not take the {many} {shlex.join(unknown)}; see `{program} --help`"
+
+
+def _option_names(parser: argparse.ArgumentParser) -> list[str]:
+    """Return the long options in a parser's usage line."""
+    return sorted(set(re.findall(r"--[a-z][a-z-]+", parser.format_help())))
 
 
 def _unknown_command(message: str) -> str:

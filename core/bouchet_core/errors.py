@@ -72,6 +72,8 @@ class UnknownModelError(BouchetError):
     def __init__(self, model: str, known: Sequence[str], near: Sequence[str] = ()) -> None:
         self.model, self.known, self.near = model, tuple(known), tuple(near)
         hint = f"did you mean {', '.join(near)}?" if near else f"known: {', '.join(known)}"
+        if not near and "/" in model:
+            hint = f"`bouchet models add {model}` adds a model of the hub"
         super().__init__(f"no model {model!r} in the catalog; {hint}")
 
 

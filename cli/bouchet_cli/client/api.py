@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from .deployments import DeploymentInfo
+from .deployments import DeploymentInfo, unique_match
 from .errors import CommandError, UnreachableError
 from .http import HttpStatusError, Json, ServiceClient
 from .problems import UNKNOWN_DEPLOYMENT, api_error
@@ -68,8 +68,16 @@ class ApiClient:
         return [DeploymentInfo.from_json(raw) for raw in body["deployments"]]
 
     def deployment(self, name: str) -> DeploymentInfo:
-        """Return one deployment by id or by the name of a live one."""
-        return DeploymentInfo.from_json(self._send("GET", _path(name)))
+        """Return one deployment by id or by the name of a live one, or by a part of either that is unique."""
+        try:
+            return DeploymentInfo.from_json(self._send("GET", _path(name)))
+        except CommandError as exc:
+            if exc.kind != UNKNOWN_DEPLOYMENT:
+                raise
+            found = unique_match(name, self.deployments(live=False))
+            if found is None:
+                raise
+            return found
 
     def find_deployment(self, name: str) -> DeploymentInfo:
         """Return one deployment by id or name; if no live one has the name, the newest ended one."""

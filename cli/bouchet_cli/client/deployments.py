@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from .errors import NotReadyError
+from .errors import NotReadyError, UsageError
 from .http import Json
 
 NO_TOOL_PARSER = "its catalog entry has no tool_parser"
@@ -48,6 +48,10 @@ class JobInfo:
             start_estimate=datetime.fromisoformat(estimate) if estimate else None,
             resources=f"{placement['partition']}, {gpus}" if placement else "",
         )
+
+
+# characters of an id's beginning or a name's end that may stand for it
+SHORTEST_PART = 3
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,11 @@ class DeploymentInfo:
         """Whether Claude Code loads most tools when it needs them (the catalog's `tool_search`)."""
         return bool((self.raw.get("traits") or {}).get("tool_search", True))
 
+    def matches_part(self, name: str) -> bool:
+        """Return whether the name begins this id, or ends its alias after a dash."""
+        wanted = name.lower()
+        return len(wanted) >= SHORTEST_PART and (self.id.startswith(wanted) or self.alias.endswith(f"-{wanted}"))
+
     def matches(self, name: str) -> bool:
         """Return whether the name is this deployment's id, one of its names or its model."""
         return name.lower() in (self.id, *(own.lower() for own in self.names), self.model.lower())
@@ -152,3 +161,15 @@ def pending_deployment(live: Sequence[DeploymentInfo], name: str | None) -> Depl
 def phase_text(deployment: DeploymentInfo) -> str:
     """Return the phase with its explanation."""
     return f"{deployment.phase} ({deployment.explanation})" if deployment.explanation else deployment.phase
+
+
+def unique_match(name: str, deployments: Sequence[DeploymentInfo]) -> DeploymentInfo | None:
+    """Return the only deployment that a part of an id or name means, live ones before ended ones; None without one.
+
+    Raises UsageError where it means several.
+    """
+    found = [deployment for deployment in deployments if deployment.matches_part(name)]
+    live = [deployment for deployment in found if deployment.phase != "ended"] or found
+    if len(live) > 1:
+        raise UsageError(f"{name!r} may mean {', '.join(f'{d.alias} ({d.id})' for d in live[:5])}; write more of it")
+    return live[0] if live else None

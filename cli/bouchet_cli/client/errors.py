@@ -2,7 +2,7 @@
 
     CommandError                  exit status 1   the command was tried and failed
     ├── UsageError                exit status 2   the command line is wrong
-    ├── NotReadyError             exit status 3   no deployment, or none that is ready
+    ├── NotReadyError             exit status 3   nothing of that name, or it is not ready
     └── UnreachableError          exit status 4   the local stack does not answer, or there is no key
         ├── ConnectionFailedError                 no connection: the request was not received
         └── ResponseLostError                     the connection ended early: the request may have been received
@@ -28,7 +28,7 @@ class UsageError(CommandError):
 
 
 class NotReadyError(CommandError):
-    """No deployment is running, or none that is ready."""
+    """What the command needs is not there: no deployment, model, image or key of that name, or it is not ready."""
 
     exit_status = 3
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .errors import CommandError, NotReadyError, UnreachableError
+from .errors import CommandError, NotReadyError, UnreachableError, UsageError
 from .http import HttpStatusError
 from .settings import ADMIN_KEY, KEY
 
@@ -13,6 +13,15 @@ from .settings import ADMIN_KEY, KEY
 UNKNOWN_DEPLOYMENT = "unknown_deployment"
 # the same for a model that the catalog does not have
 UNKNOWN_MODEL = "unknown_model"
+# the API's kind for values that it does not accept
+BAD_REQUEST = "bad_request"
+# kinds for what a name on the command line should name, and nothing does
+NOT_THERE = frozenset(
+    (
+        UNKNOWN_DEPLOYMENT, UNKNOWN_MODEL, "unknown_download", "unknown_pin", "unknown_image_job", "image_missing",
+        "model_missing", "unknown_key", "unknown_task", "unknown_orphan",
+    )
+)  # fmt: skip
 # nothing of a model is on the cluster
 MODEL_MISSING = "model_missing"
 WRONG_KEY = "the running stack does not accept {key} from .env; restart it with `make up`"
@@ -57,7 +66,9 @@ def api_error(error: HttpStatusError, path: str = "") -> CommandError:
         detail, kind = f"{error.url} returned HTTP {error.status} without an error message; see `make logs`", ""
     if error.status == 401:
         return UnreachableError(WRONG_KEY.format(key=ADMIN_KEY), kind)
-    if kind == UNKNOWN_DEPLOYMENT:
+    if kind == BAD_REQUEST:
+        return UsageError(detail, kind)
+    if kind in NOT_THERE:
         return NotReadyError(detail, kind)
     return CommandError(detail, kind)
 

@@ -19,22 +19,24 @@ NO_SYSTEM = "none"
 
 def add_chat_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `bouchet chat`."""
+    parser.add_argument("question", nargs="*", metavar="QUESTION", help="answer this one question, without a chat")
     parser.add_argument("--model", metavar="NAME", help="deployment to use (default: the newest ready one)")
     parser.add_argument("--system", metavar="TEXT", help="system prompt")
 
 
 def run_chat(options: argparse.Namespace, context: CommandContext) -> None:
     """Start a chat on a terminal; without one answer a single question from stdin."""
-    interactive = sys.stdin.isatty()
+    question = " ".join(options.question)
+    interactive = sys.stdin.isatty() and not question
     if interactive and options.json:
-        raise UsageError("--json needs a question on stdin, as in `echo Hello | bouchet chat --json`")
+        raise UsageError("--json needs a question, as in `bouchet chat --json Hello`")
     model = context.ready_deployment(options.model).alias
     session = ChatSession(Conversation(model, options.system or ""), ChatClient(context.settings), context)
     if interactive:
         with line_history(history_path(context.environment)):
             session.run()
     else:
-        session.answer_stdin(as_json=options.json)
+        session.answer(question or sys.stdin.read().strip(), as_json=options.json)
 
 
 class ChatSession:
@@ -45,9 +47,8 @@ class ChatSession:
         self._screen = context.screen
         self._saved: set[Path] = set()
 
-    def answer_stdin(self, *, as_json: bool) -> None:
-        """Answer one question from stdin."""
-        question = sys.stdin.read().strip()
+    def answer(self, question: str, *, as_json: bool) -> None:
+        """Answer one question, of the command line or from stdin."""
         if not question:
             raise UsageError("there is no question on stdin")
         self._conversation.add_question(question)

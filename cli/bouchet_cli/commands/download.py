@@ -46,6 +46,8 @@ def run_download(options: argparse.Namespace, context: CommandContext) -> None:
     if download.finished and not options.json:
         size = f" ({binary_size(download.bytes)})" if download.bytes else ""
         screen.show(f"{download.model} is on the cluster{size}: {download.reason}")
+        if all(raw["id"] != download.model for raw in api.models()["models"]):
+            screen.note(f"it is not in the catalog yet: `bouchet models add {download.model}`, then launch it")
 
 
 def _follow(download: DownloadInfo, revision: str | None, api: ApiClient, screen: Screen) -> DownloadInfo:

@@ -78,6 +78,12 @@ def _add(options: argparse.Namespace, context: CommandContext) -> None:
     url = context.settings.proxy_url
     context.screen.note(f"key for {created['name']}; it is not shown again, and works for the proxy only ({url}):")
     context.screen.show(created["key"])
+    context.screen.note(
+        "to paste on the other machine with this key for KEY; it must reach the proxy (docs/lab.md):\n"
+        f"  export ANTHROPIC_BASE_URL={url} ANTHROPIC_AUTH_TOKEN=KEY\n"
+        f"  export OPENAI_BASE_URL={url}/v1 OPENAI_API_KEY=KEY",
+        "dim",
+    )
 
 
 def _revoke(options: argparse.Namespace, context: CommandContext) -> None:

@@ -11,6 +11,7 @@ from bouchet_cli.client.errors import NotReadyError, UsageError
 from bouchet_cli.context import CommandContext
 from bouchet_cli.integrations.claude_code import start_claude
 from bouchet_cli.integrations.claude_env import TIERS
+from bouchet_cli.spans import parse_minutes, parse_tokens, parse_walltime
 from bouchet_cli.view.preview import preview_lines
 from bouchet_cli.view.progress import wait_until_ready
 from bouchet_cli.view.screen import Screen
@@ -31,19 +32,21 @@ def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", help="name that clients use (default: from the catalog)")
     parser.add_argument("--gpus", type=int, metavar="N", help="number of GPUs (default: from the catalog)")
     parser.add_argument("--nodes", type=int, metavar="N", help="number of nodes; the GPUs are spread evenly over them")
-    parser.add_argument("--time", metavar="TIME", help="walltime, such as 06:00:00 or 2-00:00:00")
+    parser.add_argument("--time", type=parse_walltime, metavar="TIME",
+                        help="walltime: 6h, 90m, 2d, or as Slurm writes it, 2-00:00:00")  # fmt: skip
     parser.add_argument("--partition", metavar="P",
                         help="partition; auto: the one that starts first (default: by GPUs and walltime)")  # fmt: skip
     parser.add_argument("--quant", choices=("fp8", "none"), help="fp8: quantize the weights while loading")
     parser.add_argument("--kv-cache-dtype", choices=("auto", "fp8"), help="fp8: halve the memory of the KV cache")
-    parser.add_argument("--max-len", type=int, metavar="TOKENS", help="context window (default: from the catalog)")
+    parser.add_argument("--max-len", type=parse_tokens, metavar="TOKENS",
+                        help="context window: 40960 or 64k (default: from the catalog)")  # fmt: skip
     parser.add_argument("--account", help="Slurm account to charge")
     parser.add_argument("--qos", help="Slurm quality of service")
     parser.add_argument("--constraint", help="node features, as sbatch takes them")
     parser.add_argument("--as", dest="serve_as", type=_tiers, default=(), metavar="TIERS",
                         help="Claude tiers that this model serves: opus,sonnet,haiku")  # fmt: skip
-    parser.add_argument("--idle-timeout", type=int, metavar="MINUTES",
-                        help="stop after this time without requests; 0: never")  # fmt: skip
+    parser.add_argument("--idle-timeout", type=parse_minutes, metavar="MINUTES",
+                        help="stop after this time without requests: minutes, or 2h; 0: never")  # fmt: skip
     parser.add_argument("--like", metavar="ID",
                         help="relaunch with the image, revision, arguments and resources of deployment ID")  # fmt: skip
     add_policy_arguments(parser)

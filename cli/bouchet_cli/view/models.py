@@ -27,6 +27,9 @@ NARROW_COLUMNS = (
 WIDE_COLUMNS = (*NARROW_COLUMNS, Column("NAME", flexible=True), Column("DESCRIPTION", flexible=True))
 STATUS_COLUMN = 4
 STATUS_STYLE: Mapping[str, str] = {"ready": "green", "partial": "yellow", "missing": "dim", "unknown": "dim"}
+# what can be launched now comes first
+ORDER = ("ready", "partial")
+GIB = 1 << 30
 DOWNLOAD_COLUMNS = (Column("MODEL", flexible=True), Column("STATE"), Column("BYTES", rank=1), Column("CHANGED", rank=2))
 DOWNLOAD_STYLE = {"done": "green", "failed": "red", "cancelled": "dim", "queued": "yellow", "running": "cyan"}
 # the reason of a download that runs normally
@@ -49,6 +52,14 @@ class ModelInfo:
     bytes: int | None = None
     last_used: datetime | None = None
     phase: str = ""
+    weights_gib: float | None = None
+
+    @property
+    def size(self) -> str:
+        """The size on disk; of a model that is not there, about what it will be."""
+        if self.bytes:
+            return binary_size(self.bytes)
+        return f"~{binary_size(self.weights_gib * GIB)}" if self.weights_gib else "-"
 
     @property
     def status(self) -> str:
@@ -68,11 +79,13 @@ class ModelInfo:
             bytes=disk.get("bytes"),
             last_used=datetime.fromisoformat(used) if used else None,
             phase="ready" if "ready" in phases else (phases[0] if phases else ""),
+            weights_gib=raw.get("weights_gib"),
         )
 
 
 def model_lines(models: Sequence[ModelInfo], default: str | None, width: int, now: datetime) -> list[StyledLine]:
     """Return the catalog as a table; on a narrow terminal each description is a note below its model."""
+    models = sorted(models, key=lambda model: ORDER.index(model.state) if model.state in ORDER else len(ORDER))
     rows = [_model_row(model, now) for model in models]
     descriptions = [_description(model, default) for model in models]
     styles = [STATUS_STYLE.get(model.state, "") for model in models]
@@ -120,9 +133,8 @@ def download_bar(download: DownloadInfo) -> dict[str, Any]:
 
 
 def _model_row(model: ModelInfo, now: datetime) -> list[str]:
-    used = age(model.last_used, now) if model.last_used else "-"
-    size = binary_size(model.bytes) if model.bytes else "-"
-    return [model.id, str(model.gpus), tokens(model.window), model.quant, model.status, size, used]
+    used = "now" if model.phase == "ready" else (age(model.last_used, now) if model.last_used else "-")
+    return [model.id, str(model.gpus), tokens(model.window), model.quant, model.status, model.size, used]
 
 
 def _description(model: ModelInfo, default: str | None) -> str:

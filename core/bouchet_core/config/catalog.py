@@ -106,11 +106,18 @@ class Catalog:
         return Catalog({**self.entries, **other.entries}, other.default or self.default)
 
     def find(self, model: str) -> tuple[str, ModelEntry]:
-        """Return id and entry for an id or alias, in any case; UnknownModelError names the nearest."""
+        """Return id and entry for an id or alias, in any case, or the end of one after a dash or slash if it is unique.
+
+        UnknownModelError names the nearest.
+        """
         wanted = model.lower()
         for identity, entry in self.entries.items():
             if wanted in (identity.lower(), entry.alias):
                 return identity, entry
+        ends = (f"/{wanted}", f"-{wanted}")
+        parts = [i for i, entry in self.entries.items() if i.lower().endswith(ends) or entry.alias.endswith(ends)]
+        if len(parts) == 1:
+            return parts[0], self.entries[parts[0]]
         names = [*self.entries, *(entry.alias for entry in self.entries.values())]
         raise UnknownModelError(model, tuple(self.entries), _nearest(wanted, names))
 

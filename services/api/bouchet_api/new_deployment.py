@@ -77,8 +77,9 @@ def check_name(alias: str) -> None:
 def resolve_names(deployment: Deployment, live: Sequence[Deployment]) -> Deployment:
     """Return the record with the names that a launch would give it; raise NameTakenError as a launch would."""
     owners = {name: record.id for record in live for name in record.names}
+    # the model's id alone stays with an earlier deployment of it, which may have another name
     for name in deployment.names:
-        if name in owners and (name != deployment.model or deployment.request.name is None):
+        if name in owners and name != deployment.model:
             raise NameTakenError(name, owners[name])
     return with_alias_only(deployment) if deployment.model in owners else deployment
 

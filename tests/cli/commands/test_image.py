@@ -123,4 +123,4 @@ def test_remove_on_a_terminal_asks(bouchet: Bouchet) -> None:
 
 def test_build_of_an_unknown_pin_names_the_pins(bouchet: Bouchet) -> None:
     done = bouchet("image", "build", "cpu")
-    assert one_line_error(done, 1) and PIN in done.err
+    assert one_line_error(done, 3) and PIN in done.err

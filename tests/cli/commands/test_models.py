@@ -44,7 +44,7 @@ def test_models_on_a_narrow_terminal_have_descriptions_below(bouchet: Bouchet) -
     lines = bouchet("models", COLUMNS="80").out.splitlines()
     assert lines[0].split() == NARROW
     assert max(len(line) for line in lines) <= 80
-    assert re.search(r"Qwen/Qwen3-32B +1 +40k +fp8 +unknown +- +-", "\n".join(lines))
+    assert re.search(r"Qwen/Qwen3-32B +1 +40k +fp8 +unknown +- +now", "\n".join(lines))
     assert any("default" in line for line in lines) and any("ready" in line for line in lines)
 
 
@@ -115,7 +115,7 @@ def test_download_cancel_by_catalog_name(bouchet: Bouchet) -> None:
     bouchet("download", QWEN, "--no-wait")
     assert bouchet("download", ALIAS, "--cancel").status == 0
     assert bouchet.store.downloads.page(1)[0].stop_requested_at is not None
-    assert one_line_error(bouchet("download", "org/other", "--cancel"), 1)
+    assert one_line_error(bouchet("download", "org/other", "--cancel"), 3)
 
 
 def test_download_cancel_of_an_ended_one_says_so(bouchet: Bouchet) -> None:
@@ -142,7 +142,7 @@ def test_ctrl_c_of_a_revision_names_it_in_the_hint(bouchet: Bouchet) -> None:
 
 def test_download_of_a_misspelled_name_suggests_the_nearest(bouchet: Bouchet) -> None:
     done = bouchet("download", "qwen3-23b")
-    assert one_line_error(done, 1) and "did you mean" in done.err
+    assert one_line_error(done, 3) and "did you mean" in done.err
 
 
 def test_download_without_model_lists_downloads(bouchet: Bouchet) -> None:

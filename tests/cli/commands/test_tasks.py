@@ -16,7 +16,7 @@ def test_tasks_without_failures_is_empty(bouchet: Bouchet) -> None:
 
 @pytest.mark.parametrize("option", ["--retry", "--drop"])
 def test_tasks_of_an_unknown_id_fail(bouchet: Bouchet, option: str) -> None:
-    assert one_line_error(bouchet("tasks", option, "nosuch"), 1)
+    assert one_line_error(bouchet("tasks", option, "nosuch"), 3)
 
 
 @pytest.mark.parametrize("option", ["--adopt", "--cancel"])

@@ -95,7 +95,7 @@ class LoginRelay:
 
 
 class Typist:
-    """A program on a terminal, with somebody who types answers when a text appears."""
+    """A program on a terminal, with a person who types answers when a text appears."""
 
     def __init__(self, argv: Sequence[str], environ: Mapping[str, str], timeout_s: float) -> None:
         self._deadline = time.monotonic() + timeout_s

@@ -175,12 +175,12 @@ def _new_record(state: AppState, request: LaunchRequest, identity: str) -> Deplo
 def _create(store: Store, new: Deployment, key: str | None) -> Deployment:
     """Store the record, or return the one stored earlier for the same key.
 
-    When a live deployment has the model's id as a name, a record with a name of its own is stored without that id.
+    When a live deployment has the model's id as a name, the record is stored without that id.
     """
     try:
         return store.create(new, once=key)
     except NameTakenError as exc:
-        if new.request.name is None or exc.name != new.model:
+        if exc.name != new.model:
             raise
     return store.create(with_alias_only(new), once=key)
 

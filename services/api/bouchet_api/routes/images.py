@@ -68,7 +68,7 @@ def start_image_job(
     request: Annotated[ImageRequest, Body(openapi_examples=examples.IMAGE_REQUEST)],
 ) -> ImageJob:
     """Build or verify an image. Returns the live job of this pin if there is one."""
-    if request.action == "build":
+    if request.action == "build" or state.site.image(request.pin) is None:
         find_pin(state.pins_dir, request.pin)
     now = datetime.now(UTC)
     new = ImageJob(id=new_id(), reason="requested", created_at=now, updated_at=now, **request.model_dump())
