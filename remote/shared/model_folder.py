@@ -85,15 +85,18 @@ def find_model(models_dir: str, model: str, wanted: Optional[str] = None) -> Tup
 def find_in_folders(folders: List[str], model: str, wanted: Optional[str] = None) -> Tuple[str, Optional[str]]:
     """Return folder and commit of a model in the first directory that has it, the wanted commit before others.
 
-    OSError when the first directory cannot be read; a shared one that cannot is passed over.
+    A directory that cannot be read is passed over; OSError when there is only that one.
     """
-    found = [find_model(folders[0], model, wanted)]
-    for folder in folders[1:]:
+    present: List[Tuple[str, Optional[str]]] = []
+    for folder in folders:
         try:
-            found.append(find_model(folder, model, wanted))
+            found = find_model(folder, model, wanted)
         except OSError:
-            pass
-    present = [one for one in found if one[0]]
+            if len(folders) == 1:
+                raise
+            continue
+        if found[0]:
+            present.append(found)
     return next((one for one in present if wanted and one[1] == wanted), present[0] if present else ("", None))
 
 

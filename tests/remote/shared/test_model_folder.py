@@ -109,3 +109,23 @@ def test_is_safe_rejects_paths_out_of_folder(name: str) -> None:
 
 def test_is_safe_accepts_plain_paths() -> None:
     assert model_folder.is_safe("config.json") and model_folder.is_safe("a/b.safetensors")
+
+
+def test_shared_directories_are_searched_after_models_dir(tmp_path: Path) -> None:
+    def config(folder: str, revision: str) -> str:
+        path = tmp_path / folder / "org" / "name"
+        path.mkdir(parents=True)
+        (path / "config.json").write_text("{}")
+        (path / "REVISION").write_text(f"{revision}\n")
+        return str(path)
+
+    missing, group = str(tmp_path / "own"), str(tmp_path / "group")
+    shared = config("group", "b" * 40)
+    assert model_folder.find_in_folders([missing, group], "org/name") == (shared, "b" * 40)
+    own = config("own", "a" * 40)
+    assert model_folder.find_in_folders([missing, group], "org/name") == (own, "a" * 40)
+    # a wanted commit comes first, wherever it is
+    assert model_folder.find_in_folders([missing, group], "org/name", "b" * 40) == (shared, "b" * 40)
+    assert model_folder.find_in_folders([missing, group], "org/other") == ("", None)
+    with pytest.raises(OSError, match="nowhere"):
+        model_folder.find_in_folders([str(tmp_path / "nowhere")], "org/name")
