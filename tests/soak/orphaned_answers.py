@@ -189,6 +189,7 @@ def main() -> int:
                 environment = ProxyEnvironment(folder, redis.port, redis.password, store, base, unused)
                 with CuttingRelay(base, port) as relay, run_direct_process(environment) as proxy:
                     wait_for(lambda: MODEL in httpx.get(f"{proxy.url}/v1/models", headers=OWNER, verify=NO_TLS).text)
+                    assert proxy.pid is not None
                     figures = asyncio.run(measure(proxy.url + MESSAGES, relay, go, (guard, proxy.pid)))
         finally:
             store.close()
