@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 # Shell scripts by their first line, whatever they are called; recorded output has such lines too.
 SHELL_SCRIPTS = git grep -lIE --untracked '^\#!(/usr)?/bin/(env )?(ba)?sh$$' -- ':!*.txt'
-QUICK_TESTS = $(filter-out tests/stack tests/stack/ tests/claude tests/claude/ tests/bench tests/bench/ tests/soak tests/soak/ tests/fakes tests/fakes/ tests/conformance tests/conformance/,$(wildcard tests/*/))
+QUICK_TESTS = $(filter-out tests/stack tests/stack/ tests/claude tests/claude/ tests/bench tests/bench/ tests/soak tests/soak/ tests/fakes tests/fakes/ tests/conformance tests/conformance/ tests/clients tests/clients/,$(wildcard tests/*/))
 
 # Most of these tests wait for a program; more of them than cores.
 PARALLEL = -n 4 --dist worksteal
@@ -49,7 +49,7 @@ check: tools-fast lint ## ruff, mypy, import-linter, shellcheck
 soak: tools engine ## the long runs: random kills, cancelled starts, a link cut under load, random requests
 	@$(BIN)/python -m tests.soak
 
-conformance: tools engine ## requests that clients really send, against this proxy, vLLM itself and stock LiteLLM
+conformance: tools engine ## requests that clients send, against this proxy, vLLM and stock LiteLLM; then the real clients
 	@$(BIN)/python -m tests.conformance
 
 bench: tools engine ## measure the figures that the project aims at, beside others

@@ -6,6 +6,7 @@ A changed lock makes a new environment beside the old one; a link points to the 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -113,6 +114,8 @@ POSTGRES = Path("/usr/lib/postgresql")
 
 # schemathesis, which wants another Python library's version here and there than the tests do
 FUZZER = Path(".cache") / "tools" / "schemathesis"
+# what the stack's tests drive beside Claude Code; `make conformance` installs more
+CODEX = Path("tests") / "clients" / "codex"
 SYSTEMD = Path("/run/systemd/system")
 SBIN = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin"
 
@@ -131,6 +134,7 @@ def ensure_tools(root: Path, progress: Progress, *, fast: bool) -> None:
         return
     ensure_environment(progress, root / FUZZER, [root / "setup" / "locks" / "schemathesis.lock"])
     ensure_claude(root, progress)
+    ensure_node_packages(root, progress, root / CODEX, "Codex for the tests (npm)")
     ensure_sshd(progress)
     ensure_login_shells(progress)
 
@@ -194,17 +198,37 @@ def link_packages(root: Path, python: Path, packages: Sequence[str] = PACKAGES) 
 def ensure_claude(root: Path, progress: Progress) -> None:
     """Install the Claude Code that tests/claude/package-lock.json pins."""
     folder = root / "tests" / "claude"
-    lock, installed = folder / "package-lock.json", folder / "node_modules" / ".made-from"
+    install_node_packages(progress, folder, "Claude Code for the tests (npm)", (CLAUDE_INSTALLER,))
+
+
+def ensure_node_packages(root: Path, progress: Progress, source: Path, title: str) -> Path:
+    """Install what a folder's package-lock.json pins below `.cache/tools`, and return the folder `node_modules`."""
+    folder = root / ".cache" / "tools" / f"node-{source.name}"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("package.json", "package-lock.json"):
+        shutil.copyfile(source / name, folder / name)
+    aliases = json.loads((source / "package.json").read_text())["dependencies"]
+    # native programs are put in place by a script of their package
+    installers = [f"node_modules/{name}/install.cjs" for name in aliases]
+    install_node_packages(progress, folder, title, installers)
+    return folder / "node_modules"
+
+
+def install_node_packages(progress: Progress, folder: Path, title: str, installers: Sequence[str]) -> None:
+    """Install exactly what a folder's package-lock.json pins, and run the installers that the packages have."""
+    lock, installed = folder / "package-lock.json", folder / "node_modules" / STAMP
     if installed.is_file() and installed.read_text() == lock.read_text():
         return
     ensure_program(progress, "npm", ["npm", "nodejs"])
-    with progress.step("Claude Code for the tests (npm)") as step:
+    with progress.step(title) as step:
         try:
             run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=folder, on_line=step.say)
-            run(["node", CLAUDE_INSTALLER], cwd=folder)
+            for installer in installers:
+                if (folder / installer).is_file():
+                    run(["node", installer], cwd=folder)
         except DiskFullError:
             raise
         except CommandFailedError as exc:
             shutil.rmtree(folder / "node_modules", ignore_errors=True)
-            raise SetupError(f"npm could not install Claude Code for the tests: {exc}") from exc
+            raise SetupError(f"npm could not install {title}: {exc}") from exc
     installed.write_text(lock.read_text())

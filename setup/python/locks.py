@@ -36,6 +36,7 @@ class Lock:
     without_heavy: bool = False
 
 
+CLIENTS = ("aider", "google-genai", "langchain", "pydantic-ai")
 PACKAGE_FOLDERS = ("core", "services/gateway", "services/worker", "services/api", "services/proxy", "cli")
 LOCKS = (
     *(
@@ -50,6 +51,7 @@ LOCKS = (
         )
         for service in ("gateway", "worker", "api", "proxy")
     ),
+    *(Lock(f"tests/clients/locks/{name}.lock", OLDEST_PYTHON, (f"tests/clients/locks/{name}.in",)) for name in CLIENTS),
     Lock("cli/requirements.lock", OLDEST_PYTHON, ("cli/pyproject.toml",)),
     Lock(
         "tests/requirements.lock",

@@ -1,6 +1,6 @@
-"""Runs the conformance table against this proxy, vLLM itself and LiteLLM as it comes.
+"""Runs the conformance table against this proxy, vLLM itself and LiteLLM as it comes, and drives real clients.
 
-Starts a stack of its own. Returns 1 if this proxy is wrong anywhere.
+Starts a stack of its own. Returns 1 if this proxy is wrong anywhere, or a client does not work with it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 
 import yaml
 
+from tests.clients.drive import Served, drive_all
 from tests.conftest import free_port
 from tests.proxy.environment import wait_until_live
 from tests.stack.harness import Stack, open_stack, say
@@ -35,6 +36,7 @@ def main() -> int:
         assert launched.status == 0, launched.output
         stack.wait_for_phase(SCRIPTED, "ready")
         results = compare(stack)
+        clients = drive_clients(stack)
     finally:
         if not os.environ.get("BOUCHET_TEST_KEEP"):
             stack.remove()
@@ -42,7 +44,16 @@ def main() -> int:
     print(render(results))
     wrong = [verdict for verdict in results[OURS] if verdict.problem]
     print("\n".join(f"{verdict.case}: {verdict.problem}" for verdict in wrong))
-    return 1 if wrong else 0
+    print("\n".join(f"{title:30} {problem or 'ok'}" for title, problem in clients.items()))
+    return 1 if wrong or any(clients.values()) else 0
+
+
+def drive_clients(stack: Stack) -> dict[str, str]:
+    """Install and drive each client; return what went wrong by its name and version, '' for nothing."""
+    say("conformance: real clients")
+    window = stack.deployment(SCRIPTED)["jobs"][-1]["window"]
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        return drive_all(Served(stack.proxy_url, stack.key, SCRIPTED, window), Path(folder))
 
 
 def compare(stack: Stack) -> dict[str, list[Verdict]]:

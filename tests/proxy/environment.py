@@ -44,7 +44,7 @@ SLOTS = 4
 # the fake's port on its node, as the records have it; behind the slot it listens on another one
 NODE_PORT = 1234
 COUNTER = itertools.count(1)
-START_TIMEOUT_S = 180.0
+START_TIMEOUT_S = 400.0
 # how long a request waits for a model: enough for a test to make it ready
 HOLD_S = 3.0
 IMAGE_VARIABLE = "BOUCHET_PROXY_IMAGE"

@@ -22,6 +22,9 @@ from .routing.table import LookupResult, NoModelRunning, NotReady, UnknownModel
 OVERLOADED = 529
 UNREACHABLE = "model_unreachable"
 RETRY_SOON_S, RETRY_LATER_S = 10, 30
+# Claude Code's contract for gateways: a refusal by a rule of this installation says so, and is not tried again
+POLICY_BLOCKED = "policy_blocked"
+NO_RETRY = ((b"x-should-retry", b"false"),)
 MAX_LISTED_NAMES = 20
 # of what a client sent
 MAX_QUOTED = 200
@@ -134,7 +137,8 @@ def invalid_api_key() -> ProxyError:
 
 def owner_only(path: str) -> ProxyError:
     """Build the error for a valid key that is not the owner's."""
-    return ProxyError(403, f"{path} requires the owner's key (BOUCHET_API_KEY)", "owner_only")
+    message = f"{path} requires the owner's key, BOUCHET_API_KEY ({POLICY_BLOCKED})"
+    return ProxyError(403, message, "owner_only", headers=NO_RETRY)
 
 
 def rate_limit_exceeded(key_name: str, exceeded: RateLimitExceededError) -> ProxyError:
@@ -197,9 +201,9 @@ def origin_not_allowed(origin: str) -> ProxyError:
     """Build the error for a web page that asks whether it may use this proxy."""
     message = (
         f"pages of {origin[:MAX_QUOTED]} may not use this proxy: add the origin to BROWSER_ORIGINS in .env and run "
-        "`make up`"
+        f"`make up` ({POLICY_BLOCKED})"
     )
-    return ProxyError(403, message, "origin_not_allowed")
+    return ProxyError(403, message, "origin_not_allowed", headers=NO_RETRY)
 
 
 def bad_request(message: str) -> ProxyError:
@@ -224,9 +228,9 @@ def tools_unavailable(alias: str, reason: str) -> ProxyError:
     message = (
         f"tool calling is disabled for {alias} ({reason}); retry without tools (Claude Code: "
         '`--tools "" --strict-mcp-config`), fix `tool_parser` in models.yaml and relaunch, or use another model '
-        "(`bouchet status`)"
+        f"(`bouchet status`) ({POLICY_BLOCKED})"
     )
-    return ProxyError(400, message, "tools_unavailable")
+    return ProxyError(400, message, "tools_unavailable", headers=NO_RETRY)
 
 
 def context_overflow(prompt: int, window: int) -> ProxyError:

@@ -13,6 +13,7 @@ import re
 from typing import Any
 
 COMMANDS = "SAY|THINK|CALL|DIE|SLOW|HEAD|FIRST|PACE|REFUSE"
+REMINDER = re.compile(r"<system-reminder>.*?</system-reminder>", re.DOTALL)
 COMMAND = re.compile(rf"({COMMANDS})\[(.*?)\](?=\s|$|{COMMANDS})", re.DOTALL)
 
 Body = dict[str, Any]
@@ -67,15 +68,19 @@ def count_prompt_tokens(body: Body) -> int:
 
 
 def last_user_text(body: Body) -> str:
-    """Return the last user text of a conversation; none where the result of a tool came after it."""
+    """Return the last user text of a conversation; none where the result of a tool came after it.
+
+    A message that is a reminder of the client and nothing else is passed over.
+    """
     for message in reversed(body.get("messages", [])):
         content = message.get("content")
         if message.get("role") == "tool":
             return ""
-        if message.get("role") == "user" and isinstance(content, str):
-            return content
-        if message.get("role") == "user" and isinstance(content, list):
-            return " ".join(block.get("text") or "" for block in content if isinstance(block, dict))
+        if message.get("role") != "user" or not isinstance(content, str | list):
+            continue
+        text = content if isinstance(content, str) else _joined_text(content)
+        if not text or REMINDER.sub("", text).strip():
+            return text
     return ""
 
 
@@ -85,6 +90,10 @@ def begun_answer(body: Body) -> str:
         return ""
     assert body.get("add_generation_prompt") is False, "vLLM refuses the two together"
     return str(body["messages"][-1]["content"])
+
+
+def _joined_text(content: list[Any]) -> str:
+    return " ".join(block.get("text") or "" for block in content if isinstance(block, dict))
 
 
 def last_input_text(body: Body) -> str:

@@ -8,9 +8,18 @@ from typing import Any
 import pytest
 from bouchet_core.deployments import Phase, Traits
 from bouchet_proxy.dialects.capabilities import CAPABILITIES, TOKEN, name_capability
+from bouchet_proxy.dialects.endpoints import Dialect
+from bouchet_proxy.errors import (
+    ProxyError,
+    context_overflow,
+    error_body,
+    origin_not_allowed,
+    owner_only,
+    tools_unavailable,
+)
 
 from tests.proxy.client import HTTP, MESSAGES, OWNER, get
-from tests.proxy.environment import RunningProxy, make_deployment
+from tests.proxy.environment import WINDOW, RunningProxy, make_deployment
 from tests.waiting import wait_for
 
 Body = dict[str, Any]
@@ -116,3 +125,42 @@ def test_prefill_is_refused(proxy: RunningProxy) -> None:
     body = {"model": "tiny", "max_tokens": 16, "messages": [USER, {"role": "assistant", "content": "The capital"}]}
     response = HTTP.post(proxy.url + MESSAGES, json=body, headers=OWNER)
     assert response.status_code == 400 and "prefill" in response.json()["error"]["message"]
+
+
+# by which Claude Code 2.1.330 and later take an error of any gateway for an overflow, and for a rule of the gateway
+OVERFLOWS = ("prompt is too long", "maximum context length", "exceeds the maximum number of tokens allowed")
+POLICIES = ("policy_blocked", "dlp_request_denied")
+
+
+@pytest.mark.parametrize("dialect", Dialect)
+def test_overflow_has_a_wording_that_clients_know(dialect: Dialect) -> None:
+    message = error_body(dialect, context_overflow(5000, 4096))["error"]["message"].lower()
+    assert any(wording in message for wording in OVERFLOWS)
+    assert not any(policy in message for policy in POLICIES)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [owner_only("/metrics"), origin_not_allowed("http://localhost"), tools_unavailable("tiny", "calls come as text")],
+    ids=lambda error: error.code,
+)
+def test_refusal_by_a_rule_is_named_and_not_tried_again(error: ProxyError) -> None:
+    assert POLICIES[0] in error.message and dict(error.headers) == {b"x-should-retry": b"false"}
+
+
+@pytest.mark.usefixtures("_model")
+def test_refusal_by_a_rule_reaches_the_client(proxy: RunningProxy) -> None:
+    headers = {"anthropic-version": "2023-06-01", "origin": "http://evil.example"}
+    response = HTTP.options(proxy.url + MESSAGES, headers={**headers, "access-control-request-method": "POST"})
+    assert (response.status_code, response.headers["x-should-retry"]) == (403, "false")
+    assert response.json()["error"]["type"] == "permission_error"
+
+
+@pytest.mark.usefixtures("_model")
+@pytest.mark.parametrize("stream", [False, True])
+def test_prompt_too_long_is_refused_at_once(proxy: RunningProxy, stream: bool) -> None:
+    content = "word " * (WINDOW * 2)
+    body = {"model": "tiny", "max_tokens": 16, "stream": stream, "messages": [{"role": "user", "content": content}]}
+    response = HTTP.post(proxy.url + MESSAGES, json=body, headers=OWNER)
+    assert response.status_code == 400
+    assert response.json()["error"]["message"].startswith("prompt is too long: ")

@@ -43,6 +43,8 @@ _ENVIRONMENT = {
 }
 # LiteLLM would open connections of its own with these
 _REMOVED_PREFIXES = ("REDIS_", "DATABASE_", "LITELLM_", "OTEL_", "OPENAI_", "ANTHROPIC_", "HOSTED_VLLM_")
+# of `/v1/messages`, which vLLM knows and Anthropic does not
+_VLLM_FIELDS = {"chat_template_kwargs": dict, "cache_salt": str}
 _LOGGERS = ("LiteLLM", "LiteLLM Proxy", "LiteLLM Router")
 _DEFAULT_ENCODING = "litellm.litellm_core_utils.default_encoding"
 
@@ -110,6 +112,9 @@ class LiteLLMBackend(Backend):
         with tempfile.NamedTemporaryFile("w", suffix=".yaml", delete=False) as file:
             yaml.safe_dump(litellm_config(settings), file)
         import_litellm(LITELLM_MASTER_KEY=master_key, CONFIG_FILE_PATH=file.name)
+        types = importlib.import_module("litellm.types.llms.anthropic")
+        # what it forwards is what this type names; the rest it drops without a word
+        types.AnthropicMessagesRequestOptionalParams.__annotations__.update(_VLLM_FIELDS)
         server = importlib.import_module("litellm.proxy.proxy_server")
         return cls(cast(App, server.app), master_key)
 
