@@ -133,9 +133,9 @@ POLICIES = ("policy_blocked", "dlp_request_denied")
 
 
 @pytest.mark.parametrize("dialect", Dialect)
-def test_overflow_has_a_wording_that_clients_know(dialect: Dialect) -> None:
+def test_overflow_has_a_phrase_that_clients_know(dialect: Dialect) -> None:
     message = error_body(dialect, context_overflow(5000, 4096))["error"]["message"].lower()
-    assert any(wording in message for wording in OVERFLOWS)
+    assert any(phrase in message for phrase in OVERFLOWS)
     assert not any(policy in message for policy in POLICIES)
 
 

@@ -24,7 +24,7 @@ from tests.proxy.environment import (
 )
 from tests.waiting import wait_for
 
-WEATHER = {"name": "weather", "parameters": {"type": "OBJECT", "properties": {"strict": {"type": "STRING"}}}}
+WEATHER = {"name": "weather", "parameters": {"type": "OBJECT", "properties": {"city": {"type": "STRING"}}}}
 HEADERS = {"x-goog-api-key": KEY}
 LOAD_TIMEOUT_S = 240
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABc3UBGAAAAABJRU5ErkJggg=="
@@ -117,13 +117,13 @@ def test_key_in_the_query_opens_this_dialect_alone(proxy: RunningProxy) -> None:
 def test_tool_loop_reaches_the_model_as_a_chat(proxy: RunningProxy) -> None:
     tools = [{"functionDeclarations": [WEATHER]}]
     for method in ("generateContent", "streamGenerateContent"):
-        asked = 'CALL[weather {"strict": "a"}] CALL[weather {"strict": "b"}]'
+        asked = 'CALL[weather {"city": "a"}] CALL[weather {"city": "b"}]'
         response = generate(proxy, user_content(asked), method=method, tools=tools)
         parts = parts_of(response) if method == "generateContent" else stream_parts(events_of(response))
         calls = [part["functionCall"] for part in parts if "functionCall" in part]
-        assert [call["args"] for call in calls] == [{"strict": "a"}, {"strict": "b"}]
+        assert [call["args"] for call in calls] == [{"city": "a"}, {"city": "b"}]
     sent = proxy.environment.vllm.last_body["tools"][0]["function"]
-    assert sent["parameters"] == {"type": "object", "properties": {"strict": {"type": "string"}}}
+    assert sent["parameters"] == {"type": "object", "properties": {"city": {"type": "string"}}}
     results = [{"functionResponse": {"name": "weather", "response": {"output": word}}} for word in ("sun", "rain")]
     turn = {"role": "user", "parts": [{"text": "SAY[done]"}, *results]}
     called = {"role": "model", "parts": [{"functionCall": call, "thoughtSignature": "x"} for call in calls]}

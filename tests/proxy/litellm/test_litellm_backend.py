@@ -31,9 +31,9 @@ class TestLiteLLMBackend(BackendContract):
         assert post(proxy, MESSAGES, chat_body("SAY[ok]", tools=tools)).status_code == 200
         head = proxy.environment.vllm.last_body["chat_template_kwargs"]["tools"]
         assert [tool["function"]["name"] for tool in head] == ["now"]
-        secret = f"key-of-a-guest-{proxy.url[-5:]}"
-        guest = ApiKey(name=secret, sha256=sha256_of(secret), ending="test", created_at=datetime.now(UTC))
-        proxy.environment.store.api_keys.add(guest)
+        secret = f"key-of-bob-{proxy.url[-5:]}"
+        holder = ApiKey(name=secret, sha256=sha256_of(secret), ending="test", created_at=datetime.now(UTC))
+        proxy.environment.store.api_keys.add(holder)
         headers = {"x-api-key": secret}
         wait_for(lambda: HTTP.get(f"{proxy.url}/v1/models", headers=headers).status_code == 200)
         for path in (MESSAGES, CHAT):
