@@ -45,14 +45,19 @@ def credentials(scope: Scope) -> list[bytes]:
     """
     found: list[bytes] = []
     for name, value in scope["headers"]:
-        if name == b"authorization":
-            scheme, _, rest = value.strip(_SPACE).replace(b"\t", b" ").partition(b" ")
-            found.append(rest.strip(_SPACE) if scheme.lower() == b"bearer" else b"")
-        elif name in KEY_HEADERS:
-            found.append(value.strip(_SPACE))
+        if name == b"authorization" or name in KEY_HEADERS:
+            found.append(_key_of(value))
     if scope.get("path", "").startswith(KEY_IN_QUERY):
         found += [value.strip(_SPACE) for name, value in parse_qsl(scope.get("query_string", b"")) if name == b"key"]
     return [key for key in found if key][:MAX_CREDENTIALS]
+
+
+def _key_of(value: bytes) -> bytes:
+    """Return the key in the value of a header, b'' for another scheme: people paste it with `Bearer` and without."""
+    parts = value.replace(b"\xc2\xa0", b" ").replace(b"\xa0", b" ").strip(_SPACE).split(None, 1)
+    if len(parts) == 2 and parts[0].lower() != b"bearer":
+        return b""
+    return parts[-1].strip(_SPACE + b"\"'") if parts else b""
 
 
 class RateLimitExceededError(Exception):

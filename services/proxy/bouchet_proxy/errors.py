@@ -28,6 +28,8 @@ NO_RETRY = ((b"x-should-retry", b"false"),)
 MAX_LISTED_NAMES = 20
 # of what a client sent
 MAX_QUOTED = 200
+# how the paths end that clients add to their base URL
+_ENDS = ("messages", "messages/count_tokens", "chat/completions", "completions", "responses", "embeddings")
 SERVED_PATHS = (
     "POST /v1/messages, /v1/messages/count_tokens, /v1/chat/completions, /v1/completions, /v1/responses, "
     "/v1/embeddings and /v1beta/models/MODEL:generateContent, :streamGenerateContent and :countTokens, and GET "
@@ -186,7 +188,8 @@ def unknown_path(method: str, path: str) -> ProxyError:
 
 def _path_hint(path: str) -> str:
     """Return what is probably wrong with the client's base URL."""
-    if "/v1/" in path and not path.startswith("/v1/"):
+    doubled = any(path.endswith(f"/{end}") for end in _ENDS)
+    if doubled or ("/v1/" in path and not path.startswith("/v1/")):
         return "the base URL has a path too many: it is http://HOST:PORT, with /v1 for OpenAI's clients; "
     return ""
 

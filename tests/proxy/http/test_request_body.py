@@ -156,6 +156,22 @@ def test_white_space_around_a_key_does_no_harm(value: bytes) -> None:
     assert credentials({"headers": [(b"x-api-key", b" " + key)]}) == [b"k"]
 
 
+@pytest.mark.parametrize(
+    ("header", "value", "key"),
+    [
+        (b"x-api-key", b"Bearer k", [b"k"]),
+        (b"authorization", b"k", [b"k"]),
+        (b"authorization", "Bearer\u00a0k".encode(), [b"k"]),
+        (b"api-key", b'"k"', [b"k"]),
+        (b"authorization", b"Basic aaaa", []),
+        (b"authorization", b"Bearer", [b"Bearer"]),
+        (b"x-api-key", b" ", []),
+    ],
+)
+def test_key_is_found_as_people_paste_it(header: bytes, value: bytes, key: list[bytes]) -> None:
+    assert credentials({"headers": [(header, value)]}) == key
+
+
 def test_credentials_are_limited_in_number() -> None:
     assert len(credentials({"headers": [(b"x-api-key", b"%d" % n) for n in range(99)]})) == MAX_CREDENTIALS
 
@@ -173,6 +189,15 @@ def test_path_with_a_base_url_too_many_is_served(proxy: RunningProxy, path: str)
 @pytest.mark.parametrize("path", ["/v1/v1/chat/completions", "/chat/completions", "/v1/chat/completions/"])
 def test_chat_path_with_a_base_url_too_many_is_served(proxy: RunningProxy, path: str) -> None:
     assert post(proxy, path, chat_body("SAY[ok]")).json()["choices"][0]["message"]["content"] == "ok"
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/v1/messages/v1/messages", "/v1/chat/completions/chat/completions", "/api/v1/responses", "/openai/completions"],
+)
+def test_base_url_with_a_path_too_many_is_named(proxy: RunningProxy, path: str) -> None:
+    response = post(proxy, path, chat_body("x"))
+    assert response.status_code == 404 and "a path too many" in error_of(response)["message"]
 
 
 @given(st.text(alphabet="/v1am", max_size=20))
