@@ -9,13 +9,22 @@ QUICK_TESTS = $(filter-out tests/stack tests/stack/ tests/claude tests/claude/ t
 PARALLEL = -n 4 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help up down remove clean env logs status test test-fast check renew pin audit docs bench sim conformance soak engine tools tools-fast lint
+.PHONY: help up install uninstall stage down remove clean env logs status test test-fast check renew pin audit docs bench sim conformance soak engine tools tools-fast lint
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 up: ## start everything and wait until it is healthy; without a cluster in .env also a demo cluster and its model
 	@$(PYTHON) -m setup up
+
+install: ## put bouchet on the PATH (~/.local/bin), with completion
+	@$(PYTHON) -m setup install
+
+uninstall: ## remove what install made
+	@$(PYTHON) -m setup uninstall
+
+stage: ## stage what an image build needs, for nodes without network: make stage PIN=... DIR=...
+	@$(PYTHON) -m setup stage $(PIN) $(DIR)
 
 down: ## stop everything, keep data
 	@$(PYTHON) -m setup down

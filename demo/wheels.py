@@ -19,19 +19,20 @@ DOWNLOAD_TIMEOUT_S = 1800
 PARTS = 6
 AT_ONCE = 2
 
-_REQUIREMENT = re.compile(r"^(?P<name>[\w.-]+)==(?P<version>\S+) \\\n +--hash=sha256:(?P<sha256>[0-9a-f]{64})$", re.M)
+_HASH = r" \\\n +--hash=sha256:[0-9a-f]{64}"
+_REQUIREMENT = re.compile(rf"^(?P<name>[\w.-]+)==(?P<version>\S+)(?P<hashes>(?:{_HASH})+)$", re.M)
 
 
 @dataclass(frozen=True)
 class Requirement:
-    """One entry of a lock: a package, its version and the one file that will do."""
+    """One entry of a lock: a package, its version and the files that will do."""
 
     name: str
     version: str
-    sha256: str
+    hashes: tuple[str, ...]
 
     def __str__(self) -> str:
-        return f"{self.name}=={self.version} --hash=sha256:{self.sha256}"
+        return " ".join([f"{self.name}=={self.version}", *(f"--hash=sha256:{digest}" for digest in self.hashes)])
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,8 @@ def parse_lock(text: str) -> list[Requirement]:
     rest = re.sub(r"(?m)^#.*\n", "", _REQUIREMENT.sub("", text)).strip()
     if rest:
         raise ValueError(f"not a locked requirement: {rest.splitlines()[0]}")
-    return [Requirement(**match.groupdict()) for match in _REQUIREMENT.finditer(text)]
+    found = _REQUIREMENT.finditer(text)
+    return [Requirement(m["name"], m["version"], tuple(re.findall(r"[0-9a-f]{64}", m["hashes"]))) for m in found]
 
 
 def platform_tags(target: WheelTarget) -> list[str]:
@@ -83,7 +85,7 @@ def download(lock: Path, into: Path, target: WheelTarget) -> None:
     into.mkdir(parents=True, exist_ok=True)
     locked = parse_lock(lock.read_text())
     present = {_digest(wheel) for wheel in into.glob("*.whl")}
-    missing = [requirement for requirement in locked if requirement.sha256 not in present]
+    missing = [requirement for requirement in locked if not present & set(requirement.hashes)]
     parts = [missing[start::PARTS] for start in range(PARTS)]
     try:
         with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -97,7 +99,7 @@ def download(lock: Path, into: Path, target: WheelTarget) -> None:
 
 def _remove_others(into: Path, locked: Sequence[Requirement]) -> None:
     """Remove wheels that no entry names, such as those that a full disk or a lost connection truncated."""
-    known = {requirement.sha256 for requirement in locked}
+    known = {digest for requirement in locked for digest in requirement.hashes}
     for wheel in into.glob("*.whl"):
         if _digest(wheel) not in known:
             wheel.unlink()

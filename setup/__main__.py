@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from . import command, down, up
+from . import command, down, image_stage, install, up
 from .docker import base_images, engine
 from .docker.stack import Stack, find_stack
 from .errors import SetupError
@@ -65,6 +65,11 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     commands.add_parser("renew", help="renew every lock file and base image digest, and print what changed")
     pin = commands.add_parser("pin", help="renew the lock of each GPU image of one vLLM")
     pin.add_argument("vllm", nargs="?", default="")
+    stage = commands.add_parser("stage", help="stage what an image build needs, for nodes without network")
+    stage.add_argument("pin", nargs="?", default="")
+    stage.add_argument("folder", nargs="?", default="")
+    commands.add_parser("install", help="put bouchet on the PATH, with completion")
+    commands.add_parser("uninstall", help="remove what install made")
     commands.add_parser("audit", help="ask the public advisory databases about every locked package")
     commands.add_parser("cli", help="make the Python environment of ./bouchet")
     kit = commands.add_parser("tools", help="what the tests and checks need")
@@ -86,6 +91,9 @@ def carry_out(options: argparse.Namespace, stack: Stack, progress: Progress) -> 
         "env": lambda: make_env_file(stack, progress),
         "renew": lambda: renew(stack, progress),
         "pin": lambda: locks.renew_pins(stack.root, options.vllm, progress),
+        "stage": lambda: image_stage.stage_pin(stack.root, options.pin, options.folder, progress),
+        "install": lambda: install.install(stack.root, os.environ, progress),
+        "uninstall": lambda: install.uninstall(stack.root, os.environ, progress),
         "audit": lambda: audit.audit_locks(stack.root, progress),
         "cli": lambda: tools.ensure_cli(stack.root, progress),
         "tools": lambda: tools.ensure_tools(stack.root, progress, fast=options.fast),

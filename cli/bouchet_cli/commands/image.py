@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import subprocess
 from functools import partial
+from pathlib import Path
 
 from bouchet_cli.client.api import ApiClient
 from bouchet_cli.client.errors import CommandError, UsageError
 from bouchet_cli.client.records import ImageJobInfo
+from bouchet_cli.client.settings import PROJECT
 from bouchet_cli.context import CommandContext
 from bouchet_cli.view.lists import image_job_bar, image_job_line, image_lines
 from bouchet_cli.view.progress import job_display, wait_until_finished
@@ -16,8 +19,8 @@ from bouchet_cli.view.tables import binary_size
 
 
 def add_image_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add `bouchet image build|list|verify|remove`; a bare `image` lists."""
-    actions = parser.add_subparsers(dest="action", metavar="build|list|verify|remove", parser_class=type(parser))
+    """Add `bouchet image build|list|verify|remove|stage`; a bare `image` lists."""
+    actions = parser.add_subparsers(dest="action", metavar="build|list|verify|remove|stage", parser_class=type(parser))
     build = actions.add_parser("build", help="build an image in a Slurm job on the cluster", allow_abbrev=False)
     build.add_argument("pin", metavar="PIN", help="folder name in apptainer/pins")
     build.add_argument("--from", dest="source", metavar="DIR",
@@ -35,6 +38,10 @@ def add_image_arguments(parser: argparse.ArgumentParser) -> None:
     remove.add_argument("pin", metavar="PIN", help="image on the cluster")
     remove.add_argument("--yes", action="store_true", help="do not ask for confirmation")
     remove.add_argument("--force", action="store_true", help="remove it even if a live deployment uses it")
+    stage = actions.add_parser("stage", help="download on this machine what a build needs, for nodes without network",
+                               allow_abbrev=False)  # fmt: skip
+    stage.add_argument("pin", metavar="PIN", help="folder name in apptainer/pins")
+    stage.add_argument("folder", metavar="DIR", help="folder on this machine, to be copied to the cluster")
     for action in (build, listed, verify, remove):
         action.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON")
 
@@ -46,8 +53,18 @@ def run_image(options: argparse.Namespace, context: CommandContext) -> None:
             _run_job(options, context)
         case "remove":
             _remove(options, context)
+        case "stage":
+            _stage(options, context)
         case _:
             _list(options, context)
+
+
+def _stage(options: argparse.Namespace, context: CommandContext) -> None:
+    argv = ["make", "--no-print-directory", "-C", str(PROJECT), "stage", f"PIN={options.pin}"]
+    folder = Path(options.folder).expanduser().absolute()
+    done = subprocess.run([*argv, f"DIR={folder}"], env=dict(context.environment), check=False)
+    if done.returncode:
+        raise CommandError(f"{options.pin} was not staged; the same command goes on where it stopped")
 
 
 def _run_job(options: argparse.Namespace, context: CommandContext) -> None:
