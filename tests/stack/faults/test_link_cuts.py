@@ -87,7 +87,7 @@ def second_factor(stack: Stack) -> Iterator[None]:
 
 
 def test_answer_waits_for_a_second_factor(stack: Stack, scripted: dict[str, Any]) -> None:
-    """The login asks again in the middle of answers: people are told how many wait, and no answer is lost."""
+    """The login asks again in the middle of answers: status says how many wait, and no answer is lost."""
     with second_factor(stack), stack.api() as api:
         streams = [Stream(stack, SCRIPTED, LONG).under_way() for _ in range(2)]
         kill_sshd(stack)

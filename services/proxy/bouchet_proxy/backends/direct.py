@@ -36,8 +36,8 @@ CONNECT_TIMEOUT_S = 10.0
 # seconds without a byte; a long prompt on a busy GPU takes minutes, a whole response without streaming longer
 STREAM_READ_TIMEOUT_S, WHOLE_READ_TIMEOUT_S = 900.0, 1800.0
 PING_S = 15.0
-# how long a request without a stream waits for its first connection to a link that breaks; the gateway holds as long
-CONNECT_HOLD_S = 30.0
+# how long a request without a stream, which cannot be sent pings, waits for its first connection to a link that breaks
+CONNECT_HOLD_S = 120.0
 # vLLM closes idle connections after 5 s; a pooled one must be closed before
 KEEPALIVE_S = 4.0
 TOKENIZE_TIMEOUT_S, COUNT_HEAD_BYTES, MAX_TOKENIZE_BYTES = 60.0, 200, 1 << 20
