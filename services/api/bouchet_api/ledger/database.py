@@ -29,7 +29,7 @@ DRIVERS = {"postgresql": "postgresql+pg8000", "postgres": "postgresql+pg8000", "
 # a connection is refused at once, a host that drops packets is not
 CONNECT_TIMEOUT_S = 5
 BUSY_TIMEOUT_S = 5
-# a database that did not work is tried again after this time, also if somebody asks before
+# a database that did not work is tried again after this time, also when a request comes before
 RETRY_S = 5.0
 
 log = logging.getLogger(__name__)
