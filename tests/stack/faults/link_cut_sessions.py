@@ -15,9 +15,10 @@ from typing import Any
 
 from tests.stack.clients.claude_code import ClaudeCode, Report, call, exported
 from tests.stack.conftest import SCRIPTED
-from tests.stack.faults.test_link_cuts import CLAUDE_PAUSE_S, LONG, TEXT, paused, text_of
+from tests.stack.faults.test_link_cuts import CLAUDE_PAUSE_S, TEXT
 from tests.stack.harness import Stack, say
 from tests.stack.job_faults import Stream
+from tests.stack.link_faults import LONG, paused, text_of
 
 SESSIONS = int(os.environ.get("BOUCHET_SESSIONS", "20"))
 ASLEEP_S = float(os.environ.get("BOUCHET_ASLEEP_S", "300"))

@@ -12,78 +12,40 @@ from typing import Any
 
 import pytest
 
-from tests.proxy.stream_checker import check_stream
 from tests.stack.clients.claude_code import ClaudeCode, call, exported
 from tests.stack.conftest import SCRIPTED
-from tests.stack.harness import PROJECT, Stack
+from tests.stack.harness import Stack
 from tests.stack.job_faults import Stream
+from tests.stack.link_faults import LONG, check_answers_with_a_cut, kill_sshd, pause, paused, restart, text_of, unplug
 from tests.stack.ssh.own_tunnel import PASSCODE
 from tests.waiting import wait_for
 
-LONG, TEXT = "COUNT[1500]", " ".join(["word"] * 400)
+TEXT = " ".join(["word"] * 400)
 RUNNING = "vllm:num_requests_running{"
-PAUSE_S, CLAUDE_PAUSE_S = 4.0, 8.0
+CLAUDE_PAUSE_S = 8.0
 # the answer would take vLLM half a minute
 GONE_S = 10.0
 
 
-@contextmanager
-def paused(stack: Stack) -> Iterator[None]:
-    """Stop the gateway, as a laptop that sleeps does: its connections stay open, and nothing passes."""
-    container = stack.container("gateway")
-    container.pause()
-    try:
-        yield
-    finally:
-        container.unpause()
-
-
-def pause(stack: Stack) -> None:
-    with paused(stack):
-        time.sleep(PAUSE_S)
-
-
-def unplug(stack: Stack) -> None:
-    """Take the network away for longer than a dead connection stays unnoticed."""
-    uplink = next(n for n in stack.docker.networks.list() if n.name == f"{PROJECT}_uplink")
-    gateway = stack.container("gateway")
-    uplink.disconnect(gateway)
-    time.sleep(PAUSE_S)
-    uplink.connect(gateway)
-
-
-def kill_sshd(stack: Stack) -> None:
-    """End the server's side of the SSH connection, as an sshd that is restarted by a script that kills all."""
-    assert stack.on("demo-login", ["pkill", "-KILL", "-u", "researcher", "sshd"]).status == 0
-
-
-def restart(stack: Stack) -> None:
-    stack.container("gateway").restart(timeout=5)
-
-
-def text_of(body: bytes) -> str:
-    events = check_stream("/v1/messages", body)
-    return "".join(event.json()["delta"].get("text", "") for event in events if event.name == "content_block_delta")
-
-
 @pytest.mark.parametrize("fault", [pause, unplug, kill_sshd, restart])
 def test_answer_with_a_cut_is_whole(stack: Stack, scripted: dict[str, Any], fault: Callable[[Stack], None]) -> None:
-    streams = [Stream(stack, SCRIPTED, LONG).under_way() for _ in range(2)]
-    fault(stack)
-    uncut = Stream(stack, SCRIPTED, LONG)
-    assert {one.last(timeout_s=120) for one in (*streams, uncut)} == {"message_stop"}
-    assert {text_of(one.body) for one in streams} == {text_of(uncut.body)}
+    check_answers_with_a_cut(stack, SCRIPTED, fault)
 
 
 @contextmanager
 def second_factor(stack: Stack) -> Iterator[None]:
     """Have the login node ask the gateway's user for Duo at its next login."""
-    for names in ("guarded,researcher", "guarded"):
-        edit = ["sed", "-i", f"s/^Match User .*/Match User {names}/", "/etc/ssh/sshd_config.d/10-demo.conf"]
-        assert stack.on("demo-login", edit).status == 0
-        assert stack.on("demo-login", ["pkill", "-HUP", "-o", "-x", "sshd"]).status == 0
-        if names != "guarded":
-            yield
+    ask_for_it(stack, "guarded,researcher")
+    try:
+        yield
+    finally:
+        ask_for_it(stack, "guarded")
+
+
+def ask_for_it(stack: Stack, users: str) -> None:
+    edit = ["sed", "-i", f"s/^Match User .*/Match User {users}/", "/etc/ssh/sshd_config.d/10-demo.conf"]
+    assert stack.on("demo-login", edit).status == 0
+    assert stack.on("demo-login", ["pkill", "-HUP", "-o", "-x", "sshd"]).status == 0
 
 
 def test_answer_waits_for_a_second_factor(stack: Stack, scripted: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.stack.harness import Stack
+from tests.stack.link_faults import check_answers_with_a_cut, kill_sshd
 from tests.waiting import wait_for
 
 NAME = "bouchet-two-nodes"
@@ -60,6 +61,10 @@ def test_two_nodes_answer_through_proxy(stack: Stack, two: dict[str, Any]) -> No
         answer = proxy.post("/v1/messages", json={"model": NAME, "max_tokens": 20, "messages": question})
     assert answer.status_code == 200, answer.text
     assert answer.json()["content"][0]["text"] == "both nodes say hello"
+
+
+def test_two_nodes_answer_with_a_cut_is_whole(stack: Stack, two: dict[str, Any]) -> None:
+    check_answers_with_a_cut(stack, NAME, kill_sshd)
 
 
 def test_two_nodes_log_lines_name_node(stack: Stack, two: dict[str, Any]) -> None:

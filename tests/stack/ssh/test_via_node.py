@@ -18,6 +18,7 @@ from bouchet_gateway.ssh.tunnel import Tunnel
 
 from tests.stack.conftest import SMALL
 from tests.stack.harness import ROOT, Stack
+from tests.stack.link_faults import check_answers_with_a_cut, kill_sshd
 from tests.stack.ssh.own_tunnel import PASSCODE, trust_the_host, tunnel_as, until
 from tests.waiting import wait_for
 
@@ -78,6 +79,10 @@ def test_via_node_chat_uses_one_connection(over_node: Stack, served: dict[str, A
         tunnel = api.get("/v1/tunnel").raise_for_status().json()
     assert tunnel["nodes"][job["node"]] == ""
     assert (tunnel["connections"], logins(over_node)) == (1, before)
+
+
+def test_via_node_answer_with_a_cut_is_whole(over_node: Stack, served: dict[str, Any]) -> None:
+    check_answers_with_a_cut(over_node, NAME, kill_sshd)
 
 
 def test_via_node_other_users_are_refused(over_node: Stack, served: dict[str, Any]) -> None:
