@@ -53,7 +53,8 @@ class Jobs:
         job = Job(name=name, slot=slot, phase=Phase.READY, proves=True, resumes=1, **fields)
         store = self.environment.store
         if self.record is None:
-            made = make_deployment(MODEL, ID, jobs=(job,), **({"policy": self.policy} if self.policy else {}))
+            policies: dict[str, Any] = {"policy": self.policy} if self.policy else {}
+            made = make_deployment(MODEL, ID, jobs=(job,), **policies)
             self.record = store.create(made)
             wait_for_status(self.proxy, 200, MODEL)
         else:
