@@ -17,7 +17,14 @@ from tests.proxy.stream_checker import check_stream
 
 ROUTE = Route("id", "coder", "org/Coder", 0, "job-2", 4096, Traits())
 THINKS = Route("id", "coder", "org/Coder", 0, "job-2", 4096, Traits(thinking="on"))
-START: dict[str, Any] = {"id": "m", "type": "message", "role": "assistant", "content": [], "model": "coder", "stop_reason": None}
+START: dict[str, Any] = {
+    "id": "m",
+    "type": "message",
+    "role": "assistant",
+    "content": [],
+    "model": "coder",
+    "stop_reason": None,
+}
 
 
 def event(name: str, **fields: Any) -> bytes:
