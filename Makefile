@@ -9,7 +9,7 @@ QUICK_TESTS = $(filter-out tests/stack tests/stack/ tests/claude tests/claude/ t
 PARALLEL = -n 4 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help up install uninstall stage down remove clean env logs status test test-fast check renew pin audit docs bench sim conformance soak engine tools tools-fast lint
+.PHONY: help up install uninstall arm64 stage down remove clean env logs status test test-fast check renew pin audit docs bench sim conformance soak engine tools tools-fast lint
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -22,6 +22,9 @@ install: ## put bouchet on the PATH (~/.local/bin), with completion
 
 uninstall: ## remove what install made
 	@$(PYTHON) -m setup uninstall
+
+arm64: ## check that every lock but the image pins' installs on Linux for arm64, as on a Mac; needs the package index
+	@$(PYTHON) -m setup arm64
 
 stage: ## stage what an image build needs, for nodes without network: make stage PIN=... DIR=...
 	@$(PYTHON) -m setup stage $(PIN) $(DIR)

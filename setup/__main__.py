@@ -15,7 +15,7 @@ from .docker import base_images, engine
 from .docker.stack import Stack, find_stack
 from .errors import SetupError
 from .progress import Progress
-from .python import audit, locks
+from .python import arm64, audit, locks
 from .python import environments as tools
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -65,6 +65,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     commands.add_parser("renew", help="renew every lock file and base image digest, and print what changed")
     pin = commands.add_parser("pin", help="renew the lock of each GPU image of one vLLM")
     pin.add_argument("vllm", nargs="?", default="")
+    commands.add_parser("arm64", help="check that the locks install on Linux for arm64")
     stage = commands.add_parser("stage", help="stage what an image build needs, for nodes without network")
     stage.add_argument("pin", nargs="?", default="")
     stage.add_argument("folder", nargs="?", default="")
@@ -91,6 +92,7 @@ def carry_out(options: argparse.Namespace, stack: Stack, progress: Progress) -> 
         "env": lambda: make_env_file(stack, progress),
         "renew": lambda: renew(stack, progress),
         "pin": lambda: locks.renew_pins(stack.root, options.vllm, progress),
+        "arm64": lambda: arm64.check_arm64(stack.root, progress),
         "stage": lambda: image_stage.stage_pin(stack.root, options.pin, options.folder, progress),
         "install": lambda: install.install(stack.root, os.environ, progress),
         "uninstall": lambda: install.uninstall(stack.root, os.environ, progress),
