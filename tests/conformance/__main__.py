@@ -20,10 +20,12 @@ from tests.conftest import free_port
 from tests.proxy.environment import wait_until_live
 from tests.stack.harness import Stack, open_stack, say
 
+from .described import fuzz
 from .run import Target, Verdict, render, run_cases
 
 SCRIPTED, SMALL = "bouchet-scripted", "bouchet-smollm2"
 OURS = "this proxy"
+FUZZ_S = 180
 
 
 def main() -> int:
@@ -37,6 +39,8 @@ def main() -> int:
         stack.wait_for_phase(SCRIPTED, "ready")
         results = compare(stack)
         clients = drive_clients(stack)
+        say("conformance: schemathesis")
+        is_described, printed = fuzz(stack.proxy_url, stack.key, FUZZ_S)
     finally:
         if not os.environ.get("BOUCHET_TEST_KEEP"):
             stack.remove()
@@ -45,7 +49,8 @@ def main() -> int:
     wrong = [verdict for verdict in results[OURS] if verdict.problem]
     print("\n".join(f"{verdict.case}: {verdict.problem}" for verdict in wrong))
     print("\n".join(f"{title:30} {problem or 'ok'}" for title, problem in clients.items()))
-    return 1 if wrong or any(clients.values()) else 0
+    print("" if is_described else printed)
+    return 1 if wrong or any(clients.values()) or not is_described else 0
 
 
 def drive_clients(stack: Stack) -> dict[str, str]:

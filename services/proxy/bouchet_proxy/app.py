@@ -64,6 +64,7 @@ log = logging.getLogger(__name__)
 # `claude doctor` asks, without a key, whether the address answers
 HELLO_PATH = "/api/hello"
 VERSIONS = ("/v1beta", "/v1alpha", "/v1")
+READING = "GET, HEAD"
 LIVENESS_PATHS = ("/health/liveliness", "/health/liveness")
 ROOT_PATH = "/"
 ROOT_TEXT = (
@@ -119,7 +120,7 @@ class ProxyApp:
         writer = kind(dialect, endpoint_of(path), receive, self._browsers.wrap(scope, send))
         try:
             if method == "OPTIONS":
-                await writer.send(200, b"", self._browsers.preflight(scope))
+                await writer.send(200, b"", self._browsers.preflight(scope, _methods(path)))
             elif path.startswith(PREFIX):
                 await self._serve_passthrough(scope, receive, writer)
             elif method in ("GET", "HEAD"):
@@ -175,6 +176,8 @@ class ProxyApp:
         caller = self._authenticate(scope)
         endpoint = writer.endpoint
         if endpoint is None:
+            if _is_model_list(path):
+                raise method_not_allowed(scope["method"], path, READING)
             raise unknown_path(scope["method"], path)
         if scope["method"] != "POST":
             raise method_not_allowed(scope["method"], path, "POST")
@@ -260,6 +263,17 @@ class ProxyApp:
         body = check_request(endpoint, value)
         usage.session, usage.model_name = find_session(scope, body), body.get("model") or DEFAULT
         return ClientRequest(endpoint, body, usage.model_name, usage, scope)
+
+
+def _is_model_list(path: str) -> bool:
+    """Return whether a path is a list of models, or one of it."""
+    rest = next((path.removeprefix(one) for one in VERSIONS if path.startswith(f"{one}/")), path)
+    return rest == "/models" or rest.startswith("/models/")
+
+
+def _methods(path: str) -> str:
+    """Return the methods of a path."""
+    return f"{READING if _is_model_list(path) and endpoint_of(path) is None else 'POST'}, OPTIONS"
 
 
 def _client_dialect(scope: Scope) -> Dialect | None:

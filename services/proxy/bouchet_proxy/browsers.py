@@ -42,11 +42,14 @@ class Browsers:
     def __init__(self, origins: Iterable[str]) -> None:
         self._origins = frozenset(origin.encode() for origin in origins)
 
-    def preflight(self, scope: Scope) -> list[Header]:
-        """Return the headers that answer an OPTIONS request. Raises ProxyError for an origin that is not allowed."""
+    def preflight(self, scope: Scope, methods: str) -> list[Header]:
+        """Return the headers that answer an OPTIONS request. methods: those of the path.
+
+        Raises ProxyError for an origin that is not allowed.
+        """
         origin = header(scope, b"origin")
         if origin is None:
-            return [(b"allow", METHODS)]
+            return [(b"allow", methods.encode())]
         if origin not in self._origins:
             raise origin_not_allowed(origin.decode("latin-1"))
         requested = header(scope, b"access-control-request-headers") or b""

@@ -218,6 +218,14 @@ def test_wrong_method_names_the_right_one(proxy: RunningProxy) -> None:
     assert (response.status_code, response.headers["allow"]) == (405, "POST")
 
 
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/models/tiny", "/v1beta/models", "/models"])
+def test_list_of_models_is_for_reading(proxy: RunningProxy, path: str) -> None:
+    response = HTTP.delete(proxy.url + path, headers=OWNER)
+    assert (response.status_code, response.headers["allow"]) == (405, "GET, HEAD")
+    assert HTTP.options(proxy.url + path).headers["allow"] == "GET, HEAD, OPTIONS"
+    assert HTTP.options(proxy.url + MESSAGES).headers["allow"] == "POST, OPTIONS"
+
+
 def test_dialect_of_a_known_endpoint_is_its_own() -> None:
     assert dialect_of(CHAT, client=Dialect.ANTHROPIC) is Dialect.OPENAI
     assert dialect_of(MESSAGES) is dialect_of("/v1/models", client=Dialect.ANTHROPIC) is Dialect.ANTHROPIC

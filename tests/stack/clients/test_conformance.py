@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.conformance.described import fuzz
 from tests.conformance.run import CASES, Target, Verdict, run_cases
 from tests.stack.conftest import SCRIPTED, SMALL
 from tests.stack.harness import Stack
@@ -22,3 +23,8 @@ def verdicts(stack: Stack, scripted: dict[str, Any]) -> dict[str, Verdict]:
 @pytest.mark.parametrize("name", [case.name for case in CASES])
 def test_case_is_right(verdicts: dict[str, Verdict], name: str) -> None:
     assert verdicts[name].problem == ""
+
+
+def test_proxy_is_as_it_is_described(stack: Stack, scripted: dict[str, Any]) -> None:
+    is_described, printed = fuzz(stack.proxy_url, stack.key, seconds=20)
+    assert is_described, printed
