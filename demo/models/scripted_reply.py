@@ -23,7 +23,8 @@ _END = "<|im_end|>"
 _DIRECTIVE = re.compile(r"\b(SAY|CALL|COUNT|SEEN)\[")
 _REMINDER = re.compile(r"<system-reminder>.*?</system-reminder>", re.DOTALL)
 _TOOL_RESPONSE = re.compile(r"<tool_response>\n?(.*?)\n?</tool_response>", re.DOTALL)
-_SUM_UP = re.compile(r"detailed summary of (?:the|this) conversation")
+# in the words of Claude Code, and of Codex
+_SUM_UP = re.compile(r"detailed summary of (?:the|this) conversation|CONTEXT CHECKPOINT COMPACTION")
 
 Turn = tuple[str, str]
 # a directive's name and the content of its brackets

@@ -143,6 +143,12 @@ def test_script_for_summary_ignores_later_reminder() -> None:
         assert script_for(render(*turns, last)) == "<summary>\nLeft to do: SAY[b]\n</summary>"
 
 
+def test_script_for_summary_in_the_form_of_codex() -> None:
+    last = ("user", "You are performing a CONTEXT CHECKPOINT COMPACTION. Create a handoff summary.")
+    turns = [("user", "SAY[a] THEN SAY[b]"), ("assistant", "a"), last]
+    assert script_for(render(*turns)) == "<summary>\nLeft to do: SAY[b]\n</summary>"
+
+
 def test_script_for_summary_of_finished_script() -> None:
     turns = [("user", "SAY[a]"), ("assistant", "a"), SUM_UP]
     assert script_for(render(*turns)) == "<summary>\nLeft to do: nothing\n</summary>"
