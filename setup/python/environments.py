@@ -135,6 +135,7 @@ def ensure_tools(root: Path, progress: Progress, *, fast: bool) -> None:
     ensure_environment(progress, root / FUZZER, [root / "setup" / "locks" / "schemathesis.lock"])
     ensure_claude(root, progress)
     ensure_node_packages(root, progress, root / CODEX, "Codex for the tests (npm)")
+    ensure_browser(root, progress)
     ensure_sshd(progress)
     ensure_login_shells(progress)
 
@@ -193,6 +194,12 @@ def link_packages(root: Path, python: Path, packages: Sequence[str] = PACKAGES) 
     target = site / "bouchet-packages.pth"
     if not target.is_file() or target.read_text() != text:
         target.write_text(text)
+
+
+def ensure_browser(root: Path, progress: Progress) -> None:
+    """Install the Chromium that tests of the dashboard drive, and axe-core, which they ask about its pages."""
+    ensure_program(progress, "chromium", ["chromium"])
+    install_node_packages(progress, root / "tests" / "browser", "axe-core for the tests (npm)", ())
 
 
 def ensure_claude(root: Path, progress: Progress) -> None:

@@ -11,13 +11,17 @@ from pathlib import Path
 
 from bouchet_core.keys import serving_key
 from bouchet_core.store import Store
+from bouchet_core.tasks import MODULE, QUEUE, TaskName
+from rq import Queue
+from rq.results import Result
 
-from tests.browser.scene import QWEN_NAME, SERVING_JOB, keep_alive, point, set_scene
+from tests.browser.scene import QWEN_NAME, SERVING_JOB, keep_alive, placement, point, set_scene
 from tests.conftest import RedisServer, free_port, free_ports, start_redis
 from tests.fakes.gateway_api import FakeGateway
 from tests.fakes.running_api import RunningApi, running
 from tests.fakes.vllm.server import FakeVLLM, serve_vllm
 from tests.proxy.environment import SERVING_SECRET, SLOTS, ProxyEnvironment, run_app
+from tests.waiting import wait_for
 
 LOG = "/data/bouchet/logs/812345.log"
 
@@ -95,3 +99,35 @@ def keep_scene_alive(house: House, seconds: float, stopping: threading.Event | N
             house.store.live_view.add_points([point(time.time(), number)])
         number += 1
         time.sleep(1)
+
+
+@contextmanager
+def answered_preview(store: Store) -> Iterator[None]:
+    """Answer the next preview as a worker would."""
+    place = placement(1, 6).model_copy(update={"why": "gpu_h200 starts first"})
+    answer = {
+        "job_name": "bouchet-preview-1",
+        "placement": place.model_dump(mode="json"),
+        "image": "cpu.sif",
+        "window": 40960,
+        "memory": {"window": 40960, "note": "about 12 conversations of the full window fit"},
+        "folder": "~/b/jobs/bouchet-preview-1",
+        "script": "#!/bin/bash\nvllm serve\n",
+        "command": ["sbatch", "x"],
+        "cost": "6 h x 1 H200 = 1,800 SU",
+        "files": {},
+    }
+    connection = store.queue_connection()
+    queue = Queue(QUEUE, connection=connection, serializer="json")
+
+    def work() -> None:
+        job = wait_for(lambda: next((one for one in queue.jobs if one.func_name == MODULE + TaskName.PREVIEW), None))
+        Result.create(job, Result.Type.SUCCESSFUL, 60, return_value={"answer": answer})
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+        connection.close()

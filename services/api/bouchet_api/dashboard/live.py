@@ -54,13 +54,18 @@ class LiveView:
         """How many pages are open."""
         return len(self._pages)
 
+    @property
+    def is_running(self) -> bool:
+        """Whether anything is read: while a page is open, and for a moment after the last one."""
+        return self._task is not None and not self._task.done()
+
     async def watch(self) -> AsyncIterator[tuple[str, str]]:
         """Yield (part, JSON): all parts at first, then those that change, until the page is closed."""
         points = await asyncio.to_thread(self._read_points_before)
         page = _Page()
         page.put(self._parts)
         self._pages.add(page)
-        if self._task is None or self._task.done():
+        if not self.is_running:
             self._task = asyncio.create_task(self._run())
         try:
             yield "history", points

@@ -1,5 +1,6 @@
 // What a person can do here: dialogs, changes, notifications, theme.
 
+import { readAccount } from "./account.js";
 import { ask } from "./client.js";
 import { h } from "./dom.js";
 import { visible } from "./format.js";
@@ -46,10 +47,7 @@ export function makeActions(state, redraw, notice) {
       notice(answer === "granted" ? "This browser says when a model is ready, has ended, or needs you." : "The browser refuses notifications for this page; its settings allow them.");
     },
     announce: (before, after) => { for (const text of changes(before, after)) { notice(text); if (document.hidden && act.notifies()) new Notification("bouchet", { body: text, tag: text }); } },
-    readAccount: async () => {
-      try { state.account = await ask("GET", "/v1/account"); } catch { state.account = null; }
-      redraw();
-    },
+    readAccount: async () => { state.account = await readAccount(); redraw(); },
   };
   function openDialog(dialog) { open = { key: `dialog ${Date.now()}`, ...dialog }; redraw(); }
   return act;

@@ -7,7 +7,7 @@ import { overview } from "./overview.js";
 import { signInView } from "./signin.js";
 
 const POINTS_KEPT = 720;
-const HIDDEN_MS = 60_000;
+const HIDDEN_MS = 60_000, ACCOUNT_MS = 60_000;
 // views that are loaded when they are first opened
 const VIEWS = { chat: () => import("./chat.js"), models: () => import("./models.js"), keys: () => import("./keys.js"), logs: () => import("./logs.js") };
 
@@ -46,8 +46,9 @@ function frame() {
   const tunnel = state.status && state.status.tunnel;
   return h("header", { class: "top", key: "top" },
     h("h1", {}, h("a", { href: "#" }, "bouchet")),
-    h("nav", { "aria-label": "Views" }, link("", "Overview"), link("chat", "Chat"), link("models", "Models"), link("keys", "Keys")),
+    h("nav", { "aria-label": "Views" }, link("", "Overview"), link("chat", "Chat"), link("models", "Models"), link("keys", "Keys"), h("a", { href: "/usage" }, "Usage")),
     h("span", { class: `cluster ${state.link}` }, state.link === "lost" ? "no answer from the API" : tunnel ? tunnel.host : ""),
+    h("button", { type: "button", class: "quiet", onclick: act.askToNotify, title: "Have this browser say when a model is ready, has ended, or needs you" }, "Notify"),
     h("button", { type: "button", class: "quiet", onclick: act.changeTheme, title: "Light, dark, or as the system has it" }, "Theme"),
     h("button", { type: "button", class: "quiet", onclick: signOut }, "Sign out"));
 }
@@ -140,6 +141,8 @@ document.addEventListener("visibilitychange", () => {
 
 window.addEventListener("hashchange", route);
 window.addEventListener("redraw", redraw);
+window.addEventListener("restart-stream", () => { if (closeStream) { closeStream(); closeStream = null; openStream(); } });
+setInterval(() => { if (state.session && state.session.signed_in && !document.hidden) act.readAccount(); }, ACCOUNT_MS);
 // ages and times left go on without news
 setInterval(redraw, 5000);
 
