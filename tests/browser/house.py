@@ -23,6 +23,7 @@ from tests.fakes.vllm.server import FakeVLLM, serve_vllm
 from tests.proxy.environment import SERVING_SECRET, SLOTS, ProxyEnvironment, run_app
 from tests.waiting import wait_for
 
+WINDOW = 262_144
 LOG = "/data/bouchet/logs/812345.log"
 
 
@@ -74,7 +75,7 @@ def open_house(directory: Path, *, with_proxy: bool = True) -> Iterator[House]:
     (directory / "redis").mkdir()
     redis = start_redis(directory / "redis", free_port())
     base_port, store = free_ports(SLOTS), redis.store()
-    vllm = FakeVLLM((QWEN_NAME,), serving_key(SERVING_SECRET, SERVING_JOB))
+    vllm = FakeVLLM((QWEN_NAME,), serving_key(SERVING_SECRET, SERVING_JOB), WINDOW)
     environment = ProxyEnvironment(directory, redis.port, redis.password, store, base_port, vllm)
     try:
         with ExitStack() as opened:

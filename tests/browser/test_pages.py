@@ -50,6 +50,7 @@ def test_no_page_scrolls_sideways(open_page: OpenPage, house: House, width: int)
 
 def test_everything_is_reached_by_keyboard(open_page: OpenPage) -> None:
     page = open_page()
+    page.reload()
     expect(page.get_by_role("article")).to_have_count(4)
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.className") == "skip"
@@ -87,7 +88,7 @@ def test_a_day_of_events_leaves_no_trace_in_memory(open_page: OpenPage) -> None:
     }""")
     page.evaluate("window.dispatchEvent(new Event('restart-stream'))")
     expect(page.get_by_role("article")).to_have_count(4)
-    page.wait_for_function("window.handlers && window.handlers.points")
+    page.wait_for_function("!!(window.handlers && window.handlers.points)")
     feed = """async ([first, count]) => {
         const now = Math.floor(Date.now() / 1000);
         for (let number = first; number < first + count; number += 1) {

@@ -69,7 +69,7 @@ function table(chart, points) {
   const rows = new Map();
   for (const point of points) rows.set(Math.floor(point.at / 60), point);
   const shown = [...rows.values()].slice(-60).reverse();
-  return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `${chart.title}, table` }, h("table", {},
+  return h("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": `${chart.title}, table` }, h("table", {},
     h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "time"), chart.series.map(([key, word]) => h("th", { key, scope: "col", class: "n" }, word)))),
     h("tbody", {}, shown.map((point) => h("tr", { key: point.at }, h("td", {}, clock(point.at * 1000)), chart.series.map(([key]) => h("td", { key, class: "n" }, chart.show(point[key]))))))));
 }

@@ -48,7 +48,7 @@ export function show() {
       view.error ? h("p", { class: "problem", role: "alert" }, visible(view.error)) : null,
       view.made ? h("div", { class: "banner", role: "status" }, h("h2", {}, `The key of ${visible(view.made.name)}, shown this once`), h("p", {}, h("code", {}, view.made.key)),
         h("button", { type: "button", onclick: () => navigator.clipboard.writeText(view.made.key) }, "Copy")) : null,
-      view.keys && view.keys.length ? h("div", { class: "scroll", tabindex: "0", role: "region", "aria-labelledby": "keys" }, h("table", {}, h("thead", {}, h("tr", {}, ["name", "made", "expires", "tokens a minute", "requests, 30 days", "tokens, 30 days", ""].map((word, index) => h("th", { key: index, scope: "col", class: index > 2 && index < 6 ? "n" : null }, word || h("span", { class: "unseen" }, "actions"))))),
+      view.keys && view.keys.length ? h("div", { class: "scroll", tabindex: "0", role: "group", "aria-labelledby": "keys" }, h("table", {}, h("thead", {}, h("tr", {}, ["name", "made", "expires", "tokens a minute", "requests, 30 days", "tokens, 30 days", ""].map((word, index) => h("th", { key: index, scope: "col", class: index > 2 && index < 6 ? "n" : null }, word || h("span", { class: "unseen" }, "actions"))))),
         h("tbody", {}, view.keys.map((key) => row(key))))) : view.keys ? h("p", { class: "empty" }, "Only your own key of .env opens the proxy. Make one for each person below.") : h("p", { class: "empty" }, "Reading.")),
     h("section", { "aria-labelledby": "new" }, h("h2", { id: "new" }, "A new key"), h("form", { onsubmit: add, class: "fields" },
       h("label", {}, "Name", h("input", { name: "name", required: true, maxlength: "63", spellcheck: "false", placeholder: "a person or a program" })),

@@ -49,7 +49,7 @@ export function show(state, act) {
 function modelTable() {
   const models = view.models;
   return h("section", { "aria-labelledby": "models" }, h("h2", { id: "models" }, "Models", models && models.free_bytes ? h("small", {}, `  ${bytes(models.free_bytes)} free on the cluster`) : null),
-    models ? h("div", { class: "scroll tall", tabindex: "0", role: "region", "aria-labelledby": "models" }, h("table", {}, h("thead", {}, h("tr", {}, ["name", "model", "GPUs", "window", "on the cluster", ""].map((word, index) => h("th", { key: index, scope: "col", class: index === 2 || index === 3 ? "n" : null }, word || h("span", { class: "unseen" }, "actions"))))),
+    models ? h("div", { class: "scroll tall", tabindex: "0", role: "group", "aria-labelledby": "models" }, h("table", {}, h("thead", {}, h("tr", {}, ["name", "model", "GPUs", "window", "on the cluster", ""].map((word, index) => h("th", { key: index, scope: "col", class: index === 2 || index === 3 ? "n" : null }, word || h("span", { class: "unseen" }, "actions"))))),
       h("tbody", {}, models.models.map((one) => h("tr", { key: one.id }, h("td", {}, visible(one.alias)), h("td", { title: visible(one.description) }, visible(one.id)), h("td", { class: "n" }, number(one.gpus)), h("td", { class: "n" }, number(one.window)),
         h("td", {}, diskText(one.disk)), h("td", { class: "n" }, one.disk && one.disk.state === "ready" ? null : h("button", { type: "button", "aria-label": `Download ${visible(one.alias)}`, onclick: () => change("POST", "/v1/models/download", { model: one.id }) }, "Download"))))))) : h("p", { class: "empty" }, "Reading."));
 }
@@ -64,7 +64,7 @@ function imageTable() {
   const images = view.images ? view.images.images : [];
   return h("section", { "aria-labelledby": "images" }, h("h2", { id: "images" }, "Container images"),
     view.imageError || (view.images && view.images.problem) ? h("p", { class: "problem" }, visible(view.imageError || view.images.problem)) : null,
-    images.length ? h("div", { class: "scroll", tabindex: "0", role: "region", "aria-labelledby": "images" }, h("table", {}, h("thead", {}, h("tr", {}, ["pin", "vLLM", "on the cluster", ""].map((word, index) => h("th", { key: index, scope: "col" }, word || h("span", { class: "unseen" }, "actions"))))),
+    images.length ? h("div", { class: "scroll", tabindex: "0", role: "group", "aria-labelledby": "images" }, h("table", {}, h("thead", {}, h("tr", {}, ["pin", "vLLM", "on the cluster", ""].map((word, index) => h("th", { key: index, scope: "col" }, word || h("span", { class: "unseen" }, "actions"))))),
       h("tbody", {}, images.map((one) => h("tr", { key: one.pin }, h("td", {}, visible(one.pin)), h("td", {}, visible(one.vllm || "")), h("td", {}, { ready: `ready, ${bytes(one.bytes)}`, outdated: `of an older recipe, ${bytes(one.bytes)}`, missing: "not there", unknown: "not known" }[one.state]),
         h("td", { class: "n" }, h("button", { type: "button", "aria-label": `Build ${visible(one.pin)}`, onclick: () => change("POST", "/v1/images/jobs", { pin: one.pin }) }, "Build"))))))) : view.images ? h("p", { class: "empty" }, "The site file names no image.") : view.imageError ? null : h("p", { class: "empty" }, "Asking the worker, which asks the cluster."));
 }

@@ -253,7 +253,7 @@ function decisionLog(record) {
 function requestPanel(state) {
   const report = state.requests, rows = report ? report.requests || [] : [];
   return h("section", { "aria-labelledby": "requests" }, h("h2", { id: "requests" }, "Live requests", rows.length ? h("small", {}, ` ${rows.length + (report.more || 0)}`) : null),
-    rows.length ? h("div", { class: "scroll", tabindex: "0", role: "region", "aria-labelledby": "requests" }, h("table", {}, h("caption", { class: "unseen" }, "Requests that have not ended, the oldest first"), h("thead", {}, h("tr", {},
+    rows.length ? h("div", { class: "scroll", tabindex: "0", role: "group", "aria-labelledby": "requests" }, h("table", {}, h("caption", { class: "unseen" }, "Requests that have not ended, the oldest first"), h("thead", {}, h("tr", {},
       ["age", "client", "key", "conversation", "model", "phase", "tokens", "tok/s", "cached"].map((word, index) => h("th", { key: word, scope: "col", class: [0, 6, 7, 8].includes(index) ? "n" : null }, word)))),
     h("tbody", {}, rows.map((row) => h("tr", { key: row.id, class: row.phase },
       h("td", { class: "n", title: clock(row.began * 1000, true) }, duration(report.at - row.began)),
