@@ -198,6 +198,11 @@ class ApiClient:
         """Return usage sums."""
         return self._send("GET", f"/v1/usage?by={quote(by)}&since={quote(since, safe='')}")
 
+    def ledger(self, query: Mapping[str, str | None], *, gpu: bool) -> Json:
+        """Return sums over whole days: of requests, or of GPU time."""
+        given = "&".join(f"{name}={quote(value, safe='')}" for name, value in query.items() if value)
+        return self._send("GET", f"/v1/ledger{'/gpu' if gpu else ''}?{given}")
+
     def tunnel(self) -> TunnelInfo:
         """Return the state of the SSH connection."""
         return TunnelInfo.from_json(self._send("GET", "/v1/tunnel"))

@@ -40,6 +40,7 @@ _LAUNCH: Mapping[str, str] = {
     "policy.on_demand": "--on-demand",
     "policy.exclusive_group": "--group",
 }
+_DAYS: Mapping[str, str] = {"by": "VIEW", "from": "--from", "to": "--to", "month": "--month", "zone": "--zone"}
 # path of the request -> field -> option
 OPTION_NAMES: Mapping[str, Mapping[str, str]] = {
     "/v1/deployments": _LAUNCH,
@@ -54,6 +55,8 @@ OPTION_NAMES: Mapping[str, Mapping[str, str]] = {
         "expires_in": "--expires",
     },
     "/v1/usage": {"by": "--by", "since": "--since"},
+    "/v1/ledger": _DAYS,
+    "/v1/ledger/gpu": _DAYS,
 }
 
 

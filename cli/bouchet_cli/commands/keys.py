@@ -1,15 +1,43 @@
-"""`bouchet keys` and `bouchet usage`: API keys for other people, and usage by key, model or session."""
+"""`bouchet keys` and `bouchet usage`: API keys for other people, and what they used, by the ledger or of late."""
 
 from __future__ import annotations
 
 import argparse
 from datetime import UTC, datetime
 
+from bouchet_cli.client.errors import UsageError
 from bouchet_cli.context import CommandContext
+from bouchet_cli.view.ledger import accounting_line, csv_text, gpu_lines, total_line
 from bouchet_cli.view.lists import key_lines, usage_lines
 
+from .keep import local_time_zone
+
 GROUPS = ("key", "model", "session", "deployment")
+LEGEND = "TOKENS: computed prompt tokens and output tokens, the sum that limits apply to; TTFT: time to first token"
 MAX_LIMIT = 10**9
+# what a person writes -> what the ledger calls it, for requests; of GPU hours the second, where it differs
+VIEWS = {
+    "people": "key",
+    "models": "model",
+    "days": "day",
+    "weeks": "week",
+    "months": "month",
+    "agents": "agent",
+    "classes": "class",
+    "clients": "client",
+    "deployments": "deployment",
+}
+GPU_VIEWS = {
+    "models": "model",
+    "days": "day",
+    "weeks": "week",
+    "months": "month",
+    "deployments": "deployment",
+    "types": "gpu_type",
+    "partitions": "partition",
+    "accounts": "account",
+    "jobs": "job",
+}
 
 
 def add_keys_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,14 +69,33 @@ def run_keys(options: argparse.Namespace, context: CommandContext) -> None:
 
 def add_usage_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `bouchet usage`."""
-    parser.add_argument("--by", choices=GROUPS, default="key", help="group by (default: key)")
-    parser.add_argument("--since", default="24h", metavar="SPAN", help="time span: 15m, 24h, 7d (default: 24h)")
+    views = list(dict.fromkeys((*VIEWS, *GPU_VIEWS)))
+    parser.add_argument("view", nargs="?", choices=views, metavar="VIEW",
+                        help=f"whole days from the ledger, by {', '.join(views)}; without: the last hours")  # fmt: skip
+    parser.add_argument("--gpu", action="store_true", help="GPU hours and charge instead of requests")
+    parser.add_argument("--month", metavar="YYYY-MM", help="a month (default: the last 30 days)")
+    parser.add_argument("--from", dest="first", metavar="DATE", help="first day, such as 2026-11-01")
+    parser.add_argument("--to", dest="last", metavar="DATE", help="last day, included")
+    parser.add_argument("--zone", metavar="ZONE", help="time zone whose days count (default: this computer's)")
+    parser.add_argument("--csv", action="store_true", help="print CSV")
+    parser.add_argument("--by", choices=GROUPS, help="without VIEW: group by (default: key)")
+    parser.add_argument("--since", metavar="SPAN", help="without VIEW: time span: 15m, 24h, 7d (default: 24h)")
 
 
 def run_usage(options: argparse.Namespace, context: CommandContext) -> None:
-    """Show usage sums, the largest first."""
-    screen = context.screen
-    answer = context.api.usage(options.by, options.since)
+    """Show usage sums: of whole days from the ledger, or of the last hours."""
+    of_days = (options.gpu, options.month, options.first, options.last, options.zone, options.csv)
+    if options.view is None and not any(of_days):
+        _show_last_hours(options, context)
+    elif options.by or options.since:
+        raise UsageError("--by and --since are for the last hours; with days of the ledger write VIEW and --month")
+    else:
+        _show_days(options, context)
+
+
+def _show_last_hours(options: argparse.Namespace, context: CommandContext) -> None:
+    screen, by = context.screen, options.by or GROUPS[0]
+    answer = context.api.usage(by, options.since or "24h")
     if options.json:
         screen.show_json(answer)
         return
@@ -56,12 +103,40 @@ def run_usage(options: argparse.Namespace, context: CommandContext) -> None:
     if not answer["lines"]:
         screen.show(f"no usage since {since:%d %b %H:%M}")
         return
-    screen.show(*usage_lines(options.by, answer["lines"], screen.out.width))
-    screen.note(
-        f"since {since:%d %b %H:%M}; TOKENS: computed prompt tokens and output tokens, the sum that limits apply to;"
-        " TTFT: time to first token",
-        "dim",
-    )
+    screen.show(*usage_lines(by, answer["lines"], screen.out.width))
+    screen.note(f"since {since:%d %b %H:%M}; {LEGEND}", "dim")
+
+
+def _show_days(options: argparse.Namespace, context: CommandContext) -> None:
+    views = GPU_VIEWS if options.gpu else VIEWS
+    view = options.view or ("models" if options.gpu else "people")
+    if view not in views:
+        raise UsageError(f"there is no `{view}` {'with' if options.gpu else 'without'} --gpu; {', '.join(views)} are")
+    query = {
+        "by": views[view],
+        "from": options.first,
+        "to": options.last,
+        "month": options.month,
+        "zone": options.zone or local_time_zone(),
+    }
+    answer = context.api.ledger(query, gpu=options.gpu)
+    screen = context.screen
+    if options.json:
+        screen.show_json(answer)
+        return
+    if options.csv:
+        screen.show_text(csv_text(answer["lines"]))
+        return
+    days = f"{answer['first']} to {answer['last']}, days of {answer['zone']}"
+    if not answer["lines"]:
+        screen.show(f"no usage from {days}")
+        return
+    if options.gpu:
+        screen.show(*gpu_lines(views[view], answer["lines"], screen.out.width), total_line(answer["total"]))
+        screen.note(f"{days}; {accounting_line(answer['accounting'])}", "dim")
+    else:
+        screen.show(*usage_lines(views[view], answer["lines"], screen.out.width))
+        screen.note(f"{days}; {LEGEND}", "dim")
 
 
 def _add(options: argparse.Namespace, context: CommandContext) -> None:

@@ -225,6 +225,10 @@ class Screen:
         for line in lines:
             self.out.print(line)
 
+    def show_text(self, text: str) -> None:
+        """Print text for programs as it is, such as CSV."""
+        print(text, end="", flush=True)
+
     def show_json(self, value: Any) -> None:
         """Print the result as one JSON document."""
         print(json_text(value, indent=2))

@@ -11,6 +11,7 @@ from bouchet_core.tasks import HEARTBEAT, TaskName
 from bouchet_core.tunnel import TunnelState, TunnelStatus
 
 from .dependencies import AppState
+from .ledger.consumer import waiting_entries
 
 # about ten Slurm commands, each of which may wait for a command slot
 WAIT_S = 75.0
@@ -25,6 +26,7 @@ def run_checks(state: AppState) -> Iterator[DoctorCheck]:
     yield worker
     if redis.verdict is not Verdict.FAIL:
         yield _check_records(state)
+    yield _check_ledger(state)
     ssh = list(_check_ssh(state))
     yield from ssh
     failed = next((c for c in (redis, worker, *ssh) if c.verdict is Verdict.FAIL), None)
@@ -83,6 +85,21 @@ def _check_records(state: AppState) -> DoctorCheck:
     message = "; ".join(f"{one.kind} {one.id} cannot be read ({one.problem})" for one in unreadable)
     fix = "start the version of bouchet-llm that stored them; until then they keep their names and slots"
     return DoctorCheck(area="stack", name="records", verdict=Verdict.WARN, message=message, fix=fix)
+
+
+def _check_ledger(state: AppState) -> DoctorCheck:
+    """Check the database of the ledger; requests are served without it, so its absence is a warning."""
+    problem = state.ledger.database.problem() or state.ledger.consumer.problem
+    lost, waiting = state.ledger.consumer.counts.lost, waiting_entries(state.store)
+    if problem:
+        message = f"{problem}; {waiting if waiting is not None else 'some'} entries wait in Redis"
+        fix = "requests are served meanwhile; Redis keeps the newest 50,000 entries"
+        return DoctorCheck(area="stack", name="ledger", verdict=Verdict.WARN, message=message, fix=fix)
+    if lost:
+        message = f"{lost} entries were dropped by Redis before they were in the database"
+        fix = "the sums of `bouchet usage` lack them; the database did not work for too long"
+        return DoctorCheck(area="stack", name="ledger", verdict=Verdict.WARN, message=message, fix=fix)
+    return _pass("stack", "ledger", f"requests and GPU hours are in {state.ledger.database.shown}")
 
 
 def _check_worker(state: AppState) -> DoctorCheck:

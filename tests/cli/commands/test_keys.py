@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import time
 
@@ -9,7 +11,9 @@ import pytest
 from bouchet_core.keys import sha256_of
 from bouchet_core.usage import UsageRecord
 
+from tests.api.ledger.entries import accounting, job, request
 from tests.cli.harness import Bouchet, one_line_error
+from tests.waiting import wait_for
 
 
 def test_keys_add_prints_only_the_key_on_stdout(bouchet: Bouchet) -> None:
@@ -71,3 +75,56 @@ def test_usage_is_a_table_by_key_or_model(bouchet: Bouchet) -> None:
 def test_usage_since_a_wrong_span_names_the_option(bouchet: Bouchet) -> None:
     done = bouchet("usage", "--since", "yesterday")
     assert one_line_error(done, 2) and "--since" in done.err
+
+
+@pytest.fixture
+def ledger(bouchet: Bouchet) -> Bouchet:
+    """Return the command beside an API whose ledger has a request and a job."""
+    bouchet.api.store.usage.add([request()])
+    entry = job("bouchet-x7k2-1", ("serving", "2026-11-10T10:00", "2026-11-10T12:00"))
+    bouchet.api.store.ledger.append([entry, accounting("bouchet-x7k2-1", 4 * 3600 - 30.0)])
+    wait_for(lambda: "1 ended job" in bouchet("usage", "--gpu", "--month", "2026-11").err)
+    wait_for(lambda: "alice" in bouchet("usage", "people", "--month", "2026-11").out)
+    return bouchet
+
+
+def test_usage_of_days_is_a_table_by_people_or_day(ledger: Bouchet) -> None:
+    people = ledger("usage", "people", "--month", "2026-11", "--zone", "America/New_York")
+    assert people.status == 0 and "2026-11-01 to 2026-11-30, days of America/New_York" in people.err
+    assert all(cell in people.out for cell in ("KEY", "alice", "90%"))
+    days = ledger("usage", "days", "--from", "2026-11-10", "--to", "2026-11-10", "--zone", "UTC").out
+    assert "DAY" in days and "2026-11-10" in days
+    assert json.loads(ledger("usage", "models", "--month", "2026-11", "--json").out)["by"] == "model"
+    assert "no usage from 2026-10-01" in ledger("usage", "agents", "--month", "2026-10").out
+
+
+def test_usage_of_gpus_has_charge_and_difference_to_sacct(ledger: Bouchet) -> None:
+    done = ledger("usage", "types", "--gpu", "--month", "2026-11")
+    assert all(
+        cell in done.out for cell in ("GPU TYPE", "h200", "4.0", "1,200 SU", "in all 4.0 GPU hours, 0% of it idle")
+    )
+    assert "1 ended job, 30 GPU s more here than in sacct" in done.err
+
+
+def test_usage_csv_is_for_programs(ledger: Bouchet) -> None:
+    rows = list(csv.DictReader(io.StringIO(ledger("usage", "people", "--month", "2026-11", "--csv").out)))
+    assert rows[0]["name"] == "alice" and int(rows[0]["requests"]) >= 1
+    hours = list(csv.DictReader(io.StringIO(ledger("usage", "--gpu", "--csv", "--month", "2026-11").out)))
+    assert (float(hours[0]["gpu_hours"]), float(hours[0]["charge"])) == (4.0, 1200.0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (("people", "--since", "7d"), 2, "--since"),
+        (("accounts",), 2, "without --gpu"),
+        (("people", "--gpu"), 2, "with --gpu"),
+        (("everything",), 2, "VIEW"),
+        (("people", "--month", "2026-13"), 1, "`month` is not a date such as 2026-11"),
+        (("days", "--zone", "Mars"), 1, "no time zone 'Mars'"),
+        (("days", "--from", "2026-11-30", "--to", "2026-11-01"), 1, "is after `to`"),
+    ],
+)
+def test_usage_mistake_is_one_line(bouchet: Bouchet, arguments: tuple[str, ...], status: int, words: str) -> None:
+    done = bouchet("usage", *arguments)
+    assert one_line_error(done, status) and words in done.err
