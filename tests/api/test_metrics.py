@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 import httpx
+from bouchet_core.figures import parse_figures
 from bouchet_core.tasks import HEARTBEAT
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.fakes.running_api import RunningApi
+from tests.waiting import wait_for
 
+# of metrics that have tests of their own
+SUBJECTS = ("bouchet_ledger", "bouchet_gpu_hours", "bouchet_charge")
 WAITING = ("submitting", "queued", "starting", "ready", "draining", "parked")
 
 
@@ -24,7 +30,8 @@ def test_metrics_count_deployments_and_the_tunnel(client: httpx.Client, live_api
     live_api.gateway.tunnel |= {"open_channels": 3}
     client.post("/v1/deployments", json={"model": "Qwen/Qwen3-32B"}).raise_for_status()
     live_api.store.beat(HEARTBEAT, 10)
-    assert read(client) == {
+    own = {key: value for key, value in read(client).items() if not key[0].startswith(SUBJECTS)}
+    assert own == {
         **{("bouchet_deployments", phase): 0 for phase in WAITING},
         ("bouchet_deployments", "requested"): 1,
         ("bouchet_worker_alive", ""): 1,
@@ -51,3 +58,26 @@ def test_metrics_without_gateway_leave_out_the_tunnel(client: httpx.Client, live
     assert seen[("bouchet_gateway_alive", "")] == 0
     assert seen[("bouchet_worker_alive", "")] == 0
     assert not [name for name, _ in seen if name.startswith("bouchet_tunnel")]
+
+
+def test_metrics_of_the_ledger_say_that_it_works(client: httpx.Client) -> None:
+    seen = wait_for(lambda: found if (found := read(client))[("bouchet_ledger_up", "")] else None)
+    assert seen[("bouchet_ledger_waiting_entries", "")] >= 0
+    assert {label for name, label in seen if name == "bouchet_gpu_hours_today"} == {
+        "starting", "serving", "idle", "draining",
+    }  # fmt: skip
+
+
+def test_metrics_of_a_job_have_its_labels_and_the_newest_names(client: httpx.Client, live_api: RunningApi) -> None:
+    page = "vllm:num_requests_running 3\nvllm:gpu_cache_usage_perc 0.5\nvllm:generation_tokens_total 12\n"
+    figures = parse_figures(page, deployment="d1", job="bouchet-d1-1", at=datetime.now(UTC), model="mine")
+    assert figures is not None
+    live_api.store.figures.put([figures])
+    labels = "d1bouchet-d1-1mine"
+    seen = read(client)
+    assert seen[("vllm:num_requests_running", labels)] == 3
+    assert seen[("vllm:kv_cache_usage_perc", labels)] == 0.5
+    assert seen[("vllm:generation_tokens_total", labels)] == 12
+    old = figures.model_copy(update={"at": datetime.now(UTC) - timedelta(minutes=5)})
+    live_api.store.figures.put([old])
+    assert ("vllm:num_requests_running", labels) not in read(client)
