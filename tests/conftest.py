@@ -133,15 +133,19 @@ def answers_ping(port: int) -> bool:
     return answer.endswith(b"+PONG\r\n")
 
 
-def start_redis(directory: Path, port: int) -> RedisServer:
-    """Start a real redis-server with its data in `directory`, and wait until it answers."""
+def start_redis(directory: Path, port: int, fsync: str = "everysec") -> RedisServer:
+    """Start a real redis-server with its data in `directory`, and wait until it answers.
+
+    fsync: `always`, as the project's own Redis has it, also keeps what was answered before a mere kill.
+    """
     binary = shutil.which("redis-server")
     assert binary, "redis-server is not installed; `make test-fast` installs it where it can"
     config, users = directory / "redis.conf", render_acl(dict.fromkeys(USERS, "secret"))
     # the users of the services, and one for the tests
     users = users.replace(DEFAULT_USER, "user default reset on >secret ~* &* +@all")
     config.write_text(
-        f"bind 127.0.0.1\nport {port}\ndir {directory}\nappendonly yes\nsave ''\nloglevel warning\n{users}"
+        f"bind 127.0.0.1\nport {port}\ndir {directory}\nappendonly yes\nappendfsync {fsync}\nsave ''\n"
+        f"loglevel warning\n{users}"
     )
     process = subprocess.Popen([binary, str(config)], stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + START_TIMEOUT_S

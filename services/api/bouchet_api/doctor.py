@@ -99,7 +99,8 @@ def _check_ledger(state: AppState) -> DoctorCheck:
         message = f"{lost} entries were dropped by Redis before they were in the database"
         fix = "the sums of `bouchet usage` lack them; the database did not work for too long"
         return DoctorCheck(area="stack", name="ledger", verdict=Verdict.WARN, message=message, fix=fix)
-    return _pass("stack", "ledger", f"requests and GPU hours are in {state.ledger.database.shown}")
+    database = "SQLite" if state.ledger.database.is_sqlite else state.ledger.database.shown
+    return _pass("stack", "ledger", f"requests and GPU hours are in {database}")
 
 
 def _check_worker(state: AppState) -> DoctorCheck:

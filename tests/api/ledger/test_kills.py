@@ -93,7 +93,7 @@ def test_kills_of_api_appending_processes_and_redis_lose_and_double_nothing(tmp_
     (tmp_path / "models.yaml").write_text(CATALOG)
     (tmp_path / "site.yaml").write_text(SITE)
     choose = random.Random(14)
-    redis: RedisServer = start_redis(tmp_path, free_port())
+    redis: RedisServer = start_redis(tmp_path, free_port(), "always")
     port, done = redis.port, -1
     api, appending = start_api(tmp_path, port), start_appending(port, 0)
     database = LedgerDatabase(database_url(None, tmp_path))
@@ -111,14 +111,20 @@ def test_kills_of_api_appending_processes_and_redis_lose_and_double_nothing(tmp_
                 appending = start_appending(port, done + 1)
             else:
                 redis.stop()
-                redis = start_redis(tmp_path, port)
+                redis = start_redis(tmp_path, port, "always")
         assert appending.wait(timeout=300) == 0
 
         def rows_of(table: sa.Table) -> int:
             with database.read() as connection:
                 return int(connection.scalar(sa.select(sa.func.count()).select_from(table)) or 0)
 
-        wait_for(lambda: rows_of(requests) >= REQUESTS and rows_of(jobs) >= JOBS, 120)
+        def explain() -> str:
+            with database.read() as connection:
+                known = set(connection.scalars(sa.select(requests.c.id)))
+            missing = [number for number in range(REQUESTS) if f"request-{number}" not in known]
+            return f"{rows_of(jobs)} jobs; missing: {missing[:20]}; waiting: {redis.store().ledger.waiting()}"
+
+        wait_for(lambda: rows_of(requests) >= REQUESTS and rows_of(jobs) >= JOBS, 120, explain)
         time.sleep(3)
         assert (rows_of(requests), rows_of(jobs), rows_of(spans)) == (REQUESTS, JOBS, JOBS)
         for length in (900, 86_400):
