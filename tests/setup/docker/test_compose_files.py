@@ -69,6 +69,7 @@ def test_services_mount_only_their_own_secrets() -> None:
         "api": {
             "admin_key": "admin_key",
             "chat_key": "chat_key",
+            "db_url": "db_url",
             "redis_password": "redis_api",
             "gateway_token": "gateway_token_api",
         },
@@ -103,6 +104,7 @@ NAMED_SECRETS = {
     "owner's key": "api_key",
     "admin key": "admin_key",
     "key for chats": "chat_key",
+    "URL of the ledger's database": "db_url",
     "password in Redis": "redis_password",
     "its gateway token": "gateway_token",
     "both gateway tokens": "gateway_token_api",
