@@ -13,17 +13,24 @@ import httpx
 from tests.stack.harness import Stack
 
 TURNS = 5
+# so long that the rest of its last block in the prefix cache counts for little
+SYSTEM_LENGTH = 3000
 
 
 @dataclass
 class Turn:
-    """One request and what came of it. error: empty if it was answered whole."""
+    """One request and what came of it. error: empty if it was answered whole. session: of its conversation.
 
+    cached: the share of its prompt that was in the prefix cache, by vLLM's own count.
+    """
+
+    session: str
     client: int
     began: float
     took_s: float
     first_s: float
     error: str
+    cached: float
 
 
 @dataclass
@@ -71,10 +78,12 @@ class Agents:
                     messages.append({"role": "assistant", "content": answer[:200] or "nothing"})
 
     def _ask(self, http: httpx.Client, number: int, session: str, messages: list[dict[str, str]], length: int) -> str:
-        body = {"model": self.model, "max_tokens": 16_000, "stream": True, "messages": messages}
+        system = f"conversation {session}" + " word" * SYSTEM_LENGTH
+        body = {"model": self.model, "max_tokens": 16_000, "stream": True, "system": system, "messages": messages}
         headers = {"x-claude-code-session-id": session}
         began = time.monotonic()
         first, text, error = 0.0, "", ""
+        usage: dict[str, int] = {}
         try:
             with http.stream("POST", "/v1/messages", json=body, headers=headers, timeout=120) as response:
                 if response.status_code != 200:
@@ -85,6 +94,7 @@ class Agents:
                     event = json.loads(line[5:])
                     if event["type"] == "error":
                         error = str(event)
+                    usage = event.get("usage") or usage
                     if event["type"] == "content_block_delta":
                         first = first or time.monotonic() - began
                         text += event["delta"].get("text", "")
@@ -93,5 +103,7 @@ class Agents:
         expected = " ".join(str(n) for n in range(1, length + 1))
         if not error and text.strip() != expected:
             error = f"the answer ends with {text[-40:]!r}, not with {length}"
-        self.turns.append(Turn(number, began, time.monotonic() - began, first, error))
+        took_s, cached = time.monotonic() - began, usage.get("cache_read_input_tokens") or 0
+        share = cached / max(1, cached + (usage.get("input_tokens") or 0))
+        self.turns.append(Turn(session, number, began, took_s, first, error, share))
         return text

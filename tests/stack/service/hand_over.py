@@ -1,7 +1,8 @@
 """Renewal on the demo cluster: jobs with a short walltime hand over to each other while clients work.
 
-Part of `make soak`; tests/contracts/test_hand_over.py is the quick form. BOUCHET_HOPS: number of hand-overs (2, in
-`make soak` 10); BOUCHET_HOP_TIME: walltime of each job, longer on a slow machine.
+Part of `make soak`; test_service.py has one hop, and tests/service some without a cluster.
+BOUCHET_HOPS: number of hand-overs (2, in `make soak` 10); BOUCHET_HOP_TIME: walltime of each job, longer on a slow
+machine.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import threading
 import time
 import uuid
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -24,7 +26,7 @@ SOAK = bool(os.environ.get("BOUCHET_SOAK"))
 HOPS = int(os.environ.get("BOUCHET_HOPS", "10" if SOAK else "2"))
 CLIENTS = 8 if SOAK else 4
 WALLTIME = os.environ.get("BOUCHET_HOP_TIME", "00:04:00")
-HOP_S = 300.0
+HOP_S = 420.0
 LONGEST = 3000
 
 
@@ -49,6 +51,10 @@ class Watch:
             self.most_live = max(self.most_live, len(live))
             self.seen.update({job["name"]: job for job in record["jobs"]})
 
+    def ended(self) -> list[dict[str, Any]]:
+        """Return the jobs that have ended."""
+        return [job for job in self.seen.values() if job["phase"] == "ended"]
+
     def stop(self) -> None:
         """Stop looking."""
         self._stopping.set()
@@ -70,39 +76,68 @@ def cancel(stack: Stack, identity: str) -> None:
 
 
 @pytest.mark.timeout(600 + HOPS * 300)
-def test_hand_over_under_load_fails_no_request_and_cuts_no_stream(stack: Stack, room: None) -> None:
+def test_hand_overs_in_a_row_fail_no_request_and_cut_no_stream(stack: Stack, room: None) -> None:
+    check_hand_overs(stack, HOPS, CLIENTS)
+
+
+def check_hand_overs(stack: Stack, hops: int, clients: int) -> None:
+    """Let that many jobs in a row hand over while clients work, and check what they and Slurm have seen."""
     name = f"hop-{uuid.uuid4().hex[:6]}"
     identity = launch(stack, name, keep="6h")
-    agents = Agents(stack, name, CLIENTS, longest=LONGEST)
+    agents = Agents(stack, name, clients, longest=LONGEST)
     watch = Watch(stack, identity)
     watcher = threading.Thread(target=watch.run)
     try:
-        stack.wait_for_phase(identity, "ready")
+        stack.wait_for_phase(identity, "ready", timeout_s=HOP_S)
         watcher.start()
         agents.start()
         began = time.monotonic()
-
-        def ended_jobs() -> list[dict[str, Any]]:
-            return [job for job in watch.seen.values() if job["phase"] == "ended"]
-
         wait_for(
-            lambda: len(ended_jobs()) >= HOPS or bool(agents.failed),
-            HOPS * HOP_S,
+            lambda: len(watch.ended()) >= hops or bool(agents.failed),
+            hops * HOP_S,
             lambda: json.dumps(stack.deployment(identity)["service"], indent=1),
         )
         agents.stop()
-        say(f"hand-over: {len(ended_jobs())} hops, {len(agents.turns)} turns in {time.monotonic() - began:.0f} s")
+        say(f"hand-over: {len(watch.ended())} hops, {len(agents.turns)} turns in {time.monotonic() - began:.0f} s")
         say("\n".join(f"  {d['action']} {d['job']}: {d['reason']}" for d in decisions(stack, identity)))
         assert agents.failed == []
         assert watch.most_coming <= 1 and watch.most_live <= 2
-        for job in ended_jobs():
+        for job in watch.ended():
             assert job["ending"] == "completed" and "retired" in job["reason"], job["reason"]
+        check_overlaps(watch, max(turn.took_s for turn in agents.turns))
+        check_prefix_cache(agents, hops)
     finally:
         watch.stop()
         if watcher.ident is not None:
             watcher.join()
         cancel(stack, identity)
     assert jobs_in_slurm(stack, identity) == sorted(watch.seen), "a job was submitted twice, or none knows it"
+
+
+def check_overlaps(watch: Watch, longest_answer_s: float) -> None:
+    """Check for how long two jobs held GPUs at a hop: a start, the longest answer, and half a minute at most."""
+    for old in watch.ended():
+        successor = next((job for job in watch.seen.values() if job["replaces"] == old["name"]), None)
+        assert successor is not None, f"{old['name']} ended without a successor"
+        since = {phase: datetime.fromisoformat(at).timestamp() for phase, at in successor["since"].items()}
+        ended = datetime.fromisoformat(old["since"]["ended"]).timestamp()
+        overlap_s, start_s = ended - since["starting"], since["ready"] - since["starting"]
+        say(f"  overlap {overlap_s:.0f} s: start {start_s:.0f} s, longest answer {longest_answer_s:.0f} s")
+        assert overlap_s <= start_s + longest_answer_s + 30
+
+
+def check_prefix_cache(agents: Agents, hops: int) -> None:
+    """Check that a conversation misses the prefix cache at its first turn on a job alone."""
+    conversations: dict[str, list[float]] = {}
+    for turn in agents.turns:
+        conversations.setdefault(turn.session, []).append(turn.cached)
+    later = [shares[1:] for shares in conversations.values() if len(shares) > 1]
+    missed = [sum(share < 0.9 for share in shares) for shares in later]
+    hits = [share for shares in later for share in shares if share >= 0.9]
+    say(f"  prefix cache: {len(hits)} of {sum(map(len, later))} later turns at {sum(hits) / max(1, len(hits)):.1%}")
+    assert hits, "no turn was found in the prefix cache"
+    assert max(missed) <= 1, f"a conversation missed more than once, at its move: {missed}"
+    assert sum(missed) <= agents.count * hops
 
 
 def decisions(stack: Stack, identity: str) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """An on-demand model on the demo cluster: parked, woken by a request that is held, parked again.
 
-Part of `make soak`; tests/contracts/test_hand_over.py is the quick form.
+Part of `make soak`; test_service.py is the quick form.
 """
 
 from __future__ import annotations
@@ -57,7 +57,12 @@ def say_hello(stack: Stack, model: str) -> tuple[list[dict[str, Any]], float]:
 
 
 @pytest.mark.timeout(900)
-def test_parked_model_is_listed_wakes_for_a_stream_and_parks_again(stack: Stack, room: None) -> None:
+def test_parked_model_parks_again_when_it_is_idle(stack: Stack, room: None) -> None:
+    check_on_demand(stack, parks_again=True)
+
+
+def check_on_demand(stack: Stack, *, parks_again: bool) -> None:
+    """Let a stream wake a parked model, and check what the client and Slurm have seen."""
     name = f"demand-{uuid.uuid4().hex[:6]}"
     identity = launch(stack, name, 1)
     try:
@@ -78,19 +83,26 @@ def test_parked_model_is_listed_wakes_for_a_stream_and_parks_again(stack: Stack,
         record = stack.deployment(identity)
         ready = _unix(record["jobs"][-1]["since"]["ready"])
         say(f"on demand: ready after {ready - asked:.0f} s, first text {first - ready:.1f} s after that")
-        stack.wait_for_phase(identity, "parked", timeout_s=180)
-        record = stack.deployment(identity)
-        assert "no request for" in record["reason"] and name in listed(stack)
-        assert [job["ending"] for job in record["jobs"]] == ["completed"]
-        actions = [decision["action"] for decision in record["service"]["decisions"]]
-        assert actions[0] == "park" and "wake" in actions and actions[-1] == "park"
-        assert stack.slurm("squeue", "--me", "-h", "-o", "%j").count(identity) == 0
+        assert first - ready <= 1, "the answer begins within a second of ready"
+        if parks_again:
+            check_parked_again(stack, identity, name)
     finally:
         stack.bouchet("cancel", identity)
         stack.wait_for_phase(identity, "ended", timeout_s=120)
     with stack.proxy() as http:
         gone: httpx.Response = http.get(f"/v1/models/{name}")
     assert gone.status_code == 404
+
+
+def check_parked_again(stack: Stack, identity: str, name: str) -> None:
+    """Wait until it was idle for its time, and check that nothing of it is left on the cluster."""
+    stack.wait_for_phase(identity, "parked", timeout_s=180)
+    record = stack.deployment(identity)
+    assert "no request for" in record["reason"] and name in listed(stack)
+    assert [job["ending"] for job in record["jobs"]] == ["completed"]
+    actions = [decision["action"] for decision in record["service"]["decisions"]]
+    assert actions[0] == "park" and "wake" in actions and actions[-1] == "park"
+    assert stack.slurm("squeue", "--me", "-h", "-o", "%j").count(identity) == 0
 
 
 def _unix(text: str) -> float:

@@ -185,3 +185,13 @@ def test_plan_of_a_draining_job_submits_the_next() -> None:
 
 def test_plan_while_cancelled_does_nothing() -> None:
     assert planned(record(KEPT, ready(left_s=60), is_stopping=True), ServiceLoad(held=1)) == NOTHING
+
+
+def test_plan_refuses_a_short_walltime_once_a_start_was_measured() -> None:
+    """A guess of how long a start takes refuses nothing: jobs of four minutes are fine where a start takes one."""
+    short = record(KEPT, walltime_s=240.0)
+    guessed = replace(LIMITS, startup_s=300.0, is_start_measured=False)
+    (action,) = actions(short, limits=guessed)
+    assert (action.kind, action.walltime_s) == (ActionKind.SUBMIT, 240.0)
+    (action,) = actions(short, limits=replace(guessed, is_start_measured=True))
+    assert action.kind is ActionKind.PAUSE and "over before it could answer" in action.reason

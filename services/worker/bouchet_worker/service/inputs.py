@@ -148,6 +148,8 @@ class ServiceLimits:
     # seconds that a new job of this size would wait, a model takes from start to ready, an answer may take
     queue_s: float = 900.0
     startup_s: float = 300.0
+    # whether a start of the deployment was measured: else startup_s is a guess
+    is_start_measured: bool = True
     longest_answer_s: float = 300.0
     # maintenance reservations that touch the partition
     maintenance: Sequence[Span] = ()

@@ -215,6 +215,9 @@ def _run(record: RecordView, limits: ServiceLimits, wanted: Wanted, start: datet
     """Return the walltime, shortened to what is wanted, paid for, and free before maintenance."""
     full_s = min(record.walltime_s, limits.max_walltime_s or record.walltime_s)
     least_s = limits.startup_s + min(limits.longest_answer_s, full_s / 4)
+    if not limits.is_start_measured:
+        # a guess refuses nothing: the first start shows how long it takes
+        least_s = min(least_s, full_s)
     if full_s < least_s:
         return _Run(0.0, problem=too_short(full_s, limits.startup_s, limits.longest_answer_s))
     first = start or now

@@ -114,6 +114,7 @@ def limits_view(
         slots_free=around.slots_free,
         queue_s=queue_s(record, placement, around.queue_starts.get(record.id), around.now),
         startup_s=startup_s(record),
+        is_start_measured=any(READY in job.times for job in record.jobs),
         longest_answer_s=answer_estimate(record.traits.max_output, _speeds(record, around)).safe_s,
         budgets=around.budgets.get(record.id, ()),
         maintenance=tuple(

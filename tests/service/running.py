@@ -1,17 +1,17 @@
-"""Worker and proxy over one Redis: a job hands over to its successor while clients stream, and a parked model wakes."""
+"""A worker's loop and a proxy over one Redis, with a fake Slurm whose jobs are real servers behind the real guard."""
 
 from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
-import pytest
 from bouchet_core.config.catalog import load_catalog
 from bouchet_core.config.job_scripts import load_scripts
 from bouchet_core.config.site import catalogs_of, load_site
@@ -29,15 +29,19 @@ from bouchet_worker.reconcile.observe import Observer
 
 from tests.conftest import RedisServer, free_ports
 from tests.fakes.slurm_gateway import TOKEN, FakeSlurm, gateway_server
-from tests.fakes.vllm.server import FakeVLLM, serve_vllm
+from tests.fakes.vllm.guarded import serve_guarded
+from tests.fakes.vllm.server import FakeVLLM
+from tests.proxy.client import anthropic_text
 from tests.proxy.environment import KEY, SERVING_SECRET, ProxyEnvironment, RunningProxy, run_app
+from tests.proxy.stream_checker import check_stream
 from tests.waiting import wait_for
 from tests.worker.scenario import REPOSITORY, write_connection
 
 MODEL, ALIAS = "demo/scripted", "hop"
 SLOTS, NODE_PORT, CLIENTS = 4, 20001, 4
 # a stream of about two seconds
-STREAM = "SAY[" + " ".join(str(n) for n in range(40)) + "] PACE[0.03]"
+WORDS = " ".join(str(n) for n in range(40))
+STREAM = f"SAY[{WORDS}] PACE[0.03]"
 WAIT_S = 90.0
 
 
@@ -49,19 +53,26 @@ class Cluster:
     slurm: FakeSlurm
     base_port: int
     servers: dict[str, tuple[FakeVLLM, ExitStack]] = field(default_factory=dict)
+    # of ended jobs, by name: what their models were asked to generate, and how many streams were cut
+    asked: Counter[str] = field(default_factory=Counter)
     aborted: int = 0
+    # jobs from this number on fail to start
+    fails_from: int = 1 << 30
 
     def step(self) -> None:
         """Start and end what has to be."""
         jobs = {job.slurm_id: job for record in self.store.live() for job in record.jobs}
         for slurm_id, fake in list(self.slurm.jobs.items()):
             job = jobs.get(slurm_id)
-            if fake.is_over:
+            if fake.is_over or fake.state == "PENDING":
                 self._close(fake.name)
-            elif job is not None and fake.name not in self.servers:
+            if fake.state == "PENDING" and job is not None and number_of(job) >= self.fails_from:
+                self.slurm.start(slurm_id)
+                self.slurm.finish(slurm_id, "FAILED", "1:0")
+            elif fake.state == "PENDING" and job is not None:
                 self._open(job)
                 self.slurm.start(slurm_id)
-                write_connection(self.slurm, slurm_id, NODE_PORT, proves=True)
+                write_connection(self.slurm, slurm_id, NODE_PORT, proves=True, resumes=1)
 
     def close(self) -> None:
         """Close all servers."""
@@ -71,7 +82,7 @@ class Cluster:
     def _open(self, job: Job) -> None:
         vllm = FakeVLLM((ALIAS, MODEL), serving_key(SERVING_SECRET, job.name), node_port=NODE_PORT)
         opened = ExitStack()
-        opened.enter_context(serve_vllm(vllm, self.base_port + job.slot))
+        opened.enter_context(serve_guarded(vllm, self.base_port + job.slot))
         self.servers[job.name] = vllm, opened
 
     def _close(self, name: str) -> None:
@@ -79,6 +90,30 @@ class Cluster:
             vllm, opened = self.servers.pop(name)
             opened.close()
             self.aborted += vllm.aborted
+            self.asked[name] += generations(vllm)
+
+    def kill(self, name: str, state: str) -> None:
+        """End the job's server at once, then the job in that state: a node that is lost, a job that is preempted."""
+        self._close(name)
+        slurm_id = next(job.job_id for job in self.slurm.jobs.values() if job.name == name)
+        if state == "REQUEUED":
+            self.slurm.requeue(slurm_id)
+        else:
+            self.slurm.finish(slurm_id, state)
+
+    def generated(self) -> int:
+        """Return how often a model was asked to generate an answer, by all jobs together."""
+        return sum(self.asked.values()) + sum(generations(vllm) for vllm, _ in self.servers.values())
+
+
+def number_of(job: Job) -> int:
+    """Return the number of a job within its deployment."""
+    return int(job.name.rpartition("-")[2])
+
+
+def generations(vllm: FakeVLLM) -> int:
+    """Return how many of a server's requests were for an answer."""
+    return sum(request["path"] in ("/v1/messages", "/v1/chat/completions") for request in vllm.requests)
 
 
 @dataclass
@@ -101,8 +136,8 @@ class Clients:
                 except httpx.HTTPError as exc:
                     self.problems.append(repr(exc))
                     continue
-                whole = answer.status_code == 200 and '"message_stop"' in answer.text and "39" in answer.text
-                if whole and '"error"' not in answer.text:
+                events = check_stream("/v1/messages", answer.content) if answer.is_success else []
+                if events and events[-1].name == "message_stop" and anthropic_text(events) == WORDS:
                     self.answered += 1
                 else:
                     self.problems.append(f"{answer.status_code} {answer.text[-300:]}")
@@ -129,6 +164,18 @@ class Both:
     slurm: FakeSlurm
     cluster: Cluster
     proxy: RunningProxy
+    worker: Worker
+
+    def restart_worker(self, after_s: float) -> None:
+        """Stop the worker, and start another one after that time."""
+        self.worker.stop()
+        time.sleep(after_s)
+        self.worker.start()
+
+    def wait_until_served(self) -> None:
+        """Wait until the proxy leads requests to it."""
+        headers = {"x-api-key": KEY}
+        wait_for(lambda: httpx.get(f"{self.proxy.url}/v1/models/{ALIAS}", headers=headers).is_success, WAIT_S)
 
     def create(self, policy: Policy) -> None:
         """Create the deployment as the API does."""
@@ -167,9 +214,37 @@ class Both:
         self.store.update("aa", change)
 
 
-@pytest.fixture
-def both(store: Store, redis_server: RedisServer, tmp_path: Path) -> Iterator[Both]:
-    site = load_site(REPOSITORY / "sites" / "demo.yaml")
+class Worker:
+    """The loop of a worker in a thread, whose tasks run at once. stop and start are a worker that is away."""
+
+    def __init__(self, context: WorkerContext, probe: SlotProbe) -> None:
+        self._context, self._probe, self._number = context, probe, 1
+        self._stopping = threading.Event()
+        self._thread = threading.Thread()
+
+    def start(self) -> None:
+        """Start a worker with a name of its own."""
+        context = replace(self._context, owner=f"worker-{self._number}")
+        tasks = {TaskName.SUBMIT: submit, TaskName.CANCEL: cancel}
+
+        def run_task(task: TaskName, deployment: str) -> None:
+            tasks[task](context, deployment)
+
+        self._number += 1
+        self._stopping = threading.Event()
+        loop = ReconcileLoop(context, Observer(context, self._probe), run_task)
+        self._thread = threading.Thread(target=loop.run, args=(self._stopping,))
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop it."""
+        self._stopping.set()
+        self._thread.join()
+
+
+@contextmanager
+def running_service(store: Store, redis_server: RedisServer, tmp_path: Path) -> Iterator[Both]:
+    """Run both, and end them."""
     base, slurm = free_ports(SLOTS), FakeSlurm()
     cluster, stopping = Cluster(store, slurm, base), threading.Event()
     environment = ProxyEnvironment(
@@ -180,71 +255,37 @@ def both(store: Store, redis_server: RedisServer, tmp_path: Path) -> Iterator[Bo
         GatewayClient(server.url, TOKEN) as gateway,
         run_app(environment, hold_starting_s=WAIT_S) as proxy,
     ):
-        context = WorkerContext(
-            store=store,
-            gateway=gateway,
-            site=site,
-            catalog=load_catalog(*catalogs_of(REPOSITORY / "sites" / "demo.yaml", site, REPOSITORY / "models.yaml")),
-            scripts=load_scripts(REPOSITORY / "remote"),
-            serving_secret=SERVING_SECRET,
-            slot_count=SLOTS,
-            owner="worker-1",
-        )
         probe = SlotProbe("127.0.0.1", base, SERVING_SECRET)
-        tasks = {TaskName.SUBMIT: submit, TaskName.CANCEL: cancel}
-
-        def run_task(task: TaskName, deployment: str) -> None:
-            tasks[task](context, deployment)
-
-        loop = ReconcileLoop(context, Observer(context, probe), run_task)
+        worker = Worker(worker_context(store, gateway), probe)
 
         def nodes() -> None:
             while not stopping.wait(0.1):
                 cluster.step()
 
-        threads = [threading.Thread(target=loop.run, args=(stopping,)), threading.Thread(target=nodes)]
-        for thread in threads:
-            thread.start()
+        thread = threading.Thread(target=nodes)
+        thread.start()
+        worker.start()
         try:
-            yield Both(store, slurm, cluster, proxy)
+            yield Both(store, slurm, cluster, proxy, worker)
         finally:
+            worker.stop()
             stopping.set()
-            for thread in threads:
-                thread.join()
+            thread.join()
             cluster.close()
             probe.close()
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(400)
-def test_hand_overs_under_load_fail_no_request_and_cut_no_stream(both: Both) -> None:
-    both.create(Policy(keep="forever"))
-    both.wait_for_job(1, Phase.READY)
-    clients = Clients(both.proxy.url)
-    wait_for(lambda: httpx.get(f"{both.proxy.url}/v1/models/{ALIAS}", headers={"x-api-key": KEY}).is_success, WAIT_S)
-    with clients.running():
-        for number in (1, 2, 3):
-            both.near_its_end(number)
-            both.wait_for_job(number + 1, Phase.READY)
-            both.wait_for_job(number, Phase.ENDED)
-    assert clients.problems == [] and clients.answered >= CLIENTS
-    assert both.cluster.aborted == 0, "a job ended while it was answering"
-    assert len(both.slurm.jobs) == 4, "one successor for each job"
-    ended = [job for job in both.record.jobs if not job.is_live]
-    assert [job.reason.startswith("retired: nothing is open on it") for job in ended] == [True] * 3
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(400)
-def test_parked_model_wakes_for_a_held_stream(both: Both) -> None:
-    both.create(Policy(on_demand=True))
-    wait_for(lambda: both.record.phase is Phase.PARKED, WAIT_S)
-    assert both.slurm.jobs == {}
-    body = {"model": ALIAS, "max_tokens": 9, "stream": True, "messages": [{"role": "user", "content": "SAY[hello]"}]}
-    headers = {"x-api-key": KEY}
-    wait_for(lambda: ALIAS in httpx.get(f"{both.proxy.url}/v1/models", headers=headers).text, WAIT_S)
-    began = time.monotonic()
-    answer = httpx.post(f"{both.proxy.url}/v1/messages", json=body, headers=headers, timeout=WAIT_S, verify=NO_TLS)
-    assert "hello" in answer.text and '"error"' not in answer.text, answer.text
-    print(f"woken and answered in {time.monotonic() - began:.1f} s")
-    assert [one.action for one in both.record.service.decisions] == ["park", "wake"]
+def worker_context(store: Store, gateway: GatewayClient) -> WorkerContext:
+    """Return the context of a worker on the demo's site."""
+    site_file = REPOSITORY / "sites" / "demo.yaml"
+    site = load_site(site_file)
+    return WorkerContext(
+        store=store,
+        gateway=gateway,
+        site=site,
+        catalog=load_catalog(*catalogs_of(site_file, site, REPOSITORY / "models.yaml")),
+        scripts=load_scripts(REPOSITORY / "remote"),
+        serving_secret=SERVING_SECRET,
+        slot_count=SLOTS,
+        owner="worker",
+    )
