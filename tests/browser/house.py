@@ -36,6 +36,7 @@ class House:
     gateway: FakeGateway
     proxy_url: str
     store: Store
+    has_proxy: bool = True
     port: int = field(default_factory=free_port)
     _api: ExitStack = field(default_factory=ExitStack)
     api: RunningApi | None = None
@@ -66,7 +67,7 @@ class House:
         self.gateway.tunnel |= {"round_trip_ms": 14.0, "host": "bouchet.ycrc.yale.edu"}
         lines = [f"INFO 11-30 12:00:{number % 60:02} loading weights, part {number}" for number in range(40)]
         self.gateway.files[LOG] = "\n".join([*lines, "\x1b[31mred\x1b[0m <script>window.bad=1</script>", ""]).encode()
-        set_scene(self.store)
+        set_scene(self.store, with_proxy=self.has_proxy)
 
 
 @contextmanager
@@ -82,7 +83,7 @@ def open_house(directory: Path, *, with_proxy: bool = True) -> Iterator[House]:
             gateway = opened.enter_context(FakeGateway())
             opened.enter_context(serve_vllm(vllm, base_port))
             proxy_url = opened.enter_context(run_app(environment)).url if with_proxy else "http://127.0.0.1:9"
-            house = House(directory, redis, gateway, proxy_url, store)
+            house = House(directory, redis, gateway, proxy_url, store, with_proxy)
             opened.callback(house.stop_api)
             house.reset()
             yield house
@@ -95,7 +96,7 @@ def keep_scene_alive(house: House, seconds: float, stopping: threading.Event | N
     """Renew, for that long, what worker and proxy would: a figure in five seconds, the list of requests each second."""
     began, number = time.monotonic(), 0
     while time.monotonic() - began < seconds and not (stopping is not None and stopping.is_set()):
-        keep_alive(house.store)
+        keep_alive(house.store, with_proxy=house.has_proxy)
         if number % 5 == 0:
             house.store.live_view.add_points([point(time.time(), number)])
         number += 1

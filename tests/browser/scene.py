@@ -232,7 +232,7 @@ def requests(now: float) -> LiveRequests:
 QWEN_NAME = "bouchet-qwen3-coder-next"
 
 
-def set_scene(store: Store) -> None:
+def set_scene(store: Store, *, with_proxy: bool = False) -> None:
     """Store all of it."""
     now = datetime.now(UTC)
     for made in (parked(now), queued(now), starting(now), serving(now)):
@@ -242,7 +242,7 @@ def set_scene(store: Store) -> None:
         spread.setdefault(one.at, []).append(one)
     for at, found in spread.items():
         add_points_at(store, found, at)
-    keep_alive(store)
+    keep_alive(store, with_proxy=with_proxy)
 
 
 def add_points_at(store: Store, found: list[FigurePoint], at: float) -> None:
@@ -253,8 +253,10 @@ def add_points_at(store: Store, found: list[FigurePoint], at: float) -> None:
     client.close()
 
 
-def keep_alive(store: Store) -> None:
-    """Renew what worker and proxy renew while they live."""
+def keep_alive(store: Store, *, with_proxy: bool = False) -> None:
+    """Renew what worker and proxy renew while they live. with_proxy: there is a real one, which does its part."""
     store.beat(HEARTBEAT, 600)
+    if with_proxy:
+        return
     store.load.report(LoadReport(at=datetime.now(UTC), jobs={SERVING_JOB: JobLoad(open=3)}, held={"bbbbbbbbbbbb": 1}))
     store.live_view.report_requests(requests(time.time()))

@@ -97,7 +97,7 @@ def test_a_day_of_events_leaves_no_trace_in_memory(open_page: OpenPage) -> None:
             window.handlers.points({data: JSON.stringify([point])});
             const rows = Array.from({length: 20}, (_, row) => ({id: number * 20 + row, phase: "decode", began: at}));
             window.handlers.requests({data: JSON.stringify({at, requests: rows, errors: []})});
-            if (number % 20 === 0) await new Promise((done) => requestAnimationFrame(done));
+            if (number % 100 === 0) await new Promise((done) => requestAnimationFrame(done));
         }
     }"""
     page.evaluate(feed, [0, 2000])
