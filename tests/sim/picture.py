@@ -23,6 +23,10 @@ text { fill: #333; } .axis { stroke: #999; stroke-width: 1; } .grid { stroke: #d
   .own { fill: #4fd1a5; } .other { fill: #9a9a9a; } .goal { fill: #4fd1a5; }
 }
 """
+# left, top, right, bottom
+Box = tuple[float, float, float, float]
+# of the names: the width of a letter, and the height of a line
+LETTER, LINE = 6.3, 13.0
 
 
 def draw(tables: Mapping[tuple[int, int], Sequence[Row]]) -> str:
@@ -64,20 +68,38 @@ def _panel(people: int, rows: Sequence[Row], days: int) -> str:
 
 
 def _points(rows: Sequence[Row], most_hours: float, most_share: float) -> list[str]:
-    """Return the points with their names; a name that would cover another one moves down."""
+    """Return the points with their names, each where it covers no other name and no point."""
     parts: list[str] = []
-    used: list[tuple[float, float]] = []
-    for row in sorted(rows, key=lambda r: -r.waited_share):
-        x, y = _x(row.gpu_hours, most_hours), _y(row.waited_share * 100, most_share)
-        label_y = y + 4
-        while any(abs(label_y - other_y) < 13 and abs(x - other_x) < 150 for other_x, other_y in used):
-            label_y -= 13
-        used.append((x, label_y))
+    ordered = sorted(rows, key=lambda row: row.waited_share, reverse=True)
+    at = [(_x(row.gpu_hours, most_hours), _y(row.waited_share * 100, most_share)) for row in ordered]
+    used: list[Box] = [(x - 6, y - 6, x + 6, y + 6) for x, y in at]
+    for row, (x, y) in zip(ordered, at, strict=True):
+        box = _place(row.name, x, y, used)
+        used.append(box)
         kind = "own" if row.name in OWN else "other"
-        side = ("end", -9) if x > LEFT + 0.62 * (_wall() - LEFT) else ("start", 9)
         parts.append(f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="5"/>')
-        parts.append(f'<text x="{x + side[1]:.1f}" y="{label_y:.1f}" text-anchor="{side[0]}">{escape(row.name)}</text>')
+        parts.append(f'<text x="{box[0]:.1f}" y="{box[3] - 3:.1f}">{escape(row.name)}</text>')
     return parts
+
+
+def _place(name: str, x: float, y: float, used: Sequence[Box]) -> Box:
+    """Return the place of a name: as near to its point as there is room."""
+    width = LETTER * len(name)
+    for step in range(8):
+        for down in (LINE * step, -LINE * step):
+            top = y - LINE / 2 + down
+            for left in (x + 9, x - 9 - width):
+                box = (left, top, left + width, top + LINE)
+                inside = (
+                    left > LEFT and left + width < PANEL_WIDTH and top > TOP - LINE and box[3] < _floor() + LINE / 2
+                )
+                if inside and not any(_overlap(box, other) for other in used):
+                    return box
+    return (x + 9, y - LINE / 2, x + 9 + width, y + LINE / 2)
+
+
+def _overlap(one: Box, other: Box) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
 def _floor() -> int:
