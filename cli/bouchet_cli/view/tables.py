@@ -100,6 +100,8 @@ GAP = "  "
 NOTE_INDENT = "  "
 # a flexible column is shortened to this width before a column is dropped
 MIN_FLEXIBLE = 12
+# the first column has names, of which most are no longer
+NAME_WIDTH = 36
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,7 @@ def _layout(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int
     cells = zip(*rows, strict=True)
     widths = {index: max(cell_width(clean(cell)) for cell in column) for index, column in enumerate(cells)}
     while (excess := _total(widths) - width) > 0:
-        spare = sum(max(0, size - MIN_FLEXIBLE) for index, size in widths.items() if columns[index].flexible)
+        spare = sum(max(0, size - _least(index)) for index, size in widths.items() if columns[index].flexible)
         droppable = [index for index in widths if columns[index].rank]
         if excess <= spare or not droppable:
             break
@@ -154,10 +156,16 @@ def _layout(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int
     return widths
 
 
+def _least(index: int) -> int:
+    """Return the width below which a flexible column is shortened only when no column is left to drop."""
+    return MIN_FLEXIBLE if index else NAME_WIDTH
+
+
 def _shrink(columns: Sequence[Column], widths: dict[int, int], width: int) -> None:
-    """Shorten the widest flexible columns until the row fits; the others only if that is not enough."""
+    """Shorten the widest flexible columns until the row fits; names and the others only if that is not enough."""
     while _total(widths) > width:
-        flexible = [index for index in widths if columns[index].flexible and widths[index] > MIN_FLEXIBLE]
+        able = [index for index in widths if columns[index].flexible and widths[index] > MIN_FLEXIBLE]
+        flexible = [index for index in able if widths[index] > _least(index)] or able
         widest = max(flexible or widths, key=lambda index: widths[index])
         widths[widest] -= 1
 

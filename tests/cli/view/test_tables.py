@@ -45,11 +45,11 @@ def test_table_is_never_wider_than_its_width(rows: list[list[str]], note: str, w
         assert "\n" not in line.plain
 
 
-def test_narrow_table_shortens_text_then_drops_columns_and_keeps_numbers() -> None:
+def test_narrow_table_drops_columns_before_it_cuts_names_or_numbers() -> None:
     row = ["a" * 20, "12345678", "87654321", "d" * 30, "1234", "56789"]
     wide, narrow = (table(COLUMNS, [row], width)[1].plain for width in (120, 60))
     assert wide.split() == row
-    assert narrow.split() == ["aaaaaaaaaaaaaaaaa…", "12345678", "87654321", "56789"] or "…" in narrow
+    assert narrow.split() == ["a" * 20, "12345678", "87654321", "56789"]
     assert {"12345678", "56789"} <= set(narrow.split())
 
 
