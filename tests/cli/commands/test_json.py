@@ -36,8 +36,8 @@ DOCUMENTS: Mapping[str, tuple[tuple[str, ...], set[str]]] = {
 NEED_WORKER = {"orphans"}
 # commands that need another machine
 NEED_CLUSTER = {"setup", "site"}
-# their tests are in files of their own
-OWN_TESTS = {"open", "top"}
+# not covered by this test yet: they follow the API's streams
+STREAMING = {"open", "top"}
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def ready(bouchet: Bouchet, gateway: FakeGateway) -> Bouchet:
 
 
 def test_every_command_is_in_the_table() -> None:
-    assert set(DOCUMENTS) == set(COMMANDS) - set(WITHOUT_JSON) - NEED_WORKER - NEED_CLUSTER - OWN_TESTS
+    assert set(DOCUMENTS) == set(COMMANDS) - set(WITHOUT_JSON) - NEED_WORKER - NEED_CLUSTER - STREAMING
 
 
 @pytest.mark.parametrize("command", DOCUMENTS)
