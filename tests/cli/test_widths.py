@@ -46,7 +46,7 @@ def full(bouchet: Bouchet) -> Bouchet:
 
 
 @pytest.mark.parametrize("arguments", MESSAGES, ids=" ".join)
-def test_messages_have_all_their_words_at_every_width(bouchet: Bouchet, arguments: tuple[str, ...]) -> None:
+def test_messages_are_whole_at_every_width(bouchet: Bouchet, arguments: tuple[str, ...]) -> None:
     piped = bouchet(*arguments)
     assert piped.err and "…" not in piped.err
     for width in WIDTHS:
