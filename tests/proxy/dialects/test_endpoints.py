@@ -61,5 +61,6 @@ def test_check_body_names_the_path_of_an_invalid_field(endpoint: Endpoint, field
 @pytest.mark.parametrize("endpoint", Endpoint)
 def test_check_body_treats_null_as_absent(endpoint: Endpoint) -> None:
     nulls = dict.fromkeys(["system", "tools", "tool_choice", "metadata", "stop", "stream", "instructions", "model"])
-    body: dict[str, Any] = {**nulls, "messages": [{"role": "assistant", "content": None}], "input": "x", "prompt": "x"}
+    asked = {"messages": [{"role": "assistant", "content": None}], "contents": [{"parts": [{"text": "x"}]}]}
+    body: dict[str, Any] = {**nulls, **asked, "input": "x", "prompt": "x"}
     assert check_body(endpoint, body) == body
