@@ -90,7 +90,12 @@ def test_random_body_never_gives_500(app: FastAPI, body: Any, raw: bool) -> None
 
 @pytest.mark.slow
 def test_program_stops_on_sigterm_with_open_streams(tmp_path: Path, redis_server: RedisServer) -> None:
-    secrets = {"admin_key": ADMIN_KEY, "redis_password": redis_server.password, "gateway_token": TOKEN}
+    secrets = {
+        "admin_key": ADMIN_KEY,
+        "chat_key": "chat",
+        "redis_password": redis_server.password,
+        "gateway_token": TOKEN,
+    }
     for name, value in secrets.items():
         (tmp_path / name).write_text(value)
     (tmp_path / "models.yaml").write_text(CATALOG)
@@ -105,6 +110,7 @@ def test_program_stops_on_sigterm_with_open_streams(tmp_path: Path, redis_server
         "REDIS_PORT": str(redis_server.port),
         "GATEWAY_URL": "http://127.0.0.1:1",
         "API_PORT": str(port),
+        "LEDGER_DIR": str(tmp_path),
     }
     program = [sys.executable, "-m", "bouchet_api"]
     with subprocess.Popen(program, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:

@@ -17,6 +17,7 @@ from bouchet_proxy.routing.table import (
     NotReady,
     ReplicaGroup,
     Route,
+    RoutingTable,
     TableNotLoaded,
     UnknownModel,
     build_table,
@@ -99,10 +100,18 @@ def test_find_deployment_of_any_other_phase_is_not_ready(phase: Phase) -> None:
     assert isinstance(found, NotReady) and found.phase is phase
 
 
+def listed_names(dialect: Dialect, table: RoutingTable) -> list[str]:
+    """Return the names in a dialect's list of models."""
+    found = render_model_list(dialect, table)
+    if dialect is Dialect.GOOGLE:
+        return [entry["baseModelId"] for entry in found["models"]]
+    return [entry["id"] for entry in found["data"]]
+
+
 @pytest.mark.parametrize("dialect", Dialect)
 def test_model_list_has_ready_models_only(dialect: Dialect) -> None:
     table = build_table([make("one"), make("two", Phase.QUEUED)], CATALOG)
-    assert [entry["id"] for entry in render_model_list(dialect, table)["data"]] == ["one"]
+    assert listed_names(dialect, table) == ["one"]
 
 
 def test_find_model_id_returns_all_replicas_and_an_alias_its_own() -> None:
@@ -166,7 +175,7 @@ def test_parked_model_is_listed_and_a_request_wakes_it(dialect: Dialect) -> None
     table = build_table([parked.settled()], {})
     found = table.find("one")
     assert isinstance(found, NotReady) and found.phase is Phase.PARKED and found.wakes and found.expected_s == 30.0
-    assert [entry["id"] for entry in render_model_list(dialect, table)["data"]] == ["one"]
+    assert listed_names(dialect, table) == ["one"]
 
 
 def test_paused_or_closed_deployment_is_not_woken() -> None:
