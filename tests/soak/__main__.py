@@ -17,6 +17,7 @@ RUNS = (
     ("-m", "pytest", "-v", "--timeout", "3600", *STACK_TESTS),
     ("-m", "pytest", "-v", "--timeout", "3600", *SERVICE_TESTS),
     ("-m", "pytest", "-v", "--timeout", "3600", "tests/stack/faults/link_cut_sessions.py"),
+    ("-m", "pytest", "-v", "--timeout", "3600", "tests/stack/clusters/flavour_runs.py"),
     ("-m", "tests.soak.link_cuts"),
     ("-m", "tests.soak.cut_answers"),
     ("-m", "tests.soak.orphaned_answers"),
