@@ -128,7 +128,7 @@ def test_program_stops_on_sigterm_with_open_streams(tmp_path: Path, redis_server
             process.kill()
     assert process.returncode in (0, -signal.SIGTERM)
     assert ADMIN_KEY not in output.decode()
-    assert "Traceback" not in output.decode()
+    assert "Traceback" not in output.decode(), output.decode()
 
 
 def is_healthy(client: httpx.Client) -> bool:

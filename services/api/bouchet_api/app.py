@@ -20,6 +20,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .auth import AuthMiddleware
 from .dashboard import pages
@@ -107,7 +108,24 @@ def create_app(state: AppState, key: str) -> FastAPI:
     app.add_exception_handler(Exception, _handle_unexpected_error)
     app.state.sessions = SessionBook(key)
     app.add_middleware(AuthMiddleware, sessions=app.state.sessions)
+    app.add_middleware(StopMiddleware)
     return app
+
+
+class StopMiddleware:
+    """ASGI middleware that ends streams without a traceback: the server cancels those that are open when it stops."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on."""
+        try:
+            await self.app(scope, receive, send)
+        except asyncio.CancelledError:
+            if scope["type"] != "http":
+                raise
+            log.info("%s was ended, as the API stops", scope["path"])
 
 
 @contextlib.asynccontextmanager
