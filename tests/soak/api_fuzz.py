@@ -21,9 +21,11 @@ from bouchet_core.gateway_client import NO_TLS
 from setup.python.environments import FUZZER
 from tests.conftest import free_port, start_redis
 from tests.fakes.gateway_api import FakeGateway
+from tests.fakes.hub_server import Hub, running_hub
 from tests.fakes.running_api import ADMIN_KEY, RunningApi, running
 from tests.fakes.running_worker import running_worker, worker_environment
 from tests.fakes.slurm_gateway import FakeJob, FakeSlurm, running_gateway
+from tests.remote.compute_node import SCRIPTS
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = ROOT / FUZZER / "bin" / "st"
@@ -50,9 +52,10 @@ MODEL = "Qwen/Qwen3-32B"
 
 @contextmanager
 def running_services(folder: Path) -> Iterator[RunningApi]:
-    """Run the API with a worker whose cluster has a model, an orphan and no images."""
+    """Run the API with a worker whose cluster has an orphan, no images, and a hub without models."""
     slurm = FakeSlurm()
     slurm.on_disk, slurm.images = {}, {}
+    slurm.real_scripts = {name: SCRIPTS / name for name in ("inspect_hub.py", "remove_model.py")}
     slurm.jobs[900] = FakeJob(900, "bouchet-zz-1", "day", [], state="RUNNING", node="node1")
     secrets = folder / "secrets"
     for made in (secrets, folder / "redis"):
@@ -63,6 +66,9 @@ def running_services(folder: Path) -> Iterator[RunningApi]:
         gateway = opened.enter_context(FakeGateway())
         api = opened.enter_context(running(folder, redis, gateway))
         url = opened.enter_context(running_gateway(slurm))
+        hub = opened.enter_context(running_hub(Hub({})))
+        with (folder / "site.yaml").open("a") as site:
+            site.write(f"hub_endpoint: {hub.url}\n")
         environment = worker_environment(secrets, redis_port=redis.port, gateway_url=url)
         own = {"BOUCHET_SITE_FILE": str(folder / "site.yaml"), "BOUCHET_CATALOG": str(folder / "models.yaml")}
         opened.enter_context(running_worker({**environment, **own}, "one"))
