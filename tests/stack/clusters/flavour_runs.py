@@ -1,6 +1,6 @@
 """A site file from `bouchet site probe`, and a launch to an answer, on other kinds of clusters.
 
-Part of `make soak`: each kind configures the demo's Slurm and sshd anew, which takes minutes.
+Part of `make soak`: each kind starts the demo's Slurm and sshd with other settings, which takes minutes.
 """
 
 from __future__ import annotations
