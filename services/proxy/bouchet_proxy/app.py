@@ -266,9 +266,9 @@ class ProxyApp:
 
 
 def _is_model_list(path: str) -> bool:
-    """Return whether a path is a list of models, or one of it."""
+    """Return whether a path is a list of models, or one of it. After a colon stands a method of Gemini's."""
     rest = next((path.removeprefix(one) for one in VERSIONS if path.startswith(f"{one}/")), path)
-    return rest == "/models" or rest.startswith("/models/")
+    return rest == "/models" or (rest.startswith("/models/") and ":" not in rest)
 
 
 def _methods(path: str) -> str:
