@@ -221,7 +221,9 @@ def test_errors_have_googles_form(proxy: RunningProxy) -> None:
 
 
 def test_stream_that_is_cut_ends_with_an_error(proxy: RunningProxy) -> None:
-    response = generate(proxy, user_content("SAY[a b c d e] DIE[4]"), method="streamGenerateContent")
+    # another job of the model, where there is one, goes on with text, but never with a call
+    script = 'CALL[bash {"command": "ls -l /tmp and more of that"}] DIE[3]'
+    response = generate(proxy, user_content(script), method="streamGenerateContent")
     last = response.text.strip().rpartition("\n")[2]
     error = json.loads(last)["error"]
     assert error["code"] >= 500 and error["status"] and "litellm" not in error["message"].lower()
