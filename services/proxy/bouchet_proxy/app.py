@@ -266,7 +266,7 @@ class ProxyApp:
 
 
 def _is_model_list(path: str) -> bool:
-    """Return whether a path is a list of models, or one of it. After a colon stands a method of Gemini's."""
+    """Return whether a path is a list of models, or one of it. A colon begins a method of Gemini's."""
     rest = next((path.removeprefix(one) for one in VERSIONS if path.startswith(f"{one}/")), path)
     return rest == "/models" or (rest.startswith("/models/") and ":" not in rest)
 
