@@ -45,7 +45,7 @@ from tests.waiting import wait_for
 MIB = 1 << 20
 HELD = "held"
 HELD_STREAMS = 500
-ASK_EVERY_S = 0.02
+ASK_EVERY_S, ASK_AT_LEAST = 0.02, 20
 UNKNOWN_REQUESTS = 400_000
 BATCH = 500
 UNKNOWN = UsageRecord(
@@ -156,6 +156,7 @@ class OtherClient:
         return self
 
     def __exit__(self, *_: object) -> None:
+        wait_for(lambda: len(self.seconds) >= ASK_AT_LEAST)
         self._stopping.set()
         self._thread.join()
 

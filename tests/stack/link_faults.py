@@ -54,10 +54,10 @@ def text_of(body: bytes) -> str:
     return "".join(event.json()["delta"].get("text", "") for event in events if event.name == "content_block_delta")
 
 
-def check_answers_with_a_cut(stack: Stack, model: str, fault: Callable[[Stack], None]) -> None:
+def check_answers_with_a_cut(stack: Stack, model: str, fault: Callable[[Stack], None], script: str = LONG) -> None:
     """Check that answers under way at a fault are whole, and those that are given without one."""
-    streams = [Stream(stack, model, LONG).under_way() for _ in range(2)]
+    streams = [Stream(stack, model, script).under_way() for _ in range(2)]
     fault(stack)
-    uncut = Stream(stack, model, LONG)
+    uncut = Stream(stack, model, script)
     assert {one.last(timeout_s=120) for one in (*streams, uncut)} == {"message_stop"}
     assert {text_of(one.body) for one in streams} == {text_of(uncut.body)}
