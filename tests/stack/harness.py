@@ -206,17 +206,26 @@ def _end(process: subprocess.Popen[str]) -> None:
 
 
 def open_stack() -> Stack:
-    """Return the stack on the ports of its env file, which is made with free ports the first time."""
+    """Return the stack on the ports of its env file, which is made with free ports the first time.
+
+    Volumes that an earlier run left without their env file are removed: nobody has their secrets.
+    """
     if not ENV_FILE.exists():
         ports = _free_ports()
-        done = Stack(*ports).make("env")
-        assert done.status == 0, done.output
-        text = ENV_FILE.read_text()
-        for name, port in zip(("PROXY_PORT", "API_PORT"), ports, strict=True):
-            text = re.sub(rf"^{name}=.*$", f"{name}={port}", text, flags=re.M)
-        ENV_FILE.write_text(text)
+        Stack(*ports).remove()
+        make_env_file(*ports)
     found = dict(re.findall(r"^(PROXY_PORT|API_PORT)=(\d+)$", ENV_FILE.read_text(), re.M))
     return Stack(int(found["PROXY_PORT"]), int(found["API_PORT"]))
+
+
+def make_env_file(*ports: int) -> None:
+    """Make the stack's env file with new secrets, as `make up` does, and with these ports of proxy and API."""
+    done = Stack(*ports).make("env")
+    assert done.status == 0, done.output
+    text = ENV_FILE.read_text()
+    for name, port in zip(("PROXY_PORT", "API_PORT"), ports, strict=True):
+        text = re.sub(rf"^{name}=.*$", f"{name}={port}", text, flags=re.M)
+    ENV_FILE.write_text(text)
 
 
 def _free_ports() -> tuple[int, int]:

@@ -98,10 +98,16 @@ class WorkerScenario:
     """A reconcile loop over a fake Slurm, whose tasks run at once."""
 
     def __init__(
-        self, context: WorkerContext, gateway: GatewayClient, slot0: Slot0, slurm: FakeSlurm, clock: Clock
+        self,
+        context: WorkerContext,
+        gateway: GatewayClient,
+        slot0: Slot0,
+        slurm: FakeSlurm,
+        clock: Clock,
+        secret: str = SECRET,
     ) -> None:
         self.context, self.slurm, self.slot0, self.clock = context, slurm, slot0, clock
-        self.probe = SlotProbe("127.0.0.1", slot0.port, SECRET)
+        self.probe = SlotProbe("127.0.0.1", slot0.port, secret)
         self.enqueued: list[tuple[str, str]] = []
         self.loop = ReconcileLoop(context, Observer(context, self.probe), self._enqueue)
 

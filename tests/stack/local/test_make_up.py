@@ -10,7 +10,7 @@ import time
 import httpx
 
 from tests.stack.conftest import SMALL
-from tests.stack.harness import ENV_FILE, LOCAL_SERVICES, ROOT, Finished, Stack
+from tests.stack.harness import ENV_FILE, LOCAL_SERVICES, ROOT, Finished, Stack, make_env_file
 
 
 def test_make_up_prints_curl_line_and_answer(first_up: tuple[Stack, Finished]) -> None:
@@ -76,6 +76,18 @@ def test_health_needs_no_key(stack: Stack) -> None:
 def test_local_containers_use_at_most_750_mib(stack: Stack) -> None:
     used = {service: stack.memory_mib(service) for service in LOCAL_SERVICES}
     assert sum(used.values()) <= 750, used
+
+
+def test_env_file_made_anew_over_old_volumes_reaches_the_running_job(stack: Stack) -> None:
+    """A fresh clone beside the volumes of the old one: every secret is another, the model still answers."""
+    ports = [int(url.rpartition(":")[2]) for url in (stack.proxy_url, stack.api_url)]
+    job, old_key = stack.deployment(SMALL)["jobs"][-1], stack.key
+    ENV_FILE.unlink()
+    make_env_file(*ports)
+    finished = stack.make("up")
+    assert finished.status == 0, finished.output
+    assert stack.key != old_key
+    assert stack.deployment(SMALL)["jobs"][-1]["slurm_id"] == job["slurm_id"]
 
 
 def test_make_up_taken_port_starts_nothing(stack: Stack) -> None:

@@ -30,6 +30,7 @@ from bouchet_worker.slurm.error_messages import explain_outage
 
 from .cleanup import CleanupScheduler, kept_until
 from .decide import Decision, apply, decide
+from .job_keys import KeyRecovery
 from .observation import Observed, QueryFailed
 from .observe import Observer, attempt_key
 from .recovery import JobRecovery
@@ -86,6 +87,7 @@ class ReconcileLoop:
 
     def __post_init__(self) -> None:
         self._recovery = JobRecovery(self.context)
+        self._keys = KeyRecovery(self.context)
         self._job_times = JobTimes(self.context)
         self._services = ServiceRunner(self.context, self.enqueue, self.observer.probe, self.latest)
         self._batch_jobs: tuple[BatchJobWatch[Any, Any], ...] = (
@@ -211,6 +213,8 @@ class ReconcileLoop:
             return
         if new.phase is not record.phase:
             log.info("deployment %s: %s -> %s %s", record.id, record.phase, new.phase, new.reason)
+        if observed.health is not None and observed.health.wrong_server:
+            self._keys.restore(record)
         if made[0].task is not None:
             self._send(made[0].task, record.id)
 
@@ -232,8 +236,10 @@ class ReconcileLoop:
 
     def _forget_ended(self, records: Sequence[Deployment]) -> None:
         live, now = {record.id for record in records}, time.monotonic()
+        names = {job.name for record in records for job in record.jobs}
+        self._keys.keep_only(names)
         if self.smoke_tests is not None:
-            self.smoke_tests.keep_only([job.name for record in records for job in record.jobs])
+            self.smoke_tests.keep_only(names)
         self._sent = {
             key: sent for key, sent in self._sent.items() if key[1] in live and now - sent.at < 2 * RESEND_MAX_S
         }

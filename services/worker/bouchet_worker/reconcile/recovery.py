@@ -25,7 +25,6 @@ from bouchet_core.errors import (
     UnknownDeploymentError,
     UnreadableRecordError,
 )
-from bouchet_core.keys import sealed_key
 from bouchet_core.store import Store
 from pydantic import ValidationError
 
@@ -35,13 +34,14 @@ from bouchet_worker.paths import RemotePaths
 from bouchet_worker.slurm.parsing import QueueRow
 from bouchet_worker.slurm.states import STATES, StateClass, parse_state
 
+from .job_keys import read_sealed_key
+
 log = logging.getLogger(__name__)
 
 RECOVERED = "recovered from a Slurm job without a record"
 NO_RECORD_FILE = "its folder has no readable record.json, so its model is unknown"
 # batch jobs have names and records of their own
 _JOB_NAME = re.compile(r"bouchet-(?!download-)([a-z0-9]+)-[1-9]\d{0,5}", re.ASCII)
-_KEY_BYTES = 200
 
 Owner = Literal["this", "another", "unknown"]
 
@@ -227,8 +227,7 @@ def make_orphan(row: QueueRow, file: JobRecordFile | None, owner: Owner, note: s
 def _sealed_key(context: WorkerContext, row: QueueRow) -> str | None:
     """Return the job's key, sealed for the record. The key is read from its 0600 file on the cluster."""
     try:
-        key = context.gateway.get(f"{context.paths.job(row.name)}/key", max_bytes=_KEY_BYTES).data
-        return sealed_key(context.serving_secret, row.name, key.decode("ascii", "replace").strip())
+        return read_sealed_key(context, row.name)
     except (ClusterUnavailableError, RemoteTimeoutError):
         raise
     except (GatewayError, ValueError) as exc:
