@@ -16,6 +16,7 @@ from .chain import compare_first_byte, streamed_rate
 from .figures import Figure, render
 from .images import build_twice
 from .lag import seen_running
+from .ledger import million_requests
 from .prefix import prefix_cache
 from .proxy_peers import compare_proxies
 from .records import many_records
@@ -51,6 +52,7 @@ def measure(stack: Stack) -> list[Figure]:
 
 PARTS: dict[str, Callable[[Stack], list[Figure]]] = {
     "200 deployments on record": many_records,
+    "a ledger of a million requests": million_requests,
     "a job's start": seen_running,
     "the batch script beside a bare start": compare_scripts,
     "start of a model": compare_starts,

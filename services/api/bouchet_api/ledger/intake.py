@@ -30,6 +30,7 @@ DIMENSIONS = {
     "client": "client",
 }
 ALL = "all"
+COUNTED = ("requests", *COUNTS)
 Row = dict[str, Any]
 
 
@@ -103,23 +104,24 @@ def _insert_requests(connection: sa.Connection, rows: Iterable[Row]) -> int:
 
 
 def _add_sums(connection: sa.Connection, rows: Sequence[Row]) -> None:
-    sums: dict[tuple[str, int, int, str], Counter[str]] = {}
+    sums: dict[tuple[str, int, int, str], list[int]] = {}
     errors: Counter[tuple[int, str, str]] = Counter()
     for row in rows:
         counts = _counts(row)
-        names = [(by, row[column]) for by, column in DIMENSIONS.items() if row[column]] + [(ALL, "")]
-        for length in (QUARTER_S, DAY_S):
-            start = int(row["at"]) // length * length
-            for by, name in names:
-                sums.setdefault((by, length, start, name), Counter()).update(counts)
+        start = int(row["at"]) // QUARTER_S * QUARTER_S
+        for by, column in (*DIMENSIONS.items(), (ALL, None)):
+            if column is None or row[column]:
+                _add(sums, (by, QUARTER_S, start, row[column] if column else ""), counts)
         if row["error"]:
-            errors[int(row["at"]) // QUARTER_S * QUARTER_S, row["key"], row["error"][:100]] += 1
+            errors[start, row["key"], row["error"][:100]] += 1
+    for (by, _, start, name), counts in list(sums.items()):
+        _add(sums, (by, DAY_S, start // DAY_S * DAY_S, name), counts)
     insert = _insert(connection, request_sums)
-    added = {name: request_sums.c[name] + insert.excluded[name] for name in ("requests", *COUNTS)}
+    added = {name: request_sums.c[name] + insert.excluded[name] for name in COUNTED}
     connection.execute(
         insert.on_conflict_do_update(index_elements=list(request_sums.primary_key), set_=added),
         [
-            {"by": by, "length": length, "start": start, "name": name, **dict.fromkeys(COUNTS, 0), **counts}
+            {"by": by, "length": length, "start": start, "name": name, **dict(zip(COUNTED, counts, strict=True))}
             for (by, length, start, name), counts in sorted(sums.items())
         ],
     )
@@ -132,14 +134,18 @@ def _add_sums(connection: sa.Connection, rows: Sequence[Row]) -> None:
         )
 
 
-def _counts(row: Mapping[str, Any]) -> dict[str, int]:
-    counts = {"requests": 1, "input": row["input"], "cached": row["cached"], "output": row["output"]}
-    counts["errors"] = 1 if row["error"] else 0
-    if row["first_ms"] is not None:
-        counts |= {"streams": 1, "first_ms": row["first_ms"]}
-    if row["output"]:
-        counts |= {"made": row["output"], "made_ms": row["generating_ms"]}
-    return counts
+def _counts(row: Mapping[str, Any]) -> list[int]:
+    """Return what a request adds to each of COUNTED."""
+    first_ms, made = row["first_ms"], row["output"]
+    return [
+        *(1, 1 if row["error"] else 0, row["input"], row["cached"], made),
+        *(0 if first_ms is None else 1, first_ms or 0, made, row["generating_ms"] if made else 0),
+    ]
+
+
+def _add(sums: dict[tuple[str, int, int, str], list[int]], key: tuple[str, int, int, str], counts: list[int]) -> None:
+    known = sums.get(key)
+    sums[key] = counts if known is None else [a + b for a, b in zip(known, counts, strict=True)]
 
 
 def _take_job(connection: sa.Connection, entry: JobEntry) -> None:

@@ -1,0 +1,154 @@
+"""A million requests and ten thousand jobs in the ledger: how long each view takes, over a month and over all of it.
+
+SQLite in a file of its own; the rows and their sums are made by the code that reads the streams.
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import sqlalchemy as sa
+from bouchet_api.ledger.database import LedgerDatabase, database_url
+from bouchet_api.ledger.gpu_views import (
+    GpuBy,
+    compare_with_accounting,
+    job_differences,
+    summarize_gpu_time,
+    total_gpu_time,
+)
+from bouchet_api.ledger.intake import take_entries
+from bouchet_api.ledger.periods import DateRange
+from bouchet_api.ledger.request_views import RequestsBy, last_requests, summarize_requests, total_requests
+from bouchet_api.ledger.tables import requests
+from bouchet_core.store.ledger import JOBS, REQUESTS, WaitingEntry
+
+from tests.api.ledger.entries import accounting, job, request
+from tests.stack.harness import Stack
+
+from .figures import Figure
+
+REQUESTS_IN_ALL, JOBS_IN_ALL, DAYS = 1_000_000, 10_000, 365
+BATCH = 5000
+FIRST = datetime(2026, 1, 1, tzinfo=UTC)
+KEYS, MODELS, AGENTS = 50, 12, 8
+FAILED_SHARE = 0.001
+TIMES = 5
+TARGET_MS = 200
+ZONE = ZoneInfo("America/New_York")
+
+View = Callable[[sa.Connection, DateRange], object]
+
+
+def million_requests(stack: Stack) -> list[Figure]:
+    """Measure all views; the stack under test is not used."""
+    del stack
+    with tempfile.TemporaryDirectory() as folder:
+        database = LedgerDatabase(database_url(None, Path(folder)))
+        try:
+            fill(database)
+            return [figure for title, span in spans().items() for figure in measure(database, title, span)]
+        finally:
+            database.close()
+
+
+def spans() -> dict[str, DateRange]:
+    """Return the ranges: days of a zone with summer time."""
+    first = FIRST.date() + timedelta(days=1)
+    month = DateRange(first + timedelta(days=300), first + timedelta(days=329), ZONE)
+    return {"a month": month, "a year": DateRange(first, first + timedelta(days=DAYS), ZONE)}
+
+
+def fill(database: LedgerDatabase) -> None:
+    """Store the rows in batches, as the consumer does."""
+    source = random.Random(1)
+    for stream, entries in ((REQUESTS, request_entries(source)), (JOBS, job_entries(source))):
+        batch: list[WaitingEntry] = []
+        for number, fields in enumerate(entries):
+            batch.append(WaitingEntry(stream, f"{number}-0", fields))
+            if len(batch) == BATCH:
+                with database.begin() as connection:
+                    take_entries(connection, batch)
+                batch.clear()
+        with database.begin() as connection:
+            take_entries(connection, batch)
+    with database.read() as connection:
+        found = connection.scalar(sa.select(sa.func.count()).select_from(requests))
+    assert found == REQUESTS_IN_ALL, found
+
+
+def request_entries(source: random.Random) -> Iterator[dict[str, str]]:
+    """Yield requests over the year, in the order of their ends."""
+    step = DAYS * 86_400 / REQUESTS_IN_ALL
+    same = {name: str(value) for name, value in asdict(request()).items() if value is not None}
+    for number in range(REQUESTS_IN_ALL):
+        yield {
+            **same,
+            "id": f"request-{number}",
+            "at": str(FIRST.timestamp() + number * step),
+            "key": f"person-{source.randrange(KEYS)}",
+            "model": f"org/model-{source.randrange(MODELS)}",
+            "agent": f"agent-{source.randrange(AGENTS)}",
+            "error": "overloaded_error" if source.random() < FAILED_SHARE else "",
+        }
+
+
+def job_entries(source: random.Random) -> Iterator[dict[str, str]]:
+    """Yield jobs of some hours, and what sacct says of each."""
+    for number in range(JOBS_IN_ALL):
+        begin = FIRST + timedelta(hours=number * DAYS * 24 / JOBS_IN_ALL)
+        times = [begin + timedelta(minutes=minutes) for minutes in (0, 5, 12, 12 + source.randrange(30, 600))]
+        at = [moment.strftime("%Y-%m-%dT%H:%M:%S") for moment in times]
+        parts = (("queued", at[0], at[1]), ("starting", at[1], at[2]), ("serving", at[2], at[3]))
+        name = f"bouchet-job{number}-1"
+        yield {"body": job(name, *parts, model=f"org/model-{source.randrange(MODELS)}").model_dump_json()}
+        yield {"body": accounting(name, 2 * (times[3] - times[1]).total_seconds(), times[3]).model_dump_json()}
+
+
+def views() -> dict[str, View]:
+    """Return every view of the API by its name, each as a route makes it."""
+    now = datetime.now(UTC).timestamp()
+    made: dict[str, View] = {
+        "last 100 requests": lambda connection, _: last_requests(connection, 100),
+        "last 100 failed requests": lambda connection, _: last_requests(connection, 100, failed=True),
+        "jobs beside sacct": lambda connection, span: (
+            compare_with_accounting(connection, span),
+            job_differences(connection, span),
+        ),
+    }
+    for by in RequestsBy:
+        made[f"requests by {by}"] = lambda connection, span, by=by: (
+            summarize_requests(connection, by, span),
+            total_requests(connection, span),
+        )
+    for dimension in GpuBy:
+        made[f"GPU time by {dimension}"] = lambda connection, span, by=dimension: (
+            summarize_gpu_time(connection, by, span, now),
+            total_gpu_time(connection, span, now),
+            compare_with_accounting(connection, span),
+        )
+    return made
+
+
+def measure(database: LedgerDatabase, title: str, span: DateRange) -> list[Figure]:
+    """Time each view; the slowest is the figure, with the median of all beside it."""
+    took: dict[str, float] = {}
+    for name, view in views().items():
+        times = []
+        for _ in range(TIMES):
+            began = time.perf_counter()
+            with database.read() as connection:
+                found = view(connection, span)
+            times.append((time.perf_counter() - began) * 1000)
+            assert found, f"{name}: nothing"
+        took[name] = statistics.median(times)
+    slowest = sorted(took, key=lambda name: -took[name])
+    note = "; ".join(f"{name} {took[name]:.0f} ms" for name in slowest[:4])
+    return [Figure(f"ledger of a million requests, {title}: slowest view", took[slowest[0]], "ms", TARGET_MS, note)]
