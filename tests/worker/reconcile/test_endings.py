@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from bouchet_core.deployments import Ending, Phase
+from bouchet_core.policy import Policy
 from bouchet_worker.reconcile.endings import SENTENCES, classify_ending
 from bouchet_worker.reconcile.observation import EndFile, JobStatus
 from bouchet_worker.reconcile.vllm_errors import advice_for, advice_for_cause, select_cause
@@ -197,3 +198,17 @@ def test_advice_for_unknown_error_line_is_empty() -> None:
 
 def test_advice_for_dead_engine_only_when_it_is_the_cause() -> None:
     assert advice_for(ENGINE_DIED) == "" and "launch again" in advice_for_cause(ENGINE_DIED)
+
+
+def test_ended_job_of_a_kept_deployment_asks_nobody_to_launch_again() -> None:
+    record = record_in(Phase.READY)
+    kept = record.model_copy(update={"policy": Policy(keep="forever")})
+    assert kept.job is not None
+    for state in SENTENCES:
+        status = JobStatus(state, state, node="node1", exit_code="1:0")
+        _, alone = classify_ending(record, kept.job, status, None)
+        _, sentence = classify_ending(kept, kept.job, status, None)
+        assert "launch again" not in sentence
+        assert ("another job follows" in sentence) == ("launch again" in alone)
+    _, sentence = classify_ending(kept, kept.job, None, end_file("idle"))
+    assert sentence == "as noted; the next request starts it again"

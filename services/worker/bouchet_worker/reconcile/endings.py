@@ -51,6 +51,7 @@ _END_FILE_ENDINGS: Mapping[str, Ending] = {
 # 128 + SIGKILL
 KILLED = 137
 FORGOTTEN = "Slurm no longer knows job {slurm_id}, and the job left no exit record; {logs}"
+FOLLOWS = "another job follows"
 _PROCESS_KILLED = "the process was killed, most likely for its use of host memory: more --gpus give it more memory"
 
 
@@ -60,19 +61,26 @@ def classify_ending(
     """Return how the deployment ended and a sentence about it. status is None when Slurm has forgotten the job."""
     fields = _fields(record, job, status)
     if status is not None and status.state in _CAUSE_KNOWN_BY_SLURM:
-        return STATES[status.state].ending or Ending.FAILED, SENTENCES[status.state].format_map(fields)
+        return STATES[status.state].ending or Ending.FAILED, _sentence(record, status.state).format_map(fields)
     if record.stop_requested_at is not None:
         if job.retired_because:
             return Ending.COMPLETED, job.retired_because
         return Ending.CANCELLED, "cancelled on request"
     if end_file is not None and end_file.kind == "idle":
-        return Ending.IDLE, f"{end_file.sentence}; `bouchet launch {record.model}` starts it again{_warm_start(job)}"
+        starter = "the next request" if record.stays else f"`bouchet launch {record.model}`"
+        return Ending.IDLE, f"{end_file.sentence}; {starter} starts it again{_warm_start(job)}"
     if end_file is not None and end_file.kind in _END_FILE_ENDINGS:
         return _END_FILE_ENDINGS[end_file.kind], _with_cause(end_file)
     if status is None:
         return Ending.FAILED, FORGOTTEN.format_map(fields)
     by_code = EXIT_CODES.get(status.exit_code or "") if status.state is State.FAILED and end_file is None else None
-    return STATES[status.state].ending or Ending.FAILED, (by_code or SENTENCES[status.state]).format_map(fields)
+    return STATES[status.state].ending or Ending.FAILED, (by_code or _sentence(record, status.state)).format_map(fields)
+
+
+def _sentence(record: Deployment, state: State) -> str:
+    """Return the template of that state. Whoever keeps a deployment need not launch it again."""
+    said, again, _ = SENTENCES[state].partition("; launch again")
+    return f"{said}; {FOLLOWS}" if again and record.stays else SENTENCES[state]
 
 
 def _warm_start(job: Job) -> str:
