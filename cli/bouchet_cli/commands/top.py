@@ -28,7 +28,7 @@ from bouchet_cli.view.screen import OutputStream, Screen, StyledLine, clean
 REDRAW_S = 1.0
 RECONNECT_S = 1.0
 # one screen needs the status, and the proxy's list if it comes soon
-FIRST_SCREEN_S = 3.0
+FIRST_SCREEN_S, FIRST_STATUS_S = 3.0, 30.0
 DEFAULT_HEIGHT = 24
 ENTER, LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
 # a browser is sent to the link from a file, so that no list of processes shows the link
@@ -70,13 +70,19 @@ def watch_status(options: argparse.Namespace, context: CommandContext) -> None:
 
 
 def read_once(api: ApiClient) -> LiveState:
-    """Return one state of all parts. Raises UnreachableError."""
+    """Return one state of all parts; without the proxy's list if that does not come soon. Raises CommandError."""
+    events: queue.Queue[ServerSentEvent | CommandError] = queue.Queue(maxsize=1000)
+    threading.Thread(target=_follow, args=(api, events), daemon=True).start()
     state, began = LiveState(), time.monotonic()
-    for event in api.live():
+    while state.status is None or state.requests is None:
+        limit_s = FIRST_STATUS_S if state.status is None else FIRST_SCREEN_S
+        try:
+            event = events.get(timeout=max(0.0, limit_s - (time.monotonic() - began)))
+        except queue.Empty:
+            break
+        if isinstance(event, CommandError):
+            raise event
         state.take(event.event, event.data)
-        has_all = state.status is not None and state.requests is not None
-        if has_all or (state.status is not None and time.monotonic() - began > FIRST_SCREEN_S):
-            return state
     return state
 
 
@@ -89,7 +95,9 @@ def watch(api: ApiClient, screen: Screen, lines: Lines) -> None:
         while True:
             _take_all(events, state)
             size = os.get_terminal_size(sys.stdout.fileno())
-            _draw(screen.out, lines(state, size.columns, size.lines - 1, datetime.now(UTC)), size.lines)
+            # a serial line and some containers' terminals have no size
+            width, height = size.columns or screen.out.width, size.lines or DEFAULT_HEIGHT
+            _draw(screen.out, lines(state, width, height - 1, datetime.now(UTC)), height)
             if _key_within(sys.stdin, REDRAW_S) in ("q", "Q", "\x1b"):
                 return
 
