@@ -12,6 +12,7 @@ from tests.stack.harness import Stack
 from tests.waiting import wait_for
 
 USER, HOME, CONFIG = "researcher", "/home/researcher", "/etc/slurm/slurm.conf"
+ACCOUNTING_PID = "/run/slurm/slurmdbd.pid"
 PROGRAMS = "sbatch squeue scancel sinfo scontrol sacct sacctmgr"
 # a real job_submit plugin, as sites have one: it prints, and refuses
 SUBMIT_PLUGIN = """
@@ -108,7 +109,7 @@ def _apply(stack: Stack, flavour: Flavour, bashrc: str, config: str) -> None:
         exclusive = config.replace("PartitionName=gpu_h200 ", "PartitionName=gpu_h200 OverSubscribe=EXCLUSIVE ")
         assert exclusive != config
     put_file(stack, "demo-ctl", CONFIG, f"{exclusive}\nJobSubmitPlugins=lua\n")
-    as_root(stack, "demo-ctl", "scontrol reconfigure")
+    _restart_controller(stack)
     if flavour.start_up:
         put_file(stack, "demo-login", f"{HOME}/.bashrc", f"{flavour.start_up}\n{bashrc}")
     as_root(stack, "demo-login", f"usermod --shell {flavour.login_shell} {USER}; mkdir -p {HOME}/project_pi_x/{USER}")
@@ -120,16 +121,20 @@ def _apply(stack: Stack, flavour: Flavour, bashrc: str, config: str) -> None:
             f"mkdir -p {flavour.slurm_folder}; for one in {PROGRAMS}; do mv /usr/bin/$one {flavour.slurm_folder}; done",
         )
     if not flavour.has_accounting:
-        as_root(stack, "demo-ctl", "pkill slurmdbd")
-    wait_for(lambda: stack.on("demo-ctl", ["scontrol", "ping"]).status == 0, 60)
+        as_root(stack, "demo-ctl", f"kill $(cat {ACCOUNTING_PID})")
 
 
 def _undo(stack: Stack, flavour: Flavour, bashrc: str, config: str) -> None:
     if flavour.slurm_folder:
         as_root(stack, "demo-login", f"mv {flavour.slurm_folder}/* /usr/bin/")
-    if not flavour.has_accounting:
-        as_root(stack, "demo-ctl", "rm -f /run/slurm/slurmdbd.pid; runuser -u slurm -- slurmdbd")
     put_file(stack, "demo-login", f"{HOME}/.bashrc", bashrc)
     as_root(stack, "demo-login", f"usermod --shell /bin/bash {USER}; chown {USER}: {HOME}/.bashrc")
     put_file(stack, "demo-ctl", CONFIG, config)
-    as_root(stack, "demo-ctl", "scontrol reconfigure")
+    _restart_controller(stack)
+
+
+def _restart_controller(stack: Stack) -> None:
+    """Start slurmctld and slurmdbd with their new configuration; a reconfigured slurmctld is another process."""
+    stack.container("demo-ctl").restart(timeout=10)
+    stack.wait_healthy("demo-ctl")
+    wait_for(lambda: "is UP" in stack.on("demo-ctl", ["scontrol", "ping"]).output, 60)
