@@ -5,6 +5,7 @@ A changed lock makes a new environment beside the old one; a link points to the 
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -12,7 +13,8 @@ import re
 import shutil
 import sys
 import venv
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -35,12 +37,14 @@ def ensure_environment(
     builds with. `finish` gets the new environment's python (for our own packages).
     """
     wanted = digest_of(locks)
-    stamp = target / STAMP
     python = target / "bin" / "python"
-    if python.exists() and stamp.is_file() and stamp.read_text() == wanted:
+    if _is_made(target, wanted):
         return python
     place = target.with_name(f"{target.name}-{wanted[:DIGEST_LENGTH]}")
-    with progress.step(f"Python environment {target.name}") as step:
+    with progress.step(f"Python environment {target.name}") as step, _sole_maker(target, step.say):
+        # another command may have made it meanwhile
+        if _is_made(target, wanted):
+            return python
         _ensure_venv_module(progress)
         _make(place, locks, step.say)
         if finish is not None:
@@ -48,6 +52,24 @@ def ensure_environment(
         (place / STAMP).write_text(wanted)
         point_link_to(place, target)
     return python
+
+
+def _is_made(target: Path, wanted: str) -> bool:
+    stamp = target / STAMP
+    return (target / "bin" / "python").exists() and stamp.is_file() and stamp.read_text() == wanted
+
+
+@contextmanager
+def _sole_maker(target: Path, say: OnLine) -> Iterator[None]:
+    """Wait until no other command makes this environment: two terminals may be the first to call `bouchet`."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.with_name(f"{target.name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("another command makes it")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def digest_of(files: Sequence[Path]) -> str:

@@ -22,7 +22,7 @@ from .proxy_peers import compare_proxies
 from .records import many_records
 from .script import compare_scripts
 from .start import compare_starts
-from .tunnel import compare_with_ssh
+from .tunnel.compare import compare_with_ssh
 
 
 def main() -> int:

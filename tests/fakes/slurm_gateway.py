@@ -93,8 +93,10 @@ class FakeSlurm:
         with self._lock:
             self.calls.append(argv)
             self.stdin = stdin
-            method = getattr(self, argv[0])
-            result: ProgramResult = method(argv[1:])
+            program = getattr(self, argv[0], None)
+            if program is None:
+                return 127, "", f"bash: line 1: {argv[0]}: command not found\n"
+            result: ProgramResult = program(argv[1:])
             return result
 
     def programs(self) -> list[str]:

@@ -21,7 +21,7 @@ from bouchet_core.tunnel import TunnelState
 
 from tests.bench import upstream
 from tests.bench.figures import Figure, render
-from tests.bench.tunnel_ends import BODY, Way, answers, redis_in, start_gateway, start_sshd, start_upstream, starter
+from tests.bench.tunnel.ends import BODY, Way, answers, redis_in, start_gateway, start_sshd, start_upstream, starter
 from tests.gateway.faulty_network import Link, link_to
 from tests.gateway.running import serve_behind
 

@@ -208,7 +208,7 @@ def _end(process: subprocess.Popen[str]) -> None:
 def open_stack() -> Stack:
     """Return the stack on the ports of its env file, which is made with free ports the first time.
 
-    Volumes that an earlier run left without their env file are removed: nobody has their secrets.
+    Volumes that an earlier run left without their env file are removed: their secrets are lost.
     """
     if not ENV_FILE.exists():
         ports = _free_ports()

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from subprocess import Popen
+
+import pytest
 
 from setup.python.environments import point_link_to
 
@@ -37,3 +41,24 @@ def test_point_link_to_replaces_plain_folder(tmp_path: Path) -> None:
         "cli-0123456789ac",
         other.name,
     ]
+
+
+MAKE = """
+import sys
+from pathlib import Path
+from setup.progress import Progress
+from setup.python.environments import ensure_environment
+print(ensure_environment(Progress(sys.stderr), Path(sys.argv[1]), [Path(sys.argv[2])]))
+"""
+
+
+@pytest.mark.slow
+def test_commands_that_begin_together_share_one_environment(tmp_path: Path) -> None:
+    """The first `bouchet` of a clone makes its environment; another terminal must not delete it meanwhile."""
+    lock = tmp_path / "requirements.lock"
+    lock.touch()
+    argv = [sys.executable, "-c", MAKE, str(tmp_path / "cli"), str(lock)]
+    programs = [Popen(argv) for _ in range(3)]
+    assert [program.wait(120) for program in programs] == [0, 0, 0]
+    (made,) = tmp_path.glob("cli-*")
+    assert (tmp_path / "cli").readlink() == Path(made.name)

@@ -78,7 +78,7 @@ def test_local_containers_use_at_most_750_mib(stack: Stack) -> None:
     assert sum(used.values()) <= 750, used
 
 
-def test_env_file_made_anew_over_old_volumes_reaches_the_running_job(stack: Stack) -> None:
+def test_new_env_file_over_old_volumes_reaches_the_running_job(stack: Stack) -> None:
     """A fresh clone beside the volumes of the old one: every secret is another, the model still answers."""
     ports = [int(url.rpartition(":")[2]) for url in (stack.proxy_url, stack.api_url)]
     job, old_key = stack.deployment(SMALL)["jobs"][-1], stack.key

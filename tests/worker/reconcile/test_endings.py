@@ -200,7 +200,7 @@ def test_advice_for_dead_engine_only_when_it_is_the_cause() -> None:
     assert advice_for(ENGINE_DIED) == "" and "launch again" in advice_for_cause(ENGINE_DIED)
 
 
-def test_ended_job_of_a_kept_deployment_asks_nobody_to_launch_again() -> None:
+def test_ended_job_of_a_kept_deployment_does_not_ask_for_a_launch() -> None:
     record = record_in(Phase.READY)
     kept = record.model_copy(update={"policy": Policy(keep="forever")})
     assert kept.job is not None

@@ -79,8 +79,8 @@ def classify_ending(
 
 def _sentence(record: Deployment, state: State) -> str:
     """Return the template of that state. Whoever keeps a deployment need not launch it again."""
-    said, again, _ = SENTENCES[state].partition("; launch again")
-    return f"{said}; {FOLLOWS}" if again and record.stays else SENTENCES[state]
+    before, again, _ = SENTENCES[state].partition("; launch again")
+    return f"{before}; {FOLLOWS}" if again and record.stays else SENTENCES[state]
 
 
 def _warm_start(job: Job) -> str:

@@ -1,6 +1,6 @@
 """The key of a job as its folder on the cluster holds it, 0600: what its server compares with, whatever we derive.
 
-Both differ once SERVING_SECRET has changed: `.env` was lost and made anew, or a clone took over the volumes of another.
+Both differ once SERVING_SECRET has changed: `.env` was lost and made again, or a clone took over another's volumes.
 """
 
 from __future__ import annotations

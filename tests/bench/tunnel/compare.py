@@ -14,9 +14,10 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
+from tests.bench.figures import Figure
+
 from . import upstream
-from .figures import Figure
-from .tunnel_ends import BODY, Way, both_ways
+from .ends import BODY, Way, both_ways
 
 ROUNDS, STREAM_ROUNDS = 9, 3
 LATENCY_ASKS = 300
@@ -150,6 +151,6 @@ def _stalled(ours: Way) -> Figure:
 
 
 if __name__ == "__main__":
-    from .figures import render
+    from tests.bench.figures import render
 
     print(render(compare_with_ssh()))
