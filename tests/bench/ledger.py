@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -123,18 +124,21 @@ def views() -> dict[str, View]:
             job_differences(connection, span),
         ),
     }
-    for by in RequestsBy:
-        made[f"requests by {by}"] = lambda connection, span, by=by: (
-            summarize_requests(connection, by, span),
-            total_requests(connection, span),
-        )
-    for dimension in GpuBy:
-        made[f"GPU time by {dimension}"] = lambda connection, span, by=dimension: (
-            summarize_gpu_time(connection, by, span, now),
-            total_gpu_time(connection, span, now),
-            compare_with_accounting(connection, span),
-        )
+    made |= {f"requests by {by}": partial(_requests_report, by) for by in RequestsBy}
+    made |= {f"GPU time by {by}": partial(_gpu_report, by, now) for by in GpuBy}
     return made
+
+
+def _requests_report(by: RequestsBy, connection: sa.Connection, span: DateRange) -> object:
+    return summarize_requests(connection, by, span), total_requests(connection, span)
+
+
+def _gpu_report(by: GpuBy, now: float, connection: sa.Connection, span: DateRange) -> object:
+    return (
+        summarize_gpu_time(connection, by, span, now),
+        total_gpu_time(connection, span, now),
+        compare_with_accounting(connection, span),
+    )
 
 
 def measure(database: LedgerDatabase, title: str, span: DateRange) -> list[Figure]:

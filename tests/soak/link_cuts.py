@@ -19,8 +19,8 @@ from pathlib import Path
 from bouchet_core.store import FIRST_EVENT, Store
 from bouchet_core.tunnel import TunnelState
 
-from tests.bench import upstream
 from tests.bench.figures import Figure, render
+from tests.bench.tunnel import upstream
 from tests.bench.tunnel.ends import BODY, Way, answers, redis_in, start_gateway, start_sshd, start_upstream, starter
 from tests.gateway.faulty_network import Link, link_to
 from tests.gateway.running import serve_behind
