@@ -239,6 +239,11 @@ def test_wrong_method_names_the_right_one(proxy: RunningProxy) -> None:
     assert (response.status_code, response.headers["allow"]) == (405, "POST")
 
 
+def test_path_that_begins_like_the_list_of_models_is_unknown(proxy: RunningProxy) -> None:
+    answer = get(proxy, "/v1/modelsX")
+    assert answer.status_code == 404 and error_of(answer)["message"].startswith("unknown path: GET /v1/modelsX")
+
+
 @pytest.mark.parametrize("path", ["/v1/models", "/v1/models/tiny", "/v1beta/models", "/models"])
 def test_list_of_models_is_for_reading(proxy: RunningProxy, path: str) -> None:
     response = HTTP.delete(proxy.url + path, headers=OWNER)
