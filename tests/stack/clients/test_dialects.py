@@ -164,7 +164,7 @@ class TestOpenAI:
             model=SMALL, prompt=prompts, max_tokens=0, echo=True, logprobs=1, temperature=0, seed=1234
         )
         assert [choice.text for choice in scored.choices] == prompts
-        sums = []
+        sums: list[float] = []
         for choice in scored.choices:
             assert choice.logprobs is not None and choice.logprobs.token_logprobs is not None
             first, *rest = choice.logprobs.token_logprobs
