@@ -15,6 +15,7 @@ from tests.stack.harness import LOCAL_SERVICES, Stack, open_stack, say
 from .chain import compare_first_byte, streamed_rate
 from .figures import Figure, render
 from .images import build_twice
+from .kept_answers.compare import compare_resuming
 from .lag import seen_running
 from .ledger import million_requests
 from .prefix import prefix_cache
@@ -60,6 +61,7 @@ PARTS: dict[str, Callable[[Stack], list[Figure]]] = {
     "streams": streamed_rate,
     "prefix cache of a Claude Code session": prefix_cache,
     "the proxy beside others": lambda _: compare_proxies(f"bouchet/proxy:{os.environ.get('BOUCHET_IMAGE_TAG', 'dev')}"),
+    "answers that outlive their connections": lambda _: compare_resuming(),
     "the gateway beside ssh -L": lambda _: compare_with_ssh(),
     "the CPU image, built twice": build_twice,
 }

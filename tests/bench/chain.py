@@ -39,6 +39,18 @@ def claude_body(text: str, max_tokens: int = 8) -> bytes:
     return json.dumps(body).encode()
 
 
+def chat_body(text: str, max_tokens: int = 8) -> bytes:
+    """Make the same request as one of OpenAI's chats."""
+    body = json.loads(claude_body(text, max_tokens))
+    tools = [
+        {"type": "function", "function": {**{k: tool[k] for k in ("name", "description")}, "parameters": schema}}
+        for tool in body["tools"]
+        if (schema := tool["input_schema"])
+    ]
+    system = {"role": "system", "content": body.pop("system")[0]["text"]}
+    return json.dumps({**body, "tools": tools, "messages": [system, *body["messages"]]}).encode()
+
+
 def ask(base: str, key: str, body: bytes) -> tuple[float, float, int]:
     """Return the seconds to the first byte of the first event and to the last byte, and the number of events."""
     place = urlsplit(base)

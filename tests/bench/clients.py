@@ -17,13 +17,18 @@ TIMEOUT_S = 60.0
 
 @dataclass
 class Way:
-    """Address and key of a server. `pid` is the process whose CPU time is counted, None without one in between."""
+    """Address and key of a server. `pid` is the process whose CPU time is counted, None without one in between.
+
+    path: of the API that is asked; speaks_chats: whether it serves OpenAI's, too.
+    """
 
     name: str
     url: str
     key: str
     model: str
     pid: int | None = None
+    path: str = "/v1/messages"
+    speaks_chats: bool = True
 
 
 @dataclass
@@ -49,7 +54,7 @@ class Line:
     async def ask(self, body: bytes) -> Timing:
         """Send the request and read its whole response, which has every event that it asked for."""
         head = (
-            f"POST /v1/messages HTTP/1.1\r\nhost: bench\r\nx-api-key: {self._way.key}\r\n"
+            f"POST {self._way.path} HTTP/1.1\r\nhost: bench\r\nx-api-key: {self._way.key}\r\n"
             f"authorization: Bearer {self._way.key}\r\nanthropic-version: 2023-06-01\r\n"
             f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
         )

@@ -37,6 +37,16 @@ _STOP += _event("message_delta", delta={"stop_reason": "end_turn", "stop_sequenc
 _STOP += _event("message_stop")
 
 
+def anthropic_start() -> bytes:
+    """Return the events before the deltas."""
+    return _START
+
+
+def anthropic_end() -> bytes:
+    """Return the events behind the deltas."""
+    return _STOP
+
+
 def anthropic_delta(text: str) -> bytes:
     """Make one Anthropic text delta."""
     return (

@@ -104,7 +104,9 @@ def _litellm(folder: Path, model_port: int) -> Iterator[tuple[Way, Way]]:
             show = ["docker", "inspect", "--format", "{{.State.Pid}}", name]
             pid = int(subprocess.run(show, check=True, capture_output=True, text=True).stdout)
             url, key = f"http://127.0.0.1:{port}", f"sk-{KEY}"
-            yield Way("LiteLLM adapter", url, key, "adapter", pid), Way("LiteLLM native", url, key, "native", pid)
+            adapter = Way("LiteLLM adapter", url, key, "adapter", pid)
+            # of chats it has one path
+            yield adapter, Way("LiteLLM native", url, key, "native", pid, speaks_chats=False)
         finally:
             subprocess.run(["docker", "stop", "--time", "5", name], check=False, capture_output=True)
 
@@ -127,7 +129,9 @@ def _router(folder: Path, cache: Path, model_port: int) -> Iterator[Way]:
     env = {**os.environ, "HOME": str(home)}
     with _process(["node", str(_installed(cache) / ROUTER), "start"], env=env) as process:
         wait_until_live(f"http://127.0.0.1:{port}/health", process)
-        yield Way("claude-code-router 2.0", f"http://127.0.0.1:{port}", KEY, ALIAS, process.pid)
+        # its router chooses a provider for messages alone; chats end with "Provider 'undefined' not found"
+        url = f"http://127.0.0.1:{port}"
+        yield Way("claude-code-router 2.0", url, KEY, ALIAS, process.pid, speaks_chats=False)
 
 
 def _installed(cache: Path) -> Path:

@@ -12,18 +12,20 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tests.proxy.environment import IMAGE_VARIABLE
 
-from .chain import claude_body
+from .chain import chat_body, claude_body
 from .clients import Way, one_by_one, requests_per_s, side_by_side
 from .figures import Figure, render
 from .peers import ROOT, all_ways
 
-TURNS, ASKED_A_TURN = 12, 3
+# BOUCHET_BENCH_TURNS=1: a short run, which only shows that everything answers
+TURNS, ASKED_A_TURN = int(os.environ.get("BOUCHET_BENCH_TURNS", "12")), 3
 CLIENTS, BUSY_S, BUSY_TURNS = 16, 2.0, 2
+CHAT = "/v1/chat/completions"
 # streams that the slowest of them can still follow, and what is promised for ours
 FEW, MANY, PER_S, STREAM_S = 4, 64, 50, 4
 # events of one stream, sent as fast as they are taken: what an event costs besides being woken for it
@@ -41,6 +43,19 @@ class Measured:
     resident_mib: float = 0.0
 
 
+@dataclass(frozen=True)
+class Targets:
+    """What is promised for one API."""
+
+    title: str
+    added_ms: float
+    per_s: float
+    event_us: float
+
+
+TARGETS = {"messages": Targets("messages", 2, 400, 20), "chats": Targets("chats", 1, 1500, 10)}
+
+
 def compare_proxies(image: str) -> list[Figure]:
     """Measure our figures, each with those of the others in its note."""
     os.environ[IMAGE_VARIABLE] = image
@@ -49,25 +64,34 @@ def compare_proxies(image: str) -> list[Figure]:
 
 
 async def _measure(ways: Sequence[Way]) -> list[Figure]:
+    """Measure messages, then chats on the ways that speak them, then many streams at once."""
+    figures = _beside(ways, await _see(ways), TARGETS["messages"])
+    chats = [replace(way, path=CHAT) for way in ways if way.speaks_chats]
+    return [*figures, *_beside(chats, await _see(chats), TARGETS["chats"]), *await _many_streams(ways)]
+
+
+async def _see(ways: Sequence[Way]) -> dict[str, Measured]:
     seen = {way.name: Measured() for way in ways}
     for way in ways:
-        await one_by_one(way, _body(way, 1, 0), 3)
+        await one_by_one(way, message_body(way, 1), 3)
     for _ in range(TURNS):
         for way in ways:
-            seen[way.name].first_s += await one_by_one(way, _body(way, 1, 0), ASKED_A_TURN)
+            seen[way.name].first_s += await one_by_one(way, message_body(way, 1), ASKED_A_TURN)
     for _ in range(BUSY_TURNS):
         for way in ways:
-            seen[way.name].per_s.append(await requests_per_s(way, _body(way, 1, 0), CLIENTS, BUSY_S))
+            seen[way.name].per_s.append(await requests_per_s(way, message_body(way, 1), CLIENTS, BUSY_S))
     idle = await _idle(ways)
     for way in ways:
         if way.pid is not None:
             seen[way.name].event_cpu_s = await _event_cpu_s(way, idle[way.pid])
             seen[way.name].resident_mib = _resident_mib(way.pid)
-    return [*_beside(ways, seen), *await _many_streams(ways)]
+    return seen
 
 
-def _body(way: Way, events: int, per_s: int) -> bytes:
-    asked = claude_body(f"EVENTS[{events},{per_s}]")
+def message_body(way: Way, events: int, per_s: int = 0) -> bytes:
+    """Make a request for that many events, at once or per second, of the size of Claude Code's first."""
+    make = chat_body if way.path == CHAT else claude_body
+    asked = make(f"EVENTS[{events},{per_s}]")
     return asked.replace(b'"model": "bouchet-scripted"', f'"model": "{way.model}"'.encode())
 
 
@@ -84,7 +108,7 @@ async def _event_cpu_s(way: Way, idle: float) -> float:
     spent = []
     for events in (1, BURST):
         before, began = _cpu_s(way.pid), time.monotonic()
-        await side_by_side(way, _body(way, events, 0), FEW)
+        await side_by_side(way, message_body(way, events), FEW)
         spent.append(_cpu_s(way.pid) - before - idle * (time.monotonic() - began))
     return (spent[1] - spent[0]) / (FEW * (BURST - 1))
 
@@ -92,7 +116,7 @@ async def _event_cpu_s(way: Way, idle: float) -> float:
 async def _many_streams(ways: Sequence[Way]) -> list[Figure]:
     direct, ours = ways[0], next(way for way in ways if way.name == OURS)
     assert ours.pid is not None
-    body = _body(ours, PER_S * STREAM_S, PER_S)
+    body = message_body(ours, PER_S * STREAM_S, PER_S)
     straight = _p99(await side_by_side(direct, body, MANY))
     before = _cpu_s(ours.pid)
     late = _p99(await side_by_side(ours, body, MANY))
@@ -105,7 +129,7 @@ async def _many_streams(ways: Sequence[Way]) -> list[Figure]:
     ]
 
 
-def _beside(ways: Sequence[Way], seen: dict[str, Measured]) -> list[Figure]:
+def _beside(ways: Sequence[Way], seen: dict[str, Measured], targets: Targets) -> list[Figure]:
     straight = statistics.median(seen[ways[0].name].first_s)
     ours, others = seen[OURS], [way for way in ways[1:] if way.name != OURS]
 
@@ -119,18 +143,22 @@ def _beside(ways: Sequence[Way], seen: dict[str, Measured]) -> list[Figure]:
     peers = [way.name for way in others if not way.name.startswith(OURS)]
     fewer = min(added_ms(name) for name in peers) / max(added_ms(OURS), 0.001)
     busy = {way.name: statistics.median(seen[way.name].per_s) for way in ways[1:]}
+    title = f"proxy, {targets.title}:"
+    event_us, event_note = ours.event_cpu_s * 1e6, note(lambda n: f"{seen[n].event_cpu_s * 1e6:.0f} us")
+    per_s, per_s_note = busy[OURS], note(lambda n: f"{busy[n]:.0f}/s")
+    memory_note = note(lambda n: f"{seen[n].resident_mib:.0f}")
     return [
-        Figure("proxy: added to first byte, 77 KB", added_ms(OURS), "ms", 2, note(lambda n: f"{added_ms(n):.1f} ms")),
-        Figure("proxy: times less than the best other adds", fewer, "x", 10, at_least=True),
-        Figure(f"proxy: {CLIENTS} clients", busy[OURS], "/s", 400, note(lambda n: f"{busy[n]:.0f}/s"), at_least=True),
         Figure(
-            "proxy: CPU of a streamed event",
-            ours.event_cpu_s * 1e6,
-            "us",
-            20,
-            note(lambda n: f"{seen[n].event_cpu_s * 1e6:.0f} us"),
+            f"{title} added to first byte, 77 KB",
+            added_ms(OURS),
+            "ms",
+            targets.added_ms,
+            note(lambda n: f"{added_ms(n):.1f} ms"),
         ),
-        Figure("proxy: resident memory", ours.resident_mib, "MiB", 400, note(lambda n: f"{seen[n].resident_mib:.0f}")),
+        Figure(f"{title} times less than the best other adds", fewer, "x", 10, at_least=True),
+        Figure(f"{title} {CLIENTS} clients", per_s, "/s", targets.per_s, per_s_note, at_least=True),
+        Figure(f"{title} CPU of a streamed event", event_us, "us", targets.event_us, event_note),
+        Figure(f"{title} resident memory", ours.resident_mib, "MiB", 400, memory_note),
     ]
 
 

@@ -120,12 +120,7 @@ def call(tool: str, **arguments: object) -> str:
 
 def drive_codex(home: Home) -> None:
     """Run a tool loop, go on with the session, and once more after it was compacted."""
-    folder = home.folder / ".codex"
-    folder.mkdir(parents=True)
-    (folder / "config.toml").write_text(home.snippet("codex") + "\n")
-    environ = {"CODEX_HOME": str(folder), "BOUCHET_API_KEY": home.served.key}
-    flags = ["--json", "--skip-git-repo-check", "--dangerously-bypass-approvals-and-sandbox"]
-    argv = [str(install.codex_program()), "exec", *flags]
+    argv, environ = _configured_codex(home)
     home.run([*argv, call("exec_command", cmd=f"printf '{WRITTEN}' > {home.hello}")], environ)
     expect(home.hello.is_file() and home.hello.read_text() == WRITTEN, "codex wrote no file")
     printed = home.run([*argv, "resume", "--last", "SAY[resumed here]"], environ)
@@ -134,8 +129,24 @@ def drive_codex(home: Home) -> None:
     compact = ["-c", "model_auto_compact_token_limit=20"]
     printed = home.run([*argv, *compact, "resume", "--last", "SAY[after compaction]"], environ)
     expect("after compaction" in _messages(printed), printed)
-    rollouts = [path.read_text() for path in folder.rglob("*.jsonl")]
+    rollouts = [path.read_text() for path in Path(environ["CODEX_HOME"]).rglob("*.jsonl")]
     expect(any('"compacted"' in text for text in rollouts), "codex did not compact")
+
+
+def ask_codex(home: Home, prompt: str) -> list[str]:
+    """Ask once; return the messages that it shows. Raises ClientFailedError."""
+    argv, environ = _configured_codex(home)
+    return _messages(home.run([*argv, prompt], environ))
+
+
+def _configured_codex(home: Home) -> tuple[list[str], dict[str, str]]:
+    """Write Codex's configuration; return how it is started, and its environment."""
+    folder = home.folder / ".codex"
+    folder.mkdir(parents=True)
+    (folder / "config.toml").write_text(home.snippet("codex") + "\n")
+    flags = ["--json", "--skip-git-repo-check", "--dangerously-bypass-approvals-and-sandbox"]
+    environ = {"CODEX_HOME": str(folder), "BOUCHET_API_KEY": home.served.key}
+    return [str(install.codex_program()), "exec", *flags], environ
 
 
 def _messages(printed: str) -> list[str]:

@@ -48,6 +48,7 @@ def own_errors() -> Iterator[ProxyError]:
     yield errors.stream_interrupted(ALIAS)
     yield errors.timed_out(ALIAS, 900)
     yield errors.internal_error()
+    yield errors.still_loading()
     yield errors.table_not_current("the routing table was not renewed for 75 s: Redis does not answer")
 
 

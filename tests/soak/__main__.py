@@ -13,10 +13,11 @@ from tests.stack.harness import ROOT
 
 STACK_TESTS = ("tests/stack/faults/test_random_kills.py", "tests/stack/faults/test_cancelled_starts.py")
 SERVICE_TESTS = ("tests/stack/service/hand_over.py", "tests/stack/service/on_demand.py")
+LINK_TESTS = ("tests/stack/faults/link_cut_sessions.py", "tests/stack/faults/long_cut_sessions.py")
 RUNS = (
     ("-m", "pytest", "-v", "--timeout", "3600", *STACK_TESTS),
     ("-m", "pytest", "-v", "--timeout", "3600", *SERVICE_TESTS),
-    ("-m", "pytest", "-v", "--timeout", "3600", "tests/stack/faults/link_cut_sessions.py"),
+    ("-m", "pytest", "-v", "--timeout", "3600", *LINK_TESTS),
     ("-m", "pytest", "-v", "--timeout", "3600", "tests/stack/clusters/flavour_runs.py"),
     ("-m", "tests.soak.link_cuts"),
     ("-m", "tests.soak.cut_answers"),

@@ -15,6 +15,8 @@ from typing import Any, Self
 
 import orjson
 
+# some editors and shells on Windows begin a file with it
+UTF8_BOM = b"\xef\xbb\xbf"
 # each of them becomes a Python object of 50 bytes or more
 MAX_JSON_VALUES = 200_000
 # bodies above this are parsed in a thread, one at a time
@@ -127,7 +129,7 @@ def parse_json(data: bytes) -> Any:
     """Parse a body. Raises TooManyValuesError and orjson.JSONDecodeError."""
     if len(data) > MAX_JSON_VALUES and exceeds_values(data):
         raise TooManyValuesError
-    return orjson.loads(data)
+    return orjson.loads(data.removeprefix(UTF8_BOM))
 
 
 def exceeds_values(data: bytes) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -34,8 +35,9 @@ KEY_HEADERS = (b"x-api-key", b"api-key", b"x-goog-api-key")
 KEY_IN_QUERY = ("/v1beta/", "/v1alpha/", "/v1/models/", "/v1/v1beta/")
 # as many as a request may carry
 MAX_CREDENTIALS = 8
-# also the no-break space, which is copied from web pages
-_SPACE = b" \t\r\n\x0b\x0c\xa0\xc2"
+# what is copied with a key from web pages and documents: no-break spaces, spaces without width, a byte order mark
+_PASTED = re.compile(rb"\xc2?\xa0|\xe2\x80[\x80-\x8f\xa8-\xaf]|\xe2\x81\xa0|\xef\xbb\xbf")
+_SPACE = b" \t\r\n\x0b\x0c"
 
 
 def credentials(scope: Scope) -> list[bytes]:
@@ -48,13 +50,13 @@ def credentials(scope: Scope) -> list[bytes]:
         if name == b"authorization" or name in KEY_HEADERS:
             found.append(_key_of(value))
     if scope.get("path", "").startswith(KEY_IN_QUERY):
-        found += [value.strip(_SPACE) for name, value in parse_qsl(scope.get("query_string", b"")) if name == b"key"]
+        found += [_key_of(value) for name, value in parse_qsl(scope.get("query_string", b"")) if name == b"key"]
     return [key for key in found if key][:MAX_CREDENTIALS]
 
 
 def _key_of(value: bytes) -> bytes:
     """Return the key in the value of a header, b'' for another scheme: people paste it with `Bearer` and without."""
-    parts = value.replace(b"\xc2\xa0", b" ").replace(b"\xa0", b" ").strip(_SPACE).split(None, 1)
+    parts = _PASTED.sub(b" ", value).strip(_SPACE).split(None, 1)
     if len(parts) == 2 and parts[0].lower() != b"bearer":
         return b""
     return parts[-1].strip(_SPACE + b"\"'") if parts else b""

@@ -157,10 +157,9 @@ class ProxyApp:
             return
         if writer.endpoint is not None:
             raise method_not_allowed(scope["method"], path, "POST")
-        rest = next((path.removeprefix(one) for one in VERSIONS if path.startswith(f"{one}/")), path)
-        name = rest.removeprefix("/models")
-        if name == rest:
+        if not _is_model_list(path):
             raise unknown_path(scope["method"], path)
+        name = path.partition("/models")[2]
         table = self._loaded_table()
         if name:
             await writer.send_json(200, render_model(writer.dialect, find_model(table, name.removeprefix("/"))))

@@ -274,6 +274,12 @@ def internal_error() -> ProxyError:
     return ProxyError(500, "internal proxy error; check `make logs`", "internal_error")
 
 
+def still_loading() -> ProxyError:
+    """Build the error for a request of Gemini's dialect whose translation is loaded for the first time."""
+    message = f"the proxy is loading its translation of Gemini's API, for the first time; retry in {RETRY_SOON_S} s"
+    return ProxyError(503, message, "still_loading", RETRY_SOON_S)
+
+
 # models that are not ready
 
 

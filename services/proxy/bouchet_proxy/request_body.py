@@ -29,6 +29,8 @@ PIECE_BYTES = 1 << 18
 # zlib's window sizes: with gzip's head, and with zlib's own
 _GZIP_WBITS, _ZLIB_WBITS, _RAW_WBITS = 31, 15, -15
 ENCODINGS = ("gzip", "deflate")
+_GZIP_MAGIC = b"\x1f\x8b"
+MAX_PROBLEM_CHARS = 120
 _GZIP_NAMES = ("gzip", "x-gzip")
 
 
@@ -73,7 +75,14 @@ class BodyReader:
         except TooManyValuesError as exc:
             raise too_many_values(MAX_JSON_VALUES) from exc
         except orjson.JSONDecodeError as exc:
-            raise bad_request("the request body is not valid JSON") from exc
+            raise bad_request(_json_problem(data, exc)) from exc
+
+
+def _json_problem(data: bytes, problem: ValueError) -> str:
+    """Return what is wrong with a body that is no JSON, and where; none of its text."""
+    if data.startswith(_GZIP_MAGIC):
+        return "the request body is not valid JSON but gzip data; send `content-encoding: gzip` with it"
+    return f"the request body is not valid JSON: {str(problem)[:MAX_PROBLEM_CHARS]}"
 
 
 def encoding_of(scope: Scope) -> str:
@@ -117,7 +126,8 @@ def _pieces(data: bytes, encoding: str) -> Iterator[bytes]:
                 yield engine.flush()
             if not engine.eof:
                 raise CorruptBodyError("the data ends too early")
-            data = engine.unused_data
+            # some writers pad to a block with zeros
+            data = engine.unused_data.lstrip(b"\0") if encoding == "gzip" else b""
     except zlib.error as exc:
         raise CorruptBodyError(str(exc)) from exc
 

@@ -21,6 +21,8 @@ _ENTRY = re.compile(r"""'loc': (\([^()]{0,400}\)|'[^']{0,400}'), 'msg': ('[^'\n]
 # `2 validation errors for ChatCompletionStreamResponse\nmodel\n  Field required [type=missing, input_value=...]`
 _TITLED = re.compile(r"^\d+ validation errors? for (?P<title>[\w\[\], ]{1,80})\n(?P<rest>.*)", re.S)
 _FIELD = re.compile(r"^(?P<path>\S[^\n]{0,200})\n[ ]{2}(?P<text>[^\n\[]{1,300})(?: \[type=|$)", re.M)
+# a sentence about a variable of the server's environment, which no client can set
+_SERVER_SETTING = re.compile(r"(?:(?<=\.)|^)[^.]{0,300}\bVLLM_[A-Z_]{2,80}\b[^.]{0,300}\.?")
 # names of the library's models that describe an answer; all others describe a request
 _OF_ANSWERS = re.compile(r"(?:Response|Block|Chunk|Choice|Event|Delta|Output|Usage)$")
 _TAGS = re.compile(r"^(?:body|query|[a-z-]+\[.*\]|[A-Z]\w*|str|int|float|bool|dict|list.*|constrained-.*|function-.*)$")
@@ -45,6 +47,8 @@ def plain_message(text: str) -> PlainError | None:
         if _OF_ANSWERS.search(found["title"]):
             return PlainError(_invalid_answer(fields), is_answer=True)
         return _from_fields(fields)
+    if _SERVER_SETTING.search(text) and (rest := _SERVER_SETTING.sub("", text).strip()):
+        return PlainError(rest)
     for pattern, sentence in _SENTENCES:
         if pattern.search(text):
             return PlainError(sentence.format(_shorten(text)))

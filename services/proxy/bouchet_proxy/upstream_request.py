@@ -25,7 +25,8 @@ from .errors import UNREACHABLE, ProxyError, context_overflow, status_for, strea
 from .routing.table import Route
 from .streams.continued import ContinuedChat, ContinuedMessage
 from .streams.empty_answer import as_events, empty_answer
-from .streams.filters import SERVER_ERROR, AnthropicStream, OpenAIStream, ResponsesStream, StreamFilter, may_think
+from .streams.error_events import SERVER_ERROR
+from .streams.filters import AnthropicStream, OpenAIStream, ResponsesStream, StreamFilter, may_think
 from .streams.response_writer import ResponseWriter
 from .upstream_errors import error_from_upstream
 from .usage.request import RequestUsage

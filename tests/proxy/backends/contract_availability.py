@@ -139,8 +139,8 @@ class AvailabilityContract:
         assert {response.status_code for response in responses.values()} == {200}
         messages, chat, final = (_last_object(responses[path]) for path in paths)
         assert (messages["type"], messages["error"]["type"]) == ("error", "overloaded_error")
-        assert "type" not in chat and final["type"] == "error"
-        for error in (messages["error"], chat["error"], final):
+        assert "type" not in chat and final["type"] == "response.failed"
+        for error in (messages["error"], chat["error"], final["response"]["error"]):
             assert "never is starting" in error["message"]
 
     def test_wait_ends_when_the_deployment_ends(self, proxy: RunningProxy) -> None:

@@ -108,6 +108,14 @@ class RequestContract:
             arguments = response.json()["content"][1]["input"]
         assert arguments == {"city": "<think>Paris</think>"}
 
+    def test_tools_of_a_chat_pass_unchanged(self, proxy: RunningProxy) -> None:
+        inner = {"type": "object", "properties": {"strict": {"type": "boolean"}}, "additionalProperties": False}
+        properties = {"strict": {"type": "boolean"}, "additionalProperties": {"type": "string"}, "inner": inner}
+        schema = {"type": "object", "properties": properties, "required": ["strict"], "additionalProperties": False}
+        tools = [{"type": "function", "function": {"name": "lint", "parameters": schema, "strict": True}}]
+        assert post(proxy, CHAT, chat_body("SAY[ok]", tools=tools)).status_code == 200
+        assert proxy.environment.vllm.last_body["tools"] == tools
+
     @pytest.mark.parametrize("streamed", [False, True])
     def test_think_block_is_removed(self, proxy: RunningProxy, streamed: bool) -> None:
         body = chat_body("SAY[the <think> tag] THINK[let me see, a b c]", stream=streamed)

@@ -65,7 +65,21 @@ def words(*texts: str) -> list[Block]:
         ({"type": "mcp_tool_result", "content": words("one", "two")}, 2),
         ({"type": "mcp_tool_use", "name": "one", "input": {"q": "two"}}, 2),
         ({"type": "server_tool_use", "name": "one", "input": {"query": "two"}}, 2),
+        (
+            {
+                "type": "text_editor_code_execution_tool_result",
+                "content": {"type": "replaced", "lines": ["one", "two"]},
+            },
+            2,
+        ),
+        ({"type": "tool_search_tool_result", "content": {"tool_references": [{"tool_name": "one"}]}}, 1),
+        ({"type": "server_tool_use", "name": "x", "input": {"a": {"b": "one"}, "c": ["two"]}}, 2),
+        (document({"type": "base64", "media_type": "text/plain", "data": "b25lIHR3bw=="}), 2),
+        (document({"type": "base64", "media_type": "text/markdown; charset=utf-8", "data": "b25l\nIHR3bw=="}), 2),
+        (document({"type": "base64", "media_type": "application/json", "data": "b25l"}), 1),
         ({"type": "compaction", "content": "one"}, 1),
+        ({"type": "of_tomorrow", "body": "one", "parts": [{"value": "two", "encrypted_index": "three"}]}, 2),
+        ({"type": "of_tomorrow", "body": "QUJDRA" * 100, "screen": "data:image/png;base64,QUJDRA", "title": "one"}, 1),
         ({"type": "of_tomorrow", "text": "one", "content": [{"content": [{"text": "two"}]}]}, 2),
     ],
 )
@@ -100,13 +114,30 @@ def test_image_in_any_block_is_a_note_for_a_text_model() -> None:
     assert IMAGE_NOTE in prepared({"type": "of_tomorrow", "content": [IMAGE]})["text"]
 
 
-@pytest.mark.parametrize("content", ["boom", words("boom"), words("x", "y"), "", None, []])
+@pytest.mark.parametrize(
+    "content", ["boom", words("boom"), words("x", "y"), "", None, [], "terrors of 1900", words("no errors were found")]
+)
 def test_failed_tool_result_says_so(content: Any) -> None:
     block = {"type": "tool_result", "tool_use_id": "t", "is_error": True, "content": content}
-    assert "rror" in json.dumps(prepared(block)["content"])
+    assert "Error:" in json.dumps(prepared(block)["content"])
 
 
-@pytest.mark.parametrize("content", ["Error: boom", words("<tool_use_error>x</tool_use_error>")])
+@pytest.mark.parametrize(
+    "block",
+    [
+        {"type": "mcp_tool_result", "is_error": True, "content": words("boom")},
+        {"type": "web_search_tool_result", "content": {"type": "error", "error_code": "boom"}},
+        {"type": "of_tomorrow", "is_error": True, "text": "boom"},
+    ],
+)
+def test_failed_result_of_any_kind_says_so(block: Block) -> None:
+    text = prepared(block)["text"]
+    assert "Error:" in text and "boom" in text
+
+
+@pytest.mark.parametrize(
+    "content", ["Error: boom", words("<tool_use_error>x</tool_use_error>"), "InputValidationError: x", "[ERROR] x"]
+)
 def test_failure_that_says_so_is_not_marked_twice(content: Any) -> None:
     block = {"type": "tool_result", "tool_use_id": "t", "is_error": True, "content": content}
     assert prepared(block)["content"] == content

@@ -35,6 +35,26 @@ def test_prepare_accepts_every_checked_body_and_does_not_change_it(body: Body, e
     assert body == before
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "body", "message"),
+    [
+        (Endpoint.MESSAGES, {"messages": []}, "messages: at least one message is required"),
+        (Endpoint.CHAT, {"messages": []}, "messages: at least one message is required"),
+        (Endpoint.RESPONSES, {"input": []}, "input: at least one message is required"),
+        (Endpoint.RESPONSES, {"input": ["x"]}, "input: must be a string or a list of objects"),
+        (Endpoint.CHAT, {"messages": [HI], "max_tokens": 1.5}, "max_tokens: must be a whole number of at least 0"),
+        (Endpoint.CHAT, {"messages": [HI], "max_tokens": True}, "max_tokens: must be a whole number of at least 0"),
+    ],
+)
+def test_check_body_refuses_what_no_template_renders(endpoint: Endpoint, body: Body, message: str) -> None:
+    with pytest.raises(InvalidBodyError, match=f"^{re.escape(message)}$"):
+        check_body(endpoint, body)
+
+
+def test_check_body_accepts_a_whole_number_in_any_form() -> None:
+    assert check_body(Endpoint.CHAT, {"messages": [HI], "max_tokens": 60.0})
+
+
 @pytest.mark.parametrize("endpoint", [Endpoint.MESSAGES, Endpoint.COUNT_TOKENS, Endpoint.CHAT])
 @pytest.mark.parametrize(
     ("fields", "message"),

@@ -115,6 +115,31 @@ def test_chat_text_part_of_any_name_reaches_the_model(kind: str) -> None:
     assert messages({"role": "user", "content": [part]})[0]["content"] == [{"type": "text", "text": "zebra"}]
 
 
+@pytest.mark.parametrize(
+    ("part", "text"),
+    [
+        ({"text": "zebra"}, "zebra"),
+        ({"type": None, "text": "zebra"}, "zebra"),
+        ({"type": "text", "text": None}, ""),
+        ({"type": "document", "title": "T", "source": {"type": "text", "data": "zebra"}}, "Title: T\nzebra"),
+        ({"type": "search_result", "content": [{"type": "text", "text": "zebra"}]}, "zebra"),
+        ({"type": "made_up", "body": {"lines": ["zebra"]}, "id": "x"}, "zebra"),
+    ],
+)
+def test_chat_part_with_text_reaches_the_model(part: dict[str, Any], text: str) -> None:
+    assert messages({"role": "user", "content": [part]})[0]["content"] == [{"type": "text", "text": text}]
+
+
+@pytest.mark.parametrize("role", ["user", "tool", "system"])
+def test_chat_message_without_content_is_empty(role: str) -> None:
+    assert messages({"role": role, "content": None})[0]["content"] == ""
+    assert "content" not in messages({"role": "assistant", "tool_calls": []})[0]
+
+
+def test_chat_functions_of_the_old_form_are_named_to_the_client() -> None:
+    assert "send them as `tools`" in notes_for_client({**chat([]), "functions": [{"name": "f"}]}, TEXT_ONLY)
+
+
 @pytest.mark.parametrize("kind", ["input_audio", "video_url", "made_up", "document"])
 def test_chat_part_of_another_kind_becomes_a_note(kind: str) -> None:
     (part,) = messages({"role": "user", "content": [{"type": kind, kind: {}}]})[0]["content"]
@@ -123,8 +148,10 @@ def test_chat_part_of_another_kind_becomes_a_note(kind: str) -> None:
 
 def test_chat_file_of_text_reaches_the_model() -> None:
     file = {"filename": "a.md", "file_data": data_url("# zebra")}
-    (part,) = messages({"role": "user", "content": [{"type": "file", "file": file}]})[0]["content"]
-    assert part == {"type": "text", "text": "a.md\n# zebra"}
+    for data in (file["file_data"], file["file_data"].partition(",")[2], "data:text/markdown,%23%20zebra"):
+        given = {"type": "file", "file": {**file, "file_data": data}}
+        (part,) = messages({"role": "user", "content": [given]})[0]["content"]
+        assert part == {"type": "text", "text": "a.md\n# zebra"}
 
 
 @pytest.mark.parametrize(

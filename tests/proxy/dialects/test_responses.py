@@ -56,6 +56,58 @@ def test_item_that_cannot_be_read_becomes_a_note(kind: str) -> None:
     assert item["role"] == "user" and kind in item["content"]
 
 
+@pytest.mark.parametrize(
+    "item",
+    [
+        {"type": "code_interpreter_call", "id": "c", "code": "print()", "outputs": [{"type": "logs", "logs": "zebra"}]},
+        {"type": "file_search_call", "queries": ["q"], "results": [{"file_id": "f", "filename": "n", "text": "zebra"}]},
+        {"type": "web_search_call", "action": {"type": "search", "query": "zebra"}},
+        {"type": "compaction", "summary": "zebra", "encrypted_content": "x"},
+    ],
+)
+def test_text_in_an_item_of_another_server_reaches_the_model(item: dict[str, Any]) -> None:
+    (found,) = given(item)
+    assert found["role"] == "user" and item["type"] in found["content"] and "zebra" in found["content"]
+
+
+@pytest.mark.parametrize(
+    ("item", "expected"),
+    [
+        (
+            {
+                "type": "message",
+                "role": "assistant",
+                "id": None,
+                "phase": "final_answer",
+                "content": [{"type": "output_text", "text": "a", "annotations": [{"url": "u"}], "logprobs": []}],
+            },
+            {
+                "type": "message",
+                "role": "assistant",
+                "content": [{"type": "output_text", "text": "a", "annotations": []}],
+            },
+        ),
+        (
+            {"type": "function_call", "id": None, "call_id": "c", "name": "f", "namespace": "n", "arguments": {"a": 1}},
+            {"type": "function_call", "call_id": "c", "name": "f", "arguments": '{"a": 1}'},
+        ),
+        (
+            {"type": "function_call_output", "call_id": "c", "output": None, "status": None},
+            {"type": "function_call_output", "call_id": "c", "output": ""},
+        ),
+        (
+            {"type": "function_call_output", "call_id": "c", "output": {"ok": True}},
+            {"type": "function_call_output", "call_id": "c", "output": '{"ok": true}'},
+        ),
+        ({"role": "user", "content": "x", "internal": {}}, {"role": "user", "content": "x"}),
+    ],
+)
+def test_fields_of_an_item_that_only_other_servers_know_are_dropped(
+    item: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    assert given(item) == [expected]
+
+
 def test_encrypted_summary_becomes_a_note() -> None:
     (item,) = given({"type": "compaction", "encrypted_content": "x"})
     assert "summary" in item["content"]
@@ -91,6 +143,11 @@ def test_mcp_call_keeps_its_result() -> None:
     called, answered = given(item)
     assert (called["name"], called["arguments"], answered["output"]) == ("find", '{"a": 1}', "zebra")
     assert called["call_id"] == answered["call_id"] == "m"
+
+
+def test_failed_mcp_call_says_so() -> None:
+    _, answered = given({"type": "mcp_call", "id": "m", "name": "find", "arguments": "{}", "error": "boom"})
+    assert answered["output"] == "Error: boom"
 
 
 def test_developer_messages_join_the_instructions_at_the_beginning_only() -> None:

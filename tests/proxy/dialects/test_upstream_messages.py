@@ -80,6 +80,12 @@ def test_message_of_the_library_never_reaches_the_client(text: str) -> None:
     assert not [word for word in RAW if word in error.message]
 
 
+def test_setting_of_the_server_is_not_the_clients() -> None:
+    text = "n must be at most 9, got 10. To increase this limit, set the VLLM_MAX_N_SEQUENCES environment variable."
+    found = plain_message(text)
+    assert found is not None and found.message == "n must be at most 9, got 10."
+
+
 @pytest.mark.parametrize("text", ["`top_logprobs` must be a positive value or -1.", "refused", ""])
 def test_plain_message_stay(text: str) -> None:
     assert plain_message(text) is None

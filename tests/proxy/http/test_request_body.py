@@ -64,6 +64,9 @@ class TestDecompress:
     async def test_decompress_reads_all_members(self) -> None:
         assert await held(gzip.compress(b"one ") + gzip.compress(b"two"), "gzip") == b"one two"
 
+    async def test_decompress_passes_over_zeros_behind_the_data(self) -> None:
+        assert await held(gzip.compress(b"one") + b"\0" * 20, "gzip") == b"one"
+
     @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
     @pytest.mark.parametrize(
         "data", [b"plain", gzip.compress(b"x" * 99, mtime=0)[:-9], zlib.compress(b"x" * 99)[:-5], b"\x78"]
@@ -163,6 +166,8 @@ def test_white_space_around_a_key_does_no_harm(value: bytes) -> None:
         (b"authorization", b"k", [b"k"]),
         (b"authorization", "Bearer\u00a0k".encode(), [b"k"]),
         (b"api-key", b'"k"', [b"k"]),
+        (b"x-api-key", "\u200bk\ufeff".encode(), [b"k"]),
+        (b"authorization", "Bearer \u2060k\u202f".encode(), [b"k"]),
         (b"authorization", b"Basic aaaa", []),
         (b"authorization", b"Bearer", [b"Bearer"]),
         (b"x-api-key", b" ", []),
@@ -174,6 +179,22 @@ def test_key_is_found_as_people_paste_it(header: bytes, value: bytes, key: list[
 
 def test_credentials_are_limited_in_number() -> None:
     assert len(credentials({"headers": [(b"x-api-key", b"%d" % n) for n in range(99)]})) == MAX_CREDENTIALS
+
+
+@pytest.mark.parametrize(
+    ("data", "expected", "message"),
+    [
+        (b"\xef\xbb\xbf" + json.dumps(chat_body("SAY[ok]")).encode(), 200, ""),
+        (gzip.compress(b"{}"), 400, "content-encoding: gzip"),
+        (b'{"model": NaN}', 400, "line 1 column 11"),
+        ('{"model": "é"}'.encode("latin-1"), 400, "UTF-8"),
+    ],
+)
+def test_body_that_is_no_json_is_refused_with_what_is_wrong(
+    proxy: RunningProxy, data: bytes, expected: int, message: str
+) -> None:
+    answer = post(proxy, MESSAGES, data)
+    assert answer.status_code == expected and message in answer.text
 
 
 # paths
@@ -216,6 +237,11 @@ def test_unknown_path_names_those_served_in_the_clients_dialect(proxy: RunningPr
 def test_wrong_method_names_the_right_one(proxy: RunningProxy) -> None:
     response = get(proxy, MESSAGES)
     assert (response.status_code, response.headers["allow"]) == (405, "POST")
+
+
+def test_path_that_begins_like_the_list_of_models_is_unknown(proxy: RunningProxy) -> None:
+    answer = get(proxy, "/v1/modelsX")
+    assert answer.status_code == 404 and error_of(answer)["message"].startswith("unknown path: GET /v1/modelsX")
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/v1/models/tiny", "/v1beta/models", "/models"])

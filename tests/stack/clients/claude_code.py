@@ -70,6 +70,7 @@ class ClaudeCode:
     home: Path
     environ: Mapping[str, str]
     flags: list[str] = field(default_factory=list)
+    timeout_s: float = RUN_TIMEOUT_S
 
     @property
     def work(self) -> Path:
@@ -101,7 +102,7 @@ class ClaudeCode:
             input=given or "",
             capture_output=True,
             text=True,
-            timeout=RUN_TIMEOUT_S,
+            timeout=self.timeout_s,
         )
         lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
         return Report(done.returncode, lines, done.stderr)

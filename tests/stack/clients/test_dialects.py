@@ -156,5 +156,26 @@ class TestOpenAI:
         answer = gpt.completions.create(model=SMALL, prompt="The capital of France is", max_tokens=8, temperature=0)
         assert answer.choices[0].text.strip()
 
+    def test_scoring_prefers_the_right_continuation(self, gpt: openai.OpenAI) -> None:
+        """As lm-evaluation-harness compares the answers of a question: by the log-probabilities of a prompt."""
+        question, answers = "The capital of France is", (" Paris", " Banana")
+        prompts = [question + answer for answer in answers]
+        scored = gpt.completions.create(
+            model=SMALL, prompt=prompts, max_tokens=0, echo=True, logprobs=1, temperature=0, seed=1234
+        )
+        assert [choice.text for choice in scored.choices] == prompts
+        sums: list[float] = []
+        for choice in scored.choices:
+            assert choice.logprobs is not None and choice.logprobs.token_logprobs is not None
+            first, *rest = choice.logprobs.token_logprobs
+            # the first token has nothing before it
+            assert first is None and None not in rest and choice.logprobs.tokens
+            sums.append(sum(rest[len(question.split()) - 1 :]))
+        assert sums[0] > sums[1]
+        one = gpt.completions.create(
+            model=SMALL, prompt=[[1, 2, 3]], max_tokens=1, echo=True, logprobs=1, temperature=0, seed=1234
+        )
+        assert one.choices[0].logprobs is not None and len(one.choices[0].logprobs.token_logprobs or []) == 4
+
     def test_models_list(self, gpt: openai.OpenAI) -> None:
         assert {SMALL, SCRIPTED} <= {model.id for model in gpt.models.list()}

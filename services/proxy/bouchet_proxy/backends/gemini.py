@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import Any
 
+from bouchet_proxy.asgi import ClientDisconnectedError
 from bouchet_proxy.dialects.endpoints import Endpoint, InvalidBodyError, parse_target
 from bouchet_proxy.dialects.gemini import check_gemini, shows_thoughts
 from bouchet_proxy.dialects.tokens import Body
-from bouchet_proxy.errors import bad_request, nested_too_deeply
+from bouchet_proxy.errors import bad_request, internal_error, nested_too_deeply, still_loading
 from bouchet_proxy.routing.table import DEFAULT
 from bouchet_proxy.streams.gemini_writer import GeminiWriter
 
@@ -18,14 +20,19 @@ from .litellm_gemini import GeminiAnswer, GeminiLoader, GeminiTranslator
 GOOGLE_MODELS = ("gemini-", "models/gemini-", "gemma-")
 UNTRANSLATABLE = "the request has a field of another type than Gemini's API defines; see the API's reference"
 
+# between the pings of a stream that waits for the translator
+FIRST_PING_S, PING_S = 1.0, 5.0
+# a request without a stream waits no longer for it: clients give up after 60 s or more
+PATIENCE_S = 30.0
+
 log = logging.getLogger(__name__)
 
 
 class GeminiRequests:
     """Turns the requests of one proxy into chats. LiteLLM is loaded for the first one."""
 
-    def __init__(self) -> None:
-        self._loader = GeminiLoader()
+    def __init__(self, loader: GeminiLoader | None = None) -> None:
+        self._loader = loader or GeminiLoader()
 
     async def translate(self, path: str, value: Any, writer: GeminiWriter) -> Body:
         """Return the chat that a parsed body asks for, and have the writer translate its answer. Raises ProxyError."""
@@ -33,7 +40,7 @@ class GeminiRequests:
         assert target is not None, "the path has been found to be one of Gemini's"
         try:
             body = check_gemini(value)
-            translator = await self._loader.load()
+            translator = await self._load(writer, streams=target.streams)
             chat = _to_chat(translator, body, model_name(target.model), target.streams)
         except RecursionError as exc:
             raise nested_too_deeply() from exc
@@ -42,6 +49,29 @@ class GeminiRequests:
         if target.endpoint is Endpoint.GENERATE_CONTENT:
             writer.answer = GeminiAnswer(translator, target.model, with_thoughts=shows_thoughts(body))
         return chat
+
+    async def _load(self, writer: GeminiWriter, *, streams: bool) -> GeminiTranslator:
+        """Return the translator; a stream gets pings while it is loaded, which takes seconds or more.
+
+        Raises ProxyError, and ClientDisconnectedError if the client has left.
+        """
+        loading, waited_s = self._loader.start(), 0.0
+        while not loading.done():
+            if not streams and waited_s >= PATIENCE_S:
+                raise still_loading()
+            if streams and waited_s:
+                await writer.start_events()
+                await writer.ping()
+            pause_s = PING_S if waited_s else FIRST_PING_S
+            await asyncio.wait((loading, writer.disconnected()), timeout=pause_s, return_when=asyncio.FIRST_COMPLETED)
+            waited_s += pause_s
+            if writer.disconnected().done():
+                raise ClientDisconnectedError
+        try:
+            return loading.result()
+        except ImportError as exc:
+            log.exception("LiteLLM could not be loaded")
+            raise internal_error() from exc
 
 
 def model_name(given: str) -> str:

@@ -45,6 +45,9 @@ _ENVIRONMENT = {
 _REMOVED_PREFIXES = ("REDIS_", "DATABASE_", "LITELLM_", "OTEL_", "OPENAI_", "ANTHROPIC_", "HOSTED_VLLM_")
 # of `/v1/messages`, which vLLM knows and Anthropic does not
 _VLLM_FIELDS = {"chat_template_kwargs": dict, "cache_salt": str}
+# they remove `strict` and `additionalProperties` from tools by the name of a key, at any depth: a parameter of that
+# name, too. vLLM reads both.
+_REMOVERS = ("remove_additional_properties", "remove_strict_from_schema")
 _LOGGERS = ("LiteLLM", "LiteLLM Proxy", "LiteLLM Router")
 _DEFAULT_ENCODING = "litellm.litellm_core_utils.default_encoding"
 
@@ -115,6 +118,10 @@ class LiteLLMBackend(Backend):
         types = importlib.import_module("litellm.types.llms.anthropic")
         # what it forwards is what this type names; the rest it drops without a word
         types.AnthropicMessagesRequestOptionalParams.__annotations__.update(_VLLM_FIELDS)
+        chats = importlib.import_module("litellm.llms.hosted_vllm.chat.transformation")
+        for name in _REMOVERS:
+            assert hasattr(chats, name), f"LiteLLM has no {name} any more: look whether tools still pass unchanged"
+            setattr(chats, name, _return_unchanged)
         server = importlib.import_module("litellm.proxy.proxy_server")
         return cls(cast(App, server.app), master_key)
 
@@ -166,6 +173,10 @@ class LiteLLMBackend(Backend):
         path = str(endpoint)
         kept = {key: value for key, value in scope.items() if key not in ("state", "app", "endpoint", "router")}
         return {**kept, "path": path, "raw_path": path.encode(), "query_string": b"", "headers": headers}
+
+
+def _return_unchanged(value: Any) -> Any:
+    return value
 
 
 def _byte_encoding() -> ModuleType:

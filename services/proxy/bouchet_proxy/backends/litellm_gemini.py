@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import importlib
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import orjson
 
 from bouchet_proxy.dialects.gemini import complete_chat, drop_nulls, readable_request
 from bouchet_proxy.dialects.tokens import Body
-from bouchet_proxy.errors import internal_error
 
 from .litellm import import_litellm
 
@@ -92,23 +92,22 @@ class GeminiStream:
 
 
 class GeminiLoader:
-    """Loads the translator once, in a thread, for the first request of this dialect."""
+    """Loads the translator once, in a thread, for the first request of this dialect. make: builds the translator."""
 
-    def __init__(self) -> None:
-        self._loading = asyncio.Lock()
-        self._translator: GeminiTranslator | None = None
+    def __init__(self, make: Callable[[], GeminiTranslator] = GeminiTranslator) -> None:
+        self._make = make
+        self._task: asyncio.Task[GeminiTranslator] | None = None
 
-    async def load(self) -> GeminiTranslator:
-        """Return the translator. Raises ProxyError where LiteLLM cannot be loaded."""
-        async with self._loading:
-            if self._translator is None:
-                log.info("loading LiteLLM for the first request of Gemini's dialect")
-                try:
-                    self._translator = await asyncio.to_thread(GeminiTranslator)
-                except ImportError as exc:
-                    log.exception("LiteLLM could not be loaded")
-                    raise internal_error() from exc
-            return self._translator
+    def start(self) -> asyncio.Task[GeminiTranslator]:
+        """Return the task that loads it, which goes on when the client that it was begun for leaves.
+
+        One that failed is begun again for the next request.
+        """
+        task = self._task
+        if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
+            log.info("loading LiteLLM for the first request of Gemini's dialect")
+            task = self._task = asyncio.get_running_loop().create_task(asyncio.to_thread(self._make))
+        return task
 
 
 class GeminiAnswer:

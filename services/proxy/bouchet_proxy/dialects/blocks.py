@@ -6,19 +6,22 @@ results of tools that Anthropic's servers ran) becomes a text block with the wor
 
 from __future__ import annotations
 
+import base64
+import binascii
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from bouchet_core.deployments import Traits
 
-from .tokens import Body
+from .tokens import Body, field_names
 
 IMAGE_NOTE = "[An image was here. This model reads text only, so it was left out.]"
 DOCUMENT_NOTE = "[A document was here. This model cannot read it, so it was left out.]"
 FAILED_PREFIX = "Error:"
 # what vLLM's endpoint reads
 _READ = ("text", "tool_use", "thinking", "redacted_thinking")
-# fields of blocks that hold words for the model, in the order in which they are shown
+# fields of blocks that hold words for the model, in the order in which they are shown; then all others but the hidden
 _WORDS = ("title", "name", "context", "source", "url", "file_name", "page_age")
 _TEXTS = ("text", "content", "thinking", "stdout", "stderr", "output", "data", "error_code", "return_code", "input")
 _LABELS = {
@@ -29,8 +32,17 @@ _LABELS = {
     "url": "URL",
     "file_name": "File",
 }
-# of a failed result: where it may name its failure itself
-_FAILURE_HEAD = 40
+# marks, and what only the server that wrote it can read
+_HIDDEN = field_names(
+    "type id call_id tool_use_id item_id file_id container_id response_id status role index phase object is_error "
+    "signature cache_control citations annotations logprobs media_type mime_type file_type format detail server_label"
+)
+_SECRET_PREFIX = "encrypted"
+# base64, of an image for example: no text of a person has a line so long without a blank
+_ENCODED = re.compile(r"data:[^,\s]{0,200},\S*|[A-Za-z0-9+/_=-]{256,}")
+# a failed result that names its failure itself
+_NAMES_FAILURE = re.compile(r"\s*(?:<[\w-]*error\b|\W{0,3}error\b|\w*(?:Error|Exception):)", re.I)
+_TEXT_TYPES = ("text/", "application/json", "application/xml", "application/yaml", "application/x-yaml")
 MAX_LEVELS = 20
 
 # returns the text of a reference to a tool
@@ -50,9 +62,13 @@ def prepare_block(block: Any, traits: Traits, describe_tool: DescribeTool) -> An
         return text_block(_document_text(block, traits))
     if kind == "tool_reference":
         return text_block(describe_tool(str(block.get("tool_name") or block.get("name"))))
-    if kind in _READ or kind is None:
+    if kind in _READ or (kind is None and "text" not in block):
         return _bare(block)
-    return text_block(_other_text(block))
+    if kind is None:
+        return {**_bare(block), "type": "text"}
+    text = _other_text(block)
+    failed = block.get("is_error") is True and not _names_failure(text.partition("\n")[2])
+    return text_block(f"{FAILED_PREFIX} {text}" if failed else text)
 
 
 def text_block(text: str) -> Body:
@@ -79,7 +95,7 @@ def _names_failure(content: object) -> bool:
     first = (
         content[0].get("text") if isinstance(content, list) and content and isinstance(content[0], dict) else content
     )
-    return isinstance(first, str) and "error" in first[:_FAILURE_HEAD].lower()
+    return isinstance(first, str) and _NAMES_FAILURE.match(first) is not None
 
 
 def _prefix_failed(content: Any) -> Any:
@@ -97,22 +113,44 @@ def _document_text(block: Mapping[str, Any], traits: Traits) -> str:
 
 
 def _source_text(source: Mapping[str, Any], traits: Traits) -> str:
-    data = source.get("data")
-    if isinstance(data, str) and (source.get("type") == "text" or source.get("media_type") == "text/plain"):
-        return data
-    if source.get("type") == "content":
+    data, kind = source.get("data"), source.get("type")
+    if kind == "content":
         return "\n".join(_visible(source.get("content"), MAX_LEVELS)) or DOCUMENT_NOTE
+    if isinstance(data, str) and kind == "base64":
+        text = decode_text(data) if has_text_type(source.get("media_type")) else None
+        return DOCUMENT_NOTE if text is None else text
+    if isinstance(data, str) and (kind == "text" or source.get("media_type") == "text/plain"):
+        return data
     where = source.get("url") or source.get("file_id")
     return f"{DOCUMENT_NOTE} ({where})" if _is_text(where) else DOCUMENT_NOTE
+
+
+def has_text_type(media_type: object) -> bool:
+    """Return whether a media type is one of text."""
+    return isinstance(media_type, str) and media_type.strip().lower().startswith(_TEXT_TYPES)
+
+
+def decode_text(data: str) -> str | None:
+    """Return the text in base64; None where it is something else. It is shorter than the data."""
+    try:
+        text = base64.b64decode("".join(data.split()), validate=True).decode("utf-8")
+    except (binascii.Error, ValueError):
+        return None
+    return None if "\0" in text else text
+
+
+def visible_text(block: Mapping[str, Any]) -> str:
+    """Return the words in a block or an item of any kind, '' where there are none."""
+    return "\n".join(_visible_fields({**block, "type": None}, MAX_LEVELS))
 
 
 def _other_text(block: Mapping[str, Any]) -> str:
     """Return the words in a block of another kind, after its kind; a note where there are none."""
     kind = str(block.get("type"))[:100]
-    words = "\n".join(_visible({key: value for key, value in block.items() if key != "type"}, MAX_LEVELS))
-    if not words:
+    found = visible_text(block)
+    if not found:
         return f"[A block of type {kind} was here. This model cannot read it, so it was left out.]"
-    return words if kind == "search_result" else f"[{kind}]\n{words}"
+    return found if kind == "search_result" else f"[{kind}]\n{found}"
 
 
 def _visible(value: Any, levels: int) -> Iterator[str]:
@@ -120,7 +158,7 @@ def _visible(value: Any, levels: int) -> Iterator[str]:
     if not levels:
         return
     if isinstance(value, str):
-        if value:
+        if value and not _ENCODED.fullmatch(value.strip()):
             yield value
     elif isinstance(value, list):
         for item in value:
@@ -135,22 +173,32 @@ def _visible_fields(value: Mapping[str, Any], levels: int) -> Iterator[str]:
         yield IMAGE_NOTE
         return
     if kind == "base64":
-        yield DOCUMENT_NOTE
+        yield _source_text(value, Traits())
         return
     for name in _WORDS:
         found = value.get(name)
         if _is_text(found):
-            yield f"{_LABELS[name]}: {found}"
+            yield f"{_LABELS.get(name, name)}: {found}"
         elif name == "source":
             yield from _visible(found, levels - 1)
     for name in _TEXTS:
-        found = value.get(name)
-        if name == "input" and isinstance(found, Mapping):
-            yield from (f"{key}: {one}" for key, one in found.items() if isinstance(one, str | int | float))
-        elif isinstance(found, int) and not isinstance(found, bool):
-            yield f"{name}: {found}"
-        else:
+        yield from _visible_field(name, value.get(name), levels)
+    for name, found in value.items():
+        if name not in _WORDS and name not in _TEXTS and name not in _HIDDEN and not name.startswith(_SECRET_PREFIX):
             yield from _visible(found, levels - 1)
+
+
+def _visible_field(name: str, found: Any, levels: int) -> Iterator[str]:
+    if name == "input" and isinstance(found, Mapping):
+        for key, one in found.items():
+            texts = [str(one)] if isinstance(one, str | int | float) else [*_visible(one, levels - 1)]
+            yield from (f"{key}: {text}" for text in texts)
+    elif name == "error_code" and _is_text(found):
+        yield f"{FAILED_PREFIX} {found}"
+    elif isinstance(found, int) and not isinstance(found, bool):
+        yield f"{name}: {found}"
+    else:
+        yield from _visible(found, levels - 1)
 
 
 def _is_text(value: object) -> bool:

@@ -37,10 +37,6 @@ def _is_object(value: Any) -> bool:
     return isinstance(value, dict)
 
 
-def _is_list(value: Any) -> bool:
-    return isinstance(value, list)
-
-
 def _is_string_list(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
@@ -83,7 +79,7 @@ CHAT_FIELDS = {
 }
 RESPONSES_FIELDS = {
     **_COMMON,
-    "input": (_either(_is_string, _is_list), "a string or a list"),
+    "input": (_either(_is_string, _is_object_list), "a string or a list of objects"),
     "instructions": _STRING,
     "tool_choice": _TOOL_CHOICE,
     "metadata": _OBJECT,
@@ -198,7 +194,7 @@ class ThreadUnsupportedError(InvalidBodyError):
 
 def normalize_path(path: str) -> str:
     """Return a path as it is served: clients put `/v1` or a slash into the base URL that they add again."""
-    path = "/" + "/".join(filter(None, path.split("/")))
+    path = "/" + "/".join(filter(None, path.strip().split("/")))
     while path.startswith(("/v1/v1/", "/v1/v1beta/", "/v1beta/v1beta/")):
         path = "/" + path.split("/", 2)[2]
     return path
@@ -267,12 +263,25 @@ def check_body(endpoint: Endpoint, body: object) -> Body:
         raise InvalidBodyError(invalid)
     if endpoint in _ANTHROPIC_ENDPOINTS and body.get("thread"):
         raise ThreadUnsupportedError("thread: conversations are not stored; send all messages with every request")
+    _check_sizes(endpoint, body)
+    return body
+
+
+def _check_sizes(endpoint: Endpoint, body: Body) -> None:
+    """Check the limits, and that there is a message at all. Raises InvalidBodyError."""
     lowest = 1 if endpoint is Endpoint.RESPONSES else 0
     for name in LIMIT_FIELDS:
         limit = body.get(name)
-        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < lowest):
+        if limit is not None and not (_is_whole(limit) and limit >= lowest):
             raise InvalidBodyError(f"{name}: must be a whole number of at least {lowest}")
-    return body
+    for name in ("messages", "input"):
+        if body.get(name) == [] and endpoint is not Endpoint.EMBEDDINGS:
+            raise InvalidBodyError(f"{name}: at least one message is required")
+
+
+def _is_whole(value: object) -> bool:
+    """Return whether a value is a whole number; some languages write one as 4096.0."""
+    return (isinstance(value, int) and not isinstance(value, bool)) or (isinstance(value, float) and value.is_integer())
 
 
 def prepare(endpoint: Endpoint, body: Body, route: Route) -> Body:

@@ -5,14 +5,14 @@ The model reads its note in the place of what is missing. The client gets a head
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Iterable, Mapping
+from pathlib import PurePosixPath
 from typing import Any
+from urllib.parse import unquote
 
 from bouchet_core.deployments import Traits
 
-from .blocks import IMAGE_NOTE
+from .blocks import IMAGE_NOTE, decode_text, has_text_type, visible_text
 from .tokens import Body
 
 FILE_NOTE = "[A file was here{}. This model cannot read it, so it was left out.]"
@@ -25,7 +25,8 @@ IMAGE_PARTS = frozenset(("image_url", "input_image", "image"))
 # what a model that reads images reads, if its own code knows more than images
 MEDIA_PARTS = IMAGE_PARTS | {"video_url", "audio_url", "input_audio"}
 FILE_PARTS = frozenset(("file", "input_file"))
-_TEXT_TYPES = ("text/", "application/json", "application/xml", "application/yaml", "application/x-yaml")
+# what only the name of a file says to be no text, where its data have no type
+_OTHER_SUFFIXES = frozenset((".pdf", ".png", ".jpg", ".jpeg", ".gif", ".webp", ".docx", ".xlsx", ".pptx", ".zip"))
 MAX_TYPE_CHARS = 40
 MAX_NAME_CHARS = 200
 
@@ -44,13 +45,20 @@ def _replace_part(part: Any, traits: Traits, text_type: str) -> Any:
     if not isinstance(part, dict):
         return part
     kind = part.get("type")
+    if kind is None and "text" in part:
+        kind, part = "text", {**part, "type": text_type}
+    if kind in TEXT_PARTS and "text" in part and part["text"] is None:
+        return {**part, "type": text_type, "text": ""}
     if text_type == "text" and kind in _OTHER_TEXT_PARTS:
         return {**part, "type": "text"}
     if kind in FILE_PARTS:
         return {"type": text_type, "text": _file_text(part)}
     if not isinstance(kind, str) or kind in TEXT_PARTS or (traits.vision and kind in MEDIA_PARTS):
         return part
-    note = IMAGE_NOTE if kind in IMAGE_PARTS else PART_NOTE.format(kind[:MAX_TYPE_CHARS])
+    if kind in MEDIA_PARTS:
+        note = IMAGE_NOTE if kind in IMAGE_PARTS else PART_NOTE.format(kind[:MAX_TYPE_CHARS])
+    else:
+        note = visible_text(part) or PART_NOTE.format(kind[:MAX_TYPE_CHARS])
     return {"type": text_type, "text": note}
 
 
@@ -60,8 +68,15 @@ def _file_text(part: Mapping[str, Any]) -> str:
     fields = given if isinstance(given, dict) else part
     name = fields.get("filename")
     label = f" ({name[:MAX_NAME_CHARS]})" if isinstance(name, str) and name else ""
-    text = decode_text_url(fields.get("file_data"))
+    text = _decode_file(fields.get("file_data"), name if isinstance(name, str) else "")
     return FILE_NOTE.format(label) if text is None else f"{label.strip(' ()')}\n{text}".lstrip("\n")
+
+
+def _decode_file(data: object, name: str) -> str | None:
+    """Return the text of a file from a `data:` URL, or from base64 alone, as some clients send it."""
+    if not isinstance(data, str) or data.startswith("data:"):
+        return decode_text_url(data)
+    return None if PurePosixPath(name.lower()).suffix in _OTHER_SUFFIXES else decode_text(data)
 
 
 def decode_text_url(url: object) -> str | None:
@@ -69,12 +84,9 @@ def decode_text_url(url: object) -> str | None:
     if not isinstance(url, str) or not url.startswith("data:"):
         return None
     head, comma, data = url.partition(",")
-    if not comma or not head.removeprefix("data:").startswith(_TEXT_TYPES) or not head.endswith(";base64"):
+    if not comma or not has_text_type(head.removeprefix("data:")):
         return None
-    try:
-        return base64.b64decode(data, validate=True).decode("utf-8")
-    except (binascii.Error, UnicodeDecodeError):
-        return None
+    return decode_text(data) if head.endswith(";base64") else unquote(data)
 
 
 # the note to the client
@@ -89,6 +101,8 @@ def notes_for_client(body: Body, traits: Traits) -> str:
             notes.append("tools were left out: this model has no tool_parser in models.yaml")
         elif any(_is_left_out(tool) for tool in tools):
             notes.append("tools that only the provider's own servers can run were left out")
+    if body.get("functions") and not tools:
+        notes.append("`functions` were left out: send them as `tools`")
     if not traits.vision and _has_image(_messages(body)):
         notes.append("images were left out: this model reads text only")
     return "; ".join(notes)

@@ -149,6 +149,8 @@ def _prepare_message(message: Any, traits: Traits) -> Any:
         return message
     content = message.get("content")
     changed = {"content": replace_parts(content, traits)} if isinstance(content, list) else {}
+    if content is None and message.get("role") != "assistant":
+        changed["content"] = ""
     if message.get("role") == "developer":
         changed["role"] = "system"
     return {**message, **changed} if changed else message

@@ -12,6 +12,7 @@ from typing import Any
 from bouchet_core.deployments import Traits
 
 from .anthropic import MISSING_TOOLS_NOTE, NO_TOOLS_NOTE, REMINDER
+from .blocks import FAILED_PREFIX, visible_text
 from .left_out import is_function, replace_parts
 from .tokens import Body, clamp_tokens, default_tokens, field_names
 
@@ -24,6 +25,13 @@ BODY_FIELDS = field_names(
 # what `include` may name; the rest is for tools of OpenAI's servers, and for reasoning that only they can read
 INCLUDES = frozenset(("message.output_text.logprobs",))
 READABLE_ITEMS = frozenset(("message", "function_call", "function_call_output"))
+# of a readable item, what vLLM's types know; servers and clients add fields of their own, or write null
+ITEM_FIELDS = {
+    None: field_names("role content type"),
+    "message": field_names("type role content id status"),
+    "function_call": field_names("type call_id name arguments id status"),
+    "function_call_output": field_names("type call_id output id status"),
+}
 # calls of tools that the client runs, in other forms than a function's, and their results
 OTHER_CALLS = frozenset(("custom_tool_call", "local_shell_call", "shell_call", "apply_patch_call"))
 OTHER_OUTPUTS = frozenset(kind + "_output" for kind in OTHER_CALLS)
@@ -98,7 +106,7 @@ def _prepare_item(item: Any, traits: Traits) -> list[Any]:
     """Return an item as vLLM reads it: nothing for one that is left out, two for a call that has its result in it."""
     kind = item.get("type") if isinstance(item, dict) else None
     if not isinstance(item, dict) or not isinstance(kind, str) or kind in READABLE_ITEMS:
-        return [_with_readable_parts(item, traits)]
+        return [_with_readable_parts(_known_fields(item), traits)]
     if kind == "reasoning":
         return _readable_reasoning(item)
     if kind in OTHER_CALLS:
@@ -110,12 +118,29 @@ def _prepare_item(item: Any, traits: Traits) -> list[Any]:
         return [_with_readable_parts(output if isinstance(output["output"], list | str) else _dumped(output), traits)]
     if kind == "mcp_call":
         return [_function_call(item, item.get("name"), item.get("arguments")), _mcp_output(item)]
-    what = (
-        "A summary of the conversation so far"
-        if "compaction" in kind
-        else f"An item of the type {kind[:MAX_TYPE_CHARS]}"
-    )
-    return [{"type": "message", "role": "user", "content": ITEM_NOTE.format(what)}]
+    return [{"type": "message", "role": "user", "content": _other_item_text(item, kind)}]
+
+
+def _known_fields(item: Any) -> Any:
+    """Return a readable item with the fields that vLLM's types know, and text where those want text."""
+    kind = item.get("type") if isinstance(item, dict) else None
+    if not isinstance(item, dict) or (kind is not None and not isinstance(kind, str)):
+        return item
+    kept = {key: value for key, value in item.items() if key in ITEM_FIELDS[kind] and value is not None}
+    if kind == "function_call" and "arguments" in kept and not isinstance(kept["arguments"], str):
+        kept["arguments"] = json.dumps(kept["arguments"])
+    if kind == "function_call_output" and not isinstance(kept.get("output"), list | str):
+        kept["output"] = json.dumps(kept["output"]) if "output" in kept else ""
+    return kept
+
+
+def _other_item_text(item: Body, kind: str) -> str:
+    """Return the words in an item of another server (a query, code, what was found); a note where there are none."""
+    shown = kind[:MAX_TYPE_CHARS]
+    if found := visible_text(item):
+        return f"[{shown}]\n{found}"
+    what = "A summary of the conversation so far" if "compaction" in kind else f"An item of the type {shown}"
+    return ITEM_NOTE.format(what)
 
 
 def _readable_reasoning(item: Body) -> list[Body]:
@@ -138,6 +163,8 @@ def _function_call(item: Body, name: object, given: object) -> Body:
 def _mcp_output(item: Body) -> Body:
     output = item.get("output") or item.get("error") or ""
     text = output if isinstance(output, str) else json.dumps(output)
+    if item.get("error") and not item.get("output"):
+        text = f"{FAILED_PREFIX} {text}"
     return {"type": "function_call_output", "call_id": str(item.get("id") or ""), "output": text}
 
 
@@ -162,8 +189,6 @@ def _with_readable_parts(item: Any, traits: Traits) -> Any:
 def _assistant_content(item: Body, traits: Traits) -> list[Any]:
     """Return the content of an assistant's message as one part: vLLM reads only the first, and no refusal."""
     parts = [_renamed(part, "output_text") for part in replace_parts(item["content"], traits, "output_text")]
-    if len(parts) == 1 and isinstance(parts[0], dict) and parts[0].get("type") == "output_text":
-        return parts
     text = "".join(_text(part) or str(part.get("refusal") or "") for part in parts if isinstance(part, dict))
     return [{"type": "output_text", "text": text, "annotations": []}]
 

@@ -20,7 +20,8 @@ from bouchet_proxy.errors import ProxyError, stream_interrupted
 from bouchet_proxy.routing.table import Route
 from bouchet_proxy.upstream_errors import error_from_upstream
 
-from .filters import ERROR_PREFIXES, OpenAIStream, StreamFilter, error_events
+from .error_events import error_events
+from .filters import ERROR_PREFIXES, OpenAIStream, StreamFilter
 from .sse import parse, render
 
 STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}

@@ -14,19 +14,17 @@ from typing import Any
 import orjson
 
 from bouchet_proxy.dialects.continuation import PartialAnswer
-from bouchet_proxy.dialects.endpoints import Dialect, Endpoint
+from bouchet_proxy.dialects.endpoints import Dialect
 from bouchet_proxy.dialects.thinking import ThinkStripper
 from bouchet_proxy.dialects.tokens import TokenCounts, parse_usage
-from bouchet_proxy.errors import OVERLOADED, ProxyError, error_body, stream_interrupted
+from bouchet_proxy.errors import ProxyError, stream_interrupted
 from bouchet_proxy.routing.table import Route
 from bouchet_proxy.upstream_errors import error_from_upstream
 
+from .error_events import SERVER_ERROR, error_events, failed_response
 from .kept_text import ChatText, MessageText
 from .sse import EventSplitter, parse, render
 
-DONE = b"data: [DONE]\n\n"
-# from this status on another server may do better
-SERVER_ERROR = 500
 # quotes inside JSON strings are escaped, so this never matches inside a text
 _MODEL = re.compile(rb'"model":\s*"(?:[^"\\]|\\.)*"')
 
@@ -114,24 +112,6 @@ class StreamFilter(ABC):
         if self._upstream_model in raw:
             return raw if self._is_same_model else raw.replace(self._upstream_model, self._model, 1)
         return _MODEL.sub(lambda _: self._model, raw, count=1)
-
-
-def error_events(endpoint: Endpoint | None, dialect: Dialect, error: ProxyError) -> bytes:
-    """Render the end of a stream that failed, as the dialect's clients expect it."""
-    if dialect is Dialect.ANTHROPIC:
-        return render("error", error_body(dialect, retryable(error)))
-    if dialect is Dialect.GOOGLE:
-        # as Google's SDKs read it: not as an event, but as the body of an error
-        return orjson.dumps(error_body(dialect, error)) + b"\n\n"
-    if endpoint is Endpoint.RESPONSES:
-        fields = {"code": error.code or "server_error", "message": error.message, "param": None}
-        return render("error", {"type": "error", "sequence_number": 0, **fields})
-    return render("", error_body(dialect, error)) + DONE
-
-
-def retryable(error: ProxyError) -> ProxyError:
-    """Return the error as Anthropic's clients retry it in a stream: there they retry `overloaded_error` alone."""
-    return replace(error, status=OVERLOADED) if error.status >= 500 else error
 
 
 def may_think(route: Route) -> bool:
@@ -383,14 +363,8 @@ class ResponsesStream(StreamFilter):
         return raw
 
     def _render_error(self, error: ProxyError) -> bytes:
-        """Render `response.failed` where the response has begun, else an error event."""
+        """Render `response.failed`, behind a beginning if the client has none."""
         if not self._first_event:
-            return error_events(Endpoint.RESPONSES, Dialect.OPENAI, error)
-        response = {
-            **parse(self._first_event).json()["response"],
-            "model": self._model_name,
-            "status": "failed",
-            "error": {"code": error.code or "server_error", "message": error.message},
-        }
-        kind = "response.failed"
-        return render(kind, {"type": kind, "sequence_number": self._passed_events, "response": response})
+            return failed_response(error)
+        response = {**parse(self._first_event).json()["response"], "model": self._model_name}
+        return failed_response(error, response, self._passed_events)

@@ -9,7 +9,7 @@ from bouchet_proxy.asgi import Header, Message, Receive, Send, send_json, send_r
 from bouchet_proxy.dialects.endpoints import Dialect, Endpoint
 from bouchet_proxy.errors import ProxyError, error_body, status_for
 
-from .filters import error_events
+from .error_events import error_events
 
 STREAM_HEADERS: tuple[Header, ...] = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
