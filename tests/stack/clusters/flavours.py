@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import tarfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -77,6 +78,8 @@ def put_file(stack: Stack, service: str, path: str, text: str) -> None:
     with tarfile.open(fileobj=archive, mode="w") as tar:
         member = tarfile.TarInfo(name)
         member.size, member.mode = len(text.encode()), 0o644
+        # Slurm takes a Lua script of 1970 for one that it has loaded, and crashes
+        member.mtime = int(time.time())
         tar.addfile(member, io.BytesIO(text.encode()))
     assert stack.container(service).put_archive(folder, archive.getvalue())
 
