@@ -160,7 +160,7 @@ def test_lost_api_is_announced_and_found_again(open_page: OpenPage, house: House
     expect(page.get_by_role("article").filter(has_text="being cancelled")).to_be_visible()
 
 
-# stands for the desktop, which a browser without a window does not have; the page's own code asks and shows
+# in place of the desktop, which a browser without a window does not have; the page's own code asks and shows
 RECORDED_NOTIFICATIONS = """
 window.shown = []; window.asked = 0;
 window.Notification = class { constructor(title, options) { window.shown.push(`${title}: ${options.body}`); } };

@@ -38,8 +38,8 @@ class Receiver:
 
 
 @contextmanager
-def running_receiver() -> Iterator[Receiver]:
-    """Run the server on a port of loopback."""
+def running_receiver(host: str = "127.0.0.1") -> Iterator[Receiver]:
+    """Run the server on a free port of that address."""
     receiver = Receiver()
 
     class Handler(BaseHTTPRequestHandler):
@@ -74,7 +74,7 @@ def running_receiver() -> Iterator[Receiver]:
         def log_message(self, format: str, *args: Any) -> None:
             """Print nothing."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer((host, 0), Handler)
     server.daemon_threads = True
     receiver.port = server.server_address[1]
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)

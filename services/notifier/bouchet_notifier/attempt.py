@@ -12,6 +12,7 @@ from __future__ import annotations
 import difflib
 import json
 import logging
+import os
 import re
 import sys
 from collections.abc import Mapping
@@ -40,12 +41,11 @@ CAUSES: tuple[tuple[str, str], ...] = (
 )
 
 
-def main() -> int:
+def main() -> None:
     """Read the request, send the message or check the URL alone, and print the result."""
     request: dict[str, Any] = json.load(sys.stdin)
     log = collect_log()
     print(json.dumps(attempt(request, log)), flush=True)
-    return 0
 
 
 def collect_log() -> list[str]:
@@ -146,4 +146,6 @@ def _example(template: str, scheme: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
+    # the result has left: what Python does at its end takes longer than the message did
+    os._exit(0)
