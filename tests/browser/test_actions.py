@@ -188,7 +188,7 @@ def test_browser_notifies_only_after_a_click_and_until_it_is_switched_off(open_p
     loading = next(one for one in house.store.live() if one.phase in (Phase.QUEUED, Phase.STARTING))
     now = datetime.now(UTC)
     for phase in (Phase.STARTING, Phase.READY):
-        house.store.update(loading.id, lambda old, to=phase: old.with_attempt(old.attempt(None).moved(to, now)))  # type: ignore[misc, union-attr]
+        house.store.update(loading.id, lambda old, to=phase: old.with_attempt(old.attempt(None).moved(to, now)))  # type: ignore[misc]
     assert wait_for(lambda: page.evaluate("window.shown")) == [f"bouchet: {loading.alias} is ready."]
     switch.click()
     expect(switch).to_have_attribute("aria-checked", "false")
