@@ -1,4 +1,4 @@
-# The images of the four services and Redis, one target each. LiteLLM and SSH are in different images.
+# The images of the five services and Redis, one target each. LiteLLM and SSH are in different images.
 # Dialect: BuildKit 1.2, what engine 20.10 knows without asking a registry: no syntax line, heredocs or COPY --link.
 ARG BASE=debian:trixie-slim
 
@@ -51,6 +51,11 @@ RUN --mount=type=cache,target=/root/.cache/pip --mount=type=secret,id=build_ca \
  && rm -rf /opt/venv/lib/python3*/site-packages/litellm/proxy/_experimental/out \
  && LITELLM_LOCAL_MODEL_COST_MAP=True /opt/venv/bin/python -c 'import litellm.proxy.proxy_server'
 
+FROM build AS notifier-build
+COPY services/notifier/requirements.lock /locks/notifier.lock
+RUN --mount=type=cache,target=/root/.cache/pip --mount=type=secret,id=build_ca \
+    pip-install /opt/venv --require-hashes -r /locks/notifier.lock
+
 FROM base AS gateway
 # writable for any uid: the container's is chosen at run time (BOUCHET_UID)
 RUN install -d -m 1777 /data
@@ -97,6 +102,16 @@ RUN python3 -m compileall -q /opt/app
 USER 10001:10001
 EXPOSE 4000
 CMD ["python", "-m", "bouchet_proxy"]
+
+FROM base AS notifier
+COPY --from=notifier-build /opt/venv /opt/venv
+COPY --chmod=0755 core/bouchet_core /opt/app/bouchet_core
+COPY --chmod=0755 services/notifier/bouchet_notifier /opt/app/bouchet_notifier
+RUN python3 -m compileall -q /opt/app
+COPY --chmod=0755 setup/image/worker-ok /usr/local/bin/worker-ok
+ENV HEARTBEAT_FILE=/tmp/heartbeat
+USER 10001:10001
+CMD ["python", "-m", "bouchet_notifier"]
 
 FROM ${BASE} AS redis
 ENV DEBIAN_FRONTEND=noninteractive

@@ -138,7 +138,7 @@ def start(stack: Stack, progress: Progress, compose: Compose) -> None:
     fresh = not inspect_containers(stack.project)
     with progress.step("containers") as step:
         try:
-            services = compose.run("config", "--services").split()
+            services = started_services(compose)
             compose.run("--progress", "plain", "up", "--detach", "--no-build", "--remove-orphans", on_line=step.say)
             wait_until_healthy(compose, stack.project, step, services)
         except (KeyboardInterrupt, CommandFailedError) as exc:
@@ -149,6 +149,12 @@ def start(stack: Stack, progress: Progress, compose: Compose) -> None:
                 raise taken from exc
             raise
         step.title = f"containers: {len(services)} healthy"
+
+
+def started_services(compose: Compose) -> list[str]:
+    """Return the services that have a container: the notifier has none without a target."""
+    services = compose.run("config", "--services").split()
+    return [name for name in services if name != "notifier" or compose.env.get("NOTIFIERS") == "1"]
 
 
 def undo(compose: Compose) -> None:

@@ -7,8 +7,9 @@ from typing import Any
 
 QUEUE = "tasks"
 MODULE = "bouchet_worker.tasks."
-# name of the worker's heartbeat in the store
+# names of the heartbeats of worker and notifier in the store
 HEARTBEAT = "worker"
+NOTIFIER_HEARTBEAT = "notifier"
 # the longest time that a task waits at the gateway for a person (Duo)
 TIMEOUT_S = 300
 # pauses before a task that raised is tried again; after the last one it waits for a person

@@ -30,6 +30,7 @@ SERVICE_INPUTS: Mapping[str, tuple[str, ...]] = {
     "worker": (*COMMON, "core", "services/worker", "remote", *RECIPE),
     "api": (*COMMON, "core", "services/api"),
     "proxy": (*COMMON, "core", "services/proxy"),
+    "notifier": (*COMMON, "core", "services/notifier"),
 }
 DEMO_INPUTS: Mapping[str, tuple[str, ...]] = {"demo-keys": ("demo/cluster",)}
 

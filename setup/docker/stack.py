@@ -93,6 +93,8 @@ def compose_environ(stack: Stack, settings: EnvSettings, environ: Mapping[str, s
         "CONTINUE_ANSWERS": settings.values.get("CONTINUE_ANSWERS") or "on",
         "BROWSER_ORIGINS": settings.values.get("BROWSER_ORIGINS", ""),
         "WORKERS": settings.values.get("WORKERS") or "1",
+        "NOTIFIERS": "1" if settings.notifies else "0",
+        "NOTIFY_EVENTS": settings.values.get("NOTIFY_EVENTS", ""),
         "LOG_LEVEL": settings.values.get("LOG_LEVEL") or "INFO",
         "BOUCHET_SECRETS_DIR": str(stack.secrets_dir),
         "BOUCHET_SECRETS_GENERATION": read_generation(stack),

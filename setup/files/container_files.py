@@ -26,6 +26,7 @@ FILES = {
     "serving_secret": "SERVING_SECRET",
     "hf_token": "HF_TOKEN",
     "db_url": "BOUCHET_DB_URL",
+    "notify_urls": "NOTIFY_URLS",
 }
 # Each service has a password and a token of its own, derived from REDIS_PASSWORD and GATEWAY_TOKEN, which no container
 # has: whoever holds one of them learns no other.

@@ -24,6 +24,10 @@ SECRET_BYTES = 32
 MIN_SECRET_LENGTH = 16
 ROOT_STAND_IN_UID = 10001  # containers never run as root, even when root starts them
 
+# as bouchet_core.notices has them, which needs packages that setup does not
+NOTIFY_EVENTS = ("ready", "ending", "ended", "failed_start", "needs_person", "budget")
+MAX_NOTIFY_URLS = 8
+
 Check = Callable[[str], str | None]
 
 
@@ -62,6 +66,11 @@ class EnvSettings:
     def api_port(self) -> int:
         """Where the api is published on 127.0.0.1."""
         return int(self.values["API_PORT"])
+
+    @property
+    def notifies(self) -> bool:
+        """Whether messages have a target: without one there is no notifier."""
+        return bool(self.values.get("NOTIFY_URLS", "").strip())
 
     @property
     def api_key(self) -> str:
@@ -165,6 +174,27 @@ def check_database(value: str) -> str | None:
     return "is not a URL such as postgresql://USER:PASSWORD@HOST/DATABASE; leave it empty for a file of its own"
 
 
+def check_notify_urls(value: str) -> str | None:
+    """Return the problem with the targets of notifications, None if they are valid; they hold secrets.
+
+    What comes before each `://` is checked here; apprise, which knows the services, is in the notifier's image only.
+    """
+    parts = re.split(r"[\s,]+(?=[A-Za-z][A-Za-z0-9+.-]*://)", value.strip()) if value.strip() else []
+    for number, part in enumerate(parts, start=1):
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*://\S*", part):
+            return f"has no URL in place {number}; write URLs such as ntfys://TOPIC, separated by blanks"
+    return f"has {len(parts)} URLs; {MAX_NOTIFY_URLS} are possible" if len(parts) > MAX_NOTIFY_URLS else None
+
+
+def check_notify_events(value: str) -> str | None:
+    """Return the problem with the kinds of messages, None if they are valid."""
+    names = [name.strip() for name in value.split(",")]
+    unknown = [name for name in names if name not in NOTIFY_EVENTS]
+    if not unknown or names == ["none"]:
+        return None
+    return f"has `{unknown[0]}`, which is none of {', '.join(NOTIFY_EVENTS)}; `none` alone switches all off"
+
+
 def check_count(value: str) -> str | None:
     """Return the problem with a whole number, None if it is valid."""
     return (
@@ -206,6 +236,8 @@ CHECKS: Mapping[str, Check] = {
     "BOUCHET_DB_URL": check_database,
     "LEDGER_KEEP_DAYS": check_count,
     "LEDGER_MAX_MB": check_count,
+    "NOTIFY_URLS": check_notify_urls,
+    "NOTIFY_EVENTS": check_notify_events,
     "LOG_LEVEL": check_level,
 }
 # keys that older versions did not have, with the comment that is written above each
@@ -231,6 +263,8 @@ OPTIONAL = frozenset(
         "BOUCHET_DB_URL",
         "LEDGER_KEEP_DAYS",
         "LEDGER_MAX_MB",
+        "NOTIFY_URLS",
+        "NOTIFY_EVENTS",
     }
 )
 

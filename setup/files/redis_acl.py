@@ -86,15 +86,16 @@ USERS: Mapping[str, RedisUser] = {
         read=("load", "demand-log", "watched"),
         append=("points", "ledger:jobs"),
         change=(*DEPLOYMENTS, *BATCH_JOBS, "orphans", "epoch", "outage", "lease:*", "heartbeat:*", "demand", "figures",
-            "ledger:measured"),
+            "ledger:measured", "notices", "notices:known"),
         tasks=True,
     ),
     "api": RedisUser(
         commands=(*READ_RECORDS, *READ_STREAMS, *CHANGE_RECORDS, *SEND_TASKS, *TAKE_ENTRIES, "info"),
         read=(
             "orphans", "outage", "tunnel", "heartbeat:*", "usage:*", "figures", "load", "points", "live-requests",
+            "notifier:outbox", "notifier:sent", "notifier:status",
         ),
-        append=("watched",),
+        append=("watched", "notifier:tests"),
         change=(*DEPLOYMENTS, *BATCH_JOBS, "access:*", "ledger:requests", "ledger:jobs"),
         tasks=True,
     ),
@@ -106,6 +107,12 @@ USERS: Mapping[str, RedisUser] = {
         read=("live", "deployment:*", "events", "access:keys", "access:changes", "watched"),
         append=("demand", "demand-log", "live-requests", "ledger:requests"),
         change=("usage:*", "load"),
+    ),
+    # it sends to the internet: it reads no record, and nothing that a client sent
+    "notifier": RedisUser(
+        commands=("get", "set", "hgetall", "hset", "hdel", "xadd", "xread", "xrevrange", "multi", "exec"),
+        read=("notices", "tunnel", "notifier:tests"),
+        change=("notifier:position", "notifier:outbox", "notifier:sent", "notifier:status", "heartbeat:notifier"),
     ),
     # the health check of Redis' own container
     "health": RedisUser(),

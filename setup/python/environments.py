@@ -124,7 +124,7 @@ def _ensure_venv_module(progress: Progress) -> None:
         install(progress, "Python's venv module", [package])
 
 
-PACKAGES = ("core", "services/gateway", "services/worker", "services/api", "services/proxy", "cli")
+PACKAGES = ("core", "services/gateway", "services/worker", "services/api", "services/proxy", "services/notifier", "cli")
 PROGRAMS = {"redis-server": ["redis-server"], "shellcheck": ["shellcheck"], "ssh-keygen": ["openssh-client"]}
 
 # the login shells of clusters: tests compare what each makes of a command line

@@ -37,7 +37,8 @@ class Lock:
 
 
 CLIENTS = ("aider", "google-genai", "langchain", "pydantic-ai")
-PACKAGE_FOLDERS = ("core", "services/gateway", "services/worker", "services/api", "services/proxy", "cli")
+SERVICES = ("gateway", "worker", "api", "proxy", "notifier")
+PACKAGE_FOLDERS = ("core", *(f"services/{service}" for service in SERVICES), "cli")
 LOCKS = (
     *(
         Lock(f"setup/locks/{name}.lock", OLDEST_PYTHON, (f"setup/locks/{name}.in",))
@@ -49,7 +50,7 @@ LOCKS = (
             CONTAINER_PYTHON,
             ("core/pyproject.toml", f"services/{service}/pyproject.toml"),
         )
-        for service in ("gateway", "worker", "api", "proxy")
+        for service in SERVICES
     ),
     *(Lock(f"tests/clients/locks/{name}.lock", OLDEST_PYTHON, (f"tests/clients/locks/{name}.in",)) for name in CLIENTS),
     Lock("cli/requirements.lock", OLDEST_PYTHON, ("cli/pyproject.toml",)),

@@ -60,7 +60,7 @@ async def test_number_out_of_bounds_is_refused(api: httpx.AsyncClient, field: st
 async def test_good_values_are_recorded_as_sent(api: httpx.AsyncClient, state: AppState) -> None:
     made = (await api.post("/v1/deployments", json={"model": ALIAS, **GOOD})).json()
     request = state.store.get(made["id"]).request.model_dump(mode="json")
-    assert request == {"like": None, "policy": None, "model": ALIAS, **GOOD}
+    assert request == {"like": None, "policy": None, "notify": False, "model": ALIAS, **GOOD}
 
 
 @pytest.mark.parametrize(

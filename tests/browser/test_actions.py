@@ -10,10 +10,11 @@ from bouchet_core.deployments import Phase
 from bouchet_core.tasks import TaskName
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import OpenPage
+from tests.browser.conftest import OpenPage, sign_in
 from tests.browser.house import LOG, House, answered_preview
 from tests.browser.scene import record
 from tests.fakes.running_api import queued_tasks
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.slow
 HOSTILE = "<img src=x onerror=window.bad=1>\x1b[31m\u202e<script>window.bad=1</script>"
@@ -157,3 +158,38 @@ def test_lost_api_is_announced_and_found_again(open_page: OpenPage, house: House
     thread.join()
     expect(page.get_by_text("The API does not answer")).to_have_count(0)
     expect(page.get_by_role("article").filter(has_text="being cancelled")).to_be_visible()
+
+
+# in place of the desktop, which a browser without a window does not have; the page's own code asks and shows
+RECORDED_NOTIFICATIONS = """
+window.shown = []; window.asked = 0;
+window.Notification = class { constructor(title, options) { window.shown.push(`${title}: ${options.body}`); } };
+window.Notification.permission = "default";
+window.Notification.requestPermission = async () => {
+  window.asked += 1;
+  return (window.Notification.permission = "granted");
+};
+Object.defineProperty(document, "hidden", { get: () => true });
+"""
+
+
+def test_browser_notifies_only_after_a_click_and_until_it_is_switched_off(open_page: OpenPage, house: House) -> None:
+    page = open_page(key="")
+    page.add_init_script(RECORDED_NOTIFICATIONS)
+    page.reload()
+    sign_in(page)
+    switch = page.get_by_role("switch", name="Notify")
+    expect(switch).to_have_attribute("aria-checked", "false")
+    house.gateway.ask("p1", "Passcode: ")
+    expect(page.get_by_role("alert").filter(has_text="asks who you are")).to_be_visible()
+    assert page.evaluate("[window.asked, window.shown.length]") == [0, 0], "nothing asks without a click"
+    switch.click()
+    expect(switch).to_have_attribute("aria-checked", "true")
+    loading = next(one for one in house.store.live() if one.phase in (Phase.QUEUED, Phase.STARTING))
+    now = datetime.now(UTC)
+    for phase in (Phase.STARTING, Phase.READY):
+        house.store.update(loading.id, lambda old, to=phase: old.with_attempt(old.attempt(None).moved(to, now)))  # type: ignore[misc]
+    assert wait_for(lambda: page.evaluate("window.shown")) == [f"bouchet: {loading.alias} is ready."]
+    switch.click()
+    expect(switch).to_have_attribute("aria-checked", "false")
+    assert page.evaluate("window.asked") == 1

@@ -14,7 +14,7 @@ from tests.checkout_guard import CheckoutReadError
 from tests.fakes.docker_program import FakeEngine
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("core", "services/gateway", "services/worker", "services/api", "services/proxy", "cli")
+PACKAGES = ("core", "services/gateway", "services/worker", "services/api", "services/proxy", "services/notifier", "cli")
 # those that ask for keys, secret files, the engine or the ports of a stack
 RELEVANT = ("tests/cli/commands/test_doctor.py", "tests/cli/client/test_settings.py", "tests/setup/files")
 SECRETS = ("admin_key", "api_key", "redis_proxy", "gateway_token_api", "serving_secret", "hf_token")

@@ -16,6 +16,7 @@ PACKAGES = {
     "worker": "services/worker/bouchet_worker",
     "api": "services/api/bouchet_api",
     "proxy": "services/proxy/bouchet_proxy",
+    "notifier": "services/notifier/bouchet_notifier",
     "cli": "cli/bouchet_cli",
     "remote": "remote",
     "apptainer": "apptainer",

@@ -83,6 +83,15 @@ JOB_ENTRIES: Sequence[Command] = (("XADD", "bouchet:ledger:jobs", "*", "body", "
 READ_USAGE: Sequence[Command] = (("HGETALL", "bouchet:usage:sum:0"), ("XREVRANGE", "bouchet:ledger:requests", "+", "-"))
 LOAD: Sequence[Command] = (("SET", "bouchet:load", "{}"),)
 DEMAND: Sequence[Command] = (("HSET", "bouchet:demand", "x", "1"),)
+NOTICES: Sequence[Command] = (
+    ("XADD", "bouchet:notices", "*", "body", "{}"),
+    ("ZADD", "bouchet:notices:known", "1", "x"),
+)
+NOTIFIERS_OWN: Sequence[Command] = (
+    ("HSET", "bouchet:notifier:outbox", "x", "{}"),
+    ("HGETALL", "bouchet:notifier:position"),
+    ("SET", "bouchet:notifier:status", "{}"),
+)
 SCRIPTS: Sequence[Command] = (
     ("EVAL", TOUCH, "0"),
     ("EVAL", DECLARED, "1", "bouchet:targets"),
@@ -94,16 +103,27 @@ MUST_NOT: Mapping[str, Sequence[Command]] = {
     "proxy": (
         *ADMINISTRATION, *QUEUE, *TARGETS, ("HGET", "bouchet:targets", "0"), *RECORDS, *WORKERS_OWN, *CHANGE_KEYS,
         *TUNNEL, ("XRANGE", "bouchet:tunnel", "-", "+"), ("HGETALL", "bouchet:demand"), *SCRIPTS,
-        *MEASURES, *JOB_ENTRIES, ("XREVRANGE", "bouchet:ledger:requests", "+", "-"),
+        *MEASURES, *JOB_ENTRIES, ("XREVRANGE", "bouchet:ledger:requests", "+", "-"), *NOTICES, *NOTIFIERS_OWN,
     ),
     "gateway": (
         *ADMINISTRATION, *QUEUE, *TARGETS, *RECORDS, *READ_RECORDS, *WORKERS_OWN, *CHANGE_KEYS, *READ_KEYS, *USAGE,
         *READ_USAGE, *LOAD, *DEMAND, ("XRANGE", "bouchet:tunnel", "-", "+"), *SCRIPTS, *MEASURES, *JOB_ENTRIES,
+        *NOTICES, *NOTIFIERS_OWN,
     ),
-    "worker": (*ADMINISTRATION, *CHANGE_KEYS, *READ_KEYS, *USAGE, *READ_USAGE, *TUNNEL, *LOAD, *SCRIPTS[2:]),
-    "api": (*ADMINISTRATION, *WORKERS_OWN, *TUNNEL, *SUMS, *MEASURES, *LOAD, *DEMAND, *SCRIPTS[2:]),
+    "worker": (
+        *ADMINISTRATION, *CHANGE_KEYS, *READ_KEYS, *USAGE, *READ_USAGE, *TUNNEL, *LOAD, *SCRIPTS[2:], *NOTIFIERS_OWN,
+    ),
+    "api": (
+        *ADMINISTRATION, *WORKERS_OWN, *TUNNEL, *SUMS, *MEASURES, *LOAD, *DEMAND, *SCRIPTS[2:], *NOTICES,
+        *NOTIFIERS_OWN,
+    ),
+    "notifier": (
+        *ADMINISTRATION, *QUEUE, *TARGETS, *RECORDS, *READ_RECORDS, *WORKERS_OWN, *CHANGE_KEYS, *READ_KEYS, *TUNNEL,
+        *USAGE, *READ_USAGE, *LOAD, *DEMAND, *SCRIPTS, *MEASURES, *JOB_ENTRIES, *NOTICES, ("GET", "bouchet:load"),
+        ("HGETALL", "bouchet:demand"), ("XADD", "bouchet:notifier:tests", "*", "test", ""),
+    ),
     "health": (
         *ADMINISTRATION, *QUEUE, *TARGETS, *RECORDS, *READ_RECORDS, *WORKERS_OWN, *CHANGE_KEYS, *READ_KEYS, *TUNNEL,
-        *USAGE, *READ_USAGE, *SCRIPTS, ("INFO",),
+        *USAGE, *READ_USAGE, *SCRIPTS, ("INFO",), *NOTICES, *NOTIFIERS_OWN,
     ),
 }  # fmt: skip

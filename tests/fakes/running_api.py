@@ -20,6 +20,7 @@ from bouchet_api.settings import ApiSettings
 from bouchet_core.keys import chat_key
 from bouchet_core.store import Store
 from bouchet_core.tasks import MODULE, QUEUE
+from fastapi import FastAPI
 from pydantic import SecretStr
 from rq import Queue
 
@@ -61,6 +62,7 @@ class RunningApi:
     state: AppState
     store: Store
     gateway: FakeGateway
+    app: FastAPI
 
 
 def settings(
@@ -122,13 +124,14 @@ def running(
     ):
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("127.0.0.1", port))
-        config = uvicorn.Config(create_app(state, ADMIN_KEY), log_level="warning", timeout_graceful_shutdown=1)
+        app = create_app(state, ADMIN_KEY)
+        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:
             wait_for(lambda: server.started, START_TIMEOUT_S)
-            yield RunningApi(f"http://127.0.0.1:{listener.getsockname()[1]}", state, store, gateway)
+            yield RunningApi(f"http://127.0.0.1:{listener.getsockname()[1]}", state, store, gateway, app)
         finally:
             server.should_exit = True
             thread.join()

@@ -182,6 +182,14 @@ class ApiClient:
         """Return the checks of stack, SSH and cluster."""
         return self._send("GET", "/v1/doctor", timeout_s=CLUSTER_TIMEOUT_S)
 
+    def notifications(self) -> Json:
+        """Return where messages are sent, and what became of the last ones."""
+        return self._send("GET", "/v1/notifications")
+
+    def test_notifications(self) -> Json:
+        """Send a test message to each target, and return what became of it."""
+        return self._send("POST", "/v1/notifications/test", timeout_s=CLUSTER_TIMEOUT_S)
+
     def add_key(self, request: Json) -> Json:
         """Create a key; the answer holds the key itself."""
         return self._send("POST", "/v1/keys", request)

@@ -50,6 +50,7 @@ COMMANDS: Mapping[str, CommandEntry] = {
     "site": CommandEntry("write a site file for a cluster from what it says of itself", "site"),
     "tunnel": CommandEntry("show the SSH connection and answer its login prompts (Duo)", "tunnel"),
     "doctor": CommandEntry("check the local stack, the SSH connection and the cluster, and suggest fixes", "doctor"),
+    "notify": CommandEntry("show where messages are sent (phone, chat, mail), and try it", "tasks"),
     "keys": CommandEntry("add, list and revoke API keys for other people", "keys"),
     "usage": CommandEntry("show usage: requests, tokens, speed, errors", "keys"),
     "completion": CommandEntry("print the completion code for bash, zsh or fish", "completion"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from typing import Any
 
 from bouchet_cli.client.api import ApiClient
@@ -13,7 +14,7 @@ from bouchet_cli.integrations.claude_code import start_claude
 from bouchet_cli.integrations.claude_env import TIERS
 from bouchet_cli.spans import parse_minutes, parse_tokens, parse_walltime
 from bouchet_cli.view.preview import preview_lines
-from bouchet_cli.view.progress import wait_until_ready
+from bouchet_cli.view.progress import announce_nothing, wait_until_ready
 from bouchet_cli.view.screen import Screen
 
 from .keep import add_policy_arguments, policy_request
@@ -50,6 +51,13 @@ def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--like", metavar="ID",
                         help="relaunch with the image, revision, arguments and resources of deployment ID")  # fmt: skip
     add_policy_arguments(parser)
+    _add_waiting_arguments(parser)
+
+
+def _add_waiting_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options about what happens until the model is ready, and then."""
+    parser.add_argument("--notify", action="store_true",
+                        help="send messages about it (`bouchet notify`), notify the desktop while waiting")  # fmt: skip
     parser.add_argument("--wait", action=argparse.BooleanOptionalAction, default=None,
                         help="show progress until the model is ready (default: on a terminal)")  # fmt: skip
     parser.add_argument("--dry-run", action="store_true", help="show what would be submitted; submit nothing")
@@ -64,7 +72,7 @@ def run_launch(options: argparse.Namespace, context: CommandContext) -> None:
         _show_preview(options, api, screen)
         return
     claude = options.claude or (options.claude_on_terminal and screen.interactive and options.wait is not False)
-    deployment = _launch(options, api, screen, wait=claude)
+    deployment = _launch(options, context, wait=claude)
     if claude:
         start_claude(deployment, options.claude_arguments, context)
 
@@ -99,19 +107,23 @@ def launch_request(options: argparse.Namespace, api: ApiClient) -> dict[str, Any
     request["serve_as"] = list(options.serve_as) or None
     request["idle_timeout_min"] = options.idle_timeout
     request["policy"] = policy_request(options) or None
+    request["notify"] = options.notify or None
     return {field: value for field, value in request.items() if value is not None}
 
 
-def _launch(options: argparse.Namespace, api: ApiClient, screen: Screen, *, wait: bool) -> DeploymentInfo:
+def _launch(options: argparse.Namespace, context: CommandContext, *, wait: bool) -> DeploymentInfo:
     """Return the deployment, ready if it was waited for. Ctrl-C stops the waiting only."""
+    api, screen = context.api, context.screen
     submitted = api.launch(launch_request(options, api))
     waits = options.wait if options.wait is not None else screen.out.is_tty
+    if options.notify:
+        _note_targets(api, screen, waits=waits or wait)
     if not (waits or wait):
         _show(submitted, options.json, screen)
         return submitted
     screen.note(f"{submitted.alias} requested (id {submitted.id})")
     try:
-        ready = wait_until_ready(api, submitted, screen)
+        ready = wait_until_ready(api, submitted, screen, _announcer(options, context))
     except KeyboardInterrupt:
         screen.note(
             f"{submitted.alias} continues in the background; "
@@ -120,6 +132,25 @@ def _launch(options: argparse.Namespace, api: ApiClient, screen: Screen, *, wait
         raise
     _show(ready, options.json, screen)
     return ready
+
+
+def _note_targets(api: ApiClient, screen: Screen, *, waits: bool) -> None:
+    """Note where messages about the launch go, if they go nowhere or do not arrive."""
+    report = api.notifications()
+    if report["problem"]:
+        screen.warn(f"messages may not arrive: {report['problem']}")
+    elif not report["configured"]:
+        reach = "only this desktop is notified, while this command waits" if waits else "nothing is sent"
+        screen.warn(f"NOTIFY_URLS in .env names no target, so {reach}; see `bouchet notify`")
+
+
+def _announcer(options: argparse.Namespace, context: CommandContext) -> Callable[[str, str], None]:
+    """Return what notifies the desktop, if the launch asks for that."""
+    if not options.notify:
+        return announce_nothing
+    from bouchet_cli.integrations.desktop import notify_desktop  # few launches need it
+
+    return lambda title, text: notify_desktop(title, text, context.environment, context.screen)
 
 
 def _show_preview(options: argparse.Namespace, api: ApiClient, screen: Screen) -> None:

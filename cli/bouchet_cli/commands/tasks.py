@@ -1,13 +1,17 @@
-"""`bouchet tasks` and `bouchet orphans`: failed background tasks, and Slurm jobs that no deployment lists."""
+"""`bouchet tasks`, `bouchet orphans` and `bouchet notify`: what goes on in the background.
+
+Failed tasks, Slurm jobs that no deployment lists, and messages to people.
+"""
 
 from __future__ import annotations
 
 import argparse
 from datetime import UTC, datetime
 
-from bouchet_cli.client.errors import UsageError
+from bouchet_cli.client.errors import CommandError, UsageError
 from bouchet_cli.context import CommandContext
 from bouchet_cli.view.lists import OrphanInfo, orphan_lines, task_lines
+from bouchet_cli.view.notifications import NOT_CONFIGURED, failure_text, notification_lines, test_lines
 
 
 def add_tasks_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,6 +67,37 @@ def run_orphans(options: argparse.Namespace, context: CommandContext) -> None:
             screen.show(f"job {options.cancel} ({cancelled['name']}) is being cancelled")
     else:
         _list_orphans(options, context)
+
+
+def add_notify_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `bouchet notify`."""
+    parser.add_argument("action", nargs="?", choices=("test",), metavar="test",
+                        help="send a message to each target now, and show what became of it")  # fmt: skip
+
+
+def run_notify(options: argparse.Namespace, context: CommandContext) -> None:
+    """Show where messages are sent and the last ones, or try each target."""
+    api, screen = context.api, context.screen
+    if options.action == "test":
+        screen.note("sending a test message to each target (up to a minute)", "dim")
+        result = api.test_notifications()
+        deliveries = result["test"]["deliveries"]
+        if options.json:
+            screen.show_json(result)
+        else:
+            screen.show(*test_lines(deliveries, result["targets"], screen.out.width))
+        if problem := failure_text(deliveries):
+            raise CommandError(problem)
+        return
+    report = api.notifications()
+    if options.json:
+        screen.show_json(report)
+    elif not report["configured"]:
+        screen.show(NOT_CONFIGURED)
+    else:
+        screen.show(*notification_lines(report, screen.out.width, datetime.now(UTC)))
+        if report["problem"]:
+            screen.warn(report["problem"])
 
 
 def _list_orphans(options: argparse.Namespace, context: CommandContext) -> None:

@@ -61,20 +61,35 @@ class WatchedJob(Protocol):
 AnyJob = TypeVar("AnyJob", bound=WatchedJob)
 
 
-def wait_until_ready(api: ApiClient, deployment: DeploymentInfo, screen: Screen) -> DeploymentInfo:
-    """Show the launch until it is ready and return the deployment. Raises CommandError with the reason if it ends."""
+def announce_nothing(title: str, text: str) -> None:
+    """Take no notice of what a person may want to know."""
+
+
+def wait_until_ready(
+    api: ApiClient,
+    deployment: DeploymentInfo,
+    screen: Screen,
+    announce: Callable[[str, str], None] = announce_nothing,
+) -> DeploymentInfo:
+    """Show the launch until it is ready and return the deployment. Raises CommandError with the reason if it ends.
+
+    announce: called with title and text when it is ready, has ended, or waits for a person.
+    """
     with _launch_display(screen) as display:
         while True:
             display.show(deployment)
             if deployment.phase == "ready":
+                announce(f"{deployment.alias} is ready", deployment.reason or "Start Claude Code with `bouchet`.")
                 return deployment
             if deployment.phase == "ended":
                 reason = deployment.reason or "no reason is recorded"
+                announce(f"{deployment.alias} {deployment.ending or 'ended'}", reason)
                 raise CommandError(f"{deployment.alias} {deployment.ending or 'ended'}: {reason}")
             if deployment.stopping:
                 raise NotReadyError(f"{deployment.alias} is being cancelled")
             prompt = _open_prompt(api, deployment, screen)
             if prompt:
+                announce(f"{deployment.alias} waits for your login", "Answer the prompt in the terminal.")
                 display.pause()
                 answer_prompt(api, prompt, screen)
             time.sleep(POLL_INTERVAL_S)

@@ -103,6 +103,9 @@ class LaunchRequest(FrozenModel):
         default=None, description="minutes without requests; 0 is never"
     )
     policy: PolicyRequest | None = Field(default=None, description="how long, when and for how much to keep it")
+    notify: bool = Field(
+        default=False, strict=True, description="send messages about this deployment, whatever NOTIFY_EVENTS says"
+    )
 
     @field_validator("model")
     @classmethod

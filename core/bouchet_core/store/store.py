@@ -22,6 +22,7 @@ from .figures import FiguresStore
 from .ledger import LedgerStore
 from .live import LiveStore
 from .load import LoadStore
+from .notices import NoticeStore
 from .reading import Unreadable
 from .records import PREFIX, RedisLogin, evaluate, mapped, open_client
 from .usage import UsageStore
@@ -61,6 +62,7 @@ class Store(DeploymentStore):
         self.figures = FiguresStore(client)
         self.live_view = LiveStore(client)
         self.ledger = LedgerStore(client)
+        self.notices = NoticeStore(client)
 
     def all_unreadable(self) -> list[Unreadable]:
         """Return everything stored that this version cannot read: deployments, downloads, image builds, keys."""

@@ -66,6 +66,8 @@ class AppState:
     pins_dir: FilePath = FilePath("/etc/bouchet/pins")
     # the catalog file that `bouchet models add` writes
     added_catalog: FilePath = FilePath("/etc/bouchet/sites/site.added.yaml")
+    # whether messages have a target, so that a notifier runs
+    notifies: bool = False
 
     def tunnel(self) -> TunnelStatus:
         """Return the tunnel's state, with the requests that wait for it. Raises GatewayError, StoreUnavailableError."""
@@ -91,7 +93,9 @@ def open_state(settings: ApiSettings) -> Iterator[AppState]:
             notifier = EventNotifier(store)
             chat = ProxyChat(settings.proxy_url, settings.chat_key.get_secret_value())
             shown = notifier, LiveView(store, gateway, notifier), chat
-            yield AppState(store, tasks, gateway, catalog, *shown, site, ledger, settings.pins_dir, paths[-1])
+            files = settings.pins_dir, paths[-1]
+            notifies = settings.notifiers == "1"
+            yield AppState(store, tasks, gateway, catalog, *shown, site, ledger, *files, notifies)
         finally:
             ledger.database.close()
             tasks.close()

@@ -12,6 +12,7 @@ from bouchet_core.tunnel import TunnelState, TunnelStatus
 
 from .dependencies import AppState
 from .ledger.consumer import waiting_entries
+from .routes.notifications import notification_report
 
 # about ten Slurm commands, each of which may wait for a command slot
 WAIT_S = 75.0
@@ -27,6 +28,8 @@ def run_checks(state: AppState) -> Iterator[DoctorCheck]:
     if redis.verdict is not Verdict.FAIL:
         yield _check_records(state)
     yield _check_ledger(state)
+    if redis.verdict is not Verdict.FAIL:
+        yield _check_notifier(state)
     ssh = list(_check_ssh(state))
     yield from ssh
     failed = next((c for c in (redis, worker, *ssh) if c.verdict is Verdict.FAIL), None)
@@ -101,6 +104,22 @@ def _check_ledger(state: AppState) -> DoctorCheck:
         return DoctorCheck(area="stack", name="ledger", verdict=Verdict.WARN, message=message, fix=fix)
     database = "SQLite" if state.ledger.database.is_sqlite else state.ledger.database.shown
     return _pass("stack", "ledger", f"requests and GPU hours are in {database}")
+
+
+def _check_notifier(state: AppState) -> DoctorCheck:
+    """Check that messages have a target and reach it; nothing else depends on that, so a failure is a warning."""
+    try:
+        report = notification_report(state)
+    except BouchetError as exc:
+        return _unknown("stack", "notifier", str(exc), LOGS)
+    if not report.configured:
+        return _pass("stack", "notifier", "not started: NOTIFY_URLS in .env names no target")
+    if report.problem:
+        message, _, fix = report.problem.partition("; ") if not report.running else (report.problem, "", "")
+        fix = fix or "correct NOTIFY_URLS in .env and run `make up`; then `bouchet notify test`"
+        return DoctorCheck(area="stack", name="notifier", verdict=Verdict.WARN, message=message, fix=fix)
+    targets = report.status.targets if report.status is not None else ()
+    return _pass("stack", "notifier", f"sends to {', '.join(one.shown for one in targets)}")
 
 
 def _check_worker(state: AppState) -> DoctorCheck:

@@ -97,7 +97,7 @@ RECORD_REQUIRED = (
 # fields of a request that may differ from the earlier one: resources, limits and names
 CHANGEABLE = (
     *("name", "time", "partition", "account", "qos", "constraint", "serve_as", "idle_timeout_min", "policy"),
-    *("like", "model"),
+    *("like", "model", "notify"),
 )
 
 
@@ -190,6 +190,8 @@ def _merged_request(earlier: Deployment, request: LaunchRequest, placement: Plac
         "nodes": placement.nodes,
         "partition": placement.partition,
         "time": format_duration(placement.walltime_s),
+        # whoever relaunches it asks for messages, or does not
+        "notify": request.notify,
     }
     changes = {
         field: value for field in CHANGEABLE if (value := getattr(request, field)) and field not in ("like", "model")

@@ -31,6 +31,23 @@ class LogNotFoundError(BouchetError):
     kind = "no_log_yet"
 
 
+class TargetsMissingError(BouchetError):
+    """NOTIFY_URLS names no target."""
+
+    kind = "targets_missing"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "no target is configured: write URLs such as ntfys://TOPIC into NOTIFY_URLS of .env, then run `make up`"
+        )
+
+
+class NotifierSilentError(BouchetError):
+    """The notifier does not run, or has not answered in time."""
+
+    kind = "notifier_silent"
+
+
 # All kinds of the error trees of bouchet_core and bouchet_api; a test checks that none is missing.
 STATUS_BY_KIND: Mapping[str, int] = {
     "error": 500,
@@ -79,6 +96,8 @@ STATUS_BY_KIND: Mapping[str, int] = {
     "idempotency_key_reused": 422,
     "no_log_yet": 404,
     "worker_silent": 503,
+    "notifier_silent": 503,
+    "targets_missing": 409,
     "sign_in_refused": 403,
     "link_refused": 403,
     "ledger_unavailable": 503,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from bouchet_core.settings import DEFAULT_CATALOG, DEFAULT_SITE_FILE, Count, HttpUrl, Port, ServiceSettings
 from pydantic import Field, SecretStr
@@ -25,4 +26,6 @@ class ApiSettings(ServiceSettings):
     pins_dir: Path = Field(default=Path("/etc/bouchet/pins"), validation_alias="PINS_DIR")
     gateway_url: HttpUrl = Field(default="http://gateway:8090", validation_alias="GATEWAY_URL")
     proxy_url: HttpUrl = Field(default="http://proxy:4000", validation_alias="PROXY_URL")
+    # how many notifiers run: none without a target in NOTIFY_URLS
+    notifiers: Literal["0", "1"] = Field(default="0", validation_alias="NOTIFIERS")
     api_port: Port = Field(default=4001, validation_alias="API_PORT")

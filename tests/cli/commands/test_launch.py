@@ -34,7 +34,7 @@ def advance_only(bouchet: Bouchet, *phases: Phase) -> None:
 
 def test_launch_sends_every_option(bouchet: Bouchet) -> None:
     options = "--gpus 2 --nodes 1 --time 2-00:00:00 --partition gpu_h200 --quant none --max-len 4096 --name mine"
-    more = "--account a --qos q --constraint c --as opus,haiku --idle-timeout 30"
+    more = "--account a --qos q --constraint c --as opus,haiku --idle-timeout 30 --notify"
     made = bouchet.store.get(bouchet.launch("--model", QWEN, *options.split(), *more.split()))
     assert made.request.model_dump(exclude_none=True) == {
         "model": QWEN,
@@ -50,6 +50,7 @@ def test_launch_sends_every_option(bouchet: Bouchet) -> None:
         "constraint": "c",
         "serve_as": ("opus", "haiku"),
         "idle_timeout_min": 30,
+        "notify": True,
     }
 
 

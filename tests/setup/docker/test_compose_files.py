@@ -23,8 +23,8 @@ def mounted_secrets(service: dict[str, Any]) -> dict[str, str]:
     return {one["target"]: one["source"] for one in named}
 
 
-def test_compose_defines_five_services() -> None:
-    assert set(SERVICES) == {"redis", "gateway", "worker", "api", "proxy"}
+def test_compose_defines_six_services() -> None:
+    assert set(SERVICES) == {"redis", "gateway", "worker", "api", "proxy", "notifier"}
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -52,6 +52,14 @@ def test_uplink_network_has_gateway_only() -> None:
     assert masquerade == "false"
 
 
+def test_notifier_reaches_the_internet_and_no_service_but_redis() -> None:
+    assert SERVICES["notifier"]["networks"] == ["notices", "outside"]
+    beside = {name for name, service in SERVICES.items() if {"notices", "outside"} & set(service["networks"])}
+    assert beside == {"notifier", "redis"} and "outside" not in SERVICES["redis"]["networks"]
+    assert COMPOSE["networks"]["notices"] == {"internal": True}
+    assert "volumes" not in SERVICES["notifier"] and "ports" not in SERVICES["notifier"]
+
+
 def test_services_mount_only_their_own_secrets() -> None:
     assert {name: mounted_secrets(service) for name, service in SERVICES.items()} == {
         "redis": {"redis_acl": "redis_acl", "redis_password": "redis_health"},
@@ -74,6 +82,7 @@ def test_services_mount_only_their_own_secrets() -> None:
             "gateway_token": "gateway_token_api",
         },
         "proxy": {"api_key": "api_key", "redis_password": "redis_proxy", "serving_secret": "serving_secret"},
+        "notifier": {"notify_urls": "notify_urls", "redis_password": "redis_notifier"},
     }
 
 
@@ -110,10 +119,11 @@ NAMED_SECRETS = {
     "both gateway tokens": "gateway_token_api",
     "SERVING_SECRET": "serving_secret",
     "hub token": "hf_token",
+    "URLs of the targets": "notify_urls",
 }
 
 
-@pytest.mark.parametrize("name", ["proxy", "api", "gateway", "worker"])
+@pytest.mark.parametrize("name", ["proxy", "api", "gateway", "worker", "notifier"])
 def test_threat_model_lists_the_secrets_of_each_service(name: str) -> None:
     page = (ROOT / "docs" / "security.md").read_text()
     held = re.search(rf"^\| {name} \| ([^|]*)\|", page, re.MULTILINE | re.IGNORECASE)

@@ -138,6 +138,27 @@ _TUNNEL: dict[str, Any] = {
     "connections": 0,
 }
 
+_TARGETS: list[dict[str, Any]] = [
+    {"number": 1, "shown": "ntfy (ntfys://***)", "problem": "", "sent_at": "2026-11-22T12:00:02Z"}
+]
+_SENT: dict[str, Any] = {
+    "message": {
+        "id": "notice-1763812800000-0",
+        "kind": "ready",
+        "title": "bouchet-qwen3-32b is ready",
+        "text": "Start Claude Code with `bouchet`, or chat with `bouchet chat`.",
+        "at": "2026-11-22T12:00:00Z",
+    },
+    "deliveries": [{"target": 1, "state": "sent", "tries": 1, "problem": ""}],
+}
+_NOTIFICATIONS: dict[str, Any] = {
+    "configured": True,
+    "running": True,
+    "problem": "",
+    "status": {"started_at": "2026-11-22T08:00:00Z", "events": ["ready", "ended", "needs_person"], "targets": _TARGETS},
+    "messages": [_SENT],
+}
+
 RESPONSE_EXAMPLES: Mapping[str, dict[str, Any]] = {
     "Accepted": {"status": "accepted"},
     "Deployment": examples.DEPLOYMENT,
@@ -178,8 +199,11 @@ RESPONSE_EXAMPLES: Mapping[str, dict[str, Any]] = {
         "tunnel_error": None,
         "cluster_outage": None,
         "orphans": [],
+        "notifications_problem": "",
     },
     "TunnelStatus": _TUNNEL,
+    "NotificationReport": _NOTIFICATIONS,
+    "NotificationTest": {"test": _SENT, "targets": _TARGETS},
     "SessionInfo": {"signed_in": True, "token": "5d41402abc4b2a76b9719d911017c592", "expires_at": 1764417600},
     "SessionLink": {"path": "/#link=0oyxEXAMPLEuT9", "expires_in_s": 60},
     "UsageReport": {"by": "key", "since": "2026-11-21T12:00:00Z", "lines": [_USAGE_LINE]},

@@ -43,6 +43,9 @@ DETAIL_EXAMPLES: Mapping[str, str] = {
     "human_needed": "the login to bouchet waits for you; `bouchet tunnel`",
     "command_timeout": "squeue did not end within 30 s",
     "worker_silent": "the worker did not answer 'preview' within 20 s; see `make logs`",
+    "notifier_silent": "no result of the test within 60 s; `bouchet notify` shows it later",
+    "targets_missing": "no target is configured: write URLs such as ntfys://TOPIC into NOTIFY_URLS of .env, then run "
+    "`make up`",
     "hub_model": "org/name is gated: accept its terms on its page on the hub, then set a token that may read it "
     "(HF_TOKEN in .env)",
     "model_in_use": "bouchet-qwen3-32b uses Qwen/Qwen3-32B; `bouchet cancel` first, or add --force",
@@ -106,6 +109,8 @@ ERROR_KINDS: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("post", "/v1/tunnel/trust"): ("bad_request", "host_key_not_trusted", "gateway_unreachable"),
     ("post", "/v1/tunnel/forget"): ("bad_request", "host_key_not_trusted", "gateway_unreachable"),
     ("post", "/v1/tunnel/connect"): ("gateway_unreachable",),
+    ("get", "/v1/notifications"): _STORE,
+    ("post", "/v1/notifications/test"): ("targets_missing", "notifier_silent", *_STORE),
     ("get", "/v1/orphans"): _WORKER,
     ("post", "/v1/orphans/{slurm_id}/adopt"): ("unknown_orphan", "orphan_refused", "name_taken", *_WORKER),
     ("delete", "/v1/orphans/{slurm_id}"): ("unknown_orphan", "orphan_refused", *_WORKER),

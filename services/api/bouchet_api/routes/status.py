@@ -13,6 +13,8 @@ from pydantic import BaseModel, Field
 
 from bouchet_api.dependencies import AppState, StateDep
 
+from .notifications import notifications_problem
+
 router = APIRouter(tags=["status"])
 
 # how long, and how many, deployments that ended unexpectedly stay listed
@@ -35,6 +37,7 @@ class StatusReport(BaseModel):
         description="the last failed query to the cluster; null when all queries succeed"
     )
     orphans: list[Orphan] = Field(description="orphaned jobs, as the worker last listed them")
+    notifications_problem: str = Field(default="", description="why messages are not sent; empty when all is well")
 
 
 @router.get("/v1/status")
@@ -51,6 +54,7 @@ def get_status(state: StateDep) -> StatusReport:
         tunnel_error=tunnel_error,
         cluster_outage=state.store.outage.current(),
         orphans=list(state.store.orphans.seen()),
+        notifications_problem=notifications_problem(state),
     )
 
 

@@ -25,6 +25,7 @@ from bouchet_worker.context import WorkerContext
 from bouchet_worker.launch.submit import update_attempt
 from bouchet_worker.ledger.accounting import AccountingScheduler
 from bouchet_worker.ledger.job_times import JobTimes
+from bouchet_worker.notices.watch import NoticeWatch
 from bouchet_worker.service.runner import ServiceRunner
 from bouchet_worker.slurm.error_messages import explain_outage
 
@@ -89,6 +90,7 @@ class ReconcileLoop:
         self._recovery = JobRecovery(self.context)
         self._keys = KeyRecovery(self.context)
         self._job_times = JobTimes(self.context)
+        self._notices = NoticeWatch(self.context)
         self._services = ServiceRunner(self.context, self.enqueue, self.observer.probe, self.latest)
         self._batch_jobs: tuple[BatchJobWatch[Any, Any], ...] = (
             BatchJobWatch(self.context, DOWNLOADS, self.enqueue),
@@ -155,8 +157,7 @@ class ReconcileLoop:
         epoch = self.context.store.orphans.epoch()
         records = self.context.store.live()
         self.context.store.renew_targets(records)
-        self._forget_ended(records)
-        self._job_times.step(records)
+        self._follow(records)
         batch_jobs = [(watch, watch.live()) for watch in self._batch_jobs]
         jobs = [job.name for record in records for job in record.live_jobs]
         if self.accounting is not None:
@@ -187,6 +188,12 @@ class ReconcileLoop:
             watch.settle(live, rows)
         if rows is not None and self._recovery.recover(rows, records):
             self._compared_epoch = epoch
+
+    def _follow(self, records: Sequence[Deployment]) -> None:
+        """Note what became of jobs and deployments: for the ledger, and for people."""
+        self._forget_ended(records)
+        self._job_times.step(records)
+        self._notices.step(records)
 
     def _store_outage(self, observed: Mapping[str, Observed]) -> None:
         """Store why Slurm could not be queried, for `bouchet status`, until it can be queried again."""

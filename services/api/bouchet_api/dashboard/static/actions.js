@@ -40,31 +40,42 @@ export function makeActions(state, redraw, notice) {
       notice(next ? `The page is ${next}.` : "The page is light or dark as the system is.");
     },
     notifies: () => localStorage.getItem("notify") === "yes" && "Notification" in window && Notification.permission === "granted",
-    askToNotify: async () => {
+    // permission is asked for here alone: on a click
+    switchNotifications: async () => {
+      if (act.notifies()) { localStorage.setItem("notify", "no"); notice("This browser says nothing any more."); redraw(); return; }
       if (!("Notification" in window)) { notice("This browser has no notifications."); return; }
       const answer = await Notification.requestPermission();
       localStorage.setItem("notify", answer === "granted" ? "yes" : "no");
       notice(answer === "granted" ? "This browser says when a model is ready, has ended, or needs you." : "The browser refuses notifications for this page; its settings allow them.");
+      redraw();
     },
-    announce: (before, after) => { for (const text of changes(before, after)) { notice(text); if (document.hidden && act.notifies()) new Notification("bouchet", { body: text, tag: text }); } },
+    // several pages that are open show one notification: they give it the same tag
+    announce: (before, after) => {
+      for (const { text, calls } of changes(before, after)) {
+        notice(text);
+        if (calls && document.hidden && act.notifies()) new Notification("bouchet", { body: text, tag: text });
+      }
+    },
     readAccount: async () => { state.account = await readAccount(); redraw(); },
   };
   function openDialog(dialog) { open = { key: `dialog ${Date.now()}`, ...dialog }; redraw(); }
   return act;
 }
 
-/** What a person wants to hear of: read out by screen readers, shown for some seconds, and as notifications. */
+/** What a person wants to hear of: read out by screen readers and shown for some seconds; if it calls, also as a notification. */
 export function changes(before, after) {
   if (!before) return [];
   const phases = new Map(before.deployments.map((one) => [one.id, one.phase]));
-  const found = [];
+  const found = [], add = (text, calls = true) => found.push({ text, calls });
   for (const one of after.deployments) {
     const earlier = phases.get(one.id);
-    if (earlier && earlier !== one.phase && one.phase === "ready") found.push(`${visible(one.names[0])} is ready.`);
-    if (earlier && earlier !== one.phase && one.phase === "parked") found.push(`${visible(one.names[0])} is parked.`);
+    if (earlier && earlier !== one.phase && one.phase === "ready") add(`${visible(one.names[0])} is ready.`);
+    if (earlier && earlier !== one.phase && one.phase === "parked") add(`${visible(one.names[0])} is parked.`, false);
   }
   const known = new Set(before.ended.map((one) => one.id));
-  for (const one of after.ended) if (!known.has(one.id) && phases.has(one.id)) found.push(`${visible(one.names[0])} has ended: ${visible(one.reason || one.ending)}`);
-  if (after.tunnel && after.tunnel.prompt && !(before.tunnel && before.tunnel.prompt)) found.push("The login needs your answer.");
+  for (const one of after.ended) if (!known.has(one.id) && phases.has(one.id)) add(`${visible(one.names[0])} has ended: ${visible(one.reason || one.ending)}`);
+  const waits = (status, part) => Boolean(status.tunnel && status.tunnel[part]);
+  if (waits(after, "prompt") && !waits(before, "prompt")) add("The login needs your answer.");
+  if (waits(after, "host_key") && !waits(before, "host_key")) add("The login node shows an unknown host key.");
   return found;
 }

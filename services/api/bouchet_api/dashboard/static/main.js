@@ -48,7 +48,7 @@ function frame() {
     h("h1", {}, h("a", { href: "#" }, "bouchet")),
     h("nav", { "aria-label": "Views" }, link("", "Overview"), link("chat", "Chat"), link("models", "Models"), link("keys", "Keys"), h("a", { href: "/usage" }, "Usage")),
     h("span", { class: `cluster ${state.link}` }, state.link === "lost" ? "no answer from the API" : tunnel ? tunnel.host : ""),
-    h("button", { type: "button", class: "quiet", onclick: act.askToNotify, title: "Have this browser say when a model is ready, has ended, or needs you" }, "Notify"),
+    h("button", { type: "button", class: "quiet", role: "switch", "aria-checked": act.notifies() ? "true" : "false", "aria-label": "Notify", onclick: act.switchNotifications, title: "Have this browser say when a model is ready, has ended, or needs you, while the page is in the background" }, `Notify: ${act.notifies() ? "on" : "off"}`),
     h("button", { type: "button", class: "quiet", onclick: act.changeTheme, title: "Light, dark, or as the system has it" }, "Theme"),
     h("button", { type: "button", class: "quiet", onclick: signOut }, "Sign out"));
 }

@@ -1,0 +1,1 @@
+"""Notices: what the state of records means for people who do not watch."""
