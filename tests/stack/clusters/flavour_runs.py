@@ -44,9 +44,9 @@ def test_probed_site_file_serves_on_this_kind_of_cluster(
         probed = run_as(person, stack.bouchet, "site", "probe", ALIAS, "--name", "demo")
         assert probed.status == 0, probed.output
         path = Path(person["BOUCHET_SITE_DIR"]) / "demo.yaml"
-        text = path.read_text().replace("{project}", f"{HOME}/project_pi_x/researcher")
+        text = with_demo_image(path.read_text()).replace("{project}", f"{HOME}/project_pi_x/researcher")
         text = re.sub(r"(?m)^login: .*$", "login: {host: login, user: researcher}", text)
-        path.write_text(with_demo_image(text))
+        path.write_text(text)
         site = load_site(path, {})
         assert f"{HOME}/project_pi_x" in path.read_text(), "the directory was found"
         assert (site.gpu_request == "none") is flavour.whole_nodes, probed.output
