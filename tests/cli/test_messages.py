@@ -162,6 +162,7 @@ def test_messages_match_the_golden_file(bouchet: Bouchet) -> None:
         "choice of a deployment": choices(),
         "status": [*status_lines([one, QUEUED], 80, NOW), outage_line(OUTAGE, NOW), *map(orphan_hint, ORPHANS)],
         "status NAME": [*detail_lines(one, 100, NOW), *detail_lines(QUEUED, 80, NOW)],
+        "adopted": status_lines([deployment("d", jobs=[JOB], launched_by="0123456789ab")], 80, NOW),
         "attached servers": [*status_lines(ATTACHED, 80, NOW), *detail_lines(ATTACHED[0], 80, NOW)],
         "status NAME --repro": repro_lines(repro(one), NOW),
         "launch progress": [launch_line(QUEUED, NOW + timedelta(minutes=2))],

@@ -38,7 +38,7 @@ SCONTROL = f"""#!/bin/sh
 echo "$*" >> "$HOME/scontrol-calls"
 for last; do :; done
 [ "$last" = {NODE} ] && echo "NodeName={NODE} State=IDLE" && exit 0
-echo "Node $last not found" >&2
+echo "Node $last not found"
 exit 1
 """
 

@@ -55,6 +55,12 @@ STEP_TEXT: Mapping[str, str] = {
 }
 
 
+def launched_by(deployment: DeploymentInfo) -> str:
+    """Return which other installation launched a deployment that was adopted; empty for our own."""
+    other = deployment.raw.get("launched_by")
+    return f"launched by installation {other}, adopted" if other else ""
+
+
 def state_style(deployment: DeploymentInfo) -> str:
     """Return the rich style of a deployment's state."""
     return STATE_STYLE.get(deployment.state, "dim" if deployment.phase == "ended" else "")
@@ -132,7 +138,7 @@ def _status_row(deployment: DeploymentInfo, now: datetime) -> tuple[str, ...]:
 def _status_note(deployment: DeploymentInfo, now: datetime) -> str:
     job = deployment.job
     parts = [f"id {deployment.id}", deployment.model, job.resources, f"job {job.slurm_id}" if job.slurm_id else ""]
-    parts.append(NOT_OURS if deployment.attached else "")
+    parts.append(NOT_OURS if deployment.attached else launched_by(deployment))
     left = time_left(_job(deployment), now) if deployment.phase == "ready" else None
     parts.append(f"{duration(left.total_seconds())} left" if left is not None else "")
     parts.append(successor_note(deployment, now))
@@ -148,6 +154,8 @@ def _facts(deployment: DeploymentInfo, now: datetime) -> Iterator[tuple[str, str
     if job.get("note"):
         yield "note", job["note"]
     yield "id", f"{deployment.id}, served as {', '.join(deployment.names)}"
+    if owner := launched_by(deployment):
+        yield "owner", owner
     if deployment.attached:
         yield "server", _server_text(deployment, job)
     if placement:

@@ -71,6 +71,7 @@ class Deployment(FrozenModel):
     attached: AttachedServer | None = Field(
         default=None, description="of a server that runs without a job of ours: `bouchet cancel` only detaches it"
     )
+    launched_by: str = Field(default="", description="id of the other installation that launched it; it was adopted")
     phase: Phase = Phase.REQUESTED
     ending: Ending | None = None
     reason: str = Field(default="", description="why it is in this phase, and what to do about it")

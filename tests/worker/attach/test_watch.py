@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 from bouchet_core.deployments import Deployment, Ending, Job, LaunchRequest, Phase
-from bouchet_core.deployments.attached import AttachedServer
+from bouchet_core.deployments.attached import AttachedServer, AttachError
+from bouchet_core.errors import GatewayError
 from bouchet_core.provenance import SmokeCheck, SmokeTest
-from bouchet_worker.attach.attach import window_of
+from bouchet_worker.attach.attach import check_place, window_of
 from bouchet_worker.attach.probe import ServedModel
 from bouchet_worker.attach.watch import ServerCheck, decide_attached, with_decision
 from bouchet_worker.reconcile.decide import NOTHING, decide
 from bouchet_worker.reconcile.observation import Observed, QueryFailed
+
+from tests.worker.scenario import WorkerScenario
 
 NOW = datetime(2026, 11, 29, 12, 0, tzinfo=UTC)
 SERVED = (ServedModel("org/M", 4096),)
@@ -94,3 +98,14 @@ def test_reconcile_and_its_attempts_leave_attached_servers_alone() -> None:
 )
 def test_window_is_the_smaller_of_both(served: int | None, named: int | None, expected: int | None) -> None:
     assert window_of(ServedModel("m", served), named) == expected
+
+
+def test_host_that_slurm_does_not_know_is_refused_and_one_of_the_site_file_is_not(scenario: WorkerScenario) -> None:
+    check_place(scenario.context, "node1", 8000)
+    with pytest.raises(AttachError, match="Slurm knows no node 'node9'"):
+        check_place(scenario.context, "node9", 8000)
+    site = scenario.context.site.model_copy(update={"attach_hosts": ("llm.centre.example",)})
+    check_place(replace(scenario.context, site=site), "llm.centre.example", 8000)
+    scenario.slurm.fault = lambda method, what: "command_timeout" if what == "scontrol" else None
+    with pytest.raises(GatewayError):
+        check_place(scenario.context, "node1", 8000)

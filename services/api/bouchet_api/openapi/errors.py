@@ -35,6 +35,7 @@ DETAIL_EXAMPLES: Mapping[str, str] = {
     "unknown_image_job": "no image build 'q2m4x7kfh3ab'; `bouchet image build PIN` starts one",
     "image_in_use": "mine uses the image cuda13-0.32.0; `bouchet cancel` first, or add --force",
     "image_missing": "no image 'cuda13-0.32.0' on the cluster; `bouchet image list` shows which there are",
+    "no_free_slot": "all 16 slots are in use; cancel a deployment first (`bouchet status`)",
     "attach_refused": "port 22 is not one of 1024-65535, on which people's servers listen",
     "server_unreachable": "a1102u01n01:8000 cannot be attached: nothing answers there: Connection refused",
     "server_key_refused": "a1102u01n01:8000 cannot be attached: the server refuses this key (HTTP 401)",

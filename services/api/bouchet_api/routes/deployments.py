@@ -69,6 +69,8 @@ class LaunchPreview(BaseModel):
     script: str = Field(description="the batch script")
     command: list[str] = Field(description="arguments of the command that submits it")
     cost: str = Field(default="", description="what the job costs if it runs to its walltime, as text")
+    idle_timeout_min: int = Field(default=0, description="minutes without requests after which it ends; 0: never")
+    serve_as: list[str] = Field(default=[], description="Claude tiers that it would serve")
     files: dict[str, str] = Field(description="the job's files by name, without its key")
 
 

@@ -89,10 +89,12 @@ def check_place(context: WorkerContext, node: str, port: int) -> None:
     try:
         context.gateway.run(show_node_argv(node), timeout_s=QUERY_TIMEOUT_S)
     except RemoteCommandError as exc:
-        said = exc.stderr.strip().splitlines()
+        # scontrol prints that it finds no such node on its standard output
+        if exc.stderr.strip() and "not found" not in exc.stderr:
+            raise
         raise AttachError(
-            f"Slurm knows no node {node!r} ({said[0] if said else 'without a message'}); name one of `sinfo -N`, or "
-            "list the host under `attach_hosts` in the site file"
+            f"Slurm knows no node {node!r}: name one that `sinfo -N` prints, or list the host under `attach_hosts` in the "
+            "site file"
         ) from exc
 
 

@@ -187,6 +187,7 @@ function whereText(record, job) {
   const parts = [record.model !== record.names[0] ? visible(record.model) : ""];
   if (place) parts.push(`${place.gpus} × ${gpuName(place.gpu_type)}`, visible(place.partition));
   if (job && job.node) parts.push(record.attached ? visible(`${job.node}:${job.port}`) : visible(job.node));
+  if (record.launched_by) parts.push(`launched by installation ${visible(record.launched_by)}, adopted`);
   if (record.attached) parts.push("attached, not ours, never cancelled");
   if (job && job.slurm_id) parts.push(`job ${job.slurm_id}`);
   return parts.filter(Boolean).join(" · ");
