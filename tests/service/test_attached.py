@@ -223,7 +223,7 @@ def test_attached_server_is_served_after_worker_and_gateway_restart(house: Whole
         house.request("DELETE", "/v1/deployments/steady")
 
 
-def test_cancel_only_detaches_and_tells_the_cluster_nothing(house: WholeWay) -> None:
+def test_cancel_only_detaches_and_asks_nothing_of_the_cluster(house: WholeWay) -> None:
     server, port = one_model(), free_port()
     with serving(server, port):
         identity = house.attach("theirs", port).json()["id"]

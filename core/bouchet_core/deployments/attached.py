@@ -27,7 +27,7 @@ _NODE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?", re.ASCII)
 _ADDRESS = re.compile(r"(0x[0-9a-f]+|[0-9]+)(\.(0x[0-9a-f]+|[0-9]+)){0,3}\.?", re.ASCII | re.IGNORECASE)
 _LOOPBACK = re.compile(r"(^|[.-])(localhost|localdomain|loopback)", re.IGNORECASE)
 
-WireDialect = Literal["openai", "anthropic"]
+ApiDialect = Literal["openai", "anthropic"]
 ModelId = Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]{1,200}$")]
 
 
@@ -95,7 +95,7 @@ class AttachedServer(FrozenModel):
     """What the record of an attached server knows of it. The server belongs to others and is never cancelled."""
 
     model: str = Field(description="the model's name as the server knows it")
-    dialects: tuple[WireDialect, ...] = Field(default=(), description="whose API it speaks")
+    dialects: tuple[ApiDialect, ...] = Field(default=(), description="whose API it speaks")
     max_len: int | None = Field(default=None, description="the window that the person who attached it named")
     has_key: bool = Field(default=False, description="whether requests carry a key")
 

@@ -1,4 +1,4 @@
-"""What a look at an attached server means for its record, and when the next look is due."""
+"""What a check at an attached server means for its record, and when the next check is due."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_ready_server_that_answers_stays_as_it_is() -> None:
     assert after(record, ServerCheck(SERVED)) is record
 
 
-def test_one_look_without_an_answer_changes_nothing_and_two_do() -> None:
+def test_one_check_without_an_answer_changes_nothing_and_two_do() -> None:
     record = attached()
     assert after(record, NO_ANSWER) is record
     away = after(record, ServerCheck(problem=NO_ANSWER.problem, failures=2))
@@ -64,7 +64,7 @@ def test_refused_connection_is_believed_at_once_and_the_server_comes_back() -> N
     assert back.job is not None and back.job.window == 2048
 
 
-def test_look_that_could_not_be_made_changes_nothing() -> None:
+def test_check_that_could_not_be_made_changes_nothing() -> None:
     for record in (attached(), attached(Phase.STARTING)):
         assert after(record, ServerCheck(problem="the tunnel is down", could_ask=False, failures=99)) is record
 

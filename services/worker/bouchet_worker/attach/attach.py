@@ -1,4 +1,4 @@
-"""`bouchet attach`: check where a server is said to be, look at it through a slot, and make a deployment of it."""
+"""`bouchet attach`: check where a server is, probe it through a slot, and make a deployment of it."""
 
 from __future__ import annotations
 
@@ -93,8 +93,8 @@ def check_place(context: WorkerContext, node: str, port: int) -> None:
         if exc.stderr.strip() and "not found" not in exc.stderr:
             raise
         raise AttachError(
-            f"Slurm knows no node {node!r}: name one that `sinfo -N` prints, or list the host under `attach_hosts` in the "
-            "site file"
+            f"Slurm knows no node {node!r}: name one that `sinfo -N` prints, or list the host under `attach_hosts` in "
+            "the site file"
         ) from exc
 
 

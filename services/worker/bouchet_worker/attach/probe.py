@@ -13,11 +13,11 @@ from typing import Any
 
 import httpx
 from bouchet_core.deployments.attached import (
+    ApiDialect,
     ModelNotServedError,
     NoModelServerError,
     ServerKeyRefusedError,
     ServerUnreachableError,
-    WireDialect,
 )
 from bouchet_core.gateway_client import NO_TLS
 
@@ -31,7 +31,7 @@ _NOT_ASKED = frozenset(
     ("tunnel_down", "human_needed", "no_target", "cluster_unavailable", "gateway_unreachable", "store_unavailable")
 )
 # a request without a body is refused before a model works; a server without the endpoint answers otherwise
-_ENDPOINTS: Mapping[WireDialect, str] = {"openai": "/v1/chat/completions", "anthropic": "/v1/messages"}
+_ENDPOINTS: Mapping[ApiDialect, str] = {"openai": "/v1/chat/completions", "anthropic": "/v1/messages"}
 _ABSENT = frozenset((404, 405, 501))
 _KEY_REFUSED = frozenset((401, 403))
 
@@ -53,7 +53,7 @@ class ServerReport:
     """What a server says of itself."""
 
     models: tuple[ServedModel, ...]
-    dialects: tuple[WireDialect, ...] = ()
+    dialects: tuple[ApiDialect, ...] = ()
     vllm_version: str | None = None
 
     def model(self, wanted: str | None) -> ServedModel:

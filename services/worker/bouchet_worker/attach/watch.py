@@ -25,17 +25,17 @@ from .probe import AttachedClient, NotAskedError, ServedModel, listed
 
 log = logging.getLogger(__name__)
 
-# between two looks: at one that answers, and at one that does not
+# between two checks: of one that answers, and of one that does not
 READY_S, AWAY_S = 15.0, 4.0
-# one look without an answer may be chance
+# one check without an answer may be chance
 FAILURES_BEFORE_AWAY = 2
 
 
 @dataclass(frozen=True)
 class ServerCheck:
-    """What one look at a server found. problem: why it cannot be used; could_ask: whether anything was learned.
+    """What one check of a server found. problem: why it cannot be used; could_ask: whether anything was learned.
 
-    failures: looks without an answer in a row, this one included.
+    failures: checks without an answer in a row, this one included.
     """
 
     models: tuple[ServedModel, ...] = ()
@@ -46,7 +46,7 @@ class ServerCheck:
 
 
 def decide_attached(record: Deployment, check: ServerCheck) -> Decision:
-    """Return the change that a look asks for. Pure. A look that could not be made changes nothing."""
+    """Return the change that a check asks for. Pure. A check that could not be made changes nothing."""
     attached, job = record.attached, record.job
     if attached is None or job is None or not record.is_live or not check.could_ask:
         return Decision()
@@ -65,7 +65,7 @@ def decide_attached(record: Deployment, check: ServerCheck) -> Decision:
 
 @dataclass
 class _Watched:
-    """The last look at one server, and when the next one is due (monotonic)."""
+    """The last check of one server, and when the next one is due (monotonic)."""
 
     due_at: float = 0.0
     failures: int = 0
@@ -75,7 +75,7 @@ class _Watched:
 
 @dataclass
 class AttachedWatch:
-    """Looks at all attached servers, each in a thread of its own: a slow one delays nothing."""
+    """Checks all attached servers, each in a thread of its own: a slow one delays nothing."""
 
     context: WorkerContext
     smoke_tests: SmokeTestRunner | None = None
@@ -84,7 +84,7 @@ class AttachedWatch:
     _watched: dict[str, _Watched] = field(default_factory=dict)
 
     def step(self, records: Sequence[Deployment]) -> None:
-        """Apply what the looks have found, and begin those that are due."""
+        """Apply what the checks have found, and begin those that are due."""
         attached = [(record, job) for record in records if record.attached is not None for job in record.live_jobs]
         self._watched = {job.name: self._watched.get(job.name, _Watched()) for _, job in attached}
         for record, job in attached:
@@ -94,24 +94,24 @@ class AttachedWatch:
                 watched.found = None
             if not watched.is_running and self.clock() >= watched.due_at:
                 watched.is_running = True
-                self.start(self._look(job, watched))
+                self.start(self._begin_check(job, watched))
             self._test(record, job)
 
-    def _look(self, job: Job, watched: _Watched) -> Callable[[], None]:
-        def look() -> None:
+    def _begin_check(self, job: Job, watched: _Watched) -> Callable[[], None]:
+        def run() -> None:
             try:
-                found = look_at(self.context, job)
+                found = check_server(self.context, job)
                 watched.failures = watched.failures + 1 if found.problem else 0
                 watched.found = replace(found, failures=watched.failures)
                 watched.due_at = self.clock() + (AWAY_S if found.problem else READY_S)
             except Exception:
-                # a bug must not keep the server from being looked at again
+                # a bug must not keep the server from being checked again
                 log.exception("attached server %s", job.name)
                 watched.due_at = self.clock() + READY_S
             finally:
                 watched.is_running = False
 
-        return look
+        return run
 
     def _test(self, record: Deployment, job: Job) -> None:
         """Run the smoke test once while the server is ready, where it is a vLLM: it knows all the endpoints."""
@@ -149,7 +149,7 @@ def with_decision(record: Deployment, decision: Decision, now: datetime) -> Depl
     return apply(record, decision, now) if record.is_live else record
 
 
-def look_at(context: WorkerContext, job: Job) -> ServerCheck:
+def check_server(context: WorkerContext, job: Job) -> ServerCheck:
     """Ask a server for its models."""
     url = f"http://{context.slot_host}:{context.slot_base_port + job.slot}"
     try:
