@@ -146,7 +146,9 @@ def running(
         thread.start()
         try:
             wait_for(lambda: server.started, START_TIMEOUT_S)
-            yield RunningApi(f"http://127.0.0.1:{listener.getsockname()[1]}", state, store, cast(FakeGateway, gateway), app)
+            yield RunningApi(
+                f"http://127.0.0.1:{listener.getsockname()[1]}", state, store, cast(FakeGateway, gateway), app
+            )
         finally:
             server.should_exit = True
             thread.join()

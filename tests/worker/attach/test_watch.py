@@ -13,6 +13,7 @@ from bouchet_core.provenance import SmokeCheck, SmokeTest
 from bouchet_worker.attach.attach import check_place, window_of
 from bouchet_worker.attach.probe import ServedModel
 from bouchet_worker.attach.watch import ServerCheck, decide_attached, with_decision
+from bouchet_worker.notices.rules import notices_of
 from bouchet_worker.reconcile.decide import NOTHING, decide
 from bouchet_worker.reconcile.observation import Observed, QueryFailed
 
@@ -85,6 +86,11 @@ def test_detached_server_is_not_changed_any_more(check: ServerCheck) -> None:
     assert (gone.phase, gone.ending) == (Phase.ENDED, Ending.DETACHED)
     assert gone.job is not None and not gone.job.is_live
     assert after(gone, check) is gone and gone.detached(NOW) is gone
+
+
+def test_attached_server_makes_no_notices() -> None:
+    for record in (attached(), attached(Phase.STARTING), attached().detached(NOW)):
+        assert notices_of(record, NOW) == []
 
 
 def test_reconcile_and_its_attempts_leave_attached_servers_alone() -> None:
