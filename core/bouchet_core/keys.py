@@ -26,6 +26,9 @@ DASHBOARD = "dashboard"
 SHOWN_END = 4
 # as in setup/files/container_files.py
 CHAT_PURPOSE = "chat of the dashboard"
+ATTACH_PURPOSE = "keys of attached servers"
+# before the sealed keys of attached servers, which may be any text
+ATTACHED_SEAL = "attached:"
 MOST_PER_MINUTE = 1_000_000_000
 
 KeyName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$")]
@@ -84,9 +87,14 @@ def installation_id(serving_secret: str) -> str:
 
 
 def job_key(serving_secret: str, job_name: str, sealed: str | None) -> str:
-    """Return the key of any job: derived for our own, unsealed for one adopted from another installation."""
+    """Return the key of any job: derived for our own, unsealed for one adopted from another installation.
+
+    That of an attached server is empty where it wants none: then no key is sent.
+    """
     if sealed is None:
         return serving_key(serving_secret, job_name)
+    if sealed.startswith(ATTACHED_SEAL):
+        return _attached_key(attach_secret(serving_secret), job_name, sealed.removeprefix(ATTACHED_SEAL))
     return _xor(sealed, _pad(serving_secret, job_name))
 
 
@@ -100,6 +108,36 @@ def sealed_key(serving_secret: str, job_name: str, key: str) -> str | None:
     if hmac.compare_digest(key, serving_key(serving_secret, job_name)):
         return None
     return _xor(key, _pad(serving_secret, job_name))
+
+
+def attach_secret(serving_secret: str) -> str:
+    """Derive the secret that seals the keys of attached servers. Setup gives it to the API, which takes these keys."""
+    return hmac.new(serving_secret.encode(), ATTACH_PURPOSE.encode(), hashlib.sha256).hexdigest()
+
+
+def seal_attached_key(secret: str, job_name: str, key: str) -> str:
+    """Seal the key of an attached server for its record; empty where the server wants none.
+
+    job_name: never used before.
+    """
+    return ATTACHED_SEAL + _with_stream(secret, job_name, key.encode("ascii")).hex()
+
+
+def _attached_key(secret: str, job_name: str, sealed: str) -> str:
+    """Return the key; with another secret than it was sealed with, a text that no server takes for its key."""
+    try:
+        return _with_stream(secret, job_name, bytes.fromhex(sealed)).decode("ascii")
+    except ValueError:
+        return "unreadable"
+
+
+def _with_stream(secret: str, job_name: str, data: bytes) -> bytes:
+    """Return the bytes XORed with a stream that is made for this job alone."""
+    stream = b""
+    while len(stream) < len(data):
+        block = f"attached {job_name} {len(stream)}".encode()
+        stream += hmac.new(secret.encode(), block, hashlib.sha256).digest()
+    return bytes(a ^ b for a, b in zip(data, stream, strict=False))
 
 
 # headers of /health: the request's nonce, and the response's proof that the server holds its job's key

@@ -12,6 +12,8 @@ from .errors import LaunchRefusedError
 from .values import format_duration, parse_duration
 
 AUTO_PARTITION = "auto"
+# in the reason of a placement that waits for other jobs of the user
+AFTER_OWN_JOB = ", after one of your jobs there ends: "
 # Slurm counts in minutes and reads 0 as "no limit"
 SHORTEST_S = 60
 # the first vLLM with every option that jobs use (--shutdown-timeout is the newest)
@@ -59,6 +61,11 @@ def resource_request_of(entry: ModelEntry, request: LaunchRequest) -> ResourceRe
     return ResourceRequest(gpus, nodes, walltime_s)
 
 
+def waits_for_own_job(placement: Placement) -> bool:
+    """Return whether other jobs of the user keep a candidate from starting, whatever Slurm's estimate says."""
+    return AFTER_OWN_JOB in placement.why
+
+
 def candidates(
     entry: ModelEntry, request: LaunchRequest, site: Site, usage: Mapping[str, UserUsage]
 ) -> tuple[Placement, ...]:
@@ -81,7 +88,7 @@ def candidates(
         if problem:
             continue
         if wait:
-            why = f"{partition.name}, after one of your jobs there ends: {wait}"
+            why = f"{partition.name}{AFTER_OWN_JOB}{wait}"
             waiting.append(_placement(wanted, request, partition, site, why))
         else:
             why = _why_first(wanted, partition, skipped)
@@ -141,7 +148,8 @@ def _named(wanted: ResourceRequest, request: LaunchRequest, site: Site, usage: M
         raise LaunchRefusedError(f"{problem}{_nearest(wanted, site)}")
     used = usage.get(partition.name, UserUsage())
     limit = _submit_limit(partition, used) or _running_limit(wanted, partition, used)
-    why = "selected with --partition" + (f"; {limit}" if limit else "") + _warnings(partition)
+    chosen = f"selected for the relaunch of {request.like}" if request.like else "selected with --partition"
+    why = chosen + (f"; {limit}" if limit else "") + _warnings(partition)
     return _placement(wanted, request, partition, site, why)
 
 

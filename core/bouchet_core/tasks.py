@@ -38,6 +38,7 @@ class TaskName(StrEnum):
     REMOVE_IMAGE = "remove_image"
     INSPECT_HUB_MODEL = "inspect_hub_model"
     REMOVE_MODEL = "remove_model"
+    ATTACH = "attach"
     LIST_ORPHANS = "list_orphans"
     ADOPT_ORPHAN = "adopt_orphan"
     CANCEL_ORPHAN = "cancel_orphan"

@@ -17,18 +17,22 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, StringConstraints
 
+from .deployments.attached import node_problem, port_problem
 from .values import FrozenModel
 
 # what jobs listen on, as in remote/job/network.py
 JOB_PORTS = range(20000, 32000)
 JOB_SOCKET = "vllm.sock"
+# for longer than this the gateway leads no new connection to where a slot led before
+SLOT_SETTLED_S = 2.2
 MAX_ANSWERS, MAX_ANSWER_CHARACTERS = 16, 1024
 
 
 class SlotTarget(FrozenModel):
     """Where a gateway slot leads: a node, and a port or a UNIX socket there.
 
-    loopback: the port is open on the node's 127.0.0.1 only. signature: see TargetSigner.
+    loopback: the port is open on the node's 127.0.0.1 only. attached: a server that runs without a job of ours.
+    signature: see TargetSigner.
     """
 
     node: str
@@ -36,6 +40,7 @@ class SlotTarget(FrozenModel):
     socket: str | None = None
     loopback: bool = False
     deployment: str
+    attached: bool = False
     signature: str = ""
 
     @property
@@ -63,6 +68,8 @@ class TargetSigner:
         """Return why the target must not be used for that slot; empty when it may."""
         if not hmac.compare_digest(target.signature.encode("utf-8", "replace"), self._signature(slot, target).encode()):
             return "it has no valid signature of the worker"
+        if target.attached:
+            return _attached_problem(target)
         if target.socket is not None:
             return "" if posixpath.basename(target.socket) == JOB_SOCKET else f"its socket is not named {JOB_SOCKET}"
         if target.port not in JOB_PORTS:
@@ -71,7 +78,14 @@ class TargetSigner:
 
     def _signature(self, slot: int, target: SlotTarget) -> str:
         fields = [slot, target.node, target.port, target.socket, target.loopback, target.deployment]
+        fields += ["attached"] if target.attached else []
         return hmac.new(self._key, json.dumps(fields).encode(), hashlib.sha256).hexdigest()
+
+
+def _attached_problem(target: SlotTarget) -> str:
+    if target.on_node:
+        return "an attached server is reached over the network"
+    return node_problem(target.node) or port_problem(target.port)
 
 
 class TunnelState(StrEnum):

@@ -93,6 +93,7 @@ def test_program_stops_on_sigterm_with_open_streams(tmp_path: Path, redis_server
     secrets = {
         "admin_key": ADMIN_KEY,
         "chat_key": "chat",
+        "attach_secret": "attach",
         "redis_password": redis_server.password,
         "gateway_token": TOKEN,
     }

@@ -56,6 +56,9 @@ COMMAND_LINES = (
     "models --bogus",
     "launch a --model b",
     "launch --as opus,sonett",
+    "attach",
+    "attach x --node n1 --port many",
+    "attach x --node n1 --port 8000 --key-file /nowhere/key",
     "status --repro",
     "download --cancel",
     "download x --cancel --revision main",
@@ -107,6 +110,12 @@ QUEUED_JOB = {
     "start_estimate": (NOW + timedelta(minutes=40)).isoformat(),
 }
 QUEUED = deployment("b", "queued", jobs=[QUEUED_JOB], reason="waits for GPUs")
+SERVER = {"model": "org/g", "dialects": ["openai", "anthropic"], "has_key": True}
+PLACE = {"node": "node3", "port": 8000, "window": 65_536, "vllm_version": "0.32.0", "phase": "ready"}
+ATTACHED = [
+    deployment("g", jobs=[PLACE], attached=SERVER),
+    deployment("h", "starting", jobs=[PLACE], attached=SERVER, reason="not reachable: Connection refused"),
+]
 MODELS = [
     ModelInfo("org/a", "a", "the best default", 1, 65536, "fp8", "ready", None, 61 << 30, NOW, "ready"),
     ModelInfo("org/b", "b", "another one", 8, 262144, "none", "partial", 43),
@@ -153,6 +162,8 @@ def test_messages_match_the_golden_file(bouchet: Bouchet) -> None:
         "choice of a deployment": choices(),
         "status": [*status_lines([one, QUEUED], 80, NOW), outage_line(OUTAGE, NOW), *map(orphan_hint, ORPHANS)],
         "status NAME": [*detail_lines(one, 100, NOW), *detail_lines(QUEUED, 80, NOW)],
+        "adopted": status_lines([deployment("d", jobs=[JOB], launched_by="0123456789ab")], 80, NOW),
+        "attached servers": [*status_lines(ATTACHED, 80, NOW), *detail_lines(ATTACHED[0], 80, NOW)],
         "status NAME --repro": repro_lines(repro(one), NOW),
         "launch progress": [launch_line(QUEUED, NOW + timedelta(minutes=2))],
         "launch --dry-run": preview_lines(PREVIEW),

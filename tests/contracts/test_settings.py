@@ -17,8 +17,8 @@ from bouchet_worker.settings import WorkerSettings
 
 SERVICES: tuple[type[ServiceSettings], ...] = (ApiSettings, GatewaySettings, ProxySettings, WorkerSettings)
 SECRETS = (
-    "admin_key", "api_key", "chat_key", "gateway_token", "gateway_token_api", "gateway_token_worker", "redis_password",
-    "serving_secret",
+    "admin_key", "api_key", "attach_secret", "chat_key", "gateway_token", "gateway_token_api", "gateway_token_worker",
+    "redis_password", "serving_secret",
 )  # fmt: skip
 SITE_FILE = Path(__file__).parents[2] / "sites" / "demo.yaml"
 

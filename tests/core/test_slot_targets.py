@@ -56,6 +56,33 @@ def test_signed_target_with_a_socket_of_another_name_is_refused(socket: str) -> 
     assert "socket is not named vllm.sock" in SIGNER.problem(0, SIGNER.signed(0, target))
 
 
+ATTACHED = SlotTarget(node="node1", port=8000, deployment="aa", attached=True)
+
+
+def test_target_of_an_attached_server_is_accepted_at_its_own_ports() -> None:
+    stored = SIGNER.signed(3, ATTACHED).model_dump_json(exclude_defaults=True)
+    assert SIGNER.problem(3, SlotTarget.model_validate_json(stored)) == ""
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"node": "127.0.0.1"}, {"node": "localhost"}, {"node": "10.0.0.7"}, {"node": ""}, {"port": 22}, {"port": None},
+        {"port": 6817}, {"port": 70_000}, {"loopback": True}, {"port": None, "socket": "/tmp/x/vllm.sock"},
+    ],
+)  # fmt: skip
+def test_target_of_an_attached_server_elsewhere_is_refused_although_signed(change: dict[str, object]) -> None:
+    target = ATTACHED.model_copy(update=change)
+    problem = SIGNER.problem(0, SIGNER.signed(0, target))
+    assert problem and "signature" not in problem
+
+
+def test_job_does_not_become_an_attached_server_or_back() -> None:
+    for target in (ON_PORT, ATTACHED):
+        forged = SIGNER.signed(0, target).model_copy(update={"attached": not target.attached})
+        assert "no valid signature" in SIGNER.problem(0, forged)
+
+
 @given(node=st.text(), deployment=st.text(), moved=st.integers(1, 5))
 def test_signature_covers_where_one_field_ends(node: str, deployment: str, moved: int) -> None:
     target = SlotTarget(node=node, port=20_001, deployment=deployment)

@@ -6,18 +6,18 @@ import contextlib
 import json
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, cast
 
 import httpx
 import uvicorn
 from bouchet_api.app import create_app
 from bouchet_api.dependencies import AppState, open_state
 from bouchet_api.settings import ApiSettings
-from bouchet_core.keys import chat_key
+from bouchet_core.keys import attach_secret, chat_key
 from bouchet_core.store import Store
 from bouchet_core.tasks import MODULE, QUEUE
 from fastapi import FastAPI
@@ -30,6 +30,7 @@ from tests.waiting import wait_for
 
 # of the API, and of a proxy beside it
 ADMIN_KEY, KEY = "admin-key-of-the-tests-0123456789", "key-of-the-tests-0123456789"
+SERVING_SECRET = "serving-secret-of-the-tests"
 START_TIMEOUT_S = 60.0
 PINS = Path(__file__).parents[2] / "apptainer" / "pins"
 CATALOG = """
@@ -65,8 +66,15 @@ class RunningApi:
     app: FastAPI
 
 
+class GatewayAddress(Protocol):
+    """What is needed of a gateway."""
+
+    @property
+    def url(self) -> str: ...
+
+
 def settings(
-    directory: Path, redis: RedisServer, gateway: FakeGateway, proxy_url: str = "http://127.0.0.1:9"
+    directory: Path, redis: RedisServer, gateway: GatewayAddress, proxy_url: str = "http://127.0.0.1:9"
 ) -> ApiSettings:
     """Return the settings of an API over these; the catalog and site file are written into `directory`."""
     catalog, site = directory / "models.yaml", directory / "site.yaml"
@@ -80,6 +88,7 @@ def settings(
         gateway_url=gateway.url,
         proxy_url=proxy_url,
         chat_key=SecretStr(chat_key(KEY)),
+        attach_secret=SecretStr(attach_secret(SERVING_SECRET)),
         api_port=0,
         log_level="WARNING",
         admin_key=SecretStr(ADMIN_KEY),
@@ -114,12 +123,18 @@ def running_api_and_redis(directory: Path) -> Iterator[RunningApi]:
 
 @contextmanager
 def running(
-    directory: Path, redis: RedisServer, gateway: FakeGateway, *, port: int = 0, proxy_url: str = "http://127.0.0.1:9"
+    directory: Path,
+    redis: RedisServer,
+    gateway: GatewayAddress,
+    *,
+    port: int = 0,
+    proxy_url: str = "http://127.0.0.1:9",
+    change: Callable[[ApiSettings], ApiSettings] = lambda settings: settings,
 ) -> Iterator[RunningApi]:
-    """Start the API over this Redis and gateway. port: 0 for a free one."""
+    """Start the API over this Redis and gateway. port: 0 for a free one. change: of its settings."""
     with (
         contextlib.closing(redis.store()) as store,
-        open_state(settings(directory, redis, gateway, proxy_url)) as state,
+        open_state(change(settings(directory, redis, gateway, proxy_url))) as state,
         socket.socket() as listener,
     ):
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -131,7 +146,9 @@ def running(
         thread.start()
         try:
             wait_for(lambda: server.started, START_TIMEOUT_S)
-            yield RunningApi(f"http://127.0.0.1:{listener.getsockname()[1]}", state, store, gateway, app)
+            yield RunningApi(
+                f"http://127.0.0.1:{listener.getsockname()[1]}", state, store, cast(FakeGateway, gateway), app
+            )
         finally:
             server.should_exit = True
             thread.join()

@@ -72,6 +72,7 @@ class FakeSlurm:
         self.lost_ends: set[int] = set()
         self.accounting = True
         self.refusal = ""
+        self.nodes = {"node1", "node2"}
         # what scontrol prints of them
         self.reservations = "No reservations in the system\n"
         # what list_models.py reports; None: it cannot run
@@ -208,6 +209,14 @@ class FakeSlurm:
     def scontrol(self, arguments: list[str]) -> ProgramResult:
         if arguments[-1] == "reservations":
             return 0, self.reservations, ""
+        if "node" in arguments:
+            # as Slurm does: the message is not on stderr
+            known = arguments[-1] in self.nodes
+            return (
+                (0, f"NodeName={arguments[-1]} State=IDLE\n", "")
+                if known
+                else (1, f"Node {arguments[-1]} not found\n", "")
+            )
         job = self.jobs.get(int(arguments[-1]))
         if job is None or job.job_id in self.controller_forgot | self.lost_ends:
             return 1, "", "slurm_load_jobs error: Invalid job id specified\n"

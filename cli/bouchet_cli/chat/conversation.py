@@ -147,13 +147,14 @@ class ChatClient:
 
     def __init__(self, settings: CliSettings) -> None:
         self._service = ServiceClient(settings.proxy_url, settings.key, FIRST_TOKEN_TIMEOUT_S)
+        self._own_key = settings.own_key
 
     def stream(self, request: dict[str, Any]) -> Iterator[AnswerPart]:
         """Yield the answer as it arrives. Raises CommandError subclasses."""
         try:
             yield from parse_answer(self._service.lines("POST", "/v1/chat/completions", request))
         except HttpStatusError as exc:
-            raise proxy_error(exc) from exc
+            raise proxy_error(exc, own_key=self._own_key) from exc
         except ResponseLostError as exc:
             raise CommandError("the connection was lost during the answer; try again") from exc
 

@@ -54,6 +54,12 @@ class ApiClient:
             answer = self._send("POST", "/v1/deployments", request, headers)
         return DeploymentInfo.from_json(answer)
 
+    def attach(self, request: Json) -> DeploymentInfo:
+        """Make a deployment of a server that runs without a job of ours."""
+        return DeploymentInfo.from_json(
+            self._send("POST", "/v1/deployments/attach", request, timeout_s=CLUSTER_TIMEOUT_S)
+        )
+
     def preview(self, request: Json) -> Json:
         """Return what a launch would submit, without submitting it."""
         return self._send("POST", "/v1/deployments/preview", request)

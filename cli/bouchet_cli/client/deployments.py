@@ -81,9 +81,16 @@ class DeploymentInfo:
     @property
     def state(self) -> str:
         """The phase; once it has ended, how it ended. `idle` alone would read as if it were still running."""
+        if self.phase == "starting" and self.attached:
+            return "unreachable"
         if self.phase != "ended":
             return self.phase
         return "ended" if self.ending in (None, "idle") else str(self.ending)
+
+    @property
+    def attached(self) -> Json:
+        """What is known of a server that others run; empty for a deployment of ours."""
+        return self.raw.get("attached") or {}
 
     @property
     def explanation(self) -> str:
@@ -160,7 +167,7 @@ def pending_deployment(live: Sequence[DeploymentInfo], name: str | None) -> Depl
 
 def phase_text(deployment: DeploymentInfo) -> str:
     """Return the phase with its explanation."""
-    return f"{deployment.phase} ({deployment.explanation})" if deployment.explanation else deployment.phase
+    return f"{deployment.state} ({deployment.explanation})" if deployment.explanation else deployment.state
 
 
 def unique_match(name: str, deployments: Sequence[DeploymentInfo]) -> DeploymentInfo | None:

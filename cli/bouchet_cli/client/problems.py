@@ -25,6 +25,11 @@ NOT_THERE = frozenset(
 # nothing of a model is on the cluster
 MODEL_MISSING = "model_missing"
 WRONG_KEY = "the running stack does not accept {key} from .env; restart it with `make up`"
+# a person's key opens the proxy only, and for a time
+WRONG_OWN_KEY = (
+    f"the proxy does not accept the {KEY} of your environment: it was revoked, has expired, or is the key of another "
+    f"installation; ask who gave it to you, or use the owner's key of .env with `unset {KEY}`"
+)
 # statuses of the proxy for a model that is not ready: OpenAI's and Anthropic's
 NOT_READY = (503, 529)
 
@@ -45,6 +50,12 @@ _DAYS: Mapping[str, str] = {"by": "VIEW", "from": "--from", "to": "--to", "month
 OPTION_NAMES: Mapping[str, Mapping[str, str]] = {
     "/v1/deployments": _LAUNCH,
     "/v1/deployments/preview": _LAUNCH,
+    "/v1/deployments/attach": {
+        **{name: f"--{name}" for name in ("node", "port", "model")},
+        "name": "NAME",
+        "key": "--key-file",
+        "max_len": "--max-len",
+    },
     "/v1/models/download": {"model": "MODEL", "revision": "--revision"},
     "/v1/models/inspect": {"model": "ORG/NAME", "revision": "--revision"},
     "/v1/images/jobs": {"pin": "PIN", "source": "--from", "rebuild": "--rebuild", "force": "--force"},
@@ -76,10 +87,10 @@ def api_error(error: HttpStatusError, path: str = "") -> CommandError:
     return CommandError(detail, kind)
 
 
-def proxy_error(error: HttpStatusError) -> CommandError:
-    """Return the command error for an error answer of the proxy."""
+def proxy_error(error: HttpStatusError, *, own_key: bool = False) -> CommandError:
+    """Return the command error for an error answer of the proxy. own_key: the key came from the environment."""
     if error.status == 401:
-        return UnreachableError(WRONG_KEY.format(key=KEY))
+        return UnreachableError(WRONG_OWN_KEY if own_key else WRONG_KEY.format(key=KEY))
     body = error.json()
     message = error_text(body) if body else f"the proxy returned HTTP {error.status}; see `make logs`"
     return NotReadyError(message) if error.status in NOT_READY else CommandError(message)

@@ -26,6 +26,8 @@ class CliSettings:
     proxy_url: str
     key: str = field(repr=False)
     admin_key: str = field(repr=False)
+    # the key came from the environment, and may be that of another person
+    own_key: bool = False
 
 
 def read_settings(environment: Mapping[str, str], project: Path = PROJECT) -> CliSettings:
@@ -45,6 +47,7 @@ def read_settings(environment: Mapping[str, str], project: Path = PROJECT) -> Cl
         proxy_url=environment.get("BOUCHET_PROXY_URL") or _local(values.get("PROXY_PORT") or "4000"),
         key=keys[KEY],
         admin_key=keys[ADMIN_KEY],
+        own_key=keys[KEY] != values.get(KEY),
     )
 
 

@@ -43,6 +43,7 @@ COMMANDS: Mapping[str, CommandEntry] = {
     "env": CommandEntry('print the settings of a client: eval "$(bouchet env)"', "clients"),
     "logs": CommandEntry("print the log of a deployment's job", "status"),
     "keep": CommandEntry("change how long, when and for how much a model is kept", "keep"),
+    "attach": CommandEntry("serve a model server that others run on the cluster's network", "launch"),
     "cancel": CommandEntry("stop deployments and release their GPUs", "launch"),
     "models": CommandEntry("list, describe, add and remove models", "models"),
     "download": CommandEntry("download a model to the cluster", "download"),

@@ -1,9 +1,12 @@
-"""`bouchet launch` and `bouchet cancel`: start deployments, and stop them."""
+"""`bouchet launch`, `bouchet attach` and `bouchet cancel`: start deployments, serve others' servers, and stop."""
 
 from __future__ import annotations
 
 import argparse
+import os
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from bouchet_cli.client.api import ApiClient
@@ -19,6 +22,8 @@ from bouchet_cli.view.screen import Screen
 
 from .keep import add_policy_arguments, policy_request
 
+# of a file with a key, which is one line
+KEY_FILE_BYTES = 1024
 # options with the same name as their field of the request
 SAME_NAME = (
     *("name", "gpus", "nodes", "time", "partition", "quant", "kv_cache_dtype", "max_len"),
@@ -77,6 +82,47 @@ def run_launch(options: argparse.Namespace, context: CommandContext) -> None:
         start_claude(deployment, options.claude_arguments, context)
 
 
+def add_attach_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `bouchet attach`."""
+    parser.add_argument("name", metavar="NAME", help="name that clients use")
+    parser.add_argument("--node", required=True, metavar="NODE", help="the node, as `sinfo -N` prints it")
+    parser.add_argument("--port", required=True, type=int, metavar="PORT", help="where the server listens there")
+    parser.add_argument("--key-file", type=Path, metavar="FILE", help="file with the server's API key, if it wants one")
+    parser.add_argument("--model", metavar="MODEL", help="which of its models, if it serves several")
+    parser.add_argument("--max-len", type=parse_tokens, metavar="TOKENS",
+                        help="context window, if the server does not report it")  # fmt: skip
+
+
+def run_attach(options: argparse.Namespace, context: CommandContext) -> None:
+    """Attach a server that runs without a job of ours."""
+    api, screen = context.api, context.screen
+    request: dict[str, Any] = {"name": options.name, "node": options.node, "port": options.port}
+    request |= {"model": options.model, "max_len": options.max_len}
+    request["key"] = read_key(options.key_file, screen) if options.key_file is not None else None
+    attached = api.attach({field: value for field, value in request.items() if value is not None})
+    if options.json:
+        screen.show_json(attached.raw)
+        return
+    window = f", window of {attached.job.window:,} tokens" if attached.job.window else ", window unknown (--max-len)"
+    screen.show(f"{attached.alias} serves {attached.model} of {options.node}:{options.port}{window}")
+    screen.note(f"it is attached, not ours: `bouchet cancel {attached.alias}` only detaches it, and ends nothing there")
+
+
+def read_key(path: Path, screen: Screen) -> str:
+    """Return the key in a file, and warn if others may read it. Raises UsageError, which never shows the content."""
+    try:
+        with path.open("rb") as file:
+            mode, data = os.fstat(file.fileno()).st_mode, file.read(KEY_FILE_BYTES + 1)
+    except OSError as exc:
+        raise UsageError(f"--key-file {path}: {exc.strerror or exc}") from exc
+    key = data.decode("ascii", "replace").strip()
+    if len(data) > KEY_FILE_BYTES or not re.fullmatch(r"[\x21-\x7e]+", key):
+        raise UsageError(f"--key-file {path} does not hold a key: it is one line of visible characters without spaces")
+    if mode & 0o077:
+        screen.warn(f"others on this machine may read {path}; `chmod 600 {path}` keeps the key yours")
+    return key
+
+
 def add_cancel_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `bouchet cancel`."""
     parser.add_argument("names", nargs="*", metavar="NAME", help="id or name; not needed if only one is running")
@@ -92,6 +138,8 @@ def run_cancel(options: argparse.Namespace, context: CommandContext) -> None:
         return
     for deployment in cancelled:
         state = "has already ended" if deployment.phase == "ended" else "is being cancelled"
+        if deployment.attached and deployment.ending == "detached":
+            state = "is detached; the server itself goes on, as it is not ours"
         screen.show(f"{deployment.alias} ({deployment.id}) {state}")
 
 

@@ -27,12 +27,15 @@ STATE_STYLE: Mapping[str, str] = {
     "starting": "cyan",
     "draining": "magenta",
     "parked": "blue",
+    "unreachable": "red",
 }
 LABEL_WIDTH = 11
+NOT_OURS = "attached; not ours; never cancelled"
 BAR = "█"
 MAX_BAR, MIN_BAR = 40, 8
 # the step's name, its duration, and the spaces around the bar
 STEP_WIDTH = 17
+DIALECT_TEXT: Mapping[str, str] = {"openai": "OpenAI's API", "anthropic": "Anthropic's API"}
 RESULT_TEXT: Mapping[str, str] = {"ok": "ok", "failed": "FAILED", "not_tried": "skipped"}
 STEP_STYLE: Mapping[str, str] = {
     "queue": "yellow",
@@ -50,6 +53,12 @@ STEP_TEXT: Mapping[str, str] = {
     "compile": "compilation, CUDA graphs, warm-up",
     "smoke": "smoke test: chat, stream, tools",
 }
+
+
+def launched_by(deployment: DeploymentInfo) -> str:
+    """Return which other installation launched a deployment that was adopted; empty for our own."""
+    other = deployment.raw.get("launched_by")
+    return f"launched by installation {other}, adopted" if other else ""
 
 
 def state_style(deployment: DeploymentInfo) -> str:
@@ -129,6 +138,7 @@ def _status_row(deployment: DeploymentInfo, now: datetime) -> tuple[str, ...]:
 def _status_note(deployment: DeploymentInfo, now: datetime) -> str:
     job = deployment.job
     parts = [f"id {deployment.id}", deployment.model, job.resources, f"job {job.slurm_id}" if job.slurm_id else ""]
+    parts.append(NOT_OURS if deployment.attached else launched_by(deployment))
     left = time_left(_job(deployment), now) if deployment.phase == "ready" else None
     parts.append(f"{duration(left.total_seconds())} left" if left is not None else "")
     parts.append(successor_note(deployment, now))
@@ -144,6 +154,10 @@ def _facts(deployment: DeploymentInfo, now: datetime) -> Iterator[tuple[str, str
     if job.get("note"):
         yield "note", job["note"]
     yield "id", f"{deployment.id}, served as {', '.join(deployment.names)}"
+    if owner := launched_by(deployment):
+        yield "owner", owner
+    if deployment.attached:
+        yield "server", _server_text(deployment, job)
     if placement:
         share = f"{placement['cpus']} CPUs and {placement['memory_gib']} GiB per node"
         yield "placement", f"{deployment.job.resources}, {share}; {placement.get('why') or ''}".rstrip("; ")
@@ -171,6 +185,15 @@ def _job_facts(deployment: DeploymentInfo, job: Json, placement: Json, now: date
     left = time_left(job, now)
     if left is not None and deployment.phase in ("starting", "ready"):
         yield "ends", f"in {duration(left.total_seconds())}, at the end of its walltime"
+
+
+def _server_text(deployment: DeploymentInfo, job: Json) -> str:
+    """Return where an attached server is, what it speaks, and that it is not ours."""
+    attached = deployment.attached
+    engine = f"vLLM {job['vllm_version']}, " if job.get("vllm_version") else ""
+    dialects = " and ".join(DIALECT_TEXT.get(one, one) for one in attached.get("dialects") or ())
+    key = "with a key" if attached.get("has_key") else "without a key"
+    return f"{job.get('node')}:{job.get('port')}, {engine}speaks {dialects or '?'}, {key}; {NOT_OURS}"
 
 
 def _software_text(job: Json) -> str:

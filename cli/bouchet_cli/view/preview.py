@@ -15,20 +15,25 @@ NOT_SUBMITTED = "nothing was submitted; a real launch has its id in place of `pr
 
 
 def preview_lines(preview: Json) -> Iterator[StyledLine | str]:
-    """Yield the lines for the answer of POST /v1/deployments/preview."""
-    yield from _placement_lines(preview["placement"])
-    yield f"image {preview['image']}, window {preview['window']} tokens"
-    if preview.get("cost"):
-        yield f"cost: {preview['cost']}"
-    yield from memory_lines(preview["memory"])
-    yield NOT_SUBMITTED
-    yield from section("command")
-    yield shell_command(preview["command"])
+    """Yield the lines for the answer of POST /v1/deployments/preview: the files, and what matters most at the end."""
     for name, text in preview["files"].items():
         yield from section(f"{preview['folder']}/{name}")
         yield text.rstrip("\n") or "(empty)"
     yield from section(preview["command"][-3])
     yield preview["script"].rstrip("\n")
+    yield from section("command")
+    yield shell_command(preview["command"])
+    yield from section("summary")
+    yield from _placement_lines(preview["placement"])
+    yield f"image {preview['image']}, window {preview['window']} tokens"
+    minutes = preview.get("idle_timeout_min")
+    yield f"ends after {minutes} minutes without requests" if minutes else "does not end when it is idle"
+    if preview.get("serve_as"):
+        yield f"serves Claude's {', '.join(preview['serve_as'])}"
+    if preview.get("cost"):
+        yield f"cost: {preview['cost']}"
+    yield from memory_lines(preview["memory"])
+    yield NOT_SUBMITTED
 
 
 def memory_lines(memory: Json) -> Iterator[str]:

@@ -17,6 +17,7 @@ from .catalog import ADDED_SUFFIX
 from .yaml_files import read_yaml
 
 HubEndpoint = Annotated[str, StringConstraints(pattern=r"^https?://[A-Za-z0-9][A-Za-z0-9.:_/-]*[A-Za-z0-9]$")]
+Hostname = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$")]
 # network: all addresses of the node; loopback and socket are reachable from the node only
 Listen = Literal["network", "loopback", "socket"]
 
@@ -109,6 +110,10 @@ class Site(FrozenModel):
     node_listens: Literal["socket", "loopback"] = Field(
         default="socket",
         description="with `via: node`, where vLLM listens: a UNIX socket of the user, or 127.0.0.1 there",
+    )
+    attach_hosts: tuple[Hostname, ...] = Field(
+        default=(),
+        description="hosts beside Slurm's nodes on which `bouchet attach` accepts servers, such as the centre's own",
     )
     scratch_dir: RemotePath | None = None
     scratch_purge_days: int | None = Field(

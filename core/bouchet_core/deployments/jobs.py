@@ -40,6 +40,8 @@ class Ending(StrEnum):
     TIMED_OUT = "timed_out"
     PREEMPTED = "preempted"
     IDLE = "idle"
+    # of an attached server, which goes on
+    DETACHED = "detached"
 
 
 # Of a job. Slurm may requeue a running one (node failure, preemption), so a phase may go back to QUEUED.
@@ -226,7 +228,8 @@ class Job(FrozenModel):
     note: str = Field(default="", description="a warning to show while it serves, such as weights that will be deleted")
     sealed_key: str | None = Field(
         default=None,
-        description="key of a job adopted from another installation, sealed with this installation's secret",
+        description="key of a job adopted from another installation, or of an attached server, sealed with this "
+        "installation's secret",
     )
     proves: bool = Field(default=False, description="its server proves on /health that it holds the job's key")
     resumes: int = Field(default=0, description="version of its server's protocol for lost connections; 0: it has none")

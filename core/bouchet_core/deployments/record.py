@@ -16,6 +16,7 @@ from bouchet_core.policy import OFF, Policy
 from bouchet_core.provenance import LaunchPins
 from bouchet_core.values import FrozenModel
 
+from .attached import AttachedServer
 from .jobs import LEGAL_MOVES, Ending, Job, LaunchRequest, Phase, Traits
 
 # the further a job is, the more it says about its deployment
@@ -26,6 +27,7 @@ _PROGRESS = (
 # ended jobs that a record keeps; the ledger knows the older ones
 ENDED_JOBS_KEPT = 8
 DECISIONS_KEPT = 30
+DETACHED = "detached; the server itself goes on"
 USED_DAYS_KEPT = 40
 
 
@@ -66,6 +68,10 @@ class Deployment(FrozenModel):
     traits: Traits = Traits()
     entry: Mapping[str, Any] = Field(default_factory=dict, description="the catalog entry at the time of the launch")
     pins: LaunchPins | None = Field(default=None, description="of a relaunch: what it must find unchanged")
+    attached: AttachedServer | None = Field(
+        default=None, description="of a server that runs without a job of ours: `bouchet cancel` only detaches it"
+    )
+    launched_by: str = Field(default="", description="id of the other installation that launched it; it was adopted")
     phase: Phase = Phase.REQUESTED
     ending: Ending | None = None
     reason: str = Field(default="", description="why it is in this phase, and what to do about it")
@@ -83,6 +89,11 @@ class Deployment(FrozenModel):
     def alias(self) -> str:
         """The short name, safe for every client."""
         return self.names[0]
+
+    @property
+    def served_as(self) -> str:
+        """What its server calls the model: jobs of ours serve it under the alias."""
+        return self.attached.model if self.attached is not None else self.alias
 
     @property
     def live_jobs(self) -> tuple[Job, ...]:
@@ -134,9 +145,12 @@ class Deployment(FrozenModel):
     def attempts(self) -> tuple[Deployment, ...]:
         """Return one attempt for each live job; the record itself while its first job is not planned yet.
 
-        The first job of a record that stays is its policy's to plan.
+        An attached server has none: Slurm has no job of it. The first job of a record that stays is its policy's to
+        plan.
         """
         live = self.live_jobs
+        if self.attached is not None:
+            return ()
         if not live:
             return (self,) if self.phase is Phase.REQUESTED and not self.jobs and not self.stays else ()
         return tuple(self._attempt(job) for job in live)
@@ -182,6 +196,10 @@ class Deployment(FrozenModel):
     def ended(self, ending: Ending, now: datetime, reason: str) -> Deployment:
         """Return the next version, ended; its jobs have ended before."""
         return self._changed(now, phase=Phase.ENDED, ending=ending, reason=reason)
+
+    def detached(self, now: datetime) -> Deployment:
+        """Return the next version of an attached server that is not served any more; the server itself goes on."""
+        return self.moved(Phase.ENDED, now, reason=DETACHED, ending=Ending.DETACHED) if self.is_live else self
 
     def with_service(self, now: datetime, **changes: object) -> Deployment:
         """Return the next version with these fields of its service state."""

@@ -47,6 +47,13 @@ end
 return -1
 """
 
+# KEYS: slots targets   ARGV: slot owner
+_RELEASE_SLOT = """
+if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
+redis.call('HDEL', KEYS[2], ARGV[1])
+redis.call('HDEL', KEYS[1], ARGV[1])
+return 1
+"""
 
 # KEYS: record targets   ARGV: version slot target
 _RENEW_TARGET = """
@@ -143,6 +150,17 @@ class DeploymentStore(RecordStore[Deployment]):
             raise NoFreeSlotError(count)
         return slot
 
+    def lead_slot(self, slot: int, target: SlotTarget) -> None:
+        """Write where a slot leads before there is a record; only with a signer."""
+        if self.signer is not None:
+            signed = self.signer.signed(slot, target).model_dump_json(exclude_defaults=True)
+            with mapped():
+                self._redis.hset(self.keys.targets, str(slot), signed)
+
+    def release_slot(self, slot: int, owner: str) -> None:
+        """Free a slot that this owner took without a record, and forget where it leads."""
+        evaluate(self._redis, _RELEASE_SLOT, [self.keys.slots, self.keys.targets], [slot, owner])
+
     def slot_target(self, slot: int) -> SlotTarget | None:
         """Return where that slot leads now, None when nothing listens behind it or its target cannot be read."""
         with mapped():
@@ -190,7 +208,14 @@ def slot_owner(deployment: str, job_name: str) -> str:
 def _target_of(deployment: Deployment, job: Job) -> SlotTarget | None:
     if job.phase not in (Phase.STARTING, Phase.READY, Phase.DRAINING) or not job.node or not job.listens:
         return None
-    return SlotTarget(node=job.node, port=job.port, socket=job.socket, loopback=job.loopback, deployment=deployment.id)
+    return SlotTarget(
+        node=job.node,
+        port=job.port,
+        socket=job.socket,
+        loopback=job.loopback,
+        deployment=deployment.id,
+        attached=deployment.attached is not None,
+    )
 
 
 def _event(identity: str, fields: dict[str, str]) -> DeploymentEvent | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from threading import Lock
 from typing import Annotated
@@ -16,6 +16,7 @@ from bouchet_core.gateway_client import GatewayClient
 from bouchet_core.store import Store
 from bouchet_core.tunnel import TunnelStatus
 from fastapi import Depends, Path, Request
+from pydantic import SecretStr
 
 from .dashboard.chat import ProxyChat
 from .dashboard.live import LiveView
@@ -68,6 +69,8 @@ class AppState:
     added_catalog: FilePath = FilePath("/etc/bouchet/sites/site.added.yaml")
     # whether messages have a target, so that a notifier runs
     notifies: bool = False
+    # seals the keys of attached servers
+    attach_secret: SecretStr = field(default=SecretStr(""), repr=False)
 
     def tunnel(self) -> TunnelStatus:
         """Return the tunnel's state, with the requests that wait for it. Raises GatewayError, StoreUnavailableError."""
@@ -94,8 +97,8 @@ def open_state(settings: ApiSettings) -> Iterator[AppState]:
             chat = ProxyChat(settings.proxy_url, settings.chat_key.get_secret_value())
             shown = notifier, LiveView(store, gateway, notifier), chat
             files = settings.pins_dir, paths[-1]
-            notifies = settings.notifiers == "1"
-            yield AppState(store, tasks, gateway, catalog, *shown, site, ledger, *files, notifies)
+            last = settings.notifiers == "1", settings.attach_secret
+            yield AppState(store, tasks, gateway, catalog, *shown, site, ledger, *files, *last)
         finally:
             ledger.database.close()
             tasks.close()

@@ -149,6 +149,10 @@ def _started_job(earlier: Deployment) -> tuple[Job, Placement]:
     for job in reversed(earlier.jobs):
         if job.image and job.image_sha256 and job.placement is not None:
             return job, job.placement
+    if earlier.attached is not None:
+        raise LaunchRefusedError(
+            f"{earlier.alias} is a server that was attached, so there is no job of ours to reproduce"
+        )
     raise LaunchRefusedError(
         f"deployment {earlier.id} never started vLLM, so there is nothing to reproduce; "
         f"use `bouchet launch {earlier.model}`"

@@ -16,6 +16,8 @@ class ApiSettings(ServiceSettings):
     admin_key: SecretStr
     gateway_token: SecretStr
     chat_key: SecretStr
+    # seals the keys of attached servers
+    attach_secret: SecretStr
     # the URL of a PostgreSQL database; it may hold a password
     db_url: SecretStr | None = None
     ledger_dir: Path = Field(default=Path("/data"), validation_alias="LEDGER_DIR")

@@ -135,7 +135,9 @@ class Dispatcher:
         upstream.may_retry, upstream.may_restart = may_retry, not request.restarted
         if upstream.before is None and needs_think_probe(upstream):
             upstream.starts_inside = await self._direct.starts_inside_think_block(upstream)
-        backend = self._direct if request.partial is not None else self._backend(request.endpoint)
+        translates = route.translates and request.endpoint is Endpoint.MESSAGES
+        backend = self._litellm if translates else self._backend(request.endpoint)
+        backend = self._direct if request.partial is not None else backend
         if backend is not self._direct and not await self._direct.verify_server(upstream):
             return unreachable(route.alias)
         with self._replicas.track(route):
@@ -152,7 +154,8 @@ class Dispatcher:
         if route.no_tools and wants_tools(usage.endpoint, request.body):
             raise tools_unavailable(route.alias, route.no_tools)
         body, is_empty = prepare(request.endpoint, request.body, route), wants_nothing(request.endpoint, request.body)
-        body = self._salted(request, ask_for_one(body) if is_empty else body)
+        body = ask_for_one(body) if is_empty else body
+        body = self._salted(request, body) if route.is_vllm else body
         if request.partial is not None:
             body = continuation_body(request.endpoint, body, request.partial)
         return UpstreamRequest(
@@ -283,7 +286,8 @@ def is_worth_waiting(found: LookupResult, now: datetime, limit_s: float) -> bool
         return False
     if isinstance(found, TableNotLoaded):
         return True
-    if not isinstance(found, NotReady) or found.phase is Phase.ENDED:
+    # when a server of others comes back is not known
+    if not isinstance(found, NotReady) or found.phase is Phase.ENDED or found.attached:
         return False
     if found.phase in (Phase.DRAINING, Phase.PARKED):
         return found.wakes

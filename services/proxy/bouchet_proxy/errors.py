@@ -340,6 +340,8 @@ def not_ready(found: NotReady, now: datetime) -> ProxyError:
 
 def _describe_phase(found: NotReady, now: datetime) -> str:
     reason = f": {found.reason}" if found.reason else ""
+    if found.attached:
+        return f"is attached, not ours, and cannot be used now{reason}; it is used again when it answers"
     match found.phase:
         case Phase.QUEUED:
             return f"is queued{reason}{_describe_estimate(found.start_estimate, now)}"

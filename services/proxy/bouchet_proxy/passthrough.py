@@ -93,7 +93,7 @@ def request_head(scope: Scope, target: bytes, host: str, key: str, length: int) 
     method = "GET" if scope["method"] == "HEAD" else scope["method"]
     own: Iterable[Header] = (
         (b"host", host.encode()),
-        (b"authorization", f"Bearer {key}".encode()),
+        *([(b"authorization", f"Bearer {key}".encode())] if key else []),
         *([(b"content-length", str(length).encode())] if length or method in ("POST", "PUT", "PATCH") else []),
     )
     forwarded = [(name, value) for name, value in scope["headers"] if name not in _DROPPED_REQUEST_HEADERS]

@@ -30,14 +30,20 @@ _SUFFIX = re.compile(r"Received Model Group=|Available Model Group Fallbacks=|Li
 _INTERRUPTED = re.compile(r"payload is not completed|TransferEncodingError|disconnected|peer closed", re.IGNORECASE)
 # error kinds of the gateway, also quoted within the message of a library
 _GATEWAY_KINDS = re.compile(
-    rb'kind\\*":\s*\\*"(?:tunnel_down|human_needed|no_target|cluster_unavailable|gateway_unreachable)'
+    rb'kind\\*":\s*\\*"(?:tunnel_down|human_needed|no_target|cluster_unavailable|gateway_unreachable|'
+    rb"remote_refused|node_refused)"
 )
 # a low estimate, for overflows that vLLM rejects before it has counted the tokens
 _CHARS_PER_TOKEN = 4
 
 
-def error_from_upstream(status: int, body: bytes, alias: str, endpoint: Endpoint | None = None) -> ProxyError:
-    """Return the error for what vLLM answered, directly or through LiteLLM. status: its HTTP status."""
+def error_from_upstream(
+    status: int, body: bytes, alias: str, endpoint: Endpoint | None = None, *, attached: bool = False
+) -> ProxyError:
+    """Return the error for what vLLM answered, directly or through LiteLLM. status: its HTTP status.
+
+    attached: the server runs without a job of ours.
+    """
     message = error_message(body)
     if (overflow := _find_overflow(message)) is not None:
         return context_overflow(*overflow)
@@ -48,6 +54,9 @@ def error_from_upstream(status: int, body: bytes, alias: str, endpoint: Endpoint
         return ProxyError(400, text, "no_embeddings")
     if status >= 500 and _INTERRUPTED.search(message):
         return stream_interrupted(alias)
+    if status in (401, 403) and attached:
+        text = f"the attached server of {alias} refuses its key; `bouchet cancel {alias}` and attach it again"
+        return ProxyError(502, text, "server_key_refused")
     if status in (401, 403):
         text = f"{alias}'s vLLM server rejected the proxy's key; cancel it with `bouchet cancel` and launch it again"
         return ProxyError(502, text)

@@ -196,7 +196,8 @@ class UpstreamRequest:
     async def _upstream_error(self) -> ProxyError:
         """Return the error in the server's response; an overflow has the exact size of the prompt."""
         body = b"".join(self._pieces)[:MAX_ERROR_BYTES]
-        error = error_from_upstream(self._status, body, self.route.alias, self.endpoint)
+        route = self.route
+        error = error_from_upstream(self._status, body, route.alias, self.endpoint, attached=route.attached)
         if error.overflow is None:
             return self._name_capability(error)
         counted = await self.count_tokens(self)

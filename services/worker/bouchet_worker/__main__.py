@@ -56,6 +56,8 @@ def build_context(settings: WorkerSettings, owner: str) -> WorkerContext:
         serving_secret=settings.serving_secret.get_secret_value(),
         hub_token=settings.hf_token.get_secret_value() if settings.hf_token else None,
         slot_count=settings.slot_count,
+        slot_host=settings.slot_host,
+        slot_base_port=settings.slot_base_port,
         budget=settings.budget,
         owner=owner,
         heartbeat_file=settings.heartbeat_file,

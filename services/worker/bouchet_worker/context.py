@@ -50,6 +50,9 @@ class WorkerContext:
     now: Callable[[], datetime] = utc_now
     # for gated models on the hub, where this installation has a token
     hub_token: str | None = None
+    # where the gateway's slots are: slot n listens on slot_base_port + n
+    slot_host: str = "gateway"
+    slot_base_port: int = 8100
     # image pins (apptainer/pins), and the files that every image is built with (apptainer/)
     pins_dir: Path = Path("/etc/bouchet/pins")
     recipe_dir: Path = Path("/app/apptainer")

@@ -13,6 +13,7 @@ from bouchet_core.config.hub_models import HubModelRequest
 from bouchet_core.deployments import Deployment
 from bouchet_core.errors import BouchetError
 
+from .attach.attach import AttachTask, attach_server
 from .batch import download as downloads
 from .batch import image as image_jobs
 from .batch import image_list
@@ -120,6 +121,12 @@ def inspect_hub_model(request: dict[str, Any]) -> dict[str, Any]:
 def remove_model(model: str, force: bool) -> dict[str, Any]:
     """Remove a model's weights."""
     return _query(lambda: hub.remove_model(current_context(), model, force).model_dump(mode="json"))
+
+
+def attach(request: dict[str, Any]) -> dict[str, Any]:
+    """Attach a server on the cluster's network, and return its deployment."""
+    asked = AttachTask.model_validate(request)
+    return _query(lambda: attach_server(current_context(), asked).model_dump(mode="json"))
 
 
 def list_orphans() -> dict[str, Any]:

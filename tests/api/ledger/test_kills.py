@@ -93,6 +93,7 @@ def test_kills_of_api_appending_processes_and_redis_lose_and_double_nothing(tmp_
         "redis_password": "secret",
         "gateway_token": TOKEN,
         "chat_key": "chat",
+        "attach_secret": "attach",
     }.items():
         (tmp_path / name).write_text(value)
     (tmp_path / "models.yaml").write_text(CATALOG)

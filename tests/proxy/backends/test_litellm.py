@@ -90,15 +90,21 @@ async def test_send_translates_an_error() -> None:
     assert request.usage.error == "http_500"
 
 
+SETTINGS = ProxySettings(
+    api_key=SecretStr("k"), serving_secret=SecretStr("s"), redis_password=SecretStr("r"), slot_count=2
+)
+
+
 def test_litellm_config_has_an_entry_for_each_slot() -> None:
-    settings = ProxySettings(
-        api_key=SecretStr("k"),
-        serving_secret=SecretStr("s"),
-        redis_password=SecretStr("r"),
-        slot_count=2,
-    )
-    models = litellm_config(settings)["model_list"]
+    models = litellm_config(SETTINGS)["model_list"]
     assert [(m["model_name"], m["litellm_params"]["api_base"]) for m in models[:2]] == [
         ("slot-0/*", "http://gateway:8100/v1"),
         ("slot-1/*", "http://gateway:8101/v1"),
     ]
+
+
+def test_server_without_messages_is_sent_chats() -> None:
+    entries = {entry["model_name"]: entry for entry in litellm_config(SETTINGS)["model_list"]}
+    assert entries["slot-1/*"]["model_info"] == {"supported_endpoints": ["/v1/messages"]}
+    assert "model_info" not in entries["chat-1/*"]
+    assert entries["chat-1/*"]["litellm_params"] == entries["slot-1/*"]["litellm_params"]

@@ -7,9 +7,12 @@ from typing import Any
 
 import pytest
 from bouchet_core.deployments import Deployment, LaunchRequest, Phase, ServiceState
+from bouchet_core.deployments.attached import AttachedServer
 from bouchet_core.policy import Policy, parse_hours
 from bouchet_core.provenance import SmokeCheck, SmokeTest
 from bouchet_proxy.dialects.endpoints import Dialect
+from bouchet_proxy.dispatch import is_worth_waiting
+from bouchet_proxy.errors import OVERLOADED, unavailable
 from bouchet_proxy.model_list import render_model_list
 from bouchet_proxy.routing.table import (
     NOT_LOADED,
@@ -188,3 +191,33 @@ def test_paused_or_closed_deployment_is_not_woken() -> None:
         record = make("one").model_copy(update={"jobs": (), "policy": policy, "service": service}).settled()
         found = build_table([record], {}, sunday).find("one")
         assert isinstance(found, NotReady) and not found.wakes
+
+
+def make_attached(name: str, model: str, phase: Phase = Phase.READY, slot: int = 3, **job: object) -> Deployment:
+    record = make_deployment(name, model, phase, slot, names=(name,), created_at=NOW)
+    place = record.jobs[0].model_copy(update={"proves": False, "sealed_key": "attached:", **job})
+    server = AttachedServer(model="other/name", dialects=("openai",))
+    return record.model_copy(update={"attached": server, "jobs": (place,)})
+
+
+def test_attached_server_is_asked_by_its_own_name_and_is_no_replica() -> None:
+    ours = make_replica("ours")
+    table = build_table([ours, make_attached("theirs", SHARED_MODEL)], {})
+    theirs = table.find("theirs")
+    assert isinstance(theirs, Route) and theirs.attached and theirs.served_as == "other/name"
+    assert (theirs.is_vllm, theirs.translates) == (False, True)
+    assert alias_of(table.find(SHARED_MODEL)) == "ours" == alias_of(table.find("default"))
+    mine = table.find("ours")
+    assert isinstance(mine, Route) and mine.served_as == "ours" and mine.is_vllm and not mine.translates
+
+
+def test_attached_server_is_reached_by_the_model_while_no_job_of_ours_is_ready() -> None:
+    table = build_table([make_replica("ours", Phase.STARTING), make_attached("theirs", SHARED_MODEL)], {})
+    assert alias_of(table.find(SHARED_MODEL)) == "theirs"
+
+
+def test_attached_server_that_is_away_is_an_error_to_retry_and_not_waited_for() -> None:
+    found = build_table([make_attached("theirs", "x", Phase.STARTING)], {}).find("theirs")
+    assert isinstance(found, NotReady) and found.attached and not is_worth_waiting(found, NOW, 240.0)
+    error = unavailable(found, NOW)
+    assert error.status == OVERLOADED and error.retry_after_s and "not ours" in error.message

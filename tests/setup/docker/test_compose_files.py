@@ -76,6 +76,7 @@ def test_services_mount_only_their_own_secrets() -> None:
         },
         "api": {
             "admin_key": "admin_key",
+            "attach_secret": "attach_secret",
             "chat_key": "chat_key",
             "db_url": "db_url",
             "redis_password": "redis_api",
@@ -87,7 +88,7 @@ def test_services_mount_only_their_own_secrets() -> None:
 
 
 def test_every_secret_file_is_written_by_setup() -> None:
-    values = {"REDIS_PASSWORD": "p", "GATEWAY_TOKEN": "t", "BOUCHET_API_KEY": "k"}
+    values = {"REDIS_PASSWORD": "p", "GATEWAY_TOKEN": "t", "BOUCHET_API_KEY": "k", "SERVING_SECRET": "s"}
     assert set(COMPOSE["secrets"]) - {"build_ca"} == set(secret_contents(values))
 
 
@@ -113,6 +114,7 @@ NAMED_SECRETS = {
     "owner's key": "api_key",
     "admin key": "admin_key",
     "key for chats": "chat_key",
+    "secret that seals the keys of attached servers": "attach_secret",
     "URL of the ledger's database": "db_url",
     "password in Redis": "redis_password",
     "its gateway token": "gateway_token",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from bouchet_core.deployments import Ending, Phase
 from bouchet_core.errors import OrphanRefusedError, UnknownOrphanError
-from bouchet_core.keys import job_key, serving_key
+from bouchet_core.keys import installation_id, job_key, serving_key
 from bouchet_worker.context import WorkerContext
 from bouchet_worker.launch.submit import submit
 from bouchet_worker.reconcile.orphans import adopt_orphan, cancel_orphan, list_orphans
@@ -27,6 +27,7 @@ def test_adopted_job_of_another_installation_is_reached_with_its_own_key(
     theirs = serving_key(OTHER_SECRET, record.job.name)
     assert job_key(scenario.context.serving_secret, record.job.name, record.job.sealed_key) == theirs
     assert theirs not in record.model_dump_json()
+    assert record.launched_by == installation_id(OTHER_SECRET)
     scenario.slurm.start(job_id)
     write_connection(scenario.slurm, job_id)
     scenario.slot0.vllm.key = theirs
@@ -38,6 +39,7 @@ def test_adopted_job_of_another_installation_is_reached_with_its_own_key(
     recovered = scenario.get("bb")
     assert recovered.phase is Phase.READY and recovered.job is not None
     assert recovered.job.sealed_key == record.job.sealed_key, "it is ours now, after a loss too"
+    assert recovered.launched_by == record.launched_by, "and who launched it stays known"
 
 
 def test_job_of_ended_deployment_is_adopted_as_a_new_deployment(scenario: WorkerScenario, clock: Clock) -> None:

@@ -35,6 +35,13 @@ DETAIL_EXAMPLES: Mapping[str, str] = {
     "unknown_image_job": "no image build 'q2m4x7kfh3ab'; `bouchet image build PIN` starts one",
     "image_in_use": "mine uses the image cuda13-0.32.0; `bouchet cancel` first, or add --force",
     "image_missing": "no image 'cuda13-0.32.0' on the cluster; `bouchet image list` shows which there are",
+    "no_free_slot": "all 16 slots are in use; cancel a deployment first (`bouchet status`)",
+    "attach_refused": "port 22 is not one of 1024-65535, on which people's servers listen",
+    "server_unreachable": "a1102u01n01:8000 cannot be attached: nothing answers there: Connection refused",
+    "server_key_refused": "a1102u01n01:8000 cannot be attached: the server refuses this key (HTTP 401)",
+    "no_model_server": "a1102u01n01:8000 cannot be attached: what answers there is not a model server: GET /v1/models "
+    "returned HTTP 404",
+    "model_not_served": "the server has several models; name one with --model: glm-4.7, kimi-k2",
     "no_log_yet": "deployment x7k2m4qfh3ab has no log: queued",
     "file_missing": "no file /home/you/bouchet-llm/logs/4711.log",
     "store_unavailable": "the store (Redis) does not answer: Connection refused; see `make logs`",
@@ -70,6 +77,10 @@ _STORE = ("store_unavailable",)
 _CLUSTER = ("gateway_unreachable", "tunnel_down", "human_needed", "command_timeout")
 _WORKER = ("worker_silent", *_CLUSTER, *_STORE)
 _LEDGER = ("bad_request", "invalid_period", "ledger_unavailable")
+_ATTACH = (
+    *("bad_request", "launch_refused", "name_taken", "no_free_slot", "attach_refused", "server_unreachable"),
+    *("server_key_refused", "no_model_server", "model_not_served"),
+)
 _LAUNCH = ("bad_request", "unknown_model", "unknown_deployment", "launch_refused", "configuration")
 
 # method and path -> kinds, without `unauthorized`, which every path except /healthz has
@@ -80,6 +91,7 @@ ERROR_KINDS: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("get", "/v1/events"): ("bad_request", *_STORE),
     ("get", "/v1/deployments"): ("bad_request", *_STORE),
     ("post", "/v1/deployments"): (*_LAUNCH, "name_taken", "idempotency_key_reused", *_STORE),
+    ("post", "/v1/deployments/attach"): (*_ATTACH, *_WORKER),
     ("post", "/v1/deployments/preview"): (*_LAUNCH, "name_taken", *_WORKER),
     ("get", "/v1/deployments/{deployment}"): ("unknown_deployment", *_STORE),
     ("patch", "/v1/deployments/{deployment}"): ("bad_request", "launch_refused", "unknown_deployment", *_STORE),

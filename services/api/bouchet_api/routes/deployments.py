@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from bouchet_core.config.catalog import entry_of
 from bouchet_core.deployments import ClusterOutage, Deployment, Ending, LaunchRequest, MemoryEstimate, Phase, Placement
+from bouchet_core.deployments.attached import AttachRequest
 from bouchet_core.errors import LaunchRefusedError, NameTakenError, UnknownDeploymentError
 from bouchet_core.placement import candidates
 from bouchet_core.policy.checks import check_launch, measured_startup_s
@@ -17,6 +18,7 @@ from bouchet_core.tasks import TaskName
 from fastapi import APIRouter, Body, Header, Query, Response
 from pydantic import BaseModel, Field
 
+from bouchet_api import attaching
 from bouchet_api.dependencies import AppState, DeploymentDep, StateDep
 from bouchet_api.new_deployment import (
     PREVIEW_ID,
@@ -67,6 +69,8 @@ class LaunchPreview(BaseModel):
     script: str = Field(description="the batch script")
     command: list[str] = Field(description="arguments of the command that submits it")
     cost: str = Field(default="", description="what the job costs if it runs to its walltime, as text")
+    idle_timeout_min: int = Field(default=0, description="minutes without requests after which it ends; 0: never")
+    serve_as: list[str] = Field(default=[], description="Claude tiers that it would serve")
     files: dict[str, str] = Field(description="the job's files by name, without its key")
 
 
@@ -101,6 +105,25 @@ def preview_launch(
     """Show in full what a launch would submit. Nothing is submitted, recorded or written to the cluster."""
     record = resolve_names(_new_record(state, request, PREVIEW_ID), state.store.live())
     return LaunchPreview.model_validate(state.tasks.query(TaskName.PREVIEW, record.model_dump(mode="json")))
+
+
+@router.post("/attach", status_code=201, responses=attaching.RESPONSES)
+def attach_server(
+    state: StateDep,
+    response: Response,
+    request: Annotated[AttachRequest, Body(openapi_examples=attaching.EXAMPLES)],
+) -> Deployment:
+    """Serve a server that runs on the cluster's network without a job of ours: a colleague's, or the centre's.
+
+    It is asked which models it has before it is attached, and its key is stored sealed. It is listed with the
+    deployments, shown as not ours, and never cancelled: DELETE of the deployment only detaches it.
+    """
+    attaching.check_request(request, state.store.live())
+    task = attaching.sealed_request(request, new_id(), state.attach_secret)
+    record = Deployment.model_validate(state.tasks.query(TaskName.ATTACH, task, wait_s=attaching.WAIT_S))
+    log.info("deployment %s: attached %s:%s as %s", record.id, request.node, request.port, record.alias)
+    response.headers["Location"] = f"/v1/deployments/{record.id}"
+    return record
 
 
 @router.get("")
@@ -148,13 +171,13 @@ def change_policy(
     },
 )
 def cancel_deployment(state: StateDep, response: Response, deployment: DeploymentDep) -> Deployment:
-    """Cancel a deployment and release its GPUs; safe to repeat."""
+    """Cancel a deployment and release its GPUs; safe to repeat. An attached server is only detached, and goes on."""
     now = datetime.now(UTC)
     record = state.store.update(deployment.id, lambda old: _with_cancel_request(old, now))
     if record.is_live:
         state.tasks.enqueue(TaskName.CANCEL, record.id)
         log.info("deployment %s: cancel requested", record.id)
-    else:
+    elif record.attached is None or not deployment.is_live:
         response.status_code = 200
     return record
 
@@ -189,6 +212,8 @@ def _with_policy(state: AppState, record: Deployment, request: PolicyRequest, no
     """Return the record with the new policy. Raises LaunchRefusedError for one that has ended or cannot follow it."""
     if not record.is_live or record.stop_requested_at is not None:
         raise LaunchRefusedError(f"{record.alias} has ended; launch it again with `bouchet launch {record.model}`")
+    if record.attached is not None:
+        raise LaunchRefusedError(f"{record.alias} is attached, not ours: it has no job that could be kept or renewed")
     policy = request.applied_to(record.policy, now)
     if policy != record.policy:
         entry = entry_of(record, state.catalog.current())
@@ -207,4 +232,6 @@ def _with_policy(state: AppState, record: Deployment, request: PolicyRequest, no
 
 
 def _with_cancel_request(record: Deployment, now: datetime) -> Deployment:
+    if record.attached is not None:
+        return record.detached(now)
     return record.asked_to_stop(now) if record.is_live and record.stop_requested_at is None else record

@@ -66,7 +66,8 @@ def ended_unexpectedly(live: Sequence[Deployment], ended: Sequence[Deployment]) 
     names: set[str] = set()
     found: list[Deployment] = []
     for deployment in sorted((*live, *ended), key=lambda record: record.created_at, reverse=True):
-        if not deployment.is_live and deployment.ending is not Ending.CANCELLED and deployment.alias not in names:
+        is_expected = deployment.ending in (Ending.CANCELLED, Ending.DETACHED)
+        if not deployment.is_live and not is_expected and deployment.alias not in names:
             found.append(deployment)
         names.update(deployment.names)
     return found

@@ -104,6 +104,8 @@ def get_log_start(
     if offset is not None:
         return int(offset)
     waits = follow and deployment.is_live
+    if deployment.attached is not None:
+        raise LogNotFoundError(f"{deployment.alias} is attached, not ours: its log is where its owner keeps it")
     if _log_path(deployment) is None and not waits:
         raise LogNotFoundError(f"deployment {deployment.id} has no log: {deployment.reason or deployment.phase}")
     try:

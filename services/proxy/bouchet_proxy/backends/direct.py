@@ -218,7 +218,7 @@ def _digest(data: bytes) -> bytes:
 
 
 def _encode(body: Body, request: UpstreamRequest) -> bytes:
-    return orjson.dumps({**body, "model": request.route.alias})
+    return orjson.dumps({**body, "model": request.route.served_as})
 
 
 async def _relay_answer(exchange: Exchange, request: UpstreamRequest) -> None:

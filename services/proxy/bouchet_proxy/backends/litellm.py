@@ -53,10 +53,11 @@ _DEFAULT_ENCODING = "litellm.litellm_core_utils.default_encoding"
 
 
 def litellm_config(settings: ProxySettings) -> dict[str, Any]:
-    """Return LiteLLM's configuration: `slot-3/ALIAS` goes to slot 3 as ALIAS."""
+    """Return LiteLLM's configuration: `slot-3/ALIAS` goes to slot 3 as ALIAS, `chat-3/ALIAS` always as a chat."""
     return {
         "model_list": [
             *(_model_entry(f"slot-{slot}", settings.slot_url(slot)) for slot in range(settings.slot_count)),
+            *(_chat_entry(f"chat-{slot}", settings.slot_url(slot)) for slot in range(settings.slot_count)),
             _model_entry(WARM_UP, "http://127.0.0.1:9"),
         ],
         "litellm_settings": {
@@ -72,6 +73,11 @@ def litellm_config(settings: ProxySettings) -> dict[str, Any]:
         "router_settings": {"num_retries": 0, "disable_cooldowns": True, "timeout": READ_TIMEOUT_S},
         "general_settings": {"disable_model_info_refresh": True},
     }
+
+
+def _chat_entry(name: str, url: str) -> dict[str, Any]:
+    """Return an entry for servers without Anthropic's endpoint: LiteLLM's adapter makes chats of messages."""
+    return {name: value for name, value in _model_entry(name, url).items() if name != "model_info"}
 
 
 def _model_entry(name: str, url: str) -> dict[str, Any]:
@@ -127,7 +133,8 @@ class LiteLLMBackend(Backend):
 
     async def send(self, request: UpstreamRequest, scope: Scope) -> None:
         """Send the request to LiteLLM and relay its response."""
-        body = {**request.body, "model": f"slot-{request.route.slot}/{request.route.alias}"}
+        route = request.route
+        body = {**request.body, "model": f"{'chat' if route.translates else 'slot'}-{route.slot}/{route.served_as}"}
         encoded = orjson.dumps(body)
         token = current_request.set(request)
         try:

@@ -208,8 +208,9 @@ def _write_pieces(transport: asyncio.Transport, head: bytes, body: bytes) -> Non
 
 
 def request_head(method: str, path: str, host: str, key: str, *more: str) -> bytes:
-    """Return the head of a request. host: with its port. more: further header lines."""
-    lines = (f"{method} {path} HTTP/1.1", f"host: {host}", f"authorization: Bearer {key}", *more)
+    """Return the head of a request. host: with its port. key: not sent if empty. more: further header lines."""
+    authorization = (f"authorization: Bearer {key}",) if key else ()
+    lines = (f"{method} {path} HTTP/1.1", f"host: {host}", *authorization, *more)
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 

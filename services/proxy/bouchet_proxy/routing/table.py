@@ -30,7 +30,9 @@ class Route:
 
     port: the server's port on its node, 0 for a UNIX socket. authenticates: whether the server can prove that it holds
     the job's key (http/pool.py). resumes: whether it keeps answers whose connections are lost (http/resumption.py).
-    no_tools: why tool calls do not work although the catalog names a parser.
+    no_tools: why tool calls do not work although the catalog names a parser. attached: a server that runs without a job
+    of ours. server_model: what it calls the model, if not by the alias. is_vllm: whether it takes vLLM's own fields.
+    translates: it does not speak Anthropic's dialect, so that messages become chats.
     """
 
     deployment: str
@@ -45,6 +47,15 @@ class Route:
     authenticates: bool = False
     resumes: bool = False
     no_tools: str = ""
+    attached: bool = False
+    server_model: str = ""
+    is_vllm: bool = True
+    translates: bool = False
+
+    @property
+    def served_as(self) -> str:
+        """What the server calls the model."""
+        return self.server_model or self.alias
 
     @property
     def identity(self) -> tuple[str, str]:
@@ -64,6 +75,7 @@ class NotReady:
     """A live deployment that is not ready yet, that is draining, or that is parked.
 
     wakes: a request makes the worker start it. expected_s: how long a start takes, measured; None: not known.
+    attached: a server that runs without a job of ours, and cannot be reached now.
     """
 
     alias: str
@@ -74,6 +86,7 @@ class NotReady:
     deployment: str = ""
     wakes: bool = False
     expected_s: float | None = None
+    attached: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +219,9 @@ def _one_or_group(found: tuple[Route, ...] | NotReady) -> RouteTarget:
 
 
 def _are_replicas(one: Route, other: Route) -> bool:
+    if one.attached or other.attached:
+        # its server proves nothing, so requests for the model's id are not spread over it and our own jobs
+        return one.identity == other.identity
     equal = (one.model.lower(), one.window, one.traits, one.no_tools)
     return equal == (other.model.lower(), other.window, other.traits, other.no_tools)
 
@@ -214,10 +230,13 @@ def _serves(deployment: Deployment, tier: ClaudeTier | None) -> bool:
     return tier is None or not deployment.request.serve_as or tier in deployment.request.serve_as
 
 
-def _preference(deployment: Deployment) -> tuple[int, float]:
-    """Return the sort key: ready ones first, then those that will be, then those that end; the newest first in each."""
+def _preference(deployment: Deployment) -> tuple[int, bool, float]:
+    """Return the sort key: ready ones first, then those that will be, then those that end.
+
+    In each our own jobs come before attached servers, and the newest first.
+    """
     order = {Phase.READY: 0, Phase.STARTING: 1, Phase.QUEUED: 2, Phase.SUBMITTING: 3, Phase.REQUESTED: 4}
-    return order.get(deployment.phase, 5), -deployment.created_at.timestamp()
+    return order.get(deployment.phase, 5), deployment.attached is not None, -deployment.created_at.timestamp()
 
 
 def _routes(deployment: Deployment) -> tuple[Route, ...]:
@@ -245,6 +264,10 @@ def _route(deployment: Deployment, job: Job) -> Route:
         authenticates=job.proves,
         resumes=job.proves and job.resumes >= 1,
         no_tools=job.smoke.without_tools if job.smoke is not None else "",
+        attached=deployment.attached is not None,
+        server_model=deployment.served_as,
+        is_vllm=deployment.attached is None or job.vllm_version is not None,
+        translates=deployment.attached is not None and "anthropic" not in deployment.attached.dialects,
     )
 
 
@@ -260,6 +283,7 @@ def _not_ready(deployment: Deployment, now: datetime) -> NotReady:
         deployment=deployment.id,
         wakes=_wakes(deployment, now),
         expected_s=_expected_s(deployment),
+        attached=deployment.attached is not None,
     )
 
 

@@ -15,7 +15,7 @@ from bouchet_core.config.site import SiteImage
 from bouchet_core.deployments import Deployment, Job, Phase, Placement
 from bouchet_core.errors import LaunchRefusedError, RemoteCommandError
 from bouchet_core.keys import serving_key
-from bouchet_core.placement import AUTO_PARTITION, SHORTEST_S, candidates, image_of
+from bouchet_core.placement import AUTO_PARTITION, SHORTEST_S, candidates, image_of, waits_for_own_job
 from bouchet_core.policy.budget import LONGEST_PERIOD, BudgetUse, budget_uses
 from bouchet_core.policy.budget import preview as cost_preview
 from bouchet_core.policy.checks import check_placements, hours_warning
@@ -24,6 +24,7 @@ from bouchet_core.values import format_duration
 from bouchet_worker.context import WorkerContext
 from bouchet_worker.paths import SERVE_SCRIPT
 from bouchet_worker.slurm.commands import SBATCH_TIMEOUT_S, sbatch_argv, sbatch_test_only_argv
+from bouchet_worker.slurm.error_messages import describe_refusal, is_busy, may_have_submitted
 from bouchet_worker.slurm.parsing import parse_start_estimate, start_sort_key
 from bouchet_worker.slurm.queries import user_usage
 
@@ -126,6 +127,7 @@ def preview(context: WorkerContext, record: Deployment) -> dict[str, Any]:
     """
     plan = plan_launch(context, record)
     check_pins(context, record)
+    _check_with_slurm(context, plan.placement)
     files = plan.files(context)
     job = plan.job(NO_SLOT, context.now())
     return {
@@ -138,8 +140,19 @@ def preview(context: WorkerContext, record: Deployment) -> dict[str, Any]:
         "script": context.scripts.files[SERVE_SCRIPT].decode(),
         "command": plan.command(context),
         "cost": _cost(context, record, plan.placement),
+        "idle_timeout_min": plan.spec.idle_timeout_min,
+        "serve_as": list(record.request.serve_as),
         "files": {name: content.decode() for name, content in files.items() if name != KEY_FILE},
     }
+
+
+def _check_with_slurm(context: WorkerContext, placement: Placement) -> None:
+    """Raise LaunchRefusedError where Slurm would take no such job: an account, a QOS, a limit of the site."""
+    try:
+        _test_job(context, placement)
+    except RemoteCommandError as exc:
+        if not is_busy(exc.stderr) and not may_have_submitted(exc.stderr):
+            raise LaunchRefusedError(describe_refusal(exc.stderr)) from exc
 
 
 def _cost(context: WorkerContext, record: Deployment, placement: Placement) -> str:
@@ -176,7 +189,17 @@ def _place(context: WorkerContext, record: Deployment, entry: ModelEntry) -> Pla
 
 
 def _earliest(context: WorkerContext, placements: Sequence[Placement]) -> Placement:
-    """Return the placement that Slurm expects to start first."""
+    """Return the placement that Slurm expects to start first.
+
+    `sbatch --test-only` does not count the jobs that a user may run in a partition, so where such a limit is reached
+    its estimate is not asked for, as long as another partition takes the job.
+    """
+    blocked = [placement for placement in placements if waits_for_own_job(placement)]
+    if 0 < len(blocked) < len(placements):
+        best = _earliest(context, [placement for placement in placements if placement not in blocked])
+        return best.model_copy(
+            update={"why": "; ".join((best.why, *(p.why for p in blocked if p.why not in best.why)))}
+        )
     if len(placements) == 1:
         return placements[0]
     tests = [_test_start(context, placement) for placement in placements]
@@ -189,13 +212,17 @@ def _earliest(context: WorkerContext, placements: Sequence[Placement]) -> Placem
 
 
 def _test_start(context: WorkerContext, placement: Placement) -> _StartTest:
-    script, argv = context.scripts.files[SERVE_SCRIPT].decode(), sbatch_test_only_argv(placement)
     try:
-        output = context.gateway.run(argv, stdin=script, timeout_s=SBATCH_TIMEOUT_S)
+        estimate = parse_start_estimate(_test_job(context, placement))
     except RemoteCommandError:
         return _StartTest(placement, "")
-    estimate = parse_start_estimate(output.stderr)
     return _StartTest(placement, estimate.start if estimate else "")
+
+
+def _test_job(context: WorkerContext, placement: Placement) -> str:
+    """Return what `sbatch --test-only` prints about such a job. Raises RemoteCommandError where Slurm refuses it."""
+    script, argv = context.scripts.files[SERVE_SCRIPT].decode(), sbatch_test_only_argv(placement)
+    return context.gateway.run(argv, stdin=script, timeout_s=SBATCH_TIMEOUT_S).stderr
 
 
 def _describe_start(start: str, now: datetime) -> str:

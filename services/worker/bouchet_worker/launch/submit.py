@@ -65,6 +65,8 @@ def _cancel(submission: DeploymentSubmission) -> str:
 def _ended_without_job(record: Deployment, now: datetime) -> Deployment:
     if record.attempts() or not record.is_live:
         return record
+    if record.attached is not None:
+        return record.detached(now)
     return record.ended(Ending.CANCELLED, now, "cancelled while it had no job")
 
 

@@ -110,4 +110,4 @@ class JobTimes:
 
 
 def _jobs_of(records: Sequence[Deployment]) -> Iterator[tuple[Deployment, Job]]:
-    return ((record, job) for record in records for job in record.jobs if job.since)
+    return ((record, job) for record in records if record.attached is None for job in record.jobs if job.since)

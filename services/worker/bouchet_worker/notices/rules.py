@@ -27,11 +27,17 @@ ENDINGS = {
     Ending.TIMED_OUT: "its walltime is over",
     Ending.PREEMPTED: "preempted",
     Ending.IDLE: "it was idle",
+    Ending.DETACHED: "detached",
 }
 
 
 def notices_of(record: Deployment, now: datetime) -> list[Notice]:
-    """Return the notices about a record; what happened more than NOTICE_AGE ago is left out."""
+    """Return the notices about a record; what happened more than NOTICE_AGE ago is left out.
+
+    An attached server has none: it is not ours, and a person is there who attaches and detaches it.
+    """
+    if record.attached is not None:
+        return []
     found = [*_ready(record), *_ending(record, now), *_failed_starts(record), *_lost_jobs(record), *_ended(record)]
     return [notice for notice in found if abs(now - notice.at) <= NOTICE_AGE]
 

@@ -72,7 +72,7 @@ NOTHING = Decision()
 
 def decide(record: Deployment, observed: Observed, now: datetime) -> Decision:
     """Return the change that the observation asks for. now is timezone-aware."""
-    if record.phase in (Phase.ENDED, Phase.PARKED):
+    if record.phase in (Phase.ENDED, Phase.PARKED) or record.attached is not None:
         return NOTHING
     job = record.job
     if job is None or job.slurm_id is None:

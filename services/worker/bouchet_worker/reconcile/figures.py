@@ -82,7 +82,7 @@ class FigureReader:
 
     def read_all(self, records: Iterable[Deployment], pool: ThreadPoolExecutor) -> None:
         """Read the figures of all jobs that serve, and store them."""
-        serving = [(record, job) for record in records for job in record.live_jobs if is_serving(job)]
+        serving = [(record, job) for record in records for job in record.live_jobs if has_figures(record, job)]
         found = [one for one in pool.map(self._read, serving) if one is not None]
         points = [point_between(self._latest.get(one.job), one) for one in found]
         self._latest = {one.job: one for one in found}
@@ -103,6 +103,11 @@ class FigureReader:
 def is_serving(job: Job) -> bool:
     """Return whether the job answers requests."""
     return job.phase in (Phase.READY, Phase.DRAINING)
+
+
+def has_figures(record: Deployment, job: Job) -> bool:
+    """Return whether the job serves, by a vLLM: an attached server may be another one."""
+    return is_serving(job) and (record.attached is None or job.vllm_version is not None)
 
 
 def read_page(probe: SlotProbe, job: Job) -> str | None:

@@ -63,7 +63,7 @@ class SlotProbe:
 
         return httpx.Client(
             base_url=self._address(job),
-            headers={"Authorization": f"Bearer {self._key(job)}"},
+            headers={"Authorization": f"Bearer {key}"} if (key := self._key(job)) else {},
             verify=NO_TLS,
             trust_env=False,
             timeout=HEALTH_TIMEOUT_S,

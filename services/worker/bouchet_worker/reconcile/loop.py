@@ -18,6 +18,7 @@ from bouchet_core.errors import BouchetError, StaleRecordError, StoreError, Unkn
 from bouchet_core.figures import JobFigures
 from bouchet_core.tasks import HEARTBEAT, TaskName
 
+from bouchet_worker.attach.watch import AttachedWatch
 from bouchet_worker.batch.download import DOWNLOADS
 from bouchet_worker.batch.image import IMAGES
 from bouchet_worker.batch.watch import BatchJobWatch
@@ -89,6 +90,7 @@ class ReconcileLoop:
     def __post_init__(self) -> None:
         self._recovery = JobRecovery(self.context)
         self._keys = KeyRecovery(self.context)
+        self._attached = AttachedWatch(self.context, self.smoke_tests)
         self._job_times = JobTimes(self.context)
         self._notices = NoticeWatch(self.context)
         self._services = ServiceRunner(self.context, self.enqueue, self.observer.probe, self.latest)
@@ -180,9 +182,7 @@ class ReconcileLoop:
         self._store_outage(observed)
         for attempt in attempts:
             self._reconcile(attempt, observed[attempt_key(attempt)])
-        for record in records:
-            if record.stop_requested_at is not None and not record.attempts():
-                self._send(TaskName.CANCEL, record.id)
+        self._cancel_without_job(records)
         self._services.step(is_observed=rows is not None)
         for watch, live in batch_jobs:
             watch.settle(live, rows)
@@ -192,8 +192,14 @@ class ReconcileLoop:
     def _follow(self, records: Sequence[Deployment]) -> None:
         """Note what became of jobs and deployments: for the ledger, and for people."""
         self._forget_ended(records)
+        self._attached.step(records)
         self._job_times.step(records)
         self._notices.step(records)
+
+    def _cancel_without_job(self, records: Sequence[Deployment]) -> None:
+        for record in records:
+            if record.stop_requested_at is not None and not record.attempts():
+                self._send(TaskName.CANCEL, record.id)
 
     def _store_outage(self, observed: Mapping[str, Observed]) -> None:
         """Store why Slurm could not be queried, for `bouchet status`, until it can be queried again."""

@@ -9,7 +9,7 @@ from bouchet_core.deployments import Deployment, Orphan
 from bouchet_core.errors import OrphanRefusedError, UnknownOrphanError
 
 from bouchet_worker.context import WorkerContext
-from bouchet_worker.launch.job_files import render_record_file
+from bouchet_worker.launch.job_files import JobRecordFile, render_record_file
 from bouchet_worker.scripts import remote_file_exists
 from bouchet_worker.slurm.commands import SCANCEL_TIMEOUT_S, scancel_argv
 from bouchet_worker.slurm.parsing import QueueRow
@@ -49,6 +49,7 @@ def adopt_orphan(context: WorkerContext, slurm_id: int) -> Deployment:
         raise OrphanRefusedError(slurm_id, "another request is adopting it right now")
     try:
         if file.installation != context.installation:
+            file = _made_ours(file)
             ours = render_record_file(file.deployment, context.installation, file.staged_at)
             context.gateway.put(context.paths.record(row.name), ours)
         deployment = file.deployment.id
@@ -60,6 +61,12 @@ def adopt_orphan(context: WorkerContext, slurm_id: int) -> Deployment:
         return record
     finally:
         context.store.release(f"orphan:{slurm_id}", context.owner)
+
+
+def _made_ours(file: JobRecordFile) -> JobRecordFile:
+    """Return the file with the installation that launched the job in its deployment: `bouchet status` shows it."""
+    first = file.deployment.launched_by or file.installation
+    return file.model_copy(update={"deployment": file.deployment.model_copy(update={"launched_by": first})})
 
 
 def cancel_orphan(context: WorkerContext, slurm_id: int) -> Orphan:

@@ -39,6 +39,7 @@ from .job_keys import read_sealed_key
 log = logging.getLogger(__name__)
 
 RECOVERED = "recovered from a Slurm job without a record"
+OTHERS = "launched by another installation ({}), which may still manage it"
 NO_RECORD_FILE = "its folder has no readable record.json, so its model is unknown"
 # batch jobs have names and records of their own
 _JOB_NAME = re.compile(r"bouchet-(?!download-)([a-z0-9]+)-[1-9]\d{0,5}", re.ASCII)
@@ -132,7 +133,7 @@ class JobRecovery:
         if file is None:
             return make_orphan(row, None, "unknown", NO_RECORD_FILE)
         if file.installation != self.context.installation:
-            return make_orphan(row, file, "another", "launched by another installation, which may still manage it")
+            return make_orphan(row, file, "another", OTHERS.format(file.installation))
         if known is not None and known.stays and not any(job.name == row.name for job in known.jobs):
             return self._rejoin(known, file, row)
         if known is not None:

@@ -84,7 +84,7 @@ def expected_model(record: Deployment, job: Job) -> ExpectedModel:
     traits = record.traits
     max_len = _option_value(job.command, "--max-model-len")
     window = int(max_len) if max_len is not None and max_len.isdigit() else None
-    return ExpectedModel(record.alias, window, traits.thinking, traits.tool_parser, traits.reasoning_parser)
+    return ExpectedModel(record.served_as, window, traits.thinking, traits.tool_parser, traits.reasoning_parser)
 
 
 def _option_value(argv: tuple[str, ...], option: str) -> str | None:

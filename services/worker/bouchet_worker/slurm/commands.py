@@ -118,6 +118,11 @@ def show_job_argv(job_id: int) -> list[str]:
     return ["scontrol", "--oneliner", "show", "job", str(job_id)]
 
 
+def show_node_argv(node: str) -> list[str]:
+    """Return the query for a node, by its name; Slurm fails for one that it does not know."""
+    return ["scontrol", "--oneliner", "show", "node", node]
+
+
 def show_reservations_argv() -> list[str]:
     """Return the query for reservations, of which those for maintenance keep jobs from starting."""
     return ["scontrol", "--oneliner", "show", "reservations"]

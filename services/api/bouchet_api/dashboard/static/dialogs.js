@@ -122,14 +122,14 @@ export function cancelDialog(record, act) {
     act.redraw();
     try {
       await ask("DELETE", `/v1/deployments/${encodeURIComponent(record.id)}`);
-      act.notice(`${visible(record.names[0])} is being cancelled.`);
+      act.notice(record.attached ? `${visible(record.names[0])} is detached; the server itself goes on.` : `${visible(record.names[0])} is being cancelled.`);
       act.close();
     } catch (error) { form.error = error.message; }
     form.isBusy = false;
     act.redraw();
   };
-  return { view: () => h("form", { onsubmit: submit }, h("h2", { id: "dialog-title" }, `Cancel ${visible(record.names[0])}?`),
-    h("p", {}, jobs.length ? `It ends ${jobs.length === 1 ? "its Slurm job" : `its ${jobs.length} Slurm jobs`} and releases the GPUs. Open answers are cut.` : "It has no job; it is no longer kept."),
+  return { view: () => h("form", { onsubmit: submit }, h("h2", { id: "dialog-title" }, `${record.attached ? "Detach" : "Cancel"} ${visible(record.names[0])}?`),
+    h("p", {}, record.attached ? "It is not served any more. The server is not ours: it goes on, and nothing there is ended." : jobs.length ? `It ends ${jobs.length === 1 ? "its Slurm job" : `its ${jobs.length} Slurm jobs`} and releases the GPUs. Open answers are cut.` : "It has no job; it is no longer kept."),
     form.error ? h("p", { class: "problem", role: "alert" }, ...codes(visible(form.error))) : null,
-    h("div", { class: "buttons" }, h("button", { type: "button", onclick: act.close }, "Close"), h("button", { type: "submit", class: "danger", disabled: form.isBusy }, "Cancel it"))) };
+    h("div", { class: "buttons" }, h("button", { type: "button", onclick: act.close }, "Close"), h("button", { type: "submit", class: "danger", disabled: form.isBusy }, record.attached ? "Detach it" : "Cancel it"))) };
 }

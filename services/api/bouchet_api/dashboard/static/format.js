@@ -66,13 +66,14 @@ const STATES = {
   draining: ["◕", "draining", "busy"], parked: ["◌", "parked", "calm"], ended: ["■", "ended", "calm"],
 };
 const ENDINGS = {
-  completed: "ended as planned", cancelled: "cancelled", failed: "failed", timed_out: "reached its walltime",
+  completed: "ended as planned", cancelled: "cancelled", failed: "failed", detached: "detached", timed_out: "reached its walltime",
   preempted: "preempted", idle: "ended: it was idle",
 };
 
 export function stateOf(record) {
   const [symbol, word, kind] = STATES[record.phase] || ["?", record.phase, "calm"];
   if (record.phase !== "ended") {
+    if (record.attached && record.phase === "starting") return { symbol: "▲", word: "not reachable", kind: "person" };
     if (record.service && record.service.paused) return { symbol: "▲", word: "paused", kind: "person" };
     return { symbol, word, kind };
   }

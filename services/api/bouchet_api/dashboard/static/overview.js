@@ -118,7 +118,7 @@ function tunnelStep(status) {
 
 function jobStep(status, ready, job) {
   if (status.outage) return step("job", "busy", "not asked", visible(status.outage.detail));
-  if (job) return step("job", "good", ready.length > 1 ? `${ready.length} ready` : `${job.slurm_id ?? ""}`, `Slurm job ${job.slurm_id ?? "?"} on node ${visible(job.node || "?")}.`);
+  if (job) return step("job", "good", ready.length > 1 ? `${ready.length} ready` : `${job.slurm_id ?? ""}`, job.slurm_id ? `Slurm job ${job.slurm_id} on node ${visible(job.node || "?")}.` : `A server of others on ${visible(job.node || "?")}: no job of ours.`);
   const waiting = status.deployments.filter((one) => ["queued", "starting", "submitting", "requested"].includes(one.phase));
   return waiting.length ? step("job", "busy", stateOf(waiting[0]).word, visible(waiting[0].reason)) : step("job", "calm", "none", "No job runs or waits.");
 }
@@ -169,14 +169,14 @@ function card(state, record, act) {
       h("span", { class: "state" }, h("span", { "aria-hidden": "true" }, `${found.symbol} `), isStopping ? "being cancelled" : found.word),
       h("span", { class: "actions" },
         record.phase === "ready" ? h("button", { type: "button", onclick: () => act.show(`chat/${record.names[0]}`) }, "Chat") : null,
-        h("button", { type: "button", onclick: () => act.show(`logs/${record.id}`), "aria-label": `Log of ${name}` }, "Log"),
-        h("button", { type: "button", onclick: () => act.keep(record), "aria-label": `Keep ${name}` }, "Keep"),
-        h("button", { type: "button", disabled: isStopping, onclick: () => act.cancel(record), "aria-label": `Cancel ${name}` }, "Cancel"))),
+        record.attached ? null : h("button", { type: "button", onclick: () => act.show(`logs/${record.id}`), "aria-label": `Log of ${name}` }, "Log"),
+        record.attached ? null : h("button", { type: "button", onclick: () => act.keep(record), "aria-label": `Keep ${name}` }, "Keep"),
+        h("button", { type: "button", disabled: isStopping, onclick: () => act.cancel(record), "aria-label": `${record.attached ? "Detach" : "Cancel"} ${name}` }, record.attached ? "Detach" : "Cancel"))),
     h("p", { class: "where" }, h("span", {}, whereText(record, job)), timeLeft(job)),
     record.reason && record.phase !== "ready" ? h("p", { class: "reason" }, visible(record.reason)) : null,
     startEstimate(job),
     successor(record),
-    record.phase === "starting" && job ? startBar(job) : null,
+    record.phase === "starting" && job && !record.attached ? startBar(job) : null,
     record.phase === "ready" && job ? figures(state, record, job) : null,
     job && job.note ? h("p", { class: "reason" }, visible(job.note)) : null,
     decisionLog(record));
@@ -186,7 +186,9 @@ function whereText(record, job) {
   const place = job && job.placement;
   const parts = [record.model !== record.names[0] ? visible(record.model) : ""];
   if (place) parts.push(`${place.gpus} × ${gpuName(place.gpu_type)}`, visible(place.partition));
-  if (job && job.node) parts.push(visible(job.node));
+  if (job && job.node) parts.push(record.attached ? visible(`${job.node}:${job.port}`) : visible(job.node));
+  if (record.launched_by) parts.push(`launched by installation ${visible(record.launched_by)}, adopted`);
+  if (record.attached) parts.push("attached, not ours, never cancelled");
   if (job && job.slurm_id) parts.push(`job ${job.slurm_id}`);
   return parts.filter(Boolean).join(" · ");
 }

@@ -1,0 +1,1 @@
+"""Attached servers: model servers on the cluster's network that run without a job of ours."""

@@ -1,0 +1,57 @@
+"""What a server's list of models may contain, and which model is meant."""
+
+from __future__ import annotations
+
+import pytest
+from bouchet_core.deployments.attached import ModelNotServedError
+from bouchet_worker.attach.probe import ServedModel, ServerReport, parse_models
+from hypothesis import given
+from hypothesis import strategies as st
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=12),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.sampled_from(["data", "id", "max_model_len", "meta", "n_ctx", "x"]), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        ({"id": "org/M", "max_model_len": 4096}, ServedModel("org/M", 4096)),
+        ({"id": "m.gguf", "meta": {"n_ctx": 8192, "n_ctx_train": 32768}}, ServedModel("m.gguf", 8192)),
+        ({"id": "m"}, ServedModel("m")),
+        ({"id": "m", "max_model_len": True}, ServedModel("m")),
+        ({"id": "m", "max_model_len": -5}, ServedModel("m")),
+        ({"id": "m", "max_model_len": "4096"}, ServedModel("m")),
+    ],
+)
+def test_model_of_list_has_its_window_where_the_server_says_it(entry: object, expected: ServedModel) -> None:
+    assert parse_models({"data": [entry]}) == (expected,)
+
+
+@pytest.mark.parametrize("name", ["", "x" * 201, "two\nlines", "\x1b[31mred", "mödel", 7, None, ["m"]])
+def test_model_without_a_usable_name_is_left_out(name: object) -> None:
+    assert parse_models({"data": [{"id": name}, {"id": "good"}]}) == (ServedModel("good"),)
+
+
+@given(body=JSON)
+def test_parse_models_takes_any_json(body: object) -> None:
+    for model in parse_models(body):
+        assert model.id.isprintable() and model.id.isascii() and (model.window is None or model.window > 0)
+
+
+def test_endless_list_of_models_is_cut() -> None:
+    assert len(parse_models({"data": [{"id": f"m{n}"} for n in range(1000)]})) == 200
+
+
+def test_model_is_found_by_name_in_any_case_or_alone() -> None:
+    two = ServerReport((ServedModel("Org/One"), ServedModel("two")))
+    assert two.model("org/one").id == "Org/One"
+    assert ServerReport((ServedModel("only"),)).model(None).id == "only"
+    for report, wanted in ((two, None), (two, "three")):
+        with pytest.raises(ModelNotServedError, match="Org/One, two"):
+            report.model(wanted)
