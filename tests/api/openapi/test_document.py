@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from bouchet_api.auth import OPEN_PATHS, SESSION_PATH
+from bouchet_api.ledger.export import MEDIA_TYPES
 from bouchet_api.openapi.document import NOT_RESUMED
 from bouchet_api.openapi.errors import DETAIL_EXAMPLES, ERROR_KINDS, OWN_STATUS, problem_example
 from bouchet_api.problems import STATUS_BY_KIND, Problem
@@ -19,7 +20,7 @@ JSON = "application/json"
 PROBLEM = "application/problem+json"
 STREAM = "text/event-stream"
 TEXT = "text/plain"
-TABLES = ("text/csv", "text/html")
+TABLES = ("text/csv", "text/html", "application/x-ndjson")
 
 
 @pytest.fixture
@@ -148,3 +149,8 @@ def references(part: Any) -> Iterator[str]:
     elif isinstance(part, list):
         for value in part:
             yield from references(value)
+
+
+def test_export_documents_every_format(document: dict[str, Any]) -> None:
+    documented = document["paths"]["/v1/ledger/export"]["get"]["responses"]["200"]["content"]
+    assert set(documented) == {media_type.partition(";")[0] for media_type in MEDIA_TYPES.values()}

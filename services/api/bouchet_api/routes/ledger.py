@@ -165,7 +165,12 @@ def compare_accounting(state: StateDep) -> dict[str, int]:
 @router.get(
     "/export",
     response_class=StreamingResponse,
-    responses={200: {"content": {"text/csv": {"example": "id,at,key\n"}}, "description": "one row a line"}},
+    responses={
+        200: {
+            "content": {"text/csv": {"example": "id,at,key\n"}, "application/x-ndjson": {"example": '{"id": "1-0"}\n'}},
+            "description": "one row a line",
+        }
+    },
 )
 def export_table(
     state: StateDep,
