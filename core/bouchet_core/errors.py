@@ -170,8 +170,8 @@ class NameTakenError(RecordError):
     def __init__(self, name: str, owner: str) -> None:
         self.name, self.owner = name, owner
         super().__init__(
-            f"{name!r} is already served by deployment {owner}; "
-            f"choose another name with --name, or `bouchet cancel {owner}` first"
+            f"{name!r} is already served by deployment {owner}: use it (`bouchet`, `bouchet chat`), choose another "
+            f"name, or `bouchet cancel {owner}` first"
         )
 
 

@@ -224,6 +224,8 @@ def error_answers() -> Iterator[str]:
     """Yield the errors for answers without a message."""
     yield str(api_error(HttpStatusError("http://api", 500, b"<html>")))
     yield str(proxy_error(HttpStatusError("http://proxy", 502, b"")))
+    yield str(proxy_error(HttpStatusError("http://proxy", 401, b"")))
+    yield str(proxy_error(HttpStatusError("http://proxy", 401, b""), own_key=True))
 
 
 def choices() -> Iterator[str]:

@@ -131,7 +131,8 @@ class FakeSlurm:
             if "=" in argument and argument.startswith("--")
         )
         if "--test-only" in arguments:
-            when = {"gpu_devel": "2026-11-22T15:00:00", "gpu_h200": "2026-11-22T12:00:00"}[options["partition"]]
+            starts = {"gpu_devel": "2026-11-22T15:00:00", "gpu_h200": "2026-11-22T12:00:00"}
+            when = starts.get(options["partition"], "2026-11-22T13:00:00")
             return 0, "", f"sbatch: Job 99 to start at {when} using 6 processors on nodes n1 in partition p\n"
         job_id = len(self.jobs) + 101
         self.jobs[job_id] = FakeJob(job_id, options["job-name"], options["partition"], arguments)

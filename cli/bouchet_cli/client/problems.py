@@ -40,6 +40,7 @@ _LAUNCH: Mapping[str, str] = {
     "kv_cache_dtype": "--kv-cache-dtype",
     "max_len": "--max-len",
     "serve_as": "--as",
+    "notify": "--notify",
     "idle_timeout_min": "--idle-timeout",
     **{f"policy.{name}": f"--{name}" for name in ("keep", "until", "hours", "begin", "budget", "replicas")},
     "policy.on_demand": "--on-demand",

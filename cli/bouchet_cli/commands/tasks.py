@@ -12,6 +12,7 @@ from bouchet_cli.client.errors import CommandError, UsageError
 from bouchet_cli.context import CommandContext
 from bouchet_cli.view.lists import OrphanInfo, orphan_lines, task_lines
 from bouchet_cli.view.notifications import NOT_CONFIGURED, failure_text, notification_lines, test_lines
+from bouchet_cli.view.screen import wrap
 
 
 def add_tasks_arguments(parser: argparse.ArgumentParser) -> None:
@@ -93,7 +94,7 @@ def run_notify(options: argparse.Namespace, context: CommandContext) -> None:
     if options.json:
         screen.show_json(report)
     elif not report["configured"]:
-        screen.show(NOT_CONFIGURED)
+        screen.show(*wrap(NOT_CONFIGURED, screen.out.width))
     else:
         screen.show(*notification_lines(report, screen.out.width, datetime.now(UTC)))
         if report["problem"]:

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from bouchet_cli.client.http import Json
 
-from .screen import StyledLine, wrap
+from .screen import StyledLine, truncate, wrap
 from .tables import NOTE_INDENT, age, plural
 
 STATE_STYLE: Mapping[str, str] = {"sent": "green", "waiting": "yellow", "failed": "bold red"}
@@ -24,7 +24,7 @@ def notification_lines(report: Json, width: int, now: datetime) -> Iterator[Styl
     for target in status["targets"]:
         yield from target_lines(target, width, now)
     events = ", ".join(status["events"]) or "nothing, but of deployments launched with --notify"
-    yield StyledLine(f"sent: {events}", "dim")
+    yield from (StyledLine(part, "dim") for part in wrap(f"sent: {events}", width))
     messages = report["messages"][:SHOWN_MESSAGES]
     yield StyledLine("last messages:" if messages else "no messages yet")
     for one in messages:
@@ -35,12 +35,13 @@ def target_lines(target: Json, width: int, now: datetime) -> Iterator[StyledLine
     """Yield one target: its number and service, and when it last took a message or why it did not."""
     line = StyledLine(f"target {target['number']}: {target['shown']} ")
     if target["problem"]:
-        yield line.append("fails", "bold red")
+        yield truncate(line.append("fails", "bold red"), width)
         yield from (StyledLine(NOTE_INDENT + part) for part in wrap(target["problem"], width - len(NOTE_INDENT)))
     elif target["sent_at"]:
-        yield line.append(f"works, last message {age(datetime.fromisoformat(target['sent_at']), now)} ago", "green")
+        text = f"works, last message {age(datetime.fromisoformat(target['sent_at']), now)} ago"
+        yield truncate(line.append(text, "green"), width)
     else:
-        yield line.append("nothing sent yet", "dim")
+        yield truncate(line.append("nothing sent yet", "dim"), width)
 
 
 def test_lines(deliveries: Sequence[Json], targets: Sequence[Json], width: int) -> Iterator[StyledLine]:
@@ -49,7 +50,7 @@ def test_lines(deliveries: Sequence[Json], targets: Sequence[Json], width: int) 
     for delivery in deliveries:
         number = delivery["target"]
         line = StyledLine(f"target {number}: {shown.get(number, '?')} ")
-        yield line.append(delivery["state"], STATE_STYLE.get(delivery["state"], ""))
+        yield truncate(line.append(delivery["state"], STATE_STYLE.get(delivery["state"], "")), width)
         if delivery["problem"]:
             yield from (StyledLine(NOTE_INDENT + part) for part in wrap(delivery["problem"], width - len(NOTE_INDENT)))
 
@@ -70,7 +71,7 @@ def _message_lines(report: Json, width: int, now: datetime) -> Iterator[StyledLi
     for state, count in counts.items():
         text = state if len(states) == 1 else f"{count} {state} "
         line.append(text, STATE_STYLE[state])
-    yield line
+    yield truncate(line, width)
     for one in deliveries:
         if one["state"] != "sent" and one["problem"]:
             text = f"target {one['target']}: {one['problem']}"

@@ -11,6 +11,7 @@ from bouchet_cli.client.problems import OPTION_NAMES, api_error, problem_message
 from bouchet_cli.reference import reference
 from bouchet_core.batch_jobs import DownloadRequest
 from bouchet_core.deployments import LaunchRequest
+from bouchet_core.deployments.attached import AttachRequest
 from bouchet_core.images import ImageRequest
 from pydantic import BaseModel
 
@@ -21,6 +22,7 @@ LAUNCH = "/v1/deployments"
     ("path", "request_type", "command", "not_options"),
     [
         (LAUNCH, LaunchRequest, "launch", set()),
+        ("/v1/deployments/attach", AttachRequest, "attach", set()),
         ("/v1/models/download", DownloadRequest, "download", set()),
         # the action is part of the command
         ("/v1/images/jobs", ImageRequest, "image", {"action"}),

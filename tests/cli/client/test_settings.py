@@ -46,3 +46,10 @@ def test_settings_of_an_older_version_suggest_make_up(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("BOUCHET_API_KEY=from-file\n")
     with pytest.raises(UnreachableError, match="has no BOUCHET_ADMIN_KEY; `make up`"):
         read_settings({}, tmp_path)
+
+
+def test_key_of_the_environment_is_told_from_that_of_the_file(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("BOUCHET_API_KEY=owner\nBOUCHET_ADMIN_KEY=admin\n")
+    assert not read_settings({}, tmp_path).own_key
+    assert not read_settings({"BOUCHET_API_KEY": "owner"}, tmp_path).own_key
+    assert read_settings({"BOUCHET_API_KEY": "of a lab mate"}, tmp_path).own_key

@@ -24,6 +24,7 @@ DOCUMENTS: Mapping[str, tuple[tuple[str, ...], set[str]]] = {
     "cancel": (("mine",), {"deployments"}),
     "keep": (("mine", "off"), {"id"}),
     "tasks": ((), {"tasks"}),
+    "notify": ((), {"configured", "running", "problem", "status", "messages"}),
     "logs": (("mine",), {"line"}),
     "tunnel": ((), {"state", "host", "since"}),
     "env": ((), {"ANTHROPIC_BASE_URL", "ANTHROPIC_AUTH_TOKEN"}),
@@ -60,7 +61,7 @@ def test_command_prints_json(ready: Bouchet, command: str) -> None:
     assert keys <= set(json.loads(done.out))
 
 
-@pytest.mark.parametrize("arguments", [("models",), ("status",), ("status", "mine"), ("usage",)])
+@pytest.mark.parametrize("arguments", [("models",), ("status",), ("status", "mine"), ("usage",), ("notify",)])
 @pytest.mark.parametrize("width", [40, 200])
 def test_table_fits_its_width(ready: Bouchet, arguments: tuple[str, ...], width: int) -> None:
     done = ready(*arguments, COLUMNS=str(width))

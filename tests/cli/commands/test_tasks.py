@@ -70,6 +70,8 @@ def test_notify_shows_targets_and_last_messages_without_secrets(bouchet: Bouchet
     assert "target 1: ntfy (ntfys://***) works" in shown.out
     assert "target 2: Slack (slack://***) fails" in shown.out and FAILS in shown.out
     assert "sent: ready, ended" in shown.out and "qwen is ready 1 sent 1 failed" in shown.out
+    narrow = bouchet("notify", COLUMNS="40")
+    assert max(map(len, narrow.out.splitlines())) <= 40
     assert "warning: " in shown.err and "notifications: target 2" in bouchet("status").out
 
 

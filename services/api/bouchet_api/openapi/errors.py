@@ -26,8 +26,8 @@ DETAIL_EXAMPLES: Mapping[str, str] = {
     "unauthorized": "send BOUCHET_ADMIN_KEY of .env as `Authorization: Bearer` or `x-api-key`",
     "unknown_model": "no model 'qwen3-23b' in the catalog; did you mean bouchet-qwen3-32b?",
     "launch_refused": "gpu_devel allows at most 2 GPUs per user; gpu_h200 would take 4",
-    "name_taken": "'mine' is already served by deployment x7k2m4qfh3ab; choose another with --name, or "
-    "`bouchet cancel x7k2m4qfh3ab` first",
+    "name_taken": "'mine' is already served by deployment x7k2m4qfh3ab: use it (`bouchet`, `bouchet chat`), choose "
+    "another name, or `bouchet cancel x7k2m4qfh3ab` first",
     "idempotency_key_reused": "this Idempotency-Key was used for another request; choose a new one",
     "unknown_deployment": "no deployment 'mine'; `bouchet status` lists them",
     "unknown_download": "no download 'q2m4x7kfh3ab'; `bouchet download MODEL` starts one",

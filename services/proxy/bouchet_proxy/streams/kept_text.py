@@ -14,10 +14,25 @@ import orjson
 from .sse import EventSplitter, parse
 
 FOLD_BYTES = 32 << 10
+# of a delta
+_PLAIN_FIELDS = frozenset(("role", "content"))
+_OTHER_FIELDS = ("tool_calls", "reasoning", "reasoning_content", "refusal")
+
+
+def _decode(raw: bytes) -> Any:
+    try:
+        return parse(raw).json()
+    except orjson.JSONDecodeError:
+        return None
 
 
 class KeptText(ABC):
-    """The text so far. is_plain: there was nothing else in the answer. count: of the events with text."""
+    """The text so far. is_plain: there was nothing else in the answer. count: of the events with text.
+
+    usual_head: how an event begins, before its data.
+    """
+
+    usual_head = b"data: "
 
     def __init__(self) -> None:
         self._events = bytearray()
@@ -38,10 +53,11 @@ class KeptText(ABC):
 
     def _fold(self) -> None:
         texts: list[str] = []
-        for raw in EventSplitter().feed(bytes(self._events)):
+        for data in self._decoded(bytes(self._events)):
             try:
-                found = self._text_of(parse(raw).json())
-            except (orjson.JSONDecodeError, AttributeError):
+                found = self._text_of(data)
+            except (AttributeError, LookupError, TypeError):
+                # an event of another shape
                 found = None
             self.is_plain = self.is_plain and found is not None
             if found:
@@ -50,6 +66,19 @@ class KeptText(ABC):
         self.count += len(texts)
         self._texts = ["".join((*self._texts, *texts))]
 
+    def _decoded(self, events: bytes) -> list[Any]:
+        """Return the data of the events, None for one that has no JSON.
+
+        Events of the usual form are decoded as one list: one by one takes five times as long.
+        """
+        between = b"\n\n" + self.usual_head
+        joined = events.removeprefix(self.usual_head).removesuffix(b"\n\n").replace(between, b",")
+        try:
+            found: list[Any] = orjson.loads(b"[" + joined + b"]")
+        except orjson.JSONDecodeError:
+            return [_decode(raw) for raw in EventSplitter().feed(events) if not raw.startswith(b":")]
+        return found
+
     @abstractmethod
     def _text_of(self, data: Any) -> str | None:
         """Return the text in the data of an event, '' if there is none, None if there is something else."""
@@ -57,6 +86,8 @@ class KeptText(ABC):
 
 class MessageText(KeptText):
     """The text of a message in Anthropic's dialect, of its content_block_delta events."""
+
+    usual_head = b"event: content_block_delta\ndata: "
 
     def _text_of(self, data: Any) -> str | None:
         delta = data.get("delta") or {}
@@ -72,9 +103,9 @@ class ChatText(KeptText):
 
     def _text_of(self, data: Any) -> str | None:
         self.head = self.head or {name: data[name] for name in ("id", "created") if name in data}
-        choice = next(iter(data.get("choices") or ()), None)
-        if choice is None:
+        choices = data.get("choices")
+        if not choices:
             return ""
-        delta = choice.get("delta") or {}
-        others = [delta.get(name) for name in ("tool_calls", "reasoning", "reasoning_content", "refusal")]
-        return None if any(others) or choice.get("finish_reason") else str(delta.get("content") or "")
+        delta = choices[0].get("delta") or {}
+        is_plain = delta.keys() <= _PLAIN_FIELDS or not any(delta.get(name) for name in _OTHER_FIELDS)
+        return str(delta.get("content") or "") if is_plain and not choices[0].get("finish_reason") else None
