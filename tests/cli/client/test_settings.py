@@ -48,7 +48,7 @@ def test_settings_of_an_older_version_suggest_make_up(tmp_path: Path) -> None:
         read_settings({}, tmp_path)
 
 
-def test_key_of_the_environment_is_told_from_that_of_the_file(tmp_path: Path) -> None:
+def test_key_of_the_environment_differs_from_that_of_the_file(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("BOUCHET_API_KEY=owner\nBOUCHET_ADMIN_KEY=admin\n")
     assert not read_settings({}, tmp_path).own_key
     assert not read_settings({"BOUCHET_API_KEY": "owner"}, tmp_path).own_key
