@@ -6,7 +6,8 @@ import threading
 from datetime import UTC, datetime
 
 import pytest
-from bouchet_core.deployments import Phase
+from bouchet_core.deployments import Ending, Job, Phase
+from bouchet_core.deployments.attached import AttachedServer
 from bouchet_core.tasks import TaskName
 from playwright.sync_api import Page, expect
 
@@ -81,6 +82,23 @@ def test_cancel_asks_and_then_cancels(open_page: OpenPage, house: House) -> None
     expect(card).to_contain_text("being cancelled")
     assert house.store.get("cccccccccccc").stop_requested_at is not None
     assert (TaskName.CANCEL, "cccccccccccc") in queued_tasks(house.store)
+
+
+def test_attached_server_is_shown_as_not_ours_and_only_detached(open_page: OpenPage, house: House) -> None:
+    now = datetime.now(UTC)
+    place = Job(name="attached-dd", slot=3, phase=Phase.READY, node="node7", port=8000, sealed_key="attached:")
+    fields = {"attached": AttachedServer(model="org/theirs"), "phase": Phase.READY, "jobs": (place,)}
+    page = open_page()
+    house.store.create(record("eeeeeeeeeeee", "org/theirs", ("theirs",), now, **fields))
+    card = page.get_by_role("article").filter(has_text="attached, not ours, never cancelled")
+    expect(card).to_contain_text("node7:8000")
+    expect(card.get_by_role("button", name="Keep")).to_have_count(0)
+    card.get_by_role("button", name="Detach theirs").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("The server is not ours")
+    dialog.get_by_role("button", name="Detach it").click()
+    expect(card).to_have_count(0)
+    assert house.store.get("eeeeeeeeeeee").ending is Ending.DETACHED
 
 
 def ask_model(page: Page, question: str) -> None:
