@@ -38,7 +38,7 @@ def is_settled(store: Store, count: int) -> bool:
 
 
 @pytest.mark.slow
-def test_notices_arrive_once_each_over_stops_kills_and_a_restarted_redis(
+def test_notices_arrive_once_each_over_stops_and_kills(
     start_notifier: StartNotifier, receiver: Receiver, redis_server: RedisServer, worker_store: Store
 ) -> None:
     own = redis_server.store()
