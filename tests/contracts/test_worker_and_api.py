@@ -171,7 +171,7 @@ def test_concurrent_launches_of_one_name_start_one_deployment(services: Services
     assert (len(won), len(lost)) == (1, 5)
     for problem in lost:
         assert problem["kind"] == "name_taken"
-        assert won[0]["id"] in problem["detail"] and "--name" in problem["detail"]
+        assert won[0]["id"] in problem["detail"] and "another name" in problem["detail"]
         assert f"bouchet cancel {won[0]['id']}" in problem["detail"]
 
 
