@@ -34,10 +34,10 @@ DOCUMENTS: Mapping[str, tuple[tuple[str, ...], set[str]]] = {
     "doctor": (("--local",), {"version", "checks"}),
 }
 # commands that need a worker, which does not run here
-NEED_WORKER = {"orphans"}
+NEED_WORKER = {"attach", "orphans"}
 # commands that need another machine
 NEED_CLUSTER = {"setup", "site"}
-# not covered by this test yet: they follow the API's streams
+# test_top.py has these: they follow the API's streams
 STREAMING = {"open", "top"}
 
 

@@ -110,7 +110,7 @@ def test_launch_that_ends_reports_the_reason_once(bouchet: Bouchet) -> None:
 def test_launch_of_a_taken_name_is_refused(bouchet: Bouchet) -> None:
     first = bouchet.launch()
     done = bouchet("launch", QWEN)
-    assert one_line_error(done, 1) and first in done.err and "--name" in done.err
+    assert one_line_error(done, 1) and first in done.err and "another name" in done.err
 
 
 def test_launch_that_fits_nowhere_suggests_options(bouchet: Bouchet) -> None:
