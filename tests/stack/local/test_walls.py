@@ -17,7 +17,7 @@ SECRETS = {
     "proxy": {"api_key", "redis_password", "serving_secret"},
     "gateway": {"gateway_token_api", "gateway_token_worker", "redis_password"},
     "worker": {"redis_password", "gateway_token", "serving_secret", "hf_token"},
-    "api": {"admin_key", "attach_secret", "chat_key", "redis_password", "gateway_token"},
+    "api": {"admin_key", "attach_secret", "chat_key", "db_url", "redis_password", "gateway_token"},
 }
 # prints what became of each command: "" if it was done, else the error
 TRY = """
