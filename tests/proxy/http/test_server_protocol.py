@@ -18,7 +18,7 @@ from tests.proxy.environment import KEY, RunningProxy, make_deployment
 from tests.proxy.stream_checker import check_stream
 
 LINE = b"GET /health/liveliness HTTP/1.1\r\nhost: x\r\n"
-TIMEOUT_S, MOST_SENT = 20.0, 4 << 20
+TIMEOUT_S, MOST_SENT = 20.0, 16 << 20
 
 
 @contextmanager
@@ -52,6 +52,16 @@ def sent_until_closed(client: socket.socket, pieces: Iterator[bytes]) -> int:
     except ConnectionError:
         pass
     return sent
+
+
+def test_refusal_arrives_while_the_head_is_still_being_sent(proxy: RunningProxy) -> None:
+    """A reset would take the answer away from a client that writes before it reads."""
+    for _ in range(20):
+        with connect(proxy) as client:
+            client.sendall(LINE)
+            for number in range(10_000):
+                client.sendall(b"x-%d: yyyyyyyyyyyyyyyyyyyy\r\n" % number)
+            assert read_answer(client).startswith(b"HTTP/1.1 431 ")
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,8 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_HEAD_BYTES, MAX_HEADERS = 64 << 10, 100
+# what is read and forgotten after a refusal, so that its answer arrives
+LINGER_S, LINGER_BYTES = 1.0, 1 << 20
 # the colon, the space and the end of the line
 _LINE_OVERHEAD = 4
 _TOO_LARGE = (
@@ -49,10 +51,12 @@ class BoundedHeadProtocol(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._too_large, self._reported = False, False
         self._head_bytes, self._header_count, self._unreported_bytes = 0, 0, 0
+        self._discarded_bytes = 0
 
     def data_received(self, data: bytes) -> None:
         """Implement asyncio.Protocol."""
         if self._too_large:
+            self._discard(len(data))
             return
         self._reported = False
         super().data_received(data)
@@ -65,9 +69,16 @@ class BoundedHeadProtocol(HttpToolsProtocol):
         """Answer a request that cannot be served, and close."""
         if self._too_large:
             self.transport.write(_TOO_LARGE % (len(_MESSAGE), _MESSAGE))
-            self.transport.close()
+            # a connection that is closed over unread bytes is reset, and the client may never see the answer
+            self.transport.write_eof()
+            self.loop.call_later(LINGER_S, self.transport.close)
         else:
             super().send_400_response(msg)
+
+    def _discard(self, size_bytes: int) -> None:
+        self._discarded_bytes += size_bytes
+        if self._discarded_bytes > LINGER_BYTES:
+            self.transport.close()
 
     # callbacks of the parser
 
