@@ -218,7 +218,7 @@ class FakeSlurm:
                 if known
                 else (1, f"Node {arguments[-1]} not found\n", "")
             )
-        job = self.jobs.get(int(arguments[-1]))
+        job = self.jobs.get(int(arguments[-1])) if arguments[-1].isdigit() else None
         if job is None or job.job_id in self.controller_forgot | self.lost_ends:
             return 1, "", "slurm_load_jobs error: Invalid job id specified\n"
         line = (

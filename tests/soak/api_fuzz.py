@@ -10,16 +10,18 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
 from bouchet_core.gateway_client import NO_TLS
 
 from setup.python.environments import FUZZER
-from tests.conftest import free_port, start_redis
+from tests.conftest import free_port, free_ports, start_redis
 from tests.fakes.gateway_api import FakeGateway
 from tests.fakes.hub_server import Hub, running_hub
 from tests.fakes.running_api import ADMIN_KEY, RunningApi, running
@@ -48,6 +50,7 @@ bearer = "{key}"
 expected-statuses = ["2xx", "3xx", 401, 403, 404, 409, 422, 429]
 """
 MODEL = "Qwen/Qwen3-32B"
+SLOTS = 4
 
 
 @contextmanager
@@ -69,10 +72,44 @@ def running_services(folder: Path) -> Iterator[RunningApi]:
         hub = opened.enter_context(running_hub(Hub({})))
         with (folder / "site.yaml").open("a") as site:
             site.write(f"hub_endpoint: {hub.url}\n")
-        environment = worker_environment(secrets, redis_port=redis.port, gateway_url=url)
+        slots = opened.enter_context(slots_without_servers())
+        environment = worker_environment(secrets, redis_port=redis.port, gateway_url=url, slot_port=slots)
         own = {"BOUCHET_SITE_FILE": str(folder / "site.yaml"), "BOUCHET_CATALOG": str(folder / "models.yaml")}
         opened.enter_context(running_worker({**environment, **own}, "one"))
         yield api
+
+
+class NothingListens(BaseHTTPRequestHandler):
+    """Answers as a gateway does whose slot leads to a port on which nothing listens."""
+
+    def do_GET(self) -> None:
+        """Implement BaseHTTPRequestHandler."""
+        body = b'{"kind": "remote_refused", "detail": "no connection from login to node1: Connection refused"}'
+        self.send_response(502)
+        self.send_header("Content-Type", "application/problem+json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_POST = do_GET
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Print nothing."""
+
+
+@contextmanager
+def slots_without_servers() -> Iterator[int]:
+    """Listen on the worker's slots, and yield the first port."""
+    base = free_ports(SLOTS)
+    servers = [ThreadingHTTPServer(("127.0.0.1", base + slot), NothingListens) for slot in range(SLOTS)]
+    for server in servers:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield base
+    finally:
+        for server in servers:
+            server.shutdown()
+            server.server_close()
 
 
 def schemathesis_argv(url: str, document: Path, config: Path, seconds: float, seed: int) -> list[str]:
