@@ -63,6 +63,9 @@ def person(stack: Stack, tmp_path: Path) -> Iterator[Person]:
             Typist([str(ROOT / "bouchet"), "cancel", "--all"], environ, 60).end()
             assert Typist(["make", "remove"], environ, 180).end() == 0
             ENV.unlink()
+            # the stack's own model again, which other tests ask
+            done = stack.make("up")
+            assert done.status == 0, done.output
 
 
 def test_setup_reaches_the_first_answer(stack: Stack, person: Person) -> None:
