@@ -116,11 +116,12 @@ def test_status_shows_startup_times(stack: Stack, launch: Callable[..., str]) ->
     cancel(stack, identity)
 
 
-def test_partition_auto_shows_slurm_estimate(stack: Stack) -> None:
+def test_partition_auto_passes_over_the_one_at_its_own_limit(stack: Stack) -> None:
+    """The demo's model runs in gpu_devel, where one job of a user may: Slurm's estimate would not count that."""
     shown = stack.bouchet("launch", MODEL, "--name", "asked", "--dry-run", "--json", "--partition", "auto")
     placement = json.loads(shown.stdout)["placement"]
-    assert placement["partition"] in ("gpu_devel", "gpu_h200")
-    assert re.search(r"estimated by Slurm \(gpu_\w+ (now|never|in \d+ (min|h))", placement["why"]), placement["why"]
+    assert placement["partition"] == "gpu_h200"
+    assert placement["why"].count("gpu_devel has a limit of 1 running job per user") == 1, placement["why"]
 
 
 def test_dry_run_matches_launch(stack: Stack, launch: Callable[..., str]) -> None:

@@ -197,9 +197,8 @@ def _earliest(context: WorkerContext, placements: Sequence[Placement]) -> Placem
     blocked = [placement for placement in placements if waits_for_own_job(placement)]
     if 0 < len(blocked) < len(placements):
         best = _earliest(context, [placement for placement in placements if placement not in blocked])
-        return best.model_copy(
-            update={"why": "; ".join((best.why, *(p.why for p in blocked if p.why not in best.why)))}
-        )
+        unnamed = [placement.why for placement in blocked if placement.partition not in best.why]
+        return best.model_copy(update={"why": "; ".join((best.why, *unnamed))})
     if len(placements) == 1:
         return placements[0]
     tests = [_test_start(context, placement) for placement in placements]
