@@ -53,8 +53,10 @@ def make_settings(node: LoginNode, *, ssh: dict[str, Any] | None = None, **chang
         data_dir=node.ssh_dir.parent / "data",
         user=USER,
         port=node.port,
+        # a busy machine that stands still for a second is no lost connection
         keepalive_interval_s=0.2,
-        connect_timeout_s=2,
+        keepalive_count=6,
+        connect_timeout_s=5,
     )
     settings = GatewaySettings(
         ssh=ssh_settings.model_copy(update=ssh or {}),

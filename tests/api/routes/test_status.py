@@ -13,11 +13,15 @@ from bouchet_core.store import ENDED_KEPT, Store
 from tests.fakes.gateway_api import FakeGateway
 
 MODEL = "Qwen/Qwen3-32B"
-NOW = datetime.now(UTC)
+
+
+def hours_before_now(hours: float) -> datetime:
+    """Return that time. Modules are imported long before their last test runs."""
+    return datetime.now(UTC) - timedelta(hours=hours)
 
 
 def launch(store: Store, identity: str, name: str = "", hours_ago: float = 1.0) -> Deployment:
-    at = NOW - timedelta(hours=hours_ago)
+    at = hours_before_now(hours_ago)
     request = LaunchRequest(model=MODEL, name=name or identity)
     names = (name or identity,)
     record = Deployment(id=identity, model=MODEL, names=names, request=request, created_at=at, updated_at=at)
@@ -25,7 +29,7 @@ def launch(store: Store, identity: str, name: str = "", hours_ago: float = 1.0) 
 
 
 def end(store: Store, identity: str, ending: Ending = Ending.FAILED, hours_ago: float = 0.5) -> None:
-    at = NOW - timedelta(hours=hours_ago)
+    at = hours_before_now(hours_ago)
     store.update(identity, lambda d: d.moved(Phase.ENDED, at, reason="out of memory", ending=ending))
 
 
@@ -53,7 +57,7 @@ async def test_status_without_gateway_has_its_error(api: httpx.AsyncClient, gate
 
 
 async def test_status_during_outage_has_its_message(api: httpx.AsyncClient, store: Store) -> None:
-    store.outage.record("squeue failed", NOW)
+    store.outage.record("squeue failed", hours_before_now(0))
     assert (await api.get("/v1/status")).json()["cluster_outage"]["detail"] == "squeue failed"
 
 
@@ -91,7 +95,7 @@ async def test_at_most_three_ended_ones_are_listed_newest_first(api: httpx.Async
 def test_ended_since_keeps_the_first_end_when_the_record_changes_later(store: Store) -> None:
     launch(store, "aa", hours_ago=30)
     end(store, "aa", hours_ago=20)
-    store.update("aa", lambda d: d.model_copy(update={"version": d.version + 1, "updated_at": NOW}))
-    assert store.ended_since(NOW - timedelta(hours=12)) == []
-    assert [d.id for d in store.ended_since(NOW - timedelta(hours=21))] == ["aa"]
+    store.update("aa", lambda d: d.model_copy(update={"version": d.version + 1, "updated_at": hours_before_now(0)}))
+    assert store.ended_since(hours_before_now(12)) == []
+    assert [d.id for d in store.ended_since(hours_before_now(21))] == ["aa"]
     assert ENDED_KEPT >= 100

@@ -31,7 +31,7 @@ async def link(login_node: LoginNode) -> AsyncIterator[Link]:
 
 @pytest.fixture
 def ssh_changes(link: Link, fast_and_plain: dict[str, Any]) -> dict[str, Any]:
-    return {"port": link.port, "handshake_timeout_s": 1, **fast_and_plain}
+    return {"port": link.port, "handshake_timeout_s": 3, **fast_and_plain}
 
 
 async def test_delay_many_clients_connect_in_parallel(gateway: Gateway, link: Link, store: Store) -> None:

@@ -20,7 +20,8 @@ def test_prompt_end_cache_keeps_a_limited_number_of_hashes() -> None:
         cache.put(0, "job-1", b"%d" % number * 10_000, True)
     kept_bytes, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert kept_bytes < 200 * MAX_PROMPT_ENDS
+    # a request has at least 10,000 bytes; other threads of this process may have allocated some
+    assert kept_bytes < 1_000 * MAX_PROMPT_ENDS
     assert cache.get(0, "job-1", b"%d" % 0 * 10_000) is None
     assert cache.get(0, "job-1", b"%d" % (MAX_PROMPT_ENDS + 49) * 10_000) is True
 
