@@ -50,7 +50,7 @@ status: ## the state of each container
 # Three runs: the quick tests side by side, the stack by itself, and the proxy with its LiteLLM in the image just built.
 test: tools engine lint ## every test, the real stack included
 	@$(BIN)/pytest $(PARALLEL) $(QUICK_TESTS)
-	@$(BIN)/pytest --timeout 1800 tests/stack
+	@$(BIN)/pytest --timeout 1800 -m "not long" tests/stack
 	@BOUCHET_PROXY_IMAGE=bouchet/proxy:$${BOUCHET_IMAGE_TAG:-dev} $(BIN)/pytest tests/proxy/litellm
 
 test-fast: tools-fast ## the tests that need no engine, without those marked slow (whole jobs and processes, long waits)

@@ -1,6 +1,6 @@
 """`make soak`: the long runs. Random kills, cancelled starts, links cut under load, and random requests.
 
-Each has a short version in `make test`.
+Most have a short version in `make test`. Stack tests that `make test` leaves out are marked `long`.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ import sys
 from tests.stack.harness import ROOT
 
 STACK_TESTS = ("tests/stack/faults/test_random_kills.py", "tests/stack/faults/test_cancelled_starts.py")
+LONG_TESTS = ("-m", "long", "tests/stack")
 SERVICE_TESTS = ("tests/stack/service/hand_over.py", "tests/stack/service/on_demand.py")
 LINK_TESTS = ("tests/stack/faults/link_cut_sessions.py", "tests/stack/faults/long_cut_sessions.py")
 RUNS = (
     ("-m", "pytest", "-v", "--timeout", "3600", *STACK_TESTS),
+    ("-m", "pytest", "-v", "--timeout", "3600", *LONG_TESTS),
     ("-m", "pytest", "-v", "--timeout", "3600", *SERVICE_TESTS),
     ("-m", "pytest", "-v", "--timeout", "3600", *LINK_TESTS),
     ("-m", "pytest", "-v", "--timeout", "3600", "tests/stack/clusters/flavour_runs.py"),

@@ -1,7 +1,7 @@
 """What may be under way at a time, for each key and for all keys, and what a body may contain. Pure.
 
 Everything here is asked before the memory or the time is spent: the gate before a body is read and at each of its
-pieces, the number of JSON values before it is parsed. A body counts until its request has ended, because a request that
+pieces, the number of JSON values while they come. A body counts until its request has ended, because a request that
 waits for a model keeps it.
 """
 
@@ -124,25 +124,36 @@ class Ticket:
         self._gate.hold(self._load, size_bytes)
         self.held_bytes += size_bytes
 
+    def hold_piece(self, piece: bytes) -> None:
+        """Count a piece of a body. Raises TooMuchUnderWayError."""
+        self.hold(len(piece))
+
+
+class ValueCount:
+    """Counts the JSON values of a body while its pieces come, so that no more of it is read than it may have.
+
+    Those characters within texts count, too. A body of fewer bytes than MAX_JSON_VALUES is not looked at.
+    """
+
+    def __init__(self) -> None:
+        self._uncounted: list[bytes] = []
+        self._size_bytes = self._count = 0
+
+    def add(self, piece: bytes) -> None:
+        """Count a piece. Raises TooManyValuesError."""
+        self._size_bytes += len(piece)
+        self._uncounted.append(piece)
+        if self._size_bytes <= MAX_JSON_VALUES:
+            return
+        self._count += sum(one.count(value) for one in self._uncounted for value in _COUNTED)
+        self._uncounted.clear()
+        if self._count > MAX_JSON_VALUES:
+            raise TooManyValuesError
+
 
 def parse_json(data: bytes) -> Any:
-    """Parse a body. Raises TooManyValuesError and orjson.JSONDecodeError."""
-    if len(data) > MAX_JSON_VALUES and exceeds_values(data):
-        raise TooManyValuesError
+    """Parse a body. Raises orjson.JSONDecodeError."""
     return orjson.loads(data.removeprefix(UTF8_BOM))
-
-
-def exceeds_values(data: bytes) -> bool:
-    """Return whether there may be more than MAX_JSON_VALUES values; those characters within texts count, too.
-
-    Counted slice by slice, so that other threads get their turn.
-    """
-    count = 0
-    for start in range(0, len(data), LARGE_BODY_BYTES):
-        count += sum(data.count(one, start, start + LARGE_BODY_BYTES) for one in _COUNTED)
-        if count > MAX_JSON_VALUES:
-            return True
-    return False
 
 
 def texts_size(value: Any) -> int:

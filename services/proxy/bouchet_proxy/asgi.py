@@ -37,8 +37,8 @@ def declared_length(scope: Scope) -> int:
     return int(declared) if declared.isdigit() and len(declared) <= MAX_LENGTH_DIGITS else 0
 
 
-async def read_body(scope: Scope, receive: Receive, limit_bytes: int, hold: Callable[[int], None]) -> bytes:
-    """Read the whole request body. hold: is given the size of each piece before it is kept, and may raise.
+async def read_body(scope: Scope, receive: Receive, limit_bytes: int, take: Callable[[bytes], None]) -> bytes:
+    """Read the whole request body. take: is given each piece before it is kept, and may raise.
 
     Raises BodyTooLargeError or ClientDisconnectedError.
     """
@@ -53,7 +53,7 @@ async def read_body(scope: Scope, receive: Receive, limit_bytes: int, hold: Call
         size += len(piece)
         if size > limit_bytes:
             raise BodyTooLargeError
-        hold(len(piece))
+        take(piece)
         pieces.append(piece)
     return b"".join(pieces)
 

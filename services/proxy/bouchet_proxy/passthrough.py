@@ -48,7 +48,7 @@ class Passthrough:
         name, target = split_path(scope)
         route = _find_route(table, name)
         with self._load.track(route.job_name):
-            body = await read_body(scope, receive, settings.max_body_bytes, ticket.hold)
+            body = await read_body(scope, receive, settings.max_body_bytes, ticket.hold_piece)
             key = job_key(settings.serving_secret.get_secret_value(), route.job_name, route.sealed_key)
             host = f"{settings.slot_host}:{settings.slot_base_port + route.slot}"
             head = request_head(scope, target, host, key, len(body))

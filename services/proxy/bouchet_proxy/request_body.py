@@ -18,6 +18,7 @@ from .admission import (
     MAX_JSON_VALUES,
     Ticket,
     TooManyValuesError,
+    ValueCount,
     parse_json,
     texts_size,
 )
@@ -46,13 +47,21 @@ class BodyReader:
         self._parsing = asyncio.Lock()
 
     async def read(self, scope: Scope, receive: Receive, ticket: Ticket) -> bytes:
-        """Return the body without its encoding. Raises ProxyError, BodyTooLargeError and ClientDisconnectedError."""
-        encoding = encoding_of(scope)
-        data = await read_body(scope, receive, self._limit_bytes, ticket.hold)
-        if not encoding or not data:
-            return data
+        """Return the body without its encoding. Raises ProxyError, BodyTooLargeError and ClientDisconnectedError.
+
+        The rest of a body with too many JSON values is not kept.
+        """
+        encoding, counted = encoding_of(scope), ValueCount()
+
+        def take(piece: bytes) -> None:
+            ticket.hold(len(piece))
+            counted.add(piece)
+
         try:
-            return await decompress(data, encoding, self._limit_bytes, ticket.hold)
+            data = await read_body(scope, receive, self._limit_bytes, ticket.hold_piece if encoding else take)
+            return await decompress(data, encoding, self._limit_bytes, take) if encoding and data else data
+        except TooManyValuesError as exc:
+            raise too_many_values(MAX_JSON_VALUES) from exc
         except CorruptBodyError as exc:
             raise bad_request(f"the request body is not valid {encoding} data, as its content-encoding says") from exc
 
@@ -72,8 +81,6 @@ class BodyReader:
                 raise body_too_large(self._limit_bytes)
             ticket.hold(max(0, size - len(data)))
             return body
-        except TooManyValuesError as exc:
-            raise too_many_values(MAX_JSON_VALUES) from exc
         except orjson.JSONDecodeError as exc:
             raise bad_request(_json_problem(data, exc)) from exc
 
@@ -98,8 +105,8 @@ def encoding_of(scope: Scope) -> str:
     raise encoding_unsupported(given, ENCODINGS)
 
 
-async def decompress(data: bytes, encoding: str, limit_bytes: int, hold: Callable[[int], None]) -> bytes:
-    """Return the data decompressed. hold: is given the size of each piece before it is kept, and may raise.
+async def decompress(data: bytes, encoding: str, limit_bytes: int, take: Callable[[bytes], None]) -> bytes:
+    """Return the data decompressed. take: is given each piece before it is kept, and may raise.
 
     Raises CorruptBodyError, and BodyTooLargeError.
     """
@@ -108,7 +115,7 @@ async def decompress(data: bytes, encoding: str, limit_bytes: int, hold: Callabl
         size += len(piece)
         if size > limit_bytes:
             raise BodyTooLargeError
-        hold(len(piece))
+        take(piece)
         pieces.append(piece)
         await asyncio.sleep(0)
     return b"".join(pieces)

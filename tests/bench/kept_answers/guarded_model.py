@@ -6,6 +6,7 @@ nothing, so that what is measured is the guard. Prompts say `EVENTS[n,0]`; the e
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import sys
 import time
@@ -33,8 +34,11 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
     found = WANTED.search(body)
     await send({"type": "http.response.body", "body": anthropic_start(), "more_body": True})
     for _ in range(int(found[1]) if found else 1):
+        # vLLM waits for its engine before each event; without this, all events would be one piece for a reader
+        await asyncio.sleep(0)
         delta = anthropic_delta(f"{time.time():.6f} ")
         await send({"type": "http.response.body", "body": delta, "more_body": True})
+    await asyncio.sleep(0)
     await send({"type": "http.response.body", "body": anthropic_end()})
 
 

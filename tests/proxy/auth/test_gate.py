@@ -15,7 +15,7 @@ from bouchet_proxy.admission import (
     Ticket,
     TooManyValuesError,
     TooMuchUnderWayError,
-    exceeds_values,
+    ValueCount,
     parse_json,
     texts_size,
 )
@@ -85,22 +85,34 @@ def test_ticket_of_a_failed_request_is_given_back() -> None:
     assert gate.total == Load()
 
 
+def count(body: bytes, piece_bytes: int) -> int:
+    """Count a body that comes in pieces; return the bytes that were taken."""
+    counted = ValueCount()
+    for start in range(0, len(body), piece_bytes):
+        counted.add(body[start : start + piece_bytes])
+    return len(body)
+
+
 @pytest.mark.parametrize("value", [b"{}", b"[]", b"1"])
-def test_parse_json_of_too_many_values_raises_before_parsing(value: bytes) -> None:
+@pytest.mark.parametrize("piece_bytes", [1_000, 65_536, 1 << 30])
+def test_body_of_too_many_values_is_refused_while_it_comes(value: bytes, piece_bytes: int) -> None:
     body = b"[" + value + (b"," + value) * MAX_JSON_VALUES
     with pytest.raises(TooManyValuesError):
-        parse_json(body)
+        count(body, piece_bytes)
 
 
-def test_parse_json_of_many_values_returns_them() -> None:
+def test_body_of_many_values_is_parsed() -> None:
     values = list(range(MAX_JSON_VALUES - 10))
-    assert parse_json(json.dumps(values).encode()) == values
+    body = json.dumps(values).encode()
+    assert count(body, 65_536) and parse_json(body) == values
 
 
-def test_exceeds_values_counts_in_every_slice() -> None:
+@pytest.mark.parametrize("piece_bytes", [65_536, 1 << 30])
+def test_values_are_counted_in_every_piece(piece_bytes: int) -> None:
     gap = b"x" * LARGE_BODY_BYTES
-    assert not exceeds_values(gap + b"," * (MAX_JSON_VALUES // 2) + gap + b"[" * (MAX_JSON_VALUES // 2))
-    assert exceeds_values(gap + b"," * (MAX_JSON_VALUES // 2) + gap + b"[" * (MAX_JSON_VALUES // 2 + 1))
+    assert count(gap + b"," * (MAX_JSON_VALUES // 2) + gap + b"[" * (MAX_JSON_VALUES // 2), piece_bytes)
+    with pytest.raises(TooManyValuesError):
+        count(gap + b"," * (MAX_JSON_VALUES // 2) + gap + b"[" * (MAX_JSON_VALUES // 2 + 1), piece_bytes)
 
 
 def test_texts_size_sees_what_one_character_costs() -> None:

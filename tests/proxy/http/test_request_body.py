@@ -42,7 +42,7 @@ def deflate(data: bytes, wbits: int) -> bytes:
 
 
 def held(data: bytes, encoding: str, limit: int = LIMIT) -> Any:
-    return decompress(data, encoding, limit, lambda size: None)
+    return decompress(data, encoding, limit, lambda piece: None)
 
 
 class TestDecompress:

@@ -1,6 +1,6 @@
 """Starts, each cancelled at another moment, a few at a time: nothing is left of them anywhere.
 
-`make soak` runs 20 of them, `make test` 6.
+`make soak` runs 20 of them, `make test` 3.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tests.waiting import wait_for
 
 NODES = ("node1", "node2")
 JOBS = "/home/researcher/bouchet-llm/jobs"
-CYCLES = 20 if os.environ.get("BOUCHET_SOAK") else 6
+CYCLES = 20 if os.environ.get("BOUCHET_SOAK") else 3
 AT_ONCE = 5
 # from the queue to vLLM's own start, on this machine
 LATEST_S = 14.0

@@ -27,7 +27,10 @@ CLAUDE_PAUSE_S = 8.0
 GONE_S = 10.0
 
 
-@pytest.mark.parametrize("fault", [pause, unplug, kill_sshd, restart])
+@pytest.mark.parametrize(
+    "fault",
+    [unplug, kill_sshd, pytest.param(pause, marks=pytest.mark.long), pytest.param(restart, marks=pytest.mark.long)],
+)
 def test_answer_with_a_cut_is_whole(stack: Stack, scripted: dict[str, Any], fault: Callable[[Stack], None]) -> None:
     check_answers_with_a_cut(stack, SCRIPTED, fault)
 

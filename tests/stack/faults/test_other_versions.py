@@ -90,7 +90,10 @@ def lab_key(stack: Stack) -> Iterator[str]:
         api.delete("/v1/keys/versions")
 
 
-@pytest.mark.parametrize("change", [as_newer_version, as_older_version], ids=["newer", "older"])
+@pytest.mark.parametrize(
+    "change",
+    [pytest.param(as_newer_version, id="newer"), pytest.param(as_older_version, id="older", marks=pytest.mark.long)],
+)
 def test_live_deployment_of_other_version_goes_on(stack: Stack, lab_key: str, change: Any) -> None:
     before = stack.wait_for_phase(SMALL, "ready", timeout_s=120)
     queue = stack.slurm("squeue", "-h", "-o", "%i")

@@ -1,6 +1,6 @@
 """Containers killed at random while deployments are launched and cancelled: no job twice, none lost, none left over.
 
-BOUCHET_KILLS: number of kills (4, in `make soak` 50); BOUCHET_KILL_SEED: repeats a run.
+BOUCHET_KILLS: number of kills (2, in `make soak` 50); BOUCHET_KILL_SEED: repeats a run.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tests.stack.harness import Stack, say
 from tests.waiting import wait_for
 
 SOAK = bool(os.environ.get("BOUCHET_SOAK"))
-KILLS = int(os.environ.get("BOUCHET_KILLS", "50" if SOAK else "4"))
+KILLS = int(os.environ.get("BOUCHET_KILLS", "50" if SOAK else "2"))
 LAUNCHES = max(5, KILLS * 2 // 5)
 VICTIMS = ("worker", "api", "redis", "gateway")
 # at once: the gateway has eight slots, and the stack's own model holds one

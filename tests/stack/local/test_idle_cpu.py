@@ -1,6 +1,6 @@
 """Idle containers use no CPU: with nothing to do, and after each kind of request that a client can make.
 
-What is asked together in one test runs at the same time, each on a connection of its own, so that none repairs what
+What is asked together runs at the same time, each on a connection of its own, so that none repairs what
 another left behind.
 """
 
@@ -120,13 +120,26 @@ def test_idle_stack_uses_no_cpu(stack: Stack) -> None:
     assert_idle(stack)
 
 
-@pytest.mark.usefixtures("scripted")
-@pytest.mark.parametrize("kind", KINDS)
-def test_stack_after_request_uses_no_cpu(stack: Stack, kind: str) -> None:
+def ask_together(stack: Stack, kind: str) -> None:
+    """Send all requests of a kind at the same time."""
     with ThreadPoolExecutor() as clients:
         for asked in [clients.submit(ask, stack) for ask in KINDS[kind]]:
             asked.result()
     time.sleep(SETTLE_S)
+
+
+@pytest.mark.usefixtures("scripted")
+def test_stack_after_all_requests_uses_no_cpu(stack: Stack) -> None:
+    for kind in KINDS:
+        ask_together(stack, kind)
+    assert_idle(stack)
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("scripted")
+@pytest.mark.parametrize("kind", KINDS)
+def test_stack_after_request_uses_no_cpu(stack: Stack, kind: str) -> None:
+    ask_together(stack, kind)
     assert_idle(stack)
 
 

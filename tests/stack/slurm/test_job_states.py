@@ -365,6 +365,7 @@ def again(stack: Stack, identity: str, job: str) -> None:
     stack.wait_for_phase(identity, "starting", timeout_s=120)
 
 
+@pytest.mark.long
 def test_node_failure_requeues_deployment(stack: Stack, launch: Callable[..., str]) -> None:
     spared = node_of_the_demo_model(stack)
     with one_node(stack, spared):

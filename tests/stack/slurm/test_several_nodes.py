@@ -63,6 +63,7 @@ def test_two_nodes_answer_through_proxy(stack: Stack, two: dict[str, Any]) -> No
     assert answer.json()["content"][0]["text"] == "both nodes say hello"
 
 
+@pytest.mark.long
 def test_two_nodes_answer_with_a_cut_is_whole(stack: Stack, two: dict[str, Any]) -> None:
     # two nodes on a small machine take long for each token
     check_answers_with_a_cut(stack, NAME, kill_sshd, "COUNT[200]")

@@ -78,6 +78,7 @@ def test_hanging_squeue_ends_nothing_and_is_reported(stack: Stack, staged: Stage
     assert live(stack) == before
 
 
+@pytest.mark.long
 def test_hanging_sacct_still_reports_end(stack: Stack, staged: Staged) -> None:
     with hanging(stack, "sacct"):
         shell(stack, "demo-login", f"scancel {staged.slurm_id}")

@@ -7,6 +7,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
 from bouchet_core.tunnel import LoginPrompt, TunnelState, TunnelStatus
 from bouchet_gateway.ssh.prompts import NOT_ACCEPTED, PromptBroker
 from bouchet_gateway.ssh.tunnel import Tunnel
@@ -142,6 +143,7 @@ def test_network_change_of_addresses_reconnects(stack: Stack) -> None:
     assert wait_for(lambda: tunnel_state(stack)["connections"] == 1, 30)
 
 
+@pytest.mark.long
 def test_suspend_beyond_server_timeout_reconnects(stack: Stack) -> None:
     wait_for_tunnel(stack, up=True, within_s=60)
     before = tunnel_state(stack)["reconnects"]

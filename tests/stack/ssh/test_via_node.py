@@ -113,6 +113,7 @@ def succeeds(stack: Stack, argv: list[str]) -> bool:
     return stack.on("demo-ctl", argv).status == 0
 
 
+@pytest.mark.long
 def test_via_node_requeued_job_is_found_at_new_socket(over_node: Stack, served: dict[str, Any]) -> None:
     job = served["jobs"][-1]
     identity = str(job["slurm_id"])
