@@ -23,7 +23,7 @@ install: ## put bouchet on the PATH (~/.local/bin), with completion
 uninstall: ## remove what install made
 	@$(PYTHON) -m setup uninstall
 
-arm64: ## check that every lock but the image pins' installs on Linux for arm64, as on a Mac; needs the package index
+arm64: ## check that every lock but those of x86-64 images installs on Linux for arm64, as on a Mac; needs the package index
 	@$(PYTHON) -m setup arm64
 
 stage: ## stage what an image build needs, for nodes without network: make stage PIN=... DIR=...

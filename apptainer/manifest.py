@@ -33,6 +33,7 @@ def describe(sif_sha256: str, labels: dict[str, str], pin: str, fetched: str, ba
         "base": base.strip() or None,
         "base_manifest": platform_digest(fetched) if base else None,
         "commit": none_if_unset(own["commit"]),
+        "arch": platform.machine(),
         "python": platform.python_version(),
         "vllm": packages["vllm"],
         "torch": packages["torch"],

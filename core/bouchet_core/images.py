@@ -13,7 +13,7 @@ from pydantic import Field, StrictBool, StringConstraints
 
 from .batch_jobs import BatchJob
 from .errors import ConfigurationError, UnknownPinError
-from .values import FrozenModel, RemotePath
+from .values import CpuArch, FrozenModel, RemotePath, pin_arch
 
 PinName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$")]
 Action = Literal["build", "verify"]
@@ -31,10 +31,16 @@ class ImagePin(FrozenModel):
     torch: str
     cuda: str | None = None
     min_driver: str | None = None
+    platform: Literal["linux/amd64", "linux/arm64"] = "linux/amd64"
     oci: str | None = None
     build_gib: int = Field(default=40, ge=1, description="space that a build needs on the node's local disk")
     image_gib: int = Field(default=12, ge=1)
     files: Mapping[str, bytes] = Field(repr=False)
+
+    @property
+    def arch(self) -> CpuArch:
+        """The CPU type that the image is made for."""
+        return "aarch64" if self.platform == "linux/arm64" else "x86_64"
 
     def recipe_sha256(self, definition: bytes) -> str:
         """Return the recipe hash in the manifest of an image built from this pin; definition: vllm.def."""
@@ -71,6 +77,9 @@ def load_pin(folder: Path) -> ImagePin:
         raise ConfigurationError(str(path), " ".join(str(exc).split())) from exc
     if pin.name != folder.name:
         raise ConfigurationError(str(path), f"its name is {pin.name!r}, but its folder is {folder.name!r}")
+    if pin.arch != pin_arch(pin.name):
+        problem = f"it is for {pin.platform}: the name of an image for arm64, and of no other, has the part `arm64`"
+        raise ConfigurationError(str(path), problem)
     if pin.oci is not None and not OCI.fullmatch(pin.oci):
         problem = f"oci is {pin.oci!r}; use a digest, as in vllm/vllm-openai@sha256:... (a tag may change)"
         raise ConfigurationError(str(path), problem)
@@ -135,6 +144,7 @@ class ImageStatus(FrozenModel):
     torch: str | None = None
     cuda: str | None = None
     min_driver: str | None = None
+    arch: CpuArch = Field(default="x86_64", description="CPU type that it is made for, as in the pin's name")
     oci: str | None = Field(default=None, description="digest of the OCI image that it was converted from")
     oci_manifest: str | None = Field(
         default=None, description="manifest that the digest resolves to on the cluster's platform"

@@ -9,7 +9,7 @@ from .config.catalog import ModelEntry, parallel_of
 from .config.site import Partition, Site, SiteImage
 from .deployments import Deployment, LaunchRequest, Placement
 from .errors import LaunchRefusedError
-from .values import format_duration, parse_duration
+from .values import format_duration, parse_duration, pin_arch
 
 AUTO_PARTITION = "auto"
 # in the reason of a placement that waits for other jobs of the user
@@ -18,8 +18,6 @@ AFTER_OWN_JOB = ", after one of your jobs there ends: "
 SHORTEST_S = 60
 # the first vLLM with every option that jobs use (--shutdown-timeout is the newest)
 OLDEST_VLLM = "0.18"
-# what the pins' packages are made for
-IMAGE_ARCH = "x86_64"
 
 
 @dataclass(frozen=True)
@@ -106,15 +104,30 @@ def image_for(entry: ModelEntry, site: Site) -> SiteImage:
     if image is None:
         known = ", ".join(i.pin for i in site.images)
         raise LaunchRefusedError(f"the site file {site.name!r} has no image {pin!r}; known: {known}")
-    if site.cpu_arch != IMAGE_ARCH:
-        raise LaunchRefusedError(
-            f"{site.title or site.name} has {site.cpu_arch} nodes, and the images are made for {IMAGE_ARCH}: "
-            "use another cluster"
-        )
+    check_arch(pin, site)
     oldest = max(entry.min_vllm, OLDEST_VLLM, key=_version)
     if _version(image.vllm) < _version(oldest):
         raise LaunchRefusedError(f"{entry.alias} needs vLLM {oldest} or newer; the image {pin} has {image.vllm}")
     return image
+
+
+def check_arch(pin: str, site: Site) -> None:
+    """Raise LaunchRefusedError for an image that the site's nodes cannot run or build."""
+    arch = pin_arch(pin)
+    if arch == site.cpu_arch:
+        return
+    fitting = ", ".join(image.pin for image in site.images if image.arch == site.cpu_arch)
+    other = (
+        f"use one of {fitting} (`default_image`, or `image` of the model)"
+        if fitting
+        else (
+            f"list an image for {site.cpu_arch} under `images` in the site file"
+            + (" (the name of one for arm64 has the part `arm64`)" if site.cpu_arch == "aarch64" else "")
+        )
+    )
+    raise LaunchRefusedError(
+        f"the image {pin} is for {arch}, and {site.title or site.name} has {site.cpu_arch} nodes: {other}"
+    )
 
 
 def image_of(record: Deployment, entry: ModelEntry, site: Site) -> SiteImage:
@@ -122,6 +135,7 @@ def image_of(record: Deployment, entry: ModelEntry, site: Site) -> SiteImage:
     pins = record.pins
     if pins is None:
         return image_for(entry, site)
+    check_arch(pins.image, site)
     return SiteImage(pin=pins.image, vllm=pins.vllm, sha256=pins.image_sha256)
 
 

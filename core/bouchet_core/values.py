@@ -23,6 +23,7 @@ DeploymentName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9._-
 SlurmWord = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:&|,-]{0,127}$")]
 Walltime = Annotated[str, StringConstraints(pattern=r"^([0-9]{1,3}-)?[0-9]{1,3}(:[0-5]?[0-9]){0,2}$")]
 # how a job asks for GPUs: with sbatch's option of that name, or with none where whole nodes are given
+CpuArch = Literal["x86_64", "aarch64"]
 GpuRequest = Literal["gpus", "gpus-per-node", "gpus-per-task", "gres", "none"]
 # `org/name` on the Hugging Face hub
 HubId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -47,6 +48,11 @@ TIME_SPAN_PATTERN = r"^[1-9][0-9]{0,4}[smhdw]$"
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 # 90s, 15m, 24h, 30d or 2w
 TimeSpan = Annotated[str, StringConstraints(pattern=TIME_SPAN_PATTERN)]
+
+
+def pin_arch(pin: str) -> CpuArch:
+    """Return the CPU type that an image is made for: the name of one for arm64 has that part, as its file has."""
+    return "aarch64" if "arm64" in pin.split("-") else "x86_64"
 
 
 def parse_duration(text: str) -> int:

@@ -1,4 +1,4 @@
-"""`make arm64`: whether every lock, but those of image pins, installs on Linux for arm64, as containers on a Mac are.
+"""`make arm64`: whether every lock, but those of images for x86-64, installs on Linux for arm64, as on a Mac.
 
 uv resolves each lock for that platform with all hashes, and installs nothing. It needs the package index.
 """
@@ -11,7 +11,7 @@ from setup.command import run
 from setup.errors import CommandFailedError, SetupError
 from setup.progress import Progress
 
-from .locks import pip_sources, uv_program
+from .locks import pip_sources, read_pin, uv_program
 
 PLATFORM = "aarch64-manylinux_2_28"
 # of the services' images
@@ -28,13 +28,24 @@ def arm64_locks(root: Path) -> list[Path]:
         *root.glob("setup/locks/*.lock"),
     ]
     kept = [path for path in found if not {path.name, path.relative_to(root).parts[0]} & set(EXCEPT)]
-    return sorted(path for path in kept if "==" in path.read_text(encoding="utf-8"))
+    pins = [path.parent / "requirements.lock" for path in root.glob("apptainer/pins/*/pin.yaml") if is_arm64(path)]
+    return sorted(path for path in (*kept, *pins) if "==" in path.read_text(encoding="utf-8"))
+
+
+def is_arm64(pin: Path) -> bool:
+    """Return whether a pin is for arm64."""
+    return read_pin(pin.parent).facts["platform"] == "linux/arm64"
 
 
 def arm64_argv(uv: str, lock: Path) -> list[str]:
-    """Return uv's command line for one lock."""
+    """Return uv's command line for one lock; that of a pin for the image's own Python and C library."""
+    if (lock.parent / "pin.yaml").is_file():
+        pin = read_pin(lock.parent)
+        platform, python = pin.platform, pin.facts["python"]
+    else:
+        platform, python = PLATFORM, PYTHON
     argv = [uv, "pip", "install", "--dry-run", "--quiet", "--require-hashes", "--only-binary", ":all:", "--no-deps"]
-    argv += ["--python-platform", PLATFORM, "--python-version", PYTHON, "--target", "/nonexistent/arm64"]
+    argv += ["--python-platform", platform, "--python-version", python, "--target", "/nonexistent/arm64"]
     return [*argv, *pip_sources(), "--requirement", str(lock)]
 
 

@@ -1,7 +1,8 @@
 """Hashed lock files: `make renew` renews those of our packages, `make pin VLLM=0.32.0` those of the images.
 
 A pin with a requirements.in beside its pin.yaml is resolved here. torch's CPU builds have an index of their own, which
-pip's configuration names; uv does not read that, so it gets the index as an option.
+pip's configuration names; uv does not read that, so it gets the index as an option. overrides.in beside them has what
+is taken in place of the version that a package asks for.
 """
 
 from __future__ import annotations
@@ -173,7 +174,9 @@ def pin_argv(uv: str, pin: PinFolder) -> list[str]:
     flags += ["--no-header", "--upgrade"]
     target = ["--python-version", pin.facts["python"], "--python-platform", pin.platform, "--only-binary", ":all:"]
     as_of = ["--exclude-newer", pin.facts["as_of"]] if pin.facts.get("as_of") else []
-    return [uv, "pip", "compile", *flags, *target, *as_of, "-"]
+    overrides = pin.folder / "overrides.in"
+    instead = ["--override", str(overrides)] if overrides.is_file() else []
+    return [uv, "pip", "compile", *flags, *target, *as_of, *instead, "-"]
 
 
 def left_out(requirements: str) -> list[str]:

@@ -52,6 +52,8 @@ def test_load_pin_of_an_oci_image_needs_no_lock(tmp_path: Path) -> None:
         (True, {"name": "other"}, "its folder is"),
         (True, {"name": "../x"}, "name"),
         (True, {"build_gib": "plenty"}, "build_gib"),
+        (True, {"platform": "linux/arm64"}, "the part `arm64`"),
+        (True, {"platform": "linux/riscv64"}, "platform"),
     ],
 )
 def test_load_pin_mistake_raises(tmp_path: Path, lock: bool, facts: dict[str, str], words: str) -> None:
@@ -63,3 +65,9 @@ def test_load_pin_mistake_raises(tmp_path: Path, lock: bool, facts: dict[str, st
 def test_find_pin_unknown_names_the_known_pins(name: str) -> None:
     with pytest.raises(UnknownPinError, match=r"known: cpu-0\.32\.0"):
         find_pin(PINS, name)
+
+
+def test_pins_of_arm64_have_it_in_their_names() -> None:
+    arches = {name: pin.arch for name, pin in load_pins(PINS).items()}
+    assert arches["cpu-arm64-0.32.0"] == "aarch64"
+    assert {arch for name, arch in arches.items() if "arm64" not in name} == {"x86_64"}

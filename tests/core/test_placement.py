@@ -145,6 +145,32 @@ def test_image_for_missing_or_old_image_refuses(
         image_for(one_gpu.model_copy(update=entry), site)
 
 
+ARM_IMAGE = SiteImage(pin="cpu-arm64-0.32.0", vllm="0.32.0")
+
+
+@pytest.mark.parametrize(
+    ("arch", "images", "words"),
+    [
+        ("aarch64", (), "the image cuda13-0.32.0 is for x86_64, and .* has aarch64 nodes: list an image for aarch64"),
+        ("aarch64", (ARM_IMAGE,), "use one of cpu-arm64-0.32.0"),
+    ],
+)
+def test_image_for_other_cpus_refuses_and_names_one_that_fits(
+    bouchet_site: Site, one_gpu: ModelEntry, arch: str, images: tuple[SiteImage, ...], words: str
+) -> None:
+    site = bouchet_site.model_copy(update={"cpu_arch": arch, "images": (*bouchet_site.images, *images)})
+    with pytest.raises(LaunchRefusedError, match=words):
+        image_for(one_gpu, site)
+
+
+def test_image_for_arm64_is_used_on_such_nodes_only(bouchet_site: Site, one_gpu: ModelEntry) -> None:
+    update = {"images": (*bouchet_site.images, ARM_IMAGE), "default_image": ARM_IMAGE.pin}
+    site = bouchet_site.model_copy(update=update)
+    assert image_for(one_gpu, site.model_copy(update={"cpu_arch": "aarch64"})) == ARM_IMAGE
+    with pytest.raises(LaunchRefusedError, match=r"is for aarch64, and .* has x86_64 nodes: use one of cuda13"):
+        image_for(one_gpu, site)
+
+
 def test_every_catalog_model_has_a_placement_and_an_image(bouchet_site: Site, catalog: Catalog) -> None:
     for entry in catalog.entries.values():
         if not entry.alias.endswith(("smollm2", "scripted")):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -42,6 +44,7 @@ from tests.proxy.environment import (
 from tests.proxy.process import mount
 from tests.waiting import wait_for
 
+ROOT = Path(__file__).parents[2]
 SAMPLE_S, MAX_IDLE_SHARE = 1.5, 0.1
 PROMPT = {"model": ALIAS, "max_tokens": 9, "prompt": "SAY[a]"}
 INPUT = {"model": ALIAS, "input": "SAY[a]"}
@@ -148,3 +151,14 @@ async def test_bench_of_a_model_without_a_proof_fails(bench: Way, process: Runni
     other_server = serve_vllm(FakeVLLM(("bench",), "another key"), process.environment.slot_base_port + 2)
     with other_server, pytest.raises(AssertionError, match="0 of 1 events"):
         await one_by_one(bench, bench_body(1), 1)
+
+
+def test_request_of_the_readme_is_answered(process: RunningProxy, tmp_path: Path) -> None:
+    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    shown = next(block for block in blocks if "curl" in block)
+    (tmp_path / ".env").write_text(f"BOUCHET_API_KEY={KEY}\n")
+    script = shown.replace("http://127.0.0.1:4000", process.url).replace("bouchet-smollm2", ALIAS)
+    assert process.url in script and ALIAS in script
+    done = subprocess.run(["bash", "-ec", script], cwd=tmp_path, capture_output=True, text=True, timeout=90, check=True)
+    answer = json.loads(done.stdout)
+    assert (answer["type"], answer["role"]) == ("message", "assistant") and answer["content"][0]["text"]

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import random
+import re
+import shlex
+import subprocess
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -109,3 +113,22 @@ def test_command_prints_a_table_and_draws_a_picture(tmp_path: Path, capsys: pyte
     assert main(arguments) == 0
     assert "| by hand |" in capsys.readouterr().out
     assert ET.parse(picture).getroot().tag.endswith("svg")
+
+
+def test_shown_pipeline_makes_waits_that_the_simulation_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (Path(__file__).parents[2] / "docs/simulation.md").read_text()
+    pipeline, _, command = re.findall(r"```bash\n(.*?)```", page, re.S)[-1].strip().rpartition("\n")
+    rows = ["2026-11-02T10:00:00|2026-11-02T10:05:00", "2026-11-02T11:00:00|Unknown", "2026-11-02T12:00:00|None"]
+    sacct = tmp_path / "sacct"
+    sacct.write_text("#!/bin/sh\n" + "".join(f"echo '{row}'\n" for row in [*rows, rows[0]]))
+    sacct.chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "USER": "ada", "TZ": "UTC"}
+    subprocess.run(["bash", "-euo", "pipefail", "-c", pipeline], cwd=tmp_path, env=environment, timeout=60, check=True)
+    assert (tmp_path / "waits.txt").read_text() == "300\n300\n"
+    monkeypatch.chdir(tmp_path)
+    program, flag, module, *arguments = shlex.split(command)
+    assert (program, flag, module) == (".venv/bin/python", "-m", "tests.sim")
+    assert main([*arguments, "--days", "1", "--only", "hand"]) == 0
+    assert "| by hand |" in capsys.readouterr().out

@@ -11,7 +11,17 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from bouchet_core.errors import ConfigurationError, LaunchRefusedError
-from bouchet_core.values import FrozenModel, GpuRequest, RemotePath, ShellWord, SingleLine, SlurmWord, Walltime
+from bouchet_core.values import (
+    CpuArch,
+    FrozenModel,
+    GpuRequest,
+    RemotePath,
+    ShellWord,
+    SingleLine,
+    SlurmWord,
+    Walltime,
+    pin_arch,
+)
 
 from .catalog import ADDED_SUFFIX
 from .yaml_files import read_yaml
@@ -85,6 +95,11 @@ class SiteImage(FrozenModel):
         default=None, description="hash of the SIF; if absent, that in `<pin>.sif.sha256` next to it"
     )
 
+    @property
+    def arch(self) -> CpuArch:
+        """The CPU type that the image is made for, which its name says."""
+        return pin_arch(self.pin)
+
 
 class Site(FrozenModel):
     """One cluster."""
@@ -138,7 +153,7 @@ class Site(FrozenModel):
         default=None,
         description="account to submit with; `required`: everybody has another one, so a launch must name it",
     )
-    cpu_arch: Literal["x86_64", "aarch64"] = Field(default="x86_64", description="of the GPU nodes")
+    cpu_arch: CpuArch = Field(default="x86_64", description="of the GPU nodes")
     container: str = Field(default="apptainer", description="the container program of the site: apptainer, singularity")
     gpu_request: GpuRequest = Field(
         default="gpus", description="how a job asks for GPUs: the option that this site's Slurm accepts"

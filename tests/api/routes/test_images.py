@@ -40,6 +40,7 @@ async def test_second_request_returns_the_live_job_of_the_pin(api: httpx.AsyncCl
     [
         ({"pin": "cpu"}, 404, PIN),
         ({"pin": "../cpu"}, 422, "pin"),
+        ({"pin": "cpu-arm64-0.32.0"}, 422, "is for aarch64, and"),
         ({"pin": PIN, "source": "relative"}, 422, "source"),
         ({"pin": PIN, "source": "/a; rm -rf /"}, 422, "source"),
         ({"pin": PIN, "action": "burn"}, 422, "action"),

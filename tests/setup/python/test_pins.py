@@ -57,8 +57,9 @@ def test_manifest_has_required_driver(folder: Path) -> None:
     assert bool(needed) is folder.name.startswith("cuda")
 
 
-def test_cpu_pin_lock_satisfies_requirements_without_excluded_packages() -> None:
-    folder = ROOT / "apptainer/pins/cpu-0.32.0"
+@pytest.mark.parametrize("name", ["cpu-0.32.0", "cpu-arm64-0.32.0"])
+def test_cpu_pin_lock_satisfies_requirements_without_excluded_packages(name: str) -> None:
+    folder = ROOT / "apptainer/pins" / name
     requirements, locked = (
         (folder / "requirements.in").read_text(),
         versions((folder / "requirements.lock").read_text()),
@@ -69,7 +70,7 @@ def test_cpu_pin_lock_satisfies_requirements_without_excluded_packages() -> None
 
 def test_pin_argv_passes_excluded_packages_and_pip_sources(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_EXTRA_INDEX_URL", "https://one.example/cpu https://two.example/cpu")
-    (pin,) = (pin for pin in pins_of(ROOT, "0.32.0") if pin.folder.name.startswith("cpu"))
+    (pin,) = (pin for pin in pins_of(ROOT, "0.32.0") if pin.folder.name.startswith("cpu-0"))
     argv = pin_argv("uv", pin)
     assert [argv[i + 1] for i, word in enumerate(argv) if word == "--no-emit-package"].count("triton") == 1
     places = [argv[i + 1] for i, word in enumerate(argv) if word == "--extra-index-url"]
@@ -94,3 +95,12 @@ def test_pin_argv_requests_wheels_of_image_platform() -> None:
 def test_pins_of_unknown_vllm_lists_known_versions(vllm: str) -> None:
     with pytest.raises(SetupError, match=r"there are 0\.19\.1, 0\.32\.0"):
         pins_of(ROOT, vllm)
+
+
+def test_pin_argv_passes_what_is_taken_instead() -> None:
+    pins = {pin.folder.name: pin for pin in pins_of(ROOT, "0.32.0")}
+    argv = pin_argv("uv", pins["cpu-arm64-0.32.0"])
+    overrides = Path(argv[argv.index("--override") + 1])
+    assert "torch==2.13.0\n" in overrides.read_text()
+    assert argv[argv.index("--python-platform") + 1] == "aarch64-manylinux_2_36"
+    assert "--override" not in pin_argv("uv", pins["cpu-0.32.0"])

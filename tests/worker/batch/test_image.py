@@ -135,3 +135,12 @@ def test_build_of_removed_pin_fails(context: WorkerContext, slurm: FakeSlurm) ->
     assert submit_image_job(context, ID) == FAILED
     record = context.store.images.get(ID)
     assert "gone-1.0" in record.reason and record.kind == "launch_refused" and not slurm.jobs
+
+
+def test_build_of_a_pin_for_other_cpus_fails_before_anything_is_submitted(
+    context: WorkerContext, slurm: FakeSlurm
+) -> None:
+    create(context, pin="cpu-arm64-0.32.0")
+    assert submit_image_job(context, ID) == FAILED
+    record = context.store.images.get(ID)
+    assert "is for aarch64" in record.reason and record.kind == "launch_refused" and not slurm.jobs

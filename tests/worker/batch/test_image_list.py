@@ -22,6 +22,7 @@ def test_list_images_joins_pins_and_images(context: WorkerContext, slurm: FakeSl
     rows = {row.pin: row for row in list_images(context).images}
     assert {name: row.state for name, row in rows.items()} == {
         PIN: "ready",
+        "cpu-arm64-0.32.0": "missing",
         "cuda13-0.32.0": "outdated",
         "cuda13-0.33.0": "missing",
         "cuda128-0.19.1": "missing",

@@ -57,6 +57,18 @@ def test_describe_refusal_of_unknown_error_repeats_it() -> None:
         (f"{FAILED}Connection reset by peer", True),
         (f"{FAILED}Broken pipe", True),
         (f"{FAILED}Zero Bytes were transmitted or received", True),
+        (f"{FAILED}Operation now in progress", True),
+        (f"{FAILED}Slurmctld is shutting down", True),
+        (f"{FAILED}Process is shutting down and closing all communications", True),
+        (f"{FAILED}Unexpected missing socket error", True),
+        (f"{FAILED}Unable to process incoming file descriptor", True),
+        (f"{FAILED}Read would block", True),
+        (f"{FAILED}Connection rejected by handler", True),
+        (f"{FAILED}Connection forced closed by quiesce timeout", True),
+        (f"{FAILED}Connection timed out writing", True),
+        (f"{FAILED}Kernel reported delayed socket error after successful write(), client side likely closed", True),
+        (f"{FAILED}Cannot send after transport endpoint shutdown", True),
+        (f"{FAILED}Network dropped connection on reset", True),
         (f"{FAILED}Invalid partition name specified", False),
         (f"{FAILED}Requested time limit is invalid (missing or exceeds some limit)", False),
         ("sbatch: error: QOSMaxSubmitJobPerUserLimit", False),
@@ -81,13 +93,54 @@ def test_may_have_submitted_is_true_after_lost_contact(stderr: str, unsure: bool
         'Munge encode failed: Failed to access "/run/munge/munge.socket.2": No such file or directory',
         "Unable to connect to database",
         "I/O error writing script/environment to file",
+        "Rate limit exceeded, please retry momentarily",
+        "Controller is in standby mode, try a different controller",
+        "System submissions disabled",
+        "MaxJobCount limit reached",
+        "Requested nodes are busy",
+        "Error generating job credential",
+        "Authentication credential expired",
+        "Cannot unpack credential",
+        "Token Generation failed.",
+        "Unable to resolve user ID to user name",
+        "Job locked by another sibling",
+        "Too many open files",
+        "No buffer space available",
     ],
 )
 def test_is_busy_is_true_for_a_temporary_error(words: str) -> None:
     assert is_busy(f"{FAILED}{words}")
 
 
-@pytest.mark.parametrize("words", ["Invalid account", "Invalid qos specification", "Access/permission denied"])
+# the errors of slurm_errno.c that the same request would meet again
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Invalid account",
+        "Invalid qos specification",
+        "Access/permission denied",
+        "Unspecified error",
+        "Incompatible versions of client and server code",
+        "Invalid partition name specified",
+        "User's group not permitted to use this partition",
+        "Requested partition configuration not available now",
+        "Requested node configuration is not available",
+        "More processors requested than permitted",
+        "Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)",
+        "Requested time limit is invalid (missing or exceeds some limit)",
+        "Time limit specification required, but not provided",
+        "Access denied to requested reservation",
+        "Required node not available (down, drained or reserved)",
+        "Partition in DOWN state",
+        "Invalid generic resource (gres) specification",
+        "Invalid Trackable RESource (TRES) specification",
+        "Requested GRES option unsupported by configured SelectType plugin",
+        "Requested operation not supported on this system",
+        "Lua function execution failed due to runtime error",
+        "Memory required by task is not available",
+        "Pathname of a file, directory or other parameter too long",
+    ],
+)
 def test_is_busy_is_false_for_a_final_error(words: str) -> None:
     assert not is_busy(f"{FAILED}{words}") and not may_have_submitted(f"{FAILED}{words}")
 

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Annotated
 
 from bouchet_core.images import ImageJob, ImageList, ImageRequest, PinName, RemovedImage, find_pin
+from bouchet_core.placement import check_arch
 from bouchet_core.store import FIRST_EVENT
 from bouchet_core.tasks import TaskName
 from fastapi import APIRouter, Body, Depends, Path, Query, Response
@@ -70,6 +71,8 @@ def start_image_job(
     """Build or verify an image. Returns the live job of this pin if there is one."""
     if request.action == "build" or state.site.image(request.pin) is None:
         find_pin(state.pins_dir, request.pin)
+    if request.action == "build":
+        check_arch(request.pin, state.site)
     now = datetime.now(UTC)
     new = ImageJob(id=new_id(), reason="requested", created_at=now, updated_at=now, **request.model_dump())
     enqueue = partial(state.tasks.enqueue, TaskName.IMAGE)

@@ -10,7 +10,7 @@ from bouchet_core.config.site import Site
 from bouchet_core.deployments import Deployment, Placement
 from bouchet_core.errors import ConfigurationError, LaunchRefusedError, UnknownPinError
 from bouchet_core.images import ImageJob, ImagePin, find_pin, job_stem
-from bouchet_core.placement import image_for
+from bouchet_core.placement import check_arch, image_for
 from bouchet_core.store import BatchJobStore, Store
 from bouchet_core.tasks import TaskName
 from bouchet_core.values import parse_duration
@@ -72,6 +72,8 @@ class ImageJobType(BatchJobType[ImageJob, ImageProgress]):
     def files(self, record: ImageJob, context: WorkerContext) -> Mapping[str, bytes]:
         """Return spec.json and setup.sh; for a build also the pin's files and those of every image."""
         pin = pin_of(context, record.pin) if record.action == "build" else None
+        if pin is not None:
+            check_arch(pin.name, context.site)
         files = {
             "spec.json": (json.dumps(_spec(record, pin, context), indent=1, sort_keys=True) + "\n").encode(),
             "setup.sh": "".join(f"{line}\n" for line in context.site.batch_setup_lines).encode(),

@@ -9,6 +9,7 @@ from typing import Any
 
 from bouchet_core.errors import GatewayError, ImageInUseError, ImageMissingError, RemoteCommandError
 from bouchet_core.images import ImageList, ImagePin, ImageStatus, RemovedImage, load_pins
+from bouchet_core.values import pin_arch
 
 from bouchet_worker.context import WorkerContext
 from bouchet_worker.scripts import output_errors_mapped, run_script, run_script_text
@@ -68,7 +69,10 @@ def _status(
     name: str, pin: ImagePin | None, found: Mapping[str, ImageRow] | None, context: WorkerContext
 ) -> ImageStatus:
     """Return one row: what the pin plans, overridden by the facts of the image."""
-    planned = {"vllm": pin.vllm, "torch": pin.torch, "cuda": pin.cuda, "min_driver": pin.min_driver} if pin else {}
+    planned: dict[str, str | None] = (
+        {"vllm": pin.vllm, "torch": pin.torch, "cuda": pin.cuda, "min_driver": pin.min_driver} if pin else {}
+    )
+    planned["arch"] = pin_arch(name)
     row = (found or {}).get(name)
     facts = {key: value for key, value in (row or {}).items() if key in ImageStatus.model_fields and value is not None}
     made_at = facts.pop("made_at", None)

@@ -203,13 +203,14 @@ def catalog_checks(catalog: Catalog, site: Site, present: Sequence[str]) -> list
 
 
 def _catalog_images(catalog: Catalog, site: Site) -> DoctorCheck:
-    problems = []
+    refused: dict[str, list[str]] = {}
     for model, entry in catalog.entries.items():
         try:
             image_for(entry, site)
         except LaunchRefusedError as exc:
-            problems.append(f"{model}: {exc}")
-    if problems:
+            refused.setdefault(str(exc), []).append(model)
+    if refused:
+        problems = [f"{', '.join(models)}: {problem}" for problem, models in refused.items()]
         return _catalog.warning("images", "; ".join(problems), "add the image to the site file, or correct the entry")
     return _catalog.passed("images", f"all {len(catalog.entries)} models have an image")
 

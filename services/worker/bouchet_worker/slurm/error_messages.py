@@ -9,20 +9,25 @@ import re
 #
 # The connection broke on the way: the job may exist all the same, so it is looked for by its name.
 _MAY_HAVE_SUBMITTED = re.compile(
-    r"socket timed out|unable to contact slurm|zero bytes were transmitted|unexpected message"
+    r"timed out|unable to contact slurm|zero bytes were transmitted|unexpected (message|missing socket)"
     r"|communication connection failure|communication shutdown failure|message (send|receive) failure"
-    r"|transport endpoint is not connected|connection (timed out|reset by peer|refused|aborted)|broken pipe"
+    r"|transport endpoint|connection (reset by peer|refused|aborted|rejected|forced closed)|broken pipe"
     r"|software caused connection abort|no route to host|network is (unreachable|down)|host is down"
+    r"|network dropped connection|delayed socket error|(read|write) would block|file descriptor"
+    r"|operation (now|already) in progress|shutting down"
     r"|header lengths are longer than data|insane message length|interrupted system call|input/output error",
     re.I,
 )
 # Slurm took nothing, and the same command may succeed later.
 _BUSY = re.compile(
-    r"temporarily unable|resource temporarily unavailable|slurmctld.*(starting|standby)|in standby mode"
-    r"|try again|communications backoff|is busy|presently disabled"
+    r"temporarily un|resource temporarily unavailable|slurmctld.*(starting|standby)|in standby mode"
+    r"|try again|please retry|communications backoff|is busy|presently disabled|submissions disabled"
+    r"|MaxJobCount limit|nodes are busy|nodes busy|queue full|locked by another sibling"
     r"|munge|authentication (error|credential|plugin)|auth(entication)? cred|protocol authentication"
+    r"|unpack credential|generating job credential|token generation failed"
     r"|unable to connect to database|database connection|slurmdbd|connection to slurm_?dbd"
     r"|error writing script/environment to file|no space left on device|cannot allocate memory"
+    r"|no buffer space|too many open files"
     r"|name resolution|unable to resolve|host ?name lookup failure|failed to fetch config|rate limit",
     re.I,
 )
@@ -70,7 +75,7 @@ _REFUSALS: tuple[tuple[str, str], ...] = (
     (r"time limit is invalid|time limit.*exceed", "use a shorter --time"),
     (r"node count specification|Node count", "use fewer --nodes"),
     (
-        r"Required partition not available|partition.*(down|inactive)",
+        r"Required partition not available|[Pp]artition.*(down|DOWN|inactive)",
         "the partition is switched off: use another --partition, or wait",
     ),
     (
