@@ -21,6 +21,7 @@ START_TIMEOUT_S = 10
 class _Ends:
     client: asyncio.StreamWriter
     server: asyncio.StreamWriter | None = None
+    silent: bool = False
 
 
 class CuttingRelay:
@@ -72,6 +73,16 @@ class CuttingRelay:
 
         self._run(cut())
 
+    def silence(self) -> None:
+        """Let nothing more through, and close nothing: a node that is lost does not say so. New connections are held."""
+
+        async def silence() -> None:
+            self._up.clear()
+            for ends in self._ends:
+                ends.silent = True
+
+        self._run(silence())
+
     def restore(self) -> None:
         """Let new connections through again."""
         self._loop.call_soon_threadsafe(self._up.set)
@@ -120,6 +131,8 @@ class CuttingRelay:
 
     async def _down_stream(self, reader: asyncio.StreamReader, ends: _Ends) -> None:
         while piece := await reader.read(65536):
+            if ends.silent:
+                continue
             if self._limit is not None and self.passed + len(piece) >= self._limit:
                 ends.client.write(piece[: self._limit - self.passed])
                 self.passed = self._limit
@@ -129,7 +142,8 @@ class CuttingRelay:
             self.passed += len(piece)
             ends.client.write(piece)
             await ends.client.drain()
-        ends.client.close()
+        if not ends.silent:
+            ends.client.close()
 
     def _cut(self) -> None:
         self._limit = None

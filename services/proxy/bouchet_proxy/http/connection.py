@@ -65,6 +65,11 @@ class Connection(asyncio.Protocol):
         """Whether the response has been received to its end."""
         return self._complete
 
+    @property
+    def silent_s(self) -> float:
+        """How long the server has sent nothing; 0 when the response is complete, or waits here to be read."""
+        return 0.0 if self._complete or self._paused else self._loop.time() - self._last_data_at
+
     def reset_request_count(self) -> None:
         """Forget the requests so far: the authentication of the server is no request of a client's."""
         self.request_count = 0
@@ -107,6 +112,11 @@ class Connection(asyncio.Protocol):
         self._cancel_timer()
         if self._transport is not None:
             self._transport.abort()
+
+    def lose(self, detail: str) -> None:
+        """End as if the server had closed: it has ended, and no packet says so."""
+        self._wake((RemoteProtocolError if self._has_head else ConnectError)(detail))
+        self.close()
 
     async def _wait(self) -> None:
         if self._error is not None:

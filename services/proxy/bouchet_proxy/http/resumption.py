@@ -26,6 +26,8 @@ RETRY_S = 0.2
 CHECK_S = 0.5
 # a server that was there and is not listening for so long has ended
 REFUSED_S = 3.0
+# a job that has ended sends nothing more: when its node is lost, no packet says so
+SILENT_S, WATCH_S = 5.0, 2.0
 ABORT_TIMEOUT_S = 10.0
 # for the abort of what is under way when the proxy stops
 CLOSE_S = 2.0
@@ -67,6 +69,7 @@ class Exchange:
         self.position = 0
         self.sent = self.lost = self.waited = False
         self._attempt, self._deadline = 0, 0.0
+        self._watch: asyncio.TimerHandle | None = None
 
     @property
     def needs_abort(self) -> bool:
@@ -77,6 +80,7 @@ class Exchange:
     async def open(self) -> Connection:
         """Send the request; return the connection on which its answer has begun. Raises TransportError."""
         self.connection = self._pool.take(self.server) or await self._first_connection()
+        self._watch_job()
         while True:
             self.sent = True
             try:
@@ -121,8 +125,17 @@ class Exchange:
         log.info("slot=%d job=%s: a connection was lost in an answer, after %d bytes", *self._where(), self.position)
         return await self._ask_on(cause)
 
+    def _watch_job(self) -> None:
+        """Give up a silent connection to a job that has ended; look again after WATCH_S."""
+        connection, is_current = self.connection, self.patience.is_current()
+        if connection is not None and not connection.closed and not is_current and connection.silent_s >= SILENT_S:
+            connection.lose("its job has ended")
+        self._watch = asyncio.get_running_loop().call_later(WATCH_S, self._watch_job)
+
     def release(self) -> None:
         """Give the connection back; it is closed where the answer is not complete."""
+        if self._watch is not None:
+            self._watch.cancel()
         if self.connection is not None:
             self._pool.release(self.server, self.connection)
 
@@ -165,10 +178,18 @@ class Exchange:
             return self.connection
 
     async def _reconnect(self, cause: TransportError) -> None:
-        """Connect again; wait for the link where that helps. Raises AnswerLostError, or `cause` when the time is up."""
+        """Connect again; wait for the link where that helps. Raises AnswerLostError, or `cause` when the time is up.
+
+        A server that accepts connections and closes each of them gets no more time than one that cannot be reached.
+        """
         if self.connection is not None:
             self.connection.close()
         loop, refused_since = asyncio.get_running_loop(), 0.0
+        if self._deadline:
+            if loop.time() >= self._deadline:
+                self.waited = self.server.resumes
+                raise cause
+            await asyncio.sleep(RETRY_S)
         self._deadline = self._deadline or loop.time() + (self.patience.hold_s() if self.server.resumes else 0.0)
         with self.patience.holding():
             while True:
