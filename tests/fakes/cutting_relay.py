@@ -74,7 +74,7 @@ class CuttingRelay:
         self._run(cut())
 
     def silence(self) -> None:
-        """Let nothing more through, and close nothing: a node that is lost does not say so. New connections are held."""
+        """Let nothing more through, and close nothing: a lost node does not say so. New connections are held."""
 
         async def silence() -> None:
             self._up.clear()

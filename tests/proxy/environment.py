@@ -236,14 +236,13 @@ async def _refuse_lifespan(scope: object, receive: object, send: object) -> None
 
 
 @contextmanager
-def run_direct_process(environment: ProxyEnvironment) -> Iterator[RunningProxy]:
-    """Run the proxy as a process without LiteLLM; the chat endpoint is not served."""
+def run_direct_process(environment: ProxyEnvironment, hold_s: float = HOLD_S) -> Iterator[RunningProxy]:
+    """Run the proxy as a process without LiteLLM; the chat endpoint is not served. hold_s: for a model that starts."""
     port = free_port()
     paths = {"PYTHONPATH": f"{ROOT / 'core'}:{ROOT / 'services/proxy'}:{ROOT}"}
     variables = {**os.environ, **paths, "SECRETS_DIR": str(_write_secrets(environment, port))}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.proxy.process"], env={**variables, **_variables(environment, port, direct=True)}
-    )
+    own = {**_variables(environment, port, direct=True), "HOLD_STARTING_S": str(hold_s)}
+    process = subprocess.Popen([sys.executable, "-m", "tests.proxy.process"], env={**variables, **own})
     try:
         wait_until_live(f"http://127.0.0.1:{port}/health/liveliness", process)
         yield RunningProxy(f"http://127.0.0.1:{port}", environment, process.pid)

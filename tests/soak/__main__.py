@@ -1,4 +1,4 @@
-"""`make soak`: the long runs. Random kills, cancelled starts, links cut under load, and random requests.
+"""`make soak`: the long runs. Random kills, hand-overs, cancelled starts, links cut under load, random requests.
 
 Most have a short version in `make test`. Stack tests that `make test` leaves out are marked `long`.
 """
@@ -23,6 +23,7 @@ RUNS = (
     ("-m", "pytest", "-v", "--timeout", "3600", "tests/stack/clusters/flavour_runs.py"),
     ("-m", "tests.soak.link_cuts"),
     ("-m", "tests.soak.cut_answers"),
+    ("-m", "tests.soak.hand_over"),
     ("-m", "tests.soak.orphaned_answers"),
     ("-m", "tests.soak.api_fuzz"),
     ("-m", "pytest", "-v", "--timeout", "7200", "--hypothesis-profile", "soak", "tests/proxy/test_any_request.py"),
