@@ -58,6 +58,9 @@ class Cluster:
     aborted: int = 0
     # jobs from this number on fail to start
     fails_from: int = 1 << 30
+    # how long a model loads, and when each one that does is to serve
+    loading_s: float = 0.0
+    loading: dict[str, tuple[Job, float]] = field(default_factory=dict)
 
     def step(self) -> None:
         """Start and end what has to be."""
@@ -70,9 +73,17 @@ class Cluster:
                 self.slurm.start(slurm_id)
                 self.slurm.finish(slurm_id, "FAILED", "1:0")
             elif fake.state == "PENDING" and job is not None:
-                self._open(job)
+                self.loading[job.name] = job, time.monotonic() + self.loading_s
+                self._open_loaded()
                 self.slurm.start(slurm_id)
                 write_connection(self.slurm, slurm_id, NODE_PORT, proves=True, resumes=1)
+        self._open_loaded()
+
+    def _open_loaded(self) -> None:
+        for name, (job, ready_at) in list(self.loading.items()):
+            if time.monotonic() >= ready_at:
+                del self.loading[name]
+                self._open(job)
 
     def close(self) -> None:
         """Close all servers."""
@@ -86,6 +97,7 @@ class Cluster:
         self.servers[job.name] = vllm, opened
 
     def _close(self, name: str) -> None:
+        self.loading.pop(name, None)
         if name in self.servers:
             vllm, opened = self.servers.pop(name)
             opened.close()

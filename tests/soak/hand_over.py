@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -44,6 +45,8 @@ from tests.waiting import wait_for
 CLIENTS, WAIT_S = 8, 180.0
 # longer than any hold of the proxy: what is open for so long waits without an end
 LONGEST_S = 300.0
+# is printed
+SLOW_S = 30.0
 VICTIMS = ("worker", "api", "redis", "gateway")
 ADMIN_KEY = "admin-key-of-the-soak-0123456789"
 WORDS = "one two three four five six seven eight nine ten"
@@ -123,7 +126,10 @@ class Agents:
                 self.problems.append(f"{name}: {answer.status_code} {answer.text[-300:]}")
         except (httpx.HTTPError, AssertionError) as exc:
             self.problems.append(f"{name}: {exc!r}")
-        self.slowest_s = max(self.slowest_s, time.monotonic() - self.open.pop(number)[1])
+        took_s = time.monotonic() - self.open.pop(number)[1]
+        if took_s > SLOW_S:
+            print(f"{time.strftime('%T')} {name} took {took_s:.0f} s", flush=True)
+        self.slowest_s = max(self.slowest_s, took_s)
         self.answered += 1
 
     def waiting(self, limit_s: float) -> list[str]:
@@ -178,6 +184,7 @@ class House:
             if stopping.wait(rng.uniform(0.2, 4)):
                 return
             name = VICTIMS[number % len(VICTIMS)] if number < len(VICTIMS) else rng.choice(VICTIMS)
+            print(f"{time.strftime('%T')} {name} is killed", flush=True)
             self.kill(name)
             self.kills[name] += 1
             stopping.wait(rng.uniform(0, 1))
@@ -248,24 +255,22 @@ def age(store: Store, number: int) -> bool:
     return True
 
 
-def phase_of(store: Store, number: int) -> Phase | None:
-    """Return the phase of that job, None while it is not known."""
+def is_in(store: Store, number: int, phase: Phase) -> bool:
+    """Return whether that job is known to be in that phase."""
     try:
         jobs = store.get("aa").jobs
     except StoreError:
-        return None
-    return next((job.phase for job in jobs if job.name.endswith(f"-{number}")), None)
+        return False
+    return any(job.phase is phase for job in jobs if job.name.endswith(f"-{number}"))
 
 
 def hop(store: Store, hops: int, rng: random.Random, agents: Agents) -> None:
     """Let that many jobs hand over, each at a random moment."""
     for number in range(1, hops + 1):
         time.sleep(rng.uniform(0, 5))
-        wait_for(lambda number=number: age(store, number), WAIT_S)
-        for job, phase in ((number + 1, Phase.READY), (number, Phase.ENDED)):
-            wait_for(
-                lambda job=job, phase=phase: phase_of(store, job) is phase or bool(agents.waiting(LONGEST_S)), WAIT_S
-            )
+        wait_for(partial(age, store, number), WAIT_S)
+        wait_for(partial(is_in, store, number + 1, Phase.READY), WAIT_S)
+        wait_for(partial(is_in, store, number, Phase.ENDED), WAIT_S)
         assert not agents.waiting(LONGEST_S), agents.waiting(LONGEST_S)
         print(f"hop {number}: {agents.answered} answers, slowest {agents.slowest_s:.1f} s", flush=True)
 
@@ -311,7 +316,7 @@ def check(hops: int, kills: int, seed: int, directory: Path) -> bool:
     rng, stopping = random.Random(seed), threading.Event()
     with service(directory) as (house, store, cluster, url):
         create(store)
-        wait_for(lambda: phase_of(store, 1) is Phase.READY, WAIT_S, lambda: read_logs(directory))
+        wait_for(partial(is_in, store, 1, Phase.READY), WAIT_S, lambda: read_logs(directory))
         agents, watch = Agents(url, random.Random(seed + 1)), Watch(cluster.slurm, store)
         watcher = threading.Thread(target=watch.run, args=(stopping,))
         killer = threading.Thread(target=house.kill_at_random, args=(kills, random.Random(seed + 2), stopping))
