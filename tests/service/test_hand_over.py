@@ -57,7 +57,7 @@ def test_parked_model_wakes_for_a_held_stream(both: Both) -> None:
 
 # a start that no client may notice; Claude Code drops a stream whose only events are pings after that time
 LONG_START_S, PATIENCE_S = 200.0, 300.0
-# what lies between a client and the proxy closes what was silent for a minute
+# what is between a client and the proxy closes what was silent for a minute
 SILENCE_S = 60.0
 SCALE = 1 / 10
 
