@@ -49,6 +49,30 @@ async def test_unknown_path_and_method_are_problems(api: httpx.AsyncClient) -> N
     assert {path.headers["content-type"], method.headers["content-type"]} == {PROBLEM}
 
 
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("/v1/deployments?liv=1", "liv: unknown parameter; did you mean `live`?"),
+        ("/v1/downloads?foo=1&limit=3", "foo: unknown parameter; this path takes `limit`"),
+        ("/v1/usage?sinc=24h", "sinc: unknown parameter; did you mean `since`?"),
+    ],
+)
+async def test_unknown_query_parameter_is_refused_with_those_that_there_are(
+    api: httpx.AsyncClient, path: str, message: str
+) -> None:
+    answer = await api.get(path)
+    assert (answer.status_code, answer.json()["kind"]) == (422, "bad_request")
+    assert answer.json()["detail"] == message
+
+
+@pytest.mark.parametrize("path", ["/", "/healthz", "/v1/deployments", "/v1/models", "/v1/events", "/openapi.json"])
+async def test_head_is_answered_as_get_without_a_body(api: httpx.AsyncClient, path: str) -> None:
+    answer = await api.head(path)
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert (await api.head("/v1/nowhere")).status_code == 404
+    assert (await api.head(path, headers={"authorization": "", "x-api-key": ""})).status_code in (200, 401)
+
+
 async def test_unexpected_error_shows_no_traceback(app: FastAPI, api: httpx.AsyncClient) -> None:
     @app.get("/broken")
     def broken() -> None:

@@ -53,7 +53,7 @@ PROGRAMS = (
         "pip",
     ),
 )
-# what stands in a page for a value of a certain form
+# what pages write for a value of a certain form
 PLACEHOLDERS = {"COMMAND": "status"}
 AFTER_OPTION = {"--for": "codex"}
 PREFIX = re.compile(r"^[A-Z_]+=(?:\$\([^)]*\)|\S+) ")
@@ -159,7 +159,7 @@ OTHERS = sorted({(page, line) for page, line, _ in COMMANDS if line.split(" ")[0
 
 
 def filled(words: list[str]) -> Iterator[str]:
-    """Yield words with values for what stands in capitals; dots are left out."""
+    """Yield words with values for the words in capitals; dots are left out."""
     for before, word in zip(["", *words], words, strict=False):
         if word != "...":
             yield (

@@ -72,6 +72,8 @@ class FakeSlurm:
         self.lost_ends: set[int] = set()
         self.accounting = True
         self.refusal = ""
+        # a job_submit plugin: what it prints (to standard output, and for the user), and where it puts jobs
+        self.plugin_output = self.plugin_message = self.plugin_partition = ""
         self.nodes = {"node1", "node2"}
         # what scontrol prints of them
         self.reservations = "No reservations in the system\n"
@@ -135,8 +137,9 @@ class FakeSlurm:
             when = starts.get(options["partition"], "2026-11-22T13:00:00")
             return 0, "", f"sbatch: Job 99 to start at {when} using 6 processors on nodes n1 in partition p\n"
         job_id = len(self.jobs) + 101
-        self.jobs[job_id] = FakeJob(job_id, options["job-name"], options["partition"], arguments)
-        return 0, f"{job_id}\n", ""
+        partition = self.plugin_partition or options["partition"]
+        self.jobs[job_id] = FakeJob(job_id, options["job-name"], partition, arguments)
+        return 0, f"{job_id}\n{self.plugin_output}", self.plugin_message
 
     def python3(self, arguments: list[str]) -> ProgramResult:
         program = arguments[0].rpartition("/")[2]

@@ -53,7 +53,7 @@ def make_settings(node: LoginNode, *, ssh: dict[str, Any] | None = None, **chang
         data_dir=node.ssh_dir.parent / "data",
         user=USER,
         port=node.port,
-        # a busy machine that stands still for a second is no lost connection
+        # a machine that pauses for a second under load has not lost its connection
         keepalive_interval_s=0.2,
         keepalive_count=6,
         connect_timeout_s=5,

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import ssl
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 
@@ -63,6 +66,20 @@ def chat_answer(body: Any) -> dict[str, Any]:
     }
 
 
+def chat_stream(answer: dict[str, Any]) -> bytes:
+    """Return a chat's answer as OpenAI streams it: a word an event."""
+    head = {key: answer[key] for key in ("id", "created", "model")} | {"object": "chat.completion.chunk"}
+    words = answer["choices"][0]["message"]["content"].split(" ")
+    deltas: list[tuple[dict[str, str], str | None]] = [({"role": "assistant", "content": ""}, None)]
+    deltas += [({"content": word if number == 0 else f" {word}"}, None) for number, word in enumerate(words)]
+    chunks = [
+        {**head, "choices": [{"index": 0, "delta": delta, "finish_reason": end}]}
+        for delta, end in [*deltas, ({}, "stop")]
+    ]
+    events = [json.dumps(chunk) for chunk in [*chunks, {**head, "choices": [], "usage": answer["usage"]}]]
+    return "".join(f"data: {event}\n\n" for event in [*events, "[DONE]"]).encode()
+
+
 def message_answer(body: Any) -> dict[str, Any]:
     """Return an answer of Anthropic's API."""
     return {
@@ -84,8 +101,8 @@ def last_text(body: Any) -> str:
 
 
 @contextmanager
-def serving(server: ModelServer, port: int) -> Iterator[None]:
-    """Serve on all addresses at that port."""
+def serving(server: ModelServer, port: int, certificate: Path | None = None) -> Iterator[None]:
+    """Serve on all addresses at that port; with a file that holds certificate and key, over TLS."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -99,9 +116,12 @@ def serving(server: ModelServer, port: int) -> Iterator[None]:
 
         def _answer(self, method: str, body: Any) -> None:
             status, answer = server.answer(method, self.path, self.headers.get("authorization"), body)
+            is_stream = status == 200 and isinstance(body, dict) and body.get("stream") and "choices" in answer
             data = server.page.encode() if server.page else json.dumps(answer).encode()
+            data = chat_stream(answer) if is_stream else data
+            kind = "text/event-stream" if is_stream else "application/json"
             self.send_response(200 if server.page else status)
-            self.send_header("content-type", "text/html" if server.page else "application/json")
+            self.send_header("content-type", "text/html" if server.page else kind)
             self.send_header("content-length", str(len(data)))
             self.end_headers()
             self.wfile.write(data)
@@ -111,6 +131,10 @@ def serving(server: ModelServer, port: int) -> Iterator[None]:
 
     http = ThreadingHTTPServer(("0.0.0.0", port), Handler)
     http.daemon_threads = True
+    if certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        http.socket = context.wrap_socket(http.socket, server_side=True, do_handshake_on_connect=False)
     thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:
@@ -119,3 +143,13 @@ def serving(server: ModelServer, port: int) -> Iterator[None]:
         http.shutdown()
         http.server_close()
         thread.join()
+
+
+def make_certificate(folder: Path) -> Path:
+    """Make a certificate without any use elsewhere, and its key, in one file."""
+    path = folder / "server.pem"
+    argv = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
+    argv += ["-subj", "/CN=a-colleague", "-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem")]
+    subprocess.run(argv, check=True, capture_output=True)
+    path.write_text((folder / "cert.pem").read_text() + (folder / "key.pem").read_text())
+    return path

@@ -20,7 +20,7 @@ from tests.conftest import RedisServer, free_port, start_redis
 from tests.fakes.running_api import ADMIN_KEY
 from tests.waiting import wait_for
 
-from .model_server import ModelServer, serving
+from .model_server import ModelServer, make_certificate, serving
 from .whole_way import NODE, WholeWay, whole_way
 
 pytestmark = pytest.mark.slow
@@ -171,6 +171,15 @@ def test_what_cannot_be_attached_is_refused_with_its_kind(house: WholeWay) -> No
     }
     assert [problem(answer) for answer in taken] == [(409, "name_taken"), (422, "attach_refused")]
     assert not house.store.live(), "what was refused left no record"
+
+
+def test_server_with_tls_is_refused_before_it_gets_a_request_or_key(house: WholeWay, tmp_path: Path) -> None:
+    server, port = one_model(key=SECRET_KEY), free_port()
+    with serving(server, port, make_certificate(tmp_path)):
+        answer = house.attach("secure", port, key=SECRET_KEY)
+    assert problem(answer) == (422, "no_model_server")
+    assert "the server speaks TLS (https)" in answer.json()["detail"] and "plain port" in answer.json()["detail"]
+    assert server.asked == [] and not house.store.live()
 
 
 @pytest.mark.parametrize(

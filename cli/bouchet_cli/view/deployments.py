@@ -161,6 +161,8 @@ def _facts(deployment: DeploymentInfo, now: datetime) -> Iterator[tuple[str, str
     if placement:
         share = f"{placement['cpus']} CPUs and {placement['memory_gib']} GiB per node"
         yield "placement", f"{deployment.job.resources}, {share}; {placement.get('why') or ''}".rstrip("; ")
+    if job.get("site_message"):
+        yield "site", job["site_message"]
     yield from _job_facts(deployment, job, placement, now)
     yield from service_facts(deployment, now)
     if job.get("image"):

@@ -217,6 +217,9 @@ class Job(FrozenModel):
     command: tuple[str, ...] = ()
     arguments: tuple[str, ...] = Field(default=(), description="vLLM's arguments, as staged")
     submission: tuple[str, ...] = Field(default=(), description="sbatch's command line")
+    site_message: str = Field(
+        default="", description="what sbatch printed beside the id: messages of the site's own rules for jobs"
+    )
     software: Software | None = None
     weights: Weights | None = None
     smoke: SmokeTest | None = Field(default=None, description="the result of the smoke test after its start")

@@ -15,7 +15,7 @@ from bouchet_core.deployments import LaunchRequest
 from bouchet_core.errors import BouchetError
 from bouchet_core.images import ImageRequest
 from bouchet_core.tunnel import PromptAnswer
-from fastapi import FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
@@ -28,6 +28,7 @@ from .dashboard.sessions import SessionBook
 from .dependencies import AppState
 from .openapi.document import DescribedApi
 from .problems import TITLES, field_problems, in_one_line, problem, problem_of, problem_response
+from .request_rules import HeadMiddleware, check_query
 from .routes import (
     chat,
     deployments,
@@ -99,6 +100,7 @@ def create_app(state: AppState, key: str) -> FastAPI:
         docs_url=None,  # its pages load scripts from another host
         redoc_url=None,
         lifespan=_lifespan,
+        dependencies=[Depends(check_query)],
         strict_content_type=False,  # some clients send none; AuthMiddleware rejects pages of other sites
     )
     app.state.bouchet = state
@@ -111,6 +113,7 @@ def create_app(state: AppState, key: str) -> FastAPI:
     app.state.sessions = SessionBook(key)
     app.add_middleware(AuthMiddleware, sessions=app.state.sessions)
     app.add_middleware(StopMiddleware)
+    app.add_middleware(HeadMiddleware)
     return app
 
 

@@ -7,12 +7,34 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from bouchet_core.keys import ApiKey, sha256_of
+from bouchet_core.deployments import Phase
+from bouchet_core.deployments.attached import ApiDialect, AttachedServer
+from bouchet_core.keys import ApiKey, attach_secret, seal_attached_key, sha256_of
 
 from tests.proxy.backends.contract import BackendContract
-from tests.proxy.client import CHAT, HTTP, MESSAGES, chat_body, post
-from tests.proxy.environment import ProxyEnvironment, RunningProxy, run_proxy_process
+from tests.proxy.client import (
+    CHAT,
+    HTTP,
+    MESSAGES,
+    anthropic_events,
+    anthropic_text,
+    chat_body,
+    chat_chunks,
+    chat_text,
+    post,
+)
+from tests.proxy.environment import (
+    SERVING_SECRET,
+    ProxyEnvironment,
+    RunningProxy,
+    make_deployment,
+    run_proxy_process,
+)
+from tests.service.model_server import ModelServer, serving
 from tests.waiting import wait_for
+
+# of a colleague's server
+MODEL, SECRET_KEY = "centre/Big-Model", "sk-of-a-colleague_0123456789"
 
 # MiB that the proxy may hold after all requests of the contract
 MAX_RESIDENT_MIB = 400
@@ -43,3 +65,34 @@ class TestLiteLLMBackend(BackendContract):
     def test_resident_memory_stays_below_the_limit(self, proxy: RunningProxy) -> None:
         pages = int(Path(f"/proc/{proxy.pid}/statm").read_text().split()[1])
         assert pages * 4 / 1024 <= MAX_RESIDENT_MIB
+
+
+@pytest.mark.parametrize("dialects", [("openai",), ("openai", "anthropic")], ids=["chats alone", "both dialects"])
+@pytest.mark.parametrize("path", [MESSAGES, CHAT])
+def test_attached_server_answers_with_its_own_key_and_name(
+    proxy: RunningProxy, path: str, dialects: tuple[ApiDialect, ...]
+) -> None:
+    environment, name = proxy.environment, f"theirs-{len(dialects)}-{path.rpartition('/')[2]}"
+    server = ModelServer([{"id": MODEL}], key=SECRET_KEY, has_messages="anthropic" in dialects)
+    record = make_deployment(name, MODEL, slot=1)
+    sealed = seal_attached_key(attach_secret(SERVING_SECRET), record.jobs[0].name, SECRET_KEY)
+    job = record.jobs[0].model_copy(update={"proves": False, "sealed_key": sealed})
+    attached = AttachedServer(model=MODEL, dialects=dialects, has_key=True)
+    with serving(server, environment.slot_base_port + 1):
+        environment.store.create(record.model_copy(update={"attached": attached, "jobs": (job,)}))
+        try:
+            wait_for(lambda: post(proxy, path, chat_body("ping", model=name)).status_code == 200)
+            answer = post(proxy, path, chat_body("a b c", model=name)).json()
+            text = answer["content"][0]["text"] if path == MESSAGES else answer["choices"][0]["message"]["content"]
+            assert text == "a b c"
+            if path == CHAT or "anthropic" not in dialects:
+                # as Claude Code asks; the adapter makes Anthropic's events of OpenAI's
+                stream = post(proxy, path, chat_body("d e f", model=name, stream=True))
+                assert stream.status_code == 200
+                is_chat = path == CHAT
+                text = chat_text(chat_chunks(stream)) if is_chat else anthropic_text(anthropic_events(stream))
+                assert text == "d e f"
+        finally:
+            environment.move(record.id, Phase.ENDED)
+    assert server.keys() == {f"Bearer {SECRET_KEY}"}
+    assert {body["model"] for body in server.generations()} == {MODEL}

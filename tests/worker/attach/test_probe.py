@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
-from bouchet_core.deployments.attached import ModelNotServedError
-from bouchet_worker.attach.probe import ServedModel, ServerReport, parse_models
+from bouchet_core.deployments.attached import ModelNotServedError, NoModelServerError
+from bouchet_worker.attach.probe import AttachedClient, ServedModel, ServerReport, parse_models
 from hypothesis import given
 from hypothesis import strategies as st
+
+from tests.conftest import free_port
+from tests.service.model_server import ModelServer, make_certificate, serving
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=12),
@@ -55,3 +60,14 @@ def test_model_is_found_by_name_in_any_case_or_alone() -> None:
     for report, wanted in ((two, None), (two, "three")):
         with pytest.raises(ModelNotServedError, match="Org/One, two"):
             report.model(wanted)
+
+
+def test_server_with_tls_is_distinguished_from_one_that_serves_no_models(tmp_path: Path) -> None:
+    server, ports = ModelServer([{"id": "m"}]), (free_port(), free_port())
+    page = ModelServer([], page="<h1>Jupyter</h1>")
+    with serving(server, ports[0], make_certificate(tmp_path)), serving(page, ports[1]):
+        for port, words in zip(ports, ("speaks TLS", "no list of models"), strict=True):
+            client = AttachedClient(f"http://127.0.0.1:{port}", "key")
+            with client, pytest.raises(NoModelServerError, match=words):
+                client.report()
+    assert server.asked == []

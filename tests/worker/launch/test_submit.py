@@ -47,6 +47,17 @@ def test_submit_creates_one_queued_job(context: WorkerContext, slurm: FakeSlurm,
     assert argv[-3].endswith("/vllm-serve.sbatch") and argv[-3] in slurm.files
 
 
+def test_submit_shows_what_a_job_submit_plugin_prints(context: WorkerContext, slurm: FakeSlurm, clock: Clock) -> None:
+    slurm.plugin_output = "Thank you for using the cluster\n"
+    slurm.plugin_message = "sbatch: lua: your account has used 80 % of its hours\n"
+    context.store.create(requested("aa", clock()))
+    assert submit(context, "aa") == "job 101"
+    record = context.store.get("aa")
+    message = "your account has used 80 % of its hours"
+    assert record.reason == f"submitted; the site's message: {message}"
+    assert record.job is not None and record.job.site_message == message
+
+
 def test_submit_of_unknown_deployment_does_nothing(context: WorkerContext, slurm: FakeSlurm) -> None:
     assert submit(context, "gone") == "no such deployment"
     assert slurm.calls == []

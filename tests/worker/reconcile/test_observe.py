@@ -118,3 +118,21 @@ def test_start_estimate_in_seconds_needs_no_time_zone(scenario: WorkerScenario) 
     scenario.step()
     job = scenario.get().job
     assert job is not None and job.start_estimate == datetime(2026, 11, 23, 8, 30, tzinfo=UTC)
+
+
+def test_job_that_the_site_moves_is_shown_where_it_is(scenario: WorkerScenario) -> None:
+    scenario.slurm.plugin_partition = "gpu_h200"
+    job_id = scenario.launch()
+    scenario.step()
+    record = scenario.get()
+    assert record.job is not None and record.job.placement is not None
+    asked = next(word for word in scenario.slurm.jobs[job_id].argv if word.startswith("--partition="))
+    assert asked != "--partition=gpu_h200" and record.job.placement.partition == "gpu_h200"
+    moved = f"moved from {asked.partition('=')[2]} to gpu_h200 after it was submitted"
+    assert record.job.placement.why.startswith(moved)
+    # while Slurm may still choose, and where squeue prints none, it stays
+    for partition in ("gpu_h200,gpu_devel", ""):
+        scenario.slurm.jobs[job_id].partition = partition
+        scenario.step()
+        job = scenario.get().job
+        assert job is not None and job.placement == record.job.placement

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from bouchet_worker.slurm.error_messages import (
+    describe_messages,
     describe_refusal,
     explain_outage,
     is_busy,
@@ -185,3 +186,11 @@ def test_explain_outage_names_the_silent_part(error: str, part: str) -> None:
 )
 def test_explain_outage_of_other_error_returns_it(error: str) -> None:
     assert explain_outage(error) == error
+
+
+def test_describe_messages_are_the_plugins_lines_once_and_printable() -> None:
+    stderr = (
+        "sbatch: lua: Moved to gpu_h200.\nsbatch: ----------\nsbatch: lua: Moved to gpu_h200.\nsbatch: \x1b[1mAsk us!\n"
+    )
+    assert describe_messages(stderr) == "Moved to gpu_h200.; [1mAsk us!"
+    assert describe_messages("") == "" and len(describe_messages("long " * 1000)) == 600

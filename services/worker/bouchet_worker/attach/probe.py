@@ -7,6 +7,8 @@ goes to the server whose node and port a person named, and nowhere else: redirec
 from __future__ import annotations
 
 import json
+import socket
+import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -95,6 +97,7 @@ class AttachedClient:
         self._check_key(status)
         found = parse_models(body) if status == httpx.codes.OK else ()
         if not found:
+            self._check_plain()
             answer = f"HTTP {status}" if status != httpx.codes.OK else "no list of models"
             raise NoModelServerError(f"what answers there is not a model server: GET /v1/models returned {answer}")
         return found
@@ -123,6 +126,22 @@ class AttachedClient:
             what = "refuses this key" if self._has_key else "wants a key: give the file that holds it with --key-file"
             raise ServerKeyRefusedError(f"the server {what} (HTTP {status})")
 
+    def _check_plain(self) -> None:
+        """Raise NoModelServerError for a server that speaks TLS: a slot leads there in plain HTTP, inside ssh."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        # only whether it speaks TLS is asked; nothing is sent to it
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        url = self._http.base_url
+        try:
+            with socket.create_connection((url.host, url.port or 80), PROBE_TIMEOUT_S) as connection:
+                context.wrap_socket(connection).close()
+        except OSError:
+            return
+        raise NoModelServerError(
+            "the server speaks TLS (https), and attached servers are reached in plain HTTP, inside the SSH connection: "
+            "name its plain port, or ask its owner for one"
+        )
+
     def _ask(self, method: str, path: str) -> tuple[int, Any]:
         """Return the status and the JSON of an answer, None for other text."""
         try:
@@ -137,6 +156,7 @@ class AttachedClient:
         except httpx.TimeoutException as exc:
             raise ServerUnreachableError(f"no answer within {PROBE_TIMEOUT_S:.0f} s") from exc
         except httpx.HTTPError as exc:
+            self._check_plain()
             detail = str(exc) or type(exc).__name__
             raise ServerUnreachableError(f"it does not answer as an HTTP server does: {detail}") from exc
         return response.status_code, _checked(response, data)

@@ -261,8 +261,9 @@ class DeploymentSubmission(JobSubmission[Deployment]):
             if old.job is None or old.phase is not Phase.SUBMITTING:
                 return old
             now, log = self.context.now(), self.context.paths.log(job.slurm_id)
-            submitted = old.job.model_copy(update={"slurm_id": job.slurm_id, "log": log})
-            return old.with_job(submitted, now).moved(Phase.QUEUED, now, reason="submitted")
+            changes = {"slurm_id": job.slurm_id, "log": log, "site_message": job.message}
+            reason = f"submitted; the site's message: {job.message}" if job.message else "submitted"
+            return old.with_job(old.job.model_copy(update=changes), now).moved(Phase.QUEUED, now, reason=reason)
 
         return self._update(change)
 

@@ -87,7 +87,7 @@ def decide(record: Deployment, observed: Observed, now: datetime) -> Decision:
     decision = _BY_STATE_CLASS[STATES[status.state].state_class](record, job, status, observed)
     if status.state is State.COMPLETING and _is_stuck(record, job, now):
         decision = replace(decision, reason=STUCK.format(node=job.node or "its node"))
-    changes = {"slurm_state": status.state_text, **decision.job_changes}
+    changes = {"slurm_state": status.state_text, **_moved_placement(job, status), **decision.job_changes}
     if decision.phase is Phase.READY:
         smoke = {"smoke": observed.smoke.took_s} if observed.smoke is not None else {}
         changes["times"] = startup_times(job, {**observed.engine_times, **smoke}, now, status.start)
@@ -105,6 +105,15 @@ def apply(record: Deployment, decision: Decision, now: datetime) -> Deployment:
     if phase is not record.phase or reason != record.reason:
         new = new.moved(phase, now, reason=reason, ending=decision.ending)
     return new if new is record else new.model_copy(update={"version": record.version + 1})
+
+
+def _moved_placement(job: Job, status: JobStatus) -> dict[str, object]:
+    """Return the placement with the partition in which Slurm has the job, where the site or a person has changed it."""
+    old, partition = job.placement, status.partition
+    if old is None or not partition or "," in partition or partition in old.partition.split(","):
+        return {}
+    why = f"moved from {old.partition} to {partition} after it was submitted, by a rule of the site or with scontrol"
+    return {"placement": old.model_copy(update={"partition": partition, "why": why})}
 
 
 def _not_submitted(record: Deployment, now: datetime) -> Decision:

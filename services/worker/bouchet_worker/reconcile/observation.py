@@ -32,6 +32,8 @@ class JobStatus:
     waited_s: float | None = None
     # who cancelled it, e.g. `user colleague (id 2003)`
     cancelled_by: str = ""
+    # where it waits or runs; several, separated by commas, while Slurm may still choose
+    partition: str = ""
 
 
 @dataclass(frozen=True)

@@ -241,7 +241,8 @@ def _from_queue(job: Job, row: QueueRow) -> QueryResult:
     submitted_at = job.since.get(Phase.QUEUED) if job.asked_at is None else job.asked_at
     start = expected_start(row, submitted_at)
     runs = STATES[state].state_class is StateClass.RUNNING
-    return JobStatus(state, row.state, row.reason, row.node, start, waited_s=queue_wait_s(row) if runs else None)
+    waited_s = queue_wait_s(row) if runs else None
+    return JobStatus(state, row.state, row.reason, row.node, start, waited_s=waited_s, partition=row.partition)
 
 
 def _from_end(row: JobRow) -> QueryResult:

@@ -31,6 +31,8 @@ _BUSY = re.compile(
     r"|name resolution|unable to resolve|host ?name lookup failure|failed to fetch config|rate limit",
     re.I,
 )
+# of what a site prints at a submission; some print a page
+MAX_MESSAGE_CHARACTERS = 600
 _UNKNOWN_JOB = re.compile(r"invalid job id", re.I)
 
 # Which part of Slurm does not answer, by the error of the program or of the gateway that ended it.
@@ -96,6 +98,13 @@ def _plain_error(stderr: str) -> str:
     prefix = r"^(sbatch: )?(error: )?(Batch job submission failed: )?"
     lines = [re.sub(prefix, "", line.strip()) for line in stderr.splitlines()]
     return "; ".join(dict.fromkeys(line for line in lines if line)) or "sbatch printed no error"
+
+
+def describe_messages(stderr: str) -> str:
+    """Return in one line what sbatch printed beside a job's id: messages of a job_submit plugin, and warnings."""
+    lines = [re.sub(r"^sbatch: (?:lua: )?", "", line.strip()) for line in stderr.splitlines()]
+    shown = "; ".join(dict.fromkeys(line for line in lines if re.search(r"\w", line)))
+    return "".join(character for character in shown if character.isprintable())[:MAX_MESSAGE_CHARACTERS]
 
 
 def may_have_submitted(stderr: str) -> bool:

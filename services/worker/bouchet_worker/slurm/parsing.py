@@ -14,6 +14,7 @@ from bouchet_core.errors import SlurmOutputError
 from bouchet_core.placement import UserUsage
 
 _ISO = re.compile(r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}(:\d{2})?$", re.ASCII)
+_JOB_ID = re.compile(r"[0-9]+(;\S*)?", re.ASCII)
 _NO_TIME = frozenset({"", "N/A", "NONE", "UNKNOWN", "(NULL)"})
 
 
@@ -67,12 +68,11 @@ class MaintenanceWindow:
 
 
 def parse_job_id(text: str) -> int:
-    """Parse the output of sbatch --parsable: `id` or `id;cluster`, perhaps after warnings."""
-    last = text.strip().splitlines()[-1] if text.strip() else ""
-    job_id = last.split(";")[0]
-    if not job_id.isascii() or not job_id.isdigit():
+    """Parse the output of sbatch --parsable: `id` or `id;cluster`, perhaps between lines of a wrapper or a plugin."""
+    found = [line.strip() for line in text.splitlines() if _JOB_ID.fullmatch(line.strip())]
+    if not found:
         raise SlurmOutputError("sbatch", text)
-    return int(job_id)
+    return int(found[-1].split(";")[0])
 
 
 def parse_queue(text: str) -> list[QueueRow]:

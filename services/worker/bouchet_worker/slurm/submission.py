@@ -31,7 +31,7 @@ from bouchet_core.errors import (
 from bouchet_worker.context import WorkerContext
 
 from .commands import SBATCH_TIMEOUT_S, SCANCEL_TIMEOUT_S, scancel_argv
-from .error_messages import describe_refusal, explain_outage, is_busy, may_have_submitted
+from .error_messages import describe_messages, describe_refusal, explain_outage, is_busy, may_have_submitted
 from .parsing import QueueRow, parse_job_id
 from .queries import JobRef, find_job, list_queue, may_still_arrive
 
@@ -80,6 +80,8 @@ class FoundJob:
 
     slurm_id: int
     name: str
+    # what sbatch printed beside its id
+    message: str = ""
 
 
 class JobSubmission(ABC, Generic[RecordT]):
@@ -174,12 +176,12 @@ class JobSubmission(ABC, Generic[RecordT]):
         if not self.context.store.lease(self.lease_name(record), self.context.owner, LEASE_S):
             return None
         try:
-            output = self.context.gateway.run(argv, timeout_s=SBATCH_TIMEOUT_S).stdout
+            output = self.context.gateway.run(argv, timeout_s=SBATCH_TIMEOUT_S)
         except RemoteCommandError as exc:
             if may_have_submitted(exc.stderr) or is_busy(exc.stderr):
                 raise
             raise LaunchRefusedError(describe_refusal(exc.stderr)) from exc
-        return FoundJob(parse_job_id(output), self.job_ref(record).name)
+        return FoundJob(parse_job_id(output.stdout), self.job_ref(record).name, describe_messages(output.stderr))
 
     # cancellation
 
