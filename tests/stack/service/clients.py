@@ -15,6 +15,8 @@ from tests.stack.harness import Stack
 TURNS = 5
 # so long that the rest of its last block in the prefix cache counts for little
 SYSTEM_LENGTH = 3000
+# a hold of the proxy (240 s), and a long stream on a machine that is slow: what takes longer waits without an end
+LONGEST_S = 420.0
 
 
 @dataclass
@@ -35,7 +37,10 @@ class Turn:
 
 @dataclass
 class Agents:
-    """Threads that each have one conversation after another until they are stopped."""
+    """Threads that each have one conversation after another until they are stopped.
+
+    open: what each client asked for last, and since when, while its answer has not ended.
+    """
 
     stack: Stack
     model: str
@@ -43,6 +48,7 @@ class Agents:
     seed: int = 0
     longest: int = 3000
     turns: list[Turn] = field(default_factory=list)
+    open: dict[int, tuple[str, float]] = field(default_factory=dict)
     _stopping: threading.Event = field(default_factory=threading.Event)
     _threads: list[threading.Thread] = field(default_factory=list)
 
@@ -52,12 +58,15 @@ class Agents:
         for thread in self._threads:
             thread.start()
 
-    def stop(self, timeout_s: float = 150) -> None:
-        """Let every client finish its turn."""
+    def stop(self, timeout_s: float = LONGEST_S) -> None:
+        """Let every client finish its turn; what has failed until then is told as well."""
         self._stopping.set()
+        deadline = time.monotonic() + timeout_s
         for thread in self._threads:
-            thread.join(timeout_s)
-            assert not thread.is_alive(), "a client still waits for an answer"
+            thread.join(max(0.0, deadline - time.monotonic()))
+        now = time.monotonic()
+        waiting = [f"{what}, for {now - began:.0f} s" for what, began in list(self.open.values())]
+        assert not waiting, f"clients still wait for an answer: {waiting}; failed: {self.failed}"
 
     @property
     def failed(self) -> list[Turn]:
@@ -82,6 +91,7 @@ class Agents:
         body = {"model": self.model, "max_tokens": 16_000, "stream": True, "system": system, "messages": messages}
         headers = {"x-claude-code-session-id": session}
         began = time.monotonic()
+        self.open[number] = f"COUNT[{length}] of {session}", began
         first, text, error = 0.0, "", ""
         usage: dict[str, int] = {}
         try:
@@ -103,6 +113,7 @@ class Agents:
         expected = " ".join(str(n) for n in range(1, length + 1))
         if not error and text.strip() != expected:
             error = f"the answer ends with {text[-40:]!r}, not with {length}"
+        del self.open[number]
         took_s, cached = time.monotonic() - began, usage.get("cache_read_input_tokens") or 0
         share = cached / max(1, cached + (usage.get("input_tokens") or 0))
         self.turns.append(Turn(session, number, began, took_s, first, error, share))
