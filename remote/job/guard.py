@@ -9,6 +9,7 @@ job's key can compute, for this port only. So a program that listens where this 
 nor a prompt. A warning of idle_watch.sh is returned there too, as `x-bouchet-warning`.
 
 Requests that have an id are answered through resumable.py, which keeps their answers when connections are lost.
+cut_responses.py marks what vLLM aborts and calls complete.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ import hmac
 import json
 import os
 import re
+import sys
 
+from cut_responses import AbortMarker
 from kept_answer import Message, Receive, Send
 from resumable import PREFIX, Answers, App, stream_id
 
@@ -32,11 +35,11 @@ class Guard:
     """ASGI middleware. The key is VLLM_API_KEY; without one only /health answers."""
 
     def __init__(self, app: App) -> None:
-        self._app = app
         key = os.environ.get("VLLM_API_KEY", "")
         self._key = key.encode()
         self._wanted = f"Bearer {key}".encode() if key else None
         self._drain_file = os.environ.get("BOUCHET_DRAIN_FILE", "")
+        self._app = AbortMarker(app, self._drain_file, sys.argv)
         self._warning_file = os.path.join(os.path.dirname(self._drain_file), "warning")
         self._answers = Answers.from_environment()
 

@@ -140,6 +140,7 @@ class FakeVLLM:
             return _openai_error(error)
         if body.get("stream"):
             return await self._stream(request, script, response_events(body, script, tokens))
+        await asyncio.sleep(script.wait_s)
         return web.json_response(response_object(body, response_items(script), tokens, len(script.tokens)))
 
     async def _embeddings(self, request: web.Request) -> web.Response:

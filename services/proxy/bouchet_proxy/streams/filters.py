@@ -36,6 +36,8 @@ _EMPTY_DELTAS = {
 }
 ERROR_PREFIXES = (b'data: {"error"', b'data: {"type":"error"')
 _WITH_RESPONSE = (b"event: response.created", b"event: response.in_progress")
+# by the guard, before the end of a response that vLLM aborted and calls complete (remote/job/cut_responses.py)
+_ABORTED = b": bouchet-aborted"
 _RESPONSE_ENDS = (b"event: response.completed", b"event: response.incomplete", b"event: response.failed")
 
 
@@ -349,6 +351,8 @@ class ResponsesStream(StreamFilter):
     def _filter_event(self, raw: bytes) -> bytes:
         if self._ended:
             return b""
+        if raw.startswith(_ABORTED):
+            return self._end_with(stream_interrupted(self._route.alias))
         self._passed_events += 1
         if raw.startswith(b"event: response.output_text.delta"):
             self._text_deltas += 1
