@@ -1,4 +1,4 @@
-"""Responses that vLLM aborts when its job ends: a client is told, although vLLM calls them complete."""
+"""Responses that vLLM aborts when its job ends are reported, although vLLM calls them complete."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ WORDS = " ".join(["word"] * 30)
 
 @dataclass
 class EndingJob:
-    """A guarded model whose job can be told to end."""
+    """A guarded model whose job a test can end."""
 
     proxy: RunningProxy
     vllm: FakeVLLM

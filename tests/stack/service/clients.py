@@ -59,7 +59,7 @@ class Agents:
             thread.start()
 
     def stop(self, timeout_s: float = LONGEST_S) -> None:
-        """Let every client finish its turn; what has failed until then is told as well."""
+        """Let every client finish its turn; the failed turns are named as well."""
         self._stopping.set()
         deadline = time.monotonic() + timeout_s
         for thread in self._threads:
