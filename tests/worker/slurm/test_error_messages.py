@@ -194,3 +194,32 @@ def test_describe_messages_are_the_plugins_lines_once_and_printable() -> None:
     )
     assert describe_messages(stderr) == "Moved to gpu_h200.; [1mAsk us!"
     assert describe_messages("") == "" and len(describe_messages("long " * 1000)) == 600
+
+
+@pytest.mark.parametrize(
+    ("error", "program"),
+    [
+        ("zsh:1: command not found: sbatch", "sbatch"),
+        ("fish: Unknown command: squeue", "squeue"),
+        ("fish: Unknown command 'sacct'", "sacct"),
+        ("nu::shell::external_command: command scancel not found", "scancel"),
+        ("mksh: scontrol: inaccessible or not found", "scontrol"),
+        ("ksh: sinfo: not found [No such file or directory]", "sinfo"),
+    ],
+)
+def test_other_shells_name_the_missing_program_elsewhere(error: str, program: str) -> None:
+    assert explain_outage(error).startswith(f"{program} is not on the PATH")
+
+
+@pytest.mark.parametrize(
+    "stderr",
+    [
+        f"{FAILED}Slurmctld is being reconfigured",
+        "sbatch: error: auth_p_get_host: Lookup failed for 10.0.0.5",
+        "sbatch: fatal: Could not establish a configuration source",
+        "sbatch: error: s_p_parse_file: unable to status file /etc/slurm/slurm.conf: No such file or directory, "
+        "retrying in 1sec up to 60sec",
+    ],
+)
+def test_configuration_that_is_away_for_a_moment_is_tried_again(stderr: str) -> None:
+    assert is_busy(stderr) and not may_have_submitted(stderr)

@@ -35,6 +35,25 @@ _TRITON = (
     "the model in models.yaml"
 )
 _NO_COMPILER = "the image lacks a compiler that this model's kernels need: build it again with `bouchet image build`"
+_SMALL_DTYPE = (
+    "this GPU type lacks a number format that the model wants: add --dtype half to extra_args, or use newer GPUs"
+)
+_QUANT = "this GPU type or image cannot run the model's quantization: use another --quant, newer GPUs, or a newer image"
+_LATE = (
+    "the processes of the model did not find each other in time, mostly since one failed or the disk is slow: look "
+    "at `bouchet logs` for another error, and launch again"
+)
+_LEFT_GPU = "another program holds the GPU: launch again, and tell the site's support which node it was"
+_LIMITS = "a limit of the node (processes, threads or open files) is reached: launch again, and tell the site's support"
+_WRONG_IMAGE = (
+    "the image does not fit the node's libraries or GPUs: build it again, or use another `image:` in models.yaml"
+)
+_OFFLINE = f"files of the model are not on the cluster, where jobs have no internet: {_RESUME}"
+_TEMPLATE = "the chat template cannot be used: correct chat_template in models.yaml, or use a newer image"
+_WEIGHT_NAMES = (
+    "the weights and this vLLM's code of the model do not match: use a newer image, or another --quant or checkpoint"
+)
+_DRAFT = "this vLLM cannot do that with a draft model: correct the speculative options in extra_args in models.yaml"
 
 
 def _max_len(found: _Match) -> str:
@@ -74,11 +93,23 @@ _CAUSES: tuple[tuple[str, str | Callable[[_Match], str]], ...] = (
     (r"driver on your system is too old|driver version is insufficient|unsupported display driver", _OLD_DRIVER),
     (r"no kernel image is available", "this image does not support this GPU type: use another `image:` in models.yaml"),
     (r"\b[Ee]rror:? 802|system not yet initialized|[Ff]abric ?[Mm]anager", _NO_FABRIC),
+    (
+        r"device\(s\) is/are busy|all CUDA-capable devices are busy|exclusive.{0,20}(?:process|thread).{0,20}mode",
+        _LEFT_GPU,
+    ),
     (r"\bXid\b|\bECC\b|GPU is lost|fallen off the bus|[Uu]nable to determine the device handle", _GPU_FAULT),
+    (r"DistStoreError|[Tt]imed out.{0,40}(?:clients|engine core|store|rendezvous)|RendezvousTimeout", _LATE),
+    (r"gloo.{0,120}(?:[Cc]onnection (?:closed|reset|refused)|[Tt]imed out)|peer access is not supported", _NCCL),
     (r"NCCL|nccl[A-Z]\w+|unhandled (?:cuda|system) error", _NCCL),
     (
         r"No CUDA GPUs are available|Failed to infer device type|libcuda\.so\.1: cannot open",
         "the job found no GPU: launch again, or ask the site",
+    ),
+    (r"cuDNN error|CUBLAS_STATUS_(?:NOT_INITIALIZED|ALLOC_FAILED)|CUDNN_STATUS_NOT_INITIALIZED", _TOO_LARGE),
+    (r"[Bb]float16 is (?:only|not) supported|[Bb]float16.{0,40}compute capability", _SMALL_DTYPE),
+    (
+        r"quantization method \S+ is not supported|Minimum capability: \d+|(?:FP8|fp8|NVFP4|MXFP4).{0,60}not support",
+        _QUANT,
     ),
     (r"CUDA error: (?:unspecified launch|an illegal|device-side|misaligned|hardware|unknown)", _GPU_FAULT),
     # options and the catalog
@@ -99,7 +130,14 @@ _CAUSES: tuple[tuple[str, str | Callable[[_Match], str]], ...] = (
         r"(?:must be|is not|not) divisible by (?:the )?(?:tensor|tp\b|tp_size|weight quantization block)",
         "the model does not divide among this number of GPUs: use another --gpus, such as half of it",
     ),
+    (r"[Ss]peculative decoding.{0,80}not supported|draft model.{0,60}not support", _DRAFT),
     # the model's files
+    (r"chat[ _]template.{0,200}(?:fail|not found|No such file)|jinja2\.exceptions|TemplateSyntaxError", _TEMPLATE),
+    (
+        r"GatedRepoError|gated repo|LocalEntryNotFound|outgoing traffic|couldn't connect to 'https://huggingface",
+        _OFFLINE,
+    ),
+    (r"no module or parameter named|[Cc]annot find the config file for \w+|size mismatch for", _WEIGHT_NAMES),
     (r"[Mm]odel architectures? .* not supported|does not recognize this architecture", "the model needs a newer image"),
     (r"SafetensorError|HeaderToo|MetadataIncomplete", "the weights are incomplete: `bouchet download` resumes them"),
     (
@@ -137,8 +175,18 @@ _CAUSES: tuple[tuple[str, str | Callable[[_Match], str]], ...] = (
         _NO_COMPILER,
     ),
     (r"No module named '([\w.]+)'", _module),
+    (
+        r"lib(?:cu|nv|stdc)\S+\.so\S*.{0,40}(?:cannot open|not found|version)|GLIBC(?:XX)?_[\d.]+' not found"
+        r"|undefined symbol|ptxas fatal|--gpu-architecture|is not defined for option 'gpu-name'",
+        _WRONG_IMAGE,
+    ),
     (r"FATAL: .*([Ii]mage|squashfs)", "Apptainer cannot mount the image: check it with `bouchet image verify`"),
     # the rest
+    (r"Too many open files|can't start new thread|Resource temporarily unavailable|Errno (?:11|24)\b", _LIMITS),
+    (
+        r"Input/output error|Errno 5\b",
+        "a disk of the node or the network file system failed: launch again, and tell the site's support if it recurs",
+    ),
     (r"[Aa]ddress already in use", "another process took the port: launch again"),
     (r"Cannot allocate memory|MemoryError", "the node ran out of host memory: more --gpus give it more memory"),
 )

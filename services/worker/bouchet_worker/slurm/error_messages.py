@@ -28,7 +28,8 @@ _BUSY = re.compile(
     r"|unable to connect to database|database connection|slurmdbd|connection to slurm_?dbd"
     r"|error writing script/environment to file|no space left on device|cannot allocate memory"
     r"|no buffer space|too many open files"
-    r"|name resolution|unable to resolve|host ?name lookup failure|failed to fetch config|rate limit",
+    r"|name resolution|unable to resolve|host ?name lookup failure|failed to fetch config|rate limit"
+    r"|being reconfigured|configuration (file|source)|slurm\.conf.*(retrying|no such file)|lookup failed",
     re.I,
 )
 # of what a site prints at a submission; some print a page
@@ -44,11 +45,14 @@ _NO_ANSWER: tuple[tuple[str, str], ...] = (
         "controller",
     ),
 )
+_PROGRAMS = r"(sbatch|squeue|sacct|scontrol|scancel|sinfo|sacctmgr|sshare|sprio)"
 # `env` of GNU and BusyBox, and shells that run the program themselves
 _NOT_ON_PATH = re.compile(
     r"(?:^|[\s:])(?:env|timeout|exec|\w*sh)?:? ?(?:line \d+: )?(?:failed to run command )?"
-    r"['`\u2018]?(sbatch|squeue|sacct|scontrol|scancel|sinfo|sacctmgr|sshare|sprio)['\u2019]?: "
-    r"(?:No such file or directory|(?:command )?not found)",
+    r"['`\u2018]?" + _PROGRAMS + r"['\u2019]?: "
+    r"(?:No such file or directory|(?:command |inaccessible or )?not found)"
+    # zsh, fish and Nushell name the program last
+    rf"|(?:command not found|unknown command):? ['`\u2018]?{_PROGRAMS}\b|command {_PROGRAMS} not found",
     re.I,
 )
 _OUTAGE_ADVICE = "running jobs continue and nothing is cancelled; if it lasts, contact the site's support"
@@ -126,9 +130,10 @@ def explain_outage(error: str) -> str:
     """Return the error with what it means where Slurm does not answer or is not found; any other error unchanged."""
     missing = _NOT_ON_PATH.search(error)
     if missing:
+        program = next(filter(None, missing.groups()))
         return (
-            f"{missing[1]} is not on the PATH of commands over ssh: set `path` in the site file to its directory there "
-            f"(`command -v {missing[1]}` prints it in a login shell), then run `make up` ({error})"
+            f"{program} is not on the PATH of commands over ssh: set `path` in the site file to its directory there "
+            f"(`command -v {program}` prints it in a login shell), then run `make up` ({error})"
         )
     part = next((part for pattern, part in _NO_ANSWER if re.search(pattern, error)), None)
     return f"Slurm's {part} does not answer ({error}): {_OUTAGE_ADVICE}" if part else error
