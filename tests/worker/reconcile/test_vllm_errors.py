@@ -1,4 +1,4 @@
-"""Last lines of vLLM and of what it stands on: each gets the advice that helps."""
+"""Last lines of vLLM and of its libraries: each gets the advice that helps."""
 
 from __future__ import annotations
 
