@@ -65,6 +65,11 @@ def test_kept_answers_are_no_path_of_the_model(proxy: RunningProxy) -> None:
     assert not any("bouchet" in name.lower() for request in received for name in request["headers"])
 
 
+def test_answer_has_one_date(proxy: RunningProxy) -> None:
+    headers = send(proxy, "GET", "/version").headers.get_list("date")
+    assert len(headers) == 1
+
+
 def test_stream_passes_unchanged(proxy: RunningProxy) -> None:
     url = f"{proxy.url}/passthrough/{ALIAS}{CHAT}"
     with HTTP.stream("POST", url, json=chat_body("SAY[a b c]", stream=True), headers=AUTH) as response:

@@ -31,7 +31,8 @@ _DROPPED_REQUEST_HEADERS = frozenset(
     b"host connection keep-alive proxy-connection te trailer transfer-encoding upgrade expect content-length "
     b"authorization x-api-key cookie x-bouchet-stream x-bouchet-attempt".split()
 )
-_DROPPED_RESPONSE_HEADERS = frozenset((b"connection", b"keep-alive", b"transfer-encoding"))
+# of one hop only, and the date, which the proxy's own server adds
+_DROPPED_RESPONSE_HEADERS = frozenset((b"connection", b"keep-alive", b"transfer-encoding", b"date"))
 
 
 class Passthrough:
