@@ -129,7 +129,8 @@ def _router(folder: Path, cache: Path, model_port: int) -> Iterator[Way]:
     env = {**os.environ, "HOME": str(home)}
     with _process(["node", str(_installed(cache) / ROUTER), "start"], env=env) as process:
         wait_until_live(f"http://127.0.0.1:{port}/health", process)
-        # its router chooses a provider for messages alone; chats end with "Provider 'undefined' not found"
+        # it chooses a provider for paths that end with /v1/messages alone; chats and responses end with 404, "Provider
+        # 'undefined' not found", also where the model is named with its provider, and it has no other path for them
         url = f"http://127.0.0.1:{port}"
         yield Way("claude-code-router 2.0", url, KEY, ALIAS, process.pid, speaks_chats=False)
 

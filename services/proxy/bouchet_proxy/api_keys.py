@@ -37,7 +37,9 @@ KEY_IN_QUERY = ("/v1beta/", "/v1alpha/", "/v1/models/", "/v1/v1beta/")
 MAX_CREDENTIALS = 8
 # what is copied with a key from web pages and documents: no-break spaces, spaces without width, a byte order mark
 _PASTED = re.compile(rb"\xc2?\xa0|\xe2\x80[\x80-\x8f\xa8-\xaf]|\xe2\x81\xa0|\xef\xbb\xbf")
-_SPACE = b" \t\r\n\x0b\x0c"
+# white space and quotes around a key; `Bearer`, also twice or with a colon
+_AROUND = b" \t\r\n\x0b\x0c\"'"
+_BEARER = re.compile(rb"^(?:bearer(?=[\s:=]|$)[\s:=]*)+", re.IGNORECASE)
 
 
 def credentials(scope: Scope) -> list[bytes]:
@@ -48,18 +50,22 @@ def credentials(scope: Scope) -> list[bytes]:
     found: list[bytes] = []
     for name, value in scope["headers"]:
         if name == b"authorization" or name in KEY_HEADERS:
-            found.append(_key_of(value))
+            found += _keys_of(value)
     if scope.get("path", "").startswith(KEY_IN_QUERY):
-        found += [_key_of(value) for name, value in parse_qsl(scope.get("query_string", b"")) if name == b"key"]
-    return [key for key in found if key][:MAX_CREDENTIALS]
+        pairs = parse_qsl(scope.get("query_string", b""))
+        found += [key for name, value in pairs if name == b"key" for key in _keys_of(value)]
+    return found[:MAX_CREDENTIALS]
 
 
-def _key_of(value: bytes) -> bytes:
-    """Return the key in the value of a header, b'' for another scheme: people paste it with `Bearer` and without."""
-    parts = _PASTED.sub(b" ", value).strip(_SPACE).split(None, 1)
-    if len(parts) == 2 and parts[0].lower() != b"bearer":
-        return b""
-    return parts[-1].strip(_SPACE + b"\"'") if parts else b""
+def _keys_of(value: bytes) -> list[bytes]:
+    """Return the keys in the value of a header: people paste one with `Bearer` and without, and a client adds its own.
+
+    Another scheme has none. Programs on the way join two headers of one name with a comma.
+    """
+    text = _PASTED.sub(b" ", value)
+    parts = [text, *text.split(b",")] if b"," in text else [text]
+    keys = [_BEARER.sub(b"", part.strip(_AROUND)).strip(_AROUND) for part in parts]
+    return [key for key in keys if len(key.split()) == 1]
 
 
 class RateLimitExceededError(Exception):

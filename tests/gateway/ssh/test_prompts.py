@@ -126,6 +126,11 @@ async def test_ask_again_with_another_title_is_no_refusal(
         ("Enter an option: ", True),
         ("Second Factor (optional): ", False),
         ("OTP (Optional): ", False),
+        ("Password or option (1-2): ", True),
+        ("Choose an option [1-2]: ", True),
+        ("Password (? for options): ", False),
+        ("Enter PIN (see options above): ", False),
+        ("Your new password (options: none): ", False),
         ("Verification code: ", False),
     ],
 )

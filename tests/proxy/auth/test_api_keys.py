@@ -6,7 +6,14 @@ from datetime import UTC, datetime
 
 import pytest
 from bouchet_core.keys import OWNER, ApiKey, new_secret, sha256_of
-from bouchet_proxy.api_keys import Caller, KeyTable, RateLimitExceededError, cache_salt
+from bouchet_proxy.api_keys import (
+    MAX_CREDENTIALS,
+    Caller,
+    KeyTable,
+    RateLimitExceededError,
+    cache_salt,
+    credentials,
+)
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 SECRET = new_secret()
@@ -73,3 +80,53 @@ def test_cache_salt_differs_for_each_key_but_the_owners() -> None:
     assert salt is not None and salt.isalnum() and len(salt) <= 128
     assert len({salt, cache_salt(bob, "other"), cache_salt(Caller("eve"), "secret")}) == 3
     assert cache_salt(bob, "secret") == salt
+
+
+def scope_of(*headers: tuple[str, str]) -> dict[str, object]:
+    pairs = [(name.encode(), value.encode()) for name, value in headers]
+    return {"type": "http", "path": "/v1/messages", "headers": pairs}
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [("authorization", "Bearer mine")],
+        [("authorization", "bearer   mine  ")],
+        [("authorization", "Bearer Bearer mine")],
+        [("authorization", "Bearer: mine")],
+        [("authorization", "Bearer=mine")],
+        [("authorization", 'Bearer "mine"')],
+        [("authorization", "mine")],
+        [("x-api-key", "Bearer mine")],
+        [("x-api-key", " 'mine' ")],
+        [("x-api-key", "mine\u200b")],
+        [("authorization", "Bearer sk-ant-oat01-other, Bearer mine")],
+        [("authorization", "Bearer sk-ant-oat01-other"), ("x-api-key", "mine")],
+        [("authorization", "Basic dXNlcjpvdGhlcg=="), ("x-api-key", "mine")],
+        [("authorization", "Bearer other"), ("authorization", "Bearer mine")],
+    ],
+)
+def test_key_is_found_however_clients_send_it(headers: list[tuple[str, str]]) -> None:
+    table = make_table()
+    found = [table.find(key, 0.0) for key in credentials(scope_of(*headers))]
+    assert [caller.name for caller in found if caller] == [OWNER]
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["Basic mine", "Digest mine", "Bearer", "Bearer ,", "Bearer mi ne", "", "bearermine", "Bearer-mine", "Token mine"],
+)
+def test_no_key_is_found_in_what_has_none(value: str) -> None:
+    table = make_table()
+    assert not any(table.find(key, 0.0) for key in credentials(scope_of(("authorization", value))))
+
+
+def test_key_that_begins_with_the_scheme_is_whole() -> None:
+    assert credentials(scope_of(("authorization", "Bearer bearer-token-1"))) == [b"bearer-token-1"]
+    assert credentials(scope_of(("x-api-key", "a,b"))) == [b"a,b", b"a", b"b"]
+
+
+def test_keys_of_a_request_are_bounded() -> None:
+    assert (
+        len(credentials(scope_of(("authorization", ",".join(f"Bearer k{n}" for n in range(500)))))) == MAX_CREDENTIALS
+    )

@@ -20,6 +20,8 @@ from bouchet_gateway.errors import BadRequestError, PromptUnansweredError
 AUTO_INTERVAL_S = 60.0
 # "Passcode or option (1-3): ", and not "Second Factor (optional): "
 _MENU = re.compile(r"\boptions?\b", re.IGNORECASE)
+# ... nor "Password (? for options): ": what is asked for there is no number of a menu
+_SECRET, _NUMBERS = re.compile(r"\b(?:password|passphrase|pin)\b", re.IGNORECASE), re.compile(r"\(\d+(?:-\d+)?\)")
 NOT_ACCEPTED = "The last answer was not accepted."
 
 
@@ -134,13 +136,19 @@ class PromptBroker:
 
     def _automatic_answer(self, questions: Sequence[tuple[str, bool]]) -> str | None:
         """Return the automatic answer, if one is set, the question is a menu, and the last one is long enough ago."""
-        if self._auto_answer is None or len(questions) != 1 or not _MENU.search(questions[0][0]):
+        if self._auto_answer is None or len(questions) != 1 or not is_menu(questions[0][0]):
             return None
         now = self._monotonic()
         if self._auto_answered_at is not None and now - self._auto_answered_at < AUTO_INTERVAL_S:
             return None
         self._auto_answered_at = now
         return self._auto_answer
+
+
+def is_menu(question: str) -> bool:
+    """Return whether a question asks for an option of a menu, as Duo's does, and not for a secret."""
+    asks_secret = bool(_SECRET.search(question)) and not _NUMBERS.search(question)
+    return bool(_MENU.search(question)) and not asks_secret
 
 
 def printable(text: str) -> str:
