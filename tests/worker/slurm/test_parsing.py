@@ -170,13 +170,20 @@ def test_parse_job_of_other_text_raises() -> None:
 
 @pytest.mark.parametrize(
     ("text", "number"),
-    [("17\n", 17), ("17;cluster\n", 17), ("a warning\n18\n", 18), ("19\nYour job was sent to gpu2\n", 19)],
+    [
+        ("17\n", 17),
+        ("17;cluster\n", 17),
+        ("a warning\n18\n", 18),
+        ("19\nYour job was sent to gpu2\n", 19),
+        ("Submitted batch job 20\n", 20),
+        ("hello\nSubmitted batch job 21 on cluster bouchet\n", 21),
+    ],
 )
 def test_parse_job_id_accepts_parsable_output(text: str, number: int) -> None:
     assert parse_job_id(text) == number
 
 
-@pytest.mark.parametrize("text", ["", "Submitted batch job 17", "x;y", "17 jobs"])
+@pytest.mark.parametrize("text", ["", "Submitted batch job", "x;y", "17 jobs", "Submitted batch job 17 of 20"])
 def test_parse_job_id_of_other_text_raises(text: str) -> None:
     with pytest.raises(SlurmOutputError):
         parse_job_id(text)

@@ -14,7 +14,8 @@ from bouchet_core.errors import SlurmOutputError
 from bouchet_core.placement import UserUsage
 
 _ISO = re.compile(r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}(:\d{2})?$", re.ASCII)
-_JOB_ID = re.compile(r"[0-9]+(;\S*)?", re.ASCII)
+# a wrapper of the site may drop --parsable, and Slurm's own sentence follows
+_JOB_ID = re.compile(r"(?:Submitted batch job )?([0-9]+)(?:;\S*| on cluster \S+)?", re.ASCII)
 _NO_TIME = frozenset({"", "N/A", "NONE", "UNKNOWN", "(NULL)"})
 
 
@@ -69,10 +70,10 @@ class MaintenanceWindow:
 
 def parse_job_id(text: str) -> int:
     """Parse the output of sbatch --parsable: `id` or `id;cluster`, perhaps between lines of a wrapper or a plugin."""
-    found = [line.strip() for line in text.splitlines() if _JOB_ID.fullmatch(line.strip())]
+    found = [match for line in text.splitlines() if (match := _JOB_ID.fullmatch(line.strip()))]
     if not found:
         raise SlurmOutputError("sbatch", text)
-    return int(found[-1].split(";")[0])
+    return int(found[-1][1])
 
 
 def parse_queue(text: str) -> list[QueueRow]:
