@@ -20,7 +20,10 @@ SCRIPT_FILES = sorted(path.name for path in SCRIPTS.iterdir() if path.is_file())
 
 SHELL = sorted(name for name in SCRIPT_FILES if name.endswith((".sh", ".sbatch")))
 # these run in the image, under its newer Python
-IN_IMAGE = {"guard.py", "resumable.py", "kept_answer.py", "hub_fetch.py", "download_errors.py", "download_progress.py"}
+IN_IMAGE = {
+    *("guard.py", "resumable.py", "kept_answer.py", "cut_responses.py"),
+    *("hub_fetch.py", "download_errors.py", "download_progress.py"),
+}
 PYTHON = sorted(name for name in SCRIPT_FILES if name.endswith(".py") and name not in IN_IMAGE)
 
 # syntax and builtins, by the release of bash that introduced them
