@@ -66,8 +66,8 @@ def chat_answer(body: Any) -> dict[str, Any]:
     }
 
 
-def chat_stream(answer: dict[str, Any]) -> bytes:
-    """Return a chat's answer as OpenAI streams it: a word an event."""
+def chat_stream(answer: dict[str, Any], body: Any) -> bytes:
+    """Return a chat's answer as OpenAI streams it: a word an event, and the counts where they were asked for."""
     head = {key: answer[key] for key in ("id", "created", "model")} | {"object": "chat.completion.chunk"}
     words = answer["choices"][0]["message"]["content"].split(" ")
     deltas: list[tuple[dict[str, str], str | None]] = [({"role": "assistant", "content": ""}, None)]
@@ -76,7 +76,9 @@ def chat_stream(answer: dict[str, Any]) -> bytes:
         {**head, "choices": [{"index": 0, "delta": delta, "finish_reason": end}]}
         for delta, end in [*deltas, ({}, "stop")]
     ]
-    events = [json.dumps(chunk) for chunk in [*chunks, {**head, "choices": [], "usage": answer["usage"]}]]
+    if (body.get("stream_options") or {}).get("include_usage"):
+        chunks.append({**head, "choices": [], "usage": answer["usage"]})
+    events = [json.dumps(chunk) for chunk in chunks]
     return "".join(f"data: {event}\n\n" for event in [*events, "[DONE]"]).encode()
 
 
@@ -118,7 +120,7 @@ def serving(server: ModelServer, port: int, certificate: Path | None = None) -> 
             status, answer = server.answer(method, self.path, self.headers.get("authorization"), body)
             is_stream = status == 200 and isinstance(body, dict) and body.get("stream") and "choices" in answer
             data = server.page.encode() if server.page else json.dumps(answer).encode()
-            data = chat_stream(answer) if is_stream else data
+            data = chat_stream(answer, body) if is_stream else data
             kind = "text/event-stream" if is_stream else "application/json"
             self.send_response(200 if server.page else status)
             self.send_header("content-type", "text/html" if server.page else kind)

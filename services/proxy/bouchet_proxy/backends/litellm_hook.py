@@ -39,7 +39,11 @@ class RequestHook(CustomLogger):  # type: ignore[misc]  # the library is not typ
         request = current_request.get()
         if request is None:
             return None
-        return {**clamp_tokens(kwargs, request.route.window), "api_key": request.key}
+        changed = {**clamp_tokens(kwargs, request.route.window), "api_key": request.key}
+        if request.route.attached:
+            # LiteLLM keeps connections by address, and the slot may lead to another server next, with another key
+            changed["extra_headers"] = {**(kwargs.get("extra_headers") or {}), "Connection": "close"}
+        return changed
 
     async def async_post_call_failure_hook(
         self,
