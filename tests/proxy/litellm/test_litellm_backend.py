@@ -9,10 +9,9 @@ from pathlib import Path
 import httpx
 import pytest
 from bouchet_core.deployments import Phase
-from bouchet_core.deployments.attached import ApiDialect, AttachedServer
+from bouchet_core.deployments.attached import ApiDialect, AttachedServer, attached_job_name
 from bouchet_core.keys import ApiKey, attach_secret, seal_attached_key, sha256_of
 
-from tests.conftest import free_port
 from tests.proxy.backends.contract import BackendContract
 from tests.proxy.client import (
     CHAT,
@@ -87,9 +86,10 @@ def test_attached_server_answers_with_its_own_key_and_name(
     environment, name = proxy.environment, f"theirs-{len(dialects)}-{path.rpartition('/')[2]}"
     server = ModelServer([{"id": MODEL}], key=SECRET_KEY, has_messages="anthropic" in dialects)
     record = make_deployment(name, MODEL, slot=1)
-    sealed = seal_attached_key(attach_secret(SERVING_SECRET), record.jobs[0].name, SECRET_KEY)
+    job_name = attached_job_name(record.id)
+    sealed = seal_attached_key(attach_secret(SERVING_SECRET), job_name, SECRET_KEY)
     # each is another server, behind one slot after the other
-    job = record.jobs[0].model_copy(update={"proves": False, "sealed_key": sealed, "port": free_port()})
+    job = record.jobs[0].model_copy(update={"name": job_name, "proves": False, "sealed_key": sealed})
     attached = AttachedServer(model=MODEL, dialects=dialects, has_key=True)
     with serving(server, environment.slot_base_port + 1):
         environment.store.create(record.model_copy(update={"attached": attached, "jobs": (job,)}))
