@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 from bouchet_core.keys import serving_key
+from bouchet_proxy.streams.sse import Event
 
 from tests.conftest import free_port
 from tests.fakes.cutting_relay import CuttingRelay
@@ -20,7 +21,7 @@ from tests.fakes.vllm.guarded import serve_guarded
 from tests.fakes.vllm.server import FakeVLLM
 from tests.proxy.client import HTTP, OWNER, RESPONSES, post, wait_for_status
 from tests.proxy.environment import NODE_PORT, SERVING_SECRET, WINDOW, ProxyEnvironment, RunningProxy, make_deployment
-from tests.proxy.stream_checker import Event, check_stream
+from tests.proxy.stream_checker import check_stream
 from tests.waiting import wait_for
 
 SLOT, JOB, MODEL, TIMEOUT_S = 2, "bouchet-ending-1", "ending", 100
