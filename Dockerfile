@@ -1,4 +1,4 @@
-# The images of the five services and Redis, one target each. LiteLLM and SSH are in different images.
+# The images of the five services, of Redis and of Prometheus, one target each. LiteLLM and SSH are in different images.
 # Dialect: BuildKit 1.2, what engine 20.10 knows without asking a registry: no syntax line, heredocs or COPY --link.
 ARG BASE=debian:trixie-slim
 
@@ -112,6 +112,19 @@ COPY --chmod=0755 setup/image/worker-ok /usr/local/bin/worker-ok
 ENV HEARTBEAT_FILE=/tmp/heartbeat
 USER 10001:10001
 CMD ["python", "-m", "bouchet_notifier"]
+
+FROM base AS prometheus
+# /data is writable for any uid: the container's is chosen at run time (BOUCHET_UID)
+RUN --mount=type=cache,target=/var/cache/apt,sharing=locked \
+    --mount=type=cache,target=/var/lib/apt/lists,sharing=locked \
+    apt-get update -qq \
+ && apt-get install -y -qq --no-install-recommends prometheus \
+ && rm -rf /var/log/apt /var/log/dpkg.log \
+ && install -d -m 1777 /data
+COPY --chmod=0644 deploy/prometheus/prometheus.yml deploy/prometheus/alerts.yaml /etc/prometheus/
+USER 10001:10001
+CMD ["prometheus", "--config.file=/etc/prometheus/prometheus.yml", "--storage.tsdb.path=/data", \
+     "--storage.tsdb.retention.time=30d", "--storage.tsdb.retention.size=2GB", "--web.listen-address=0.0.0.0:9090"]
 
 FROM ${BASE} AS redis
 ENV DEBIAN_FRONTEND=noninteractive

@@ -17,7 +17,7 @@ from .docker.base_images import DEMO_NODE_NAME, NAME, find_base
 from .docker.containers import inspect_containers, published_ports
 from .docker.engine import Compose, ask_version, find_compose, with_files
 from .docker.images import ids_in_use, image_names, list_tags, spare_markers
-from .docker.stack import Stack, compose_environ, sole_use
+from .docker.stack import METRICS_PROFILE, Stack, compose_environ, sole_use
 from .errors import CommandFailedError, EnvFileError
 from .files.env_file import read_env_file
 from .http import HttpClient
@@ -32,6 +32,8 @@ def compose_of(stack: Stack, progress: Progress) -> Compose:
         env = compose_environ(stack, read_env_file(stack.env_file), os.environ)
     except EnvFileError:
         env = {"COMPOSE_PROJECT_NAME": stack.project, **stack.overrides}
+    # a container that is no longer wanted is stopped, too
+    env["COMPOSE_PROFILES"] = METRICS_PROFILE
     files = [stack.root / "compose.yaml", stack.root / "demo" / "compose.yaml"]
     return with_files(find_compose(progress, stack), stack, files, env)
 

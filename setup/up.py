@@ -6,6 +6,7 @@ import difflib
 import os
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from .docker import images
 from .docker.base_images import ensure_base_image, ensure_base_source, ensure_chosen_base
 from .docker.containers import check_ports, inspect_containers, wait_until_healthy
 from .docker.engine import Compose, ensure_engine, find_compose, with_files
-from .docker.stack import Stack, compose_environ, sole_use
+from .docker.stack import METRICS_PROFILE, Stack, compose_environ, sole_use
 from .errors import CommandFailedError, PortTakenError, SetupError
 from .files.container_files import remove_shared_files, write_secret_files
 from .files.env_file import ADDED, EnvSettings, add_missing_keys, ensure_env_file, read_env_file
@@ -24,6 +25,9 @@ from .files.ssh_config import stage_login
 from .http import HttpClient
 from .progress import Progress
 from .python.locks import note_commit
+
+# the service of the profile `metrics`
+PROMETHEUS = "prometheus"
 
 
 def bring_up(stack: Stack, progress: Progress, *, with_model: bool = True) -> None:
@@ -128,17 +132,34 @@ def build_images(stack: Stack, settings: EnvSettings, progress: Progress, compos
         stale = images.reuse_known(images.find_stale(known))
         if stale:
             record = {"BOUCHET_BASE_DIGEST": base.record}
-            images.build(step, replace(compose, env={**compose.env, **record}), stale)
+            try:
+                images.build(step, replace(compose, env={**compose.env, **record}), stale)
+            except CommandFailedError as exc:
+                raise explain_failed_build(exc, stale) from exc
         step.title = f"images: {len(stale)} built, {len(known) - len(stale)} as they were"
     return known
 
 
+def explain_failed_build(exc: CommandFailedError, stale: Sequence[images.BuiltImage]) -> SetupError:
+    """Return the error to show: Prometheus is optional, and may be what cannot be had."""
+    if PROMETHEUS not in [image.service for image in stale]:
+        return exc
+    return SetupError(
+        f"{exc}\nIf it is the image of Prometheus that cannot be made here: without METRICS=on in .env all else "
+        "starts, and a Prometheus of your own can use deploy/prometheus/"
+    )
+
+
 def start(stack: Stack, progress: Progress, compose: Compose) -> None:
     """Start the containers and wait until all are healthy. An interrupted first start is undone."""
-    fresh = not inspect_containers(stack.project)
+    before = [container.service for container in inspect_containers(stack.project)]
+    fresh = not before
     with progress.step("containers") as step:
         try:
             services = started_services(compose)
+            if PROMETHEUS in before and PROMETHEUS not in services:
+                # a service of a profile that is off is no orphan for Compose
+                compose.run("--profile", METRICS_PROFILE, "rm", "--stop", "--force", PROMETHEUS)
             compose.run("--progress", "plain", "up", "--detach", "--no-build", "--remove-orphans", on_line=step.say)
             wait_until_healthy(compose, stack.project, step, services)
         except (KeyboardInterrupt, CommandFailedError) as exc:
@@ -170,7 +191,11 @@ def find_taken_port(exc: BaseException, stack: Stack) -> PortTakenError | None:
     if not isinstance(exc, CommandFailedError) or not any(word in exc.output for word in words):
         return None
     settings = read_env_file(stack.env_file)
-    ports = ((settings.proxy_port, "PROXY_PORT"), (settings.api_port, "API_PORT"))
+    ports = (
+        (settings.proxy_port, "PROXY_PORT"),
+        (settings.api_port, "API_PORT"),
+        (settings.prometheus_port, "PROMETHEUS_PORT"),
+    )
     return next((PortTakenError(port, name, stack.env_file) for port, name in ports if f":{port}" in exc.output), None)
 
 

@@ -26,6 +26,7 @@ DASHBOARD = "dashboard"
 SHOWN_END = 4
 # as in setup/files/container_files.py
 CHAT_PURPOSE = "chat of the dashboard"
+METRICS_PURPOSE = "metrics of the API"
 ATTACH_PURPOSE = "keys of attached servers"
 # before the sealed keys of attached servers, which may be any text
 ATTACHED_SEAL = "attached:"
@@ -67,6 +68,11 @@ def chat_key(api_key: str) -> str:
     Setup gives it to the API. It opens no more of the proxy than the key of another person does.
     """
     return hmac.new(api_key.encode(), CHAT_PURPOSE.encode(), hashlib.sha256).hexdigest()
+
+
+def metrics_key(admin_key: str) -> str:
+    """Derive the key that opens GET /metrics of the API and nothing else; setup gives it to Prometheus."""
+    return hmac.new(admin_key.encode(), METRICS_PURPOSE.encode(), hashlib.sha256).hexdigest()
 
 
 def serving_key(serving_secret: str, job_name: str) -> str:

@@ -6,7 +6,7 @@ import errno
 import json
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from setup.command import run, try_run
@@ -117,9 +117,11 @@ def _raise_if_hopeless(compose: Compose, name: str, container: Container | None,
 
 
 def check_ports(stack: Stack, settings: EnvSettings) -> None:
-    """Check that the ports of proxy and API are free or used by this stack; else PortTakenError."""
+    """Check that the published ports are free or used by this stack; else PortTakenError."""
     ours = published_ports(stack)
-    wanted: Mapping[str, int] = {"PROXY_PORT": settings.proxy_port, "API_PORT": settings.api_port}
+    wanted = {"PROXY_PORT": settings.proxy_port, "API_PORT": settings.api_port}
+    if settings.has_metrics:
+        wanted["PROMETHEUS_PORT"] = settings.prometheus_port
     for variable, port in wanted.items():
         if port not in ours and not is_free(port):
             raise PortTakenError(port, variable, stack.env_file)

@@ -31,6 +31,7 @@ SERVICE_INPUTS: Mapping[str, tuple[str, ...]] = {
     "api": (*COMMON, "core", "services/api"),
     "proxy": (*COMMON, "core", "services/proxy"),
     "notifier": (*COMMON, "core", "services/notifier"),
+    "prometheus": (*COMMON, "deploy/prometheus"),
 }
 DEMO_INPUTS: Mapping[str, tuple[str, ...]] = {"demo-keys": ("demo/cluster",)}
 

@@ -16,6 +16,8 @@ from setup.files.env_file import EnvSettings
 DEFAULT_PROJECT = "bouchet"
 HOST_BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
 SECRETS_GENERATION = "generation"
+# of compose.yaml: Prometheus
+METRICS_PROFILE = "metrics"
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,8 @@ def compose_environ(stack: Stack, settings: EnvSettings, environ: Mapping[str, s
         "WORKERS": settings.values.get("WORKERS") or "1",
         "NOTIFIERS": "1" if settings.notifies else "0",
         "NOTIFY_EVENTS": settings.values.get("NOTIFY_EVENTS", ""),
+        "COMPOSE_PROFILES": METRICS_PROFILE if settings.has_metrics else "",
+        "PROMETHEUS_PORT": str(settings.prometheus_port),
         "LOG_LEVEL": settings.values.get("LOG_LEVEL") or "INFO",
         "BOUCHET_SECRETS_DIR": str(stack.secrets_dir),
         "BOUCHET_SECRETS_GENERATION": read_generation(stack),

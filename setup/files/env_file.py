@@ -68,6 +68,16 @@ class EnvSettings:
         return int(self.values["API_PORT"])
 
     @property
+    def has_metrics(self) -> bool:
+        """Whether a Prometheus runs beside the services."""
+        return self.values.get("METRICS") == "on"
+
+    @property
+    def prometheus_port(self) -> int:
+        """The port of that Prometheus on this machine."""
+        return int(self.values.get("PROMETHEUS_PORT") or 9090)
+
+    @property
     def notifies(self) -> bool:
         """Whether messages have a target: without one there is no notifier."""
         return bool(self.values.get("NOTIFY_URLS", "").strip())
@@ -238,6 +248,8 @@ CHECKS: Mapping[str, Check] = {
     "LEDGER_MAX_MB": check_count,
     "NOTIFY_URLS": check_notify_urls,
     "NOTIFY_EVENTS": check_notify_events,
+    "METRICS": check_switch,
+    "PROMETHEUS_PORT": check_port,
     "LOG_LEVEL": check_level,
 }
 # keys that older versions did not have, with the comment that is written above each
@@ -265,6 +277,8 @@ OPTIONAL = frozenset(
         "LEDGER_MAX_MB",
         "NOTIFY_URLS",
         "NOTIFY_EVENTS",
+        "METRICS",
+        "PROMETHEUS_PORT",
     }
 )
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
+from bouchet_core.keys import metrics_key
 
 from tests.fakes.running_api import ADMIN_KEY
 
@@ -36,6 +37,14 @@ async def test_key_is_accepted_in_either_header(api: httpx.AsyncClient) -> None:
     other = {"Authorization": "Bearer of-another-service", "x-api-key": ADMIN_KEY}
     assert (await api.get("/v1/keys", headers=other)).status_code == 200
     assert (await api.get("/healthz", headers={"Authorization": ""})).json() == {"status": "ok", "redis": "ok"}
+
+
+async def test_key_of_prometheus_opens_metrics_and_nothing_else(api: httpx.AsyncClient) -> None:
+    for header in ({"Authorization": f"Bearer {metrics_key(ADMIN_KEY)}"}, {"x-api-key": metrics_key(ADMIN_KEY)}):
+        headers = {"Authorization": "", **header}
+        assert (await api.get("/metrics", headers=headers)).status_code == 200
+        for method, path in (("POST", "/metrics"), *(("GET", path) for path in (*PATHS, "/v1/metrics", "/metrics/"))):
+            assert (await api.request(method, path, headers=headers)).status_code == 401
 
 
 async def test_proxy_key_is_401(api: httpx.AsyncClient) -> None:

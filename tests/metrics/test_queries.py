@@ -21,6 +21,7 @@ import yaml
 from bouchet_core.deployments import Job, Phase, Placement
 from bouchet_core.figures import JobFigures, parse_figures
 from bouchet_core.gateway_client import NO_TLS
+from bouchet_core.keys import metrics_key
 from bouchet_core.ledger import JobEntry, JobSpan, SpanKind
 from bouchet_core.store import Store
 
@@ -170,7 +171,8 @@ def scraping(directory: Path, api_url: str, proxy_url: str) -> Iterator[Promethe
     """Run Prometheus with the project's configuration, over services on ports of the test."""
     program = shutil.which("prometheus")
     assert program, "prometheus is not installed; `make tools` installs it where it can"
-    for name, key in (("admin_key", ADMIN_KEY), ("api_key", KEY)):
+    for name, key in (("metrics_key", metrics_key(ADMIN_KEY)), ("api_key", KEY)):
+        (directory / name).touch(0o600)
         (directory / name).write_text(key)
     text = PROMETHEUS.read_text().replace("15s", "1s").replace("/run/secrets", str(directory))
     text = text.replace("api:4001", api_url.removeprefix("http://"))

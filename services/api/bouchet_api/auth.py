@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 from urllib.parse import urlsplit
 
+from bouchet_core.keys import metrics_key
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -14,6 +15,8 @@ from .problems import Problem, problem, problem_response
 # without a key: nothing that these return says anything about this installation
 OPEN_PATHS = frozenset({"/healthz", "/"})
 ASSETS = "/assets/"
+# what Prometheus reads, with a key that opens nothing else
+METRICS_PATH = "/metrics"
 # where a browser signs in: without a key, but from this API's own page only
 SESSION_PATH = "/v1/session"
 # A foreign name that resolves to 127.0.0.1 (DNS rebinding) is not in this list. `api` is the container's name.
@@ -50,7 +53,8 @@ def access_problem(method: str, path: str, headers: Headers, sessions: SessionBo
         return problem(403, "foreign_host", "this API accepts the hosts 127.0.0.1 and localhost only")
     if origin is not None and _hostname(origin) not in HOSTS:
         return problem(403, "foreign_origin", "web pages of other sites may not use this API")
-    if path not in OPEN_PATHS and not path.startswith(ASSETS) and not has_key(headers, sessions.admin_key):
+    is_open = path in OPEN_PATHS or path.startswith(ASSETS)
+    if not is_open and not has_key(headers, sessions.admin_key) and not _is_scrape(method, path, headers, sessions):
         found = _session_problem(method, path, headers, sessions)
         if found is not None:
             return found
@@ -63,6 +67,10 @@ def has_key(headers: Headers, key: str) -> bool:
     as_bearer = hmac.compare_digest(bearer.strip().encode() if scheme.lower() == "bearer" else b"", key.encode())
     as_header = hmac.compare_digest(headers.get("x-api-key", "").encode(), key.encode())
     return as_bearer or as_header
+
+
+def _is_scrape(method: str, path: str, headers: Headers, sessions: SessionBook) -> bool:
+    return method == "GET" and path == METRICS_PATH and has_key(headers, metrics_key(sessions.admin_key))
 
 
 def _session_problem(method: str, path: str, headers: Headers, sessions: SessionBook) -> Problem | None:

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 import yaml
+from bouchet_core.keys import metrics_key
 
 from setup.docker.engine import parse_ps, parse_version
+from setup.docker.stack import METRICS_PROFILE
 from setup.files.container_files import secret_contents
 
 ROOT = Path(__file__).parents[3]
@@ -23,8 +25,23 @@ def mounted_secrets(service: dict[str, Any]) -> dict[str, str]:
     return {one["target"]: one["source"] for one in named}
 
 
-def test_compose_defines_six_services() -> None:
-    assert set(SERVICES) == {"redis", "gateway", "worker", "api", "proxy", "notifier"}
+def test_compose_defines_six_services_and_prometheus_in_a_profile() -> None:
+    assert set(SERVICES) == {"redis", "gateway", "worker", "api", "proxy", "notifier", "prometheus"}
+    assert {name: service["profiles"] for name, service in SERVICES.items() if "profiles" in service} == {
+        "prometheus": [METRICS_PROFILE]
+    }
+
+
+def test_prometheus_reads_its_keys_from_files_that_it_has() -> None:
+    config = yaml.safe_load((ROOT / "deploy" / "prometheus" / "prometheus.yml").read_text())
+    files = {one["authorization"]["credentials_file"] for one in config["scrape_configs"]}
+    assert files == {f"/run/secrets/{name}" for name in mounted_secrets(SERVICES["prometheus"])}
+    targets = {
+        target for one in config["scrape_configs"] for part in one["static_configs"] for target in part["targets"]
+    }
+    assert targets == {"api:4001", "proxy:4000"}
+    values = {"REDIS_PASSWORD": "p", "GATEWAY_TOKEN": "t", "BOUCHET_API_KEY": "k", "SERVING_SECRET": "s"}
+    assert secret_contents({**values, "BOUCHET_ADMIN_KEY": "a"})["metrics_key"] == metrics_key("a")
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -41,7 +58,7 @@ def test_containers_are_hardened(name: str) -> None:
 
 def test_compose_publishes_proxy_and_api_on_loopback_only() -> None:
     published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
-    assert set(published) == {"proxy", "api"}
+    assert set(published) == {"proxy", "api", "prometheus"}
     assert all(port.startswith("127.0.0.1:") for ports in published.values() for port in ports)
 
 
@@ -84,11 +101,14 @@ def test_services_mount_only_their_own_secrets() -> None:
         },
         "proxy": {"api_key": "api_key", "redis_password": "redis_proxy", "serving_secret": "serving_secret"},
         "notifier": {"notify_urls": "notify_urls", "redis_password": "redis_notifier"},
+        # not the admin key: it opens all of the API
+        "prometheus": {"metrics_key": "metrics_key", "api_key": "api_key"},
     }
 
 
 def test_every_secret_file_is_written_by_setup() -> None:
     values = {"REDIS_PASSWORD": "p", "GATEWAY_TOKEN": "t", "BOUCHET_API_KEY": "k", "SERVING_SECRET": "s"}
+    values["BOUCHET_ADMIN_KEY"] = "a"
     assert set(COMPOSE["secrets"]) - {"build_ca"} == set(secret_contents(values))
 
 
@@ -114,6 +134,7 @@ NAMED_SECRETS = {
     "owner's key": "api_key",
     "admin key": "admin_key",
     "key for chats": "chat_key",
+    "key for metrics": "metrics_key",
     "secret that seals the keys of attached servers": "attach_secret",
     "URL of the ledger's database": "db_url",
     "password in Redis": "redis_password",
@@ -125,7 +146,7 @@ NAMED_SECRETS = {
 }
 
 
-@pytest.mark.parametrize("name", ["proxy", "api", "gateway", "worker", "notifier"])
+@pytest.mark.parametrize("name", ["proxy", "api", "gateway", "worker", "notifier", "prometheus"])
 def test_threat_model_lists_the_secrets_of_each_service(name: str) -> None:
     page = (ROOT / "docs" / "security.md").read_text()
     held = re.search(rf"^\| {name} \| ([^|]*)\|", page, re.MULTILINE | re.IGNORECASE)
