@@ -10,8 +10,8 @@ from bouchet_core.config.site import Site
 from bouchet_core.deployments import Deployment, Job, Phase, Placement
 from bouchet_core.errors import LaunchRefusedError
 
-from .model import Budget, BudgetUnit
-from .weekly import Span, period_at
+from .model import Budget, BudgetUnit, Policy
+from .weekly import Span, hours_within, period_at
 
 # no period is longer
 LONGEST_PERIOD = timedelta(days=31)
@@ -135,10 +135,8 @@ def preview(placement: Placement, site: Site, uses: Iterable[BudgetUse] = ()) ->
         return ""
     hours = placement.walltime_s / 3600
     gpu_type = placement.gpu_type.upper() or "GPU"
-    rate = site.charge_per_gpu_hour(placement.partition, placement.gpu_type)
     gpu_hours = hours * placement.gpus
-    cost = f"{gpu_hours:,.4g} GPU hours" if not rate else f"{gpu_hours * rate:,.0f} {site.charge_unit}"
-    text = f"{hours:,.4g} h x {placement.gpus} {gpu_type} = {cost}"
+    text = f"{hours:,.4g} h x {placement.gpus} {gpu_type} = {_amount(gpu_hours, placement, site)}"
     tightest = max(uses, key=lambda use: use.share, default=None)
     if tightest is None:
         return text
@@ -148,3 +146,29 @@ def preview(placement: Placement, site: Site, uses: Iterable[BudgetUse] = ()) ->
     if gpu_hours > left:
         return f"{text}, more than is left of the budget of {tightest.scope} ({tightest.text}): it ends sooner"
     return f"{text}, {gpu_hours / left:.0%} of what is left of the budget of {tightest.scope} ({tightest.text})"
+
+
+def preview_policy(placement: Placement, site: Site, policy: Policy, now: datetime) -> str:
+    """Return what jobs one after another cost a day, and at most; empty for one job that ends at its walltime.
+
+    The minutes in which a successor already runs are not counted.
+    """
+    if not placement.gpus or not policy.is_managed:
+        return ""
+    gpus = placement.gpus * policy.replicas.high
+    day = gpus * (hours_within(policy.hours, now, now + timedelta(days=7)) / 7 if policy.hours else 24.0)
+    is_less = policy.on_demand or policy.replicas.low < policy.replicas.high
+    text = f"kept, {'up to' if is_less else 'about'} {_amount(day, placement, site)} a day"
+    limits = []
+    if isinstance(policy.keep, datetime):
+        left = (policy.keep - now) / timedelta(days=1) * day
+        limits.append(f"{_amount(max(0.0, left), placement, site)} until {policy.keep:%Y-%m-%d %H:%M} UTC")
+    if policy.budget is not None:
+        limits.append(str(policy.budget))
+    return f"{text}, at most {' and '.join(limits)}" if limits else f"{text}, without a limit until it is cancelled"
+
+
+def _amount(gpu_hours: float, placement: Placement, site: Site) -> str:
+    """Return GPU hours in the site's charge units, or as they are where it has no price."""
+    rate = site.charge_per_gpu_hour(placement.partition, placement.gpu_type)
+    return f"{gpu_hours * rate:,.0f} {site.charge_unit}" if rate else f"{gpu_hours:,.4g} GPU hours"

@@ -12,7 +12,9 @@ from typing import Annotated
 from bouchet_core.config.catalog import Catalog, load_catalog
 from bouchet_core.config.site import Site, catalogs_of, load_site
 from bouchet_core.deployments import Deployment
+from bouchet_core.errors import ConfigurationError, LaunchRefusedError
 from bouchet_core.gateway_client import GatewayClient
+from bouchet_core.policy import Budget, parse_budget
 from bouchet_core.store import Store
 from bouchet_core.tunnel import TunnelStatus
 from fastapi import Depends, Path, Request
@@ -67,6 +69,8 @@ class AppState:
     pins_dir: FilePath = FilePath("/etc/bouchet/pins")
     # the catalog file that `bouchet models add` writes
     added_catalog: FilePath = FilePath("/etc/bouchet/sites/site.added.yaml")
+    # of the installation
+    budget: Budget | None = None
     # whether messages have a target, so that a notifier runs
     notifies: bool = False
     # seals the keys of attached servers
@@ -97,12 +101,20 @@ def open_state(settings: ApiSettings) -> Iterator[AppState]:
             chat = ProxyChat(settings.proxy_url, settings.chat_key.get_secret_value())
             shown = notifier, LiveView(store, gateway, notifier), chat
             files = settings.pins_dir, paths[-1]
-            last = settings.notifiers == "1", settings.attach_secret
+            last = read_budget(settings.budget), settings.notifiers == "1", settings.attach_secret
             yield AppState(store, tasks, gateway, catalog, *shown, site, ledger, *files, *last)
         finally:
             ledger.database.close()
             tasks.close()
             store.close()
+
+
+def read_budget(text: str) -> Budget | None:
+    """Return the installation's budget, None without one. Raises ConfigurationError."""
+    try:
+        return parse_budget(text) if text else None
+    except LaunchRefusedError as exc:
+        raise ConfigurationError("BOUCHET_BUDGET", str(exc)) from exc
 
 
 def get_state(request: Request) -> AppState:

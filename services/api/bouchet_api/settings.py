@@ -28,6 +28,8 @@ class ApiSettings(ServiceSettings):
     pins_dir: Path = Field(default=Path("/etc/bouchet/pins"), validation_alias="PINS_DIR")
     gateway_url: HttpUrl = Field(default="http://gateway:8090", validation_alias="GATEWAY_URL")
     proxy_url: HttpUrl = Field(default="http://proxy:4000", validation_alias="PROXY_URL")
+    # of all deployments, as the worker has it: 400h/month
+    budget: str = Field(default="", validation_alias="BOUCHET_BUDGET")
     # how many notifiers run: none without a target in NOTIFY_URLS
     notifiers: Literal["0", "1"] = Field(default="0", validation_alias="NOTIFIERS")
     api_port: Port = Field(default=4001, validation_alias="API_PORT")

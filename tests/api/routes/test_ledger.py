@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
 import pytest
 from bouchet_core.ledger import JobEntry, JobSpan, SpanKind
+from bouchet_core.policy import Budget, BudgetUnit, Period
 
 from tests.api.ledger.entries import accounting, job, request
 from tests.fakes.running_api import RunningApi
@@ -52,6 +54,27 @@ def test_views_answer_with_lines_and_their_total(filled: httpx.Client) -> None:
     [compared] = get(filled, "/v1/ledger/accounting", **DAYS)["jobs"]
     assert (compared["measured_s"], compared["accounted_s"]) == (14_400.0, 14_399.0)
     assert get(filled, "/v1/ledger/requests", limit=1, failed=True)["requests"][0]["error"] == "overloaded"
+
+
+def test_budget_that_is_left_counts_what_the_ledger_has_of_its_period(
+    client: httpx.Client, live_api: RunningApi
+) -> None:
+    assert get(client, "/v1/ledger/budget")["budget"] is None
+    state, now = live_api.app.state.bouchet, datetime.now(UTC)
+    entry = job("bouchet-left-1", charge_per_gpu_hour=300.0).model_copy(
+        update={"spans": (JobSpan(kind=SpanKind.SERVING, start=now - timedelta(seconds=2), end=now),)}
+    )
+    live_api.store.ledger.append([entry])
+    today = {"zone": "UTC", "from": f"{now:%Y-%m-%d}", "to": f"{now:%Y-%m-%d}"}
+    total = wait_for(lambda: found if (found := get(client, "/v1/ledger/gpu", **today)["total"])["jobs"] else None)
+    live_api.app.state.bouchet = replace(state, budget=Budget(amount=1000, unit=BudgetUnit.CHARGE, period=Period.DAY))
+    try:
+        found = get(client, "/v1/ledger/budget", zone="UTC")
+    finally:
+        live_api.app.state.bouchet = state
+    assert (found["budget"], found["period"], found["limit"]) == ("1,000 charge units a day", "day", 1000)
+    assert total and found["used"] == total["charge"] > 0 and found["left"] == round(1000 - found["used"], 4)
+    assert datetime.fromisoformat(found["ends_at"]) > now
 
 
 def test_csv_of_a_view_has_no_formulas(filled: httpx.Client, live_api: RunningApi) -> None:

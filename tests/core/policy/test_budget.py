@@ -9,8 +9,17 @@ import pytest
 from bouchet_core.config.site import Site, load_site
 from bouchet_core.deployments import Deployment, Job, LaunchRequest, Phase, Placement
 from bouchet_core.errors import LaunchRefusedError
-from bouchet_core.policy import OFF, Budget, BudgetUnit, Period, Policy
-from bouchet_core.policy.budget import BudgetUse, GpuTime, budget_use, budget_uses, gpu_time, older_time, preview
+from bouchet_core.policy import OFF, Budget, BudgetUnit, Period, Policy, Replicas, parse_hours
+from bouchet_core.policy.budget import (
+    BudgetUse,
+    GpuTime,
+    budget_use,
+    budget_uses,
+    gpu_time,
+    older_time,
+    preview,
+    preview_policy,
+)
 from bouchet_core.policy.weekly import period_at
 from hypothesis import given
 from hypothesis import strategies as st
@@ -138,6 +147,26 @@ def test_preview_without_a_charge_is_in_gpu_hours(site: Site) -> None:
     free = site.model_copy(update={"charge": {}})
     assert preview(placement, free) == "8 h x 4 H200 = 32 GPU hours"
     assert preview(placement.model_copy(update={"gpus": 0}), site) == ""
+
+
+def test_preview_of_a_kept_deployment_says_what_it_costs_a_day_and_at_most(site: Site) -> None:
+    placement = job(NOW).placement
+    assert placement is not None
+    assert preview_policy(placement, site, Policy(), NOW) == ""
+    three_days = Policy(keep=NOW + timedelta(days=3))
+    until = f"{NOW + timedelta(days=3):%Y-%m-%d %H:%M} UTC"
+    assert preview_policy(placement, site, three_days, NOW) == (
+        f"kept, about 28,800 SU a day, at most 86,400 SU until {until}"
+    )
+    budget = Budget(amount=400, period=Period.MONTH)
+    both = preview_policy(placement, site, three_days.model_copy(update={"budget": budget}), NOW)
+    assert both.endswith(f"at most 86,400 SU until {until} and 400 GPU hours a month")
+    forever = preview_policy(placement, site, Policy(keep="forever", replicas=Replicas(low=1, high=2)), NOW)
+    assert forever == "kept, up to 57,600 SU a day, without a limit until it is cancelled"
+    hours = Policy(hours=parse_hours("mon-fri 08:00-18:00", YALE), on_demand=True)
+    free = site.model_copy(update={"charge": {}})
+    assert preview_policy(placement, free, hours, NOW).startswith("kept, up to 28.57 GPU hours a day")
+    assert preview_policy(placement.model_copy(update={"gpus": 0}), site, three_days, NOW) == ""
 
 
 @given(st.lists(st.tuples(st.integers(0, 500), st.integers(0, 200)), max_size=6), st.integers(0, 400))

@@ -187,6 +187,7 @@ RESPONSE_EXAMPLES: Mapping[str, dict[str, Any]] = {
     "LaunchPreview": examples.PREVIEW,
     "LedgerReport": examples.LEDGER_REPORT,
     "GpuReport": examples.GPU_REPORT,
+    "BudgetReport": examples.BUDGET_REPORT,
     "AccountingReport": {"total": examples.ACCOUNTING, "jobs": [examples.JOB_DIFFERENCE]},
     "LedgerStatus": examples.LEDGER_STATUS,
     "RemovedImage": {"pin": "cuda128-0.19.1", "bytes": 8_400_000_000},

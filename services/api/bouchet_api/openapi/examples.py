@@ -370,6 +370,14 @@ REQUEST_LIST: dict[str, Any] = {
     ]
 }
 
+BUDGET_REPORT: dict[str, Any] = {
+    "budget": "400 GPU hours a month",
+    "period": "month",
+    "unit": "GPU hours",
+    "limit": 400.0,
+    "used": 276.0,
+}
+BUDGET_REPORT |= {"left": 124.0, "ends_at": "2026-12-01T05:00:00Z"}
 LEDGER_STATUS: dict[str, Any] = {
     "problem": "",
     "database": "/data/ledger.sqlite3",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
+from bouchet_core.policy import BudgetUnit
+from bouchet_core.policy.weekly import period_at
 from bouchet_core.tasks import TaskName
 from bouchet_core.usage import UsageSummary
 from fastapi import APIRouter, Depends, Query, Response
@@ -25,7 +27,7 @@ from bouchet_api.ledger.gpu_views import (
     table_of_gpu_time,
     total_gpu_time,
 )
-from bouchet_api.ledger.periods import DateRange, make_range
+from bouchet_api.ledger.periods import DateRange, find_zone, make_range
 from bouchet_api.ledger.request_views import (
     RequestsBy,
     last_requests,
@@ -79,6 +81,18 @@ class GpuReport(BaseModel):
     lines: list[GpuSummary]
     total: GpuSummary
     accounting: AccountingSummary
+
+
+class BudgetReport(BaseModel):
+    """What is left of the installation's budget (BOUCHET_BUDGET) in its present period, by the ledger."""
+
+    budget: str | None = Field(description="as it was set; null without one")
+    period: str = ""
+    unit: str = Field(default="", description="GPU hours, or the site's charge unit")
+    limit: float = 0.0
+    used: float = 0.0
+    left: float = 0.0
+    ends_at: datetime | None = Field(default=None, description="when it begins again")
 
 
 class AccountingReport(BaseModel):
@@ -135,6 +149,33 @@ def get_gpu_time(
             return csv_response(f"gpu-hours-by-{by}-{span.first}", *table_of_gpu_time(lines))
         total, accounting = total_gpu_time(connection, span, now), compare_with_accounting(connection, span)
     return GpuReport(by=by, **days_of(span), lines=lines, total=total, accounting=accounting)
+
+
+@router.get("/budget")
+def get_budget(
+    state: StateDep,
+    zone: Annotated[str, Query(max_length=60, description="IANA time zone whose days count")] = "UTC",
+) -> BudgetReport:
+    """Return what is used and left of the installation's budget."""
+    budget, now = state.budget, datetime.now(UTC)
+    if budget is None:
+        return BudgetReport(budget=None)
+    tz = find_zone(zone)
+    period = period_at(budget.period, now, str(tz))
+    days = DateRange(period.start.astimezone(tz).date(), now.astimezone(tz).date(), tz)
+    with state.ledger.database.read() as connection:
+        total = total_gpu_time(connection, days, now.timestamp())
+    is_hours = budget.unit is BudgetUnit.GPU_HOURS
+    used = total.gpu_hours if is_hours else total.charge or 0.0
+    return BudgetReport(
+        budget=str(budget),
+        period=budget.period,
+        unit="GPU hours" if is_hours else state.site.charge_unit,
+        limit=budget.amount,
+        used=used,
+        left=max(0.0, round(budget.amount - used, 4)),
+        ends_at=period.end,
+    )
 
 
 @router.get("/requests", responses={200: {"content": {"application/json": {"example": examples.REQUEST_LIST}}}})

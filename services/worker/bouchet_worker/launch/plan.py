@@ -16,7 +16,7 @@ from bouchet_core.deployments import Deployment, Job, Phase, Placement
 from bouchet_core.errors import LaunchRefusedError, RemoteCommandError
 from bouchet_core.keys import serving_key
 from bouchet_core.placement import AUTO_PARTITION, SHORTEST_S, candidates, image_of, waits_for_own_job
-from bouchet_core.policy.budget import LONGEST_PERIOD, BudgetUse, budget_uses
+from bouchet_core.policy.budget import LONGEST_PERIOD, BudgetUse, budget_uses, preview_policy
 from bouchet_core.policy.budget import preview as cost_preview
 from bouchet_core.policy.checks import check_placements, hours_warning
 from bouchet_core.values import format_duration
@@ -156,11 +156,12 @@ def _check_with_slurm(context: WorkerContext, placement: Placement) -> None:
 
 
 def _cost(context: WorkerContext, record: Deployment, placement: Placement) -> str:
-    """Return what a job costs, and whether its hours cost more than its budget."""
+    """Return what a job costs, what keeping the deployment costs, and whether its hours cost more than its budget."""
     uses = _budget_uses(context, record)
     limit = min((use.limit for use in uses), default=0.0)
     warning = hours_warning(record.policy, context.now(), limit, placement.gpus)
-    return "; ".join(filter(None, (cost_preview(placement, context.site, uses), warning)))
+    kept = preview_policy(placement, context.site, record.policy, context.now())
+    return "; ".join(filter(None, (cost_preview(placement, context.site, uses), kept, warning)))
 
 
 def _budget_uses(context: WorkerContext, record: Deployment) -> Sequence[BudgetUse]:

@@ -12,8 +12,8 @@ export async function readAccount() {
   const now = new Date(), pad = (value) => String(value).padStart(2, "0");
   const month = `${now.getFullYear()}-${pad(now.getMonth() + 1)}`, day = `${month}-${pad(now.getDate())}`;
   try {
-    const [today, whole] = await Promise.all([ask("GET", `/v1/ledger/gpu?by=day&zone=${zone}&from=${day}&to=${day}`), ask("GET", `/v1/ledger/gpu?by=day&zone=${zone}&month=${month}`)]);
-    return { today: today.total, month: whole.total, problem: "" };
+    const [today, whole, budget] = await Promise.all([ask("GET", `/v1/ledger/gpu?by=day&zone=${zone}&from=${day}&to=${day}`), ask("GET", `/v1/ledger/gpu?by=day&zone=${zone}&month=${month}`), ask("GET", `/v1/ledger/budget?zone=${zone}`)]);
+    return { today: today.total, month: whole.total, budget, problem: "" };
   } catch (error) {
     return { problem: error.message };
   }
@@ -26,9 +26,17 @@ export function accountPanel(state) {
   const month = account.month, all = month.gpu_hours || 0;
   const shares = PARTS.map(([key, word]) => [key, word, all ? month[`${key}_hours`] / all : 0]).filter(([, , share]) => share >= 0.005);
   return h("div", { class: "account" },
-    h("dl", {}, sums("today", account.today), sums("this month", month)),
+    h("dl", {}, sums("today", account.today), sums("this month", month), left(account.budget)),
     all ? h("div", { class: "share", role: "img", "aria-label": shares.map(([, word, share]) => `${word} ${percent(share)}`).join(", "), title: "Of this month's GPU hours, from the ledger" }, shares.map(([key, , share]) => h("i", { key, class: key, style: { width: `${(share * 100).toFixed(1)}%` } }))) : null,
     all ? h("p", { class: "hint" }, shares.map(([, word, share]) => `${word} ${percent(share)}`).join(" · ")) : h("p", { class: "hint" }, "No GPU has been used this month."));
+}
+
+function left(budget) {
+  if (!budget || !budget.budget) return null;
+  const unit = budget.unit === "GPU hours" ? "GPU h" : budget.unit, digits = budget.unit === "GPU hours" ? 1 : 0;
+  const word = { day: "left today", week: "left this week", month: "left this month" }[budget.period] || "left";
+  const text = budget.left > 0 ? `${number(budget.left, digits)} ${unit} (${percent(budget.left / budget.limit)})` : "nothing: no job is submitted";
+  return h("div", { key: "left", class: budget.left > 0 ? "" : "problem", title: `Of BOUCHET_BUDGET, ${budget.budget}: ${number(budget.used, digits)} ${unit} are used; it begins again ${new Date(budget.ends_at).toLocaleString("en-GB")}` }, h("dt", {}, word), h("dd", {}, text));
 }
 
 function sums(word, total) {
