@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -53,23 +52,6 @@ class UsageRecord:
     client: str = ""
     continued: int = 0
 
-    def of(self, by: UsageBy) -> str:
-        """Return the name under which this record counts."""
-        return str(getattr(self, by.value))
-
-    def counts(self) -> dict[str, int]:
-        """Return what the record adds to a sum."""
-        found = {"requests": 1, "input": self.input, "cached": self.cached, "output": self.output}
-        if self.error:
-            found |= {"errors": 1, f"error.{self.error}": 1}
-        if self.first_ms is not None:
-            found |= {"streams": 1, "first_ms": self.first_ms}
-        if self.continued:
-            found |= {"continued": self.continued}
-        if self.output:
-            found |= {"made": self.output, "made_ms": self.generating_ms}
-        return found
-
 
 class UsageSummary(FrozenModel):
     """Usage over some time of one key, model, session or deployment. Tokens and requests are counts."""
@@ -84,29 +66,6 @@ class UsageSummary(FrozenModel):
     continued: int = Field(default=0, description="answers that another job went on with, as their own had ended")
     errors: int = 0
     errors_by_kind: Mapping[str, int] = {}
-
-
-def sums_of(records: Iterable[UsageRecord]) -> dict[tuple[UsageBy, str], Counter[str]]:
-    """Sum the counts of records by every dimension but the session; unknown models are left out."""
-    sums: dict[tuple[UsageBy, str], Counter[str]] = {}
-    for record in records:
-        counts = record.counts()
-        for by in UsageBy:
-            if by is not UsageBy.SESSION and (name := record.of(by)):
-                sums.setdefault((by, name), Counter()).update(counts)
-    return sums
-
-
-def session_sums_of(records: Iterable[UsageRecord]) -> dict[tuple[str, str], Counter[str]]:
-    """Sum the counts of records by key and session, of those that a deployment served.
-
-    A client may invent a session for each request, so requests that reach no model must not leave one behind.
-    """
-    sums: dict[tuple[str, str], Counter[str]] = {}
-    for record in records:
-        if record.session and record.deployment:
-            sums.setdefault((record.key, record.session), Counter()).update(record.counts())
-    return sums
 
 
 def summary_of(name: str, counts: Mapping[str, int]) -> UsageSummary:

@@ -92,7 +92,7 @@ USERS: Mapping[str, RedisUser] = {
     "api": RedisUser(
         commands=(*READ_RECORDS, *READ_STREAMS, *CHANGE_RECORDS, *SEND_TASKS, *TAKE_ENTRIES, "info"),
         read=(
-            "orphans", "outage", "tunnel", "heartbeat:*", "usage:*", "figures", "load", "points", "live-requests",
+            "orphans", "outage", "tunnel", "heartbeat:*", "figures", "load", "points", "live-requests",
             "notifier:outbox", "notifier:sent", "notifier:status",
         ),
         append=("watched", "notifier:tests"),
@@ -101,12 +101,11 @@ USERS: Mapping[str, RedisUser] = {
     ),
     "proxy": RedisUser(
         commands=(
-            "smembers", "hget", "hgetall", "xread", "xrevrange", "info", "get", "set",
-            "xadd", "hincrby", "expire", "eval", "hexists", "hset",
+            "smembers", "hget", "hgetall", "xread", "xrevrange", "info", "get", "set", "xadd", "hset",
         ),
         read=("live", "deployment:*", "events", "access:keys", "access:changes", "watched"),
         append=("demand", "demand-log", "live-requests", "ledger:requests"),
-        change=("usage:*", "load"),
+        change=("load",),
     ),
     # it sends to the internet: it reads no record, and nothing that a client sent
     "notifier": RedisUser(

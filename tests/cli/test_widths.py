@@ -11,6 +11,7 @@ from bouchet_core.batch_jobs import DiskListing, DiskModel
 from bouchet_core.usage import UsageRecord
 
 from tests.cli.harness import QWEN, Bouchet
+from tests.waiting import wait_for
 
 WIDTHS = ("60", "80", "100", "200")
 MESSAGES = (
@@ -39,6 +40,7 @@ def full(bouchet: Bouchet) -> Bouchet:
         error="", input=123_456, cached=112_000, output=5_678, first_ms=340, generating_ms=10_000,
     )  # fmt: skip
     bouchet.store.usage.add([record])
+    wait_for(lambda: "alice" in bouchet("usage").out)
     bouchet("download", QWEN, "--no-wait")
     models = {QWEN: DiskModel(state="ready", bytes=65_527_752_704, total_bytes=65_527_752_704)}
     bouchet.store.downloads.keep_disk(DiskListing(models=models, free_bytes=1 << 40, listed_at=datetime.now(UTC)))

@@ -102,7 +102,7 @@ SCRIPTS: Sequence[Command] = (
 MUST_NOT: Mapping[str, Sequence[Command]] = {
     "proxy": (
         *ADMINISTRATION, *QUEUE, *TARGETS, ("HGET", "bouchet:targets", "0"), *RECORDS, *WORKERS_OWN, *CHANGE_KEYS,
-        *TUNNEL, ("XRANGE", "bouchet:tunnel", "-", "+"), ("HGETALL", "bouchet:demand"), *SCRIPTS,
+        *TUNNEL, ("XRANGE", "bouchet:tunnel", "-", "+"), ("HGETALL", "bouchet:demand"), *SCRIPTS, *SUMS,
         *MEASURES, *JOB_ENTRIES, ("XREVRANGE", "bouchet:ledger:requests", "+", "-"), *NOTICES, *NOTIFIERS_OWN,
     ),
     "gateway": (

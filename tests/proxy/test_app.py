@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,7 +11,6 @@ import httpx
 import pytest
 from bouchet_core.deployments import Phase
 from bouchet_core.keys import ApiKey, new_secret, sha256_of
-from bouchet_core.usage import UsageBy, UsageSummary
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.proxy.client import (
@@ -177,18 +175,17 @@ class TestUsage:
         for secret in (key, KEY, SESSION, "a private prompt", "one two"):
             assert secret not in stored
 
-    def test_sums_by_key_add_up(self, proxy: RunningProxy, new_key: NewKey) -> None:
+    def test_requests_of_a_key_are_recorded_one_by_one(self, proxy: RunningProxy, new_key: NewKey) -> None:
         key = new_key("carol")
         for _ in range(3):
             send(proxy, key, chat_body("SAY[a b]", stream=True))
         wait_for_record(proxy, key="carol", endpoint=MESSAGES)
 
-        def carol() -> UsageSummary:
-            lines = proxy.environment.store.usage.summaries(UsageBy.KEY, time.time() - 60, time.time())
-            return next(line for line in lines if line.name == "carol")
+        def carol() -> list[dict[str, str]]:
+            return [request for request in proxy.environment.store.usage.last(1000) if request["key"] == "carol"]
 
-        wait_for(lambda: carol().output_tokens == 9)
-        assert carol().errors == 0 and carol().first_token_ms is not None
+        wait_for(lambda: sum(int(request["output"]) for request in carol()) == 9)
+        assert all(request["error"] == "" and request["first_ms"] for request in carol())
 
     def test_failed_request_is_recorded_with_its_kind(self, proxy: RunningProxy, new_key: NewKey) -> None:
         key = new_key("dave")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import httpx
 import pytest
 from bouchet_api.dependencies import AppState
 from bouchet_core.keys import KEY_PREFIX, sha256_of
-from bouchet_core.store import Store
 from bouchet_core.usage import UsageRecord
 from bouchet_core.values import parse_time_span
 
@@ -18,6 +18,14 @@ def record(**fields: object) -> UsageRecord:
     made = {"at": time.time(), "key": "alice", "model": "org/Tiny", "session": "5e55", "deployment": "d1"}
     rest = {"endpoint": "/v1/messages", "status": 200, "error": "", "input": 100, "cached": 900, "output": 50}
     return UsageRecord(**{**made, **rest, "first_ms": 200, "generating_ms": 1000, **fields})  # type: ignore[arg-type]
+
+
+def break_database(state: AppState) -> None:
+    """Put a folder where the ledger's file is expected."""
+    state.ledger.database.close()
+    file = Path(state.ledger.database.shown)
+    file.unlink(missing_ok=True)
+    file.mkdir()
 
 
 async def test_new_key_is_shown_once_and_stored_as_a_hash(api: httpx.AsyncClient, state: AppState) -> None:
@@ -66,8 +74,9 @@ async def test_invalid_key_request_is_refused(api: httpx.AsyncClient, state: App
     assert state.store.api_keys.all() == []
 
 
-async def test_usage_is_summed_by_key_and_by_model(api: httpx.AsyncClient, store: Store) -> None:
-    store.usage.add([record(), record(key="bob", error="http_500", status=500, output=0)])
+async def test_usage_is_summed_by_key_and_by_model(api: httpx.AsyncClient, state: AppState) -> None:
+    state.store.usage.add([record(id="1"), record(id="2", key="bob", error="http_500", status=500, output=0)])
+    assert state.ledger.consumer.take_pending() == 2
     by_key = (await api.get("/v1/usage")).json()
     assert by_key["by"] == "key"
     assert {line["name"]: line["errors_by_kind"] for line in by_key["lines"]} == {"alice": {}, "bob": {"http_500": 1}}
@@ -79,6 +88,45 @@ async def test_usage_is_summed_by_key_and_by_model(api: httpx.AsyncClient, store
         1800,
         50.0,
     )
+    assert line["errors_by_kind"] == {"http_500": 1}
+
+
+async def test_usage_by_session_is_of_requests_that_reached_a_model_within_a_day(
+    api: httpx.AsyncClient, state: AppState
+) -> None:
+    made = [
+        record(id="1"),
+        record(id="2", continued=2, first_ms=400),
+        record(id="3", session="other", deployment="", model="", status=404, error="not_found_error"),
+        record(id="4", session="0ld", at=time.time() - 2 * 86_400),
+        record(id="5", session="fa11", error="http_500", status=500, output=0, first_ms=None),
+    ]
+    state.store.usage.add(made)
+    state.ledger.consumer.take_pending()
+    lines = (await api.get("/v1/usage", params={"by": "session", "since": "30d"})).json()["lines"]
+    assert {line["name"]: (line["requests"], line["errors_by_kind"]) for line in lines} == {
+        "5e55": (2, {}),
+        "fa11": (1, {"http_500": 1}),
+    }
+    first = next(line for line in lines if line["name"] == "5e55")
+    assert (first["continued"], first["first_token_ms"], first["tokens_per_second"]) == (2, 300, 50.0)
+    by_key = (await api.get("/v1/usage", params={"since": "30d"})).json()["lines"]
+    assert [(line["requests"], line["continued"]) for line in by_key] == [(5, 2)]
+
+
+async def test_usage_and_the_ledger_have_the_same_sums(api: httpx.AsyncClient, state: AppState) -> None:
+    state.store.usage.add([record(id=str(n), key=f"person-{n % 3}", error="" if n % 4 else "x") for n in range(40)])
+    state.ledger.consumer.take_pending()
+    of_late = (await api.get("/v1/usage", params={"since": "3h"})).json()["lines"]
+    days = (await api.get("/v1/ledger", params={"by": "key"})).json()["lines"]
+    assert of_late == days and sum(line["requests"] for line in of_late) == 40
+
+
+async def test_usage_without_a_database_says_that_entries_wait(api: httpx.AsyncClient, state: AppState) -> None:
+    break_database(state)
+    refused = await api.get("/v1/usage")
+    assert (refused.status_code, refused.json()["kind"]) == (503, "ledger_unavailable")
+    assert "wait in Redis" in refused.json()["detail"]
 
 
 @pytest.mark.parametrize("query", [{"by": "colour"}, {"since": "yesterday"}, {"since": "0h"}])

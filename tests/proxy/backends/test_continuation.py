@@ -14,7 +14,6 @@ import pytest
 from bouchet_core.deployments import Deployment, Ending, Job, Phase
 from bouchet_core.keys import serving_key
 from bouchet_core.policy import Policy
-from bouchet_core.usage import UsageBy
 
 from tests.fakes.vllm.guarded import GuardedVLLM, serve_guarded
 from tests.fakes.vllm.server import FakeVLLM
@@ -269,8 +268,7 @@ def test_continued_answers_are_counted(jobs: Jobs) -> None:
     assert jobs.record is not None
     identity, store = jobs.record.id, jobs.environment.store
 
-    def found() -> list[int]:
-        sums = store.usage.summaries(UsageBy.DEPLOYMENT, time.time() - 60, time.time())
-        return [one.continued for one in sums if one.name == identity]
+    def found() -> int:
+        return sum(int(one["continued"]) for one in store.usage.last(1000) if one["deployment"] == identity)
 
-    wait_for(lambda: found() == [1], 5)
+    wait_for(lambda: found() == 1, 20)

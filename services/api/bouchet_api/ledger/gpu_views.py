@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
@@ -16,7 +17,10 @@ from pydantic import Field
 
 from .periods import DateRange, PeriodLength, first_of, start_of
 from .request_views import period_name
-from .tables import jobs, spans
+from .tables import KINDS, jobs, spans
+
+# of one query that names jobs
+JOBS_AT_ONCE = 500
 
 
 class GpuBy(StrEnum):
@@ -68,46 +72,67 @@ class AccountingSummary(FrozenModel):
 @dataclass
 class _Line:
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
-    jobs: set[str] = field(default_factory=set)
+    jobs: int = 0
     charge: float = 0.0
     is_priced: bool = False
     unit: str = ""
 
+    def add(self, kind: str, price: float | None, unit: str, job_s: float, gpu_s: float) -> None:
+        """Add time of one kind: of jobs, and of their GPUs."""
+        if kind == SpanKind.QUEUED.value:
+            self.seconds[kind] += job_s
+            return
+        self.seconds[kind] += gpu_s
+        if price is not None:
+            self.charge += gpu_s / 3600 * price
+            self.is_priced, self.unit = True, unit
+
+    def add_line(self, other: _Line) -> None:
+        """Add all of another line, whose jobs are others."""
+        for kind, seconds in other.seconds.items():
+            self.seconds[kind] += seconds
+        self.jobs += other.jobs
+        self.charge += other.charge
+        if other.is_priced:
+            self.is_priced, self.unit = True, other.unit
+
 
 def summarize_gpu_time(connection: sa.Connection, by: GpuBy, span: DateRange, now: float) -> list[GpuSummary]:
     """Return GPU time within the range: over time in its order, else the most hours first."""
-    lines: defaultdict[str, _Line] = defaultdict(_Line)
-    pieces_of = _day_pieces(span, PeriodLength(by)) if by in (GpuBy.DAY, GpuBy.WEEK, GpuBy.MONTH) else None
-    for row in _rows_within(connection, span, now):
-        start, end = max(row["start"], span.start), min(row["until"], span.end)
-        named = pieces_of(start, end) if pieces_of else [(str(row[str(by)]), end - start)]
-        for name, seconds in named:
-            _add(lines[name], row, seconds)
-    found = [_summary_of(name, line) for name, line in lines.items()]
-    return sorted(found, key=lambda one: one.name) if pieces_of else sorted(found, key=_longest_first)
+    if by in (GpuBy.DAY, GpuBy.WEEK, GpuBy.MONTH):
+        return _over_time(connection, PeriodLength(by), span, now)
+    lines = _sum_by(connection, jobs.c[str(by)], span, now)
+    return sorted((_summary_of(str(name), line) for name, line in lines.items()), key=_longest_first)
 
 
 def total_gpu_time(connection: sa.Connection, span: DateRange, now: float) -> GpuSummary:
     """Return the GPU time of everything in the range."""
-    line = _Line()
-    for row in _rows_within(connection, span, now):
-        _add(line, row, min(row["until"], span.end) - max(row["start"], span.start))
-    return _summary_of("total", line)
+    total = _Line()
+    for line in _sum_by(connection, jobs.c.gpu_type, span, now).values():
+        total.add_line(line)
+    return _summary_of("total", total)
 
 
 def compare_with_accounting(connection: sa.Connection, span: DateRange) -> AccountingSummary:
     """Compare the jobs that ended within the range with sacct."""
-    found = job_differences(connection, span)
-    if not found:
+    compared = _compared_jobs(span).subquery()
+    difference = (compared.c.measured_s - compared.c.accounted_s).label("difference_s")
+    total = connection.execute(
+        sa.select(
+            *(sa.func.count().label("jobs"), sa.func.max(compared.c.accounted_at).label("asked_at")),
+            *(sa.func.sum(compared.c[name]).label(name) for name in ("measured_s", "accounted_s")),
+        )
+    ).one()
+    if not total.jobs:
         return AccountingSummary()
-    measured, accounted = sum(one.measured_s for one in found), sum(one.accounted_s for one in found)
-    largest = max(found, key=lambda one: abs(one.difference_s))
+    by_size = sa.select(compared.c.job, difference).order_by(sa.func.abs(difference).desc(), compared.c.job)
+    largest = connection.execute(by_size.limit(1)).one()
     return AccountingSummary(
-        jobs=len(found),
-        asked_at=max(one.asked_at for one in found),
-        measured_gpu_hours=round(measured / 3600, 3),
-        accounted_gpu_hours=round(accounted / 3600, 3),
-        difference_s=round(measured - accounted, 1),
+        jobs=total.jobs,
+        asked_at=datetime.fromtimestamp(total.asked_at, span.zone),
+        measured_gpu_hours=round(total.measured_s / 3600, 3),
+        accounted_gpu_hours=round(total.accounted_s / 3600, 3),
+        difference_s=round(total.measured_s - total.accounted_s, 1),
         largest_difference_s=round(largest.difference_s, 1),
         largest_job=largest.job,
     )
@@ -132,57 +157,122 @@ class JobDifference(FrozenModel):
 
 def job_differences(connection: sa.Connection, span: DateRange) -> list[JobDifference]:
     """Return the jobs that ended within the range that sacct knows, by their end."""
-    length = sa.func.sum(spans.c.end - spans.c.start)
-    measured = (
-        sa.select(spans.c.job, length.label("seconds"))
-        .where(spans.c.kind != SpanKind.QUEUED.value, spans.c.end.is_not(None))
-        .group_by(spans.c.job)
-        .subquery()
-    )
-    query = (
-        sa.select(jobs, measured.c.seconds)
-        .outerjoin(measured, measured.c.job == jobs.c.job)
-        .where(jobs.c.ended_at >= span.start, jobs.c.ended_at < span.end, jobs.c.accounted_at.is_not(None))
-        .order_by(jobs.c.ended_at)
-    )
     return [
         JobDifference(
-            job=row["job"],
-            slurm_id=row["slurm_id"],
-            state=row["accounted_state"] or "",
-            runs=row["accounted_runs"] or 1,
-            measured_s=(row["seconds"] or 0.0) * row["gpus"],
-            accounted_s=row["accounted_gpu_s"] or 0.0,
-            asked_at=datetime.fromtimestamp(row["accounted_at"], span.zone),
+            job=row.job,
+            slurm_id=row.slurm_id,
+            state=row.accounted_state or "",
+            runs=row.accounted_runs or 1,
+            measured_s=row.measured_s,
+            accounted_s=row.accounted_s,
+            asked_at=datetime.fromtimestamp(row.accounted_at, span.zone),
         )
-        for row in connection.execute(query).mappings()
+        for row in connection.execute(_compared_jobs(span).order_by(jobs.c.ended_at))
     ]
 
 
-def _rows_within(connection: sa.Connection, span: DateRange, now: float) -> Iterable[Mapping[str, Any]]:
-    """Yield the spans that overlap the range with the facts of their jobs, and `until`, when each ended or now."""
-    until = sa.func.coalesce(spans.c.end, jobs.c.ended_at, max(now, 0.0)).label("until")
-    query = (
-        sa.select(
-            *(spans.c.kind, spans.c.start, until, jobs.c.job, jobs.c.model, jobs.c.deployment, jobs.c.partition),
-            *(jobs.c.account, jobs.c.gpus, jobs.c.gpu_type, jobs.c.charge_per_gpu_hour, jobs.c.charge_unit),
+def _compared_jobs(span: DateRange) -> sa.Select[Any]:
+    """Return the query for jobs that ended within the range that sacct knows, with GPU seconds as both have them."""
+    return sa.select(
+        *(jobs.c[name] for name in ("job", "slurm_id", "accounted_state", "accounted_runs", "accounted_at")),
+        ((jobs.c.starting_s + jobs.c.serving_s + jobs.c.idle_s + jobs.c.draining_s) * jobs.c.gpus).label("measured_s"),
+        sa.func.coalesce(jobs.c.accounted_gpu_s, 0.0).label("accounted_s"),
+    ).where(jobs.c.ended_at >= span.start, jobs.c.ended_at < span.end, jobs.c.accounted_at.is_not(None))
+
+
+def _sum_by(connection: sa.Connection, name: sa.ColumnElement[Any], span: DateRange, now: float) -> dict[str, _Line]:
+    """Return the sums of the range for each value of that column of jobs.
+
+    Jobs that are wholly in it are added by the database; the spans of those at its ends, and of live ones, are cut.
+    """
+    lines: defaultdict[str, _Line] = defaultdict(_Line)
+    kinds = [jobs.c[f"{kind}_s"] for kind in KINDS]
+    columns = (name, jobs.c.charge_per_gpu_hour, jobs.c.charge_unit)
+    whole = sa.select(
+        *(*columns, sa.func.count(), *(sa.func.sum(seconds) for seconds in kinds)),
+        *(sa.func.sum(seconds * jobs.c.gpus) for seconds in kinds),
+    ).where(_is_whole(span))
+    for named, price, unit, number, *sums in connection.execute(whole.group_by(*columns)):
+        lines[named].jobs += number
+        for kind, job_s, gpu_s in zip(KINDS, sums[: len(KINDS)], sums[len(KINDS) :], strict=True):
+            lines[named].add(kind, price, unit, job_s, gpu_s)
+    seen: defaultdict[str, set[str]] = defaultdict(set)
+    for named, *piece in connection.execute(_pieces(span, now, name).where(sa.not_(_is_whole(span)))):
+        job, gpus, price, unit, kind, begun, ended = piece
+        seconds = min(ended, span.end) - max(begun, span.start)
+        if seconds > 0:
+            lines[named].add(kind, price, unit, seconds, seconds * gpus)
+            seen[named].add(job)
+    for named, found in seen.items():
+        lines[named].jobs += len(found)
+    return lines
+
+
+def _over_time(connection: sa.Connection, length: PeriodLength, span: DateRange, now: float) -> list[GpuSummary]:
+    """Add jobs by the period that they are in; cut the spans of those that are in several, and of live ones."""
+    firsts = {first_of(day, length): day for day in reversed(list(span.days()))}
+    names = [period_name(first, length) for first in reversed(firsts)]
+    starts = [start_of(day, span.zone) for day in reversed(firsts.values())] + [span.end]
+    lines: defaultdict[str, _Line] = defaultdict(_Line)
+    kinds = [jobs.c[f"{kind}_s"] for kind in KINDS]
+    columns = (jobs.c.job, jobs.c.gpus, jobs.c.charge_per_gpu_hour, jobs.c.charge_unit)
+    whole = sa.select(jobs.c.first_span, jobs.c.last_span, *columns, *kinds).where(_is_whole(span))
+    crossing = []
+    for first, last, job, gpus, price, unit, *sums in connection.execute(whole):
+        index = bisect_right(starts, first) - 1
+        if last > starts[index + 1]:
+            crossing.append(job)
+            continue
+        line = lines[names[index]]
+        line.jobs += 1
+        for kind, seconds in zip(KINDS, sums, strict=True):
+            if seconds:
+                line.add(kind, price, unit, seconds, seconds * gpus)
+    seen: defaultdict[str, set[str]] = defaultdict(set)
+    for job, gpus, price, unit, kind, begun, ended in _pieces_of(connection, span, now, crossing):
+        start, end = max(begun, span.start), min(ended, span.end)
+        index = bisect_right(starts, start) - 1
+        while start < end:
+            cut = min(end, starts[index + 1])
+            lines[names[index]].add(kind, price, unit, cut - start, (cut - start) * gpus)
+            seen[names[index]].add(job)
+            start, index = cut, index + 1
+    for name, found in seen.items():
+        lines[name].jobs += len(found)
+    return [_summary_of(name, lines[name]) for name in sorted(lines)]
+
+
+def _is_whole(span: DateRange) -> sa.ColumnElement[bool]:
+    """Return whether all spans of a job are within the range."""
+    # never null, so that it can be negated
+    last_span = sa.func.coalesce(jobs.c.last_span, float(span.end) + 1)
+    return sa.and_(jobs.c.first_span >= span.start, last_span <= span.end)
+
+
+def _pieces(span: DateRange, now: float, *names: sa.ColumnElement[Any]) -> sa.Select[Any]:
+    """Return the query for spans that overlap the range; one that lasts ends now, or with its job."""
+    until = sa.func.coalesce(spans.c.end, jobs.c.ended_at, max(now, 0.0))
+    columns = (jobs.c.job, jobs.c.gpus, jobs.c.charge_per_gpu_hour, jobs.c.charge_unit, spans.c.kind, spans.c.start)
+    return (
+        sa.select(*names, *columns, until)
+        .join(spans, spans.c.job == jobs.c.job)
+        .where(
+            jobs.c.first_span < min(span.end, now),
+            sa.or_(jobs.c.last_span.is_(None), jobs.c.last_span > span.start),
+            spans.c.start < min(span.end, now),
+            sa.or_(spans.c.end.is_(None), spans.c.end > span.start),
         )
-        .join(jobs, jobs.c.job == spans.c.job)
-        .where(spans.c.start < min(span.end, now), sa.or_(spans.c.end.is_(None), spans.c.end > span.start))
     )
-    return (dict(row) for row in connection.execute(query).mappings() if row["until"] > max(row["start"], span.start))
 
 
-def _add(line: _Line, row: Mapping[str, Any], seconds: float) -> None:
-    line.jobs.add(row["job"])
-    if row["kind"] == SpanKind.QUEUED.value:
-        line.seconds[row["kind"]] += seconds
-        return
-    gpu_s = seconds * row["gpus"]
-    line.seconds[row["kind"]] += gpu_s
-    if row["charge_per_gpu_hour"] is not None:
-        line.charge += gpu_s / 3600 * row["charge_per_gpu_hour"]
-        line.is_priced, line.unit = True, row["charge_unit"]
+def _pieces_of(
+    connection: sa.Connection, span: DateRange, now: float, crossing: Sequence[str]
+) -> Iterator[Sequence[Any]]:
+    """Yield the spans of jobs that are not wholly in the range, and of these others."""
+    query = _pieces(span, now)
+    yield from connection.execute(query.where(sa.not_(_is_whole(span))))
+    for number in range(0, len(crossing), JOBS_AT_ONCE):
+        yield from connection.execute(query.where(jobs.c.job.in_(crossing[number : number + JOBS_AT_ONCE])))
 
 
 def _summary_of(name: str, line: _Line) -> GpuSummary:
@@ -190,32 +280,13 @@ def _summary_of(name: str, line: _Line) -> GpuSummary:
     queued = hours.pop("queued")
     return GpuSummary(
         name=name,
-        jobs=len(line.jobs),
+        jobs=line.jobs,
         gpu_hours=round(sum(s for kind, s in line.seconds.items() if kind != SpanKind.QUEUED.value) / 3600, 4),
         queued_hours=queued,
         **{f"{kind}_hours": value for kind, value in hours.items()},
         charge=round(line.charge, 2) if line.is_priced else None,
         charge_unit=line.unit,
     )
-
-
-def _day_pieces(span: DateRange, length: PeriodLength) -> Callable[[float, float], list[tuple[str, float]]]:
-    """Return a function that cuts a stretch of time at the midnights of the zone: names of periods and seconds."""
-    days = list(span.days())
-    starts = [start_of(day, span.zone) for day in (*days, days[-1] + timedelta(days=1))]
-    names = [period_name(first_of(day, length), length) for day in days]
-
-    def cut(start: float, end: float) -> list[tuple[str, float]]:
-        first = (datetime.fromtimestamp(start, span.zone).date() - days[0]).days
-        pieces = []
-        for index in range(max(0, first), len(days)):
-            if starts[index] >= end:
-                break
-            seconds = min(end, starts[index + 1]) - max(start, starts[index])
-            pieces += [(names[index], seconds)] if seconds > 0 else []
-        return pieces
-
-    return cut
 
 
 def _longest_first(summary: GpuSummary) -> tuple[float, str]:

@@ -12,11 +12,11 @@ from bouchet_core.ledger import AccountingEntry, JobEntry, JobSpan, parse_entry
 from bouchet_core.store.ledger import JOBS, WaitingEntry
 from sqlalchemy.dialects import postgresql, sqlite
 
-from .tables import COUNTS, DAY_S, QUARTER_S, error_sums, jobs, request_sums, requests, spans
+from .tables import COUNTS, DAY_S, KINDS, QUARTER_S, error_sums, jobs, request_sums, requests, spans
 
 # a row's text may come from a client's request
 LONGEST_TEXT = 300
-NUMBERS = ("status", "input", "cached", "output", "generating_ms")
+NUMBERS = ("status", "input", "cached", "output", "generating_ms", "continued")
 TEXTS = (
     *("key", "model", "deployment", "job", "session", "endpoint", "request_class", "agent", "client", "error"),
 )  # fmt: skip
@@ -30,6 +30,8 @@ DIMENSIONS = {
     "client": "client",
 }
 ALL = "all"
+# of these, errors are summed by their kind as well
+ERRORS_OF = ("key", "model", "deployment")
 COUNTED = ("requests", *COUNTS)
 Row = dict[str, Any]
 
@@ -105,7 +107,7 @@ def _insert_requests(connection: sa.Connection, rows: Iterable[Row]) -> int:
 
 def _add_sums(connection: sa.Connection, rows: Sequence[Row]) -> None:
     sums: dict[tuple[str, int, int, str], list[int]] = {}
-    errors: Counter[tuple[int, str, str]] = Counter()
+    errors: Counter[tuple[str, int, str, str]] = Counter()
     for row in rows:
         counts = _counts(row)
         start = int(row["at"]) // QUARTER_S * QUARTER_S
@@ -113,7 +115,7 @@ def _add_sums(connection: sa.Connection, rows: Sequence[Row]) -> None:
             if column is None or row[column]:
                 _add(sums, (by, QUARTER_S, start, row[column] if column else ""), counts)
         if row["error"]:
-            errors[start, row["key"], row["error"][:100]] += 1
+            errors.update((by, start, row[by], row["error"][:100]) for by in ERRORS_OF if row[by])
     for (by, _, start, name), counts in list(sums.items()):
         _add(sums, (by, DAY_S, start // DAY_S * DAY_S, name), counts)
     insert = _insert(connection, request_sums)
@@ -130,7 +132,10 @@ def _add_sums(connection: sa.Connection, rows: Sequence[Row]) -> None:
         more = {"requests": error_sums.c.requests + insert.excluded.requests}
         connection.execute(
             insert.on_conflict_do_update(index_elements=list(error_sums.primary_key), set_=more),
-            [{"start": s, "key": k, "error": e, "requests": n} for (s, k, e), n in sorted(errors.items())],
+            [
+                {"by": by, "start": start, "name": name, "error": error, "requests": number}
+                for (by, start, name, error), number in sorted(errors.items())
+            ],
         )
 
 
@@ -140,6 +145,7 @@ def _counts(row: Mapping[str, Any]) -> list[int]:
     return [
         *(1, 1 if row["error"] else 0, row["input"], row["cached"], made),
         *(0 if first_ms is None else 1, first_ms or 0, made, row["generating_ms"] if made else 0),
+        row["continued"],
     ]
 
 
@@ -178,6 +184,20 @@ def _take_spans(connection: sa.Connection, job: str, found: Sequence[JobSpan]) -
             for span in sorted(found, key=lambda span: span.start)
         ],
     )
+    _sum_spans(connection, job)
+
+
+def _sum_spans(connection: sa.Connection, job: str) -> None:
+    """Keep with the job what its spans come to."""
+    length = sa.func.sum(spans.c.end - spans.c.start)
+    lasts = sa.func.count() > sa.func.count(spans.c.end)
+    columns = [
+        sa.func.min(spans.c.start).label("first_span"),
+        sa.case((lasts, None), else_=sa.func.max(spans.c.end)).label("last_span"),
+        *(sa.func.coalesce(length.filter(spans.c.kind == kind), 0.0).label(f"{kind}_s") for kind in KINDS),
+    ]
+    found = connection.execute(sa.select(*columns).where(spans.c.job == job)).mappings().one()
+    connection.execute(sa.update(jobs).where(jobs.c.job == job).values(**found))
 
 
 def _take_accounting(connection: sa.Connection, entry: AccountingEntry) -> None:

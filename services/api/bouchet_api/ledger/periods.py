@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 from functools import lru_cache
+from typing import Protocol
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from bouchet_core.errors import BouchetError
+
+from .tables import QUARTER_S
 
 # of one view: some years of days
 MAX_DAYS = 3700
@@ -28,6 +32,26 @@ class PeriodLength(StrEnum):
     DAY = "day"
     WEEK = "week"
     MONTH = "month"
+
+
+class TimeRange(Protocol):
+    """Some time, in Unix seconds; the end is not part of it."""
+
+    @property
+    def start(self) -> int:
+        """When it begins."""
+
+    @property
+    def end(self) -> int:
+        """When it has ended."""
+
+
+@dataclass(frozen=True)
+class UnixRange:
+    """A range without days of a zone."""
+
+    start: int
+    end: int
 
 
 @dataclass(frozen=True)
@@ -51,6 +75,26 @@ class DateRange:
     def days(self) -> Iterator[date]:
         """Yield its days."""
         return (self.first + timedelta(days=n) for n in range((self.last - self.first).days + 1))
+
+    def stretches(self) -> Iterator[tuple[int, int, int]]:
+        """Yield (start, end, UTC offset in seconds): the range in pieces, cut where clocks change."""
+        began, day_began, offset = self.start, self.start, self._offset(self.start)
+        for day in self.days():
+            day_ends = start_of(day + timedelta(days=1), self.zone)
+            after = self._offset(day_ends)
+            if after != offset:
+                quarters = range(day_began, day_ends, QUARTER_S)
+                changed = bisect_left(quarters, True, key=lambda at, old=offset: self._offset(at) != old)
+                change = quarters[changed] if changed < len(quarters) else day_ends
+                yield began, change, offset
+                began, offset = change, after
+            day_began = day_ends
+        if began < self.end:
+            yield began, self.end, offset
+
+    def _offset(self, at: int) -> int:
+        offset = datetime.fromtimestamp(at, self.zone).utcoffset()
+        return round(offset.total_seconds()) if offset else 0
 
 
 def make_range(

@@ -5,13 +5,18 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Double, Index, Integer, MetaData, String, Table, Text
+from sqlalchemy import BigInteger, Column, Double, Index, Integer, MetaData, String, Table, Text, text
 
 # Sums are kept for each quarter of an hour, because time zones differ by whole ones, and for each UTC day, so that a
 # month is made of thirty rows and of the quarters at its two ends.
 QUARTER_S, DAY_S = 900, 86_400
 # counts of a sum, beside its number of requests
-COUNTS = ("errors", "input", "cached", "output", "streams", "first_ms", "made", "made_ms")
+COUNTS = ("errors", "input", "cached", "output", "streams", "first_ms", "made", "made_ms", "continued")
+
+# of spans
+KINDS = ("queued", "starting", "serving", "idle", "draining")
+# written out in the index and in the query: a database takes a partial index only where it sees the same condition
+HAS_FAILED = text("error != ''")
 
 metadata = MetaData()
 
@@ -36,7 +41,9 @@ requests = Table(
     Column("output", BigInteger, nullable=False),
     Column("first_ms", Integer, nullable=True),
     Column("generating_ms", Integer, nullable=False),
+    Column("continued", Integer, nullable=False, server_default="0", comment="jobs that went on with the answer"),
     Index("requests_by_time", "at"),
+    Index("failed_requests_by_time", "at", sqlite_where=HAS_FAILED, postgresql_where=HAS_FAILED),
 )
 
 request_sums = Table(
@@ -47,14 +54,15 @@ request_sums = Table(
     Column("start", BigInteger, primary_key=True, autoincrement=False),
     Column("name", String(300), primary_key=True),
     Column("requests", BigInteger, nullable=False),
-    *(Column(name, BigInteger, nullable=False) for name in COUNTS),
+    *(Column(name, BigInteger, nullable=False, server_default="0") for name in COUNTS),
 )
 
 error_sums = Table(
-    "error_sums",
+    "error_sums_by",
     metadata,
+    Column("by", String(16), primary_key=True, comment="key, model or deployment"),
     Column("start", BigInteger, primary_key=True, autoincrement=False, comment="of a quarter of an hour"),
-    Column("key", String(300), primary_key=True),
+    Column("name", String(300), primary_key=True),
     Column("error", String(100), primary_key=True),
     Column("requests", BigInteger, nullable=False),
 )
@@ -83,7 +91,12 @@ jobs = Table(
     Column("accounted_gpu_s", Double, nullable=True, comment="GPU seconds as sacct has them"),
     Column("accounted_runs", Integer, nullable=True),
     Column("accounted_state", Text, nullable=True),
+    # made of its spans whenever one changes, so that a view reads one row of each job that it has wholly
+    Column("first_span", Double, nullable=True, comment="when its first span begins"),
+    Column("last_span", Double, nullable=True, comment="when its last span has ended, null while one lasts"),
+    *(Column(f"{kind}_s", Double, nullable=False, server_default="0") for kind in KINDS),
     Index("jobs_by_end", "ended_at"),
+    Index("jobs_by_first_span", "first_span"),
 )
 
 spans = Table(

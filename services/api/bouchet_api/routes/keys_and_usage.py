@@ -7,13 +7,15 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from bouchet_core.keys import DASHBOARD, KEY_PREFIX, OWNER, SHOWN_END, ApiKey, KeyName, PerMinute, new_secret, sha256_of
-from bouchet_core.store.usage import bucket_of, kept_s
 from bouchet_core.usage import UsageBy, UsageSummary
 from bouchet_core.values import TIME_SPAN_PATTERN, TimeSpan, parse_time_span
 from fastapi import APIRouter, Body, Path, Query, Response
 from pydantic import BaseModel, Field, field_validator
 
 from bouchet_api.dependencies import StateDep
+from bouchet_api.ledger.periods import UnixRange
+from bouchet_api.ledger.request_views import summarize_names, summarize_sessions
+from bouchet_api.ledger.tables import DAY_S, QUARTER_S
 from bouchet_api.openapi import examples
 
 log = logging.getLogger(__name__)
@@ -72,7 +74,7 @@ class ApiKeyList(BaseModel):
 
 
 class UsageReport(BaseModel):
-    """Sums since a moment, largest first; they are kept for 31 days, those of sessions for one."""
+    """Sums of the ledger since a moment, largest first; those of sessions reach back one day."""
 
     by: UsageBy
     since: datetime = Field(description="start of the sums: the quarter of an hour in which the time span begins")
@@ -124,10 +126,13 @@ def get_usage(
     ] = "24h",
 ) -> UsageReport:
     """Return requests, tokens, speed and errors for each key, model, session (a hash) or deployment."""
-    now = datetime.now(UTC).timestamp()
-    begin = max(now - parse_time_span(since).total_seconds(), now - kept_s(by))
-    lines = state.store.usage.summaries(by, begin, now)
-    return UsageReport(by=by, since=datetime.fromtimestamp(bucket_of(begin), UTC), lines=lines)
+    now = int(datetime.now(UTC).timestamp())
+    begin = max(now - int(parse_time_span(since).total_seconds()), now - DAY_S if by is UsageBy.SESSION else 0)
+    # the quarter that has begun counts, and a proxy whose clock is ahead
+    span = UnixRange(begin // QUARTER_S * QUARTER_S, now + DAY_S)
+    with state.ledger.database.read() as connection:
+        lines = summarize_sessions(connection, span) if by is UsageBy.SESSION else summarize_names(connection, by, span)
+    return UsageReport(by=by, since=datetime.fromtimestamp(span.start, UTC), lines=lines)
 
 
 def _key_info(key: ApiKey, now: datetime) -> ApiKeyInfo:
