@@ -84,7 +84,7 @@ class DateRange:
             after = self._offset(day_ends)
             if after != offset:
                 quarters = range(day_began, day_ends, QUARTER_S)
-                changed = bisect_left(quarters, True, key=lambda at, old=offset: self._offset(at) != old)
+                changed = bisect_left([self._offset(at) != offset for at in quarters], True)
                 change = quarters[changed] if changed < len(quarters) else day_ends
                 yield began, change, offset
                 began, offset = change, after
