@@ -101,8 +101,20 @@ def open_state(settings: ApiSettings) -> Iterator[AppState]:
             chat = ProxyChat(settings.proxy_url, settings.chat_key.get_secret_value())
             shown = notifier, LiveView(store, gateway, notifier), chat
             files = settings.pins_dir, paths[-1]
-            last = read_budget(settings.budget), settings.notifiers == "1", settings.attach_secret
-            yield AppState(store, tasks, gateway, catalog, *shown, site, ledger, *files, *last)
+            budget, notifies = read_budget(settings.budget), settings.notifiers == "1"
+            yield AppState(
+                store,
+                tasks,
+                gateway,
+                catalog,
+                *shown,
+                site,
+                ledger,
+                *files,
+                budget=budget,
+                notifies=notifies,
+                attach_secret=settings.attach_secret,
+            )
         finally:
             ledger.database.close()
             tasks.close()
