@@ -1,7 +1,7 @@
 """One answer that outlives its connections, and a connection on which it is sent. Part of guard.py (resumable.py).
 
 vLLM's side writes an answer, at most one reader sends it. Neither waits for the other longer than it must: a reader
-waits for bytes, vLLM for room.
+waits for bytes, vLLM for room or, as without a guard, for the connection that it writes to.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-Headers = list[tuple[bytes, bytes]]
+Header = tuple[bytes, bytes]
 
 NAME = b"x-bouchet-stream"
 
@@ -76,22 +76,34 @@ class Answer:
 
 
 class Reader:
-    """A connection on which an answer is sent. `position`: the offset of the next byte."""
+    """A connection on which an answer is sent. `position`: the offset of the next byte.
 
-    def __init__(self, answer: Answer, position: int, receive: Receive, send: Send) -> None:
+    What is there already is sent by the connection's own task, in `run`. What vLLM adds then is sent by vLLM's task, in
+    `follow`: to wake another task for every event would cost more than the event.
+    """
+
+    def __init__(self, answer: Answer, position: int, receive: Receive, send: Send, *more_headers: Header) -> None:
         self._answer, self._receive, self._send = answer, receive, send
+        self._more_headers = more_headers
         self.position = position
+        self._loop = asyncio.get_running_loop()
         self.lost = self._has_ended = False
+        self._head_sent = self._complete = False
         self._waiter: asyncio.Future[None] | None = None
         self._watcher: asyncio.Task[None] | None = None
+        # vLLM's task, while it sends
+        self._follower: asyncio.Task[Any] | None = None
 
     def watch(self) -> None:
         """Notice from now on when the connection is lost; only when the request has been read."""
         if not self._has_ended:
-            self._watcher = asyncio.get_running_loop().create_task(self._wait_for_loss())
+            self._watcher = self._loop.create_task(self._wait_for_loss())
 
     def leave(self) -> None:
-        """End: the connection is lost, or another one has taken over."""
+        """End: the connection is lost, or another one has taken over, or the answer is not wanted any more."""
+        if self._follower is not None and not self.lost:
+            # it may hang in a connection that only seems to live
+            self._follower.cancel()
         self.lost = True
         self.wake()
 
@@ -100,48 +112,61 @@ class Reader:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    async def run(self, more_headers: Headers) -> None:
+    async def run(self) -> None:
         """Send the answer until its end, or until the connection is lost."""
         try:
-            while self._answer.head is None and not self._is_over():
-                await self._wait()
-            if self._answer.head is not None and not self.lost:
-                await self._send_head(more_headers)
-                await self._send_body()
+            await self._catch_up()
+            while not (self._complete or self.lost or self._answer.over):
+                self._waiter = self._loop.create_future()
+                await self._waiter
+                await self._catch_up()
         finally:
             self._has_ended = True
             if self._watcher is not None:
                 self._watcher.cancel()
 
-    async def _send_head(self, more_headers: Headers) -> None:
-        head = dict(self._answer.head or {})
-        if more_headers:
-            kept = [one for one in head.get("headers", ()) if one[0].lower() not in (b"content-length", NAME)]
-            head["headers"] = [*kept, *more_headers]
-        await self._send(head)
+    async def follow(self) -> None:
+        """Send what has just been added, unless `run` is at work and will."""
+        if self._waiter is None or self._waiter.done() or self._follower is not None:
+            return
+        task = self._follower = asyncio.current_task(self._loop)
+        try:
+            await self._catch_up()
+        except asyncio.CancelledError:
+            if not self.lost:
+                raise
+            if task is not None:
+                task.uncancel()
+        except OSError:
+            self.lost = True
+        finally:
+            self._follower = None
+        if self._complete or self.lost:
+            self.wake()
 
-    async def _send_body(self) -> None:
+    async def _catch_up(self) -> None:
+        """Send all that is there."""
         answer = self._answer
-        while not self.lost:
-            piece = bytes(memoryview(answer.data)[self.position - answer.first :])
-            last = answer.ended
-            if piece or last:
-                self.position += len(piece)
-                await self._send({"type": "http.response.body", "body": piece, "more_body": not last})
-                answer.resume_writing()
-                if last:
-                    return
-            elif self._is_over():
+        while not (self._complete or self.lost or answer.head is None):
+            if not self._head_sent:
+                self._head_sent = True
+                await self._send(self._head())
+                continue
+            start, last = self.position - answer.first, answer.ended
+            if start >= len(answer.data) and not last:
                 return
-            else:
-                await self._wait()
+            piece = bytes(memoryview(answer.data)[start:])
+            self.position += len(piece)
+            await self._send({"type": "http.response.body", "body": piece, "more_body": not last})
+            self._complete = last
+            answer.resume_writing()
 
-    def _is_over(self) -> bool:
-        return self.lost or self._answer.over
-
-    async def _wait(self) -> None:
-        self._waiter = asyncio.get_running_loop().create_future()
-        await self._waiter
+    def _head(self) -> Message:
+        head = dict(self._answer.head or {})
+        if self._more_headers:
+            kept = [one for one in head.get("headers", ()) if one[0].lower() not in (b"content-length", NAME)]
+            head["headers"] = [*kept, *self._more_headers]
+        return head
 
     async def _wait_for_loss(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":

@@ -22,7 +22,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 
-from kept_answer import NAME, Answer, Headers, Message, Reader, Receive, Send
+from kept_answer import NAME, Answer, Message, Reader, Receive, Send
 
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 
@@ -74,7 +74,7 @@ class Answers:
         reader = answer.reader = Reader(answer, 0, receive, send)
         self._answers[name] = answer
         answer.task = asyncio.get_running_loop().create_task(self._produce(answer, app, scope, receive, reader))
-        await self._read(answer, reader, [])
+        await self._read(answer, reader)
         if answer.failure is not None and not answer.aborted.is_set() and not reader.lost:
             raise answer.failure
 
@@ -120,12 +120,13 @@ class Answers:
             answer.data += piece
             self.kept_bytes += len(piece)
             answer.ended = not message.get("more_body", False)
-        answer.wake()
+        if answer.reader is not None:
+            await answer.reader.follow()
         if len(answer.data) > ANSWER_BYTES and answer.reader is not None:
             self.kept_bytes -= answer.trim(ANSWER_BYTES)
         if self.kept_bytes > self._total_bytes:
             self._free()
-        while not answer.over and self._is_full(answer):
+        while self._is_full(answer) and not answer.over:
             self._waiting.add(answer)
             try:
                 await answer.wait_for_space()
@@ -181,15 +182,15 @@ class Answers:
             if answer.reader is not None:
                 answer.reader.leave()
             self._keep(answer)
-            reader = answer.reader = Reader(answer, position, receive, send)
+            reader = answer.reader = Reader(answer, position, receive, send, (NAME, b"resumed"))
             reader.watch()
             answer.resume_writing()
-            await self._read(answer, reader, [(NAME, b"resumed")])
+            await self._read(answer, reader)
 
-    async def _read(self, answer: Answer, reader: Reader, more_headers: Headers) -> None:
+    async def _read(self, answer: Answer, reader: Reader) -> None:
         """Serve one reader; afterwards the answer is kept for another one, for a while."""
         try:
-            await reader.run(more_headers)
+            await reader.run()
         finally:
             if answer.reader is reader:
                 answer.reader = None
@@ -224,7 +225,8 @@ class Answers:
     def _end(self, answer: Answer) -> None:
         self._forget(answer)
         answer.aborted.set()
-        answer.wake()
+        if answer.reader is not None:
+            answer.reader.leave()
         answer.resume_writing()
         if answer.task is not None and not answer.task.done():
             asyncio.get_running_loop().call_later(ABORT_GRACE_S, answer.task.cancel)

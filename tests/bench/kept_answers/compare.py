@@ -40,7 +40,7 @@ from tests.proxy.environment import (
 
 # BOUCHET_BENCH_PAIRS=3: a short run
 PAIRS = int(os.environ.get("BOUCHET_BENCH_PAIRS", "40"))
-ASKED, BUSY_S, STREAMS, EVENTS = 10, 1.0, 4, 1000
+ASKED, BUSY_S, STREAMS, EVENTS = 10, 1.0, 8, 300
 KEPT, PLAIN = "kept", "plain"
 TARGET_PERCENT = 2.0
 

@@ -17,6 +17,7 @@ import uvicorn
 from tests.bench.model import WANTED, anthropic_delta, anthropic_end, anthropic_start
 from tests.fakes.vllm.guarded import JOB_SCRIPTS, with_port
 
+EVENT_EVERY_S = 0.002
 HEADERS = [(b"content-type", b"text/event-stream; charset=utf-8")]
 
 
@@ -34,11 +35,11 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
     found = WANTED.search(body)
     await send({"type": "http.response.body", "body": anthropic_start(), "more_body": True})
     for _ in range(int(found[1]) if found else 1):
-        # vLLM waits for its engine before each event; without this, all events would be one piece for a reader
-        await asyncio.sleep(0)
+        # vLLM waits for its engine before each event; without a pause, several events would be one piece for a reader
+        await asyncio.sleep(EVENT_EVERY_S)
         delta = anthropic_delta(f"{time.time():.6f} ")
         await send({"type": "http.response.body", "body": delta, "more_body": True})
-    await asyncio.sleep(0)
+    await asyncio.sleep(EVENT_EVERY_S)
     await send({"type": "http.response.body", "body": anthropic_end()})
 
 

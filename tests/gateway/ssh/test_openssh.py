@@ -38,7 +38,8 @@ PASSWORD, PASSCODE = "correct horse", "1234567"
 ROW = "5|RUNNING|None|1|1|n1|n1|gpu|bouchet-x-1"
 MENU = "Duo two-factor login\n\n 1. Duo Push to XXX-XXX-1234\n 3. SMS passcodes to XXX-XXX-1234\n\n"
 SENT = "New SMS passcodes sent.\n\n"
-# of PAM: the menu, then a question whose answer this script judges; option 3 sends passcodes, and the menu comes again
+# of PAM: the menu, then a question whose answer this script judges; option 3 sends passcodes, and the menu comes again.
+# pam_permit gives the credentials, without which sshd closes a connection that it has just accepted
 JUDGE = f"""#!/bin/sh
 answer=$(tr -d '\\000')
 [ "$answer" = {PASSCODE} ] && exit 0
@@ -47,6 +48,7 @@ exit 1
 """
 DUO = """auth optional pam_echo.so file=FOLDER/menu
 auth required pam_exec.so expose_authtok quiet FOLDER/judge
+auth required pam_permit.so
 account required pam_permit.so
 session required pam_permit.so
 """

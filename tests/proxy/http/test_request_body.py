@@ -169,7 +169,7 @@ def test_white_space_around_a_key_does_no_harm(value: bytes) -> None:
         (b"x-api-key", "\u200bk\ufeff".encode(), [b"k"]),
         (b"authorization", "Bearer \u2060k\u202f".encode(), [b"k"]),
         (b"authorization", b"Basic aaaa", []),
-        (b"authorization", b"Bearer", [b"Bearer"]),
+        (b"authorization", b"Bearer", []),
         (b"x-api-key", b" ", []),
     ],
 )

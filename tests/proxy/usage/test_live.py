@@ -50,6 +50,8 @@ def test_key_of_the_dashboard_chats_and_opens_nothing_of_the_owner(proxy: Runnin
 
 def test_failed_request_is_listed_as_its_client_saw_it(proxy: RunningProxy, open_requests: OpenRequests) -> None:
     seen = error_of(post(proxy, MESSAGES, chat_body("x", model="<b>no-such-model</b>")))
+    # listed once the request has ended, a moment after its client has the answer
+    wait_for(lambda: any(one.message == seen["message"] for one in open_requests.report(time.time()).errors))
     error = open_requests.report(time.time()).errors[-1]
     assert (error.message, error.status, error.model, error.key) == (
         seen["message"],

@@ -13,106 +13,9 @@ import pytest
 import resumable
 
 from tests.remote.compute_node import KEY
+from tests.remote.job.asgi_clients import HEAD, PATIENCE_S, Client, Model
 
 ID, OTHER = "a" * 32, "b" * 32
-HEAD = {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]}
-PATIENCE_S = 10
-
-
-class Model:
-    """vLLM's app: sends what `say` is given, until `end`, a failure, or a disconnect."""
-
-    def __init__(self) -> None:
-        self.requests = 0
-        self.disconnected = asyncio.Event()
-        self.pieces: asyncio.Queue[bytes | Exception | None] = asyncio.Queue()
-        self.sent = 0
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        self.requests += 1
-        if (await receive())["type"] == "http.disconnect":
-            self.disconnected.set()
-            return
-        work = asyncio.ensure_future(self._answer(send))
-        left = asyncio.ensure_future(receive())
-        await asyncio.wait((work, left), return_when=asyncio.FIRST_COMPLETED)
-        if left.done():
-            self.disconnected.set()
-        for task in (work, left):
-            task.cancel()
-        if work.done() and not work.cancelled():
-            work.result()
-
-    async def _answer(self, send: Any) -> None:
-        await send(HEAD)
-        while (piece := await self.pieces.get()) is not None:
-            if isinstance(piece, Exception):
-                raise piece
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
-            self.sent += len(piece)
-        await send({"type": "http.response.body", "body": b""})
-
-    def say(self, *pieces: bytes) -> None:
-        for piece in pieces:
-            self.pieces.put_nowait(piece)
-
-    def end(self) -> None:
-        self.pieces.put_nowait(None)
-
-
-class Client:
-    """One connection: what it received, and its loss. `slow`: it takes nothing after the head."""
-
-    def __init__(self, guarded: Any, method: str, path: str, slow: bool = False, **headers: str) -> None:
-        given = {"authorization": f"Bearer {KEY}", **headers}
-        raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in given.items()]
-        path, _, query = path.partition("?")
-        scope = {"type": "http", "method": method, "path": path, "query_string": query.encode(), "headers": raw}
-        self.messages: list[Any] = []
-        self.body, self.whole = b"", False
-        self._lost, self._has_sent, self._slow = asyncio.Event(), False, slow
-        self._changed = asyncio.Condition()
-        self.task = asyncio.ensure_future(guarded(scope, self._receive, self._send))
-
-    @property
-    def status(self) -> int:
-        return int(self.messages[0]["status"])
-
-    @property
-    def headers(self) -> dict[bytes, bytes]:
-        return dict(self.messages[0]["headers"])
-
-    def lose(self) -> None:
-        self._lost.set()
-
-    async def has(self, body: bytes) -> None:
-        """Wait until exactly this was received."""
-        async with asyncio.timeout(PATIENCE_S), self._changed:
-            await self._changed.wait_for(lambda: self.body == body)
-
-    async def done(self) -> Client:
-        async with asyncio.timeout(PATIENCE_S):
-            await self.task
-        return self
-
-    async def _receive(self) -> Any:
-        if not self._has_sent:
-            self._has_sent = True
-            return {"type": "http.request", "body": b"{}", "more_body": False}
-        await self._lost.wait()
-        return {"type": "http.disconnect"}
-
-    async def _send(self, message: Any) -> None:
-        if self._lost.is_set():
-            return
-        if self._slow and self.messages:
-            await self._lost.wait()
-        self.messages.append(message)
-        if message["type"] == "http.response.body":
-            self.body += message["body"]
-            self.whole = not message.get("more_body", False)
-        async with self._changed:
-            self._changed.notify_all()
 
 
 @pytest.fixture
@@ -287,6 +190,30 @@ async def test_abort_ends_the_request_and_refuses_it_later(make: MakeGuard, mode
     # an abort may arrive before its request
     assert (await Client(guarded, "DELETE", f"/bouchet/streams/{OTHER}").done()).status == 404
     assert (await ask(guarded, OTHER).done()).status == 409 and model.requests == 1
+
+
+async def test_abort_reaches_a_model_that_writes_to_a_connection_that_takes_nothing(
+    make: MakeGuard, model: Model
+) -> None:
+    guarded = make()
+    frozen = ask(guarded, slow=True)
+    model.say(b"x")
+    await asyncio.sleep(0.05)
+    assert (await Client(guarded, "DELETE", f"/bouchet/streams/{ID}").done()).status == 200
+    # before the time after which a task that does not end is cancelled
+    await asyncio.wait_for(model.disconnected.wait(), resumable.ABORT_GRACE_S / 2)
+    await frozen.done()
+
+
+async def test_connection_that_raises_is_as_good_as_lost(make: MakeGuard, model: Model) -> None:
+    guarded = make()
+    broken = ask(guarded, broken=True)
+    model.say(b"0123")
+    await broken.done()
+    model.say(b"45")
+    model.end()
+    other = await resume(guarded, 0).done()
+    assert (other.body, other.whole, broken.whole) == (b"012345", True, False)
 
 
 async def test_request_lost_before_it_is_complete_may_come_again(make: MakeGuard, model: Model) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import time
+import sys
+from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -25,6 +26,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 NOW = datetime(2026, 11, 30, 14, 0, tzinfo=UTC)
+# two cores of 2026 make 18,000 calls in 10 ms
+MOST_CALLS = 30_000
 SUBMISSIONS = {ActionKind.SUBMIT, ActionKind.WAKE}
 CANCELLATIONS = {ActionKind.RETIRE, ActionKind.PARK, ActionKind.END}
 
@@ -161,7 +164,8 @@ def test_plan_after_nothing_changed_does_not_hand_over_and_take_back(
     assert handed & back == set()
 
 
-def test_plan_of_two_hundred_deployments_takes_at_most_20_ms() -> None:
+def test_plan_of_two_hundred_deployments_takes_few_steps() -> None:
+    """Count function calls, which a busy machine does not change. The aim is 20 ms."""
     office = parse_hours("mon-fri 08:30-18:00", "America/New_York")
     start = NOW - timedelta(hours=2)
     job = JobView("job-1", Phase.READY, 1, start, start, start + timedelta(hours=6), start, last_request_end=NOW)
@@ -173,10 +177,12 @@ def test_plan_of_two_hundred_deployments_takes_at_most_20_ms() -> None:
         replace(kept, policy=Policy(keep="forever", replicas=Replicas(low=1, high=3))),
     )
     inputs = [(record, ServiceLoad(), ServiceLimits(NOW)) for record in mixed * 50]
-    took = []
-    for _ in range(5):
-        began = time.process_time()
+    calls = Counter[str]()
+    before = sys.getprofile()
+    sys.setprofile(lambda frame, event, argument: calls.update((event,)))
+    try:
         for record, load, limits in inputs:
             plan(record, load, limits, NOW)
-        took.append(time.process_time() - began)
-    assert min(took) <= 0.020, f"{min(took) * 1000:.1f} ms"
+    finally:
+        sys.setprofile(before)
+    assert 200 <= calls["call"] <= MOST_CALLS, calls
