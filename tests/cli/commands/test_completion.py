@@ -57,7 +57,7 @@ def _no_debug_stream(monkeypatch: pytest.MonkeyPatch) -> None:
         ("bouchet launch --wa", ["--wait"]),
         ("bouchet cancel m", ["mine"]),
         ("bouchet env --shell f", ["fish"]),
-        ("bouchet image build cpu-", ["cpu-0.32.0"]),
+        ("bouchet image build cpu-", ["cpu-0.32.0", "cpu-arm64-0.32.0"]),
         ("bouchet completion ", ["bash", "fish", "zsh"]),
         ("bouchet nosuch x", []),
     ],

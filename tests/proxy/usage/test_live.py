@@ -9,7 +9,7 @@ from contextlib import ExitStack
 import pytest
 from bouchet_core.deployments import Phase
 from bouchet_core.keys import chat_key
-from bouchet_core.live import LiveRequest, LiveRequests
+from bouchet_core.live import LiveRequest, LiveRequests, SeenError
 from bouchet_proxy.api_keys import Caller
 from bouchet_proxy.dialects.endpoints import Endpoint
 from bouchet_proxy.settings import ProxySettings
@@ -50,15 +50,14 @@ def test_key_of_the_dashboard_chats_and_opens_nothing_of_the_owner(proxy: Runnin
 
 def test_failed_request_is_listed_as_its_client_saw_it(proxy: RunningProxy, open_requests: OpenRequests) -> None:
     seen = error_of(post(proxy, MESSAGES, chat_body("x", model="<b>no-such-model</b>")))
-    # listed once the request has ended, a moment after its client has the answer
-    wait_for(lambda: any(one.message == seen["message"] for one in open_requests.report(time.time()).errors))
-    error = open_requests.report(time.time()).errors[-1]
-    assert (error.message, error.status, error.model, error.key) == (
-        seen["message"],
-        404,
-        "<b>no-such-model</b>",
-        "owner",
-    )
+
+    def listed() -> list[SeenError]:
+        return [one for one in open_requests.report(time.time()).errors if one.message == seen["message"]]
+
+    # once the request has ended, a moment after its client has the answer
+    wait_for(listed)
+    error = listed()[0]
+    assert (error.status, error.model, error.key) == (404, "<b>no-such-model</b>", "owner")
 
 
 def test_stream_is_listed_while_it_is_open(proxy: RunningProxy, open_requests: OpenRequests) -> None:
