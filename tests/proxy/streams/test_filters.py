@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -125,6 +126,47 @@ def test_error_in_a_stream_is_translated_and_ends_it(raw: bytes) -> None:
 def test_pings_and_comments_pass() -> None:
     data = b": hi\n\n" + b'event: ping\ndata: {"type": "ping"}\n\n' + anthropic_stream("SAY[a]")
     assert filter_anthropic(PLAIN, data).startswith(b": hi\n\nevent: ping")
+
+
+def spaced(stream: bytes, data_field: str) -> bytes:
+    """Write a stream as a server in Python does: JSON with spaces."""
+    written = []
+    for event in parse_stream([stream]):
+        text = event.data.decode() if event.data == b"[DONE]" else json.dumps(event.json(), ensure_ascii=False)
+        written.append((f"event: {event.name}\n" if event.name else "") + f"{data_field}{text}\n\n")
+    return "".join(written).encode()
+
+
+def decoded(stream: bytes) -> list[tuple[str, Any]]:
+    """Return the name of each event with its data."""
+    return [(one.name, one.data if one.data == b"[DONE]" else one.json()) for one in parse_stream([stream])]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("route", [PLAIN, THINKING])
+@pytest.mark.parametrize("data_field", ["data: ", "data:"])
+def test_streams_of_attached_servers_may_have_spaces(route: Route, script: str, data_field: str) -> None:
+    attached = replace(route, attached=True)
+    for make, stream in ((AnthropicStream, anthropic_stream(script)), (OpenAIStream, chat_stream(script))):
+        wanted, found = make(route, MODEL_NAME), make(attached, MODEL_NAME)
+        plain, other = run(wanted, [stream]), run(found, [spaced(stream, data_field)])
+        assert decoded(other) == decoded(plain)
+        assert found.tokens() == wanted.tokens() and found.error is None
+
+
+@pytest.mark.parametrize(
+    "raw", [b'data: {"error": {"message": "boom"}}\n\n', b'data:{ "error":{"message":"boom"}}\n\n']
+)
+def test_error_of_an_attached_server_ends_its_stream(raw: bytes) -> None:
+    stream = OpenAIStream(replace(PLAIN, attached=True), MODEL_NAME)
+    assert b"boom" in run(stream, [raw]) and stream.error is not None
+
+
+def test_usage_of_an_attached_server_is_hidden_and_counted() -> None:
+    stream = OpenAIStream(replace(PLAIN, attached=True), MODEL_NAME, hide_usage=True)
+    usage = b'data: {"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12}}\n\n'
+    sent = run(stream, [chat_stream("SAY[a]").replace(b"data: [DONE]", usage + b"data: [DONE]")])
+    assert b"prompt_tokens" not in sent and (stream.tokens().input, stream.tokens().output) == (5, 7)
 
 
 @given(

@@ -23,7 +23,7 @@ from bouchet_proxy.upstream_errors import error_from_upstream
 
 from .error_events import SERVER_ERROR, error_events, failed_response
 from .kept_text import ChatText, MessageText
-from .sse import EventSplitter, parse, render
+from .sse import EventSplitter, compact, parse, render
 
 # quotes inside JSON strings are escaped, so this never matches inside a text
 _MODEL = re.compile(rb'"model":\s*"(?:[^"\\]|\\.)*"')
@@ -79,6 +79,9 @@ class StreamFilter(ABC):
     def feed(self, piece: bytes) -> bytes:
         """Return what the client gets for these bytes; b'' while an event is incomplete."""
         events = self._splitter.feed(piece)
+        if self._route.attached:
+            # another server than vLLM, with spaces where it likes: what follows looks for bytes
+            events = [compact(raw) for raw in events]
         self._event_count += len(events)
         return b"".join([self._filter_event(raw) for raw in events])
 

@@ -56,6 +56,18 @@ def parse(raw: bytes) -> Event:
     return Event(name, b"\n".join(data))
 
 
+def compact(raw: bytes) -> bytes:
+    """Return an event as vLLM would write it: a space behind `data:`, none in its JSON. Comments and texts are kept."""
+    event = parse(raw)
+    if not event.data:
+        return raw
+    try:
+        return render(event.name, event.json())
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError):
+        head = b"event: " + event.name.encode() + b"\n" if event.name else b""
+        return head + b"data: " + event.data.replace(b"\n", b"\ndata: ") + b"\n\n"
+
+
 def render(name: str, value: object) -> bytes:
     """Render an event as bytes; without a name only its data line."""
     head = b"event: " + name.encode() + b"\n" if name else b""
