@@ -26,7 +26,7 @@ DASHBOARD = "dashboard"
 SHOWN_END = 4
 # as in setup/files/container_files.py
 CHAT_PURPOSE = "chat of the dashboard"
-METRICS_PURPOSE = "metrics of the API"
+METRICS_PURPOSE = "metrics of a service"
 ATTACH_PURPOSE = "keys of attached servers"
 # before the sealed keys of attached servers, which may be any text
 ATTACHED_SEAL = "attached:"
@@ -70,9 +70,12 @@ def chat_key(api_key: str) -> str:
     return hmac.new(api_key.encode(), CHAT_PURPOSE.encode(), hashlib.sha256).hexdigest()
 
 
-def metrics_key(admin_key: str) -> str:
-    """Derive the key that opens GET /metrics of the API and nothing else; setup gives it to Prometheus."""
-    return hmac.new(admin_key.encode(), METRICS_PURPOSE.encode(), hashlib.sha256).hexdigest()
+def metrics_key(service_key: str) -> str:
+    """Derive the key that opens GET /metrics of a service and nothing else; setup gives it to Prometheus.
+
+    service_key: the admin key for the API's, the owner's for the proxy's.
+    """
+    return hmac.new(service_key.encode(), METRICS_PURPOSE.encode(), hashlib.sha256).hexdigest()
 
 
 def serving_key(serving_secret: str, job_name: str) -> str:

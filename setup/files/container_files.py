@@ -45,8 +45,9 @@ def secret_contents(values: Mapping[str, str]) -> dict[str, str]:
         **{file: derive(values["GATEWAY_TOKEN"], f"token of the {role}") for role, file in GATEWAY_FILES.items()},
         # the dashboard chats with it; the proxy derives it, too
         "chat_key": derive(values["BOUCHET_API_KEY"], "chat of the dashboard"),
-        # opens the API's /metrics and nothing else, for Prometheus
-        "metrics_key": derive(values["BOUCHET_ADMIN_KEY"], "metrics of the API"),
+        # each opens /metrics of a service and nothing else, for Prometheus
+        "metrics_key": derive(values["BOUCHET_ADMIN_KEY"], "metrics of a service"),
+        "proxy_metrics_key": derive(values["BOUCHET_API_KEY"], "metrics of a service"),
         # the API seals the keys of attached servers with it; worker and proxy derive it, too
         "attach_secret": derive(values["SERVING_SECRET"], "keys of attached servers"),
         "redis_acl": render_acl(passwords),

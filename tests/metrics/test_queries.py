@@ -171,7 +171,7 @@ def scraping(directory: Path, api_url: str, proxy_url: str) -> Iterator[Promethe
     """Run Prometheus with the project's configuration, over services on ports of the test."""
     program = shutil.which("prometheus")
     assert program, "prometheus is not installed; `make tools` installs it where it can"
-    for name, key in (("metrics_key", metrics_key(ADMIN_KEY)), ("api_key", KEY)):
+    for name, key in (("metrics_key", metrics_key(ADMIN_KEY)), ("proxy_metrics_key", metrics_key(KEY))):
         (directory / name).touch(0o600)
         (directory / name).write_text(key)
     text = PROMETHEUS.read_text().replace("15s", "1s").replace("/run/secrets", str(directory))

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 from bouchet_core.deployments import Phase
-from bouchet_core.keys import ApiKey, new_secret, sha256_of
+from bouchet_core.keys import ApiKey, metrics_key, new_secret, sha256_of
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.proxy.client import (
@@ -109,6 +109,12 @@ class TestKeys:
         response = HTTP.get(f"{proxy.url}/metrics", headers={"x-api-key": new_key("bob")})
         assert (response.status_code, error_of(response)["code"]) == (403, "owner_only")
         assert HTTP.get(f"{proxy.url}/metrics").status_code == 401
+
+    def test_key_of_prometheus_opens_metrics_alone(self, proxy: RunningProxy) -> None:
+        key = metrics_key(KEY)
+        assert HTTP.get(f"{proxy.url}/metrics", headers={"authorization": f"Bearer {key}"}).status_code == 200
+        assert HTTP.get(f"{proxy.url}/v1/models", headers={"x-api-key": key}).status_code == 401
+        assert send(proxy, key, chat_body("x")).status_code == 401
 
     @pytest.mark.parametrize("path", [MESSAGES, CHAT])
     def test_requests_above_the_limit_are_rejected(self, proxy: RunningProxy, new_key: NewKey, path: str) -> None:

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from urllib.parse import parse_qsl
 
-from bouchet_core.keys import DASHBOARD, OWNER, ApiKey, chat_key
+from bouchet_core.keys import DASHBOARD, OWNER, ApiKey, chat_key, metrics_key
 
 from bouchet_proxy.asgi import Header, Scope
 
@@ -190,6 +190,10 @@ class KeyTable:
             return None
         return found[1]
 
+    def opens_metrics(self, key: bytes) -> bool:
+        """Return whether it is Prometheus' key, which is derived from the owner's and opens no other path."""
+        return hmac.compare_digest(key, _metrics_key(self.owner_key))
+
     def with_keys(self, keys: Iterable[ApiKey], clock: Callable[[], float]) -> KeyTable:
         """Return the table of these keys; an unchanged key keeps its limiter, and so what it has used."""
         others = {bytes.fromhex(key.sha256): (key, self._caller(key, clock)) for key in keys}
@@ -207,6 +211,11 @@ class KeyTable:
 @lru_cache(maxsize=8)
 def _chat_key(owner_key: bytes) -> bytes:
     return chat_key(owner_key.decode("utf-8", "replace")).encode()
+
+
+@lru_cache(maxsize=8)
+def _metrics_key(owner_key: bytes) -> bytes:
+    return metrics_key(owner_key.decode("utf-8", "replace")).encode()
 
 
 def _unix_time(moment: datetime | None) -> float | None:

@@ -151,10 +151,10 @@ class ProxyApp:
         if path == HELLO_PATH:
             await writer.send_json(200, {})
             return
-        caller = self._authenticate(scope)
         if path == "/metrics":
-            await self._serve_metrics(caller, writer)
+            await self._serve_metrics(scope, writer)
             return
+        self._authenticate(scope)
         if writer.endpoint is not None:
             raise method_not_allowed(scope["method"], path, "POST")
         if not _is_model_list(path):
@@ -218,8 +218,9 @@ class ProxyApp:
         with self._enter(caller, scope) as ticket:
             await self._passthrough.serve(scope, receive, writer, self._table(), ticket)
 
-    async def _serve_metrics(self, caller: Caller, writer: ResponseWriter) -> None:
-        if not caller.is_owner:
+    async def _serve_metrics(self, scope: Scope, writer: ResponseWriter) -> None:
+        is_prometheus = any(map(self._keys().opens_metrics, credentials(scope)))
+        if not is_prometheus and not self._authenticate(scope).is_owner:
             raise owner_only("/metrics")
         await writer.send(200, self._recorder.render_metrics(), [(b"content-type", CONTENT_TYPE)])
 

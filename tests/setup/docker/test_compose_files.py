@@ -41,7 +41,8 @@ def test_prometheus_reads_its_keys_from_files_that_it_has() -> None:
     }
     assert targets == {"api:4001", "proxy:4000"}
     values = {"REDIS_PASSWORD": "p", "GATEWAY_TOKEN": "t", "BOUCHET_API_KEY": "k", "SERVING_SECRET": "s"}
-    assert secret_contents({**values, "BOUCHET_ADMIN_KEY": "a"})["metrics_key"] == metrics_key("a")
+    found = secret_contents({**values, "BOUCHET_ADMIN_KEY": "a"})
+    assert (found["metrics_key"], found["proxy_metrics_key"]) == (metrics_key("a"), metrics_key("k"))
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -101,8 +102,8 @@ def test_services_mount_only_their_own_secrets() -> None:
         },
         "proxy": {"api_key": "api_key", "redis_password": "redis_proxy", "serving_secret": "serving_secret"},
         "notifier": {"notify_urls": "notify_urls", "redis_password": "redis_notifier"},
-        # not the admin key: it opens all of the API
-        "prometheus": {"metrics_key": "metrics_key", "api_key": "api_key"},
+        # neither the admin key nor the owner's: they open all
+        "prometheus": {"metrics_key": "metrics_key", "proxy_metrics_key": "proxy_metrics_key"},
     }
 
 
@@ -135,6 +136,7 @@ NAMED_SECRETS = {
     "admin key": "admin_key",
     "key for chats": "chat_key",
     "key for metrics": "metrics_key",
+    "two keys": "proxy_metrics_key",
     "secret that seals the keys of attached servers": "attach_secret",
     "URL of the ledger's database": "db_url",
     "password in Redis": "redis_password",
