@@ -8,8 +8,11 @@ import pytest
 from bouchet_core.deployments import Phase
 from bouchet_core.keys import job_key, serving_key
 from bouchet_worker.reconcile.decide import WRONG_SERVER
+from bouchet_worker.reconcile.job_keys import read_record_file
 
+from tests.conftest import RedisServer
 from tests.fakes.slurm_gateway import FakeSlurm
+from tests.worker.reconcile.unrecorded import flush
 from tests.worker.scenario import ROOT, SECRET, Clock, MakeWorkerContext, WorkerScenario, write_connection
 
 NEW_SECRET = "made with a new .env"
@@ -39,6 +42,20 @@ def test_job_of_the_old_secret_is_reached_with_the_key_of_its_folder(renewed: Wo
     assert job_key(NEW_SECRET, record.job.name, record.job.sealed_key) == old_key
     renewed.step()
     assert renewed.get().phase is Phase.READY and renewed.get().reason == ""
+
+
+def test_job_of_the_old_secret_belongs_to_the_new_one(renewed: WorkerScenario, redis_server: RedisServer) -> None:
+    """Redis may be lost later: then the job's folder is all that says whose it is."""
+    renewed.step(2)
+    before, context = renewed.get(), renewed.context
+    assert before.job is not None
+    file = read_record_file(context, before.job.name)
+    assert file is not None and file.installation == context.installation
+    flush(redis_server)
+    renewed.step(4)
+    after = renewed.get()
+    assert (after.id, after.names, after.phase) == (before.id, before.names, Phase.READY), after.reason
+    assert context.store.orphans.seen() == ()
 
 
 def test_requeued_job_of_the_old_secret_becomes_ready(renewed: WorkerScenario, slurm: FakeSlurm) -> None:

@@ -1,6 +1,7 @@
 """The key of a job as its folder on the cluster holds it, 0600: what its server compares with, whatever we derive.
 
 Both differ once SERVING_SECRET has changed: `.env` was lost and made again, or a clone took over another's volumes.
+Then record.json names another installation, too, and would keep a record that is lost later from being made again.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ import time
 from dataclasses import dataclass, field
 
 from bouchet_core.deployments import Deployment
-from bouchet_core.errors import BouchetError
+from bouchet_core.errors import BouchetError, ClusterUnavailableError, GatewayError, RemoteTimeoutError
 from bouchet_core.keys import sealed_key
+from pydantic import ValidationError
 
 from bouchet_worker.context import WorkerContext
+from bouchet_worker.launch.job_files import JobRecordFile, render_record_file
 from bouchet_worker.launch.submit import update_attempt
 
 log = logging.getLogger(__name__)
@@ -32,9 +35,26 @@ def read_sealed_key(context: WorkerContext, job_name: str) -> str | None:
     return sealed_key(context.serving_secret, job_name, key.decode("ascii", "replace").strip())
 
 
+def read_record_file(context: WorkerContext, job_name: str) -> JobRecordFile | None:
+    """Return the job's record.json, None when it is missing or invalid.
+
+    Raises ClusterUnavailableError and RemoteTimeoutError.
+    """
+    try:
+        file = JobRecordFile.model_validate_json(
+            context.gateway.get(context.paths.record(job_name)).data, extra="ignore"
+        )
+    except (ClusterUnavailableError, RemoteTimeoutError):
+        raise
+    except (GatewayError, ValidationError):
+        return None
+    job = file.deployment.job
+    return file if job is not None and job.name == job_name else None
+
+
 @dataclass
 class KeyRecovery:
-    """Corrects the recorded key of a job whose server proves another one."""
+    """Corrects the recorded key of a job whose server proves another one, and whose job record.json says it is."""
 
     context: WorkerContext
     _read_at: dict[str, float] = field(default_factory=dict)
@@ -53,10 +73,18 @@ class KeyRecovery:
             if key == job.sealed_key:
                 return
             update_attempt(self.context, attempt.id, job.name, lambda old: _with_key(old, key))
+            self._claim(job.name)
         except (BouchetError, ValueError) as exc:
             log.warning("deployment %s: the key file of %s cannot be used: %s", attempt.id, job.name, exc)
             return
         log.warning("deployment %s: %s was launched with another SERVING_SECRET; its key is kept", attempt.id, job.name)
+
+    def _claim(self, job_name: str) -> None:
+        """Name this installation in the job's record.json. Raises GatewayError."""
+        file = read_record_file(self.context, job_name)
+        if file is not None and file.installation != self.context.installation:
+            ours = render_record_file(file.deployment, self.context.installation, file.staged_at)
+            self.context.gateway.put(self.context.paths.record(job_name), ours)
 
     def keep_only(self, job_names: set[str]) -> None:
         """Forget all other jobs."""

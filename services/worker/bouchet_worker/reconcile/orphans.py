@@ -15,6 +15,7 @@ from bouchet_worker.slurm.commands import SCANCEL_TIMEOUT_S, scancel_argv
 from bouchet_worker.slurm.parsing import QueueRow
 from bouchet_worker.slurm.queries import list_queue
 
+from .job_keys import read_record_file
 from .recovery import (
     NO_RECORD_FILE,
     JobRecovery,
@@ -23,7 +24,6 @@ from .recovery import (
     make_orphan,
     owns_job,
     parse_job_name,
-    read_record_file,
     unrecorded_jobs,
 )
 

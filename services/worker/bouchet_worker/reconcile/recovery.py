@@ -26,7 +26,6 @@ from bouchet_core.errors import (
     UnreadableRecordError,
 )
 from bouchet_core.store import Store
-from pydantic import ValidationError
 
 from bouchet_worker.context import WorkerContext
 from bouchet_worker.launch.job_files import JobRecordFile
@@ -34,7 +33,7 @@ from bouchet_worker.paths import RemotePaths
 from bouchet_worker.slurm.parsing import QueueRow
 from bouchet_worker.slurm.states import STATES, StateClass, parse_state
 
-from .job_keys import read_sealed_key
+from .job_keys import read_record_file, read_sealed_key
 
 log = logging.getLogger(__name__)
 
@@ -164,23 +163,6 @@ class JobRecovery:
         if key not in self._files:
             self._files[key] = read_record_file(self.context, row.name)
         return self._files[key]
-
-
-def read_record_file(context: WorkerContext, job_name: str) -> JobRecordFile | None:
-    """Return the job's record.json, None when it is missing or invalid.
-
-    Raises ClusterUnavailableError and RemoteTimeoutError.
-    """
-    try:
-        file = JobRecordFile.model_validate_json(
-            context.gateway.get(context.paths.record(job_name)).data, extra="ignore"
-        )
-    except (ClusterUnavailableError, RemoteTimeoutError):
-        raise
-    except (GatewayError, ValidationError):
-        return None
-    job = file.deployment.job
-    return file if job is not None and job.name == job_name else None
 
 
 def find_record(store: Store, deployment: str) -> Deployment | None:
