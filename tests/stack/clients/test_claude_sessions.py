@@ -133,7 +133,13 @@ def test_session_resumes_on_other_model(stack: Stack, short: str, claude: Claude
     assert short in switched.final["modelUsage"]
 
 
-@pytest.mark.parametrize(("announced", "parts"), [(SHORT_WINDOW, 2), (200_000, 4)], ids=["in time", "after a refusal"])
+@pytest.mark.parametrize(
+    ("announced", "parts"),
+    [
+        pytest.param(SHORT_WINDOW, 2, id="in time"),
+        pytest.param(200_000, 4, id="after a refusal", marks=pytest.mark.long),
+    ],
+)
 def test_session_longer_than_window_compacts(
     stack: Stack, short: str, claude: ClaudeCode, relay: Relay, announced: int, parts: int
 ) -> None:

@@ -29,7 +29,7 @@ GONE_S = 10.0
 
 @pytest.mark.parametrize(
     "fault",
-    [unplug, kill_sshd, pytest.param(pause, marks=pytest.mark.long), pytest.param(restart, marks=pytest.mark.long)],
+    [kill_sshd, *(pytest.param(fault, marks=pytest.mark.long) for fault in (pause, unplug, restart))],
 )
 def test_answer_with_a_cut_is_whole(stack: Stack, scripted: dict[str, Any], fault: Callable[[Stack], None]) -> None:
     check_answers_with_a_cut(stack, SCRIPTED, fault)

@@ -80,7 +80,9 @@ def test_redis_refuses_a_service_what_is_not_its_own(stack: Stack, service: str)
     assert [one["id"] for one in stack.deployments()] == [one["id"] for one in before]
 
 
-@pytest.mark.parametrize("service", SERVICES)
+@pytest.mark.parametrize(
+    "service", [one if one == "proxy" else pytest.param(one, marks=pytest.mark.long) for one in SERVICES]
+)
 def test_redis_password_of_a_service_opens_no_other_user(stack: Stack, service: str) -> None:
     others = [user for user in ("", "default", "health", *SERVICES) if user != service]
     errors = {user: try_in(stack, service, user, [["PING"]])[0] for user in others}
