@@ -100,7 +100,12 @@ class Reader:
             self._watcher = self._loop.create_task(self._wait_for_loss())
 
     def leave(self) -> None:
-        """End: the connection is lost, or another one has taken over, or the answer is not wanted any more."""
+        """End: the connection is lost, or another one has taken over, or the answer is not wanted any more.
+
+        A server reports a disconnect after the last byte, too: what has been sent whole is not lost.
+        """
+        if self._complete:
+            return
         if self._follower is not None and not self.lost:
             # it may hang in a connection that only seems to live
             self._follower.cancel()
