@@ -16,6 +16,7 @@ import httpx
 import uvicorn
 from bouchet_api.app import create_app
 from bouchet_api.dependencies import AppState, open_state
+from bouchet_api.ledger.tables import metadata
 from bouchet_api.settings import ApiSettings
 from bouchet_core.keys import attach_secret, chat_key
 from bouchet_core.store import Store
@@ -100,7 +101,12 @@ def settings(
 
 
 def reset_api(api: RunningApi) -> RunningApi:
-    """Delete all records of the API and reset its gateway, for the next test."""
+    """Delete all records of the API and all rows of its ledger, and reset its gateway, for the next test."""
+    # what the ledger's thread has read already would be stored after its tables were emptied
+    wait_for(lambda: api.store.ledger.waiting() == 0)
+    with api.state.ledger.database.begin() as connection_to_ledger:
+        for table in metadata.sorted_tables:
+            connection_to_ledger.execute(table.delete())
     connection = api.store.queue_connection()
     connection.flushall()
     connection.close()

@@ -58,7 +58,9 @@ def test_secret_files_changed_secret_changes_file_and_generation(tmp_path: Path)
     before = {path.name: path.stat().st_ino for path in stack.secrets_dir.iterdir()}
     assert write_secret_files(stack, EnvSettings({**VALUES, "BOUCHET_API_KEY": "another-key-of-some-length"}))
     after = {path.name: path.stat().st_ino for path in stack.secrets_dir.iterdir()}
-    assert {name for name in before if before[name] != after[name]} == {"api_key", "chat_key", "generation"}
+    assert {name for name in before if before[name] != after[name]} == {
+        *("api_key", "chat_key", "proxy_metrics_key", "generation")
+    }
 
 
 def test_secret_files_replace_folder_left_by_mount(tmp_path: Path) -> None:
