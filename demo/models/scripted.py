@@ -70,7 +70,7 @@ class Scripted(LogitsProcessor):
         if text is None and params.structured_outputs is not None:
             self._free.add(row)
             return
-        script = self._tokenizer.encode(text or UNSCRIPTED, add_special_tokens=False)
+        script = self._tokenizer.encode(UNSCRIPTED if text is None else text, add_special_tokens=False)
         self._scripts[row] = ([*script, self._tokenizer.eos_token_id], generated)
 
     def _forget(self, row: int) -> None:

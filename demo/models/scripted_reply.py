@@ -10,7 +10,8 @@ A user's turn holds the script:
 
 `$RESULTS` in a text is the number of tool results since the assistant's last turn. The last turn that holds a script
 counts. When its steps are used up a tool's result is repeated. Asked to sum the conversation up, as Claude Code does
-when it compacts, the model says what is left of the script, and so goes on with it afterwards.
+when it compacts, the model says what is left of the script, and so goes on with it afterwards. An answer that the
+prompt has begun (`continue_final_message`) goes on behind its last word.
 """
 
 import json
@@ -39,10 +40,11 @@ class ScriptStep(NamedTuple):
 
 
 class Prompt:
-    """A rendered ChatML prompt: its closed turns."""
+    """A rendered ChatML prompt: its closed turns, and what the assistant's open turn says already."""
 
     def __init__(self, text: str) -> None:
         self.turns = _closed_turns(text)
+        self.begun = _open_turn(text)
 
     def results(self) -> list[str]:
         """Return what the tools returned since the assistant's last turn."""
@@ -87,7 +89,7 @@ def script_for(prompt: str) -> str | None:
         return f"<summary>\nLeft to do: {left}\n</summary>"
     if steps:
         lines = [_render(name, body, asked) for name, body in steps[0].directives]
-        return "\n".join(lines).replace("$RESULTS", str(len(results)))
+        return "\n".join(lines).replace("$RESULTS", str(len(results))).removeprefix(asked.begun)
     return "The tool returned: " + " | ".join(results) if results else None
 
 
@@ -98,6 +100,12 @@ def _closed_turns(prompt: str) -> list[Turn]:
         if _END in text:
             turns.append((role, text.split(_END)[0]))
     return turns
+
+
+def _open_turn(prompt: str) -> str:
+    """Return the words of the assistant's turn that the prompt leaves open, without an empty block of thoughts."""
+    last = prompt.rpartition(_TURN)[2]
+    return "" if _END in last else last.partition("\n")[2].removeprefix("<think>\n\n</think>\n\n")
 
 
 def _own_text(text: str) -> str:

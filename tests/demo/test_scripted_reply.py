@@ -156,3 +156,11 @@ def test_script_for_summary_of_finished_script() -> None:
 
 def test_script_for_summary_of_unscripted_is_none() -> None:
     assert script_for(render(("user", "hello"), ("assistant", "hm"), SUM_UP)) is None
+
+
+@pytest.mark.parametrize("thoughts", ["", "<think>\n\n</think>\n\n"])
+def test_script_for_begun_answer_goes_on_behind_its_last_word(thoughts: str) -> None:
+    asked = render(("user", "COUNT[5]")) + thoughts
+    assert script_for(asked + "1 2 3") == " 4 5"
+    assert script_for(asked + "1 2 3 4 5") == ""
+    assert script_for(asked) == "1 2 3 4 5"
