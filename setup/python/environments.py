@@ -130,8 +130,8 @@ PROGRAMS = {"redis-server": ["redis-server"], "shellcheck": ["shellcheck"], "ssh
 # the login shells of clusters: tests compare what each makes of a command line
 LOGIN_SHELLS = ("tcsh", "fish", "zsh", "ksh")
 
-# Servers that tests of the ledger and of metrics run: their programs may be beside the PATH
-SERVERS = {"postgres": "postgresql", "promtool": "prometheus"}
+# Servers that tests of the ledger, of metrics and of docs/lab.md run: their programs may be beside the PATH
+SERVERS = {"postgres": "postgresql", "promtool": "prometheus", "nginx": "nginx-light"}
 POSTGRES = Path("/usr/lib/postgresql")
 
 # schemathesis, which wants another Python library's version here and there than the tests do
@@ -173,17 +173,19 @@ def ensure_login_shells(progress: Progress) -> None:
 
 
 def ensure_servers(progress: Progress) -> None:
-    """Install PostgreSQL and Prometheus, which tests start themselves; without the rights to, only say so."""
+    """Install PostgreSQL, Prometheus and nginx, which tests start themselves; without the rights to, only say so."""
     missing = [package for program, package in SERVERS.items() if not _has_server(program)]
     if missing and can_install() and not SYSTEMD.exists():
-        install(progress, "PostgreSQL and Prometheus", missing)
+        install(progress, "servers that tests run", missing)
     elif missing:
         names = " ".join(missing)
-        progress.note(f"tests of the ledger and of metrics also need: {names} (`sudo apt-get install {names}`)")
+        progress.note(
+            f"tests of the ledger, of metrics and of the lab page also need: {names} (`sudo apt-get install {names}`)"
+        )
 
 
 def _has_server(program: str) -> bool:
-    return shutil.which(program) is not None or any(POSTGRES.glob(f"*/bin/{program}"))
+    return shutil.which(program, path=SBIN) is not None or any(POSTGRES.glob(f"*/bin/{program}"))
 
 
 def ensure_sshd(progress: Progress) -> None:

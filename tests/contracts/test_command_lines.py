@@ -86,6 +86,7 @@ NOT_RUN = {
     "ssh -W": "an option that is named",
     "ssh HOST nc": "a ProxyCommand that is named",
     "ssh -N -L 4000:127.0.0.1:4000 server": "a person's own server",
+    "ssh -N -L 4001:127.0.0.1:4001 server": "a person's own server",
     "ls -d ~/project_pi_*": "lists a person's folders",
     "chown 10001 ~/.ssh/id_ed25519": "changes a person's key",
     "apptainer inspect <pin>.sif": "needs an image that was built",

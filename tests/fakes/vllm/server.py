@@ -32,6 +32,7 @@ from .script import Body, Script, begun_answer, count_prompt_tokens, last_input_
 VERSION = "0.32.0"
 MAX_BODY_BYTES = 1 << 27
 START_TIMEOUT_S = 30
+GATE_TIMEOUT_S = 30.0
 Error = tuple[int, dict[str, str]]
 
 
@@ -49,6 +50,9 @@ class FakeVLLM:
     node_port: int = 0
     embeds: bool = False
     port: int = 0
+    # where it is set, each event of a stream takes one from it before it is made; events: how many were made
+    gate: threading.Semaphore | None = None
+    events: int = 0
     # how often a proof was requested, and how many streams a client left before their end
     proofs: int = 0
     aborted: int = 0
@@ -177,6 +181,9 @@ class FakeVLLM:
             await response.prepare(request)
             await asyncio.sleep(script.wait_s)
             for count, event in enumerate(events):
+                if self.gate is not None:
+                    await asyncio.to_thread(self.gate.acquire, timeout=GATE_TIMEOUT_S)
+                self.events += 1
                 if count == script.die_after:
                     assert request.transport is not None
                     request.transport.abort()

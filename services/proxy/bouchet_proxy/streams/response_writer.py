@@ -14,6 +14,8 @@ from .error_events import error_events
 STREAM_HEADERS: tuple[Header, ...] = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
+    # nginx buffers answers by default
+    (b"x-accel-buffering", b"no"),
 )
 _PINGS = {
     Dialect.ANTHROPIC: b'event: ping\ndata: {"type": "ping"}\n\n',
