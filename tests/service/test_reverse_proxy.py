@@ -214,7 +214,7 @@ def client_of(port: int, authority: Path) -> httpx.Client:
     return httpx.Client(base_url=f"https://127.0.0.1:{port}", verify=context, timeout=TIMEOUT_S, trust_env=False)
 
 
-def read_words(lab: Lab, path: str, body: dict[str, Any], find: str) -> list[int]:
+def read_numbers(lab: Lab, path: str, body: dict[str, Any], find: str) -> list[int]:
     """Read a stream of numbers whose events wait for us; return how many events were made as each number came.
 
     find: a pattern of a number in an event.
@@ -237,9 +237,9 @@ def read_words(lab: Lab, path: str, body: dict[str, Any], find: str) -> list[int
 
 @pytest.mark.parametrize(("path", "find"), [(MESSAGES, r'"text_delta".*"\d'), (RESPONSES, r"output_text\.delta.*\d")])
 def test_every_event_arrives_before_the_next_is_made(lab: Lab, path: str, find: str) -> None:
-    words = "SAY[" + " ".join(map(str, range(10, 20))) + "]"
-    body = body_of(words, stream=True) if path == MESSAGES else {"model": ALIAS, "input": words, "stream": True}
-    made = read_words(lab, path, body, find)
+    numbers = "SAY[" + " ".join(map(str, range(10, 20))) + "]"
+    body = body_of(numbers, stream=True) if path == MESSAGES else {"model": ALIAS, "input": numbers, "stream": True}
+    made = read_numbers(lab, path, body, find)
     assert len(made) >= 10 and made == sorted(set(made)), made
 
 
