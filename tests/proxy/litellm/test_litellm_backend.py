@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -25,6 +27,7 @@ from tests.proxy.client import (
     post,
 )
 from tests.proxy.environment import (
+    KEY,
     SERVING_SECRET,
     ProxyEnvironment,
     RunningProxy,
@@ -111,3 +114,23 @@ def test_attached_server_answers_with_its_own_key_and_name(
             environment.move(record.id, Phase.ENDED)
     assert server.keys() == {f"Bearer {SECRET_KEY}"}
     assert {body["model"] for body in server.generations()} == {MODEL}
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+def test_request_at_a_lost_node_ends_soon_after_its_job(proxy: RunningProxy, stream: bool) -> None:
+    """The node takes the request and is silent from then on; a read timeout would be half an hour."""
+    environment, name = proxy.environment, f"lost-{stream}"
+    record = make_deployment(name, MODEL, slot=1)
+    job = record.jobs[0].model_copy(update={"proves": False})
+    with socket.create_server(("127.0.0.1", environment.slot_base_port + 1)) as silent:
+        record = environment.store.create(record.model_copy(update={"jobs": (job,)}))
+        url = f"{proxy.url}/v1/models/{name}"
+        wait_for(lambda: HTTP.get(url, headers={"x-api-key": KEY}).status_code == 200)
+        with ThreadPoolExecutor(1) as pool:
+            asking = pool.submit(post, proxy, CHAT, chat_body("x", model=name, stream=stream))
+            connection, _ = silent.accept()
+            with connection:
+                assert connection.recv(1 << 16).startswith(b"POST ")
+                environment.move(record.id, Phase.ENDED)
+                answer = asking.result(60)
+    assert answer.status_code >= 500 or b"error" in answer.content, answer.content

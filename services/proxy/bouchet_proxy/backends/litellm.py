@@ -16,6 +16,8 @@ import os
 import secrets
 import sys
 import tempfile
+import time
+from collections.abc import Awaitable, Callable
 from types import ModuleType
 from typing import Any, cast
 
@@ -24,6 +26,7 @@ import yaml
 
 from bouchet_proxy.asgi import App, Message, Receive, Scope, Send
 from bouchet_proxy.dialects.endpoints import Endpoint
+from bouchet_proxy.http.resumption import SILENT_S, WATCH_S
 from bouchet_proxy.settings import ProxySettings
 from bouchet_proxy.upstream_request import Backend, UpstreamRequest, current_request
 
@@ -135,14 +138,14 @@ class LiteLLMBackend(Backend):
         """Send the request to LiteLLM and relay its response."""
         route = request.route
         body = {**request.body, "model": f"{'chat' if route.translates else 'slot'}-{route.slot}/{route.served_as}"}
-        encoded = orjson.dumps(body)
+        encoded, relay = orjson.dumps(body), _ResponseRelay(request)
         token = current_request.set(request)
         try:
-            await self._app(
-                self._scope(request.endpoint, scope, len(encoded)),
-                _replay(encoded, request.writer.receive),
-                _ResponseRelay(request),
+            answering = self._app(
+                self._scope(request.endpoint, scope, len(encoded)), _replay(encoded, request.writer.receive), relay
             )
+            if not await _finish_unless(relay.is_lost, answering):
+                await request.lose()
         finally:
             current_request.reset(token)
 
@@ -182,6 +185,21 @@ class LiteLLMBackend(Backend):
         return {**kept, "path": path, "raw_path": path.encode(), "query_string": b"", "headers": headers}
 
 
+async def _finish_unless(is_lost: Callable[[], bool], answering: Awaitable[None]) -> bool:
+    """Await an answer; give it up and return False once it is lost."""
+    task = asyncio.ensure_future(answering)
+    try:
+        while not (await asyncio.wait((task,), timeout=WATCH_S))[0]:
+            if is_lost():
+                return False
+        task.result()
+        return True
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.wait((task,))
+
+
 def _return_unchanged(value: Any) -> Any:
     return value
 
@@ -212,9 +230,14 @@ class _ResponseRelay:
     """An ASGI `send` that passes the response to an UpstreamRequest."""
 
     def __init__(self, request: UpstreamRequest) -> None:
-        self._request = request
+        self._request, self._heard_at = request, time.monotonic()
+
+    def is_lost(self) -> bool:
+        """Return whether nothing more can come: the job has ended, and there is silence since."""
+        return not self._request.is_current() and time.monotonic() - self._heard_at >= SILENT_S
 
     async def __call__(self, message: Message) -> None:
+        self._heard_at = time.monotonic()
         if message["type"] == "http.response.start":
             headers = {key.lower(): value for key, value in message.get("headers", ())}
             content_type = headers.get(b"content-type", b"").decode("latin-1")
