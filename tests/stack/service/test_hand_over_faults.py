@@ -155,7 +155,7 @@ def failing_starts(stack: Stack) -> Iterator[None]:
             shell(stack, f"demo-{node}", f"rm -f {path}", "root")
 
 
-def test_node_that_is_killed_amid_streams_is_replaced(stack: Stack, room: None) -> None:
+def test_node_that_is_killed_during_streams_is_replaced(stack: Stack, room: None) -> None:
     with kept(stack, "gpu_h200", "01:00:00") as one:
         old = one.live()[0]
         container = stack.container(f"demo-{old['node']}")

@@ -230,14 +230,14 @@ class _ResponseRelay:
     """An ASGI `send` that passes the response to an UpstreamRequest."""
 
     def __init__(self, request: UpstreamRequest) -> None:
-        self._request, self._heard_at = request, time.monotonic()
+        self._request, self._received_at = request, time.monotonic()
 
     def is_lost(self) -> bool:
         """Return whether nothing more can come: the job has ended, and there is silence since."""
-        return not self._request.is_current() and time.monotonic() - self._heard_at >= SILENT_S
+        return not self._request.is_current() and time.monotonic() - self._received_at >= SILENT_S
 
     async def __call__(self, message: Message) -> None:
-        self._heard_at = time.monotonic()
+        self._received_at = time.monotonic()
         if message["type"] == "http.response.start":
             headers = {key.lower(): value for key, value in message.get("headers", ())}
             content_type = headers.get(b"content-type", b"").decode("latin-1")
