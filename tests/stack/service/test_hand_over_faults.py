@@ -88,11 +88,10 @@ def kept(stack: Stack, partition: str, walltime: str) -> Iterator[Kept]:
         one.wait_for_answers()
         yield one
         one.agents.stop()
-        say(
-            f"{len(one.agents.turns)} turns, {len(one.agents.failed)} with an error that is tried again: {one.agents.failed}"
-        )
+        failed = one.agents.failed
+        say(f"{len(one.agents.turns)} turns, {len(failed)} with an error that is tried again: {failed}")
         say("\n".join(f"  {d['action']} {d['job']}: {d['reason']}" for d in decisions(stack, one.id)))
-        bad = [turn for turn in one.agents.failed if not any(words in turn.error for words in RETRIED)]
+        bad = [turn for turn in failed if not any(words in turn.error for words in RETRIED)]
         assert bad == [], "a client was shown an error that it does not try again"
         assert one.watch.most_coming <= 1 and one.watch.most_live <= 2
     finally:
