@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
+import random
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
-from bouchet_api.ledger.gpu_views import (
-    GpuBy,
-    compare_with_accounting,
-    job_differences,
-    summarize_gpu_time,
-    total_gpu_time,
-)
+from bouchet_api.ledger.accounting_views import compare_with_accounting, job_differences
+from bouchet_api.ledger.gpu_views import GpuBy, GpuSummary, summarize_gpu_time, total_gpu_time
 from bouchet_api.ledger.periods import DateRange, InvalidPeriodError, make_range
 from bouchet_api.ledger.request_views import RequestsBy, last_requests, summarize_requests, total_requests
+from bouchet_core.ledger import JobEntry, SpanKind
 
 from .conftest import LedgerUnderTest
 from .entries import NOON, accounting, job, moment, request
@@ -114,16 +111,71 @@ def test_gpu_time_is_cut_at_midnight_of_the_zone(ledger: LedgerUnderTest) -> Non
     with ledger.database.read() as connection:
         # midnight of 1 November is at 4:00 UTC there
         york = days("America/New_York", "2026-10-31", "2026-11-01")
-        by_day = {one.name: one for one in summarize_gpu_time(connection, GpuBy.DAY, york, NOON.timestamp())}
+        by_day = {one.name: one for one in summarize_gpu_time(connection, GpuBy.DAY, york, NOON.timestamp()).lines}
         assert {name: one.gpu_hours for name, one in by_day.items()} == {"2026-10-31": 4.0, "2026-11-01": 10.0}
         assert (by_day["2026-10-31"].starting_hours, by_day["2026-10-31"].queued_hours) == (1.0, 1.0)
         assert (by_day["2026-11-01"].idle_hours, by_day["2026-11-01"].charge) == (2.0, 3000.0)
         zurich = days("Europe/Zurich", "2026-11-01", "2026-11-01")
-        [line] = summarize_gpu_time(connection, GpuBy.MODEL, zurich, NOON.timestamp())
+        [line] = summarize_gpu_time(connection, GpuBy.MODEL, zurich, NOON.timestamp()).lines
         assert (line.gpu_hours, line.charge, line.charge_unit, line.jobs) == (14.0, 4200.0, "SU", 1)
         assert total_gpu_time(connection, days("UTC", "2026-11-02", "2026-11-03"), NOON.timestamp()).gpu_hours == 0
-        [month] = summarize_gpu_time(connection, GpuBy.MONTH, zurich, NOON.timestamp())
+        [month] = summarize_gpu_time(connection, GpuBy.MONTH, zurich, NOON.timestamp()).lines
         assert (month.name, month.serving_hours) == ("2026-11", 11.0)
+
+
+def random_jobs(source: random.Random, number: int) -> list[JobEntry]:
+    """Return jobs of some hours over a fortnight with a change of clocks; one in five still runs."""
+    made = []
+    for index in range(number):
+        times = [moment("2026-10-25T00:00") + timedelta(minutes=source.randrange(14 * 24 * 60))]
+        times += [times[-1] + timedelta(minutes=source.randrange(1, 900)) for _ in range(2)]
+        texts = [f"{at:%Y-%m-%dT%H:%M}" for at in sorted(times)]
+        spans = [("queued", texts[0], texts[1]), ("serving", texts[1], texts[2] if index % 5 else None)]
+        facts = {"gpus": source.randrange(1, 5), "charge_per_gpu_hour": source.choice([None, 10.0])}
+        made.append(job(f"job-{index}", *spans, model=f"model-{index % 3}", **facts))
+    return made
+
+
+def hours_between(entries: list[JobEntry], begin: float, end: float) -> float:
+    """Return the GPU hours of these jobs between two times, span by span."""
+    found = 0.0
+    for one in entries:
+        for span in one.spans:
+            if span.kind is SpanKind.SERVING:
+                last = min(span.end.timestamp() if span.end else NOON.timestamp(), end)
+                found += max(0.0, last - max(span.start.timestamp(), begin)) * one.gpus / 3600
+    return found
+
+
+def test_gpu_views_have_what_the_spans_come_to_over_all_periods_and_names(ledger: LedgerUnderTest) -> None:
+    entries = random_jobs(random.Random(14), 60)
+    ledger.worker.ledger.append(entries)
+    ledger.consumer.take_pending()
+    zone, now = ZoneInfo("Europe/Zurich"), NOON.timestamp()
+    for span in (days(zone.key, "2026-10-25", "2026-11-09"), days(zone.key, "2026-10-30", "2026-11-03")):
+        with ledger.database.read() as connection:
+            found = {by: summarize_gpu_time(connection, by, span, now) for by in GpuBy}
+            short = summarize_gpu_time(connection, GpuBy.JOB, span, now, most_jobs=5)
+        expected = hours_between(entries, span.start, span.end)
+        for by, table in found.items():
+            assert table.total.gpu_hours == pytest.approx(expected, abs=1e-3), by
+            assert table.total.charge == pytest.approx(found[GpuBy.MODEL].total.charge, abs=0.02), by
+            assert table.total.jobs == found[GpuBy.JOB].total.jobs == len(found[GpuBy.JOB].lines), by
+            assert sum(line.gpu_hours for line in table.lines) == pytest.approx(expected, abs=0.01), by
+        for line in found[GpuBy.DAY].lines:
+            begin = datetime.fromisoformat(line.name).replace(tzinfo=zone)
+            assert line.gpu_hours == pytest.approx(
+                hours_between(entries, begin.timestamp(), (begin + timedelta(days=1)).timestamp()), abs=1e-3
+            )
+        assert short.lines[:5] == found[GpuBy.JOB].lines[:5] and short.total == found[GpuBy.JOB].total
+        assert sum_of(short.lines[5:]) == sum_of(found[GpuBy.JOB].lines[5:])
+        assert [line.name for line in short.lines[5:]] == ["other"]
+
+
+def sum_of(lines: list[GpuSummary]) -> tuple[int, float, float]:
+    """Return the number of jobs, and rounded hours and charge."""
+    hours = sum(line.gpu_hours for line in lines)
+    return sum(line.jobs for line in lines), round(hours, 2), round(sum(line.charge or 0.0 for line in lines))
 
 
 def test_gpu_time_of_a_running_job_counts_until_now_and_has_no_price_without_one(ledger: LedgerUnderTest) -> None:
@@ -133,7 +185,7 @@ def test_gpu_time_of_a_running_job_counts_until_now_and_has_no_price_without_one
     with ledger.database.read() as connection:
         [line] = summarize_gpu_time(
             connection, GpuBy.GPU_TYPE, days("UTC", "2026-11-10", "2026-11-10"), NOON.timestamp()
-        )
+        ).lines
     assert (line.name, line.gpu_hours, line.charge) == ("h200", 4.0, None)
 
 
@@ -145,7 +197,7 @@ def test_difference_to_accounting_is_shown_for_each_job_and_in_all(ledger: Ledge
     with ledger.database.read() as connection:
         total, jobs = compare_with_accounting(connection, span), job_differences(connection, span)
         nothing = compare_with_accounting(connection, days("UTC", "2026-11-05", "2026-11-05"))
-    assert [(one.job, one.difference_s) for one in jobs] == [("k", -1.0), ("j", 3.0)]
+    assert [(one.job, one.difference_s) for one in jobs] == [("j", 3.0), ("k", -1.0)]
     assert (total.jobs, total.difference_s, total.largest_difference_s, total.largest_job) == (2, 2.0, 3.0, "j")
     assert nothing.jobs == 0 and nothing.asked_at is None
 

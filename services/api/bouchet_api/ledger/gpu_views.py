@@ -1,13 +1,17 @@
-"""Views of GPU time: hours and charge by model, type, account and over time, and how they compare with sacct."""
+"""Views of GPU time: hours and charge by model, type, account and job, and over time.
+
+The database adds the jobs that are wholly in the range, or in one of its periods; only the spans of those that cross
+an end, and of live ones, are read and cut. So a view costs what it shows, not what the ledger has.
+"""
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from enum import StrEnum
+from itertools import pairwise
 from typing import Any
 
 import sqlalchemy as sa
@@ -19,8 +23,14 @@ from .periods import DateRange, PeriodLength, first_of, start_of
 from .request_views import period_name
 from .tables import KINDS, jobs, spans
 
-# of one query that names jobs
-JOBS_AT_ONCE = 500
+# lines of a view by job: those with the most hours; the others are summed as one
+MOST_JOBS, OTHER_JOBS = 500, "other"
+QUEUED = SpanKind.QUEUED.value
+# seconds of each kind that a job's row has: of the job, and of its GPUs
+_JOB_S = tuple(jobs.c[f"{kind}_s"] for kind in KINDS)
+_GPU_S = tuple(seconds * jobs.c.gpus for seconds in _JOB_S)
+# what is needed of a span, and of its job, beside its end
+_PIECE = (jobs.c.job, jobs.c.gpus, jobs.c.charge_per_gpu_hour, jobs.c.charge_unit, spans.c.kind, spans.c.start)
 
 
 class GpuBy(StrEnum):
@@ -57,16 +67,12 @@ class GpuSummary(FrozenModel):
         return self.idle_hours / self.gpu_hours if self.gpu_hours else None
 
 
-class AccountingSummary(FrozenModel):
-    """How the ledger compares with sacct, over jobs that have ended that sacct knows."""
+@dataclass(frozen=True)
+class GpuTable:
+    """A view: its lines, and what they come to."""
 
-    jobs: int = 0
-    asked_at: datetime | None = Field(default=None, description="when sacct was asked last")
-    measured_gpu_hours: float = 0.0
-    accounted_gpu_hours: float = 0.0
-    difference_s: float = Field(default=0.0, description="GPU seconds that the ledger has measured more than sacct")
-    largest_difference_s: float = Field(default=0.0, description="of one job")
-    largest_job: str = ""
+    lines: list[GpuSummary]
+    total: GpuSummary
 
 
 @dataclass
@@ -79,7 +85,7 @@ class _Line:
 
     def add(self, kind: str, price: float | None, unit: str, job_s: float, gpu_s: float) -> None:
         """Add time of one kind: of jobs, and of their GPUs."""
-        if kind == SpanKind.QUEUED.value:
+        if kind == QUEUED:
             self.seconds[kind] += job_s
             return
         self.seconds[kind] += gpu_s
@@ -87,117 +93,92 @@ class _Line:
             self.charge += gpu_s / 3600 * price
             self.is_priced, self.unit = True, unit
 
-    def add_line(self, other: _Line) -> None:
-        """Add all of another line, whose jobs are others."""
+    def add_sums(self, price: float | None, unit: str, number: int, sums: Sequence[float]) -> None:
+        """Add whole jobs: how many, and their seconds of each kind, then those of their GPUs."""
+        self.jobs += number
+        for kind, job_s, gpu_s in zip(KINDS, sums[: len(KINDS)], sums[len(KINDS) :], strict=True):
+            self.add(kind, price, unit, job_s, gpu_s)
+
+    def add_line(self, other: _Line, times: int = 1) -> None:
+        """Add all of another line, whose jobs are others; times: -1 to take it away."""
         for kind, seconds in other.seconds.items():
-            self.seconds[kind] += seconds
-        self.jobs += other.jobs
-        self.charge += other.charge
+            self.seconds[kind] += times * seconds
+        self.jobs += times * other.jobs
+        self.charge += times * other.charge
         if other.is_priced:
             self.is_priced, self.unit = True, other.unit
 
 
-def summarize_gpu_time(connection: sa.Connection, by: GpuBy, span: DateRange, now: float) -> list[GpuSummary]:
-    """Return GPU time within the range: over time in its order, else the most hours first."""
+def summarize_gpu_time(
+    connection: sa.Connection, by: GpuBy, span: DateRange, now: float, most_jobs: int | None = MOST_JOBS
+) -> GpuTable:
+    """Return GPU time within the range: over time in its order, else the most hours first.
+
+    most_jobs: how many lines a view by job has, None for all.
+    """
     if by in (GpuBy.DAY, GpuBy.WEEK, GpuBy.MONTH):
         return _over_time(connection, PeriodLength(by), span, now)
-    lines = _sum_by(connection, jobs.c[str(by)], span, now)
-    return sorted((_summary_of(str(name), line) for name, line in lines.items()), key=_longest_first)
+    lines = _cut_jobs(connection, jobs.c[str(by)], span, now)
+    total = _Line()
+    if by is GpuBy.JOB:
+        for line in lines.values():
+            total.add_line(line)
+        for _, *sums in connection.execute(_sums_of(jobs.c.gpu_type, _is_whole(span))):
+            total.add_sums(*_split(sums))
+        for name, *sums in connection.execute(_sums_of_jobs(span, most_jobs)):
+            lines[name].add_sums(*_split(sums))
+    else:
+        for name, *sums in connection.execute(_sums_of(jobs.c[str(by)], _is_whole(span))):
+            lines[name].add_sums(*_split(sums))
+        for line in lines.values():
+            total.add_line(line)
+    summed = _sorted(lines)
+    return GpuTable(
+        _limited(summed, lines, total, most_jobs) if by is GpuBy.JOB else summed, _summary_of("total", total)
+    )
 
 
 def total_gpu_time(connection: sa.Connection, span: DateRange, now: float) -> GpuSummary:
     """Return the GPU time of everything in the range."""
-    total = _Line()
-    for line in _sum_by(connection, jobs.c.gpu_type, span, now).values():
-        total.add_line(line)
-    return _summary_of("total", total)
+    return summarize_gpu_time(connection, GpuBy.GPU_TYPE, span, now).total
 
 
-def compare_with_accounting(connection: sa.Connection, span: DateRange) -> AccountingSummary:
-    """Compare the jobs that ended within the range with sacct."""
-    compared = _compared_jobs(span).subquery()
-    difference = (compared.c.measured_s - compared.c.accounted_s).label("difference_s")
-    total = connection.execute(
-        sa.select(
-            *(sa.func.count().label("jobs"), sa.func.max(compared.c.accounted_at).label("asked_at")),
-            *(sa.func.sum(compared.c[name]).label(name) for name in ("measured_s", "accounted_s")),
-        )
-    ).one()
-    if not total.jobs:
-        return AccountingSummary()
-    by_size = sa.select(compared.c.job, difference).order_by(sa.func.abs(difference).desc(), compared.c.job)
-    largest = connection.execute(by_size.limit(1)).one()
-    return AccountingSummary(
-        jobs=total.jobs,
-        asked_at=datetime.fromtimestamp(total.asked_at, span.zone),
-        measured_gpu_hours=round(total.measured_s / 3600, 3),
-        accounted_gpu_hours=round(total.accounted_s / 3600, 3),
-        difference_s=round(total.measured_s - total.accounted_s, 1),
-        largest_difference_s=round(largest.difference_s, 1),
-        largest_job=largest.job,
-    )
+def _limited(summed: list[GpuSummary], lines: dict[str, _Line], total: _Line, most: int | None) -> list[GpuSummary]:
+    """Return the first lines, and one for all other jobs."""
+    shown = summed[:most]
+    others = _Line()
+    others.add_line(total)
+    for summary in shown:
+        others.add_line(lines[summary.name], -1)
+    return [*shown, _summary_of(OTHER_JOBS, others)] if others.jobs else shown
 
 
-class JobDifference(FrozenModel):
-    """One job: GPU seconds as measured here, and as sacct has them."""
-
-    job: str
-    slurm_id: int | None
-    state: str = Field(description="Slurm's, as sacct printed it")
-    runs: int = Field(description="how often Slurm has started it")
-    measured_s: float
-    accounted_s: float
-    asked_at: datetime
-
-    @property
-    def difference_s(self) -> float:
-        """What the ledger has measured more."""
-        return self.measured_s - self.accounted_s
+def _sums_of(name: sa.ColumnElement[Any], which: sa.ColumnElement[bool]) -> sa.Select[Any]:
+    """Return the query that adds jobs, for each value of that column."""
+    groups = name, jobs.c.charge_per_gpu_hour, jobs.c.charge_unit
+    sums = (sa.func.sum(one) for one in (*_JOB_S, *_GPU_S))
+    return sa.select(*groups, sa.func.count(), *sums).where(which).group_by(*groups)
 
 
-def job_differences(connection: sa.Connection, span: DateRange) -> list[JobDifference]:
-    """Return the jobs that ended within the range that sacct knows, by their end."""
-    return [
-        JobDifference(
-            job=row.job,
-            slurm_id=row.slurm_id,
-            state=row.accounted_state or "",
-            runs=row.accounted_runs or 1,
-            measured_s=row.measured_s,
-            accounted_s=row.accounted_s,
-            asked_at=datetime.fromtimestamp(row.accounted_at, span.zone),
-        )
-        for row in connection.execute(_compared_jobs(span).order_by(jobs.c.ended_at))
-    ]
+def _sums_of_jobs(span: DateRange, most: int | None) -> sa.Select[Any]:
+    """Return the query for single jobs that are wholly in the range, those with the most GPU time first."""
+    one = jobs.c.job, jobs.c.charge_per_gpu_hour, jobs.c.charge_unit, sa.literal(1)
+    most_first = sum(_GPU_S[1:], start=_GPU_S[0]) - _GPU_S[KINDS.index(QUEUED)]
+    return sa.select(*one, *_JOB_S, *_GPU_S).where(_is_whole(span)).order_by(most_first.desc(), jobs.c.job).limit(most)
 
 
-def _compared_jobs(span: DateRange) -> sa.Select[Any]:
-    """Return the query for jobs that ended within the range that sacct knows, with GPU seconds as both have them."""
-    return sa.select(
-        *(jobs.c[name] for name in ("job", "slurm_id", "accounted_state", "accounted_runs", "accounted_at")),
-        ((jobs.c.starting_s + jobs.c.serving_s + jobs.c.idle_s + jobs.c.draining_s) * jobs.c.gpus).label("measured_s"),
-        sa.func.coalesce(jobs.c.accounted_gpu_s, 0.0).label("accounted_s"),
-    ).where(jobs.c.ended_at >= span.start, jobs.c.ended_at < span.end, jobs.c.accounted_at.is_not(None))
+def _split(row: Sequence[Any]) -> tuple[float | None, str, int, Sequence[float]]:
+    price, unit, number, *sums = row
+    return price, unit, number, sums
 
 
-def _sum_by(connection: sa.Connection, name: sa.ColumnElement[Any], span: DateRange, now: float) -> dict[str, _Line]:
-    """Return the sums of the range for each value of that column of jobs.
-
-    Jobs that are wholly in it are added by the database; the spans of those at its ends, and of live ones, are cut.
-    """
+def _cut_jobs(
+    connection: sa.Connection, name: sa.ColumnElement[Any], span: DateRange, now: float
+) -> defaultdict[str, _Line]:
+    """Return the lines of the jobs that are not wholly in the range: what of their spans is."""
     lines: defaultdict[str, _Line] = defaultdict(_Line)
-    kinds = [jobs.c[f"{kind}_s"] for kind in KINDS]
-    columns = (name, jobs.c.charge_per_gpu_hour, jobs.c.charge_unit)
-    whole = sa.select(
-        *(*columns, sa.func.count(), *(sa.func.sum(seconds) for seconds in kinds)),
-        *(sa.func.sum(seconds * jobs.c.gpus) for seconds in kinds),
-    ).where(_is_whole(span))
-    for named, price, unit, number, *sums in connection.execute(whole.group_by(*columns)):
-        lines[named].jobs += number
-        for kind, job_s, gpu_s in zip(KINDS, sums[: len(KINDS)], sums[len(KINDS) :], strict=True):
-            lines[named].add(kind, price, unit, job_s, gpu_s)
     seen: defaultdict[str, set[str]] = defaultdict(set)
-    for named, *piece in connection.execute(_pieces(span, now, name).where(sa.not_(_is_whole(span)))):
+    for named, *piece in connection.execute(_pieces(span, now, name)):
         job, gpus, price, unit, kind, begun, ended = piece
         seconds = min(ended, span.end) - max(begun, span.start)
         if seconds > 0:
@@ -208,29 +189,38 @@ def _sum_by(connection: sa.Connection, name: sa.ColumnElement[Any], span: DateRa
     return lines
 
 
-def _over_time(connection: sa.Connection, length: PeriodLength, span: DateRange, now: float) -> list[GpuSummary]:
-    """Add jobs by the period that they are in; cut the spans of those that are in several, and of live ones."""
+def _over_time(connection: sa.Connection, length: PeriodLength, span: DateRange, now: float) -> GpuTable:
+    """Let the database add the jobs of each period; cut the spans of those that are in several, and of live ones."""
     firsts = {first_of(day, length): day for day in reversed(list(span.days()))}
     names = [period_name(first, length) for first in reversed(firsts)]
     starts = [start_of(day, span.zone) for day in reversed(firsts.values())] + [span.end]
     lines: defaultdict[str, _Line] = defaultdict(_Line)
-    kinds = [jobs.c[f"{kind}_s"] for kind in KINDS]
-    columns = (jobs.c.job, jobs.c.gpus, jobs.c.charge_per_gpu_hour, jobs.c.charge_unit)
-    whole = sa.select(jobs.c.first_span, jobs.c.last_span, *columns, *kinds).where(_is_whole(span))
-    crossing = []
-    for first, last, job, gpus, price, unit, *sums in connection.execute(whole):
-        index = bisect_right(starts, first) - 1
-        if last > starts[index + 1]:
-            crossing.append(job)
-            continue
-        line = lines[names[index]]
-        line.jobs += 1
-        for kind, seconds in zip(KINDS, sums, strict=True):
-            if seconds:
-                line.add(kind, price, unit, seconds, seconds * gpus)
+    periods, total = _periods(starts).c, _Line()
+    number, begin, end = periods.column1, periods.column2, periods.column3
+    # without the range's own ends: a database is to look the jobs of each period up, not the periods of each job
+    began_in = sa.and_(jobs.c.first_span >= begin, jobs.c.first_span < end)
+    within = sa.and_(began_in, jobs.c.last_span <= end)
+    for index, *sums in connection.execute(_sums_of(number, within)):
+        lines[names[index]].add_sums(*_split(sums))
+    crossing = sa.select(*_PIECE, spans.c.end).join(spans, spans.c.job == jobs.c.job)
+    pieces = [
+        *connection.execute(_pieces(span, now)).all(),
+        *connection.execute(crossing.where(began_in, jobs.c.last_span > end, jobs.c.last_span <= span.end)).all(),
+    ]
+    total.jobs = sum(line.jobs for line in lines.values()) + _cut(pieces, lines, names, starts)
+    summed = [_summary_of(name, lines[name]) for name in sorted(lines)]
+    jobs_in_all = total.jobs
+    for line in lines.values():
+        total.add_line(line)
+    total.jobs = jobs_in_all
+    return GpuTable(summed, _summary_of("total", total))
+
+
+def _cut(pieces: Iterable[Sequence[Any]], lines: dict[str, _Line], names: list[str], starts: list[int]) -> int:
+    """Add spans to the periods that they are in; return of how many jobs they are."""
     seen: defaultdict[str, set[str]] = defaultdict(set)
-    for job, gpus, price, unit, kind, begun, ended in _pieces_of(connection, span, now, crossing):
-        start, end = max(begun, span.start), min(ended, span.end)
+    for job, gpus, price, unit, kind, begun, ended in pieces:
+        start, end = max(begun, starts[0]), min(ended, starts[-1])
         index = bisect_right(starts, start) - 1
         while start < end:
             cut = min(end, starts[index + 1])
@@ -239,7 +229,18 @@ def _over_time(connection: sa.Connection, length: PeriodLength, span: DateRange,
             start, index = cut, index + 1
     for name, found in seen.items():
         lines[name].jobs += len(found)
-    return [_summary_of(name, lines[name]) for name in sorted(lines)]
+    return len(set().union(*seen.values()))
+
+
+def _periods(starts: Sequence[int]) -> sa.CTE:
+    """Return periods as a table of the query.
+
+    Numbers, not parameters: a database takes only so many of those, and a year of days takes SQLAlchemy 100 ms.
+    """
+    rows = ", ".join(f"({number}, {start}, {end})" for number, (start, end) in enumerate(pairwise(starts)))
+    # both kinds of database name the columns of values so
+    columns = (sa.column(name, sa.BigInteger) for name in ("column1", "column2", "column3"))
+    return sa.text(f"VALUES {rows}").columns(*columns).cte("periods")
 
 
 def _is_whole(span: DateRange) -> sa.ColumnElement[bool]:
@@ -250,13 +251,16 @@ def _is_whole(span: DateRange) -> sa.ColumnElement[bool]:
 
 
 def _pieces(span: DateRange, now: float, *names: sa.ColumnElement[Any]) -> sa.Select[Any]:
-    """Return the query for spans that overlap the range; one that lasts ends now, or with its job."""
+    """Return the query for spans that overlap the range, of jobs that are not wholly in it.
+
+    A span that lasts ends now, or with its job.
+    """
     until = sa.func.coalesce(spans.c.end, jobs.c.ended_at, max(now, 0.0))
-    columns = (jobs.c.job, jobs.c.gpus, jobs.c.charge_per_gpu_hour, jobs.c.charge_unit, spans.c.kind, spans.c.start)
     return (
-        sa.select(*names, *columns, until)
+        sa.select(*names, *_PIECE, until)
         .join(spans, spans.c.job == jobs.c.job)
         .where(
+            sa.not_(_is_whole(span)),
             jobs.c.first_span < min(span.end, now),
             sa.or_(jobs.c.last_span.is_(None), jobs.c.last_span > span.start),
             spans.c.start < min(span.end, now),
@@ -265,28 +269,22 @@ def _pieces(span: DateRange, now: float, *names: sa.ColumnElement[Any]) -> sa.Se
     )
 
 
-def _pieces_of(
-    connection: sa.Connection, span: DateRange, now: float, crossing: Sequence[str]
-) -> Iterator[Sequence[Any]]:
-    """Yield the spans of jobs that are not wholly in the range, and of these others."""
-    query = _pieces(span, now)
-    yield from connection.execute(query.where(sa.not_(_is_whole(span))))
-    for number in range(0, len(crossing), JOBS_AT_ONCE):
-        yield from connection.execute(query.where(jobs.c.job.in_(crossing[number : number + JOBS_AT_ONCE])))
-
-
 def _summary_of(name: str, line: _Line) -> GpuSummary:
     hours = {kind: round(line.seconds[kind] / 3600, 4) for kind in map(str, SpanKind)}
     queued = hours.pop("queued")
     return GpuSummary(
         name=name,
         jobs=line.jobs,
-        gpu_hours=round(sum(s for kind, s in line.seconds.items() if kind != SpanKind.QUEUED.value) / 3600, 4),
+        gpu_hours=round(sum(s for kind, s in line.seconds.items() if kind != QUEUED) / 3600, 4),
         queued_hours=queued,
         **{f"{kind}_hours": value for kind, value in hours.items()},
         charge=round(line.charge, 2) if line.is_priced else None,
         charge_unit=line.unit,
     )
+
+
+def _sorted(lines: dict[str, _Line]) -> list[GpuSummary]:
+    return sorted((_summary_of(str(name), line) for name, line in lines.items()), key=_longest_first)
 
 
 def _longest_first(summary: GpuSummary) -> tuple[float, str]:

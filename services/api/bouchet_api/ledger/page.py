@@ -11,7 +11,8 @@ from html import escape
 
 from bouchet_core.usage import UsageSummary
 
-from .gpu_views import AccountingSummary, GpuSummary
+from .accounting_views import AccountingSummary
+from .gpu_views import GpuSummary
 from .periods import DateRange
 
 STYLE = """

@@ -14,15 +14,19 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 
 from bouchet_api.dependencies import AppState, StateDep
-from bouchet_api.ledger.consumer import waiting_entries
-from bouchet_api.ledger.export import MEDIA_TYPES, ExportFormat, ExportTable, export_rows, render_csv
-from bouchet_api.ledger.gpu_views import (
+from bouchet_api.ledger.accounting_views import (
+    MOST_DIFFERENCES,
     AccountingSummary,
-    GpuBy,
-    GpuSummary,
     JobDifference,
     compare_with_accounting,
     job_differences,
+)
+from bouchet_api.ledger.consumer import waiting_entries
+from bouchet_api.ledger.export import MEDIA_TYPES, ExportFormat, ExportTable, export_rows, render_csv
+from bouchet_api.ledger.gpu_views import (
+    MOST_JOBS,
+    GpuBy,
+    GpuSummary,
     summarize_gpu_time,
     table_of_gpu_time,
     total_gpu_time,
@@ -78,7 +82,9 @@ class GpuReport(BaseModel):
     first: str = Field(description="first day")
     last: str = Field(description="last day, included")
     zone: str
-    lines: list[GpuSummary]
+    lines: list[GpuSummary] = Field(
+        description=f"by job: those with the most hours, and one line for the others beyond {MOST_JOBS}; CSV has all"
+    )
     total: GpuSummary
     accounting: AccountingSummary
 
@@ -99,7 +105,7 @@ class AccountingReport(BaseModel):
     """How single jobs compare with sacct."""
 
     total: AccountingSummary
-    jobs: list[JobDifference]
+    jobs: list[JobDifference] = Field(description="those that differ the most first")
 
 
 class RequestList(BaseModel):
@@ -144,11 +150,11 @@ def get_gpu_time(
     """Return GPU hours (starting, serving, idle, draining) and charge by model, GPU type, account or over time."""
     now = datetime.now(UTC).timestamp()
     with state.ledger.database.read() as connection:
-        lines = summarize_gpu_time(connection, by, span, now)
+        table = summarize_gpu_time(connection, by, span, now, None if csv else MOST_JOBS)
         if csv:
-            return csv_response(f"gpu-hours-by-{by}-{span.first}", *table_of_gpu_time(lines))
-        total, accounting = total_gpu_time(connection, span, now), compare_with_accounting(connection, span)
-    return GpuReport(by=by, **days_of(span), lines=lines, total=total, accounting=accounting)
+            return csv_response(f"gpu-hours-by-{by}-{span.first}", *table_of_gpu_time(table.lines))
+        accounting = compare_with_accounting(connection, span)
+    return GpuReport(by=by, **days_of(span), lines=table.lines, total=table.total, accounting=accounting)
 
 
 @router.get("/budget")
@@ -190,10 +196,12 @@ def list_requests(
 
 
 @router.get("/accounting")
-def get_accounting(state: StateDep, span: RangeDep) -> AccountingReport:
-    """Return how the GPU time of each job compares with sacct, as it was asked last."""
+def get_accounting(
+    state: StateDep, span: RangeDep, limit: Annotated[int, Query(ge=1, le=1000)] = MOST_DIFFERENCES
+) -> AccountingReport:
+    """Return how the GPU time of jobs compares with sacct, as it was asked last."""
     with state.ledger.database.read() as connection:
-        total, jobs = compare_with_accounting(connection, span), job_differences(connection, span)
+        total, jobs = compare_with_accounting(connection, span), job_differences(connection, span, limit)
     return AccountingReport(total=total, jobs=jobs)
 
 

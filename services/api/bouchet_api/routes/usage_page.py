@@ -9,7 +9,8 @@ from fastapi import APIRouter, Query
 from fastapi.responses import HTMLResponse
 
 from bouchet_api.dependencies import StateDep
-from bouchet_api.ledger.gpu_views import GpuBy, compare_with_accounting, summarize_gpu_time, total_gpu_time
+from bouchet_api.ledger.accounting_views import compare_with_accounting
+from bouchet_api.ledger.gpu_views import GpuBy, summarize_gpu_time
 from bouchet_api.ledger.page import HEADERS, MonthReport, render_page
 from bouchet_api.ledger.periods import make_range
 from bouchet_api.ledger.request_views import RequestsBy, summarize_requests, total_requests
@@ -32,7 +33,7 @@ def get_usage_page(
     today = make_range(zone, None, None, None, now, default_days=1)
     span = make_range(zone, None, None, month or f"{today.first:%Y-%m}", now)
     with state.ledger.database.read() as connection:
-        gpu_total = total_gpu_time(connection, span, now.timestamp())
+        gpu_models = summarize_gpu_time(connection, GpuBy.MODEL, span, now.timestamp())
         report = MonthReport(
             site=state.site.title or state.site.name,
             span=span,
@@ -41,10 +42,10 @@ def get_usage_page(
             models=summarize_requests(connection, RequestsBy.MODEL, span),
             days=summarize_requests(connection, RequestsBy.DAY, span),
             total=total_requests(connection, span),
-            gpu_models=summarize_gpu_time(connection, GpuBy.MODEL, span, now.timestamp()),
-            gpu_types=summarize_gpu_time(connection, GpuBy.GPU_TYPE, span, now.timestamp()),
-            gpu_total=gpu_total,
+            gpu_models=gpu_models.lines,
+            gpu_types=summarize_gpu_time(connection, GpuBy.GPU_TYPE, span, now.timestamp()).lines,
+            gpu_total=gpu_models.total,
             accounting=compare_with_accounting(connection, span),
-            money=state.site.money(gpu_total.charge),
+            money=state.site.money(gpu_models.total.charge),
         )
     return HTMLResponse(render_page(report), headers=HEADERS)
