@@ -13,6 +13,8 @@ from collections.abc import Callable
 from tests.stack.harness import LOCAL_SERVICES, Stack, open_stack, say
 
 from .chain import compare_first_byte, streamed_rate
+from .dashboard.cpu import watch_dashboard
+from .dashboard.page import paint_page
 from .figures import Figure, render
 from .images import build_twice
 from .kept_answers.compare import compare_resuming
@@ -63,6 +65,8 @@ PARTS: dict[str, Callable[[Stack], list[Figure]]] = {
     "the proxy beside others": lambda _: compare_proxies(f"bouchet/proxy:{os.environ.get('BOUCHET_IMAGE_TAG', 'dev')}"),
     "answers that outlive their connections": lambda _: compare_resuming(),
     "the gateway beside ssh -L": lambda _: compare_with_ssh(),
+    "the dashboard in three tabs": lambda _: watch_dashboard(),
+    "the page's weight and first paint": lambda _: paint_page(),
     "the CPU image, built twice": build_twice,
 }
 

@@ -13,6 +13,7 @@ from bouchet_core.keys import serving_key
 from bouchet_core.store import Store
 from bouchet_core.tasks import MODULE, QUEUE, TaskName
 from rq import Queue
+from rq.job import Job as RqJob
 from rq.results import Result
 
 from tests.browser.scene import QWEN_NAME, SERVING_JOB, keep_alive, placement, point, set_scene
@@ -119,11 +120,22 @@ def answered_preview(store: Store) -> Iterator[None]:
         "cost": "6 h x 1 H200 = 1,800 SU",
         "files": {},
     }
+    with answered(store, TaskName.PREVIEW, answer):
+        yield
+
+
+@contextmanager
+def answered(store: Store, task: TaskName, answer: object) -> Iterator[None]:
+    """Answer the next task of that name as a worker would."""
     connection = store.queue_connection()
     queue = Queue(QUEUE, connection=connection, serializer="json")
+    known = set(queue.job_ids)
+
+    def is_asked(one: RqJob) -> bool:
+        return one.id not in known and one.func_name == MODULE + task
 
     def work() -> None:
-        job = wait_for(lambda: next((one for one in queue.jobs if one.func_name == MODULE + TaskName.PREVIEW), None))
+        job = wait_for(lambda: next((one for one in queue.jobs if is_asked(one)), None))
         Result.create(job, Result.Type.SUCCESSFUL, 60, return_value={"answer": answer})
 
     thread = threading.Thread(target=work)

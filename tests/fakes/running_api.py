@@ -161,11 +161,11 @@ def running(
 
 
 def queued_tasks(store: Store) -> list[tuple[str, str]]:
-    """Return name and first argument of every task on the queue, oldest first."""
+    """Return name and first argument of every task on the queue, oldest first; '' for a task without one."""
     connection = store.queue_connection()
     jobs = Queue(QUEUE, connection=connection, serializer="json").jobs
     connection.close()
-    return [(str(job.func_name).removeprefix(MODULE), str(job.args[0])) for job in jobs]
+    return [(str(job.func_name).removeprefix(MODULE), str(next(iter(job.args), ""))) for job in jobs]
 
 
 def read_events(response: httpx.Response) -> Iterator[dict[str, Any]]:

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import httpx
 from bouchet_core.deployments import Deployment, LaunchRequest, Phase, Traits
@@ -78,6 +79,9 @@ class CountingCluster(Cluster):
         if name in self.servers:
             self._prompts += asked_of(self.servers[name][0])
         super()._close(name)
+
+
+ClusterT = TypeVar("ClusterT", bound=CountingCluster)
 
 
 def asked_of(vllm: FakeVLLM) -> Counter[str]:
@@ -162,6 +166,7 @@ class House:
     commands: dict[str, tuple[list[str], dict[str, str]]]
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     kills: Counter[str] = field(default_factory=Counter)
+    proxy_pid: int | None = None
 
     def start(self, name: str) -> None:
         """Start a service."""
@@ -276,7 +281,7 @@ def hop(store: Store, hops: int, rng: random.Random, agents: Agents) -> None:
 
 
 @contextmanager
-def service(directory: Path) -> Iterator[tuple[House, Store, CountingCluster, str]]:
+def service(directory: Path, make_cluster: type[ClusterT]) -> Iterator[tuple[House, Store, ClusterT, str]]:
     """Run all of it; yield the services, a store, the cluster, and the proxy's URL."""
     (directory / "redis").mkdir()
     redis = start_redis(directory / "redis", free_port(), "always")
@@ -284,7 +289,7 @@ def service(directory: Path) -> Iterator[tuple[House, Store, CountingCluster, st
     with ExitStack() as opened:
         store = redis.store()
         opened.callback(store.close)
-        cluster = CountingCluster(store, slurm, nodes)
+        cluster = make_cluster(store, slurm, nodes)
         target = opened.enter_context(gateway_server(slurm)).url
         api_port = free_port()
         pairs = [f"{api_port}:{target.rpartition(':')[2]}", *(f"{slots + n}:{nodes + n}" for n in range(SLOTS))]
@@ -301,6 +306,7 @@ def service(directory: Path) -> Iterator[tuple[House, Store, CountingCluster, st
         opened.callback(house.close)
         environment = ProxyEnvironment(directory, redis.port, redis.password, store, slots, FakeVLLM((), "none"))
         proxy = opened.enter_context(run_direct_process(environment, hold_s=240))
+        house.proxy_pid = proxy.pid
         for name in commands:
             house.start(name)
         nodes_thread = threading.Thread(target=cluster.run, args=(stopping,))
@@ -314,7 +320,7 @@ def service(directory: Path) -> Iterator[tuple[House, Store, CountingCluster, st
 def check(hops: int, kills: int, seed: int, directory: Path) -> bool:
     """Run it; return whether everything held."""
     rng, stopping = random.Random(seed), threading.Event()
-    with service(directory) as (house, store, cluster, url):
+    with service(directory, CountingCluster) as (house, store, cluster, url):
         create(store)
         wait_for(partial(is_in, store, 1, Phase.READY), WAIT_S, lambda: read_logs(directory))
         agents, watch = Agents(url, random.Random(seed + 1)), Watch(cluster.slurm, store)

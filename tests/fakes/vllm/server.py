@@ -7,7 +7,7 @@ import hashlib
 import hmac
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -57,6 +57,8 @@ class FakeVLLM:
     proofs: int = 0
     aborted: int = 0
     requests: list[dict[str, Any]] = field(default_factory=list)
+    # the page of its metrics, which it has only if there is one
+    metrics: Callable[[], str] | None = None
 
     @property
     def last_body(self) -> Body:
@@ -75,6 +77,8 @@ class FakeVLLM:
         app.router.add_post("/v1/completions", self._completions)
         app.router.add_post("/v1/responses", self._responses)
         app.router.add_post("/tokenize", self._tokenize)
+        if self.metrics is not None:
+            app.router.add_get("/metrics", self._metrics)
         if self.embeds:
             app.router.add_post("/v1/embeddings", self._embeddings)
         return app
@@ -88,6 +92,10 @@ class FakeVLLM:
 
     async def _version(self, request: web.Request) -> web.Response:
         return web.json_response({"version": VERSION})
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        assert self.metrics is not None
+        return web.Response(text=self.metrics())
 
     async def _messages(self, request: web.Request) -> web.StreamResponse:
         body = await self._read(request)

@@ -90,7 +90,12 @@ export function keepDialog(record, act) {
     if (fields.until.value.trim()) policy.until = fields.until.value.trim();
     if (fields.budget.value.trim()) policy.budget = fields.budget.value.trim();
     if (fields.on_demand.checked !== record.policy.on_demand) policy.on_demand = fields.on_demand.checked;
-    if (Object.keys(policy).length) policy.time_zone = zone();
+    if (!Object.keys(policy).length) {
+      form.error = "Nothing is chosen that would change: say how long it is kept, its budget, or whether it is on demand.";
+      act.redraw();
+      return;
+    }
+    policy.time_zone = zone();
     form.isBusy = true;
     act.redraw();
     try {

@@ -55,10 +55,15 @@ function frame() {
 
 // views by the part of the address behind #
 
+// an address that is no text, as a link that was cut, is the overview's
+function place() {
+  try { return decodeURIComponent(location.hash.slice(1)); } catch { return ""; }
+}
+
 async function route() {
-  const [name, ...rest] = decodeURIComponent(location.hash.slice(1)).split("/");
+  const [name, ...rest] = place().split("/");
   if (state.view && state.view.close) state.view.close();
-  state.viewName = name in VIEWS ? name : "";
+  state.viewName = Object.hasOwn(VIEWS, name) ? name : "";
   state.view = null;
   redraw();
   if (!state.viewName || !state.session || !state.session.signed_in) return;

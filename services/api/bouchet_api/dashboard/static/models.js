@@ -6,6 +6,8 @@ import { bytes, duration, number, visible } from "./format.js";
 
 const READ_MS = 5000;
 const OVER = ["done", "failed", "cancelled"];
+// how long the page says that something failed
+const FAILED_MS = 12 * 3600_000;
 let view = null;
 
 export function open(_, state, redraw) {
@@ -21,7 +23,9 @@ export function close() { if (view) clearInterval(view.timer); view = null; }
 async function load(mine) {
   try {
     const [models, downloads, jobs] = await Promise.all([ask("GET", "/v1/models"), ask("GET", "/v1/downloads?limit=20"), ask("GET", "/v1/images/jobs?limit=10")]);
+    const finished = mine.jobs.some((one) => !OVER.includes(one.state) && jobs.jobs.some((now) => now.id === one.id && OVER.includes(now.state)));
     Object.assign(mine, { models, downloads: downloads.downloads, jobs: jobs.jobs, error: "" });
+    if (finished) loadImages(mine);
   } catch (error) { mine.error = error.message; }
   mine.redraw();
 }
@@ -38,12 +42,22 @@ async function change(method, path, body) {
 
 export function show(state, act) {
   if (!view) return null;
-  const running = view.downloads.filter((one) => !OVER.includes(one.state)), jobs = view.jobs.filter((one) => !OVER.includes(one.state));
+  const running = worthShowing(view.downloads, "model"), jobs = worthShowing(view.jobs, "pin");
   return h("div", { class: "page" }, view.error ? h("p", { class: "problem", role: "alert" }, visible(view.error)) : null,
     running.length || jobs.length ? h("section", { "aria-labelledby": "work" }, h("h2", { id: "work" }, "Under way"), h("ul", { class: "log scroll" },
-      running.map((one) => h("li", { key: one.id }, h("b", {}, visible(one.model)), ` ${visible(one.state)}, ${bytes(one.bytes)} of ${bytes(one.total_bytes)}`, one.eta_s ? `, ${duration(one.eta_s)} left ` : " ", visible(one.reason), " ", h("button", { type: "button", class: "quiet", onclick: () => change("DELETE", `/v1/downloads/${encodeURIComponent(one.id)}`) }, "Stop"))),
-      jobs.map((one) => h("li", { key: one.id }, h("b", {}, visible(one.pin)), ` ${visible(one.action)}, ${visible(one.stage || one.state)} `, visible(one.reason), " ", h("button", { type: "button", class: "quiet", onclick: () => change("DELETE", `/v1/images/jobs/${encodeURIComponent(one.id)}`) }, "Stop"))))) : null,
-    modelTable(act), imageTable());
+      running.map((one) => h("li", { key: one.id }, h("b", {}, visible(one.model)), ` ${visible(one.state)}, ${bytes(one.bytes)} of ${bytes(one.total_bytes)}`, one.eta_s ? `, ${duration(one.eta_s)} left ` : " ", visible(one.reason), " ", stopButton(one, "/v1/downloads"))),
+      jobs.map((one) => h("li", { key: one.id }, h("b", {}, visible(one.pin)), ` ${visible(one.action)}, ${visible(one.state === "failed" ? one.state : one.stage || one.state)} `, visible(one.reason), " ", stopButton(one, "/v1/images/jobs"))))) : null,
+    modelTable(), imageTable());
+}
+
+/** What is under way, and what failed last of a subject: the newest are first. */
+function worthShowing(records, subject) {
+  const isNewest = (one) => records.find((other) => other[subject] === one[subject]) === one;
+  return records.filter((one) => !OVER.includes(one.state) || (one.state === "failed" && isNewest(one) && Date.now() - Date.parse(one.updated_at) < FAILED_MS));
+}
+
+function stopButton(one, path) {
+  return OVER.includes(one.state) ? null : h("button", { type: "button", class: "quiet", onclick: () => change("DELETE", `${path}/${encodeURIComponent(one.id)}`) }, "Stop");
 }
 
 function modelTable() {
