@@ -1,4 +1,4 @@
-"""What API, worker and proxy cost while people look at the dashboard, and while nobody does.
+"""What API, worker and proxy cost while people look at the dashboard, and while no page is open.
 
 All are the real processes over a real Redis, and the page is open in tabs of a real Chromium. Slurm is a fake whose
 jobs are model servers behind the job's real guard. `python -m tests.bench.dashboard.cpu` measures this alone.
@@ -136,8 +136,8 @@ def watch_dashboard() -> list[Figure]:
     sent = f"{rate / 1000:.0f} kB/s of streams"
     return [
         figure(title + f"{STREAMS} streams, the dashboard in {TABS} tabs", watched, MOST_WATCHED, sent),
-        figure(title + f"{STREAMS} streams, nobody looking", alone, None),
-        figure(title + "nobody looking", unwatched, MOST_UNWATCHED),
+        figure(title + f"{STREAMS} streams, no page open", alone, None),
+        figure(title + "no page open", unwatched, MOST_UNWATCHED),
     ]
 
 
