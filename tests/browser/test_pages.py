@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
+from tests.bench.dashboard.page import MOST_KB, visit
 from tests.browser.conftest import OpenPage, violations
 from tests.browser.house import House
 
@@ -37,6 +38,13 @@ def test_no_page_has_a_violation_of_accessibility(open_page: OpenPage, house: Ho
     page.get_by_role("button", name="Launch a model").click()
     expect(page.get_by_role("dialog").get_by_label("Model")).not_to_be_empty()
     assert violations(page) == [], "dialog"
+
+
+def test_all_views_together_weigh_little_and_ask_no_other_host(chromium: Browser, house: House) -> None:
+    found = visit(chromium, house.url)
+    assert {"/", "/assets/main.js", "/assets/chat.js", "/assets/logs.js"} <= set(found.sent)
+    assert sum(found.sent.values()) <= MOST_KB * 1000, found.sent
+    assert found.foreign == []
 
 
 @pytest.mark.parametrize("width", [360, 768, 1280, 2200])
