@@ -19,7 +19,7 @@ from tests.stack.slurm.test_job_states import again, as_root, cancel, launched, 
 from tests.waiting import wait_for
 
 # of two nodes with two GPUs each, the demo's model has one
-LANES = 3
+AT_ONCE = 3
 CANCELLED, BY_THE_CENTRE, TIMED_OUT, REQUEUED, NODE_LOST = 30, 9, 4, 5, 2
 MOST_S = 2.0
 ENDED_S = 150.0
@@ -96,8 +96,8 @@ def test_gpu_seconds_of_fifty_jobs_are_those_of_sacct(stack: Stack) -> None:
     work = [end for end, number in kinds.items() for _ in range(number)]
     source.shuffle(work)
     before = {one["job"] for one in compared(stack)}
-    with ThreadPoolExecutor(LANES) as lanes:
-        running = [lanes.submit(end, stack, f"sacct-{number}", source.uniform(0, 8)) for number, end in enumerate(work)]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        running = [pool.submit(end, stack, f"sacct-{number}", source.uniform(0, 8)) for number, end in enumerate(work)]
         for one in running:
             one.result()
     lose_node(stack)
