@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -79,7 +80,8 @@ def running_postgres(directory: Path) -> Iterator[PostgresServer]:
     try:
         yield server
     finally:
-        server.process.terminate()
+        # at once: SIGTERM waits until every client has gone, and one that a failed test left would stay
+        server.process.send_signal(signal.SIGINT)
         server.process.wait(timeout=30)
 
 
