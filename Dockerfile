@@ -57,9 +57,17 @@ RUN --mount=type=cache,target=/root/.cache/pip --mount=type=secret,id=build_ca \
     pip-install /opt/venv --require-hashes -r /locks/notifier.lock
 
 FROM base AS gateway
+# Kerberos tickets (GSSAPI): PyPI has no wheel of gssapi, Debian has it for its own Python, which the venv runs on
+RUN --mount=type=cache,target=/var/cache/apt,sharing=locked \
+    --mount=type=cache,target=/var/lib/apt/lists,sharing=locked \
+    apt-get update -qq && apt-get install -y -qq --no-install-recommends python3-gssapi \
+ && rm -rf /var/log/apt /var/log/dpkg.log
 # writable for any uid: the container's is chosen at run time (BOUCHET_UID)
 RUN install -d -m 1777 /data
 COPY --from=gateway-build /opt/venv /opt/venv
+RUN ln -s /usr/lib/python3/dist-packages/gssapi /usr/lib/python3/dist-packages/decorator.py \
+      /opt/venv/lib/python3*/site-packages/ \
+ && python -c 'from asyncssh.gss import gss_available; assert gss_available'
 COPY --chmod=0755 core/bouchet_core /opt/app/bouchet_core
 COPY --chmod=0755 services/gateway/bouchet_gateway /opt/app/bouchet_gateway
 RUN python3 -m compileall -q /opt/app

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import os
 import random
@@ -9,10 +10,12 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 from bouchet_core.store import RedisLogin, Store
@@ -24,7 +27,7 @@ from tests import checkout_guard
 
 START_TIMEOUT_S = 60.0
 GATEWAY_TOKEN = "test-token"
-FIRST_PORT, PORT_SHARES, PORTS_EACH = 12_000, 8, 2_200
+FIRST_PORT, PORT_SHARES, PORTS_EACH = 12_000, 32, 550
 # behind slots the gateway accepts only ports that jobs choose; these are above the ones of Ports
 FREE_JOB_PORTS = range(FIRST_PORT + PORT_SHARES * PORTS_EACH, JOB_PORTS.stop)
 
@@ -76,24 +79,52 @@ class RedisServer:
 
 class Ports:
     """Hands out ports one after the other, below the ephemeral range, so that no other program takes one before its
-    server listens. Every pytest process has its own share.
+    server listens. Every process of tests has its own share, whatever checkout it runs in.
     """
 
-    def __init__(self, worker: int) -> None:
-        self._first = FIRST_PORT + worker % PORT_SHARES * PORTS_EACH
-        self._next = random.randrange(PORTS_EACH)
+    def __init__(self, shares: int = PORT_SHARES, folder: Path | None = None) -> None:
+        self._shares, self._next = shares, random.randrange(PORTS_EACH)
+        self._folder = folder or Path(tempfile.gettempdir()) / f"bouchet-test-ports-{os.getuid()}"
+        self._lock: TextIO | None = None
+        self._share = 0
+
+    def share(self) -> int:
+        """Return the number of this process's share; the lock that holds it lasts as long as the process."""
+        if self._lock is None:
+            self._folder.mkdir(mode=0o700, exist_ok=True)
+            found = next(self._free_shares(), None)
+            assert found is not None, f"{self._shares} processes of tests run already"
+            self._lock, self._share = found
+        return self._share
+
+    def _free_shares(self) -> Iterator[tuple[TextIO, int]]:
+        """Yield a share that no other process has, locked."""
+        for share in random.sample(range(self._shares), self._shares):
+            file = (self._folder / str(share)).open("a")
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.close()
+                continue
+            yield file, share
 
     def take(self, count: int) -> int:
         """Return the first of `count` consecutive free ports."""
+        start = FIRST_PORT + self.share() * PORTS_EACH
         for _ in range(100):
-            first = self._first + self._next % (PORTS_EACH - count)
+            first = start + self._next % (PORTS_EACH - count)
             self._next += count
             if all(_is_free(port) for port in range(first, first + count)):
                 return first
         raise AssertionError(f"no {count} free ports in a row")
 
+    def take_job_port(self) -> int:
+        """Return a free port from those that jobs choose."""
+        own = FREE_JOB_PORTS[self.share() :: self._shares]
+        return next(port for port in random.sample(own, len(own)) if _is_free(port))
 
-PORTS = Ports(int(os.environ.get("PYTEST_XDIST_WORKER", f"gw{os.getpid()}")[2:]))
+
+PORTS = Ports()
 
 
 def free_port() -> int:
@@ -103,7 +134,7 @@ def free_port() -> int:
 
 def free_job_port() -> int:
     """Return a TCP port of 127.0.0.1 without a listener, from those that jobs choose and no other test takes."""
-    return next(port for port in random.sample(FREE_JOB_PORTS, len(FREE_JOB_PORTS)) if _is_free(port))
+    return PORTS.take_job_port()
 
 
 def free_ports(count: int) -> int:

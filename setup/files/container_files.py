@@ -91,9 +91,10 @@ def make_private_dir(directory: Path, settings: EnvSettings) -> None:
     _give(directory, settings)
 
 
-def write_private_file(path: Path, content: str, settings: EnvSettings) -> bool:
+def write_private_file(path: Path, content: str | bytes, settings: EnvSettings) -> bool:
     """Write a temporary file and rename it; False if the content is unchanged. Mode and owner are set in both cases."""
-    if path.is_file() and path.read_text(encoding="utf-8") == content:
+    data = content.encode() if isinstance(content, str) else content
+    if path.is_file() and path.read_bytes() == data:
         path.chmod(0o600)
         _give(path, settings)
         return False
@@ -102,8 +103,8 @@ def write_private_file(path: Path, content: str, settings: EnvSettings) -> bool:
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     scratch.unlink(missing_ok=True)
     descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(content)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
     _give(scratch, settings)
     scratch.replace(path)
     return True

@@ -23,6 +23,7 @@ from setup.progress import Progress
 
 from .container_files import make_private_dir, stage_ssh_files, write_private_file
 from .env_file import EnvSettings
+from .kerberos import stage_tickets
 from .ssh_identities import expand_names, find_identities
 from .ssh_jumps import ProxyCommandJump, jump_arguments, parse_proxy_command
 
@@ -75,13 +76,14 @@ def stage_login(stack: Stack, settings: EnvSettings, progress: Progress, config:
         stage_ssh_files(stack, settings)
         return
     hosts = [host.strip() for host in settings.host.split(",") if host.strip()]
-    document = {"format": FORMAT, "hosts": resolve_hosts(hosts, make_ask(config), progress.note)}
+    document: dict[str, Any] = {"format": FORMAT, "hosts": resolve_hosts(hosts, make_ask(config), progress.note)}
     make_private_dir(stack.ssh_dir, settings)
+    kept = (resolved, *stage_tickets(stack, settings, progress, document, os.environ))
     write_private_file(resolved, json.dumps(document, indent=1, sort_keys=True) + "\n", settings)
     for path in sorted(stack.ssh_dir.rglob("*"), reverse=True):
         if path.is_dir():
             path.rmdir()
-        elif path != resolved:
+        elif path not in kept:
             path.unlink()
 
 
@@ -179,6 +181,8 @@ def describe_hop(hop: Hop, defaults: SshAnswer | None, note: Callable[[str], obj
         "identities_only": answer.get("identitiesonly") == "yes",
         "agent": "none" not in (value.lower() for value in answer.lines.get("identityagent", ())),
         "methods": [name for name, option in METHODS.items() if answer.is_on(option)],
+        "gssapi": answer.get("gssapiauthentication") == "yes",
+        "gssapi_delegates": answer.get("gssapidelegatecredentials") == "yes",
         "preferred_methods": [name for name in answer.get("preferredauthentications").split(",") if name],
         "password_prompts": int(number) if (number := answer.get("numberofpasswordprompts")).isdigit() else 3,
         "address_family": answer.get("addressfamily", "any"),

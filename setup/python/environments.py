@@ -132,6 +132,9 @@ LOGIN_SHELLS = ("tcsh", "fish", "zsh", "ksh")
 
 # Servers that tests of the ledger, of metrics and of docs/lab.md run: their programs may be beside the PATH
 SERVERS = {"postgres": "postgresql", "promtool": "prometheus", "nginx": "nginx-light"}
+# ... and tests of logins with tickets; the last one is what the gateway's image has
+SERVERS |= {"krb5kdc": "krb5-kdc", "kadmin.local": "krb5-admin-server", "kinit": "krb5-user"}
+GSSAPI, GSSAPI_PACKAGE = Path("/usr/lib/python3/dist-packages/gssapi"), "python3-gssapi"
 POSTGRES = Path("/usr/lib/postgresql")
 
 # schemathesis, which wants another Python library's version here and there than the tests do
@@ -173,8 +176,9 @@ def ensure_login_shells(progress: Progress) -> None:
 
 
 def ensure_servers(progress: Progress) -> None:
-    """Install PostgreSQL, Prometheus and nginx, which tests start themselves; without the rights to, only say so."""
+    """Install PostgreSQL, nginx and others, which tests start themselves; without the rights to, only say so."""
     missing = [package for program, package in SERVERS.items() if not _has_server(program)]
+    missing += [] if GSSAPI.exists() else [GSSAPI_PACKAGE]
     if missing and can_install() and not SYSTEMD.exists():
         install(progress, "servers that tests run", missing)
     elif missing:

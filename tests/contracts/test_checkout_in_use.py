@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -65,3 +66,32 @@ def test_guard_allows_template_and_other_folders(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("")
     (tmp_path / ".secrets").mkdir()
     assert list((tmp_path / ".secrets").iterdir()) == []
+
+
+def test_no_two_processes_of_tests_have_a_port_in_common(tmp_path: Path) -> None:
+    shares = 3
+    program = f"""
+import sys
+from pathlib import Path
+from tests.conftest import PORTS_EACH, Ports
+ports = Ports({shares}, Path({str(tmp_path)!r}))
+taken = {{ports.take(1) for _ in range(50)}}
+print(ports.share(), min(taken) // PORTS_EACH == max(taken) // PORTS_EACH, ports.take_job_port(), flush=True)
+sys.stdin.read()
+"""
+    argv = [sys.executable, "-c", program]
+    with ExitStack() as opened:
+        running = []
+        for _ in range(shares):
+            process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+            opened.enter_context(process)
+            running.append(process)
+        printed = [process.stdout.readline().split() for process in running if process.stdout]
+        assert sorted(share for share, *_ in printed) == ["0", "1", "2"]
+        assert len({job_port for *_, job_port in printed}) == shares
+        one_more = subprocess.run(argv, input="", capture_output=True, text=True, cwd=ROOT, check=False, timeout=120)
+        assert f"{shares} processes of tests run already" in one_more.stderr
+        running[0].kill()
+        running[0].wait()
+        again = subprocess.run(argv, input="", capture_output=True, text=True, cwd=ROOT, check=False, timeout=120)
+        assert again.stdout.split()[0] == printed[0][0], again.stderr

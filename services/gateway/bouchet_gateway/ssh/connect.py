@@ -19,6 +19,7 @@ from .config_files import connection_options
 from .failures import mapped_errors
 from .fast_path.switch import enable_fast_path
 from .host_keys import PresentedKey, TrustedHosts, refused_host_key
+from .kerberos import ticket_options, ticket_problem
 from .login_shell import LoginShell
 from .private_key import PrivateKeyFile, agent_problem
 from .prompts import PromptBroker, printable
@@ -141,8 +142,12 @@ class Connector:
             self._host_number += 1
             raise
         except LoginRefusedError as exc:
-            problem = await agent_problem(self._settings.agent_socket)
+            problem = await agent_problem(self._settings.agent_socket) or self._ticket_problem()
             raise LoginRefusedError(f"{problem}; {exc}") if problem else exc from exc
+
+    def _ticket_problem(self) -> str:
+        hops = read_hops(self._settings.ssh_dir, self.host) or ()
+        return next((problem for hop in hops if (problem := ticket_problem(self._settings.ssh_dir, hop))), "")
 
     async def connect_node(
         self, node: str, login_connection: asyncssh.SSHClientConnection, known_hosts: Sequence[str]
@@ -184,6 +189,7 @@ class Connector:
             try:
                 with mapped_errors(f"the ssh settings for {hop.alias} cannot be used"):
                     known, options = hop_options(self._settings, hop)
+                    options |= ticket_options(self._settings.ssh_dir, hop)
                 async with self._keys(hop) as keys:
                     options |= {"tunnel": via or direct_connector(hop), **keys}
                     login = await self._login(hop.alias, host_label, options, known, place, hop)

@@ -27,6 +27,7 @@ from .tcp import TcpConnector
 RESOLVED_FILE = "resolved.json"
 FORMAT = 1
 _FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
+GSSAPI = "gssapi-with-mic"
 _METHODS = ("publickey", "keyboard-interactive", "password")
 
 
@@ -54,6 +55,8 @@ class ResolvedHop(FrozenModel):
     identities_only: bool = False
     agent: bool = True
     methods: tuple[str, ...] = _METHODS
+    gssapi: bool = False
+    gssapi_delegates: bool = False
     preferred_methods: tuple[str, ...] = ()
     password_prompts: int = 3
     address_family: str = "any"
@@ -105,7 +108,7 @@ def hop_options(
         "kbdint_auth": "keyboard-interactive" in hop.methods,
         "password_auth": "password" in hop.methods,
     }
-    preferred = [name for name in hop.preferred_methods if name in _METHODS]
+    preferred = [name for name in hop.preferred_methods if name in (*_METHODS, GSSAPI)]
     options |= {"preferred_auth": preferred} if preferred else {}
     return known, options | _algorithm_options(hop)
 
