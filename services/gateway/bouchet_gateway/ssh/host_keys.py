@@ -38,12 +38,20 @@ class RefusedHostKey:
 
 
 def parse_known_hosts(texts: Iterable[str]) -> asyncssh.SSHKnownHosts:
-    """Return all host keys of these files. Lines that asyncssh cannot read are skipped, as OpenSSH does."""
+    """Return all host keys of these files. Lines that asyncssh cannot read are skipped, as OpenSSH does.
+
+    A line ends where it ends for OpenSSH, and has no comment for asyncssh, which would take other characters in it,
+    such as a form feed, for the end of a line: what stands behind would be a host key.
+    """
     known = asyncssh.import_known_hosts("")
     for text in texts:
-        for line in text.splitlines():
-            with contextlib.suppress(ValueError, asyncssh.KeyImportError):
-                known.load(line)
+        for line in text.split("\n"):
+            fields = line.strip(" \t\r").replace("\t", " ").split(" ")
+            named = [field for field in fields if field]
+            entry = " ".join(named[: 4 if line.lstrip(" \t").startswith("@") else 3])
+            if len(entry.splitlines()) == 1:
+                with contextlib.suppress(ValueError, asyncssh.KeyImportError):
+                    known.load(entry)
     return known
 
 
