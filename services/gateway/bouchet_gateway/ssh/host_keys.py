@@ -41,7 +41,7 @@ def parse_known_hosts(texts: Iterable[str]) -> asyncssh.SSHKnownHosts:
     """Return all host keys of these files. Lines that asyncssh cannot read are skipped, as OpenSSH does.
 
     A line ends where it ends for OpenSSH, and has no comment for asyncssh, which would take other characters in it,
-    such as a form feed, for the end of a line: what stands behind would be a host key.
+    such as a form feed, for the end of a line: what is behind it would be a host key.
     """
     known = asyncssh.import_known_hosts("")
     for text in texts:
