@@ -21,7 +21,7 @@ from tests.fakes.vllm.server import FakeVLLM, serve_vllm
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = "@anthropic-ai/claude-code"
-VERSIONS = ("1.0.128", "2.0.77", "2.1.98", "2.1.330")
+VERSIONS = ("1.0.128", "2.0.77", "2.1.98", "2.1.330", "2.1.332")
 KEY, MODEL = "key-of-the-recorder", "tiny"
 HEADERS = ("anthropic-beta", "anthropic-version", "user-agent", "x-app")
 PIXEL = (

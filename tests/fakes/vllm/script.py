@@ -79,7 +79,8 @@ def last_user_text(body: Body) -> str:
         if message.get("role") != "user" or not isinstance(content, str | list):
             continue
         text = content if isinstance(content, str) else _joined_text(content)
-        if not text or REMINDER.sub("", text).strip():
+        # blocks without text, such as results of parallel tools, are joined by blanks
+        if not text.strip() or REMINDER.sub("", text).strip():
             return text
     return ""
 
