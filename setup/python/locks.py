@@ -37,7 +37,7 @@ class Lock:
     without_heavy: bool = False
 
 
-CLIENTS = ("aider", "google-genai", "langchain", "pydantic-ai")
+CLIENTS = ("aider", "google-genai", "langchain", "pydantic-ai", "tool-eval-bench")
 SERVICES = ("gateway", "worker", "api", "proxy", "notifier")
 PACKAGE_FOLDERS = ("core", *(f"services/{service}" for service in SERVICES), "cli")
 LOCKS = (

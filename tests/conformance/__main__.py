@@ -22,6 +22,7 @@ from tests.stack.harness import Stack, open_stack, say
 
 from .described import fuzz
 from .run import Target, Verdict, render, run_cases
+from .tool_suite import check_dialects
 
 SCRIPTED, SMALL = "bouchet-scripted", "bouchet-smollm2"
 OURS = "this proxy"
@@ -54,11 +55,13 @@ def main() -> int:
 
 
 def drive_clients(stack: Stack) -> dict[str, str]:
-    """Install and drive each client; return what went wrong by its name and version, '' for nothing."""
+    """Install and drive each client and suite; return what went wrong by name and version, '' for nothing."""
     say("conformance: real clients")
     window = stack.deployment(SCRIPTED)["jobs"][-1]["window"]
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        return drive_all(Served(stack.proxy_url, stack.key, SCRIPTED, window), Path(folder))
+        found = drive_all(Served(stack.proxy_url, stack.key, SCRIPTED, window), Path(folder))
+        say("conformance: tool-eval-bench")
+        return found | check_dialects(stack.proxy_url, stack.key, SCRIPTED, Path(folder) / "suite")
 
 
 def compare(stack: Stack) -> dict[str, list[Verdict]]:

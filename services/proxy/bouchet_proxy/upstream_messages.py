@@ -26,7 +26,12 @@ _SERVER_SETTING = re.compile(r"(?:(?<=\.)|^)[^.]{0,300}\bVLLM_[A-Z_]{2,80}\b[^.]
 # names of the library's models that describe an answer; all others describe a request
 _OF_ANSWERS = re.compile(r"(?:Response|Block|Chunk|Choice|Event|Delta|Output|Usage)$")
 _TAGS = re.compile(r"^(?:body|query|[a-z-]+\[.*\]|[A-Z]\w*|str|int|float|bool|dict|list.*|constrained-.*|function-.*)$")
+# of a value that may have several types: says the least
+_OTHER_TYPE = "input should be a valid"
+_TOO_MANY = re.compile(r"list should have at most (\d+) items? after validation, not (\d+)")
 _NEVER_SENT = ("Value error, ",)
+# what vLLM adds to a sentence of its own: `top_p must be in (0, 1], got 0.0. (parameter=top_p, value=0.0)`
+_PARAMETER = re.compile(r"\s*\(parameter=(?P<name>[\w.\[\]]{1,80})(?:, value=.*)?\)\s*$", re.S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +57,8 @@ def plain_message(text: str) -> PlainError | None:
     for pattern, sentence in _SENTENCES:
         if pattern.search(text):
             return PlainError(sentence.format(_shorten(text)))
+    if found := _PARAMETER.search(text):
+        return PlainError(text[: found.start()], found["name"])
     return None
 
 
@@ -81,16 +88,28 @@ def _from_fields(fields: list[tuple[str, str]]) -> PlainError:
     for path, text in fields:
         for prefix in _NEVER_SENT:
             text = text.removeprefix(prefix)
-        found.setdefault(path, text[:1].lower() + text[1:MAX_SENTENCE_CHARS])
+        problem = text[:1].lower() + text[1:MAX_SENTENCE_CHARS]
+        if path not in found or (found[path].startswith(_OTHER_TYPE) and not problem.startswith(_OTHER_TYPE)):
+            found[path] = problem
     if not found:
         return PlainError("the request has a field of another type than this API defines; see the API's reference")
-    shown = [f"{path or 'body'}: {_missing(text)}" for path, text in list(found.items())[:MAX_FIELDS]]
-    more = f" (and {len(found) - MAX_FIELDS} more)" if len(found) > MAX_FIELDS else ""
-    return PlainError("; ".join(shown) + more, next(iter(found)))
+    # a value of several types is listed with each: what is wrong inside it says more than that it is no text
+    inner = {path: text for path, text in found.items() if not any(_is_inside(other, path) for other in found)}
+    shown = [f"{path or 'body'}: {_plain_problem(text)}" for path, text in list(inner.items())[:MAX_FIELDS]]
+    more = f" (and {len(inner) - MAX_FIELDS} more)" if len(inner) > MAX_FIELDS else ""
+    return PlainError("; ".join(shown) + more, next(iter(inner)))
 
 
-def _missing(text: str) -> str:
-    return "is missing" if text == "field required" else text
+def _is_inside(path: str, outer: str) -> bool:
+    return path.startswith((f"{outer}.", f"{outer}["))
+
+
+def _plain_problem(text: str) -> str:
+    if text == "field required":
+        return "is missing"
+    if found := _TOO_MANY.match(text):
+        return f"at most {found[1]} are possible with this server, not {found[2]}"
+    return text
 
 
 def _invalid_answer(fields: list[tuple[str, str]]) -> str:
@@ -109,6 +128,16 @@ def _shorten(text: str) -> str:
 
 
 _SENTENCES = (
+    (
+        # Python's own words about a value of another type than vLLM expects
+        re.compile(r"^'\w{1,40}' object (?:has no attribute|is not|does not support)|^\w{0,40} ?indices must be"),
+        "the model's server failed on this request: a field has a type that it does not expect, probably in a tool, "
+        "`chat_template_kwargs` or `structured_outputs`; compare them with the API's reference",
+    ),
+    (
+        re.compile(r"^Internal [Ss]erver [Ee]rror\.?$"),
+        "the model's server failed on this request; retry, and check `bouchet logs` if it fails again",
+    ),
     (
         re.compile(r"--enable-auto-tool-choice|--tool-call-parser"),
         "tools: this model was launched without a tool parser; leave tools out, or set `tool_parser` in models.yaml "

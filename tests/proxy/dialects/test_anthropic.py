@@ -114,3 +114,7 @@ def test_count_tokens_has_the_prompt_of_messages() -> None:
     )
     answered, counted = prepare_messages(body, 4096, TEXT_ONLY), prepare_count(body, TEXT_ONLY)
     assert counted == {key: value for key, value in answered.items() if key not in ("max_tokens", "stream")}
+
+
+def test_user_message_without_blocks_is_an_empty_text() -> None:
+    assert prepared_messages({"role": "user", "content": []}) == [{"role": "user", "content": ""}]

@@ -44,6 +44,28 @@ def test_prepare_accepts_every_checked_body_and_does_not_change_it(body: Body, e
         (Endpoint.RESPONSES, {"input": ["x"]}, "input: must be a string or a list of objects"),
         (Endpoint.CHAT, {"messages": [HI], "max_tokens": 1.5}, "max_tokens: must be a whole number of at least 0"),
         (Endpoint.CHAT, {"messages": [HI], "max_tokens": True}, "max_tokens: must be a whole number of at least 0"),
+        (Endpoint.CHAT, {"messages": [{**HI, "tool_calls": [5]}]}, "messages[0].tool_calls: must be a list of objects"),
+        (
+            Endpoint.CHAT,
+            {"messages": [HI, {"role": "assistant", "tool_calls": [{"id": "c", "type": "function"}]}]},
+            "messages[1].tool_calls[0].function: is missing",
+        ),
+        (Endpoint.CHAT, {"messages": [HI], "structured_outputs": 5}, "structured_outputs: must be an object"),
+        (
+            Endpoint.MESSAGES,
+            {"messages": [{**HI, "content": [{"type": "text"}]}]},
+            "messages[0].content[0].text: is missing",
+        ),
+        (Endpoint.COMPLETIONS, {"prompt": "x", "stream": "yes"}, "stream: must be true or false"),
+        (Endpoint.COMPLETIONS, {"prompt": "x", "structured_outputs": 5}, "structured_outputs: must be an object"),
+        (Endpoint.RESPONSES, {"input": [{}]}, "input[0].role: must be one of user, assistant, system, developer"),
+        (Endpoint.RESPONSES, {"input": [{"role": "user"}]}, "input[0].content: must be a string or a list of objects"),
+        (
+            Endpoint.RESPONSES,
+            {"input": [{"role": "user", "content": [{"type": "text", "text": 5}]}]},
+            "input[0].content[0].text: must be a string",
+        ),
+        (Endpoint.RESPONSES, {"input": [{"type": "function_call"}]}, "input[0].name: must be a string"),
     ],
 )
 def test_check_body_refuses_what_no_template_renders(endpoint: Endpoint, body: Body, message: str) -> None:

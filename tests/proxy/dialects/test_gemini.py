@@ -138,3 +138,11 @@ def test_overflow_has_googles_text() -> None:
 def test_body_of_another_dialect_names_its_path(endpoint: Endpoint, body: dict[str, Any], path: str) -> None:
     with pytest.raises(InvalidBodyError, match=path):
         check_body(endpoint, body)
+
+
+def test_one_object_is_read_where_google_has_a_list() -> None:
+    part = {"text": "hi"}
+    body = check_gemini({"system_instruction": {"parts": {"text": "cat"}}, "contents": {"parts": part}})
+    assert body["contents"] == [{"parts": [part]}] and body["systemInstruction"] == {"parts": [{"text": "cat"}]}
+    assert readable_request(body)["systemInstruction"] == {"parts": [{"text": "cat"}]}
+    assert check_gemini({"contents": [{"role": "user", "parts": part}]})["contents"] == [USER]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from typing import Any
 
 import pytest
@@ -133,7 +134,8 @@ def test_chat_part_with_text_reaches_the_model(part: dict[str, Any], text: str) 
 @pytest.mark.parametrize("role", ["user", "tool", "system"])
 def test_chat_message_without_content_is_empty(role: str) -> None:
     assert messages({"role": role, "content": None})[0]["content"] == ""
-    assert "content" not in messages({"role": "assistant", "tool_calls": []})[0]
+    assert messages({"role": "assistant", "tool_calls": []})[0]["content"] == ""
+    assert messages(called("{}"))[0]["content"] is None
 
 
 def test_chat_functions_of_the_old_form_are_named_to_the_client() -> None:
@@ -178,3 +180,38 @@ def test_system_messages_at_the_beginning_become_one() -> None:
 def test_system_message_within_the_conversation_becomes_a_reminder() -> None:
     reminder = {"role": "user", "content": "<system-reminder>\nnow\n</system-reminder>"}
     assert messages(HI, {"role": "system", "content": "now"}, HI) == [HI, reminder, HI]
+
+
+def called(arguments: object, **fields: object) -> dict[str, Any]:
+    """Return an assistant's message that calls a tool with these arguments."""
+    function = {"name": "f", "arguments": arguments}
+    return {"role": "assistant", "content": None, "tool_calls": [{"id": "c", "type": "function", "function": function}]}
+
+
+@pytest.mark.parametrize("arguments", [{"a": "é"}, None, {}])
+def test_arguments_of_a_call_become_text(arguments: dict[str, str] | None) -> None:
+    (turn,) = messages(called(arguments))
+    assert json.loads(turn["tool_calls"][0]["function"]["arguments"]) == (arguments or {})
+    assert messages(called('{"a": 1}'))[0] == called('{"a": 1}')
+
+
+def test_call_of_another_kind_of_tool_becomes_a_function() -> None:
+    (turn,) = messages(
+        {"role": "assistant", "tool_calls": [{"id": "c", "type": "custom", "custom": {"name": "f", "input": "x"}}]}
+    )
+    assert turn["tool_calls"] == called('{"input": "x"}')["tool_calls"]
+
+
+def test_functions_of_the_old_form_become_calls_of_tools() -> None:
+    asked, result = messages(
+        {"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": "{}"}},
+        {"role": "function", "name": "f", "content": "zebra"},
+    )
+    assert asked["tool_calls"][0]["function"] == {"name": "f", "arguments": "{}"}
+    assert (result["role"], result["content"]) == ("tool", "zebra")
+    assert result["tool_call_id"] == asked["tool_calls"][0]["id"]
+
+
+def test_null_fields_of_a_message_are_absent() -> None:
+    dumped = {"role": "assistant", "content": None, "tool_calls": None, "function_call": None, "refusal": None}
+    assert messages(dumped) == [{"role": "assistant", "content": ""}]

@@ -189,3 +189,24 @@ def test_tools_of_openais_servers_are_dropped_with_a_note() -> None:
 def test_tools_of_a_model_without_parser_are_dropped_with_a_note() -> None:
     prepared = prepare(HI, tools=[SHELL], tool_choice="auto", traits=Traits())
     assert "tools" not in prepared and prepared["instructions"] == NO_TOOLS_NOTE
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        {"type": "apply_patch_call", "call_id": "c", "operation": {"type": "update_file", "diff": "zebra"}},
+        {"type": "shell_call_output", "call_id": "c", "output": [{"stdout": "zebra", "outcome": {"type": "exit"}}]},
+        {"type": "function_call_output", "output": [{"stdout": "zebra"}]},
+        {"type": "message", "role": "user", "content": [{"type": "refusal", "refusal": "zebra"}]},
+        {"type": "message", "role": "user", "content": [{"type": "thinking", "thinking": "zebra"}]},
+    ],
+)
+def test_words_in_other_places_reach_the_model(item: dict[str, Any]) -> None:
+    (kept,) = given(item)
+    text = kept.get("output") or kept.get("arguments") or kept["content"][0]["text"]
+    assert isinstance(text, str) and "zebra" in text
+
+
+def test_call_without_id_and_arguments_meets_its_result() -> None:
+    asked, result = given({"type": "function_call", "name": "f"}, {"type": "function_call_output", "output": "x"})
+    assert asked["call_id"] == result["call_id"] and asked["arguments"] == "{}"

@@ -37,6 +37,7 @@ def turns(*messages: dict[str, Any], **fields: Any) -> dict[str, Any]:
         (Endpoint.CHAT, turns(tools=[FLAT]), Endpoint.RESPONSES),
         (Endpoint.COMPLETIONS, turns(), Endpoint.CHAT),
         (Endpoint.RESPONSES, turns(), Endpoint.CHAT),
+        (Endpoint.RESPONSES, {"input": "x", "tools": [FUNCTION]}, Endpoint.RESPONSES),
     ],
 )
 def test_body_of_another_api_names_its_path(endpoint: Endpoint, body: dict[str, Any], path: Endpoint) -> None:

@@ -52,13 +52,48 @@ RAW = ("pydantic", "validation error", "input_value", "--", "'loc'", "Traceback"
         (LISTED, "tools[0].function: is missing", "tools[0].function"),
         (LISTED_TUPLE, "messages[0].role: is missing; body: don't", "messages[0].role"),
         (UNION, "seed: input should be a valid integer; stop: input should be a valid string; a: is missing", "seed"),
-        (REQUEST, "stop: list should have at most 4 items after validation, not 5", "stop"),
+        (REQUEST, "stop: at most 4 are possible with this server, not 5", "stop"),
     ],
 )
 def test_field_of_a_request_is_named(text: str, message: str, param: str) -> None:
     found = plain_message(text)
     assert found is not None and found.message.startswith(message) and found.param == param
     assert not found.is_answer
+
+
+PLACES = "\n".join(
+    [
+        "3 validation errors:",
+        "  {'type': 'string_type', 'loc': ('body', 'input', 'str'), 'msg': 'Input should be a valid string'}",
+        "  {'type': 'string_type', 'loc': ('body', 'input', 1, 'content'), 'msg': 'Input should be a valid list'}",
+        "  {'type': 'missing', 'loc': ('body', 'input', 1, 'content', 0, 'text'), 'msg': 'Field required'}",
+    ]
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "param"),
+    [
+        (PLACES, "input[1].content[0].text: is missing", "input[1].content[0].text"),
+        (
+            "top_p must be in (0, 1], got 0.0. (parameter=top_p, value=0.0)",
+            "top_p must be in (0, 1], got 0.0.",
+            "top_p",
+        ),
+        ("unknown (parameter=tool_calls)", "unknown", "tool_calls"),
+    ],
+)
+def test_only_the_innermost_place_is_named(text: str, message: str, param: str) -> None:
+    found = plain_message(text)
+    assert found is not None and (found.message, found.param) == (message, param)
+
+
+@pytest.mark.parametrize(
+    "text", ["'int' object has no attribute 'get'", "'int' object is not iterable", "Internal server error"]
+)
+def test_words_of_python_never_reach_a_client(text: str) -> None:
+    found = plain_message(text)
+    assert found is not None and "object" not in found.message and "the model's server failed" in found.message
 
 
 @pytest.mark.parametrize(("text", "hint"), [(STREAM, "retry"), (BLOCK, "not a JSON object")])

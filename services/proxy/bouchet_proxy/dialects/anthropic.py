@@ -180,6 +180,9 @@ def _prepare_message(message: Any, traits: Traits, history: ToolHistory) -> Any:
         return {"role": role, "content": ""}
     if isinstance(content, list):
         blocks = _drop_billing_blocks(content) if role == "system" else content
+        if not blocks and role == "user":
+            # vLLM would drop the message, and the template miss a turn
+            return {"role": role, "content": ""}
         return {"role": role, "content": [_prepare_content(block, traits, history) for block in blocks]}
     return {"role": role, "content": content}
 

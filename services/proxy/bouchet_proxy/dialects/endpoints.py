@@ -7,7 +7,7 @@ fail on it with an internal error. Null counts as absent, and unknown fields are
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, assert_never
@@ -16,7 +16,7 @@ from bouchet_proxy.routing.table import Route
 
 from .anthropic import prepare_count, prepare_messages, unanswered_prefill
 from .openai import prepare_chat, prepare_completion, prepare_embeddings
-from .responses import prepare_responses, stored_elsewhere
+from .responses import first_invalid_item, prepare_responses, stored_elsewhere
 from .shapes import wrong_shape
 from .tokens import LIMIT_FIELDS, Body
 
@@ -56,6 +56,8 @@ _OBJECT: FieldType = (_is_object, "an object")
 _CONTENT: FieldType = (_either(_is_string, _is_object_list), "a string or a list of objects")
 _TOOL_CHOICE: FieldType = (_either(_is_string, _is_object), "a string or an object")
 
+_STOP: FieldType = (_either(_is_string, _is_string_list), "a string or a list of strings")
+
 MODEL_FIELD: dict[str, FieldType] = {"model": _STRING}
 _COMMON = {**MODEL_FIELD, "stream": _BOOLEAN, "tools": _OBJECT_LIST}
 
@@ -74,8 +76,17 @@ CHAT_FIELDS = {
     "tool_choice": _TOOL_CHOICE,
     "stream_options": _OBJECT,
     "response_format": _OBJECT,
+    "structured_outputs": _OBJECT,
     "chat_template_kwargs": _OBJECT,
-    "stop": (_either(_is_string, _is_string_list), "a string or a list of strings"),
+    "stop": _STOP,
+}
+COMPLETION_FIELDS = {
+    **MODEL_FIELD,
+    "stream": _BOOLEAN,
+    "stream_options": _OBJECT,
+    "response_format": _OBJECT,
+    "structured_outputs": _OBJECT,
+    "stop": _STOP,
 }
 RESPONSES_FIELDS = {
     **_COMMON,
@@ -85,8 +96,12 @@ RESPONSES_FIELDS = {
     "metadata": _OBJECT,
     "reasoning": _OBJECT,
     "text": _OBJECT,
+    "structured_outputs": _OBJECT,
+    "chat_template_kwargs": _OBJECT,
 }
 _MESSAGE = {"role": _STRING, "content": _CONTENT}
+_CALLING = {"tool_calls": _OBJECT_LIST, "function_call": _OBJECT}
+_CALL = {"id": _STRING, "type": _STRING, "function": _OBJECT, "custom": _OBJECT}
 _BLOCK = {"type": _STRING, "text": _STRING}
 _TOOL_RESULT = {"content": _CONTENT}
 # of a tool, and of a choice of one
@@ -122,14 +137,34 @@ def _invalid_messages(messages: list[Any]) -> Iterator[str]:
         if not isinstance(message, dict):
             yield f"messages[{index}]: must be an object with a role and content"
             continue
-        yield from _invalid_fields(message, _MESSAGE, f"messages[{index}].")
-        yield from _invalid_blocks(message.get("content"), f"messages[{index}].content")
+        # most messages are plain: what is cheap for them is cheap for a long request
+        is_plain = isinstance(message.get("content"), str) and isinstance(message.get("role"), str)
+        if not is_plain:
+            yield from _invalid_fields(message, _MESSAGE, f"messages[{index}].")
+            yield from _invalid_blocks(message.get("content"), f"messages[{index}].content")
+        if "tool_calls" in message or "function_call" in message:
+            yield from _invalid_fields(message, _CALLING, f"messages[{index}].")
+            yield from _invalid_calls(message.get("tool_calls") or (), f"messages[{index}].tool_calls")
+
+
+def _invalid_calls(calls: Iterable[Mapping[str, Any]], path: str) -> Iterator[str]:
+    for number, call in enumerate(calls):
+        place = f"{path}[{number}]."
+        yield from _invalid_fields(call, _CALL, place)
+        if call.get("function") is None and call.get("custom") is None:
+            yield f"{place}function: is missing"
+        for kind in ("function", "custom"):
+            yield from _invalid_fields(call.get(kind) or {}, {"name": _STRING}, f"{place}{kind}.")
 
 
 def _invalid_blocks(content: object, path: str) -> Iterator[str]:
     """Yield the invalid fields of blocks, and of those within tool results."""
     for number, block in enumerate(content if isinstance(content, list) else ()):
+        if block.get("type") == "text" and isinstance(block.get("text"), str):
+            continue
         yield from _invalid_fields(block, _BLOCK, f"{path}[{number}].")
+        if block.get("type") == "text" and "text" not in block:
+            yield f"{path}[{number}].text: is missing"
         if block.get("type") == "tool_result":
             yield from _invalid_fields(block, _TOOL_RESULT, f"{path}[{number}].")
             yield from _invalid_blocks(block.get("content"), f"{path}[{number}].content")
@@ -175,6 +210,7 @@ _FIELDS = {
     Endpoint.MESSAGES: ANTHROPIC_FIELDS,
     Endpoint.COUNT_TOKENS: ANTHROPIC_FIELDS,
     Endpoint.CHAT: CHAT_FIELDS,
+    Endpoint.COMPLETIONS: COMPLETION_FIELDS,
     Endpoint.RESPONSES: RESPONSES_FIELDS,
 }
 _ANTHROPIC_ENDPOINTS = (Endpoint.MESSAGES, Endpoint.COUNT_TOKENS)
@@ -256,7 +292,7 @@ def check_body(endpoint: Endpoint, body: object) -> Body:
     if invalid is None and endpoint in _WITH_MESSAGES:
         invalid = first_invalid_message(body.get("messages"))
     if invalid is None and endpoint is Endpoint.RESPONSES:
-        invalid = stored_elsewhere(body)
+        invalid = stored_elsewhere(body) or first_invalid_item(body)
     if invalid is None and endpoint is Endpoint.MESSAGES:
         invalid = unanswered_prefill(body["messages"])
     if invalid is not None:

@@ -41,10 +41,25 @@ def check_gemini(value: object) -> Body:
     body: Body = _rename(value, MAX_LEVELS)
     # countTokens may have the whole request inside
     inner = body.get("generateContentRequest")
-    body = {**body, **inner} if isinstance(inner, dict) else body
+    body = _with_lists({**body, **inner} if isinstance(inner, dict) else body)
     if invalid := next(_invalid_fields(body), None):
         raise InvalidBodyError(invalid)
     return body
+
+
+def _with_lists(body: Body) -> Body:
+    """Return the body with a list where Google also reads one object: its own examples have both."""
+    lists = {name: [body[name]] for name in ("contents", "tools") if isinstance(body.get(name), dict)}
+    body = {**body, **lists}
+    if isinstance(contents := body.get("contents"), list):
+        body["contents"] = [_with_part_list(content) for content in contents]
+    return {**body, "systemInstruction": _with_part_list(body.get("systemInstruction"))}
+
+
+def _with_part_list(content: Any) -> Any:
+    if isinstance(content, dict) and isinstance(content.get("parts"), dict):
+        return {**content, "parts": [content["parts"]]}
+    return content
 
 
 def _rename(value: Any, levels: int) -> Any:

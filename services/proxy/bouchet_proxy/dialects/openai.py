@@ -5,6 +5,7 @@ vLLM speaks these APIs itself: what it can serve reaches it as the client wrote 
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from bouchet_core.deployments import Traits
@@ -147,13 +148,58 @@ def _prepare_messages(messages: list[Any], traits: Traits) -> list[Any]:
 def _prepare_message(message: Any, traits: Traits) -> Any:
     if not isinstance(message, dict):
         return message
-    content = message.get("content")
+    role, content = message.get("role"), message.get("content")
+    calls = "tool_calls" in message or "function_call" in message or role == "function"
+    if isinstance(content, str) and role != "developer" and not calls:
+        return message
     changed = {"content": replace_parts(content, traits)} if isinstance(content, list) else {}
-    if content is None and message.get("role") != "assistant":
+    if content is None and not _has_calls(message):
         changed["content"] = ""
-    if message.get("role") == "developer":
+    if role == "developer":
         changed["role"] = "system"
-    return {**message, **changed} if changed else message
+    if not changed and not calls:
+        return message
+    # null is absent
+    kept = {key: value for key, value in message.items() if value is not None or key == "content"}
+    return {**kept, **changed, **_with_calls(message)}
+
+
+def _has_calls(message: Body) -> bool:
+    return bool(message.get("tool_calls") or message.get("function_call"))
+
+
+def _with_calls(message: Body) -> Body:
+    """Return what changes in calls of tools, and in their results, so that vLLM and chat templates read them.
+
+    Arguments are a text; a tool of another kind, which other servers have, becomes a function; so does the older form,
+    in which a function has no id.
+    """
+    if message.get("role") == "function":
+        return {"role": "tool", "tool_call_id": _old_id(message.get("name"))}
+    if calls := message.get("tool_calls"):
+        return {"tool_calls": [_readable_call(call) for call in calls]}
+    if isinstance(old := message.get("function_call"), dict):
+        return {"tool_calls": [_readable_call({"id": _old_id(old.get("name")), "type": "function", "function": old})]}
+    return {}
+
+
+def _old_id(name: object) -> str:
+    return f"call_{name}"
+
+
+def _readable_call(call: Any) -> Any:
+    if not isinstance(call, dict):
+        return call
+    given, custom = call.get("function"), call.get("custom")
+    if not isinstance(given, dict) and isinstance(custom, dict):
+        given = {"name": custom.get("name"), "arguments": {"input": custom.get("input")}}
+    if not isinstance(given, dict):
+        return call
+    arguments = given.get("arguments")
+    if not isinstance(arguments, str):
+        given = {**given, "arguments": json.dumps(arguments or {})}
+    rest = {key: value for key, value in call.items() if key != "custom"}
+    return {"id": "call", **rest, "type": "function", "function": given}
 
 
 def _is_system(message: Any) -> bool:

@@ -37,6 +37,8 @@ OTHER_CALLS = frozenset(("custom_tool_call", "local_shell_call", "shell_call", "
 OTHER_OUTPUTS = frozenset(kind + "_output" for kind in OTHER_CALLS)
 ITEM_NOTE = "[{} was here. It cannot be read here, so it was left out.]"
 MAX_TYPE_CHARS = 60
+TEXT_TYPES = (None, "text", "input_text", "output_text")
+ROLES = ("user", "assistant", "system", "developer")
 _STORED_FIELDS = {
     "previous_response_id": "responses are not stored; send the whole conversation as input (store=false)",
     "conversation": "conversations are not stored; send the whole conversation as input",
@@ -71,6 +73,35 @@ def stored_elsewhere(body: Body) -> str | None:
                 f"input[{index}]: items are not stored, so a reference leads to none; send the items themselves (in "
                 "the client: store=false)"
             )
+    return None
+
+
+def first_invalid_item(body: Body) -> str | None:
+    """Return what is wrong with the first message or call that vLLM could not read; None where all can be read."""
+    items = body.get("input")
+    for index, item in enumerate(items if isinstance(items, list) else ()):
+        is_message = isinstance(item, dict) and item.get("type") in (None, "message")
+        if is_message and (problem := _invalid_message(item)):
+            return f"input[{index}].{problem}"
+        is_call = isinstance(item, dict) and item.get("type") == "function_call"
+        if is_call and not isinstance(item.get("name"), str):
+            return f"input[{index}].name: must be a string"
+    return None
+
+
+def _invalid_message(item: Body) -> str | None:
+    content = item.get("content")
+    if item.get("role") not in ROLES:
+        return f"role: must be one of {', '.join(ROLES)}"
+    if not isinstance(content, str | list):
+        return "content: must be a string or a list of objects"
+    for number, part in enumerate(content if isinstance(content, list) else ()):
+        if not isinstance(part, dict):
+            return f"content[{number}]: must be an object with a type"
+        if not isinstance(part.get("type") or "", str):
+            return f"content[{number}].type: must be a string"
+        if part.get("type") in TEXT_TYPES and not isinstance(part.get("text", 0), str | None):
+            return f"content[{number}].text: must be a string"
     return None
 
 
@@ -110,12 +141,11 @@ def _prepare_item(item: Any, traits: Traits) -> list[Any]:
     if kind == "reasoning":
         return _readable_reasoning(item)
     if kind in OTHER_CALLS:
-        return [
-            _function_call(item, item.get("name") or kind.removesuffix("_call"), item.get("input", item.get("action")))
-        ]
+        given = next((item[name] for name in ("input", "action", "operation") if name in item), None)
+        return [_function_call(item, item.get("name") or kind.removesuffix("_call"), given)]
     if kind in OTHER_OUTPUTS:
         output = {"type": "function_call_output", "call_id": item.get("call_id") or "", "output": item.get("output")}
-        return [_with_readable_parts(output if isinstance(output["output"], list | str) else _dumped(output), traits)]
+        return [_with_readable_parts(output if _has_parts(output["output"]) else _dumped(output), traits)]
     if kind == "mcp_call":
         return [_function_call(item, item.get("name"), item.get("arguments")), _mcp_output(item)]
     return [{"type": "message", "role": "user", "content": _other_item_text(item, kind)}]
@@ -129,9 +159,20 @@ def _known_fields(item: Any) -> Any:
     kept = {key: value for key, value in item.items() if key in ITEM_FIELDS[kind] and value is not None}
     if kind == "function_call" and "arguments" in kept and not isinstance(kept["arguments"], str):
         kept["arguments"] = json.dumps(kept["arguments"])
-    if kind == "function_call_output" and not isinstance(kept.get("output"), list | str):
+    if kind == "function_call_output" and not _has_parts(kept.get("output")):
         kept["output"] = json.dumps(kept["output"]) if "output" in kept else ""
+    if kind in ("function_call", "function_call_output"):
+        kept.setdefault("call_id", str(item.get("id") or "call"))
+    if kind == "function_call":
+        kept.setdefault("arguments", "{}")
     return kept
+
+
+def _has_parts(output: object) -> bool:
+    """Return whether the output of a tool is text, or a list of parts; a shell's is a list of its own."""
+    if isinstance(output, list):
+        return all(isinstance(part, dict) and ("type" in part or "text" in part) for part in output)
+    return isinstance(output, str)
 
 
 def _other_item_text(item: Body, kind: str) -> str:
@@ -195,6 +236,8 @@ def _assistant_content(item: Body, traits: Traits) -> list[Any]:
 
 def _renamed(part: Any, kind: str) -> Any:
     """Return a text part under the name that vLLM expects in its place; clients of chats call it `text`."""
+    if isinstance(part, dict) and part.get("type") in ("refusal", "thinking"):
+        return {"type": kind, "text": str(part.get("text") or part.get(part["type"]) or "")}
     is_text = (
         isinstance(part, dict) and part.get("type") in ("text", "input_text", "output_text", None) and "text" in part
     )

@@ -36,6 +36,9 @@ def wrong_shape(path: str, body: Mapping[str, Any]) -> str | None:
         return f"{sign}: this is the shape of {_NAMES[CHAT]}; send it to {CHAT}"
     if path == CHAT and (sign := next(_anthropic_signs(body), None)):
         return f"{sign}: this is the shape of {_NAMES[MESSAGES]}; send it to {MESSAGES}"
+    if path == RESPONSES and (sign := _nested_tool(body)):
+        shape = '{"type": "function", "name": ..., "parameters": ...}'
+        return f"{sign}: this is the shape of {_NAMES[CHAT]}; a tool of {RESPONSES} is {shape}"
     if path == CHAT and (sign := _flat_tool(body)):
         shape = '{"type": "function", "function": {"name": ..., "parameters": ...}}'
         return f"{sign}: is missing; a tool of {CHAT} is {shape} ({RESPONSES} has it flat)"
@@ -92,12 +95,21 @@ def _anthropic_signs(body: Mapping[str, Any]) -> Iterator[str]:
     if isinstance(body.get("system"), str | list) and body["system"]:
         yield "system"
     for index, message in _messages(body):
+        if isinstance(message.get("content"), str):
+            continue
         for number, block in _blocks(message):
             if block.get("type") in _ANTHROPIC_BLOCKS:
                 yield f"messages[{index}].content[{number}] of type {block['type']!r}"
     for index, tool in _tools(body):
         if isinstance(tool.get("input_schema"), dict):
             yield f"tools[{index}].input_schema"
+
+
+def _nested_tool(body: Mapping[str, Any]) -> str | None:
+    for index, tool in _tools(body):
+        if isinstance(tool.get("function"), dict) and tool.get("name") is None:
+            return f"tools[{index}].function"
+    return None
 
 
 def _flat_tool(body: Mapping[str, Any]) -> str | None:
