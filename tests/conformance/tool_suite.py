@@ -37,11 +37,11 @@ class SuiteRun:
         return "; ".join(wrong) if self.verdicts else "no scenario has run"
 
 
-def run_suite(url: str, key: str, model: str, wire_format: str, folder: Path, own: bool = True) -> SuiteRun:
+def run_suite(url: str, key: str, model: str, dialect: str, folder: Path, own: bool = True) -> SuiteRun:
     """Run our scenarios, or the suite's core ones, against a server. The key is in no argument."""
     program = python_client("tool-eval-bench").parent / "tool-eval-bench"
     chosen = ["--scenario-pack", str(SCENARIOS), "--pack-only"] if own else ["--short"]
-    target = ["--base-url", url, "--model", model, "--format", wire_format]
+    target = ["--base-url", url, "--model", model, "--format", dialect]
     folder.mkdir(parents=True, exist_ok=True)
     done = subprocess.run(
         [str(program), "run", *target, *chosen, *QUIET, "--output-dir", str(folder)],
@@ -72,11 +72,11 @@ def _is_ours(kind: object) -> bool:
 def check_dialects(url: str, key: str, model: str, folder: Path) -> dict[str, str]:
     """Run all of it by each dialect; return what is wrong by dialect, '' for nothing."""
     found, core = {}, dict[str, SuiteRun]()
-    for wire_format in FORMATS:
-        own = run_suite(url, key, model, wire_format, folder / wire_format)
-        core[wire_format] = run_suite(url, key, model, wire_format, folder / f"{wire_format}-core", own=False)
-        problems = [own.problem(must_pass=True), core[wire_format].problem(must_pass=False)]
-        if core[wire_format].verdicts != core[FORMATS[0]].verdicts:
+    for dialect in FORMATS:
+        own = run_suite(url, key, model, dialect, folder / dialect)
+        core[dialect] = run_suite(url, key, model, dialect, folder / f"{dialect}-core", own=False)
+        problems = [own.problem(must_pass=True), core[dialect].problem(must_pass=False)]
+        if core[dialect].verdicts != core[FORMATS[0]].verdicts:
             problems.append(f"verdicts differ from those of {FORMATS[0]}")
-        found[f"tool-eval-bench, {wire_format}"] = "; ".join(filter(None, problems))
+        found[f"tool-eval-bench, {dialect}"] = "; ".join(filter(None, problems))
     return found

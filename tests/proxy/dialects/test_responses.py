@@ -201,7 +201,7 @@ def test_tools_of_a_model_without_parser_are_dropped_with_a_note() -> None:
         {"type": "message", "role": "user", "content": [{"type": "thinking", "thinking": "zebra"}]},
     ],
 )
-def test_words_in_other_places_reach_the_model(item: dict[str, Any]) -> None:
+def test_text_in_other_places_reaches_the_model(item: dict[str, Any]) -> None:
     (kept,) = given(item)
     text = kept.get("output") or kept.get("arguments") or kept["content"][0]["text"]
     assert isinstance(text, str) and "zebra" in text

@@ -91,7 +91,7 @@ def test_only_the_innermost_place_is_named(text: str, message: str, param: str) 
 @pytest.mark.parametrize(
     "text", ["'int' object has no attribute 'get'", "'int' object is not iterable", "Internal server error"]
 )
-def test_words_of_python_never_reach_a_client(text: str) -> None:
+def test_text_of_python_never_reaches_a_client(text: str) -> None:
     found = plain_message(text)
     assert found is not None and "object" not in found.message and "the model's server failed" in found.message
 

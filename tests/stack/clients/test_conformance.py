@@ -28,8 +28,8 @@ def test_case_is_right(verdicts: dict[str, Verdict], name: str) -> None:
 
 
 def test_client_of_another_suite_runs_tool_loops(stack: Stack, scripted: dict[str, Any], tmp_path: Path) -> None:
-    for wire_format in FORMATS:
-        own = run_suite(stack.proxy_url, stack.key, SCRIPTED, wire_format, tmp_path / wire_format)
+    for dialect in FORMATS:
+        own = run_suite(stack.proxy_url, stack.key, SCRIPTED, dialect, tmp_path / dialect)
         assert own.problem(must_pass=True) == ""
 
 
