@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -131,7 +132,7 @@ def random_jobs(source: random.Random, number: int) -> list[JobEntry]:
         times += [times[-1] + timedelta(minutes=source.randrange(1, 900)) for _ in range(2)]
         texts = [f"{at:%Y-%m-%dT%H:%M}" for at in sorted(times)]
         spans = [("queued", texts[0], texts[1]), ("serving", texts[1], texts[2] if index % 5 else None)]
-        facts = {"gpus": source.randrange(1, 5), "charge_per_gpu_hour": source.choice([None, 10.0])}
+        facts: dict[str, Any] = {"gpus": source.randrange(1, 5), "charge_per_gpu_hour": source.choice([None, 10.0])}
         made.append(job(f"job-{index}", *spans, model=f"model-{index % 3}", **facts))
     return made
 
