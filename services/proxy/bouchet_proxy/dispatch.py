@@ -86,12 +86,15 @@ class Dispatcher:
                 if not isinstance(found, Route):
                     await self._wait_for_model(wait, found)
                     continue
-                may_retry = wait.is_allowed or self._has_replicas(request)
+                may_retry, partial = wait.is_allowed or self._has_replicas(request), request.partial
+                wait.end()
                 # counted from here on: its job is not ended before this request has
                 with self._load.track(found.job_name):
                     error = await self._send(request, found, writer, may_retry=may_retry)
                 if error is None:
                     return
+                if request.partial != partial:
+                    wait.renew()
                 if found.identity in attempted or not self._has_replicas(request):
                     attempted.clear()
                     await wait.wait_for_tunnel(error)
@@ -222,7 +225,8 @@ class ReadinessWait:
     def __init__(self, limit_s: float, tunnel_s: float, active: ActiveRequests, writer: ResponseWriter) -> None:
         self._limit_s, self._tunnel_s = limit_s, tunnel_s
         self._active, self._writer = active, writer
-        self._started_at: float | None = None
+        # what it has waited before, and since when it waits now
+        self._waited_s, self._waits_since = 0.0, 0.0
         self._unreachable_since: float | None = None
         self._is_cut = False
         self._pinged_at = 0.0
@@ -233,9 +237,19 @@ class ReadinessWait:
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """Count no more time: the request is with a server, or has ended."""
         self._set_cut(False)
-        if self._started_at is not None:
+        if self._waits_since:
+            self._waited_s += asyncio.get_running_loop().time() - self._waits_since
+            self._waits_since = 0.0
             self._active.waiting -= 1
+
+    def renew(self) -> None:
+        """Give the request its whole time again: its client has got a part of the answer since it waited."""
+        self._waited_s, self._unreachable_since = 0.0, None
 
     @property
     def is_allowed(self) -> bool:
@@ -267,10 +281,10 @@ class ReadinessWait:
 
     async def _pause(self, error: ProxyError) -> None:
         now = asyncio.get_running_loop().time()
-        if self._started_at is None:
-            self._started_at = now
+        if not self._waits_since:
+            self._waits_since = now
             self._active.waiting += 1
-        if now - self._started_at >= self._limit_s:
+        if self._waited_s + now - self._waits_since >= self._limit_s:
             raise error
         await self._writer.start_events()
         if now - self._pinged_at >= PING_S or self._pinged_at == 0.0:

@@ -18,7 +18,15 @@ from bouchet_core.policy import Policy
 from tests.fakes.vllm.guarded import GuardedVLLM, serve_guarded
 from tests.fakes.vllm.server import FakeVLLM
 from tests.proxy.client import CHAT, HTTP, MESSAGES, OWNER, anthropic_text, chat_body, metrics_text, wait_for_status
-from tests.proxy.environment import NODE_PORT, SERVING_SECRET, WINDOW, ProxyEnvironment, RunningProxy, make_deployment
+from tests.proxy.environment import (
+    HOLD_S,
+    NODE_PORT,
+    SERVING_SECRET,
+    WINDOW,
+    ProxyEnvironment,
+    RunningProxy,
+    make_deployment,
+)
 from tests.proxy.stream_checker import check_stream
 from tests.waiting import wait_for
 
@@ -69,6 +77,11 @@ class Jobs:
     def end(self, name: str) -> None:
         """Let the worker see that the job has ended."""
         self._change(name, phase=Phase.ENDED)
+
+    def be_ready_again(self, name: str, after_s: float) -> None:
+        """Let the job be starting for that long."""
+        self._change(name, phase=Phase.STARTING)
+        threading.Timer(after_s, lambda: self._change(name, phase=Phase.READY)).start()
 
     def requests(self, name: str) -> list[dict[str, Any]]:
         """Return what its model was asked to generate."""
@@ -180,6 +193,24 @@ def test_answer_waits_for_the_successor_of_a_kept_model(jobs: Jobs) -> None:
 
     data = ask(jobs, MESSAGES, TEXT, b"word9", kill)
     assert anthropic_text(check_stream(MESSAGES, data)) == WORDS
+
+
+def test_time_of_an_answer_is_no_time_that_it_waited(jobs: Jobs) -> None:
+    """It waits for its model, is longer than it may wait, and goes on from the next job nevertheless."""
+    first, waiting = jobs.add(1), list[str]()
+    jobs.be_ready_again(first, after_s=1.5)
+    time.sleep(0.7)
+
+    def kill() -> None:
+        waiting.append(metrics_text(jobs.proxy))
+        jobs.kill(first)
+        threading.Timer(1.0, lambda: jobs.add(2)).start()
+
+    slow = f"SAY[{WORDS}] PACE[{HOLD_S / len(WORDS.split()) * 2}]"
+    data = ask(jobs, MESSAGES, slow, b"word30", kill)
+    assert b"event: ping" in data.partition(b"word0")[0], "it waited"
+    assert anthropic_text(check_stream(MESSAGES, data)) == WORDS
+    assert "bouchet_requests_held 0.0" in waiting[0], waiting[0]
 
 
 def test_answer_goes_on_once_the_end_of_its_job_is_known(jobs: Jobs) -> None:
