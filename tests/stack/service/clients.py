@@ -6,13 +6,14 @@ import json
 import random
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import httpx
 
 from tests.stack.harness import Stack
 
-TURNS = 5
+TURNS, MEASURED = 5, 200
 # so long that the rest of its last block in the prefix cache counts for little
 SYSTEM_LENGTH = 3000
 # a hold of the proxy (240 s), and a long stream on a machine that is slow: what takes longer waits without an end
@@ -51,6 +52,17 @@ class Agents:
     open: dict[int, tuple[str, float]] = field(default_factory=dict)
     _stopping: threading.Event = field(default_factory=threading.Event)
     _threads: list[threading.Thread] = field(default_factory=list)
+
+    def measure_rate(self) -> float:
+        """Let all clients stream at once, and return the numbers a second of the slowest one."""
+        began = time.monotonic()
+        with ThreadPoolExecutor(self.count) as pool, self.stack.proxy() as http:
+            messages = [{"role": "user", "content": f"COUNT[{MEASURED}]"}]
+            asked = [pool.submit(self._ask, http, n, f"rate-{n}", messages, MEASURED) for n in range(self.count)]
+            assert all(one.result() for one in asked)
+        assert not self.failed, self.failed
+        self.turns.clear()
+        return MEASURED / (time.monotonic() - began)
 
     def start(self) -> None:
         """Start the clients."""

@@ -27,7 +27,8 @@ HOPS = int(os.environ.get("BOUCHET_HOPS", "10" if SOAK else "2"))
 CLIENTS = 8 if SOAK else 4
 WALLTIME = os.environ.get("BOUCHET_HOP_TIME", "00:04:00")
 HOP_S = 420.0
-LONGEST = 3000
+# streams are this long while nothing else works: two to three times as long while two jobs serve and a third one starts
+STREAM_S, LONGEST = 20.0, 3000
 
 
 @dataclass
@@ -84,12 +85,14 @@ def check_hand_overs(stack: Stack, hops: int, clients: int) -> None:
     """Let that many jobs in a row hand over while clients work, and check what they and Slurm have seen."""
     name = f"hop-{uuid.uuid4().hex[:6]}"
     identity = launch(stack, name, keep="6h")
-    agents = Agents(stack, name, clients, longest=LONGEST)
+    agents = Agents(stack, name, clients)
     watch = Watch(stack, identity)
     watcher = threading.Thread(target=watch.run)
     try:
         stack.wait_for_phase(identity, "ready", timeout_s=HOP_S)
         watcher.start()
+        agents.longest = min(LONGEST, round(STREAM_S * agents.measure_rate()))
+        say(f"hand-over: streams of up to {agents.longest} numbers")
         agents.start()
         began = time.monotonic()
         wait_for(
