@@ -21,6 +21,7 @@ REASON = "tool call returned as plain text: parser 'hermes' does not match this 
 FAILED_TOOLS = SmokeTest(tools=SmokeCheck(result="failed", message=REASON))
 ANTHROPIC_TOOL = {"name": "bash", "input_schema": {"type": "object"}}
 OPENAI_TOOL = {"type": "function", "function": {"name": "bash", "parameters": {"type": "object"}}}
+RESPONSES_TOOL = {"type": "function", "name": "bash", "parameters": {"type": "object"}}
 ADOPTED_JOB = "bouchet-theirs-1"
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 LIMIT_S = 240
@@ -52,7 +53,7 @@ def test_tools_at_a_model_without_working_tools_are_rejected(proxy: RunningProxy
     deploy(smoke=FAILED_TOOLS)
     messages = post(proxy, MESSAGES, chat_body("SAY[hi]", tools=[ANTHROPIC_TOOL], stream=True))
     chat = post(proxy, CHAT, chat_body("SAY[hi]", tools=[OPENAI_TOOL]))
-    responses = post(proxy, RESPONSES, {"model": ALIAS, "input": "x", "tools": [OPENAI_TOOL]})
+    responses = post(proxy, RESPONSES, {"model": ALIAS, "input": "x", "tools": [RESPONSES_TOOL]})
     for response in (messages, chat, responses):
         assert response.status_code == 400, response.text
         assert error_of(response)["type"] == "invalid_request_error"
