@@ -27,7 +27,7 @@ from tests import checkout_guard
 
 START_TIMEOUT_S = 60.0
 GATEWAY_TOKEN = "test-token"
-FIRST_PORT, PORT_SHARES, PORTS_EACH = 12_000, 32, 550
+FIRST_PORT, PORT_SHARES, PORTS_EACH = 12_000, 12, 1_460
 # behind slots the gateway accepts only ports that jobs choose; these are above the ones of Ports
 FREE_JOB_PORTS = range(FIRST_PORT + PORT_SHARES * PORTS_EACH, JOB_PORTS.stop)
 
@@ -97,6 +97,12 @@ class Ports:
             self._lock, self._share = found
         return self._share
 
+    def close(self) -> None:
+        """Give the share back."""
+        if self._lock is not None:
+            self._lock.close()
+        self._lock = None
+
     def _free_shares(self) -> Iterator[tuple[TextIO, int]]:
         """Yield a share that no other process has, locked."""
         for share in random.sample(range(self._shares), self._shares):
@@ -109,11 +115,15 @@ class Ports:
             yield file, share
 
     def take(self, count: int) -> int:
-        """Return the first of `count` consecutive free ports."""
+        """Return the first of `count` consecutive free ports. A port comes again after all the others.
+
+        Whoever takes several has servers on some of them later: until then they look as free as any other.
+        """
         start = FIRST_PORT + self.share() * PORTS_EACH
         for _ in range(100):
-            first = start + self._next % (PORTS_EACH - count)
-            self._next += count
+            place = self._next % PORTS_EACH
+            place = place if place + count <= PORTS_EACH else 0
+            first, self._next = start + place, place + count
             if all(_is_free(port) for port in range(first, first + count)):
                 return first
         raise AssertionError(f"no {count} free ports in a row")

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.checkout_guard import CheckoutReadError
+from tests.conftest import PORTS_EACH, Ports
 from tests.fakes.docker_program import FakeEngine
 
 ROOT = Path(__file__).parents[2]
@@ -73,10 +74,11 @@ def test_no_two_processes_of_tests_have_a_port_in_common(tmp_path: Path) -> None
     program = f"""
 import sys
 from pathlib import Path
-from tests.conftest import PORTS_EACH, Ports
+from tests.conftest import FIRST_PORT, PORTS_EACH, Ports
 ports = Ports({shares}, Path({str(tmp_path)!r}))
 taken = {{ports.take(1) for _ in range(50)}}
-print(ports.share(), min(taken) // PORTS_EACH == max(taken) // PORTS_EACH, ports.take_job_port(), flush=True)
+shares = {{(port - FIRST_PORT) // PORTS_EACH for port in taken}}
+print(ports.share(), shares == {{ports.share()}}, ports.take_job_port(), flush=True)
 sys.stdin.read()
 """
     argv = [sys.executable, "-c", program]
@@ -88,6 +90,7 @@ sys.stdin.read()
             running.append(process)
         printed = [process.stdout.readline().split() for process in running if process.stdout]
         assert sorted(share for share, *_ in printed) == ["0", "1", "2"]
+        assert [is_its_own for _, is_its_own, _ in printed] == ["True"] * shares
         assert len({job_port for *_, job_port in printed}) == shares
         one_more = subprocess.run(argv, input="", capture_output=True, text=True, cwd=ROOT, check=False, timeout=120)
         assert f"{shares} processes of tests run already" in one_more.stderr
@@ -95,3 +98,16 @@ sys.stdin.read()
         running[0].wait()
         again = subprocess.run(argv, input="", capture_output=True, text=True, cwd=ROOT, check=False, timeout=120)
         assert again.stdout.split()[0] == printed[0][0], again.stderr
+
+
+def test_ports_for_later_are_handed_out_again_after_all_others(tmp_path: Path) -> None:
+    """A test that takes several has no servers on some of them yet: they look free."""
+    ports, taken = Ports(1, tmp_path), list[int]()
+    while len(taken) < PORTS_EACH * 3:
+        count = 16 if len(taken) % 5 == 0 else 1
+        first = ports.take(count)
+        found = range(first, first + count)
+        recent = taken[-PORTS_EACH // 2 :]
+        assert not set(found) & set(recent), (found, len(taken))
+        taken += found
+    ports.close()
