@@ -190,7 +190,7 @@ def test_thoughts_never_reach_the_client_as_text(proxy: RunningProxy) -> None:
         ({"contents": [{"parts": ["x"]}]}, "contents[0].parts: must be a list of objects"),
         ({"contents": [{"parts": [{"text": 5}]}]}, "contents[0].parts[0].text: must be a string"),
         ({"contents": [{"parts": [{"functionCall": {}}]}]}, "contents[0].parts[0].functionCall: must be an object"),
-        ({"contents": [user_content("x")], "tools": {}}, "tools: must be a list of objects"),
+        ({"contents": [user_content("x")], "tools": "x"}, "tools: must be a list of objects"),
         (
             {"contents": [user_content("x")], "generationConfig": {"maxOutputTokens": "5"}},
             "generationConfig.maxOutputTokens",
