@@ -102,6 +102,7 @@ def quiet(stack: Stack) -> Iterator[Stack]:
             stack.bouchet("cancel", record["id"])
 
 
+@pytest.mark.long
 def test_cancelled_starts_leave_nothing(quiet: Stack) -> None:
     stack, moments = quiet, random.Random(20)
     before = {node: look(stack, node) for node in NODES}

@@ -79,6 +79,7 @@ def answers(stack: Stack, staged: Staged) -> bool:
     return stream.last() == "message_stop" and b"here" in stream.body
 
 
+@pytest.mark.long
 def test_taken_port_is_replaced(stack: Stack, running: Deployments) -> None:
     staged = running["engine"]
     path = f"{LOGS}/connection-{staged.slurm_id}.json"
@@ -136,6 +137,7 @@ def test_killed_engine_ends_deployment_and_streams(stack: Stack, running: Deploy
     assert "engine" in record["reason"].lower(), record["reason"]
 
 
+@pytest.mark.long
 def test_dead_node_ends_streams_and_requeues(stack: Stack, running: Deployments) -> None:
     staged = running["node"]
     node = ready(stack, staged)["jobs"][-1]["node"]

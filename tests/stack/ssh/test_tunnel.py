@@ -82,7 +82,7 @@ def one_connection_afterwards(stack: Stack) -> Iterator[None]:
     wait_for_tunnel(stack, up=True, within_s=60)
     yield
     wait_for_tunnel(stack, up=True, within_s=60)
-    connections = wait_for(lambda: len(stack.on("demo-login", ESTABLISHED).stdout.splitlines()) == 1, 30)
+    connections = wait_for(lambda: len(stack.on("demo-login", ESTABLISHED).stdout.splitlines()) == 1, 90)
     assert connections, stack.on("demo-login", ESTABLISHED).stdout
 
 
