@@ -175,7 +175,9 @@ class Terminal:
 
     def _read(self) -> str:
         if select.select([self.master], [], [], 0.05)[0]:
-            self.seen += ESCAPES.sub("", os.read(self.master, 65536).decode())
+            # Linux's end of file on a terminal
+            with contextlib.suppress(OSError):
+                self.seen += ESCAPES.sub("", os.read(self.master, 65536).decode())
         return self.seen
 
 
