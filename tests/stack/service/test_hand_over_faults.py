@@ -93,7 +93,7 @@ def kept(stack: Stack, partition: str, walltime: str) -> Iterator[Kept]:
         say("\n".join(f"  {d['action']} {d['job']}: {d['reason']}" for d in decisions(stack, one.id)))
         bad = [turn for turn in failed if not any(words in turn.error for words in RETRIED)]
         assert bad == [], "a client was shown an error that it does not try again"
-        assert one.watch.most_coming <= 1 and one.watch.most_live <= 2
+        assert one.watch.most_coming <= 1 and one.watch.most_serving <= 2
     finally:
         one.watch.stop()
         if watcher.ident is not None:
