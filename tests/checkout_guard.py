@@ -26,7 +26,8 @@ def is_private(path: str) -> bool:
 
 def refuse_private(event: str, arguments: tuple[object, ...]) -> None:
     """Raise CheckoutReadError for an access of Python's to such a file; an audit hook."""
-    if event not in _EVENTS or not arguments or not isinstance(path := arguments[0], (str, os.PathLike)):
+    # an interpreter that ends has emptied this module
+    if not _EVENTS or event not in _EVENTS or not arguments or not isinstance(path := arguments[0], (str, os.PathLike)):
         return
     name = os.fspath(path)
     if not isinstance(name, str) or not (".env" in name or ".secrets" in name):

@@ -9,7 +9,7 @@ from bouchet_cli.client.deployments import DeploymentInfo
 from bouchet_cli.client.http import Json
 
 from .screen import MIN_WIDTH, StyledLine, clean, wrap
-from .service import service_facts, successor_note, time_left
+from .service import policy_note, service_facts, successor_note, time_left
 from .tables import NOTE_INDENT, Column, age, duration, precise_duration, start_time, table, tokens
 
 COLUMNS = (
@@ -141,6 +141,7 @@ def _status_note(deployment: DeploymentInfo, now: datetime) -> str:
     parts.append(NOT_OURS if deployment.attached else launched_by(deployment))
     left = time_left(_job(deployment), now) if deployment.phase == "ready" else None
     parts.append(f"{duration(left.total_seconds())} left" if left is not None else "")
+    parts.append(policy_note(deployment))
     parts.append(successor_note(deployment, now))
     facts = ", ".join(part for part in parts if part)
     return f"{facts}: {deployment.explanation}" if deployment.explanation else facts

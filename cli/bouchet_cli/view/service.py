@@ -47,6 +47,18 @@ def service_facts(deployment: DeploymentInfo, now: datetime) -> Iterator[tuple[s
         yield "decided", f"{at:%a %H:%M} {str(decision['action']).replace('_', ' ')}: {decision['reason']}"
 
 
+def policy_note(deployment: DeploymentInfo) -> str:
+    """Return what happens at the end of a job, for a line of a list; empty where nothing follows it."""
+    policy, service = deployment.raw.get("policy") or {}, deployment.raw.get("service") or {}
+    if not _is_managed(policy) or deployment.phase == "ended":
+        return ""
+    if paused := service.get("paused"):
+        return "" if paused in deployment.explanation else f"not renewed: {paused}"
+    on_demand, hours = "on demand" if policy.get("on_demand") else "", "in its hours" if policy.get("hours") else ""
+    parts = (_keep(policy), on_demand, hours)
+    return "; ".join(part for part in parts if part)
+
+
 def successor_note(deployment: DeploymentInfo, now: datetime) -> str:
     """Return the successor that is on its way, empty where there is none."""
     coming = [job for job in _other_jobs(deployment.raw) if job.get("replaces")]

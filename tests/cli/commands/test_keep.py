@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from bouchet_cli.commands import keep
 from bouchet_cli.commands.keep import local_time_zone
-from bouchet_cli.view.service import policy_text, service_facts, successor_note
+from bouchet_cli.view.service import policy_note, policy_text, service_facts, successor_note
 from bouchet_core.deployments import PlanDecision
 
 from tests.cli.harness import ALIAS, QWEN, Bouchet
@@ -92,6 +92,16 @@ def test_status_shows_the_successor_and_its_start() -> None:
 def test_status_of_a_paused_deployment_says_why() -> None:
     found = deployment("x", "parked", jobs=[], policy={"on_demand": True}, service={"paused": "3 starts failed"})
     assert dict(service_facts(found, NOW))["paused"] == "3 starts failed"
+
+
+def test_list_says_what_follows_the_end_of_a_job(bouchet: Bouchet) -> None:
+    bouchet.launch(QWEN, "--keep", "forever")
+    assert "renewed until you end it" in bouchet("status").out
+    found = deployment("x", policy={"keep": "forever"}, service={"paused": "3 starts in a row failed"})
+    assert policy_note(found) == "not renewed: 3 starts in a row failed"
+    both = {"on_demand": True, "hours": {"windows": []}}
+    assert policy_note(deployment("x", policy=both)) == "on demand; in its hours"
+    assert policy_note(deployment("x", policy={})) == ""
 
 
 def test_policy_text_names_every_part() -> None:
