@@ -9,7 +9,7 @@ QUICK_TESTS = $(filter-out tests/stack tests/stack/ tests/claude tests/claude/ t
 PARALLEL = -n 4 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help up install uninstall arm64 stage down remove clean env logs status test test-fast check renew pin audit docs screenshots bench sim conformance soak engine tools tools-fast lint
+.PHONY: help up install uninstall arm64 stage down remove clean env logs status test test-fast check renew pin audit docs screenshots bench sim conformance soak image-proof engine tools tools-fast lint
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -66,6 +66,9 @@ conformance: tools engine ## requests that clients send, against this proxy, vLL
 
 bench: tools engine ## measure the figures that the project aims at, beside others
 	@$(BIN)/python -m tests.bench
+
+image-proof: tools engine ## stage, build and verify GPU images on the demo cluster, and write times and sizes down: all, or PIN=...
+	@$(BIN)/python -m tests.bench.image_proof $(PIN)
 
 screenshots: tools ## renew the pictures of docs/dashboard.md, in the real browser
 	@$(BIN)/python -m tests.browser.screenshots
