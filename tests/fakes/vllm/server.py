@@ -53,6 +53,8 @@ class FakeVLLM:
     # where it is set, each event of a stream takes one from it before it is made; events: how many were made
     gate: threading.Semaphore | None = None
     events: int = 0
+    # what a stream has before each of its events
+    comment: bytes = b""
     # how often a proof was requested, and how many streams a client left before their end
     proofs: int = 0
     aborted: int = 0
@@ -187,6 +189,8 @@ class FakeVLLM:
         try:
             await asyncio.sleep(script.head_s)
             await response.prepare(request)
+            if self.comment:
+                await response.write(self.comment)
             await asyncio.sleep(script.wait_s)
             for count, event in enumerate(events):
                 if self.gate is not None:
@@ -196,7 +200,7 @@ class FakeVLLM:
                     assert request.transport is not None
                     request.transport.abort()
                     return response
-                await response.write(event.encode())
+                await response.write(self.comment + event.encode())
                 await asyncio.sleep(script.first_s if not count else script.pace_s)
             await response.write_eof()
         except ConnectionError:

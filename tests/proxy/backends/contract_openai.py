@@ -65,6 +65,14 @@ class OpenAIContract:
         response = post(proxy, RESPONSES, {"model": ALIAS, "input": "w " * 5000})
         assert (response.status_code, error_of(response)["code"]) == (400, "context_length_exceeded")
 
+    @pytest.mark.parametrize("path", [MESSAGES, CHAT, COMPLETIONS])
+    def test_all_stop_strings_reach_the_server(self, proxy: RunningProxy, path: str) -> None:
+        name, stops = "stop_sequences" if path == MESSAGES else "stop", [f"stop {n}" for n in range(9)]
+        body = {"model": ALIAS, "prompt": "x"} if path == COMPLETIONS else chat_body("x")
+        response = post(proxy, path, {**body, name: stops})
+        assert response.status_code == 200, response.text
+        assert proxy.environment.vllm.last_body[name] == stops
+
     @pytest.mark.parametrize("n", [1, 2])
     def test_chat_without_a_token_has_the_size_of_the_prompt(self, proxy: RunningProxy, n: int) -> None:
         body = chat_body("one two SAY[hello you]", max_tokens=0, n=n)

@@ -184,6 +184,20 @@ def test_chat_goes_on_with_one_id_and_the_usage_of_the_whole(jobs: Jobs) -> None
     assert [one["completion_tokens"] - len(WORDS.split()) * 2 in (-1, 0) for one in usage] == [True]
 
 
+@pytest.mark.parametrize("path", [MESSAGES, CHAT])
+@pytest.mark.parametrize(("text", "when"), [(TEXT, b"word9"), (f"{TEXT} SLOW[1]", b": ping")])
+def test_comments_of_a_server_are_no_part_of_its_answer(jobs: Jobs, path: str, text: str, when: bytes) -> None:
+    jobs.add(1), jobs.add(2)
+    for server, _ in jobs.servers.values():
+        server.vllm.comment = b": ping\n\n"
+    time.sleep(0.7)
+    data = ask(jobs, path, text, when, lambda: jobs.kill(jobs.who_serves()))
+    if path == CHAT:
+        assert chat_text(data) == WORDS and data.count(b'"role":"assistant"') == 1
+    else:
+        assert anthropic_text(check_stream(MESSAGES, data)) == WORDS
+
+
 def test_answer_waits_for_the_successor_of_a_kept_model(jobs: Jobs) -> None:
     first = jobs.add(1)
 

@@ -11,7 +11,8 @@ from bouchet_proxy.dialects.continuation import PartialAnswer
 from bouchet_proxy.dialects.tokens import TokenCounts
 from bouchet_proxy.routing.table import Route
 from bouchet_proxy.streams.continued import ContinuedChat, ContinuedMessage, Seam
-from bouchet_proxy.streams.filters import AnthropicStream, OpenAIStream
+from bouchet_proxy.streams.filters import AnthropicStream, OpenAIStream, ResponsesStream, StreamFilter
+from bouchet_proxy.streams.sse import parse_stream
 
 from tests.proxy.stream_checker import check_stream
 
@@ -202,6 +203,59 @@ def test_chat_keeps_id_time_and_counts_of_its_beginning() -> None:
     assert {one["id"] for one in found} == {"c-1"} and {one["created"] for one in found} == {1}
     assert "".join(c["delta"].get("content") or "" for one in found for c in one["choices"]) == "one two"
     assert found[-1]["usage"] == {"prompt_tokens": 8, "completion_tokens": 2, "total_tokens": 10}
+
+
+WAITING = [b": ping\n\n", b":\n\n", b": keep-alive 1\n\n: keep-alive 2\n\n", b"retry: 3000\n\n", b"id: 7\n\n"]
+PING = b'event: ping\ndata: {"type": "ping"}\n\n'
+
+
+@pytest.mark.parametrize("waiting", [*WAITING, PING])
+def test_what_comes_while_a_server_waits_is_no_beginning_of_a_message(waiting: bytes) -> None:
+    stream = AnthropicStream(ROUTE, "mine")
+    stream.withholds = True
+    stream.feed(waiting)
+    assert not stream.has_begun and not stream.has_content and stream.partial() is None
+    stream.feed(begin("one ", "two ") + waiting * 3)
+    partial = stream.partial()
+    assert partial is not None and (partial.text, partial.tokens) == ("one two ", TokenCounts(30, 0, 2))
+    assert stream.tokens() == TokenCounts(30, 0, 2)
+
+
+@pytest.mark.parametrize("waiting", WAITING)
+def test_what_comes_while_a_server_waits_is_no_beginning_of_a_chat(waiting: bytes) -> None:
+    stream = OpenAIStream(ROUTE, "mine")
+    stream.withholds = True
+    stream.feed(waiting * 2)
+    assert not stream.has_begun and not stream.has_content and stream.partial() is None
+    assert stream.tokens() == TokenCounts()
+    stream.feed(waiting + chunk({"content": "one "}) + waiting + chunk({"content": "two "}) + waiting)
+    partial = stream.partial()
+    assert partial is not None and (partial.text, partial.tokens.output) == ("one two ", 2)
+
+
+@pytest.mark.parametrize("waiting", WAITING)
+def test_what_comes_while_a_server_waits_is_no_token_of_a_continued_answer(waiting: bytes) -> None:
+    _, partial = cut("one ", "two ")
+    assert partial is not None
+    streams: list[StreamFilter] = [ContinuedMessage(ROUTE, "mine", partial), ContinuedChat(ROUTE, "mine", partial)]
+    for stream in streams:
+        stream.withholds = True
+        stream.feed(waiting * 3)
+        assert stream.tokens() == TokenCounts(30, 0, 2)
+        stream.feed(chunk({"content": "three"}) + waiting)
+        again = stream.partial()
+        assert again is not None and (again.text, again.tokens.output) == ("one two three", 3)
+        assert stream.tokens().output == 3
+
+
+@pytest.mark.parametrize("waiting", WAITING)
+def test_what_comes_while_a_server_waits_has_no_number_in_a_response(waiting: bytes) -> None:
+    stream = ResponsesStream(ROUTE, "mine")
+    stream.feed(waiting)
+    assert not stream.has_begun and not stream.has_content
+    created = event("response.created", sequence_number=0, response={"id": "r", "status": "in_progress"})
+    stream.feed(created + waiting * 2)
+    assert parse_stream([stream.finish()])[-1].json()["sequence_number"] == 1
 
 
 def test_seam_drops_white_space_that_comes_in_pieces() -> None:

@@ -66,6 +66,8 @@ def litellm_config(settings: ProxySettings) -> dict[str, Any]:
         "litellm_settings": {
             "callbacks": ["bouchet_proxy.backends.litellm_hook.request_hook"],
             "drop_params": True,
+            # it would send the first four stop strings of a chat, and drop the others without a word
+            "disable_stop_sequence_limit": True,
             "num_retries": 0,
             "request_timeout": READ_TIMEOUT_S,
             "telemetry": False,

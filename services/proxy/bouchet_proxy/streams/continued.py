@@ -22,7 +22,7 @@ from bouchet_proxy.upstream_errors import error_from_upstream
 
 from .error_events import error_events
 from .filters import ERROR_PREFIXES, OpenAIStream, StreamFilter
-from .sse import parse, render
+from .sse import EVENT_STARTS, parse, render
 
 STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
 ABORTED = "abort"
@@ -81,7 +81,7 @@ class ContinuedMessage(StreamFilter):
         return replace(self._before, text=text, tokens=tokens, index=self._index, is_open=self._block == "text")
 
     def _filter_event(self, raw: bytes) -> bytes:
-        if self._ended or raw.startswith(b":"):
+        if self._ended or not raw.startswith(EVENT_STARTS):
             return b"" if self._ended else raw
         if raw.startswith(b"data: [DONE]"):
             return self._end()

@@ -23,7 +23,7 @@ from bouchet_proxy.upstream_errors import error_from_upstream
 
 from .error_events import SERVER_ERROR, error_events, failed_response
 from .kept_text import ChatText, MessageText
-from .sse import EventSplitter, compact, parse, render
+from .sse import EVENT_STARTS, EventSplitter, compact, parse, render
 
 # quotes inside JSON strings are escaped, so this never matches inside a text
 _MODEL = re.compile(rb'"model":\s*"(?:[^"\\]|\\.)*"')
@@ -82,7 +82,9 @@ class StreamFilter(ABC):
         if self._route.attached:
             # another server than vLLM, with spaces where it likes: what follows looks for bytes
             events = [compact(raw) for raw in events]
-        self._event_count += len(events)
+        for raw in events:
+            # comments and bare fields are no part of the answer: servers and relays send some while they wait
+            self._event_count += raw.startswith(EVENT_STARTS)
         return b"".join([self._filter_event(raw) for raw in events])
 
     def finish(self) -> bytes:
@@ -135,9 +137,14 @@ class AnthropicStream(StreamFilter):
         self._may_think, self._starts_inside, self._begun = may_think(route), starts_inside, begun
         self._block, self._has_content = b"", False
         self._stripper: ThinkStripper | None = None
-        self._index = 0
+        self._index, self._delta_count = 0, 0
         self._usage_events: list[bytes] = []
         self._kept, self._last_block = MessageText(), b""
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the client has the beginning of the message: a ping may come before it."""
+        return bool(self._usage_events)
 
     @property
     def has_content(self) -> bool:
@@ -154,12 +161,12 @@ class AnthropicStream(StreamFilter):
         return render("content_block_delta", event) if delta else b""
 
     def tokens(self) -> TokenCounts:
-        """Return the counts of the last usage; in a stream that was interrupted, every event counts as a token."""
+        """Return the counts of the last usage; in a stream that was interrupted, every delta counts as a token."""
         usages = [parse(raw).json() for raw in self._usage_events]
         counts = [parse_usage(data.get("usage") or (data.get("message") or {}).get("usage")) for data in usages]
         if not counts:
             return TokenCounts()
-        return counts[-1] if len(counts) > 1 else replace(counts[0], output=max(0, self._event_count - 2))
+        return counts[-1] if len(counts) > 1 else replace(counts[0], output=self._delta_count)
 
     def partial(self) -> PartialAnswer | None:
         """Return the text that the client has; None within a think block, and after a tool call or thinking."""
@@ -177,6 +184,7 @@ class AnthropicStream(StreamFilter):
         if self._ended:
             return b""
         if raw.startswith(b"event: content_block_delta"):
+            self._delta_count += 1
             passed = raw if self._stripper is None else self._filter_delta(raw)
             if self.withholds:
                 self._kept.add(passed)
@@ -229,7 +237,7 @@ class AnthropicStream(StreamFilter):
 
     def _filter_other(self, raw: bytes) -> bytes:
         """End the stream with an error of the dialect for an error of any shape; pass comments, drop the rest."""
-        if raw.startswith(b":"):
+        if not raw.startswith(EVENT_STARTS):
             return raw
         data = parse(raw).data
         if b"error" not in data[:200]:
@@ -356,7 +364,7 @@ class ResponsesStream(StreamFilter):
             return b""
         if raw.startswith(_ABORTED):
             return self._end_with(stream_interrupted(self._route.alias))
-        self._passed_events += 1
+        self._passed_events += raw.startswith(EVENT_STARTS)
         if raw.startswith(b"event: response.output_text.delta"):
             self._text_deltas += 1
             return raw

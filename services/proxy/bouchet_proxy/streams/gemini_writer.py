@@ -8,8 +8,9 @@ import orjson
 
 from bouchet_proxy.asgi import Header
 from bouchet_proxy.backends.litellm_gemini import GeminiAnswer
+from bouchet_proxy.dialects.endpoints import Dialect
 
-from .response_writer import ResponseWriter
+from .response_writer import PINGS, ResponseWriter
 from .sse import EventSplitter, parse
 
 _DONE = b"[DONE]"
@@ -53,7 +54,12 @@ class GeminiWriter(ResponseWriter):
 
 
 def _translate_event(answer: GeminiAnswer, raw: bytes) -> bytes:
-    """Return the event of Gemini's dialect for one of a chat; what is no event of a chat is an error, and passes."""
+    """Return the event of Gemini's dialect for one of a chat; what is no event of a chat is an error, and passes.
+
+    A comment becomes what this dialect has for a ping: Google's Python SDK takes a comment for a broken answer.
+    """
+    if raw.startswith(b":"):
+        return PINGS[Dialect.GOOGLE]
     if not raw.startswith(b"data:"):
         return raw
     data = parse(raw).data

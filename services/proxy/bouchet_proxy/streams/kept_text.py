@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from .sse import EventSplitter, parse
+from .sse import EVENT_STARTS, EventSplitter, parse
 
 FOLD_BYTES = 32 << 10
 # of a delta
@@ -76,7 +76,7 @@ class KeptText(ABC):
         try:
             found: list[Any] = orjson.loads(b"[" + joined + b"]")
         except orjson.JSONDecodeError:
-            return [_decode(raw) for raw in EventSplitter().feed(events) if not raw.startswith(b":")]
+            return [_decode(raw) for raw in EventSplitter().feed(events) if raw.startswith(EVENT_STARTS)]
         return found
 
     @abstractmethod

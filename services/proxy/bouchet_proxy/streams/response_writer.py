@@ -17,7 +17,7 @@ STREAM_HEADERS: tuple[Header, ...] = (
     # nginx buffers answers by default
     (b"x-accel-buffering", b"no"),
 )
-_PINGS = {
+PINGS = {
     Dialect.ANTHROPIC: b'event: ping\ndata: {"type": "ping"}\n\n',
     Dialect.OPENAI: b": ping\n\n",
     # Google's Python SDK takes a comment for a broken answer
@@ -57,7 +57,7 @@ class ResponseWriter:
 
     async def ping(self) -> None:
         """Send a keep-alive ping in an event stream that is silent."""
-        await self._write_body(_PINGS[self.dialect])
+        await self._write_body(PINGS[self.dialect])
 
     async def end(self, data: bytes) -> None:
         """Send the last piece of the body."""

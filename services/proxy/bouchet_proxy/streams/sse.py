@@ -8,6 +8,9 @@ from typing import Any
 
 import orjson
 
+# how a raw event begins; a comment, or a bare `retry:` or `id:`, is none
+EVENT_STARTS = (b"data:", b"event:")
+
 
 @dataclass(frozen=True, slots=True)
 class Event:
