@@ -41,7 +41,11 @@ def test_prepare_accepts_every_checked_body_and_does_not_change_it(body: Body, e
         (Endpoint.MESSAGES, {"messages": []}, "messages: at least one message is required"),
         (Endpoint.CHAT, {"messages": []}, "messages: at least one message is required"),
         (Endpoint.RESPONSES, {"input": []}, "input: at least one message is required"),
-        (Endpoint.RESPONSES, {"input": ["x"]}, "input: must be a string or a list of objects"),
+        (
+            Endpoint.RESPONSES,
+            {"input": ["x"]},
+            "input: must be a string or a list of objects; a list of texts is for /v1/embeddings",
+        ),
         (Endpoint.CHAT, {"messages": [HI], "max_tokens": 1.5}, "max_tokens: must be a whole number of at least 0"),
         (Endpoint.CHAT, {"messages": [HI], "max_tokens": True}, "max_tokens: must be a whole number of at least 0"),
         (Endpoint.CHAT, {"messages": [{**HI, "tool_calls": [5]}]}, "messages[0].tool_calls: must be a list of objects"),

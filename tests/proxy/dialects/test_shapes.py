@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from bouchet_proxy.dialects.endpoints import Endpoint, InvalidBodyError, check_body
+from bouchet_proxy.dialects.gemini import check_gemini
 from bouchet_proxy.dialects.shapes import wrong_shape
 
 HI = {"role": "user", "content": "hi"}
@@ -38,6 +39,49 @@ def turns(*messages: dict[str, Any], **fields: Any) -> dict[str, Any]:
         (Endpoint.COMPLETIONS, turns(), Endpoint.CHAT),
         (Endpoint.RESPONSES, turns(), Endpoint.CHAT),
         (Endpoint.RESPONSES, {"input": "x", "tools": [FUNCTION]}, Endpoint.RESPONSES),
+        # whole bodies of another API, where only one field tells them apart
+        (Endpoint.COMPLETIONS, turns(system="be kind"), Endpoint.MESSAGES),
+        (Endpoint.RESPONSES, turns(tools=[ANTHROPIC]), Endpoint.MESSAGES),
+        (Endpoint.EMBEDDINGS, turns({"role": "user", "content": [{"type": "tool_result"}]}), Endpoint.MESSAGES),
+        (Endpoint.CHAT, {"input": ["a", "b"]}, Endpoint.EMBEDDINGS),
+        (Endpoint.MESSAGES, {"input": "a", "encoding_format": "float"}, Endpoint.EMBEDDINGS),
+        (Endpoint.COMPLETIONS, {"input": [1, 2, 3]}, Endpoint.EMBEDDINGS),
+        (Endpoint.RESPONSES, {"input": ["a", "b"]}, Endpoint.EMBEDDINGS),
+        (Endpoint.RESPONSES, {"input": [1, 2]}, Endpoint.EMBEDDINGS),
+        (Endpoint.EMBEDDINGS, {"input": [HI]}, Endpoint.RESPONSES),
+        (Endpoint.EMBEDDINGS, {"input": "x", "instructions": "y"}, Endpoint.RESPONSES),
+        (Endpoint.COMPLETIONS, {"prompt": [HI]}, Endpoint.CHAT),
+        (Endpoint.COMPLETIONS, {"messages": HI}, Endpoint.CHAT),
+        (Endpoint.CHAT, {"contents": [{"parts": [{"text": "x"}]}]}, Endpoint.GENERATE_CONTENT),
+        (Endpoint.MESSAGES, {"contents": {"parts": [{"text": "x"}]}}, Endpoint.GENERATE_CONTENT),
+        # what is within messages
+        (Endpoint.MESSAGES, turns({"role": "user", "parts": [{"text": "x"}]}), Endpoint.GENERATE_CONTENT),
+        (Endpoint.CHAT, turns({"role": "model", "parts": [{"text": "x"}]}), Endpoint.GENERATE_CONTENT),
+        (Endpoint.CHAT, turns({"type": "function_call", "name": "f", "arguments": "{}"}), Endpoint.RESPONSES),
+        (Endpoint.MESSAGES, turns({"type": "function_call_output", "output": "x"}), Endpoint.RESPONSES),
+        (Endpoint.MESSAGES, turns({"role": "user", "content": [{"type": "input_audio"}]}), Endpoint.CHAT),
+        (Endpoint.MESSAGES, turns({"role": "user", "content": [{"type": "file", "file": {}}]}), Endpoint.CHAT),
+        (Endpoint.CHAT, turns(tool_choice={"type": "any"}), Endpoint.MESSAGES),
+        (Endpoint.CHAT, turns(tool_choice={"type": "tool", "name": "f"}), Endpoint.MESSAGES),
+        # fields without which the answer is another one
+        (Endpoint.MESSAGES, turns(stop=["x"]), Endpoint.CHAT),
+        (Endpoint.MESSAGES, turns(response_format={"type": "json_object"}), Endpoint.CHAT),
+        (Endpoint.MESSAGES, turns(functions=[{"name": "f"}]), Endpoint.CHAT),
+        (Endpoint.MESSAGES, turns(n=2), Endpoint.CHAT),
+        (Endpoint.MESSAGES, turns(max_completion_tokens=5), Endpoint.CHAT),
+        (Endpoint.MESSAGES, turns(instructions="x"), Endpoint.RESPONSES),
+        (Endpoint.COUNT_TOKENS, turns(instructions="x"), Endpoint.RESPONSES),
+        (Endpoint.MESSAGES, turns(generationConfig={"maxOutputTokens": 5}), Endpoint.GENERATE_CONTENT),
+        (Endpoint.CHAT, turns(stop_sequences=["x"]), Endpoint.MESSAGES),
+        (Endpoint.CHAT, turns(instructions="x"), Endpoint.RESPONSES),
+        (Endpoint.CHAT, turns(max_output_tokens=5), Endpoint.RESPONSES),
+        (Endpoint.CHAT, turns(systemInstruction={"parts": [{"text": "x"}]}), Endpoint.GENERATE_CONTENT),
+        (Endpoint.COMPLETIONS, {"prompt": "x", "max_tokens_to_sample": 5}, Endpoint.MESSAGES),
+        (Endpoint.COMPLETIONS, {"prompt": "x", "max_completion_tokens": 5}, Endpoint.CHAT),
+        (Endpoint.COMPLETIONS, {"prompt": "x", "system": "y"}, Endpoint.MESSAGES),
+        (Endpoint.RESPONSES, {"input": "x", "max_tokens": 5}, Endpoint.CHAT),
+        (Endpoint.RESPONSES, {"input": "x", "response_format": {"type": "json_object"}}, Endpoint.CHAT),
+        (Endpoint.RESPONSES, {"input": "x", "system": "y"}, Endpoint.MESSAGES),
     ],
 )
 def test_body_of_another_api_names_its_path(endpoint: Endpoint, body: dict[str, Any], path: Endpoint) -> None:
@@ -56,11 +100,35 @@ def test_body_of_another_api_names_its_path(endpoint: Endpoint, body: dict[str, 
         (Endpoint.RESPONSES, {"input": "x", "tools": [FLAT]}),
         (Endpoint.COMPLETIONS, {"prompt": [1, 2]}),
         (Endpoint.EMBEDDINGS, {"input": ["x"]}),
+        (Endpoint.EMBEDDINGS, {"input": [[1, 2], [3]], "dimensions": 5}),
+        # what changes nothing, or repeats what this API has too
+        (Endpoint.MESSAGES, turns(stop=None, n=1, functions=[], instructions="", max_tokens=5, max_output_tokens=5)),
+        (Endpoint.CHAT, turns(stop_sequences=[], system="", max_tokens=5, max_output_tokens=5)),
+        (Endpoint.CHAT, turns(tool_choice={"type": "function", "function": {"name": "f"}}, tools=[FUNCTION])),
+        (Endpoint.RESPONSES, {"input": "x", "max_output_tokens": 5, "max_tokens": 5, "n": 1}),
+        (Endpoint.COMPLETIONS, {"prompt": "x", "max_tokens": 5, "max_tokens_to_sample": 5}),
     ],
 )
 def test_body_of_its_own_api_has_the_right_shape(endpoint: Endpoint, body: dict[str, Any]) -> None:
     assert wrong_shape(endpoint, body) is None
     assert check_body(endpoint, body) == body
+
+
+def test_field_of_another_api_is_named_with_what_this_one_calls_it() -> None:
+    assert wrong_shape(Endpoint.MESSAGES, turns(stop="x")) == (
+        "stop: is a field of OpenAI's chats (/v1/chat/completions); /v1/messages calls it `stop_sequences`"
+    )
+    assert wrong_shape(Endpoint.MESSAGES, turns(n=2)) == (
+        "n: is a field of OpenAI's chats (/v1/chat/completions); /v1/messages has no such field: send the request there"
+    )
+
+
+@pytest.mark.parametrize("other", ["messages", "input", "prompt"])
+def test_gemini_body_of_another_api_names_its_path(other: str) -> None:
+    paths = {"messages": Endpoint.CHAT, "input": Endpoint.RESPONSES, "prompt": Endpoint.COMPLETIONS}
+    with pytest.raises(InvalidBodyError) as caught:
+        check_gemini({other: [HI] if other == "messages" else "x"})
+    assert str(paths[other]) in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 MESSAGES, CHAT, RESPONSES = "/v1/messages", "/v1/chat/completions", "/v1/responses"
-COMPLETIONS, COUNT_TOKENS = "/v1/completions", "/v1/messages/count_tokens"
+COMPLETIONS, COUNT_TOKENS, EMBEDDINGS = "/v1/completions", "/v1/messages/count_tokens", "/v1/embeddings"
 GENERATE_CONTENT, COUNT_CONTENT = "/v1beta/models/{model}:generateContent", "/v1beta/models/{model}:countTokens"
 _ANTHROPIC_PATHS = (MESSAGES, COUNT_TOKENS)
 # the field that a request of each path cannot do without
@@ -19,12 +19,61 @@ MAIN_FIELDS = {
     CHAT: "messages",
     COMPLETIONS: "prompt",
     RESPONSES: "input",
-    "/v1/embeddings": "input",
+    EMBEDDINGS: "input",
     GENERATE_CONTENT: "contents",
     COUNT_CONTENT: "contents",
 }
-_NAMES = {MESSAGES: "Anthropic's messages", CHAT: "OpenAI's chats", RESPONSES: "OpenAI's responses"}
-_ANTHROPIC_BLOCKS = ("tool_use", "tool_result")
+_NAMES = {
+    MESSAGES: "Anthropic's messages",
+    CHAT: "OpenAI's chats",
+    RESPONSES: "OpenAI's responses",
+    GENERATE_CONTENT: "Gemini's contents",
+}
+_ANTHROPIC_BLOCKS = ("tool_use", "tool_result", "server_tool_use", "web_search_tool_result")
+_CHAT_BLOCKS = ("image_url", "video_url", "audio_url", "input_audio")
+_ANTHROPIC_CHOICES = ("any", "tool")
+_ITEMS = ("function_call", "function_call_output", "reasoning", "item_reference")
+_OF_MESSAGES = {"system": "", "stop_sequences": "stop", "max_tokens_to_sample": "max_tokens"}
+_OF_GEMINI = {"generationConfig": "", "systemInstruction": "", "system_instruction": "", "generation_config": ""}
+# Fields of other APIs that would stay unread although the answer depends on them: for each path, whose they are, and
+# what it calls them itself, '' where it has no such field. A limit counts only where the path's own is not there.
+_FOREIGN_FIELDS: Mapping[str, Mapping[str, Mapping[str, str]]] = {
+    MESSAGES: {
+        CHAT: {
+            "stop": "stop_sequences",
+            "response_format": "output_config.format",
+            "functions": "tools",
+            "max_completion_tokens": "max_tokens",
+            "n": "",
+        },
+        RESPONSES: {"instructions": "system", "max_output_tokens": "max_tokens"},
+        GENERATE_CONTENT: _OF_GEMINI,
+    },
+    CHAT: {
+        MESSAGES: _OF_MESSAGES,
+        RESPONSES: {"instructions": "", "max_output_tokens": "max_tokens"},
+        GENERATE_CONTENT: _OF_GEMINI,
+    },
+    COMPLETIONS: {
+        MESSAGES: _OF_MESSAGES,
+        CHAT: {"max_completion_tokens": "max_tokens"},
+        RESPONSES: {"instructions": "", "max_output_tokens": "max_tokens"},
+        GENERATE_CONTENT: _OF_GEMINI,
+    },
+    RESPONSES: {
+        CHAT: {
+            "response_format": "text.format",
+            "functions": "tools",
+            "max_tokens": "max_output_tokens",
+            "max_completion_tokens": "max_output_tokens",
+            "n": "",
+        },
+        MESSAGES: {"system": "instructions", "stop_sequences": "stop"},
+        GENERATE_CONTENT: _OF_GEMINI,
+    },
+    EMBEDDINGS: {RESPONSES: {"instructions": "", "max_output_tokens": "", "tools": ""}},
+}
+_LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "max_tokens_to_sample")
 
 
 def wrong_shape(path: str, body: Mapping[str, Any]) -> str | None:
@@ -32,10 +81,27 @@ def wrong_shape(path: str, body: Mapping[str, Any]) -> str | None:
     wanted = MAIN_FIELDS[path]
     if body.get(wanted) is None:
         return _other_main_field(path, wanted, body)
-    if path in _ANTHROPIC_PATHS and (sign := next(_chat_signs(body), None)):
-        return f"{sign}: this is the shape of {_NAMES[CHAT]}; send it to {CHAT}"
-    if path == CHAT and (sign := next(_anthropic_signs(body), None)):
-        return f"{sign}: this is the shape of {_NAMES[MESSAGES]}; send it to {MESSAGES}"
+    if found := next(_signs_elsewhere(path, body), None):
+        sign, other = found
+        return f"{sign}: this is the shape of {_NAMES[other]}; send it to {other}"
+    return _other_tool(path, body) or _other_input(path, body) or next(_foreign_fields(path, body), None)
+
+
+def _signs_elsewhere(path: str, body: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield where a conversation has what only another path's has, and that path."""
+    if path in _ANTHROPIC_PATHS:
+        yield from ((sign, CHAT) for sign in _chat_signs(body))
+    if path == CHAT:
+        yield from ((sign, MESSAGES) for sign in _anthropic_signs(body))
+    if path == CHAT or path in _ANTHROPIC_PATHS:
+        for index, message in _messages(body):
+            if message.get("content") is None and isinstance(message.get("parts"), list):
+                yield f"messages[{index}].parts", GENERATE_CONTENT
+            if message.get("role") is None and message.get("type") in _ITEMS:
+                yield f"messages[{index}] of type {message['type']!r}", RESPONSES
+
+
+def _other_tool(path: str, body: Mapping[str, Any]) -> str | None:
     if path == RESPONSES and (sign := _nested_tool(body)):
         shape = '{"type": "function", "name": ..., "parameters": ...}'
         return f"{sign}: this is the shape of {_NAMES[CHAT]}; a tool of {RESPONSES} is {shape}"
@@ -45,13 +111,50 @@ def wrong_shape(path: str, body: Mapping[str, Any]) -> str | None:
     return None
 
 
+def _other_input(path: str, body: Mapping[str, Any]) -> str | None:
+    """Return where a list belongs whose members are of another kind than those of this path."""
+    given = body.get(MAIN_FIELDS[path])
+    first = given[0] if isinstance(given, list) and given else None
+    if path == RESPONSES and _is_text_list(given):
+        return f"input: must be a string or a list of objects; a list of texts is for {EMBEDDINGS}"
+    if path == EMBEDDINGS and isinstance(first, dict) and "role" in first:
+        return f"input: must be a string or a list of strings; a conversation is for {RESPONSES}"
+    if path == COMPLETIONS and isinstance(first, dict) and "role" in first:
+        return f"prompt: must be a string or a list of strings; a conversation is for {CHAT}, as `messages`"
+    return None
+
+
+def _is_text_list(value: object) -> bool:
+    """Return whether a value is a list of texts, or of tokens."""
+    return isinstance(value, list) and bool(value) and all(isinstance(item, str | int) for item in value)
+
+
+def _foreign_fields(path: str, body: Mapping[str, Any]) -> Iterator[str]:
+    """Yield which fields would stay unread here although the answer depends on them."""
+    for other, fields in _FOREIGN_FIELDS.get(MESSAGES if path == COUNT_TOKENS else path, {}).items():
+        for name, own in fields.items():
+            value = body.get(name)
+            if not value or value == 1 or (name in _LIMITS and body.get(own) is not None):
+                continue
+            here = f"{path} calls it `{own}`" if own else f"{path} has no such field: send the request there"
+            yield f"{name}: is a field of {_NAMES[other]} ({other}); {here}"
+
+
 def _other_main_field(path: str, wanted: str, body: Mapping[str, Any]) -> str:
     """Return which path has the field that the body has instead of the one that is wanted."""
     for other in (CHAT, RESPONSES, COMPLETIONS, GENERATE_CONTENT):
         name = MAIN_FIELDS[other]
-        if name != wanted and isinstance(body.get(name), str | list):
-            return f"{wanted}: is missing; a body with `{name}` is for {other}"
+        if name != wanted and isinstance(body.get(name), str | list | dict):
+            return f"{wanted}: is missing; a body with `{name}` is for {_precise_path(other, body)}"
     return f"{wanted}: must be a list" if wanted == "messages" else f"{wanted}: is missing"
+
+
+def _precise_path(path: str, body: Mapping[str, Any]) -> str:
+    """Return the path whose shape the whole body has, of those with the same main field."""
+    if path == CHAT and next(_anthropic_signs(body), None):
+        return MESSAGES
+    looks_embedded = "dimensions" in body or "encoding_format" in body or _is_text_list(body.get("input"))
+    return EMBEDDINGS if path == RESPONSES and looks_embedded else path
 
 
 def _messages(body: Mapping[str, Any]) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -83,8 +186,10 @@ def _chat_signs(body: Mapping[str, Any]) -> Iterator[str]:
         if isinstance(message.get("tool_calls"), list) and message["tool_calls"]:
             yield f"messages[{index}].tool_calls"
         for number, block in _blocks(message):
-            if block.get("type") == "image_url":
-                yield f"messages[{index}].content[{number}] of type 'image_url'"
+            if block.get("type") in _CHAT_BLOCKS or (
+                block.get("type") == "file" and isinstance(block.get("file"), dict)
+            ):
+                yield f"messages[{index}].content[{number}] of type {block['type']!r}"
     for index, tool in _tools(body):
         if tool.get("type") == "function" and isinstance(tool.get("function"), dict):
             yield f"tools[{index}].function"
@@ -103,6 +208,9 @@ def _anthropic_signs(body: Mapping[str, Any]) -> Iterator[str]:
     for index, tool in _tools(body):
         if isinstance(tool.get("input_schema"), dict):
             yield f"tools[{index}].input_schema"
+    choice = body.get("tool_choice")
+    if isinstance(choice, dict) and choice.get("type") in _ANTHROPIC_CHOICES:
+        yield f"tool_choice of type {choice['type']!r}"
 
 
 def _nested_tool(body: Mapping[str, Any]) -> str | None:
