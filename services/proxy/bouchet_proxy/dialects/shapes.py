@@ -153,8 +153,8 @@ def _precise_path(path: str, body: Mapping[str, Any]) -> str:
     """Return the path whose shape the whole body has, of those with the same main field."""
     if path == CHAT and next(_anthropic_signs(body), None):
         return MESSAGES
-    looks_embedded = "dimensions" in body or "encoding_format" in body or _is_text_list(body.get("input"))
-    return EMBEDDINGS if path == RESPONSES and looks_embedded else path
+    has_texts = "dimensions" in body or "encoding_format" in body or _is_text_list(body.get("input"))
+    return EMBEDDINGS if path == RESPONSES and has_texts else path
 
 
 def _messages(body: Mapping[str, Any]) -> Iterator[tuple[int, dict[str, Any]]]:
