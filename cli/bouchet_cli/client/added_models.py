@@ -5,11 +5,11 @@ It is changed as text, a block of lines for each model, so that comments and ord
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from .env_edit import replace_file
 from .errors import CommandError
 from .settings import PROJECT
 
@@ -63,14 +63,8 @@ class AddedModels:
             raise CommandError(f"cannot read {path}: {exc}") from exc
 
     def _save(self, path: Path, text: str) -> None:
-        """Write beside and rename: the stack reads this file. All users may read it, as the containers' user has to."""
-        beside = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            beside.write_text(text, encoding="utf-8")
-            beside.chmod(0o644)
-            beside.replace(path)
-        except OSError as exc:
-            raise CommandError(f"cannot write {path}: {exc.strerror}") from exc
+        """Replace the file as a whole: the stack reads it. All users may read it, as the containers' user has to."""
+        replace_file(path, text, 0o644)
 
 
 def _block(model: str) -> re.Pattern[str]:

@@ -1,4 +1,7 @@
-"""Settings in `.env`, set one by one: the line of a key is replaced, its comment stays, the file stays private."""
+"""Settings in `.env`, set one by one: the line of a key is replaced, its comment stays, the file stays private.
+
+Files of a person are replaced as a whole, so that a full disk or Ctrl-C leaves the old one.
+"""
 
 from __future__ import annotations
 
@@ -28,13 +31,28 @@ def set_values(path: Path, values: Mapping[str, str]) -> None:
     """Set these settings, beside all others. Raises CommandError where the file cannot be written."""
     try:
         text = path.read_text(encoding="utf-8")
-        for key, value in values.items():
-            text = with_value(text, key, value)
-        beside = path.with_name(f"{path.name}.{os.getpid()}")
-        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-        beside.replace(path)
+    except OSError as exc:
+        raise CommandError(f"cannot write {path}: {exc.strerror}") from exc
+    for key, value in values.items():
+        text = with_value(text, key, value)
+    replace_file(path, text)
+
+
+def replace_file(path: Path, text: str, mode: int = 0o600) -> None:
+    """Write the file beside itself and move it into place; a link stays one, and leads to the new file.
+
+    Raises CommandError where it cannot be written; the old file is as it was then.
+    """
+    try:
+        target = path.resolve()
+        beside = target.with_name(f"{target.name}.{os.getpid()}")
+        try:
+            with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+                os.fchmod(file.fileno(), mode)
+                file.write(text.encode("utf-8", "surrogateescape"))
+            beside.replace(target)
+        finally:
+            beside.unlink(missing_ok=True)
     except OSError as exc:
         raise CommandError(f"cannot write {path}: {exc.strerror}") from exc
 

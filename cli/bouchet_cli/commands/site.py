@@ -7,6 +7,7 @@ import re
 from datetime import UTC, datetime
 from pathlib import Path
 
+from bouchet_cli.client.env_edit import replace_file
 from bouchet_cli.client.errors import CommandError, UsageError
 from bouchet_cli.client.settings import PROJECT
 from bouchet_cli.context import CommandContext
@@ -68,11 +69,7 @@ def site_path(name: str, context: CommandContext) -> Path:
 
 def write_site(path: Path, text: str) -> None:
     """Write the file, which the containers' user may read. Raises CommandError where it cannot be written."""
-    try:
-        path.write_text(text, encoding="utf-8")
-        path.chmod(0o644)
-    except OSError as exc:
-        raise CommandError(f"cannot write {path}: {exc.strerror}") from exc
+    replace_file(path, text, 0o644)
 
 
 def site_name(host: str) -> str:

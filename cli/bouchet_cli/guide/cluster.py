@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 import shutil
+from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from bouchet_cli.chat.conversation import ChatClient, Conversation
+from bouchet_cli.client.deployments import DeploymentInfo
 from bouchet_cli.client.errors import CommandError
 from bouchet_cli.client.problems import UNKNOWN_MODEL
+from bouchet_cli.client.records import DownloadInfo
 from bouchet_cli.commands import tunnel as tunnel_command
 from bouchet_cli.commands.site import probe, site_name, write_site
 from bouchet_cli.site_probe.render import not_found, render_site
@@ -16,9 +19,12 @@ from bouchet_cli.view.lists import image_job_bar, image_job_line
 from bouchet_cli.view.models import download_bar, download_line
 from bouchet_cli.view.progress import job_display, wait_until_finished, wait_until_ready
 
+from .directory import directory_problem, directory_script
 from .login import site_fields
 from .step import HOST, PROJECT_DIR, SITE, GuideState, GuideStep, run_make
 
+# how long ago a run that was stopped may have been
+STOPPED_RUN = timedelta(days=1)
 QUESTION = "What is the capital of France? Answer in one sentence."
 
 
@@ -54,9 +60,10 @@ class ChooseDirectory(GuideStep):
     title = "choose your directory on the cluster"
 
     def is_done(self, state: GuideState) -> bool:
-        """Return whether it is set, or the site file does not ask for one."""
+        """Return whether it is set, and on the command line no other; or the site file does not ask for one."""
         text = (state.sites / f"{state.value(SITE)}.yaml").read_text(encoding="utf-8")
-        return '"{project}' not in text or bool(state.value(PROJECT_DIR))
+        known = state.value(PROJECT_DIR)
+        return '"{project}' not in text or (bool(known) and state.given.get("project-dir", known) == known)
 
     def by_hand(self, state: GuideState) -> str:
         """Return the setting."""
@@ -74,7 +81,10 @@ class ChooseDirectory(GuideStep):
         chosen = state.ask("project-dir", question, own[0] if len(own) == 1 else "", own if len(own) > 1 else ())
         if not re.fullmatch(r"[~/][A-Za-z0-9_./@+=-]*", chosen):
             raise CommandError(f"{chosen!r} is not a path; it begins with `/` or `~/`")
-        state.save(**{PROJECT_DIR: chosen.rstrip("/")})
+        chosen = chosen.rstrip("/")
+        if problem := directory_problem(chosen, state.node().run(directory_script(chosen))):
+            raise CommandError(f"{problem}; `bouchet setup` asks for another directory")
+        state.save(**{PROJECT_DIR: chosen})
         for cache in facts.caches:
             state.context.screen.note(
                 f"{cache} has models already; `models_dirs: [{cache}]` in the site file uses them as they are"
@@ -137,7 +147,7 @@ class BuildImage(GuideStep):
         with job_display(screen, image_job_line, image_job_bar, elapsed=True) as show:
             job = wait_until_finished(job, partial(api.image_record, job.id), show)
         if job.state != "done":
-            raise CommandError(f"the image could not be built: {job.reason}; `bouchet setup` tries again")
+            raise CommandError(f"the image could not be built: {job.reason}; then run `bouchet setup` again")
 
     def _row(self, state: GuideState) -> dict[str, str]:
         found = state.context.api.images()
@@ -152,9 +162,11 @@ class ChooseModel(GuideStep):
     title = "choose the first model"
 
     def is_done(self, state: GuideState) -> bool:
-        """Return whether one is chosen, or one is running."""
-        running = state.context.api.deployments(live=True)
-        state.model = state.model or (running[0].model if running else "")
+        """Return whether one is chosen: one runs, or was downloaded just now. The command line may name another."""
+        if not state.given.get("model"):
+            running = [deployment.model for deployment in state.context.api.deployments(live=True)]
+            loaded = [download.model for download in state.context.api.downloads() if _is_recent(download)]
+            state.model = state.model or next(iter(running + loaded), "")
         return bool(state.model)
 
     def by_hand(self, state: GuideState) -> str:
@@ -176,6 +188,12 @@ class ChooseModel(GuideStep):
         state.model = state.ask("model", "Model (any name of `bouchet models`)", default)
 
 
+def _is_recent(download: DownloadInfo) -> bool:
+    """Return whether the download goes on, or was completed by a run of the setup that was stopped today."""
+    age = datetime.now(UTC) - download.updated_at
+    return not download.finished or (download.state == "done" and age < STOPPED_RUN)
+
+
 class DownloadWeights(GuideStep):
     """The model's weights."""
 
@@ -184,11 +202,13 @@ class DownloadWeights(GuideStep):
     def is_done(self, state: GuideState) -> bool:
         """Return whether the model is on the cluster."""
         try:
-            return bool(state.context.api.model(state.model)["disk"]["state"] == "ready")
+            found = state.context.api.model(state.model)
         except CommandError as exc:
             if exc.kind == UNKNOWN_MODEL:
                 raise CommandError(f"{exc}; `bouchet models add ORG/NAME` adds a model of the hub") from exc
             raise
+        state.model = str(found["id"])
+        return bool(found["disk"]["state"] == "ready")
 
     def by_hand(self, state: GuideState) -> str:
         """Return the command."""
@@ -210,8 +230,8 @@ class LaunchModel(GuideStep):
     title = "launch the model (a few minutes, after the wait in the queue)"
 
     def is_done(self, state: GuideState) -> bool:
-        """Return whether a deployment is ready."""
-        return any(deployment.phase == "ready" for deployment in state.context.api.deployments(live=True))
+        """Return whether a deployment of the model is ready."""
+        return any(deployment.phase == "ready" for deployment in self._live(state))
 
     def by_hand(self, state: GuideState) -> str:
         """Return the command."""
@@ -220,9 +240,14 @@ class LaunchModel(GuideStep):
     def run(self, state: GuideState) -> None:
         """Launch it, or follow the one that is starting, until it answers."""
         api, screen = state.context.api, state.context.screen
-        live = api.deployments(live=True)
+        live = self._live(state)
         deployment = live[0] if live else api.launch({"model": state.model})
         wait_until_ready(api, deployment, screen)
+
+    def _live(self, state: GuideState) -> list[DeploymentInfo]:
+        """Return the model's deployments that are not being cancelled, newest first."""
+        live = state.context.api.deployments(live=True)
+        return [deployment for deployment in live if deployment.matches(state.model) and not deployment.stopping]
 
 
 class AskModel(GuideStep):
@@ -241,7 +266,7 @@ class AskModel(GuideStep):
     def run(self, state: GuideState) -> None:
         """Show question and answer, and what comes next."""
         screen = state.context.screen
-        deployment = state.context.ready_deployment(None)
+        deployment = state.context.ready_deployment(state.model)
         conversation = Conversation(deployment.alias)
         conversation.add_question(QUESTION)
         parts = ChatClient(state.context.settings).stream(conversation.request())

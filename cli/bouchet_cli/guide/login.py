@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 from pathlib import Path
 
+from bouchet_cli.client.env_edit import replace_file
 from bouchet_cli.client.errors import CommandError
 
-from .step import HOST, SITE, GuideState, GuideStep
+from .private_key import has_passphrase
+from .step import HOST, PROJECT_DIR, SITE, GuideState, GuideStep
 
-FIELD = re.compile(r"(?m)^(name|title|mfa|maintenance|find_project): *(.*?)(?: +#.*)?$")
+FIELD = re.compile(r"(?m)^(name|title|mfa|maintenance|find_project|key_passphrase): *(.*?)(?: +#.*)?$")
 LOGIN_HOST = re.compile(r"(?m)^login: *\{host: *([^,}\s]+)")
 OTHER = "another cluster"
 SSH_TIMEOUT_S = 60
@@ -56,8 +57,9 @@ class ChooseCluster(GuideStep):
     title = "choose the cluster"
 
     def is_done(self, state: GuideState) -> bool:
-        """Return whether .env names a host."""
-        return bool(state.value(HOST))
+        """Return whether .env names a host, and the command line no other."""
+        host = state.value(HOST)
+        return bool(host) and state.given.get("cluster", host) == host
 
     def by_hand(self, state: GuideState) -> str:
         """Return the settings."""
@@ -70,15 +72,20 @@ class ChooseCluster(GuideStep):
         answer = state.ask("cluster", "Your cluster, or the alias that you type after `ssh`", choices=choices)
         name = answer.partition(":")[0].strip()
         if name not in sites:
-            state.save(**{HOST: _checked_alias(name), SITE: ""})
+            self._save(state, _checked_alias(name), "")
             return
         host = sites[name]["host"]
         if resolved_host(name, dict(state.context.environment)) != host and "." in host:
             self._add_alias(state, name, host)
-        state.save(**{HOST: name, SITE: name})
+        self._save(state, name, name)
         for field, label in (("mfa", "its login also asks for"), ("maintenance", "closed")):
             if sites[name].get(field):
                 state.context.screen.note(f"{label}: {sites[name][field]}")
+
+    def _save(self, state: GuideState, host: str, site: str) -> None:
+        """Save the choice; a directory on another cluster is none on this one."""
+        other = {PROJECT_DIR: ""} if state.value(HOST) not in ("", host) else {}
+        state.save(**{HOST: host, SITE: site, **other})
 
     def _add_alias(self, state: GuideState, alias: str, host: str) -> None:
         """Add a block to ~/.ssh/config, if the person agrees."""
@@ -90,11 +97,9 @@ class ChooseCluster(GuideStep):
         if not state.confirm(f"Add it to {path}?"):
             raise CommandError("nothing was written; add the block by hand, and run `bouchet setup` again")
         path.parent.mkdir(mode=0o700, exist_ok=True)
-        before = path.read_text(encoding="utf-8") if path.is_file() else ""
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        before = path.read_text(encoding="utf-8", errors="surrogateescape") if path.is_file() else ""
         # in front: the first value of an option counts, and a `Host *` may be in the file
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(block.lstrip("\n") + (f"\n{before}" if before else ""))
+        replace_file(path, block.lstrip("\n") + (f"\n{before}" if before else ""))
 
 
 def _checked_alias(alias: str) -> str:
@@ -109,8 +114,8 @@ class CheckKeys(GuideStep):
     title = "look for an SSH key"
 
     def is_done(self, state: GuideState) -> bool:
-        """Return whether an agent has keys, or a usual key file exists or is named for the host."""
-        return bool(agent_keys(state)) or any(path.is_file() for path in key_files(state))
+        """Return whether there is a key, and none that the site forbids."""
+        return self._has_key(state) and not self._forbidden(state)
 
     def by_hand(self, state: GuideState) -> str:
         """Return the commands that make a key and load it."""
@@ -118,10 +123,27 @@ class CheckKeys(GuideStep):
 
     def run(self, state: GuideState) -> None:
         """Say what is missing: a site takes public keys on pages of its own."""
+        for path in self._forbidden(state):
+            state.context.screen.warn(
+                f"{state.value(SITE)} wants a passphrase on every key, and {path} has none; "
+                f"`ssh-keygen -p -f {path}` sets one"
+            )
+        if self._has_key(state):
+            return
         raise CommandError(
             "there is no SSH key: run `ssh-keygen -t ed25519` (with a passphrase), upload the file that ends in .pub "
             "at your site, load the key with `ssh-add`, and run `bouchet setup` again"
         )
+
+    def _has_key(self, state: GuideState) -> bool:
+        """Return whether an agent has keys, or a usual key file exists or is named for the host."""
+        return bool(agent_keys(state)) or any(path.is_file() for path in key_files(state))
+
+    def _forbidden(self, state: GuideState) -> list[Path]:
+        """Return the key files without a passphrase, where the site wants one."""
+        if site_fields(state.sites / f"{state.value(SITE)}.yaml").get("key_passphrase") != "required":
+            return []
+        return [path for path in key_files(state) if path.is_file() and has_passphrase(path) is False]
 
 
 def agent_keys(state: GuideState) -> list[str]:
@@ -162,7 +184,10 @@ class LogIn(GuideStep):
 
     def run(self, state: GuideState) -> None:
         """Log in and keep what the login node says."""
-        facts = state.cluster()
+        try:
+            facts = state.cluster()
+        except CommandError as exc:
+            raise CommandError(f"{exc}; for another cluster: `bouchet setup --cluster NAME`") from exc
         partitions = ", ".join(partition.name for partition in facts.gpu_partitions) or "none"
         state.context.screen.note(f"logged in as {facts.user}; {facts.version}; partitions with GPUs: {partitions}")
         if not facts.reaches_hub:

@@ -81,9 +81,11 @@ class GuideState:
         while True:
             self.asked += 1
             answer = screen.question(f"{question}{f' [{default}]' if default else ''}: ").strip() or default
-            if answer.isdigit() and 1 <= int(answer) <= len(choices):
-                return choices[int(answer) - 1]
-            if answer:
+            if choices and answer.isdecimal():
+                if 1 <= int(answer) <= len(choices):
+                    return choices[int(answer) - 1]
+                screen.note(f"there is no number {answer}; type one from 1 to {len(choices)}, or an answer of your own")
+            elif answer:
                 return answer
 
     def confirm(self, question: str) -> bool:

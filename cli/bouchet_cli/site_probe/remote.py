@@ -19,6 +19,12 @@ TIMEOUT_S = 300
 # how long the connection stays open for the next script
 PERSIST_S = 60
 LINES_SHOWN = 3
+# what ssh says where no packet comes back, or no name is known outside of the site's network
+UNREACHABLE = re.compile(
+    r"timed out|Could not resolve|No route to host|Network is (?:unreachable|down)|Name or service not known"
+    r"|nodename nor servname|Temporary failure in name resolution|Host is down",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -61,8 +67,10 @@ class LoginNode:
         lines = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
         words = "; ".join(lines[-LINES_SHOWN:])
         if done.returncode == 255:
+            advice = "is the VPN on, if the site wants one? " if UNREACHABLE.search(words) else ""
             return (
-                f"ssh could not log in to {self.host}: {words or 'no reason given'}; `ssh {self.host}` shows the same"
+                f"ssh could not log in to {self.host}: {words or 'no reason given'}; {advice}"
+                f"`ssh {self.host}` shows the same"
             )
         return (
             f"the login shell on {self.host} ended before anything could run ({words or 'it printed nothing'}); a "

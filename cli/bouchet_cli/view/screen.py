@@ -5,14 +5,15 @@ Only a terminal gets colours and moving lines; for a pipe rich is not even impor
 
 from __future__ import annotations
 
+import getpass
 import io
 import json
 import os
 import re
 import sys
 import textwrap
-from collections.abc import Iterable, Mapping
-from functools import cached_property
+from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
@@ -243,9 +244,23 @@ class Screen:
         self.err.print_message(text, style)
 
     def question(self, text: str) -> str:
-        """Print a question and return the typed answer. Not input(text), because stdout may be a pipe."""
+        """Print a question and return the typed answer. Not input(text), because stdout may be a pipe.
+
+        Ctrl-D is no answer: it ends the command as Ctrl-C does.
+        """
         self.err.print(StyledLine(text), end="")
-        return input()
+        return self._typed(input)
+
+    def secret(self, text: str) -> str:
+        """Ask for an answer that is not shown."""
+        return self._typed(partial(getpass.getpass, text))
+
+    def _typed(self, read: Callable[[], str]) -> str:
+        try:
+            return read()
+        except EOFError as exc:
+            self.err.print("")
+            raise KeyboardInterrupt from exc
 
     def warn(self, text: str) -> None:
         """Print a warning."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import threading
 import time
 from collections.abc import Mapping
@@ -76,7 +75,7 @@ def answer_prompt(api: ApiClient, prompt: PromptInfo, screen: Screen) -> None:
 
 def _ask(question: str, echo: bool, screen: Screen) -> str:
     text = question if question.endswith((" ", "\n")) else f"{question} "
-    return screen.question(text) if echo else getpass.getpass(text)
+    return screen.question(text) if echo else screen.secret(text)
 
 
 class _TunnelChanges:

@@ -177,6 +177,9 @@ class Site(FrozenModel):
     mfa: SingleLine | None = Field(
         default=None, description="what a login asks for besides the key, such as `Duo`; shown by `bouchet setup`"
     )
+    key_passphrase: Literal["required"] | None = Field(
+        default=None, description="`required` where the site forbids keys without one; `bouchet setup` warns of them"
+    )
     maintenance: SingleLine | None = Field(
         default=None, description="when the cluster is closed, as text; shown by `bouchet setup`"
     )

@@ -3,53 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
-import pytest
 from bouchet_cli.client.env_edit import read_values
 from bouchet_cli.commands.setup import STEPS
 
 from tests.cli.harness import Bouchet, one_line_error
-from tests.fakes.cluster_programs import BOUCHET
-
-SITE = """\
-name: yale
-title: A cluster
-login: {host: login.yale.example}
-find_project: "`mydirectories` lists them"
-root: "{project}/bouchet-llm"
-mfa: Duo # a push
-"""
-
-
-@pytest.fixture
-def person(bouchet: Bouchet, tmp_path: Path) -> Bouchet:
-    """Return the command on a machine with an ssh that leads to a cluster, and a `make` that only makes .env."""
-    programs = BOUCHET.install(tmp_path)
-    for name in ("project_pi_ab12", "project_pi_cd34"):
-        (tmp_path / name).mkdir()
-    (tmp_path / "sites").mkdir()
-    (tmp_path / "sites" / "yale.yaml").write_text(SITE)
-    (tmp_path / "sites" / "demo.yaml").write_text("name: demo\nlogin: {host: login}\n")
-    env = tmp_path / "own.env"
-    make = f'#!/bin/sh\nfor last; do :; done\ntest "$last" = env && touch {env} && chmod 600 {env}\n'
-    # ssh -G, and a login that runs the script here
-    ssh = (
-        (programs / "ssh")
-        .read_text()
-        .replace(
-            "case $1 in -O)", f'case $1 in -G) echo "hostname $2"; echo "identityfile {tmp_path}/id"; exit 0 ;; -O)'
-        )
-    )
-    for name, text in (("make", make), ("ssh", ssh), ("ssh-add", "#!/bin/sh\nexit 1\n")):
-        (programs / name).write_text(text)
-        (programs / name).chmod(0o755)
-    environment = {
-        **bouchet.environment, "PATH": f"{programs}:/usr/bin:/bin", "HOME": str(tmp_path),
-        "BOUCHET_SITE_DIR": str(tmp_path / "sites"), "BOUCHET_ENV_FILE": str(env),
-    }  # fmt: skip
-    return replace(bouchet, environment=environment)
 
 
 def settings(folder: Path) -> dict[str, str]:
@@ -79,7 +38,7 @@ def test_known_cluster_gets_an_alias_and_a_directory(person: Bouchet, tmp_path: 
 
 def test_second_run_asks_nothing_again(person: Bouchet, tmp_path: Path) -> None:
     (tmp_path / "id").write_text("a key")
-    answers = ("--cluster", "yale", "--user", "me", "--project-dir", "/projects/x", "--yes")
+    answers = ("--cluster", "yale", "--user", "me", "--project-dir", str(tmp_path / "project_pi_ab12" / "me"), "--yes")
     first = person("setup", *answers)
     assert first.status == 1 and "`make up` failed" in first.err, first.err
     again = person("setup")
