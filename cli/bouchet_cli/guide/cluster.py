@@ -79,8 +79,8 @@ class ChooseDirectory(GuideStep):
             state.context.screen.note(f"how to find it: {hint}")
         question = "Directory for weights, images and logs (tens of GB; not your home)"
         chosen = state.ask("project-dir", question, own[0] if len(own) == 1 else "", own if len(own) > 1 else ())
-        if not re.fullmatch(r"[~/][A-Za-z0-9_./@+=-]*", chosen):
-            raise CommandError(f"{chosen!r} is not a path; it begins with `/` or `~/`")
+        if not re.fullmatch(r"~?(/+[A-Za-z0-9_.@+=-]+)+/*", chosen):
+            raise CommandError(f"{chosen!r} is not a path of a directory; it begins with `/` or `~/`")
         chosen = chosen.rstrip("/")
         if problem := directory_problem(chosen, state.node().run(directory_script(chosen))):
             raise CommandError(f"{problem}; `bouchet setup` asks for another directory")

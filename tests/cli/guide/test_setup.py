@@ -67,8 +67,9 @@ def test_questions_without_a_terminal_name_their_option(person: Bouchet) -> None
 def test_wrong_answers_are_sentences(person: Bouchet, tmp_path: Path) -> None:
     (tmp_path / "id").write_text("a key")
     assert "is not an alias" in person("setup", "--cluster", "me@host", "--yes").err
-    done = person("setup", "--cluster", "yale", "--user", "me", "--project-dir", "somewhere", "--yes")
-    assert done.status == 1 and "is not a path" in done.err
+    for directory in ("somewhere", "~", "~/", "~other/x", "/", "/a b", "$HOME/x"):
+        done = person("setup", "--cluster", "yale", "--user", "me", "--project-dir", directory, "--yes")
+        assert done.status == 1 and "is not a path" in done.err, directory
 
 
 def test_every_step_can_be_typed_by_hand(person: Bouchet) -> None:
