@@ -17,6 +17,11 @@ options = dict(word.lstrip("-").split("=", 1) for word in sys.argv[1:] if "=" in
 for name in {refused!r}:
     if name in options:
         sys.exit("sbatch: error: --" + name + " is not allowed on this system")
+gpus = [value for name, value in options.items() if name.startswith("gpus") or name == "gres"]
+if {asks_for_feature!r} and gpus and ":h" in gpus[0]:
+    sys.exit("sbatch: error: GPU types are no part of a request here, they are features")
+if {asks_for_feature!r} and gpus and "constraint" not in options:
+    sys.exit("sbatch: error: choose the kind of GPU with --constraint")
 if {account!r} and options.get("account") != {account!r}:
     sys.exit("sbatch: error: Batch job submission failed: Invalid account or account/partition combination specified")
 if options.get("partition") in {closed!r}:
@@ -27,7 +32,10 @@ sys.stderr.write("sbatch: Job 7 to start at 2026-11-29T12:00:00 using 1 processo
 
 @dataclass(frozen=True)
 class KindOfCluster:
-    """What its programs print. refused: options of sbatch; account: the one that it demands."""
+    """What its programs print. refused: options of sbatch; account: the one that it demands.
+
+    asks_for_feature: GPUs are asked for without a type, with a feature of the nodes.
+    """
 
     partitions: str
     nodes: str
@@ -38,6 +46,7 @@ class KindOfCluster:
     refused: tuple[str, ...] = ()
     closed: tuple[str, ...] = ()
     account: str = ""
+    asks_for_feature: bool = False
     noise: str = ""
     exits: bool = False
     other_programs: Mapping[str, str] = field(default_factory=dict)
@@ -49,7 +58,8 @@ class KindOfCluster:
         records = {"partition": self.partitions, "config": self.config, "reservations": self.reservations}
         for name, text in {**records, "nodes": self.nodes, "assoc": self.associations, "qos": self.qos}.items():
             (folder / name).write_text(text + "\n")
-        sbatch = SBATCH.format(python=sys.executable, refused=self.refused, account=self.account, closed=self.closed)
+        rules = {"refused": self.refused, "account": self.account, "closed": self.closed}
+        sbatch = SBATCH.format(python=sys.executable, asks_for_feature=self.asks_for_feature, **rules)
         scripts = {
             "sbatch": sbatch,
             "scontrol": f'#!/bin/sh\nfor last; do :; done\ncat "{folder}/$last"\n',
@@ -112,6 +122,17 @@ cpu*|132|128|256000|(null)|cpu""",
     account="bbbb-delta-gpu",
     config="JobSubmitPlugins        = lua\nAccountingStorageType   = accounting_storage/slurmdbd",
     other_programs={"apptainer": "echo 1.4"},
+)
+# as centres do whose nodes of several kinds are in one partition
+WITH_FEATURES = KindOfCluster(
+    partitions="""\
+PartitionName=gpu MaxTime=2-00:00:00 OverSubscribe=NO PreemptMode=OFF PriorityTier=1
+PartitionName=cpu Default=YES MaxTime=2-00:00:00 OverSubscribe=NO PreemptMode=OFF PriorityTier=1""",
+    nodes="gpu|8|64|512000|gpu:h200:4|rack7,h200\ncpu*|16|64|256000|(null)|rack8",
+    associations="m1234||normal|",
+    refused=("gpus", "gpus-per-node", "gpus-per-task"),
+    account="m1234",
+    asks_for_feature=True,
 )
 SHERLOCK = KindOfCluster(
     partitions="""\

@@ -11,8 +11,14 @@ from bouchet_cli.client.env_edit import replace_file
 from bouchet_cli.client.errors import CommandError, UsageError
 from bouchet_cli.client.settings import PROJECT
 from bouchet_cli.context import CommandContext
-from bouchet_cli.site_probe.gpu_tests import choose_style, partition_tests, style_tests
-from bouchet_cli.site_probe.parse import parse_facts
+from bouchet_cli.site_probe.gpu_tests import (
+    GpuRequestChoice,
+    choose_style,
+    features_to_try,
+    partition_tests,
+    style_tests,
+)
+from bouchet_cli.site_probe.parse import ClusterFacts, parse_facts
 from bouchet_cli.site_probe.remote import LoginNode, login_node
 from bouchet_cli.site_probe.render import ProbedSite, not_found, render_site
 from bouchet_cli.site_probe.scripts import FACTS, test_script
@@ -56,10 +62,22 @@ def run_site(options: argparse.Namespace, context: CommandContext) -> None:
 def probe(node: LoginNode, name: str) -> ProbedSite:
     """Ask the login node, and return what was found. Raises CommandError where it is no Slurm login node."""
     facts = parse_facts(node.host, node.run(FACTS))
-    tests = style_tests(facts)
-    choice = choose_style(facts, node.run(test_script(tests)) if tests else {})
+    choice = _choose_style(node, facts)
     sections = node.run(test_script(partition_tests(facts, choice)))
     return ProbedSite(name, node.host, f"{datetime.now(UTC):%d %B %Y}", facts, choice, sections)
+
+
+def _choose_style(node: LoginNode, facts: ClusterFacts) -> GpuRequestChoice:
+    """Return how to ask for GPUs; with a feature of the nodes where sbatch refuses to go without one."""
+    tests = style_tests(facts)
+    choice = choose_style(facts, node.run(test_script(tests)) if tests else {})
+    if not choice.wants_constraint:
+        return choice
+    for feature in features_to_try(facts.gpu_partitions[0]):
+        found = choose_style(facts, node.run(test_script(style_tests(facts, feature))), feature)
+        if found.style not in (None, "none"):
+            return found
+    return choice
 
 
 def site_path(name: str, context: CommandContext) -> Path:

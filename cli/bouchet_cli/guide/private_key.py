@@ -1,4 +1,4 @@
-"""Whether a private key file has a passphrase, from what stands in it in the clear."""
+"""Whether a private key file has a passphrase, from the part of it that is not encrypted."""
 
 from __future__ import annotations
 

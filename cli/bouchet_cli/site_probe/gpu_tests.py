@@ -6,11 +6,15 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from .parse import ClusterFacts, ProbedPartition
+from .parse import NAME, ClusterFacts, ProbedPartition
 
 # in the order in which they are preferred
 STYLES = ("gpus", "gpus-per-node", "gres", "gpus-per-task", "none")
+_KINDS = ("typed", "plain")
 _STATUS = re.compile(r"(?m)^status (\d+)$")
+_NEEDS_CONSTRAINT = re.compile(r"constraint|feature", re.IGNORECASE)
+# how many features of nodes are tried
+MOST_FEATURES = 6
 _NEEDS_ACCOUNT = re.compile(r"account", re.IGNORECASE)
 # that a job would be accepted later is no fault of the request
 _LATER = re.compile(
@@ -22,13 +26,23 @@ Tests = list[tuple[str, list[str]]]
 
 @dataclass(frozen=True)
 class GpuRequestChoice:
-    """How to ask. style: None where every way is refused. refusals: the refusals of sbatch, by style."""
+    """How to ask. style: None where every way is refused. refusals: the refusals of sbatch, by style.
+
+    asks_for_feature: whether a refusal names features of nodes; constraint: the feature that the tests named.
+    """
 
     style: str | None
     with_type: bool
     account: str | None
     account_required: bool
     refusals: Mapping[str, str]
+    asks_for_feature: bool = False
+    constraint: str = ""
+
+    @property
+    def wants_constraint(self) -> bool:
+        """Whether no way of asking for GPUs was accepted, and one may be with a feature."""
+        return self.asks_for_feature and self.style in (None, "none")
 
 
 def gpu_options(style: str, kind: str, count: int = 1) -> list[str]:
@@ -37,7 +51,14 @@ def gpu_options(style: str, kind: str, count: int = 1) -> list[str]:
     return [] if style == "none" else [f"--{style}={f'gpu:{typed}' if style == 'gres' else typed}{count}"]
 
 
-def style_tests(facts: ClusterFacts) -> Tests:
+def features_to_try(partition: ProbedPartition) -> Sequence[str]:
+    """Return the features of a partition's nodes that a site file can name, those of a GPU type first."""
+    kinds = [kind.lower() for kind in partition.gpu_types]
+    features = [feature for feature in partition.features if NAME.match(feature.replace(":", "_"))]
+    return sorted(features, key=lambda feature: feature.lower() not in kinds)[:MOST_FEATURES]
+
+
+def style_tests(facts: ClusterFacts, constraint: str = "") -> Tests:
     """Return the tests of every style in the first GPU partition, without an account and with each."""
     if not facts.gpu_partitions:
         return []
@@ -48,49 +69,72 @@ def style_tests(facts: ClusterFacts) -> Tests:
         for style in STYLES:
             for kind in dict.fromkeys((partition.gpu_types[0] if partition.gpu_types else "", "")):
                 more = [f"--account={account}"] if account else []
+                more += [f"--constraint={constraint}"] if constraint else []
                 options = [f"--partition={partition.name}", *gpu_options(style, kind), *more]
                 tests.append((f"style-{style}-{'typed' if kind else 'plain'}-{at}", options))
     return tests
 
 
-def choose_style(facts: ClusterFacts, sections: Mapping[str, str]) -> GpuRequestChoice:
-    """Return the first style that sbatch accepts: without an account, with a type, in the order of STYLES."""
+def choose_style(facts: ClusterFacts, sections: Mapping[str, str], constraint: str = "") -> GpuRequestChoice:
+    """Return the first style that sbatch accepts: without an account, with a type, in the order of STYLES.
+
+    A job without any option for GPUs is accepted at sites that do not give whole nodes, too: it counts last of all.
+    """
     refusals: dict[str, str] = {}
-    needs_account = False
-    for at, account in enumerate(["", *facts.accounts[:4]]):
-        for style in STYLES:
-            for kind in ("typed", "plain"):
-                name = f"style-{style}-{kind}-{at}"
-                if name not in sections:
-                    continue
-                if is_accepted(sections[name]):
-                    required = bool(account) and needs_account
-                    return GpuRequestChoice(style, kind == "typed", account or None, required, refusals)
-                words = refusal_of(sections[name])
-                needs_account |= not account and bool(_NEEDS_ACCOUNT.search(words))
-                refusals.setdefault(style, words)
-    return GpuRequestChoice(None, False, None, needs_account, refusals)
+    needs_account = asks_for_feature = False
+    accounts = list(enumerate(["", *facts.accounts[:4]]))
+    for styles in (STYLES[:-1], STYLES[-1:]):
+        for at, account, style, kind in ((*a, style, kind) for a in accounts for style in styles for kind in _KINDS):
+            name = f"style-{style}-{kind}-{at}"
+            if name not in sections:
+                continue
+            if is_accepted(sections[name]):
+                required = bool(account) and needs_account
+                with_type = kind == "typed"
+                return GpuRequestChoice(
+                    style, with_type, account or None, required, refusals, asks_for_feature, constraint
+                )
+            words = refusal_of(sections[name])
+            needs_account |= not account and bool(_NEEDS_ACCOUNT.search(words))
+            asks_for_feature |= bool(_NEEDS_CONSTRAINT.search(words))
+            refusals.setdefault(style, words)
+    return GpuRequestChoice(None, False, None, needs_account, refusals, asks_for_feature, constraint)
 
 
 def partition_tests(facts: ClusterFacts, choice: GpuRequestChoice) -> Tests:
-    """Return a test of each partition in the chosen style."""
+    """Return a test of each partition in the chosen style, and one for each feature where sbatch wants one named."""
     account = [f"--account={choice.account}"] if choice.account else []
     tests: Tests = []
-    for partition in facts.gpu_partitions:
-        kind = partition.gpu_types[0] if choice.with_type and partition.gpu_types else ""
-        options = gpu_options(choice.style or "gpus", kind)
-        tests.append((f"partition-{partition.name}", [f"--partition={partition.name}", *options, *account]))
-    tests += [
-        (f"partition-{partition.name}", [f"--partition={partition.name}", *account])
-        for partition in facts.cpu_partitions[:6]
-    ]
+    for partition in [*facts.gpu_partitions, *facts.cpu_partitions[:6]]:
+        options = [f"--partition={partition.name}", *account]
+        if partition in facts.gpu_partitions:
+            kind = partition.gpu_types[0] if choice.with_type and partition.gpu_types else ""
+            options += gpu_options(choice.style or "gpus", kind)
+        tests.append((_test_name(partition), options))
+        if choice.constraint:
+            tests += [
+                (_test_name(partition, feature), [*options, f"--constraint={feature}"])
+                for feature in features_to_try(partition)
+            ]
     return tests
+
+
+def _test_name(partition: ProbedPartition, feature: str = "") -> str:
+    return f"partition-{partition.name}" + (f"@{feature}" if feature else "")
 
 
 def is_usable(partition: ProbedPartition, sections: Mapping[str, str]) -> bool:
     """Return whether sbatch accepted a job there; a partition that was not tested counts as usable."""
-    text = sections.get(f"partition-{partition.name}")
-    return text is None or is_accepted(text)
+    text = sections.get(_test_name(partition))
+    return text is None or is_accepted(text) or bool(constraint_of(partition, sections))
+
+
+def constraint_of(partition: ProbedPartition, sections: Mapping[str, str]) -> str:
+    """Return the feature with which sbatch accepted a job there, empty where it needs none."""
+    if is_accepted(sections.get(_test_name(partition), "")):
+        return ""
+    tried = ((feature, sections.get(_test_name(partition, feature), "")) for feature in features_to_try(partition))
+    return next((feature for feature, text in tried if is_accepted(text)), "")
 
 
 def is_accepted(text: str) -> bool:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from .gpu_tests import GpuRequestChoice, is_usable, refusal_of
+from .gpu_tests import GpuRequestChoice, constraint_of, is_usable, refusal_of
 from .parse import ClusterFacts, ProbedPartition
 
 # memory of one GPU in GiB as CUDA reports it, by the beginning of Slurm's name for the type
@@ -176,6 +176,8 @@ def _partition(partition: ProbedPartition, site: ProbedSite) -> Iterator[str]:
         "group_max_gpus": partition.group_max_gpus,
     }
     yield from (f"    {name}: {number}" for name, number in numbers.items() if number is not None)
+    if constraint := constraint_of(partition, site.tests):
+        yield f"    constraint: {constraint} # sbatch wants a feature of the nodes named"
     if partition.gpu_types:
         yield f"    gpu_types: [{', '.join(partition.gpu_types)}]"
     if partition.nodes and partition.gpus:

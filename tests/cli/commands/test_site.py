@@ -15,7 +15,7 @@ from bouchet_core.placement import candidates
 from bouchet_worker.slurm.commands import sbatch_test_only_argv
 
 from tests.cli.harness import Bouchet, Done, one_line_error
-from tests.fakes.cluster_programs import BOUCHET, DELTA, SHERLOCK, STAMPEDE3, KindOfCluster
+from tests.fakes.cluster_programs import BOUCHET, DELTA, SHERLOCK, STAMPEDE3, WITH_FEATURES, KindOfCluster
 
 CATALOG = load_catalog(Path(__file__).parents[3] / "models.yaml")
 PERSON = {"BOUCHET_PROJECT_DIR": "/projects/x"}
@@ -78,6 +78,17 @@ def test_probe_where_an_account_is_demanded(bouchet: Bouchet, tmp_path: Path) ->
     assert [p.name for p in site.partitions if p.gpus_per_node] == ["gpuA100x4", "gpuH200x8"]
     assert "# gpu_private: User's group not permitted" in text
     assert "--account=bbbb-delta-gpu" in gpu_arguments(site, "bbbb-delta-gpu")
+
+
+def test_probe_where_a_feature_of_the_nodes_is_demanded(bouchet: Bouchet, tmp_path: Path) -> None:
+    assert probe(bouchet, WITH_FEATURES, tmp_path).status == 0
+    site = written(tmp_path)
+    assert (site.gpu_request, site.gpu_type_requested, site.account) == ("gres", False, "m1234")
+    assert [(p.name, p.constraint, p.whole_node) for p in site.partitions] == [
+        ("gpu", "h200", False), ("cpu", None, False),
+    ]  # fmt: skip
+    argv = gpu_arguments(site)
+    assert "--gres=gpu:1" in argv and "--constraint=h200" in argv, argv
 
 
 def test_probe_where_gpus_have_no_type(bouchet: Bouchet, tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def test_end_of_input_at_a_question_ends_it_as_ctrl_c_does(person: Bouchet) -> N
         ("ssh: Could not resolve hostname x: nodename nor servname provided, or not known", True),
         ("ssh: connect to host login.yale.example port 22: No route to host", True),
         ("ssh: connect to host login.yale.example port 22: Network is unreachable", True),
-        ("kex_exchange_identification: read: Connection reset by peer", False),
+        ("Connection reset by 10.1.2.3 port 22", False),
         ("me@login.yale.example: Permission denied (publickey,keyboard-interactive).", False),
     ],
 )
@@ -178,7 +178,7 @@ def test_directory_that_cannot_be_made(person: Bouchet, tmp_path: Path, director
         ("", "no reason given"),
     ],
 )
-def test_words_of_the_system_there(written: str, problem: str) -> None:
+def test_message_of_the_system_there(written: str, problem: str) -> None:
     assert problem in (found := directory_problem("/x/y", {"above": "/x", "written": written}))
     assert bool(found) is bool(problem)
 

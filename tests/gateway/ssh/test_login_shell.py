@@ -37,9 +37,18 @@ async def test_command_output_is_without_the_start_up_files_text(noisy: LoginNod
     assert (answer["exit_status"], answer["stdout"], answer["stderr"]) == (0, f"{ROW}\n", "late\n")
 
 
-async def test_command_after_a_start_up_that_exits_says_so(noisy: LoginNode, client: httpx.AsyncClient) -> None:
-    noisy.start_up += "exit 0; "
-    answer = await run(client, "squeue", "--me")
+# the last line of start-up files that do not look whether the shell has a terminal
+ENDS = ("exit 0; ", "exit 3; ", "exec cat; ", "exec sh; ", "exec tcsh -f; ", "exec zsh -f; ", "exec fish; ")
+
+
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("stdin", [None, "a script\n"])
+async def test_command_after_a_start_up_that_ends_the_shell_says_so(
+    noisy: LoginNode, client: httpx.AsyncClient, end: str, stdin: str | None
+) -> None:
+    noisy.start_up += end
+    body = {"argv": ["squeue", "--me"], "stdin": stdin, "timeout_s": 20}
+    answer = await client.post("/v1/run", json=body)
     assert answer.status_code >= 500
     detail = answer.json()["detail"]
     assert detail.startswith("squeue was not started: the start-up files of the account's shell")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from bouchet_core.config.site import load_site
 
-from tests.stack.clusters.flavours import FLAVOURS, HOME, Flavour, as_root, configured
+from tests.stack.clusters.flavours import FLAVOURS, HOME, UNUSABLE_START_UPS, Flavour, as_root, configured
 from tests.stack.clusters.person import ALIAS, make_person, run_as, with_demo_image
 from tests.stack.harness import Stack
 from tests.waiting import wait_for
@@ -51,6 +51,9 @@ def test_probed_site_file_serves_on_this_kind_of_cluster(
         assert f"{HOME}/project_pi_x" in path.read_text(), "the directory was found"
         assert (site.gpu_request == "none") is flavour.whole_nodes, probed.output
         assert site.account == ("lab" if flavour.needs_account else None)
+        if flavour.constraint:
+            assert site.gpu_request == "gres" and not site.gpu_type_requested, probed.output
+            assert {p.constraint for p in site.partitions if p.gpus_per_node} == {flavour.constraint}, path.read_text()
         assert site.path == ((flavour.slurm_folder,) if flavour.slurm_folder else ())
         for service in SERVICES:
             stack.container(service).restart(timeout=10)
@@ -60,9 +63,14 @@ def test_probed_site_file_serves_on_this_kind_of_cluster(
         end_all(stack)
 
 
-def test_start_up_file_that_exits_is_a_sentence(stack: Stack, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", UNUSABLE_START_UPS)
+def test_start_up_file_that_ends_the_shell_is_a_sentence(stack: Stack, tmp_path: Path, kind: str) -> None:
     person = make_person(stack, tmp_path)
-    with configured(stack, Flavour("a start-up file that exits", start_up="echo 'choose a project'\nexit 0")):
+    with configured(stack, Flavour(f"a start-up file that {kind}", start_up=UNUSABLE_START_UPS[kind])):
         done = run_as(person, stack.bouchet, "site", "probe", ALIAS)
+        examined = stack.bouchet("doctor", "--json")
     assert done.status == 1 and "start-up file" in done.stderr, done.output
+    assert "start-up files of the account's shell" in examined.stdout, examined.output
+    # the connection was up all the time
+    assert stack.bouchet("doctor").status == 0
     assert as_root(stack, "demo-login", f"cat {HOME}/.bashrc").count("choose a project") == 0

@@ -13,6 +13,7 @@ from tests.stack.harness import Stack
 from tests.waiting import wait_for
 
 USER, HOME, CONFIG = "researcher", "/home/researcher", "/etc/slurm/slurm.conf"
+CLI_FILTER_FILE = "/etc/slurm/cli_filter.lua"
 ACCOUNTING_PID = "/run/slurm/slurmdbd.pid"
 PROGRAMS = "sbatch squeue scancel sinfo scontrol sacct sacctmgr"
 # a real job_submit plugin, as sites have one: it prints, and refuses
@@ -35,11 +36,34 @@ end
 function slurm_job_modify(job, record, partitions, uid) return slurm.SUCCESS end
 return slurm.SUCCESS
 """
+# a real cli_filter plugin, which sees the options themselves: to slurmctld, --gres and --gpus-per-node are the same
+CLI_FILTER = """
+local function given(value) return value ~= nil and value ~= "" and value ~= "unset" end
+local function refuse(text)
+  slurm.log_error(text)
+  return slurm.ERROR
+end
+function slurm_cli_setup_defaults(options, early_pass) return slurm.SUCCESS end
+function slurm_cli_pre_submit(options, offset)
+  for _, name in ipairs({"gpus", "gpus-per-node", "gpus-per-task"}) do
+    if given(options[name]) then return refuse("--" .. name .. " is not supported here: use --gres=gpu:N") end
+  end
+  local gres = options["gres"]
+  if not given(gres) then return slurm.SUCCESS end
+  if string.find(gres, "gpu:[a-z]") then return refuse("the kind of GPU is no part of --gres here") end
+  if not given(options["constraint"]) then return refuse("choose the kind of GPU with --constraint") end
+  return slurm.SUCCESS
+end
+function slurm_cli_post_submit(offset, job_id, step_id) return slurm.SUCCESS end
+"""
 
 
 @dataclass(frozen=True)
 class Flavour:
-    """One kind of cluster. refused: Slurm's name of a request -> sbatch's option."""
+    """One kind of cluster. refused: Slurm's name of a request -> sbatch's option.
+
+    constraint: the feature of nodes that sbatch wants beside `--gres=gpu:N`, and takes no other request for GPUs.
+    """
 
     name: str
     refused: dict[str, str] = field(default_factory=dict)
@@ -49,6 +73,7 @@ class Flavour:
     login_shell: str = "/bin/bash"
     slurm_folder: str = ""
     has_accounting: bool = True
+    constraint: str = ""
 
 
 TACC = Flavour(
@@ -68,7 +93,15 @@ DELTA = Flavour(
 NO_ACCOUNTING = Flavour(
     "per task, no slurmdbd", refused={"tres_per_job": "gpus", "tres_per_node": "gres"}, has_accounting=False
 )
-FLAVOURS = (TACC, DELTA, NO_ACCOUNTING)
+WITH_CONSTRAINT = Flavour("--gres=gpu:N and a constraint, demanded by a cli_filter", constraint="h200")
+FLAVOURS = (TACC, DELTA, NO_ACCOUNTING, WITH_CONSTRAINT)
+# what start-up files do in shells without a terminal that cannot be used; the last line of each
+UNUSABLE_START_UPS = {
+    "exits": "echo 'choose a project'\nexit 0",
+    "fails": "echo 'choose a project' >&2\nexit 1",
+    "becomes another shell": "echo 'choose a project'\nexec /bin/tcsh -f",
+    "becomes a program": "echo 'choose a project'\nexec cat",
+}
 
 
 def put_file(stack: Stack, service: str, path: str, text: str) -> None:
@@ -123,11 +156,15 @@ def _apply(stack: Stack, flavour: Flavour, bashrc: str, config: str) -> None:
             "demo-login",
             f"mkdir -p {flavour.slurm_folder}; for one in {PROGRAMS}; do mv /usr/bin/$one {flavour.slurm_folder}; done",
         )
+    if flavour.constraint:
+        put_file(stack, "demo-login", CLI_FILTER_FILE, CLI_FILTER)
+        as_root(stack, "demo-login", f"echo CliFilterPlugins=lua >> {CONFIG}")
     if not flavour.has_accounting:
         as_root(stack, "demo-ctl", f"kill $(cat {ACCOUNTING_PID})")
 
 
 def _undo(stack: Stack, flavour: Flavour, bashrc: str, config: str) -> None:
+    as_root(stack, "demo-login", f"sed -i /^CliFilterPlugins=/d {CONFIG}; rm -f {CLI_FILTER_FILE}")
     if flavour.slurm_folder:
         as_root(stack, "demo-login", f"mv {flavour.slurm_folder}/* /usr/bin/")
     put_file(stack, "demo-login", f"{HOME}/.bashrc", bashrc)
