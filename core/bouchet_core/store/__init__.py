@@ -4,8 +4,8 @@ Each kind of state has a module of its own over the same client.
 """
 
 from .batch_jobs import BatchJobStore
+from .client import SOCKET_TIMEOUT_S, RedisLogin
 from .deployments import ENDED_KEPT, EVENTS_KEPT, FIRST_EVENT, ONCE_TTL_S
-from .records import SOCKET_TIMEOUT_S, RedisLogin
 from .store import Store
 
 __all__ = [

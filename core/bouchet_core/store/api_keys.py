@@ -14,8 +14,8 @@ import redis
 from bouchet_core.errors import KeyNameTakenError, UnknownKeyError
 from bouchet_core.keys import ApiKey
 
+from .client import PREFIX, mapped
 from .reading import Unreadable, read_or_skip, unreadable_of
-from .records import PREFIX, mapped
 
 _KEYS, _CHANGES = PREFIX + "access:keys", PREFIX + "access:changes"
 CHANGES_KEPT = 100

@@ -19,8 +19,9 @@ from bouchet_core.batch_jobs import BatchJob, DiskListing, Download
 from bouchet_core.errors import UnknownDownloadError, UnknownImageJobError
 from bouchet_core.images import ImageJob
 
+from .client import PREFIX, mapped
 from .reading import read_or_skip
-from .records import PREFIX, RecordKeys, RecordStore, mapped
+from .records import RecordKeys, RecordStore
 
 RECORDS_KEPT = 200
 EVENTS_KEPT = 5_000

@@ -21,8 +21,9 @@ from bouchet_core.deployments import ClusterOutage, Orphan
 from bouchet_core.tunnel import TunnelEvent
 from bouchet_core.values import FrozenModel
 
+from .client import PREFIX, mapped
+from .queries import Query, ask
 from .reading import read_or_skip
-from .records import PREFIX, mapped
 
 OUTAGE_TTL_S = 120
 TUNNEL_EVENTS_KEPT = 1000
@@ -48,19 +49,29 @@ class OrphanStore:
 
     def seen(self) -> tuple[Orphan, ...]:
         """Return the last list, empty before the first; the worker makes it again at every step."""
-        with mapped():
-            body = cast("str | None", self._redis.get(_ORPHANS))
-        found = read_or_skip(_OrphanList, "list", "orphans", f'{{"orphans": {body}}}') if body else None
-        return found.orphans if found else ()
+        return ask(self._redis, self.seen_query())
+
+    def seen_query(self) -> Query[tuple[Orphan, ...]]:
+        """Return the query for it."""
+        return Query([("GET", _ORPHANS)], lambda answers: _orphans(answers[0]))
 
     def epoch(self) -> str:
         """Return an id that stays the same until Redis loses its data."""
+        return ask(self._redis, self.epoch_query())
+
+    def epoch_query(self) -> Query[str]:
+        """Return the query for it, which makes the id where there is none."""
+        return Query([("GET", _EPOCH)], lambda answers: answers[0] or self._new_epoch())
+
+    def _new_epoch(self) -> str:
         with mapped():
-            known = cast("str | None", self._redis.get(_EPOCH))
-            if known is not None:
-                return known
             self._redis.set(_EPOCH, uuid.uuid4().hex, nx=True)
             return cast("str", self._redis.get(_EPOCH))
+
+
+def _orphans(body: str | None) -> tuple[Orphan, ...]:
+    found = read_or_skip(_OrphanList, "list", "orphans", f'{{"orphans": {body}}}') if body else None
+    return found.orphans if found else ()
 
 
 class OutageStore:

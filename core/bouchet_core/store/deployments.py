@@ -23,9 +23,11 @@ from bouchet_core.deployments import Deployment, DeploymentEvent, Job, Phase
 from bouchet_core.errors import NameTakenError, NoFreeSlotError, UnknownDeploymentError
 from bouchet_core.tunnel import SlotTarget, TargetSigner
 
+from .client import PREFIX, evaluate, mapped, stream_entries
 from .cluster import TUNNEL_EVENTS
+from .queries import Query, ask
 from .reading import read_or_skip
-from .records import PREFIX, HeldSlot, RecordKeys, RecordStore, evaluate, mapped, stream_entries
+from .records import HeldSlot, RecordKeys, RecordStore
 
 EVENTS_KEPT = 10_000
 ONCE_TTL_S = 24 * 3600
@@ -116,10 +118,12 @@ class DeploymentStore(RecordStore[Deployment]):
                 found.append(HeldSlot(job.slot, signed, owner))
         return found
 
-    def renew_targets(self, records: Sequence[Deployment]) -> None:
+    def targets_query(self) -> Query[Mapping[str, str]]:
+        """Return the query for the stored targets by slot, as `renew_targets` takes them."""
+        return Query([("HGETALL", self.keys.targets)], lambda answers: answers[0])
+
+    def renew_targets(self, records: Sequence[Deployment], stored: Mapping[str, str]) -> None:
         """Write the targets of these records where the store has others: forged ones, or an older version's."""
-        with mapped():
-            stored = cast("dict[str, str]", self._redis.hgetall(self.keys.targets))
         for record in records:
             for held in self.targets_of(record):
                 if held.target and stored.get(str(held.slot)) != held.target:
@@ -138,9 +142,12 @@ class DeploymentStore(RecordStore[Deployment]):
 
     def ended_since(self, moment: datetime) -> list[Deployment]:
         """Return the deployments that ended after that moment, the last to end first; at most ENDED_KEPT."""
-        with mapped():
-            ids = cast("list[str]", self._redis.zrevrangebyscore(self.keys.ended, "+inf", moment.timestamp()))
-        return self._load(ids)
+        return self.read_records(ask(self._redis, self.ended_query(moment)))
+
+    def ended_query(self, moment: datetime) -> Query[list[str]]:
+        """Return the query for their ids."""
+        command = ("ZREVRANGEBYSCORE", self.keys.ended, "+inf", moment.timestamp())
+        return Query([command], lambda answers: list(answers[0]))
 
     def take_slot(self, deployment: str, job_name: str, count: int) -> int:
         """Return the slot of that job, taking the lowest free one; NoFreeSlotError when all `count` are taken."""

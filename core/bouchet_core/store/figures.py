@@ -14,8 +14,8 @@ import redis
 
 from bouchet_core.figures import JobFigures
 
+from .client import PREFIX, mapped
 from .reading import read_or_skip
-from .records import PREFIX, mapped
 
 # figures older than this describe nothing any more: the worker reads them every 30 s at the latest
 FIGURES_TTL = timedelta(seconds=120)

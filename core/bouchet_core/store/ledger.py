@@ -20,8 +20,8 @@ from redis.exceptions import ResponseError
 
 from bouchet_core.ledger import AccountingEntry, JobEntry, JobMeasure
 
+from .client import PREFIX, mapped
 from .reading import read_or_skip
-from .records import PREFIX, mapped
 
 REQUESTS, JOBS = PREFIX + "ledger:requests", PREFIX + "ledger:jobs"
 _MEASURED = PREFIX + "ledger:measured"

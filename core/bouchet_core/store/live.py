@@ -19,8 +19,8 @@ import redis
 from bouchet_core.live import FigurePoint, LiveRequests
 from bouchet_core.values import FrozenModel
 
+from .client import PREFIX, mapped
 from .reading import read_or_skip
-from .records import PREFIX, mapped
 
 WATCHED_S = 12
 HISTORY_S = 3600

@@ -8,17 +8,18 @@ Keys in Redis, all written by the proxy alone and bounded:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import cast
+from typing import Any, cast
 
 import redis
 from pydantic import ConfigDict, Field
 
 from bouchet_core.values import FrozenModel
 
+from .client import PREFIX, mapped, stream_entries
+from .queries import Query, ask
 from .reading import read_or_skip
-from .records import PREFIX, mapped, stream_entries
 
 LOAD_TTL_S = 15
 # requests for a model that is parked are counted for this long after their client has given up
@@ -77,9 +78,11 @@ class LoadStore:
 
     def current(self) -> LoadReport | None:
         """Return the newest report, None if no proxy has written one for LOAD_TTL_S."""
-        with mapped():
-            body = cast("str | None", self._redis.get(_LOAD))
-        return read_or_skip(LoadReport, "report", "of the proxy", body) if body else None
+        return ask(self._redis, self.current_query())
+
+    def current_query(self) -> Query[LoadReport | None]:
+        """Return the query for it."""
+        return Query([("GET", _LOAD)], lambda answers: _report(answers[0]))
 
     def want(self, deployment: str, now: datetime) -> None:
         """Note that a request names a deployment of which no job is ready."""
@@ -105,22 +108,37 @@ class LoadStore:
 
     def demand(self) -> dict[str, datetime]:
         """Return when each deployment was last asked for in vain, by id."""
-        with mapped():
-            found = cast("dict[str, str]", self._redis.hgetall(_DEMAND))
-        times = {name: _time(text) for name, text in found.items()}
-        return {name: moment for name, moment in times.items() if moment is not None}
+        return ask(self._redis, Query([("HGETALL", _DEMAND)], lambda answers: _times(answers[0])))
 
-    def forget_demand(self, now: datetime) -> None:
-        """Remove what was asked for too long ago, and what cannot be read."""
-        with mapped():
-            found = cast("dict[str, str]", self._redis.hgetall(_DEMAND))
-            old = [name for name, text in found.items() if _is_old(_time(text), now)]
-            if old:
-                self._redis.hdel(_DEMAND, *old)
+    def forget_demand(self, now: datetime) -> dict[str, datetime]:
+        """Remove what was asked for too long ago, and what cannot be read; return the rest."""
+        return ask(self._redis, self.forget_demand_query(now))
+
+    def forget_demand_query(self, now: datetime) -> Query[dict[str, datetime]]:
+        """Return the query for what is left."""
+
+        def parse(answers: Sequence[Any]) -> dict[str, datetime]:
+            times = _times(answers[0])
+            current = {name: moment for name, moment in times.items() if not _is_old(moment, now)}
+            if old := [name for name in answers[0] if name not in current]:
+                with mapped():
+                    self._redis.hdel(_DEMAND, *old)
+            return current
+
+        return Query([("HGETALL", _DEMAND)], parse)
 
 
-def _is_old(moment: datetime | None, now: datetime) -> bool:
-    return moment is None or abs((now - moment).total_seconds()) > DEMAND_KEPT_S
+def _report(body: str | None) -> LoadReport | None:
+    return read_or_skip(LoadReport, "report", "of the proxy", body) if body else None
+
+
+def _times(found: Mapping[str, str]) -> dict[str, datetime]:
+    times = {name: _time(text) for name, text in found.items()}
+    return {name: moment for name, moment in times.items() if moment is not None}
+
+
+def _is_old(moment: datetime, now: datetime) -> bool:
+    return abs((now - moment).total_seconds()) > DEMAND_KEPT_S
 
 
 def _time(text: str) -> datetime | None:

@@ -25,9 +25,9 @@ import redis
 from bouchet_core.notices import MessageReport, Notice, NotifierStatus
 from bouchet_core.tunnel import TunnelEvent
 
+from .client import PREFIX, evaluate, mapped, stream_entries
 from .cluster import TUNNEL_EVENTS
 from .reading import read_or_skip
-from .records import PREFIX, evaluate, mapped, stream_entries
 
 NOTICES_KEPT, KNOWN_KEPT, TESTS_KEPT, SENT_KEPT = 1000, 4000, 20, 50
 # of messages that wait for a target; the oldest ones are given up

@@ -1,101 +1,23 @@
-"""Redis: the client, its errors, and records with a version: create once, compare-and-set, one event per change."""
+"""Records with a version in Redis: create once, compare-and-set, one event per change."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Generic, Protocol, Self, TypeVar, cast
 
 import redis
 from pydantic import ValidationError
-from redis.backoff import ExponentialWithJitterBackoff
-from redis.exceptions import NoPermissionError
-from redis.retry import Retry
 
-from bouchet_core.errors import (
-    RecordError,
-    StaleRecordError,
-    StoreRefusedError,
-    StoreUnavailableError,
-    UnreadableRecordError,
-)
+from bouchet_core.errors import RecordError, StaleRecordError, UnreadableRecordError
 
+from .client import evaluate, mapped
+from .queries import Query, ask
 from .reading import Unreadable, problem_of, read_or_skip, read_stored, unreadable_of
 
-PREFIX = "bouchet:"
-SOCKET_TIMEOUT_S = 5.0
-# how Redis 7.0, and 7.2 and newer, begin the error for a command in a script
-REFUSED_IN_SCRIPT = ("The user executing the script can't", "ACL failure in script")
 # how many of the newest records are checked by `unreadable`, beside the live ones
 CHECKED_RECORDS = 200
-
-
-@dataclass(frozen=True)
-class RedisLogin:
-    """Where Redis listens, and as whom to log in: the services have a user each, with rights of its own."""
-
-    host: str
-    port: int
-    password: str | None = field(default=None, repr=False)
-    user: str | None = None
-
-
-class _Client(redis.Redis):
-    """A client whose errors about missing rights name the command: Redis does so only if all its keys are allowed."""
-
-    def execute_command(self, *args: Any, **options: Any) -> Any:
-        try:
-            return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
-        except redis.ResponseError as exc:
-            if isinstance(exc, NoPermissionError) or str(exc).startswith(REFUSED_IN_SCRIPT):
-                raise NoPermissionError(str(args[0]), str(exc)) from exc
-            raise
-
-
-def open_client(login: RedisLogin, *, decode_responses: bool, protocol: int | None = None) -> redis.Redis:
-    """Return a client with a connection pool; nothing is sent before the first call. protocol: RESP version."""
-    return _Client(
-        host=login.host,
-        port=login.port,
-        username=login.user,
-        password=login.password,
-        decode_responses=decode_responses,
-        protocol=protocol,
-        socket_timeout=SOCKET_TIMEOUT_S,
-        socket_connect_timeout=SOCKET_TIMEOUT_S,
-        health_check_interval=30,
-        # a pooled connection may be dead after Redis restarted; the library's default retry waits for seconds
-        retry=Retry(ExponentialWithJitterBackoff(base=0.02, cap=0.2), retries=2),
-    )
-
-
-@contextmanager
-def mapped() -> Iterator[None]:
-    """Map Redis errors to StoreRefusedError and StoreUnavailableError."""
-    try:
-        yield
-    except NoPermissionError as exc:
-        command, detail = exc.args if len(exc.args) == 2 else ("a command", exc.args[0])
-        raise StoreRefusedError(str(command), str(detail)) from exc
-    except redis.RedisError as exc:
-        raise StoreUnavailableError(str(exc)) from exc
-
-
-def evaluate(client: redis.Redis, script: str, keys: Sequence[str], arguments: Sequence[str | int | float]) -> Any:
-    """Run a Lua script and return its result: all its changes happen, or none."""
-    with mapped():
-        return client.eval(script, len(keys), *keys, *arguments)
-
-
-def stream_entries(answer: Any, stream: str) -> list[tuple[str, dict[str, str]]]:
-    """Return XREAD's entries of one stream: RESP3 answers with a mapping to pages, RESP2 with a list of pairs."""
-    if not answer:
-        return []
-    pages = {key: value[0] for key, value in answer.items()} if isinstance(answer, dict) else dict(answer)
-    return cast("list[tuple[str, dict[str, str]]]", pages.get(stream, []))
-
 
 # A record, the names that it owns and its event appear together or not at all.
 # KEYS: record all live owners events once
@@ -221,6 +143,8 @@ class RecordStore(Generic[AnyRecord]):
 
     def __init__(self, client: redis.Redis) -> None:
         self._redis = client
+        # what was live last: body and record by id. Records are frozen, so an unchanged one is not parsed again.
+        self._last_live: Mapping[str, tuple[str, AnyRecord | None]] = {}
 
     def event_of(self, record: AnyRecord) -> Mapping[str, str]:
         """Return the fields of the event that a change to this record appends."""
@@ -247,6 +171,9 @@ class RecordStore(Generic[AnyRecord]):
                 body = self._redis.hget(self._key(cast(str, owner)), "body") if owner else None
         if body is None:
             raise self.unknown(name)
+        known_body, known = self._last_live.get(name, ("", None))
+        if known is not None and known_body == body:
+            return known
         try:
             return read_stored(self.record_type, cast(str, body))
         except ValidationError as exc:
@@ -254,7 +181,18 @@ class RecordStore(Generic[AnyRecord]):
 
     def live(self) -> list[AnyRecord]:
         """Return all that have not ended and can be read, oldest first."""
-        return sorted(self._load(self._live_ids()), key=lambda record: record.created_at)
+        return ask(self._redis, self.live_query())
+
+    def live_query(self) -> Query[list[AnyRecord]]:
+        """Return the query for them: a second round trip is needed only for those that were not live last time."""
+        known = list(self._last_live)
+
+        def parse(answers: Sequence[Any]) -> list[AnyRecord]:
+            ids, bodies = sorted(answers[0]), dict(zip(known, answers[1:], strict=True))
+            bodies |= self._bodies([identity for identity in ids if not bodies.get(identity)])
+            return self._parse_live({identity: bodies[identity] for identity in ids if bodies.get(identity)})
+
+        return Query((self._live_ids_command(), *(("HGET", self._key(one), "body") for one in known)), parse)
 
     def unreadable(self, *, live: bool = False) -> list[Unreadable]:
         """Return the records that this version cannot read; they keep their ids, names and slots. live: only those."""
@@ -262,13 +200,13 @@ class RecordStore(Generic[AnyRecord]):
         if not live:
             with mapped():
                 ids |= set(cast("list[str]", self._redis.zrevrange(self.keys.all, 0, CHECKED_RECORDS - 1)))
-        return unreadable_of(self.record_type, self.kind, self._bodies(sorted(ids)))
+        return unreadable_of(self.record_type, self.kind, self._bodies(sorted(ids)).items())
 
     def page(self, limit: int = 50, offset: int = 0) -> list[AnyRecord]:
         """Return records, newest first."""
         with mapped():
             ids = cast("list[str]", self._redis.zrevrange(self.keys.all, offset, offset + limit - 1))
-        return self._load(ids)
+        return self.read_records(ids)
 
     def save(self, record: AnyRecord) -> AnyRecord:
         """Replace the version before this one and append the event in one step, or raise StaleRecordError."""
@@ -292,10 +230,15 @@ class RecordStore(Generic[AnyRecord]):
             raise StaleRecordError(record.id)
         return record
 
-    def update(self, name: str, change: Callable[[AnyRecord], AnyRecord], tries: int = 10) -> AnyRecord:
-        """Read, change and save, again while other writers are faster; an unchanged record is not saved."""
-        for _ in range(tries):
-            old = self.get(name)
+    def update(
+        self, name: str, change: Callable[[AnyRecord], AnyRecord], tries: int = 10, known: AnyRecord | None = None
+    ) -> AnyRecord:
+        """Read, change and save, again while other writers are faster; an unchanged record is not saved.
+
+        known: the record as it was read a moment ago; it is read only if another writer was faster.
+        """
+        for number in range(tries):
+            old = known if known is not None and number == 0 else self.get(name)
             # a change may be made of several steps, each of which raised the version
             new = change(old).model_copy(update={"version": old.version})
             if new == old:
@@ -326,27 +269,39 @@ class RecordStore(Generic[AnyRecord]):
         redis_keys = [self._key(record.id), keys.all, keys.live, keys.owners, keys.events, once]
         return tuple(evaluate(self._redis, _CREATE, redis_keys, args))
 
-    def _load(self, ids: Sequence[str]) -> list[AnyRecord]:
+    def read_records(self, ids: Sequence[str]) -> list[AnyRecord]:
         """Return the records of these ids in one round trip, without those that are gone or cannot be read."""
-        found = (read_or_skip(self.record_type, self.kind, *pair) for pair in self._bodies(ids))
+        found = (read_or_skip(self.record_type, self.kind, *pair) for pair in self._bodies(ids).items())
         return [record for record in found if record is not None]
 
-    def _live_ids(self) -> list[str]:
-        with mapped():
-            if self.keys.live:
-                return sorted(cast("set[str]", self._redis.smembers(self.keys.live)))
-            return sorted(cast("list[str]", self._redis.hvals(self.keys.owners)))
+    def _parse_live(self, bodies: Mapping[str, str]) -> list[AnyRecord]:
+        """Return the live records of these bodies, oldest first."""
+        known = self._last_live
+        found = {
+            identity: known[identity]
+            if identity in known and known[identity][0] == body
+            else (body, read_or_skip(self.record_type, self.kind, identity, body))
+            for identity, body in bodies.items()
+        }
+        self._last_live = found
+        return sorted((record for _, record in found.values() if record), key=lambda record: record.created_at)
 
-    def _bodies(self, ids: Sequence[str]) -> list[tuple[str, str]]:
-        """Return pairs of id and body in one round trip, without those that are gone."""
+    def _live_ids_command(self) -> tuple[str, str]:
+        return ("SMEMBERS", self.keys.live) if self.keys.live else ("HVALS", self.keys.owners)
+
+    def _live_ids(self) -> list[str]:
+        return ask(self._redis, Query([self._live_ids_command()], lambda answers: sorted(answers[0])))
+
+    def _bodies(self, ids: Sequence[str]) -> dict[str, str]:
+        """Return the bodies by id in one round trip, without those that are gone."""
         if not ids:
-            return []
+            return {}
         with mapped():
             pipe = self._redis.pipeline(transaction=False)
             for identity in ids:
                 pipe.hget(self._key(identity), "body")
             bodies = pipe.execute()
-        return [(identity, body) for identity, body in zip(ids, bodies, strict=True) if body]
+        return {identity: body for identity, body in zip(ids, bodies, strict=True) if body}
 
     def _key(self, identity: str) -> str:
         return f"{self.keys.record}{identity}"

@@ -8,7 +8,7 @@ Keys (all under `bouchet:`), beside those of the other modules:
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import Self
+from typing import Any, Self
 
 import redis
 
@@ -16,6 +16,7 @@ from bouchet_core.tunnel import TargetSigner
 
 from .api_keys import ApiKeyStore
 from .batch_jobs import DownloadStore, ImageStore
+from .client import PREFIX, RedisLogin, evaluate, mapped, open_client
 from .cluster import OrphanStore, OutageStore, TunnelStore
 from .deployments import DeploymentStore
 from .figures import FiguresStore
@@ -23,8 +24,8 @@ from .ledger import LedgerStore
 from .live import LiveStore
 from .load import LoadStore
 from .notices import NoticeStore
+from .queries import Query, ask, ask_all
 from .reading import Unreadable
-from .records import PREFIX, RedisLogin, evaluate, mapped, open_client
 from .usage import UsageStore
 
 # KEYS: lease   ARGV: owner
@@ -95,9 +96,18 @@ class Store(DeploymentStore):
         with mapped():
             self._redis.ping()
 
+    def ask(self, *queries: Query[Any]) -> list[Any]:
+        """Return the answers to queries of this store and of its parts, which share a round trip."""
+        return ask_all(self._redis, *queries)
+
     def lease(self, name: str, owner: str, ttl_s: float) -> bool:
         """Take or renew a lease; return False while it has another owner."""
-        return bool(evaluate(self._redis, _LEASE, [f"{PREFIX}lease:{name}"], [owner, int(ttl_s * 1000)]))
+        return ask(self._redis, self.lease_query(name, owner, ttl_s))
+
+    def lease_query(self, name: str, owner: str, ttl_s: float) -> Query[bool]:
+        """Return the query that takes or renews it."""
+        command = ("EVAL", _LEASE, 1, f"{PREFIX}lease:{name}", owner, int(ttl_s * 1000))
+        return Query([command], lambda answers: bool(answers[0]))
 
     def release(self, name: str, owner: str) -> None:
         """Release a lease; a lease of another owner stays."""
@@ -105,8 +115,11 @@ class Store(DeploymentStore):
 
     def beat(self, name: str, ttl_s: float) -> None:
         """Renew the heartbeat of the process `name` for ttl_s."""
-        with mapped():
-            self._redis.set(f"{PREFIX}heartbeat:{name}", "1", px=int(ttl_s * 1000))
+        ask(self._redis, self.beat_query(name, ttl_s))
+
+    def beat_query(self, name: str, ttl_s: float) -> Query[None]:
+        """Return the query that renews it."""
+        return Query([("SET", f"{PREFIX}heartbeat:{name}", "1", "PX", int(ttl_s * 1000))], lambda _: None)
 
     def beats(self, name: str) -> bool:
         """Return whether the process `name` has a recent heartbeat."""

@@ -18,7 +18,7 @@ import redis
 
 from bouchet_core.usage import UsageRecord
 
-from .records import PREFIX, mapped
+from .client import PREFIX, mapped
 
 log = logging.getLogger(__name__)
 

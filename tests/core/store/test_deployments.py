@@ -51,6 +51,38 @@ def test_get_unknown_record_raises(store: Store) -> None:
         store.get("zz")
 
 
+def test_live_has_every_change_of_other_writers(store: Store, redis_server: RedisServer) -> None:
+    other = redis_server.store("api")
+    store.create(deployment("aa"))
+    assert store.live() == store.live() == [store.get("aa")]
+    changed = other.update("aa", lambda old: old.asked_to_stop(NOW))
+    added = other.create(deployment("bb", created=NOW + timedelta(seconds=1)))
+    assert store.live() == [changed, added] and store.get("aa") == changed
+    gone = other.save(added.model_copy(update={"phase": Phase.ENDED, "ending": Ending.FAILED, "version": 1}))
+    assert store.live() == [changed] and store.get("bb") == gone
+    other.close()
+
+
+def test_unchanged_live_records_are_not_parsed_again(store: Store) -> None:
+    store.create(deployment("aa"))
+    [first], [second] = store.live(), store.live()
+    assert first is second is store.get("aa")
+
+
+def test_update_of_a_record_that_was_read_before_does_not_overwrite_a_newer_change(store: Store) -> None:
+    read = store.create(deployment("aa"))
+    store.update("aa", lambda old: old.asked_to_stop(NOW))
+    seen: list[int] = []
+
+    def change(old: Deployment) -> Deployment:
+        seen.append(old.version)
+        return old.model_copy(update={"reason": "of the slower writer"})
+
+    saved = store.update("aa", change, known=read)
+    assert seen == [0, 1] and saved.version == 2
+    assert saved.stop_requested_at == NOW and saved.reason == "of the slower writer"
+
+
 def test_create_with_taken_name_stores_nothing(store: Store) -> None:
     store.create(deployment("aa", "one"))
     with pytest.raises(NameTakenError, match="served by deployment aa"):
@@ -115,7 +147,7 @@ def test_slot_target_is_written_only_by_a_store_that_signs(store: Store, redis_s
     record = reader.create(deployment("aa"))
     live = reader.save(running(record, 0))
     assert store.slot_target(0) is None
-    store.renew_targets([live])
+    store.renew_targets([live], {})
     signed = store.slot_target(0)
     assert signed is not None and TargetSigner(GATEWAY_TOKEN).problem(0, signed) == ""
     later = reader.save(live.moved(Phase.READY, NOW))
@@ -128,7 +160,7 @@ def test_slot_target_is_written_only_by_a_store_that_signs(store: Store, redis_s
 def test_renew_targets_of_an_older_version_of_the_record_writes_nothing(store: Store) -> None:
     old = store.save(running(store.create(deployment("aa")), 0))
     store.save(old.moved(Phase.ENDED, NOW, ending=Ending.COMPLETED))
-    store.renew_targets([old])
+    store.renew_targets([old], {})
     assert store.slot_target(0) is None
 
 

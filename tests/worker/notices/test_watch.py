@@ -111,7 +111,7 @@ def test_two_workers_append_a_notice_once(scenario: WorkerScenario, appended: An
     write_connection(scenario.slurm, job_id)
     scenario.step(2)
     for _ in range(3):
-        NoticeWatch(scenario.context).step(scenario.context.store.live())
+        NoticeWatch(scenario.context).step(scenario.context.store.live(), [])
     assert [one.kind for one in appended()] == [NoticeKind.READY]
 
 
@@ -127,8 +127,8 @@ def test_budget_of_the_installation_is_noticed_at_80_and_at_100_percent(
 
     def budgets_after(hours: float) -> list[str]:
         scenario.clock.advance(hours * 3600)
-        NoticeWatch(context).step(context.store.live())
-        NoticeWatch(context).step(context.store.live())
+        NoticeWatch(context).step(context.store.live(), [])
+        NoticeWatch(context).step(context.store.live(), [])
         return [one.title for one in appended() if one.kind is NoticeKind.BUDGET]
 
     gpus = (scenario.get().job or pytest.fail("no job")).placement.gpus  # type: ignore[union-attr]

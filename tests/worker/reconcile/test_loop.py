@@ -6,6 +6,7 @@ import pytest
 import redis
 from bouchet_core.deployments import Ending, Phase
 from bouchet_core.gateway_client import GatewayClient
+from bouchet_core.policy import Policy
 from bouchet_core.tasks import TaskName
 from bouchet_core.tunnel import SlotTarget
 from bouchet_worker.launch.submit import cancel, submit
@@ -29,6 +30,30 @@ def test_step_sends_nothing_to_the_cluster_while_nothing_is_live(scenario: Worke
     assert scenario.slurm.programs() == ["squeue"], "unrecorded jobs may run"
     scenario.step(3)
     assert scenario.slurm.programs() == ["squeue"]
+
+
+@pytest.mark.parametrize("parts", [1, 4])
+def test_step_asks_redis_a_few_times_however_many_deployments_there_are(
+    scenario: WorkerScenario, redis_server: RedisServer, parts: int
+) -> None:
+    for number in range(parts):
+        job_id = scenario.launch(f"a{number}")
+        kept = {"policy": Policy(keep="forever")}
+        scenario.context.store.update(f"a{number}", lambda old, kept=kept: old.model_copy(update=kept))
+        scenario.slurm.start(job_id)
+        write_connection(scenario.slurm, job_id)
+        scenario.step(2)
+    with redis.Redis(port=redis_server.port, password=redis_server.password) as client:
+
+        def reads() -> int:
+            found: dict[str, int] = client.info("stats")  # type: ignore[assignment]
+            return found["total_reads_processed"]
+
+        scenario.step()
+        before = reads()
+        scenario.step(10)
+        # one at the beginning, one before records are decided on, one for the plans of their policies
+        assert (reads() - before - 1) / 10 <= 3
 
 
 def test_deployment_goes_from_request_to_ready_to_cancelled(scenario: WorkerScenario) -> None:

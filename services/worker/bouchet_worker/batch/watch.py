@@ -78,10 +78,6 @@ class BatchJobWatch(Generic[BatchJobT, ProgressT]):
     # monotonic seconds of the last task by record
     _sent: dict[str, float] = field(default_factory=dict)
 
-    def live(self) -> list[BatchJobT]:
-        """Return the records to watch."""
-        return self.job_type.records(self.context.store).live()
-
     def settle(self, live: Sequence[BatchJobT], rows: Sequence[QueueRow] | None) -> None:
         """Update every record. rows: the queue, None when squeue failed, which changes nothing."""
         self._sent = {record.id: at for record in live if (at := self._sent.get(record.id)) is not None}

@@ -108,16 +108,28 @@ def update_attempt(
 
     Raises UnknownDeploymentError if the record no longer has that job.
     """
+    return attempt_of(update_record(context, deployment, job_name, change), job_name)
+
+
+def update_record(
+    context: WorkerContext,
+    deployment: str,
+    job_name: str | None,
+    change: Callable[[Deployment], Deployment],
+    known: Deployment | None = None,
+) -> Deployment:
+    """Do the same and return the whole record. known: the record as it was read a moment ago."""
 
     def whole(old: Deployment) -> Deployment:
-        attempt = _attempt_of(old, job_name)
+        attempt = attempt_of(old, job_name)
         new = change(attempt)
         return old if new == attempt else old.with_attempt(new)
 
-    return _attempt_of(context.store.update(deployment, whole), job_name)
+    return context.store.update(deployment, whole, known=known)
 
 
-def _attempt_of(record: Deployment, job_name: str | None) -> Deployment:
+def attempt_of(record: Deployment, job_name: str | None) -> Deployment:
+    """Return that attempt of the record, or raise UnknownDeploymentError."""
     attempt = record.attempt(job_name)
     if attempt is None:
         raise UnknownDeploymentError(f"{record.id} ({job_name})")
@@ -147,7 +159,7 @@ class DeploymentSubmission(JobSubmission[Deployment]):
 
     def load(self) -> Deployment:
         """Return the newest version of the attempt."""
-        return _attempt_of(self.context.store.get(self.identity), self._job_name)
+        return attempt_of(self.context.store.get(self.identity), self._job_name)
 
     def wants_job(self, record: Deployment) -> bool:
         """Return whether it is on its way to Slurm and not cancelled."""

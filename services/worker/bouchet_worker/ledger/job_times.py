@@ -40,10 +40,10 @@ class JobTimes:
         """Forget what was read: another worker measures from now on."""
         self._measured = None
 
-    def step(self, records: Sequence[Deployment]) -> None:
+    def step(self, records: Sequence[Deployment], report: LoadReport | None) -> None:
         """Measure the jobs of the live records, and of those that have ended since the last step."""
         if self._measured is None:
-            self._begin()
+            self._begin(report)
         assert self._measured is not None
         live = {job.name: record.id for record in records for job in record.jobs}
         gone = {name: record for name, record in self._last_seen.items() if name not in live}
@@ -51,9 +51,9 @@ class JobTimes:
         if not live and not gone:
             return
         ended = [found for identity in sorted(set(gone.values())) if (found := self._find(identity)) is not None]
-        self._measure([*records, *ended], self._measured)
+        self._measure([*records, *ended], self._measured, report)
 
-    def _begin(self) -> None:
+    def _begin(self, report: LoadReport | None) -> None:
         """Read the measures, and take in what ended while no worker measured."""
         store = self.context.store
         measured = store.ledger.measured()
@@ -63,10 +63,12 @@ class JobTimes:
         if old:
             store.ledger.append((), forgotten=old)
         self._measured = {name: measure for name, measure in measured.items() if name in names}
-        self._measure(records, self._measured)
+        self._measure(records, self._measured, report)
 
-    def _measure(self, records: Sequence[Deployment], measured: dict[str, JobMeasure]) -> None:
-        now, report = self.context.now(), self.context.store.load.current()
+    def _measure(
+        self, records: Sequence[Deployment], measured: dict[str, JobMeasure], report: LoadReport | None
+    ) -> None:
+        now = self.context.now()
         changed: dict[str, JobMeasure] = {}
         entries: list[JobEntry] = []
         for record, job in _jobs_of(records):

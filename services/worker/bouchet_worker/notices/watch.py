@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from bouchet_core.deployments import Deployment
 from bouchet_core.errors import BouchetError
-from bouchet_core.notices import NOTICE_AGE, Notice
+from bouchet_core.notices import Notice
 from bouchet_core.policy.budget import LONGEST_PERIOD, budget_uses
 
 from bouchet_worker.context import WorkerContext
@@ -33,13 +33,13 @@ class NoticeWatch:
     _budgets_at: float | None = None
     _problem: str = field(default="")
 
-    def step(self, records: Sequence[Deployment]) -> None:
-        """Append what is new of the live records and of those that ended lately. Errors are logged, never raised.
+    def step(self, records: Sequence[Deployment], ended: Sequence[Deployment]) -> None:
+        """Append what is new of the live records and of those that ended within NOTICE_AGE.
 
-        Notices must not keep the loop from its work.
+        Errors are logged, never raised: notices must not keep the loop from its work.
         """
         try:
-            self._append(records)
+            self._append(records, ended)
             self._problem = ""
         except BouchetError as exc:
             if str(exc) != self._problem:
@@ -48,13 +48,12 @@ class NoticeWatch:
         except Exception:
             log.exception("notices: unexpected error")
 
-    def _append(self, records: Sequence[Deployment]) -> None:
-        now, store = self.context.now(), self.context.store
-        ended = store.ended_since(now - NOTICE_AGE)
+    def _append(self, records: Sequence[Deployment], ended: Sequence[Deployment]) -> None:
+        now = self.context.now()
         found = [notice for record in (*records, *ended) for notice in notices_of(record, now)]
         found += self._of_budgets(records)
         new = sorted((one for one in found if one.key not in self._known), key=lambda one: one.at)
-        store.notices.append(new, now)
+        self.context.store.notices.append(new, now)
         self._known = frozenset(one.key for one in found)
 
     def _of_budgets(self, records: Sequence[Deployment]) -> tuple[Notice, ...]:

@@ -11,19 +11,20 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
-from bouchet_core.deployments import Deployment
+from bouchet_core.batch_jobs import BatchJob
+from bouchet_core.deployments import Deployment, Orphan
 from bouchet_core.errors import BouchetError, StaleRecordError, StoreError, UnknownDeploymentError
 from bouchet_core.figures import JobFigures
-from bouchet_core.tasks import HEARTBEAT, TaskName
+from bouchet_core.tasks import TaskName
 
 from bouchet_worker.attach.watch import AttachedWatch
 from bouchet_worker.batch.download import DOWNLOADS
 from bouchet_worker.batch.image import IMAGES
 from bouchet_worker.batch.watch import BatchJobWatch
 from bouchet_worker.context import WorkerContext
-from bouchet_worker.launch.submit import update_attempt
+from bouchet_worker.launch.submit import attempt_of, update_record
 from bouchet_worker.ledger.accounting import AccountingScheduler
 from bouchet_worker.ledger.job_times import JobTimes
 from bouchet_worker.notices.watch import NoticeWatch
@@ -37,16 +38,14 @@ from .observation import Observed, QueryFailed
 from .observe import Observer, attempt_key
 from .recovery import JobRecovery
 from .smoke_runner import SmokeTestRunner
+from .step_reads import LEASE_NAME, StepReader, StepStart
 
 log = logging.getLogger(__name__)
 
 STEP_S = 2.0
-LEASE_NAME = "reconcile"
-LEASE_S = 10.0
-HEARTBEAT_S = 15.0
 SMOKE_POLL_S = 0.1
-# the longest that one read waits for demand, and so the end of the loop for it
-DEMAND_WAIT_S = 1.0
+# the longest that one read waits for demand, and so the end of the loop for it; below the socket's timeout
+DEMAND_WAIT_S = 2.0
 # between two reads while Redis does not answer
 UNANSWERED_S = 0.5
 # a task is enqueued again after this pause, which doubles each time
@@ -88,6 +87,7 @@ class ReconcileLoop:
     _outage_stored: bool = True
 
     def __post_init__(self) -> None:
+        self._reader = StepReader(self.context)
         self._recovery = JobRecovery(self.context)
         self._keys = KeyRecovery(self.context)
         self._attached = AttachedWatch(self.context, self.smoke_tests)
@@ -127,7 +127,6 @@ class ReconcileLoop:
 
     def _guarded_step(self) -> None:
         try:
-            self.beat()
             self.step()
         except BouchetError as exc:
             self._failures += 1
@@ -140,33 +139,28 @@ class ReconcileLoop:
     def _pause(self) -> float:
         return float(min(STEP_S * 2 ** min(self._failures, 4), max(BACK_OFF_MAX_S, STEP_S)))
 
-    def beat(self) -> None:
-        """Renew the heartbeats of the worker service and of this container."""
-        self.context.store.beat(HEARTBEAT, HEARTBEAT_S)
-        self.context.store.beat(f"{HEARTBEAT}:{self.context.owner}", HEARTBEAT_S)
-        if self.context.heartbeat_file is not None:
-            self.context.heartbeat_file.touch()
-
     def step(self) -> None:
         """Observe once and apply what follows. Sends nothing to the cluster while nothing is live.
 
         The first step, and the first after the store was emptied, queries Slurm in any case: unrecorded jobs may run.
         """
-        if not self.context.store.lease(LEASE_NAME, self.context.owner, LEASE_S):
+        start = self._reader.begin()
+        if not start.has_lease:
             self._job_times.forget()
             return
         self.maintain_queue()
-        epoch = self.context.store.orphans.epoch()
-        records = self.context.store.live()
-        self.context.store.renew_targets(records)
-        self._follow(records)
-        batch_jobs = [(watch, watch.live()) for watch in self._batch_jobs]
+        epoch, records = start.epoch, start.records
+        self.context.store.renew_targets(records, start.targets)
+        self._follow(start)
+        batch_jobs: list[tuple[BatchJobWatch[Any, Any], Sequence[BatchJob]]] = [
+            *zip(self._batch_jobs, (start.downloads, start.images), strict=True)
+        ]
         jobs = [job.name for record in records for job in record.live_jobs]
         if self.accounting is not None:
             self.accounting.run_if_due(jobs)
         if self.cleanup is not None:
             self.cleanup.run_if_due(
-                [*jobs, *(one.id for one in (*records, *(o for _, live in batch_jobs for o in live)))]
+                [*jobs, *(one.id for one in records), *(one.id for _, live in batch_jobs for one in live)]
             )
         compare = epoch != self._compared_epoch
         if not records and not compare and not any(live for _, live in batch_jobs):
@@ -180,21 +174,20 @@ class ReconcileLoop:
         unavailable = _all_failed(attempts, observed) or (always and rows is None)
         self._failures = self._failures + 1 if unavailable else 0
         self._store_outage(observed)
-        for attempt in attempts:
-            self._reconcile(attempt, observed[attempt_key(attempt)])
+        orphans = self._reconcile_all(attempts, observed)
         self._cancel_without_job(records)
         self._services.step(is_observed=rows is not None)
         for watch, live in batch_jobs:
             watch.settle(live, rows)
-        if rows is not None and self._recovery.recover(rows, records):
+        if rows is not None and self._recovery.recover(rows, records, orphans):
             self._compared_epoch = epoch
 
-    def _follow(self, records: Sequence[Deployment]) -> None:
+    def _follow(self, start: StepStart) -> None:
         """Note what became of jobs and deployments: for the ledger, and for people."""
-        self._forget_ended(records)
-        self._attached.step(records)
-        self._job_times.step(records)
-        self._notices.step(records)
+        self._forget_ended(start.records)
+        self._attached.step(start.records)
+        self._job_times.step(start.records, start.load)
+        self._notices.step(start.records, start.ended)
 
     def _cancel_without_job(self, records: Sequence[Deployment]) -> None:
         for record in records:
@@ -212,8 +205,22 @@ class ReconcileLoop:
             self.context.store.outage.clear()
         self._outage_stored = bool(details)
 
-    def _reconcile(self, record: Deployment, observed: Observed) -> None:
-        """Decide on the newest attempt until it is saved: a slow decision never overwrites a newer change."""
+    def _reconcile_all(self, attempts: Sequence[Deployment], observed: Mapping[str, Observed]) -> Sequence[Orphan]:
+        """Decide on all attempts, whose records are read again: observing takes time. Return the stored orphans."""
+        store = self.context.store
+        records, orphans = store.ask(store.live_query(), store.orphans.seen_query())
+        newest: dict[str, Deployment] = {record.id: record for record in records}
+        for attempt in attempts:
+            new = self._reconcile(attempt, observed[attempt_key(attempt)], newest.get(attempt.id))
+            if new is not None:
+                newest[attempt.id] = new
+        return cast("Sequence[Orphan]", orphans)
+
+    def _reconcile(self, record: Deployment, observed: Observed, newest: Deployment | None) -> Deployment | None:
+        """Decide on the newest attempt until it is saved: a slow decision never overwrites a newer change.
+
+        newest: the whole record as it was read last. Return it as it is then, None if it no longer has the attempt.
+        """
         made: list[Decision] = []
 
         def change(old: Deployment) -> Deployment:
@@ -221,15 +228,17 @@ class ReconcileLoop:
             return self._with_kept_until(old, apply(old, made[0], self.context.now()))
 
         try:
-            new = update_attempt(self.context, record.id, record.job_name, change)
+            whole = update_record(self.context, record.id, record.job_name, change, newest)
+            new = attempt_of(whole, record.job_name)
         except (StaleRecordError, UnknownDeploymentError):
-            return
+            return None
         if new.phase is not record.phase:
             log.info("deployment %s: %s -> %s %s", record.id, record.phase, new.phase, new.reason)
         if observed.health is not None and observed.health.wrong_server:
             self._keys.restore(record)
         if made[0].task is not None:
             self._send(made[0].task, record.id)
+        return whole
 
     def _with_kept_until(self, old: Deployment, record: Deployment) -> Deployment:
         """Add how long the job's files are kept to an attempt that has just ended."""

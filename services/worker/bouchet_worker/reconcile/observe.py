@@ -71,6 +71,7 @@ class Observer:
         self._gateway, self._paths = context.gateway, context.paths
         self.queue_rows: Sequence[QueueRow] | None = None
         self._waits_for_accounting: set[str] = set()
+        self._pool = ThreadPoolExecutor(OBSERVER_THREADS, "observe")
 
     def observe(self, records: Sequence[Deployment], *, always: bool = False) -> dict[str, Observed]:
         """Return what was found about these attempts, by attempt_key. Gateway errors become QueryFailed.
@@ -84,11 +85,10 @@ class Observer:
         queried = [(attempt_key(r), r) for r in records if attempt_key(r) in submitted]
         if not queried:
             return observed
-        with ThreadPoolExecutor(min(OBSERVER_THREADS, len(queried)), thread_name_prefix="observe") as pool:
-            details = pool.map(
-                lambda q: self._observe_job(q[1], submitted[q[0]], results[submitted[q[0]].name]), queried
-            )
-            return {**observed, **dict(zip((key for key, _ in queried), details, strict=True))}
+        details = self._pool.map(
+            lambda q: self._observe_job(q[1], submitted[q[0]], results[submitted[q[0]].name]), queried
+        )
+        return {**observed, **dict(zip((key for key, _ in queried), details, strict=True))}
 
     def _query_slurm(self, jobs: Sequence[Job], always: bool) -> dict[str, QueryResult]:
         """Return Slurm's answer by job name."""

@@ -35,7 +35,7 @@ LEASE_S = 60.0
 def list_orphans(context: WorkerContext) -> tuple[Orphan, ...]:
     """Query Slurm and return the orphans. Jobs of this installation that can be recovered are, and are not listed."""
     records = context.store.live()
-    JobRecovery(context).recover(list_queue(context), records)
+    JobRecovery(context).recover(list_queue(context), records, context.store.orphans.seen())
     return context.store.orphans.seen()
 
 

@@ -97,10 +97,11 @@ class JobRecovery:
     context: WorkerContext
     _files: dict[tuple[int, str], JobRecordFile | None] = field(default_factory=dict)
 
-    def recover(self, rows: Sequence[QueueRow], records: Sequence[Deployment]) -> bool:
+    def recover(self, rows: Sequence[QueueRow], records: Sequence[Deployment], listed: Sequence[Orphan]) -> bool:
         """Create records for this installation's unrecorded jobs, and store the other ones as orphans.
 
-        rows must be newer than records. Returns False when the cluster did not answer about one of the jobs.
+        rows must be newer than records; listed: the orphans as they are stored. Returns False when the cluster did not
+        answer about one of the jobs.
         """
         found = unrecorded_jobs(rows, records)
         known = {(row.job_id, row.name) for row in found}
@@ -115,7 +116,7 @@ class JobRecovery:
                 continue
             if orphan is not None:
                 orphans.append(orphan)
-        if self.context.store.orphans.seen() != tuple(orphans):
+        if tuple(listed) != tuple(orphans):
             self.context.store.orphans.keep(orphans)
         return complete
 

@@ -73,13 +73,14 @@ class ServiceRunner:
         if is_observed:
             self._observed_at = now
         self.wants_query = False
-        records = store.live()
+        records, load, demand = store.ask(
+            store.live_query(), store.load.current_query(), store.load.forget_demand_query(now)
+        )
         managed = [record for record in records if record.policy.is_managed]
         if not managed:
             return
-        store.load.forget_demand(now)
         self._watch.forget(record.id for record in managed)
-        around = self._surroundings(records, store.load.current(), is_observed)
+        around = self._surroundings(records, load, demand, is_observed)
         for record in managed:
             try:
                 self._run(record, around, [other for other in records if other.id != record.id], is_observed)
@@ -146,7 +147,11 @@ class ServiceRunner:
     # what plans need to know
 
     def _surroundings(
-        self, records: Sequence[Deployment], report: LoadReport | None, is_observed: bool
+        self,
+        records: Sequence[Deployment],
+        report: LoadReport | None,
+        demand: Mapping[str, datetime],
+        is_observed: bool,
     ) -> Surroundings:
         now = self._context.now()
         held = sum(len(record.live_jobs) for record in records)
@@ -158,7 +163,7 @@ class ServiceRunner:
         return Surroundings(
             site=self._context.site,
             report=report,
-            demand=self._context.store.load.demand(),
+            demand=demand,
             usage=self._usage[1] if self._usage is not None else {},
             # while nothing runs nothing is queried: a plan that would act asks for a query first
             observed_at=now if self._observed_at is None or held == 0 else self._observed_at,
