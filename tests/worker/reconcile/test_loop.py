@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import pytest
 import redis
 from bouchet_core.deployments import Ending, Phase
@@ -24,6 +26,8 @@ from tests.worker.scenario import (
     write_end,
 )
 
+KEPT = Policy(keep="forever")
+
 
 def test_step_sends_nothing_to_the_cluster_while_nothing_is_live(scenario: WorkerScenario) -> None:
     scenario.step()
@@ -38,16 +42,14 @@ def test_step_asks_redis_a_few_times_however_many_deployments_there_are(
 ) -> None:
     for number in range(parts):
         job_id = scenario.launch(f"a{number}")
-        kept = {"policy": Policy(keep="forever")}
-        scenario.context.store.update(f"a{number}", lambda old, kept=kept: old.model_copy(update=kept))
+        scenario.context.store.update(f"a{number}", lambda old: old.model_copy(update={"policy": KEPT}))
         scenario.slurm.start(job_id)
         write_connection(scenario.slurm, job_id)
         scenario.step(2)
     with redis.Redis(port=redis_server.port, password=redis_server.password) as client:
 
         def reads() -> int:
-            found: dict[str, int] = client.info("stats")  # type: ignore[assignment]
-            return found["total_reads_processed"]
+            return int(cast("Any", client.info("stats"))["total_reads_processed"])
 
         scenario.step()
         before = reads()
