@@ -41,7 +41,9 @@ def render_model(dialect: Dialect, entry: ListedModel) -> dict[str, Any]:
     if dialect is Dialect.GOOGLE:
         return _google_model(entry)
     created = entry.created_at.isoformat().replace("+00:00", "Z")
-    return {"type": "model", "id": entry.name, "display_name": entry.model, "created_at": created}
+    known = {"type": "model", "id": entry.name, "display_name": entry.model, "created_at": created}
+    # the window bounds prompt and answer together
+    return {**known, "lifecycle": "active", "max_input_tokens": entry.window, "max_tokens": entry.window}
 
 
 def _google_model(entry: ListedModel) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from .dialects.continuation import PartialAnswer
 from .dialects.endpoints import Dialect, Endpoint
 from .dialects.openai import wants_usage
 from .dialects.thinking import strip_thinking
-from .dialects.tokens import Body, TokenCounts, parse_usage
+from .dialects.tokens import Body, TokenCounts, complete_details, parse_usage
 from .errors import UNREACHABLE, ProxyError, context_overflow, status_for, stream_interrupted, unreachable
 from .routing.table import Route
 from .streams.continued import ContinuedChat, ContinuedMessage
@@ -293,6 +293,8 @@ def filter_response(
             _strip_blocks(response, starts_inside)
         elif endpoint is Endpoint.CHAT:
             _strip_choices(response, starts_inside)
+    if endpoint is Endpoint.RESPONSES:
+        complete_details(response.get("usage"))
     try:
         return orjson.dumps(response), parse_usage(response.get("usage"))
     except orjson.JSONEncodeError:

@@ -152,8 +152,22 @@ def completion_events(body: Body, script: Script) -> Iterator[str]:
 
 def response_object(body: Body, items: list[Body], tokens: int, output: int) -> Body:
     """Return a whole response of /v1/responses, or the beginning of one while there are no items."""
-    usage = {"input_tokens": tokens, "input_tokens_details": {"cached_tokens": 0}, "output_tokens": output}
+    usage: Body = {"input_tokens": tokens, "input_tokens_details": {"cached_tokens": 0}, "output_tokens": output}
+    usage["output_tokens_details"] = {"reasoning_tokens": 0}
+    given: Body = {
+        "instructions": None,
+        "metadata": None,
+        "parallel_tool_calls": True,
+        "tool_choice": "auto",
+        "tools": [],
+    }
     return {
+        **{name: body.get(name, value) for name, value in given.items()},
+        "temperature": 1.0,
+        "top_p": 1.0,
+        "background": False,
+        "incomplete_details": None,
+        "error": None,
         "id": "resp_1",
         "object": "response",
         "created_at": 1,

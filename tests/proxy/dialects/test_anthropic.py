@@ -118,3 +118,58 @@ def test_count_tokens_has_the_prompt_of_messages() -> None:
 
 def test_user_message_without_blocks_is_an_empty_text() -> None:
     assert prepared_messages({"role": "user", "content": []}) == [{"role": "user", "content": ""}]
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        ('{"a": 1}', {"a": 1}),
+        ('{"a": 1', {"input": '{"a": 1'}),
+        ([1], {"input": [1]}),
+        (None, {}),
+        ("", {}),
+    ],
+)
+def test_input_of_a_call_is_an_object(given: object, read: dict[str, Any]) -> None:
+    call = {"type": "tool_use", "id": "t", "name": "f", "input": given}
+    turns = prepared_messages({"role": "user", "content": "x"}, {"role": "assistant", "content": [call]})
+    assert turns[1]["content"] == [{**call, "input": read}]
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        {"text": "zebra"},
+        {"type": "input_text", "text": "zebra"},
+        {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "zebra"}},
+    ],
+)
+def test_text_in_a_system_block_of_any_kind_reaches_the_model(block: dict[str, Any]) -> None:
+    plain = {"type": "text", "text": "be kind"}
+    system = prepare_messages(user_messages("x", system=[plain, block]), 4096, TEXT_ONLY)["system"]
+    assert system == [plain, {"type": "text", "text": "zebra"}]
+
+
+def test_image_in_the_system_prompt_is_named() -> None:
+    assert prepare_messages(user_messages("x", system=[IMAGE]), 4096, VISION)["system"][0]["text"] == IMAGE_NOTE
+
+
+@pytest.mark.parametrize("kind", ["input_text", "output_text"])
+def test_text_block_of_another_api_is_text(kind: str) -> None:
+    (turn,) = prepared_messages({"role": "user", "content": [{"type": kind, "text": "zebra"}]})
+    assert turn["content"] == [{"type": "text", "text": "zebra"}]
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        {"type": "redacted_thinking", "data": "x"},
+        {"type": "thinking", "thinking": "", "signature": "s"},
+        {"type": "text", "text": ""},
+    ],
+)
+def test_answer_without_anything_to_read_is_dropped(block: dict[str, Any]) -> None:
+    hi = {"role": "user", "content": "x"}
+    assert prepared_messages(hi, {"role": "assistant", "content": [block]}, hi) == [hi, hi]
+    kept = {"type": "text", "text": "a"}
+    assert prepared_messages(hi, {"role": "assistant", "content": [block, kept]}, hi)[1]["content"] == [block, kept]

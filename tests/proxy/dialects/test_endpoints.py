@@ -42,6 +42,11 @@ def test_prepare_accepts_every_checked_body_and_does_not_change_it(body: Body, e
         (Endpoint.CHAT, {"messages": []}, "messages: at least one message is required"),
         (Endpoint.RESPONSES, {"input": []}, "input: at least one message is required"),
         (
+            Endpoint.CHAT,
+            {"messages": [{"role": "user", "content": "x"}], "response_format": {"type": "json_schema", "schema": {}}},
+            'response_format.json_schema: is missing; it is {"name": ..., "schema": ...}',
+        ),
+        (
             Endpoint.RESPONSES,
             {"input": ["x"]},
             "input: must be a string or a list of objects; a list of texts is for /v1/embeddings",

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 from bouchet_core.deployments import Traits
-from bouchet_proxy.dialects.anthropic import NO_TOOLS_NOTE
+from bouchet_proxy.dialects.anthropic import NO_TOOLS_NOTE, prepare_messages
 from bouchet_proxy.dialects.blocks import IMAGE_NOTE
 from bouchet_proxy.dialects.left_out import decode_text_url, notes_for_client
 from bouchet_proxy.dialects.openai import prepare_chat, prepare_completion
+from bouchet_proxy.dialects.responses import prepare_responses
 
 TEXT_ONLY = Traits(tool_parser="hermes", max_output=8192)
 VISION = Traits(tool_parser="hermes", vision=True)
@@ -215,3 +216,63 @@ def test_functions_of_the_old_form_become_calls_of_tools() -> None:
 def test_null_fields_of_a_message_are_absent() -> None:
     dumped = {"role": "assistant", "content": None, "tool_calls": None, "function_call": None, "refusal": None}
     assert messages(dumped) == [{"role": "assistant", "content": ""}]
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("", {}),
+        ("  ", {}),
+        ("null", {}),
+        ('{"command": "ls', {"input": '{"command": "ls'}),
+        ("ls -l", {"input": "ls -l"}),
+        ('["ls"]', {"input": ["ls"]}),
+        ("5", {"input": 5}),
+        ('"ls"', {"input": "ls"}),
+        ([1], {"input": [1]}),
+        (True, {"input": True}),
+    ],
+)
+def test_arguments_that_are_no_object_become_one(written: object, read: dict[str, Any]) -> None:
+    (turn,) = messages(called(written))
+    assert json.loads(turn["tool_calls"][0]["function"]["arguments"]) == read
+    (older,) = messages({"role": "assistant", "function_call": {"name": "f", "arguments": written}})
+    assert json.loads(older["tool_calls"][0]["function"]["arguments"]) == read
+
+
+@pytest.mark.parametrize("content", [None, [{"type": "refusal", "refusal": "I will not"}]])
+def test_refusal_of_the_model_stays_in_the_conversation(content: object) -> None:
+    (turn,) = messages({"role": "assistant", "content": content, "refusal": "I will not"})
+    assert "I will not" in json.dumps(turn["content"])
+
+
+def test_part_without_a_type_is_what_it_has() -> None:
+    image = {"image_url": {"url": "data:image/png;base64,aaaa"}}
+    (turn,) = messages({"role": "user", "content": [image, {"file": {"filename": "a.pdf"}}]})
+    assert [part["type"] for part in turn["content"]] == ["text", "text"]
+    seeing = prepare_chat(chat([image]), 4096, VISION)
+    assert seeing["messages"][0]["content"] == [{"type": "image_url", **image}]
+
+
+@pytest.mark.parametrize("nested", [True, False])
+@pytest.mark.parametrize(("mode", "choice"), [("auto", "auto"), ("required", "required"), (None, "auto")])
+def test_only_allowed_tools_are_offered(nested: bool, mode: str | None, choice: str) -> None:
+    tools = [{"type": "function", "function": {"name": name}} for name in "abc"]
+    allowed = {"mode": mode, "tools": [{"type": "function", "function": {"name": "b"}}]}
+    given = {"type": "allowed_tools", **({"allowed_tools": allowed} if nested else allowed)}
+    body = prepare_chat({"messages": [HI], "tools": tools, "tool_choice": given}, 4096, TEXT_ONLY)
+    assert (body["tools"], body["tool_choice"]) == ([tools[1]], choice)
+    none = {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": []}}
+    body = prepare_chat({"messages": [HI], "tools": tools, "tool_choice": none}, 4096, TEXT_ONLY)
+    assert (body["tools"], body["tool_choice"]) == (tools, "none")
+
+
+@pytest.mark.parametrize("top_p", [0, 0.0])
+def test_least_top_p_of_the_dialect_is_served(top_p: float) -> None:
+    for body in (
+        prepare_chat({"messages": [HI], "top_p": top_p}, 4096, TEXT_ONLY),
+        prepare_completion({"prompt": "x", "top_p": top_p}, 4096),
+        prepare_responses({"input": "x", "top_p": top_p}, 4096, TEXT_ONLY),
+        prepare_messages({"messages": [HI], "top_p": top_p}, 4096, TEXT_ONLY),
+    ):
+        assert 0 < body["top_p"] < 0.001

@@ -210,3 +210,21 @@ def test_text_in_other_places_reaches_the_model(item: dict[str, Any]) -> None:
 def test_call_without_id_and_arguments_meets_its_result() -> None:
     asked, result = given({"type": "function_call", "name": "f"}, {"type": "function_call_output", "output": "x"})
     assert asked["call_id"] == result["call_id"] and asked["arguments"] == "{}"
+
+
+@pytest.mark.parametrize(
+    ("written", "read"), [("", {}), ('{"cmd": "ls', {"input": '{"cmd": "ls'}), ("[1]", {"input": [1]}), (None, {})]
+)
+@pytest.mark.parametrize("kind", ["function_call", "mcp_call"])
+def test_arguments_that_are_no_object_become_one(kind: str, written: object, read: dict[str, Any]) -> None:
+    called = given({"type": kind, "call_id": "c", "id": "c", "name": "f", "arguments": written})[0]
+    assert json.loads(called["arguments"]) == read
+
+
+@pytest.mark.parametrize("mode", ["auto", "required"])
+def test_only_allowed_tools_are_offered(mode: str) -> None:
+    tools = [{"type": "function", "name": name} for name in "abc"]
+    choice = {"type": "allowed_tools", "mode": mode, "tools": [{"type": "function", "name": "b"}]}
+    traits = Traits(tool_parser="hermes")
+    body = prepare_responses({"input": "x", "tools": tools, "tool_choice": choice}, 4096, traits)
+    assert (body["tools"], body["tool_choice"]) == ([tools[1]], mode)

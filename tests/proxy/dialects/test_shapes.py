@@ -63,6 +63,16 @@ def turns(*messages: dict[str, Any], **fields: Any) -> dict[str, Any]:
         (Endpoint.MESSAGES, turns({"role": "user", "content": [{"type": "file", "file": {}}]}), Endpoint.CHAT),
         (Endpoint.CHAT, turns(tool_choice={"type": "any"}), Endpoint.MESSAGES),
         (Endpoint.CHAT, turns(tool_choice={"type": "tool", "name": "f"}), Endpoint.MESSAGES),
+        (Endpoint.MESSAGES, turns(tools=[{**FLAT, "parameters": {}}]), Endpoint.RESPONSES),
+        (Endpoint.MESSAGES, turns(tools=[{"name": "f", "parameters": {"type": "object"}}]), Endpoint.MESSAGES),
+        (Endpoint.MESSAGES, turns(tool_choice={"type": "function", "function": {"name": "f"}}), Endpoint.MESSAGES),
+        (Endpoint.MESSAGES, turns(tool_choice={"type": "required"}), Endpoint.MESSAGES),
+        (Endpoint.CHAT, turns(tool_choice={"type": "function", "name": "f"}), Endpoint.CHAT),
+        (
+            Endpoint.RESPONSES,
+            {"input": "x", "tool_choice": {"type": "function", "function": {"name": "f"}}},
+            Endpoint.RESPONSES,
+        ),
         # fields without which the answer is another one
         (Endpoint.MESSAGES, turns(stop=["x"]), Endpoint.CHAT),
         (Endpoint.MESSAGES, turns(response_format={"type": "json_object"}), Endpoint.CHAT),

@@ -12,6 +12,7 @@ from bouchet_core.deployments import Traits
 
 from .blocks import prepare_block, text_block
 from .deferred_tools import CHANGES, ToolHistory, has_server_search, template_tools
+from .sampling import legal_sampling
 from .thinking import resolve_anthropic_thinking
 from .tokens import Body, clamp_tokens, default_tokens
 
@@ -48,7 +49,7 @@ def prepare_messages(body: Body, window: int | None, traits: Traits) -> Body:
     """Return a `/v1/messages` body as vLLM accepts it."""
     kept = {key: value for key, value in _move_output_format(body).items() if key in FIELDS and value is not None}
     kept = clamp_tokens(default_tokens(kept, "max_tokens", traits.max_output, window), window)
-    return _apply_rules(kept, traits)
+    return legal_sampling(_apply_rules(kept, traits))
 
 
 def prepare_count(body: Body, traits: Traits) -> Body:
@@ -59,7 +60,7 @@ def prepare_count(body: Body, traits: Traits) -> Body:
 
 
 def _apply_rules(body: Body, traits: Traits) -> Body:
-    body = resolve_anthropic_thinking(_drop_billing(body), traits)
+    body = _with_readable_system(resolve_anthropic_thinking(_drop_billing(body), traits))
     tools = [_prepare_tool(tool) for tool in body.get("tools") or () if not _is_server_tool(tool)]
     if has_server_search(body.get("tools") or []):
         tools = [_without_defer(tool) for tool in tools]
@@ -85,6 +86,14 @@ def _drop_billing(body: Body) -> Body:
     if isinstance(system, list):
         return {**body, "system": _drop_billing_blocks(system)}
     return body
+
+
+def _with_readable_system(body: Body) -> Body:
+    """Return the body with a system prompt of text blocks alone, which is all that vLLM reads of it."""
+    system = body.get("system")
+    if not isinstance(system, list) or all(block.get("type") == "text" for block in system):
+        return body
+    return {**body, "system": [prepare_block(block, Traits(), str) for block in system]}
 
 
 def _drop_billing_blocks(blocks: list[Any]) -> list[Any]:
@@ -199,5 +208,13 @@ def _is_empty(message: Any) -> bool:
         return False
     content = message.get("content")
     if isinstance(content, list):
-        return all(isinstance(b, dict) and b.get("type") == "text" and not b.get("text") for b in content)
+        return not any(map(_has_content, content))
     return content == "" or (message["role"] == "system" and str(content).startswith(BILLING))
+
+
+def _has_content(block: Any) -> bool:
+    """Return whether a block has something for a template; a redacted one is for the server that wrote it."""
+    kind = block.get("type") if isinstance(block, dict) else None
+    if kind in ("text", "thinking"):
+        return bool(block.get(kind))
+    return kind != "redacted_thinking"

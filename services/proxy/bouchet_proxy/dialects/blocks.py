@@ -14,6 +14,7 @@ from typing import Any
 
 from bouchet_core.deployments import Traits
 
+from .arguments import object_arguments
 from .tokens import Body, field_names
 
 IMAGE_NOTE = "[An image was here. This model reads text only, so it was left out.]"
@@ -21,6 +22,8 @@ DOCUMENT_NOTE = "[A document was here. This model cannot read it, so it was left
 FAILED_PREFIX = "Error:"
 # what vLLM's endpoint reads
 _READ = ("text", "tool_use", "thinking", "redacted_thinking")
+# names that the responses API has for a text block
+OTHER_TEXTS = ("input_text", "output_text")
 # fields of blocks that hold words for the model, in the order in which they are shown; then all others but the hidden
 _WORDS = ("title", "name", "context", "source", "url", "file_name", "page_age")
 _TEXTS = ("text", "content", "thinking", "stdout", "stderr", "output", "data", "error_code", "return_code", "input")
@@ -62,9 +65,11 @@ def prepare_block(block: Any, traits: Traits, describe_tool: DescribeTool) -> An
         return text_block(_document_text(block, traits))
     if kind == "tool_reference":
         return text_block(describe_tool(str(block.get("tool_name") or block.get("name"))))
+    if kind == "tool_use" and not isinstance(block.get("input"), dict):
+        return {**_bare(block), "input": object_arguments(block.get("input"))}
     if kind in _READ or (kind is None and "text" not in block):
         return _bare(block)
-    if kind is None:
+    if kind is None or (kind in OTHER_TEXTS and "text" in block):
         return {**_bare(block), "type": "text"}
     text = _other_text(block)
     failed = block.get("is_error") is True and not _names_failure(text.partition("\n")[2])

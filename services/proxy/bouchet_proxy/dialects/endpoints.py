@@ -123,6 +123,9 @@ def _invalid_parts(body: Mapping[str, Any], fields: Mapping[str, FieldType]) -> 
         yield from _invalid_fields(choice, _NAMED, "tool_choice.")
     if "system" in fields:
         yield from _invalid_blocks(body.get("system"), "system")
+    form = body.get("response_format") if "response_format" in fields else None
+    if isinstance(form, dict) and form.get("type") == "json_schema" and not isinstance(form.get("json_schema"), dict):
+        yield 'response_format.json_schema: is missing; it is {"name": ..., "schema": ...}'
 
 
 def first_invalid_message(messages: object) -> str | None:

@@ -12,21 +12,21 @@ from urllib.parse import unquote
 
 from bouchet_core.deployments import Traits
 
-from .blocks import IMAGE_NOTE, decode_text, has_text_type, visible_text
+from .blocks import IMAGE_NOTE, OTHER_TEXTS, decode_text, has_text_type, visible_text
 from .tokens import Body
 
 FILE_NOTE = "[A file was here{}. This model cannot read it, so it was left out.]"
 PART_NOTE = "[Content of the type {} was here. This model cannot read it, so it was left out.]"
 # parts that vLLM reads as text
 TEXT_PARTS = frozenset(("text", "input_text", "output_text", "refusal", "thinking"))
-# names that the responses API has for the same
-_OTHER_TEXT_PARTS = frozenset(("input_text", "output_text"))
 IMAGE_PARTS = frozenset(("image_url", "input_image", "image"))
 # what a model that reads images reads, if its own code knows more than images
 MEDIA_PARTS = IMAGE_PARTS | {"video_url", "audio_url", "input_audio"}
 FILE_PARTS = frozenset(("file", "input_file"))
 # what only the name of a file says to be no text, where its data have no type
 _OTHER_SUFFIXES = frozenset((".pdf", ".png", ".jpg", ".jpeg", ".gif", ".webp", ".docx", ".xlsx", ".pptx", ".zip"))
+# OpenAI's choice of some of the tools, which vLLM does not know
+ALLOWED = "allowed_tools"
 MAX_TYPE_CHARS = 40
 MAX_NAME_CHARS = 200
 
@@ -47,9 +47,11 @@ def _replace_part(part: Any, traits: Traits, text_type: str) -> Any:
     kind = part.get("type")
     if kind is None and "text" in part:
         kind, part = "text", {**part, "type": text_type}
+    if kind is None and (named := next((name for name in part if name in MEDIA_PARTS | FILE_PARTS), None)):
+        kind, part = named, {**part, "type": named}
     if kind in TEXT_PARTS and "text" in part and part["text"] is None:
         return {**part, "type": text_type, "text": ""}
-    if text_type == "text" and kind in _OTHER_TEXT_PARTS:
+    if text_type == "text" and kind in OTHER_TEXTS:
         return {**part, "type": "text"}
     if kind in FILE_PARTS:
         return {"type": text_type, "text": _file_text(part)}
@@ -89,6 +91,33 @@ def decode_text_url(url: object) -> str | None:
     return decode_text(data) if head.endswith(";base64") else unquote(data)
 
 
+# what the client itself allows
+
+
+def keep_allowed(body: Body) -> Body:
+    """Return a body of chats or responses with the allowed tools and the mode of their choice; another one as it is."""
+    choice, tools = body.get("tool_choice"), body.get("tools")
+    if not isinstance(choice, dict) or choice.get("type") != ALLOWED or not isinstance(tools, list):
+        return body
+    # a chat has both one level deeper
+    inner = choice.get(ALLOWED)
+    given = inner if isinstance(inner, dict) else choice
+    listed = given.get("tools")
+    names = [_called(tool) for tool in (listed if isinstance(listed, list) else ())]
+    kept = [tool for tool in tools if _called(tool) in names]
+    mode = "required" if given.get("mode") == "required" else "auto"
+    return {**body, "tools": kept or tools, "tool_choice": mode if kept else "none"}
+
+
+def _called(tool: Any) -> Any:
+    """Return what a tool is called: a function by its name, any other by its type."""
+    if not isinstance(tool, dict):
+        return None
+    function = tool.get("function")
+    named = function if isinstance(function, dict) else tool
+    return named.get("name") or tool.get("type")
+
+
 # the note to the client
 
 
@@ -103,6 +132,8 @@ def notes_for_client(body: Body, traits: Traits) -> str:
             notes.append("tools that only the provider's own servers can run were left out")
     if body.get("functions") and not tools:
         notes.append("`functions` were left out: send them as `tools`")
+    if body.get("mcp_servers"):
+        notes.append("mcp_servers were left out: only the provider's own servers connect to them")
     if not traits.vision and _has_image(_messages(body)):
         notes.append("images were left out: this model reads text only")
     return "; ".join(notes)

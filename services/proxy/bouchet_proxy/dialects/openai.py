@@ -5,13 +5,14 @@ vLLM speaks these APIs itself: what it can serve reaches it as the client wrote 
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from bouchet_core.deployments import Traits
 
 from .anthropic import MISSING_TOOLS_NOTE, NO_TOOLS_NOTE, REMINDER
-from .left_out import is_function, replace_parts
+from .arguments import text_arguments
+from .left_out import is_function, keep_allowed, replace_parts
+from .sampling import legal_sampling
 from .thinking import resolve_openai_thinking
 from .tokens import Body, clamp_tokens, default_tokens, field_names
 
@@ -38,7 +39,7 @@ def prepare_chat(body: Body, window: int | None, traits: Traits) -> Body:
     """Return a `/v1/chat/completions` body as vLLM accepts it."""
     kept = _request_usage(_keep_fields(body, CHAT_BODY_FIELDS))
     kept = clamp_tokens(default_tokens(kept, "max_tokens", traits.max_output, window), window)
-    kept = _keep_functions(kept, traits)
+    kept = legal_sampling(_keep_functions(keep_allowed(kept), traits))
     messages = kept.get("messages")
     if isinstance(messages, list):
         kept = {**kept, "messages": _prepare_messages(messages, traits)}
@@ -47,7 +48,7 @@ def prepare_chat(body: Body, window: int | None, traits: Traits) -> Body:
 
 def prepare_completion(body: Body, window: int | None) -> Body:
     """Return a `/v1/completions` body as vLLM accepts it."""
-    return clamp_tokens(_request_usage(_keep_fields(body, COMPLETION_BODY_FIELDS)), window)
+    return legal_sampling(clamp_tokens(_request_usage(_keep_fields(body, COMPLETION_BODY_FIELDS)), window))
 
 
 def prepare_embeddings(body: Body) -> Body:
@@ -154,7 +155,8 @@ def _prepare_message(message: Any, traits: Traits) -> Any:
         return message
     changed = {"content": replace_parts(content, traits)} if isinstance(content, list) else {}
     if content is None and not _has_calls(message):
-        changed["content"] = ""
+        # of a refusal, it is all there is
+        changed["content"] = refusal if isinstance(refusal := message.get("refusal"), str) else ""
     if role == "developer":
         changed["role"] = "system"
     if not changed and not calls:
@@ -195,9 +197,7 @@ def _readable_call(call: Any) -> Any:
         given = {"name": custom.get("name"), "arguments": {"input": custom.get("input")}}
     if not isinstance(given, dict):
         return call
-    arguments = given.get("arguments")
-    if not isinstance(arguments, str):
-        given = {**given, "arguments": json.dumps(arguments or {})}
+    given = {**given, "arguments": text_arguments(given.get("arguments"))}
     rest = {key: value for key, value in call.items() if key != "custom"}
     return {"id": "call", **rest, "type": "function", "function": given}
 

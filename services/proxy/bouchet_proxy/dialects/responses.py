@@ -12,8 +12,10 @@ from typing import Any
 from bouchet_core.deployments import Traits
 
 from .anthropic import MISSING_TOOLS_NOTE, NO_TOOLS_NOTE, REMINDER
+from .arguments import text_arguments
 from .blocks import FAILED_PREFIX, visible_text
-from .left_out import is_function, replace_parts
+from .left_out import is_function, keep_allowed, replace_parts
+from .sampling import legal_sampling
 from .tokens import Body, clamp_tokens, default_tokens, field_names
 
 BODY_FIELDS = field_names(
@@ -58,7 +60,7 @@ def prepare_responses(body: Body, window: int | None, traits: Traits) -> Body:
         kept["include"] = [name for name in kept["include"] if isinstance(name, str) and name in INCLUDES]
     if isinstance(kept.get("input"), list):
         kept = _place_system([item for given in kept["input"] for item in _prepare_item(given, traits)], kept)
-    return _keep_functions(kept, traits)
+    return legal_sampling(_keep_functions(keep_allowed(kept), traits))
 
 
 def stored_elsewhere(body: Body) -> str | None:
@@ -157,14 +159,12 @@ def _known_fields(item: Any) -> Any:
     if not isinstance(item, dict) or (kind is not None and not isinstance(kind, str)):
         return item
     kept = {key: value for key, value in item.items() if key in ITEM_FIELDS[kind] and value is not None}
-    if kind == "function_call" and "arguments" in kept and not isinstance(kept["arguments"], str):
-        kept["arguments"] = json.dumps(kept["arguments"])
+    if kind == "function_call":
+        kept["arguments"] = text_arguments(kept.get("arguments"))
     if kind == "function_call_output" and not _has_parts(kept.get("output")):
         kept["output"] = json.dumps(kept["output"]) if "output" in kept else ""
     if kind in ("function_call", "function_call_output"):
         kept.setdefault("call_id", str(item.get("id") or "call"))
-    if kind == "function_call":
-        kept.setdefault("arguments", "{}")
     return kept
 
 
@@ -196,7 +196,8 @@ def _readable_reasoning(item: Body) -> list[Body]:
 
 def _function_call(item: Body, name: object, given: object) -> Body:
     """Return the call of another kind of tool as the call of a function, which chat templates know."""
-    arguments = given if item.get("type") == "mcp_call" and isinstance(given, str) else json.dumps({"input": given})
+    is_mcp = item.get("type") == "mcp_call"
+    arguments = text_arguments(given) if is_mcp else json.dumps({"input": given})
     call_id = str(item.get("call_id") or item.get("id") or "")
     return {"type": "function_call", "call_id": call_id, "name": str(name or "tool"), "arguments": arguments}
 

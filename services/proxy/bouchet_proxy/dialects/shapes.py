@@ -84,7 +84,11 @@ def wrong_shape(path: str, body: Mapping[str, Any]) -> str | None:
     if found := next(_signs_elsewhere(path, body), None):
         sign, other = found
         return f"{sign}: this is the shape of {_NAMES[other]}; send it to {other}"
-    return _other_tool(path, body) or _other_input(path, body) or next(_foreign_fields(path, body), None)
+    return _other_part(path, body) or next(_foreign_fields(path, body), None)
+
+
+def _other_part(path: str, body: Mapping[str, Any]) -> str | None:
+    return _other_tool(path, body) or _other_choice(path, body) or _other_input(path, body)
 
 
 def _signs_elsewhere(path: str, body: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -108,6 +112,25 @@ def _other_tool(path: str, body: Mapping[str, Any]) -> str | None:
     if path == CHAT and (sign := _flat_tool(body)):
         shape = '{"type": "function", "function": {"name": ..., "parameters": ...}}'
         return f"{sign}: is missing; a tool of {CHAT} is {shape} ({RESPONSES} has it flat)"
+    if path in _ANTHROPIC_PATHS and (sign := _tool_without_schema(body)):
+        shape = '{"name": ..., "input_schema": ...}'
+        return f"{sign}: this is the shape of {_NAMES[RESPONSES]} ({RESPONSES}); a tool of {path} is {shape}"
+    return None
+
+
+def _other_choice(path: str, body: Mapping[str, Any]) -> str | None:
+    """Return what the choice of a tool is called here, where it has another API's form."""
+    choice = body.get("tool_choice")
+    kind = choice.get("type") if isinstance(choice, dict) else None
+    if not isinstance(choice, dict) or kind not in ("function", "required", "allowed_tools"):
+        return None
+    is_nested = isinstance(choice.get("function"), dict)
+    if path in _ANTHROPIC_PATHS:
+        return f'tool_choice of type {kind!r}: this is the shape of OpenAI; {path} has {{"type": "any"}} and "tool"'
+    if path == CHAT and kind == "function" and not is_nested:
+        return f'tool_choice.function: is missing; {CHAT} has {{"type": "function", "function": {{"name": ...}}}}'
+    if path == RESPONSES and kind == "function" and is_nested:
+        return f'tool_choice.name: is missing; {RESPONSES} has {{"type": "function", "name": ...}}'
     return None
 
 
@@ -224,4 +247,12 @@ def _flat_tool(body: Mapping[str, Any]) -> str | None:
     for index, tool in _tools(body):
         if tool.get("type") == "function" and not isinstance(tool.get("function"), dict):
             return f"tools[{index}].function"
+    return None
+
+
+def _tool_without_schema(body: Mapping[str, Any]) -> str | None:
+    """Return the parameters of a tool that would be offered without any, or left out as one of the provider's."""
+    for index, tool in _tools(body):
+        if isinstance(tool.get("parameters"), dict) and not isinstance(tool.get("input_schema"), dict):
+            return f"tools[{index}].parameters"
     return None

@@ -68,6 +68,15 @@ def parse_usage(usage: object) -> TokenCounts:
     return TokenCounts(_count(usage, "input_tokens") + _count(usage, "cache_creation_input_tokens"), cached, output)
 
 
+def complete_details(usage: object) -> None:
+    """Add to a `usage` object of OpenAI's responses the counts that its SDK's types require and vLLM does not have."""
+    if not isinstance(usage, dict):
+        return
+    for name, count in (("input_tokens_details", "cache_write_tokens"), ("output_tokens_details", "reasoning_tokens")):
+        if isinstance(details := usage.setdefault(name, {}), dict):
+            details.setdefault(count, 0)
+
+
 def _cached_detail(usage: Mapping[str, Any], name: str) -> int:
     details = usage.get(name)
     total = _count(usage, "prompt_tokens") or _count(usage, "input_tokens")

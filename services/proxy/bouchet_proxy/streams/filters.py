@@ -16,7 +16,7 @@ import orjson
 from bouchet_proxy.dialects.continuation import PartialAnswer
 from bouchet_proxy.dialects.endpoints import Dialect
 from bouchet_proxy.dialects.thinking import ThinkStripper
-from bouchet_proxy.dialects.tokens import TokenCounts, parse_usage
+from bouchet_proxy.dialects.tokens import TokenCounts, complete_details, parse_usage
 from bouchet_proxy.errors import ProxyError, stream_interrupted
 from bouchet_proxy.routing.table import Route
 from bouchet_proxy.upstream_errors import error_from_upstream
@@ -340,6 +340,17 @@ def _has_content(choice: dict[str, Any]) -> bool:
     return bool(choice.get("text") or any(value for name, value in delta.items() if name != "role"))
 
 
+def _with_details(raw: bytes) -> bytes:
+    """Return the last event of a response with all counts that clients' types require."""
+    event = parse(raw)
+    try:
+        data = event.json()
+        complete_details((data.get("response") or {}).get("usage"))
+        return render(event.name, data)
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError):
+        return raw
+
+
 class ResponsesStream(StreamFilter):
     """The filter for `/v1/responses`, whose events have names and end without `[DONE]`.
 
@@ -370,6 +381,7 @@ class ResponsesStream(StreamFilter):
             return raw
         if raw.startswith(_RESPONSE_ENDS):
             self._ended, self._last_event = True, raw
+            raw = _with_details(raw)
         if raw.startswith((*_RESPONSE_ENDS, *_WITH_RESPONSE)):
             self._first_event = self._first_event or raw
             return self._rename_model(raw)
