@@ -178,7 +178,7 @@ def test_node_that_is_killed_during_streams_is_replaced(stack: Stack, room: None
 def test_preempted_job_comes_back_and_answers(stack: Stack, room: None) -> None:
     with kept(stack, PREEMPTIBLE, "01:00:00") as one:
         old = one.live()[0]
-        argv = ["sbatch", "--parsable", "-p", "gpu_h200", "-w", old["node"], "--gpus=h200:2", "--mem=100M"]
+        argv = ["sbatch", "--parsable", "-p", "gpu_h200", "-N", "1", "-w", old["node"], "--gpus=h200:2", "--mem=100M"]
         submit = " ".join([*argv, "--output=/dev/null", "--wrap", "'sleep 600'"])
         other = shell(stack, "demo-login", submit, "colleague").strip()
         try:
