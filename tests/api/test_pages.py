@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
+import hashlib
 import re
 
 import httpx
@@ -21,6 +23,27 @@ async def test_page_is_served_without_a_session_and_says_nothing_of_this_install
     assert "unsafe" not in policy and "http" not in policy and "*" not in policy
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert "set-cookie" not in answer.headers
+
+
+async def test_page_is_painted_after_one_answer(api: httpx.AsyncClient) -> None:
+    answer = await api.get("/")
+    page = answer.text
+    assert "stylesheet" not in page and "<script src" not in page
+    [style] = re.findall(r"<style>(.*?)</style>", page, re.DOTALL)
+    assert style == (FOLDER / "style.css").read_text()
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    assert f"style-src 'sha256-{digest}';" in answer.headers["content-security-policy"]
+    again = await api.get("/", headers={"if-none-match": answer.headers["etag"]})
+    assert again.status_code == 304
+
+
+def test_page_names_every_module_that_it_begins_with() -> None:
+    """One that is not named is asked for only after the module that imports it has come."""
+    page = (FOLDER / "index.html").read_text()
+    named = {"main.js", *re.findall(r'modulepreload" href="/assets/([a-z]+\.js)"', page)}
+    imports = re.compile(r'^import .* from "\./([a-z]+\.js)"', re.MULTILINE)
+    imported = {one for name in named for one in imports.findall((FOLDER / name).read_text())}
+    assert imported | {"main.js"} == named
 
 
 @pytest.mark.parametrize("name", sorted(load_assets()))
