@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 from bouchet_core.deployments import Phase
-from bouchet_core.policy import OFF, Policy
+from bouchet_core.policy import OFF, Policy, Replicas
 from bouchet_core.policy.weekly import Span
 from bouchet_worker.service.inputs import ActionKind, JobEnd, ServiceLoad
 
@@ -16,6 +16,7 @@ from tests.worker.service.views import (
     LIMITS,
     NOW,
     ON_DEMAND,
+    YALE,
     actions,
     ago,
     ahead,
@@ -60,6 +61,24 @@ def test_plan_hands_over_when_the_successor_is_ready_and_retires_at_zero_streams
     assert planned(record(KEPT, done, successor)) == [("retire", "job-1")]
     # a proxy may not have read the change yet
     assert planned(record(KEPT, replace(done, leaving_since=ago(seconds=1)), successor)) == NOTHING
+
+
+def test_plan_of_a_requeued_job_whose_place_was_filled_keeps_the_one_that_serves_first() -> None:
+    requeued = queued("job-1", submitted_at=ago(hours=2), start_estimate=ahead(minutes=4))
+    after, before = queued(start_estimate=ahead(minutes=9)), queued(start_estimate=ahead(minutes=2))
+    assert planned(record(KEPT, requeued, after)) == [("retire", "job-2"), ("nothing", None)]
+    assert planned(record(KEPT, requeued, before)) == [("retire", "job-1"), ("nothing", None)]
+    assert planned(record(KEPT, requeued, starting())) == [("retire", "job-1"), ("nothing", None)]
+    assert planned(record(KEPT, requeued, ready("job-2"))) == [("retire", "job-1"), ("nothing", None)]
+    # it is the next one of a job that ends
+    assert planned(record(KEPT, queued("job-1"), ready("job-2", left_s=LEAD_S))) == NOTHING
+    # of two replicas
+    both = Policy(keep="forever", replicas=Replicas(low=2, high=2), zone=YALE)
+    assert planned(record(both, requeued, starting())) == NOTHING
+    # a load asks for another one, and there may be three: one of the two on their way is enough
+    more = Policy(keep="forever", replicas=Replicas(low=1, high=3), zone=YALE)
+    assert planned(record(more, ready("job-3"), starting())) == NOTHING
+    assert planned(record(more, ready("job-3"), requeued, starting())) == [("retire", "job-1"), ("nothing", None)]
 
 
 def test_plan_of_a_late_successor_takes_no_answer_that_would_be_cut() -> None:

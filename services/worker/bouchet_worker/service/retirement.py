@@ -70,6 +70,7 @@ def retire(record: RecordView, load: ServiceLoad, limits: ServiceLimits, wanted:
         if job.leaving_since is not None and not job.is_coming and _may_go(job, now)
         if back is None or job.name != back.job
     ]
+    actions += _coming_twice(record, limits, wanted, now)
     if back is not None:
         return [*actions, back]
     chosen: dict[str, Action] = {}
@@ -134,6 +135,27 @@ def _excess(record: RecordView, wanted: Wanted) -> list[Action]:
     return [Action(ActionKind.HAND_OVER, reason, job=job.name) for job in soonest]
 
 
+def _coming_twice(record: RecordView, limits: ServiceLimits, wanted: Wanted, now: datetime) -> list[Action]:
+    """Return the steps for jobs on their way whose place another one holds, those that would serve last.
+
+    Slurm starts a preempted job again, and by then the next one may have been submitted for its place.
+    """
+    holders = [job for job in places(record) if job.is_coming or not _needs_successor(job, limits, now)]
+    coming = sorted((job for job in holders if job.is_coming), key=lambda job: _serves_at(job, limits, now))
+    spare = len(holders) - wanted.count
+    many = max(len(holders) - max(wanted.count, record.policy.replicas.high), min(len(coming) - 1, spare))
+    chosen = [job for job in coming[max(0, len(coming) - many) :] if _may_go(job, now)] if many > 0 else []
+    reason = "another job holds its place"
+    return [Action(ActionKind.RETIRE, reason, job=job.name) for job in chosen]
+
+
+def _needs_successor(job: JobView, limits: ServiceLimits, now: datetime) -> bool:
+    """Tell whether a serving job ends so soon that a job on its way is the next one."""
+    left = remaining_s(job, now)
+    next_s = limits.queue_s + limits.startup_s + 2 * longest_answer_s(job, limits)
+    return left is not None and left <= next_s
+
+
 def _ending(record: RecordView, limits: ServiceLimits, now: datetime) -> list[Action]:
     """Return the steps for jobs that end before an answer that begins now might."""
     found = []
@@ -163,12 +185,13 @@ def _idle_replica(record: RecordView, load: ServiceLoad, wanted: Wanted, now: da
 
 def expected_ready(record: RecordView, limits: ServiceLimits, now: datetime) -> datetime | None:
     """Return when the next job is likely to serve, None if none is queued or loading."""
-    coming = []
-    for job in record.jobs:
-        if job.is_coming:
-            waited = timedelta(seconds=limits.queue_s)
-            start = job.started_at or job.start_estimate or max(job.submitted_at + waited, job.begin_at or now)
-            coming.append(max(start if job.started_at else max(start, now), job.begin_at or start))
-    if not coming:
-        return None
-    return max(min(coming) + timedelta(seconds=limits.startup_s), now)
+    coming = [_serves_at(job, limits, now) for job in record.jobs if job.is_coming]
+    return max(min(coming), now) if coming else None
+
+
+def _serves_at(job: JobView, limits: ServiceLimits, now: datetime) -> datetime:
+    """Return when a job that is on its way is likely to serve; a time that has passed, if it is late."""
+    waited = timedelta(seconds=limits.queue_s)
+    start = job.started_at or job.start_estimate or max(job.submitted_at + waited, job.begin_at or now)
+    start = max(start if job.started_at else max(start, now), job.begin_at or start)
+    return start + timedelta(seconds=limits.startup_s)
