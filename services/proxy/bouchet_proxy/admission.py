@@ -7,6 +7,7 @@ waits for a model keeps it.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -22,6 +23,12 @@ MAX_JSON_VALUES = 200_000
 # bodies above this are parsed in a thread, one at a time
 LARGE_BODY_BYTES = 1 << 20
 _COUNTED = (b",", b"[", b"{")
+# an escaped surrogate behind an even number of backslashes; the second group is a pair, which is a character
+_SURROGATES = re.compile(
+    rb"(?<!\\)((?:\\\\)*)"
+    rb"(?:(\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})|\\u[dD][89a-fA-F][0-9a-fA-F]{2})"
+)
+_REPLACEMENT = rb"\ufffd"
 
 
 class TooMuchUnderWayError(Exception):
@@ -152,8 +159,19 @@ class ValueCount:
 
 
 def parse_json(data: bytes) -> Any:
-    """Parse a body. Raises orjson.JSONDecodeError."""
-    return orjson.loads(data.removeprefix(UTF8_BOM))
+    """Parse a body. Raises orjson.JSONDecodeError.
+
+    JavaScript writes half of a character where a program cut a text within it; the text is in the conversation from
+    then on. JSON has no such halves: they become the replacement character.
+    """
+    data = data.removeprefix(UTF8_BOM)
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        whole = _SURROGATES.sub(lambda found: found[0] if found[2] else found[1] + _REPLACEMENT, data)
+        if whole == data:
+            raise
+        return orjson.loads(whole)
 
 
 def texts_size(value: Any) -> int:

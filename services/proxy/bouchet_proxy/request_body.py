@@ -30,6 +30,8 @@ PIECE_BYTES = 1 << 18
 # zlib's window sizes: with gzip's head, and with zlib's own
 _GZIP_WBITS, _ZLIB_WBITS, _RAW_WBITS = 31, 15, -15
 ENCODINGS = ("gzip", "deflate")
+# some clients put the character set here
+_NO_ENCODINGS = ("", "identity", "none", "utf-8", "utf8")
 _GZIP_MAGIC = b"\x1f\x8b"
 MAX_PROBLEM_CHARS = 120
 _GZIP_NAMES = ("gzip", "x-gzip")
@@ -89,13 +91,15 @@ def _json_problem(data: bytes, problem: ValueError) -> str:
     """Return what is wrong with a body that is no JSON, and where; none of its text."""
     if data.startswith(_GZIP_MAGIC):
         return "the request body is not valid JSON but gzip data; send `content-encoding: gzip` with it"
+    if "UTF-8" in str(problem):
+        return "the request body is not valid JSON: it is not in UTF-8, which JSON has to be"
     return f"the request body is not valid JSON: {str(problem)[:MAX_PROBLEM_CHARS]}"
 
 
 def encoding_of(scope: Scope) -> str:
     """Return the encoding of a body, '' for none. Raises ProxyError for one that is not known here."""
     given = (header(scope, b"content-encoding") or b"").decode("latin-1")
-    names = [name for part in given.lower().split(",") if (name := part.strip()) not in ("", "identity")]
+    names = [name for part in given.lower().split(",") if (name := part.strip()) not in _NO_ENCODINGS]
     if not names:
         return ""
     if len(names) == 1 and names[0] in _GZIP_NAMES:

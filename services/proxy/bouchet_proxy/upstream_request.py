@@ -26,8 +26,9 @@ from .routing.table import Route
 from .streams.continued import ContinuedChat, ContinuedMessage
 from .streams.empty_answer import as_events, empty_answer
 from .streams.error_events import SERVER_ERROR
-from .streams.filters import AnthropicStream, OpenAIStream, ResponsesStream, StreamFilter, may_think
+from .streams.filters import AnthropicStream, CompletionStream, OpenAIStream, StreamFilter, may_think
 from .streams.response_writer import ResponseWriter
+from .streams.responses import ResponsesStream
 from .upstream_errors import error_from_upstream
 from .usage.request import RequestUsage
 
@@ -262,6 +263,8 @@ def _stream_filter(request: UpstreamRequest) -> StreamFilter:
         return ContinuedChat(route, model_name, request.before, request.hide_usage)
     if request.writer.dialect is Dialect.ANTHROPIC:
         return AnthropicStream(route, model_name, request.starts_inside, request.begun)
+    if request.endpoint is Endpoint.COMPLETIONS:
+        return CompletionStream(route, model_name, request.hide_usage)
     choices = request.body.get("n")
     return OpenAIStream(
         route,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import time
 from contextlib import ExitStack
 
+import orjson
 import pytest
 from bouchet_proxy.admission import (
     LARGE_BODY_BYTES,
@@ -19,6 +21,8 @@ from bouchet_proxy.admission import (
     parse_json,
     texts_size,
 )
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 
 def make_gate() -> Gate:
@@ -105,6 +109,31 @@ def test_body_of_many_values_is_parsed() -> None:
     values = list(range(MAX_JSON_VALUES - 10))
     body = json.dumps(values).encode()
     assert count(body, 65_536) and parse_json(body) == values
+
+
+@pytest.mark.parametrize("escaped", [True, False])
+@given(st.text(st.sampled_from('ab\\"/u d8\ud83d\ude00\udc00é\n'), max_size=12))
+@example("cut within a character: \ud83d")
+@example("\\\ud83d\\\\\ude00\ud83d\ude00")
+def test_halves_of_characters_are_replaced(escaped: bool, text: str) -> None:
+    """As JavaScript itself shows them: its JSON writes a half as an escape."""
+    whole = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    body = json.dumps({"a": [text], text: 1}) if escaped else json.dumps({"a": [whole], whole: 1}, ensure_ascii=False)
+    assert parse_json(body.encode()) == {"a": [whole], whole: 1}
+
+
+@pytest.mark.parametrize("body", [rb'{"a": "\ud83d}', rb'{"a": "\ud8"}', rb'"\u', b'{"a": 1,}'])
+def test_what_else_is_wrong_with_a_body_is_refused(body: bytes) -> None:
+    with pytest.raises(orjson.JSONDecodeError):
+        parse_json(body)
+
+
+def test_halves_of_characters_are_replaced_in_linear_time() -> None:
+    started = time.perf_counter()
+    with pytest.raises(orjson.JSONDecodeError):
+        parse_json(b'"' + b"\\" * 1_000_001 + b"u")
+    assert parse_json(b'"' + rb"\ud83d" * 100_000 + b'"') == "\N{REPLACEMENT CHARACTER}" * 100_000
+    assert time.perf_counter() - started < 5
 
 
 @pytest.mark.parametrize("piece_bytes", [65_536, 1 << 30])

@@ -93,6 +93,7 @@ class RequestContract:
         assert response.status_code == 200, response.text
         chunks = chat_chunks(response) if streamed else [response.json()]
         assert "".join(chunk["choices"][0]["text"] or "" for chunk in chunks) == "one two"
+        assert not any("delta" in choice for chunk in chunks for choice in chunk["choices"]), "keys of a chat"
         assert {chunk["model"] for chunk in chunks} == {MODEL}
         assert proxy.environment.vllm.last_body["max_tokens"] == WINDOW
 

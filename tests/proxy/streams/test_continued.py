@@ -11,7 +11,8 @@ from bouchet_proxy.dialects.continuation import PartialAnswer
 from bouchet_proxy.dialects.tokens import TokenCounts
 from bouchet_proxy.routing.table import Route
 from bouchet_proxy.streams.continued import ContinuedChat, ContinuedMessage, Seam
-from bouchet_proxy.streams.filters import AnthropicStream, OpenAIStream, ResponsesStream, StreamFilter
+from bouchet_proxy.streams.filters import AnthropicStream, OpenAIStream, StreamFilter
+from bouchet_proxy.streams.responses import ResponsesStream
 from bouchet_proxy.streams.sse import parse_stream
 
 from tests.proxy.stream_checker import check_stream

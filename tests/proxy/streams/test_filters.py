@@ -11,13 +11,13 @@ import pytest
 from bouchet_core.deployments import Traits
 from bouchet_proxy.dialects.endpoints import Endpoint
 from bouchet_proxy.routing.table import Route
-from bouchet_proxy.streams.filters import AnthropicStream, OpenAIStream, StreamFilter
+from bouchet_proxy.streams.filters import AnthropicStream, CompletionStream, OpenAIStream, StreamFilter
 from bouchet_proxy.streams.sse import EventSplitter, parse_stream, render
 from bouchet_proxy.upstream_request import filter_response
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.fakes.vllm.payloads import anthropic_events, chat_events
+from tests.fakes.vllm.payloads import anthropic_events, chat_events, completion_events
 from tests.fakes.vllm.script import Script
 from tests.proxy.stream_checker import check_stream
 
@@ -160,6 +160,15 @@ def test_streams_of_attached_servers_may_have_spaces(route: Route, script: str, 
 def test_error_of_an_attached_server_ends_its_stream(raw: bytes) -> None:
     stream = OpenAIStream(replace(PLAIN, attached=True), MODEL_NAME)
     assert b"boom" in run(stream, [raw]) and stream.error is not None
+
+
+@pytest.mark.parametrize("route", [PLAIN, THINKING])
+def test_chunks_of_a_completion_pass_as_they_are(route: Route) -> None:
+    body = {"model": "tiny"}
+    data = "".join(completion_events(body, Script("SAY[a b] THINK[not hidden]"))).encode()
+    found = [one.json() for one in parse_stream([run(CompletionStream(route, "tiny"), [data])]) if one.data[:1] == b"{"]
+    assert found == [one.json() for one in parse_stream([data]) if one.data[:1] == b"{"]
+    assert "".join(one["choices"][0]["text"] for one in found) == "<think>not hidden</think>a b"
 
 
 def test_usage_of_an_attached_server_is_hidden_and_counted() -> None:
