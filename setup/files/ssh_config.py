@@ -6,6 +6,7 @@ before it the resolved options are written down, with the public keys, certifica
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pwd
@@ -24,14 +25,16 @@ from setup.progress import Progress
 from .container_files import make_private_dir, stage_ssh_files, write_private_file
 from .env_file import EnvSettings
 from .kerberos import stage_tickets
-from .ssh_identities import expand_names, find_identities
+from .ssh_identities import find_identities
 from .ssh_jumps import ProxyCommandJump, jump_arguments, parse_proxy_command
+from .ssh_known_hosts import read_known_hosts
 
 RESOLVED_FILE = "resolved.json"
 FORMAT = 1
 MAX_HOPS = 8
 SSH_TIMEOUT_S = 60
 NO_VALUE = ("", "none")
+DEFAULT_PORT = 22
 METHODS = {
     "publickey": "pubkeyauthentication",
     "keyboard-interactive": "kbdinteractiveauthentication",
@@ -154,8 +157,8 @@ def find_hops(arguments: Sequence[str], ask: AskSsh, depth: int = 0) -> list[Hop
 
 def port_of(answer: SshAnswer) -> int:
     """Return the port of a host."""
-    number = answer.get("port", "22")
-    return int(number) if number.isdigit() else 22
+    number = answer.get("port")
+    return int(number) if number.isdigit() else DEFAULT_PORT
 
 
 def describe_hop(hop: Hop, defaults: SshAnswer | None, note: Callable[[str], object]) -> dict[str, Any]:
@@ -173,8 +176,8 @@ def describe_hop(hop: Hop, defaults: SshAnswer | None, note: Callable[[str], obj
         "port": port,
         "address": list(hop.address) if hop.address else None,
         "user": answer.get("user", tokens["u"]),
-        "host_key_alias": answer.get("hostkeyalias") or (host if hop.address else None),
-        "known_hosts": read_known_hosts(answer, tokens),
+        "host_key_alias": answer.get("hostkeyalias") or None,
+        "known_hosts": read_known_hosts(answer.lines, tokens, note),
         "accepts_new_host_keys": answer.get("stricthostkeychecking") in ("accept-new", "no", "false", "off"),
         "identities": keys,
         "certificates": certificates,
@@ -196,32 +199,25 @@ def token_values(answer: SshAnswer, host: str, port: int) -> dict[str, str]:
     """Return the values of ssh's percent tokens for file names."""
     local = socket.gethostname()
     person = pwd.getpwuid(os.getuid())
+    alias, user, jump = answer.get("hostkeyalias"), answer.get("user", person.pw_name), answer.get("proxyjump")
+    connection = f"{local}{host}{port}{user}{jump}".encode()
     return {
+        "C": hashlib.sha1(connection, usedforsecurity=False).hexdigest(),
+        # the name in known_hosts
+        "H": alias or (host if port == DEFAULT_PORT else f"[{host}]:{port}"),
         "d": person.pw_dir,
         "h": host,
         "i": str(os.getuid()),
-        "j": answer.get("proxyjump"),
-        "k": answer.get("hostkeyalias") or answer.alias,
+        "j": jump,
+        "k": alias or answer.alias,
         "L": local.split(".")[0],
         "l": local,
         "n": answer.alias,
         "p": str(port),
-        "r": answer.get("user", person.pw_name),
+        "r": user,
         "u": person.pw_name,
         "%": "%",
     }
-
-
-def read_known_hosts(answer: SshAnswer, tokens: Mapping[str, str]) -> str:
-    """Return the text of all known_hosts files that ssh looks at for a host and that this user may read."""
-    texts = []
-    for option in ("userknownhostsfile", "globalknownhostsfile"):
-        for path in expand_names(answer.get(option), tokens):
-            try:
-                texts.append(path.read_text(encoding="utf-8", errors="replace"))
-            except OSError:
-                continue
-    return "".join(text if text.endswith("\n") else f"{text}\n" for text in texts if text)
 
 
 def chosen_algorithms(answer: SshAnswer, defaults: SshAnswer | None) -> dict[str, list[str]]:

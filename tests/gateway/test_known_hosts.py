@@ -10,7 +10,7 @@ import asyncssh
 import pytest
 from bouchet_core.store import Store
 from bouchet_core.tunnel import TunnelState
-from bouchet_gateway.ssh.host_keys import parse_known_hosts
+from bouchet_gateway.ssh.host_keys import KnownHosts, parse_known_hosts
 
 from tests.gateway.login_node import LoginNode
 from tests.gateway.ssh.test_resolved import Person, make_key
@@ -40,6 +40,29 @@ CASES = {
     "an unknown type before": ("PLACE ssh-future AAAAB3Nz\nPLACE KEY\n", ""),
     "letters of other scripts": ("hôte.example ssh-ed25519 ключ\nPLACE KEY\n", ""),
     "an alias": ("cluster KEY\n", "HostKeyAlias cluster"),
+    "an alias has no port": ("[cluster]:PORT KEY\n", "HostKeyAlias cluster"),
+    "an alias replaces the address": ("PLACE KEY\n", "HostKeyAlias cluster"),
+    "an alias like a place": ("[cluster]:PORT KEY\n", "HostKeyAlias [cluster]:PORT"),
+    "an alias like a place of another port": ("[cluster]:2222 KEY\n", "HostKeyAlias [cluster]:2222"),
+    "an alias like a place, without its port": ("cluster KEY\n", "HostKeyAlias [cluster]:2222"),
+    "an alias like a place, another key": ("[cluster]:2222 OTHER\ncluster KEY\n", "HostKeyAlias [cluster]:2222"),
+    "an alias in capitals": ("cluster KEY\n", "HostKeyAlias Cluster"),
+    "capitals in the file": ("Cluster KEY\n", "HostKeyAlias cluster"),
+    "capitals in both": ("Cluster KEY\n", "HostKeyAlias Cluster"),
+    "an alias and a pattern": ("clu*,other KEY\n", "HostKeyAlias cluster"),
+    "an alias and a pattern in capitals": ("CLU* KEY\n", "HostKeyAlias cluster"),
+    "an alias, other key at the place": ("cluster KEY\nPLACE OTHER\n", "HostKeyAlias cluster"),
+    "an alias that is revoked": ("cluster KEY\n@revoked cluster KEY\n", "HostKeyAlias cluster"),
+    "revoked without the port": ("PLACE KEY\n@revoked 127.0.0.1 KEY\n", ""),
+    "revoked with the port": ("@revoked PLACE KEY\n127.0.0.1 KEY\n", ""),
+    "other key with the port": ("PLACE OTHER\n127.0.0.1 KEY\n", ""),
+    "other key without the port": ("PLACE KEY\n127.0.0.1 OTHER\n", ""),
+    "an authority with the port": ("@cert-authority PLACE OTHER\n127.0.0.1 KEY\n", ""),
+    "a network": ("127.0.0.0/8 KEY\n", ""),
+    "the address of a name": ("[127.0.0.1]:PORT KEY\n", "HostName localhost\n CheckHostIP yes"),
+    "a name and its address": ("[localhost]:PORT KEY\n", "HostName localhost"),
+    "a name in capitals": ("[localhost]:PORT KEY\n", "HostName LOCALHOST"),
+    "no line at all": ("", ""),
     "a separator of lines in a comment": ("PLACE OTHER x\u2028PLACE KEY\n", ""),
     "a form feed in a comment": ("PLACE OTHER x\x0cPLACE KEY\n", ""),
 }
@@ -67,7 +90,9 @@ async def test_host_key_is_known_where_ssh_knows_it(person: Person, store: Store
     other = " ".join((make_key(person, "other").with_suffix(".pub")).read_text().split()[:2])
     known = filled(text, person, server, other)
     (person.folder / "known").write_text(known, newline="")
-    person.write(f"IdentityFile FOLDER/hpc\n StrictHostKeyChecking yes\n UpdateHostKeys no\n {line}")
+    line = filled(line, person, server, other)
+    # the first HostName counts
+    person.write(f"{line}\n IdentityFile FOLDER/hpc\n StrictHostKeyChecking yes\n UpdateHostKeys no")
     by_ssh = await person.ssh_logs_in()
     status = await person.gateway_state(store, key="hpc")
     assert (status.state is TunnelState.UP) is by_ssh, status.detail
@@ -95,3 +120,62 @@ def test_parse_known_hosts_ends_lines_where_ssh_does() -> None:
     known = parse_known_hosts([f"one {key} x\u2028two {key}\r\nthree {key}\r\n"])
     found = [host for host in ("one", "two", "three") if asyncssh.match_known_hosts(known, host, "", None)[0]]
     assert found == ["one", "three"]
+
+
+# PRINT: a program that prints its arguments, but the first, which is its exit status
+COMMANDS = {
+    "a key": ("PRINT 0 PLACE KEY", ""),
+    "the name as a token": ("PRINT 0 %H KEY", ""),
+    "the name as a token, an alias": ("PRINT 0 %H KEY", "HostKeyAlias cluster"),
+    "quotes": ('PRINT "0" "PLACE KEY"', ""),
+    "a percent sign": ("PRINT 0 PLACE KEY 100%%", ""),
+    "what it is asked for": ("PRINT 0 PLACE,%I KEY", ""),
+    "another key": ("PRINT 0 PLACE OTHER", ""),
+    "nothing": ("PRINT 0", ""),
+    "a failure": ("PRINT 1 PLACE KEY", ""),
+    "no such program": ("/no/such/program", ""),
+    "no command": ("none", ""),
+}
+
+
+@pytest.mark.parametrize("case", COMMANDS)
+async def test_known_hosts_command_is_asked_as_ssh_asks_it(person: Person, store: Store, case: str) -> None:
+    command, line = COMMANDS[case]
+    server = " ".join(person.node.host_key.export_public_key().decode().split()[:2])
+    other = " ".join((make_key(person, "other").with_suffix(".pub")).read_text().split()[:2])
+    program = person.folder / "print"
+    program.write_text('#!/bin/sh\nstatus=$1; shift; echo "$*"; exit "$status"\n')
+    program.chmod(0o755)
+    (person.folder / "known").write_text("")
+    command = filled(command, person, server, other).replace("PRINT", str(program))
+    person.write(f"KnownHostsCommand {command}\n {line}\n IdentityFile FOLDER/hpc\n StrictHostKeyChecking yes")
+    by_ssh = await person.ssh_logs_in()
+    status = await person.gateway_state(store, key="hpc")
+    assert (status.state is TunnelState.UP) is by_ssh, (status.detail, person.notes)
+    assert bool(person.notes) is (case in ("a failure", "no such program"))
+
+
+async def test_command_that_asks_about_a_presented_key_is_a_note(person: Person) -> None:
+    person.write("KnownHostsCommand /usr/bin/ask %H %f\n IdentityFile FOLDER/hpc")
+    await asyncio.to_thread(person.settings)
+    assert len(person.notes) == 1 and "bouchet tunnel --trust" in str(person.notes[0])
+
+
+@pytest.mark.parametrize(
+    ("alias", "place", "asked", "names"),
+    [
+        (None, None, ("Host", 22), ("host",)),
+        (None, None, ("host", None), ("host",)),
+        (None, None, ("host", 2222), ("[host]:2222", "host")),
+        (None, None, ("::1", 2222), ("[::1]:2222", "::1")),
+        ("[Name]:99", None, ("host", 2222), ("[name]:99",)),
+        # a ProxyCommand connects to another place
+        (None, ("host", 22), ("10.0.0.1", 2222), ("host",)),
+        (None, ("host", 2222), ("10.0.0.1", 22), ("[host]:2222", "host")),
+        ("name", ("host", 2222), ("10.0.0.1", 22), ("name",)),
+    ],
+)
+def test_names_under_which_a_host_is_searched(
+    alias: str | None, place: tuple[str, int] | None, asked: tuple[str, int | None], names: tuple[str, ...]
+) -> None:
+    assert KnownHosts(parse_known_hosts([]), alias, place).names(*asked) == names

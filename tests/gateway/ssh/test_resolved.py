@@ -36,7 +36,7 @@ class Person:
         known = f"UserKnownHostsFile {self.folder}/known\n GlobalKnownHostsFile /dev/null"
         place = f"HostName 127.0.0.1\n Port {self.node.port}\n User bob\n"
         lines = lines.replace("FOLDER", str(self.folder))
-        (self.folder / "config").write_text(f"Host bouchet\n {place} {lines}\n{more}\nHost *\n {known}\n")
+        (self.folder / "config").write_text(f"Host bouchet\n {lines}\n {place}\n{more}\nHost *\n {known}\n")
 
     async def ssh_logs_in(self) -> bool:
         """Tell whether the real ssh logs in and runs a command, without asking anybody."""

@@ -106,7 +106,9 @@ def test_resolve_hosts_passes_on_only_chosen_algorithms(tmp_path: Path) -> None:
 
 def test_resolve_hosts_address_of_proxy_command_keeps_the_hosts_key(tmp_path: Path) -> None:
     gate, hop = resolve(tmp_path, f"Host bouchet\n {BOB} ProxyCommand ssh -W 10.0.0.7:2022 gate\n")
-    assert (gate["host"], hop["address"], hop["host_key_alias"]) == ("gate", ["10.0.0.7", 2022], "l.example.org")
+    assert (gate["host"], hop["address"], hop["host_key_alias"]) == ("gate", ["10.0.0.7", 2022], None)
+    # the names in known_hosts are made from these
+    assert (hop["host"], hop["port"]) == ("l.example.org", 22)
 
 
 @pytest.mark.parametrize(

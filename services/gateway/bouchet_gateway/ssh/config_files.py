@@ -11,7 +11,7 @@ from bouchet_core.errors import ConfigurationError
 
 from bouchet_gateway.settings import SshSettings
 
-from .host_keys import parse_known_hosts
+from .host_keys import KnownHosts, parse_known_hosts
 from .tcp import TcpConnector
 
 _DEFAULT_KEYS = ("id_ed25519", "id_ecdsa", "id_rsa")
@@ -67,7 +67,7 @@ def connection_options(
     *,
     private_key: asyncssh.SSHKey | None = None,
     more_known_hosts: Sequence[str] = (),
-) -> tuple[asyncssh.SSHKnownHosts, dict[str, Any]]:
+) -> tuple[KnownHosts, dict[str, Any]]:
     """Return the known host keys, and the keyword arguments of asyncssh.connect for a host alias.
 
     user and port count only where the ssh config names none. more_known_hosts: texts of further known_hosts files.
@@ -77,7 +77,8 @@ def connection_options(
     read = config.config.get
     identities = cast("list[str]", read("IdentityFile") or [])
     hosts_files = known_hosts_files(cast("list[str]", read("UserKnownHostsFile") or []), settings.ssh_dir)
-    known = parse_known_hosts([*_existing_texts([*hosts_files, settings.trusted_hosts]), *more_known_hosts])
+    keys = parse_known_hosts([*_existing_texts([*hosts_files, settings.trusted_hosts]), *more_known_hosts])
+    known = KnownHosts(keys, config.host_key_alias)
     only = identity_files(identities, settings.ssh_dir) if read("IdentitiesOnly") else []
     interval_s = server_alive_interval(cast("int | None", read("ServerAliveInterval")))
     if config.proxy_command:

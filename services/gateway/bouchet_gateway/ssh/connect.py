@@ -18,7 +18,7 @@ from bouchet_gateway.settings import SshSettings
 from .config_files import connection_options
 from .failures import mapped_errors
 from .fast_path.switch import enable_fast_path
-from .host_keys import PresentedKey, TrustedHosts, refused_host_key
+from .host_keys import KnownHosts, PresentedKey, TrustedHosts, refused_host_key
 from .kerberos import ticket_options, ticket_problem
 from .login_shell import LoginShell
 from .private_key import PrivateKeyFile, agent_problem
@@ -203,7 +203,7 @@ class Connector:
 
     def _node_options(
         self, node: str, user: str, known_hosts: Sequence[str]
-    ) -> tuple[asyncssh.SSHKnownHosts, dict[str, Any], ResolvedHop | None]:
+    ) -> tuple[KnownHosts, dict[str, Any], ResolvedHop | None]:
         """Return the options for a compute node: those of the login node where ssh resolved them, else the config's."""
         hops = read_hops(self._settings.ssh_dir, self.host)
         if hops is None:
@@ -251,7 +251,7 @@ class Connector:
 
     def _options(
         self, alias: str, user: str | None, port: int | None, more_known_hosts: Sequence[str] = ()
-    ) -> tuple[asyncssh.SSHKnownHosts, dict[str, Any]]:
+    ) -> tuple[KnownHosts, dict[str, Any]]:
         return connection_options(
             self._settings, alias, user, port, private_key=self._private_key, more_known_hosts=more_known_hosts
         )
@@ -261,7 +261,7 @@ class Connector:
         alias: str,
         host_label: str,
         options: dict[str, Any],
-        known: asyncssh.SSHKnownHosts,
+        known: KnownHosts,
         place: str = "",
         hop: ResolvedHop | None = None,
     ) -> Login:
@@ -306,7 +306,7 @@ class Connector:
 
     @contextlib.contextmanager
     def _login_errors(
-        self, alias: str, host_label: str, clients: list[_LoginClient], known: asyncssh.SSHKnownHosts
+        self, alias: str, host_label: str, clients: list[_LoginClient], known: KnownHosts
     ) -> Iterator[None]:
         """Map login failures to retryable, human-needed or configuration errors."""
         try:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,21 +48,68 @@ def parse_known_hosts(texts: Iterable[str]) -> asyncssh.SSHKnownHosts:
         for line in text.split("\n"):
             fields = line.strip(" \t\r").replace("\t", " ").split(" ")
             named = [field for field in fields if field]
-            entry = " ".join(named[: 4 if line.lstrip(" \t").startswith("@") else 3])
+            names_at = 1 if line.lstrip(" \t").startswith("@") else 0
+            if len(named) > names_at:
+                named[names_at] = _names_of(named[names_at])
+            entry = " ".join(named[: names_at + 3])
             if len(entry.splitlines()) == 1:
                 with contextlib.suppress(ValueError, asyncssh.KeyImportError):
                     known.load(entry)
     return known
 
 
-def refused_host_key(presented: PresentedKey | None, known: asyncssh.SSHKnownHosts) -> RefusedHostKey | None:
+def _names_of(field: str) -> str:
+    """Return the names of a line as OpenSSH compares them: in small letters, and without networks, which it has not."""
+    if field.startswith("|"):
+        return field
+    return ",".join(name for name in field.lower().split(",") if "/" not in name)
+
+
+# host keys, keys of authorities, revoked keys
+MatchingKeys = tuple[Sequence[asyncssh.SSHKey], Sequence[asyncssh.SSHKey], Sequence[asyncssh.SSHKey]]
+
+
+@dataclass(frozen=True)
+class KnownHosts:
+    """Host keys by the names under which OpenSSH looks a host up (sshconnect.c: get_hostfile_hostname_ipaddr).
+
+    An address never makes a key known, and HostKeyAlias is in place of host and port. asyncssh calls it as a function.
+    alias: HostKeyAlias; place: host and port of the configuration, where the connection is made to another address.
+    """
+
+    keys: asyncssh.SSHKnownHosts
+    alias: str | None = None
+    place: tuple[str, int] | None = None
+
+    def names(self, host: str, port: int | None) -> tuple[str, ...]:
+        """Return the names in the order of looking; the first one is what known_hosts gets for a new key."""
+        if self.alias:
+            return (self.alias.lower(),)
+        host, port = self.place or (host, port or DEFAULT_PORT)
+        return (host.lower(),) if port == DEFAULT_PORT else (f"[{host.lower()}]:{port}", host.lower())
+
+    def __call__(self, host: str, addr: str, port: int | None) -> MatchingKeys:
+        """Return the keys of the first name that has some; what is revoked under a name before it is revoked."""
+        keys: Sequence[asyncssh.SSHKey] = ()
+        authorities: Sequence[asyncssh.SSHKey] = ()
+        revoked: list[asyncssh.SSHKey] = []
+        for name in self.names(host, port):
+            found = self.keys.match(name, "", None)
+            if not keys:
+                keys = found[0]
+                revoked += found[2]
+            authorities = authorities or found[1]
+        return keys, authorities, revoked
+
+
+def refused_host_key(presented: PresentedKey | None, known: KnownHosts) -> RefusedHostKey | None:
     """Return the key to show to a person; None when the server has no key of a known type, or a revoked one."""
     if presented is None:
         return None
     host, port, key = presented.host, presented.port, presented.key
-    matches = asyncssh.match_known_hosts(known, host, presented.address, port if port != DEFAULT_PORT else None)
+    matches = known(host, presented.address, port)
     shown = HostKey(
-        place=host if port == DEFAULT_PORT else f"[{host}]:{port}",
+        place=known.names(host, port)[0],
         algorithm=key.get_algorithm(),
         fingerprint=key.get_fingerprint(),
         changed=bool(matches[0]),

@@ -21,7 +21,7 @@ from pydantic import Field, ValidationError
 from bouchet_gateway.settings import SshSettings
 
 from .config_files import CIPHERS, FIXED_OPTIONS, server_alive_interval
-from .host_keys import parse_known_hosts
+from .host_keys import KnownHosts, parse_known_hosts
 from .tcp import TcpConnector
 
 RESOLVED_FILE = "resolved.json"
@@ -87,17 +87,18 @@ def read_hops(ssh_dir: Path, host: str) -> tuple[ResolvedHop, ...] | None:
 
 def hop_options(
     settings: SshSettings, hop: ResolvedHop, more_known_hosts: Sequence[str] = ()
-) -> tuple[asyncssh.SSHKnownHosts, dict[str, Any]]:
+) -> tuple[KnownHosts, dict[str, Any]]:
     """Return the known host keys, and the keyword arguments of asyncssh.connect without host, keys and tunnel."""
     accepted = [settings.trusted_hosts.read_text(encoding="utf-8")] if settings.trusted_hosts.is_file() else []
-    known = parse_known_hosts([hop.known_hosts, *accepted, *more_known_hosts])
+    keys = parse_known_hosts([hop.known_hosts, *accepted, *more_known_hosts])
+    known = KnownHosts(keys, hop.host_key_alias, (hop.host, hop.port) if hop.address else None)
     interval_s = server_alive_interval(hop.server_alive_interval_s)
     options: dict[str, Any] = {
         **FIXED_OPTIONS,
         "config": None,
         "username": hop.user,
         "port": hop.address[1] if hop.address else hop.port,
-        "host_key_alias": hop.host_key_alias,
+        "host_key_alias": hop.host_key_alias or (hop.host if hop.address else None),
         "known_hosts": known,
         "agent_path": None,
         "encryption_algs": CIPHERS,
