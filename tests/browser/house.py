@@ -19,7 +19,7 @@ from rq.results import Result
 from tests.browser.scene import QWEN_NAME, SERVING_JOB, keep_alive, placement, point, set_scene
 from tests.conftest import RedisServer, free_port, free_ports, start_redis
 from tests.fakes.gateway_api import FakeGateway
-from tests.fakes.running_api import RunningApi, running
+from tests.fakes.running_api import RunningApi, reset_api, running
 from tests.fakes.vllm.server import FakeVLLM, serve_vllm
 from tests.proxy.environment import SERVING_SECRET, SLOTS, ProxyEnvironment, run_app
 from tests.waiting import wait_for
@@ -58,13 +58,11 @@ class House:
         self.api = None
 
     def reset(self) -> None:
-        """Empty Redis and set the scene again."""
+        """Empty Redis and the ledger, and set the scene again."""
         if self.api is None:
             self.start_api()
-        client = self.store.queue_connection()
-        client.flushall()
-        client.close()
-        self.gateway.reset()
+        assert self.api is not None
+        reset_api(self.api)
         self.gateway.tunnel |= {"round_trip_ms": 14.0, "host": "bouchet.ycrc.yale.edu"}
         lines = [f"INFO 11-30 12:00:{number % 60:02} loading weights, part {number}" for number in range(40)]
         self.gateway.files[LOG] = "\n".join([*lines, "\x1b[31mred\x1b[0m <script>window.bad=1</script>", ""]).encode()

@@ -6,11 +6,13 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from bouchet_api.ledger.request_views import last_requests
 from bouchet_core.batch_jobs import BatchJobState, DiskListing, DiskModel
 from bouchet_core.policy import parse_budget
 from bouchet_core.tasks import TaskName
 from playwright.sync_api import Locator, Page, expect
 
+from tests.api.ledger.entries import request
 from tests.browser.conftest import OpenPage
 from tests.browser.house import House, answered
 from tests.fakes.running_api import queued_tasks
@@ -20,6 +22,20 @@ pytestmark = pytest.mark.slow
 QWEN, DENSE = "aaaaaaaaaaaa", "Qwen/Qwen3-32B"
 IMAGES = {"images": [{"pin": "cpu-0.32.0", "vllm": "0.32.0", "state": "missing"}], "problem": ""}
 BUILT = {"images": [{"pin": "cpu-0.32.0", "vllm": "0.32.0", "state": "ready", "bytes": 635_000_000}], "problem": ""}
+
+
+def test_each_test_begins_with_an_empty_ledger(house: House) -> None:
+    assert house.api is not None
+    database = house.api.state.ledger.database
+
+    def rows() -> int:
+        with database.read() as connection:
+            return len(last_requests(connection, 100))
+
+    house.store.usage.add([request()])
+    wait_for(lambda: rows() == 1)
+    house.reset()
+    assert rows() == 0
 
 
 def open_keep(page: Page, name: str = "bouchet-qwen3-coder-next") -> Locator:
