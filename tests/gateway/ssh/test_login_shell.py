@@ -68,6 +68,12 @@ async def test_command_in_the_sites_path_is_found(login_node: LoginNode, store: 
         assert (await run(client, "squeue")).json()["stdout"] == f"{ROW}\n"
 
 
+async def test_messages_come_in_english(login_node: LoginNode, client: httpx.AsyncClient) -> None:
+    login_node.start_up = "LANG=de_DE.UTF-8; LANGUAGE=de; export LANG LANGUAGE; "
+    login_node.program("squeue", '#!/bin/sh\necho "$LC_MESSAGES $LANG"\n')
+    assert (await run(client, "squeue")).json()["stdout"] == "C de_DE.UTF-8\n"
+
+
 async def test_command_prefix_is_before_slurms_programs_only(login_node: LoginNode, store: Store) -> None:
     login_node.program("wrap", '#!/bin/sh\necho wrapped; exec "$@"\n')
     login_node.program("squeue", "#!/bin/sh\necho row\n")

@@ -201,6 +201,8 @@ def test_describe_messages_are_the_plugins_lines_once_and_printable() -> None:
     [
         ("zsh:1: command not found: sbatch", "sbatch"),
         ("fish: Unknown command: squeue", "squeue"),
+        ("Error: nu::shell::external_command: Command `squeue` not found", "squeue"),
+        ('exec: "sinfo": executable file not found in $PATH', "sinfo"),
         ("fish: Unknown command 'sacct'", "sacct"),
         ("nu::shell::external_command: command scancel not found", "scancel"),
         ("mksh: scontrol: inaccessible or not found", "scontrol"),

@@ -29,6 +29,8 @@ SFTP_START_S = 10.0
 REMOTE_GRACE_S = 2
 # Slurm prints times as seconds since 1970: sites set `relative`, which has no date, and no format of Slurm's has a zone
 REMOTE_ENVIRONMENT = "SLURM_TIME_FORMAT=%s"
+# messages of shells and programs are recognized in English; a job that is submitted inherits it
+ENGLISH = "LC_MESSAGES=C; export LC_MESSAGES; "
 SLURM_PROGRAMS = frozenset({"sbatch", "squeue", "sacct", "scontrol", "scancel", "sinfo", "sacctmgr", "sshare", "sprio"})
 # where OpenSSH's SFTP server is on RHEL, Debian, SUSE and others
 SFTP_SERVERS = (
@@ -61,7 +63,7 @@ class LoginShell:
         limit_s = math.ceil(timeout_s) + REMOTE_GRACE_S
         # `env`, because sshd accepts no variables from clients and login shells differ in how they set them
         words = f"timeout -s KILL {limit_s} env {REMOTE_ENVIRONMENT} {quoted([*prefix, *argv])}"
-        script = f'echo {MARKER}; echo {MARKER} >&2; exec "$@"'
+        script = f'{ENGLISH}echo {MARKER}; echo {MARKER} >&2; exec "$@"'
         return f"{self._sh(script)} {words}"
 
     def sftp_line(self) -> str:

@@ -21,7 +21,8 @@ _MAY_HAVE_SUBMITTED = re.compile(
 # Slurm took nothing, and the same command may succeed later.
 _BUSY = re.compile(
     r"temporarily un|resource temporarily unavailable|slurmctld.*(starting|standby)|in standby mode"
-    r"|try again|please retry|communications backoff|is busy|presently disabled|submissions disabled"
+    r"|try again|please retry|retry later|is reloading|communications backoff|is busy"
+    r"|presently disabled|submissions disabled"
     r"|MaxJobCount limit|nodes are busy|nodes busy|queue full|locked by another sibling"
     r"|munge|authentication (error|credential|plugin)|auth(entication)? cred|protocol authentication"
     r"|unpack credential|generating job credential|token generation failed"
@@ -52,7 +53,8 @@ _NOT_ON_PATH = re.compile(
     r"['`\u2018]?" + _PROGRAMS + r"['\u2019]?: "
     r"(?:No such file or directory|(?:command |inaccessible or )?not found)"
     # zsh, fish and Nushell name the program last
-    rf"|(?:command not found|unknown command):? ['`\u2018]?{_PROGRAMS}\b|command {_PROGRAMS} not found",
+    rf"|(?:command not found|unknown command):? ['`\u2018]?{_PROGRAMS}\b|command ['`]?{_PROGRAMS}['`]? not found"
+    rf"|\"{_PROGRAMS}\": executable file not found",
     re.I,
 )
 _OUTAGE_ADVICE = "running jobs continue and nothing is cancelled; if it lasts, contact the site's support"
