@@ -32,6 +32,7 @@ _NAMES = {
 _ANTHROPIC_BLOCKS = ("tool_use", "tool_result", "server_tool_use", "web_search_tool_result")
 _CHAT_BLOCKS = ("image_url", "video_url", "audio_url", "input_audio")
 _ANTHROPIC_CHOICES = ("any", "tool")
+_COMMON_ROLES = ("user", "assistant", "system")
 _ITEMS = ("function_call", "function_call_output", "reasoning", "item_reference")
 _OF_MESSAGES = {"system": "", "stop_sequences": "stop", "max_tokens_to_sample": "max_tokens"}
 _OF_GEMINI = {"generationConfig": "", "systemInstruction": "", "system_instruction": "", "generation_config": ""}
@@ -95,14 +96,15 @@ def _signs_elsewhere(path: str, body: Mapping[str, Any]) -> Iterator[tuple[str, 
     """Yield where a conversation has what only another path's has, and that path."""
     if path in _ANTHROPIC_PATHS:
         yield from ((sign, CHAT) for sign in _chat_signs(body))
-    if path == CHAT:
+    elif path == CHAT:
         yield from ((sign, MESSAGES) for sign in _anthropic_signs(body))
-    if path == CHAT or path in _ANTHROPIC_PATHS:
-        for index, message in _messages(body):
-            if message.get("content") is None and isinstance(message.get("parts"), list):
-                yield f"messages[{index}].parts", GENERATE_CONTENT
-            if message.get("role") is None and message.get("type") in _ITEMS:
-                yield f"messages[{index}] of type {message['type']!r}", RESPONSES
+    else:
+        return
+    for index, message in _special_messages(body):
+        if message.get("content") is None and isinstance(message.get("parts"), list):
+            yield f"messages[{index}].parts", GENERATE_CONTENT
+        if message.get("role") is None and message.get("type") in _ITEMS:
+            yield f"messages[{index}] of type {message['type']!r}", RESPONSES
 
 
 def _other_tool(path: str, body: Mapping[str, Any]) -> str | None:
@@ -180,11 +182,19 @@ def _precise_path(path: str, body: Mapping[str, Any]) -> str:
     return EMBEDDINGS if path == RESPONSES and has_texts else path
 
 
-def _messages(body: Mapping[str, Any]) -> Iterator[tuple[int, dict[str, Any]]]:
+def _special_messages(body: Mapping[str, Any]) -> list[tuple[int, dict[str, Any]]]:
+    """Return the messages that are more than a text of one of the roles that all dialects have, with their places."""
     messages = body.get("messages")
-    for index, message in enumerate(messages if isinstance(messages, list) else ()):
-        if isinstance(message, dict):
-            yield index, message
+    return [
+        (index, message)
+        for index, message in enumerate(messages if isinstance(messages, list) else ())
+        if isinstance(message, dict)
+        and not (
+            isinstance(message.get("content"), str)
+            and message.get("role") in _COMMON_ROLES
+            and "tool_calls" not in message
+        )
+    ]
 
 
 def _tools(body: Mapping[str, Any]) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -203,7 +213,7 @@ def _blocks(message: Mapping[str, Any]) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _chat_signs(body: Mapping[str, Any]) -> Iterator[str]:
     """Yield where the body has what only OpenAI's chats have."""
-    for index, message in _messages(body):
+    for index, message in _special_messages(body):
         if message.get("role") in ("tool", "function"):
             yield f"messages[{index}].role {message['role']!r}"
         if isinstance(message.get("tool_calls"), list) and message["tool_calls"]:
@@ -222,7 +232,7 @@ def _anthropic_signs(body: Mapping[str, Any]) -> Iterator[str]:
     """Yield where the body has what only Anthropic's messages have."""
     if isinstance(body.get("system"), str | list) and body["system"]:
         yield "system"
-    for index, message in _messages(body):
+    for index, message in _special_messages(body):
         if isinstance(message.get("content"), str):
             continue
         for number, block in _blocks(message):

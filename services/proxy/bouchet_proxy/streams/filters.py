@@ -78,6 +78,9 @@ class StreamFilter(ABC):
         if self._route.attached:
             # another server than vLLM, with spaces where it likes: what follows looks for bytes
             events = [compact(raw) for raw in events]
+        if len(events) == 1:
+            self._event_count += events[0].startswith(EVENT_STARTS)
+            return self._filter_event(events[0])
         for raw in events:
             # comments and bare fields are no part of the answer: servers and relays send some while they wait
             self._event_count += raw.startswith(EVENT_STARTS)
@@ -288,8 +291,10 @@ class OpenAIStream(StreamFilter):
         if b'"finish_reason":"abort"' in raw:
             return self._end_with(stream_interrupted(self._route.alias))
         raw = self._rename_model(raw)
-        if self._may_think and not self._all_passing():
+        if self._may_think:
             raw = self._filter_chunk(raw)
+            # from then on every think block has ended
+            self._may_think = not self._all_passing()
         if self.withholds:
             self._kept.add(raw)
         return raw

@@ -34,6 +34,9 @@ class EventSplitter:
         """Return the events that this piece completes."""
         if b"\r" in piece or self._rest.endswith(b"\r"):
             return self._feed_crlf(piece)
+        if not self._rest and piece.find(b"\n\n") == len(piece) - 2 > 0:
+            # as a model sends them: one at a time
+            return [piece]
         *complete, self._rest = (self._rest + piece).split(b"\n\n")
         return [event + b"\n\n" for event in complete if event]
 
