@@ -185,7 +185,8 @@ class FakeSlurm:
         live = self._live()
         if any(argument.startswith("--Format=") for argument in arguments):
             return 0, "".join(self._held_line(job) for job in live), ""
-        return 0, "".join(self._queue_line(job) for job in live), ""
+        has_time = any(argument.startswith("--format=%M|") for argument in arguments)
+        return 0, "".join((f"{_run_time(job)}|" if has_time else "") + self._queue_line(job) for job in live), ""
 
     def _live(self) -> list[FakeJob]:
         return [job for job in self.jobs.values() if not job.is_over and job.job_id not in self.lost_ends]
@@ -227,7 +228,8 @@ class FakeSlurm:
         line = (
             f"JobId={job.job_id} JobName={job.name} UserId=researcher(2001) JobState={job.state.split()[0]} Reason=None"
         )
-        return 0, f"{line} ExitCode={job.exit_code} Partition={job.partition} NodeList={job.node or '(null)'}\n", ""
+        rest = f"ExitCode={job.exit_code} Partition={job.partition} NodeList={job.node or '(null)'}"
+        return 0, f"{line} RunTime={_run_time(job)} {rest}\n", ""
 
     def sacct(self, arguments: list[str]) -> ProgramResult:
         if not self.accounting:
@@ -253,6 +255,14 @@ class FakeSlurm:
             # SIGTERM to its batch script, which then ends the job
             job.state = "COMPLETED" if "--batch" in arguments else "CANCELLED by 2001"
         return 0, "", ""
+
+
+def _run_time(job: FakeJob) -> str:
+    """Return what Slurm prints of the time that a job has run; a test that sets none has a clock of its own."""
+    if job.state == "PENDING":
+        return "0:00"
+    minutes, seconds = divmod(job.elapsed_s, 60)
+    return f"{minutes // 60:02}:{minutes % 60:02}:{seconds:02}" if job.elapsed_s else "INVALID"
 
 
 class _GatewayHandler(BaseHTTPRequestHandler):

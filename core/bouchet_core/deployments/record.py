@@ -128,8 +128,16 @@ class Deployment(FrozenModel):
         """Return the next version with the job of that name replaced or added."""
         return self._changed(now, jobs=self._jobs_with(job))
 
-    def moved(self, phase: Phase, now: datetime, *, reason: str = "", ending: Ending | None = None) -> Deployment:
-        """Return the next version of an attempt in another phase, its job with it.
+    def moved(
+        self,
+        phase: Phase,
+        now: datetime,
+        *,
+        since: datetime | None = None,
+        reason: str = "",
+        ending: Ending | None = None,
+    ) -> Deployment:
+        """Return the next version of an attempt in another phase, its job with it. since: when that began, if before.
 
         Raises IllegalTransitionError for a transition that LEGAL_MOVES lacks. The same phase only changes the reason.
         """
@@ -137,8 +145,8 @@ class Deployment(FrozenModel):
             raise IllegalTransitionError(self.id, self.phase, phase)
         jobs = self.jobs
         if self.job is not None:
-            since = self.job.since if phase is self.job.phase else {**self.job.since, phase: now}
-            moved = {"phase": phase, "since": since, "reason": reason, "ending": ending}
+            times = self.job.since if phase is self.job.phase else {**self.job.since, phase: since or now}
+            moved = {"phase": phase, "since": times, "reason": reason, "ending": ending}
             jobs = self._jobs_with(self.job.model_copy(update=moved))
         return self._changed(now, phase=phase, reason=reason, ending=ending, jobs=jobs)
 

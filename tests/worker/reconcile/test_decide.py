@@ -65,6 +65,27 @@ def record_in(
     return record.model_copy(update={"phase": phase, "jobs": jobs, "stop_requested_at": LONG_AGO if stop else None})
 
 
+def test_times_of_a_job_are_those_that_slurm_counts() -> None:
+    """A check that comes late finds the start and the end where they were."""
+    queued = record_in(Phase.QUEUED)
+    started = decided(queued, Observed(replace(RUNNING, run_s=40.0)))
+    assert started.jobs[-1].since[Phase.STARTING] == NOW - timedelta(seconds=40) and started.updated_at == NOW
+    later = NOW + timedelta(minutes=9)
+    gone = JobStatus(State.CANCELLED, "CANCELLED by 2001", node="node1", run_s=100.0)
+    ended = decided(started, Observed(gone), later)
+    assert ended.jobs[-1].since[Phase.ENDED] == NOW + timedelta(seconds=60) and ended.updated_at == later
+    completing = JobStatus(State.COMPLETING, "COMPLETING", node="node1", run_s=100.0)
+    draining = decided(started, Observed(completing), later)
+    assert draining.jobs[-1].since[Phase.DRAINING] == NOW + timedelta(seconds=60)
+    # never before what is known already, never after now
+    stopped = apply(started, Decision(Phase.DRAINING), NOW + timedelta(seconds=90))
+    assert decided(stopped, Observed(gone), later).jobs[-1].since[Phase.ENDED] == NOW + timedelta(seconds=90)
+    assert decided(started, Observed(replace(gone, run_s=1e6)), later).jobs[-1].since[Phase.ENDED] == later
+    assert decided(started, Observed(replace(gone, run_s=None)), later).jobs[-1].since[Phase.ENDED] == later
+    early = decided(queued, Observed(replace(RUNNING, run_s=1e7)))
+    assert early.jobs[-1].since[Phase.STARTING] == LONG_AGO
+
+
 def decided(record: Deployment, observed: Observed, now: datetime = NOW) -> Deployment:
     return apply(record, decide(record, observed, now), now)
 

@@ -20,6 +20,7 @@ from bouchet_worker.slurm.parsing import (
     parse_start_estimate,
     parse_usage,
     queue_wait_s,
+    run_seconds,
     start_sort_key,
 )
 from bouchet_worker.slurm.states import parse_state
@@ -78,6 +79,26 @@ def test_parse_queue_of_pending_job_has_no_node() -> None:
 def test_parse_queue_keeps_any_name(name: str) -> None:
     (parsed,) = parse_queue(f"5|RUNNING|None|1|1|n1|n1|gpu|{name}\n")
     assert parsed.name == name.strip()
+
+
+@pytest.mark.parametrize(
+    ("printed", "expected"),
+    [
+        ("0:00", 0),
+        ("1:02", 62),
+        ("01:02:03", 3723),
+        ("2-00:00:10", 172_810),
+        ("INVALID", None),
+        ("", None),
+        ("7", None),
+    ],
+)
+def test_parse_queue_reads_the_seconds_of_a_run(printed: str, expected: float | None) -> None:
+    (parsed,) = parse_queue(
+        f"{printed}|5|RUNNING|None|1|1|n1|n1|gpu|a|b\n" if printed != "7" else "5|R|a|b|c|d|e|f|x\n"
+    )
+    assert (parsed.job_id, parsed.run_s) == (5, expected)
+    assert run_seconds(printed) == expected
 
 
 def test_parse_queue_passes_over_lines_that_are_no_rows() -> None:

@@ -65,6 +65,8 @@ class Decision:
     reason: str | None = None
     job_changes: Mapping[str, object] = field(default_factory=dict)
     task: TaskName | None = None
+    # when the phase began, None: now
+    at: datetime | None = None
 
 
 NOTHING = Decision()
@@ -91,7 +93,24 @@ def decide(record: Deployment, observed: Observed, now: datetime) -> Decision:
     if decision.phase is Phase.READY:
         smoke = {"smoke": observed.smoke.took_s} if observed.smoke is not None else {}
         changes["times"] = startup_times(job, {**observed.engine_times, **smoke}, now, status.start)
-    return replace(decision, job_changes=changes)
+    return replace(decision, job_changes=changes, at=_phase_began(job, status, decision.phase, now))
+
+
+def _phase_began(job: Job, status: JobStatus, phase: Phase | None, now: datetime) -> datetime | None:
+    """Return when Slurm started or ended the job, by its count of seconds; None for other phases or without one.
+
+    A check comes seconds later, or minutes after an outage: GPU time is not measured by checks.
+    """
+    state_class, started = STATES[status.state].state_class, job.since.get(Phase.STARTING)
+    if status.run_s is None:
+        return None
+    if phase is Phase.STARTING and state_class is StateClass.RUNNING:
+        began = now - timedelta(seconds=status.run_s)
+    elif phase in (Phase.DRAINING, Phase.ENDED) and started and state_class in (StateClass.ENDING, StateClass.ENDED):
+        began = started + timedelta(seconds=status.run_s)
+    else:
+        return None
+    return min(now, max([began, *job.since.values()]))
 
 
 def apply(record: Deployment, decision: Decision, now: datetime) -> Deployment:
@@ -103,7 +122,7 @@ def apply(record: Deployment, decision: Decision, now: datetime) -> Deployment:
     phase = decision.phase or record.phase
     reason = decision.reason if decision.reason is not None else (record.reason if phase is record.phase else "")
     if phase is not record.phase or reason != record.reason:
-        new = new.moved(phase, now, reason=reason, ending=decision.ending)
+        new = new.moved(phase, now, since=decision.at, reason=reason, ending=decision.ending)
     return new if new is record else new.model_copy(update={"version": record.version + 1})
 
 

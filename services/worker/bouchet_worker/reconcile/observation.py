@@ -30,6 +30,8 @@ class JobStatus:
     exit_code: str | None = None
     # seconds in the queue
     waited_s: float | None = None
+    # seconds of the present or last run, by Slurm's own count
+    run_s: float | None = None
     # who cancelled it, e.g. `user colleague (id 2003)`
     cancelled_by: str = ""
     # where it waits or runs; several, separated by commas, while Slurm may still choose

@@ -135,7 +135,7 @@ class Observer:
             return result
         accounted = self._query_accounting([job])[job.name]
         if isinstance(accounted, JobStatus) and accounted.state is State.CANCELLED:
-            return accounted
+            return replace(accounted, run_s=result.run_s)
         if job.name in self._waits_for_accounting:
             self._waits_for_accounting.discard(job.name)
             return result
@@ -242,7 +242,9 @@ def _from_queue(job: Job, row: QueueRow) -> QueryResult:
     start = expected_start(row, submitted_at)
     runs = STATES[state].state_class is StateClass.RUNNING
     waited_s = queue_wait_s(row) if runs else None
-    return JobStatus(state, row.state, row.reason, row.node, start, waited_s=waited_s, partition=row.partition)
+    return JobStatus(
+        state, row.state, row.reason, row.node, start, waited_s=waited_s, run_s=row.run_s, partition=row.partition
+    )
 
 
 def _from_end(row: JobRow) -> QueryResult:
@@ -251,7 +253,8 @@ def _from_end(row: JobRow) -> QueryResult:
         nodes = expand_nodes(row.nodes) if row.nodes and not row.nodes.startswith("None") else []
     except SlurmOutputError as exc:
         return QueryFailed(str(exc))
-    return JobStatus(state, row.state, row.reason, nodes[0] if nodes else None, exit_code=row.exit_code)
+    node = nodes[0] if nodes else None
+    return JobStatus(state, row.state, row.reason, node, exit_code=row.exit_code, run_s=row.run_s)
 
 
 def _accounted(row: JobRow | None) -> QueryResult:

@@ -17,7 +17,7 @@ SBATCH_TIMEOUT_S = 30.0
 SCANCEL_TIMEOUT_S = 30.0
 
 # the name is the last field, because it is the only one that may hold the separator
-QUEUE_FORMAT = "%A|%T|%r|%S|%V|%B|%N|%P|%j"
+QUEUE_FORMAT = "%M|%A|%T|%r|%S|%V|%B|%N|%P|%j"
 ACCOUNTING_FIELDS = "JobIDRaw,State,ExitCode,NodeList,UID,JobName"
 # Slurm cuts each field at its width
 USAGE_FORMAT = "state:.20,partition:.60,tres-alloc:.300"

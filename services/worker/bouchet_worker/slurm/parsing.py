@@ -16,6 +16,8 @@ from bouchet_core.placement import UserUsage
 _ISO = re.compile(r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}(:\d{2})?$", re.ASCII)
 # a wrapper of the site may drop --parsable, and Slurm's own sentence follows
 _JOB_ID = re.compile(r"(?:Submitted batch job )?([0-9]+)(?:;\S*| on cluster \S+)?", re.ASCII)
+# time that a job has run; Slurm prints it the same way everywhere
+_RUN_TIME = re.compile(r"(?:(?:(\d+)-)?(\d+):)?(\d+):(\d+)", re.ASCII)
 _NO_TIME = frozenset({"", "N/A", "NONE", "UNKNOWN", "(NULL)"})
 
 
@@ -33,6 +35,8 @@ class QueueRow:
     nodes: str
     partition: str
     name: str
+    # seconds of its present or last run
+    run_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,8 @@ class JobRow:
     name: str = ""
     # of the job's owner
     uid: str = ""
+    # seconds of its last run
+    run_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -89,12 +95,14 @@ def parse_queue(text: str) -> list[QueueRow]:
 
 
 def _queue_row(line: str) -> QueueRow | None:
-    parts = line.split("|", 8)
+    head, _, rest = line.partition("|")
+    # the time may be INVALID, and a squeue of the site's own may print no time
+    parts = (line if head.strip().isdigit() else rest).split("|", 8)
     if len(parts) != 9 or not parts[0].strip().isdigit():
         return None
     job_id, state, reason, start, submitted, node, nodes, partition, name = (part.strip() for part in parts)
     first = node if node and node.lower() not in ("n/a", "none", "(null)") else None
-    return QueueRow(int(job_id), state, reason, start, submitted, first, nodes, partition, name)
+    return QueueRow(int(job_id), state, reason, start, submitted, first, nodes, partition, name, run_seconds(head))
 
 
 def parse_usage(text: str) -> dict[str, UserUsage]:
@@ -169,6 +177,7 @@ def parse_job(text: str) -> JobRow:
         "" if reason == "None" else reason,
         fields.get("JobName", ""),
         uid=(re.findall(r"\((\d+)\)$", fields.get("UserId", "")) or [""])[0],
+        run_s=run_seconds(fields.get("RunTime", "")),
     )
 
 
@@ -182,6 +191,15 @@ def parse_start_estimate(stderr: str) -> StartEstimate | None:
 
 
 # times
+
+
+def run_seconds(printed: str) -> float | None:
+    """Return the seconds of `1-02:03:04`, `02:03:04` or `3:04`; None for anything else, such as INVALID."""
+    found = _RUN_TIME.fullmatch(printed.strip())
+    if found is None:
+        return None
+    days, hours, minutes, seconds = (float(part or 0) for part in found.groups())
+    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
 def start_sort_key(printed: str) -> tuple[float, str]:
