@@ -275,8 +275,8 @@ def internal_error() -> ProxyError:
 
 
 def still_loading() -> ProxyError:
-    """Build the error for a request of Gemini's dialect whose translation is loaded for the first time."""
-    message = f"the proxy is loading its translation of Gemini's API, for the first time; retry in {RETRY_SOON_S} s"
+    """Build the error for a request that LiteLLM translates, which is loaded for the first time."""
+    message = f"the proxy is loading its translation of this API, for the first time; retry in {RETRY_SOON_S} s"
     return ProxyError(503, message, "still_loading", RETRY_SOON_S)
 
 

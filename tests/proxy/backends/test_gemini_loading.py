@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from bouchet_proxy.asgi import ClientDisconnectedError, Message
-from bouchet_proxy.backends import gemini
+from bouchet_proxy.backends import loading
 from bouchet_proxy.backends.gemini import GeminiRequests
 from bouchet_proxy.backends.litellm_gemini import GeminiLoader
 from bouchet_proxy.dialects.endpoints import Dialect, Endpoint
@@ -58,7 +58,7 @@ class Client:
 @pytest.fixture(autouse=True)
 def short_times(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, seconds in (("FIRST_PING_S", 0.02), ("PING_S", 0.05), ("PATIENCE_S", 0.3)):
-        monkeypatch.setattr(gemini, name, seconds)
+        monkeypatch.setattr(loading, name, seconds)
 
 
 async def test_stream_gets_pings_while_the_translator_is_loaded() -> None:

@@ -10,10 +10,12 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from bouchet_proxy.asgi import App, Message, Receive, Scope, Send
-from bouchet_proxy.errors import internal_error
+from bouchet_proxy.asgi import App, ClientDisconnectedError, Message, Receive, Scope, Send
+from bouchet_proxy.errors import ProxyError, internal_error
 from bouchet_proxy.settings import ProxySettings
 from bouchet_proxy.upstream_request import Backend, UpstreamRequest
+
+from .loading import wait_until_loaded
 
 # loads a backend, and the lifespan of its app
 Mount = Callable[[ProxySettings], tuple[Backend, App]]
@@ -30,14 +32,21 @@ class DeferredBackend(Backend):
 
     def __init__(self, mount: Mount, settings: ProxySettings) -> None:
         self._mount, self._settings = mount, settings
-        self._loading = asyncio.Lock()
-        self._backend: Backend | None = None
+        self._loading: asyncio.Task[Backend] | None = None
         self._app: RunningApp | None = None
 
     async def send(self, request: UpstreamRequest, scope: Scope) -> None:
-        """Send the request, after the backend has been loaded; other requests are served meanwhile."""
+        """Send the request, after the backend has been loaded; other requests are served meanwhile.
+
+        Raises ClientDisconnectedError if the client has left before.
+        """
         try:
-            backend = await self._load()
+            backend = await wait_until_loaded(self._start(), request.writer, streams=request.wants_stream)
+        except ClientDisconnectedError:
+            raise
+        except ProxyError as exc:
+            await request.fail(exc)
+            return
         except Exception:
             log.exception("the backend for %s could not be loaded", request.endpoint)
             await request.fail(internal_error())
@@ -52,14 +61,18 @@ class DeferredBackend(Backend):
             await self._app.stop()
         await send({"type": "lifespan.shutdown.complete"})
 
+    def _start(self) -> asyncio.Task[Backend]:
+        """Return the task that loads it; one that failed is begun again for the next request."""
+        task = self._loading
+        if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
+            log.info("loading LiteLLM for the first request that goes through it")
+            task = self._loading = asyncio.create_task(self._load())
+        return task
+
     async def _load(self) -> Backend:
-        async with self._loading:
-            if self._backend is None:
-                log.info("loading LiteLLM for the first request that goes through it")
-                backend, lifespan = await asyncio.to_thread(self._mount, self._settings)
-                self._app = await RunningApp.start(lifespan)
-                self._backend = backend
-            return self._backend
+        backend, lifespan = await asyncio.to_thread(self._mount, self._settings)
+        self._app = await RunningApp.start(lifespan)
+        return backend
 
 
 class RunningApp:

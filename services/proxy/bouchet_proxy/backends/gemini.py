@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from typing import Any
 
-from bouchet_proxy.asgi import ClientDisconnectedError
 from bouchet_proxy.dialects.endpoints import Endpoint, InvalidBodyError, parse_target
 from bouchet_proxy.dialects.gemini import check_gemini, shows_thoughts
 from bouchet_proxy.dialects.tokens import Body
-from bouchet_proxy.errors import bad_request, internal_error, nested_too_deeply, still_loading
+from bouchet_proxy.errors import bad_request, internal_error, nested_too_deeply
 from bouchet_proxy.routing.table import DEFAULT
 from bouchet_proxy.streams.gemini_writer import GeminiWriter
 
 from .litellm_gemini import GeminiAnswer, GeminiLoader, GeminiTranslator
+from .loading import wait_until_loaded
 
 # Gemini CLI asks Google's small models for titles, routing and summaries, whatever model a person chose
 GOOGLE_MODELS = ("gemini-", "models/gemini-", "gemma-")
 UNTRANSLATABLE = "the request has a field of another type than Gemini's API defines; see the API's reference"
-
-# between the pings of a stream that waits for the translator
-FIRST_PING_S, PING_S = 1.0, 5.0
-# a request without a stream waits no longer for it: clients give up after 60 s or more
-PATIENCE_S = 30.0
 
 log = logging.getLogger(__name__)
 
@@ -55,20 +49,8 @@ class GeminiRequests:
 
         Raises ProxyError, and ClientDisconnectedError if the client has left.
         """
-        loading, waited_s = self._loader.start(), 0.0
-        while not loading.done():
-            if not streams and waited_s >= PATIENCE_S:
-                raise still_loading()
-            if streams and waited_s:
-                await writer.start_events()
-                await writer.ping()
-            pause_s = PING_S if waited_s else FIRST_PING_S
-            await asyncio.wait((loading, writer.disconnected()), timeout=pause_s, return_when=asyncio.FIRST_COMPLETED)
-            waited_s += pause_s
-            if writer.disconnected().done():
-                raise ClientDisconnectedError
         try:
-            return loading.result()
+            return await wait_until_loaded(self._loader.start(), writer, streams=streams)
         except ImportError as exc:
             log.exception("LiteLLM could not be loaded")
             raise internal_error() from exc
