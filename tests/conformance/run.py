@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 import httpx
 
-from . import client_cases, openai_cases, shared_cases
+from . import client_cases, openai_cases, shared_cases, variant_cases
 from .case import Answer, Case, judge
 from .shared_cases import KEY, MODEL
 
-CASES: tuple[Case, ...] = (*openai_cases.CASES, *shared_cases.CASES, *client_cases.CASES)
+CASES: tuple[Case, ...] = (*openai_cases.CASES, *shared_cases.CASES, *client_cases.CASES, *variant_cases.CASES)
 TIMEOUT_S = 120.0
 SIDE_BY_SIDE = 4
 

@@ -123,6 +123,12 @@ LIMITS = (
         (status(200), finds("content", []), finds("stop_reason", "max_tokens"), finds("usage.output_tokens", 0)),
     ),
     Case(
+        "messages: more stop sequences than OpenAI allows",
+        MESSAGES,
+        {**OK, "messages": [{"role": "user", "content": "SAY[a b zz c]"}], "stop_sequences": [*"123456", "zz"]},
+        (status(200), finds("stop_reason", "stop_sequence"), finds("stop_sequence", "zz")),
+    ),
+    Case(
         "messages: OpenAI's shape",
         MESSAGES,
         {**OK, "tools": [TOOLS[CHAT]]},

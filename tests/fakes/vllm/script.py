@@ -1,9 +1,10 @@
 """What a prompt asks the fake vLLM to do, and how the fake counts tokens.
 
-Commands in the last user text: `SAY[text]` answers with it, `THINK[text]` adds a think block before it, and
-`CALL[name {json}]` calls a tool (repeated: parallel calls). `DIE[n]` closes the connection after n events, `SLOW[s]`
-waits s seconds before the first event, `HEAD[s]` before the head of the response, `FIRST[s]` after the first event,
-`PACE[s]` after each, `REFUSE[status]` responds with that status.
+Commands in the last user text: `SAY[text]` answers with it, `THINK[text]` adds a think block before it,
+`CALL[name {json}]` calls a tool (repeated: parallel calls), and `SEEN[words]` answers how often the words are elsewhere
+in the request. `DIE[n]` closes the connection after n events, `SLOW[s]` waits s seconds before the first event,
+`HEAD[s]` before the head of the response, `FIRST[s]` after the first event, `PACE[s]` after each, `REFUSE[status]`
+responds with that status.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 import re
 from typing import Any
 
-COMMANDS = "SAY|THINK|CALL|DIE|SLOW|HEAD|FIRST|PACE|REFUSE"
+COMMANDS = "SAY|THINK|CALL|SEEN|DIE|SLOW|HEAD|FIRST|PACE|REFUSE"
 REMINDER = re.compile(r"<system-reminder>.*?</system-reminder>", re.DOTALL)
 COMMAND = re.compile(rf"({COMMANDS})\[(.*?)\](?=\s|$|{COMMANDS})", re.DOTALL)
 
@@ -22,10 +23,13 @@ Body = dict[str, Any]
 class Script:
     """The commands in a prompt. Without any, the answer is `ok`."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, body: Body | None = None) -> None:
         commands = COMMAND.findall(text)
         found = dict(commands)
         self.answer = found.get("SAY", "ok" if "CALL" not in found else "")
+        if words := found.get("SEEN"):
+            whole = json.dumps(body)
+            self.answer = str(whole.count(words) - whole.count(f"SEEN[{words}]"))
         self.thoughts = found.get("THINK")
         self.calls = [arguments for name, arguments in commands if name == "CALL"]
         self.die_after = int(found["DIE"]) if "DIE" in found else None

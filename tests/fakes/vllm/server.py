@@ -101,7 +101,7 @@ class FakeVLLM:
 
     async def _messages(self, request: web.Request) -> web.StreamResponse:
         body = await self._read(request)
-        script, tokens = Script(last_user_text(body)), count_prompt_tokens(body)
+        script, tokens = Script(last_user_text(body), body), count_prompt_tokens(body)
         if (error := self._error(request, body, script, tokens)) is not None:
             return web.json_response({"type": "error", "error": error[1]}, status=error[0])
         if not body.get("stream"):
@@ -117,7 +117,7 @@ class FakeVLLM:
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         body = await self._read(request)
-        script, tokens = Script(last_user_text(body)), count_prompt_tokens(body)
+        script, tokens = Script(last_user_text(body), body), count_prompt_tokens(body)
         script.go_on_behind(begun_answer(body))
         if (error := self._error(request, body, script, tokens)) is not None:
             return _openai_error(error)
@@ -148,7 +148,7 @@ class FakeVLLM:
 
     async def _responses(self, request: web.Request) -> web.StreamResponse:
         body = await self._read(request)
-        script, tokens = Script(last_input_text(body)), len(json.dumps(body.get("input")).split())
+        script, tokens = Script(last_input_text(body), body), len(json.dumps(body.get("input")).split())
         limited = {**body, "max_tokens": body.get("max_output_tokens")}
         if (error := self._error(request, limited, script, tokens)) is not None:
             return _openai_error(error)

@@ -161,8 +161,10 @@ def _prepare_message(message: Any, traits: Traits) -> Any:
         changed["role"] = "system"
     if not changed and not calls:
         return message
-    # null is absent
-    kept = {key: value for key, value in message.items() if value is not None or key == "content"}
+    # null is absent, and a refusal is content by now
+    kept = {
+        key: value for key, value in message.items() if (value is not None or key == "content") and key != "refusal"
+    }
     return {**kept, **changed, **_with_calls(message)}
 
 
