@@ -57,6 +57,14 @@ redis.call('HDEL', KEYS[1], ARGV[1])
 return 1
 """
 
+# Of an owner that never got a record: KEYS: slots targets record   ARGV: slot owner
+_RELEASE_LOST_SLOT = """
+if redis.call('EXISTS', KEYS[3]) == 1 or redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
+redis.call('HDEL', KEYS[2], ARGV[1])
+redis.call('HDEL', KEYS[1], ARGV[1])
+return 1
+"""
+
 # KEYS: record targets   ARGV: version slot target
 _RENEW_TARGET = """
 if redis.call('HGET', KEYS[1], 'version') ~= ARGV[1] then return 0 end
@@ -168,6 +176,17 @@ class DeploymentStore(RecordStore[Deployment]):
         """Free a slot that this owner took without a record, and forget where it leads."""
         evaluate(self._redis, _RELEASE_SLOT, [self.keys.slots, self.keys.targets], [slot, owner])
 
+    def slot_owners(self) -> dict[int, str]:
+        """Return every slot that is taken, and its owner."""
+        with mapped():
+            found = cast("dict[str, str]", self._redis.hgetall(self.keys.slots))
+        return {int(slot): owner for slot, owner in found.items()}
+
+    def release_lost_slot(self, slot: int, owner: str) -> bool:
+        """Free a slot whose owner has no record, readable or not; return whether it was one."""
+        keys = [self.keys.slots, self.keys.targets, self._key(deployment_of(owner))]
+        return bool(evaluate(self._redis, _RELEASE_LOST_SLOT, keys, [slot, owner]))
+
     def slot_target(self, slot: int) -> SlotTarget | None:
         """Return where that slot leads now, None when nothing listens behind it or its target cannot be read."""
         with mapped():
@@ -210,6 +229,11 @@ class DeploymentStore(RecordStore[Deployment]):
 def slot_owner(deployment: str, job_name: str) -> str:
     """Return how a job is named as the owner of a slot."""
     return f"{deployment}/{job_name}"
+
+
+def deployment_of(owner: str) -> str:
+    """Return the deployment's id in the name of a slot's owner."""
+    return owner.partition("/")[0]
 
 
 def _target_of(deployment: Deployment, job: Job) -> SlotTarget | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from bouchet_core.deployments import Phase
 from bouchet_core.errors import UnreadableRecordError
+from bouchet_core.tunnel import SlotTarget
 from bouchet_worker.context import WorkerContext
 from bouchet_worker.launch.submit import submit
 from bouchet_worker.reconcile.cleanup import clean_up
@@ -153,6 +154,37 @@ def test_job_without_a_free_slot_is_listed_with_the_reason(scenario: WorkerScena
     scenario.step()
     (orphan,) = scenario.context.store.orphans.seen()
     assert orphan.owner == "this" and "slots" in orphan.note
+
+
+def test_slot_that_was_taken_for_no_record_is_free_again(scenario: WorkerScenario) -> None:
+    scenario.ready()
+    store = scenario.context.store
+    # as a worker that is killed while it attaches a server leaves it
+    lost = store.take_slot("gone", "attached-gone", scenario.context.slot_count)
+    store.lead_slot(lost, SlotTarget(node="node1", port=8000, deployment="gone", attached=True))
+    scenario.clock.advance(60)
+    scenario.step()
+    scenario.clock.advance(4 * 60)
+    scenario.step()
+    assert store.slot_owners() == {0: "aa/bouchet-aa-1", lost: "gone/attached-gone"}, "it may still get its record"
+    scenario.clock.advance(2 * 60)
+    scenario.step()
+    assert store.slot_owners() == {0: "aa/bouchet-aa-1"} and store.slot_target(lost) is None
+    assert store.slot_target(0) is not None, "a record's own"
+
+
+def test_slot_of_a_record_that_came_late_stays(scenario: WorkerScenario) -> None:
+    scenario.ready()
+    store = scenario.context.store
+    slot = store.take_slot("late", "attached-late", scenario.context.slot_count)
+    scenario.clock.advance(60)
+    scenario.step()
+    scenario.clock.advance(6 * 60)
+    assert not store.release_lost_slot(slot, "other/attached-late")
+    store.create(scenario.get().model_copy(update={"id": "late", "names": ("late",), "jobs": (), "version": 0}))
+    assert not store.release_lost_slot(slot, "late/attached-late")
+    scenario.step()
+    assert slot in store.slot_owners()
 
 
 def test_one_squeue_finds_unrecorded_jobs_too(scenario: WorkerScenario) -> None:

@@ -36,7 +36,7 @@ from .decide import Decision, apply, decide
 from .job_keys import KeyRecovery
 from .observation import Observed, QueryFailed
 from .observe import Observer, attempt_key
-from .recovery import JobRecovery
+from .recovery import JobRecovery, LostSlots
 from .smoke_runner import SmokeTestRunner
 from .step_reads import LEASE_NAME, StepReader, StepStart
 
@@ -89,6 +89,7 @@ class ReconcileLoop:
     def __post_init__(self) -> None:
         self._reader = StepReader(self.context)
         self._recovery = JobRecovery(self.context)
+        self._lost_slots = LostSlots(self.context)
         self._keys = KeyRecovery(self.context)
         self._attached = AttachedWatch(self.context, self.smoke_tests)
         self._job_times = JobTimes(self.context)
@@ -185,6 +186,7 @@ class ReconcileLoop:
     def _follow(self, start: StepStart) -> None:
         """Note what became of jobs and deployments: for the ledger, and for people."""
         self._forget_ended(start.records)
+        self._lost_slots.step(start.records)
         self._attached.step(start.records)
         self._job_times.step(start.records, start.load)
         self._notices.step(start.records, start.ended)

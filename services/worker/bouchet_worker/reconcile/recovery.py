@@ -1,4 +1,4 @@
-"""Unrecorded jobs: Slurm jobs with our kind of name that no live record names.
+"""Unrecorded jobs: Slurm jobs with our kind of name that no live record names; and slots without a record.
 
 This installation's own ones become records again, the others are listed as orphans. A job's folder holds record.json:
 the deployment when its job was submitted, and which installation submitted it. The job itself never reads it.
@@ -10,7 +10,7 @@ import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
 
 from bouchet_core.deployments import Deployment, Job, Orphan, Phase
@@ -26,6 +26,7 @@ from bouchet_core.errors import (
     UnreadableRecordError,
 )
 from bouchet_core.store import Store
+from bouchet_core.store.deployments import deployment_of
 
 from bouchet_worker.context import WorkerContext
 from bouchet_worker.launch.job_files import JobRecordFile
@@ -190,6 +191,33 @@ def _adopted(context: WorkerContext, file: JobRecordFile, row: QueueRow, deploym
     key = _sealed_key(context, row)
     slot = context.store.take_slot(deployment, job.name, context.slot_count)
     return job.model_copy(update={"slot": slot, "sealed_key": key})
+
+
+# between two checks of the slots, and how long one may be without a record: attaching a server takes 40 s at most
+SLOTS_EVERY, LOST_AFTER = timedelta(minutes=1), timedelta(minutes=5)
+
+
+@dataclass
+class LostSlots:
+    """Frees slots that were taken for a record which never came: their worker ended in between."""
+
+    context: WorkerContext
+    _due: datetime | None = None
+    # slot and owner -> since when no record of it is known
+    _since: dict[tuple[int, str], datetime] = field(default_factory=dict)
+
+    def step(self, records: Sequence[Deployment]) -> None:
+        """Do so once a minute. records: all that are live. Raises store errors."""
+        now = self.context.now()
+        if self._due is not None and now < self._due:
+            return
+        self._due = now + SLOTS_EVERY
+        known, store = {record.id for record in records}, self.context.store
+        unknown = [one for one in store.slot_owners().items() if deployment_of(one[1]) not in known]
+        self._since = {one: self._since.get(one, now) for one in unknown}
+        for (slot, owner), since in list(self._since.items()):
+            if now - since >= LOST_AFTER and store.release_lost_slot(slot, owner):
+                log.warning("slot %d is free again: it was taken for %s, which has no record", slot, owner)
 
 
 def make_orphan(row: QueueRow, file: JobRecordFile | None, owner: Owner, note: str) -> Orphan:
