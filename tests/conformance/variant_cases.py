@@ -153,7 +153,6 @@ CROSSINGS = (
     refused("items of responses at chats", CHAT, {"messages": [{"type": "function_call_output"}]}, RESPONSES),
     refused("contents at chats", CHAT, {"contents": {"parts": [{"text": "x"}]}}, "generateContent"),
     refused("schema without its place", CHAT, {"messages": [OK], "response_format": {"type": "json_schema"}}, "schema"),
-    refused("max_tokens at responses", RESPONSES, {"input": "x", "max_tokens": 5}, "max_output_tokens"),
     refused("response_format at responses", RESPONSES, {"input": "x", "response_format": {"type": "text"}}, "text."),
     refused("texts of embeddings at responses", RESPONSES, {"input": ["a", "b"]}, EMBEDDINGS),
     refused("system at responses", RESPONSES, {"input": "x", "system": "y"}, "instructions"),

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from bouchet_proxy.asgi import ClientDisconnectedError, Message
 from bouchet_proxy.backends import loading
 from bouchet_proxy.backends.gemini import GeminiRequests
-from bouchet_proxy.backends.litellm_gemini import GeminiLoader
+from bouchet_proxy.backends.litellm_gemini import GeminiAnswer, GeminiLoader, GeminiTranslator
 from bouchet_proxy.dialects.endpoints import Dialect, Endpoint
 from bouchet_proxy.errors import ProxyError
 from bouchet_proxy.streams.gemini_writer import GeminiWriter
@@ -70,6 +70,15 @@ async def test_stream_gets_pings_while_the_translator_is_loaded() -> None:
     assert {message["body"] for message in client.sent[1:]} == {b"\n\n"}
     slow.loaded.set()
     assert (await asking)["model"] == "m"
+    client.writer.close()
+
+
+async def test_comment_of_a_server_is_a_ping() -> None:
+    client, translator = Client(), cast(GeminiTranslator, SlowTranslator())
+    client.writer.answer = GeminiAnswer(translator, "m", with_thoughts=False)
+    await client.writer.start_events()
+    await client.writer.write(b": still here\n\n")
+    assert [message["body"] for message in client.sent[1:]] == [b"\n\n"], "Google's SDK takes it for a broken answer"
     client.writer.close()
 
 

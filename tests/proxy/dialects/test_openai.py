@@ -213,6 +213,11 @@ def test_functions_of_the_old_form_become_calls_of_tools() -> None:
     assert result["tool_call_id"] == asked["tool_calls"][0]["id"]
 
 
+def test_servers_of_tools_that_only_the_provider_reaches_are_named() -> None:
+    body = {**chat([]), "mcp_servers": [{"type": "url", "url": "https://example.org/mcp", "name": "m"}]}
+    assert "mcp_servers were left out" in notes_for_client(body, TEXT_ONLY)
+
+
 def test_null_fields_of_a_message_are_absent() -> None:
     dumped = {"role": "assistant", "content": None, "tool_calls": None, "function_call": None, "refusal": None}
     assert messages(dumped) == [{"role": "assistant", "content": ""}]

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import pytest
+from bouchet_core.deployments import Traits
+from bouchet_proxy.dialects.anthropic import prepare_messages
+from bouchet_proxy.dialects.openai import prepare_chat, prepare_completion
+from bouchet_proxy.dialects.responses import prepare_responses
 from bouchet_proxy.dialects.tokens import (
     LIMIT_FIELDS,
     TokenCounts,
     clamp_tokens,
     default_tokens,
     exceeds_window,
+    own_limit,
     parse_usage,
 )
 from hypothesis import given
@@ -46,3 +51,14 @@ def test_default_tokens_sets_the_catalogs_limit_where_there_is_none() -> None:
 )
 def test_parse_usage_of_every_dialect(usage: object, counts: tuple[int, int, int]) -> None:
     assert parse_usage(usage) == TokenCounts(*counts)
+
+
+@pytest.mark.parametrize("name", LIMIT_FIELDS)
+def test_limit_is_read_under_any_of_its_names(name: str) -> None:
+    messages = [{"role": "user", "content": "x"}]
+    assert prepare_messages({"messages": messages, name: 7}, 4096, Traits())["max_tokens"] == 7
+    assert prepare_completion({"prompt": "x", name: 7}, 4096)["max_tokens"] == 7
+    assert prepare_responses({"input": "x", name: 7}, 4096, Traits())["max_output_tokens"] == 7
+    chat = prepare_chat({"messages": messages, name: 7}, 4096, Traits())
+    assert chat["max_completion_tokens" if name == "max_completion_tokens" else "max_tokens"] == 7
+    assert own_limit({name: 7, "max_tokens": 5}, "max_tokens")["max_tokens"] == 5

@@ -14,7 +14,7 @@ from .blocks import prepare_block, text_block
 from .deferred_tools import CHANGES, ToolHistory, has_server_search, template_tools
 from .sampling import legal_sampling
 from .thinking import resolve_anthropic_thinking
-from .tokens import Body, clamp_tokens, default_tokens
+from .tokens import Body, clamp_tokens, default_tokens, own_limit
 
 # what vLLM's own Anthropic endpoint reads; all other fields are dropped
 PROMPT_FIELDS = frozenset(("model", "messages", "output_config", "system", "thinking", "tool_choice", "tools"))
@@ -47,7 +47,8 @@ def unanswered_prefill(messages: list[Any]) -> str | None:
 
 def prepare_messages(body: Body, window: int | None, traits: Traits) -> Body:
     """Return a `/v1/messages` body as vLLM accepts it."""
-    kept = {key: value for key, value in _move_output_format(body).items() if key in FIELDS and value is not None}
+    body = own_limit(_move_output_format(body), "max_tokens")
+    kept = {key: value for key, value in body.items() if key in FIELDS and value is not None}
     kept = clamp_tokens(default_tokens(kept, "max_tokens", traits.max_output, window), window)
     return legal_sampling(_apply_rules(kept, traits))
 

@@ -14,7 +14,7 @@ from .arguments import text_arguments
 from .left_out import is_function, keep_allowed, replace_parts
 from .sampling import legal_sampling
 from .thinking import resolve_openai_thinking
-from .tokens import Body, clamp_tokens, default_tokens, field_names
+from .tokens import Body, clamp_tokens, default_tokens, field_names, own_limit
 
 # What the dialect and vLLM know. All other fields are dropped: some would steer LiteLLM, some let one client overtake
 # the others or load vLLM with more than its prompt (priority, prompt_embeds, kv_transfer_params, chat_template, ...).
@@ -37,6 +37,7 @@ SYSTEM_ROLES = ("system", "developer")
 
 def prepare_chat(body: Body, window: int | None, traits: Traits) -> Body:
     """Return a `/v1/chat/completions` body as vLLM accepts it."""
+    body = own_limit(body, "max_tokens", "max_completion_tokens")
     kept = _request_usage(_keep_fields(body, CHAT_BODY_FIELDS))
     kept = clamp_tokens(default_tokens(kept, "max_tokens", traits.max_output, window), window)
     kept = legal_sampling(_keep_functions(keep_allowed(kept), traits))
@@ -48,7 +49,8 @@ def prepare_chat(body: Body, window: int | None, traits: Traits) -> Body:
 
 def prepare_completion(body: Body, window: int | None) -> Body:
     """Return a `/v1/completions` body as vLLM accepts it."""
-    return legal_sampling(clamp_tokens(_request_usage(_keep_fields(body, COMPLETION_BODY_FIELDS)), window))
+    kept = _keep_fields(own_limit(body, "max_tokens"), COMPLETION_BODY_FIELDS)
+    return legal_sampling(clamp_tokens(_request_usage(kept), window))
 
 
 def prepare_embeddings(body: Body) -> Body:

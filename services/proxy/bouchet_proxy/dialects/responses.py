@@ -16,7 +16,7 @@ from .arguments import text_arguments
 from .blocks import FAILED_PREFIX, visible_text
 from .left_out import is_function, keep_allowed, replace_parts
 from .sampling import legal_sampling
-from .tokens import Body, clamp_tokens, default_tokens, field_names
+from .tokens import Body, clamp_tokens, default_tokens, field_names, own_limit
 
 BODY_FIELDS = field_names(
     "model input instructions max_output_tokens temperature top_p top_k min_p stream tools tool_choice "
@@ -52,6 +52,7 @@ TOOL_FIELDS = ("tools", "tool_choice", "parallel_tool_calls")
 
 def prepare_responses(body: Body, window: int | None, traits: Traits) -> Body:
     """Return a `/v1/responses` body as vLLM accepts it."""
+    body = own_limit(body, "max_output_tokens")
     kept = {key: value for key, value in body.items() if key in BODY_FIELDS and value is not None}
     kept = clamp_tokens(default_tokens(kept, "max_output_tokens", traits.max_output, window), window)
     if traits.thinking in ("none", "always"):

@@ -37,44 +37,40 @@ _ITEMS = ("function_call", "function_call_output", "reasoning", "item_reference"
 _OF_MESSAGES = {"system": "", "stop_sequences": "stop", "max_tokens_to_sample": "max_tokens"}
 _OF_GEMINI = {"generationConfig": "", "systemInstruction": "", "system_instruction": "", "generation_config": ""}
 # Fields of other APIs that would stay unread although the answer depends on them: for each path, whose they are, and
-# what it calls them itself, '' where it has no such field. A limit counts only where the path's own is not there.
+# what it calls them itself, '' where it has no such field. A limit of the answer is read under any of its names.
 _FOREIGN_FIELDS: Mapping[str, Mapping[str, Mapping[str, str]]] = {
     MESSAGES: {
         CHAT: {
             "stop": "stop_sequences",
             "response_format": "output_config.format",
             "functions": "tools",
-            "max_completion_tokens": "max_tokens",
             "n": "",
         },
-        RESPONSES: {"instructions": "system", "max_output_tokens": "max_tokens"},
+        RESPONSES: {"instructions": "system"},
         GENERATE_CONTENT: _OF_GEMINI,
     },
     CHAT: {
         MESSAGES: _OF_MESSAGES,
-        RESPONSES: {"instructions": "", "max_output_tokens": "max_tokens"},
+        RESPONSES: {"instructions": ""},
         GENERATE_CONTENT: _OF_GEMINI,
     },
     COMPLETIONS: {
         MESSAGES: _OF_MESSAGES,
-        CHAT: {"max_completion_tokens": "max_tokens"},
-        RESPONSES: {"instructions": "", "max_output_tokens": "max_tokens"},
+        RESPONSES: {"instructions": ""},
         GENERATE_CONTENT: _OF_GEMINI,
     },
     RESPONSES: {
         CHAT: {
             "response_format": "text.format",
             "functions": "tools",
-            "max_tokens": "max_output_tokens",
-            "max_completion_tokens": "max_output_tokens",
             "n": "",
         },
         MESSAGES: {"system": "instructions", "stop_sequences": "stop"},
         GENERATE_CONTENT: _OF_GEMINI,
     },
-    EMBEDDINGS: {RESPONSES: {"instructions": "", "max_output_tokens": "", "tools": ""}},
+    EMBEDDINGS: {RESPONSES: {"instructions": "", "tools": ""}},
 }
-_LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "max_tokens_to_sample")
+OLDEST_LIMIT = "max_tokens_to_sample"
 
 
 def wrong_shape(path: str, body: Mapping[str, Any]) -> str | None:
@@ -159,7 +155,7 @@ def _foreign_fields(path: str, body: Mapping[str, Any]) -> Iterator[str]:
     for other, fields in _FOREIGN_FIELDS.get(MESSAGES if path == COUNT_TOKENS else path, {}).items():
         for name, own in fields.items():
             value = body.get(name)
-            if not value or value == 1 or (name in _LIMITS and body.get(own) is not None):
+            if not value or value == 1 or (name == OLDEST_LIMIT and body.get(own) is not None):
                 continue
             here = f"{path} calls it `{own}`" if own else f"{path} has no such field: send the request there"
             yield f"{name}: is a field of {_NAMES[other]} ({other}); {here}"

@@ -34,6 +34,16 @@ def exceeds_window(body: Body, window: int | None) -> bool:
     return window is not None and any(_exceeds(body.get(name), window) for name in LIMIT_FIELDS)
 
 
+def own_limit(body: Body, *names: str) -> Body:
+    """Return the body with its limit under the first of these names, which are those of its API, if another one's is
+    all it has.
+    """
+    if any(body.get(name) is not None for name in names):
+        return body
+    found = next((body[name] for name in LIMIT_FIELDS if body.get(name) is not None), None)
+    return body if found is None else {**body, names[0]: found}
+
+
 def default_tokens(body: Body, name: str, max_output: int, window: int | None) -> Body:
     """Return the body with the catalog's answer length as the field `name` where the client set no limit."""
     if any(body.get(limit) is not None for limit in LIMIT_FIELDS):
