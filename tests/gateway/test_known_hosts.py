@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import subprocess
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from bouchet_core.store import Store
 from bouchet_core.tunnel import TunnelState
 from bouchet_gateway.ssh.host_keys import KnownHosts, parse_known_hosts
 
+from setup.files.ssh_config import make_ask, resolve_hosts
 from tests.gateway.login_node import LoginNode
 from tests.gateway.ssh.test_resolved import Person, make_key
 
@@ -179,3 +181,20 @@ def test_names_under_which_a_host_is_searched(
     alias: str | None, place: tuple[str, int] | None, asked: tuple[str, int | None], names: tuple[str, ...]
 ) -> None:
     assert KnownHosts(parse_known_hosts([]), alias, place).names(*asked) == names
+
+
+async def test_file_that_is_named_by_the_connections_hash_is_read(person: Person, store: Store) -> None:
+    key = person.node.host_key.export_public_key().decode().strip()
+    person.write("IdentityFile FOLDER/hpc\n StrictHostKeyChecking yes\n UserKnownHostsFile FOLDER/%C.hosts")
+    hosts = await asyncio.to_thread(resolve_hosts, ["bouchet"], make_ask(person.folder / "config"), print)
+    assert hosts["bouchet"][0]["known_hosts"] == ""
+    argv = ["ssh", "-v", "-F", str(person.folder / "config"), "-o", "BatchMode=yes", "bouchet", "true"]
+    process = await asyncio.create_subprocess_exec(
+        *argv, stdin=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
+    )
+    _, shown = await process.communicate()
+    found = re.search(rb"([0-9a-f]{40}\.hosts)\b", shown)
+    assert found, shown
+    (person.folder / found[1].decode()).write_text(f"[127.0.0.1]:{person.node.port} {key}\n")
+    assert await person.ssh_logs_in()
+    assert (await person.gateway_state(store, key="hpc")).state is TunnelState.UP
