@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from datetime import date
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
 import sqlalchemy as sa
 from bouchet_api.ledger.database import LedgerDatabase
 from bouchet_api.ledger.intake import take_entries
+from bouchet_api.ledger.periods import DateRange
+from bouchet_api.ledger.request_views import total_requests
 from bouchet_api.ledger.tables import jobs, metadata, request_sums, requests, spans
 from bouchet_core.store.ledger import REQUESTS, WaitingEntry
 
@@ -92,6 +100,66 @@ def test_entries_of_other_versions_and_odd_ones_are_passed_over(ledger: LedgerUn
     [row] = rows(ledger.database, requests)
     assert len(str(row["key"])) == 300 and "\x00" not in str(row["key"])
     assert ledger.consumer.counts.unreadable == 3
+
+
+HOSTILE_REQUESTS = [
+    {"id": "a\x00b"},
+    {"id": "x" * 65_536},
+    {"model": "m\x00" * 65_536},
+    {"agent": "\u202e\u200b\x9b2J<script>"},
+    {"at": "nan"},
+    {"at": "inf"},
+    {"at": "-1e300"},
+    {"at": "1e300"},
+    {"input": str(10**30)},
+    {"output": str(2**63)},
+    {"output": "-5"},
+    {"status": str(2**40)},
+    {"first_ms": str(10**20)},
+    {"generating_ms": "9" * 5000},
+    {"continued": "٣"},
+]
+
+
+@pytest.mark.parametrize("fields", HOSTILE_REQUESTS, ids=lambda fields: ascii(fields)[:40])
+def test_no_request_keeps_those_after_it_from_the_ledger(ledger: LedgerUnderTest, fields: dict[Any, Any]) -> None:
+    client = ledger.proxy.queue_connection()
+    client.xadd("bouchet:ledger:requests", {"at": "1796000000", "key": "alice", "id": "hostile", **fields})
+    client.close()
+    ledger.proxy.usage.add([request(key="after")])
+    assert ledger.consumer.take_pending() == 2
+    found = rows(ledger.database, requests)
+    assert "after" in {row["key"] for row in found}
+    with ledger.database.read() as connection:
+        assert total_requests(
+            connection, DateRange(date(2026, 1, 1), date(2027, 12, 31), ZoneInfo("UTC"))
+        ).requests == len(found)
+
+
+HOSTILE_JOBS = [
+    {"job": "a\x00b"},
+    {"job": "x" * 65_536},
+    {"model": "m\x00", "alias": "\x00", "ending": "\x00", "partition": "\x00"},
+    {"version": 2**70},
+    {"slurm_id": 2**70},
+    {"gpus": 2**40, "nodes": -(2**40)},
+    {"charge_per_gpu_hour": float("inf")},
+    {"charge_per_gpu_hour": float("nan")},
+    {"started_at": "0001-01-01T00:00:00Z", "ended_at": "9999-12-31T23:59:59Z"},
+]
+
+
+@pytest.mark.parametrize("changes", HOSTILE_JOBS, ids=lambda changes: ascii(changes)[:40])
+def test_no_job_keeps_those_after_it_from_the_ledger(ledger: LedgerUnderTest, changes: dict[str, object]) -> None:
+    hostile = json.loads(job("hostile", ("serving", "2026-11-10T10:00:00", None)).model_dump_json()) | changes
+    states = json.loads(accounting("hostile", 1.0).model_dump_json()) | {"state": "\x00", "gpu_s": float("inf")}
+    worker = ledger.worker.queue_connection()
+    for body in (hostile, states | {"job": hostile["job"]}, states | {"runs": 2**70}):
+        worker.xadd("bouchet:ledger:jobs", {"body": json.dumps(body)})
+    worker.close()
+    ledger.worker.ledger.append([job("after")])
+    assert ledger.consumer.take_pending() == 4
+    assert "after" in {row["job"] for row in rows(ledger.database, jobs)}
 
 
 def test_entries_that_redis_dropped_are_counted(ledger: LedgerUnderTest) -> None:

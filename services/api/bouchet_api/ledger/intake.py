@@ -12,10 +12,13 @@ from bouchet_core.ledger import AccountingEntry, JobEntry, JobSpan, parse_entry
 from bouchet_core.store.ledger import JOBS, WaitingEntry
 from sqlalchemy.dialects import postgresql, sqlite
 
+from .fitting import fitted
 from .tables import COUNTS, DAY_S, KINDS, QUARTER_S, error_sums, jobs, request_sums, requests, spans
 
-# a row's text may come from a client's request
-LONGEST_TEXT = 300
+# the end of the year 9999: later moments are no dates
+LAST_MOMENT = 253_402_300_799
+# of one request; a count that a server invents must not make the sums overflow
+MOST_TOKENS = 10**9
 NUMBERS = ("status", "input", "cached", "output", "generating_ms", "continued")
 TEXTS = (
     *("key", "model", "deployment", "job", "session", "endpoint", "request_class", "agent", "client", "error"),
@@ -73,14 +76,18 @@ def request_row(entry: WaitingEntry) -> Row | None:
     """Return the row of a request's entry, None if it cannot be read. An entry without an id has its stream's."""
     fields = entry.fields or {}
     try:
-        row: Row = {name: fields.get(name, "").replace("\x00", "")[:LONGEST_TEXT] for name in TEXTS}
-        row |= {name: int(fields.get(name) or 0) for name in NUMBERS}
+        row: Row = {name: fields.get(name, "") for name in TEXTS}
+        row |= {name: _count(fields.get(name) or "0") for name in NUMBERS}
         row["at"] = float(fields["at"])
-        row["first_ms"] = int(fields["first_ms"]) if fields.get("first_ms") else None
+        row["first_ms"] = _count(fields["first_ms"]) if fields.get("first_ms") else None
     except (KeyError, ValueError):
         return None
-    row["id"] = (fields.get("id") or entry.id)[:40]
-    return row
+    row["id"] = fields.get("id") or entry.id
+    return fitted(requests, row) if 0 <= row["at"] <= LAST_MOMENT else None
+
+
+def _count(text: str) -> int:
+    return max(0, min(int(text), MOST_TOKENS))
 
 
 def insert_new(connection: sa.Connection, table: sa.Table, rows: Sequence[Row]) -> None:
@@ -157,7 +164,7 @@ def _add(sums: dict[tuple[str, int, int, str], list[int]], key: tuple[str, int, 
 def _take_job(connection: sa.Connection, entry: JobEntry) -> None:
     """Store a job's facts unless newer ones are there, and its spans in any case."""
     row = entry.model_dump(exclude={"type", "spans"})
-    row |= {name: _unix(row[name]) for name in ("submitted_at", "started_at", "ended_at")}
+    row = fitted(jobs, row | {name: _unix(row[name]) for name in ("submitted_at", "started_at", "ended_at")})
     insert = _insert(connection, jobs)
     newer = {name: insert.excluded[name] for name in row if name != "job"}
     connection.execute(
@@ -167,7 +174,7 @@ def _take_job(connection: sa.Connection, entry: JobEntry) -> None:
         [row],
     )
     if entry.spans:
-        _take_spans(connection, entry.job, entry.spans)
+        _take_spans(connection, row["job"], entry.spans)
 
 
 def _take_spans(connection: sa.Connection, job: str, found: Sequence[JobSpan]) -> None:
@@ -202,16 +209,10 @@ def _sum_spans(connection: sa.Connection, job: str) -> None:
 
 def _take_accounting(connection: sa.Connection, entry: AccountingEntry) -> None:
     at = entry.asked_at.timestamp()
-    connection.execute(
-        sa.update(jobs)
-        .where(jobs.c.job == entry.job, sa.func.coalesce(jobs.c.accounted_at, 0) <= at)
-        .values(
-            accounted_at=at,
-            accounted_gpu_s=entry.gpu_s,
-            accounted_runs=entry.runs,
-            accounted_state=entry.state,
-        )
-    )
+    found = {"accounted_gpu_s": entry.gpu_s, "accounted_runs": entry.runs, "accounted_state": entry.state}
+    row = fitted(jobs, {"job": entry.job, "accounted_at": at, **found})
+    known = sa.and_(jobs.c.job == row.pop("job"), sa.func.coalesce(jobs.c.accounted_at, 0) <= at)
+    connection.execute(sa.update(jobs).where(known).values(**row))
 
 
 def _unix(moment: Any) -> float | None:
