@@ -13,8 +13,8 @@ from bouchet_cli.client.http import Json
 from .screen import StyledLine, clean
 from .tables import Column, bar, plural, table
 
-# a spreadsheet takes a cell that begins so for a formula
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+# a spreadsheet takes a cell that begins so for a formula, also in the wide forms of East Asian keyboards
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 BAR_COLUMN = 2
 HOURS = ("starting_hours", "serving_hours", "idle_hours")
 

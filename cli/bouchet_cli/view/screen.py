@@ -21,12 +21,17 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 
-# All control characters except tab and newline: text from the cluster must not control this terminal.
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+# All control characters except tab and newline, marks that turn the direction of writing, and characters without a
+# width: text from the cluster must not control this terminal, nor look like another text. The joiners that some
+# scripts are written with stay. The dashboard has the same in format.js.
+CONTROL = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164"
+    r"\ufeff\uffa0\ufff9-\ufffb\U000e0000-\U000e007f]"
+)
 
 
 def clean(text: str) -> str:
-    """Return the text without control characters."""
+    """Return the text without control characters and others that are not seen."""
     return CONTROL.sub("", text)
 
 
@@ -41,7 +46,7 @@ def json_text(value: Any, indent: int | None = None) -> str:
     """Return the value as JSON in which all control characters are escaped, those that JSON would allow too."""
     encoding = (sys.stdout.encoding or "utf-8").lower()
     text = json.dumps(value, ensure_ascii=not encoding.startswith("utf"), indent=indent)
-    return re.sub(r"[\x7f-\x9f]", lambda found: f"\\u{ord(found[0]):04x}", text)
+    return CONTROL.sub(lambda found: json.dumps(found[0])[1:-1].replace("\x7f", "\\u007f"), text)
 
 
 class StyledLine:
@@ -98,7 +103,7 @@ def cell_width(text: str) -> int:
 
 def fit(text: str, width: int, *, right: bool = False) -> str:
     """Return the text padded or truncated to exactly `width` columns. right: align to the right."""
-    text = clean(text).replace("\n", " ")
+    text = clean(text).replace("\n", " ").replace("\t", " ")
     if cell_width(text) > width:
         text = _cut(text, width - 1) + "…"
     padding = " " * (width - cell_width(text))

@@ -18,8 +18,8 @@ from .tables import jobs, requests, spans
 
 # rows that the database hands over at once, and that a piece of the response has
 ROWS_AT_ONCE = 1000
-# a spreadsheet takes a cell that begins so for a formula
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+# a spreadsheet takes a cell that begins so for a formula, also in the wide forms of East Asian keyboards
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 TIMES = frozenset({"at", "submitted_at", "started_at", "ended_at", "accounted_at", "start", "end"})
 
 

@@ -1,8 +1,9 @@
 // Numbers, times and states as people read them.
 
-const CONTROL = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200b\u200e\u200f\u202a-\u202e\u2066-\u2069]/g;
+// the same as in the CLI's screen.py
+const CONTROL = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u034f\u061c\u115f\u1160\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff9-\ufffb\u{e0000}-\u{e007f}]/gu;
 
-/** Show control characters (terminal escapes, direction marks) as their codes. */
+/** Show control characters (terminal escapes, direction marks) and others that are not seen as their codes. */
 export function visible(text) {
   return String(text ?? "").replace(CONTROL, (one) => `\\x${one.codePointAt(0).toString(16).padStart(2, "0")}`);
 }
