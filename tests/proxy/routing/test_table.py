@@ -74,6 +74,27 @@ def test_find_tier_returns_its_deployment_even_while_starting() -> None:
     assert alias_of(table.find("claude-future")) == "big"
 
 
+@pytest.mark.parametrize(
+    ("name", "alias"),
+    [
+        ("anthropic/claude-sonnet-4-5", "small"),
+        ("openrouter/anthropic/claude-haiku-4.5", "small"),
+        ("us.anthropic.claude-opus-4-5-20251101-v1:0", "big"),
+        ("bedrock/us.anthropic.claude-sonnet-4-5-20250929-v1:0", "small"),
+        ("vertex_ai/claude-opus-4@20250514", "big"),
+        ("Anthropic/Claude-Opus-4-5[1m]", "big"),
+    ],
+)
+def test_claude_name_may_have_its_provider_before_it(name: str, alias: str) -> None:
+    table = build_table([make("big"), make("small", tiers=("haiku", "sonnet"))], {})
+    assert alias_of(table.find(name)) == alias
+
+
+@pytest.mark.parametrize("name", ["someone/claude-distilled-7b", "anthropic/other", "my-claude"])
+def test_name_with_claude_in_it_is_no_claude_name(name: str) -> None:
+    assert isinstance(build_table([make("big")], {}).find(name), UnknownModel)
+
+
 def test_find_model_prefers_the_ready_replacement_of_a_draining_deployment() -> None:
     draining = make("one", Phase.DRAINING, age_min=1).model_copy(update={"names": ("old",)})
     assert isinstance(build_table([draining, make("one")], {}).find("org/one"), Route)

@@ -10,6 +10,7 @@ tiers reach all of them, an alias only its own deployment.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -22,6 +23,8 @@ TIERS = ("opus", "sonnet", "haiku")
 DEFAULT = "default"
 # names are compared up to this length; from 0 (nothing in common) to 1
 MAX_COMPARED, SIMILARITY = 100, 0.6
+# whom other gateways name before a Claude model: `anthropic/`, `openrouter/anthropic/`, `us.anthropic.`
+_PROVIDER = re.compile(r"^(?:[\w-]{1,20}[/.]){0,3}anthropic[/.](?=claude)|^(?:bedrock|vertex_ai)/(?=claude)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,6 +326,6 @@ def _claude_tier(wanted: str) -> str | None:
     """Return the tier of a Claude name, '' for one that names none, None for any other name."""
     if wanted in TIERS:
         return wanted
-    if not wanted.startswith("claude"):
+    if not _PROVIDER.sub("", wanted).startswith("claude"):
         return None
     return next((tier for tier in TIERS if tier in wanted), "")
