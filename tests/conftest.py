@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import fcntl
 import gc
 import os
@@ -135,6 +136,7 @@ class Ports:
 
 
 PORTS = Ports()
+atexit.register(PORTS.close)
 
 
 def free_port() -> int:

@@ -119,6 +119,7 @@ def test_hang_up_without_link_ends_the_request_after_it(stack: Stack, scripted: 
     wait_for(lambda: running(stack) == 0, GONE_S, pause_s=0.05)
 
 
+@pytest.mark.long
 def test_claude_code_shows_no_error_over_a_paused_link(stack: Stack, scripted: dict[str, Any], tmp_path: Path) -> None:
     """A turn with a tool, then a long answer: the link pauses during each."""
     claude, reports = ClaudeCode(tmp_path, exported(stack, SCRIPTED)), list[Any]()

@@ -81,6 +81,7 @@ def test_via_node_chat_uses_one_connection(over_node: Stack, served: dict[str, A
     assert (tunnel["connections"], logins(over_node)) == (1, before)
 
 
+@pytest.mark.long
 def test_via_node_answer_with_a_cut_is_whole(over_node: Stack, served: dict[str, Any]) -> None:
     check_answers_with_a_cut(over_node, NAME, kill_sshd)
 
