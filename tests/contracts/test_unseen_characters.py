@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 import sys
 import unicodedata
@@ -60,3 +62,7 @@ def test_hostile_text_is_one_line_of_what_is_seen(text: str) -> None:
 
 def test_tables_for_spreadsheets_know_the_same_formulas() -> None:
     assert export.FORMULA_STARTS == ledger.FORMULA_STARTS
+    cells = ["a\r=1+1", "\r\n=1+1", "＝1", "a,=1", '"=1']
+    lines = [{"name": cell, "gpu_hours": 1.5} for cell in cells]
+    assert ledger.csv_text(lines) == export.render_csv(("name", "gpu_hours"), [(cell, 1.5) for cell in cells])
+    assert len(list(csv.reader(io.StringIO(ledger.csv_text(lines), newline="")))) == len(cells) + 1

@@ -85,4 +85,8 @@ def _charge(line: Json) -> str:
 
 
 def _cell(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_STARTS) else value
+    if not isinstance(value, str):
+        return value
+    text = f"'{value}" if value.startswith(FORMULA_STARTS) else value
+    # Python's csv puts no quotes around a carriage return, which ends a row all the same
+    return text.replace("\r\n", "\n").replace("\r", "\n")

@@ -86,5 +86,9 @@ def _readable(name: str, value: Any) -> Any:
 
 
 def _cell(value: Any) -> Any:
-    """Return a cell that no spreadsheet takes for a formula."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_STARTS) else value
+    """Return a cell that no spreadsheet takes for a formula, nor for the beginning of another row."""
+    if not isinstance(value, str):
+        return value
+    text = f"'{value}" if value.startswith(FORMULA_STARTS) else value
+    # Python's csv puts no quotes around a carriage return, which ends a row all the same
+    return text.replace("\r\n", "\n").replace("\r", "\n")
