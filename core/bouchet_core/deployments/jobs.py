@@ -185,6 +185,9 @@ class Job(FrozenModel):
         default=None, description="walltime that its deployment's policy asked for; null: the request's"
     )
     slurm_state: str = ""
+    run_s: float | None = Field(
+        default=None, description="seconds of a run that has ended, by Slurm's count, while Slurm still cleans up"
+    )
     reason: str = ""
     progress: str = Field(default="", description="what vLLM is doing while it starts, as text")
     steps: tuple[str, ...] = Field(default=(), description="all steps of the start so far, also short ones, in order")

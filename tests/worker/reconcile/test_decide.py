@@ -77,6 +77,9 @@ def test_times_of_a_job_are_those_that_slurm_counts() -> None:
     completing = JobStatus(State.COMPLETING, "COMPLETING", node="node1", run_s=100.0)
     draining = decided(started, Observed(completing), later)
     assert draining.jobs[-1].since[Phase.DRAINING] == NOW + timedelta(seconds=60)
+    waits = JobStatus(State.PENDING, "PENDING", "BeginTime", run_s=0.0)
+    again = decided(draining, Observed(waits), later + timedelta(seconds=3))
+    assert again.jobs[-1].since[Phase.QUEUED] == NOW + timedelta(seconds=60) and again.jobs[-1].run_s is None
     # never before what is known already, never after now
     stopped = apply(started, Decision(Phase.DRAINING), NOW + timedelta(seconds=90))
     assert decided(stopped, Observed(gone), later).jobs[-1].since[Phase.ENDED] == NOW + timedelta(seconds=90)

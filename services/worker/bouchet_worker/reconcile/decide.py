@@ -90,6 +90,7 @@ def decide(record: Deployment, observed: Observed, now: datetime) -> Decision:
     if status.state is State.COMPLETING and _is_stuck(record, job, now):
         decision = replace(decision, reason=STUCK.format(node=job.node or "its node"))
     changes = {"slurm_state": status.state_text, **_moved_placement(job, status), **decision.job_changes}
+    changes["run_s"] = status.run_s if STATES[status.state].state_class is StateClass.ENDING else None
     if decision.phase is Phase.READY:
         smoke = {"smoke": observed.smoke.took_s} if observed.smoke is not None else {}
         changes["times"] = startup_times(job, {**observed.engine_times, **smoke}, now, status.start)
@@ -108,6 +109,9 @@ def _phase_began(job: Job, status: JobStatus, phase: Phase | None, now: datetime
         began = now - timedelta(seconds=status.run_s)
     elif phase in (Phase.DRAINING, Phase.ENDED) and started and state_class in (StateClass.ENDING, StateClass.ENDED):
         began = started + timedelta(seconds=status.run_s)
+    elif phase is Phase.QUEUED and started and job.run_s is not None:
+        # Slurm starts it again, and has cleaned up since the last check
+        began = started + timedelta(seconds=job.run_s)
     else:
         return None
     return min(now, max([began, *job.since.values()]))
