@@ -169,10 +169,10 @@ def _named(wanted: ResourceRequest, request: LaunchRequest, site: Site, usage: M
 
 def _misfit(wanted: ResourceRequest, p: Partition, site: Site, *, automatic: bool = True) -> str:
     """Return why the request does not fit, empty if it does."""
-    if wanted.gpus and p.max_gpus is not None and wanted.gpus > p.max_gpus:
-        return f"{p.name} allows at most {_gpus(p.max_gpus)} per user, not {wanted.gpus}"
-    if wanted.gpus and p.group_max_gpus is not None and wanted.gpus > p.group_max_gpus:
-        return f"{p.name} allows at most {_gpus(p.group_max_gpus)} per group, not {wanted.gpus}"
+    if wanted.gpus and p.max_gpus is not None and _held(wanted, p) > p.max_gpus:
+        return f"{p.name} allows at most {_gpus(p.max_gpus)} per user, not {_held(wanted, p)}"
+    if wanted.gpus and p.group_max_gpus is not None and _held(wanted, p) > p.group_max_gpus:
+        return f"{p.name} allows at most {_gpus(p.group_max_gpus)} per group, not {_held(wanted, p)}"
     if automatic and p.auto_max_gpus is not None and wanted.gpus > p.auto_max_gpus:
         return f"{p.name} is only used automatically for up to {_gpus(p.auto_max_gpus)}"
     if automatic and wanted.gpus and p.gpu_types and site.gpu_type not in p.gpu_types:
@@ -184,6 +184,11 @@ def _misfit(wanted: ResourceRequest, p: Partition, site: Site, *, automatic: boo
     if wanted.walltime_s is not None and wanted.walltime_s > parse_duration(p.max_walltime):
         return f"{p.name} allows at most {p.max_walltime}, not {format_duration(wanted.walltime_s)}"
     return ""
+
+
+def _held(wanted: ResourceRequest, p: Partition) -> int:
+    """Return how many GPUs a job of that size keeps from others."""
+    return p.gpus_per_node * wanted.nodes if p.whole_node and wanted.gpus else wanted.gpus
 
 
 def _spread(wanted: ResourceRequest, p: Partition) -> str:
@@ -206,7 +211,7 @@ def _running_limit(wanted: ResourceRequest, p: Partition, used: UserUsage) -> st
     """Return which limit makes a new job wait for other jobs of the user, empty if none does."""
     if p.max_running is not None and used.running >= p.max_running:
         return f"{p.name} has a limit of {_counted(p.max_running, 'running job')} per user, and you have {used.running}"
-    if p.max_gpus is not None and used.gpus + wanted.gpus > p.max_gpus and used.gpus:
+    if p.max_gpus is not None and used.gpus + _held(wanted, p) > p.max_gpus and used.gpus:
         return f"{p.name} allows at most {_gpus(p.max_gpus)} per user, and your jobs there use {used.gpus}"
     return ""
 
@@ -240,6 +245,7 @@ def _placement(wanted: ResourceRequest, request: LaunchRequest, p: Partition, si
         gpu_request=site.gpu_request,
         gpu_type_requested=site.gpu_type_requested,
         whole_node=p.whole_node,
+        whole_node_gpus=_held(wanted, p) if p.whole_node else 0,
         why=why,
     )
 

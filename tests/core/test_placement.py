@@ -12,6 +12,7 @@ from bouchet_core.config.site import Site, SiteImage, catalogs_of, load_site
 from bouchet_core.deployments import LaunchRequest, Placement
 from bouchet_core.errors import LaunchRefusedError
 from bouchet_core.placement import UserUsage, candidates, image_for
+from bouchet_core.policy.budget import preview
 from bouchet_core.values import format_duration, parse_duration
 from hypothesis import given
 from hypothesis import strategies as st
@@ -72,6 +73,20 @@ def test_placement_cpus_and_memory_grow_with_gpus(bouchet_site: Site, one_gpu: M
 def test_placement_resources_are_per_node_and_capped_at_the_node(bouchet_site: Site, one_gpu: ModelEntry) -> None:
     whole = place(bouchet_site, one_gpu, gpus=16, nodes=2)
     assert (whole.cpus, whole.memory_gib, whole.nodes) == (48, 1920, 2)
+
+
+def test_placement_on_whole_nodes_counts_all_of_their_gpus(bouchet_site: Site, one_gpu: ModelEntry) -> None:
+    partitions = tuple(p.model_copy(update={"whole_node": True, "max_gpus": 16}) for p in bouchet_site.partitions)
+    site = bouchet_site.model_copy(update={"partitions": partitions})
+    each = partitions[0].gpus_per_node
+    assert each > 1
+    placement = place(site, one_gpu, gpus=1)
+    assert (placement.gpus, placement.held_gpus) == (1, each)
+    assert f"1 h x {each} " in preview(placement.model_copy(update={"walltime_s": 3600}), site)
+    assert place(site, one_gpu, gpus=2, nodes=2).held_gpus == 2 * each
+    assert place(bouchet_site, one_gpu, gpus=1).held_gpus == 1
+    with pytest.raises(LaunchRefusedError, match=f"allows at most 16 GPUs per user, not {3 * each}"):
+        place(site, one_gpu, gpus=3, nodes=3)
 
 
 def test_placement_default_walltime_is_capped_at_the_partitions(bouchet_site: Site, one_gpu: ModelEntry) -> None:

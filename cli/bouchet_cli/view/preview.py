@@ -67,6 +67,8 @@ def shell_command(argv: Sequence[str]) -> str:
 def _placement_lines(placement: Json) -> Iterator[str]:
     nodes = f"{placement['nodes']} nodes with " if placement["nodes"] > 1 else ""
     gpus = f"{placement['gpus']} x {placement['gpu_type']}" if placement["gpus"] else "no GPU"
+    if placement.get("whole_node_gpus"):
+        gpus += f" of {placement['whole_node_gpus']}, as jobs get whole nodes there"
     share = f"{placement['cpus']} CPUs and {placement['memory_gib']} GiB per node"
     yield f"{placement['partition']}: {nodes}{gpus}, {share}, {_walltime(placement['walltime_s'])}"
     if placement["why"]:

@@ -144,7 +144,13 @@ class Placement(FrozenModel):
     gpu_request: GpuRequest = "gpus"
     gpu_type_requested: bool = True
     whole_node: bool = False
+    whole_node_gpus: int = Field(default=0, description="GPUs of its nodes, where it gets whole ones; else 0")
     why: str = ""
+
+    @property
+    def held_gpus(self) -> int:
+        """The GPUs that it keeps from other jobs, which is what a site counts and charges."""
+        return self.whole_node_gpus or self.gpus
 
 
 class MemoryEstimate(FrozenModel):

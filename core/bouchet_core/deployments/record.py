@@ -240,7 +240,7 @@ def gpu_seconds(job: Job, now: datetime) -> float:
     if started is None or job.placement is None:
         return 0.0
     ended = now if job.is_live else job.since.get(Phase.ENDED, started)
-    return max(0.0, (ended - started).total_seconds()) * job.placement.gpus
+    return max(0.0, (ended - started).total_seconds()) * job.placement.held_gpus
 
 
 def _without_oldest(jobs: tuple[Job, ...]) -> tuple[tuple[Job, ...], tuple[Job, ...]]:

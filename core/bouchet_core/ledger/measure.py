@@ -144,7 +144,7 @@ def _entry_of(
         slurm_id=job.slurm_id,
         partition=placement.partition if placement else "",
         account=(placement.account or "") if placement else "",
-        gpus=placement.gpus if placement else 0,
+        gpus=placement.held_gpus if placement else 0,
         gpu_type=placement.gpu_type if placement else "",
         nodes=placement.nodes if placement else 1,
         charge_per_gpu_hour=charge[0],

@@ -63,7 +63,7 @@ def gpu_time(job: Job, site: Site, now: datetime) -> GpuTime | None:
         return None
     start, end = min(starts), max(min(starts), job.since.get(Phase.ENDED, now))
     rate = site.charge_per_gpu_hour(job.placement.partition, job.placement.gpu_type)
-    return GpuTime(start, (end - start).total_seconds() * job.placement.gpus, end, rate)
+    return GpuTime(start, (end - start).total_seconds() * job.placement.held_gpus, end, rate)
 
 
 def older_time(days: Mapping[str, float], rate: float | None) -> list[GpuTime]:
@@ -135,8 +135,8 @@ def preview(placement: Placement, site: Site, uses: Iterable[BudgetUse] = ()) ->
         return ""
     hours = placement.walltime_s / 3600
     gpu_type = placement.gpu_type.upper() or "GPU"
-    gpu_hours = hours * placement.gpus
-    text = f"{hours:,.4g} h x {placement.gpus} {gpu_type} = {_amount(gpu_hours, placement, site)}"
+    gpu_hours = hours * placement.held_gpus
+    text = f"{hours:,.4g} h x {placement.held_gpus} {gpu_type} = {_amount(gpu_hours, placement, site)}"
     tightest = max(uses, key=lambda use: use.share, default=None)
     if tightest is None:
         return text
@@ -155,7 +155,7 @@ def preview_policy(placement: Placement, site: Site, policy: Policy, now: dateti
     """
     if not placement.gpus or not policy.is_managed:
         return ""
-    gpus = placement.gpus * policy.replicas.high
+    gpus = placement.held_gpus * policy.replicas.high
     day = gpus * (hours_within(policy.hours, now, now + timedelta(days=7)) / 7 if policy.hours else 24.0)
     is_less = policy.on_demand or policy.replicas.low < policy.replicas.high
     text = f"kept, {'up to' if is_less else 'about'} {_amount(day, placement, site)} a day"

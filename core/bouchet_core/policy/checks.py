@@ -98,12 +98,12 @@ def overlap_problem(policy: Policy, placement: Placement, site: Site) -> str:
     if partition is None:
         return ""
     jobs = policy.replicas.high + 1
-    needed = placement.gpus * jobs
+    needed = placement.held_gpus * jobs
     most = _most_gpus(partition)
     if placement.gpus and most is not None and needed > most:
         return (
             f"{partition.name} allows {most} GPUs, and a renewal needs {needed}: {policy.replicas.high} x "
-            f"{placement.gpus} that serve, and {placement.gpus} for the next job"
+            f"{placement.held_gpus} that serve, and {placement.held_gpus} for the next job"
         )
     for limit, what in ((partition.max_running, "running"), (partition.max_submitted, "queued or running")):
         if limit is not None and jobs > limit:
@@ -155,8 +155,8 @@ def _what_works(policy: Policy, placement: Placement, site: Site) -> str:
     partition = site.partition(placement.partition)
     most = _most_gpus(partition) if partition is not None else None
     options = [f"--partition {others[0]}"] if others else []
-    if most is not None and policy.replicas.high > 1 and most // placement.gpus >= 2:
-        high = most // placement.gpus - 1
+    if most is not None and policy.replicas.high > 1 and most // placement.held_gpus >= 2:
+        high = most // placement.held_gpus - 1
         low = min(policy.replicas.low, high)
         options.append(f"--replicas {high if low == high else f'{low}..{high}'}")
     elif most is not None and most // 2 >= 1 and placement.gpus * 2 > most:

@@ -95,7 +95,7 @@ def _job_metrics(records: Iterable[Deployment]) -> Iterator[Metric]:
         for job in record.live_jobs:
             labels = [record.id, job.name, record.names[0] if record.names else record.model]
             if job.placement is not None:
-                gpus.add_metric([*labels, job.placement.gpu_type, job.phase.value], job.placement.gpus)
+                gpus.add_metric([*labels, job.placement.gpu_type, job.phase.value], job.placement.held_gpus)
             if job.deadline is not None:
                 ends.add_metric(labels, job.deadline.timestamp())
     yield gpus

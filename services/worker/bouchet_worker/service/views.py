@@ -48,7 +48,7 @@ def record_view(record: Deployment, placement: Placement, around: Surroundings) 
         alias=record.alias,
         policy=record.policy,
         jobs=tuple(job_view(job, around.report) for job in record.live_jobs if job.stop_requested_at is None),
-        gpus=placement.gpus,
+        gpus=placement.held_gpus,
         walltime_s=float(placement.walltime_s),
         idle_s=idle_min * 60.0,
         failed_starts=len(failed_starts(record)),
@@ -71,7 +71,7 @@ def job_view(job: Job, report: LoadReport | None) -> JobView:
     return JobView(
         name=job.name,
         phase=job.phase,
-        gpus=job.placement.gpus if job.placement is not None else 0,
+        gpus=job.placement.held_gpus if job.placement is not None else 0,
         submitted_at=_submitted_at(job),
         started_at=None if deadline is None else since.get(Phase.STARTING),
         # after Slurm's warning the job takes no new requests
@@ -208,7 +208,7 @@ def _rival(other: Deployment, around: Surroundings) -> Rival | None:
     return Rival(
         id=other.id,
         alias=other.alias,
-        gpus=sum(job.placement.gpus for job in holding if job.placement is not None),
+        gpus=sum(job.placement.held_gpus for job in holding if job.placement is not None),
         ready_at=None if loading else max((job.since.get(Phase.READY, _NEVER) for job in holding), default=None),
         last_request_end=max((load.last_end for load in loads.values() if load.last_end), default=None),
         startup_s=startup_s(other),
