@@ -72,6 +72,17 @@ def test_redis_knows_while_a_page_is_open(client: httpx.Client, live_api: Runnin
     wait_for(lambda: live_api.state.live_view.pages == 0, 40)
 
 
+def test_page_that_is_opened_after_the_last_one_gets_what_is_true_then(
+    client: httpx.Client, live_api: RunningApi
+) -> None:
+    with live_stream(client) as parts:
+        assert until(parts, "status")["tunnel"] is not None
+    wait_for(lambda: live_api.state.live_view.pages == 0, 40, pause_s=0.02)
+    live_api.gateway.mute = True
+    with live_stream(client) as parts:
+        assert until(parts, "status")["tunnel"] is None
+
+
 def test_gateway_that_does_not_answer_is_a_sentence(client: httpx.Client, live_api: RunningApi) -> None:
     live_api.gateway.mute = True
     with live_stream(client) as parts:

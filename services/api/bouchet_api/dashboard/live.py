@@ -63,7 +63,11 @@ class LiveView:
         """Yield (part, JSON): all parts at first, then those that change, until the page is closed."""
         points = await asyncio.to_thread(self._read_points_before)
         page = _Page()
-        page.put(self._parts)
+        if self._pages:
+            page.put(self._parts)
+        else:
+            # what the last page was sent may be seconds old
+            self._parts, self._read_at = {}, float("-inf")
         self._pages.add(page)
         if not self.is_running:
             self._task = asyncio.create_task(self._run())
