@@ -63,6 +63,13 @@ def test_plan_hands_over_when_the_successor_is_ready_and_retires_at_zero_streams
     assert planned(record(KEPT, replace(done, leaving_since=ago(seconds=1)), successor)) == NOTHING
 
 
+@pytest.mark.parametrize("is_measured", [True, False])
+def test_plan_of_a_walltime_of_nothing_pauses(is_measured: bool) -> None:
+    limits = replace(LIMITS, startup_s=0, longest_answer_s=0, is_start_measured=is_measured)
+    assert planned(record(KEPT, walltime_s=0.0), limits=limits) == [("pause", None)]
+    assert planned(record(KEPT, walltime_s=2.0), limits=limits) == [("submit", None)]
+
+
 def test_plan_of_a_requeued_job_whose_place_was_filled_keeps_the_one_that_serves_first() -> None:
     requeued = queued("job-1", submitted_at=ago(hours=2), start_estimate=ahead(minutes=4))
     after, before = queued(start_estimate=ahead(minutes=9)), queued(start_estimate=ahead(minutes=2))

@@ -17,6 +17,8 @@ RETRY_S = 60.0
 MARGIN_S, MARGIN = 30.0, 0.1
 # a job serves a quarter of its walltime before its successor is submitted, however long the queue is
 LONGEST_LEAD = 0.75
+# Slurm knows no shorter walltime
+SHORTEST_S = 1.0
 # the load that asks for another replica must last so long
 HIGH_S = 60.0
 # a model that was woken or asked for so recently is not parked for another
@@ -214,10 +216,10 @@ def _over_gpus(record: RecordView, limits: ServiceLimits) -> bool:
 def _run(record: RecordView, limits: ServiceLimits, wanted: Wanted, start: datetime | None, now: datetime) -> _Run:
     """Return the walltime, shortened to what is wanted, paid for, and free before maintenance."""
     full_s = min(record.walltime_s, limits.max_walltime_s or record.walltime_s)
-    least_s = limits.startup_s + min(limits.longest_answer_s, full_s / 4)
+    least_s = max(SHORTEST_S, limits.startup_s + min(limits.longest_answer_s, full_s / 4))
     if not limits.is_start_measured:
         # a guess refuses nothing: the first start shows how long it takes
-        least_s = min(least_s, full_s)
+        least_s = max(SHORTEST_S, min(least_s, full_s))
     if full_s < least_s:
         return _Run(0.0, problem=too_short(full_s, limits.startup_s, limits.longest_answer_s))
     first = start or now
