@@ -130,6 +130,7 @@ def test_connection_whose_server_has_ended_is_closed(process: RunningProxy) -> N
 def bench(process: RunningProxy) -> Iterator[Way]:
     """Serve a deployment with the bench's model, as `make bench` measures it."""
     record = process.environment.store.create(make_deployment("bench", "org/Bench", slot=2))
+    wait_for(lambda: "bench" in get(process, "/v1/models").text)
     yield Way("ours", process.url, KEY, "bench", process.pid)
     process.environment.move(record.id, Phase.ENDED)
 

@@ -138,9 +138,9 @@ def test_ctrl_c_in_a_long_step_leaves_its_job_running(
     steps = {reached: cluster.pause, LONG[step]: interrupt}
     stopped = person.reacting(steps, "setup", "--yes", *answers(tmp_path))
     assert stopped.status == 130, stopped.err
-    cluster.go_on()
     model = answers(tmp_path, 9) if step is BuildImage else []
-    again = person("setup", "--yes", *model)
+    # it follows the same job
+    again = person.reacting({LONG[step]: cluster.go_on}, "setup", "--yes", *model)
     assert is_complete(again), again.err
     if not model:
         assert f"{ChooseModel.title}: done" in again.err
