@@ -8,16 +8,23 @@ from __future__ import annotations
 import json
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from tests.stack.clients.claude_code import ClaudeCode, exported
 from tests.stack.harness import Stack, say
+from tests.stack.job_faults import NODES, shell
 from tests.waiting import wait_for
 
 START_LIMIT_S = 240
+# what a large model takes; a stream is held for four minutes
+SLOW_START_S = 190
 
 
 def launch(stack: Stack, name: str, idle_min: int) -> str:
@@ -59,6 +66,47 @@ def say_hello(stack: Stack, model: str) -> tuple[list[dict[str, Any]], float]:
 @pytest.mark.timeout(900)
 def test_parked_model_parks_again_when_it_is_idle(stack: Stack, room: None) -> None:
     check_on_demand(stack, parks_again=True)
+
+
+@pytest.mark.timeout(900)
+def test_claude_code_shows_no_error_while_a_model_takes_minutes_to_start(
+    stack: Stack, room: None, tmp_path: Path
+) -> None:
+    name = f"slow-{uuid.uuid4().hex[:6]}"
+    identity = launch(stack, name, 30)
+    try:
+        stack.wait_for_phase(identity, "parked", timeout_s=60)
+        claude = ClaudeCode(tmp_path, exported(stack, name), timeout_s=600)
+        with slow_starts(stack):
+            asked = time.time()
+            report = claude.run("SAY[hello]")
+        took_s = time.time() - asked
+        job = stack.deployment(identity)["jobs"][-1]
+        ready_s = _unix(job["since"]["ready"]) - asked
+        say(f"on demand: Claude Code had its answer after {took_s:.0f} s, the model was ready after {ready_s:.0f} s")
+        assert report.result == "hello" and ready_s >= SLOW_START_S
+        assert [line for line in report.lines if "API Error" in json.dumps(line)] == []
+    finally:
+        stack.bouchet("cancel", identity)
+        stack.wait_for_phase(identity, "ended", timeout_s=120)
+
+
+@contextmanager
+def slow_starts(stack: Stack) -> Iterator[None]:
+    """Let each job on the nodes wait before its container starts."""
+    path = "/usr/local/bin/apptainer"
+    script = f"""#!/bin/sh
+waited=/tmp/waited-$SLURM_JOB_ID
+[ -e "$waited" ] || {{ : > "$waited"; sleep {SLOW_START_S}; }}
+exec /usr/bin/apptainer "$@"
+"""
+    for node in NODES:
+        shell(stack, f"demo-{node}", f"cat > {path} <<'END'\n{script}END\nchmod 755 {path}", "root")
+    try:
+        yield
+    finally:
+        for node in NODES:
+            shell(stack, f"demo-{node}", f"rm -f {path}", "root")
 
 
 def check_on_demand(stack: Stack, *, parks_again: bool) -> None:
