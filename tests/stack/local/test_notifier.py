@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import sys
 import time
 from collections.abc import Iterator
@@ -30,7 +31,9 @@ def bring_up(stack: Stack) -> None:
 def receiver(stack: Stack) -> Iterator[Receiver]:
     """Add a target to the env file, yield what it receives, and take it away again."""
     before = ENV_FILE.read_text()
-    address = stack.docker.networks.get(BRIDGE).attrs["IPAM"]["Config"][0]["Gateway"]
+    config = stack.docker.networks.get(BRIDGE).attrs["IPAM"]["Config"][0]
+    # an engine that has just made its bridge does not say which address is its own: it is the first one
+    address = config.get("Gateway") or str(next(ipaddress.ip_network(config["Subnet"]).hosts()))
     assert "notifier" not in stack.containers(), "without a target there is no container"
     with running_receiver(address) as receiver:
         url = receiver.url.replace("127.0.0.1", address)
