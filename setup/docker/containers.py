@@ -20,6 +20,8 @@ from .stack import Stack
 POLL_S = 0.5
 TIMEOUT_S = 180
 MAX_RESTARTS = 3
+# a container that was paused, or slept with its computer, counts as unhealthy until its next health check
+RECOVERY_S = 45
 
 
 @dataclass(frozen=True)
@@ -47,14 +49,13 @@ class Container:
         """Ended with success, as init containers do."""
         return self.status == "exited" and self.exit_code == 0
 
-    @property
-    def trouble(self) -> str:
-        """Why waiting longer makes no sense, empty while it does."""
+    def trouble_after(self, waited_s: float) -> str:
+        """Return why waiting longer makes no sense, empty while it does."""
         if self.status == "exited" and self.exit_code:
             return f"stopped with status {self.exit_code}"
         if self.restarts >= MAX_RESTARTS:
             return f"was restarted {self.restarts} times"
-        if self.status == "running" and self.health == "unhealthy":
+        if self.status == "running" and self.health == "unhealthy" and waited_s >= RECOVERY_S:
             return "fails its health check"
         return ""
 
@@ -94,22 +95,22 @@ def inspect_containers(project: str) -> list[Container]:
 
 def wait_until_healthy(compose: Compose, project: str, step: Step, expected: Sequence[str]) -> None:
     """Wait until all `expected` services are healthy; ServiceUnhealthyError as soon as one cannot become so."""
-    deadline = time.monotonic() + TIMEOUT_S
+    began = time.monotonic()
     while True:
         containers = {container.service: container for container in inspect_containers(project)}
         waiting = [name for name in expected if name not in containers or not containers[name].is_fine]
         if not waiting:
             return
         step.say("waiting for " + ", ".join(waiting))
-        late = time.monotonic() > deadline
+        waited_s = time.monotonic() - began
         for name in waiting:
-            _raise_if_hopeless(compose, name, containers.get(name), late)
+            _raise_if_hopeless(compose, name, containers.get(name), waited_s)
         time.sleep(POLL_S)
 
 
-def _raise_if_hopeless(compose: Compose, name: str, container: Container | None, late: bool) -> None:
-    trouble = container.trouble if container is not None else ""
-    if not trouble and not late:
+def _raise_if_hopeless(compose: Compose, name: str, container: Container | None, waited_s: float) -> None:
+    trouble = container.trouble_after(waited_s) if container is not None else ""
+    if not trouble and waited_s < TIMEOUT_S:
         return
     state = trouble or f"is {container.health or container.status if container else 'not there'} after {TIMEOUT_S} s"
     log = try_run([*compose.prefix, "logs", "--no-color", "--no-log-prefix", "--tail", "15", name], env=compose.env)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from setup.docker import containers
-from setup.docker.containers import Container, parse_container
+from setup.docker.containers import RECOVERY_S, Container, parse_container
 from setup.docker.stack import Stack
 from setup.errors import PortTakenError, ServiceUnhealthyError
 from setup.files.env_file import EnvSettings
@@ -42,7 +42,11 @@ def inspected(
 )
 def test_container_state_is_classified(raw: dict[str, Any], fine: bool, trouble: str) -> None:
     container = parse_container(raw)
-    assert (container.is_fine, container.trouble) == (fine, trouble)
+    assert (container.is_fine, container.trouble_after(RECOVERY_S)) == (fine, trouble)
+
+
+def test_container_that_was_paused_has_time_for_a_health_check() -> None:
+    assert parse_container(inspected(health="unhealthy")).trouble_after(RECOVERY_S - 1) == ""
 
 
 def test_parse_container_keeps_last_probe() -> None:
