@@ -25,7 +25,7 @@ from tests.waiting import wait_for
 # keepalives say so after 6 s; the rest is for a busy machine
 NOTICED_S, BACK_S = 15.0, 20.0
 ASKERS, CUTS = 4, 4
-ESTABLISHED = ("ss", "-Htn", "state", "established", "sport", "=", ":22")
+SSH_PORT, ESTABLISHED = ":0016", "01"
 
 
 def tunnel_state(stack: Stack) -> dict[str, Any]:
@@ -82,8 +82,16 @@ def one_connection_afterwards(stack: Stack) -> Iterator[None]:
     wait_for_tunnel(stack, up=True, within_s=60)
     yield
     wait_for_tunnel(stack, up=True, within_s=60)
-    connections = wait_for(lambda: len(stack.on("demo-login", ESTABLISHED).stdout.splitlines()) == 1, 90)
-    assert connections, stack.on("demo-login", ESTABLISHED).stdout
+    wait_for(lambda: len(connections(stack)) == 1, 30, lambda: "\n".join(connections(stack)))
+
+
+def connections(stack: Stack) -> list[str]:
+    """Return the gateway's connections to SSH servers, as its kernel lists them.
+
+    The login node may have others: of an address that the gateway had in an earlier test, until sshd misses it.
+    """
+    rows = [line.split() for line in stack.on("gateway", ["cat", "/proc/net/tcp"]).stdout.splitlines()]
+    return [" ".join(row[1:4]) for row in rows if row[2].endswith(SSH_PORT) and row[3] == ESTABLISHED]
 
 
 def test_tunnel_silent_login_node_is_noticed_and_requests_wait(
