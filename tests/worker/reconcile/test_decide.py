@@ -80,6 +80,10 @@ def test_times_of_a_job_are_those_that_slurm_counts() -> None:
     waits = JobStatus(State.PENDING, "PENDING", "BeginTime", run_s=0.0)
     again = decided(draining, Observed(waits), later + timedelta(seconds=3))
     assert again.jobs[-1].since[Phase.QUEUED] == NOW + timedelta(seconds=60) and again.jobs[-1].run_s is None
+    # a job that was put back counts from 0 already while Slurm cleans up
+    reset = decided(started, Observed(replace(completing, run_s=0.0)), later)
+    assert reset.jobs[-1].since[Phase.DRAINING] == later and reset.jobs[-1].run_s is None
+    assert decided(reset, Observed(waits), later + timedelta(seconds=3)).jobs[-1].since[Phase.QUEUED] > later
     # never before what is known already, never after now
     stopped = apply(started, Decision(Phase.DRAINING), NOW + timedelta(seconds=90))
     assert decided(stopped, Observed(gone), later).jobs[-1].since[Phase.ENDED] == NOW + timedelta(seconds=90)

@@ -90,11 +90,15 @@ def decide(record: Deployment, observed: Observed, now: datetime) -> Decision:
     if status.state is State.COMPLETING and _is_stuck(record, job, now):
         decision = replace(decision, reason=STUCK.format(node=job.node or "its node"))
     changes = {"slurm_state": status.state_text, **_moved_placement(job, status), **decision.job_changes}
-    changes["run_s"] = status.run_s if STATES[status.state].state_class is StateClass.ENDING else None
+    # Slurm counts from 0 again as soon as it has put a job back
+    changes["run_s"] = status.run_s or None if STATES[status.state].state_class is StateClass.ENDING else None
     if decision.phase is Phase.READY:
         smoke = {"smoke": observed.smoke.took_s} if observed.smoke is not None else {}
         changes["times"] = startup_times(job, {**observed.engine_times, **smoke}, now, status.start)
     return replace(decision, job_changes=changes, at=_phase_began(job, status, decision.phase, now))
+
+
+_OVER = (StateClass.ENDING, StateClass.ENDED)
 
 
 def _phase_began(job: Job, status: JobStatus, phase: Phase | None, now: datetime) -> datetime | None:
@@ -103,11 +107,9 @@ def _phase_began(job: Job, status: JobStatus, phase: Phase | None, now: datetime
     A check comes seconds later, or minutes after an outage: GPU time is not measured by checks.
     """
     state_class, started = STATES[status.state].state_class, job.since.get(Phase.STARTING)
-    if status.run_s is None:
-        return None
-    if phase is Phase.STARTING and state_class is StateClass.RUNNING:
+    if status.run_s and phase is Phase.STARTING and state_class is StateClass.RUNNING:
         began = now - timedelta(seconds=status.run_s)
-    elif phase in (Phase.DRAINING, Phase.ENDED) and started and state_class in (StateClass.ENDING, StateClass.ENDED):
+    elif status.run_s and started and phase in (Phase.DRAINING, Phase.ENDED) and state_class in _OVER:
         began = started + timedelta(seconds=status.run_s)
     elif phase is Phase.QUEUED and started and job.run_s is not None:
         # Slurm starts it again, and has cleaned up since the last check
