@@ -28,6 +28,9 @@ class CommandContext:
         """The API client."""
         return ApiClient(self.settings)
 
-    def ready_deployment(self, name: str | None) -> DeploymentInfo:
-        """Return the newest ready deployment, or the newest of that name. Raises NotReadyError."""
-        return ready_deployment(self.api.deployments(live=True), name)
+    def ready_deployment(self, name: str | None, *, wakes: bool = False) -> DeploymentInfo:
+        """Return the newest ready deployment, or the newest of that name. Raises NotReadyError.
+
+        wakes: one that is parked will do, if a request starts it.
+        """
+        return ready_deployment(self.api.deployments(live=True), name, wakes=wakes)

@@ -93,6 +93,13 @@ class DeploymentInfo:
         return self.raw.get("attached") or {}
 
     @property
+    def wakes(self) -> bool:
+        """Whether it is parked, and a request starts it."""
+        on_demand = bool((self.raw.get("policy") or {}).get("on_demand"))
+        paused = (self.raw.get("service") or {}).get("paused")
+        return self.phase == "parked" and on_demand and not self.stopping and not paused
+
+    @property
     def explanation(self) -> str:
         """Why the deployment is in its phase; while it starts, the current step."""
         return self.job.progress if self.phase == "starting" and self.job.progress else self.reason
@@ -142,13 +149,16 @@ class DeploymentInfo:
         )
 
 
-def ready_deployment(live: Sequence[DeploymentInfo], name: str | None) -> DeploymentInfo:
+def ready_deployment(live: Sequence[DeploymentInfo], name: str | None, *, wakes: bool = False) -> DeploymentInfo:
     """Return the newest ready deployment, or the newest of that name. live: newest first.
 
-    Raises NotReadyError, which names what is running instead.
+    wakes: one that is parked will do if none is ready or on its way, because a request starts it. Raises NotReadyError,
+    which names what is running instead.
     """
     matching = [d for d in live if name is None or d.matches(name)]
     ready = [d for d in matching if d.phase == "ready" and not d.stopping]
+    if wakes and pending_deployment(matching, None) is None:
+        ready += [d for d in matching if d.wakes]
     if ready:
         return ready[0]
     if matching:
@@ -162,7 +172,8 @@ def ready_deployment(live: Sequence[DeploymentInfo], name: str | None) -> Deploy
 def pending_deployment(live: Sequence[DeploymentInfo], name: str | None) -> DeploymentInfo | None:
     """Return the newest deployment (of that name) that will become ready, None if there is none."""
     matching = [d for d in live if (name is None or d.matches(name)) and not d.stopping]
-    return next((d for d in matching if d.phase not in ("ended", "draining")), None)
+    # a parked one does not start by being waited for
+    return next((d for d in matching if d.phase not in ("ended", "draining", "parked")), None)
 
 
 def phase_text(deployment: DeploymentInfo) -> str:

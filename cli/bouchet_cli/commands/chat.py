@@ -30,7 +30,7 @@ def run_chat(options: argparse.Namespace, context: CommandContext) -> None:
     interactive = sys.stdin.isatty() and not question
     if interactive and options.json:
         raise UsageError("--json needs a question, as in `bouchet chat --json Hello`")
-    model = context.ready_deployment(options.model).alias
+    model = context.ready_deployment(options.model, wakes=True).alias
     session = ChatSession(Conversation(model, options.system or ""), ChatClient(context.settings), context)
     if interactive:
         with line_history(history_path(context.environment)):
@@ -136,7 +136,7 @@ class ChatSession:
     def _switch_model(self, name: str) -> None:
         live = self._context.api.deployments(live=True)
         if name:
-            self._conversation.model = ready_deployment(live, name).alias
+            self._conversation.model = ready_deployment(live, name, wakes=True).alias
         else:
             width = max((len(deployment.alias) for deployment in live), default=0)
             for deployment in live:

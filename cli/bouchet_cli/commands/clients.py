@@ -35,7 +35,9 @@ def run_claude(options: argparse.Namespace, context: CommandContext) -> None:
 
 def _choose(live: Sequence[DeploymentInfo], name: str | None, context: CommandContext) -> DeploymentInfo:
     """Return the deployment to use; ask on a terminal if several are ready and none is named. Raises NotReadyError."""
-    newest = ready_deployment(live, name)
+    newest = ready_deployment(live, name, wakes=True)
+    if newest.wakes:
+        context.screen.note(f"{newest.alias} is parked: the first request starts it, which takes some minutes")
     ready = {one.alias: one for one in reversed(live) if one.phase == "ready" and not one.stopping}
     if name is not None or len(ready) < 2 or not context.screen.interactive:
         return newest
@@ -66,7 +68,7 @@ def run_env(options: argparse.Namespace, context: CommandContext) -> None:
         _show_key(options, context)
         return
     live = context.api.deployments(live=True)
-    chosen = ready_deployment(live, options.model)
+    chosen = ready_deployment(live, options.model, wakes=True)
     if options.client != CLAUDE:
         _show_snippet(options, chosen, context)
         return

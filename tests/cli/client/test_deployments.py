@@ -29,6 +29,20 @@ def test_ready_deployment_is_the_newest_ready_one() -> None:
     assert ready_deployment(live, "ORG/A").id == "a"
 
 
+def test_parked_deployment_will_do_where_a_request_starts_it() -> None:
+    parked = deployment("p", "parked", policy={"on_demand": True}, jobs=[])
+    assert ready_deployment([parked], None, wakes=True) == parked == ready_deployment([parked], "p", wakes=True)
+    assert ready_deployment([parked, deployment("b")], None, wakes=True).id == "b"
+    paused = deployment("p", "parked", policy={"on_demand": True}, service={"paused": "3 starts failed"})
+    hours = deployment("p", "parked", policy={"hours": {"windows": []}})
+    for live in ([paused], [hours], [deployment("c", "queued"), parked]):
+        with pytest.raises(NotReadyError):
+            ready_deployment(live, None, wakes=True)
+    with pytest.raises(NotReadyError, match="parked"):
+        ready_deployment([parked], None)
+    assert pending_deployment([parked], None) is None
+
+
 @pytest.mark.parametrize(
     ("name", "mentioned"), [("bouchet-c", r"queued \(waits for GPUs\)"), ("other", "bouchet-c, bouchet-b, bouchet-a")]
 )

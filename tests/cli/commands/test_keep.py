@@ -10,7 +10,7 @@ import pytest
 from bouchet_cli.commands import keep
 from bouchet_cli.commands.keep import local_time_zone
 from bouchet_cli.view.service import policy_note, policy_text, service_facts, successor_note
-from bouchet_core.deployments import PlanDecision
+from bouchet_core.deployments import Phase, PlanDecision
 
 from tests.cli.harness import ALIAS, QWEN, Bouchet
 from tests.cli.samples import JOB, NOW, deployment
@@ -136,3 +136,11 @@ def test_local_time_zone_is_the_one_of_the_environment_or_the_computer(
     assert local_time_zone() == "America/New_York"
     monkeypatch.setattr(keep, "LOCAL_TIME", tmp_path / "missing")
     assert local_time_zone() == "UTC"
+
+
+def test_parked_model_is_used_because_a_request_starts_it(bouchet: Bouchet) -> None:
+    identity = bouchet.launch(QWEN, "--on-demand")
+    bouchet.store.update(identity, lambda d: d.model_copy(update={"phase": Phase.PARKED, "version": d.version + 1}))
+    done = bouchet("env")
+    assert done.status == 0 and f"ANTHROPIC_MODEL={ALIAS}" in done.out.replace("'", ""), done.err
+    assert bouchet("env", "--for", "codex", "--model", ALIAS).status == 0
