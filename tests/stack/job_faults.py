@@ -162,15 +162,15 @@ def nothing_left(stack: Stack, slurm_ids: Sequence[int]) -> None:
 class Stream:
     """A stream of the scripted model, listened to in a thread of its own; its events must be legal."""
 
-    def __init__(self, stack: Stack, model: str, script: str) -> None:
+    def __init__(self, stack: Stack, model: str, script: str, max_tokens: int = 4096) -> None:
         self.status, self.body, self.error = 0, b"", ""
         self.began = threading.Event()
-        self._stack, self._model, self._script = stack, model, script
+        self._stack, self._model, self._script, self._max_tokens = stack, model, script, max_tokens
         self._thread = threading.Thread(target=self._listen, daemon=True)
         self._thread.start()
 
     def _listen(self) -> None:
-        body = {"model": self._model, "max_tokens": 4096, "stream": True}
+        body = {"model": self._model, "max_tokens": self._max_tokens, "stream": True}
         body["messages"] = [{"role": "user", "content": self._script}]
         try:
             with self._stack.proxy() as proxy, proxy.stream("POST", "/v1/messages", json=body) as answer:

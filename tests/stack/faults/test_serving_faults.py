@@ -35,7 +35,9 @@ READY_S = 240
 DRAIN_S = 6
 # seconds of a long stream's life after which another one is begun: one is always far from its end
 YOUNG_S = 3
-LONG, SHORT = "COUNT[3000]", "COUNT[20]"
+# an answer that no machine finishes within DRAIN_S: 60,000 tokens, of which vLLM on a CPU makes hundreds a second
+LONG, LONG_TOKENS = "COUNT[15000]", 60_000
+SHORT = "COUNT[20]"
 TAKER = "import socket,time; s=socket.socket(); s.bind(('0.0.0.0', {port})); s.listen(); time.sleep(120)"
 Deployments = dict[str, Staged]
 
@@ -74,6 +76,10 @@ def server_of(stack: Stack, node: str, staged: Staged) -> str:
     ]
 
 
+def long_answer(stack: Stack, staged: Staged) -> Stream:
+    return Stream(stack, staged.name, LONG, LONG_TOKENS)
+
+
 def answers(stack: Stack, staged: Staged) -> bool:
     stream = Stream(stack, staged.name, "SAY[here I am]")
     return stream.last() == "message_stop" and b"here" in stream.body
@@ -97,14 +103,14 @@ def test_walltime_end_drains_streams(stack: Stack, running: Deployments) -> None
     ready(stack, staged)
     # Slurm warns two minutes before the end, and looks every half a minute whom to warn
     slurm_root(stack, "update", f"jobid={staged.slurm_id}", f"timelimit={minutes_so_far(stack, staged) + 2}")
-    long, short = [Stream(stack, staged.name, LONG).under_way()], [Stream(stack, staged.name, SHORT).under_way()]
+    long, short = [long_answer(stack, staged).under_way()], [Stream(stack, staged.name, SHORT).under_way()]
     newest = time.monotonic()
 
     def refused() -> bool:
         nonlocal newest
         if time.monotonic() - newest > YOUNG_S:
             newest = time.monotonic()
-            long.append(Stream(stack, staged.name, LONG))
+            long.append(long_answer(stack, staged))
         short.append(Stream(stack, staged.name, SHORT))
         assert short[-1].began.wait(30)
         return short[-1].status != 200
@@ -128,7 +134,7 @@ def minutes_so_far(stack: Stack, staged: Staged) -> int:
 def test_killed_engine_ends_deployment_and_streams(stack: Stack, running: Deployments) -> None:
     staged, node = running["engine"], spare_node(stack)
     ready(stack, staged)
-    stream = Stream(stack, staged.name, LONG).under_way()
+    stream = long_answer(stack, staged).under_way()
     server = server_of(stack, node, staged)
     shell(stack, f"demo-{node}", f"kill -KILL $(pgrep -P {server} -f VLLM::EngineCore)")
     assert stream.last() == "error"
@@ -141,7 +147,7 @@ def test_killed_engine_ends_deployment_and_streams(stack: Stack, running: Deploy
 def test_dead_node_ends_streams_and_requeues(stack: Stack, running: Deployments) -> None:
     staged = running["node"]
     node = ready(stack, staged)["jobs"][-1]["node"]
-    stream = Stream(stack, staged.name, LONG).under_way()
+    stream = long_answer(stack, staged).under_way()
     container = stack.container(f"demo-{node}")
     container.kill()
     try:
@@ -161,7 +167,7 @@ def test_dead_node_ends_streams_and_requeues(stack: Stack, running: Deployments)
 def test_killed_server_with_hanging_disk_ends_deployment(stack: Stack, running: Deployments) -> None:
     staged = running["node"]
     node = ready(stack, staged)["jobs"][-1]["node"]
-    stream = Stream(stack, staged.name, LONG).under_way()
+    stream = long_answer(stack, staged).under_way()
     # whoever opens it waits: as a file of a network disk whose server is gone
     shell(stack, "demo-login", f"rm {staged.folder}/spec.json && mkfifo {staged.folder}/spec.json")
     began = time.monotonic()
