@@ -18,6 +18,7 @@ ADDED_S = 3.0
 # measuring a second start twice on a busy machine differs by as much
 NOISE_S = 1.0
 LOGS = f"{ROOT}/logs"
+KEPT = f"{ROOT}/bench-job"
 RESOURCES = ("-p", "gpu_h200", "--gpus=h200:1", "-c", "2", "--mem=6G", "-w", "node2")
 
 
@@ -54,11 +55,14 @@ def stage(stack: Stack) -> Staged:
     job = record["jobs"][-1]
     shown = stack.slurm("scontrol", "show", "job", str(job["slurm_id"]))
     scripts = next(word for word in shown.split() if word.startswith("Command=")).removeprefix("Command=")
+    # the files of an ended job are swept
+    stack.slurm("rm", "-rf", KEPT)
+    stack.slurm("cp", "-a", f"{ROOT}/jobs/{job['name']}", KEPT)
     stack.bouchet("cancel", MODEL)
     wait_for(lambda: not [d for d in stack.deployments() if MODEL in d["names"]], 90)
-    folder, job_dir = scripts.rpartition("/")[0], f"{ROOT}/jobs/{job['name']}"
+    folder = scripts.rpartition("/")[0]
     kernels = f"{ROOT}/cache/{job['image_sha256'][:16]}"
-    return Staged(job_dir, folder, list(job["command"]), kernels, environment_of(stack, job))
+    return Staged(KEPT, folder, list(job["command"]), kernels, environment_of(stack, job))
 
 
 def ours_s(stack: Stack, staged: Staged) -> float:

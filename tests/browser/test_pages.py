@@ -8,6 +8,7 @@ from playwright.sync_api import Browser, Page, expect
 from tests.bench.dashboard.page import MOST_KB, visit
 from tests.browser.conftest import OpenPage, violations
 from tests.browser.house import House
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.slow
 VIEWS = {
@@ -96,7 +97,8 @@ def test_a_day_of_events_leaves_no_trace_in_memory(open_page: OpenPage) -> None:
     }""")
     page.evaluate("window.dispatchEvent(new Event('restart-stream'))")
     expect(page.get_by_role("article")).to_have_count(4)
-    page.wait_for_function("!!(window.handlers && window.handlers.points)")
+    # wait_for_function asks again by eval, which the page's policy forbids
+    wait_for(lambda: page.evaluate("!!(window.handlers && window.handlers.points)"))
     feed = """async ([first, count]) => {
         const now = Math.floor(Date.now() / 1000);
         for (let number = first; number < first + count; number += 1) {

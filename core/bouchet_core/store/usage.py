@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import fields
 from typing import Any, cast
 
 import redis
@@ -28,6 +28,7 @@ REQUESTS_KEPT = 50_000
 MEMORY_SHARE = 0.6
 
 _REQUESTS = PREFIX + "ledger:requests"
+_FIELDS = tuple(field.name for field in fields(UsageRecord))
 
 
 class UsageStore:
@@ -44,8 +45,8 @@ class UsageStore:
         with mapped():
             pipe = self._redis.pipeline(transaction=False)
             for record in records:
-                fields = {name: "" if value is None else value for name, value in asdict(record).items()}
-                pipe.xadd(_REQUESTS, cast("Any", fields), maxlen=REQUESTS_KEPT, approximate=True)
+                values = {name: "" if (value := getattr(record, name)) is None else value for name in _FIELDS}
+                pipe.xadd(_REQUESTS, cast("Any", values), maxlen=REQUESTS_KEPT, approximate=True)
             pipe.execute()
 
     def memory(self) -> tuple[int, int]:

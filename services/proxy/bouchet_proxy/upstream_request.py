@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import secrets
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterator
@@ -246,7 +245,7 @@ class UpstreamRequest:
     def _headers(self) -> list[Header]:
         """Return headers that identify the request and its model in a user's report, and the caller's rate limits."""
         return [
-            (b"request-id", f"req_{secrets.token_hex(12)}".encode()),
+            (b"request-id", f"req_{self.usage.id}".encode()),
             (b"x-bouchet-model", self.route.alias.encode()),
             *([(b"x-bouchet-note", self.note.encode())] if self.note else []),
             *self.usage.rate_limit_headers(),

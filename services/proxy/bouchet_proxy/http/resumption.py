@@ -62,7 +62,7 @@ class Exchange:
     ) -> None:
         self._pool, self.server, self._body, self._timeout_s = pool, server, body, timeout_s
         self.patience = patience
-        self.id = secrets.token_hex(16)
+        self.id = secrets.token_hex(16) if server.resumes else ""
         more = (f"{STREAM_HEADER}: {self.id}",) if server.resumes else ()
         self._head = post_head(path, pool.host_of(server), server.key, len(body), *more)
         self.connection: Connection | None = None
