@@ -11,6 +11,7 @@ from bouchet_proxy.streams.sse import parse_stream
 
 MESSAGES, COUNT, CHAT = "/v1/messages", "/v1/messages/count_tokens", "/v1/chat/completions"
 COMPLETIONS, RESPONSES, EMBEDDINGS = "/v1/completions", "/v1/responses", "/v1/embeddings"
+INPUT_TOKENS = "/v1/responses/input_tokens"
 ANTHROPIC = {"anthropic-version": "2023-06-01"}
 # vLLM's, pydantic's and LiteLLM's own text, which a client should never read
 RAW = ("pydantic", "validation error", "input_value", "Traceback", "litellm", "erroREDACTED", "--enable-")

@@ -9,6 +9,7 @@ from typing import Any
 from .case import (
     CHAT,
     COMPLETIONS,
+    INPUT_TOKENS,
     RESPONSES,
     Answer,
     Case,
@@ -398,6 +399,14 @@ RESPONSE_CASES = (
         tools=[SHELL],
     ),
     responses("include that only OpenAI has", "SAY[ok]", says_exactly("ok"), include=["reasoning.encrypted_content"]),
+    responses("prompt template alone", None, refuses(400, "stored"), prompt={"id": "pmpt_1"}),
+    Case(
+        "responses: input tokens",
+        INPUT_TOKENS,
+        {"instructions": "be kind", "input": [HELLO, SAY_OK], "tools": [SHELL]},
+        (status(200), finds("object", "response.input_tokens"), holds("tokens", lambda a: a.json["input_tokens"] > 5)),
+        only_ours=True,
+    ),
     Case("responses: no input", RESPONSES, {}, (refuses(400, "input"),)),
     Case("responses: messages of chats", RESPONSES, {"messages": []}, (refuses(400, CHAT),), only_ours=True),
 )

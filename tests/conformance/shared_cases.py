@@ -72,6 +72,25 @@ PATHS = (
         headers=ANTHROPIC,
         only_ours=True,
     ),
+    *(
+        Case(f"path: {path}, not stored", path, None, (refuses(404, "stored"),), method=method, only_ours=True)
+        for method, path in (
+            ("GET", "/v1/responses/resp_1"),
+            ("DELETE", "/v1/responses/resp_1"),
+            ("POST", "/v1/responses/resp_1/cancel"),
+            ("GET", "/v1/conversations/conv_1/items"),
+            ("GET", "/v1/chat/completions/chatcmpl-1"),
+            ("GET", "/v1/files"),
+        )
+    ),
+    Case(
+        "path: message batches",
+        "/v1/messages/batches",
+        {"requests": []},
+        (refuses(404, "one by one", anthropic=True),),
+        headers=ANTHROPIC,
+        only_ours=True,
+    ),
     Case("path: wrong method", MESSAGES, None, (refuses(405, "POST", anthropic=True),), method="GET", only_ours=True),
     Case(
         "models: a Claude name",

@@ -6,7 +6,7 @@ import json
 import time
 
 import pytest
-from bouchet_proxy.dialects.endpoints import Dialect
+from bouchet_proxy.dialects.endpoints import Dialect, Endpoint
 from bouchet_proxy.errors import error_body, status_for
 from bouchet_proxy.upstream_errors import MAX_MESSAGE_CHARS, NO_MESSAGE, error_from_upstream, error_message
 from hypothesis import given
@@ -78,6 +78,45 @@ def test_error_from_upstream_of_any_body_has_a_message(body: bytes, status: int)
 @pytest.mark.parametrize("status", [401, 403])
 def test_key_rejected_by_vllm_is_not_the_clients_fault(status: int) -> None:
     assert error_from_upstream(status, b"{}", "tiny").status == 502
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"detail":"Not Found"}',
+        b'{"error":{"code":404,"message":"File Not Found","type":"not_found_error"}}',
+        b"404 page not found",
+        b"",
+        b"<!DOCTYPE html><pre>Cannot POST /v1/responses</pre>",
+    ],
+)
+@pytest.mark.parametrize("status", [404, 405, 501])
+@pytest.mark.parametrize("endpoint", Endpoint)
+def test_path_that_the_server_lacks_is_a_sentence_with_what_to_do(endpoint: Endpoint, status: int, body: bytes) -> None:
+    error = error_from_upstream(status, body, "tiny", endpoint, attached=True)
+    assert error.status == 400 and "tiny" in error.message and b"DOCTYPE" not in error.message.encode()
+
+
+@pytest.mark.parametrize("text", ["The model `x` does not exist.", "no model x", "model 'x' not found"])
+def test_model_that_the_server_lacks_is_no_missing_path(text: str) -> None:
+    body = json.dumps({"error": {"message": text}}).encode()
+    assert error_from_upstream(404, body, "tiny", Endpoint.RESPONSES, attached=True).message == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Invalid 'stop': array too long. Expected an array with maximum length 4, but got an array with length 6.",
+        "Input validation error: `stop` supports up to 4 stop sequences. Given: 6",
+        "stop: ensure this value has at most 4 items (type=value_error)",
+        "1 validation error:\n  {'type': 'too_long', 'loc': ('body', 'stop'), "
+        "'msg': 'List should have at most 4 items after validation, not 6', 'input': []}",
+    ],
+)
+def test_limit_of_stop_strings_of_a_server_is_a_sentence(text: str) -> None:
+    error = error_from_upstream(400, json.dumps({"error": {"message": text}}).encode(), "tiny", Endpoint.CHAT)
+    assert (error.status, error.param) == (400, "stop")
+    assert "stop: at most 4 " in error.message and "validation" not in error.message
 
 
 @pytest.mark.parametrize("start", ["", "invalid temperature: "])

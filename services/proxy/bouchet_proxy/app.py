@@ -17,11 +17,13 @@ from .backends.direct import DirectBackend
 from .backends.gemini import GeminiRequests
 from .browsers import Browsers
 from .dialects.endpoints import (
+    TOKENIZED,
     Dialect,
     Endpoint,
     InvalidBodyError,
     ThreadUnsupportedError,
     check_body,
+    count_answer,
     dialect_of,
     endpoint_of,
     normalize_path,
@@ -201,9 +203,9 @@ class ProxyApp:
     async def _serve_request(self, request: ClientRequest, writer: ResponseWriter) -> None:
         """Have it served. Raises ProxyError."""
         try:
-            if request.usage.endpoint is Endpoint.COUNT_CONTENT:
+            if request.usage.endpoint in TOKENIZED:
                 counted = await self._dispatcher.count(request, writer)
-                await writer.send_json(200, {"totalTokens": counted})
+                await writer.send_json(200, count_answer(request.usage.endpoint, counted))
                 request.usage.finish(200, TokenCounts())
                 return
             await self._dispatcher.serve(request, writer)
@@ -262,7 +264,8 @@ class ProxyApp:
             return ClientRequest(Endpoint.CHAT, chat, chat["model"], usage, scope)
         body = check_request(endpoint, value)
         usage.session, usage.model_name = find_session(scope, body), body.get("model") or DEFAULT
-        return ClientRequest(endpoint, body, usage.model_name, usage, scope)
+        asked = Endpoint.RESPONSES if endpoint is Endpoint.INPUT_TOKENS else endpoint
+        return ClientRequest(asked, body, usage.model_name, usage, scope)
 
 
 def _is_model_list(path: str) -> bool:

@@ -101,14 +101,11 @@ class Dispatcher:
                 attempted.add(found.identity)
 
     async def count(self, request: ClientRequest, writer: ResponseWriter) -> int:
-        """Return how many tokens the prompt of a chat has, however long it is. Raises ProxyError."""
+        """Return how many tokens the prompt of a request has, however long it is. Raises ProxyError."""
         found = self._find_route(request, set())
         if not isinstance(found, Route):
             raise unavailable(found, datetime.now(UTC))
-        counted = await self._direct.count_tokens(self._prepare(request, found, writer))
-        if counted is None:
-            raise unreachable(found.alias)
-        return counted
+        return await self._direct.count_prompt(self._prepare(request, found, writer))
 
     async def _wait_for_model(self, wait: ReadinessWait, found: LookupResult) -> None:
         """Wait a moment, and ask for a model that a request starts. Raises ProxyError if waiting cannot help."""

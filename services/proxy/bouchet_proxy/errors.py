@@ -17,6 +17,7 @@ from bouchet_core.deployments import Phase
 from .admission import TooMuchUnderWayError
 from .api_keys import RateLimitExceededError
 from .dialects.endpoints import Dialect
+from .routing.paths import SERVED_PATHS, base_url_problem, instead_of
 from .routing.table import LookupResult, NoModelRunning, NotReady, UnknownModel
 
 OVERLOADED = 529
@@ -28,13 +29,6 @@ NO_RETRY = ((b"x-should-retry", b"false"),)
 MAX_LISTED_NAMES = 20
 # of what a client sent
 MAX_QUOTED = 200
-# how the paths end that clients add to their base URL
-_ENDS = ("messages", "messages/count_tokens", "chat/completions", "completions", "responses", "embeddings")
-SERVED_PATHS = (
-    "POST /v1/messages, /v1/messages/count_tokens, /v1/chat/completions, /v1/completions, /v1/responses, "
-    "/v1/embeddings and /v1beta/models/MODEL:generateContent, :streamGenerateContent and :countTokens, and GET "
-    "/v1/models and /v1beta/models"
-)
 
 # HTTP status -> Anthropic's `error.type`
 _ANTHROPIC_TYPES = {
@@ -182,21 +176,15 @@ def body_too_large(limit_bytes: int) -> ProxyError:
 
 def unknown_path(method: str, path: str) -> ProxyError:
     """Build the error for a path that this proxy does not serve."""
-    message = f"unknown path: {method} {path[:MAX_QUOTED]}; {_path_hint(path)}this proxy serves {SERVED_PATHS}"
+    clauses = (f"unknown path: {method} {path[:MAX_QUOTED]}", instead_of(path) or base_url_problem(path))
+    message = "; ".join(filter(None, (*clauses, f"this proxy serves {SERVED_PATHS}")))
     return ProxyError(404, message, "not_found")
-
-
-def _path_hint(path: str) -> str:
-    """Return what is probably wrong with the client's base URL."""
-    doubled = any(path.endswith(f"/{end}") for end in _ENDS)
-    if doubled or ("/v1/" in path and not path.startswith("/v1/")):
-        return "the base URL has a path too many: it is http://HOST:PORT, with /v1 for OpenAI's clients; "
-    return ""
 
 
 def method_not_allowed(method: str, path: str, allowed: str) -> ProxyError:
     """Build the error for a path that has another method."""
-    message = f"{path} takes {allowed}, not {method}"
+    instead = instead_of(path) if method in ("GET", "HEAD") else ""
+    message = f"{path} takes {allowed}, not {method}" + (f"; {instead}" if instead else "")
     return ProxyError(405, message, "method_not_allowed", headers=((b"allow", allowed.encode()),))
 
 

@@ -33,6 +33,20 @@ _GATEWAY_KINDS = re.compile(
     rb'kind\\*":\s*\\*"(?:tunnel_down|human_needed|no_target|cluster_unavailable|gateway_unreachable|'
     rb"remote_refused|node_refused)"
 )
+# of a path that a server does not have
+_ABSENT = frozenset((404, 405, 501))
+_NO_COUNT = "it does not count tokens before a request; the `usage` of each answer has the prompt's"
+_INSTEAD = {
+    Endpoint.COUNT_TOKENS: _NO_COUNT,
+    Endpoint.INPUT_TOKENS: _NO_COUNT,
+    Endpoint.COUNT_CONTENT: _NO_COUNT,
+    Endpoint.CHAT: "send the conversation to /v1/messages",
+    Endpoint.MESSAGES: "send the conversation to /v1/chat/completions",
+    Endpoint.COMPLETIONS: "send the prompt as a message to /v1/chat/completions",
+    Endpoint.RESPONSES: (
+        "use a client of /v1/chat/completions or /v1/messages with this model, or another model (`bouchet status`)"
+    ),
+}
 # a low estimate, for overflows that vLLM rejects before it has counted the tokens
 _CHARS_PER_TOKEN = 4
 
@@ -49,9 +63,8 @@ def error_from_upstream(
         return context_overflow(*overflow)
     if _GATEWAY_KINDS.search(body):
         return replace(unreachable(alias), message=f"{alias} cannot be reached: {message}")
-    if status == 404 and endpoint is Endpoint.EMBEDDINGS:
-        text = f"{alias} does not support embeddings: it was not launched with an embedding model"
-        return ProxyError(400, text, "no_embeddings")
+    if endpoint is not None and (problem := _endpoint_problem(status, message, alias, endpoint)):
+        return problem
     if status >= 500 and _INTERRUPTED.search(message):
         return stream_interrupted(alias)
     if status in (401, 403) and attached:
@@ -68,6 +81,21 @@ def error_from_upstream(
     if plain.is_answer:
         return ProxyError(max(status, 502), plain.message, INVALID_ANSWER)
     return ProxyError(status if status >= 400 else 502, plain.message, param=plain.param or None)
+
+
+def _endpoint_problem(status: int, message: str, alias: str, endpoint: Endpoint) -> ProxyError | None:
+    """Return the error for a server that does not have this path; None where it refuses something else.
+
+    A server that does not know its model any more says so.
+    """
+    if status == 404 and endpoint is Endpoint.EMBEDDINGS:
+        text = f"{alias} does not support embeddings: it was not launched with an embedding model"
+        return ProxyError(400, text, "no_embeddings")
+    if status not in _ABSENT or (message != NO_MESSAGE and "model" in message.lower()):
+        return None
+    path = str(endpoint) if endpoint is not Endpoint.COUNT_CONTENT else "countTokens"
+    text = f"the server of {alias} has no {path}: {_INSTEAD.get(endpoint, 'use another model (`bouchet status`)')}"
+    return ProxyError(400, text, "endpoint_unsupported")
 
 
 def _find_overflow(message: str) -> tuple[int, int] | None:

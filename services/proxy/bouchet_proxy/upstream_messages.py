@@ -29,6 +29,12 @@ _TAGS = re.compile(r"^(?:body|query|[a-z-]+\[.*\]|[A-Z]\w*|str|int|float|bool|di
 # of a value that may have several types: says the least
 _OTHER_TYPE = "input should be a valid"
 _TOO_MANY = re.compile(r"list should have at most (\d+) items? after validation, not (\d+)")
+# servers that follow OpenAI's limit: `Invalid 'stop': array too long. Expected an array with maximum length 4`
+_STOPS = re.compile(
+    r"\bstop(?:_sequences)?\b.{0,100}?\b(?:at most|up to|maximum length|maximum of|more than)\W{0,3}"
+    r"(?P<most>\d{1,4})\b",
+    re.I | re.S,
+)
 _NEVER_SENT = ("Value error, ",)
 # what vLLM adds to a sentence of its own: `top_p must be in (0, 1], got 0.0. (parameter=top_p, value=0.0)`
 _PARAMETER = re.compile(r"\s*\(parameter=(?P<name>[\w.\[\]]{1,80})(?:, value=.*)?\)\s*$", re.S)
@@ -52,6 +58,8 @@ def plain_message(text: str) -> PlainError | None:
         if _OF_ANSWERS.search(found["title"]):
             return PlainError(_invalid_answer(fields), is_answer=True)
         return _from_fields(fields)
+    if found := _STOPS.search(text):
+        return PlainError(_STOPS_SENTENCE.format(found["most"]), "stop")
     if _SERVER_SETTING.search(text) and (rest := _SERVER_SETTING.sub("", text).strip()):
         return PlainError(rest)
     for pattern, sentence in _SENTENCES:
@@ -127,6 +135,9 @@ def _shorten(text: str) -> str:
     return line if len(line) <= MAX_SENTENCE_CHARS else f"{line[:MAX_SENTENCE_CHARS]}..."
 
 
+_STOPS_SENTENCE = (
+    "stop: at most {} stop strings are possible with this server; send fewer (`stop_sequences` at /v1/messages)"
+)
 _SENTENCES = (
     (
         # Python's own words about a value of another type than vLLM expects

@@ -59,6 +59,7 @@ CHATS: dict[str, Ask] = {
     "response with calls": lambda c: c.responses.create(model=ALIAS, input=CALL, tools=FLAT),
     "response stream": lambda c: list(c.responses.create(**RESPONSE, stream=True)),
     "response stream with calls": lambda c: list(c.responses.create(model=ALIAS, input=CALL, tools=FLAT, stream=True)),
+    "input tokens": lambda c: c.responses.input_tokens.count(**RESPONSE),
     "models": lambda c: list(c.models.list()),
     "model": lambda c: c.models.retrieve(ALIAS),
 }

@@ -143,6 +143,58 @@ def test_chat_functions_of_the_old_form_are_named_to_the_client() -> None:
     assert "send them as `tools`" in notes_for_client({**chat([]), "functions": [{"name": "f"}]}, TEXT_ONLY)
 
 
+PDF = {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0="}}
+NOTE = {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "zebra"}}
+
+
+def result(*parts: dict[str, Any]) -> dict[str, Any]:
+    return {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": [*parts]}]}
+
+
+@pytest.mark.parametrize(
+    ("message", "word"),
+    [
+        (result({"type": "image", "source": {}}), "images"),
+        ({"type": "function_call_output", "output": [{"type": "input_image", "image_url": "data:"}]}, "images"),
+        ({"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]}, "sound and video"),
+        ({"role": "user", "content": [PDF]}, "files"),
+        (result(PDF), "files"),
+        ({"role": "user", "content": [{"type": "document", "source": {"type": "file", "file_id": "f"}}]}, "files"),
+        ({"role": "user", "content": [{"type": "input_file", "file_id": "f"}]}, "files"),
+        (
+            {"role": "user", "content": [{"type": "file", "file": {"filename": "a.pdf", "file_data": "JVBERi0="}}]},
+            "files",
+        ),
+    ],
+)
+@pytest.mark.parametrize("name", ["messages", "input"])
+def test_client_learns_of_every_part_that_is_left_out(message: dict[str, Any], word: str, name: str) -> None:
+    assert f"{word} were left out" in notes_for_client({name: [HI, message]}, TEXT_ONLY)
+
+
+def test_client_learns_nothing_of_parts_that_are_read() -> None:
+    file = {"type": "file", "file": {"filename": "a.md", "file_data": data_url("x")}}
+    read = {"role": "user", "content": [NOTE, file, {"type": "text", "text": "x"}, {"type": 5}, 5]}
+    assert notes_for_client({"messages": [read, result(NOTE), HI]}, TEXT_ONLY) == ""
+    image: dict[str, Any] = {"type": "image", "source": {}}
+    assert notes_for_client({"messages": [{"role": "user", "content": [image]}, result(image)]}, VISION) == ""
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"web_search_options": {}},
+        {"container": "c"},
+        {"best_of": 3},
+        {"best_of": 3, "n": 2},
+        {"modalities": ["text", "audio"], "audio": {"voice": "alloy"}},
+    ],
+)
+def test_client_learns_of_what_no_server_here_does(fields: dict[str, Any]) -> None:
+    assert "left out" in notes_for_client({**chat("x"), **fields}, TEXT_ONLY)
+    assert notes_for_client({**chat("x"), "modalities": ["text"], "best_of": 1}, TEXT_ONLY) == ""
+
+
 @pytest.mark.parametrize("kind", ["input_audio", "video_url", "made_up", "document"])
 def test_chat_part_of_another_kind_becomes_a_note(kind: str) -> None:
     (part,) = messages({"role": "user", "content": [{"type": kind, kind: {}}]})[0]["content"]

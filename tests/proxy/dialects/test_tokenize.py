@@ -38,6 +38,29 @@ def test_tokenize_bodies_accepts_every_prepared_body(body: dict[str, Any], endpo
         assert prepared == before
 
 
+def test_tokenize_bodies_of_responses_join_one_turn_of_the_assistant() -> None:
+    text, thought = {"type": "output_text", "text": "so"}, {"type": "reasoning_text", "text": "hm"}
+    items = [
+        {"role": "user", "content": [{"type": "input_text", "text": "a"}, {"type": "input_text", "text": "b"}]},
+        {"type": "reasoning", "summary": [], "content": [thought]},
+        {"type": "message", "role": "assistant", "content": [text]},
+        *({"type": "function_call", "call_id": one, "name": "f", "arguments": "{}"} for one in ("c1", "c2")),
+        *({"type": "function_call_output", "call_id": one, "output": "x"} for one in ("c1", "c2")),
+        {"type": "message", "role": "assistant", "content": [text]},
+        {"type": "message", "role": "assistant", "content": "and"},
+    ]
+    body = {"input": items, "instructions": "be kind", "reasoning": {"effort": "low"}}
+    (chat,) = tokenize_bodies(Endpoint.RESPONSES, body)
+    assert chat["chat_template_kwargs"] == {"enable_thinking": True, "reasoning_effort": "low"}
+    assert [message["role"] for message in chat["messages"]] == [
+        *("system", "user", "assistant", "tool", "tool", "assistant", "assistant")
+    ]
+    assert chat["messages"][1]["content"] == [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    turn = chat["messages"][2]
+    assert (turn["reasoning"], turn["content"]) == ("hm", "so")
+    assert [call["id"] for call in turn["tool_calls"]] == ["c1", "c2"]
+
+
 def test_tokenize_bodies_of_anthropic_messages_is_the_chat_that_vllm_makes_of_them() -> None:
     turns = [
         {"role": "user", "content": "look"},

@@ -17,7 +17,7 @@ import orjson
 from bouchet_proxy.asgi import Scope
 from bouchet_proxy.dialects.tokenize import ends_in_think_block, prompt_end_body, tokenize_bodies
 from bouchet_proxy.dialects.tokens import Body
-from bouchet_proxy.errors import timed_out, unreachable
+from bouchet_proxy.errors import ProxyError, timed_out, unreachable
 from bouchet_proxy.http.connection import (
     ConnectError,
     Connection,
@@ -30,7 +30,8 @@ from bouchet_proxy.http.pool import ConnectionPool, JobServer, server_of
 from bouchet_proxy.http.resumption import Aborts, AnswerLostError, Exchange, Patience
 from bouchet_proxy.settings import ProxySettings
 from bouchet_proxy.streams.response_writer import run_until_disconnect
-from bouchet_proxy.upstream_request import Backend, UpstreamRequest
+from bouchet_proxy.upstream_errors import error_from_upstream
+from bouchet_proxy.upstream_request import MAX_ERROR_BYTES, Backend, UpstreamRequest
 
 CONNECT_TIMEOUT_S = 10.0
 # seconds without a byte; a long prompt on a busy GPU takes minutes, a whole response without streaming longer
@@ -42,6 +43,7 @@ CONNECT_HOLD_S = 120.0
 KEEPALIVE_S = 4.0
 TOKENIZE_TIMEOUT_S, COUNT_HEAD_BYTES, MAX_TOKENIZE_BYTES = 60.0, 200, 1 << 20
 MAX_PROMPT_ENDS = 200
+OK = 200
 _COUNT = re.compile(rb'"count":\s*(\d+)')
 
 
@@ -106,13 +108,23 @@ class DirectBackend(Backend):
 
     async def count_tokens(self, request: UpstreamRequest) -> int | None:
         """Count a prompt of any length with the model's own tokenizer; None where that fails."""
+        try:
+            return await self.count_prompt(request)
+        except ProxyError:
+            return None
+
+    async def count_prompt(self, request: UpstreamRequest) -> int:
+        """Do the same. Raises ProxyError with the server's reason."""
+        status, head = 0, b""
         for body in tokenize_bodies(request.endpoint, request.body):
             # the count comes first, then the tokens, megabytes of them
-            head = await self._tokenize(request, body, COUNT_HEAD_BYTES)
-            if head is not None:
-                found = _COUNT.search(head)
-                return int(found[1]) if found else None
-        return None
+            status, head = await self._tokenize(request, body, COUNT_HEAD_BYTES)
+            if status == OK and (found := _COUNT.search(head)) is not None:
+                return int(found[1])
+        route = request.route
+        if not status:
+            raise unreachable(route.alias)
+        raise error_from_upstream(status, head, route.alias, request.usage.endpoint, attached=route.attached)
 
     async def starts_inside_think_block(self, request: UpstreamRequest) -> bool:
         """Return whether the prompt ends inside a think block; asked once per job and set of template arguments."""
@@ -121,9 +133,9 @@ class DirectBackend(Backend):
         known = self._prompt_ends.get(slot, job_name, probe)
         if known is not None:
             return known
-        data = await self._tokenize(request, body, MAX_TOKENIZE_BYTES)
+        status, data = await self._tokenize(request, body, MAX_TOKENIZE_BYTES)
         try:
-            strings = orjson.loads(data or b"{}").get("token_strs")
+            strings = orjson.loads(data).get("token_strs") if status == OK else None
         except orjson.JSONDecodeError:
             strings = None
         if not isinstance(strings, list):
@@ -132,16 +144,18 @@ class DirectBackend(Backend):
         self._prompt_ends.put(slot, job_name, probe, starts_inside)
         return starts_inside
 
-    async def _tokenize(self, request: UpstreamRequest, body: Body, enough_bytes: int) -> bytes | None:
-        """Return the beginning of the response of /tokenize, None if that fails."""
+    async def _tokenize(self, request: UpstreamRequest, body: Body, enough_bytes: int) -> tuple[int, bytes]:
+        """Return the status of the response of /tokenize and its beginning; a status of 0 if there is none."""
         data = b""
         try:
             async with self._post(request, "/tokenize", body, TOKENIZE_TIMEOUT_S) as connection:
+                status = connection.status
+                enough_bytes = enough_bytes if status == OK else MAX_ERROR_BYTES
                 while len(data) < enough_bytes and (piece := await connection.read()):
                     data += piece
-                return data if connection.status == 200 else None
+                return status, data
         except TransportError:
-            return None
+            return 0, b""
 
     @asynccontextmanager
     async def _post(

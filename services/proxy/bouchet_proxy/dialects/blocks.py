@@ -62,7 +62,7 @@ def prepare_block(block: Any, traits: Traits, describe_tool: DescribeTool) -> An
     if kind == "image":
         return _bare(block) if traits.vision else text_block(IMAGE_NOTE)
     if kind == "document":
-        return text_block(_document_text(block, traits))
+        return text_block(document_text(block))
     if kind == "tool_reference":
         return text_block(describe_tool(str(block.get("tool_name") or block.get("name"))))
     if kind == "tool_use" and not isinstance(block.get("input"), dict):
@@ -109,15 +109,15 @@ def _prefix_failed(content: Any) -> Any:
     return f"{FAILED_PREFIX} {content}" if content else f"{FAILED_PREFIX} the tool failed without a message"
 
 
-def _document_text(block: Mapping[str, Any], traits: Traits) -> str:
+def document_text(block: Mapping[str, Any]) -> str:
     """Return title, context and text of a document; a note replaces pages that are no text."""
     source = block.get("source")
     head = [f"{_LABELS[name]}: {block[name]}" for name in ("title", "context") if _is_text(block.get(name))]
-    text = _source_text(source if isinstance(source, Mapping) else {}, traits)
+    text = _source_text(source if isinstance(source, Mapping) else {})
     return "\n".join([*head, text])
 
 
-def _source_text(source: Mapping[str, Any], traits: Traits) -> str:
+def _source_text(source: Mapping[str, Any]) -> str:
     data, kind = source.get("data"), source.get("type")
     if kind == "content":
         return "\n".join(_visible(source.get("content"), MAX_LEVELS)) or DOCUMENT_NOTE
@@ -178,7 +178,7 @@ def _visible_fields(value: Mapping[str, Any], levels: int) -> Iterator[str]:
         yield IMAGE_NOTE
         return
     if kind == "base64":
-        yield _source_text(value, Traits())
+        yield _source_text(value)
         return
     for name in _WORDS:
         found = value.get(name)

@@ -56,7 +56,7 @@ class ToolHistory:
         definition = change.get("definition")
         if block.get("type") == "tool_addition" and isinstance(definition, dict) and _has_name(definition):
             return text_block(self._add(definition))
-        name = str(change.get("name"))
+        name = str(change.get("name") or f"set of {change.get('server_name')}")
         if block.get("type") == "tool_addition":
             return text_block(self.describe(name))
         self._changed = True

@@ -17,7 +17,7 @@ from bouchet_proxy.routing.table import Route
 from .anthropic import prepare_count, prepare_messages, unanswered_prefill
 from .openai import prepare_chat, prepare_completion, prepare_embeddings
 from .responses import first_invalid_item, prepare_responses, stored_elsewhere
-from .shapes import wrong_shape
+from .shapes import MAIN_FIELDS, wrong_shape
 from .tokens import LIMIT_FIELDS, Body
 
 Predicate = Callable[[Any], bool]
@@ -189,13 +189,17 @@ class Dialect(StrEnum):
 
 
 class Endpoint(StrEnum):
-    """The paths that lead to a model. All but Gemini's, which have the model in them, are the same in vLLM."""
+    """The paths that lead to a model.
+
+    All are the same in vLLM but INPUT_TOKENS, which it does not have, and Gemini's, which have the model in them.
+    """
 
     MESSAGES = "/v1/messages"
     COUNT_TOKENS = "/v1/messages/count_tokens"
     CHAT = "/v1/chat/completions"
     COMPLETIONS = "/v1/completions"
     RESPONSES = "/v1/responses"
+    INPUT_TOKENS = "/v1/responses/input_tokens"
     EMBEDDINGS = "/v1/embeddings"
     GENERATE_CONTENT = "/v1beta/models/{model}:generateContent"
     COUNT_CONTENT = "/v1beta/models/{model}:countTokens"
@@ -206,6 +210,7 @@ _ENDPOINTS = {str(endpoint): endpoint for endpoint in Endpoint} | {
     "/completions": Endpoint.COMPLETIONS,
     "/embeddings": Endpoint.EMBEDDINGS,
     "/responses": Endpoint.RESPONSES,
+    "/responses/input_tokens": Endpoint.INPUT_TOKENS,
     "/messages": Endpoint.MESSAGES,
     "/messages/count_tokens": Endpoint.COUNT_TOKENS,
 }
@@ -219,7 +224,9 @@ _FIELDS = {
 _ANTHROPIC_ENDPOINTS = (Endpoint.MESSAGES, Endpoint.COUNT_TOKENS)
 GOOGLE_ENDPOINTS = (Endpoint.GENERATE_CONTENT, Endpoint.COUNT_CONTENT)
 # what no model generates for
-COUNTING = (Endpoint.COUNT_TOKENS, Endpoint.COUNT_CONTENT)
+COUNTING = (Endpoint.COUNT_TOKENS, Endpoint.COUNT_CONTENT, Endpoint.INPUT_TOKENS)
+# counted by vLLM's `/tokenize`, as it has no such path
+TOKENIZED = (Endpoint.COUNT_CONTENT, Endpoint.INPUT_TOKENS)
 _WITH_MESSAGES = (Endpoint.MESSAGES, Endpoint.COUNT_TOKENS, Endpoint.CHAT)
 
 
@@ -291,11 +298,14 @@ def check_body(endpoint: Endpoint, body: object) -> Body:
     """Return the body if it has what the rules below rely on. Raises InvalidBodyError."""
     if not isinstance(body, dict):
         raise InvalidBodyError("the request body must be a JSON object")
-    invalid = wrong_shape(endpoint, body) or first_invalid_field(body, _FIELDS.get(endpoint, MODEL_FIELD))
+    if endpoint is Endpoint.INPUT_TOKENS:
+        return check_body(Endpoint.RESPONSES, _with_input(body))
+    invalid = stored_elsewhere(body) if endpoint is Endpoint.RESPONSES else None
+    invalid = invalid or wrong_shape(endpoint, body) or first_invalid_field(body, _FIELDS.get(endpoint, MODEL_FIELD))
     if invalid is None and endpoint in _WITH_MESSAGES:
         invalid = first_invalid_message(body.get("messages"))
     if invalid is None and endpoint is Endpoint.RESPONSES:
-        invalid = stored_elsewhere(body) or first_invalid_item(body)
+        invalid = first_invalid_item(body)
     if invalid is None and endpoint is Endpoint.MESSAGES:
         invalid = unanswered_prefill(body["messages"])
     if invalid is not None:
@@ -304,6 +314,20 @@ def check_body(endpoint: Endpoint, body: object) -> Body:
         raise ThreadUnsupportedError("thread: conversations are not stored; send all messages with every request")
     _check_sizes(endpoint, body)
     return body
+
+
+def _with_input(body: Body) -> Body:
+    """Return a body to be counted with an input, which OpenAI lets clients leave out there; limits do not matter."""
+    kept = {key: value for key, value in body.items() if key not in LIMIT_FIELDS}
+    is_other = any(kept.get(name) is not None for name in MAIN_FIELDS.values())
+    return kept if is_other else {**kept, "input": ""}
+
+
+def count_answer(endpoint: Endpoint, tokens: int) -> Body:
+    """Return the size of a prompt as that path answers."""
+    if endpoint is Endpoint.COUNT_CONTENT:
+        return {"totalTokens": tokens}
+    return {"object": "response.input_tokens", "input_tokens": tokens}
 
 
 def _check_sizes(endpoint: Endpoint, body: Body) -> None:
@@ -335,7 +359,7 @@ def prepare(endpoint: Endpoint, body: Body, route: Route) -> Body:
             return prepare_chat(body, route.window, route.traits)
         case Endpoint.COMPLETIONS:
             return prepare_completion(body, route.window)
-        case Endpoint.RESPONSES:
+        case Endpoint.RESPONSES | Endpoint.INPUT_TOKENS:
             return prepare_responses(body, route.window, route.traits)
         case Endpoint.EMBEDDINGS:
             return prepare_embeddings(body)

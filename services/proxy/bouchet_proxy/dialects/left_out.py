@@ -5,14 +5,14 @@ The model reads its note in the place of what is missing. The client gets a head
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import unquote
 
 from bouchet_core.deployments import Traits
 
-from .blocks import IMAGE_NOTE, OTHER_TEXTS, decode_text, has_text_type, visible_text
+from .blocks import DOCUMENT_NOTE, IMAGE_NOTE, OTHER_TEXTS, decode_text, document_text, has_text_type, visible_text
 from .tokens import Body
 
 FILE_NOTE = "[A file was here{}. This model cannot read it, so it was left out.]"
@@ -22,7 +22,10 @@ TEXT_PARTS = frozenset(("text", "input_text", "output_text", "refusal", "thinkin
 IMAGE_PARTS = frozenset(("image_url", "input_image", "image"))
 # what a model that reads images reads, if its own code knows more than images
 MEDIA_PARTS = IMAGE_PARTS | {"video_url", "audio_url", "input_audio"}
+OTHER_MEDIA = MEDIA_PARTS - IMAGE_PARTS
 FILE_PARTS = frozenset(("file", "input_file"))
+# what may be left out
+_SPECIAL_PARTS = MEDIA_PARTS | FILE_PARTS | {"document"}
 # what only the name of a file says to be no text, where its data have no type
 _OTHER_SUFFIXES = frozenset((".pdf", ".png", ".jpg", ".jpeg", ".gif", ".webp", ".docx", ".xlsx", ".pptx", ".zip"))
 # OpenAI's choice of some of the tools, which vLLM does not know
@@ -64,13 +67,23 @@ def _replace_part(part: Any, traits: Traits, text_type: str) -> Any:
     return {"type": text_type, "text": note}
 
 
-def _file_text(part: Mapping[str, Any]) -> str:
-    """Return the text of a file whose content is in the request and is text; else a note."""
+def _file_fields(part: Mapping[str, Any]) -> Mapping[str, Any]:
     given = part.get("file")
-    fields = given if isinstance(given, dict) else part
+    return given if isinstance(given, dict) else part
+
+
+def _read_file(part: Mapping[str, Any]) -> str | None:
+    """Return the text of a file whose content is in the request and is text; None for any other."""
+    fields = _file_fields(part)
     name = fields.get("filename")
+    return _decode_file(fields.get("file_data"), name if isinstance(name, str) else "")
+
+
+def _file_text(part: Mapping[str, Any]) -> str:
+    """Return the text of a file, or a note where there is none, after its name."""
+    name = _file_fields(part).get("filename")
     label = f" ({name[:MAX_NAME_CHARS]})" if isinstance(name, str) and name else ""
-    text = _decode_file(fields.get("file_data"), name if isinstance(name, str) else "")
+    text = _read_file(part)
     return FILE_NOTE.format(label) if text is None else f"{label.strip(' ()')}\n{text}".lstrip("\n")
 
 
@@ -134,9 +147,31 @@ def notes_for_client(body: Body, traits: Traits) -> str:
         notes.append("`functions` were left out: send them as `tools`")
     if body.get("mcp_servers"):
         notes.append("mcp_servers were left out: only the provider's own servers connect to them")
-    if not traits.vision and _has_image(_messages(body)):
-        notes.append("images were left out: this model reads text only")
-    return "; ".join(notes)
+    if body.get("container"):
+        notes.append("container was left out: only the provider's own servers run one")
+    if body.get("web_search_options") is not None:
+        notes.append("web_search_options were left out: only the provider's own servers search the web")
+    if isinstance(wanted := body.get("modalities"), list) and "audio" in wanted:
+        notes.append("sound was left out: this model writes text only")
+    if body.get("best_of") not in (None, body.get("n") or 1):
+        notes.append("best_of was left out: `n` answers are written, and all of them sent")
+    return "; ".join([*notes, *_notes_on_parts(body, traits)])
+
+
+def _notes_on_parts(body: Body, traits: Traits) -> Iterator[str]:
+    parts = [part for part in _parts(body) if part["type"] in _SPECIAL_PARTS]
+    if not traits.vision and any(part["type"] in IMAGE_PARTS for part in parts):
+        yield "images were left out: this model reads text only"
+    if not traits.vision and any(part["type"] in OTHER_MEDIA for part in parts):
+        yield "sound and video were left out: this model reads text only"
+    if any(map(_is_unreadable, parts)):
+        yield "files were left out: only files of text can be read here"
+
+
+def _is_unreadable(part: Mapping[str, Any]) -> bool:
+    if part["type"] in FILE_PARTS:
+        return _read_file(part) is None
+    return part["type"] == "document" and DOCUMENT_NOTE in document_text(part)
 
 
 def is_function(tool: object) -> bool:
@@ -152,15 +187,19 @@ def _is_left_out(tool: object) -> bool:
     return kind != "custom" or "format" in tool
 
 
-def _messages(body: Body) -> Iterable[Any]:
+def _parts(body: Body) -> Iterator[Mapping[str, Any]]:
+    """Yield the parts and blocks of all messages and items that have a type, and those in results of tools."""
     for name in ("messages", "input"):
         if isinstance(given := body.get(name), list):
-            yield from given
+            for message in given:
+                if isinstance(message, dict):
+                    yield from _typed(message.get("content"))
+                    yield from _typed(message.get("output"))
 
 
-def _has_image(messages: Iterable[Any]) -> bool:
-    for message in messages:
-        content = message.get("content") if isinstance(message, dict) else None
-        if isinstance(content, list) and any(isinstance(p, dict) and p.get("type") in MEDIA_PARTS for p in content):
-            return True
-    return False
+def _typed(content: Any) -> Iterator[Mapping[str, Any]]:
+    for part in content if isinstance(content, list) else ():
+        if isinstance(part, dict) and isinstance(kind := part.get("type"), str):
+            yield part
+            if kind == "tool_result":
+                yield from _typed(part.get("content"))

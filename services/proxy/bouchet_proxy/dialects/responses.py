@@ -37,6 +37,8 @@ ITEM_FIELDS = {
 # calls of tools that the client runs, in other forms than a function's, and their results
 OTHER_CALLS = frozenset(("custom_tool_call", "local_shell_call", "shell_call", "apply_patch_call"))
 OTHER_OUTPUTS = frozenset(kind + "_output" for kind in OTHER_CALLS)
+# what asks something of the server itself
+COMMANDS = frozenset(("compaction_trigger", "configuration_update"))
 ITEM_NOTE = "[{} was here. It cannot be read here, so it was left out.]"
 MAX_TYPE_CHARS = 60
 TEXT_TYPES = (None, "text", "input_text", "output_text")
@@ -143,11 +145,15 @@ def _prepare_item(item: Any, traits: Traits) -> list[Any]:
         return [_with_readable_parts(_known_fields(item), traits)]
     if kind == "reasoning":
         return _readable_reasoning(item)
+    if kind in COMMANDS:
+        return []
     if kind in OTHER_CALLS:
         given = next((item[name] for name in ("input", "action", "operation") if name in item), None)
         return [_function_call(item, item.get("name") or kind.removesuffix("_call"), given)]
     if kind in OTHER_OUTPUTS:
-        output = {"type": "function_call_output", "call_id": item.get("call_id") or "", "output": item.get("output")}
+        # the result of a local shell has the call's id under another name
+        call_id = str(item.get("call_id") or item.get("id") or "")
+        output = {"type": "function_call_output", "call_id": call_id, "output": item.get("output")}
         return [_with_readable_parts(output if _has_parts(output["output"]) else _dumped(output), traits)]
     if kind == "mcp_call":
         return [_function_call(item, item.get("name"), item.get("arguments")), _mcp_output(item)]

@@ -54,10 +54,14 @@ def _template_kwargs(body: Body) -> dict[str, Any]:
         kwargs |= {"enable_thinking": False, "reasoning_effort": "none"}
     elif isinstance(config, dict) and config.get("effort"):
         kwargs |= {"enable_thinking": True, "reasoning_effort": config["effort"]}
-    elif body.get("reasoning_effort"):
-        effort = body["reasoning_effort"]
+    elif effort := body.get("reasoning_effort") or _responses_effort(body):
         kwargs |= {"enable_thinking": effort != "none", "reasoning_effort": effort}
     return kwargs
+
+
+def _responses_effort(body: Body) -> Any:
+    reasoning = body.get("reasoning")
+    return reasoning.get("effort") if isinstance(reasoning, dict) else None
 
 
 def _from_anthropic(body: Body) -> list[Any]:
@@ -133,17 +137,48 @@ def _from_responses(body: Body) -> list[Any]:
     if isinstance(items, str):
         return [*chat, {"role": "user", "content": items}]
     for item in items if isinstance(items, list) else ():
-        if not isinstance(item, dict):
-            continue
-        if item.get("type") == "function_call":
-            call = _tool_call(item.get("call_id"), item.get("name"), item.get("arguments") or "{}")
-            chat.append({"role": "assistant", "tool_calls": [call]})
-        elif item.get("type") == "function_call_output":
-            text = _join_text(item.get("output"), "\n")
-            chat.append({"role": "tool", "tool_call_id": item.get("call_id") or "", "content": text})
-        elif "role" in item:
-            chat.append({"role": item["role"], "content": _join_text(item.get("content"))})
+        if isinstance(item, dict):
+            _add_item(chat, item)
     return chat
+
+
+def _add_item(chat: list[Any], item: Mapping[str, Any]) -> None:
+    """Add an item to a chat: reasoning, words and calls of one turn are one message of the assistant, as in vLLM."""
+    kind = item.get("type")
+    if kind == "function_call":
+        call = _tool_call(item.get("call_id"), item.get("name"), item.get("arguments") or "{}")
+        if chat and chat[-1]["role"] == "assistant":
+            chat[-1].setdefault("tool_calls", []).append(call)
+        else:
+            chat.append({"role": "assistant", "tool_calls": [call]})
+    elif kind == "reasoning":
+        _add_to_turn(chat, "reasoning", _join_text(item.get("content"), "\n"))
+    elif kind == "function_call_output":
+        text = _join_text(item.get("output"), "\n")
+        chat.append({"role": "tool", "tool_call_id": item.get("call_id") or "", "content": text})
+    elif item.get("role") == "assistant":
+        _add_to_turn(chat, "content", _join_text(item.get("content")))
+    elif "role" in item:
+        chat.append({"role": item["role"], "content": _text_content(item.get("content"))})
+
+
+def _add_to_turn(chat: list[Any], name: str, text: str) -> None:
+    """Add a field to the assistant's message at the end, where it has none of that name yet; else a message."""
+    last = chat[-1] if chat and chat[-1]["role"] == "assistant" else None
+    if last is None or name in last:
+        chat.append({"role": "assistant", name: text})
+    else:
+        last[name] = text
+
+
+def _text_content(content: object) -> Any:
+    """Return the text of a content, or its parts where it has several: the chat template joins those."""
+    texts = (
+        [part["text"] for part in content if isinstance(part, dict) and part.get("text")]
+        if isinstance(content, list)
+        else []
+    )
+    return [{"type": "text", "text": text} for text in texts] if len(texts) > 1 else _join_text(content)
 
 
 def _join_text(content: object, by: str = "") -> str:
