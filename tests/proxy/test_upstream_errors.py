@@ -46,6 +46,46 @@ def test_overflow_of_any_shape_is_recognized(body: object) -> None:
     assert error_body(Dialect.OPENAI, error)["error"]["code"] == "context_length_exceeded"
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"message": "request (5000 tokens) exceeds the available context size (4096 tokens), try increasing it"},
+        {"message": "the request exceeds the available context size", "n_prompt_tokens": 5000, "n_ctx": 4096},
+        {"message": "The input (5000 tokens) is longer than the model's context length (4096 tokens)."},
+        {"message": "Input validation error: `inputs` must have less than 4096 tokens. Given: 5000"},
+        {
+            "message": "This model's maximum context length is 4096 tokens. However, your messages resulted in 5000 "
+            "tokens. Please reduce the length of the messages."
+        },
+    ],
+    ids=["llama.cpp", "llama.cpp before", "SGLang", "TGI", "OpenAI"],
+)
+def test_overflow_of_another_server_is_recognized(body: dict[str, object]) -> None:
+    error = error_from_upstream(400, json.dumps({"error": body}).encode(), "tiny", Endpoint.CHAT, attached=True)
+    assert error.overflow == (5000, 4096)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Requested token count exceeds the model's maximum context length of 4096 tokens. You requested a total of "
+        "4999 tokens: {} tokens from the input messages and 999 tokens for the completion. Please reduce it.",
+        "This model's maximum context length is 4096 tokens. However, you requested 4999 tokens ({} in the messages, "
+        "999 in the completion). Please reduce the length of the messages or completion.",
+        "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 4096. Given: {} `inputs` tokens and 999 "
+        "`max_new_tokens`",
+    ],
+    ids=["SGLang", "OpenAI", "TGI"],
+)
+def test_answer_that_does_not_fit_is_one_that_claude_code_asks_to_be_shorter(text: str) -> None:
+    body = json.dumps({"error": {"message": text.format(4000)}}).encode()
+    error = error_from_upstream(400, body, "tiny", Endpoint.MESSAGES, attached=True)
+    assert "input length and `max_tokens` exceed context limit: 4000 + 999 > 4096" in error.message
+    assert error.overflow is None
+    body = json.dumps({"error": {"message": text.format(4096)}}).encode()
+    assert error_from_upstream(400, body, "tiny", Endpoint.MESSAGES, attached=True).overflow == (4097, 4096)
+
+
 def test_overflow_in_characters_is_estimated_in_tokens() -> None:
     error = error_from_upstream(400, json.dumps({"error": {"message": CHARS}}).encode(), "tiny")
     assert error.overflow == (225000, 4096)

@@ -234,6 +234,15 @@ def context_overflow(prompt: int, window: int) -> ProxyError:
     return ProxyError(400, message, "context_length_exceeded", overflow=(prompt, window))
 
 
+def answer_overflow(prompt: int, answer: int, window: int) -> ProxyError:
+    """Build the error of a server that does not shorten answers, in the words by which Claude Code asks for less."""
+    message = (
+        f"input length and `max_tokens` exceed context limit: {prompt} + {answer} > {window}, decrease input length or "
+        "`max_tokens` and try again"
+    )
+    return ProxyError(400, message, "context_length_exceeded", param="max_tokens")
+
+
 # servers that do not answer
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
 import orjson
 
 from .dialects.endpoints import Endpoint
-from .errors import OVERLOADED, ProxyError, context_overflow, stream_interrupted, unreachable
+from .errors import OVERLOADED, ProxyError, answer_overflow, context_overflow, stream_interrupted, unreachable
 from .upstream_messages import INVALID_ANSWER, plain_message
 
 NO_MESSAGE = "the model's server returned an error without a message"
@@ -17,8 +18,30 @@ MAX_PLAIN_TEXT = MAX_MESSAGE_CHARS = 2000
 # of errors within errors; an error may quote a request
 MAX_LEVELS = 20
 
-# vLLM 0.32, renderers/params.py
-_TOKENS_OVER = re.compile(r"maximum context length is (\d+) tokens.*?contains (?:at least )?(\d+) input tokens", re.S)
+# how servers say that a prompt is too long: vLLM 0.32 (renderers/params.py), then OpenAI and gateways, llama.cpp,
+# SGLang, TGI
+_TOKENS_OVER = tuple(
+    re.compile(pattern, re.S)
+    for pattern in (
+        r"maximum context length is (?P<window>\d+) tokens.*?contains (?:at least )?(?P<prompt>\d+) input tokens",
+        r"maximum context length is (?P<window>\d+) tokens.{0,80}? resulted in (?P<prompt>\d+) tokens",
+        r"request \((?P<prompt>\d+) tokens\) exceeds the available context size \((?P<window>\d+) tokens\)",
+        r'"n_prompt_tokens":\s*(?P<prompt>\d+),\s*"n_ctx":\s*(?P<window>\d+)',
+        r"input \((?P<prompt>\d+) tokens\) is longer than the model's context length \((?P<window>\d+) tokens\)",
+        r"must have less than (?P<window>\d+) tokens\. Given: (?P<prompt>\d+)",
+    )
+)
+# ... and that prompt and answer together are; vLLM shortens the answer instead
+_SUM_OVER = tuple(
+    re.compile(pattern, re.S)
+    for pattern in (
+        r"maximum context length of (?P<window>\d+) tokens.{0,80}?: (?P<prompt>\d+) tokens from the input messages "
+        r"and (?P<answer>\d+) tokens for the completion",
+        r"maximum context length is (?P<window>\d+) tokens.{0,80}?\((?P<prompt>\d+) in the messages, "
+        r"(?P<answer>\d+) in the completion",
+        r"must be <= (?P<window>\d+)\. Given: (?P<prompt>\d+) `inputs` tokens and (?P<answer>\d+) `max_new_tokens`",
+    )
+)
 _CHARS_OVER = re.compile(r"maximum context length is (\d+) tokens.*?contains (\d+) characters", re.S)
 # LiteLLM puts its own and its adapter's exception names before the server's message
 _PREFIX = re.compile(
@@ -59,8 +82,8 @@ def error_from_upstream(
     attached: the server runs without a job of ours.
     """
     message = error_message(body)
-    if (overflow := _find_overflow(message)) is not None:
-        return context_overflow(*overflow)
+    if (overflow := _find_overflow(message, body)) is not None:
+        return overflow
     if _GATEWAY_KINDS.search(body):
         return replace(unreachable(alias), message=f"{alias} cannot be reached: {message}")
     if endpoint is not None and (problem := _endpoint_problem(status, message, alias, endpoint)):
@@ -98,14 +121,20 @@ def _endpoint_problem(status: int, message: str, alias: str, endpoint: Endpoint)
     return ProxyError(400, text, "endpoint_unsupported")
 
 
-def _find_overflow(message: str) -> tuple[int, int] | None:
-    """Return (prompt, window) in tokens if this is vLLM's message about a prompt that is too long."""
-    if found := _TOKENS_OVER.search(message):
-        window, prompt = int(found[1]), int(found[2])
-        return max(prompt, window + 1), window
+def _first(patterns: Iterable[re.Pattern[str]], text: str) -> re.Match[str] | None:
+    return next(filter(None, (pattern.search(text) for pattern in patterns)), None)
+
+
+def _find_overflow(message: str, body: bytes) -> ProxyError | None:
+    """Return the error if this is a server's message about a prompt that is too long, alone or with its answer."""
+    fields = body[:MAX_MESSAGE_CHARS].decode("utf-8", "replace") if b'"n_ctx"' in body else ""
+    if found := _first(_TOKENS_OVER, message) or _first(_TOKENS_OVER, fields):
+        return context_overflow(int(found["prompt"]), int(found["window"]))
+    if found := _first(_SUM_OVER, message):
+        prompt, answer, window = (int(found[name]) for name in ("prompt", "answer", "window"))
+        return context_overflow(prompt, window) if prompt >= window else answer_overflow(prompt, answer, window)
     if found := _CHARS_OVER.search(message):
-        window, prompt = int(found[1]), int(found[2]) // _CHARS_PER_TOKEN
-        return max(prompt, window + 1), window
+        return context_overflow(int(found[2]) // _CHARS_PER_TOKEN, int(found[1]))
     return None
 
 
