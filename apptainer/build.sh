@@ -36,11 +36,11 @@ readonly pin oci
 
 sha256_of() { sha256sum "$@" | cut -d' ' -f1; }
 
-# The hash of the files that determine the image's contents, in this order.
+# The hash of what determines the image's contents, in this order; sizes and comments in pin.yaml do not.
 recipe_sha256() {
-  local files=(vllm.def requirements.lock pin.yaml)
-  [[ -f $pin_folder/requirements.lock ]] || files=(vllm.def pin.yaml)
-  (cd "$pin_folder" && cat "${files[@]}" | sha256_of)
+  local files=(vllm.def requirements.lock)
+  [[ -f $pin_folder/requirements.lock ]] || files=(vllm.def)
+  (cd "$pin_folder" && { cat "${files[@]}"; grep -vE '^(#|build_gib:|image_gib:|$)' pin.yaml; } | sha256_of)
 }
 
 is_current() {

@@ -80,9 +80,12 @@ class DemoLayout:
         return DemoPin(folder, parse_flat_yaml((folder / "pin.yaml").read_text()))
 
     def image_recipe(self) -> str:
-        """Compute the recipe's digest as apptainer/build.sh does."""
+        """Compute the recipe's digest as apptainer/build.sh does: sizes and comments in pin.yaml are no part of it."""
         pin = self.pin().folder
-        return _digest([self.root / "apptainer" / "vllm.def", pin / "requirements.lock", pin / "pin.yaml"])
+        files = [self.root / "apptainer" / "vllm.def", pin / "requirements.lock"]
+        lines = (pin / "pin.yaml").read_bytes().splitlines(keepends=True)
+        facts = [line for line in lines if not line.startswith((b"#", b"build_gib:", b"image_gib:", b"\n"))]
+        return hashlib.sha256(b"".join([*(file.read_bytes() for file in files), *facts])).hexdigest()
 
     def model_recipe(self, model: DemoModel) -> str:
         names = (model.script, *model.inputs, "requirements.lock")

@@ -21,6 +21,8 @@ OCI = re.compile(r"[A-Za-z0-9._:/-]+@sha256:[0-9a-f]{64}")
 LOCK, FACTS = "requirements.lock", "pin.yaml"
 # the recipe hash is over these files in this order; apptainer/build.sh computes the same
 RECIPE = ("vllm.def", LOCK, FACTS)
+# lines of pin.yaml that an image does not depend on: sizes may be measured anew
+NO_RECIPE = re.compile(rb"(#|build_gib:|image_gib:|$)")
 
 
 class ImagePin(FrozenModel):
@@ -44,7 +46,9 @@ class ImagePin(FrozenModel):
 
     def recipe_sha256(self, definition: bytes) -> str:
         """Return the recipe hash in the manifest of an image built from this pin; definition: vllm.def."""
-        files = {**self.files, "vllm.def": definition}
+        lines = self.files[FACTS].splitlines(keepends=True)
+        facts = b"".join(line for line in lines if not NO_RECIPE.match(line.rstrip(b"\n")))
+        files = {**self.files, FACTS: facts, "vllm.def": definition}
         return hashlib.sha256(b"".join(files[name] for name in RECIPE if name in files)).hexdigest()
 
 

@@ -89,6 +89,17 @@ def test_same_recipe_is_built_once_unless_rebuild(build: ImageBuild) -> None:
     assert (build.images / "some-1.0.sif").stat().st_ino != first and build.files() == COMPLETE
 
 
+def test_sizes_and_comments_are_no_part_of_the_recipe(build: ImageBuild) -> None:
+    build.write_pin(build_gib="40")
+    build()
+    build.write_pin(build_gib="18", image_gib="6")
+    with (build.pin / "pin.yaml").open("a") as file:
+        file.write("# measured on the demo cluster\n\n")
+    assert "bouchet: current" in build()[1]
+    build.write_pin(build_gib="18", min_driver="580")
+    assert "bouchet: current" not in build()[1]
+
+
 def test_image_in_use_is_not_replaced(build: ImageBuild) -> None:
     build()
     before = (build.images / "some-1.0.sif").read_bytes()

@@ -31,6 +31,16 @@ def test_load_pins_reads_every_shipped_pin() -> None:
     assert pins["cuda13-0.32.0"].min_driver == "580" and pins["cpu-0.32.0"].cuda is None
 
 
+def test_recipe_sha256_is_of_what_the_image_depends_on(tmp_path: Path) -> None:
+    folder = make_pin(tmp_path)
+    before = load_pin(folder).recipe_sha256(b"")
+    text = (folder / "pin.yaml").read_text()
+    (folder / "pin.yaml").write_text(f"{text}# measured\n\nbuild_gib: 18\nimage_gib: 6\n")
+    assert load_pin(folder).recipe_sha256(b"") == before
+    (folder / "pin.yaml").write_text(f"{text}min_driver: 580\n")
+    assert load_pin(folder).recipe_sha256(b"") != before
+
+
 def test_recipe_sha256_equals_the_demos() -> None:
     definition = (ROOT / "apptainer" / "vllm.def").read_bytes()
     assert load_pins(PINS)["cpu-0.32.0"].recipe_sha256(definition) == DemoLayout(ROOT, ROOT).image_recipe()

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Sequence
 
 from tests.stack.harness import Stack
+from tests.waiting import wait_for
 
 NODES = ("demo-node1", "demo-node2")
 BUILD_FOLDER = "/tmp"
@@ -40,8 +41,9 @@ class DiskWatch:
 
     def _used(self, node: str) -> int:
         """Return the bytes of the folder. Files may vanish meanwhile, which `du` takes for a failure."""
-        done = self._stack.on(node, ["du", "-sxk", BUILD_FOLDER], user="root")
-        return used_bytes(done.stdout)
+        # Docker loses the output of a short command now and then
+        measured = wait_for(lambda: self._stack.on(node, ["du", "-sxk", BUILD_FOLDER], user="root").stdout)
+        return used_bytes(measured)
 
 
 def used_bytes(output: str) -> int:
