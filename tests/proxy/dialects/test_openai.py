@@ -97,6 +97,13 @@ def test_tools_of_openais_servers_are_dropped_with_a_note() -> None:
     assert "left out" in notes_for_client(body, TEXT_ONLY)
 
 
+def test_client_learns_of_tools_that_take_any_text() -> None:
+    patch = {"type": "custom", "name": "patch"}
+    for body in (chat("x", tools=[LINT, {"type": "custom", "custom": patch}]), {"input": "x", "tools": [patch]}):
+        assert "tools that only the provider's own servers can run" in notes_for_client(body, TEXT_ONLY)
+    assert notes_for_client({"messages": [HI], "tools": [patch]}, TEXT_ONLY) == ""
+
+
 @pytest.mark.parametrize(
     "part",
     [
@@ -169,6 +176,7 @@ def result(*parts: dict[str, Any]) -> dict[str, Any]:
 )
 @pytest.mark.parametrize("name", ["messages", "input"])
 def test_client_learns_of_every_part_that_is_left_out(message: dict[str, Any], word: str, name: str) -> None:
+    name = "input" if "output" in message else name
     assert f"{word} were left out" in notes_for_client({name: [HI, message]}, TEXT_ONLY)
 
 

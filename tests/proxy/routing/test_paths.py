@@ -75,6 +75,6 @@ def test_list_of_what_is_not_stored_is_refused_with_the_reason(path: str) -> Non
 
 
 @pytest.mark.parametrize("path", BASE_URLS)
-def test_path_in_front_of_a_served_one_is_a_matter_of_the_base_url(path: str) -> None:
+def test_path_before_a_served_one_is_a_matter_of_the_base_url(path: str) -> None:
     assert "base URL" in base_url_problem(path) and "base URL" in unknown_path("POST", path).message
     assert base_url_problem("/v1/unheard") == instead_of("/v1/unheard") == ""

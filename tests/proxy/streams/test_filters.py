@@ -155,11 +155,31 @@ def test_streams_of_attached_servers_may_have_spaces(route: Route, script: str, 
 
 
 @pytest.mark.parametrize(
-    "raw", [b'data: {"error": {"message": "boom"}}\n\n', b'data:{ "error":{"message":"boom"}}\n\n']
+    "raw",
+    [
+        b'data: {"error": {"message": "boom"}}\n\n',
+        b'data:{ "error":{"message":"boom"}}\n\n',
+        b'event: error\ndata: {"message": "boom"}\n\n',
+    ],
 )
 def test_error_of_an_attached_server_ends_its_stream(raw: bytes) -> None:
     stream = OpenAIStream(replace(PLAIN, attached=True), MODEL_NAME)
     assert b"boom" in run(stream, [raw]) and stream.error is not None
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("end", ["no [DONE]", "no blank line"])
+def test_stream_of_an_attached_server_may_end_in_other_ways(script: str, end: str) -> None:
+    whole = chat_stream(script)
+    cut = whole.replace(b"data: [DONE]\n\n", b"") if end == "no [DONE]" else whole.rstrip(b"\n")
+    stream = OpenAIStream(replace(PLAIN, attached=True), MODEL_NAME)
+    assert decoded(run(stream, [cut])) == decoded(run(OpenAIStream(PLAIN, MODEL_NAME), [whole]))
+    assert stream.error is None
+    # of a vLLM, and in the middle of an answer, it is a lost connection
+    ours, middle = OpenAIStream(PLAIN, MODEL_NAME), OpenAIStream(replace(PLAIN, attached=True), MODEL_NAME)
+    run(ours, [whole.replace(b"data: [DONE]\n\n", b"")])
+    run(middle, [whole[: whole.index(b'"finish_reason":"')]])
+    assert ours.error is not None and middle.error is not None
 
 
 @pytest.mark.parametrize("route", [PLAIN, THINKING])

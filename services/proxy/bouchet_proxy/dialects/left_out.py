@@ -141,7 +141,7 @@ def notes_for_client(body: Body, traits: Traits) -> str:
     if isinstance(tools, list) and tools:
         if not traits.tool_parser:
             notes.append("tools were left out: this model has no tool_parser in models.yaml")
-        elif any(_is_left_out(tool) for tool in tools):
+        elif any(_is_left_out(tool, is_response="input" in body) for tool in tools):
             notes.append("tools that only the provider's own servers can run were left out")
     if body.get("functions") and not tools:
         notes.append("`functions` were left out: send them as `tools`")
@@ -159,7 +159,7 @@ def notes_for_client(body: Body, traits: Traits) -> str:
 
 
 def _notes_on_parts(body: Body, traits: Traits) -> Iterator[str]:
-    parts = [part for part in _parts(body) if part["type"] in _SPECIAL_PARTS]
+    parts = _special_parts(body)
     if not traits.vision and any(part["type"] in IMAGE_PARTS for part in parts):
         yield "images were left out: this model reads text only"
     if not traits.vision and any(part["type"] in OTHER_MEDIA for part in parts):
@@ -179,27 +179,35 @@ def is_function(tool: object) -> bool:
     return isinstance(tool, dict) and tool.get("type") == "function"
 
 
-def _is_left_out(tool: object) -> bool:
-    """Return whether a tool of either dialect is left out; Anthropic's own have a dated type and no schema."""
+def _is_left_out(tool: object, *, is_response: bool) -> bool:
+    """Return whether a tool of any dialect is left out; Anthropic's own have a dated type and no schema.
+
+    A `custom` tool is Anthropic's name for a client's tool, and OpenAI's for one that takes text in any form.
+    """
     if not isinstance(tool, dict) or is_function(tool) or isinstance(tool.get("input_schema"), dict):
         return False
     kind = tool.get("type") or "custom"
-    return kind != "custom" or "format" in tool
+    return kind != "custom" or is_response or "format" in tool or isinstance(tool.get("custom"), dict)
 
 
-def _parts(body: Body) -> Iterator[Mapping[str, Any]]:
-    """Yield the parts and blocks of all messages and items that have a type, and those in results of tools."""
-    for name in ("messages", "input"):
+def _special_parts(body: Body) -> list[Mapping[str, Any]]:
+    """Return the parts of all messages and items, and of results of tools, that may be left out."""
+    found: list[Mapping[str, Any]] = []
+    for name, fields in (("messages", ("content",)), ("input", ("content", "output"))):
         if isinstance(given := body.get(name), list):
             for message in given:
                 if isinstance(message, dict):
-                    yield from _typed(message.get("content"))
-                    yield from _typed(message.get("output"))
+                    for field in fields:
+                        _collect(message.get(field), found)
+    return found
 
 
-def _typed(content: Any) -> Iterator[Mapping[str, Any]]:
+def _collect(content: Any, found: list[Mapping[str, Any]]) -> None:
+    # not a generator: a long conversation has thousands of parts
     for part in content if isinstance(content, list) else ():
-        if isinstance(part, dict) and isinstance(kind := part.get("type"), str):
-            yield part
-            if kind == "tool_result":
-                yield from _typed(part.get("content"))
+        if not isinstance(part, dict) or not isinstance(kind := part.get("type"), str):
+            continue
+        if kind == "tool_result":
+            _collect(part.get("content"), found)
+        elif kind in _SPECIAL_PARTS:
+            found.append(part)

@@ -11,9 +11,9 @@ from typing import Any
 from bouchet_proxy.dialects.endpoints import Endpoint
 from bouchet_proxy.dialects.tokens import LIMIT_FIELDS, Body
 
+from .error_events import DONE
 from .sse import render
 
-DONE = b"data: [DONE]\n\n"
 ENDPOINTS = (Endpoint.MESSAGES, Endpoint.CHAT, Endpoint.COMPLETIONS)
 
 

@@ -21,9 +21,9 @@ from bouchet_proxy.errors import ProxyError, stream_interrupted
 from bouchet_proxy.routing.table import Route
 from bouchet_proxy.upstream_errors import error_from_upstream
 
-from .error_events import SERVER_ERROR, error_events
+from .error_events import DONE, SERVER_ERROR, error_events
 from .kept_text import ChatText, MessageText
-from .sse import EVENT_STARTS, EventSplitter, compact, parse, render
+from .sse import EVENT_STARTS, EventSplitter, compact, is_json, parse, render
 
 # quotes inside JSON strings are escaped, so this never matches inside a text
 _MODEL = re.compile(rb'"model":\s*"(?:[^"\\]|\\.)*"')
@@ -34,7 +34,9 @@ _EMPTY_DELTAS = {
     "thinking": {"type": "thinking_delta", "thinking": ""},
     "tool_use": {"type": "input_json_delta", "partial_json": ""},
 }
-ERROR_PREFIXES = (b'data: {"error"', b'data: {"type":"error"')
+ERROR_PREFIXES = (b'data: {"error"', b'data: {"type":"error"', b"event: error")
+# of a choice that is complete
+_FINISHED = re.compile(rb'"finish_reason":"')
 
 
 class StreamFilter(ABC):
@@ -88,10 +90,19 @@ class StreamFilter(ABC):
 
     def finish(self) -> bytes:
         """Return what the client still gets when the server has closed: an error, unless the stream had its end."""
+        last = b"" if self._ended else self._feed_rest()
         if not self._ended:
             self._end_with(stream_interrupted(self._route.alias))
             self._withheld = True
-        return self._render_error(self.error) if self.error is not None and self._withheld else b""
+        return last + (self._render_error(self.error) if self.error is not None and self._withheld else b"")
+
+    def _feed_rest(self) -> bytes:
+        """Return what the client gets for a whole event without the blank line behind it, as some servers end."""
+        rest = parse(self._splitter.rest()) if self._route.attached else None
+        if rest is None or not (rest.data == b"[DONE]" or is_json(rest.data)):
+            return b""
+        head = b"event: " + rest.name.encode() + b"\n" if rest.name else b""
+        return self.feed(head + b"data: " + rest.data + b"\n\n")
 
     def partial(self) -> PartialAnswer | None:
         """Return what the client has, None where no server can go on behind it."""
@@ -264,7 +275,7 @@ class OpenAIStream(StreamFilter):
         self._choices, self._dialect = choices, dialect
         self._may_think, self._hide_usage, self._starts_inside = may_think(route), hide_usage, starts_inside
         self._strippers: dict[int, ThinkStripper] = {}
-        self._usage_event = b""
+        self._usage_event, self._finished = b"", 0
         self._kept = ChatText()
 
     def tokens(self) -> TokenCounts:
@@ -273,12 +284,22 @@ class OpenAIStream(StreamFilter):
             return TokenCounts(output=self._event_count)
         return parse_usage(parse(self._usage_event).json().get("usage"))
 
+    def _feed_rest(self) -> bytes:
+        """Add the end that some servers leave out when all answers are complete."""
+        last = super()._feed_rest()
+        if self._ended or self._finished < self._choices:
+            return last
+        self._ended = True
+        return last + DONE
+
     def _render_error(self, error: ProxyError) -> bytes:
         return error_events(None, self._dialect, error)
 
     def _filter_event(self, raw: bytes) -> bytes:
         if self._ended:
             return b""
+        if self._route.attached:
+            self._finished += len(_FINISHED.findall(raw))
         if raw.startswith(b"data: [DONE]"):
             self._ended = True
             return raw

@@ -64,7 +64,7 @@ class ResponsesStream(StreamFilter):
         if raw.startswith((*_RESPONSE_ENDS, *_WITH_RESPONSE)):
             self._first_event = self._first_event or raw
             return self._rename_model(raw)
-        if raw.startswith((b"event: error", *ERROR_PREFIXES)):
+        if raw.startswith(ERROR_PREFIXES):
             return self._end_with(error_from_upstream(500, parse(raw).data, self._route.alias))
         return raw
 

@@ -62,6 +62,15 @@ def parse(raw: bytes) -> Event:
     return Event(name, b"\n".join(data))
 
 
+def is_json(data: bytes) -> bool:
+    """Return whether the data of an event is whole JSON."""
+    try:
+        orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return False
+    return True
+
+
 def compact(raw: bytes) -> bytes:
     """Return an event as vLLM would write it: a space behind `data:`, none in its JSON. Comments and texts are kept."""
     event = parse(raw)
