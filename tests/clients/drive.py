@@ -9,6 +9,7 @@ import json
 import os
 import shlex
 import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from pathlib import Path
 from bouchet_cli.integrations.snippets import CLIENTS, SnippetValues, snippet
 
 from . import install
+from .programs import mcp_server
 
 WRITTEN = "written by the model"
 TIMEOUT_S = 300
@@ -119,7 +121,7 @@ def call(tool: str, **arguments: object) -> str:
 
 
 def drive_codex(home: Home) -> None:
-    """Run a tool loop, go on with the session, and once more after it was compacted."""
+    """Run a tool loop, go on with the session, once more after it was compacted, and call a tool of an MCP server."""
     argv, environ = _configured_codex(home)
     home.run([*argv, call("exec_command", cmd=f"printf '{WRITTEN}' > {home.hello}")], environ)
     expect(home.hello.is_file() and home.hello.read_text() == WRITTEN, "codex wrote no file")
@@ -131,6 +133,19 @@ def drive_codex(home: Home) -> None:
     expect("after compaction" in _messages(printed), printed)
     rollouts = [path.read_text() for path in Path(environ["CODEX_HOME"]).rglob("*.jsonl")]
     expect(any('"compacted"' in text for text in rollouts), "codex did not compact")
+    call_codex_mcp(home, argv, environ)
+
+
+def call_codex_mcp(home: Home, argv: Sequence[str], environ: Mapping[str, str]) -> None:
+    """Have Codex call a tool of an MCP server: it sends those within a namespace."""
+    server = {"command": sys.executable, "args": [str(Path(mcp_server.__file__))]}
+    options = [f"mcp_servers.tides.{name}={json.dumps(value)}" for name, value in server.items()]
+    flags = [flag for option in options for flag in ("-c", option)]
+    printed = home.run([*argv, *flags, call("mcp__tides__tide", at="the pier")], environ)
+    done = [json.loads(line)["item"] for line in printed.splitlines() if '"item.completed"' in line]
+    called = [item for item in done if item["type"] == "mcp_tool_call"]
+    expect([(item["tool"], item["status"]) for item in called] == [("tide", "completed")], printed)
+    expect(mcp_server.ANSWER in json.dumps(called[0]["result"]), printed)
 
 
 def ask_codex(home: Home, prompt: str) -> list[str]:

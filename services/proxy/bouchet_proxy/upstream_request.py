@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
@@ -18,6 +18,7 @@ from .dialects.capabilities import name_capability
 from .dialects.continuation import PartialAnswer
 from .dialects.endpoints import Dialect, Endpoint
 from .dialects.openai import wants_usage
+from .dialects.responses import flat_names, restore_names
 from .dialects.thinking import strip_thinking
 from .dialects.tokens import Body, TokenCounts, complete_details, parse_usage
 from .errors import UNREACHABLE, ProxyError, context_overflow, status_for, stream_interrupted, unreachable
@@ -163,7 +164,8 @@ class UpstreamRequest:
             await self._send_empty()
         else:
             data, route = b"".join(self._pieces), self.route
-            body, tokens = filter_response(self.endpoint, data, route, self.model_name, self.starts_inside)
+            names = flat_names(self.client_body) if self.endpoint is Endpoint.RESPONSES else {}
+            body, tokens = filter_response(self.endpoint, data, route, self.model_name, self.starts_inside, names)
             headers = [(b"content-type", b"application/json"), *self._headers()]
             await self.writer.send(self._status, body, headers)
             self.usage.finish(self._status, tokens)
@@ -255,7 +257,7 @@ class UpstreamRequest:
 def _stream_filter(request: UpstreamRequest) -> StreamFilter:
     route, model_name = request.route, request.model_name
     if request.endpoint is Endpoint.RESPONSES:
-        return ResponsesStream(route, model_name)
+        return ResponsesStream(route, model_name, flat_names(request.client_body))
     if request.before is not None and request.writer.dialect is Dialect.ANTHROPIC:
         return ContinuedMessage(route, model_name, request.before)
     if request.before is not None:
@@ -276,11 +278,16 @@ def _stream_filter(request: UpstreamRequest) -> StreamFilter:
 
 
 def filter_response(
-    endpoint: Endpoint, body: bytes, route: Route, model_name: str, starts_inside: bool = False
+    endpoint: Endpoint,
+    body: bytes,
+    route: Route,
+    model_name: str,
+    starts_inside: bool = False,
+    names: Mapping[str, tuple[str, str]] | None = None,
 ) -> tuple[bytes, TokenCounts]:
     """Return a whole response as the client gets it, and its token counts; anything but a JSON object stays as it is.
 
-    starts_inside: the prompt ended inside a think block.
+    starts_inside: the prompt ended inside a think block. names: of functions in a namespace, as the client knows them.
     """
     try:
         response = orjson.loads(body)
@@ -297,6 +304,7 @@ def filter_response(
             _strip_choices(response, starts_inside)
     if endpoint is Endpoint.RESPONSES:
         complete_details(response.get("usage"))
+        restore_names(response.get("output"), names or {})
     try:
         return orjson.dumps(response), parse_usage(response.get("usage"))
     except orjson.JSONEncodeError:

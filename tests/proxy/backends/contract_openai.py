@@ -51,6 +51,22 @@ class OpenAIContract:
         assert (call["name"], json.loads(call["arguments"])) == ("shell", {"cmd": "ls"})
         assert [tool["type"] for tool in proxy.environment.vllm.last_body["tools"]] == ["function"]
 
+    @pytest.mark.parametrize("stream", [False, True])
+    def test_call_of_a_tool_in_a_namespace_has_its_two_names(self, proxy: RunningProxy, stream: bool) -> None:
+        """As Codex sends the tools of an MCP server; it knows a call by namespace and name."""
+        function = {"type": "function", "name": "tide", "parameters": {"type": "object"}}
+        tools = [{"type": "namespace", "name": "mcp__tides", "tools": [function]}]
+        given = 'SAY[so] CALL[mcp__tides__tide {"at": "sea"}] CALL[other {}]'
+        response = post(proxy, RESPONSES, {"model": ALIAS, "input": given, "tools": tools, "stream": stream})
+        assert [tool["name"] for tool in proxy.environment.vllm.last_body["tools"]] == ["mcp__tides__tide"]
+        events = [event.json() for event in parse_stream([response.content])] if stream else []
+        items = events[-1]["response"]["output"] if stream else response.json()["output"]
+        done = [event["item"] for event in events if event["type"] == "response.output_item.done"] or items
+        for found in (items, done):
+            assert [(i.get("namespace"), i.get("name")) for i in found] == [
+                *((None, None), ("mcp__tides", "tide"), (None, "other"))
+            ]
+
     def test_interrupted_responses_stream_ends_with_response_failed(self, proxy: RunningProxy) -> None:
         response = post(proxy, RESPONSES, {"model": ALIAS, "input": "SAY[a b c d e] DIE[6]", "stream": True})
         last = parse_stream([response.content])[-1].json()

@@ -9,10 +9,12 @@ import pytest
 from bouchet_core.deployments import Traits
 from bouchet_proxy.dialects.anthropic import NO_TOOLS_NOTE
 from bouchet_proxy.dialects.blocks import IMAGE_NOTE
-from bouchet_proxy.dialects.responses import prepare_responses
+from bouchet_proxy.dialects.left_out import notes_for_client
+from bouchet_proxy.dialects.responses import flat_name, flat_names, prepare_responses, restore_names
 
 TRAITS = Traits(tool_parser="hermes", max_output=8192)
 HI = {"type": "message", "role": "user", "content": "hi"}
+CALL = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}
 SHELL = {"type": "function", "name": "shell", "parameters": {"type": "object"}}
 
 
@@ -23,6 +25,46 @@ def prepare(*items: Any, traits: Traits = TRAITS, **fields: Any) -> dict[str, An
 def given(*items: Any) -> list[Any]:
     found: list[Any] = prepare(*items)["input"]
     return found
+
+
+TIDES = {
+    "type": "namespace",
+    "name": "mcp__tides",
+    "description": "of a server",
+    "tools": [{"type": "function", "name": "tide", "parameters": {"type": "object"}}],
+}
+
+
+def test_functions_of_a_namespace_are_offered_under_one_name() -> None:
+    choice = {"type": "function", "name": "tide", "namespace": "mcp__tides"}
+    call = {**CALL, "name": "tide", "namespace": "mcp__tides"}
+    prepared = prepare(HI, call, tools=[SHELL, TIDES], tool_choice=choice)
+    flat = {"type": "function", "name": "mcp__tides__tide", "parameters": {"type": "object"}}
+    assert prepared["tools"] == [SHELL, flat] and prepared["input"][1]["name"] == "mcp__tides__tide"
+    assert prepared["tool_choice"] == {"type": "function", "name": "mcp__tides__tide"}
+    assert "namespace" not in prepared["input"][1] and "instructions" not in prepared
+    assert notes_for_client({"input": "x", "tools": [SHELL, TIDES]}, TRAITS) == ""
+    assert flat_names({"tools": [SHELL, TIDES]}) == {"mcp__tides__tide": ("mcp__tides", "tide")}
+    assert flat_name("mcp__tides__", "tide") == "mcp__tides__tide" and flat_name(None, "tide") == "tide"
+
+
+@pytest.mark.parametrize("inner", [{"type": "custom", "name": "patch"}, {"type": "function"}, 5, "x"])
+def test_other_tools_of_a_namespace_are_left_out_with_a_note(inner: Any) -> None:
+    mixed = {**TIDES, "tools": [*TIDES["tools"], inner]}
+    prepared = prepare(HI, tools=[mixed])
+    assert [tool["name"] for tool in prepared["tools"] if "name" in tool] == ["mcp__tides__tide"]
+    for broken in ({"type": "namespace"}, {**TIDES, "tools": None}, {**TIDES, "tools": [inner]}):
+        assert "tools" not in prepare(HI, tools=[broken]) and "left out" in notes_for_client(
+            {"tools": [broken]}, TRAITS
+        )
+
+
+def test_calls_in_an_answer_have_the_names_that_the_client_knows() -> None:
+    names = flat_names({"tools": [TIDES]})
+    items: list[Any] = [{**CALL, "name": "mcp__tides__tide"}, {**CALL, "name": "shell"}, {"type": "message"}, 5, None]
+    restore_names(items, names)
+    assert (items[0]["namespace"], items[0]["name"]) == ("mcp__tides", "tide")
+    assert items[1] == {**CALL, "name": "shell"}
 
 
 def test_fields_that_only_openai_knows_are_dropped() -> None:
@@ -89,7 +131,7 @@ def test_text_in_an_item_of_another_server_reaches_the_model(item: dict[str, Any
         ),
         (
             {"type": "function_call", "id": None, "call_id": "c", "name": "f", "namespace": "n", "arguments": {"a": 1}},
-            {"type": "function_call", "call_id": "c", "name": "f", "arguments": '{"a": 1}'},
+            {"type": "function_call", "call_id": "c", "name": "n__f", "arguments": '{"a": 1}'},
         ),
         (
             {"type": "function_call_output", "call_id": "c", "output": None, "status": None},

@@ -146,7 +146,7 @@ def test_prompt_of_claude_code_reaches_the_server(claude: anthropic.Anthropic, c
     ],
 )
 @pytest.mark.parametrize("stream", [False, True])
-def test_refusal_of_the_server_has_the_words_of_anthropics_clients(
+def test_refusal_of_the_server_is_one_that_anthropics_clients_know(
     proxy: RunningProxy, what: str, words: str, stream: bool
 ) -> None:
     response = post(proxy, MESSAGES, chat_body(f"REFUSE {what}", model=NAME, stream=stream))

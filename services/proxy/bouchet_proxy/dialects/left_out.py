@@ -186,6 +186,8 @@ def _is_left_out(tool: object, *, is_response: bool) -> bool:
     """
     if not isinstance(tool, dict) or is_function(tool) or isinstance(tool.get("input_schema"), dict):
         return False
+    if tool.get("type") == "namespace" and isinstance(inner := tool.get("tools"), list):
+        return not all(is_function(one) and isinstance(one.get("name"), str) for one in inner)
     kind = tool.get("type") or "custom"
     return kind != "custom" or is_response or "format" in tool or isinstance(tool.get("custom"), dict)
 

@@ -7,6 +7,7 @@ item that only means something to that server without a word, one that the model
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from bouchet_core.deployments import Traits
@@ -168,6 +169,8 @@ def _known_fields(item: Any) -> Any:
     kept = {key: value for key, value in item.items() if key in ITEM_FIELDS[kind] and value is not None}
     if kind == "function_call":
         kept["arguments"] = text_arguments(kept.get("arguments"))
+        if isinstance(name := item.get("name"), str):
+            kept["name"] = flat_name(item.get("namespace"), name)
     if kind == "function_call_output" and not _has_parts(kept.get("output")):
         kept["output"] = json.dumps(kept["output"]) if "output" in kept else ""
     if kind in ("function_call", "function_call_output"):
@@ -265,10 +268,57 @@ def _text(part: Any) -> str:
 # tools
 
 
+def flat_name(namespace: object, name: str) -> str:
+    """Return what a function within a namespace is called for a model: chat templates know no namespaces."""
+    if not isinstance(namespace, str) or not namespace:
+        return name
+    return f"{namespace}{name}" if namespace.endswith("__") else f"{namespace}__{name}"
+
+
+def flat_names(body: Body) -> dict[str, tuple[str, str]]:
+    """Return the namespace and the name of each function that is in one, by what it is called for the model.
+
+    Codex groups the tools of an MCP server, and some of its own, in this way, and knows their calls by both.
+    """
+    tools = body.get("tools")
+    return {
+        flat_name(tool["name"], function["name"]): (tool["name"], function["name"])
+        for tool in (tools if isinstance(tools, list) else ())
+        for function in _functions_within(tool)
+    }
+
+
+def restore_names(items: object, names: Mapping[str, tuple[str, str]]) -> None:
+    """Give the calls among the items of an answer the namespace and the name that the client knows."""
+    for item in items if isinstance(items, list) else [items]:
+        called = item.get("name") if isinstance(item, dict) and item.get("type") == "function_call" else None
+        if isinstance(item, dict) and isinstance(called, str) and called in names:
+            item["namespace"], item["name"] = names[called]
+
+
+def _functions_within(tool: Any) -> list[Body]:
+    """Return the functions of a namespace, none for any other tool."""
+    if not isinstance(tool, dict) or tool.get("type") != "namespace" or not isinstance(tool.get("name"), str):
+        return []
+    return [one for one in _list(tool, "tools") if is_function(one) and isinstance(one.get("name"), str)]
+
+
+def _without_namespaces(tools: list[Any]) -> list[Any]:
+    """Return the tools with the functions of a namespace in its place; what else is in one stays in it."""
+    flat: list[Any] = []
+    for tool in tools:
+        functions = _functions_within(tool)
+        flat += [{**one, "name": flat_name(tool["name"], one["name"])} for one in functions]
+        others = [one for one in _list(tool, "tools") if one not in functions] if functions else []
+        flat += others if functions else [tool]
+    return flat
+
+
 def _keep_functions(body: Body, traits: Traits) -> Body:
     tools = body.get("tools")
     if not isinstance(tools, list) or not tools:
         return {key: value for key, value in body.items() if key not in TOOL_FIELDS}
+    tools = _without_namespaces(tools)
     kept = [tool for tool in tools if is_function(tool)] if traits.tool_parser else []
     missing = [tool for tool in tools if isinstance(tool, dict) and not is_function(tool)]
     if not traits.tool_parser:
@@ -280,6 +330,8 @@ def _keep_functions(body: Body, traits: Traits) -> Body:
     if not kept:
         return rest
     choice, calls = body.get("tool_choice"), body.get("parallel_tool_calls")
+    if isinstance(choice, dict) and isinstance(choice.get("name"), str) and "namespace" in choice:
+        choice = {"type": choice.get("type"), "name": flat_name(choice["namespace"], choice["name"])}
     options = {"tool_choice": choice if _is_valid_choice(choice, kept) else None, "parallel_tool_calls": calls}
     return {**rest, "tools": kept, **{key: value for key, value in options.items() if value is not None}}
 

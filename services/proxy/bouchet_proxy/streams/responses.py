@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import orjson
 
+from bouchet_proxy.dialects.responses import restore_names
 from bouchet_proxy.dialects.tokens import TokenCounts, complete_details, parse_usage
 from bouchet_proxy.errors import ProxyError, stream_interrupted
 from bouchet_proxy.routing.table import Route
@@ -17,6 +20,21 @@ _WITH_RESPONSE = (b"event: response.created", b"event: response.in_progress")
 # by the guard, before the end of a response that vLLM aborted and calls complete (remote/job/cut_responses.py)
 _ABORTED = b": bouchet-aborted"
 _RESPONSE_ENDS = (b"event: response.completed", b"event: response.incomplete", b"event: response.failed")
+
+
+_WITH_CALLS = (b"event: response.output_item.", *_RESPONSE_ENDS)
+
+
+def _with_names(raw: bytes, names: Mapping[str, tuple[str, str]]) -> bytes:
+    """Return an event with the client's names of the functions that are called in it."""
+    event = parse(raw)
+    try:
+        data = event.json()
+        restore_names(data.get("item"), names)
+        restore_names((data.get("response") or {}).get("output"), names)
+        return render(event.name, data)
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError, AttributeError):
+        return raw
 
 
 def _with_details(raw: bytes) -> bytes:
@@ -33,11 +51,13 @@ def _with_details(raw: bytes) -> bytes:
 class ResponsesStream(StreamFilter):
     """Renames the model, and adds a missing end.
 
-    Think blocks are left to vLLM's reasoning parser: only vLLM knows where an item begins.
+    Think blocks are left to vLLM's reasoning parser: only vLLM knows where an item begins. names: of functions that
+    are in a namespace, as the client knows them.
     """
 
-    def __init__(self, route: Route, model_name: str) -> None:
+    def __init__(self, route: Route, model_name: str, names: Mapping[str, tuple[str, str]] | None = None) -> None:
         super().__init__(route, model_name)
+        self._names = names or {}
         self._model_name = model_name
         self._last_event = b""
         self._first_event = b""
@@ -58,6 +78,8 @@ class ResponsesStream(StreamFilter):
         if raw.startswith(b"event: response.output_text.delta"):
             self._text_deltas += 1
             return raw
+        if self._names and raw.startswith(_WITH_CALLS):
+            raw = _with_names(raw, self._names)
         if raw.startswith(_RESPONSE_ENDS):
             self._ended, self._last_event = True, raw
             raw = _with_details(raw)
