@@ -21,7 +21,7 @@ OCI = re.compile(r"[A-Za-z0-9._:/-]+@sha256:[0-9a-f]{64}")
 LOCK, FACTS = "requirements.lock", "pin.yaml"
 # the recipe hash is over these files in this order; apptainer/build.sh computes the same
 RECIPE = ("vllm.def", LOCK, FACTS)
-# lines of pin.yaml that an image does not depend on: sizes may be measured anew
+# lines of pin.yaml that an image does not depend on: sizes may be measured again
 NO_RECIPE = re.compile(rb"(#|build_gib:|image_gib:|$)")
 
 
