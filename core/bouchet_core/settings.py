@@ -1,7 +1,11 @@
-"""The base of all service settings: environment variables and secret files, read once in `main()` and validated."""
+"""The base of all service settings: environment variables and secret files, read once in `main()` and validated.
+
+And their logs: to stderr, one line a message, whatever a client or the cluster put into it.
+"""
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +22,7 @@ from .store import RedisLogin
 SECRETS_DIR = "/run/secrets"
 DEFAULT_SITE_FILE = Path("/etc/bouchet/sites/demo.yaml")
 DEFAULT_CATALOG = Path("/etc/bouchet/models.yaml")
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 SWITCH = {"on": True, "1": True, "yes": True, "true": True, "off": False, "0": False, "no": False, "false": False}
 
@@ -203,3 +208,28 @@ def _describe(settings: type[BaseSettings], error: ValidationError) -> str:
     field = settings.model_fields.get(name)
     variable = field.validation_alias if field and field.validation_alias else name
     return f"{variable} is {first['input']!r}, {first['msg']}"
+
+
+class OneLineFormatter(logging.Formatter):
+    """Writes characters that are not seen as their codes: a text can neither steer a terminal nor look like a line."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        """Return the line of the message."""
+        return _visible(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802
+        """Return the traceback, whose lines stay lines."""
+        return "\n".join(map(_visible, super().formatException(ei).split("\n")))
+
+
+def start_logging(level: str) -> None:
+    """Log to stderr from this level on."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(OneLineFormatter(LOG_FORMAT))
+    logging.basicConfig(level=level, handlers=[handler])
+
+
+def _visible(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)

@@ -8,6 +8,7 @@ import sys
 
 import uvicorn
 from bouchet_core.errors import ConfigurationError
+from bouchet_core.settings import start_logging
 
 from .app import create_app
 from .dependencies import open_state
@@ -21,7 +22,7 @@ def main() -> int:
     """Serve until SIGTERM or SIGINT; return 1 when the configuration cannot be used."""
     try:
         settings = ApiSettings.from_environment(os.environ)
-        logging.basicConfig(level=settings.log_level, format="%(levelname)s %(name)s %(message)s")
+        start_logging(settings.log_level)
         # httpx logs one line per request to the gateway at INFO
         logging.getLogger("httpx").setLevel(logging.WARNING)
         with open_state(settings) as state:
@@ -29,7 +30,7 @@ def main() -> int:
                 create_app(state, settings.admin_key.get_secret_value()),
                 host="0.0.0.0",  # inside the container; Compose publishes the port on 127.0.0.1 only
                 port=settings.api_port,
-                log_level=settings.log_level.lower(),
+                log_config=None,
                 access_log=False,
                 server_header=False,
                 timeout_graceful_shutdown=SHUTDOWN_S,

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import uvicorn
 from bouchet_core.errors import BouchetError
+from bouchet_core.settings import start_logging
 from bouchet_core.store import Store
 
 from .gateway import Gateway
@@ -29,7 +30,7 @@ def main() -> int:
     except BouchetError as error:
         print(f"gateway: {error}", file=sys.stderr)
         return 2
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    start_logging(settings.log_level)
     # asyncssh logs every channel at INFO
     logging.getLogger("asyncssh").setLevel(logging.WARNING)
     with tempfile.TemporaryDirectory(prefix="gateway-home-") as home:

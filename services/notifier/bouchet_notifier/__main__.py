@@ -9,6 +9,7 @@ import sys
 from types import FrameType
 
 from bouchet_core.errors import BouchetError
+from bouchet_core.settings import start_logging
 from bouchet_core.store import Store
 
 from .notifier import Notifier
@@ -25,7 +26,7 @@ def main() -> int:
     except BouchetError as exc:
         print(f"notifier: {exc}", file=sys.stderr)
         return 1
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    start_logging(settings.log_level)
     targets = parse_targets(settings.notify_urls.get_secret_value() if settings.notify_urls else "")
     store = Store.connect(settings.redis_login)
     notifier = Notifier(store, targets, settings.events, settings.heartbeat_file)

@@ -12,6 +12,7 @@ import uvicorn
 import uvloop
 from bouchet_core.config.catalog import load_catalog
 from bouchet_core.errors import BouchetError, ConfigurationError
+from bouchet_core.settings import start_logging
 from bouchet_core.store import Store
 
 from .app import ProxyApp
@@ -37,7 +38,7 @@ log = logging.getLogger("bouchet_proxy")
 
 def main() -> int:
     """Serve until SIGTERM. Return 1 when a setting or a secret file is invalid."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    start_logging("INFO")
     try:
         settings = ProxySettings.from_environment(os.environ)
     except BouchetError as exc:

@@ -15,6 +15,7 @@ from bouchet_core.config.job_scripts import load_scripts
 from bouchet_core.config.site import catalogs_of, load_site
 from bouchet_core.errors import BouchetError, StoreError
 from bouchet_core.gateway_client import GatewayClient
+from bouchet_core.settings import start_logging
 from bouchet_core.store import Store
 from bouchet_core.tasks import QUEUE
 from bouchet_core.tunnel import TargetSigner
@@ -124,7 +125,7 @@ def main() -> int:
     except BouchetError as exc:
         print(f"worker: {exc}", file=sys.stderr)
         return 1
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    start_logging(settings.log_level)
     # the worker logs tasks and phase changes itself, with the deployment's id
     for library in ("httpx", "rq.worker"):
         logging.getLogger(library).setLevel(logging.WARNING)
