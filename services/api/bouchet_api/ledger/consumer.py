@@ -82,10 +82,11 @@ class LedgerConsumer:
             try:
                 # before entries are read: they are better kept where they are bounded and seen
                 self._database.engine()
+                # first as well: where a disk is full, what it removes makes room for what waits
+                self._retention.run_if_due(self._database)
                 entries = self._store.ledger.pending(BATCH) if is_pending else self._store.ledger.wait(BATCH, WAIT_S)
                 is_pending = is_pending and bool(entries)
                 self._take(entries)
-                self._retention.run_if_due(self._database)
                 self._note_problem("")
             except BouchetError as exc:
                 is_pending = True

@@ -7,6 +7,7 @@ database does not work, entries wait in Redis.
 from __future__ import annotations
 
 import logging
+import ssl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,8 +27,10 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 FILE_NAME = "ledger.sqlite3"
 # the schemes of BOUCHET_DB_URL -> SQLAlchemy's names of the drivers that are installed
 DRIVERS = {"postgresql": "postgresql+pg8000", "postgres": "postgresql+pg8000", "sqlite": "sqlite+pysqlite"}
-# a connection is refused at once, a host that drops packets is not
-CONNECT_TIMEOUT_S = 5
+# of PostgreSQL: for a connection (one is refused at once, but a host may drop packets), and for each of its answers
+ANSWER_TIMEOUT_S = 15
+# ... and for each statement of a migration, which reads the whole of a large table
+MIGRATION_TIMEOUT_S = 3600
 BUSY_TIMEOUT_S = 5
 # a database that did not work is tried again after this time, also when a request comes before
 RETRY_S = 5.0
@@ -88,7 +91,8 @@ class LedgerDatabase:
             engine = _make_engine(self._url)
             try:
                 with self._errors_mapped():
-                    _migrate(engine)
+                    if not _is_current(engine):
+                        _migrate(self._url)
             except LedgerUnavailableError as exc:
                 engine.dispose()
                 self._failed = time.monotonic(), exc
@@ -129,11 +133,13 @@ def database_url(configured: str | None, directory: Path) -> sa.URL:
     example = "postgresql://USER:PASSWORD@HOST/DATABASE"
     try:
         url = sa.make_url(configured)
-    except sa.exc.ArgumentError as exc:
+    except (sa.exc.ArgumentError, ValueError) as exc:
         raise ConfigurationError("BOUCHET_DB_URL", f"not a URL such as {example}") from exc
     scheme = url.drivername.partition("+")[0]
     if scheme not in DRIVERS:
         raise ConfigurationError("BOUCHET_DB_URL", f"{scheme} is not supported; use {example}, or leave it empty")
+    if scheme != "sqlite":
+        _tls_options(url)
     if not url.database:
         raise ConfigurationError("BOUCHET_DB_URL", f"it names no database; write {example}")
     return url.set(drivername=DRIVERS[scheme])
@@ -149,19 +155,38 @@ def describe(error: Exception, database: str) -> str:
     if text.startswith("Can't create a connection"):
         return f"{database} cannot be reached; check BOUCHET_DB_URL in .env, and that the server accepts connections"
     if "disk is full" in text or "No space left" in text:
-        return f"the disk of {database} is full; free some space, or lower LEDGER_KEEP_DAYS"
+        return f"the disk of {database} is full; free some space (LEDGER_KEEP_DAYS and LEDGER_MAX_MB bound the ledger)"
     return f"{database}: {text}"
 
 
-def _make_engine(url: sa.URL) -> sa.Engine:
+def _tls_options(url: sa.URL) -> dict[str, Any]:
+    """Return what the driver is given for the URL's sslmode, which means what it means to psql.
+
+    Raises ConfigurationError.
+    """
+    mode, authorities = url.query.get("sslmode", "prefer"), url.query.get("sslrootcert")
+    known: dict[str, Any] = {"disable": False, "allow": None, "prefer": None, "require": True}
+    if mode in known:
+        return {"ssl_context": known[str(mode)]}
+    if mode not in ("verify-ca", "verify-full"):
+        modes = ", ".join((*known, "verify-ca", "verify-full"))
+        raise ConfigurationError("BOUCHET_DB_URL", f"its sslmode is none of {modes}")
+    try:
+        context = ssl.create_default_context(cafile=str(authorities) if authorities else None)
+    except OSError as exc:
+        raise ConfigurationError("BOUCHET_DB_URL", f"its sslrootcert {authorities} cannot be used ({exc})") from exc
+    context.check_hostname = mode == "verify-full"
+    return {"ssl_context": context}
+
+
+def _make_engine(url: sa.URL, timeout_s: float | None = None) -> sa.Engine:
     if url.get_backend_name() != "sqlite":
-        wants_tls = url.query.get("sslmode") not in (None, "disable", "allow", "prefer")
         return sa.create_engine(
             url.set(query={}),
             pool_pre_ping=True,
             pool_size=3,
             max_overflow=2,
-            connect_args={"timeout": CONNECT_TIMEOUT_S, **({"ssl_context": True} if wants_tls else {})},
+            connect_args={"timeout": timeout_s or ANSWER_TIMEOUT_S, **_tls_options(url)},
         )
     engine = sa.create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_S}, pool_size=3, max_overflow=2)
 
@@ -177,22 +202,36 @@ def _make_engine(url: sa.URL) -> sa.Engine:
     return engine
 
 
-def _migrate(engine: sa.Engine) -> None:
-    """Bring the tables to this version's; refuse those of a newer one."""
+def _scripts() -> tuple[Config, ScriptDirectory]:
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
-    scripts = ScriptDirectory.from_config(config)
-    with engine.begin() as connection:
+    return config, ScriptDirectory.from_config(config)
+
+
+def _is_current(engine: sa.Engine) -> bool:
+    """Return whether the tables are this version's. Refuses those of a newer one."""
+    _, scripts = _scripts()
+    with engine.connect() as connection:
         found = MigrationContext.configure(connection).get_current_revision()
-        if found == scripts.get_current_head():
-            return
-        try:
-            scripts.get_revision(found or "base")
-        except CommandError as exc:
-            raise LedgerUnavailableError(
-                f"it was written by a newer version of bouchet-llm (tables {found}); start that version again, "
-                "or name another database in BOUCHET_DB_URL"
-            ) from exc
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
-        log.info("the ledger's tables were brought from %s to %s", found or "nothing", scripts.get_current_head())
+    try:
+        scripts.get_revision(found or "base")
+    except CommandError as exc:
+        raise LedgerUnavailableError(
+            f"it was written by a newer version of bouchet-llm (tables {found}); start that version again, "
+            "or name another database in BOUCHET_DB_URL"
+        ) from exc
+    return found == scripts.get_current_head()
+
+
+def _migrate(url: sa.URL) -> None:
+    """Bring the tables to this version's, in one transaction."""
+    config, scripts = _scripts()
+    engine = _make_engine(url, MIGRATION_TIMEOUT_S)
+    try:
+        with engine.begin() as connection:
+            found = MigrationContext.configure(connection).get_current_revision()
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+            log.info("the ledger's tables were brought from %s to %s", found or "nothing", scripts.get_current_head())
+    finally:
+        engine.dispose()

@@ -30,8 +30,8 @@ class Retention:
     def run_if_due(self, database: LedgerDatabase) -> None:
         """Remove old rows if that was not done lately. Raises LedgerUnavailableError."""
         if time.monotonic() - self._ran_at >= RUN_EVERY_S:
-            self._ran_at = time.monotonic()
             self.run(database, time.time())
+            self._ran_at = time.monotonic()
 
     def run(self, database: LedgerDatabase, now: float) -> int:
         """Remove requests that are too old, then the oldest ones while the database is too large; return how many."""
