@@ -83,7 +83,7 @@ USERS: Mapping[str, RedisUser] = {
     "gateway": RedisUser(commands=("hget", "xadd"), read=("targets",), append=("tunnel",)),
     "worker": RedisUser(
         commands=(*READ_RECORDS, *READ_STREAMS, *CHANGE_RECORDS, *SEND_TASKS, *RUN_TASKS),
-        read=("load", "demand-log", "watched"),
+        read=("load", "demand-log", "watched", "awaited"),
         append=("points", "ledger:jobs"),
         change=(*DEPLOYMENTS, *BATCH_JOBS, "orphans", "epoch", "outage", "lease:*", "heartbeat:*", "demand", "figures",
             "ledger:measured", "notices", "notices:known"),
@@ -95,7 +95,7 @@ USERS: Mapping[str, RedisUser] = {
             "orphans", "outage", "tunnel", "heartbeat:*", "figures", "load", "points", "live-requests",
             "notifier:outbox", "notifier:sent", "notifier:status",
         ),
-        append=("watched", "notifier:tests"),
+        append=("watched", "awaited", "notifier:tests"),
         change=(*DEPLOYMENTS, *BATCH_JOBS, "access:*", "ledger:requests", "ledger:jobs"),
         tasks=True,
     ),

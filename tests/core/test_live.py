@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
+import redis
 from bouchet_core.figures import JobFigures, LatencyHistogram
 from bouchet_core.live import FigurePoint, LiveRequest, LiveRequests, point_between, shown_text
-from bouchet_core.store.live import POINTS_KEPT
+from bouchet_core.store.live import POINTS_KEPT, WATCHED_S
 
 from tests.conftest import RedisServer
 
@@ -72,6 +73,33 @@ def test_open_requests_pass_from_the_proxy_to_the_api(redis_server: RedisServer)
         assert api.live_view.requests() == report
     finally:
         proxy.close()
+        api.close()
+
+
+def test_worker_knows_while_a_page_is_open_or_a_change_is_waited_for(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker, api = redis_server.store("worker"), redis_server.store("api")
+    try:
+        assert worker.ask(worker.live_view.awaited_query()) == [False]
+        api.live_view.note_awaited()
+        assert worker.ask(worker.live_view.awaited_query()) == [True]
+        assert not worker.live_view.is_watched(), "figures and requests are for pages alone"
+        with redis.Redis(port=redis_server.port, password=redis_server.password) as raw:
+            assert 0 < int(cast("Any", raw.ttl("bouchet:awaited"))) <= WATCHED_S
+            raw.delete("bouchet:awaited")
+            api.live_view.note_awaited()
+            assert not raw.exists("bouchet:awaited"), (
+                "a client that asks twice a second costs one write in four seconds"
+            )
+            monkeypatch.setattr("bouchet_core.store.live.NOTE_EVERY_S", 0.0)
+            api.live_view.note_awaited()
+            assert raw.exists("bouchet:awaited")
+            raw.delete("bouchet:awaited")
+        api.live_view.watch()
+        assert worker.ask(worker.live_view.awaited_query()) == [True]
+    finally:
+        worker.close()
         api.close()
 
 

@@ -18,6 +18,7 @@ from bouchet_worker.launch.submit import cancel, submit
 from bouchet_worker.reconcile.health import SlotProbe
 from bouchet_worker.reconcile.loop import ReconcileLoop
 from bouchet_worker.reconcile.observe import Observer
+from bouchet_worker.reconcile.step_reads import AT_ONCE
 
 from tests.fakes.slurm_gateway import FakeSlurm
 from tests.fakes.vllm.worker_server import WorkerVLLM
@@ -109,7 +110,7 @@ class WorkerScenario:
         self.context, self.slurm, self.slot0, self.clock = context, slurm, slot0, clock
         self.probe = SlotProbe("127.0.0.1", slot0.port, secret)
         self.enqueued: list[tuple[str, str]] = []
-        self.loop = ReconcileLoop(context, Observer(context, self.probe), self._enqueue)
+        self.loop = ReconcileLoop(context, Observer(context, self.probe), self._enqueue, calm=AT_ONCE)
 
     def _enqueue(self, task: TaskName, deployment: str) -> None:
         self.enqueued.append((task, deployment))

@@ -2,6 +2,7 @@
 
 Keys in Redis (all under `bouchet:`):
     watched        string  set by the API while a page or `bouchet top` is open; expires WATCHED_S after the last time
+    awaited        string  likewise, while a program such as `bouchet launch` waits for a record to change
     points         stream  one entry a reading: FigurePoints of all jobs, as JSON; newest POINTS_KEPT, at most an hour
     live-requests  string  LiveRequests as JSON; written while anybody looks, expires REQUESTS_TTL_S later
 
@@ -11,6 +12,7 @@ All are bounded: by the readings of an hour, by the gateway's slots, and by the 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -20,14 +22,18 @@ from bouchet_core.live import FigurePoint, LiveRequests
 from bouchet_core.values import FrozenModel
 
 from .client import PREFIX, mapped
+from .queries import Query
 from .reading import read_or_skip
 
 WATCHED_S = 12
+# how often that note is renewed, however often such a program asks
+NOTE_EVERY_S = 4.0
 HISTORY_S = 3600
 # one reading in 5 s, for an hour
 POINTS_KEPT = 720
 REQUESTS_TTL_S = 6
-_WATCHED, _POINTS, _REQUESTS = PREFIX + "watched", PREFIX + "points", PREFIX + "live-requests"
+_WATCHED, _AWAITED = PREFIX + "watched", PREFIX + "awaited"
+_POINTS, _REQUESTS = PREFIX + "points", PREFIX + "live-requests"
 
 
 class _Points(FrozenModel):
@@ -39,6 +45,7 @@ class LiveStore:
 
     def __init__(self, client: redis.Redis) -> None:
         self._redis = client
+        self._noted_at = float("-inf")
 
     def watch(self) -> None:
         """Note that the page is looked at, for the next WATCHED_S seconds."""
@@ -49,6 +56,17 @@ class LiveStore:
         """Return whether anybody looks."""
         with mapped():
             return self._redis.get(_WATCHED) is not None
+
+    def note_awaited(self) -> None:
+        """Note that a record's next change is waited for, for the next WATCHED_S seconds."""
+        if time.monotonic() - self._noted_at >= NOTE_EVERY_S:
+            with mapped():
+                self._redis.set(_AWAITED, "1", ex=WATCHED_S)
+            self._noted_at = time.monotonic()
+
+    def awaited_query(self) -> Query[bool]:
+        """Return the query for whether anybody watches, or waits for a change."""
+        return Query([("EXISTS", _WATCHED, _AWAITED)], lambda answers: bool(answers[0]))
 
     def add_points(self, points: Sequence[FigurePoint]) -> None:
         """Append one reading of all jobs; the oldest ones are dropped."""

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from bouchet_core.batch_jobs import BatchJob
 from bouchet_core.errors import BouchetError, OtherWorkInProgressError
-from bouchet_core.store import BatchJobStore
+from bouchet_core.store import BatchJobStore, Store
 from fastapi import Response
 from fastapi.sse import ServerSentEvent
 
@@ -78,17 +78,22 @@ def cancel_batch_job(
     return updated
 
 
-async def batch_job_events(records: BatchJobStore[Any], identity: str, after: str) -> AsyncIterator[ServerSentEvent]:
+async def batch_job_events(
+    store: Store, records: BatchJobStore[Any], identity: str, after: str
+) -> AsyncIterator[ServerSentEvent]:
     """Yield every change after that event id until the batch job has ended; an error becomes a `problem` event."""
     try:
-        async for message in _changes(records, identity, after):
+        async for message in _changes(store, records, identity, after):
             yield message
     except BouchetError as exc:
         yield ServerSentEvent(event="problem", data=problem_of(exc))
 
 
-async def _changes(records: BatchJobStore[Any], identity: str, after: str) -> AsyncIterator[ServerSentEvent]:
+async def _changes(
+    store: Store, records: BatchJobStore[Any], identity: str, after: str
+) -> AsyncIterator[ServerSentEvent]:
     while True:
+        await asyncio.to_thread(store.live_view.note_awaited)
         # read before the events: an end that is recorded after this read also has a later event
         over = not (await asyncio.to_thread(records.get, identity)).is_live
         events = await asyncio.to_thread(records.events, after, identity)

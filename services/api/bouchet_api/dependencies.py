@@ -141,7 +141,8 @@ StateDep = Annotated[AppState, Depends(get_state)]
 def find_deployment(
     state: StateDep, deployment: Annotated[str, Path(description="id, or a name of a live deployment", max_length=300)]
 ) -> Deployment:
-    """Return the record that the path names."""
+    """Return the record that the path names; whoever asks for one waits for it to change."""
+    state.store.live_view.note_awaited()
     return state.store.get(deployment)
 
 

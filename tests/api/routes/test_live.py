@@ -111,3 +111,33 @@ def test_chat_without_a_proxy_says_so(client: httpx.Client, live_api: RunningApi
 def test_chat_takes_texts_only(client: httpx.Client, body: dict[str, Any]) -> None:
     answer = client.post("/v1/chat", content=json.dumps(body))
     assert answer.status_code == 422, answer.text
+
+
+def is_awaited(api: RunningApi) -> bool:
+    """Return whether the worker knows that a change is waited for, and forget it."""
+    (found,) = api.store.ask(api.store.live_view.awaited_query())
+    connection = api.store.queue_connection()
+    connection.delete("bouchet:awaited")
+    connection.close()
+    return bool(found)
+
+
+def test_worker_knows_while_a_client_asks_for_one_record_or_follows_it(
+    client: httpx.Client, live_api: RunningApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bouchet_core.store.live.NOTE_EVERY_S", 0.0)
+    live_api.store.create(deployment("aa"))
+    download = client.post("/v1/models/download", json={"model": "Qwen/Qwen3-32B"}).json()["id"]
+    for path in ("/v1/deployments", "/v1/downloads", "/v1/status", "/healthz", "/metrics"):
+        assert client.get(path).is_success
+        assert not is_awaited(live_api), f"{path} is read by programs that wait for nothing"
+    for path in ("/v1/deployments/aa", f"/v1/downloads/{download}"):
+        assert client.get(path).is_success
+        assert is_awaited(live_api), path
+    with client.stream("GET", "/v1/deployments/aa/events") as response:
+        events = read_events(response)
+        next(events)
+        is_awaited(live_api)
+        live_api.store.update("aa", lambda one: one.moved(Phase.ENDED, one.created_at, reason="over"))
+        list(events)
+        assert is_awaited(live_api), "as long as the stream is open"

@@ -118,6 +118,8 @@ def test_two_workers_append_a_notice_once(scenario: WorkerScenario, appended: An
 def test_budget_of_the_installation_is_noticed_at_80_and_at_100_percent(
     scenario: WorkerScenario, make_context: MakeWorkerContext, appended: Any
 ) -> None:
+    # some hours later it is the same month
+    scenario.clock.moment = scenario.clock.moment.replace(day=10)
     job_id = scenario.launch(time="10:00:00")
     scenario.slurm.start(job_id)
     scenario.step(2)

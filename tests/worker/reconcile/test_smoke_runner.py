@@ -13,6 +13,7 @@ from bouchet_worker.context import StartWork, WorkerContext, start_thread
 from bouchet_worker.reconcile.loop import ReconcileLoop
 from bouchet_worker.reconcile.observe import Observer
 from bouchet_worker.reconcile.smoke_runner import SmokeTestRunner, expected_model
+from bouchet_worker.reconcile.step_reads import AT_ONCE
 
 from tests.fakes.slurm_gateway import FakeSlurm, serve_http
 from tests.fakes.vllm.worker_server import WorkerVLLM, worker_vllm
@@ -37,7 +38,7 @@ class SmokeScenario(WorkerScenario):
         self.server = server
         self.smoke_tests = SmokeTestRunner(self.probe, start)
         observer = Observer(context, self.probe, self.smoke_tests)
-        self.loop = ReconcileLoop(context, observer, self._enqueue, smoke_tests=self.smoke_tests)
+        self.loop = ReconcileLoop(context, observer, self._enqueue, smoke_tests=self.smoke_tests, calm=AT_ONCE)
         self.job_id = self.launch()
         job = self.get().job
         assert job is not None

@@ -5,17 +5,23 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from bouchet_core.deployments import Deployment, Job, Phase, Placement
+from bouchet_core.policy import Policy, Replicas
 from bouchet_worker.service.estimates import (
     QueueWait,
     answer_estimate,
     backlog_s,
     quantile,
     queue_estimate,
+    queue_estimate_age_s,
     startup_estimate,
 )
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.worker.scenario import requested
+
+KEPT = Policy(keep="forever")
 NOW = datetime(2026, 11, 30, 17, 0, tzinfo=UTC)
 
 
@@ -75,3 +81,31 @@ def test_queue_estimate_of_any_history_is_safe_and_not_negative(seconds: list[fl
     found = queue_estimate("gpu_h200", 1, waits(*seconds), slurm_start=start, now=NOW)
     assert 0 <= found.likely_s <= found.safe_s
     assert quantile([1.0, 2.0, 3.0], 1.0) == 3
+
+
+def serving(left: timedelta, phase: Phase = Phase.READY, policy: Policy = KEPT) -> Deployment:
+    """Return a deployment whose job has so long left."""
+    placement = Placement(partition="gpu_h200", gpus=1, cpus=8, memory_gib=64, walltime_s=86_400)
+    started = NOW + left - timedelta(seconds=placement.walltime_s)
+    job = Job(name="bouchet-aa-1", slot=0, phase=phase, placement=placement, since={Phase.STARTING: started})
+    return requested("aa", NOW).model_copy(update={"jobs": (job,), "phase": phase, "policy": policy})
+
+
+@pytest.mark.parametrize(
+    ("left", "expected"),
+    [
+        (timedelta(minutes=-1), 60),
+        (timedelta(minutes=15), 60),
+        (timedelta(hours=1), 180),
+        (timedelta(hours=23), 600),
+    ],
+)
+def test_slurm_is_asked_for_an_estimate_seldom_while_no_next_job_is_needed(left: timedelta, expected: float) -> None:
+    assert queue_estimate_age_s(serving(left), NOW) == expected
+
+
+def test_estimate_of_a_deployment_that_may_submit_at_any_time_is_fresh() -> None:
+    day = timedelta(hours=23)
+    assert queue_estimate_age_s(serving(day, Phase.STARTING), NOW) == 60
+    assert queue_estimate_age_s(serving(day, policy=Policy(replicas=Replicas(low=1, high=3))), NOW) == 60
+    assert queue_estimate_age_s(requested("bb", NOW), NOW) == 60

@@ -47,6 +47,7 @@ def find_download(
     download: Annotated[str, Path(description="id, or a model: its live download, else its newest", max_length=300)],
 ) -> Download:
     """Return the record that the path names; a catalog name means its model."""
+    state.store.live_view.note_awaited()
     try:
         return find_batch_job(state.store.downloads, download)
     except UnknownDownloadError:
@@ -83,7 +84,8 @@ async def stream_download_events(
     state: StateDep, download: DownloadDep, last_event_id: AfterHeader = None, after: AfterQuery = None
 ) -> AsyncIterator[ServerSentEvent]:
     """Stream every change of one download from its first on, until the download has ended."""
-    async for message in batch_job_events(state.store.downloads, download.id, last_event_id or after or FIRST_EVENT):
+    begin = last_event_id or after or FIRST_EVENT
+    async for message in batch_job_events(state.store, state.store.downloads, download.id, begin):
         yield message
 
 

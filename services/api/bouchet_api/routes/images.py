@@ -50,6 +50,7 @@ def find_image_job(
     job: Annotated[str, Path(description="id, or a pin: its live job, else its newest", max_length=100)],
 ) -> ImageJob:
     """Return the record that the path names."""
+    state.store.live_view.note_awaited()
     return find_batch_job(state.store.images, job)
 
 
@@ -90,7 +91,8 @@ async def stream_image_job_events(
     state: StateDep, job: ImageJobDep, last_event_id: AfterHeader = None, after: AfterQuery = None
 ) -> AsyncIterator[ServerSentEvent]:
     """Stream every change of one job from its first on, until the job has ended."""
-    async for message in batch_job_events(state.store.images, job.id, last_event_id or after or FIRST_EVENT):
+    begin = last_event_id or after or FIRST_EVENT
+    async for message in batch_job_events(state.store, state.store.images, job.id, begin):
         yield message
 
 

@@ -1,5 +1,7 @@
 """The loop that keeps records true: observe, decide, save, every two seconds while anything is live.
 
+`longest_age` says how old squeue's answer may be; the servers of jobs are checked at each step.
+
 It runs in every worker and works in one: the lease decides which. An error ends a step, never the loop.
 """
 
@@ -11,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any, cast
 
 from bouchet_core.batch_jobs import BatchJob
@@ -30,6 +33,7 @@ from bouchet_worker.ledger.job_times import JobTimes
 from bouchet_worker.notices.watch import NoticeWatch
 from bouchet_worker.service.runner import ServiceRunner
 from bouchet_worker.slurm.error_messages import explain_outage
+from bouchet_worker.slurm.parsing import QueueRow
 
 from .cleanup import CleanupScheduler, kept_until
 from .decide import Decision, apply, decide
@@ -38,7 +42,7 @@ from .observation import Observed, QueryFailed
 from .observe import Observer, attempt_key
 from .recovery import JobRecovery, LostSlots
 from .smoke_runner import SmokeTestRunner
-from .step_reads import LEASE_NAME, StepReader, StepStart
+from .step_reads import AT_ONCE, CALM, LEASE_NAME, StepReader, StepStart, longest_age
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +83,10 @@ class ReconcileLoop:
     accounting: AccountingScheduler | None = None
     # figures of a job that were read a moment ago
     latest: Callable[[str], JobFigures | None] = lambda _: None
+    # how old squeue's answer may be while nothing changes
+    calm: timedelta = CALM
+    # of squeue's last answer
+    _answered_at: datetime | None = None
     _sent: dict[tuple[str, str], _SentTask] = field(default_factory=dict)
     _failures: int = 0
     # the store's epoch in which all jobs of the cluster were compared with the records
@@ -167,21 +175,34 @@ class ReconcileLoop:
         if not records and not compare and not any(live for _, live in batch_jobs):
             self._failures = 0
             return
-        always = compare or any(one.slurm_id is not None for _, live in batch_jobs for one in live)
-        always = always or self._services.wants_query
+        is_urgent = compare or self._services.wants_query
+        always = is_urgent or any(one.slurm_id is not None for _, live in batch_jobs for one in live)
         attempts = [attempt for record in records for attempt in record.attempts()]
-        observed = self.observer.observe(attempts, always=always)
-        rows = self.observer.queue_rows
-        unavailable = _all_failed(attempts, observed) or (always and rows is None)
+        longest = AT_ONCE if is_urgent else longest_age(start, self.context.now(), self.calm)
+        observed = self.observer.observe(attempts, always=always, may_reuse=self._is_younger(longest))
+        rows = self._noted_rows()
+        unavailable = _all_failed(attempts, observed) or (self.observer.was_asked and rows is None)
         self._failures = self._failures + 1 if unavailable else 0
         self._store_outage(observed)
         orphans = self._reconcile_all(attempts, observed)
         self._cancel_without_job(records)
-        self._services.step(is_observed=rows is not None)
+        self._services.step(is_observed=rows is not None, is_calm=longest > AT_ONCE)
         for watch, live in batch_jobs:
             watch.settle(live, rows)
         if rows is not None and self._recovery.recover(rows, records, orphans):
             self._compared_epoch = epoch
+
+    def _is_younger(self, longest: timedelta) -> bool:
+        """Return whether squeue's last answer is younger. One from the future, by a clock that was set, is not."""
+        known = self._answered_at
+        return known is not None and timedelta(0) <= self.context.now() - known < longest
+
+    def _noted_rows(self) -> Sequence[QueueRow] | None:
+        """Return squeue's rows if it was run in this step, and note when; nothing is reused after a failure."""
+        rows = self.observer.queue_rows
+        if self.observer.was_asked:
+            self._answered_at = None if rows is None else self.context.now()
+        return rows
 
     def _follow(self, start: StepStart) -> None:
         """Note what became of jobs and deployments: for the ledger, and for people."""

@@ -1,9 +1,12 @@
-"""Checks all live jobs: one squeue for all of them, then only what squeue does not print. I/O, no decisions."""
+"""Checks all live jobs: one squeue for all of them, then only what squeue does not print. I/O, no decisions.
+
+Where the caller allows it, squeue's last answer is used again, as long as each job that serves answers for itself.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TypeVar
@@ -40,6 +43,7 @@ from .observation import (
     AccountingBehind,
     ConnectionFile,
     EndFile,
+    HealthReport,
     HealthStatus,
     JobNotFound,
     JobStatus,
@@ -64,31 +68,52 @@ def attempt_key(attempt: Deployment) -> str:
 
 
 class Observer:
-    """Checks all live deployments at once. queue_rows: squeue's rows of the last check, None without an answer."""
+    """Checks all live deployments at once.
+
+    queue_rows: squeue's rows of the last check, None without an answer, or where was_asked is false.
+    """
 
     def __init__(self, context: WorkerContext, probe: SlotProbe, smoke_tests: SmokeTestRunner | None = None) -> None:
         self._context, self.probe, self._smoke_tests = context, probe, smoke_tests
         self._gateway, self._paths = context.gateway, context.paths
         self.queue_rows: Sequence[QueueRow] | None = None
+        self.was_asked = False
+        # by job name, of the last squeue
+        self._last: Mapping[str, QueryResult] = {}
         self._waits_for_accounting: set[str] = set()
         self._pool = ThreadPoolExecutor(OBSERVER_THREADS, "observe")
 
-    def observe(self, records: Sequence[Deployment], *, always: bool = False) -> dict[str, Observed]:
+    def observe(
+        self, records: Sequence[Deployment], *, always: bool = False, may_reuse: bool = False
+    ) -> dict[str, Observed]:
         """Return what was found about these attempts, by attempt_key. Gateway errors become QueryFailed.
 
-        always: run squeue although no record has a job.
+        always: run squeue although no record has a job. may_reuse: its last answer will do, if all that serve are well.
         """
-        submitted = {attempt_key(r): r.job for r in records if r.job is not None and r.job.slurm_id is not None}
-        self.queue_rows = None
-        results = self._query_slurm(list(submitted.values()), always)
-        observed = {attempt_key(r): Observed(QueryFailed("not submitted yet", attempted=False)) for r in records}
-        queried = [(attempt_key(r), r) for r in records if attempt_key(r) in submitted]
-        if not queried:
-            return observed
+        submitted = {attempt_key(r): r for r in records if r.job is not None and r.job.slurm_id is not None}
+        jobs = [record.job for record in submitted.values() if record.job is not None]
+        healths = self._healths_of(jobs) if may_reuse and self._go_on(jobs) else None
+        is_calm = healths is not None and all(one.status is HealthStatus.HEALTHY for one in healths.values())
+        self.queue_rows, self.was_asked = None, not is_calm and (bool(jobs) or always)
+        self._last = self._last if is_calm else self._query_slurm(jobs, always)
         details = self._pool.map(
-            lambda q: self._observe_job(q[1], submitted[q[0]], results[submitted[q[0]].name]), queried
+            lambda job, record: self._observe_job(record, job, self._last[job.name], (healths or {}).get(job.name)),
+            jobs,
+            submitted.values(),
         )
-        return {**observed, **dict(zip((key for key, _ in queried), details, strict=True))}
+        unknown = {attempt_key(r): Observed(QueryFailed("not submitted yet", attempted=False)) for r in records}
+        return {**unknown, **dict(zip(submitted, details, strict=True))}
+
+    def _go_on(self, jobs: Sequence[Job]) -> bool:
+        """Return whether each of the jobs serves, or waits, and did so when squeue was run last."""
+        classes = {Phase.READY: StateClass.RUNNING, Phase.QUEUED: StateClass.WAITING}
+        found = [(classes.get(job.phase), self._last.get(job.name)) for job in jobs]
+        return all(isinstance(last, JobStatus) and STATES[last.state].state_class is wanted for wanted, last in found)
+
+    def _healths_of(self, jobs: Sequence[Job]) -> dict[str, HealthReport]:
+        """Return the health of those that serve, by name of the job."""
+        serving = [job for job in jobs if job.phase is Phase.READY]
+        return {job.name: found for job, found in zip(serving, self._pool.map(self.probe.health, serving), strict=True)}
 
     def _query_slurm(self, jobs: Sequence[Job], always: bool) -> dict[str, QueryResult]:
         """Return Slurm's answer by job name."""
@@ -172,28 +197,32 @@ class Observer:
             name = ""
         return f"user {name} (id {uid})" if name else f"user id {uid}"
 
-    def _observe_job(self, record: Deployment, job: Job, result: QueryResult) -> Observed:
+    def _observe_job(
+        self, record: Deployment, job: Job, result: QueryResult, health: HealthReport | None = None
+    ) -> Observed:
+        """Return all about one job. health: of its server, if it was checked already."""
         try:
-            return self._details(record, job, result)
+            return self._details(record, job, result, health)
         except (ClusterUnavailableError, RemoteTimeoutError) as exc:
             return Observed(QueryFailed(str(exc)))
 
-    def _details(self, record: Deployment, job: Job, result: QueryResult) -> Observed:
+    def _details(self, record: Deployment, job: Job, result: QueryResult, health: HealthReport | None) -> Observed:
         if isinstance(result, QueryFailed):
             return Observed(result)
         end_path = self._paths.end(job.slurm_id or 0)
         if isinstance(result, JobNotFound | AccountingBehind):
-            health = self.probe.health(job) if job.listens else None
+            health = health or (self.probe.health(job) if job.listens else None)
             return Observed(result, health=health, end_file=self._read_file(end_path, EndFile, job))
         state_class = STATES[result.state].state_class
         if state_class in (StateClass.ENDED, StateClass.ENDING):
             return Observed(result, end_file=self._read_file(end_path, EndFile, job))
         if state_class is not StateClass.RUNNING or record.phase is Phase.DRAINING:
             return Observed(result)
-        return self._running(record, job, result)
+        if health is None and job.listens and record.phase in (Phase.STARTING, Phase.READY):
+            health = self.probe.health(job)
+        return self._running(record, job, result, health)
 
-    def _running(self, record: Deployment, job: Job, status: JobStatus) -> Observed:
-        health = self.probe.health(job) if job.listens and record.phase in (Phase.STARTING, Phase.READY) else None
+    def _running(self, record: Deployment, job: Job, status: JobStatus, health: HealthReport | None) -> Observed:
         if health is not None and health.status is not HealthStatus.FAILING:
             starting = record.phase is Phase.STARTING
             log = self._log_tail(job, LOG_START_BYTES) if starting else ""

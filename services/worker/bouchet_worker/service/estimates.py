@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from math import ceil
 
+from bouchet_core.deployments import Deployment, Phase
+
 # what nothing is known about
 UNKNOWN_QUEUE_S = 900.0
 UNKNOWN_STARTUP_S = 300.0
@@ -19,6 +21,10 @@ LOAD_S_PER_GIB = 1.0
 # tokens a second of one answer where none was measured
 UNKNOWN_TOKENS_PER_S = 40.0
 LONGEST_ANSWER_S = 3600.0
+# how old Slurm's estimate may be: each one has it plan the whole queue
+QUEUE_AGE_S, LONGEST_QUEUE_AGE_S = 60.0, 600.0
+# ... and which part of the time that is left to the jobs that serve
+QUEUE_AGE_SHARE = 0.05
 # as many of the last waits or starts count
 RECENT = 20
 # so many waits are needed before they outweigh what Slurm says
@@ -74,6 +80,16 @@ def queue_estimate(
     if waits:
         return Estimate(quantile(waits, 0.5), max(*waits, UNKNOWN_QUEUE_S), f"{len(waits)} waits in {partition}")
     return Estimate(UNKNOWN_QUEUE_S, UNKNOWN_QUEUE_S, "no wait was measured yet")
+
+
+def queue_estimate_age_s(record: Deployment, now: datetime) -> float:
+    """Return how old Slurm's estimate of the queue may be: the older, the longer no next job is needed."""
+    jobs, replicas = record.live_jobs, record.policy.replicas
+    ends = [job.deadline for job in jobs if job.phase is Phase.READY and job.leaving_since is None]
+    if not ends or len(ends) < len(jobs) or replicas.high > replicas.low:
+        return QUEUE_AGE_S
+    left_s = min((end - now).total_seconds() if end is not None else 0.0 for end in ends)
+    return min(max(QUEUE_AGE_S, QUEUE_AGE_SHARE * left_s), LONGEST_QUEUE_AGE_S)
 
 
 def startup_estimate(starts: Sequence[float], weights_gib: float | None = None) -> Estimate:

@@ -32,6 +32,7 @@ from bouchet_worker.slurm.queries import maintenance_windows, user_usage
 
 from .carry_out import SUBMISSIONS, carry_out, parked, tasks_of
 from .engine_load import LoadWatch
+from .estimates import queue_estimate_age_s
 from .inputs import Action, ActionKind
 from .plan import plan
 from .views import Surroundings, limits_view, load_view, record_view
@@ -39,8 +40,7 @@ from .views import Surroundings, limits_view, load_view, record_view
 log = logging.getLogger(__name__)
 
 # what the user's other jobs hold changes slowly, and so does the queue
-USAGE_AGE_S = 15.0
-QUEUE_AGE_S = 60.0
+USAGE_AGE_S, CALM_USAGE_AGE_S = 15.0, 60.0
 MAINTENANCE_AGE_S = 600.0
 
 
@@ -67,8 +67,11 @@ class ServiceRunner:
         # by deployment: when it was estimated (monotonic), and the start that Slurm expects
         self._queues: dict[str, tuple[float, datetime | None]] = {}
 
-    def step(self, *, is_observed: bool) -> None:
-        """Plan for every live record once. is_observed: Slurm's queue was just read, with success."""
+    def step(self, *, is_observed: bool, is_calm: bool = False) -> None:
+        """Plan for every live record once. is_observed: Slurm's queue was just read, with success.
+
+        is_calm: Slurm is asked seldom. What a submission needs is asked again before it.
+        """
         now, store = self._context.now(), self._context.store
         if is_observed:
             self._observed_at = now
@@ -80,10 +83,12 @@ class ServiceRunner:
         if not managed:
             return
         self._watch.forget(record.id for record in managed)
-        around = self._surroundings(records, load, demand, is_observed)
+        around = self._surroundings(records, load, demand, is_observed, is_calm)
         for record in managed:
             try:
-                self._run(record, around, [other for other in records if other.id != record.id], is_observed)
+                self._run(
+                    record, around, [other for other in records if other.id != record.id], is_observed and not is_calm
+                )
             except BouchetError as exc:
                 log.warning("deployment %s: its policy could not be followed: %s", record.id, exc)
 
@@ -101,7 +106,7 @@ class ServiceRunner:
         self._last_demand, self.is_unanswered = newest, False
         return known is not None and newest != known
 
-    def _run(self, record: Deployment, around: Surroundings, others: Sequence[Deployment], is_observed: bool) -> None:
+    def _run(self, record: Deployment, around: Surroundings, others: Sequence[Deployment], may_submit: bool) -> None:
         now, placement = self._context.now(), self._placement(record)
         view, load = (
             record_view(record, placement, around),
@@ -110,7 +115,7 @@ class ServiceRunner:
         limits = limits_view(record, placement, around, others)
         actions = plan(view, load, limits, now)
         submits = any(action.kind in SUBMISSIONS for action in actions)
-        if submits and not is_observed:
+        if submits and not may_submit:
             self.wants_query = True
             return
         slot = self._slot(record) if submits else None
@@ -152,11 +157,12 @@ class ServiceRunner:
         report: LoadReport | None,
         demand: Mapping[str, datetime],
         is_observed: bool,
+        is_calm: bool,
     ) -> Surroundings:
         now = self._context.now()
         held = sum(len(record.live_jobs) for record in records)
         if is_observed:
-            self._refresh_estimates(records)
+            self._refresh_estimates(records, CALM_USAGE_AGE_S if is_calm else USAGE_AGE_S)
         if report is not None:
             self._speeds.update(report.speeds)
         self._speeds = {record.id: self._speeds[record.id] for record in records if record.id in self._speeds}
@@ -175,12 +181,12 @@ class ServiceRunner:
             speeds=self._speeds,
         )
 
-    def _refresh_estimates(self, records: Sequence[Deployment]) -> None:
+    def _refresh_estimates(self, records: Sequence[Deployment], usage_age_s: float) -> None:
         """Ask Slurm what the user's jobs hold, and when a job of each managed deployment would start."""
-        moment = time.monotonic()
+        moment, now = time.monotonic(), self._context.now()
         managed = {record.id: record for record in records if record.policy.is_managed}
         self._queues = {name: found for name, found in self._queues.items() if name in managed}
-        if self._usage is None or moment - self._usage[0] > USAGE_AGE_S:
+        if self._usage is None or moment - self._usage[0] > usage_age_s:
             try:
                 self._usage = moment, user_usage(self._context)
             except GatewayError:
@@ -190,7 +196,7 @@ class ServiceRunner:
                 self._maintenance = moment, maintenance_windows(self._context)
         for name, record in managed.items():
             known = self._queues.get(name)
-            if known is None or moment - known[0] > QUEUE_AGE_S:
+            if known is None or moment - known[0] > queue_estimate_age_s(record, now):
                 self._queues[name] = moment, self._slurm_start(record)
 
     def _slurm_start(self, record: Deployment) -> datetime | None:
