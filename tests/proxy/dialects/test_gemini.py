@@ -92,6 +92,49 @@ def test_readable_request_keeps_only_functions_that_may_be_called() -> None:
     assert readable_request(body)["tools"] == [{"functionDeclarations": [{"name": "b"}]}]
 
 
+def test_results_of_one_function_go_to_their_own_calls() -> None:
+    calls = [{"functionCall": {"id": one, "name": "f", "args": {"at": one}}} for one in ("q1", "q2")]
+    results = [{"functionResponse": {"id": one, "name": "f", "response": {"of": one}}} for one in ("q2", "q1")]
+    unknown = {"functionResponse": {"name": "g", "response": {}}}
+    turns = [USER, {"role": "model", "parts": calls}, {"role": "user", "parts": [unknown, *results]}]
+    *_, last = readable_request(check_gemini({"contents": turns}))["contents"]
+    assert [part["functionResponse"].get("id") for part in last["parts"]] == ["q1", "q2", None]
+
+
+def test_parts_of_a_result_reach_the_model() -> None:
+    image = {"inlineData": {"mimeType": "image/png", "data": "eA=="}}
+    result = {"name": "f", "response": {"output": "x"}, "parts": [image, {"text": "zebra"}]}
+    turn = {"role": "user", "parts": [{"functionResponse": result}]}
+    first, second = readable_request(check_gemini({"contents": [turn]}))["contents"]
+    assert first["parts"] == [{"functionResponse": result}]
+    assert second["parts"] == [{"inline_data": {"mime_type": "image/png", "data": "eA=="}}, {"text": "zebra"}]
+
+
+def test_choice_of_values_is_enforced() -> None:
+    config = {"responseMimeType": "text/x.enum", "responseSchema": {"type": "STRING", "enum": ["a", "b"]}}
+    body = check_gemini({"contents": [USER], "generationConfig": config})
+    assert complete_chat({"messages": []}, body, stream=False)["structured_outputs"] == {"choice": ["a", "b"]}
+
+
+@pytest.mark.parametrize(
+    ("parts", "goes_on"),
+    [
+        ([{"text": "The capital"}], True),
+        ([{"text": "hm", "thought": True}, {"text": "The capital"}], True),
+        ([{"text": "so"}, {"functionCall": {"name": "f", "args": {}}}], False),
+        ([{"text": "hm", "thought": True}], False),
+    ],
+)
+def test_text_of_the_model_at_the_end_is_continued(parts: list[Any], goes_on: bool) -> None:
+    turns = [USER, {"role": "model", "parts": parts}]
+    chat = complete_chat({"messages": []}, check_gemini({"contents": turns}), stream=False)
+    assert (chat.get("continue_final_message"), chat.get("add_generation_prompt")) == (
+        (True, False) if goes_on else (None, None)
+    )
+    asked = complete_chat({"messages": []}, check_gemini({"contents": [*turns, USER]}), stream=False)
+    assert "continue_final_message" not in asked
+
+
 def test_number_calls_gives_each_call_its_own_id() -> None:
     call: dict[str, Any] = {"id": "call_f", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     result: dict[str, Any] = {"role": "tool", "tool_call_id": "call_f", "content": "x"}

@@ -168,6 +168,12 @@ def test_what_the_model_cannot_read_is_a_note(proxy: RunningProxy) -> None:
     assert "googleSearch" in sent and "left out" in response.headers["x-bouchet-note"]
 
 
+def test_text_of_the_model_at_the_end_is_continued(proxy: RunningProxy) -> None:
+    begun = {"role": "model", "parts": [{"text": "The capital is"}]}
+    response = generate(proxy, user_content("SAY[The capital is Paris]"), begun)
+    assert parts_of(response) == [{"text": " Paris"}]
+
+
 def test_thoughts_never_reach_the_client_as_text(proxy: RunningProxy) -> None:
     environment = proxy.environment
     for live in environment.store.live():

@@ -28,7 +28,7 @@ _SAMPLING = {
     "presencePenalty": "presence_penalty",
     "frequencyPenalty": "frequency_penalty",
 }
-_JSON = "application/json"
+_JSON, _ENUM = "application/json", "text/x.enum"
 MAX_TYPE_CHARS = 40
 # of renaming; a body is not read deeper than this
 MAX_LEVELS = 40
@@ -125,23 +125,34 @@ def _invalid_parts(contents: list[Body]) -> Iterator[str]:
 
 def readable_request(body: Body) -> Body:
     """Return a checked body as LiteLLM translates it whole."""
-    contents = [part for content in body["contents"] for part in _readable_content(content)]
+    contents, called = list[Body](), list[Any]()
+    for content in body["contents"]:
+        contents += _readable_content(content, called)
+        if content.get("role") == "model":
+            called = [part["functionCall"].get("id") for part in _parts(content) if part.get("functionCall")]
     kept = {**body, "contents": contents, "tools": list(_functions(body))}
     text = "\n\n".join(part["text"] for part in _parts(body.get("systemInstruction")) if part.get("text"))
     return {**kept, "systemInstruction": {"parts": [{"text": text}]} if text else None}
 
 
-def _readable_content(content: Body) -> Iterator[Body]:
-    """Yield the content without what the model cannot read; results of functions come before other parts."""
+def _readable_content(content: Body, called: list[Any]) -> Iterator[Body]:
+    """Yield the content without what the model cannot read; results of functions come before other parts.
+
+    called: the ids of the calls before it. LiteLLM gives each result to the first call of its name, so they are put
+    into the order of the calls.
+    """
     if content.get("role") == "model":
         parts = [_readable_part(part) for part in _parts(content) if not part.get("thought")]
         if parts:
             yield {"role": "model", "parts": parts}
         return
-    results = [part for part in _parts(content) if part.get("functionResponse")]
-    others = [_readable_part(part) for part in _parts(content) if not part.get("functionResponse")]
+    results = [part["functionResponse"] for part in _parts(content) if part.get("functionResponse")]
+    within = [part for result in results for part in _parts(result)]
+    others = [_readable_part(part) for part in [*within, *_parts(content)] if not part.get("functionResponse")]
     if results:
-        yield {"role": "user", "parts": [{"functionResponse": part["functionResponse"]} for part in results]}
+        places = {one: place for place, one in enumerate(called) if isinstance(one, str)}
+        results.sort(key=lambda result: places.get(str(result.get("id")), len(called)))
+        yield {"role": "user", "parts": [{"functionResponse": result} for result in results]}
     if others:
         yield {"role": "user", "parts": others}
 
@@ -211,6 +222,9 @@ def complete_chat(chat: Body, body: Body, *, stream: bool) -> Body:
         fields["n"] = 1
     if config.get("responseMimeType") == _JSON and "response_format" not in chat:
         fields["response_format"] = {"type": "json_object"}
+    schema = config.get("responseSchema")
+    if config.get("responseMimeType") == _ENUM and isinstance(schema, dict) and isinstance(schema.get("enum"), list):
+        fields["structured_outputs"] = {"choice": schema["enum"]}
     thinking = config.get("thinkingConfig")
     if isinstance(thinking, dict) and thinking.get("thinkingBudget") == 0:
         fields["reasoning_effort"] = "none"
@@ -220,7 +234,16 @@ def complete_chat(chat: Body, body: Body, *, stream: bool) -> Body:
     if others:
         # the rules of chats leave them out, and say so
         fields["tools"] = [*(chat.get("tools") or ()), *others]
-    return {**chat, **fields, "messages": number_calls(chat["messages"])}
+    return {**chat, **fields, **_continuation(body), "messages": number_calls(chat["messages"])}
+
+
+def _continuation(body: Body) -> Body:
+    """Return what makes vLLM go on with the words of the model that a conversation ends with, as Google's models do."""
+    last = body["contents"][-1] if body.get("contents") else {}
+    spoken = [part for part in _parts(last) if not part.get("thought")]
+    if last.get("role") != "model" or not spoken or not all(isinstance(part.get("text"), str) for part in spoken):
+        return {}
+    return {"continue_final_message": True, "add_generation_prompt": False}
 
 
 def shows_thoughts(body: Body) -> bool:

@@ -38,12 +38,12 @@ _INSTEAD = tuple(
         (r"^/responses\b", _RESPONSES),
         (r"^/chat/completions\b", _CHATS),
         (
-            r"^/(?:conversations|threads|assistants|chatkit|agents|sessions|memory_stores)\b",
+            r"^/(?:conversations|interactions|threads|assistants|chatkit|agents|sessions|memory_stores)\b",
             "conversations are not stored: send all messages with each request to /v1/responses, /v1/chat/completions "
             "or /v1/messages",
         ),
         (
-            r"^/(?:messages/)?batches\b",
+            r"^/(?:messages/)?batches\b|:batchGenerateContent$",
             "batches are not served: send the requests one by one, many at a time if you like; the model's server "
             "works on them together",
         ),
@@ -60,6 +60,11 @@ _INSTEAD = tuple(
         (
             r"^/(?:rerank|score|pooling|classify|tokenize|detokenize|load|version|server_info|ping|invocations)$",
             "paths of vLLM itself are under /passthrough/MODEL, for the owner's key",
+        ),
+        (r":(?:batch)?embedContents?$", "embeddings are made by POST /v1/embeddings"),
+        (
+            r"^/cachedContents\b",
+            "prompts are cached by the model's server itself: send what many requests have in common at the beginning",
         ),
         (r"^/complete$", "this is Anthropic's older API: send the conversation to /v1/messages"),
         (r"^/edits$", "this is OpenAI's older API: send the text to /v1/chat/completions"),
