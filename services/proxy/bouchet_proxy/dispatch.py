@@ -18,7 +18,7 @@ from .backends.direct import DirectBackend
 from .dialects.continuation import MOST_CONTINUATIONS, PartialAnswer, continuation_body, may_continue
 from .dialects.endpoints import COUNTING, Endpoint, prepare
 from .dialects.left_out import notes_for_client
-from .dialects.openai import wants_usage
+from .dialects.openai import for_other_server, wants_usage
 from .dialects.tokens import Body, exceeds_window
 from .errors import ProxyError, stream_interrupted, tools_unavailable, unavailable, unreachable
 from .routing.affinity import ReplicaSelector, conversation_id
@@ -155,7 +155,7 @@ class Dispatcher:
             raise tools_unavailable(route.alias, route.no_tools)
         body, is_empty = prepare(request.endpoint, request.body, route), wants_nothing(request.endpoint, request.body)
         body = ask_for_one(body) if is_empty else body
-        body = self._salted(request, body) if route.is_vllm else body
+        body = self._salted(request, body) if route.is_vllm else for_other_server(body)
         if request.partial is not None:
             body = continuation_body(request.endpoint, body, request.partial)
         return UpstreamRequest(

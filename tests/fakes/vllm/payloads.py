@@ -32,7 +32,7 @@ def _data(value: Body) -> str:
     return f"data: {json.dumps(value, separators=(',', ':'))}\n\n"
 
 
-def _event(name: str, **fields: Any) -> str:
+def _event(name: str, /, **fields: Any) -> str:
     return f"event: {name}\n{_data({'type': name, **fields})}"
 
 
@@ -193,7 +193,7 @@ def response_events(body: Body, script: Script, tokens: int) -> Iterator[str]:
     """Yield the events of a streamed response of /v1/responses: they have names, and no `[DONE]` follows."""
     items, numbers = response_items(script), itertools.count()
 
-    def event(name: str, **fields: Any) -> str:
+    def event(name: str, /, **fields: Any) -> str:
         return _event(name, sequence_number=next(numbers), **fields)
 
     for name in ("response.created", "response.in_progress"):
@@ -211,6 +211,7 @@ def response_events(body: Body, script: Script, tokens: int) -> Iterator[str]:
             yield event("response.content_part.done", **place, content_index=0, part=item["content"][0])
         else:
             yield event("response.function_call_arguments.delta", **place, delta=item["arguments"])
-            yield event("response.function_call_arguments.done", **place, arguments=item["arguments"])
+            ended = {"arguments": item["arguments"], "name": item["name"]}
+            yield event("response.function_call_arguments.done", **place, **ended)
         yield event("response.output_item.done", output_index=index, item=item)
     yield event("response.completed", response=response_object(body, items, tokens, len(script.tokens)))

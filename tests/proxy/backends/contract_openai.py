@@ -62,6 +62,8 @@ class OpenAIContract:
         events = [event.json() for event in parse_stream([response.content])] if stream else []
         items = events[-1]["response"]["output"] if stream else response.json()["output"]
         done = [event["item"] for event in events if event["type"] == "response.output_item.done"] or items
+        ended = [event["name"] for event in events if event["type"] == "response.function_call_arguments.done"]
+        assert ended == (["tide", "other"] if stream else [])
         for found in (items, done):
             assert [(i.get("namespace"), i.get("name")) for i in found] == [
                 *((None, None), ("mcp__tides", "tide"), (None, "other"))

@@ -126,6 +126,9 @@ def test_path_that_an_attached_server_lacks_is_a_sentence(
     assert path in message
 
 
-def test_chat_of_a_server_that_does_not_count_is_answered(proxy: RunningProxy, theirs: ModelServer) -> None:
-    response = post(proxy, CHAT, chat_body("a b", model=THEIRS))
-    assert response.json()["choices"][0]["message"]["content"] == "a b"
+@pytest.mark.parametrize("limit", ["max_tokens", "max_completion_tokens"])
+def test_chat_of_a_server_that_does_not_count_is_answered(proxy: RunningProxy, theirs: ModelServer, limit: str) -> None:
+    body = {"model": THEIRS, "messages": [{"role": "user", "content": "a b"}], limit: 7}
+    assert post(proxy, CHAT, body).json()["choices"][0]["message"]["content"] == "a b"
+    sent = theirs.generations()[-1]
+    assert sent["max_tokens"] == 7 and "max_completion_tokens" not in sent

@@ -58,6 +58,15 @@ def prepare_embeddings(body: Body) -> Body:
     return _keep_fields(body, EMBEDDING_BODY_FIELDS)
 
 
+def for_other_server(body: Body) -> Body:
+    """Return a prepared chat as servers other than vLLM read it: not all know the newer name of its limit."""
+    limit = body.get("max_completion_tokens")
+    if limit is None:
+        return body
+    rest = {key: value for key, value in body.items() if key != "max_completion_tokens"}
+    return {"max_tokens": limit, **rest}
+
+
 def wants_usage(body: Body) -> bool:
     """Return whether the client asked for the token counts at the end of its stream."""
     options = body.get("stream_options")

@@ -22,7 +22,8 @@ _ABORTED = b": bouchet-aborted"
 _RESPONSE_ENDS = (b"event: response.completed", b"event: response.incomplete", b"event: response.failed")
 
 
-_WITH_CALLS = (b"event: response.output_item.", *_RESPONSE_ENDS)
+_ARGUMENTS_END = b"event: response.function_call_arguments.done"
+_WITH_CALLS = (b"event: response.output_item.", _ARGUMENTS_END, *_RESPONSE_ENDS)
 
 
 def _with_names(raw: bytes, names: Mapping[str, tuple[str, str]]) -> bytes:
@@ -32,8 +33,10 @@ def _with_names(raw: bytes, names: Mapping[str, tuple[str, str]]) -> bytes:
         data = event.json()
         restore_names(data.get("item"), names)
         restore_names((data.get("response") or {}).get("output"), names)
+        if (called := data.get("name")) in names:
+            data["name"] = names[called][1]
         return render(event.name, data)
-    except (orjson.JSONDecodeError, orjson.JSONEncodeError, AttributeError):
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError, AttributeError, TypeError):
         return raw
 
 
