@@ -6,7 +6,7 @@ import json
 import ssl
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -69,17 +69,28 @@ def chat_answer(body: Any) -> dict[str, Any]:
 def chat_stream(answer: dict[str, Any], body: Any) -> bytes:
     """Return a chat's answer as OpenAI streams it: a word an event, and the counts where they were asked for."""
     head = {key: answer[key] for key in ("id", "created", "model")} | {"object": "chat.completion.chunk"}
-    words = answer["choices"][0]["message"]["content"].split(" ")
-    deltas: list[tuple[dict[str, str], str | None]] = [({"role": "assistant", "content": ""}, None)]
-    deltas += [({"content": word if number == 0 else f" {word}"}, None) for number, word in enumerate(words)]
+    choice = answer["choices"][0]
+    words = (choice["message"]["content"] or "").split(" ")
+    deltas: list[tuple[dict[str, Any], str | None]] = [({"role": "assistant", "content": ""}, None)]
+    deltas += [({"content": word if number == 0 else f" {word}"}, None) for number, word in enumerate(words) if word]
+    deltas += [({"tool_calls": [piece]}, None) for piece in _call_pieces(choice["message"].get("tool_calls") or ())]
     chunks = [
         {**head, "choices": [{"index": 0, "delta": delta, "finish_reason": end}]}
-        for delta, end in [*deltas, ({}, "stop")]
+        for delta, end in [*deltas, ({}, choice["finish_reason"])]
     ]
     if (body.get("stream_options") or {}).get("include_usage"):
         chunks.append({**head, "choices": [], "usage": answer["usage"]})
     events = [json.dumps(chunk) for chunk in chunks]
     return "".join(f"data: {event}\n\n" for event in [*events, "[DONE]"]).encode()
+
+
+def _call_pieces(calls: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield calls of tools as they are streamed: the name, then the arguments in pieces."""
+    for index, call in enumerate(calls):
+        name, arguments = call["function"]["name"], call["function"]["arguments"]
+        yield {"index": index, "id": call["id"], "type": "function", "function": {"name": name, "arguments": ""}}
+        for start in range(0, len(arguments), 4):
+            yield {"index": index, "function": {"arguments": arguments[start : start + 4]}}
 
 
 def message_answer(body: Any) -> dict[str, Any]:

@@ -53,11 +53,11 @@ class Centre(ModelServer):
         text = last_text(body)
         if text.startswith("REFUSE "):
             return 400, {"error": {"message": REFUSED[text.removeprefix("REFUSE ")], "type": "invalid_request_error"}}
-        if text == "CALL" and not body.get("stream"):
-            answer["choices"][0] |= {
-                "message": {"role": "assistant", "content": None, "tool_calls": [CALL]},
-                "finish_reason": "tool_calls",
-            }
+        if text.endswith("CALL"):
+            spoken, count = text.removesuffix("CALL").strip(), text.count("!") + 1
+            calls = [{**CALL, "id": f"call_{number}"} for number in range(1, count + 1)]
+            message = {"role": "assistant", "content": spoken or None, "tool_calls": calls}
+            answer["choices"][0] |= {"message": message, "finish_reason": "tool_calls"}
         return 200, answer
 
 
@@ -104,6 +104,22 @@ def test_tool_is_called_and_its_result_reaches_the_server(claude: anthropic.Anth
     tool = next(message for message in sent["messages"] if message["role"] == "tool")
     assert "Error: waves" in json.dumps(tool) and tool["tool_call_id"] == call.id
     assert sent["tools"][0]["function"]["name"] == "look" and second.content[0].type == "text"
+
+
+@pytest.mark.parametrize("text", ["CALL", "so CALL", "! CALL", "so then !! CALL"])
+@pytest.mark.parametrize("streamed", [False, True])
+def test_calls_of_tools_come_as_blocks(claude: anthropic.Anthropic, text: str, streamed: bool) -> None:
+    asked: Any = {"model": NAME, "max_tokens": 50, "tools": TOOLS, "messages": turns(text)}
+    if streamed:
+        with claude.messages.stream(**asked) as stream:
+            answer = stream.get_final_message()
+    else:
+        answer = claude.messages.create(**asked)
+    blocks = [(block.name, block.input) for block in answer.content if block.type == "tool_use"]
+    assert blocks == [("look", {"at": "sea"})] * (text.count("!") + 1)
+    assert len({block.id for block in answer.content if block.type == "tool_use"}) == len(blocks)
+    spoken = "".join(block.text for block in answer.content if block.type == "text")
+    assert spoken == text.removesuffix("CALL").strip() and answer.stop_reason == "tool_use"
 
 
 @pytest.mark.parametrize("streamed", [False, True])
