@@ -42,7 +42,8 @@ def house(shared_house: House) -> Iterator[House]:
     thread.join()
 
 
-@pytest.fixture(scope="session")
+# Playwright's loop counts as running in this thread until it is stopped: no other test could start one
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     program = shutil.which("chromium") or shutil.which("google-chrome")
     assert program, "Chromium is not installed; `make tools` installs it where it can"
