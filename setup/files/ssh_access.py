@@ -129,8 +129,8 @@ def access_variables(access: SshAccess, settings: EnvSettings, stack: Stack, pro
             "BOUCHET_KEY_INSIDE": f"{KEYS_INSIDE}/{access.key.name}",
         }
     progress.note(
-        "no ssh agent answers, and there is no key file; start one "
-        '(`eval "$(ssh-agent)"; ssh-add`) and run `make up` again'
+        "no ssh agent answers, and there is no key file: the login has to take a password or a Kerberos ticket; for a "
+        'key start an agent (`eval "$(ssh-agent)"; ssh-add`) and run `make up` again'
     )
     return variables
 

@@ -15,12 +15,13 @@ STACK_TESTS = ("tests/stack/faults/test_random_kills.py", "tests/stack/faults/te
 LONG_TESTS = ("-m", "long", "tests/stack")
 SERVICE_TESTS = ("tests/stack/service/hand_over.py", "tests/stack/service/on_demand.py")
 LINK_TESTS = ("tests/stack/faults/link_cut_sessions.py", "tests/stack/faults/long_cut_sessions.py")
+CLUSTER_TESTS = ("tests/stack/clusters/flavour_runs.py", "tests/stack/clusters/login_flavours.py")
 RUNS = (
     ("-m", "pytest", "-v", "--timeout", "3600", *STACK_TESTS),
     ("-m", "pytest", "-v", "--timeout", "3600", *LONG_TESTS),
     ("-m", "pytest", "-v", "--timeout", "3600", *SERVICE_TESTS),
     ("-m", "pytest", "-v", "--timeout", "3600", *LINK_TESTS),
-    ("-m", "pytest", "-v", "--timeout", "3600", "tests/stack/clusters/flavour_runs.py"),
+    ("-m", "pytest", "-v", "--timeout", "3600", *CLUSTER_TESTS),
     ("-m", "tests.soak.link_cuts"),
     ("-m", "tests.soak.cut_answers"),
     ("-m", "tests.soak.hand_over"),

@@ -16,6 +16,10 @@ FIELD = re.compile(r"(?m)^(name|title|mfa|maintenance|find_project|key_passphras
 LOGIN_HOST = re.compile(r"(?m)^login: *\{host: *([^,}\s]+)")
 OTHER = "another cluster"
 SSH_TIMEOUT_S = 60
+MAKE_A_KEY = (
+    "run `ssh-keygen -t ed25519` (with a passphrase), upload the file that ends in .pub at your site, load the key "
+    "with `ssh-add`, and run `bouchet setup` again"
+)
 
 
 def site_fields(path: Path) -> dict[str, str]:
@@ -115,35 +119,32 @@ class CheckKeys(GuideStep):
 
     def is_done(self, state: GuideState) -> bool:
         """Return whether there is a key, and none that the site forbids."""
-        return self._has_key(state) and not self._forbidden(state)
+        return has_key(state) and not self._forbidden(state)
 
     def by_hand(self, state: GuideState) -> str:
         """Return the commands that make a key and load it."""
         return "ssh-keygen -t ed25519; upload ~/.ssh/id_ed25519.pub at the site; ssh-add"
 
     def run(self, state: GuideState) -> None:
-        """Say what is missing: a site takes public keys on pages of its own."""
+        """Say what is missing; the login itself decides, since some sites take a password or a Kerberos ticket."""
         for path in self._forbidden(state):
             state.context.screen.warn(
                 f"{state.value(SITE)} wants a passphrase on every key, and {path} has none; "
                 f"`ssh-keygen -p -f {path}` sets one"
             )
-        if self._has_key(state):
-            return
-        raise CommandError(
-            "there is no SSH key: run `ssh-keygen -t ed25519` (with a passphrase), upload the file that ends in .pub "
-            "at your site, load the key with `ssh-add`, and run `bouchet setup` again"
-        )
-
-    def _has_key(self, state: GuideState) -> bool:
-        """Return whether an agent has keys, or a usual key file exists or is named for the host."""
-        return bool(agent_keys(state)) or any(path.is_file() for path in key_files(state))
+        if not has_key(state):
+            state.context.screen.note("there is no SSH key: the site has to take a password or a Kerberos ticket")
 
     def _forbidden(self, state: GuideState) -> list[Path]:
         """Return the key files without a passphrase, where the site wants one."""
         if site_fields(state.sites / f"{state.value(SITE)}.yaml").get("key_passphrase") != "required":
             return []
         return [path for path in key_files(state) if path.is_file() and has_passphrase(path) is False]
+
+
+def has_key(state: GuideState) -> bool:
+    """Return whether an agent has keys, or a usual key file exists or is named for the host."""
+    return bool(agent_keys(state)) or any(path.is_file() for path in key_files(state))
 
 
 def agent_keys(state: GuideState) -> list[str]:
@@ -187,7 +188,9 @@ class LogIn(GuideStep):
         try:
             facts = state.cluster()
         except CommandError as exc:
-            raise CommandError(f"{exc}; for another cluster: `bouchet setup --cluster NAME`") from exc
+            wants_key = "(publickey" in str(exc) and not has_key(state)
+            advice = f"; there is no SSH key: {MAKE_A_KEY}" if wants_key else ""
+            raise CommandError(f"{exc}{advice}; for another cluster: `bouchet setup --cluster NAME`") from exc
         partitions = ", ".join(partition.name for partition in facts.gpu_partitions) or "none"
         state.context.screen.note(f"logged in as {facts.user}; {facts.version}; partitions with GPUs: {partitions}")
         if not facts.reaches_hub:

@@ -96,6 +96,18 @@ def test_login_that_fails_shows_why_and_names_the_vpn(
     assert settings(tmp_path)["BOUCHET_HOST"] == "yale"
 
 
+def test_without_a_key_the_login_decides(person: Bouchet, tmp_path: Path) -> None:
+    (tmp_path / "id").unlink()
+    directory = ("--project-dir", f"{tmp_path}/project_pi_ab12")
+    done = person("setup", *ANSWERS, *directory)
+    assert reached_make_up(done) and "there is no SSH key" in done.err and "run `ssh-keygen" not in done.err
+    for methods, wants_key in (("publickey,gssapi-with-mic", True), ("gssapi-with-mic,password", False)):
+        ssh_fails(tmp_path, f"me@login.yale.example: Permission denied ({methods}).")
+        refused = person("setup", *ANSWERS, *directory)
+        assert refused.status == 1 and methods in refused.err
+        assert ("run `ssh-keygen -t ed25519`" in refused.err and "`ssh-add`" in refused.err) is wants_key
+
+
 def test_host_without_slurm_leaves_the_way_to_another_cluster(person: Bouchet, tmp_path: Path) -> None:
     sbatch = tmp_path / "bin" / "sbatch"
     text = sbatch.read_text()

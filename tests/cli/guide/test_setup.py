@@ -54,11 +54,6 @@ def test_unknown_cluster_is_probed(person: Bouchet, tmp_path: Path) -> None:
     assert "gpu_h200" in (tmp_path / "sites" / "other.yaml").read_text()
 
 
-def test_without_a_key_the_next_commands_are_named(person: Bouchet) -> None:
-    done = person("setup", "--cluster", "other", "--yes")
-    assert done.status == 1 and "ssh-keygen" in done.err and "ssh-add" in done.err
-
-
 def test_questions_without_a_terminal_name_their_option(person: Bouchet) -> None:
     done = person("setup")
     assert done.status == 2 and "--cluster" in done.err

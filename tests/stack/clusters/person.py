@@ -21,17 +21,24 @@ from tests.stack.ssh.own_tunnel import LOGIN_NODE, key_of
 ALIAS = "mycluster"
 
 
-def make_person(stack: Stack, folder: Path, host: str = LOGIN_NODE, port: int = 22) -> dict[str, str]:
+def make_person(
+    stack: Stack, folder: Path, host: str = LOGIN_NODE, port: int = 22, *, has_key: bool = True, options: str = ""
+) -> dict[str, str]:
     """Write key, ssh configuration and site files of a person; return the environment of that person's commands.
 
     ssh takes the home folder of the user database, not HOME, so a program in front of it names the configuration.
+    options: further ones for the cluster.
     """
-    key_of(stack, "researcher", folder)
     config = folder / "config"
     config.write_text(
-        f"Host {ALIAS}\n  HostName {host}\n  Port {port}\n  User researcher\n  IdentityFile {folder}/id_ed25519\n"
-        f"  UserKnownHostsFile {folder}/known_hosts\n  StrictHostKeyChecking accept-new\n"
+        f"Host {ALIAS}\n  HostName {host}\n  Port {port}\n  User researcher\n"
+        f"  UserKnownHostsFile {folder}/known_hosts\n  StrictHostKeyChecking accept-new\n  {options}\n"
     )
+    if has_key:
+        key_of(stack, "researcher", folder)
+        # the containers' user; ssh accepts it from root all the same
+        os.chown(folder / "id_ed25519", 10001, 10001)
+        config.write_text(f"{config.read_text()}  IdentityFile {folder}/id_ed25519\n")
     programs = folder / "bin"
     programs.mkdir()
     ssh = programs / "ssh"
@@ -109,7 +116,7 @@ class LoginRelay:
 
 
 class Typist:
-    """A program on a terminal, with a person who types answers when a text appears."""
+    """A program on a terminal, which is its controlling one, with a person who types answers when a text appears."""
 
     def __init__(self, argv: Sequence[str], environ: Mapping[str, str], timeout_s: float) -> None:
         self._deadline = time.monotonic() + timeout_s
@@ -118,8 +125,9 @@ class Typist:
         self._read_to = 0
         ours, theirs = pty.openpty()
         self._ours = ours
+        # ssh asks for passwords on /dev/tty
         self.process = subprocess.Popen(
-            argv, stdin=theirs, stdout=theirs, stderr=theirs, cwd=ROOT, env=dict(environ), start_new_session=True
+            ["setsid", "--ctty", *argv], stdin=theirs, stdout=theirs, stderr=theirs, cwd=ROOT, env=dict(environ)
         )
         os.close(theirs)
 
