@@ -174,7 +174,12 @@ def _undo(stack: Stack, flavour: Flavour, bashrc: str, config: str) -> None:
 
 
 def _restart_controller(stack: Stack) -> None:
-    """Start slurmctld and slurmdbd with their new configuration; a reconfigured slurmctld is another process."""
+    """Start slurmctld and slurmdbd with their new configuration; a reconfigured slurmctld is another process.
+
+    Until its nodes have registered, seconds after it is up, it refuses every job for a GPU.
+    """
     stack.container("demo-ctl").restart(timeout=10)
     stack.wait_healthy("demo-ctl")
     wait_for(lambda: "is UP" in stack.on("demo-ctl", ["scontrol", "ping"]).output, 60)
+    show = ["scontrol", "show", "node"]
+    wait_for(lambda: "SlurmdStartTime=None" not in stack.on("demo-ctl", show).output, 60)
