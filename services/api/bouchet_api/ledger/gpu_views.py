@@ -6,6 +6,7 @@ an end, and of live ones, are read and cut. So a view costs what it shows, not w
 
 from __future__ import annotations
 
+import json
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -202,11 +203,8 @@ def _over_time(connection: sa.Connection, length: PeriodLength, span: DateRange,
     within = sa.and_(began_in, jobs.c.last_span <= end)
     for index, *sums in connection.execute(_sums_of(number, within)):
         lines[names[index]].add_sums(*_split(sums))
-    crossing = sa.select(*_PIECE, spans.c.end).join(spans, spans.c.job == jobs.c.job)
-    pieces = [
-        *connection.execute(_pieces(span, now)).all(),
-        *connection.execute(crossing.where(began_in, jobs.c.last_span > end, jobs.c.last_span <= span.end)).all(),
-    ]
+    is_crossing = sa.and_(began_in, jobs.c.last_span > end, jobs.c.last_span <= span.end)
+    pieces = [*connection.execute(_pieces(span, now)).all(), *_pieces_of(connection, is_crossing)]
     total.jobs = sum(line.jobs for line in lines.values()) + _cut(pieces, lines, names, starts)
     summed = [_summary_of(name, lines[name]) for name in sorted(lines)]
     jobs_in_all = total.jobs
@@ -214,6 +212,20 @@ def _over_time(connection: sa.Connection, length: PeriodLength, span: DateRange,
         total.add_line(line)
     total.jobs = jobs_in_all
     return GpuTable(summed, _summary_of("total", total))
+
+
+def _pieces_of(connection: sa.Connection, is_meant: sa.ColumnElement[bool]) -> Sequence[Sequence[Any]]:
+    """Return all spans of these ended jobs, as _pieces has them.
+
+    PostgreSQL packs those of a job into one text: its driver is written in Python, and slow with many values.
+    """
+    if connection.dialect.name == "sqlite":
+        query = sa.select(*_PIECE, spans.c.end).join(spans, spans.c.job == jobs.c.job).where(is_meant)
+        return connection.execute(query).all()
+    of_job, of_span = _PIECE[:4], (*_PIECE[4:], spans.c.end)
+    packed = sa.cast(sa.func.json_agg(sa.func.json_build_array(*of_span)), sa.Text)
+    grouped = sa.select(*of_job, packed).join(spans, spans.c.job == jobs.c.job).where(is_meant).group_by(jobs.c.job)
+    return [(*facts, *piece) for *facts, text in connection.execute(grouped) for piece in json.loads(text)]
 
 
 def _cut(pieces: Iterable[Sequence[Any]], lines: dict[str, _Line], names: list[str], starts: list[int]) -> int:
