@@ -131,6 +131,9 @@ def test_worker_knows_while_a_client_asks_for_one_record_or_follows_it(
     for path in ("/v1/deployments", "/v1/downloads", "/v1/status", "/healthz", "/metrics"):
         assert client.get(path).is_success
         assert not is_awaited(live_api), f"{path} is read by programs that wait for nothing"
+    with client.stream("GET", "/v1/events?after=0") as response:
+        next(read_events(response))
+        assert not is_awaited(live_api), "a program may listen for ever"
     for path in ("/v1/deployments/aa", f"/v1/downloads/{download}"):
         assert client.get(path).is_success
         assert is_awaited(live_api), path

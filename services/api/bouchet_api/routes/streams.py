@@ -152,7 +152,8 @@ async def _events(state: AppState, after: str, only: str | None) -> AsyncIterato
         change = state.notifier.next_change
         # read before the events: an end that is recorded after this read also has a later event
         over = only is not None and not (await asyncio.to_thread(state.store.get, only)).is_live
-        await asyncio.to_thread(state.store.live_view.note_awaited)
+        if only is not None:
+            await asyncio.to_thread(state.store.live_view.note_awaited)
         events = await asyncio.to_thread(state.store.events, after, 0.0, MAX_EVENTS)
         for event in events:
             after = event.id
