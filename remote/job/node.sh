@@ -8,7 +8,7 @@ vllm_job() { python3 "$scripts/vllm_job.py" "$@"; }
 step() { printf 'bouchet: %s\n' "$*"; }
 
 node=${SLURMD_NODENAME:-$(hostname -s)}
-scratch='' container_pid='' cache_writer_pid='' groups=() started=''
+scratch='' container_pid='' cache_writer_pid='' groups=() started='' is_setting_up=''
 
 # Node-local, so that vLLM's sockets and scratch files are on no network disk and are removed with the job.
 make_scratch() {
@@ -108,6 +108,7 @@ set_up_node() {
     local path
     if [ ! -s "$job_dir/setup.sh" ]; then return; fi
     step "setting up the node"
+    is_setting_up=yes
     # `module` is a shell function of the login profile
     set +u
     path=$PATH
@@ -116,7 +117,9 @@ set_up_node() {
     PATH=$path:$PATH
     # shellcheck disable=SC1091
     . "$job_dir/setup.sh" || finish refused 1 "the site's setup lines failed (setup_lines in the site file)"
-    set -u
+    # setup lines may set -e, which would end this script at the first command that fails
+    set +e -u
+    is_setting_up=''
 }
 
 # A large image is hashed within minutes. Disks that do not answer for longer must not hold the GPUs.

@@ -52,6 +52,22 @@ def test_end_record_is_written_without_python(node: ComputeNode) -> None:
     assert node.end()["job_name"] == "bouchet-aa-1" and node.end()["exit_status"] == 1
 
 
+@pytest.mark.parametrize(("lines", "status"), [("exit 3\n", 3), ("exit\n", 0), ("set -u\n: $GONE\n", 1)])
+def test_setup_lines_that_end_the_script_are_on_record(node: ComputeNode, lines: str, status: int) -> None:
+    (node.job_dir / "setup.sh").write_text(lines)
+    assert node.run() == status
+    assert (node.end()["kind"], node.end()["exit_status"]) == ("refused", status)
+    assert f"setup lines ended the job with status {status}" in node.end()["sentence"]
+    assert node.left_behind() == [] and node.log().count("bouchet: ended:") == 1
+
+
+def test_setup_lines_with_set_e_do_not_end_the_script_later(node: ComputeNode) -> None:
+    (node.job_dir / "setup.sh").write_text("set -e\n")
+    node.mode = "crash"
+    assert node.run() != 0
+    assert node.end()["kind"] == "vllm_exited" and "vLLM exited with status" in node.end()["sentence"]
+
+
 @pytest.mark.slow
 def test_silent_disk_does_not_delay_end(node: ComputeNode) -> None:
     node.environment["BOUCHET_DISK_S"] = "1"

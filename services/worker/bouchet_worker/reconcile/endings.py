@@ -31,11 +31,13 @@ SENTENCES: Mapping[State, str] = {
     State.TIMEOUT: "the job used up its walltime of {walltime}; launch again, with a longer --time if the partition "
     "allows it",
 }
-# exit codes of a batch script that could not write its end file: its own UNWRITABLE status, and Slurm's code for a log
-# file that Slurm could not open
+# exit codes without an end file: the batch script's UNWRITABLE status, Slurm's code for a job that a node refused to
+# start (a script that runs writes a record), and for a log file that Slurm could not open
 EXIT_CODES: Mapping[str, str] = {
     "73:0": "the job could not write its files in {folder} from {node} (disk full, quota exceeded or no response): "
     "free some space there and launch again; `bouchet doctor` shows the free space",
+    "1:0": "the job failed (exit code 1:0) and its script left no record, as when {node} cannot start a job that Slurm "
+    "has just put back into the queue; {logs}",
     "0:53": "Slurm could not open the job's log in {folder} on {node}: check that the folder exists and has free "
     "space, then launch again; `bouchet doctor` checks both",
 }
