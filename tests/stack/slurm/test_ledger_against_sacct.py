@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.stack.harness import Stack
-from tests.stack.slurm.test_job_states import again, as_root, cancel, launched, node_of_the_demo_model, slurm_id
+from tests.stack.slurm.test_job_states import as_root, cancel, launched, node_of_the_demo_model, slurm_id
 from tests.waiting import wait_for
 
 # of two nodes with two GPUs each, the demo's model has one
@@ -59,10 +59,9 @@ def requeued(stack: Stack, name: str, rest_s: float) -> None:
     """Have it start twice."""
     identity = started(stack, name)
     time.sleep(rest_s)
-    job = slurm_id(stack, identity)
-    as_root(stack, "scontrol", "requeue", job)
+    as_root(stack, "scontrol", "requeue", slurm_id(stack, identity))
     stack.wait_for_phase(identity, "queued", timeout_s=60)
-    again(stack, identity, job)
+    stack.wait_for_phase(identity, "starting", timeout_s=240)
     time.sleep(rest_s)
     cancel(stack, identity)
 
