@@ -184,6 +184,11 @@ class Stream:
         finally:
             self.began.set()
 
+    @property
+    def is_open(self) -> bool:
+        """Whether its answer has not ended."""
+        return self._thread.is_alive()
+
     def answered(self) -> bool:
         """Wait for the response, and tell whether it was accepted."""
         assert self.began.wait(60)

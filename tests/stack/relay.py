@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
@@ -22,11 +23,15 @@ HOP_HEADERS = {"host", "content-length", "transfer-encoding", "connection", "con
 
 @dataclass
 class Seen:
-    """One request and its answer. `body` is {} for a GET; `illegal` says what is wrong with the answer's stream."""
+    """One request and its answer. `body` is {} for a GET; `illegal` says what is wrong with the answer's stream.
+
+    at: the Unix time at which it came.
+    """
 
     path: str
     headers: dict[str, str]
     body: dict[str, Any]
+    at: float = field(default_factory=time.time)
     status: int = 0
     answer: bytes = b""
     illegal: str = ""

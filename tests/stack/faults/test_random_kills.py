@@ -95,10 +95,17 @@ class Driver:
         assert answer.status_code == 202, answer.text
         return str(answer.json()["id"])
 
+    def jobs(self, identity: str) -> list[dict[str, Any]]:
+        """Return the deployment's jobs."""
+        return list(self.ask("GET", f"/v1/deployments/{identity}").json()["jobs"])
+
     def launch_and_cancel(self, number: int) -> str:
         """Launch during the kills, wait a little, cancel. Most jobs stay queued; every fourth starts."""
         self.killer.wait_for(number * KILLS / LAUNCHES)
         identity = self.launch(f"kill-{number}-{uuid.uuid4().hex[:6]}", HELD_PARTITION if number % 4 else "gpu_h200")
+        if number == 0:
+            # one reaches Slurm, however slow the machine is
+            wait_for(lambda: any(job["slurm_id"] for job in self.jobs(identity)), SETTLE_S)
         time.sleep(self.rng.uniform(0, 12))
         answer = self.ask("DELETE", f"/v1/deployments/{identity}")
         assert answer.status_code in (200, 202), answer.text

@@ -23,6 +23,8 @@ PORT, LIVES_S = 8600, 900
 # a model that fits the demo's nodes and is not on them
 FITS = "Qwen/Qwen2.5-1.5B-Instruct"
 MODEL, MEGABYTES = "Qwen/Qwen3-32B", 24
+# bytes a second: the rest of a model takes half a minute while a test cancels it
+SLOW = 500_000
 GATED = "hub-test/gated"
 MODELS = "/software/models"
 QUOTA = "/home/researcher/quota-left"
@@ -134,9 +136,9 @@ def test_launch_missing_model_is_refused_before_submission(stack: Stack, hub: Hu
 
 
 def test_download_cancelled_is_partial_and_resumes(stack: Stack, hub: Hub) -> None:
-    hub.change(behavior={"rate": 1_500_000})
+    hub.change(behavior={"rate": SLOW})
     asked = json.loads(stack.bouchet("download", MODEL, "--no-wait", "--json").stdout)
-    seen = running(stack, MODEL, 5)
+    seen = running(stack, MODEL, 3)
     assert seen["total_bytes"] > MEGABYTES * 1e6 > seen["bytes"] and seen["rate"] > 0 and seen["eta_s"]
     again = json.loads(stack.bouchet("download", MODEL, "--no-wait", "--json").stdout)
     assert again["id"] == asked["id"], "one download a model"
@@ -160,9 +162,9 @@ def test_download_cancelled_is_partial_and_resumes(stack: Stack, hub: Hub) -> No
 
 def test_download_killed_job_names_next_step(stack: Stack, hub: Hub) -> None:
     stack.on("demo-login", ["rm", "-rf", f"{MODELS}/{MODEL}"], user="researcher")
-    hub.change(behavior={"rate": 1_500_000, "cut_after": 3_000_000, "cuts": 1})
+    hub.change(behavior={"rate": SLOW, "cut_after": 2_000_000, "cuts": 1})
     asked = json.loads(stack.bouchet("download", MODEL, "--no-wait", "--json").stdout)
-    seen = running(stack, MODEL, 5)
+    seen = running(stack, MODEL, 4)
     stack.slurm("scancel", "--signal=KILL", "--full", str(seen["slurm_id"]))
     over = ended(stack, asked["id"])
     assert over["state"] == "failed" and f"run `bouchet download {MODEL}`" in over["reason"], over

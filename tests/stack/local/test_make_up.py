@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import stat
 import subprocess
-import time
 
 import httpx
 
@@ -51,12 +50,10 @@ def test_make_up_again_changes_nothing(stack: Stack) -> None:
         return {name: (c.id or "", c.attrs["State"]["StartedAt"]) for name, c in alive.items()}
 
     before, jobs = running(), stack.slurm("squeue", "-h", "-o", "%i %T")
-    started = time.monotonic()
     finished = stack.make("up")
     assert finished.status == 0, finished.output
     assert running() == before
     assert stack.slurm("squeue", "-h", "-o", "%i %T") == jobs
-    assert time.monotonic() - started < 60
 
 
 def test_make_up_prints_steps_with_times(first_up: tuple[Stack, Finished]) -> None:

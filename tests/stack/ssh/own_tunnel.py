@@ -60,7 +60,7 @@ async def tunnel_as(
             await life
 
 
-async def until(condition: Callable[[], bool], story: Callable[[], object], within_s: float = 20.0) -> None:
+async def until(condition: Callable[[], bool], story: Callable[[], object], within_s: float = 60.0) -> None:
     for _ in range(int(within_s / 0.05)):
         if condition():
             return

@@ -65,7 +65,7 @@ async def test_mfa_auto_push_is_sent_once_per_minute(stack: Stack, tmp_path: Pat
 
 async def test_mfa_unanswered_prompt_is_not_repeated(stack: Stack, tmp_path: Path) -> None:
     since = int(time.time())
-    async with tunnel_as(stack, "guarded", tmp_path, patience_s=1) as (tunnel, broker):
+    async with tunnel_as(stack, "guarded", tmp_path, patience_s=5) as (tunnel, broker):
         await trust_the_host(stack, tunnel)
         await question(tunnel, broker)
         await until(lambda: "was not answered" in tunnel.status().detail, tunnel.status)
@@ -105,7 +105,7 @@ async def test_jump_host_unreachable_is_named(stack: Stack, tmp_path: Path) -> N
 
 async def test_login_nodes_next_one_is_tried(stack: Stack, tmp_path: Path) -> None:
     async with tunnel_as(stack, "researcher", tmp_path, hosts=(f"{SUBNET}.99", LOGIN_NODE)) as (tunnel, _):
-        await until(lambda: tunnel.status().host_key is not None, tunnel.status, 30)
+        await until(lambda: tunnel.status().host_key is not None, tunnel.status)
         await trust_the_host(stack, tunnel)
         await is_up(tunnel)
         assert tunnel.status().host == LOGIN_NODE
