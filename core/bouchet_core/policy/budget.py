@@ -70,7 +70,11 @@ def older_time(days: Mapping[str, float], rate: float | None) -> list[GpuTime]:
     """Return the time of jobs that a record keeps as sums. days: GPU seconds by UTC day, such as 2026-11-29."""
     found = []
     for day, gpu_s in days.items():
-        start = datetime.combine(date.fromisoformat(day), datetime.min.time(), tzinfo=UTC)
+        try:
+            start = datetime.combine(date.fromisoformat(day), datetime.min.time(), tzinfo=UTC)
+        except ValueError:
+            # of another version, or damaged
+            continue
         found.append(GpuTime(start, gpu_s, start + timedelta(days=1), rate))
     return found
 

@@ -70,7 +70,7 @@ def check_policy(policy: Policy, now: datetime) -> None:
     first = max(now, policy.begin or now)
     if kept_until is not None and window_at(policy.hours, first) is None:
         window = next_window(policy.hours, first)
-        if window.start >= kept_until:
+        if window is not None and window.start >= kept_until:
             raise LaunchRefusedError(
                 f"its hours ({policy.hours}) do not come before it ends; keep it for longer, or choose other hours"
             )

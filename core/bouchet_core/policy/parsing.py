@@ -50,7 +50,7 @@ def parse_keep(text: str, now: datetime) -> Keep:
 def parse_moment(text: str, now: datetime, zone: str, option: str = "--until") -> datetime:
     """Return a time in the future, in UTC. A clock time without a day is the next one of that time in the zone."""
     typed = _typed(text, option, MOMENT_FORMS)
-    local = now.astimezone(_zone(zone))
+    local = now.astimezone(find_zone(zone))
     span = _span(typed)
     if span is not None:
         return _bounded(now + span, text, now, option)
@@ -59,17 +59,17 @@ def parse_moment(text: str, now: datetime, zone: str, option: str = "--until") -
         return _bounded(_next_clock(found, local), text, now, option)
     try:
         moment = datetime.fromisoformat(text.strip())
-    except ValueError as exc:
+        moment = (moment if moment.tzinfo is not None else moment.replace(tzinfo=local.tzinfo)).astimezone(UTC)
+    except (ValueError, OverflowError) as exc:
+        # the first and the last day of the calendar have no UTC time in some zones
         raise _refused(option, text, MOMENT_FORMS) from exc
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=local.tzinfo)
-    return _bounded(moment.astimezone(UTC), text, now, option)
+    return _bounded(moment, text, now, option)
 
 
 def parse_hours(text: str, zone: str) -> Hours:
     """Return weekly hours; parts without days of their own are of the days before them."""
     typed = _typed(text, "--hours", HOURS_FORMS)
-    _zone(zone)
+    find_zone(zone)
     # a comma separates both days and parts: a part ends with its times
     pattern = rf"(?:(?P<days>[a-z][a-z,\s-]*?)\s*)?\b{_CLOCK}\s*-\s*(24:00|24|{_CLOCK})\s*(?:,\s*|$)"
     windows: list[WeeklyWindow] = []
@@ -158,7 +158,8 @@ def _next_clock(found: re.Match[str], local: datetime) -> datetime:
     return moment.astimezone(UTC)
 
 
-def _zone(name: str) -> ZoneInfo:
+def find_zone(name: str) -> ZoneInfo:
+    """Return the time zone of that name."""
     try:
         return ZoneInfo(name)
     except (KeyError, OSError, ValueError) as exc:

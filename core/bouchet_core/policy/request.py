@@ -11,12 +11,14 @@ from pydantic import Field, StrictBool, StringConstraints
 from bouchet_core.errors import LaunchRefusedError
 from bouchet_core.values import DeploymentName, FrozenModel
 
-from .model import Policy, Replicas
-from .parsing import parse_budget, parse_hours, parse_keep, parse_moment, parse_replicas
+from .model import Keep, Policy, Replicas
+from .parsing import find_zone, parse_budget, parse_hours, parse_keep, parse_moment, parse_replicas
 
 PolicyText = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 ZoneName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_+-]{1,32}(/[A-Za-z0-9_+-]{1,32}){0,2}$")]
 OFF_TEXT = "off"
+# fields of a policy that submits nothing
+UNMANAGED = {"replicas": Replicas(), "begin": None}
 
 
 class PolicyRequest(FrozenModel):
@@ -49,14 +51,8 @@ class PolicyRequest(FrozenModel):
 
     def applied_to(self, policy: Policy, now: datetime) -> Policy:
         """Return the policy after these changes. Raises LaunchRefusedError with words that work."""
-        zone = self.time_zone or policy.zone
-        changes: dict[str, object] = {"zone": zone}
-        if self.keep is not None and self.until is not None:
-            raise LaunchRefusedError("--keep and --until both say how long: use one of them")
-        if self.keep is not None:
-            changes["keep"] = parse_keep(self.keep, now)
-        if self.until is not None:
-            changes["keep"] = parse_moment(self.until, now, zone)
+        zone = policy.zone if self.time_zone is None else find_zone(self.time_zone).key
+        changes: dict[str, object] = {"zone": zone, "keep": self._keep(policy, now, zone)}
         if self.begin is not None:
             changes["begin"] = _or_off(self.begin, lambda text: parse_moment(text, now, zone, "--begin"))
         if self.hours is not None:
@@ -69,7 +65,22 @@ class PolicyRequest(FrozenModel):
             changes["on_demand"] = self.on_demand
         if self.exclusive_group is not None:
             changes["exclusive_group"] = None if self.exclusive_group == OFF_TEXT else self.exclusive_group
-        return _checked(policy.model_copy(update=changes), now)
+        new = policy.model_copy(update=changes)
+        if policy.is_managed and not new.is_managed:
+            # what only makes sense while jobs are renewed ends with that, unless this very request asks for it
+            new = new.model_copy(update={f: v for f, v in UNMANAGED.items() if getattr(self, f) is None})
+        return _checked(new, now)
+
+    def _keep(self, policy: Policy, now: datetime, zone: str) -> Keep:
+        if self.keep is not None and self.until is not None:
+            raise LaunchRefusedError("--keep and --until both say how long: use one of them")
+        if self.keep is not None:
+            return parse_keep(self.keep, now)
+        if self.until is not None:
+            return parse_moment(self.until, now, zone)
+        # a time that is over is no reason to refuse another change
+        is_over = isinstance(policy.keep, datetime) and policy.keep <= now
+        return "off" if is_over else policy.keep
 
 
 def _checked(policy: Policy, now: datetime) -> Policy:

@@ -10,8 +10,10 @@ from zoneinfo import ZoneInfo
 
 from .model import MINUTES_A_DAY, Hours, Period
 
-# a window is found if it begins within a week and a day
-_DAYS_AHEAD = 9
+# summer time may skip the only window of a week; a stretch of windows that touch is whole, as it has a gap in each week
+_DAYS_BACK, _DAYS_AHEAD = 9, 17
+# the start of hours without a gap
+_ALWAYS = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -31,9 +33,9 @@ def window_at(hours: Hours, now: datetime) -> Span | None:
     return next((span for span in _spans_near(hours, now) if span.contains(now)), None)
 
 
-def next_window(hours: Hours, now: datetime) -> Span:
-    """Return the first window that begins after now."""
-    return next(span for span in _spans_near(hours, now) if span.start > now)
+def next_window(hours: Hours, now: datetime) -> Span | None:
+    """Return the first window that begins after now; None for hours without a gap."""
+    return next((span for span in _spans_near(hours, now) if span.start > now), None)
 
 
 def last_end(hours: Hours, now: datetime) -> datetime | None:
@@ -43,7 +45,7 @@ def last_end(hours: Hours, now: datetime) -> datetime | None:
 
 def hours_within(hours: Hours, start: datetime, end: datetime) -> float:
     """Return the hours of all windows between two times, at most some months apart."""
-    zone = ZoneInfo(hours.zone)
+    zone = zone_or_utc(hours.zone)
     first = start.astimezone(zone).date() - timedelta(days=1)
     days = (end.astimezone(zone).date() - first).days + 1
     spans = _merged([span for n in range(days) for span in _spans_of(hours, first + timedelta(days=n), zone)])
@@ -51,9 +53,18 @@ def hours_within(hours: Hours, start: datetime, end: datetime) -> float:
     return sum(max(0.0, s) for s in seconds) / 3600
 
 
+@lru_cache(maxsize=64)
+def zone_or_utc(name: str) -> ZoneInfo:
+    """Return the time zone, UTC if this computer does not know it: a record may be of one that does."""
+    try:
+        return ZoneInfo(name)
+    except (KeyError, OSError, ValueError):
+        return ZoneInfo("UTC")
+
+
 def period_at(period: Period, now: datetime, zone: str) -> Span:
     """Return the calendar day, week (from Monday) or month of the zone that contains now."""
-    tz = ZoneInfo(zone)
+    tz = zone_or_utc(zone)
     today = now.astimezone(tz).date()
     if period is Period.DAY:
         first, after = today, today + timedelta(days=1)
@@ -67,15 +78,18 @@ def period_at(period: Period, now: datetime, zone: str) -> Span:
 
 
 def _spans_near(hours: Hours, now: datetime) -> Sequence[Span]:
-    return _spans_from(hours, now.astimezone(ZoneInfo(hours.zone)).date())
+    return _spans_from(hours, now.astimezone(zone_or_utc(hours.zone)).date())
 
 
 @lru_cache(maxsize=1024)
 def _spans_from(hours: Hours, today: date) -> tuple[Span, ...]:
     """Return merged spans, in order, of the days around `today` of the zone."""
-    zone = ZoneInfo(hours.zone)
-    days = [today + timedelta(days=n) for n in range(-2, _DAYS_AHEAD)]
-    return tuple(_merged([span for day in days for span in _spans_of(hours, day, zone)]))
+    zone = zone_or_utc(hours.zone)
+    days = [today + timedelta(days=n) for n in range(-_DAYS_BACK, _DAYS_AHEAD)]
+    spans = _merged([span for day in days for span in _spans_of(hours, day, zone)])
+    if len(spans) == 1 and spans[0].end - spans[0].start > timedelta(days=8):
+        return (Span(_ALWAYS, spans[0].end),)
+    return tuple(spans)
 
 
 def _spans_of(hours: Hours, day: date, zone: ZoneInfo) -> list[Span]:

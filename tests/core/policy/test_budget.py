@@ -86,7 +86,7 @@ def test_budget_use_of_a_mixed_installation_counts_each_job_at_its_own_rate() ->
 
 def test_older_time_of_a_day_is_split_by_the_period() -> None:
     # the local day begins at 05:00 UTC: 19 of the 24 hours of that UTC day are in it
-    times = older_time({"2026-12-02": 24 * 3600.0, "2026-11-01": 3600.0}, 300)
+    times = older_time({"2026-12-02": 24 * 3600.0, "2026-11-01": 3600.0, "soon": 9.0}, 300)
     use = budget_use(Budget(amount=40, period=Period.DAY), times, 300, YALE, NOW)
     assert use.used == pytest.approx(19)
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime
-from functools import lru_cache
-from zoneinfo import ZoneInfo
+
+from bouchet_core.policy.weekly import zone_or_utc
 
 
 def clock(moment: datetime, now: datetime, zone: str) -> str:
     """Return the time in the zone: `14:32`, `Mon 08:30` within a week, else with the date."""
-    local, today = moment.astimezone(_zone(zone)), now.astimezone(_zone(zone))
+    local, today = moment.astimezone(zone_or_utc(zone)), now.astimezone(zone_or_utc(zone))
     if local.date() == today.date():
         return f"{local:%H:%M}"
     return f"{local:%a %H:%M}" if 0 < (local.date() - today.date()).days < 7 else f"{local:%Y-%m-%d %H:%M}"
@@ -59,8 +59,3 @@ def too_short(walltime_s: float, startup_s: float, answer_s: float) -> str:
 def not_seen(seconds: float) -> str:
     """Return why nothing is decided: records may be old."""
     return f"the cluster was last queried {span(seconds)} ago; nothing is changed until it answers"
-
-
-@lru_cache(maxsize=64)
-def _zone(name: str) -> ZoneInfo:
-    return ZoneInfo(name)
