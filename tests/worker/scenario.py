@@ -27,6 +27,8 @@ REPOSITORY = Path(__file__).parents[2]
 # the demo site's root
 ROOT = "/home/researcher/bouchet-llm"
 SECRET = "serving-secret"
+# a Wednesday in the middle of a month: no budget begins again within the hours of a test
+MIDWEEK = datetime(2026, 11, 11, 12, tzinfo=UTC)
 SLOTS = 4
 
 MakeWorkerContext = Callable[..., WorkerContext]

@@ -184,3 +184,67 @@ async def test_patch_of_a_running_deployment_keeps_its_job(api: httpx.AsyncClien
     await api.patch(f"/v1/deployments/{made['id']}", json={"keep": "off"})
     stopped = {one.name[-1]: one.stop_requested_at is not None for one in state.store.get(made["id"]).jobs}
     assert stopped == {"1": False, "2": True}, "the successor is not needed any more"
+
+
+async def kept(api: httpx.AsyncClient, state: AppState, *jobs: Job, **policy: object) -> str:
+    """Launch with a policy, and put these jobs into the record."""
+    answer = await api.post("/v1/deployments", json={"model": QWEN, "policy": {"keep": "forever", **policy}})
+    identity = str(answer.json()["id"])
+    for job in jobs:
+        state.store.update(identity, lambda d, job=job: d.with_job(job, NOW).settled())  # type: ignore[misc]
+    return identity
+
+
+async def test_patch_off_during_a_hand_over_keeps_the_job_that_clients_wait_for(
+    api: httpx.AsyncClient, state: AppState
+) -> None:
+    leaving = Job(name="a-1", slot=0, slurm_id=7, phase=Phase.READY, leaving_since=NOW)
+    successor = Job(name="a-2", slot=1, slurm_id=8, phase=Phase.STARTING, replaces="a-1")
+    identity = await kept(api, state, leaving, successor)
+    await api.patch(f"/v1/deployments/{identity}", json={"keep": "off"})
+    assert [job.stop_requested_at for job in state.store.get(identity).live_jobs] == [None, None]
+    # the old one has ended
+    state.store.update(identity, lambda d: d.with_job(leaving.model_copy(update={"phase": Phase.ENDED}), NOW))
+    await api.patch(f"/v1/deployments/{identity}", json={"keep": "1d"})
+    await api.patch(f"/v1/deployments/{identity}", json={"keep": "off"})
+    assert [job.stop_requested_at for job in state.store.get(identity).live_jobs] == [None]
+
+
+async def test_patch_off_removes_what_makes_sense_for_renewed_jobs_alone(
+    api: httpx.AsyncClient, state: AppState
+) -> None:
+    job = Job(name="a-1", slot=0, slurm_id=7, phase=Phase.READY)
+    identity = await kept(api, state, job, replicas="1..2", begin="3h")
+    answer = await api.patch(f"/v1/deployments/{identity}", json={"keep": "off"})
+    assert answer.status_code == 200, answer.text
+    policy = state.store.get(identity).policy
+    assert (policy.is_managed, policy.replicas.high, policy.begin) == (False, 1, None)
+    # one that is asked for is still refused
+    answer = await api.patch(f"/v1/deployments/{identity}", json={"replicas": "1..2"})
+    assert answer.status_code == 422 and "add --keep" in answer.json()["detail"]
+
+
+async def test_patch_of_a_policy_whose_keep_is_over_changes_the_rest(api: httpx.AsyncClient, state: AppState) -> None:
+    identity = await kept(api, state, keep="2d", on_demand=True)
+    state.store.update(
+        identity, lambda d: d.model_copy(update={"policy": d.policy.model_copy(update={"keep": NOW}), "version": 9})
+    )
+    answer = await api.patch(f"/v1/deployments/{identity}", json={"budget": "40h/week"})
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["policy"]["keep"] == "off" and answer.json()["policy"]["budget"]["amount"] == 40
+
+
+async def test_odd_times_and_zones_are_refused_and_hours_without_a_gap_are_taken(api: httpx.AsyncClient) -> None:
+    for policy in (
+        {"keep": "1d", "time_zone": "Moon/Base"},
+        {"on_demand": True, "time_zone": "America"},
+        {"until": "9999-12-31 23:59", "time_zone": "America/New_York"},
+        {"until": "0001-01-01 00:00", "time_zone": "Asia/Tokyo"},
+        {"keep": "1d", "begin": "9999-12-31 23:59", "time_zone": "America/New_York"},
+    ):
+        answer = await api.post("/v1/deployments", json={"model": QWEN, "policy": policy})
+        assert (answer.status_code, answer.json()["kind"]) == (422, "launch_refused"), answer.text
+    for number, hours in enumerate(("daily 0-24", "sun 2-3")):
+        policy = {"hours": hours, "time_zone": "America/New_York"}
+        answer = await api.post("/v1/deployments", json={"model": QWEN, "name": f"n{number}", "policy": policy})
+        assert answer.status_code == 202, answer.text

@@ -15,6 +15,7 @@ from bouchet_worker.service import engine_load
 
 from tests.conftest import RedisServer
 from tests.worker.reconcile.unrecorded import flush
+from tests.worker.scenario import MIDWEEK
 from tests.worker.service.running import DUE_S, FOREVER, ON_DEMAND, Service, live_names
 
 
@@ -53,6 +54,23 @@ def test_renewal_hands_over_and_retires_at_zero_open_requests(service: Service) 
     assert service.job(1).ending is Ending.COMPLETED and "retired" in service.job(1).reason
     assert service.record.phase is Phase.READY and service.record.ending is None
     assert service.context.store.take_slot("bb", "job", 4) == 0, "its slot is free again"
+
+
+def test_job_that_was_handed_over_before_the_clock_was_set_back_is_retired(service: Service) -> None:
+    service.launch(FOREVER)
+    service.start(1)
+    service.pass_walltime(1, DUE_S)
+    service.step(2)
+    service.start(2)
+    service.open_on = 1
+    service.step(2)
+    assert service.job(1).leaving_since is not None
+    service.clock.advance(-9 * 3600)
+    service.step(2)
+    service.open_on = None
+    service.step(3)
+    assert service.job(1).stop_requested_at is not None and service.job(2).stop_requested_at is None
+    assert len(service.slurm.jobs) == 2
 
 
 def test_job_without_a_fresh_report_of_the_proxy_is_not_retired(service: Service) -> None:
@@ -203,6 +221,7 @@ def test_both_jobs_are_found_again_after_redis_lost_its_data(service: Service, r
 
 
 def test_budget_that_is_used_up_parks_after_the_open_answer(service: Service) -> None:
+    service.clock.moment = MIDWEEK
     service.launch(Policy(keep="forever", budget=Budget(amount=0.5)))
     service.start(1)
     # the job was submitted for what is left of the budget

@@ -7,7 +7,16 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from bouchet_core.config.catalog import entry_of
-from bouchet_core.deployments import ClusterOutage, Deployment, Ending, LaunchRequest, MemoryEstimate, Phase, Placement
+from bouchet_core.deployments import (
+    ClusterOutage,
+    Deployment,
+    Ending,
+    Job,
+    LaunchRequest,
+    MemoryEstimate,
+    Phase,
+    Placement,
+)
 from bouchet_core.deployments.attached import AttachRequest
 from bouchet_core.errors import LaunchRefusedError, NameTakenError, UnknownDeploymentError
 from bouchet_core.placement import candidates
@@ -223,12 +232,20 @@ def _with_policy(state: AppState, record: Deployment, request: PolicyRequest, no
     new = new.with_service(now, changed_at=now, paused="", waits="")
     if policy.is_managed:
         return new if new.live_jobs else new.with_service(now, parked_at=None).settled()
-    # nothing is renewed from now on: a successor that has not begun to serve is not needed
-    for job in new.live_jobs:
-        if job.replaces is not None and job.phase not in (Phase.READY, Phase.DRAINING):
-            stopped = {"stop_requested_at": now, "retired_because": "its deployment is no longer renewed"}
-            new = new.with_job(job.model_copy(update=stopped), now)
+    # nothing is renewed from now on: a successor that has not begun to serve is not needed, if another job stays
+    coming = [job for job in new.live_jobs if job.replaces is not None and job.phase not in _SERVED]
+    for job in coming if any(job not in coming and _stays(job) for job in new.live_jobs) else ():
+        stopped = {"stop_requested_at": now, "retired_because": "its deployment is no longer renewed"}
+        new = new.with_job(job.model_copy(update=stopped), now)
     return new.settled() if new.live_jobs else new.ended(Ending.COMPLETED, now, "it is no longer kept")
+
+
+_SERVED = (Phase.READY, Phase.DRAINING)
+
+
+def _stays(job: Job) -> bool:
+    """Tell whether the job runs to its end: it neither ends just now nor takes its last answers."""
+    return job.phase is not Phase.DRAINING and job.leaving_since is None and job.stop_requested_at is None
 
 
 def _with_cancel_request(record: Deployment, now: datetime) -> Deployment:

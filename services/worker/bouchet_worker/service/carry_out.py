@@ -48,6 +48,11 @@ def parked(record: Deployment, reason: str, now: datetime) -> Deployment:
     return new.with_decision(PlanDecision(at=now, action=ActionKind.PARK, reason=reason)).settled()
 
 
+def is_parked(record: Deployment) -> bool:
+    """Tell whether it is parked, and none of its jobs is wanted."""
+    return record.service.parked_at is not None and not _wanted_jobs(record)
+
+
 def _submitted(record: Deployment, action: Action, slot: int, now: datetime) -> Deployment:
     """Add the next job. At most one is on its way: the caller saves this only over the version that it has read."""
     if any(job.phase in COMING and job.stop_requested_at is None for job in record.live_jobs):
@@ -70,7 +75,9 @@ def _submitted(record: Deployment, action: Action, slot: int, now: datetime) -> 
 
 
 def _handed_over(record: Deployment, action: Action, now: datetime) -> Deployment:
-    return _one_job(record, action, {"leaving_since": now}, now, lambda job: job.leaving_since is None)
+    return _one_job(
+        record, action, {"leaving_since": now}, now, lambda job: job.leaving_since is None or job.leaving_since > now
+    )
 
 
 def _taken_back(record: Deployment, action: Action, now: datetime) -> Deployment:
@@ -83,8 +90,7 @@ def _retire(record: Deployment, action: Action, now: datetime) -> Deployment:
 
 
 def _park(record: Deployment, action: Action, now: datetime) -> Deployment:
-    is_done = record.service.parked_at is not None and not _wanted_jobs(record)
-    return record if is_done else parked(record, action.reason, now)
+    return record if is_parked(record) else parked(record, action.reason, now)
 
 
 def _end(record: Deployment, action: Action, now: datetime) -> Deployment:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from .inputs import Action, ActionKind, BudgetUse, RecordView, ServiceLimits, ServiceLoad
-from .retirement import retire, wind_down
+from .retirement import clock_was_set_back, finish, retire, wind_down
 from .sentences import clock, not_seen
 from .submission import submit
 from .wanted import wanted
@@ -28,11 +28,14 @@ def plan(record: RecordView, load: ServiceLoad, limits: ServiceLimits, now: date
     """Return the next actions, one with the reason for waiting if there is nothing to do. now is timezone-aware."""
     if record.is_stopping:
         return (Action(ActionKind.NOTHING, "it is being cancelled"),)
-    if not record.policy.is_managed:
-        return (Action(ActionKind.NOTHING, "it has no policy: its job runs to its end"),)
     seen_s = abs((now - limits.observed_at).total_seconds())
     if seen_s > OBSERVED_S:
         return (Action(ActionKind.NOTHING, not_seen(seen_s)),)
+    if set_back := clock_was_set_back(record, now):
+        return tuple(set_back)
+    if not record.policy.is_managed:
+        unmanaged = Action(ActionKind.NOTHING, "it has no policy: its job runs to its end")
+        return tuple(finish(record, now)) or (unmanaged,)
     target = wanted(record, load, limits, now)
     if target.count:
         actions = retire(record, load, limits, target, now)

@@ -46,7 +46,7 @@ def wind_down(
 ) -> list[Action]:
     """Return the steps of a deployment that is not wanted now: no new requests, then parked at zero streams."""
     planned = planned_start(record, limits, now)
-    jobs = [job for job in record.jobs if wanted.is_over or not is_early(job, planned, now)]
+    jobs = [job for job in record.jobs if wanted.is_over or not is_early(job, planned, limits)]
     if not jobs:
         if wanted.is_over:
             return [Action(ActionKind.END, wanted.reason)]
@@ -79,6 +79,24 @@ def retire(record: RecordView, load: ServiceLoad, limits: ServiceLimits, wanted:
     if not chosen and not record_is_changing(record):
         chosen.update((action.job or "", action) for action in _idle_replica(record, load, wanted, now))
     return actions + list(chosen.values())
+
+
+def clock_was_set_back(record: RecordView, now: datetime) -> list[Action]:
+    """Return a hand-over for each job that was handed over in the future: no report of the proxy is newer than that."""
+    latest = now + timedelta(seconds=SETTLE_S)
+    jobs = [job for job in record.jobs if job.leaving_since is not None and job.leaving_since > latest]
+    return [Action(ActionKind.HAND_OVER, "the clock was set back since", job=job.name) for job in jobs]
+
+
+def finish(record: RecordView, now: datetime) -> list[Action]:
+    """Return the steps of a hand-over that had begun when the policy was removed: its last job runs to its end."""
+    serving = any(job.is_serving for job in record.jobs)
+    leaving = [job for job in record.jobs if job.phase is Phase.READY and job.is_leaving]
+    if not serving:
+        return [Action(ActionKind.TAKE_BACK, "no other job is ready", job=job.name) for job in leaving[-1:]]
+    reason = f"nothing is open on it any more; {_who_serves(record)}"
+    gone = [Action(ActionKind.RETIRE, reason, job=job.name) for job in leaving if _may_go(job, now)]
+    return [*gone, *_succeeded(record)]
 
 
 def record_is_changing(record: RecordView) -> bool:

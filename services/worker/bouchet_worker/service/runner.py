@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 
 from bouchet_core.config.catalog import entry_of
 from bouchet_core.deployments import Deployment, Placement
-from bouchet_core.errors import BouchetError, GatewayError, NoFreeSlotError, RecordError, SlurmOutputError, StoreError
+from bouchet_core.errors import BouchetError, GatewayError, NoFreeSlotError, RecordError, StoreError
 from bouchet_core.figures import JobFigures
 from bouchet_core.placement import UserUsage, candidates
 from bouchet_core.policy.budget import LONGEST_PERIOD, BudgetUse, budget_uses
@@ -30,7 +30,7 @@ from bouchet_worker.slurm.commands import SBATCH_TIMEOUT_S, sbatch_test_only_arg
 from bouchet_worker.slurm.parsing import MaintenanceWindow, parse_start_estimate
 from bouchet_worker.slurm.queries import maintenance_windows, user_usage
 
-from .carry_out import SUBMISSIONS, carry_out, parked, tasks_of
+from .carry_out import SUBMISSIONS, carry_out, is_parked, parked, tasks_of
 from .engine_load import LoadWatch
 from .estimates import queue_estimate_age_s
 from .inputs import Action, ActionKind
@@ -42,6 +42,12 @@ log = logging.getLogger(__name__)
 # what the user's other jobs hold changes slowly, and so does the queue
 USAGE_AGE_S, CALM_USAGE_AGE_S = 15.0, 60.0
 MAINTENANCE_AGE_S = 600.0
+
+
+def _is_planned(record: Deployment) -> bool:
+    """Tell whether there is something to plan: it has a policy, or one that was removed during a hand-over."""
+    live = record.live_jobs
+    return record.policy.is_managed or len(live) > 1 or any(job.leaving_since is not None for job in live)
 
 
 class ServiceRunner:
@@ -79,18 +85,23 @@ class ServiceRunner:
         records, load, demand = store.ask(
             store.live_query(), store.load.current_query(), store.load.forget_demand_query(now)
         )
-        managed = [record for record in records if record.policy.is_managed]
-        if not managed:
+        planned = [record for record in records if _is_planned(record)]
+        if not planned:
             return
-        self._watch.forget(record.id for record in managed)
+        self._watch.forget(record.id for record in planned)
         around = self._surroundings(records, load, demand, is_observed, is_calm)
-        for record in managed:
+        may_submit = is_observed and not is_calm
+        # the next plan knows what the ones before it have changed
+        newest = {record.id: record for record in records}
+        for record in planned:
             try:
-                self._run(
-                    record, around, [other for other in records if other.id != record.id], is_observed and not is_calm
-                )
+                others = [other for other in newest.values() if other.id != record.id]
+                newest.update((new.id, new) for new in self._run(newest[record.id], around, others, may_submit))
             except BouchetError as exc:
                 log.warning("deployment %s: its policy could not be followed: %s", record.id, exc)
+            except Exception:
+                # one record that cannot be planned stops no other
+                log.exception("deployment %s: its policy could not be followed", record.id)
 
     def wait_for_demand(self, wait_s: float) -> bool:
         """Wait until a request names a model that is not there, wait_s at most; tell whether one has.
@@ -106,7 +117,10 @@ class ServiceRunner:
         self._last_demand, self.is_unanswered = newest, False
         return known is not None and newest != known
 
-    def _run(self, record: Deployment, around: Surroundings, others: Sequence[Deployment], may_submit: bool) -> None:
+    def _run(
+        self, record: Deployment, around: Surroundings, others: Sequence[Deployment], may_submit: bool
+    ) -> list[Deployment]:
+        """Plan for one record and carry it out; return the records that were saved."""
         now, placement = self._context.now(), self._placement(record)
         view, load = (
             record_view(record, placement, around),
@@ -114,34 +128,43 @@ class ServiceRunner:
         )
         limits = limits_view(record, placement, around, others)
         actions = plan(view, load, limits, now)
+        if not record.policy.is_managed:
+            actions = tuple(action for action in actions if action.kind is not ActionKind.NOTHING)
         submits = any(action.kind in SUBMISSIONS for action in actions)
         if submits and not may_submit:
             self.wants_query = True
-            return
+            return []
         slot = self._slot(record) if submits else None
-        self._park_rivals(actions, others, now)
+        saved = self._park_rivals(actions, others, now)
         new = carry_out(record, actions, slot, now)
         if new is record:
-            return
+            return saved
         try:
             self._context.store.save(new)
         except RecordError:
-            return
+            return saved
         for decision in new.service.decisions[len(record.service.decisions) :]:
             log.info("deployment %s: %s: %s", record.id, decision.action, decision.reason)
         for task in tasks_of(new):
             self._enqueue(task, record.id)
+        return [*saved, new]
 
-    def _park_rivals(self, actions: Sequence[Action], others: Sequence[Deployment], now: datetime) -> None:
-        """Park idle deployments whose GPUs are needed; each is saved over the version that the plan has seen."""
+    def _park_rivals(self, actions: Sequence[Action], others: Sequence[Deployment], now: datetime) -> list[Deployment]:
+        """Park idle deployments whose GPUs are needed; each is saved over the version that the plan has seen.
+
+        One that is parked already still holds its GPUs until Slurm has ended its jobs.
+        """
+        saved = []
         for action in actions:
             rival = next((one for one in others if one.id == action.deployment), None)
-            if action.kind is not ActionKind.PARK_RIVAL or rival is None:
+            if action.kind is not ActionKind.PARK_RIVAL or rival is None or is_parked(rival):
                 continue
-            new = parked(rival, action.reason, now)
-            self._context.store.save(new.model_copy(update={"version": rival.version + 1}))
+            new = parked(rival, action.reason, now).model_copy(update={"version": rival.version + 1})
+            self._context.store.save(new)
+            saved.append(new)
             for task in tasks_of(new):
                 self._enqueue(task, rival.id)
+        return saved
 
     def _slot(self, record: Deployment) -> int | None:
         try:
@@ -201,12 +224,12 @@ class ServiceRunner:
 
     def _slurm_start(self, record: Deployment) -> datetime | None:
         """Return when Slurm expects a new job of the deployment to start, None where it does not say."""
-        placement = self._placement(record)
         try:
+            placement = self._placement(record)
             argv = sbatch_test_only_argv(placement)
             output = self._context.gateway.run(argv, stdin="#!/bin/bash\n", timeout_s=SBATCH_TIMEOUT_S)
             estimate = parse_start_estimate(output.stderr)
-        except (GatewayError, SlurmOutputError):
+        except BouchetError:
             return None
         if estimate is None or not estimate.start.isdigit():
             return None

@@ -87,13 +87,17 @@ def _while_coming(
     now: datetime,
 ) -> list[Action]:
     """Return that nothing more is submitted; a job that waits for hours gives way to a request."""
-    planned = planned_start(record, limits, now)
+    planned, free_at = planned_start(record, limits, now), _after_maintenance(record, limits, wanted, now)
     for job in coming:
-        waits = job.started_at is None and job.begin_at is not None and job.begin_at > now and not job.open_streams
-        if waits and has_demand(load, now) and wanted.count and not any(j.is_serving for j in record.jobs):
+        if job.started_at is not None or job.begin_at is None or job.begin_at <= now or job.open_streams:
+            continue
+        if free_at is not None and job.begin_at <= free_at:
+            # one that is submitted now would wait as long
+            continue
+        if has_demand(load, now) and wanted.count and not any(j.is_serving for j in record.jobs):
             return [Action(ActionKind.RETIRE, "a request asks for it before its hours", job=job.name)]
-        if waits and not is_early(job, planned, now):
-            return [Action(ActionKind.RETIRE, "its hours have changed", job=job.name)]
+        if not is_early(job, planned, limits):
+            return [Action(ActionKind.RETIRE, "its hours, or those of maintenance, have changed", job=job.name)]
     if not wanted.count:
         return []
     ready = expected_ready(record, limits, now)
@@ -253,6 +257,12 @@ def _before_maintenance(
         after = clock(window.end, now, zone)
         return _Run(walltime_s, begin=window.end, note=f"maintenance from {at}: it starts after {after}")
     return _Run(walltime_s, note=note)
+
+
+def _after_maintenance(record: RecordView, limits: ServiceLimits, wanted: Wanted, now: datetime) -> datetime | None:
+    """Return before when maintenance lets no job start that is submitted now, None if it does not."""
+    during = [window.end for window in limits.maintenance if window.contains(now)]
+    return max(during, default=None) or _run(record, limits, wanted, None, now).begin
 
 
 def _free_gpus(record: RecordView, limits: ServiceLimits, now: datetime) -> list[Action] | None:

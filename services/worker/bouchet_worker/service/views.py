@@ -198,9 +198,9 @@ def _loads(record: Deployment, report: LoadReport | None) -> Mapping[str, JobLoa
 
 
 def _rival(other: Deployment, around: Surroundings) -> Rival | None:
-    """Return another deployment that holds GPUs, None if it holds none."""
-    holding = [job for job in other.live_jobs if job.placement is not None and job.placement.gpus]
-    if not holding:
+    """Return another deployment that holds GPUs, or is about to, None if it does not."""
+    holding = [job for job in other.live_jobs if job.placement is None or job.placement.gpus]
+    if not holding or other.attached is not None:
         return None
     policy, loads = other.policy, _loads(other, around.report)
     loading = any(job.phase in COMING for job in holding)

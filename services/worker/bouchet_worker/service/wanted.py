@@ -80,6 +80,8 @@ def planned_start(record: RecordView, limits: ServiceLimits, now: datetime) -> P
     earliest = max(now, policy.begin or now)
     if policy.hours is not None:
         window = (window_at(policy.hours, earliest) if earliest > now else None) or next_window(policy.hours, earliest)
+        if window is None:
+            return None
         start, end = max(window.start, earliest), window.end
         previous = last_end(policy.hours, now)
     elif earliest > now and policy.renews:
@@ -93,11 +95,19 @@ def planned_start(record: RecordView, limits: ServiceLimits, now: datetime) -> P
     return PlannedStart(start, end, start - lead if previous is None else max(start - lead, previous))
 
 
-def is_early(job: JobView, planned: PlannedStart | None, now: datetime) -> bool:
+def is_early(job: JobView, planned: PlannedStart | None, limits: ServiceLimits) -> bool:
     """Tell whether the job was submitted for the planned start, and at the right time."""
-    if job.begin_at is None or planned is None or job.begin_at > planned.start:
+    if job.begin_at is None or planned is None:
+        return False
+    if job.begin_at > planned.start and not _is_delayed(job.begin_at, planned, limits):
         return False
     return planned.begin - job.begin_at <= BEGIN_TOLERANCE
+
+
+def _is_delayed(begin: datetime, planned: PlannedStart, limits: ServiceLimits) -> bool:
+    """Tell whether maintenance, which leaves too little time before it, is over then."""
+    too_little = timedelta(seconds=limits.queue_s + 2 * (limits.startup_s + limits.longest_answer_s))
+    return any(window.end == begin and window.start < planned.start + too_little for window in limits.maintenance)
 
 
 def idle_reason(
