@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -23,12 +23,15 @@ MAX_JSON_VALUES = 200_000
 # bodies above this are parsed in a thread, one at a time
 LARGE_BODY_BYTES = 1 << 20
 _COUNTED = (b",", b"[", b"{")
-# an escaped surrogate behind an even number of backslashes; the second group is a pair, which is a character
-_SURROGATES = re.compile(
-    rb"(?<!\\)((?:\\\\)*)"
-    rb"(?:(\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})|\\u[dD][89a-fA-F][0-9a-fA-F]{2})"
-)
+# how escaped halves of characters begin, and a pair of them, which is a character
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_PAIR = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}")
+_HALF = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 _REPLACEMENT = rb"\ufffd"
+# of escaped halves, in a body that has to be mended
+MAX_SURROGATES = 100_000
+# looked through at a time: no other thread runs within one search
+_WINDOW_BYTES = 1 << 18
 
 
 class TooMuchUnderWayError(Exception):
@@ -168,10 +171,42 @@ def parse_json(data: bytes) -> Any:
     try:
         return orjson.loads(data)
     except orjson.JSONDecodeError:
-        whole = _SURROGATES.sub(lambda found: found[0] if found[2] else found[1] + _REPLACEMENT, data)
-        if whole == data:
+        whole = _with_whole_characters(data)
+        if whole is None:
             raise
         return orjson.loads(whole)
+
+
+def _with_whole_characters(data: bytes) -> bytes | None:
+    """Return the text of a JSON document with each half of a character replaced, None if it has none or too many."""
+    pieces: list[bytes] = []
+    at, has_half = 0, False
+    for number, place in enumerate(_surrogates(data)):
+        if number >= MAX_SURROGATES:
+            return None
+        if place < at:
+            # the second half of a pair
+            continue
+        before = data[at:place]
+        found = _PAIR.match(data, place) or _HALF.match(data, place)
+        # behind an odd number of backslashes it is text
+        if found is None or (len(before) - len(before.rstrip(b"\\"))) % 2:
+            pieces.append(before)
+            at = place
+            continue
+        is_half = found.re is _HALF
+        has_half = has_half or is_half
+        pieces += [before, _REPLACEMENT if is_half else found[0]]
+        at = found.end()
+    return b"".join((*pieces, data[at:])) if has_half else None
+
+
+def _surrogates(data: bytes) -> Iterator[int]:
+    """Yield where escaped halves of characters may be."""
+    for start in range(0, len(data), _WINDOW_BYTES):
+        # as long as the pattern, beyond its first byte
+        for found in _SURROGATE.finditer(data, start, start + _WINDOW_BYTES + 3):
+            yield found.start()
 
 
 def texts_size(value: Any) -> int:

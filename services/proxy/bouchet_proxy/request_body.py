@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -70,12 +71,13 @@ class BodyReader:
     async def parse(self, data: bytes, ticket: Ticket) -> Any:
         """Parse a JSON body. Raises ProxyError.
 
-        A large one is parsed in a thread. orjson lets no other thread run meanwhile, but what is done before and after
-        does, and one at a time bounds the memory.
+        A large one is parsed in a thread, and so is one that is no JSON as it is. orjson lets no other thread run
+        meanwhile, but what is done before and after does, and one at a time bounds the memory.
         """
         try:
             if len(data) <= LARGE_BODY_BYTES:
-                return parse_json(data)
+                with suppress(orjson.JSONDecodeError):
+                    return orjson.loads(data)
             async with self._parsing:
                 body = await asyncio.to_thread(parse_json, data)
                 size = await asyncio.to_thread(texts_size, body)
