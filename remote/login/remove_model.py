@@ -13,6 +13,9 @@ from typing import Any, Dict, List
 
 from model_folder import model_path, partial_path
 
+# no part is `.` or `..`, which would lead out of the folder of models
+MODEL = re.compile(r"^(?!\.)[\w.-]+(/(?!\.)[\w.-]+)*\Z", re.ASCII)
+
 
 class NotRemovedError(Exception):
     """Nothing was removed; the message says why."""
@@ -32,6 +35,8 @@ def find_folders(models_dir: str, model: str) -> List[str]:
 
 def remove_model(models_dir: str, model: str) -> Dict[str, Any]:
     """Remove all folders of the model. Raises NotRemovedError, before anything is removed, and OSError."""
+    if not MODEL.match(model):
+        raise NotRemovedError("%r is not the id of a model" % model)
     folders = find_folders(models_dir, model)
     for folder in folders:
         if os.lstat(folder).st_uid != os.geteuid():

@@ -49,6 +49,8 @@ DETACH = ["python3", f"{SCRIPTS}/download.py", "detach", f"{ROOT}/jobs/d"]
         ["getent", "passwd", "2003"],
         ["test", "-f", "/software/models/a b/config.json"],
         ["python3", f"{SCRIPTS}/list_models.py", "--anything", ";"],
+        ["python3", f"{SCRIPTS}/list_models.py", ROOT, "/software/models"],
+        ["python3", f"{SCRIPTS}/remove_model.py", "/software/models", "org/a.model_1-2"],
         ["python3", f"{ROOT}//remote/./{BUNDLE.digest}/inspect_model.py"],
     ],
 )
@@ -115,6 +117,18 @@ def test_check_argv_accepts_what_we_use(line: list[str]) -> None:
         ["bash", f"{SCRIPTS}/batch.sbatch", "download.py", f"{ROOT}/jobs/a", f"{ROOT}/jobs/a"],
         ["python3", f"{SCRIPTS}/vllm_job.py"],
         ["python3", f"{SCRIPTS}/x.py"],
+        ["python3", f"{SCRIPTS}/list_images.py", "remove", "/etc", "x"],
+        ["python3", f"{SCRIPTS}/inspect_model.py", "/software/models", "org/name", "~/.ssh"],
+        ["python3", f"{SCRIPTS}/remove_model.py", "~", "Documents/thesis"],
+        ["python3", f"{SCRIPTS}/remove_model.py", ROOT, "org/name"],
+        ["python3", f"{SCRIPTS}/remove_model.py", "/software/models"],
+        ["python3", f"{SCRIPTS}/remove_model.py", "/software/models", "../name"],
+        ["python3", f"{SCRIPTS}/remove_model.py", "/software/models", "org/.."],
+        ["python3", f"{SCRIPTS}/remove_model.py", "/software/models", "org/name\n"],
+        ["python3", f"{SCRIPTS}/remove_model.py", "/software/models", "/home/another"],
+        ["scancel", "123\n"],
+        ["scancel", "--full\n", "123"],
+        ["scontrol", "--oneliner\n", "show", "job"],
         ["python3", f"{ROOT}/remote/0123456789ab/list_models.py"],
         ["python3", f"{SCRIPTS}/download.py", "run", f"{ROOT}/jobs/a", SCRIPTS],
         [*DETACH, SCRIPTS, f"{ROOT}/logs/d.log"],
@@ -208,6 +222,26 @@ def test_check_argv_probe_runs_only_the_quota_command_of_the_site(request_text: 
 
 
 @pytest.mark.parametrize(
+    ("request_text", "allowed"),
+    [
+        (f'{{"root": "{ROOT}", "keep_days": 1}}', True),
+        ('{"root": "/home/another"}', False),
+        (f'{{"root": "{ROOT}/jobs/.."}}', False),
+        ('{"root": ["x"]}', False),
+        ("{}", False),
+        ("[" * 100_000, False),
+    ],
+)
+def test_check_argv_cleanup_removes_below_the_root_of_the_site_only(request_text: str, allowed: bool) -> None:
+    argv = ["python3", f"{SCRIPTS}/cleanup.py"]
+    if allowed:
+        ALLOWED.check_argv(argv, request_text)
+        return
+    with pytest.raises(NotAllowedError):
+        ALLOWED.check_argv(argv, request_text)
+
+
+@pytest.mark.parametrize(
     ("path", "data"),
     [
         *((f"{SCRIPTS}/{name}", content) for name, content in BUNDLE.staged_files().items()),
@@ -238,6 +272,7 @@ def test_writable_path_accepts_what_the_worker_uploads(path: str, data: bytes) -
         (f"{ROOT}/jobs/a/spec.json", b'{"apptainer": "/tmp/evil"}'),
         (f"{ROOT}/jobs/a/spec.json", b'{"quota_command": ["id"]}'),
         (f"{ROOT}/jobs/a/spec.json", b"\xff"),
+        (f"{ROOT}/jobs/a/spec.json", b"[" * 100_000),
     ],
 )
 def test_writable_path_refuses_what_could_run_on_the_login_node(path: str, data: bytes) -> None:

@@ -19,12 +19,12 @@ from bouchet_core.config.job_scripts import ScriptBundle
 from bouchet_core.config.site import Site
 from bouchet_core.errors import NotAllowedError
 
-_JOB_ID = re.compile(r"^\d+([_+]\d+)?$")
-_SCANCEL_OPTIONS = re.compile(r"^(-[bfQv]+|--(batch|full|quiet|verbose|signal=[A-Z0-9]+)|-s[A-Z0-9]+)$")
+_JOB_ID = re.compile(r"^\d+([_+]\d+)?\Z", re.ASCII)
+_SCANCEL_OPTIONS = re.compile(r"^(-[bfQv]+|--(batch|full|quiet|verbose|signal=[A-Z0-9]+)|-s[A-Z0-9]+)\Z")
 # options without a value: after one with a value (`-M show`) another command could follow
-_SHOW_OPTION = re.compile(r"^(-[odnpPQ]+|--(oneliner|details|noheader|parsable2?|quiet|json|yaml))$")
+_SHOW_OPTION = re.compile(r"^(-[odnpPQ]+|--(oneliner|details|noheader|parsable2?|quiet|json|yaml))\Z")
 # only long options as name=value, so that no value is a separate argument; never --wrap, which takes a command line
-_SBATCH_OPTION = re.compile(r"^--(?!wr)([a-z][a-z0-9-]*)(?:=(.*))?$", re.DOTALL)
+_SBATCH_OPTION = re.compile(r"^--(?!wr)([a-z][a-z0-9-]*)(?:=(.*))?\Z", re.DOTALL)
 _SBATCH_FILES = ("output", "error", "input", "chdir", "export-file", "bbf", "container")
 _SHOW_COMMANDS = frozenset({"show", "list"})
 _APPTAINER_COMMANDS = frozenset({"version", "--version"})
@@ -45,6 +45,8 @@ _LOGIN_PROGRAMS = frozenset(
     }
 )
 _BATCH_PROGRAMS = frozenset({"download.py", "image_job.py"})
+# no part of a model's id is `.` or `..`, which would lead elsewhere
+_MODEL = re.compile(r"^(?!\.)[\w.-]+/(?!\.)[\w.-]+\Z", re.ASCII)
 # Slurm replaces %j by the job's id; other patterns (%x is the job's name) could make any path
 _LOG_PATTERN = "%j"
 # programs that only read: running them twice changes nothing on the cluster
@@ -103,12 +105,7 @@ class Allowlist:
             "quota": list(self._site.quota_command),
             "quota_command": list(self._site.quota_command),
         }
-        try:
-            content: Any = json.loads(text)
-        except ValueError as exc:
-            raise NotAllowedError(f"{place} is not JSON") from exc
-        if not isinstance(content, dict):
-            raise NotAllowedError(f"{place} is not a JSON object")
+        content = _object(text, place)
         for key, value in allowed.items():
             # an empty list runs nothing
             if content.get(key, value) not in (value, []):
@@ -124,8 +121,14 @@ class Allowlist:
         if rule is None:
             raise NotAllowedError(f"{argv[0]!r} is not on the gateway's allowlist")
         rule(self, argv)
-        if argv[0] == "python3" and posixpath.basename(argv[1]) == "probe_login_node.py" and stdin is not None:
+        if argv[0] == "python3" and stdin is not None:
+            self._check_request(posixpath.basename(argv[1]), stdin)
+
+    def _check_request(self, program: str, stdin: str) -> None:
+        if program == "probe_login_node.py":
             self._check_programs(stdin, "the request")
+        elif program == "cleanup.py" and _object(stdin, "the request").get("root") != self._site.root:
+            raise NotAllowedError("the request names another folder to clean up than the site file's root")
 
     def is_repeatable(self, argv: Sequence[str]) -> bool:
         """Return whether the command only reads, so that it may run again when its output was lost."""
@@ -194,6 +197,17 @@ class Allowlist:
             self._check_log(argv[5])
         elif name not in _LOGIN_PROGRAMS:
             raise NotAllowedError("python3 runs only the job scripts that are for the login node")
+        else:
+            self._check_login_arguments(name, argv[2:])
+
+    def _check_login_arguments(self, name: str, arguments: Sequence[str]) -> None:
+        """Refuse to look, and to remove, elsewhere than in the site's directories."""
+        for path in (argument for argument in arguments if argument.startswith(("/", "~"))):
+            self.allowed_path(path)
+        if name == "remove_model.py" and (
+            len(arguments) != 2 or arguments[0] != self._site.models_dir or not _MODEL.match(arguments[1])
+        ):
+            raise NotAllowedError("remove_model.py removes a model from models_dir, by its full id")
 
     def _check_scripts_folder(self, path: str) -> None:
         if normalized(path) != self._scripts:
@@ -225,6 +239,16 @@ _RULES: dict[str, Callable[[Allowlist, Sequence[str]], None]] = {
     "test": Allowlist._test,
     "python3": Allowlist._python,
 }
+
+
+def _object(text: str, place: str) -> dict[str, Any]:
+    try:
+        content: Any = json.loads(text)
+    except (ValueError, RecursionError) as exc:
+        raise NotAllowedError(f"{place} is not JSON") from exc
+    if not isinstance(content, dict):
+        raise NotAllowedError(f"{place} is not a JSON object")
+    return content
 
 
 def normalized(path: str) -> str:

@@ -14,8 +14,8 @@ from tests.remote.compute_node import OLDEST, SCRIPTS
 MODEL = "org/name"
 
 
-def remove(models: Path) -> subprocess.CompletedProcess[str]:
-    argv = [OLDEST, str(SCRIPTS / "remove_model.py"), str(models), MODEL]
+def remove(models: Path, model: str = MODEL) -> subprocess.CompletedProcess[str]:
+    argv = [OLDEST, str(SCRIPTS / "remove_model.py"), str(models), model]
     return subprocess.run(argv, capture_output=True, text=True, timeout=60)
 
 
@@ -41,6 +41,14 @@ def test_all_folders_of_the_model_are_removed(tmp_path: Path) -> None:
     assert len(freed["folders"]) == 4 and freed["bytes"] >= 5 + 5 + 7
     assert sorted(path.name for path in (tmp_path / "org").iterdir()) == [".name2.partial", "name2"]
     assert all(path.exists() for path in kept) and list((tmp_path / "hub").iterdir()) == []
+
+
+@pytest.mark.parametrize("model", ["../kept", "org/../../kept", "..", ".", "", "org/", "/kept", "org/name\n"])
+def test_what_is_no_id_of_a_model_removes_nothing(tmp_path: Path, model: str) -> None:
+    kept = [write(tmp_path / "kept" / "thesis"), write(tmp_path / "models" / "org" / "name" / "weights")]
+    done = remove(tmp_path / "models", model)
+    assert done.returncode == 1 and "is not the id of a model" in done.stderr
+    assert all(path.exists() for path in kept)
 
 
 def test_empty_folder_of_the_organisation_goes_too(tmp_path: Path) -> None:
