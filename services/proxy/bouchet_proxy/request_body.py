@@ -7,6 +7,7 @@ may be a thousand times larger than its bytes.
 from __future__ import annotations
 
 import asyncio
+import re
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -28,6 +29,9 @@ from .errors import bad_request, body_too_large, encoding_unsupported, too_many_
 
 # of a decompressed piece; other requests get their turn between two
 PIECE_BYTES = 1 << 18
+# of a compressed body, given to zlib at a time; a program that writes blocks makes a member of 64 KiB
+INPUT_BYTES, MAX_MEMBERS = 1 << 16, 4096
+_ZEROS = re.compile(rb"\0+")
 # zlib's window sizes: with gzip's head, and with zlib's own
 _GZIP_WBITS, _ZLIB_WBITS, _RAW_WBITS = 31, 15, -15
 ENCODINGS = ("gzip", "deflate")
@@ -128,21 +132,36 @@ async def decompress(data: bytes, encoding: str, limit_bytes: int, take: Callabl
 
 
 def _pieces(data: bytes, encoding: str) -> Iterator[bytes]:
-    """Yield the decompressed pieces. gzip data may consist of several members."""
+    """Yield the decompressed pieces. gzip data may consist of several members.
+
+    zlib copies what it does not use of its input, so it is given little at a time.
+    """
+    at, members = 0, 0
     try:
-        while data:
-            engine = zlib.decompressobj(_wbits(data, encoding))
-            while data and not engine.eof:
-                yield engine.decompress(data, PIECE_BYTES)
-                data = engine.unconsumed_tail
+        while at < len(data) and (encoding == "gzip" or not members):
+            members += 1
+            if members > MAX_MEMBERS:
+                raise CorruptBodyError(f"the data has more than {MAX_MEMBERS} members")
+            engine, given = zlib.decompressobj(_wbits(data, encoding)), b""
+            while not engine.eof and (given or at < len(data)):
+                if not given:
+                    given = data[at : at + INPUT_BYTES]
+                    at += len(given)
+                yield engine.decompress(given, PIECE_BYTES)
+                given = engine.unconsumed_tail
             if not engine.eof:
                 yield engine.flush()
             if not engine.eof:
                 raise CorruptBodyError("the data ends too early")
-            # some writers pad to a block with zeros
-            data = engine.unused_data.lstrip(b"\0") if encoding == "gzip" else b""
+            at = _after_padding(data, at - len(engine.unused_data))
     except zlib.error as exc:
         raise CorruptBodyError(str(exc)) from exc
+
+
+def _after_padding(data: bytes, at: int) -> int:
+    """Return where the next member begins: some writers pad to a block with zeros."""
+    found = _ZEROS.match(data, at)
+    return found.end() if found else at
 
 
 def _wbits(data: bytes, encoding: str) -> int:

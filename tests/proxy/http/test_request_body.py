@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import random
 import tracemalloc
 import zlib
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from bouchet_core.deployments import Phase
 from bouchet_proxy.api_keys import MAX_CREDENTIALS, credentials
 from bouchet_proxy.asgi import BodyTooLargeError
 from bouchet_proxy.dialects.endpoints import Dialect, dialect_of, normalize_path
-from bouchet_proxy.request_body import CorruptBodyError, decompress
+from bouchet_proxy.request_body import INPUT_BYTES, MAX_MEMBERS, CorruptBodyError, decompress
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -67,6 +68,36 @@ class TestDecompress:
 
     async def test_decompress_reads_all_members(self) -> None:
         assert await held(gzip.compress(b"one ") + gzip.compress(b"two"), "gzip") == b"one two"
+
+    async def test_decompress_of_more_members_than_programs_write_is_refused(self) -> None:
+        """Each costs time, although it may hold nothing: 64 MiB of them took the loop of all clients for an hour."""
+        empty = gzip.compress(b"")
+        assert await held(empty * (MAX_MEMBERS - 1) + gzip.compress(b"x"), "gzip") == b"x"
+        with pytest.raises(CorruptBodyError):
+            await held(empty * (MAX_MEMBERS + 1), "gzip")
+        assert await held((gzip.compress(b"one") + b"\0" * 600) * 300, "gzip") == b"one" * 300
+
+    @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+    async def test_decompress_gives_zlib_little_at_a_time(self, encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It copies what it does not use of that, again and again."""
+        given, make = list[int](), zlib.decompressobj
+
+        class Engine:
+            def __init__(self, wbits: int) -> None:
+                self._engine = make(wbits)
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(self._engine, name)
+
+            def decompress(self, data: bytes, most: int) -> bytes:
+                given.append(len(data))
+                return self._engine.decompress(data, most)
+
+        monkeypatch.setattr(zlib, "decompressobj", Engine)
+        noise = random.Random(1).randbytes(1 << 20)
+        packed = gzip.compress(noise) if encoding == "gzip" else zlib.compress(noise)
+        assert await held(packed, encoding) == noise
+        assert max(given) <= INPUT_BYTES and sum(given) >= len(packed)
 
     async def test_decompress_passes_over_zeros_behind_the_data(self) -> None:
         assert await held(gzip.compress(b"one") + b"\0" * 20, "gzip") == b"one"

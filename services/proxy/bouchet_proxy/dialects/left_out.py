@@ -116,19 +116,20 @@ def keep_allowed(body: Body) -> Body:
     inner = choice.get(ALLOWED)
     given = inner if isinstance(inner, dict) else choice
     listed = given.get("tools")
-    names = [_called(tool) for tool in (listed if isinstance(listed, list) else ())]
+    names = {_called(tool) for tool in (listed if isinstance(listed, list) else ())} - {""}
     kept = [tool for tool in tools if _called(tool) in names]
     mode = "required" if given.get("mode") == "required" else "auto"
     return {**body, "tools": kept or tools, "tool_choice": mode if kept else "none"}
 
 
-def _called(tool: Any) -> Any:
-    """Return what a tool is called: a function by its name, any other by its type."""
+def _called(tool: Any) -> str:
+    """Return what a tool is called: a function by its name, any other by its type; '' for what has neither."""
     if not isinstance(tool, dict):
-        return None
+        return ""
     function = tool.get("function")
     named = function if isinstance(function, dict) else tool
-    return named.get("name") or tool.get("type")
+    found = named.get("name") or tool.get("type")
+    return found if isinstance(found, str) else ""
 
 
 # the note to the client

@@ -5,6 +5,8 @@ vLLM speaks these APIs itself: what it can serve reaches it as the client wrote 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import takewhile
 from typing import Any
 
 from bouchet_core.deployments import Traits
@@ -140,7 +142,7 @@ def _add_system_note(body: Body, note: str) -> Body:
     first = messages[0] if messages else None
     if not isinstance(first, dict) or first.get("role") not in SYSTEM_ROLES:
         return {**body, "messages": [{"role": "system", "content": note}, *messages]}
-    return {**body, "messages": [{**first, "content": _join_contents(first.get("content"), note)}, *messages[1:]]}
+    return {**body, "messages": [{**first, "content": _join_contents([first.get("content"), note])}, *messages[1:]]}
 
 
 # messages
@@ -222,24 +224,26 @@ def _is_system(message: Any) -> bool:
 def _join_system(messages: list[Any]) -> list[Any]:
     if len(messages) < 2:
         return messages
-    joined = messages[0].get("content")
-    for message in messages[1:]:
-        joined = _join_contents(joined, message.get("content"))
-    return [{**messages[0], "content": joined}]
+    return [{**messages[0], "content": _join_contents([message.get("content") for message in messages])}]
 
 
 def _to_reminder(message: Body) -> Body:
     return {"role": "user", "content": REMINDER.format(_text_of(message.get("content")))}
 
 
-def _join_contents(one: Any, other: Any) -> Any:
-    """Return two contents as one: as text where both are, else as a list of parts."""
-    if not one or not other:
-        return one or other or ""
-    if isinstance(one, str) and isinstance(other, str):
-        return f"{one}\n\n{other}"
-    break_ = {"type": "text", "text": "\n\n"}
-    return [*_parts_of(one), break_, *_parts_of(other)]
+def _join_contents(contents: Sequence[Any]) -> Any:
+    """Return all contents as one: as text where all are, else as a list of parts."""
+    given = [content for content in contents if content]
+    texts = list(takewhile(lambda content: isinstance(content, str), given))
+    text, rest = "\n\n".join(texts), given[len(texts) :]
+    if not rest:
+        return text
+    parts: list[Any] = _parts_of(text) if texts else []
+    for content in rest:
+        if parts:
+            parts.append({"type": "text", "text": "\n\n"})
+        parts += _parts_of(content)
+    return parts
 
 
 def _parts_of(content: Any) -> list[Any]:
