@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -9,6 +11,7 @@ import pytest
 from bouchet_core.deployments import Traits
 from bouchet_proxy.dialects.endpoints import Endpoint, InvalidBodyError, check_body, prepare
 from bouchet_proxy.dialects.tokenize import prompt_end_body, tokenize_bodies
+from bouchet_proxy.dialects.tokens import Body
 from bouchet_proxy.dispatch import wants_tools
 from bouchet_proxy.routing.affinity import conversation_id
 from bouchet_proxy.routing.table import Route
@@ -58,3 +61,58 @@ def test_body_of_another_shape_is_refused_with_its_path(fields: dict[str, Any], 
     with pytest.raises(InvalidBodyError) as caught:
         check_body(Endpoint.MESSAGES, {"messages": [], **fields})
     assert str(caught.value).startswith(f"{path}: must be ")
+
+
+# time
+
+FEW, TIMES = 1000, 8
+# of one that compares each with each: TIMES * TIMES
+MOST = 3 * TIMES
+USER = {"role": "user", "content": "hi"}
+
+
+def systems(count: int, content: Any) -> Body:
+    return {"model": "m", "messages": [*({"role": "system", "content": content} for _ in range(count)), USER]}
+
+
+def chat_tools(count: int) -> Body:
+    tools = [{"type": "function", "function": {"name": f"f{n}"}} for n in range(count)]
+    allowed = {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": tools}}
+    return {"model": "m", "messages": [USER], "tools": tools, "tool_choice": allowed}
+
+
+def responses_tools(count: int) -> Body:
+    tools = [{"type": "function", "name": f"f{n}", "parameters": {}} for n in range(count)]
+    return {
+        "model": "m",
+        "input": "hi",
+        "tools": tools,
+        "tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": tools},
+    }
+
+
+def cpu_s(endpoint: Endpoint, body: Body) -> float:
+    """Return the least CPU time of some tries of this thread."""
+
+    def measure() -> float:
+        began = time.thread_time()
+        check_body(endpoint, body)
+        prepare(endpoint, body, Route("d1", "tiny", "org/Tiny", 0, "job", 4096, TRAITS[1]))
+        return time.thread_time() - began
+
+    return min(measure() for _ in range(3))
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "make"),
+    [
+        (Endpoint.CHAT, lambda count: systems(count, "a rule")),
+        (Endpoint.CHAT, lambda count: systems(count, [{"type": "text", "text": "a rule"}])),
+        (Endpoint.CHAT, chat_tools),
+        (Endpoint.RESPONSES, responses_tools),
+    ],
+    ids=["system messages", "system messages of parts", "allowed tools of a chat", "allowed tools of a response"],
+)
+def test_time_grows_as_the_body_does(endpoint: Endpoint, make: Callable[[int], Body]) -> None:
+    few, many = make(FEW), make(FEW * TIMES)
+    assert cpu_s(endpoint, many) < MOST * cpu_s(endpoint, few)

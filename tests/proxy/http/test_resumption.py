@@ -181,11 +181,19 @@ def test_client_is_held_with_pings_while_the_link_is_down(link: CutLink, quick_p
 
 def test_request_is_held_with_pings_before_its_answer_begins(link: CutLink, quick_pings: None) -> None:
     served = link.served()
-    timers = [threading.Timer(0.2, lambda: link.relay.cut(down=True)), threading.Timer(1.2, link.relay.restore)]
-    for timer in timers:
-        timer.start()
-    with stream(link, "SAY[late] HEAD[0.5]") as response:
+
+    def cut() -> None:
+        """Cut the link when the model has the request, and before it says a word."""
+        wait_for(lambda: link.served() > served)
+        link.relay.cut(down=True)
+        time.sleep(1)
+        link.relay.restore()
+
+    cutter = threading.Thread(target=cut)
+    cutter.start()
+    with stream(link, "SAY[late] HEAD[3]") as response:
         data = b"".join(response.iter_raw())
+    cutter.join()
     assert data.startswith(b"event: ping") and text_of(data) == "late"
     assert link.served() == served + 1, "it was asked for by its id"
 
