@@ -85,8 +85,8 @@ class ToolHistory:
 
     def callable(self, *, only_shown: bool) -> list[Any]:
         """Return the tools whose calls are parsed. only_shown: without those that the model has not been shown."""
-        hidden = self._deferred - self._shown if only_shown else set[str]()
-        kept = [tool for name, tool in self._known.items() if name not in self._removed | hidden]
+        hidden = self._removed | (self._deferred - self._shown if only_shown else set[str]())
+        kept = [tool for name, tool in self._known.items() if name not in hidden]
         bare = [{key: value for key, value in tool.items() if key != "defer_loading"} for tool in kept]
         return [*self._nameless, *bare]
 

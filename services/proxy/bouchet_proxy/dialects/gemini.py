@@ -201,13 +201,13 @@ def _functions(body: Body) -> Iterator[Body]:
             yield {"functionDeclarations": kept}
 
 
-def _allowed_names(body: Body) -> list[Any]:
+def _allowed_names(body: Body) -> frozenset[str]:
     config = body.get("toolConfig") or {}
     calling = config.get("functionCallingConfig") if isinstance(config, dict) else None
     if not isinstance(calling, dict) or calling.get("mode") != "ANY":
-        return []
+        return frozenset()
     names = calling.get("allowedFunctionNames")
-    return names if isinstance(names, list) else []
+    return frozenset(name for name in names if isinstance(name, str)) if isinstance(names, list) else frozenset()
 
 
 # after the translation

@@ -100,10 +100,10 @@ def _keep_functions(body: Body, traits: Traits) -> Body:
     tools = body.get("tools")
     if not isinstance(tools, list) or not tools:
         return {key: value for key, value in body.items() if key not in TOOL_FIELDS}
-    kept = [tool for tool in tools if is_function(tool) or not _names_type(tool)] if traits.tool_parser else []
+    kept = [tool for tool in tools if _can_be_called(tool)] if traits.tool_parser else []
     if len(kept) == len(tools):
         return body
-    missing = ", ".join(_tool_name(tool) for tool in tools if tool not in kept)
+    missing = ", ".join(_tool_name(tool) for tool in tools if not kept or not _can_be_called(tool))
     body = _add_system_note(body, MISSING_TOOLS_NOTE.format(missing) if traits.tool_parser else NO_TOOLS_NOTE)
     rest = {key: value for key, value in body.items() if key not in TOOL_FIELDS}
     if not kept:
@@ -114,9 +114,9 @@ def _keep_functions(body: Body, traits: Traits) -> Body:
     return {**rest, "tools": kept, **{key: value for key, value in options.items() if value is not None}}
 
 
-def _names_type(tool: object) -> bool:
-    """Return whether a tool has a type at all; without one it is left to vLLM, which says what is missing."""
-    return isinstance(tool, dict) and isinstance(tool.get("type"), str)
+def _can_be_called(tool: object) -> bool:
+    """Return whether a tool is a function; one without a type is left to vLLM, which says what is missing."""
+    return is_function(tool) or not (isinstance(tool, dict) and isinstance(tool.get("type"), str))
 
 
 def _tool_name(tool: Any) -> str:

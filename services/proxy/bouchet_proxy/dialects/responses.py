@@ -300,7 +300,11 @@ def _functions_within(tool: Any) -> list[Body]:
     """Return the functions of a namespace, none for any other tool."""
     if not isinstance(tool, dict) or tool.get("type") != "namespace" or not isinstance(tool.get("name"), str):
         return []
-    return [one for one in _list(tool, "tools") if is_function(one) and isinstance(one.get("name"), str)]
+    return [one for one in _list(tool, "tools") if _is_named_function(one)]
+
+
+def _is_named_function(tool: Any) -> bool:
+    return is_function(tool) and isinstance(tool.get("name"), str)
 
 
 def _without_namespaces(tools: list[Any]) -> list[Any]:
@@ -309,7 +313,7 @@ def _without_namespaces(tools: list[Any]) -> list[Any]:
     for tool in tools:
         functions = _functions_within(tool)
         flat += [{**one, "name": flat_name(tool["name"], one["name"])} for one in functions]
-        others = [one for one in _list(tool, "tools") if one not in functions] if functions else []
+        others = [one for one in _list(tool, "tools") if not _is_named_function(one)] if functions else []
         flat += others if functions else [tool]
     return flat
 
