@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, TimeoutError, expect, sync_playwright
 
 from tests.browser.house import House, keep_scene_alive, open_house
 from tests.fakes.running_api import ADMIN_KEY
@@ -61,14 +61,23 @@ class Watched:
         self.url = url
         self.errors: list[str] = []
         self.foreign: list[str] = []
+        self.unanswered: list[str] = []
 
     def watch(self, page: Page) -> None:
         """Note what this page does."""
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.on("console", lambda message: self._note(message.type, message.text))
-        page.on(
-            "request", lambda request: None if request.url.startswith(self.url) else self.foreign.append(request.url)
-        )
+        page.on("request", lambda request: self._asked(request.url))
+        page.on("response", lambda response: self._answered(response.url))
+
+    def _asked(self, url: str) -> None:
+        self.unanswered.append(url)
+        if not url.startswith(self.url):
+            self.foreign.append(url)
+
+    def _answered(self, url: str) -> None:
+        if url in self.unanswered:
+            self.unanswered.remove(url)
 
     def _note(self, kind: str, text: str) -> None:
         # a refused request is an answer that a test may provoke
@@ -90,7 +99,10 @@ def open_page(house: House, chromium: Browser) -> Iterator[OpenPage]:
         watched.watch(page)
         page.goto(house.url + path)
         if key:
-            sign_in(page, key)
+            try:
+                sign_in(page, key)
+            except TimeoutError as exc:
+                raise AssertionError(f"no sign-in; unanswered: {watched.unanswered}; {page.content()[-2000:]}") from exc
         return page
 
     yield open_one
