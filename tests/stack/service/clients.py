@@ -24,11 +24,12 @@ LONGEST_S = 420.0
 class Turn:
     """One request and what came of it. error: empty if it was answered whole. session: of its conversation.
 
-    cached: the share of its prompt that was in the prefix cache, by vLLM's own count.
+    at: Unix time of the request. cached: the share of its prompt that was in the prefix cache, by vLLM's own count.
     """
 
     session: str
     client: int
+    at: float
     began: float
     took_s: float
     first_s: float
@@ -102,7 +103,7 @@ class Agents:
         system = f"conversation {session}" + " word" * SYSTEM_LENGTH
         body = {"model": self.model, "max_tokens": 16_000, "stream": True, "system": system, "messages": messages}
         headers = {"x-claude-code-session-id": session}
-        began = time.monotonic()
+        at, began = time.time(), time.monotonic()
         self.open[number] = f"COUNT[{length}] of {session}", began
         first, text, error = 0.0, "", ""
         usage: dict[str, int] = {}
@@ -128,5 +129,5 @@ class Agents:
         del self.open[number]
         took_s, cached = time.monotonic() - began, usage.get("cache_read_input_tokens") or 0
         share = cached / max(1, cached + (usage.get("input_tokens") or 0))
-        self.turns.append(Turn(session, number, began, took_s, first, error, share))
+        self.turns.append(Turn(session, number, at, began, took_s, first, error, share))
         return text
