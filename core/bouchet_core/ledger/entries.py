@@ -6,11 +6,11 @@ Entries about requests are `bouchet_core.usage.UsageRecord`. Neither contains a 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AwareDatetime, ConfigDict, Field, TypeAdapter, ValidationError
 
 from bouchet_core.values import FrozenModel
 
@@ -70,6 +70,23 @@ class JobEntry(_Entry):
     spans: tuple[JobSpan, ...] = ()
 
 
+# of a job that Slurm requeues again and again, the last are kept
+MOST_PAUSES = 200
+# so that a clock that is wrong by hours makes no date that does not exist
+_Moment = Annotated[AwareDatetime, Field(ge=datetime(2000, 1, 1, tzinfo=UTC), lt=datetime(9999, 1, 1, tzinfo=UTC))]
+
+
+class Pause(_Entry):
+    """The time between two runs of a job, by the cluster's clock."""
+
+    start: _Moment
+    end: _Moment
+
+    def shifted(self, by: timedelta) -> Pause:
+        """Return it that much later."""
+        return Pause(start=self.start + by, end=self.end + by)
+
+
 class AccountingEntry(_Entry):
     """What sacct says of a job, all its runs together where Slurm has requeued it."""
 
@@ -81,6 +98,9 @@ class AccountingEntry(_Entry):
     runs: int = 1
     allocated_s: float = Field(description="seconds from start to end, of all runs")
     gpu_s: float = Field(description="the same times the GPUs that were allocated")
+    pauses: tuple[Pause, ...] = Field(
+        default=(), max_length=MOST_PAUSES, description="between its runs, where Slurm has requeued it"
+    )
     ended: bool = True
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import date
+from itertools import pairwise
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -14,13 +15,14 @@ from bouchet_api.ledger.intake import take_entries
 from bouchet_api.ledger.periods import DateRange
 from bouchet_api.ledger.request_views import total_requests
 from bouchet_api.ledger.tables import jobs, metadata, request_sums, requests, spans
+from bouchet_core.ledger import Pause
 from bouchet_core.store.ledger import REQUESTS, WaitingEntry
 
 from .conftest import LedgerUnderTest
-from .entries import NOON, accounting, job, request
+from .entries import NOON, accounting, job, moment, request
 
 
-def rows(database: LedgerDatabase, table: sa.Table) -> list[dict[str, object]]:
+def rows(database: LedgerDatabase, table: sa.Table) -> list[dict[str, Any]]:
     """Return all rows of a table."""
     with database.read() as connection:
         return [dict(row) for row in connection.execute(sa.select(table)).mappings()]
@@ -184,6 +186,64 @@ def test_accounting_changes_a_known_job_only(ledger: LedgerUnderTest) -> None:
     assert ledger.consumer.take_pending() == 4
     [row] = rows(ledger.database, jobs)
     assert (row["accounted_gpu_s"], row["accounted_at"]) == (7201.0, NOON.timestamp())
+
+
+def pause(start: str, end: str) -> Pause:
+    return Pause(start=moment(start), end=moment(end))
+
+
+RUNS = (
+    ("queued", "2026-11-10T09:59", "2026-11-10T10:00"),
+    ("starting", "2026-11-10T10:00", "2026-11-10T10:10:04"),
+    ("queued", "2026-11-10T10:10:04", "2026-11-10T10:15"),
+    ("starting", "2026-11-10T10:15", "2026-11-10T10:16"),
+    ("serving", "2026-11-10T10:16", "2026-11-10T10:45"),
+)
+
+
+@pytest.mark.parametrize(
+    ("seen", "pauses", "allocated_s"),
+    [
+        # the end of the first run was seen four seconds late
+        (RUNS, [pause("2026-11-10T10:10", "2026-11-10T10:15")], 600 + 1800),
+        # and the cluster's clock is twenty seconds behind, or ahead
+        (RUNS, [pause("2026-11-10T10:09:40", "2026-11-10T10:14:40")], 600 + 1800),
+        (RUNS, [pause("2026-11-10T10:10:20", "2026-11-10T10:15:20")], 600 + 1800),
+        # nobody watched while Slurm requeued it, twice
+        (
+            (("starting", "2026-11-10T10:00", "2026-11-10T11:00"),),
+            [pause("2026-11-10T10:10", "2026-11-10T10:20"), pause("2026-11-10T10:30", "2026-11-10T10:31")],
+            3600 - 660,
+        ),
+        # accounting of another time changes nothing
+        (RUNS, [pause("2026-11-09T10:10", "2026-11-09T10:15")], 604 + 1800),
+    ],
+)
+def test_pauses_of_a_requeued_job_are_no_gpu_time(
+    ledger: LedgerUnderTest, seen: tuple[tuple[str, str, str], ...], pauses: list[Pause], allocated_s: float
+) -> None:
+    of_sacct = accounting("j", 2.0 * allocated_s, pauses=pauses, runs=2)
+    ledger.worker.ledger.append([job("j", *seen), of_sacct, of_sacct])
+    ledger.consumer.take_pending()
+    ledger.worker.ledger.append([of_sacct])
+    assert ledger.consumer.take_pending() == 1
+    [row] = rows(ledger.database, jobs)
+    assert sum(row[f"{kind}_s"] for kind in ("starting", "serving", "idle", "draining")) == allocated_s
+    found = sorted(rows(ledger.database, spans), key=lambda span: span["start"])
+    assert (found[0]["start"], found[-1]["end"]) == (moment(seen[0][1]).timestamp(), moment(seen[-1][2]).timestamp())
+    assert all(one["end"] == after["start"] for one, after in pairwise(found))
+
+
+@pytest.mark.parametrize("at", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z", "2026-11-10T10:10:00"])
+def test_a_pause_that_is_no_time_keeps_nothing_from_the_ledger(ledger: LedgerUnderTest, at: str) -> None:
+    hostile = json.loads(accounting("j", 1.0).model_dump_json()) | {"pauses": [{"start": at, "end": at}]}
+    ledger.worker.ledger.append([job("j", *RUNS)])
+    worker = ledger.worker.queue_connection()
+    worker.xadd("bouchet:ledger:jobs", {"body": json.dumps(hostile)})
+    worker.close()
+    ledger.worker.ledger.append([job("after")])
+    assert ledger.consumer.take_pending() == 3
+    assert {row["job"] for row in rows(ledger.database, jobs)} == {"j", "after"}
 
 
 def test_group_is_made_again_after_redis_was_emptied(ledger: LedgerUnderTest, redis_server: object) -> None:

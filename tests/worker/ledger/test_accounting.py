@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from bouchet_core.deployments import Job, Phase
 from bouchet_core.errors import SlurmOutputError
-from bouchet_core.ledger import AccountingEntry
+from bouchet_core.ledger import MOST_PAUSES, AccountingEntry, Pause
 from bouchet_worker.ledger.accounting import (
     GRACE,
     AccountingScheduler,
@@ -59,6 +59,33 @@ def test_runs_of_a_job_are_added_and_running_jobs_left_out() -> None:
         "bouchet-c-1": (200.0, 1),
     }
     assert found["bouchet-b-1"].state == "TIMEOUT"
+    between = Pause(start=datetime.fromtimestamp(1796000100, UTC), end=datetime.fromtimestamp(1796000300, UTC))
+    assert {name: entry.pauses for name, entry in found.items() if entry.pauses} == {"bouchet-b-1": (between,)}
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        ("Unknown", "1796000100", "1796000300", "1796003900"),
+        ("2026-11-29T10:00:00", "2026-11-29T10:01:00", "2026-11-29T10:02:00", "2026-11-29T10:03:00"),
+        ("1796000000", "9" * 5000, "1796000300", "1796003900"),
+        ("0", "1", "2", "3"),
+        ("1796000000", "1796000300", "1796000300", "1796003900"),
+    ],
+)
+def test_times_that_cannot_be_read_or_leave_no_pause_make_none(times: tuple[str, ...]) -> None:
+    ends = (("REQUEUED", *times[:2]), ("TIMEOUT", *times[2:]))
+    lines = (f"12|{state}|{begin}|{end}|60|gres/gpu=1|bouchet-b-1" for state, begin, end in ends)
+    [entry] = entries_of([ended("bouchet-b-1", 12)], parse_accounting_rows("\n".join(lines)), NOW)
+    assert (entry.runs, entry.gpu_s, entry.pauses) == (2, 120.0, ())
+
+
+def test_of_very_many_runs_the_last_pauses_are_kept() -> None:
+    first = 1796000000
+    lines = (f"12|CANCELLED|{first + 60 * i}|{first + 60 * i + 50}|50|gres/gpu=1|bouchet-b-1" for i in range(900))
+    [entry] = entries_of([ended("bouchet-b-1", 12)], parse_accounting_rows("\n".join(lines)), NOW)
+    assert entry.runs == 900 and len(entry.pauses) == MOST_PAUSES
+    assert entry.pauses[-1].end == datetime.fromtimestamp(first + 60 * 899, UTC)
 
 
 @pytest.mark.parametrize("text", ["sacct: error: something", "1|2|3"])

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
-from bouchet_core.ledger import AccountingEntry, JobEntry, JobSpan, parse_entry
+from bouchet_core.ledger import AccountingEntry, JobEntry, JobSpan, Pause, SpanKind, parse_entry, with_pauses
 from bouchet_core.store.ledger import JOBS, WaitingEntry
 from sqlalchemy.dialects import postgresql, sqlite
 
@@ -212,7 +213,29 @@ def _take_accounting(connection: sa.Connection, entry: AccountingEntry) -> None:
     found = {"accounted_gpu_s": entry.gpu_s, "accounted_runs": entry.runs, "accounted_state": entry.state}
     row = fitted(jobs, {"job": entry.job, "accounted_at": at, **found})
     known = sa.and_(jobs.c.job == row.pop("job"), sa.func.coalesce(jobs.c.accounted_at, 0) <= at)
-    connection.execute(sa.update(jobs).where(known).values(**row))
+    job = fitted(jobs, {"job": entry.job})["job"]
+    if connection.execute(sa.update(jobs).where(known).values(**row)).rowcount and entry.pauses:
+        _take_pauses(connection, job, entry.pauses)
+
+
+def _take_pauses(connection: sa.Connection, job: str, pauses: Sequence[Pause]) -> None:
+    """Correct the spans of a job that Slurm has requeued: accounting has the ends of its runs to the second."""
+    rows = connection.execute(sa.select(spans).where(spans.c.job == job).order_by(spans.c.start)).all()
+    known = [_span(row) for row in rows]
+    corrected = with_pauses(known, pauses)
+    if corrected == known:
+        return
+    connection.execute(sa.delete(spans).where(spans.c.job == job))
+    _take_spans(connection, job, corrected)
+
+
+def _span(row: sa.Row[Any]) -> JobSpan:
+    end = None if row.end is None else _date(row.end)
+    return JobSpan(kind=SpanKind(row.kind), start=_date(row.start), end=end)
+
+
+def _date(at: float) -> datetime:
+    return datetime.fromtimestamp(at, UTC)
 
 
 def _unix(moment: Any) -> float | None:

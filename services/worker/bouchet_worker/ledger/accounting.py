@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 from bouchet_core.deployments import Job, Phase
 from bouchet_core.errors import BouchetError, ClusterUnavailableError, SlurmOutputError
-from bouchet_core.ledger import AccountingEntry
+from bouchet_core.ledger import MOST_PAUSES, AccountingEntry, Pause
 
 from bouchet_worker.context import StartWork, WorkerContext, start_thread
 from bouchet_worker.slurm.commands import QUERY_TIMEOUT_S
@@ -33,6 +34,8 @@ GRACE = timedelta(minutes=3)
 RETRY = timedelta(minutes=10)
 # of the day, in UTC: between midnight and morning in America
 NIGHT_HOUR = 7
+# Unix time, from the year 2000 on; others are no times of a job
+FIRST_S, LATEST_S = 946_684_800, 1 << 36
 RUNNING_STATES = ("PENDING", "RUNNING", "COMPLETING", "SUSPENDED", "REQUEUED", "CONFIGURING", "RESIZING")
 
 
@@ -45,6 +48,9 @@ class AccountingRow:
     elapsed_s: float
     gpus: int
     name: str
+    # None where sacct prints no time of that kind, or one without its time zone
+    start: datetime | None = None
+    end: datetime | None = None
 
     @property
     def has_ended(self) -> bool:
@@ -66,10 +72,23 @@ def parse_accounting_rows(text: str) -> list[AccountingRow]:
     for line in lines:
         parts = line.split("|", 6)
         if len(parts) == 7 and parts[0].isdigit() and parts[4].isdigit():
-            rows.append(AccountingRow(int(parts[0]), parts[1], float(parts[4]), count_gpus(parts[5]), parts[6]))
+            gpus, times = count_gpus(parts[5]), (_moment(parts[2]), _moment(parts[3]))
+            rows.append(AccountingRow(int(parts[0]), parts[1], float(parts[4]), gpus, parts[6], *times))
     if lines and not rows:
         raise SlurmOutputError("sacct", lines[0])
     return rows
+
+
+def _moment(printed: str) -> datetime | None:
+    is_number = len(printed) < 20 and printed.isascii() and printed.isdigit() and FIRST_S <= int(printed) < LATEST_S
+    return datetime.fromtimestamp(int(printed), UTC) if is_number else None
+
+
+def pauses_of(runs: Sequence[AccountingRow]) -> tuple[Pause, ...]:
+    """Return the time between the runs of one job, in their order."""
+    times = sorted((run.start, run.end) for run in runs if run.start is not None and run.end is not None)
+    found = [Pause(start=end, end=start) for (_, end), (start, _) in pairwise(times) if end < start]
+    return tuple(found[-MOST_PAUSES:])
 
 
 def entries_of(jobs: Iterable[Job], rows: Iterable[AccountingRow], asked_at: datetime) -> list[AccountingEntry]:
@@ -91,6 +110,7 @@ def entries_of(jobs: Iterable[Job], rows: Iterable[AccountingRow], asked_at: dat
                 runs=len(found),
                 allocated_s=sum(row.elapsed_s for row in found),
                 gpu_s=sum(row.elapsed_s * row.gpus for row in found),
+                pauses=pauses_of(found),
             )
         )
     return entries
