@@ -29,7 +29,10 @@ def with_pauses(spans: Sequence[JobSpan], pauses: Sequence[Pause]) -> list[JobSp
 
 
 def _later_runs(spans: Sequence[JobSpan]) -> list[datetime]:
-    """Return when each run but the first was seen to begin."""
+    """Return when each run but the first was seen to begin.
+
+    The first has no pause before it, so it is none of those that a pause may end with.
+    """
     starts: list[datetime] = []
     was_allocated = False
     for span in spans:

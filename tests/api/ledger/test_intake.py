@@ -209,7 +209,7 @@ RUNS = (
         # and the cluster's clock is twenty seconds behind, or ahead
         (RUNS, [pause("2026-11-10T10:09:40", "2026-11-10T10:14:40")], 600 + 1800),
         (RUNS, [pause("2026-11-10T10:10:20", "2026-11-10T10:15:20")], 600 + 1800),
-        # nobody watched while Slurm requeued it, twice
+        # Slurm requeued it twice while the worker was away
         (
             (("starting", "2026-11-10T10:00", "2026-11-10T11:00"),),
             [pause("2026-11-10T10:10", "2026-11-10T10:20"), pause("2026-11-10T10:30", "2026-11-10T10:31")],
