@@ -8,6 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 from bouchet_api.app import create_app
+from bouchet_api.dashboard.sign_outs import SignOuts
 from bouchet_api.dependencies import AppState, open_state
 from bouchet_core.gateway_client import NO_TLS
 from fastapi import FastAPI
@@ -40,6 +41,7 @@ def app(state: AppState, apps: list[FastAPI]) -> FastAPI:
     if not apps:
         apps.append(create_app(state, ADMIN_KEY))
     apps[0].state.bouchet = state
+    apps[0].state.sessions.sign_outs = SignOuts(state.store.sign_outs)
     return apps[0]
 
 

@@ -15,6 +15,7 @@ import httpx
 import pytest
 from bouchet_api.auth import access_problem
 from bouchet_api.dashboard.sessions import SessionBook
+from bouchet_api.dashboard.sign_outs import SignOuts
 from bouchet_api.dependencies import AppState
 from bouchet_api.doctor import run_checks, tunnel_check
 from bouchet_api.new_deployment import RECORD_REQUIRED, new_deployment, relaunch
@@ -51,14 +52,14 @@ HEADERS: tuple[dict[str, str], ...] = (
 )
 
 
-def refusal(headers: dict[str, str]) -> Problem | None:
+def refusal(headers: dict[str, str], state: AppState) -> Problem | None:
     """Return why a request with these headers is refused."""
-    return access_problem("GET", "/v1/keys", Headers(headers), SessionBook("key"))
+    return access_problem("GET", "/v1/keys", Headers(headers), SessionBook("key", SignOuts(state.store.sign_outs)))
 
 
 async def test_messages_match_the_golden_file(api: httpx.AsyncClient, state: AppState, gateway: FakeGateway) -> None:
     sections = {
-        "access": [problem.detail for headers in HEADERS if (problem := refusal(headers))],
+        "access": [problem.detail for headers in HEADERS if (problem := refusal(headers, state))],
         "requests": [message async for message in request_messages(api, state)],
         "tasks": list(task_messages()),
         "launch": list(launch_messages(state)),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
 import httpx
 import pytest
 from bouchet_api.dashboard.sessions import (
@@ -14,7 +17,9 @@ from bouchet_api.dashboard.sessions import (
     cookie_name,
     is_from_this_site,
 )
+from bouchet_api.dashboard.sign_outs import SignOuts
 from bouchet_core.deployments import Phase
+from bouchet_core.store import Store
 from starlette.datastructures import Headers
 
 from tests.fakes.running_api import ADMIN_KEY
@@ -33,27 +38,32 @@ class Clock:
         return self.now
 
 
-def test_cookie_of_the_key_is_a_session_for_a_week() -> None:
+def new_book(store: Store, key: str = "key", clock: Callable[[], float] = time.time) -> SessionBook:
+    """Return the sessions of an API that has just been started."""
+    return SessionBook(key, SignOuts(store.sign_outs, clock), clock)
+
+
+def test_cookie_of_the_key_is_a_session_for_a_week(store: Store) -> None:
     clock = Clock()
-    book = SessionBook("key", clock)
+    book = new_book(store, clock=clock)
     cookie = book.open_with_key(" key\n")
     found = book.check(cookie)
     assert found is not None and found.expires_at == int(clock.now) + SESSION_S and len(found.token) == 64
     # another process with the same key knows it, one with another key does not
-    assert SessionBook("key", clock).check(cookie) == found
-    assert SessionBook("other", clock).check(cookie) is None
+    assert new_book(store, clock=clock).check(cookie) == found
+    assert new_book(store, "other", clock).check(cookie) is None
     clock.now += SESSION_S
     assert book.check(cookie) is None
 
 
 @pytest.mark.parametrize("key", ["", "ke", "key2", "KEY", "k\x00ey", "\ud800", "ä" * 400])
-def test_wrong_key_opens_no_session(key: str) -> None:
+def test_wrong_key_opens_no_session(store: Store, key: str) -> None:
     with pytest.raises(SignInRefusedError):
-        SessionBook("key").open_with_key(key)
+        new_book(store).open_with_key(key)
 
 
-def test_changed_cookie_is_no_session() -> None:
-    book = SessionBook("key")
+def test_changed_cookie_is_no_session(store: Store) -> None:
+    book = new_book(store)
     cookie = book.open_with_key("key")
     expires, identity, signature = cookie.split(".")
     later = f"{int(expires) + 1}.{identity}.{signature}"
@@ -61,9 +71,9 @@ def test_changed_cookie_is_no_session() -> None:
         assert book.check(wrong) is None
 
 
-def test_link_opens_one_session_within_a_minute() -> None:
+def test_link_opens_one_session_within_a_minute(store: Store) -> None:
     clock = Clock()
-    book = SessionBook("key", clock)
+    book = new_book(store, clock=clock)
     code = book.new_link()
     assert book.check(book.open_with_link(code)) is not None
     with pytest.raises(LinkRefusedError, match="used before"):
@@ -74,10 +84,16 @@ def test_link_opens_one_session_within_a_minute() -> None:
         book.open_with_link(late)
     with pytest.raises(LinkRefusedError):
         book.open_with_link("invented")
+    used, unused = book.new_link(), book.new_link()
+    book.open_with_link(used)
+    again = new_book(store, clock=clock)
+    for code in (used, unused):
+        with pytest.raises(LinkRefusedError, match="before the API started again"):
+            again.open_with_link(code)
 
 
-def test_links_are_bounded_and_the_newest_works() -> None:
-    book = SessionBook("key")
+def test_links_are_bounded_and_the_newest_works(store: Store) -> None:
+    book = new_book(store)
     codes = [book.new_link() for _ in range(500)]
     with pytest.raises(LinkRefusedError):
         book.open_with_link(codes[0])

@@ -1,12 +1,14 @@
-"""API keys of the people who share the stack.
+"""Who is let in: API keys of the people who share the stack, and sessions of browsers that were signed out.
 
 Keys in Redis:
-    access:keys     hash    name -> ApiKey as JSON (its hash, not the key)
-    access:changes  stream  one entry a change, so that readers need not poll
+    access:keys        hash        name -> ApiKey as JSON (its hash, not the key)
+    access:changes     stream      one entry a change, so that readers need not poll
+    access:signed-out  sorted set  id of a session -> when it would have ended; removed after that
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, cast
 
 import redis
@@ -17,8 +19,10 @@ from bouchet_core.keys import ApiKey
 from .client import PREFIX, mapped
 from .reading import Unreadable, read_or_skip, unreadable_of
 
-_KEYS, _CHANGES = PREFIX + "access:keys", PREFIX + "access:changes"
+_KEYS, _CHANGES, _SIGNED_OUT = PREFIX + "access:keys", PREFIX + "access:changes", PREFIX + "access:signed-out"
 CHANGES_KEPT = 100
+# of these, those that would end first are dropped at last
+SIGN_OUTS_KEPT = 10_000
 FIRST_CHANGE = "0-0"
 
 
@@ -75,3 +79,25 @@ class ApiKeyStore:
     def _changed(self, name: str) -> None:
         with mapped():
             self._redis.xadd(_CHANGES, {"name": name}, maxlen=CHANGES_KEPT, approximate=True)
+
+
+class SignOutStore:
+    """Sessions of browsers that were signed out. Methods raise StoreError subclasses."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._redis = client
+
+    def add(self, sessions: Mapping[str, int], now: float) -> None:
+        """Keep these, with the Unix times of their ends; remove those that are over."""
+        with mapped():
+            pipe = self._redis.pipeline(transaction=True)
+            pipe.zadd(_SIGNED_OUT, cast("Any", dict(sessions)))
+            pipe.zremrangebyscore(_SIGNED_OUT, "-inf", now)
+            pipe.zremrangebyrank(_SIGNED_OUT, 0, -SIGN_OUTS_KEPT - 1)
+            pipe.execute()
+
+    def all(self) -> dict[str, int]:
+        """Return those that are kept, with the Unix times of their ends."""
+        with mapped():
+            found = cast("list[tuple[str, float]]", self._redis.zrange(_SIGNED_OUT, 0, -1, withscores=True))
+        return {identity: int(ends_at) for identity, ends_at in found}

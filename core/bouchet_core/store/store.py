@@ -14,7 +14,7 @@ import redis
 
 from bouchet_core.tunnel import TargetSigner
 
-from .api_keys import ApiKeyStore
+from .api_keys import ApiKeyStore, SignOutStore
 from .batch_jobs import DownloadStore, ImageStore
 from .client import PREFIX, RedisLogin, evaluate, mapped, open_client
 from .cluster import OrphanStore, OutageStore, TunnelStore
@@ -53,6 +53,7 @@ class Store(DeploymentStore):
         super().__init__(client)
         self.signer = signer
         self.api_keys = ApiKeyStore(client)
+        self.sign_outs = SignOutStore(client)
         self.downloads = DownloadStore(client)
         self.images = ImageStore(client)
         self.usage = UsageStore(client)

@@ -25,6 +25,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from .auth import AuthMiddleware
 from .dashboard import pages
 from .dashboard.sessions import SessionBook
+from .dashboard.sign_outs import SignOuts
 from .dependencies import AppState
 from .openapi.document import DescribedApi
 from .problems import TITLES, field_problems, in_one_line, problem, problem_of, problem_response
@@ -110,7 +111,7 @@ def create_app(state: AppState, key: str) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _handle_invalid_request)
     app.add_exception_handler(HTTPException, _handle_http_error)
     app.add_exception_handler(Exception, _handle_unexpected_error)
-    app.state.sessions = SessionBook(key)
+    app.state.sessions = SessionBook(key, SignOuts(state.store.sign_outs))
     app.add_middleware(AuthMiddleware, sessions=app.state.sessions)
     app.add_middleware(StopMiddleware)
     app.add_middleware(HeadMiddleware)
@@ -144,6 +145,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     finally:
         watch.cancel()
         await asyncio.to_thread(consumer.stop)
+        await asyncio.to_thread(app.state.sessions.sign_outs.close)
         with contextlib.suppress(asyncio.CancelledError):
             await watch
 

@@ -105,6 +105,7 @@ STATUS_BY_KIND: Mapping[str, int] = {
     "targets_missing": 409,
     "sign_in_refused": 403,
     "link_refused": 403,
+    "session_unchecked": 503,
     "ledger_unavailable": 503,
     "invalid_period": 422,
     "chat_refused": 502,

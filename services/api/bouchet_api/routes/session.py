@@ -12,6 +12,10 @@ from bouchet_api.openapi import examples
 
 router = APIRouter(prefix="/v1/session", tags=["dashboard"])
 
+NOT_KEPT = (
+    "signed out, but Redis does not answer: should the API start again before it does, a copied cookie would work again"
+)
+
 
 class SignInRequest(BaseModel, hide_input_in_errors=True, extra="forbid"):
     """What a browser signs in with: the admin key, or the code of a one-time link."""
@@ -32,6 +36,7 @@ class SessionInfo(BaseModel):
     signed_in: bool
     token: str = Field(default="", description="to send in the header x-bouchet-token with every change")
     expires_at: int | None = Field(default=None, description="Unix time")
+    note: str = Field(default="", description="what else there is to know; empty otherwise")
 
 
 class SessionLink(BaseModel):
@@ -65,10 +70,9 @@ def sign_out(request: Request, response: Response) -> SessionInfo:
     """Sign out: the session ends, also for whoever has copied its cookie."""
     book = _book(request)
     session = book.find(request.headers)
-    if session is not None:
-        book.close(session)
+    is_kept = session is None or book.close(session)
     response.delete_cookie(cookie_name(request.headers), httponly=True, samesite="strict")
-    return SessionInfo(signed_in=False)
+    return SessionInfo(signed_in=False, note="" if is_kept else NOT_KEPT)
 
 
 @router.post("/link", status_code=201)

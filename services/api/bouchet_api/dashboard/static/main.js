@@ -84,8 +84,7 @@ async function signIn(request) {
 }
 
 async function signOut() {
-  try { await ask("DELETE", "/v1/session"); } catch (error) { notice(error.message); return; }
-  end("");
+  try { end((await ask("DELETE", "/v1/session")).note); } catch (error) { notice(error.message); }
 }
 
 function end(why) {
@@ -157,12 +156,13 @@ async function start() {
   const link = /^#link=([A-Za-z0-9_-]+)$/.exec(location.hash);
   if (link) history.replaceState(null, "", "/");
   try {
-    if (link) begin(await ask("POST", "/v1/session", { link: link[1] }));
-    else begin(await ask("GET", "/v1/session"));
+    const session = link ? await ask("POST", "/v1/session", { link: link[1] }) : await ask("GET", "/v1/session");
+    state.ended = "";
+    begin(session);
   } catch (error) {
     state.session = { signed_in: false };
     state.ended = error.message;
-    if (error.kind === "unreachable") setTimeout(start, 2000);
+    if (error.kind === "unreachable" || error.status === 503) setTimeout(start, 2000);
     redraw();
   }
 }
