@@ -34,7 +34,7 @@ describes the fields. Later versions may add fields; they do not remove any.
 
 | command | `--json` prints |
 |---|---|
-| `launch`, `status NAME`, `orphans --adopt` | a deployment; `launch --dry-run`: a preview |
+| `launch`, `status NAME`, `orphans --adopt ID` | a deployment; `launch --dry-run`: a preview |
 | `status NAME --repro` | what ran: `model`, `revision`, `weights`, `image`, `software`, `slurm`, `container`, ... |
 | `status` | `deployments`, `ended`, `ended_more`, `tunnel` or `tunnel_error`, `cluster_outage`, `orphans` |
 | `cancel` | `deployments`: those that are being cancelled |
@@ -112,7 +112,7 @@ def _legacy() -> str:
 
 
 def _completion() -> str:
-    rows = [f"- {shell}: `{install}`" for shell, install in INSTALL.items()]
+    rows = [f"- {shell}, {place}: `{line}`" for shell, (place, line) in INSTALL.items()]
     text = "## Completion\n\nCompletes commands, options, models of the catalog and names of running deployments.\n"
     return "\n".join([text, *rows, ""])
 

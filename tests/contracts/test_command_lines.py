@@ -1,11 +1,16 @@
 """Every command line that a page shows exists: `bouchet` and `make` are asked, and of others a test runs the line.
 
 A block of a page has its language, and `bash` blocks are command lines. Text between single backticks is one where it
-begins with a program's name. Words in capitals stand for a value.
+begins with a program's name, or with a command of `bouchet`; any other text of several words there is an option, a
+request, a setting, or one of a list. So are the command lines in messages and comments. Words in capitals stand for a
+value.
 """
 
 from __future__ import annotations
 
+import argparse
+import ast
+import json
 import re
 import shlex
 import subprocess
@@ -14,7 +19,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from bouchet_cli.arguments import parse
+from bouchet_api.openapi.errors import ERROR_KINDS
+from bouchet_cli.arguments import command_parser, parse
+from bouchet_cli.commands import COMMANDS as OUR_COMMANDS
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "ARCHITECTURE.md")] + sorted(ROOT.glob("docs/*.md"))
@@ -51,11 +58,17 @@ PROGRAMS = (
         "squeue",
         "module",
         "pip",
+        "nc",
+        "ip",
+        "rm",
+        "cat",
+        "vllm",
+        "mypy",
     ),
 )
 # what pages write for a value of a certain form
-PLACEHOLDERS = {"COMMAND": "status"}
-AFTER_OPTION = {"--for": "codex"}
+PLACEHOLDERS = {"COMMAND": "status", "PORT": "8000", "P": "8000"}
+AFTER_OPTION = {"--for": "codex", "--adopt": "123456", "--cancel": "123456", "image": "build"}
 PREFIX = re.compile(r"^[A-Z_]+=(?:\$\([^)]*\)|\S+) ")
 
 README_REQUEST = "tests/proxy/test_process.py::test_request_of_the_readme_is_answered"
@@ -68,6 +81,15 @@ RUN_BY = {
     "sacct -X -u": WAITS,
     ".venv/bin/python -m tests.sim": WAITS,
     "PYTHON=$(uv python find 3.13) make up": f"{SCRIPTS}::test_makefile_calls_the_python_that_is_chosen",
+    **dict.fromkeys(
+        (
+            "export ANTHROPIC_BASE_URL=https://llm.lab.example",
+            "export ANTHROPIC_AUTH_TOKEN=KEY",
+            "export OPENAI_BASE_URL=https://llm.lab.example/v1",
+            "export OPENAI_API_KEY=KEY",
+        ),
+        "tests/cli/commands/test_keys.py::test_lines_of_the_page_are_those_that_are_printed",
+    ),
     "ssh -G bouchet": "tests/setup/files/test_ssh_config.py::test_resolve_hosts_leads_where_ssh_goes",
 }
 # ... and lines that no test can run, with the reason
@@ -96,10 +118,55 @@ NOT_RUN = {
     "sacctmgr show": "a question to a real Slurm",
     "scontrol show partition": "a question to a real Slurm",
     "sbatch --test-only": "an option that is named",
-    "export ANTHROPIC_BASE_URL=": "sets variables",
-    "export OPENAI_BASE_URL=": "sets variables",
     "export BOUCHET_API_KEY=": "sets a variable; the command in it is parsed",
     'echo "Why?"': "part of a pipe; the command behind it is parsed",
+    "nc %h %p": "a ProxyCommand that is named",
+    "ip -4 addr show docker0": "needs an engine",
+    "rm -r": "removes a person's files",
+    "cat .env": "what a model may be led to run",
+    "vllm serve": "a program that is named",
+    "mypy --strict": "what `make check` runs",
+}
+# options of other programs, and whose they are
+OTHER_OPTIONS = {
+    **dict.fromkeys(
+        (
+            *("--max-model-len", "--tool-call-parser", "--reasoning-parser", "--allowed-media-domains"),
+            *("--gpu-memory-utilization", "--kv-cache-memory-bytes", "--max-num-seqs", "--max-num-batched-tokens"),
+            *("--enforce-eager", "--no-enable-prefix-caching", "--quantization", "--hf-overrides", "--rope-scaling"),
+            *("--node-rank", "--headless"),
+        ),
+        "vLLM",
+    ),
+    "--require-hashes": "pip",
+    "--mem": "sbatch",
+    **dict.fromkeys(("--tools", "--strict-mcp-config"), "Claude Code"),
+    **dict.fromkeys(("--seeds", "--waits"), "python -m tests.sim"),
+}
+# a setting and its value, in YAML or in `.env`
+SETTING = re.compile(r"\{?[a-z][a-z0-9_]*: \S+|[A-Z][A-Z0-9_]+: \S+")
+REQUEST = re.compile(r"(GET|POST|PUT|PATCH|DELETE) (/\S*)")
+# other text of several words: what programs print, and parts of files of other programs
+OTHER_TEXT = {
+    "/model default",
+    "8 h x 4 H200 = 9,600 SU",
+    "GPU KV cache size",
+    "Model loading took",
+    "Quota (UNIT)",
+    "Usage (UNIT)",
+    "attached; not ours; never cancelled",
+    "gpu memory x --gpu-memory-utilization - weights - own work = KV cache",
+    "gssapiauthentication yes",
+    "host bouchet bouchet 172.16.0.0/12 scram-sha-256",
+    "image_job.py detach",
+    "its files in ... could not be written",
+    "partial 43 %",
+    "prompt is too long: N tokens > M maximum",
+    "ready without tools",
+    "the cluster has not answered for ...",
+    "the model in ... is not complete",
+    "setenv NAME VALUE",
+    "x-should-retry: false",
 }
 
 
@@ -126,10 +193,19 @@ def shown_lines(page: Path) -> Iterator[tuple[str, bool]]:
     for language, text in shown_blocks(page):
         if language == "bash":
             yield from ((line, True) for line in split_block(text))
+    for line in inline_texts(page):
+        if PREFIX.sub("", line).split(" ")[0] in (*OURS, *PROGRAMS):
+            yield line, False
+        elif line.split(" ")[0] in OUR_COMMANDS:
+            yield f"bouchet {line}", False
+
+
+def inline_texts(page: Path) -> Iterator[str]:
+    """Yield the texts of several words that stand between single backticks."""
     for match in INLINE.finditer(BLOCK.sub("", page.read_text())):
         line = " ".join(match[1].replace("\\|", "|").split())
-        if PREFIX.sub("", line).split(" ")[0] in (*OURS, *PROGRAMS) and " " in line:
-            yield line, False
+        if " " in line:
+            yield line
 
 
 def simple_commands(line: str) -> Iterator[list[str]]:
@@ -225,3 +301,101 @@ def test_models_and_images_that_pages_name_exist() -> None:
             assert words[3] in pins, line
         if words[1:2] == ["download"] and len(words) > 2 and not words[2].isupper():
             assert words[2] in models or words[2].startswith("hub-demo/"), line
+
+
+def options_of_ours() -> set[str]:
+    """Return every option that some command of `bouchet` takes."""
+    parsers = [command_parser(name) for name in OUR_COMMANDS]
+    for parser in parsers:
+        for action in parser._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                parsers += action.choices.values()
+    return {option for parser in parsers for action in parser._actions for option in action.option_strings}
+
+
+def other_texts() -> Iterator[tuple[str, str]]:
+    """Yield (page, text) for the texts of several words that are no command lines."""
+    for page in PAGES:
+        for line in inline_texts(page):
+            first = PREFIX.sub("", line).split(" ")[0]
+            if first not in (*OURS, *PROGRAMS, *OUR_COMMANDS) and page.name != "cli.md":
+                yield page.name, line
+
+
+def test_every_option_that_pages_name_exists() -> None:
+    known = options_of_ours()
+    assert not known & set(OTHER_OPTIONS)
+    named = {
+        option
+        for _, line in other_texts()
+        if line not in OTHER_TEXT
+        for option in re.findall(r"(?<![\w-])--[a-z][a-z-]*", line)
+    }
+    alone = {
+        option
+        for page in PAGES
+        for option in re.findall(r"(?<!`)`(--[a-z][a-z-]*)`", BLOCK.sub("", page.read_text()))
+        if page.name != "cli.md"
+    }
+    assert named | alone <= known | set(OTHER_OPTIONS), named | alone
+    assert set(OTHER_OPTIONS) <= named | alone | set(re.findall(r"--[a-z-]+", " ".join(OTHER_TEXT)))
+
+
+def test_every_text_of_pages_is_of_a_known_kind() -> None:
+    found = {line for _, line in other_texts() if not line.startswith("--")}
+    others = {line for line in found if not SETTING.fullmatch(line) and not REQUEST.fullmatch(line)}
+    assert others == OTHER_TEXT
+
+
+def test_every_request_that_pages_show_has_a_route() -> None:
+    proxy = json.loads((ROOT / "schemas" / "proxy-openapi.json").read_text())["paths"]
+    routes = {(method.upper(), path) for method, path in ERROR_KINDS}
+    routes |= {(method.upper(), path) for path, methods in proxy.items() for method in methods}
+    shapes = {(method, re.sub(r"\{[^}]*\}", "ID", path)) for method, path in routes}
+    shown = {(match[1], match[2]) for _, line in other_texts() if (match := REQUEST.fullmatch(line))}
+    assert len(shown) > 5 and shown <= shapes, shown - shapes
+
+
+# where a program or a file names a command; what the tests themselves and lists of changes write does not count
+NAMING = {".py", ".js", ".sh", ".sbatch", ".yaml", ".md", ".html", ".def", ".example", ""}
+NAMED = re.compile(r"`((?:\./)?bouchet [^`\n]+|make [^`\n]+)`")
+VALUE = "VALUE"
+
+
+def naming_texts(path: Path) -> Iterator[str]:
+    """Yield the texts of a file: of Python its strings, with VALUE where something is put in, and its comments."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".js":
+        text = re.sub(r"\$\{[^}]*\}", VALUE, text).replace("\\`", "`")
+    if path.suffix != ".py":
+        yield text
+        return
+    parts: set[int] = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.JoinedStr):
+            parts |= {id(value) for value in node.values}
+            yield "".join(str(value.value) if isinstance(value, ast.Constant) else VALUE for value in node.values)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in parts:
+            yield node.value
+    yield from re.findall(r"#.*", text)
+
+
+def named_commands() -> set[str]:
+    """Return the command lines of `bouchet` and `make` that messages, comments and decisions name."""
+    argv = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", ":!tests", ":!CHANGELOG.md"]
+    names = subprocess.run(argv, cwd=ROOT, capture_output=True, check=True, text=True).stdout.split("\0")
+    paths = [path for name in names if name and (path := ROOT / name).suffix in NAMING and path.is_file()]
+    texts = (text for path in paths for text in naming_texts(path))
+    lines = (match[1].replace("\\|", "|") for text in texts for match in NAMED.finditer(text))
+    found = {re.sub(r"\$\{?\w+\}?", VALUE, line) for line in lines}
+    return {line for line in found if line.split(" ")[1].strip("{}") not in (VALUE, "name", "TARGET", "--help")}
+
+
+def test_every_command_that_messages_name_exists() -> None:
+    named = named_commands()
+    assert len(named) > 100
+    for words in (words for line in named for words in simple_commands(line)):
+        if words[0] == "make":
+            test_make_has_the_target("", shlex.join(words))
+        elif words[0] in OURS:
+            test_bouchet_takes_the_line("", shlex.join(words), strict=False)

@@ -24,11 +24,11 @@ from bouchet_cli.integrations.claude_env import TIERS
 from bouchet_cli.view.screen import clean
 
 PROGRAMS = ("bouchet", "./bouchet")
-# shell -> how to install the code
-INSTALL: Mapping[str, str] = {
-    "bash": 'in ~/.bashrc: eval "$(bouchet completion bash)"',
-    "zsh": 'in ~/.zshrc, after compinit: eval "$(bouchet completion zsh)"',
-    "fish": "once: bouchet completion fish > ~/.config/fish/completions/bouchet.fish",
+# shell -> where a line belongs, and the line that installs the code
+INSTALL: Mapping[str, tuple[str, str]] = {
+    "bash": ("in ~/.bashrc", 'eval "$(bouchet completion bash)"'),
+    "zsh": ("in ~/.zshrc, after compinit", 'eval "$(bouchet completion zsh)"'),
+    "fish": ("once", "bouchet completion fish > ~/.config/fish/completions/bouchet.fish"),
 }
 # a person waits at the TAB key
 LOOKUP_TIMEOUT_S = 1.0
@@ -42,7 +42,7 @@ def add_completion_arguments(parser: argparse.ArgumentParser) -> None:
 def run_completion(options: argparse.Namespace, context: CommandContext) -> None:
     """Print the code of a shell."""
     if options.shell is None:
-        raise UsageError(f"name a shell ({', '.join(INSTALL)}); {INSTALL['bash']}")
+        raise UsageError(f"name a shell ({', '.join(INSTALL)}); {': '.join(INSTALL['bash'])}")
     # without use_defaults bash does not offer local files, which no option takes
     print(shellcode(PROGRAMS, use_defaults=False, shell=options.shell).strip())
 

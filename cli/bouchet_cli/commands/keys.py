@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from datetime import UTC, datetime
 
 from bouchet_cli.client.errors import UsageError
@@ -44,7 +45,7 @@ def add_keys_arguments(parser: argparse.ArgumentParser) -> None:
     """Add `bouchet keys add|list|revoke`; a bare `keys` lists."""
     actions = parser.add_subparsers(dest="action", metavar="add|list|revoke", parser_class=type(parser))
     add = actions.add_parser("add", help="create a key; it is shown only once", allow_abbrev=False)
-    add.add_argument("holder", metavar="HOLDER", help="name of the holder: letters, digits, `.`, `-`, `_`")
+    add.add_argument("holder", metavar="HOLDER", help="name of the holder: small letters, digits, `.`, `-`, `_`")
     add.add_argument("--requests-per-minute", type=_limit, metavar="N", help="rate limit (default: none)")
     add.add_argument("--tokens-per-minute", type=_limit, metavar="N",
                      help="limit of computed prompt tokens and output tokens (default: none)")  # fmt: skip
@@ -150,15 +151,28 @@ def _add(options: argparse.Namespace, context: CommandContext) -> None:
     if options.json:
         context.screen.show_json(created)
         return
-    url = context.settings.proxy_url
-    context.screen.note(f"key for {created['name']}; it is not shown again, and works for the proxy only ({url}):")
-    context.screen.show(created["key"])
-    context.screen.note(
-        "to paste on the other machine with this key for KEY; it must reach the proxy (docs/lab.md):\n"
-        f"  export ANTHROPIC_BASE_URL={url} ANTHROPIC_AUTH_TOKEN=KEY\n"
-        f"  export OPENAI_BASE_URL={url}/v1 OPENAI_API_KEY=KEY",
-        "dim",
-    )
+    screen, url = context.screen, context.settings.proxy_url
+    screen.note(f"key for {created['name']}; it is not shown again, and works for the proxy only ({url}):")
+    screen.show(created["key"])
+    # where the key goes into a file or a pipe, it is not on the screen either
+    is_seen = screen.out.is_tty and screen.err.is_tty
+    filled = "to paste on the other machine" if is_seen else "to paste on the other machine, with this key for KEY"
+    screen.note(f"{filled}; it must reach the proxy (docs/lab.md), and in tcsh it is `setenv NAME VALUE`:", "dim")
+    # never wrapped: a line that was pasted in two parts would set half of it
+    for line in lines_to_paste(url, created["key"] if is_seen else "KEY"):
+        screen.err.print(line)
+
+
+def lines_to_paste(url: str, key: str) -> list[str]:
+    """Return what sets the address and the key for most clients, one variable a line; bash, zsh and fish take it."""
+    base = url.rstrip("/")
+    values = {
+        "ANTHROPIC_BASE_URL": base,
+        "ANTHROPIC_AUTH_TOKEN": key,
+        "OPENAI_BASE_URL": f"{base}/v1",
+        "OPENAI_API_KEY": key,
+    }
+    return [f"export {name}={shlex.quote(value)}" for name, value in values.items()]
 
 
 def _revoke(options: argparse.Namespace, context: CommandContext) -> None:

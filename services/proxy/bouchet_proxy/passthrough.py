@@ -1,4 +1,4 @@
-"""`/passthrough/NAME/...`: a deployment's vLLM server unfiltered, for the owner's tools and `bouchet tunnel --port`.
+"""`/passthrough/NAME/...`: a deployment's vLLM server unfiltered, for the owner's tools and for `bouchet tunnel`.
 
 The request goes to the slot as it came, with the job's key in place of the caller's, and the response comes back as it
 comes. No name is translated, and nothing is clamped, delayed, counted or moved to a replica.

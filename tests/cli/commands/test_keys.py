@@ -5,9 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
+import shutil
+import subprocess
 import time
+from pathlib import Path
 
 import pytest
+from bouchet_cli.commands.keys import lines_to_paste
 from bouchet_core.keys import sha256_of
 from bouchet_core.usage import UsageRecord
 
@@ -24,6 +29,43 @@ def test_keys_add_prints_only_the_key_on_stdout(bouchet: Bouchet) -> None:
     assert kept.sha256 == sha256_of(done.out.strip())
     assert (kept.name, kept.requests_per_minute, kept.tokens_per_minute) == ("alice", 60, 200_000)
     assert done.out.strip() not in done.err
+
+
+LAB = "https://llm.lab.example"
+SHELLS = ("bash", "zsh", "fish", "dash")
+VARIABLES = ("ANTHROPIC_BASE_URL", "ANTHROPIC_AUTH_TOKEN", "OPENAI_BASE_URL", "OPENAI_API_KEY")
+
+
+def test_lines_of_the_page_are_those_that_are_printed() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "lab.md").read_text()
+    (shown,) = re.findall(r"^```bash\n((?:export .*\n)+)```$", page, re.M)
+    assert shown.splitlines() == lines_to_paste(LAB, "KEY")
+
+
+@pytest.mark.parametrize("url", [LAB, f"{LAB}/", f"{LAB}/it's (ours) & $HOME"])
+@pytest.mark.parametrize("shell", [*SHELLS, "tcsh"])
+def test_pasted_lines_set_the_variables_of_programs(shell: str, url: str) -> None:
+    if not shutil.which(shell):
+        pytest.skip(f"{shell} is not installed")
+    lines = lines_to_paste(url, "sk-bouchet-a_b-c")
+    if shell == "tcsh":
+        lines = [re.sub(r"export (\w+)=", r"setenv \1 ", line) for line in lines]
+    text = "\n".join([*lines, f"env printenv {' '.join(VARIABLES)}", ""])
+    options = ["-f"] if shell in ("tcsh", "zsh") else []
+    done = subprocess.run([shell, *options], input=text, capture_output=True, text=True, check=True, timeout=30)
+    base = url.rstrip("/")
+    assert done.stdout.splitlines() == [base, "sk-bouchet-a_b-c", f"{base}/v1", "sk-bouchet-a_b-c"]
+
+
+@pytest.mark.parametrize("columns", ["40", "120"])
+def test_keys_add_on_a_terminal_prints_whole_lines_with_the_key(bouchet: Bouchet, columns: str) -> None:
+    url = f"{LAB}/behind/a/rather/long/path"
+    with bouchet.terminal("keys", "add", "alice", BOUCHET_PROXY_URL=url, COLUMNS=columns) as terminal:
+        terminal.until("sk-bouchet-")
+        status, rest = terminal.rest()
+    key = f"sk-bouchet-{rest.split()[0]}"
+    assert status == 0 and bouchet.store.api_keys.all()[0].sha256 == sha256_of(key)
+    assert rest.replace("\r", "").splitlines()[-4:] == lines_to_paste(url, key)
 
 
 def test_keys_list_shows_expiry_and_no_secret(bouchet: Bouchet) -> None:
