@@ -50,9 +50,11 @@ def cancelled_by_the_centre(stack: Stack, name: str, rest_s: float) -> None:
 
 
 def timed_out(stack: Stack, name: str, rest_s: float) -> None:
-    """Let it reach its walltime."""
+    """Let it reach its walltime: its script is stopped, so that it cannot end by itself before."""
     del rest_s
-    stack.wait_for_phase(started(stack, name, "--time", "00:01:00"), "ended", timeout_s=ENDED_S)
+    identity = started(stack, name, "--time", "00:01:00")
+    as_root(stack, "scancel", "--signal=STOP", "--batch", slurm_id(stack, identity))
+    stack.wait_for_phase(identity, "ended", timeout_s=ENDED_S)
 
 
 def requeued(stack: Stack, name: str, rest_s: float) -> None:
