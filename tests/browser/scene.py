@@ -9,6 +9,7 @@ from typing import Any
 
 from bouchet_core.deployments import Deployment, Job, LaunchRequest, Phase, Placement
 from bouchet_core.deployments.record import PlanDecision, ServiceState
+from bouchet_core.ledger import JobEntry, JobSpan, SpanKind
 from bouchet_core.live import FigurePoint, LiveRequest, LiveRequests, SeenError
 from bouchet_core.policy import Policy
 from bouchet_core.store import Store
@@ -230,6 +231,37 @@ def requests(now: float) -> LiveRequests:
 
 
 QWEN_NAME = "bouchet-qwen3-coder-next"
+# GPU hours of the pictures' month: days, and hours of each kind in each of them
+MONTH_DAYS = 30
+DAY = ((SpanKind.QUEUED, 0.3), (SpanKind.STARTING, 0.1), (SpanKind.SERVING, 8.5), (SpanKind.IDLE, 1.1))
+
+
+def month_of_jobs(now: datetime) -> list[JobEntry]:
+    """Return a job of each day until now, as the worker appends them."""
+    return [job_of_a_day(number, now - timedelta(days=number, hours=10)) for number in range(MONTH_DAYS)]
+
+
+def job_of_a_day(number: int, began: datetime) -> JobEntry:
+    """Return a job of one GPU that waited, started, served and was idle."""
+    spans: list[JobSpan] = []
+    for kind, hours in DAY:
+        start = spans[-1].end if spans and spans[-1].end else began
+        spans.append(JobSpan(kind=kind, start=start, end=start + timedelta(hours=hours)))
+    return JobEntry(
+        job=f"bouchet-aaaaaaaaaaaa-{number + 100}",
+        version=1,
+        deployment="aaaaaaaaaaaa",
+        model=QWEN,
+        alias=QWEN_NAME,
+        gpus=1,
+        gpu_type="h200",
+        partition="gpu_h200",
+        charge_per_gpu_hour=300.0,
+        charge_unit="SU",
+        submitted_at=began,
+        ended_at=spans[-1].end,
+        spans=tuple(spans),
+    )
 
 
 def set_scene(store: Store, *, with_proxy: bool = False) -> None:

@@ -6,12 +6,14 @@ import shutil
 import sys
 import tempfile
 import threading
+from datetime import UTC, datetime
 from pathlib import Path
 
 from playwright.sync_api import Browser, sync_playwright
 
 from tests.browser.conftest import sign_in
 from tests.browser.house import House, keep_scene_alive, open_house
+from tests.browser.scene import month_of_jobs
 
 DOCS = Path(__file__).parents[2] / "docs"
 # name, colour scheme, width and height
@@ -39,6 +41,7 @@ def main() -> int:
     program = shutil.which("chromium") or shutil.which("google-chrome")
     stopping = threading.Event()
     with tempfile.TemporaryDirectory() as directory, open_house(Path(directory), with_proxy=False) as house:
+        house.store.ledger.append(month_of_jobs(datetime.now(UTC)))
         thread = threading.Thread(target=keep_scene_alive, args=(house, 600, stopping))
         thread.start()
         try:

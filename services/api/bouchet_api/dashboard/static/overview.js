@@ -168,7 +168,7 @@ function card(state, record, act) {
       h("h3", {}, name),
       h("span", { class: "state" }, h("span", { "aria-hidden": "true" }, `${found.symbol} `), isStopping ? "being cancelled" : found.word),
       h("span", { class: "actions" },
-        record.phase === "ready" ? h("button", { type: "button", onclick: () => act.show(`chat/${record.names[0]}`) }, "Chat") : null,
+        record.phase === "ready" || record.phase === "parked" ? h("button", { type: "button", onclick: () => act.show(`chat/${record.names[0]}`) }, "Chat") : null,
         record.attached ? null : h("button", { type: "button", onclick: () => act.show(`logs/${record.id}`), "aria-label": `Log of ${name}` }, "Log"),
         record.attached ? null : h("button", { type: "button", onclick: () => act.keep(record), "aria-label": `Keep ${name}` }, "Keep"),
         h("button", { type: "button", disabled: isStopping, onclick: () => act.cancel(record), "aria-label": `${record.attached ? "Detach" : "Cancel"} ${name}` }, record.attached ? "Detach" : "Cancel"))),
