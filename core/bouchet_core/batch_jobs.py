@@ -128,11 +128,6 @@ def job_name_of(model: str, identity: str) -> str:
     return f"{DOWNLOAD_JOB_PREFIX}{model.replace('/', '--')}-{identity}"
 
 
-def fetches(job_name: str, model: str) -> bool:
-    """Return whether a Slurm job of that name downloads this model."""
-    return is_batch_job_name(job_name, job_name_of(model, ""))
-
-
 DiskState = Literal["ready", "partial", "missing", "unknown"]
 
 

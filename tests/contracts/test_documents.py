@@ -53,6 +53,15 @@ def test_files_named_in_architecture_exist() -> None:
     assert [n for n in named if not (ROOT / n).exists()] == []
 
 
+def test_every_folder_and_package_is_named_in_architecture() -> None:
+    named = set(re.findall(r"`([a-z_]+(?:/[a-z_]+)*)/", (ROOT / "ARCHITECTURE.md").read_text()))
+    paths = [path.relative_to(ROOT).parent.parts for path in our_files()]
+    folders = {parts[0] for parts in paths if parts and not parts[0].startswith(".")} - {"docs", "services"}
+    packages = {parts[3] for parts in paths if len(parts) > 3 and parts[0] == "services"}
+    assert folders <= {name.split("/")[0] for name in named}, folders
+    assert packages <= {name.split("/")[-1] for name in named}, packages - named
+
+
 def test_no_secret_or_cache_is_tracked() -> None:
     bad = [p for p in our_files() if p.name == ".env" or ".secrets" in p.parts or "node_modules" in p.parts]
     assert bad == []

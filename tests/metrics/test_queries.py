@@ -56,10 +56,11 @@ def dashboard_queries() -> list[str]:
     return sorted({target["expr"] for panel in panels for target in panel["targets"]})
 
 
-def alert_queries() -> list[str]:
-    """Return what alerts compare: the comparison itself has no result while all is well."""
+def alert_queries() -> list[tuple[str, str]]:
+    """Return what alerts compare, and their texts: the comparison itself has no result while all is well."""
     groups = yaml.safe_load(ALERTS.read_text())["groups"]
-    return sorted({COMPARISON.sub("", rule["expr"]) for group in groups for rule in group["rules"]})
+    rules = [rule for group in groups for rule in group["rules"]]
+    return [(COMPARISON.sub("", rule["expr"]), rule["annotations"]["summary"]) for rule in rules]
 
 
 @dataclass(frozen=True)
@@ -213,9 +214,13 @@ def test_query_of_the_dashboard_has_a_result(prometheus: Prometheus, query: str)
     assert not any(math.isnan(float(one["value"][1])) for one in found), found
 
 
-@pytest.mark.parametrize("query", alert_queries())
-def test_query_of_an_alert_has_a_result(prometheus: Prometheus, query: str) -> None:
-    assert wait_for(lambda: prometheus.ask(query))
+@pytest.mark.parametrize(("query", "text"), alert_queries())
+def test_query_of_an_alert_has_a_result_with_the_labels_of_its_text(
+    prometheus: Prometheus, query: str, text: str
+) -> None:
+    found = wait_for(lambda: prometheus.ask(query))
+    labels = re.findall(r"\$labels\.(\w+)", text)
+    assert found and all(one["metric"].get(label) for one in found for label in labels), found
 
 
 @pytest.mark.parametrize("version", PAGES)

@@ -148,8 +148,3 @@ def refusal_of(text: str) -> str:
     lines = [re.sub(r"^(sbatch|allocation failure): (error: )?", "", line.strip()) for line in text.splitlines()]
     kept = [line for line in lines if line and not _STATUS.match(line)]
     return "; ".join(dict.fromkeys(kept))[:300]
-
-
-def describe_refusals(refusals: Mapping[str, str]) -> Sequence[str]:
-    """Return a line for each refused style."""
-    return [f"--{style}: {words}" if style != "none" else f"no option: {words}" for style, words in refusals.items()]

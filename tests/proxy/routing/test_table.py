@@ -237,6 +237,19 @@ def test_attached_server_is_reached_by_the_model_while_no_job_of_ours_is_ready()
     assert alias_of(table.find(SHARED_MODEL)) == "theirs"
 
 
+@pytest.mark.parametrize("phase", [Phase.READY, Phase.STARTING])
+@pytest.mark.parametrize("called", ["ours", "OURS", "default", "claude-opus-4-1", "sonnet", "anthropic/claude-x"])
+def test_attached_server_takes_no_name_of_ours_by_what_it_calls_its_model(called: str, phase: Phase) -> None:
+    theirs = make_attached("theirs", called)
+    ours = make_replica("ours", phase)
+    for names in (("theirs",), ("theirs", called)):
+        table = build_table([ours, theirs.model_copy(update={"names": names})], {})
+        without = build_table([ours, make_attached("theirs", "x")], {})
+        assert alias_of(table.find("theirs")) == "theirs"
+        for name in (called, "ours", "default", "claude-opus-4-1"):
+            assert alias_of(table.find(name)) == alias_of(without.find(name))
+
+
 def test_attached_server_that_is_away_is_an_error_to_retry_and_not_waited_for() -> None:
     found = build_table([make_attached("theirs", "x", Phase.STARTING)], {}).find("theirs")
     assert isinstance(found, NotReady) and found.attached and not is_worth_waiting(found, NOW, 240.0)

@@ -60,6 +60,29 @@ def test_failed_request_is_listed_as_its_client_saw_it(proxy: RunningProxy, open
     assert (error.status, error.model, error.key) == (404, "<b>no-such-model</b>", "owner")
 
 
+def test_names_keys_and_paths_that_clients_make_up_are_no_labels(proxy: RunningProxy) -> None:
+    def ask(number: int) -> list[int]:
+        made_up = f"made-up-{number}"
+        key = {"x-api-key": f"sk-bouchet-{made_up}", "user-agent": made_up, "x-session-id": made_up}
+        return [
+            post(proxy, MESSAGES, chat_body("x", model=made_up)).status_code,
+            HTTP.post(proxy.url + CHAT, json=chat_body("x"), headers=key).status_code,
+            HTTP.post(f"{proxy.url}/v1/{made_up}", json={}, headers=key).status_code,
+            HTTP.request(made_up.upper(), proxy.url + MESSAGES, headers={"x-api-key": KEY}).status_code,
+        ]
+
+    def series() -> set[str]:
+        lines = HTTP.get(f"{proxy.url}/metrics", headers={"x-api-key": KEY}).text.splitlines()
+        return {line.rpartition(" ")[0] for line in lines if not line.startswith("#")}
+
+    assert ask(0)[:3] == [404, 401, 401]
+    wait_for(lambda: any('status="404"' in one for one in series()))
+    before = series()
+    for number in range(1, 100):
+        ask(number)
+    assert series() == before and not any("made-up" in one for one in before)
+
+
 def test_stream_is_listed_while_it_is_open(proxy: RunningProxy, open_requests: OpenRequests) -> None:
     body = chat_body(f"SAY[{'word ' * 60}] PACE[0.02]", stream=True, max_tokens=4000)
     headers = {"x-api-key": KEY, "user-agent": "claude-cli/2.1.330", "x-claude-code-session-id": "secret-session"}

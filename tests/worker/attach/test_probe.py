@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import threading
 from pathlib import Path
 
 import pytest
-from bouchet_core.deployments.attached import ModelNotServedError, NoModelServerError
+from bouchet_core.deployments.attached import ModelNotServedError, NoModelServerError, ServerUnreachableError
+from bouchet_worker.attach import probe
 from bouchet_worker.attach.probe import AttachedClient, ServedModel, ServerReport, parse_models
 from hypothesis import given
 from hypothesis import strategies as st
@@ -49,8 +53,43 @@ def test_parse_models_takes_any_json(body: object) -> None:
         assert model.id.isprintable() and model.id.isascii() and (model.window is None or model.window > 0)
 
 
-def test_endless_list_of_models_is_cut() -> None:
-    assert len(parse_models({"data": [{"id": f"m{n}"} for n in range(1000)]})) == 200
+def test_last_of_thousands_of_models_is_found() -> None:
+    report = ServerReport(parse_models({"data": [{"id": f"m{n}"} for n in range(5000)]}))
+    assert report.model("m4999").id == "m4999"
+    with pytest.raises(ModelNotServedError, match="m7 and 4992 more"):
+        report.model(None)
+
+
+def test_list_of_models_without_end_is_no_list() -> None:
+    port = free_port()
+    with serving(ModelServer([{"id": f"a-model-{n}"} for n in range(60_000)]), port):
+        client = AttachedClient(f"http://127.0.0.1:{port}", "")
+        with client, pytest.raises(NoModelServerError, match="GET /v1/models returned more than 1 MiB"):
+            client.models()
+
+
+def test_server_that_sends_single_bytes_for_ever_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "PROBE_TIMEOUT_S", 0.5)
+    port, gone = free_port(), threading.Event()
+
+    def drip() -> None:
+        connection, _ = listener.accept()
+        with connection, contextlib.suppress(OSError):
+            connection.recv(4096)
+            connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\r\n")
+            while not gone.wait(0.05):
+                connection.sendall(b" ")
+
+    with socket.create_server(("127.0.0.1", port)) as listener:
+        thread = threading.Thread(target=drip)
+        thread.start()
+        try:
+            client = AttachedClient(f"http://127.0.0.1:{port}", "")
+            with client, pytest.raises(ServerUnreachableError, match="no whole answer"):
+                client.models()
+        finally:
+            gone.set()
+            thread.join()
 
 
 def test_model_is_found_by_name_in_any_case_or_alone() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from bouchet_core.batch_jobs import BatchJobState, Download, fetches, job_name_of
+from bouchet_core.batch_jobs import BatchJobState, Download, is_batch_job_name, job_name_of
 from bouchet_core.tasks import TaskName
 from bouchet_worker.batch.download import cancel_download, submit_download
 from bouchet_worker.context import WorkerContext
@@ -66,9 +66,10 @@ def write_progress(slurm: FakeSlurm, context: WorkerContext, **fields: object) -
 
 
 def test_job_name_matches_its_model_only() -> None:
-    assert fetches(job_name_of("a/b", ID), "a/b")
-    assert not fetches(job_name_of("a/b-abcdefghijkl", ID), "a/b")
-    assert not fetches(job_name_of("a/bx", ID), "a/b") and not fetches("bouchet-abc-1", "a/b")
+    stem = job_name_of("a/b", "")
+    assert is_batch_job_name(job_name_of("a/b", ID), stem)
+    assert not is_batch_job_name(job_name_of("a/b-abcdefghijkl", ID), stem)
+    assert not is_batch_job_name(job_name_of("a/bx", ID), stem) and not is_batch_job_name("bouchet-abc-1", stem)
 
 
 def test_submit_download_requests_the_cpu_partition(context: WorkerContext, slurm: FakeSlurm) -> None:

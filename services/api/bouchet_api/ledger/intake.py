@@ -91,11 +91,6 @@ def _count(text: str) -> int:
     return max(0, min(int(text), MOST_TOKENS))
 
 
-def insert_new(connection: sa.Connection, table: sa.Table, rows: Sequence[Row]) -> None:
-    """Insert rows; those whose key is there already are left alone."""
-    connection.execute(_insert(connection, table).on_conflict_do_nothing(), list(rows))
-
-
 def _insert(connection: sa.Connection, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
     return sqlite.insert(table) if connection.dialect.name == "sqlite" else postgresql.insert(table)
 

@@ -11,7 +11,7 @@ tiers reach all of them, an alias only its own deployment.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from difflib import get_close_matches
@@ -187,16 +187,29 @@ def build_table(
     ]
     names: dict[str, RouteTarget] = {}
     tiers: dict[str, RouteTarget] = {}
+    aliases = {deployment.alias.lower() for deployment in ordered}
     for deployment, found in targets:
         for name in deployment.names:
-            names.setdefault(name.lower(), _one_or_group(found))
+            if name == deployment.alias or not _misleads(deployment, name, aliases):
+                names.setdefault(name.lower(), _one_or_group(found))
     for deployment, found in reversed(targets):
-        names[deployment.model.lower()] = _with_replicas(found, targets)
+        if not _misleads(deployment, deployment.model, aliases):
+            names[deployment.model.lower()] = _with_replicas(found, targets)
         tiers.update({tier: _with_replicas(found, targets, tier) for tier in deployment.request.serve_as})
     models = tuple(_listed(d, found) for d, found in targets if not isinstance(found, NotReady) or d.stays)
     default = _with_replicas(targets[0][1], targets) if targets else None
     lowered = {name.lower(): alias for name, alias in catalog.items()}
     return RoutingTable(names, tiers, default, models, lowered, servers=_servers(ordered))
+
+
+def _misleads(deployment: Deployment, name: str, aliases: Collection[str]) -> bool:
+    """Tell whether an attached server calls its model by a name that is not its own to have.
+
+    Its owner chooses that name: it must not take the requests for a deployment of ours, `default` or a Claude name.
+    """
+    wanted = _normalize(name)
+    is_taken = wanted == DEFAULT or _claude_tier(wanted) is not None or wanted in aliases
+    return deployment.attached is not None and wanted != deployment.alias.lower() and is_taken
 
 
 def _servers(deployments: Iterable[Deployment]) -> dict[str, int]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import socket
 import ssl
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,10 +24,11 @@ from bouchet_core.deployments.attached import (
 )
 from bouchet_core.gateway_client import NO_TLS
 
+# for a whole answer, of a server that sends its bytes one by one too
 PROBE_TIMEOUT_S = 6.0
-# the list of models of a server with hundreds of them; more is no list of models
+# the list of models of a server with thousands of them; more is no list of models
 LONGEST_ANSWER = 1 << 20
-MOST_MODELS, SHOWN_MODELS = 200, 8
+SHOWN_MODELS = 8
 LONGEST_ID, LONGEST_DETAIL = 200, 300
 # kinds of the gateway's errors that say nothing about the server
 _NOT_ASKED = frozenset(
@@ -144,13 +146,16 @@ class AttachedClient:
 
     def _ask(self, method: str, path: str) -> tuple[int, Any]:
         """Return the status and the JSON of an answer, None for other text."""
+        until = time.monotonic() + PROBE_TIMEOUT_S
         try:
             with self._http.stream(method, path, json={} if method == "POST" else None) as response:
-                data = b""
+                data = bytearray()
                 for chunk in response.iter_bytes():
                     data += chunk
                     if len(data) > LONGEST_ANSWER:
-                        break
+                        raise NoModelServerError(f"{method} {path} returned more than {LONGEST_ANSWER >> 20} MiB")
+                    if time.monotonic() > until:
+                        raise ServerUnreachableError(f"no whole answer within {PROBE_TIMEOUT_S:.0f} s")
         except httpx.ConnectError as exc:
             raise NotAskedError(f"the gateway does not answer: {exc}") from exc
         except httpx.TimeoutException as exc:
@@ -159,7 +164,7 @@ class AttachedClient:
             self._check_plain()
             detail = str(exc) or type(exc).__name__
             raise ServerUnreachableError(f"it does not answer as an HTTP server does: {detail}") from exc
-        return response.status_code, _checked(response, data)
+        return response.status_code, _checked(response, bytes(data))
 
 
 def parse_models(body: Any) -> tuple[ServedModel, ...]:
@@ -167,7 +172,7 @@ def parse_models(body: Any) -> tuple[ServedModel, ...]:
     entries = body.get("data") if isinstance(body, dict) else None
     if not isinstance(entries, list):
         return ()
-    found = (_parse_model(entry) for entry in entries[:MOST_MODELS])
+    found = (_parse_model(entry) for entry in entries)
     return tuple(model for model in found if model is not None)
 
 
