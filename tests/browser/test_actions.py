@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from bouchet_core.deployments import Ending, Job, Phase
@@ -99,6 +99,9 @@ def test_attached_server_is_shown_as_not_ours_and_only_detached(open_page: OpenP
     dialog.get_by_role("button", name="Detach it").click()
     expect(card).to_have_count(0)
     assert house.store.get("eeeeeeeeeeee").ending is Ending.DETACHED
+    ended = page.locator("details.ended li").filter(has_text="theirs")
+    expect(ended).to_contain_text("detached")
+    assert ended.locator("button").count() == 0, "it has no log here, and cannot be launched"
 
 
 def ask_model(page: Page, question: str) -> None:
@@ -156,8 +159,13 @@ def test_key_is_made_shown_once_and_revoked(open_page: OpenPage, house: House) -
     page = open_page()
     page.goto(f"{house.url}/#keys")
     page.get_by_label("Name", exact=True).fill("alice")
+    page.get_by_label("Expires in").fill("500d")
+    page.get_by_label("Requests a minute").fill("6000")
     page.get_by_role("button", name="Make a key").click()
     expect(page.get_by_text("shown this once")).to_be_visible()
+    year = (datetime.now(UTC) + timedelta(days=500)).year
+    expect(page.get_by_role("row", name="alice")).to_contain_text(f"{year} ")
+    expect(page.get_by_role("row", name="alice")).to_contain_text("6,000")
     page.on("dialog", lambda dialog: dialog.accept())
     page.get_by_role("button", name="Revoke alice").click()
     expect(page.get_by_role("button", name="Revoke alice")).to_have_count(0)

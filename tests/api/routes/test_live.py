@@ -63,6 +63,17 @@ def test_stream_begins_with_all_parts_and_sends_what_changes(client: httpx.Clien
         assert [point["job"] for point in until(parts, "points")] == ["k"]
 
 
+def test_every_page_hears_the_clock_at_first_and_while_nothing_changes(
+    client: httpx.Client, live_api: RunningApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bouchet_api.dashboard.live.CLOCK_S", 0.2)
+    with live_stream(client) as one, live_stream(client) as other:
+        for parts in (one, other):
+            first = until(parts, "clock")
+            assert abs(first - time.time()) < 30
+            assert until(parts, "clock", lambda at, first=first: at > first)
+
+
 def test_redis_knows_while_a_page_is_open(client: httpx.Client, live_api: RunningApi) -> None:
     assert not live_api.store.live_view.is_watched()
     with live_stream(client) as one, live_stream(client) as other:

@@ -28,6 +28,9 @@ TICK_S = 1.0
 RECORDS_S = 5.0
 # well before the note in Redis expires
 RENEW_S = 4.0
+# A page hears this clock also while nothing changes: it tells a silent connection from a quiet cluster, and its own
+# clock from this one. static/main.js waits three times as long.
+CLOCK_S = 10.0
 ENDED_WITHIN = timedelta(hours=12)
 MOST_ENDED, MOST_EVENTS = 6, 60
 # what no page shows, and most of a record's size
@@ -47,7 +50,7 @@ class LiveView:
         self._task: asyncio.Task[None] | None = None
         self._parts: dict[str, str] = {}
         self._after = ""
-        self._renewed_at = self._read_at = float("-inf")
+        self._renewed_at = self._read_at = self._clock_at = float("-inf")
 
     @property
     def pages(self) -> int:
@@ -63,6 +66,7 @@ class LiveView:
         """Yield (part, JSON): all parts at first, then those that change, until the page is closed."""
         points = await asyncio.to_thread(self._read_points_before)
         page = _Page()
+        page.put(_clock())
         if self._pages:
             page.put(self._parts)
         else:
@@ -91,6 +95,9 @@ class LiveView:
                 found = {"problem": json.dumps({"detail": str(exc), "kind": getattr(exc, "kind", "internal")})}
             new = {part: text for part, text in found.items() if self._parts.get(part) != text}
             self._parts = {**self._parts, **new}
+            now = time.monotonic()
+            if now - self._clock_at >= CLOCK_S:
+                self._clock_at, new = now, new | _clock()
             for page in self._pages:
                 page.put(new)
             if await _is_set_within(change, TICK_S):
@@ -172,6 +179,11 @@ class _Page:
         self._has_some.clear()
         found, self._waiting = self._waiting, {}
         return found
+
+
+def _clock() -> dict[str, str]:
+    """Return the part with the time here, Unix seconds."""
+    return {"clock": f"{time.time():.2f}"}
 
 
 def _shown(record: Deployment) -> dict[str, Any]:

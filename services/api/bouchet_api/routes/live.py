@@ -20,7 +20,8 @@ async def stream_live_view(request: Request) -> AsyncIterator[ServerSentEvent]:
 
     Events are named by their part: `history` (points of the last hour, once), `points` (the newest ones), `status`
     (deployments, connection, services), `requests` (open requests and the last errors), `problem` (null when all parts
-    can be read). They have no id: a stream that is opened again begins with all parts.
+    can be read), `clock` (the time here in Unix seconds, every ten seconds). They have no id: a stream that is opened
+    again begins with all parts.
     """
     view: LiveView = request.app.state.bouchet.live_view
     try:

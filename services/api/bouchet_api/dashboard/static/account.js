@@ -2,15 +2,15 @@
 
 import { ask } from "./client.js";
 import { h } from "./dom.js";
-import { number, percent } from "./format.js";
+import { now, number, percent } from "./format.js";
 
 const PARTS = [["serving", "serving"], ["idle", "idle"], ["starting", "starting"], ["draining", "draining"]];
 
 /** Read today's and this month's sums; null if the ledger cannot be read. */
 export async function readAccount() {
   const zone = encodeURIComponent(Intl.DateTimeFormat().resolvedOptions().timeZone || "UTC");
-  const now = new Date(), pad = (value) => String(value).padStart(2, "0");
-  const month = `${now.getFullYear()}-${pad(now.getMonth() + 1)}`, day = `${month}-${pad(now.getDate())}`;
+  const date = new Date(now()), pad = (value) => String(value).padStart(2, "0");
+  const month = `${date.getFullYear()}-${pad(date.getMonth() + 1)}`, day = `${month}-${pad(date.getDate())}`;
   try {
     const [today, whole, budget] = await Promise.all([ask("GET", `/v1/ledger/gpu?by=day&zone=${zone}&from=${day}&to=${day}`), ask("GET", `/v1/ledger/gpu?by=day&zone=${zone}&month=${month}`), ask("GET", `/v1/ledger/budget?zone=${zone}`)]);
     return { today: today.total, month: whole.total, budget, problem: "" };

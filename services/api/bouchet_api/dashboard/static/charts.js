@@ -1,7 +1,7 @@
 // Line charts of the last hour as SVG, each with a table of the same numbers.
 
 import { h } from "./dom.js";
-import { clock, number, percent, seconds, short } from "./format.js";
+import { clock, now as clockNow, number, percent, seconds, short } from "./format.js";
 
 const WIDTH = 320, HEIGHT = 96, HOUR_S = 3600;
 // a longer pause between two readings is shown as a gap
@@ -25,7 +25,7 @@ export function charts(points) {
 }
 
 function figure(chart, points) {
-  const now = Date.now() / 1000, top = highest(chart, points);
+  const now = clockNow() / 1000, top = highest(chart, points);
   const last = points[points.length - 1];
   const values = chart.series.map(([key, word]) => [word, chart.show(last ? last[key] : null)]);
   const summary = values.map(([word, value]) => `${word} ${value}`).join(", ");
@@ -77,5 +77,5 @@ function table(chart, points) {
 export function sparkline(points, key, label) {
   const top = Math.max(1, ...points.map((point) => point[key] || 0));
   return h("svg", { class: "spark", viewBox: "0 0 160 28", preserveAspectRatio: "none", role: "img", "aria-label": label },
-    h("path", { class: "s0", d: line(points, key, Date.now() / 1000, top, 160, 28), "vector-effect": "non-scaling-stroke" }));
+    h("path", { class: "s0", d: line(points, key, clockNow() / 1000, top, 160, 28), "vector-effect": "non-scaling-stroke" }));
 }

@@ -46,22 +46,29 @@ export async function send(method, path, body, headers = {}, signal = undefined)
 const PAUSES_MS = [500, 1000, 2000, 4000, 8000];
 
 /** Open a stream of events that is opened again after a break. Returns a function that closes it.
- * path: also a function, asked at each opening; on: event name -> function of the parsed data; state: called with "open", "lost" or "ended". */
-export function follow(path, on, state = () => {}) {
-  let source = null, tries = 0, timer = 0, closed = false;
+ * path: also a function, asked at each opening; on: event name -> function of the parsed data; state: called with "open" or "lost";
+ * silentMs: a stream that says nothing for so long is lost, 0: never. */
+export function follow(path, on, state = () => {}, silentMs = 0) {
+  let source = null, tries = 0, timer = 0, watch = 0, latestAt = 0, closed = false;
   const open = () => {
+    timer = 0;
+    latestAt = Date.now();
     source = new EventSource(typeof path === "function" ? path() : path);
-    source.onopen = () => { tries = 0; state("open"); };
+    source.onopen = () => { tries = 0; latestAt = Date.now(); state("open"); };
     for (const [name, action] of Object.entries(on)) {
-      source.addEventListener(name, (event) => action(JSON.parse(event.data), event.lastEventId));
+      source.addEventListener(name, (event) => { latestAt = Date.now(); action(JSON.parse(event.data), event.lastEventId); });
     }
-    source.onerror = () => {
-      source.close();
-      if (closed) return;
-      state("lost");
-      timer = setTimeout(open, PAUSES_MS[Math.min(tries++, PAUSES_MS.length - 1)]);
-    };
+    source.onerror = lost;
+  };
+  const lost = () => {
+    source.close();
+    clearTimeout(timer);
+    if (closed) return;
+    state("lost");
+    timer = setTimeout(open, PAUSES_MS[Math.min(tries++, PAUSES_MS.length - 1)]);
   };
   open();
-  return () => { closed = true; clearTimeout(timer); source.close(); };
+  // a connection that is gone without a word breaks nothing here
+  if (silentMs) watch = setInterval(() => { if (!timer && Date.now() - latestAt > silentMs) lost(); }, silentMs / 10);
+  return () => { closed = true; clearTimeout(timer); clearInterval(watch); source.close(); };
 }

@@ -13,33 +13,36 @@ export function number(value, digits = 0) {
   return value.toLocaleString("en-US", { minimumFractionDigits: digits, maximumFractionDigits: digits });
 }
 
+const isNumber = (value) => typeof value === "number" && Number.isFinite(value);
+
 export function short(value) {
-  if (value === null || value === undefined) return "–";
-  if (value < 1000) return number(value);
-  if (value < 1e6) return `${number(value / 1e3, value < 1e4 ? 1 : 0)}k`;
-  return `${number(value / 1e6, 1)}M`;
+  if (!isNumber(value)) return "–";
+  if (value < 999.5) return number(value);
+  if (value < 999_500) return `${number(value / 1e3, value < 9950 ? 1 : 0)}k`;
+  return value < 999_950_000 ? `${number(value / 1e6, 1)}M` : `${number(value / 1e9, 1)}G`;
 }
 
 export function percent(share) {
-  return share === null || share === undefined ? "–" : `${number(share * 100)} %`;
+  return isNumber(share) ? `${number(share * 100)} %` : "–";
 }
 
 export function bytes(value) {
-  if (!value) return "–";
+  if (!isNumber(value)) return "–";
   const units = ["B", "KiB", "MiB", "GiB", "TiB"];
   let index = 0;
-  while (value >= 1024 && index < units.length - 1) { value /= 1024; index += 1; }
+  while (value >= 1023.5 && index < units.length - 1) { value /= 1024; index += 1; }
   return `${number(value, value < 10 && index ? 1 : 0)} ${units[index]}`;
 }
 
 export function seconds(value) {
-  if (value === null || value === undefined) return "–";
+  if (!isNumber(value)) return "–";
   if (value < 0.0995) return `${number(value * 1000, value < 0.00995 ? 1 : 0)} ms`;
   return `${number(value, value < 10 ? 2 : 1)} s`;
 }
 
 /** A duration in at most two units: 42 s, 3 min, 2 h 10 min, 3 d 4 h. */
 export function duration(value) {
+  if (!isNumber(value)) return "–";
   const total = Math.max(0, Math.round(value));
   if (total < 60) return `${total} s`;
   const minutes = Math.floor(total / 60), hours = Math.floor(minutes / 60), days = Math.floor(hours / 24);
@@ -49,16 +52,27 @@ export function duration(value) {
 }
 
 export function clock(moment, withSeconds = false) {
-  const date = new Date(moment);
+  const date = new Date(moment ?? NaN);
+  if (Number.isNaN(date.getTime())) return "–";
   const options = { hour: "2-digit", minute: "2-digit", hour12: false };
   if (withSeconds) options.second = "2-digit";
   const time = date.toLocaleTimeString("en-GB", options);
-  return sameDay(date, new Date()) ? time : `${date.toLocaleDateString("en-GB", { day: "numeric", month: "short" })} ${time}`;
+  const today = new Date(now());
+  if (sameDay(date, today)) return time;
+  const year = date.getFullYear() === today.getFullYear() ? undefined : "numeric";
+  return `${date.toLocaleDateString("en-GB", { day: "numeric", month: "short", year })} ${time}`;
 }
 
 function sameDay(one, other) { return one.toDateString() === other.toDateString(); }
 
-export function until(moment, now = Date.now()) { return (new Date(moment).getTime() - now) / 1000; }
+// how far the API's clock is ahead of this browser's, in milliseconds: all times that the page shows are the API's
+let ahead = 0;
+export function setClock(unixSeconds) { ahead = unixSeconds * 1000 - Date.now(); }
+
+/** The time by the API's clock, in milliseconds. */
+export function now() { return Date.now() + ahead; }
+
+export function until(moment) { return (new Date(moment).getTime() - now()) / 1000; }
 
 // phase -> symbol, word, kind (calm, busy, good, person)
 const STATES = {

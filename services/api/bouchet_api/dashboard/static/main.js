@@ -2,12 +2,14 @@
 
 import { ask, follow, setToken, whenSignedOut } from "./client.js";
 import { h, render, scheduler } from "./dom.js";
+import { now, setClock } from "./format.js";
 import { makeActions } from "./actions.js";
 import { overview } from "./overview.js";
 import { signInView } from "./signin.js";
 
 const POINTS_KEPT = 720;
-const HIDDEN_MS = 60_000, ACCOUNT_MS = 60_000;
+// the stream has its clock every 10 s: after a longer silence the connection is gone, as after the sleep of a laptop
+const HIDDEN_MS = 60_000, ACCOUNT_MS = 60_000, SILENT_MS = 30_000;
 // views that are loaded when they are first opened
 const VIEWS = { chat: () => import("./chat.js"), models: () => import("./models.js"), keys: () => import("./keys.js"), logs: () => import("./logs.js") };
 
@@ -107,6 +109,7 @@ function begin(session) {
 function openStream() {
   if (closeStream) return;
   closeStream = follow("/v1/live", {
+    clock: setClock,
     history: (points) => { state.points.clear(); addPoints(points); },
     points: addPoints,
     status: (status) => { act.announce(state.status, status); state.status = status; fresh(); },
@@ -117,10 +120,10 @@ function openStream() {
     redraw();
     // a session that has ended seems to be an API that is away
     if (link === "lost") ask("GET", "/v1/session").then((session) => { if (!session.signed_in) end("Your session has ended. Sign in again."); else setToken(session.token); }, () => {});
-  });
+  }, SILENT_MS);
 }
 
-function fresh() { state.readAt = Date.now(); redraw(); }
+function fresh() { state.readAt = now(); redraw(); }
 
 function addPoints(points) {
   for (const point of points) {
@@ -131,7 +134,7 @@ function addPoints(points) {
     if (known.length > POINTS_KEPT) known.shift();
   }
   // jobs that have ended leave the page an hour later
-  const oldest = Date.now() / 1000 - 3600;
+  const oldest = now() / 1000 - 3600;
   for (const [job, known] of state.points) if (known[known.length - 1].at < oldest) state.points.delete(job);
   redraw();
 }

@@ -2,7 +2,7 @@
 
 import { ask } from "./client.js";
 import { h } from "./dom.js";
-import { bytes, duration, number, visible } from "./format.js";
+import { bytes, duration, now, number, visible } from "./format.js";
 
 const READ_MS = 5000;
 const OVER = ["done", "failed", "cancelled"];
@@ -53,7 +53,7 @@ export function show(state, act) {
 /** What is under way, and what failed last of a subject: the newest are first. */
 function worthShowing(records, subject) {
   const isNewest = (one) => records.find((other) => other[subject] === one[subject]) === one;
-  return records.filter((one) => !OVER.includes(one.state) || (one.state === "failed" && isNewest(one) && Date.now() - Date.parse(one.updated_at) < FAILED_MS));
+  return records.filter((one) => !OVER.includes(one.state) || (one.state === "failed" && isNewest(one) && now() - Date.parse(one.updated_at) < FAILED_MS));
 }
 
 function stopButton(one, path) {
@@ -62,7 +62,7 @@ function stopButton(one, path) {
 
 function modelTable() {
   const models = view.models;
-  return h("section", { "aria-labelledby": "models" }, h("h2", { id: "models" }, "Models", models && models.free_bytes ? h("small", {}, `  ${bytes(models.free_bytes)} free on the cluster`) : null),
+  return h("section", { "aria-labelledby": "models" }, h("h2", { id: "models" }, "Models", models && models.free_bytes !== null ? h("small", {}, `  ${bytes(models.free_bytes)} free on the cluster`) : null),
     models ? h("div", { class: "scroll tall", tabindex: "0", role: "group", "aria-labelledby": "models" }, h("table", {}, h("thead", {}, h("tr", {}, ["name", "model", "GPUs", "window", "on the cluster", ""].map((word, index) => h("th", { key: index, scope: "col", class: index === 2 || index === 3 ? "n" : null }, word || h("span", { class: "unseen" }, "actions"))))),
       h("tbody", {}, models.models.map((one) => h("tr", { key: one.id }, h("td", {}, visible(one.alias)), h("td", { title: visible(one.description) }, visible(one.id)), h("td", { class: "n" }, number(one.gpus)), h("td", { class: "n" }, number(one.window)),
         h("td", {}, diskText(one.disk)), h("td", { class: "n" }, one.disk && one.disk.state === "ready" ? null : h("button", { type: "button", "aria-label": `Download ${visible(one.alias)}`, onclick: () => change("POST", "/v1/models/download", { model: one.id }) }, "Download"))))))) : h("p", { class: "empty" }, "Reading."));

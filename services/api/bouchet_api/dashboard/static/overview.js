@@ -1,7 +1,7 @@
 // The first screen: does it work, what does it do, what does it cost.
 
 import { h } from "./dom.js";
-import { clock, deadlineOf, duration, jobOf, number, percent, seconds, short, stateOf, until, visible } from "./format.js";
+import { clock, deadlineOf, duration, jobOf, now, number, percent, seconds, short, stateOf, until, visible } from "./format.js";
 import { charts, sparkline } from "./charts.js";
 import { accountPanel } from "./account.js";
 
@@ -133,7 +133,7 @@ function engineStep(state, ready, job) {
 export function latest(state, job) {
   const points = state.points.get(job);
   const last = points && points[points.length - 1];
-  return last && Date.now() / 1000 - last.at < 120 ? last : null;
+  return last && now() / 1000 - last.at < 120 ? last : null;
 }
 
 // deployments
@@ -156,8 +156,9 @@ function endedLine(record, act) {
   const found = stateOf(record);
   return h("li", { key: record.id, class: found.kind }, h("b", {}, visible(record.names[0])), " ", h("span", { class: "state" }, `${found.symbol} ${found.word}`), ` ${clock(record.updated_at)} `,
     h("span", { class: "quote" }, visible(record.reason)), " ",
-    h("button", { type: "button", class: "quiet", onclick: () => act.show(`logs/${record.id}`) }, "Log"),
-    h("button", { type: "button", class: "quiet", onclick: () => act.launch(record) }, "Launch again"));
+    // a server of others has no log here, and is not launched
+    record.attached ? null : h("button", { type: "button", class: "quiet", onclick: () => act.show(`logs/${record.id}`) }, "Log"),
+    record.attached ? null : h("button", { type: "button", class: "quiet", onclick: () => act.launch(record) }, "Launch again"));
 }
 
 function card(state, record, act) {
