@@ -9,10 +9,10 @@ QUICK_TESTS = $(filter-out tests/stack tests/stack/ tests/claude tests/claude/ t
 PARALLEL = -n 4 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help up install uninstall arm64 stage down remove clean env logs status test test-fast check renew pin audit docs screenshots bench sim conformance soak image-proof engine tools tools-fast lint
+.PHONY: help up install uninstall arm64 arm64-images stage down remove clean env logs status test test-fast check renew pin audit docs screenshots bench sim conformance soak image-proof engine tools tools-fast lint
 
 help: ## this list
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
 
 up: ## start everything and wait until it is healthy; without a cluster in .env also a demo cluster and its model
 	@$(PYTHON) -m setup up
@@ -25,6 +25,9 @@ uninstall: ## remove what install made
 
 arm64: ## check that every lock but those of x86-64 images installs on Linux for arm64, as on a Mac; needs the package index
 	@$(PYTHON) -m setup arm64
+
+arm64-images: ## build every image for arm64 and start it, on Linux for x86-64 with qemu's emulator; all, or IMAGES="api worker"
+	@$(PYTHON) -m setup arm64-images $(IMAGES)
 
 stage: ## stage what an image build needs, for nodes without network: make stage PIN=... DIR=...
 	@$(PYTHON) -m setup stage $(PIN) $(DIR)

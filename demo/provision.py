@@ -4,6 +4,7 @@ Both are safe to repeat and quick when there is nothing to do. Environment:
 
     COMPOSE       Compose's command line without the verb, quoted as for a shell (`docker compose -p NAME -f ...`)
     DEMO_STAGING  the staging folder, if it is not .cache/staging in the repository; compose.yaml reads it too
+    DEMO_CPU      the nodes' CPU type, that of the containers' engine: x86_64 (default) or aarch64
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from .commands import ProvisionError, run, step
-from .staging import DEMO_MODELS, IMAGES, PIN, PLUGIN_FILES, PLUGINS, STAGING, DemoLayout, DemoModel, stage
+from .staging import DEMO_MODELS, IMAGES, PINS, PLUGIN_FILES, PLUGINS, STAGING, DemoLayout, DemoModel, stage
 
 DEFAULT_COMPOSE = "docker compose -f compose.yaml -f demo/compose.yaml"
 PARTITION = "day"
@@ -27,8 +28,6 @@ USER = "researcher"
 ASK_TIMEOUT_S = 60
 JOB_TIMEOUT_S = 1800
 MADE_FROM = ".made-from"
-IMAGE = IMAGES / f"{PIN}.sif"
-MANIFEST = IMAGES / f"{PIN}.manifest.json"
 
 # Run on the login node: the beginning of each file named, as JSON; null for those that are not there.
 READ_FILES = """
@@ -65,10 +64,10 @@ def install(layout: DemoLayout, cluster: DemoCluster) -> None:
     """Make what is missing or was made from something else."""
     marks = [model.folder / MADE_FROM for model in DEMO_MODELS]
     plugins = [PLUGINS / name for name in PLUGIN_FILES]
-    found = cluster.read([IMAGE, MANIFEST, *marks, *plugins])
-    if not image_is_current(found, layout.image_recipe()):
-        with step(f"build the image {PIN}"):
-            cluster.run_job(STAGING / PIN / "build.sh", STAGING / PIN, IMAGES)
+    found = cluster.read([layout.image, layout.manifest, *marks, *plugins])
+    if not image_is_current(found, layout):
+        with step(f"build the image {layout.pin_name}"):
+            cluster.run_job(STAGING / layout.pin_name / "build.sh", STAGING / layout.pin_name, IMAGES)
     stale = [model for model in DEMO_MODELS if not model_is_current(found, model, layout.model_recipe(model))]
     with ThreadPoolExecutor(len(DEMO_MODELS)) as pool:
         list(pool.map(lambda model: make_model(layout, cluster, model), stale))
@@ -76,9 +75,9 @@ def install(layout: DemoLayout, cluster: DemoCluster) -> None:
         install_plugins(cluster)
 
 
-def image_is_current(found: Contents, recipe: str) -> bool:
-    manifest = found[str(MANIFEST)]
-    return found[str(IMAGE)] is not None and f'"recipe_sha256": "{recipe}"' in (manifest or "")
+def image_is_current(found: Contents, layout: DemoLayout) -> bool:
+    manifest = found[str(layout.manifest)] or ""
+    return found[str(layout.image)] is not None and f'"recipe_sha256": "{layout.image_recipe()}"' in manifest
 
 
 def model_is_current(found: Contents, model: DemoModel, recipe: str) -> bool:
@@ -92,7 +91,9 @@ def plugins_are_current(found: Contents, layout: DemoLayout) -> bool:
 def make_model(layout: DemoLayout, cluster: DemoCluster, model: DemoModel) -> None:
     with step(f"make the model {model.name}"):
         script = STAGING / "jobs/make_model.sh"
-        cluster.run_job(script, model.script, layout.model_recipe(model), IMAGE, STAGING / "models", model.folder)
+        cluster.run_job(
+            script, model.script, layout.model_recipe(model), layout.image, STAGING / "models", model.folder
+        )
 
 
 def install_plugins(cluster: DemoCluster) -> None:
@@ -103,15 +104,18 @@ def install_plugins(cluster: DemoCluster) -> None:
 
 def read_layout(environ: Mapping[str, str]) -> DemoLayout:
     root = Path(__file__).resolve().parent.parent
-    return DemoLayout(root, root / (environ.get("DEMO_STAGING") or ".cache/staging"))
+    cpu = environ.get("DEMO_CPU") or "x86_64"
+    if cpu not in PINS:
+        raise ProvisionError(f"DEMO_CPU is {cpu}; the demo has images for {', '.join(PINS)}")
+    return DemoLayout(root, root / (environ.get("DEMO_STAGING") or ".cache/staging"), cpu)
 
 
 def main(environ: Mapping[str, str]) -> int:
     parser = argparse.ArgumentParser(prog="demo.provision", description="Set the demo cluster up.")
     parser.add_argument("part", choices=["stage", "install"], help="fetch on this machine, or make on the cluster")
     part = parser.parse_args().part
-    layout = read_layout(environ)
     try:
+        layout = read_layout(environ)
         if part == "stage":
             stage(layout)
         else:

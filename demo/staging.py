@@ -13,7 +13,8 @@ from . import wheels
 from .commands import run, step
 from .wheels import WheelTarget
 
-PIN = "cpu-0.32.0"
+# the image of the nodes, by their CPU type
+PINS = {"x86_64": "cpu-0.32.0", "aarch64": "cpu-arm64-0.32.0"}
 
 # On the cluster.
 STAGING = PurePosixPath("/staging")
@@ -61,10 +62,25 @@ PLUGIN_FILES = ("scripted.py", "scripted_reply.py")
 
 @dataclass(frozen=True)
 class DemoLayout:
-    """The repository's folder and the staging folder."""
+    """The repository's folder, the staging folder and the nodes' CPU type, one of PINS."""
 
     root: Path
     staging: Path
+    cpu: str = "x86_64"
+
+    @property
+    def pin_name(self) -> str:
+        return PINS[self.cpu]
+
+    @property
+    def image(self) -> PurePosixPath:
+        """The image on the cluster."""
+        return IMAGES / f"{self.pin_name}.sif"
+
+    @property
+    def manifest(self) -> PurePosixPath:
+        """What the image on the cluster was made from."""
+        return IMAGES / f"{self.pin_name}.manifest.json"
 
     @property
     def model_sources(self) -> Path:
@@ -76,7 +92,7 @@ class DemoLayout:
         return [path for name in names if (path := self.root / "apptainer" / name).is_file()]
 
     def pin(self) -> DemoPin:
-        folder = self.root / "apptainer" / "pins" / PIN
+        folder = self.root / "apptainer" / "pins" / self.pin_name
         return DemoPin(folder, parse_flat_yaml((folder / "pin.yaml").read_text()))
 
     def image_recipe(self) -> str:
@@ -118,7 +134,7 @@ def stage(layout: DemoLayout) -> None:
 
 def stage_files(layout: DemoLayout) -> None:
     """Copy recipes and scripts that differ."""
-    copy_changed([*layout.pin_files, *layout.pin().folder.iterdir()], layout.staging / PIN)
+    copy_changed([*layout.pin_files, *layout.pin().folder.iterdir()], layout.staging / layout.pin_name)
     copy_changed((layout.root / "demo" / "jobs").glob("*.sh"), layout.staging / "jobs")
     copy_changed((file for file in layout.model_sources.iterdir() if file.is_file()), layout.staging / "models")
 
@@ -126,7 +142,7 @@ def stage_files(layout: DemoLayout) -> None:
 def stage_packages(layout: DemoLayout) -> None:
     """Download vLLM and its dependencies: about 450 MB."""
     pin = layout.pin()
-    into = layout.staging / PIN / "wheels"
+    into = layout.staging / layout.pin_name / "wheels"
     if not wheels.is_complete(pin.lock, into):
         with step("download vLLM's packages"):
             wheels.download(pin.lock, into, pin.target)
@@ -143,7 +159,7 @@ def stage_model_sources(layout: DemoLayout) -> None:
 
 def stage_base(layout: DemoLayout) -> None:
     """Make the archive of the image's base distribution."""
-    archive = layout.staging / PIN / BASE_ARCHIVE
+    archive = layout.staging / layout.pin_name / BASE_ARCHIVE
     recipe = layout.root / "apptainer" / "base.Dockerfile"
     mark = archive.with_suffix(".made-from")
     digest = hashlib.sha256(recipe.read_bytes()).hexdigest()
@@ -156,7 +172,7 @@ def stage_base(layout: DemoLayout) -> None:
 
 def _make_base(layout: DemoLayout, recipe: Path, archive: Path) -> None:
     base = layout.pin().facts["base"]
-    tag = f"bouchet/vllm-base:{PIN}"
+    tag = f"bouchet/vllm-base:{layout.pin_name}"
     script = str(layout.root / "demo" / "base_image.sh")
     run(["bash", script, base, base.split(":")[1].removesuffix("-slim")], timeout_s=BUILD_TIMEOUT_S)
     build = ["docker", "build", "--quiet", "--tag", tag, "--build-arg", f"BASE={base}", "--file", str(recipe)]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from . import command, down, image_stage, install, up
-from .docker import base_images, engine
+from .docker import arm64_images, base_images, engine
 from .docker.stack import Stack, find_stack
 from .errors import SetupError
 from .progress import Progress
@@ -66,6 +66,8 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     pin = commands.add_parser("pin", help="renew the lock of each GPU image of one vLLM")
     pin.add_argument("vllm", nargs="?", default="")
     commands.add_parser("arm64", help="check that the locks install on Linux for arm64")
+    foreign = commands.add_parser("arm64-images", help="build every image for arm64 and start it, by an emulator")
+    foreign.add_argument("services", nargs="*", help="services of the Compose files; all images if none is named")
     stage = commands.add_parser("stage", help="stage what an image build needs, for nodes without network")
     stage.add_argument("pin", nargs="?", default="")
     stage.add_argument("folder", nargs="?", default="")
@@ -93,6 +95,7 @@ def carry_out(options: argparse.Namespace, stack: Stack, progress: Progress) -> 
         "renew": lambda: renew(stack, progress),
         "pin": lambda: locks.renew_pins(stack.root, options.vllm, progress),
         "arm64": lambda: arm64.check_arm64(stack.root, progress),
+        "arm64-images": lambda: arm64_images.build_arm64(stack, progress, os.environ, options.services),
         "stage": lambda: image_stage.stage_pin(stack.root, options.pin, options.folder, progress),
         "install": lambda: install.install(stack.root, os.environ, progress),
         "uninstall": lambda: install.uninstall(stack.root, os.environ, progress),

@@ -6,7 +6,7 @@ import json
 import shlex
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,24 @@ from .command import run
 from .docker.engine import Compose
 from .docker.stack import Stack
 from .errors import ApiResponseError, LaunchFailedError
+from .files.env_file import EnvSettings
 from .http import HttpClient
 from .progress import Progress, Step
+
+# the demo's site file by the CPU type of its nodes, which are containers of this machine's engine
+SITES = {"x86_64": "demo", "aarch64": "demo-arm64"}
+
+
+def with_site_for(settings: EnvSettings, cpu: str) -> EnvSettings:
+    """Return the settings with the demo's site file for that CPU type; unchanged with a cluster or another site."""
+    if settings.host or settings.site not in SITES.values():
+        return settings
+    return replace(settings, values={**settings.values, "BOUCHET_SITE": SITES[cpu]})
+
+
+def cpu_of(site: str) -> str:
+    """Return the CPU type of the demo's nodes with that site file."""
+    return next((cpu for cpu, name in SITES.items() if name == site), "x86_64")
 
 
 def stage(progress: Progress, stack: Stack, compose: Compose) -> None:
@@ -32,7 +48,12 @@ def _provision(progress: Progress, stack: Stack, compose: Compose, verb: str, ti
     with progress.step(title) as step:
         run(
             [sys.executable, "-m", "demo.provision", verb],
-            env={**compose.env, "COMPOSE": shlex.join(compose.prefix), "PYTHONUNBUFFERED": "1"},
+            env={
+                **compose.env,
+                "COMPOSE": shlex.join(compose.prefix),
+                "DEMO_CPU": cpu_of(compose.env.get("BOUCHET_SITE", "")),
+                "PYTHONUNBUFFERED": "1",
+            },
             cwd=stack.root,
             on_line=lambda line: step.say(line[-70:]),
         )

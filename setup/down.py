@@ -15,7 +15,7 @@ from . import demo
 from .command import run, try_run
 from .docker.base_images import DEMO_NODE_NAME, NAME, find_base
 from .docker.containers import inspect_containers, published_ports
-from .docker.engine import Compose, ask_version, find_compose, with_files
+from .docker.engine import Compose, ask_cpu, ask_version, find_compose, with_files
 from .docker.images import ids_in_use, image_names, list_tags, spare_markers
 from .docker.stack import METRICS_PROFILE, Stack, compose_environ, sole_use
 from .errors import CommandFailedError, EnvFileError
@@ -29,7 +29,8 @@ LISTED_VOLUME = '{{.Name}} {{.Label "com.docker.compose.project"}} {{.Label "com
 def compose_of(stack: Stack, progress: Progress) -> Compose:
     """Return Compose for whatever exists, even if the env file is invalid: a typo must not keep a stack running."""
     try:
-        env = compose_environ(stack, read_env_file(stack.env_file), os.environ)
+        settings = demo.with_site_for(read_env_file(stack.env_file), ask_cpu())
+        env = compose_environ(stack, settings, os.environ)
     except EnvFileError:
         env = {"COMPOSE_PROJECT_NAME": stack.project, **stack.overrides}
     # a container that is no longer wanted is stopped, too

@@ -13,11 +13,15 @@ from demo.staging import parse_flat_yaml
 from demo.wheels import WheelTarget
 
 from .command import run
+from .docker.arm64_images import check_emulator
+from .docker.engine import ask_cpu
 from .errors import SetupError
 from .progress import Progress
 
 PINS = Path("apptainer") / "pins"
 MACHINES = {"linux/amd64": "x86_64", "linux/arm64": "aarch64"}
+# before the names of Debian's images for one CPU type, which do not take the place of this machine's own
+PREFIXES = {"linux/amd64": "amd64/", "linux/arm64": "arm64v8/"}
 
 
 def stage_pin(root: Path, pin: str, folder: str, progress: Progress) -> None:
@@ -60,10 +64,20 @@ def target_of(facts: dict[str, str]) -> WheelTarget:
     return WheelTarget(facts["python"], facts["glibc"], MACHINES[facts["platform"]])
 
 
-def base_argv(root: Path, pin: str, facts: dict[str, str]) -> list[str]:
+def is_foreign(facts: dict[str, str], cpu: str) -> bool:
+    """Return whether the pin is for another CPU type than the engine's."""
+    return MACHINES[facts["platform"]] != cpu
+
+
+def distribution(facts: dict[str, str], cpu: str) -> str:
+    """Return the name of the distribution's image on this machine, for an engine of that CPU type."""
+    return (PREFIXES[facts["platform"]] if is_foreign(facts, cpu) else "") + facts["base"]
+
+
+def base_argv(root: Path, pin: str, facts: dict[str, str], cpu: str = "x86_64") -> list[str]:
     """Return the command that builds the base, with the pin's packages."""
     recipe = root / "apptainer" / "base.Dockerfile"
-    arguments = {"BASE": facts["base"], **({"PACKAGES": facts["packages"]} if facts.get("packages") else {})}
+    arguments = {"BASE": distribution(facts, cpu), **({"PACKAGES": facts["packages"]} if facts.get("packages") else {})}
     argv = ["docker", "build", "--quiet", "--platform", facts["platform"], "--tag", base_tag(pin)]
     argv += [word for name, value in arguments.items() for word in ("--build-arg", f"{name}={value}")]
     return [*argv, "--file", str(recipe), str(recipe.parent)]
@@ -74,11 +88,22 @@ def base_tag(pin: str) -> str:
     return f"bouchet/vllm-base:{pin}"
 
 
+def foreign_argv(root: Path, facts: dict[str, str], cpu: str) -> list[str]:
+    """Return the command that gets the distribution for another CPU type than the engine's."""
+    suite = facts["base"].partition(":")[2].removesuffix("-slim")
+    script = str(root / "demo" / "base_image.sh")
+    return ["bash", script, distribution(facts, cpu), suite, facts["platform"].partition("/")[2]]
+
+
 def make_base(root: Path, pin: str, facts: dict[str, str], archive: Path) -> None:
     """Build the base and save it, readable for all; an archive that is there is kept."""
     if archive.is_file():
         return
-    run(base_argv(root, pin, facts))
+    cpu = ask_cpu()
+    if is_foreign(facts, cpu):
+        check_emulator(MACHINES[facts["platform"]])
+        run(foreign_argv(root, facts, cpu))
+    run(base_argv(root, pin, facts, cpu))
     partial = archive.with_suffix(".partial")
     run(["docker", "image", "save", "--output", str(partial), base_tag(pin)])
     partial.chmod(0o644)

@@ -15,7 +15,7 @@ from .command import allow_again, end_all, run_together
 from .docker import images
 from .docker.base_images import ensure_base_image, ensure_base_source, ensure_chosen_base
 from .docker.containers import check_ports, inspect_containers, wait_until_healthy
-from .docker.engine import Compose, ensure_engine, find_compose, with_files
+from .docker.engine import Compose, ask_cpu, ensure_engine, find_compose, with_files
 from .docker.stack import METRICS_PROFILE, Stack, compose_environ, sole_use
 from .errors import CommandFailedError, PortTakenError, SetupError
 from .files.container_files import remove_shared_files, write_secret_files
@@ -38,6 +38,7 @@ def bring_up(stack: Stack, progress: Progress, *, with_model: bool = True) -> No
     with sole_use(stack):
         with progress.step("Docker engine") as step:
             step.title = f"Docker engine {ensure_engine(progress)}"
+        settings = demo.with_site_for(settings, ask_cpu())
         check_ports(stack, settings)
         compose = prepare(stack, settings, progress, access)
         known = provide_images(stack, settings, progress, compose)

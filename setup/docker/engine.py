@@ -29,6 +29,7 @@ LOG = Path("/var/log/dockerd.log")
 PID_FILE = Path("/var/run/docker.pid")
 START_TIMEOUT_S = 60
 ASK = ("docker", "version", "--format", "{{.Server.Version}}")
+ASK_CPU = ("docker", "version", "--format", "{{.Server.Arch}}")
 ADVICE = {
     "darwin": "install Docker Desktop, OrbStack or Colima, start it, and run `make up` again",
     "linux": "install it (on Debian and Ubuntu: `sudo apt-get install docker.io`, then "
@@ -70,6 +71,11 @@ def ask_version() -> str | None:
                 f"no engine answers at DOCKER_HOST={os.environ['DOCKER_HOST']}; unset it, or start it"
             ) from exc
         return None
+
+
+def ask_cpu() -> str:
+    """Return the CPU type of the engine's containers, as site files call it: that of its virtual machine on a Mac."""
+    return "aarch64" if (try_run(ASK_CPU) or "").strip() == "arm64" else "x86_64"
 
 
 def start() -> None:

@@ -17,13 +17,14 @@ PLATFORM = "aarch64-manylinux_2_28"
 # of the services' images
 PYTHON = "3.13"
 # Compose's own build needs a Python of its own, and is for machines without Docker's plugin
-EXCEPT = ("apptainer", "demo", "compose.lock", "compose-build.lock")
+EXCEPT = ("apptainer", "compose.lock", "compose-build.lock")
 
 
 def arm64_locks(root: Path) -> list[Path]:
     """Return the locks that are installed in containers or on a person's machine."""
     found = [
         *root.glob("*/requirements.lock"),
+        *root.glob("demo/*/requirements.lock"),
         *root.glob("services/*/requirements.lock"),
         *root.glob("setup/locks/*.lock"),
     ]

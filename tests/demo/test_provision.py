@@ -9,9 +9,18 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from demo.commands import ProgramFailedError, run, step
-from demo.provision import IMAGE, MADE_FROM, MANIFEST, Contents, DemoCluster, install
-from demo.staging import DEMO_MODELS, PLUGIN_FILES, PLUGINS, DemoLayout, copy_changed, parse_flat_yaml, stage_files
+from demo.commands import ProgramFailedError, ProvisionError, run, step
+from demo.provision import MADE_FROM, Contents, DemoCluster, install, read_layout
+from demo.staging import (
+    DEMO_MODELS,
+    PINS,
+    PLUGIN_FILES,
+    PLUGINS,
+    DemoLayout,
+    copy_changed,
+    parse_flat_yaml,
+    stage_files,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -46,7 +55,10 @@ def layout(tmp_path: Path) -> DemoLayout:
 
 
 def finished(layout: DemoLayout) -> Contents:
-    files: Contents = {str(IMAGE): "SIF", str(MANIFEST): f'{{"recipe_sha256": "{layout.image_recipe()}"}}'}
+    files: Contents = {
+        str(layout.image): "SIF",
+        str(layout.manifest): f'{{"recipe_sha256": "{layout.image_recipe()}"}}',
+    }
     files |= {str(model.folder / MADE_FROM): f"{layout.model_recipe(model)}\n" for model in DEMO_MODELS}
     return files | {str(PLUGINS / name): (layout.model_sources / name).read_text() for name in PLUGIN_FILES}
 
@@ -65,9 +77,9 @@ def test_install_empty_cluster_builds_image_first(layout: DemoLayout) -> None:
     assert cluster.asked[0][0] == "install"
 
 
-@pytest.mark.parametrize("path", [IMAGE, MANIFEST])
-def test_install_image_without_manifest_is_rebuilt(layout: DemoLayout, path: PurePosixPath) -> None:
-    cluster = FakeCluster({**finished(layout), str(path): None})
+@pytest.mark.parametrize("part", ["image", "manifest"])
+def test_install_image_without_manifest_is_rebuilt(layout: DemoLayout, part: str) -> None:
+    cluster = FakeCluster({**finished(layout), str(getattr(layout, part)): None})
     install(layout, cluster)
     assert [job.split()[0] for job in cluster.jobs] == ["build.sh"]
 
@@ -106,11 +118,28 @@ def test_copy_changed_keeps_unchanged_files(tmp_path: Path) -> None:
     assert [path.name for path in folder.iterdir()] == ["a.sh"]
 
 
-def test_demo_pin_target_matches_facts(layout: DemoLayout) -> None:
-    pin = layout.pin()
+@pytest.mark.parametrize("cpu", PINS)
+def test_demo_pin_target_matches_facts(cpu: str) -> None:
+    pin = read_layout({"DEMO_CPU": cpu}).pin()
     assert pin.facts["name"] == pin.folder.name
     assert pin.facts["cuda"] == ""
-    assert (pin.target.python, pin.target.machine) == ("3.11", "x86_64")
+    assert (pin.target.python, pin.target.machine) == ("3.11", cpu)
+
+
+def test_install_on_arm64_builds_the_image_for_it_alone(tmp_path: Path) -> None:
+    layout = DemoLayout(ROOT, tmp_path, "aarch64")
+    stage_files(layout)
+    assert (tmp_path / "cpu-arm64-0.32.0" / "build.sh").is_file() and not (tmp_path / "cpu-0.32.0").exists()
+    cluster = FakeCluster({})
+    install(layout, cluster)
+    assert cluster.jobs[0] == "build.sh /staging/cpu-arm64-0.32.0 /software/images"
+    assert all("/software/images/cpu-arm64-0.32.0.sif" in job for job in cluster.jobs[1:])
+
+
+def test_layout_is_for_x86_64_unless_another_cpu_is_named() -> None:
+    assert read_layout({}).pin_name == "cpu-0.32.0"
+    with pytest.raises(ProvisionError, match="DEMO_CPU is riscv64; the demo has images for x86_64, aarch64"):
+        read_layout({"DEMO_CPU": "riscv64"})
 
 
 def test_parse_flat_yaml_drops_comments_and_quotes() -> None:

@@ -11,12 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from demo.staging import PINS
 from setup import demo
+from setup.docker.engine import Compose
+from setup.docker.stack import Stack
 from setup.errors import ApiResponseError, LaunchFailedError
+from setup.files.env_file import EnvSettings
 from setup.http import HttpClient
 from setup.progress import Progress
 
+ROOT = Path(__file__).parents[2]
 KEY = "the-key"
 
 
@@ -168,3 +174,44 @@ def test_render_curl_does_not_show_key() -> None:
 
 def test_http_client_repr_hides_key() -> None:
     assert KEY not in repr(HttpClient("http://x", KEY))
+
+
+@pytest.mark.parametrize(
+    ("values", "cpu", "site"),
+    [
+        ({}, "x86_64", "demo"),
+        ({}, "aarch64", "demo-arm64"),
+        ({"BOUCHET_SITE": "demo"}, "aarch64", "demo-arm64"),
+        ({"BOUCHET_SITE": "demo-arm64"}, "x86_64", "demo"),
+        ({"BOUCHET_SITE": "mine"}, "aarch64", "mine"),
+        ({"BOUCHET_HOST": "hpc"}, "aarch64", "bouchet"),
+    ],
+)
+def test_demo_takes_the_site_file_for_the_engines_cpu(values: dict[str, str], cpu: str, site: str) -> None:
+    assert demo.with_site_for(EnvSettings(values), cpu).site == site
+
+
+def test_site_files_of_the_demo_differ_in_name_cpu_and_image_alone() -> None:
+    texts = {cpu: (ROOT / "sites" / f"{name}.yaml").read_text() for cpu, name in demo.SITES.items()}
+    sites = {cpu: yaml.safe_load(text) for cpu, text in texts.items()}
+    for cpu, pin in PINS.items():
+        assert sites[cpu]["default_image"] == pin and [image["pin"] for image in sites[cpu]["images"]] == [pin]
+        assert sites[cpu].get("cpu_arch", "x86_64") == cpu and sites[cpu]["name"] == demo.SITES[cpu]
+    other = {"name", "title", "cpu_arch", "default_image", "images"}
+    kept = [{name: value for name, value in site.items() if name not in other} for site in sites.values()]
+    assert kept[0] == kept[1]
+    comments = [[line for line in text.splitlines()[6:] if line.startswith("#")] for text in texts.values()]
+    assert comments[0] == comments[1]
+
+
+@pytest.mark.parametrize("cpu", PINS)
+def test_staging_gets_the_cpu_of_the_nodes(cpu: str, tmp_path: Path) -> None:
+    """A module in the place of demo.provision prints what it was given."""
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo" / "provision.py").write_text(
+        "import os, pathlib\npathlib.Path('cpu').write_text(os.environ['DEMO_CPU'])\n"
+    )
+    stack = Stack(tmp_path, "bouchet", tmp_path / ".env", {})
+    with Progress(io.StringIO()) as progress:
+        demo.stage(progress, stack, Compose(("compose",), {"BOUCHET_SITE": demo.SITES[cpu]}))
+    assert (tmp_path / "cpu").read_text() == cpu

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from setup.errors import SetupError
-from setup.image_stage import base_argv, pin_facts, stage_pin, target_of
+from setup.image_stage import base_argv, distribution, foreign_argv, pin_facts, stage_pin, target_of
 from setup.install import completion_paths, install, uninstall
 from setup.progress import Progress
 
@@ -68,3 +68,18 @@ def test_every_pin_has_a_target_and_a_base(pin: str) -> None:
     argv = base_argv(ROOT, pin, facts)
     assert f"BASE={facts['base']}" in argv
     assert ("PACKAGES=" + facts.get("packages", "")) in argv or "packages" not in facts
+
+
+@pytest.mark.parametrize(
+    ("pin", "cpu", "name", "arch"),
+    [
+        ("cpu-arm64-0.32.0", "x86_64", "arm64v8/debian:bookworm-slim", "arm64"),
+        ("cpu-0.32.0", "aarch64", "amd64/debian:bookworm-slim", "amd64"),
+    ],
+)
+def test_base_of_another_cpu_has_a_name_of_its_own(pin: str, cpu: str, name: str, arch: str) -> None:
+    facts = pin_facts(ROOT, pin)
+    assert f"BASE={name}" in base_argv(ROOT, pin, facts, cpu)
+    assert foreign_argv(ROOT, facts, cpu)[2:] == [name, "bookworm", arch]
+    own = target_of(facts).machine
+    assert distribution(facts, own) == "debian:bookworm-slim"

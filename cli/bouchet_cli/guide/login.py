@@ -33,9 +33,13 @@ def site_fields(path: Path) -> dict[str, str]:
     return {**found, **({"host": host[1]} if host else {})}
 
 
+# the demo's, which are no clusters to log in to
+DEMO_SITES = ("demo", "demo-arm64")
+
+
 def known_sites(folder: Path) -> dict[str, dict[str, str]]:
     """Return the site files of clusters by name, without the demo and catalogs."""
-    paths = [path for path in sorted(folder.glob("*.yaml")) if "." not in path.stem and path.stem != "demo"]
+    paths = [path for path in sorted(folder.glob("*.yaml")) if "." not in path.stem and path.stem not in DEMO_SITES]
     return {path.stem: found for path in paths if (found := site_fields(path)).get("host")}
 
 
