@@ -20,6 +20,7 @@ from .docker.stack import METRICS_PROFILE, Stack, compose_environ, sole_use
 from .errors import CommandFailedError, PortTakenError, SetupError
 from .files.container_files import remove_shared_files, write_secret_files
 from .files.env_file import ADDED, EnvSettings, add_missing_keys, ensure_env_file, read_env_file
+from .files.kerberos import ticket_variables
 from .files.ssh_access import SshAccess, access_variables, find_access
 from .files.ssh_config import stage_login
 from .http import HttpClient
@@ -102,7 +103,7 @@ def prepare(stack: Stack, settings: EnvSettings, progress: Progress, access: Ssh
     files = [stack.root / "compose.yaml"]
     if settings.host:
         stage_login(stack, settings, progress)
-        env |= access_variables(access, settings, stack, progress)
+        env |= access_variables(access, settings, stack, progress) | ticket_variables(stack)
         files.append(stack.root / "compose.cluster.yaml")
     else:
         files.append(stack.root / "demo" / "compose.yaml")

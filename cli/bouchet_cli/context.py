@@ -8,6 +8,7 @@ from functools import cached_property
 from .client.api import ApiClient
 from .client.deployments import DeploymentInfo, ready_deployment
 from .client.settings import CliSettings, read_settings
+from .client.tickets import renew_tickets
 from .view.screen import Screen
 
 
@@ -25,7 +26,8 @@ class CommandContext:
 
     @cached_property
     def api(self) -> ApiClient:
-        """The API client."""
+        """The API client. Tickets of a `kinit` since the last command are at the gateway before anything is asked."""
+        renew_tickets(self.environment)
         return ApiClient(self.settings)
 
     def ready_deployment(self, name: str | None, *, wakes: bool = False) -> DeploymentInfo:

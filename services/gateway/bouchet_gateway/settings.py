@@ -27,6 +27,8 @@ class SshSettings(EnvironmentSettings):
     ssh_dir: Path = Field(default=Path("/run/ssh"), validation_alias="SSH_DIR")
     # ssh_dir is read-only, so host keys that the user accepted are kept here
     data_dir: Path = Field(default=Path("/data"), validation_alias="GATEWAY_DATA_DIR")
+    # the person's folder of Kerberos tickets, where they have one
+    tickets_dir: Path = Field(default=Path("/run/tickets"), validation_alias="TICKETS_DIR")
     user: str | None = None
     port: int | None = None
     agent_socket: str | None = Field(default=None, validation_alias="SSH_AUTH_SOCK")

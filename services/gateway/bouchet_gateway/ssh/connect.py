@@ -35,7 +35,7 @@ class _LoginClient(asyncssh.SSHClient):
     """asyncssh's callbacks of one login. `lost` is done, with the reason, when the connection has ended.
 
     host_label: the host as prompts name it; None answers no prompts. on_stage: called as a stage of the login begins.
-    accepts: whether a presented host key that nothing is known of is accepted at once.
+    accepts: whether a presented host key that nothing is known of is accepted at once. note: shown with its prompts.
     """
 
     def __init__(
@@ -45,8 +45,9 @@ class _LoginClient(asyncssh.SSHClient):
         on_stage: Callable[[str], None],
         accepts: Callable[[PresentedKey], bool] = lambda _: False,
         tries: int = DEFAULT_PROMPTS,
+        note: str = "",
     ) -> None:
-        self._broker, self._host_label, self._on_stage = broker, host_label, on_stage
+        self._broker, self._host_label, self._on_stage, self._note = broker, host_label, on_stage, note
         self._accepts, self._tries = accepts, {"keyboard-interactive": tries, "password": tries}
         self._user = ""
         self.presented: PresentedKey | None = None
@@ -58,7 +59,7 @@ class _LoginClient(asyncssh.SSHClient):
 
     def begin_auth(self, username: str) -> None:
         if self._host_label is not None:
-            self._broker.begin_host(self._host_label)
+            self._broker.begin_host(self._host_label, self._note)
         self._user = username
         self._on_stage("login")
 
@@ -147,7 +148,7 @@ class Connector:
 
     def _ticket_problem(self) -> str:
         hops = read_hops(self._settings.ssh_dir, self.host) or ()
-        return next((problem for hop in hops if (problem := ticket_problem(self._settings.ssh_dir, hop))), "")
+        return next((problem for hop in hops if (problem := ticket_problem(self._settings, hop))), "")
 
     async def connect_node(
         self, node: str, login_connection: asyncssh.SSHClientConnection, known_hosts: Sequence[str]
@@ -172,7 +173,9 @@ class Connector:
         except (errors.TunnelDownError, errors.HumanNeededError) as exc:
             if login_connection.is_closed():
                 raise
-            raise NodeRefusedError(node_refusal_message(str(exc), client.banner)) from exc
+            problem = ticket_problem(self._settings, hop) if hop is not None else ""
+            reason = f"{problem}; {exc}" if problem else str(exc)
+            raise NodeRefusedError(node_refusal_message(reason, client.banner)) from exc
         except TimeoutError as exc:
             limit_s = self._settings.handshake_timeout_s
             raise NodeRefusedError(f"cannot log in to {node}: no answer within {limit_s:g} s") from exc
@@ -189,7 +192,7 @@ class Connector:
             try:
                 with mapped_errors(f"the ssh settings for {hop.alias} cannot be used"):
                     known, options = hop_options(self._settings, hop)
-                    options |= ticket_options(self._settings.ssh_dir, hop)
+                    options |= ticket_options(self._settings, hop)
                 async with self._keys(hop) as keys:
                     options |= {"tunnel": via or direct_connector(hop), **keys}
                     login = await self._login(hop.alias, host_label, options, known, place, hop)
@@ -208,8 +211,10 @@ class Connector:
         hops = read_hops(self._settings.ssh_dir, self.host)
         if hops is None:
             return (*self._options(node, user, None, known_hosts), None)
-        hop = hops[-1].model_copy(update={"user": user, "port": 22, "address": None, "host_key_alias": None})
-        return (*hop_options(self._settings, hop, known_hosts), hop)
+        update = {"host": node, "user": user, "port": 22, "address": None, "host_key_alias": None}
+        hop = hops[-1].model_copy(update=update)
+        known, options = hop_options(self._settings, hop, known_hosts)
+        return known, options | ticket_options(self._settings, hop), hop
 
     @contextlib.asynccontextmanager
     async def _keys(self, hop: ResolvedHop | None) -> AsyncIterator[dict[str, Any]]:
@@ -279,7 +284,8 @@ class Connector:
 
         def client() -> asyncssh.SSHClient:
             tries = hop.password_prompts if hop is not None else DEFAULT_PROMPTS
-            clients.append(_LoginClient(self._broker, host_label, on_stage, accepts, tries))
+            note = ticket_problem(s, hop) if hop is not None else ""
+            clients.append(_LoginClient(self._broker, host_label, on_stage, accepts, tries, note))
             return clients[-1]
 
         def accepts(presented: PresentedKey) -> bool:
@@ -330,5 +336,5 @@ def node_refusal_message(reason: str, banner: str) -> str:
     """Return why a compute node refused the login. banner: what its sshd sent first; PAM's reason is its last line."""
     lines = [line for line in printable(banner).splitlines() if line.strip()]
     banner_line = f"; the node's message: {lines[-1].strip()[:MAX_BANNER_CHARACTERS]}" if lines else ""
-    hint = "a compute node accepts only users with a running job on it, by key and without prompts (`via: node`)"
+    hint = "a compute node accepts only users with a running job on it, by key or ticket, without prompts (`via: node`)"
     return f"{reason}{banner_line}; {hint}"

@@ -47,7 +47,7 @@ class PromptBroker:
         self._seen: dict[tuple[tuple[str, bool], ...], set[str]] = {}
         self._restarted = False
         self._last: tuple[tuple[str, bool], ...] | None = None
-        self._host = ""
+        self._host, self._note = "", ""
         self._answered = 0
         self._waiting: asyncio.Future[list[str]] | None = None
         self.prompt: LoginPrompt | None = None
@@ -58,9 +58,13 @@ class PromptBroker:
         self.asked = 0
         self.begin_host("")
 
-    def begin_host(self, host: str) -> None:
-        """Begin the login at that host; answers to a jump host before it are not about this one."""
+    def begin_host(self, host: str, note: str = "") -> None:
+        """Begin the login at that host; answers to a jump host before it are not about this one.
+
+        note: why it may ask at all, shown with each prompt.
+        """
         self._host, self._restarted, self._last, self._answered, self._seen = host, False, None, 0, {}
+        self._note = note
 
     def method_started(self) -> None:
         """Note that the server starts a method; after an answer, a new start may mean that the answer was wrong."""
@@ -125,7 +129,7 @@ class PromptBroker:
         self._on_change(prompt)
 
     def _new_prompt(self, title: str, questions: Sequence[tuple[str, bool]], failed: bool) -> LoginPrompt:
-        notice = [NOT_ACCEPTED] if failed else []
+        notice = [*([self._note] if self._note else []), *([NOT_ACCEPTED] if failed else [])]
         return LoginPrompt(
             id=secrets.token_hex(8),
             title="\n".join([*notice, printable(title)]).strip(),
