@@ -82,7 +82,12 @@ def _run_steps(state: GuideState) -> None:
             continue
         screen.note(head)
         screen.note(f"    by hand: {step.by_hand(state)}", "dim")
-        step.run(state)
+        try:
+            step.run(state)
+        except CommandError:
+            state.end_step(failed=True)
+            raise
+        state.end_step(failed=False)
 
 
 def _is_done(step: GuideStep, state: GuideState) -> bool:

@@ -25,6 +25,7 @@ from .step import HOST, PROJECT_DIR, SITE, GuideState, GuideStep, run_make
 
 # how long ago a run that was stopped may have been
 STOPPED_RUN = timedelta(days=1)
+MODEL_QUESTION = "Model (any name of `bouchet models`)"
 QUESTION = "What is the capital of France? Answer in one sentence."
 
 
@@ -162,8 +163,12 @@ class ChooseModel(GuideStep):
     title = "choose the first model"
 
     def is_done(self, state: GuideState) -> bool:
-        """Return whether one is chosen: one runs, or was downloaded just now. The command line may name another."""
+        """Return whether one is chosen: by a run that was stopped, or one runs, or was downloaded just now.
+
+        The command line may name another.
+        """
         if not state.given.get("model"):
+            state.model = state.model or state.answers.get(MODEL_QUESTION)
             running = [deployment.model for deployment in state.context.api.deployments(live=True)]
             loaded = [download.model for download in state.context.api.downloads() if _is_recent(download)]
             state.model = state.model or next(iter(running + loaded), "")
@@ -185,7 +190,7 @@ class ChooseModel(GuideStep):
         state.context.screen.note(f"{default} is the default{missing}")
         if others:
             state.context.screen.note(f"on the cluster already: {', '.join(others)}")
-        state.model = state.ask("model", "Model (any name of `bouchet models`)", default)
+        state.model = state.ask("model", MODEL_QUESTION, default)
 
 
 def _is_recent(download: DownloadInfo) -> bool:
@@ -205,6 +210,7 @@ class DownloadWeights(GuideStep):
             found = state.context.api.model(state.model)
         except CommandError as exc:
             if exc.kind == UNKNOWN_MODEL:
+                state.answers.forget([MODEL_QUESTION])
                 raise CommandError(f"{exc}; `bouchet models add ORG/NAME` adds a model of the hub") from exc
             raise
         state.model = str(found["id"])
@@ -272,6 +278,7 @@ class AskModel(GuideStep):
         parts = ChatClient(state.context.settings).stream(conversation.request())
         answer = "".join(part.text for part in parts if not part.thinking).strip()
         screen.show(f"{deployment.alias}: {answer}")
+        state.answers.clear()
         if shutil.which("claude", path=state.context.environment.get("PATH")) is None:
             screen.note("Claude Code is not installed: `npm install -g @anthropic-ai/claude-code`")
         screen.note("next: `./bouchet` starts Claude Code on this model, `./bouchet cancel` gives the GPU back")

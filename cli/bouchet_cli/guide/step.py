@@ -16,6 +16,8 @@ from bouchet_cli.site_probe.parse import ClusterFacts, parse_facts
 from bouchet_cli.site_probe.remote import LoginNode
 from bouchet_cli.site_probe.scripts import FACTS
 
+from .answers import KeptAnswers
+
 # keys of .env
 HOST, SITE = "BOUCHET_HOST", "BOUCHET_SITE"
 PROJECT_DIR, SCRATCH_DIR = "BOUCHET_PROJECT_DIR", "BOUCHET_SCRATCH_DIR"
@@ -23,7 +25,9 @@ PROJECT_DIR, SCRATCH_DIR = "BOUCHET_PROJECT_DIR", "BOUCHET_SCRATCH_DIR"
 
 @dataclass
 class GuideState:
-    """What the steps share. Answers are in .env as soon as they are given, so that a later run asks nothing twice.
+    """What the steps share. An answer is kept as soon as it is given, so that a later run asks nothing twice.
+
+    Where a step is complete it is in .env; until then, and until the first answer of the model, in a file beside that.
 
     folder: of the connection's socket; given: answers from the command line; facts: None before the first login.
     """
@@ -35,6 +39,8 @@ class GuideState:
     facts: ClusterFacts | None = None
     model: str = ""
     asked: int = field(default=0)
+    # questions that the step under way has asked
+    open_questions: list[str] = field(default_factory=list)
 
     @property
     def env_path(self) -> Path:
@@ -56,6 +62,11 @@ class GuideState:
             run_make(self, "env")
         set_values(self.env_path, values)
 
+    @property
+    def answers(self) -> KeptAnswers:
+        """The answers of a run that was stopped."""
+        return KeptAnswers(self.env_path.with_name(f"{self.env_path.name}.setup"), self.value(HOST))
+
     def node(self) -> LoginNode:
         """Return the login node; all scripts share one login."""
         return LoginNode(self.value(HOST).partition(",")[0], self.folder, self.context.environment)
@@ -68,9 +79,24 @@ class GuideState:
         return self.facts
 
     def ask(self, name: str, question: str, default: str = "", choices: Sequence[str] = ()) -> str:
-        """Return an answer: from the command line, else typed; a number picks a choice, Enter the default."""
-        if self.given.get(name):
-            return self.given[name]
+        """Return an answer: from the command line, else of a run that was stopped, else typed; it is kept."""
+        self.open_questions.append(question)
+        before = self.answers.get(question)
+        if before and not self.given.get(name):
+            self.context.screen.note(f"{question}: {before}, as answered before (--{name} answers otherwise)")
+            return before
+        answer = self.given.get(name) or self._typed(name, question, default, choices)
+        self.answers.keep(question, answer)
+        return answer
+
+    def end_step(self, *, failed: bool) -> None:
+        """Note that a step is over. An answer that it failed with is asked for again by the next run."""
+        if failed:
+            self.answers.forget(self.open_questions)
+        self.open_questions.clear()
+
+    def _typed(self, name: str, question: str, default: str, choices: Sequence[str]) -> str:
+        """Return what the person types; a number picks a choice, Enter the default."""
         if self.assume_yes and default:
             return default
         screen = self.context.screen
@@ -92,7 +118,7 @@ class GuideState:
         """Return whether the person agrees; Enter does."""
         if self.assume_yes:
             return True
-        return self.ask("yes", f"{question} (yes/no)", "yes").lower() in ("y", "yes")
+        return self._typed("yes", f"{question} (yes/no)", "yes", ()).lower() in ("y", "yes")
 
 
 class GuideStep(ABC):

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from bouchet_api.task_client import TaskClient
 from bouchet_cli.commands.setup import STEPS
-from bouchet_cli.guide.cluster import BuildImage, ChooseModel, DownloadWeights, LaunchModel
+from bouchet_cli.guide.answers import KeptAnswers
+from bouchet_cli.guide.cluster import MODEL_QUESTION, BuildImage, ChooseModel, DownloadWeights, LaunchModel
 from bouchet_cli.guide.step import GuideStep
 from bouchet_core.batch_jobs import BatchJobState, DiskListing, DiskModel
 from bouchet_core.deployments import Phase
@@ -20,8 +21,8 @@ from bouchet_core.tasks import TaskName
 from tests.cli.harness import QWEN, TO_READY, Bouchet, Done, advance, end
 
 PIN = "cpu-0.32.0"
-# the last step at which a run that is stopped has not kept each answer yet; the model's is kept by its download
-KEPT_AFTER = {"cluster": 1, "user": 1, "project-dir": 5, "model": 10}
+# the step that asks for each answer
+KEPT_AFTER = {"cluster": 1, "user": 1, "project-dir": 5, "model": 9}
 NO_NETWORK = "the node cannot reach the network (no such host); stage it: `bouchet image build PIN --from FOLDER`"
 
 
@@ -115,7 +116,7 @@ def test_ctrl_c_at_each_step_is_gone_on_from(
     again = person("setup", "--yes", *answers(tmp_path, number))
     assert is_complete(again), again.err
     # logging in and `make up` are repeated, they cost seconds
-    repeated = {3, 6, *([9] if number == KEPT_AFTER["model"] else [])}
+    repeated = {3, 6}
     for step in range(1, number):
         if step not in repeated:
             assert f"{step}/{len(STEPS)} {STEPS[step - 1].title}: done" in again.err
@@ -146,6 +147,65 @@ def test_ctrl_c_in_a_long_step_leaves_its_job_running(
         assert f"{ChooseModel.title}: done" in again.err
     records = (person.store.images.page(9), person.store.downloads.page(9), person.store.live())
     assert [len(found) for found in records] == [1, 1, 1]
+
+
+def test_ctrl_c_after_any_answer_keeps_it(person: Bouchet, cluster: QuickCluster, tmp_path: Path) -> None:
+    """Stopped at each question, and while the last answer is put to use."""
+    typed = (
+        ("Your cluster", "1"),
+        ("Your user name", "me"),
+        ("(yes/no)", "yes"),
+        ("Directory for weights", f"{tmp_path}/project_pi_ab12/me"),
+        (MODEL_QUESTION, "bouchet-qwen3-coder-next"),
+    )
+    answered: list[str] = []
+    for question, answer in typed:
+        with person.terminal("setup") as tty:
+            tty.until(question)
+            tty.type("\x03")
+            status, _ = tty.rest()
+        assert status == 130
+        with person.terminal("setup") as tty:
+            tty.until(question)
+            assert not any(f"{text}: " in tty.seen for text in answered)
+            tty.type(f"{answer}\n")
+            tty.until("\n")
+            tty.type("\x03")
+            status, _ = tty.rest()
+        assert status == 130
+        answered.append(question)
+    done = person("setup")
+    assert done.status == 0 and "bouchet-qwen3-coder-next: " in done.out, done.err
+    assert [record.model for record in person.store.live()] == ["Qwen/Qwen3-Coder-Next-FP8"]
+    assert not list(tmp_path.glob("*.setup"))
+
+
+def test_an_answer_that_a_step_fails_with_is_asked_for_again(person: Bouchet, tmp_path: Path) -> None:
+    answers = ("--cluster", "yale", "--user", "me", "--yes")
+    refused = person("setup", *answers, "--project-dir", "/a b")
+    assert refused.status == 1 and "is not a path" in refused.err
+    with person.terminal("setup") as tty:
+        tty.until("Directory for weights")
+
+
+def test_a_model_that_is_unknown_is_asked_for_again(person: Bouchet, cluster: QuickCluster, tmp_path: Path) -> None:
+    refused = person("setup", "--yes", *answers(tmp_path)[:-1], "no/such-model")
+    assert refused.status != 0 and "bouchet models add" in refused.err
+    assert is_complete(person("setup", "--model", QWEN))
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"host": "yale"}', '{"host": "other", "answers": {"Model": "m"}}'])
+def test_kept_answers_of_another_cluster_or_version_do_not_count(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "kept"
+    path.write_text(text)
+    kept = KeptAnswers(path, "yale")
+    assert kept.get("Model") == ""
+    kept.keep("Model", "m")
+    assert kept.get("Model") == "m" and path.stat().st_mode & 0o777 == 0o600
+    kept.forget(["Model"])
+    assert kept.get("Model") == ""
+    kept.clear()
+    kept.clear()
 
 
 def test_complete_setup_asks_nothing_and_starts_nothing(person: Bouchet, cluster: QuickCluster, tmp_path: Path) -> None:
