@@ -14,6 +14,8 @@ from pathlib import Path
 SBATCH = """#!{python}
 import sys
 options = dict(word.lstrip("-").split("=", 1) for word in sys.argv[1:] if "=" in word)
+if options.get("partition") in {closed!r}:
+    sys.exit("allocation failure: User's group not permitted to use this partition")
 for name in {refused!r}:
     if name in options:
         sys.exit("sbatch: error: --" + name + " is not allowed on this system")
@@ -24,8 +26,6 @@ if {asks_for_feature!r} and gpus and "constraint" not in options:
     sys.exit("sbatch: error: choose the kind of GPU with --constraint")
 if {account!r} and options.get("account") != {account!r}:
     sys.exit("sbatch: error: Batch job submission failed: Invalid account or account/partition combination specified")
-if options.get("partition") in {closed!r}:
-    sys.exit("allocation failure: User's group not permitted to use this partition")
 sys.stderr.write("sbatch: Job 7 to start at 2026-11-29T12:00:00 using 1 processors on nodes n1\\n")
 """
 

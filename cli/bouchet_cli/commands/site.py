@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,13 +14,15 @@ from bouchet_cli.client.errors import CommandError, UsageError
 from bouchet_cli.client.settings import PROJECT
 from bouchet_cli.context import CommandContext
 from bouchet_cli.site_probe.gpu_tests import (
+    MOST_PARTITIONS,
     GpuRequestChoice,
     choose_style,
     features_to_try,
+    merge_refusals,
     partition_tests,
     style_tests,
 )
-from bouchet_cli.site_probe.parse import ClusterFacts, parse_facts
+from bouchet_cli.site_probe.parse import ClusterFacts, ProbedPartition, parse_facts
 from bouchet_cli.site_probe.remote import LoginNode, login_node
 from bouchet_cli.site_probe.render import ProbedSite, not_found, render_site
 from bouchet_cli.site_probe.scripts import FACTS, test_script
@@ -68,16 +72,32 @@ def probe(node: LoginNode, name: str) -> ProbedSite:
 
 
 def _choose_style(node: LoginNode, facts: ClusterFacts) -> GpuRequestChoice:
-    """Return how to ask for GPUs; with a feature of the nodes where sbatch refuses to go without one."""
-    tests = style_tests(facts)
-    choice = choose_style(facts, node.run(test_script(tests)) if tests else {})
-    if not choice.wants_constraint:
-        return choice
-    for feature in features_to_try(facts.gpu_partitions[0]):
-        found = choose_style(facts, node.run(test_script(style_tests(facts, feature))), feature)
-        if found.style not in (None, "none"):
-            return found
-    return choice
+    """Return how to ask for GPUs, with all refusals of sbatch.
+
+    A partition may refuse for reasons of its own, so others are tried before it is said that every way is refused, or
+    that a job gets its GPUs without asking for them.
+    """
+    tried: list[GpuRequestChoice] = []
+    for partition in facts.gpu_partitions[:MOST_PARTITIONS]:
+        tried += _try_partition(node, facts, partition)
+        if tried[-1].asks_for_gpus:
+            break
+    if not tried:
+        return choose_style(facts, {})
+    whole_nodes = next((choice for choice in tried if choice.style), tried[0])
+    best = tried[-1] if tried[-1].asks_for_gpus else whole_nodes
+    return replace(best, refusals=merge_refusals(tried))
+
+
+def _try_partition(node: LoginNode, facts: ClusterFacts, partition: ProbedPartition) -> Iterator[GpuRequestChoice]:
+    """Yield what comes of the tests there; with a feature of the nodes, too, where sbatch does not go without one."""
+    choice = choose_style(facts, node.run(test_script(style_tests(facts, partition))))
+    yield choice
+    for feature in features_to_try(partition) if choice.wants_constraint else ():
+        choice = choose_style(facts, node.run(test_script(style_tests(facts, partition, feature))), feature)
+        yield choice
+        if choice.asks_for_gpus:
+            return
 
 
 def site_path(name: str, context: CommandContext) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from .parse import NAME, ClusterFacts, ProbedPartition
@@ -15,6 +15,8 @@ _STATUS = re.compile(r"(?m)^status (\d+)$")
 _NEEDS_CONSTRAINT = re.compile(r"constraint|feature", re.IGNORECASE)
 # how many features of nodes are tried
 MOST_FEATURES = 6
+# how many partitions are tried, and how many texts of one style are shown
+MOST_PARTITIONS, MOST_REFUSALS = 3, 4
 _NEEDS_ACCOUNT = re.compile(r"account", re.IGNORECASE)
 # that a job would be accepted later is no fault of the request
 _LATER = re.compile(
@@ -26,7 +28,7 @@ Tests = list[tuple[str, list[str]]]
 
 @dataclass(frozen=True)
 class GpuRequestChoice:
-    """How to ask. style: None where every way is refused. refusals: the refusals of sbatch, by style.
+    """How to ask. style: None where every way is refused. refusals: what sbatch answered, each text once, by style.
 
     asks_for_feature: whether a refusal names features of nodes; constraint: the feature that the tests named.
     """
@@ -35,14 +37,19 @@ class GpuRequestChoice:
     with_type: bool
     account: str | None
     account_required: bool
-    refusals: Mapping[str, str]
+    refusals: Mapping[str, tuple[str, ...]]
     asks_for_feature: bool = False
     constraint: str = ""
 
     @property
+    def asks_for_gpus(self) -> bool:
+        """Whether a way of asking for GPUs was accepted."""
+        return self.style not in (None, "none")
+
+    @property
     def wants_constraint(self) -> bool:
         """Whether no way of asking for GPUs was accepted, and one may be with a feature."""
-        return self.asks_for_feature and self.style in (None, "none")
+        return self.asks_for_feature and not self.asks_for_gpus
 
 
 def gpu_options(style: str, kind: str, count: int = 1) -> list[str]:
@@ -58,11 +65,8 @@ def features_to_try(partition: ProbedPartition) -> Sequence[str]:
     return sorted(features, key=lambda feature: feature.lower() not in kinds)[:MOST_FEATURES]
 
 
-def style_tests(facts: ClusterFacts, constraint: str = "") -> Tests:
-    """Return the tests of every style in the first GPU partition, without an account and with each."""
-    if not facts.gpu_partitions:
-        return []
-    partition = facts.gpu_partitions[0]
+def style_tests(facts: ClusterFacts, partition: ProbedPartition, constraint: str = "") -> Tests:
+    """Return the tests of every style in a partition with GPUs, without an account and with each."""
     accounts: list[str] = ["", *facts.accounts[:4]]
     tests: Tests = []
     for at, account in enumerate(accounts):
@@ -80,7 +84,7 @@ def choose_style(facts: ClusterFacts, sections: Mapping[str, str], constraint: s
 
     A job without any option for GPUs is accepted at sites that do not give whole nodes, too: it counts last of all.
     """
-    refusals: dict[str, str] = {}
+    refusals: dict[str, tuple[str, ...]] = {}
     needs_account = asks_for_feature = False
     accounts = list(enumerate(["", *facts.accounts[:4]]))
     for styles in (STYLES[:-1], STYLES[-1:]):
@@ -89,7 +93,8 @@ def choose_style(facts: ClusterFacts, sections: Mapping[str, str], constraint: s
             if name not in sections:
                 continue
             if is_accepted(sections[name]):
-                required = bool(account) and needs_account
+                # without one every way was refused, in whatever words
+                required = bool(account)
                 with_type = kind == "typed"
                 return GpuRequestChoice(
                     style, with_type, account or None, required, refusals, asks_for_feature, constraint
@@ -97,8 +102,17 @@ def choose_style(facts: ClusterFacts, sections: Mapping[str, str], constraint: s
             words = refusal_of(sections[name])
             needs_account |= not account and bool(_NEEDS_ACCOUNT.search(words))
             asks_for_feature |= bool(_NEEDS_CONSTRAINT.search(words))
-            refusals.setdefault(style, words)
+            refusals[style] = tuple(dict.fromkeys([*refusals.get(style, ()), words]))
     return GpuRequestChoice(None, False, None, needs_account, refusals, asks_for_feature, constraint)
+
+
+def merge_refusals(choices: Sequence[GpuRequestChoice]) -> Mapping[str, tuple[str, ...]]:
+    """Return what sbatch answered in all tests, each text once, by style."""
+    refusals: dict[str, tuple[str, ...]] = {}
+    for choice in choices:
+        for style, words in choice.refusals.items():
+            refusals[style] = tuple(dict.fromkeys([*refusals.get(style, ()), *words]))
+    return refusals
 
 
 def partition_tests(facts: ClusterFacts, choice: GpuRequestChoice) -> Tests:
@@ -148,3 +162,12 @@ def refusal_of(text: str) -> str:
     lines = [re.sub(r"^(sbatch|allocation failure): (error: )?", "", line.strip()) for line in text.splitlines()]
     kept = [line for line in lines if line and not _STATUS.match(line)]
     return "; ".join(dict.fromkeys(kept))[:300]
+
+
+def describe_refusals(refusals: Mapping[str, tuple[str, ...]]) -> Iterator[str]:
+    """Yield a line for each refusal of each style, MOST_REFUSALS of a style."""
+    for style, texts in refusals.items():
+        option = "no option" if style == "none" else f"--{style}"
+        yield from (f"{option}: {words}" for words in texts[:MOST_REFUSALS])
+        if len(texts) > MOST_REFUSALS:
+            yield f"{option}: and {len(texts) - MOST_REFUSALS} more"

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from .gpu_tests import GpuRequestChoice, constraint_of, is_usable, refusal_of
+from .gpu_tests import GpuRequestChoice, constraint_of, describe_refusals, is_usable, refusal_of
 from .parse import ClusterFacts, ProbedPartition
 
 # memory of one GPU in GiB as CUDA reports it, by the beginning of Slurm's name for the type
@@ -60,8 +60,9 @@ class ProbedSite:
 
 
 def render_site(site: ProbedSite) -> str:
-    """Return the whole file."""
-    return "\n".join([*_head(site), *_directories(site), *_slurm(site), *_images(site), *_partitions(site)]) + "\n"
+    """Return the whole file. Programs of a cluster may colour what they print, and YAML has no control characters."""
+    lines = [*_head(site), *_directories(site), *_slurm(site), *_images(site), *_partitions(site)]
+    return "".join("".join(filter(str.isprintable, line)) + "\n" for line in lines)
 
 
 def not_found(site: ProbedSite) -> Iterator[str]:
@@ -119,8 +120,9 @@ def _slurm(site: ProbedSite) -> Iterator[str]:
         yield f"account: required # sbatch wants one; yours: {', '.join(facts.accounts)}"
     elif choice.account:
         yield f"account: {choice.account} # the only one that sacctmgr lists"
-    yield from (f"# refused: --{style}: {words}" for style, words in choice.refusals.items())
-    yield f"gpu_request: {choice.style or 'gpus'} # accepted by sbatch --test-only"
+    yield from (f"# refused: {line}" for line in describe_refusals(choice.refusals))
+    refused = "sbatch refused every way" if facts.gpu_partitions else "not tested: there are no GPUs"
+    yield f"gpu_request: {choice.style or 'gpus'} # {'accepted by sbatch --test-only' if choice.style else refused}"
     yield f"gpu_type_requested: {str(choice.with_type).lower()}"
     yield f"gpu_type: {site.gpu_type}"
     yield f"gpu_memory_gib: {{{', '.join(f'{kind}: {size}' for kind, size in _memory(site).items())}}}"

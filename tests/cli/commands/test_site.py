@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from bouchet_cli.commands.site import site_name
+from bouchet_cli.site_probe.gpu_tests import describe_refusals
 from bouchet_cli.site_probe.parse import parse_limits, parse_nodes, parse_tres
 from bouchet_cli.site_probe.remote import parse_sections
 from bouchet_core.config.catalog import load_catalog
@@ -18,6 +21,14 @@ from tests.cli.harness import Bouchet, Done, one_line_error
 from tests.fakes.cluster_programs import BOUCHET, DELTA, SHERLOCK, STAMPEDE3, WITH_FEATURES, KindOfCluster
 
 CATALOG = load_catalog(Path(__file__).parents[3] / "models.yaml")
+PRIVATE_FIRST = replace(
+    WITH_FEATURES,
+    partitions="PartitionName=gpu_private MaxTime=1-00:00:00 PriorityTier=1\n" + WITH_FEATURES.partitions,
+    nodes="gpu_private|1|64|512000|gpu:h100:4|(null)\n" + WITH_FEATURES.nodes,
+    asks_for_feature=False,
+    account="",
+    closed=("gpu_private",),
+)
 PERSON = {"BOUCHET_PROJECT_DIR": "/projects/x"}
 
 
@@ -89,6 +100,43 @@ def test_probe_where_a_feature_of_the_nodes_is_demanded(bouchet: Bouchet, tmp_pa
     ]  # fmt: skip
     argv = gpu_arguments(site)
     assert "--gres=gpu:1" in argv and "--constraint=h200" in argv, argv
+
+
+def test_probe_shows_every_refusal_once(bouchet: Bouchet, tmp_path: Path) -> None:
+    closed = replace(WITH_FEATURES, closed=("gpu",))
+    assert probe(bouchet, closed, tmp_path).status == 0
+    text = (tmp_path / "sites" / "cluster.yaml").read_text()
+    assert text.count("# refused: --gres: User's group not permitted") == 1 and "sbatch refused every way" in text
+    (tmp_path / "open").mkdir()
+    assert probe(bouchet, WITH_FEATURES, tmp_path / "open").status == 0
+    text = (tmp_path / "open" / "sites" / "cluster.yaml").read_text()
+    lines = [line for line in text.splitlines() if line.startswith("# refused: --gres: ")]
+    assert [re.sub(".*: ", "", line)[:24] for line in lines] == [
+        "GPU types are no part of", "choose the kind of GPU w", "Batch job submission fai",
+    ]  # fmt: skip
+    assert "# refused: --gpus: --gpus is not allowed" in text
+
+
+def test_probe_tries_further_partitions_where_the_first_is_closed(bouchet: Bouchet, tmp_path: Path) -> None:
+    own = PRIVATE_FIRST.partitions.splitlines()
+    assert own[0].startswith("PartitionName=gpu_private")
+    assert probe(bouchet, PRIVATE_FIRST, tmp_path).status == 0
+    site, text = written(tmp_path), (tmp_path / "sites" / "cluster.yaml").read_text()
+    assert site.gpu_request == "gres" and "# refused: --gres: User's group not permitted" in text
+    assert [p.name for p in site.partitions if p.gpus_per_node] == ["gpu"]
+
+
+def test_probe_of_programs_that_colour_their_output_is_yaml(bouchet: Bouchet, tmp_path: Path) -> None:
+    programs = "printf '\\033[31msbatch: error: no\\302\\205 GPUs: \\007for you\\033[0m\\n' >&2; exit 1"
+    kind = replace(BOUCHET, other_programs={**BOUCHET.other_programs, "sbatch": programs})
+    assert probe(bouchet, kind, tmp_path).status == 0
+    assert "GPUs: for you" in (tmp_path / "sites" / "cluster.yaml").read_text()
+    assert written(tmp_path).name == "cluster"
+
+
+def test_refusals_of_a_style_are_bounded() -> None:
+    lines = list(describe_refusals({"gres": tuple("abcdef"), "none": ("no",)}))
+    assert lines == ["--gres: a", "--gres: b", "--gres: c", "--gres: d", "--gres: and 2 more", "no option: no"]
 
 
 def test_probe_where_gpus_have_no_type(bouchet: Bouchet, tmp_path: Path) -> None:
