@@ -22,9 +22,10 @@ from setup.progress import Progress
 
 from .container_files import make_private_dir, write_private_file
 from .env_file import EnvSettings
-from .ssh_config import SshAnswer, parse_answer, port_of, token_values
+from .ssh_config import SshAnswer, find_hops, make_ask, parse_answer, port_of, token_values
 from .ssh_identities import expand_name, read_public_line
 
+AGENT_OF_ENVIRONMENT = "SSH_AUTH_SOCK"
 AGENT_INSIDE = "/run/ssh-agent.sock"
 KEYS_INSIDE = "/run/ssh-key"
 DOCKER_DESKTOP_AGENT = "/run/host-services/ssh-auth.sock"
@@ -32,10 +33,11 @@ DOCKER_DESKTOP_AGENT = "/run/host-services/ssh-auth.sock"
 
 @dataclass(frozen=True)
 class SshAccess:
-    """The agent's socket or the key file; neither if there is none yet."""
+    """The agent's socket or the key file; neither if there is none yet. wanted: ssh offers keys to one of the hosts."""
 
     agent: Path | None = None
     key: Path | None = None
+    wanted: bool = True
 
 
 def find_access(stack: Stack, settings: EnvSettings, environ: Mapping[str, str]) -> SshAccess:
@@ -45,6 +47,8 @@ def find_access(stack: Stack, settings: EnvSettings, environ: Mapping[str, str])
     """
     if sys.platform == "darwin":  # Docker Desktop forwards the agent to this path of its VM, owned by root's group
         return SshAccess(agent=Path(DOCKER_DESKTOP_AGENT))
+    if not offers_keys(settings):
+        return SshAccess(wanted=False)
     config = ask_ssh(first_host(settings))
     agents = find_agents(config, environ, stack)
     agent = next((path for path in agents if is_owner(path, settings)), None)
@@ -57,15 +61,33 @@ def find_access(stack: Stack, settings: EnvSettings, environ: Mapping[str, str])
     return SshAccess(key=key)
 
 
+def offers_keys(settings: EnvSettings) -> bool:
+    """Tell whether ssh would offer a key to a login node, or to a jump host before it.
+
+    Raises ClusterLoginError for a configuration that ssh refuses.
+    """
+    if shutil.which("ssh") is None:
+        return True
+    hosts = [host.strip() for host in settings.host.split(",") if host.strip()]
+    return any(_offers_keys(hop.answer) for host in hosts for hop in find_hops([host], make_ask()))
+
+
+def _offers_keys(answer: SshAnswer) -> bool:
+    preferred = answer.get("preferredauthentications", "publickey").split(",")
+    return answer.is_on("pubkeyauthentication") and "publickey" in preferred
+
+
 def find_agents(config: str, environ: Mapping[str, str], stack: Stack) -> list[Path]:
-    """Find sockets on which an agent listens: the one in use, ssh's IdentityAgent for the host, $SSH_AUTH_SOCK.
+    """Find sockets on which an agent listens: the one of ssh's IdentityAgent, else the one in use and $SSH_AUTH_SOCK.
 
     The one in use is kept while it answers: another shell has another socket, and a changed mount would cost the
     gateway its connection, and the person a second factor.
     """
     memory = _memory(stack)
-    candidates = [memory.read_text(encoding="utf-8")] if memory.is_file() else []
-    candidates += [parse_identity_agent(config), environ.get("SSH_AUTH_SOCK", "")]
+    candidates = [parse_identity_agent(config, environ)]
+    if candidates == [AGENT_OF_ENVIRONMENT]:
+        candidates = [memory.read_text(encoding="utf-8")] if memory.is_file() else []
+        candidates += [environ.get("SSH_AUTH_SOCK", "")]
     paths = dict.fromkeys(Path(name).expanduser() for name in candidates if name)
     return [path for path in paths if listens(path)]
 
@@ -128,10 +150,11 @@ def access_variables(access: SshAccess, settings: EnvSettings, stack: Stack, pro
             "BOUCHET_KEY_FILE": str(access.key),
             "BOUCHET_KEY_INSIDE": f"{KEYS_INSIDE}/{access.key.name}",
         }
-    progress.note(
-        "no ssh agent answers, and there is no key file: the login has to take a password or a Kerberos ticket; for a "
-        'key start an agent (`eval "$(ssh-agent)"; ssh-add`) and run `make up` again'
-    )
+    if access.wanted:
+        progress.note(
+            "no ssh agent answers, and there is no key file: the login has to take a password or a Kerberos ticket; "
+            'for a key start an agent (`eval "$(ssh-agent)"; ssh-add`) and run `make up` again'
+        )
     return variables
 
 
@@ -140,13 +163,14 @@ def ask_ssh(host: str) -> str:
     return (try_run(["ssh", "-G", "--", host]) or "") if shutil.which("ssh") else ""
 
 
-def parse_identity_agent(text: str) -> str:
-    """Parse the agent's path from `ssh -G`; empty if there is none."""
-    for line in text.splitlines():
-        word, _, value = line.partition(" ")
-        if word.lower() == "identityagent" and value.lower() not in ("none", "ssh_auth_sock") and value[:1] in "/~":
-            return value
-    return ""
+def parse_identity_agent(text: str, environ: Mapping[str, str]) -> str:
+    """Parse the agent's path from `ssh -G`, empty for none; AGENT_OF_ENVIRONMENT where that decides (ssh_config(5))."""
+    value = next(iter(parse_answer(text).get("identityagent", ())), AGENT_OF_ENVIRONMENT)
+    if value.lower() == "none":
+        return ""
+    if value.startswith("$") and not value.startswith("${"):
+        return environ.get(value[1:], "")
+    return value
 
 
 def listens(path: Path) -> bool:

@@ -199,6 +199,7 @@ def token_values(answer: SshAnswer, host: str, port: int) -> dict[str, str]:
     """Return the values of ssh's percent tokens for file names."""
     local = socket.gethostname()
     person = pwd.getpwuid(os.getuid())
+    asked = answer.alias.rpartition("@")[2]
     alias, user, jump = answer.get("hostkeyalias"), answer.get("user", person.pw_name), answer.get("proxyjump")
     connection = f"{local}{host}{port}{user}{jump}".encode()
     return {
@@ -209,10 +210,10 @@ def token_values(answer: SshAnswer, host: str, port: int) -> dict[str, str]:
         "h": host,
         "i": str(os.getuid()),
         "j": jump,
-        "k": alias or answer.alias,
+        "k": alias or asked,
         "L": local.split(".")[0],
         "l": local,
-        "n": answer.alias,
+        "n": asked,
         "p": str(port),
         "r": user,
         "u": person.pw_name,

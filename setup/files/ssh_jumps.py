@@ -5,11 +5,12 @@ The gateway's container runs no programs of the person's, so a ProxyCommand is u
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 Place = tuple[str, int]
 
@@ -59,7 +60,7 @@ def parse_proxy_command(command: str, place: Place, alias: str, user: str) -> Pr
     place: HostName and Port of the host that it leads to; user: whom to log in as there.
     """
     tokens = {"%h": place[0], "%p": str(place[1]), "%n": alias, "%r": user, "%%": "%"}
-    filled = re.sub(r"%[hpnr%]", lambda match: tokens[match[0]], command)
+    filled = _expand_variables(re.sub(r"%[hpnr%]", lambda match: tokens[match[0]], command))
     try:
         words = shlex.split(filled)
     except ValueError as exc:
@@ -83,6 +84,18 @@ def parse_proxy_command(command: str, place: Place, alias: str, user: str) -> Pr
     return (
         f"the program {program} is not in the gateway's container; {JUMP_ADVICE}, "
         "or name a login node that ssh reaches without it"
+    )
+
+
+def _expand_variables(command: str) -> str:
+    """Replace what the person's shell, which ssh lets run the command, would: `$HOME`, `${VAR}`, `~/` before a path.
+
+    Not within single quotes. Settings such as `-o IdentityFile=~/x` are ssh's own to expand.
+    """
+    parts = re.split(r"('[^']*')", command)
+    home = str(Path("~").expanduser())
+    return "".join(
+        part if part.startswith("'") else re.sub(r"(?<!\S)~(?=/)", home, os.path.expandvars(part)) for part in parts
     )
 
 

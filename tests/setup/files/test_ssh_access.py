@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import io
 import os
+import pwd
 import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from setup.docker.stack import Stack
 from setup.errors import ClusterLoginError
 from setup.files.env_file import EnvSettings
 from setup.files.ssh_access import (
+    AGENT_OF_ENVIRONMENT,
     SshAccess,
     access_variables,
     describe_refusal,
@@ -131,6 +134,29 @@ def test_find_access_with_nothing_is_no_error(engine: FakeEngine, stack: Stack) 
     assert find_access(stack, settings_of(OTHER), {}) == SshAccess()
 
 
+@pytest.mark.parametrize("option", ["PubkeyAuthentication no", "PreferredAuthentications gssapi-with-mic,password"])
+@pytest.mark.parametrize("jump_takes_keys", [False, True])
+def test_find_access_refuses_nothing_where_ssh_offers_no_key(
+    engine: FakeEngine, stack: Stack, key: Path, agent: Path, option: str, jump_takes_keys: bool
+) -> None:
+    """The agent and the key are not the containers' user's, which matters only where a host takes keys."""
+    config = key.parent / "config"
+    at_gate = "IdentityFile ~/.ssh/id_rsa" if jump_takes_keys else option
+    config.write_text(f"Host hpc\n ProxyJump gate\n {option}\nHost gate\n {at_gate}\n")
+    (engine.bin / "ssh").write_text(f'#!/bin/sh\nexec /usr/bin/ssh -F {config} "$@"\n')
+    environ = {"SSH_AUTH_SOCK": str(agent)}
+    if jump_takes_keys:
+        with pytest.raises(ClusterLoginError, match=str(agent)):
+            find_access(stack, settings_of(OTHER), environ)
+        return
+    access = find_access(stack, settings_of(OTHER), environ)
+    assert access == SshAccess(wanted=False)
+    stderr = io.StringIO()
+    with Progress(stderr) as progress:
+        assert set(access_variables(access, settings_of(OTHER), stack, progress)) == {"BOUCHET_SSH_DIR"}
+    assert stderr.getvalue() == ""
+
+
 def test_find_access_keeps_agent_in_use(engine: FakeEngine, stack: Stack, agent: Path, tmp_path: Path) -> None:
     old = tmp_path / "old"
     environ = {"SSH_AUTH_SOCK": str(agent)}
@@ -164,16 +190,45 @@ def test_describe_refusal_says_what_to_do(containers: int, person: int, advice: 
 
 
 @pytest.mark.parametrize(
-    ("text", "path"),
+    ("value", "path"),
     [
-        ("user me\nidentityagent /a/b\n", "/a/b"),
-        ("identityagent none\n", ""),
-        ("identityagent SSH_AUTH_SOCK\n", ""),
-        ("", ""),
+        ("/a/b", "/a/b"),
+        ("~/agent.sock", "HOME/agent.sock"),
+        ("%d/agent-%r.sock", "HOME/agent-me.sock"),
+        ('"${SOCKETS}/a b"', "/opt/s/a b"),
+        ("$WORK_AGENT", "/run/work.sock"),
+        ("$UNSET_AGENT", ""),
+        ("none", ""),
+        ("SSH_AUTH_SOCK", AGENT_OF_ENVIRONMENT),
+        (None, AGENT_OF_ENVIRONMENT),
     ],
 )
-def test_parse_identity_agent_reads_ssh_config(text: str, path: str) -> None:
-    assert parse_identity_agent(text) == path
+def test_parse_identity_agent_is_as_sshs(tmp_path: Path, value: str | None, path: str) -> None:
+    config = tmp_path / "config"
+    config.write_text("Host hpc\n User me\n" + (f" IdentityAgent {value}\n" if value else ""))
+    environ = {"SOCKETS": "/opt/s", "WORK_AGENT": "/run/work.sock", "PATH": os.environ["PATH"]}
+    answer = subprocess.run(
+        ["ssh", "-T", "-F", str(config), "-G", "hpc"],
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    ).stdout
+    assert parse_identity_agent(answer, environ) == path.replace("HOME", pwd.getpwuid(os.getuid()).pw_dir)
+
+
+def test_find_access_takes_no_other_agent_than_the_one_ssh_is_told(
+    engine: FakeEngine, stack: Stack, key: Path, agent: Path
+) -> None:
+    ssh = engine.bin / "ssh"
+    own = ssh.read_text()
+    (stack.secrets_dir / "agent-socket").write_text(str(agent))
+    for value in ("none", "/run/not-there.sock", "$NOT_SET"):
+        ssh.write_text(f"{own}echo 'identityagent {value}'\n")
+        assert find_access(stack, settings_of(ME), {"SSH_AUTH_SOCK": str(agent)}) == SshAccess(key=key)
+    ssh.write_text(f"{own}echo 'identityagent $WORK'\n")
+    assert find_access(stack, settings_of(ME), {"WORK": str(agent)}) == SshAccess(agent=agent)
 
 
 def test_find_keys_returns_existing_files_in_order(tmp_path: Path) -> None:

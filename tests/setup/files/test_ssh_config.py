@@ -22,6 +22,8 @@ ME = subprocess.run(["id", "-un"], capture_output=True, text=True, check=True).s
 BOB = "HostName l.example.org\n User bob\n"
 SETTINGS = EnvSettings({"BOUCHET_UID": str(os.getuid()), "BOUCHET_GID": str(os.getgid()), "BOUCHET_HOST": "bouchet"})
 
+HOME = "/home/bob"
+
 
 def resolve(folder: Path, config: str, **more: str) -> list[dict[str, Any]]:
     """Return the hops to `bouchet` by this config. more: texts of files beside it; FOLDER in them is their folder."""
@@ -135,7 +137,10 @@ def test_resolve_hosts_says_what_it_cannot_carry_over(tmp_path: Path, config: st
         ("ssh gate -W %h:%p", ("gate",)),
         ("/usr/bin/ssh -qxaW %h:%p gate", ("gate",)),
         ("exec ssh -o 'StrictHostKeyChecking no' -W [%h]:%p jim@gate", ("-o", "StrictHostKeyChecking no", "jim@gate")),
-        ("ssh -F /x/config -i ~/.ssh/k -W %h:%p gate", ("-F", "/x/config", "-i", "~/.ssh/k", "gate")),
+        ("ssh -F /x/config -i ~/.ssh/k -W %h:%p gate", ("-F", "/x/config", "-i", f"{HOME}/.ssh/k", "gate")),
+        # what the person's shell makes of it
+        ('ssh -F "$HOME/c" -o IdentityFile=~/k -W %h:%p $GATE', ("-F", f"{HOME}/c", "-o", "IdentityFile=~/k", "gate")),
+        ("bash -c 'ssh -F ~/c -W %h:%p ${GATE}'", ("-F", f"{HOME}/c", "gate")),
         ("sh -c 'ssh -W %h:%p gate 2> /dev/null'", ("gate",)),
         ("ssh gate exec nc %h %p", ("gate",)),
         ("ssh gate 'nc -q0 -w 3 %h %p 2>/dev/null'", ("gate",)),
@@ -147,7 +152,11 @@ def test_resolve_hosts_says_what_it_cannot_carry_over(tmp_path: Path, config: st
         ("socat - TCP:%h:%p", None),
     ],
 )
-def test_parse_proxy_command_understands_jumps(command: str, arguments: tuple[str, ...] | None) -> None:
+def test_parse_proxy_command_understands_jumps(
+    monkeypatch: pytest.MonkeyPatch, command: str, arguments: tuple[str, ...] | None
+) -> None:
+    monkeypatch.setenv("HOME", HOME)
+    monkeypatch.setenv("GATE", "gate")
     place = ("l.example.org", 2222)
     assert parse_proxy_command(command, place, "bouchet", "bob") == ProxyCommandJump(arguments, place)
 
