@@ -8,6 +8,7 @@ or   {"problem": unknown_model | gated | unknown_revision | no_config | hub_unre
 The token comes on standard input, because every user of the login node can read argv. Python 3.6, standard library.
 """
 
+import http.client
 import json
 import sys
 import urllib.error
@@ -50,6 +51,11 @@ class NoRedirectToken(urllib.request.HTTPRedirectHandler):
         return following
 
 
+def as_object(value: Any) -> Dict[str, Any]:
+    """Return an object of JSON; an empty one in the place of anything else."""
+    return value if isinstance(value, dict) else {}
+
+
 class HubReader:
     """Reads small files of one model."""
 
@@ -74,7 +80,7 @@ class HubReader:
             if exc.headers.get("X-Error-Code") == "EntryNotFound":
                 return None
             raise self.explain(exc) from exc
-        except (urllib.error.URLError, OSError) as exc:
+        except (OSError, http.client.HTTPException) as exc:
             reason = getattr(exc, "reason", exc)
             raise HubProblemError("hub_unreachable", UNREACHABLE % (self.endpoint, reason)) from exc
 
@@ -93,10 +99,10 @@ class HubReader:
         return HubProblemError("hub_unreachable", message % (self.endpoint, exc.code))
 
     def read_json(self, path: str) -> Any:
-        """Return a parsed file, None where it is missing or no JSON."""
+        """Return a parsed file, None where it is missing, no JSON, or nested without end."""
         try:
             return json.loads((self.read(path) or b"").decode("utf-8"))
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
 
     def inspect(self) -> Dict[str, Any]:
@@ -115,7 +121,7 @@ class HubReader:
             "files": [[one["rfilename"], one.get("size") or 0] for one in info.get("siblings") or ()],
             "config": drop_long_lists(config),
             "template": self.template(content)[:MAX_TEMPLATE],
-            "parameters": (info.get("safetensors") or {}).get("total"),
+            "parameters": as_object(info.get("safetensors")).get("total"),
         }
 
     def template(self, content: str) -> str:
@@ -123,7 +129,9 @@ class HubReader:
         own = self.read(content + "chat_template.jinja")
         if own:
             return own.decode("utf-8", "replace")
-        found = (self.read_json(content + "tokenizer_config.json") or {}).get("chat_template") or ""
+        found = as_object(self.read_json(content + "tokenizer_config.json")).get("chat_template") or ""
+        if isinstance(found, dict):
+            found = [{"template": one} for one in found.values()]
         if isinstance(found, list):
             found = "\n".join(str(one.get("template", "")) for one in found if isinstance(one, dict))
         return str(found)

@@ -23,6 +23,7 @@ NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 # a longer length in the first eight bytes means that the file is not safetensors
 MAX_HEADER_BYTES = 1 << 28
 MAX_LIST_LENGTH = 512
+MAX_DEPTH = 32
 
 TensorRow = List[Any]
 
@@ -84,11 +85,18 @@ def read_header(path: str) -> Dict[str, Any]:
     return found
 
 
-def drop_long_lists(value: Any) -> Any:
-    """Return a JSON value without long lists, such as those of layers that are not quantized."""
+def drop_long_lists(value: Any, depth: int = 0) -> Any:
+    """Return a JSON value without long lists, such as those of layers that are not quantized, and no deeper than any.
+
+    No config.json is nested deeper than a few levels; one that is would end a program that follows it.
+    """
+    if isinstance(value, (dict, list)) and depth > MAX_DEPTH:
+        return None
     if isinstance(value, dict):
         short = {k: item for k, item in value.items() if not (isinstance(item, list) and len(item) > MAX_LIST_LENGTH)}
-        return {key: drop_long_lists(item) for key, item in short.items()}
+        return {key: drop_long_lists(item, depth + 1) for key, item in short.items()}
+    if isinstance(value, list):
+        return [drop_long_lists(item, depth + 1) for item in value]
     return value
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -65,6 +67,45 @@ def test_model_that_cannot_be_read_is_a_sentence(
 ) -> None:
     found = inspect(hub.url, model, **more)
     assert found["problem"] == problem and part in found["detail"] and model in found["detail"]
+
+
+@pytest.mark.parametrize(
+    "tokenizer", [b"[1]", b"null", b'"x"', b"{", b"\xff", b'{"chat_template": {"default": "{{ tools }}"}}']
+)
+def test_odd_tokenizer_configuration_is_passed_over(tokenizer: bytes) -> None:
+    model = model_with(config__json=json.dumps(CONFIG).encode(), tokenizer_config__json=tokenizer)
+    with running_hub(Hub({"org/odd": model})) as hub:
+        assert inspect(hub.url, "org/odd")["template"] == ("{{ tools }}" if b"default" in tokenizer else "")
+
+
+@pytest.mark.parametrize("config", [b"[]", b"", b"{", b"[" * 100_000, b'"x"', b"\xff\xfe"])
+def test_config_that_is_no_object_is_a_sentence(config: bytes) -> None:
+    with running_hub(Hub({"org/odd": model_with(config__json=config)})) as hub:
+        assert inspect(hub.url, "org/odd")["problem"] == "no_config"
+
+
+def test_deep_config_is_cut_off() -> None:
+    deep = b'{"a":' * 900 + b"1" + b"}" * 900
+    with running_hub(Hub({"org/odd": model_with(config__json=deep)})) as hub:
+        assert json.dumps(inspect(hub.url, "org/odd")["config"]).count("{") < 100
+
+
+@pytest.mark.parametrize("sent", [b"", b"SSH-2.0-OpenSSH_9.2\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"])
+def test_hub_that_speaks_something_else_is_a_sentence(sent: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        answering = threading.Thread(target=answer_once, args=(server, sent))
+        answering.start()
+        found = inspect(f"http://127.0.0.1:{server.getsockname()[1]}", "org/whole")
+        answering.join()
+    assert found["problem"] == "hub_unreachable"
+
+
+def answer_once(server: socket.socket, sent: bytes) -> None:
+    """Answer the first request with these bytes, and close."""
+    connection, _ = server.accept()
+    with connection:
+        connection.recv(65536)
+        connection.sendall(sent)
 
 
 def test_gated_model_is_described_with_a_token(hub: Hub) -> None:

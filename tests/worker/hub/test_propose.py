@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import yaml
 from bouchet_core.config.catalog import CatalogDocument
 from bouchet_core.config.hub_models import HubModelError, ModelProposal, entry_block, free_alias
-from bouchet_core.config.site import Site
+from bouchet_core.config.site import Site, load_site
 from bouchet_worker.hub.inspect import known_architectures
 from bouchet_worker.hub.parsers import choose_parsers
 from bouchet_worker.hub.propose import HubModel, propose_entry
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.worker.memory.model_configs import CONFIGS
 from tests.worker.scenario import REPOSITORY
 
 PINS = REPOSITORY / "apptainer" / "pins"
 GIB = 1 << 30
+PERSON = {"BOUCHET_PROJECT_DIR": "/p/x", "BOUCHET_SCRATCH_DIR": "/s/x"}
+SITES = [load_site(REPOSITORY / "sites" / f"{name}.yaml", PERSON) for name in ("bouchet", "demo")]
 TOOLS = "{% if tools %}<tool_call>{% endif %}"
+
+
+# what stands in the place of a number or an object in some config.json
+ODD = st.one_of(
+    st.none(), st.booleans(), st.integers(-(10**31), 10**31), st.floats(), st.text(max_size=3), st.lists(st.none()),
+    st.sampled_from([{}, {"factor": "4"}, {"quant_method": None}, {"quant_method": "awq", "bits": "4"}, [{"a": 1}]]),
+    st.dictionaries(st.sampled_from(["factor", "quant_method", "config_groups", "num_hidden_layers"]), st.integers()),
+)  # fmt: skip
 
 
 def hub_model(name: str, gib: float, template: str = TOOLS, **config: Any) -> HubModel:
@@ -121,3 +134,28 @@ def test_entry_block_reads_back_as_the_same_entry(bouchet_site: Site, demo_site:
 def test_taken_alias_gets_a_number() -> None:
     assert free_alias("a", ["b"]) == "a"
     assert free_alias("a", ["a", "a-2"]) == "a-3"
+
+
+@given(
+    name=st.sampled_from(sorted(CONFIGS)),
+    keys=st.lists(st.integers(0, 40), max_size=4),
+    values=st.lists(ODD, min_size=4, max_size=4),
+    nested=st.booleans(),
+    gib=st.sampled_from([0, 0.001, 61, 10**7]),
+)
+def test_any_config_is_proposed_or_refused(
+    name: str, keys: list[int], values: list[Any], nested: bool, gib: float
+) -> None:
+    config = {**CONFIGS[name], "quantization_config": None, "rope_scaling": None, "sliding_window": None}
+    names = sorted(config)
+    config |= {names[number % len(names)]: value for number, value in zip(keys, values, strict=False)}
+    model = replace(
+        hub_model(name, gib), config={"architectures": ["A"], **({"text_config": config} if nested else config)}
+    )
+    for site in SITES:
+        try:
+            found = propose_entry(model, site, frozenset())
+        except HubModelError:
+            continue
+        assert ModelProposal.model_validate_json(found.model_dump_json()) == found
+        assert found.entry.window < 1 << 40

@@ -11,7 +11,7 @@ from bouchet_core.config.catalog import ModelEntry, Parallel
 from bouchet_core.config.hub_models import GpuFit, HubModelError, ModelProposal
 from bouchet_core.config.site import Site
 
-from bouchet_worker.memory.architecture import Architecture, parse_architecture
+from bouchet_worker.memory.architecture import Architecture, parse_architecture, whole_number
 from bouchet_worker.memory.estimate import LaunchEstimate, ModelDescription
 from bouchet_worker.memory.vllm_args import GIB, VllmArgs
 
@@ -223,7 +223,7 @@ def number_of(config: Mapping[str, Any], name: str) -> int:
     """Return a whole number of a config.json, also of its text part; 0 without one."""
     text = config.get("text_config")
     values = (config.get(name), text.get(name) if isinstance(text, Mapping) else None)
-    return next((value for value in values if isinstance(value, int)), 0)
+    return next(filter(None, map(whole_number, values)), 0)
 
 
 def notes(

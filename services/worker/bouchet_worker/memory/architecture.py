@@ -33,6 +33,8 @@ FULL_ATTENTION_INTERVAL: Mapping[str, int] = {
 # rope types whose config.json has the window after scaling
 SCALED_ROPE = frozenset({"su", "longrope", "llama3", "yarn", "deepseek_yarn", "deepseek_llama_scaling"})
 WINDOW_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "max_sequence_length", "seq_len")
+# no dimension or window is longer, and no window is stretched more
+LARGEST, LARGEST_FACTOR = 1 << 40, 4096
 # a sparse indexer keeps 8-bit keys with a 4-byte scale for each 128 of them
 INDEX_GROUP, INDEX_SCALE_BYTES = 128, 4
 
@@ -103,6 +105,8 @@ def parse_architecture(config: Config) -> Architecture:
     kind = str(text.get("model_type") or config.get("model_type") or "")
     quantization = _quantization(config)
     attention, state = _parse_layers(kind, text)
+    if not all(_is_sized(part) for part in attention):
+        attention, state = (), None
     return Architecture(
         kind=kind or "unnamed",
         layers=_int(text, "num_hidden_layers"),
@@ -123,22 +127,25 @@ def parse_architecture(config: Config) -> Architecture:
 def parse_longest_window(config: Config) -> int | None:
     """Return the tokens that the model was made for, with rope scaling; None when config.json has no such key."""
     text = _text_config(config)
-    windows = [value for key in WINDOW_KEYS if isinstance(value := text.get(key), int) and value > 0]
+    windows = [value for key in WINDOW_KEYS if (value := _int(text, key))]
     if not windows:
         return None
     longest = float(min(windows))
     for rope in _ropes(text):
         factor = rope.get("factor")
-        if not isinstance(factor, int | float) or str(config.get("model_type", "")).startswith("gemma3"):
+        if (
+            not isinstance(factor, int | float)
+            or not 0 < factor <= LARGEST_FACTOR
+            or str(config.get("model_type", "")).startswith("gemma3")
+        ):
             continue
-        original = rope.get("original_max_position_embeddings")
+        original = _int(rope, "original_max_position_embeddings")
         if str(rope.get("rope_type") or rope.get("type")) not in SCALED_ROPE:
             longest = max(longest, min(windows) * factor)
-        elif isinstance(original, int):
+        elif original:
             # older releases of vLLM multiply the original window of a yarn model; the larger result counts
             longest = max(longest, original * factor)
-    model_max = text.get("model_max_length")
-    return int(max(longest, model_max)) if isinstance(model_max, int) else int(longest)
+    return int(max(longest, _int(text, "model_max_length")))
 
 
 def _text_config(config: Config) -> Config:
@@ -193,6 +200,11 @@ def _parse_layers(kind: str, text: Config) -> tuple[tuple[AttentionLayers | Late
     return (), None
 
 
+def _is_sized(layers: AttentionLayers | LatentLayers) -> bool:
+    """Return whether the config.json has what such layers need."""
+    return layers.count >= 0 and (layers.size if isinstance(layers, LatentLayers) else layers.key_size) > 0
+
+
 def _attention_layers(count: int, text: Config, window: int | None = None) -> AttentionLayers:
     heads = _int(text, "num_attention_heads", 1)
     size = _int(text, "head_dim") or _int(text, "hidden_size") // heads
@@ -234,6 +246,12 @@ def _string(config: Config, text: Config, *names: str) -> str:
     return next((str(part[name]) for part in parts for name in names if part.get(name)), "")
 
 
+def whole_number(value: object) -> int:
+    """Return a number of a config.json; 0 for what cannot be a dimension of a model: other types, below 1, endless."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return 0
+    return int(value) if 1 <= value <= LARGEST and value == int(value) else 0
+
+
 def _int(text: Config, name: str, default: int = 0) -> int:
-    value = text.get(name)
-    return value if isinstance(value, int) and not isinstance(value, bool) else default
+    return whole_number(text.get(name)) or default
