@@ -1,13 +1,22 @@
-"""Times and token counts as people type them: 6h, 90m, 2d; 64k. Pure; used as argparse types."""
+"""Times, token counts and models as people type them: 6h, 90m, 2d; 64k; ORG/NAME@REVISION. Pure.
+
+Those of times and tokens are used as argparse types.
+"""
 
 from __future__ import annotations
 
 import argparse
 import re
+from urllib.parse import unquote, urlsplit
+
+from .client.errors import UsageError
 
 _MINUTES = {"m": 1, "h": 60, "d": 24 * 60, "w": 7 * 24 * 60}
 _TOKENS = {"": 1, "k": 1 << 10, "m": 1 << 20}
 _WALLTIME = re.compile(r"^([0-9]{1,3}-)?[0-9]{1,3}(:[0-5]?[0-9]){0,2}$")
+# in the address of a page of a revision, before it
+_BEFORE_REVISION = ("tree", "blob", "resolve", "commit")
+_ID_PARTS = 2
 
 
 def parse_minutes(text: str) -> int:
@@ -43,3 +52,26 @@ def parse_tokens(text: str) -> int:
     if not found:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of tokens; write 40960 or 64k")
     return int(found[1]) * _TOKENS[found[2]]
+
+
+def split_revision(text: str, revision: str | None) -> tuple[str, str | None]:
+    """Return the model's id and the revision. revision: of the command line; UsageError where the name has another."""
+    name, named = _of_page(text) if text.startswith(("https://", "http://")) else _of_id(text)
+    if named and revision and named != revision:
+        raise UsageError(f"{text} names the revision {named}, and --revision {revision}; leave one of them out")
+    return name, revision or named
+
+
+def _of_id(text: str) -> tuple[str, str | None]:
+    name, _, revision = text.partition("@")
+    return name, revision or None
+
+
+def _of_page(text: str) -> tuple[str, str | None]:
+    """Return what an address such as https://huggingface.co/ORG/NAME/tree/REVISION names."""
+    parts = [part for part in urlsplit(text).path.split("/") if part]
+    if len(parts) < _ID_PARTS:
+        raise UsageError(f"{text} is not the page of a model; write ORG/NAME")
+    rest = parts[_ID_PARTS:]
+    of_revision = len(rest) > 1 and rest[0] in _BEFORE_REVISION
+    return "/".join(parts[:_ID_PARTS]), unquote(rest[1]) if of_revision else None

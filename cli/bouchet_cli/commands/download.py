@@ -10,6 +10,7 @@ from bouchet_cli.client.api import ApiClient
 from bouchet_cli.client.errors import CommandError, UsageError
 from bouchet_cli.client.records import DownloadInfo
 from bouchet_cli.context import CommandContext
+from bouchet_cli.spans import split_revision
 from bouchet_cli.view.models import download_bar, download_line, download_lines
 from bouchet_cli.view.progress import job_display, wait_until_finished
 from bouchet_cli.view.screen import Screen
@@ -31,6 +32,7 @@ def run_download(options: argparse.Namespace, context: CommandContext) -> None:
     if options.model is None:
         _list(options, api, screen)
         return
+    options.model, options.revision = split_revision(options.model, options.revision)
     if options.cancel:
         _cancel(options, api, screen)
         return

@@ -10,6 +10,7 @@ from bouchet_cli.client.errors import CommandError, UsageError
 from bouchet_cli.client.http import Json
 from bouchet_cli.client.problems import MODEL_MISSING, UNKNOWN_MODEL
 from bouchet_cli.context import CommandContext
+from bouchet_cli.spans import split_revision
 from bouchet_cli.view.hub_models import details_lines, proposal_lines
 from bouchet_cli.view.models import ModelInfo, model_lines
 from bouchet_cli.view.screen import Screen
@@ -26,7 +27,7 @@ def add_models_arguments(parser: argparse.ArgumentParser) -> None:
     info = actions.add_parser("info", help="describe a model, of the catalog or of the hub", allow_abbrev=False)
     info.add_argument("model", metavar="MODEL", help="name in the catalog, or model id on the hub")
     add = actions.add_parser("add", help="add a model of the hub to the catalog", allow_abbrev=False)
-    add.add_argument("model", metavar="ORG/NAME", help="model id on the hub")
+    add.add_argument("model", metavar="ORG/NAME", help="model id on the hub, or its page's address")
     add.add_argument("--revision", metavar="R", help="branch, tag or commit to read (default: the newest)")
     remove = actions.add_parser("remove", help="remove a model's weights from the cluster, and an added entry",
                                 allow_abbrev=False)  # fmt: skip
@@ -73,12 +74,13 @@ def _list(options: argparse.Namespace, context: CommandContext) -> None:
 def _describe(options: argparse.Namespace, context: CommandContext) -> None:
     """Show the catalog's entry; for another model, what the hub says of it."""
     screen = context.screen
+    model, revision = split_revision(options.model, None)
     try:
-        found, is_known = context.api.model(options.model), True
+        found, is_known = context.api.model(model), True
     except CommandError as exc:
-        if exc.kind != UNKNOWN_MODEL or "/" not in options.model:
+        if exc.kind != UNKNOWN_MODEL or "/" not in model:
             raise
-        found, is_known = context.api.inspect_model(options.model, None), False
+        found, is_known = context.api.inspect_model(model, revision), False
     if options.json:
         screen.show_json(found)
     elif is_known:
@@ -91,7 +93,8 @@ def _describe(options: argparse.Namespace, context: CommandContext) -> None:
 def _add(options: argparse.Namespace, context: CommandContext) -> None:
     screen, api = context.screen, context.api
     added = AddedModels(context.environment)
-    found = api.inspect_model(options.model, options.revision)
+    model, revision = split_revision(options.model, options.revision)
+    found = api.inspect_model(model, revision)
     if not options.json:
         screen.show(*proposal_lines(found, screen.out.width))
     if found["known"] and not added.has(found["file"], found["model"]):
@@ -105,7 +108,8 @@ def _add(options: argparse.Namespace, context: CommandContext) -> None:
         return
     screen.show(f"added to {path}, which you may edit")
     alias = found["entry"]["alias"]
-    screen.note(f"next: `bouchet download {found['model']}`, then `bouchet launch {alias}`")
+    of_revision = f" --revision {revision}" if revision else ""
+    screen.note(f"next: `bouchet download {found['model']}{of_revision}`, then `bouchet launch {alias}`")
 
 
 def _check_visible(model: str, path: object, context: CommandContext) -> None:
@@ -119,7 +123,7 @@ def _check_visible(model: str, path: object, context: CommandContext) -> None:
 
 def _remove(options: argparse.Namespace, context: CommandContext) -> None:
     screen, api = context.screen, context.api
-    found = _find(options.model, context)
+    found = _find(split_revision(options.model, None)[0], context)
     model = found["id"]
     if not options.yes and not _confirmed(_removal_question(found), screen):
         raise CommandError("nothing was removed")

@@ -74,8 +74,8 @@ def probe(node: LoginNode, name: str) -> ProbedSite:
 def _choose_style(node: LoginNode, facts: ClusterFacts) -> GpuRequestChoice:
     """Return how to ask for GPUs, with all refusals of sbatch.
 
-    A partition may refuse for reasons of its own, so others are tried before it is said that every way is refused, or
-    that a job gets its GPUs without asking for them.
+    A partition may refuse for reasons of its own, so others are tried before every way counts as refused, or
+    before a job gets its GPUs without asking for them.
     """
     tried: list[GpuRequestChoice] = []
     for partition in facts.gpu_partitions[:MOST_PARTITIONS]:

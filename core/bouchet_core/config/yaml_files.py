@@ -22,10 +22,8 @@ def read_yaml(path: Path, model: type[AnyModel], change: Callable[[object], obje
 
     change: what is done to the data before it is checked.
     """
-    node = _compose(path)
     lines: dict[Place, int] = {}
-    _collect_lines(path, node, (), lines)
-    data = change(yaml.safe_load(path.read_text(encoding="utf-8")))
+    data = change(_load(path, lines))
     try:
         return model.model_validate(data if data is not None else {})
     except ValidationError as exc:
@@ -33,9 +31,12 @@ def read_yaml(path: Path, model: type[AnyModel], change: Callable[[object], obje
         raise ConfigurationError(str(path), _sentence(first, model), _line_of(first["loc"], lines)) from exc
 
 
-def _compose(path: Path) -> yaml.Node | None:
+def _load(path: Path, lines: dict[Place, int]) -> object:
+    """Return the data of the file, and fill `lines`. Raises ConfigurationError for anything that is no plain YAML."""
     try:
-        return yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        text = path.read_text(encoding="utf-8")
+        _collect_lines(path, yaml.compose(text, Loader=yaml.SafeLoader), (), lines)
+        return yaml.safe_load(text)
     except OSError as exc:
         raise ConfigurationError(str(path), f"cannot be read: {exc.strerror}") from exc
     except UnicodeDecodeError as exc:
@@ -43,14 +44,26 @@ def _compose(path: Path) -> yaml.Node | None:
     except yaml.MarkedYAMLError as exc:
         line = exc.problem_mark.line + 1 if exc.problem_mark else 0
         raise ConfigurationError(str(path), f"is not valid YAML: {exc.problem}", line) from exc
+    except yaml.reader.ReaderError as exc:
+        line = text.count("\n", 0, exc.position) + 1
+        raise ConfigurationError(
+            str(path), f"is not valid YAML: it has the character U+{int(exc.character):04X}", line
+        ) from exc
+    except RecursionError as exc:
+        raise ConfigurationError(str(path), "is nested too deeply, or contains itself") from exc
+    except ValueError as exc:
+        # of a date that no calendar has
+        raise ConfigurationError(str(path), f"is not valid YAML: {exc}") from exc
 
 
 def _collect_lines(path: Path, node: yaml.Node | None, place: Place, lines: dict[Place, int]) -> None:
     """Fill `lines` with the 1-based line of every key and item; ConfigurationError for a duplicate key."""
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
-            inner = (*place, key.value)
             line = key.start_mark.line + 1
+            if not isinstance(key, yaml.ScalarNode):
+                raise ConfigurationError(str(path), "a name of a field is a list or an object", line)
+            inner = (*place, key.value)
             if inner in lines:
                 problem = f"{key.value!r} is written twice (first in line {lines[inner]})"
                 raise ConfigurationError(str(path), problem, line)

@@ -218,7 +218,7 @@ def test_parse_identity_agent_is_as_sshs(tmp_path: Path, value: str | None, path
     assert parse_identity_agent(answer, environ) == path.replace("HOME", pwd.getpwuid(os.getuid()).pw_dir)
 
 
-def test_find_access_takes_no_other_agent_than_the_one_ssh_is_told(
+def test_find_access_takes_no_other_agent_than_ssh_does(
     engine: FakeEngine, stack: Stack, key: Path, agent: Path
 ) -> None:
     ssh = engine.bin / "ssh"

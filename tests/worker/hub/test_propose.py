@@ -26,7 +26,7 @@ SITES = [load_site(REPOSITORY / "sites" / f"{name}.yaml", PERSON) for name in ("
 TOOLS = "{% if tools %}<tool_call>{% endif %}"
 
 
-# what stands in the place of a number or an object in some config.json
+# what some config.json has in the place of a number or an object
 ODD = st.one_of(
     st.none(), st.booleans(), st.integers(-(10**31), 10**31), st.floats(), st.text(max_size=3), st.lists(st.none()),
     st.sampled_from([{}, {"factor": "4"}, {"quant_method": None}, {"quant_method": "awq", "bits": "4"}, [{"a": 1}]]),
