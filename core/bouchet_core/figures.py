@@ -11,6 +11,7 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping
 from datetime import datetime
+from itertools import islice
 
 from pydantic import ConfigDict, Field
 
@@ -32,6 +33,9 @@ HISTOGRAMS: Mapping[str, tuple[str, ...]] = {
     "between_tokens": ("inter_token_latency_seconds", "time_per_output_token_seconds"),
 }
 FINISHED = "request_success_total"
+# a server of others may report anything: what is kept of a page, and what a number is
+REASON = re.compile(r"[a-z_]{1,40}")
+MOST_REASONS, MOST_BOUNDS, MOST_COUNT = 20, 100, 1e18
 
 _SAMPLE = re.compile(r"^vllm:([a-z_]+)(?:\{([^}\n]*)\})? (\S+)", re.MULTILINE)
 _LABEL = re.compile(r'(le|finished_reason)="([^"]*)"')
@@ -112,7 +116,8 @@ def parse_figures(page: str, *, deployment: str, job: str, at: datetime, model: 
         return None
     sums = {field: _first_sum(samples, names) for field, names in SUMS.items()}
     histograms = {field: _first_histogram(samples, names) for field, names in HISTOGRAMS.items()}
-    finished = {label: value for (name, label), value in samples.items() if name == FINISHED}
+    reasons = ((label, value) for (name, label), value in samples.items() if name == FINISHED)
+    finished = dict(islice(((label, value) for label, value in reasons if REASON.fullmatch(label)), MOST_REASONS))
     return JobFigures.model_validate(
         {
             "deployment": deployment,
@@ -136,7 +141,7 @@ def _read_samples(page: str) -> tuple[Samples, float | None]:
             value = float(printed)
         except ValueError:
             continue
-        if not 0 <= value < math.inf:
+        if not 0 <= value < MOST_COUNT:
             continue
         if name in KV_SHARE:
             kv_share = max(kv_share or 0.0, min(value, 1.0))
@@ -154,7 +159,7 @@ def _first_histogram(samples: Samples, names: tuple[str, ...]) -> LatencyHistogr
     for name in names:
         buckets = {_bound(label): value for (key, label), value in samples.items() if key == f"{name}_bucket"}
         bounds = sorted(bound for bound in buckets if bound is not None)
-        if bounds and bounds[-1] == math.inf:
+        if bounds and bounds[-1] == math.inf and len(bounds) <= MOST_BOUNDS:
             counts = tuple(buckets[bound] for bound in bounds)
             return LatencyHistogram(bounds=tuple(bounds[:-1]), counts=counts, sum_s=samples.get((f"{name}_sum", ""), 0))
     return LatencyHistogram()

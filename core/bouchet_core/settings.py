@@ -18,6 +18,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from .errors import ConfigurationError
 from .store import RedisLogin
+from .values import is_seen
 
 SECRETS_DIR = "/run/secrets"
 DEFAULT_SITE_FILE = Path("/etc/bouchet/sites/demo.yaml")
@@ -230,6 +231,6 @@ def start_logging(level: str) -> None:
 
 
 def _visible(text: str) -> str:
-    if text.isprintable():
+    if text.isascii() and text.isprintable():
         return text
-    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
+    return "".join(one if is_seen(one) else ascii(one)[1:-1] for one in text)

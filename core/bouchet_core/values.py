@@ -18,6 +18,12 @@ class FrozenModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
+# what is not seen where it is shown, or turns the text after it; terminal and dashboard have the same. Some of it
+# (fillers of Hangul, the joiner of graphemes) is printable for Python
+UNSEEN = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164"
+    r"\ufeff\uffa0\ufff9-\ufffb\U000e0000-\U000e007f]"
+)
 DeploymentName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$")]
 # a name of Slurm's: partition, account, QOS, constraint, GPU type
 SlurmWord = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:&|,-]{0,127}$")]
@@ -48,6 +54,11 @@ TIME_SPAN_PATTERN = r"^[1-9][0-9]{0,4}[smhdw]$"
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 # 90s, 15m, 24h, 30d or 2w
 TimeSpan = Annotated[str, StringConstraints(pattern=TIME_SPAN_PATTERN)]
+
+
+def is_seen(character: str) -> bool:
+    """Return whether a character is seen as it is, in a line."""
+    return character.isprintable() and not UNSEEN.match(character)
 
 
 def pin_arch(pin: str) -> CpuArch:

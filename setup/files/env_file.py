@@ -179,9 +179,10 @@ def check_budget(value: str) -> str | None:
 
 def check_database(value: str) -> str | None:
     """Return the problem with the URL of the ledger's database, None if it is valid; it may hold a password."""
-    if not value or re.fullmatch(r"postgres(ql)?://[^\s/]+/[^\s/?]+(\?\S*)?", value):
+    if not value or re.fullmatch(r"postgres(ql)?(\+[a-z0-9]+)?://([^\s/@]+@)?[^\s/@]+/[^\s/?@]+(\?\S*)?", value):
         return None
-    return "is not a URL such as postgresql://USER:PASSWORD@HOST/DATABASE; leave it empty for a file of its own"
+    example = "postgresql://USER:PASSWORD@HOST/DATABASE"
+    return f"is not a URL such as {example} (an @ or / of the password is %40 or %2F); leave it empty for a file"
 
 
 def check_notify_urls(value: str) -> str | None:

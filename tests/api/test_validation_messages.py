@@ -57,3 +57,9 @@ async def test_message_does_not_repeat_a_passcode(api: httpx.AsyncClient) -> Non
     answer = await api.post("/v1/tunnel/answer", json={"prompt_id": "p", "responses": "987654"})
     assert answer.status_code == 422
     assert "987654" not in answer.text
+
+
+async def test_request_without_a_body_says_so(api: httpx.AsyncClient) -> None:
+    for path in ("/v1/deployments", "/v1/keys", "/v1/session"):
+        answer = await api.post(path)
+        assert (answer.status_code, answer.json()["detail"]) == (422, "the body is missing; send a JSON object"), path

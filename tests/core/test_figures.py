@@ -72,6 +72,18 @@ def test_parse_figures_leaves_odd_values_out(odd: str) -> None:
     assert figures.first_token.count == 0 and figures.first_token.quantile(0.5) is None
 
 
+def test_parse_figures_of_a_hostile_page_is_small() -> None:
+    reasons = ["stop", "a\\nb", "\x1b[31m", "x" * 41, *(f"r{n}" for n in range(5000)), *("a" * n for n in range(1, 40))]
+    lines = [f'vllm:request_success_total{{finished_reason="{reason}"}} 3' for reason in reasons]
+    name = "vllm:time_to_first_token_seconds_bucket"
+    lines += [f'{name}{{le="{bound}"}} 1' for bound in (*range(1000), "+Inf")]
+    lines += ["vllm:num_requests_running 1e308", "vllm:prompt_tokens_total 7"]
+    found = parse_figures("\n".join(lines), deployment="d", job="j", at=NOW)
+    assert found is not None and (found.running, found.prompt_tokens) == (0, 7)
+    assert len(found.finished) == 20 and found.finished["stop"] == 3 and found.first_token.count == 0
+    assert all(reason.isalpha() for reason in found.finished)
+
+
 def test_quantile_interpolates_within_a_bucket() -> None:
     histogram = LatencyHistogram(bounds=(1.0, 2.0, 4.0), counts=(10, 10, 20, 40), sum_s=100)
     assert histogram.quantile(0.125) == pytest.approx(0.5)

@@ -102,6 +102,8 @@ def _show_connection(status: StatusInfo, screen: Screen, now: datetime) -> None:
         screen.show(f"tunnel: unknown ({status.tunnel_error or 'the gateway does not answer'})")
     if hint := orphan_hint(status.orphans):
         screen.show(hint)
+    if problem := status.raw.get("ledger_problem"):
+        screen.show(StyledLine(f"ledger: {problem}; entries wait in Redis", "yellow"))
     if problem := status.raw.get("notifications_problem"):
         screen.show(StyledLine(f"notifications: {problem}", "yellow"))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -15,6 +16,8 @@ from .tables import Column, bar, plural, table
 
 # a spreadsheet takes a cell that begins so for a formula, also in the wide forms of East Asian keyboards
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+# where decimals have a comma, a spreadsheet begins a cell after a semicolon as well, and after a tab or a line
+FORMULA_WITHIN = re.compile(r"(?<=[;\t\r\n])(?=[ \"]*[=+\-@＝＋－＠])")
 BAR_COLUMN = 2
 HOURS = ("starting_hours", "serving_hours", "idle_hours")
 
@@ -87,6 +90,6 @@ def _charge(line: Json) -> str:
 def _cell(value: Any) -> Any:
     if not isinstance(value, str):
         return value
-    text = f"'{value}" if value.startswith(FORMULA_STARTS) else value
+    text = FORMULA_WITHIN.sub("'", f"'{value}" if value.startswith(FORMULA_STARTS) else value)
     # Python's csv puts no quotes around a carriage return, which ends a row all the same
     return text.replace("\r\n", "\n").replace("\r", "\n")

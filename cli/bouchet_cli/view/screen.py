@@ -232,8 +232,8 @@ class Screen:
             self.out.print(line)
 
     def show_text(self, text: str) -> None:
-        """Print text for programs as it is, such as CSV."""
-        print(text, end="", flush=True)
+        """Print text for programs, such as CSV; names in it come from clients, and the reader may be a terminal."""
+        print(clean(text), end="", flush=True)
 
     def show_json(self, value: Any) -> None:
         """Print the result as one JSON document."""

@@ -100,6 +100,8 @@ GAP = "  "
 NOTE_INDENT = "  "
 # a flexible column is shortened to this width before a column is dropped
 MIN_FLEXIBLE = 12
+# and no text to less than this
+MIN_TEXT = 3
 # the first column has names, of which most are no longer
 NAME_WIDTH = 36
 
@@ -162,11 +164,17 @@ def _least(index: int) -> int:
 
 
 def _shrink(columns: Sequence[Column], widths: dict[int, int], width: int) -> None:
-    """Shorten the widest flexible columns until the row fits; names and the others only if that is not enough."""
+    """Shorten the widest flexible columns until the row fits; names and other texts only if that is not enough.
+
+    Columns that are aligned to the right have numbers: a part of one is another number, so they stay.
+    """
     while _total(widths) > width:
         able = [index for index in widths if columns[index].flexible and widths[index] > MIN_FLEXIBLE]
         flexible = [index for index in able if widths[index] > _least(index)] or able
-        widest = max(flexible or widths, key=lambda index: widths[index])
+        texts = [index for index in widths if not columns[index].right and widths[index] > MIN_TEXT]
+        if not flexible and not texts:
+            return
+        widest = max(flexible or texts, key=lambda index: widths[index])
         widths[widest] -= 1
 
 

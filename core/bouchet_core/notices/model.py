@@ -12,7 +12,7 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field
 
-from bouchet_core.values import FrozenModel
+from bouchet_core.values import FrozenModel, is_seen
 
 # what happened longer ago is not sent one by one
 NOTICE_AGE = timedelta(minutes=15)
@@ -29,7 +29,7 @@ _UNSEEN = "\u200b"
 
 def plain_text(text: str, longest: int) -> str:
     """Return one line of plain text: without control characters, what looks like a secret, and pings of a chat."""
-    printable = "".join(char if char.isprintable() else " " for char in text)
+    printable = "".join(char if is_seen(char) else " " for char in text)
     line = _PING.sub(lambda found: found[0] + _UNSEEN, _SECRET.sub("***", " ".join(printable.split())))
     return line if len(line) <= longest else line[: longest - 1] + "…"
 

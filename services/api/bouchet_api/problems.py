@@ -223,7 +223,7 @@ def _message(error: Mapping[str, Any], known: Sequence[str]) -> str:
     if kind == "model_attributes_type" and len(error["loc"]) == 1:
         return "the body must be a JSON object"
     if kind == "missing":
-        return "is missing"
+        return "is missing" if len(error["loc"]) > 1 else "the body is missing; send a JSON object"
     return _plain(encodable(str(error["msg"])))
 
 

@@ -53,6 +53,21 @@ def test_narrow_table_drops_columns_before_it_cuts_names_or_numbers() -> None:
     assert {"12345678", "56789"} <= set(narrow.split())
 
 
+@pytest.mark.parametrize("width", [60, 61, 80, 100, 200])
+def test_texts_give_way_before_a_number_is_cut(width: int) -> None:
+    columns = (
+        Column("AGE", right=True),
+        Column("CLIENT", flexible=True),
+        Column("PHASE"),
+        Column("TOKENS", right=True),
+        Column("CONV", rank=1),
+    )
+    rows = [["11574074d00h", "模型" * 30, "x" * 50, "1,000,000,000,000", "a1f3"], ["7s", "x", "held", "0", "-"]]
+    lines = [line.plain for line in table(columns, rows, width)]
+    assert max(map(cell_width, lines)) <= width
+    assert {"11574074d00h", "1,000,000,000,000"} <= set(lines[1].split())
+
+
 @pytest.mark.parametrize("width", [40, 60, 80, 120, 1_000_000])
 def test_usage_table_never_cuts_a_number(width: int) -> None:
     lines = [line.plain for line in usage_lines("key", [USAGE, {**USAGE, "name": "b" * 50}], width)]

@@ -92,6 +92,7 @@ def test_ensure_env_file_dangling_link_is_unchanged(tmp_path: Path) -> None:
         (text_of() + "BOUCHET_BUDGET=40h\n", 10, "such as 400h/month"),
         (text_of() + "DIRECT=maybe\n", 10, "neither on nor off"),
         (text_of() + "BOUCHET_DB_URL=mysql://u:p@h/d\n", 10, "postgresql://USER:PASSWORD@HOST/DATABASE"),
+        (text_of() + "BOUCHET_DB_URL=postgresql://u:p@q@h/d\n", 10, "an @ or / of the password is %40 or %2F"),
         (text_of() + "LEDGER_KEEP_DAYS=0\n", 10, "not a number of 1 or more"),
         (text_of() + "MFA_AUTO=push\n", 10, "number of an option"),
         (text_of() + "API_PORT=4001\n", 10, "set twice (first in line 8)"),

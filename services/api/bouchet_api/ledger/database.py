@@ -7,6 +7,7 @@ database does not work, entries wait in Redis.
 from __future__ import annotations
 
 import logging
+import re
 import ssl
 import time
 from collections.abc import Iterator
@@ -34,6 +35,8 @@ MIGRATION_TIMEOUT_S = 3600
 BUSY_TIMEOUT_S = 5
 # a database that did not work is tried again after this time, also when a request comes before
 RETRY_S = 5.0
+# a shorter one is part of any text
+SHORTEST_PASSWORD = 4
 
 log = logging.getLogger(__name__)
 
@@ -49,10 +52,13 @@ class LedgerUnavailableError(BouchetError):
 
 
 class LedgerDatabase:
-    """A lazily opened database. Methods raise LedgerUnavailableError."""
+    """A lazily opened database. Methods raise LedgerUnavailableError.
 
-    def __init__(self, url: sa.URL) -> None:
-        self._url = url
+    refused: why there is no URL, where BOUCHET_DB_URL has one that cannot be used.
+    """
+
+    def __init__(self, url: sa.URL | None, refused: str = "") -> None:
+        self._url, self._refused = url, refused
         self._lock = Lock()
         self._engine: sa.Engine | None = None
         self._failed: tuple[float, LedgerUnavailableError] | None = None
@@ -60,11 +66,13 @@ class LedgerDatabase:
     @property
     def is_sqlite(self) -> bool:
         """Whether it is a file of our own."""
-        return self._url.get_backend_name() == "sqlite"
+        return self._url is not None and self._url.get_backend_name() == "sqlite"
 
     @property
     def shown(self) -> str:
         """The database for people, without a password."""
+        if self._url is None:
+            return "the database of BOUCHET_DB_URL"
         if self.is_sqlite:
             return self._url.database or ""
         return f"PostgreSQL's {self._url.database} on {self._url.host or 'localhost'}"
@@ -86,19 +94,41 @@ class LedgerDatabase:
         with self._lock:
             if self._engine is not None:
                 return self._engine
+            if self._url is None:
+                raise LedgerUnavailableError(self._refused)
             if self._failed is not None and time.monotonic() - self._failed[0] < RETRY_S:
                 raise self._failed[1]
-            engine = _make_engine(self._url)
             try:
-                with self._errors_mapped():
-                    if not _is_current(engine):
-                        _migrate(self._url)
+                self._engine = self._open(self._url)
             except LedgerUnavailableError as exc:
-                engine.dispose()
                 self._failed = time.monotonic(), exc
                 raise
-            self._engine, self._failed = engine, None
-            return engine
+            self._failed = None
+            return self._engine
+
+    def _open(self, url: sa.URL) -> sa.Engine:
+        engine = None
+        try:
+            with self._errors_mapped():
+                engine = _make_engine(url)
+                if not _is_current(engine):
+                    _migrate(url)
+                return engine
+        except Exception as exc:
+            if engine is not None:
+                engine.dispose()
+            if isinstance(exc, LedgerUnavailableError):
+                raise
+            # a host's name that is none, a port that is none: drivers and libraries have many ways to say so
+            text = "its host is not a host's name" if isinstance(exc, UnicodeError) else f"{type(exc).__name__}: {exc}"
+            text = self._redacted(" ".join(text.split())[:300])
+            raise LedgerUnavailableError(
+                f"{self.shown} cannot be opened: {text}; check BOUCHET_DB_URL in .env"
+            ) from exc
+
+    def _redacted(self, text: str) -> str:
+        password = str(self._url.password or "") if self._url is not None else ""
+        return text.replace(password, "***") if len(password) >= SHORTEST_PASSWORD else text
 
     def problem(self) -> str:
         """Return why the database does not work, empty when it does."""
@@ -121,9 +151,9 @@ class LedgerDatabase:
         try:
             yield
         except sa.exc.SQLAlchemyError as exc:
-            raise LedgerUnavailableError(describe(exc, self.shown)) from exc
+            raise LedgerUnavailableError(self._redacted(describe(exc, self.shown))) from exc
         except OSError as exc:
-            raise LedgerUnavailableError(f"{self.shown}: {exc.strerror or exc}") from exc
+            raise LedgerUnavailableError(self._redacted(f"{self.shown}: {exc.strerror or exc}")) from exc
 
 
 def database_url(configured: str | None, directory: Path) -> sa.URL:
@@ -135,11 +165,15 @@ def database_url(configured: str | None, directory: Path) -> sa.URL:
         url = sa.make_url(configured)
     except (sa.exc.ArgumentError, ValueError) as exc:
         raise ConfigurationError("BOUCHET_DB_URL", f"not a URL such as {example}") from exc
-    scheme = url.drivername.partition("+")[0]
+    scheme = url.drivername.partition("+")[0].lower()
     if scheme not in DRIVERS:
         raise ConfigurationError("BOUCHET_DB_URL", f"{scheme} is not supported; use {example}, or leave it empty")
     if scheme != "sqlite":
         _tls_options(url)
+    if re.search(r"[@\s]", f"{url.host or ''}{url.database or ''}") and scheme != "sqlite":
+        # what is shown of a database must not be the rest of its password
+        problem = f"its host or database has an `@` or a blank; write {example}, with %40 for an @ of the password"
+        raise ConfigurationError("BOUCHET_DB_URL", problem)
     if not url.database:
         raise ConfigurationError("BOUCHET_DB_URL", f"it names no database; write {example}")
     return url.set(drivername=DRIVERS[scheme])
@@ -216,6 +250,10 @@ def _is_current(engine: sa.Engine) -> bool:
     try:
         scripts.get_revision(found or "base")
     except CommandError as exc:
+        # the names of ours are numbers
+        if not re.fullmatch(r"[0-9]{4}", found or ""):
+            problem = "it has the tables of another program; name another database in BOUCHET_DB_URL"
+            raise LedgerUnavailableError(problem) from exc
         raise LedgerUnavailableError(
             f"it was written by a newer version of bouchet-llm (tables {found}); start that version again, "
             "or name another database in BOUCHET_DB_URL"

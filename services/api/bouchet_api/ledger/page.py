@@ -10,6 +10,7 @@ from datetime import datetime
 from html import escape
 
 from bouchet_core.usage import UsageSummary
+from bouchet_core.values import is_seen
 
 from .accounting_views import AccountingSummary
 from .gpu_views import GpuSummary
@@ -85,7 +86,7 @@ def render_page(report: MonthReport) -> str:
 
 def as_text(text: str) -> str:
     """Return text for a page: a name that a client invents stays text, and control characters are replaced."""
-    return escape("".join(one if one.isprintable() else "\ufffd" for one in text))
+    return escape("".join(one if is_seen(one) else "\ufffd" for one in text))
 
 
 def accounting_sentence(found: AccountingSummary) -> str:

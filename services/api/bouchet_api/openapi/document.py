@@ -200,6 +200,7 @@ RESPONSE_EXAMPLES: Mapping[str, dict[str, Any]] = {
         "tunnel_error": None,
         "cluster_outage": None,
         "orphans": [],
+        "ledger_problem": "",
         "notifications_problem": "",
     },
     "TunnelStatus": _TUNNEL,

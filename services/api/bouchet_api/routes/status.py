@@ -37,6 +37,7 @@ class StatusReport(BaseModel):
         description="the last failed query to the cluster; null when all queries succeed"
     )
     orphans: list[Orphan] = Field(description="orphaned jobs, as the worker last listed them")
+    ledger_problem: str = Field(default="", description="why usage is not stored at the moment; empty when all is well")
     notifications_problem: str = Field(default="", description="why messages are not sent; empty when all is well")
 
 
@@ -54,6 +55,8 @@ def get_status(state: StateDep) -> StatusReport:
         tunnel_error=tunnel_error,
         cluster_outage=state.store.outage.current(),
         orphans=list(state.store.orphans.seen()),
+        # as the ledger's own thread has found it: a database that does not answer must not delay this
+        ledger_problem=state.ledger.consumer.problem,
         notifications_problem=notifications_problem(state),
     )
 
