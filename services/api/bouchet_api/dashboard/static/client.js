@@ -1,8 +1,11 @@
 // The API: requests with the session's token, and streams that come back after a break.
 
+import { visible } from "./format.js";
+
 export class ApiError extends Error {
   constructor(problem) {
-    super(problem.detail || problem.title || "The request failed.");
+    // it may quote Slurm, ssh or a model's server
+    super(visible(problem.detail || problem.title || "The request failed."));
     this.kind = problem.kind || "error";
     this.status = problem.status || 0;
     this.fields = problem.errors || [];
