@@ -33,14 +33,15 @@ SECRET = "Tr0ub4dor"
         (f"postgresql://u:{SECRET}@127.0.0.1:99999/d", "cannot be reached"),
         (f"postgresql://u:{SECRET}@{'a' * 70}.example/d", "cannot be opened: its host is not a host's name"),
         (f"postgresql://u:{SECRET}@host.invalid/d", "cannot be reached"),
-        (f"postgresql+psycopg://u:{SECRET}@127.0.0.1:{free_port()}/d", "cannot be reached"),
-        (f"postgres://u:{SECRET}@127.0.0.1:{free_port()}/d", "cannot be reached"),
+        (f"postgresql+psycopg://u:{SECRET}@127.0.0.1:FREE/d", "cannot be reached"),
+        (f"postgres://u:{SECRET}@127.0.0.1:FREE/d", "cannot be reached"),
         (f"postgresql://u:{SECRET}@127.0.0.1/d?sslmode=on", "its sslmode is none of"),
         ("sqlite:////tmp", "unable to open database file"),
         ("\x00\x1b[2J", "not a URL such as"),
     ],
 )
 def test_api_starts_and_says_why_rows_wait(tmp_path: Path, redis_server: RedisServer, url: str, words: str) -> None:
+    url = url.replace("FREE", str(free_port()))
     with (
         FakeGateway() as gateway,
         running(

@@ -65,6 +65,7 @@ def old_rows() -> dict[str, list[dict[str, Any]]]:
 
 def fill_first_version(database: LedgerDatabase) -> sa.Engine:
     """Make the tables of the first version and their rows; return an engine that migrates nothing."""
+    assert database._url is not None
     engine = database_module._make_engine(database._url)
     with engine.begin() as connection:
         upgrade(connection, FIRST)
