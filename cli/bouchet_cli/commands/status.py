@@ -15,7 +15,7 @@ from bouchet_cli.context import CommandContext
 from bouchet_cli.view.deployments import detail_lines, outage_line, status_lines
 from bouchet_cli.view.lists import orphan_hint
 from bouchet_cli.view.repro import repro, repro_lines
-from bouchet_cli.view.screen import Screen, StyledLine
+from bouchet_cli.view.screen import Screen, StyledLine, wrap
 from bouchet_cli.view.tunnel import tunnel_line
 
 RECONNECT_INTERVAL_S = 1.0
@@ -103,9 +103,13 @@ def _show_connection(status: StatusInfo, screen: Screen, now: datetime) -> None:
     if hint := orphan_hint(status.orphans):
         screen.show(hint)
     if problem := status.raw.get("ledger_problem"):
-        screen.show(StyledLine(f"ledger: {problem}; entries wait in Redis", "yellow"))
+        _show_problem(screen, f"ledger: {problem}; entries wait in Redis")
     if problem := status.raw.get("notifications_problem"):
-        screen.show(StyledLine(f"notifications: {problem}", "yellow"))
+        _show_problem(screen, f"notifications: {problem}")
+
+
+def _show_problem(screen: Screen, text: str) -> None:
+    screen.show(*(StyledLine(part, "yellow") for part in wrap(text, screen.out.width)))
 
 
 def _show_one(options: argparse.Namespace, context: CommandContext) -> None:

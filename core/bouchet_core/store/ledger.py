@@ -120,15 +120,25 @@ class LedgerStore:
             try:
                 return read()
             except ResponseError as exc:
-                if not str(exc).startswith(("NOGROUP", "UNBLOCKED")):
-                    raise
+                _check_emptied(exc)
             for stream in (REQUESTS, JOBS):
                 try:
                     self._redis.xgroup_create(stream, GROUP, id="0", mkstream=True)
                 except ResponseError as exc:
                     if not str(exc).startswith("BUSYGROUP"):
                         raise
-            return read()
+            try:
+                return read()
+            except ResponseError as exc:
+                # emptied once more meanwhile: nothing waits
+                _check_emptied(exc)
+                return None
+
+
+def _check_emptied(exc: ResponseError) -> None:
+    """Raise the error unless it says that there is no group, or no stream any more."""
+    if not str(exc).startswith(("NOGROUP", "UNBLOCKED")):
+        raise exc
 
 
 def _entries_of(batches: Any) -> Iterable[tuple[str, Mapping[str, str] | None]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from datetime import date
 from itertools import pairwise
 from typing import Any
@@ -17,6 +18,8 @@ from bouchet_api.ledger.request_views import total_requests
 from bouchet_api.ledger.tables import jobs, metadata, request_sums, requests, spans
 from bouchet_core.ledger import Pause
 from bouchet_core.store.ledger import REQUESTS, WaitingEntry
+
+from tests.conftest import RedisServer
 
 from .conftest import LedgerUnderTest
 from .entries import NOON, accounting, job, moment, request
@@ -257,3 +260,22 @@ def test_group_is_made_again_after_redis_was_emptied(ledger: LedgerUnderTest, re
     ledger.proxy.usage.add([request()])
     assert ledger.consumer.take_pending() == 1
     assert total(ledger.database, "requests") == 2
+
+
+def test_redis_that_is_emptied_again_and_again_is_no_error(ledger: LedgerUnderTest, redis_server: RedisServer) -> None:
+    root, stopping = redis_server.store(), threading.Event()
+    connection = root.queue_connection()
+
+    def empty() -> None:
+        while not stopping.wait(0.02):
+            connection.flushall()
+
+    emptying = threading.Thread(target=empty)
+    emptying.start()
+    try:
+        assert [ledger.api.ledger.wait(1, 0.2) for _ in range(10)] == [[]] * 10
+    finally:
+        stopping.set()
+        emptying.join()
+        connection.close()
+        root.close()

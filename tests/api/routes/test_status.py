@@ -42,7 +42,7 @@ async def test_status_has_live_deployments_newest_first_and_the_tunnel(api: http
     launch(state.store, "new")
     body = (await api.get("/v1/status")).json()
     names = ["deployments", "ended", "ended_more", "tunnel", "tunnel_error", "cluster_outage", "orphans"]
-    names.append("notifications_problem")
+    names += ["ledger_problem", "notifications_problem"]
     assert list(body) == names
     assert [Deployment.model_validate(one).id for one in body["deployments"]] == ["new", "old"]
     assert (body["tunnel"]["state"], body["tunnel_error"], body["cluster_outage"]) == ("up", None, None)
