@@ -35,10 +35,18 @@ def run(
     cwd: Path | None = None,
     stdin: str | None = None,
     on_line: OnLine | None = None,
+    timeout_s: float | None = None,
 ) -> str:
-    """Run `argv` to its end and return what it printed, both streams. `on_line` sees each line as it comes."""
+    """Run `argv` to its end and return what it printed, both streams. `on_line` sees each line as it comes.
+
+    timeout_s: it is ended after that time, which counts as a failure.
+    """
     process = _start(argv, env, cwd, stdin)
     lines: list[str] = []
+    # macOS has no program that limits the time of another
+    limit = threading.Timer(timeout_s or 0.0, _end, [[process]])
+    if timeout_s is not None:
+        limit.start()
     try:
         if stdin is not None:
             _feed(process, stdin)
@@ -49,6 +57,7 @@ def run(
                 on_line(line.rstrip())
         status = process.wait()
     finally:
+        limit.cancel()
         _forget(process)
     output = "".join(lines)
     if status:
@@ -56,10 +65,12 @@ def run(
     return output
 
 
-def try_run(argv: Sequence[str], *, env: Environ | None = None, cwd: Path | None = None) -> str | None:
-    """Run `argv` and return None if the program is missing or fails: for queries."""
+def try_run(
+    argv: Sequence[str], *, env: Environ | None = None, cwd: Path | None = None, timeout_s: float | None = None
+) -> str | None:
+    """Run `argv` and return None if the program is missing, fails or takes too long: for queries."""
     try:
-        return run(argv, env=env, cwd=cwd)
+        return run(argv, env=env, cwd=cwd, timeout_s=timeout_s)
     except (CommandFailedError, ToolMissingError):
         return None
 

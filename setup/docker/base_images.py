@@ -24,6 +24,7 @@ LOCK_HEAD = (
     "# The base images' digests, as a registry gave them to `make renew`: NAME sha256:DIGEST. Without one the tag is "
     "pulled.\n"
 )
+PULL_TIMEOUT_S = 300
 INSPECTED = '{"digests": {{json .RepoDigests}}, "layers": {{json .RootFS.Layers}}}'
 
 
@@ -120,7 +121,7 @@ def renew_digests(root: Path, progress: Progress) -> None:
     digests = read_digests(root)
     for name in (NAME, DEMO_NODE_NAME):
         with progress.step(f"digest of {name}"):
-            pulled = try_run(["timeout", "300", "docker", "pull", "--quiet", name])
+            pulled = try_run(["docker", "pull", "--quiet", name], timeout_s=PULL_TIMEOUT_S)
             found = find_base(name) if pulled is not None else None
         if found is not None and found.digest:
             digests[name] = found.digest

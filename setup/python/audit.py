@@ -135,7 +135,7 @@ def audit_locks(root: Path, progress: Progress) -> None:
 def _ask(argv: Sequence[str]) -> Report | None:
     """Return the database's report of one lock, None if it did not answer or knows none of its packages."""
     # pip-audit's status is 1 where it found something, and also where it failed
-    text = try_run(["timeout", str(LOCK_TIMEOUT_S), "sh", "-c", '"$@" || true', "audit", *argv])
+    text = try_run(["sh", "-c", '"$@" || true', "audit", *argv], timeout_s=LOCK_TIMEOUT_S)
     try:
         report = parse_report(text or "")
     except ValueError:

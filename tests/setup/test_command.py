@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from setup import command
-from setup.command import run_together
+from setup.command import run, run_together, try_run
 from setup.errors import CommandFailedError, DiskFullError, SetupError, ToolMissingError
 
 PYTHON = sys.executable
@@ -48,6 +48,15 @@ def test_run_failing_program_repeats_its_output() -> None:
 def test_run_full_disk_names_next_step() -> None:
     with pytest.raises(DiskFullError, match="free some space"):
         command.run([PYTHON, "-c", "raise SystemExit('write /x: no space left on device')"])
+
+
+def test_run_ends_a_program_that_takes_too_long_with_all_that_it_started() -> None:
+    began = time.monotonic()
+    with pytest.raises(CommandFailedError):
+        run(["sh", "-c", "sleep 120 & wait"], timeout_s=0.3)
+    assert time.monotonic() - began < 60
+    assert try_run(["sleep", "120"], timeout_s=0.3) is None
+    assert run(["echo", "done"], timeout_s=60) == "done\n"
 
 
 def test_run_missing_program_is_named() -> None:

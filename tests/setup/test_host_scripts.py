@@ -61,6 +61,16 @@ def test_host_scripts_run_under_bash_3_2(script: str) -> None:
     assert uses(text, GNU_ONLY) == []
 
 
+# such a program as the first word of a command; within a container it is that of Debian
+PROGRAM = re.compile(r'(?<!--entrypoint", )(?<![\w"])\[\s*"(timeout|setsid|readlink|stat|flock|nproc|sha256sum)"')
+
+
+def test_programs_of_the_host_start_none_that_macos_lacks() -> None:
+    sources = [*ROOT.glob("setup/**/*.py"), *ROOT.glob("demo/**/*.py"), *ROOT.glob("cli/**/*.py")]
+    assert {str(path): found for path in sources if (found := PROGRAM.findall(path.read_text()))} == {}
+    assert PROGRAM.findall('run(["timeout", "300", "docker"])') == ["timeout"]
+
+
 def test_makefile_runs_under_gnu_make_3_81() -> None:
     assert uses((ROOT / "Makefile").read_text(), NEW_MAKE) == []
 

@@ -56,7 +56,7 @@ def test_audit_without_database_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(audit, "ensure_environment", lambda *_: tmp_path / "bin" / "python")
-    monkeypatch.setattr(audit, "try_run", lambda _: text)
+    monkeypatch.setattr(audit, "try_run", lambda _, **_options: text)
     with Progress(io.StringIO()) as progress, pytest.raises(SetupError, match="nothing was audited"):
         audit.audit_locks(tmp_path, progress)
     assert capsys.readouterr().out == ""
