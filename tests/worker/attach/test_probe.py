@@ -68,7 +68,17 @@ def test_list_of_models_without_end_is_no_list() -> None:
             client.models()
 
 
-def test_server_that_sends_single_bytes_for_ever_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "beginning",
+    [
+        pytest.param(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\r\n", id="body"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nx-padding: ", id="headers"),
+        pytest.param(b"HTTP/1.1", id="status line"),
+    ],
+)
+def test_server_that_sends_single_bytes_for_ever_is_given_up(
+    beginning: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(probe, "PROBE_TIMEOUT_S", 0.5)
     port, gone = free_port(), threading.Event()
 
@@ -76,7 +86,7 @@ def test_server_that_sends_single_bytes_for_ever_is_given_up(monkeypatch: pytest
         connection, _ = listener.accept()
         with connection, contextlib.suppress(OSError):
             connection.recv(4096)
-            connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\r\n")
+            connection.sendall(beginning)
             while not gone.wait(0.05):
                 connection.sendall(b" ")
 
@@ -86,6 +96,32 @@ def test_server_that_sends_single_bytes_for_ever_is_given_up(monkeypatch: pytest
         try:
             client = AttachedClient(f"http://127.0.0.1:{port}", "")
             with client, pytest.raises(ServerUnreachableError, match="no whole answer"):
+                client.models()
+        finally:
+            gone.set()
+            thread.join()
+
+
+def test_tls_handshake_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What answers like no HTTP server is asked for TLS, and sends the bytes of a long handshake one by one."""
+    monkeypatch.setattr(probe, "PROBE_TIMEOUT_S", 0.5)
+    port, gone = free_port(), threading.Event()
+
+    def answer() -> None:
+        for beginning in (b"\x15\x03\x01 no HTTP\r\n\r\n", b"\x16\x03\x03\x40\x00"):
+            connection, _ = listener.accept()
+            with connection, contextlib.suppress(OSError):
+                connection.recv(4096)
+                connection.sendall(beginning)
+                while beginning[0] == 0x16 and not gone.wait(0.05):
+                    connection.sendall(b"\x02")
+
+    with socket.create_server(("127.0.0.1", port)) as listener:
+        thread = threading.Thread(target=answer)
+        thread.start()
+        try:
+            client = AttachedClient(f"http://127.0.0.1:{port}", "")
+            with client, pytest.raises(ServerUnreachableError, match="does not answer as an HTTP server"):
                 client.models()
         finally:
             gone.set()

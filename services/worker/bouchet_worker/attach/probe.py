@@ -6,10 +6,9 @@ goes to the server whose node and port a person named, and nowhere else: redirec
 
 from __future__ import annotations
 
+import asyncio
 import json
-import socket
 import ssl
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +23,7 @@ from bouchet_core.deployments.attached import (
 )
 from bouchet_core.gateway_client import NO_TLS
 
-# for a whole answer, of a server that sends its bytes one by one too
+# for a whole answer, of a server that sends the bytes of its headers or body one by one too
 PROBE_TIMEOUT_S = 6.0
 # the list of models of a server with thousands of them; more is no list of models
 LONGEST_ANSWER = 1 << 20
@@ -79,7 +78,8 @@ class AttachedClient:
 
     def __init__(self, url: str, key: str) -> None:
         self._has_key = bool(key)
-        self._http = httpx.Client(
+        self._loop = asyncio.Runner()
+        self._http = httpx.AsyncClient(
             base_url=url,
             headers={"Authorization": f"Bearer {key}"} if key else {},
             verify=NO_TLS,
@@ -91,7 +91,8 @@ class AttachedClient:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._http.close()
+        self._loop.run(self._http.aclose())
+        self._loop.close()
 
     def models(self) -> tuple[ServedModel, ...]:
         """Return the server's models. Raises AttachError and NotAskedError."""
@@ -130,41 +131,47 @@ class AttachedClient:
 
     def _check_plain(self) -> None:
         """Raise NoModelServerError for a server that speaks TLS: a slot leads there in plain HTTP, inside ssh."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        # only whether it speaks TLS is asked; nothing is sent to it
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        url = self._http.base_url
         try:
-            with socket.create_connection((url.host, url.port or 80), PROBE_TIMEOUT_S) as connection:
-                context.wrap_socket(connection).close()
-        except OSError:
+            self._loop.run(asyncio.wait_for(self._shake_hands(), PROBE_TIMEOUT_S))
+        except OSError:  # TimeoutError is one
             return
         raise NoModelServerError(
             "the server speaks TLS (https), and attached servers are reached in plain HTTP, inside the SSH connection: "
             "name its plain port, or ask its owner for one"
         )
 
+    async def _shake_hands(self) -> None:
+        """Begin TLS with the server and end it: only whether it speaks TLS is asked, nothing is sent to it."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        url = self._http.base_url
+        _, writer = await asyncio.open_connection(url.host, url.port or 80, ssl=context)
+        writer.transport.abort()
+        await asyncio.sleep(0)  # so that the loop closes the connection
+
     def _ask(self, method: str, path: str) -> tuple[int, Any]:
         """Return the status and the JSON of an answer, None for other text."""
-        until = time.monotonic() + PROBE_TIMEOUT_S
         try:
-            with self._http.stream(method, path, json={} if method == "POST" else None) as response:
-                data = bytearray()
-                for chunk in response.iter_bytes():
-                    data += chunk
-                    if len(data) > LONGEST_ANSWER:
-                        raise NoModelServerError(f"{method} {path} returned more than {LONGEST_ANSWER >> 20} MiB")
-                    if time.monotonic() > until:
-                        raise ServerUnreachableError(f"no whole answer within {PROBE_TIMEOUT_S:.0f} s")
+            response, data = self._loop.run(asyncio.wait_for(self._fetch(method, path), PROBE_TIMEOUT_S))
         except httpx.ConnectError as exc:
             raise NotAskedError(f"the gateway does not answer: {exc}") from exc
-        except httpx.TimeoutException as exc:
-            raise ServerUnreachableError(f"no answer within {PROBE_TIMEOUT_S:.0f} s") from exc
+        except (httpx.TimeoutException, TimeoutError) as exc:
+            raise ServerUnreachableError(f"no whole answer within {PROBE_TIMEOUT_S:.0f} s") from exc
         except httpx.HTTPError as exc:
             self._check_plain()
             detail = str(exc) or type(exc).__name__
             raise ServerUnreachableError(f"it does not answer as an HTTP server does: {detail}") from exc
-        return response.status_code, _checked(response, bytes(data))
+        return response.status_code, _checked(response, data)
+
+    async def _fetch(self, method: str, path: str) -> tuple[httpx.Response, bytes]:
+        """Return an answer and its body, within LONGEST_ANSWER."""
+        async with self._http.stream(method, path, json={} if method == "POST" else None) as response:
+            data = bytearray()
+            async for chunk in response.aiter_bytes():
+                data += chunk
+                if len(data) > LONGEST_ANSWER:
+                    raise NoModelServerError(f"{method} {path} returned more than {LONGEST_ANSWER >> 20} MiB")
+        return response, bytes(data)
 
 
 def parse_models(body: Any) -> tuple[ServedModel, ...]:
