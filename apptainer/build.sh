@@ -18,9 +18,11 @@
 set -euo pipefail
 
 readonly usage="usage: build.sh PIN_FOLDER IMAGES_FOLDER [STAGED_FOLDER]"
-readonly pin_folder=${1:?$usage}
-readonly images=${2:?$usage}
-readonly staged=${3:-$pin_folder}
+# Apptainer would take a relative path of a bind as one below /
+pin_folder=$(realpath -ms "${1:?$usage}")
+images=$(realpath -ms "${2:?$usage}")
+staged=$(realpath -ms "${3:-$pin_folder}")
+readonly pin_folder images staged
 readonly apptainer=${APPTAINER:-apptainer}
 
 # The value of a flat `name: value` line of pin.yaml, without quotes; empty for null and for a missing name.

@@ -79,6 +79,14 @@ def test_build_writes_image_hash_and_manifest(build: ImageBuild) -> None:
     assert "cuda=" not in given, "null leaves the recipe's own default"
 
 
+def test_folders_may_be_relative(build: ImageBuild, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    build.pin, build.images = Path("pin"), Path("new/images")
+    status, text = build()
+    assert status == 0, text
+    assert sorted(path.name for path in build.images.glob("some*")) == COMPLETE
+
+
 def test_same_recipe_is_built_once_unless_rebuild(build: ImageBuild) -> None:
     build()
     first = (build.images / "some-1.0.sif").stat().st_ino
