@@ -4,6 +4,7 @@
 FAKE_BUILD: `fails`, or `hangs` until SIGTERM.
 """
 
+import itertools
 import json
 import os
 import signal
@@ -14,7 +15,7 @@ from pathlib import Path
 
 def build(argv: list[str]) -> None:
     """Write the image: bootstrap, base and all other arguments of the recipe. Binds are refused as Apptainer does."""
-    for source in (bind.split(":")[0] for flag, bind in zip(argv, argv[1:], strict=False) if flag == "--bind"):
+    for source in (bind.split(":")[0] for flag, bind in itertools.pairwise(argv) if flag == "--bind"):
         if not source.startswith("/"):
             sys.exit(f"FATAL:   mount source /{source} doesn't exist")
     image, given = Path(argv[-2]), Path(argv[argv.index("--build-arg-file") + 1]).read_text()

@@ -76,9 +76,7 @@ def test_list_of_models_without_end_is_no_list() -> None:
         pytest.param(b"HTTP/1.1", id="status line"),
     ],
 )
-def test_server_that_sends_single_bytes_for_ever_is_given_up(
-    beginning: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_server_that_sends_single_bytes_for_ever_is_given_up(beginning: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "PROBE_TIMEOUT_S", 0.5)
     port, gone = free_port(), threading.Event()
 
