@@ -82,7 +82,7 @@ def emulator_problem(handlers: Iterable[Handler]) -> str:
     if not found:
         return (
             "this kernel runs no programs for arm64: install qemu's user emulation, which registers itself (on Debian "
-            "and Ubuntu: `sudo apt-get install qemu-user-static`); where no systemd runs also, as root, "
+            "and Ubuntu: `sudo apt-get install qemu-user-static arch-test`); where no systemd runs also, as root, "
             f"`mount -t binfmt_misc none {HANDLERS}` and "
             f"`cat /usr/lib/binfmt.d/qemu-aarch64.conf > {HANDLERS}/register`"
         )
