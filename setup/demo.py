@@ -60,7 +60,7 @@ def _provision(progress: Progress, stack: Stack, compose: Compose, verb: str, ti
 
 
 DEMO_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
-QUESTION = "What is the capital of France? HttpResponse in one sentence."
+QUESTION = "What is the capital of France? Answer in one sentence."
 MAX_TOKENS = 48
 READY_TIMEOUT_S = 600
 ANSWER_TIMEOUT_S = 90

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -119,6 +120,23 @@ def test_class_names_belong_to_one_package() -> None:
     assert {name: packages for name, packages in shared.items() if name not in SHARED_CLASS_NAMES} == {}
     assert len(SHARED_CLASS_NAMES) <= 8
     assert set(SHARED_CLASS_NAMES) <= set(shared), "a name on the list is not shared any more"
+
+
+def test_sentences_of_the_program_name_no_class() -> None:
+    """A class that is renamed everywhere at once is renamed in the texts that people read, too."""
+    trees = {path: tree_of(path) for path in sources()}
+    classes = {node.name for tree in trees.values() for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
+    names = "|".join(sorted(name for name in classes if re.match(r"[A-Z][a-z0-9]+[A-Z]", name)))
+    among_words = re.compile(rf"[a-z]{{2,}}[.,:?]? ({names})\b|\b({names})[.,:?]? [a-z]{{2,}}")
+    docstrings = {id(node.value) for tree in trees.values() for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    found = {
+        f"{path.relative_to(ROOT)}:{node.lineno}: {node.value[:60]}"
+        for path, tree in trees.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings
+        if among_words.search(node.value)
+    }
+    assert found == set()
 
 
 def test_architecture_page_is_short() -> None:
