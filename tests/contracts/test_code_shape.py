@@ -127,14 +127,14 @@ def test_sentences_of_the_program_name_no_class() -> None:
     trees = {path: tree_of(path) for path in sources()}
     classes = {node.name for tree in trees.values() for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
     names = "|".join(sorted(name for name in classes if re.match(r"[A-Z][a-z0-9]+[A-Z]", name)))
-    among_words = re.compile(rf"[a-z]{{2,}}[.,:?]? ({names})\b|\b({names})[.,:?]? [a-z]{{2,}}")
+    in_a_sentence = re.compile(rf"[a-z]{{2,}}[.,:?]? ({names})\b|\b({names})[.,:?]? [a-z]{{2,}}")
     docstrings = {id(node.value) for tree in trees.values() for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     found = {
         f"{path.relative_to(ROOT)}:{node.lineno}: {node.value[:60]}"
         for path, tree in trees.items()
         for node in ast.walk(tree)
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings
-        if among_words.search(node.value)
+        if in_a_sentence.search(node.value)
     }
     assert found == set()
 
